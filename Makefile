@@ -1,0 +1,50 @@
+# make        set up and execute every notebook into build/ (the committed notebooks stay as they are)
+# make test   everything that CI runs          make lab        JupyterLab on the notebooks
+# make lint   style only                       make notebooks  execute in place, to commit the outputs
+# make bench  speed against open_clip, with nothing else running
+.DEFAULT_GOAL := run
+.DELETE_ON_ERROR:
+.PHONY: run test lab lint notebooks bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+PAGES := $(NOTEBOOKS:notebooks/%.ipynb=build/%.html)
+SOURCES := $(wildcard gradeclip_utils/*.py) $(wildcard data/*)
+NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=900 \
+	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False
+
+run: $(PAGES)
+	@echo "$(words $(PAGES)) notebooks executed; read them in build/"
+
+build/%.html: notebooks/%.ipynb $(STAMP) $(SOURCES)
+	@mkdir -p build
+	$(NBCONVERT) --to html --output-dir build $<
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "gradeclip needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks,test]'
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest tests $(if $(NOTEBOOKS),--nbval-lax --nbval-cell-timeout=900 notebooks)
+
+lab: $(STAMP)
+	$(BIN)/jupyter-lab notebooks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+notebooks: $(STAMP)
+	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf build

@@ -1,0 +1,44 @@
+"""gradeclip: what CLIP matched in a picture and in a sentence (Grad-ECLIP on unmodified open_clip models).
+
+from gradeclip_utils import load_clip, Explainer
+
+explainer = Explainer(load_clip())
+explainer.explain("picture.png", ["a dog", "a red car"]).plot()
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+_HOMES = {
+    "Clip": "models",
+    "load_clip": "models",
+    "Explainer": "explain",
+    "Explanation": "explain",
+    "ExplanationWarning": "methods",
+    "Interactions": "explain",
+    "UnsupportedModel": "towers",
+    "Word": "words",
+    "read_image": "files",
+}
+__all__ = [
+    "Clip", "Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word", "load_clip",
+    "read_image",
+]  # fmt: skip
+
+try:
+    __version__ = version("gradeclip")
+except PackageNotFoundError:  # the folder was put on the path instead of installed
+    __version__ = "unknown"
+
+
+def __getattr__(name: str):
+    """Load a public name when it is first asked for: torch takes seconds, and scenes and data need none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,323 @@
+"""Explain: pictures and prompts in, an ``Explanation`` out. The end of the line, and the door where input is checked.
+
+    picture, prompt -> architecture -> trace -> method -> map -> Explanation -> picture
+
+``Explainer`` opens both towers of a model once and explains as many pictures and prompts as you like. Nothing about
+the model differs afterwards, whatever happens: no hook, no mode, no gradient.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import methods
+from .explanation import Explanation, Interactions
+from .files import read_image
+from .methods import ExplanationWarning
+from .models import Clip
+from .towers import ImageTower, TextTower, Trace, UnsupportedModel
+from .views import View, model_view, native_view
+from .words import Split, Word, check_tokenizer, split_prompt, unknown_words
+
+__all__ = ["Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word"]
+
+Picture = Image.Image | str | Path | np.ndarray
+Prompts = str | Sequence[str] | Tensor | np.ndarray
+
+_AT_ONCE = 64  # prompts in one batch
+_PAIRS_AT_ONCE = 16  # pictures in one batch
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """P prompts, checked: either split into words and token ids, or embeddings that have none."""
+
+    names: tuple[str, ...]
+    splits: tuple[Split, ...] = ()
+    ids: Tensor | None = None  # (P, context_length)
+    embedding: Tensor | None = None  # (P, E)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """P prompts as the model read them."""
+
+    names: tuple[str, ...]
+    embedding: Tensor  # (P, E), unit length
+    similarity: Tensor  # (P,), the model's own
+    explained: Tensor  # (P,), the one whose words were scored: another number where the text tower has a single head
+    words: tuple[tuple[Word, ...], ...]
+
+
+class Explainer:
+    """Explains what a CLIP matched in a picture and in a prompt, by Grad-ECLIP (see ``methods``).
+
+    >>> explainer = Explainer(load_clip())                                          # doctest: +SKIP
+    >>> explanation = explainer.explain("dog.png", ["a dog", "a red car"])          # doctest: +SKIP
+    >>> explanation.similarity, explanation.image_maps.shape                        # doctest: +SKIP
+
+    Args:
+        clip: a model with its preprocessing and tokenizer.
+        attention: "model" explains the model's own similarity, through its own attention heads. "single-head" is the
+            published variant: the explained tower runs its explained layers with one head over the full width, the
+            other tower stays as it is. That explains another number; ``provenance`` reports it beside the model's own.
+        image_layers: how many of the last image layers are explained and summed.
+        text_layers: the same for text; two thirds of all layers (8 of 12) by default.
+        resolution: "model" shows the model what its own preprocessing makes of the picture. "native" shows it the whole
+            picture in its own shape, sides rounded to the patch and position embeddings interpolated.
+
+    Raises:
+        UnsupportedModel: the image tower cannot be opened. A text tower that cannot be opened is refused when a prompt
+            is a string: prompt embeddings can still be explained.
+        ValueError: an argument is not one of the choices.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        *,
+        attention: str = "model",
+        image_layers: int = 1,
+        text_layers: int | None = None,
+        resolution: str = "model",
+    ):
+        if attention not in ("model", "single-head"):
+            raise ValueError(f"attention must be 'model' or 'single-head', got {attention!r}")
+        if resolution not in ("model", "native"):
+            raise ValueError(f"resolution must be 'model' or 'native', got {resolution!r}")
+        self.clip, self.attention, self.resolution = clip, attention, resolution
+        self.image_tower = ImageTower(clip.model, image_layers)
+        try:
+            self.text_tower, self.text_refusal = TextTower(clip.model, text_layers), None
+        except UnsupportedModel as refusal:
+            self.text_tower, self.text_refusal = None, refusal
+
+    def explain(self, image: Picture, texts: Prompts, against: Prompts | None = None) -> Explanation:
+        """Explain one picture and T prompts, which share one pass of the image tower.
+
+        With ``against``, the target is the difference S(image, text) - S(image, against): maps are signed for it, and
+        so are the scores of both prompts' words (a word of ``against`` that pulls the other way is positive).
+
+        Args:
+            image: a PIL image, a path, or a uint8 array (H, W, 3).
+            texts: a prompt or several, or prompt embeddings (T, E), which have no words.
+            against: one prompt (or embedding) for all, or one for each of ``texts``.
+
+        Raises:
+            ValueError: a prompt is empty, embeddings do not fit, the model holds NaN, the file is not a picture.
+            UnsupportedModel: a prompt is a string and the text tower cannot be opened.
+        """
+        return self._explain([read_image(image)], _as_prompts(texts), against)[0]
+
+    def explain_batch(
+        self, images: Sequence[Picture], texts: Prompts, against: Prompts | None = None
+    ) -> list[Explanation]:
+        """Explain pairs, ``images[i]`` with ``texts[i]``, in batches. One explanation a pair."""
+        texts = _as_prompts(texts)
+        if len(images) != len(texts):
+            raise ValueError(f"pairs need as many pictures as prompts, got {len(images)} and {len(texts)}")
+        against = None if against is None else _match(_as_prompts(against), len(texts))
+        explanations: list[Explanation] = []
+        step = 1 if self.resolution == "native" else _PAIRS_AT_ONCE  # native pictures differ in size
+        for start in range(0, len(texts), step):
+            some = slice(start, start + step)
+            pictures = [read_image(image) for image in images[some]]
+            explanations += self._explain(pictures, texts[some], None if against is None else against[some])
+        return explanations
+
+    def interactions(self, image: Picture, caption: str) -> Interactions:
+        """Which region does each word of the caption match? Signed maps (W, h, w), see ``methods.interactions``.
+
+        A word's score is its first-order score, the same as from ``explain``.
+        """
+        if not isinstance(caption, str):
+            raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
+        picture = read_image(image)
+        with _undisturbed(self.image_tower.device):
+            asked = self._ask([caption])
+            view = self._view(picture)
+            image_trace, image_embedding = self._trace_images([view])
+            text_trace, text_embedding = self._both(self.text_tower, self.text_tower.trace(asked.ids))
+            owners = torch.tensor(asked.splits[0].owners, device=image_embedding.device)
+            members = F.pad(F.one_hot(owners).T.bool(), (1, 1))  # (W, N); SOT and EOT are in no word
+            maps, directions = methods.interactions(self.image_tower, image_trace, self.text_tower, text_trace, members)
+            methods.warn_of_empty_maps(maps[None], image_trace.real, "word maps are")
+            scores = (directions @ image_embedding[0]).tolist()  # (W,)
+            similarity = float(image_embedding[0] @ text_embedding[0])
+        spans = asked.splits[0].spans
+        words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
+        maps = _numpy(_on_grid(maps, image_trace))
+        return Interactions(caption, words, maps, similarity, picture, view.box, self._provenance())
+
+    def _explain(self, pictures: list[Image.Image], texts, against: Prompts | None) -> list[Explanation]:
+        """B pictures that the model sees at one size, and P = B * T prompts, picture by picture."""
+        with _undisturbed(self.image_tower.device):
+            asked = self._ask(texts)  # what is wrong with a prompt is said before anything is computed
+            rivals = None if against is None else self._ask(_match(_as_prompts(against), len(texts)))
+            views = [self._view(picture) for picture in pictures]
+            trace, embedding = self._trace_images(views)
+            each = len(texts) // len(views)
+            own, explained = (part.repeat_interleave(each, dim=0) for part in (embedding, trace.embedding))  # (P, E)
+            read = self._read(asked, own)
+            other = None if rivals is None else self._read(rivals, own, sign=-1)  # the target falls as theirs rises
+            directions = read.embedding if other is None else read.embedding - other.embedding
+            maps = self._maps(trace, directions.unflatten(0, (len(views), each)))  # (B, T, h, w)
+            image_explained = (explained * read.embedding).sum(-1)  # (P,)
+            return [
+                self._pack(picture, view, maps[i], slice(i * each, (i + 1) * each), read, other, image_explained)
+                for i, (picture, view) in enumerate(zip(pictures, views, strict=True))
+            ]
+
+    def _pack(self, picture, view: View, maps: Tensor, mine: slice, read: _Read, other, image_explained) -> Explanation:
+        """One picture's share of P prompts."""
+        provenance = self._provenance()
+        if self.attention == "single-head":
+            text = read.explained[mine].tolist() if any(read.words) else None
+            provenance["single_head_similarity"] = {"image": image_explained[mine].tolist(), "text": text}
+        return Explanation(
+            prompts=read.names[mine],
+            similarity=_numpy(read.similarity[mine]),
+            image_maps=_numpy(maps),
+            words=read.words[mine],
+            image=picture,
+            box=view.box,
+            provenance=provenance,
+            against=None if other is None else other.names[mine],
+            against_similarity=None if other is None else _numpy(other.similarity[mine]),
+            against_words=None if other is None else other.words[mine],
+        )
+
+    def _maps(self, trace: Trace, directions: Tensor) -> Tensor:
+        parts = directions.split(_AT_ONCE, dim=1)  # (B, at most 64, E)
+        maps = torch.cat([methods.grad_eclip(self.image_tower, trace, part) for part in parts], dim=1)  # (B, T, N)
+        methods.warn_of_empty_maps(maps, trace.real, "image maps are")
+        return _on_grid(maps, trace)
+
+    def _ask(self, prompts: list[str] | Tensor) -> _Asked:
+        """Check P prompts, split them, and warn of what the model cannot read or does not know."""
+        if isinstance(prompts, Tensor):
+            width = self.image_tower.visual.output_dim
+            if prompts.shape[1] != width or not torch.isfinite(prompts).all() or (prompts == 0).all(-1).any():
+                shape = tuple(prompts.shape)
+                raise ValueError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
+            return _Asked(tuple(f"embedding {i}" for i in range(len(prompts))), embedding=prompts.detach().clone())
+        if self.text_tower is None:
+            raise self.text_refusal
+        check_tokenizer(self.clip.tokenizer)
+        ids = self.clip.tokenizer(prompts).to(self.text_tower.device)
+        ends = self.text_tower.reading_positions(ids).tolist()
+        splits = tuple(
+            split_prompt(prompt, self.clip.tokenizer, row[1:end])
+            for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
+        )
+        for split in splits:
+            if split.unread:
+                start, unread = split.prompt[:40], " ".join(split.unread)
+                methods.warn(f"the model reads only {len(split.owners)} tokens of {start!r}...; not read: {unread}")
+        if self.clip.vocabulary is not None:
+            unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, self.clip.vocabulary))
+            if unknown:
+                methods.warn(f"the model {self.clip.name!r} was never shown these words: {', '.join(unknown)}")
+        return _Asked(tuple(prompts), splits, ids)
+
+    def _read(self, asked: _Asked, image: Tensor, sign: int = 1) -> _Read:
+        """Embed P prompts, each for its image embedding (P, E), and score their words for ``sign`` * similarity."""
+        if asked.ids is None:
+            embedding = F.normalize(asked.embedding.to(image), dim=-1)
+            similarity = (image * embedding).sum(-1)
+            return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
+        pieces = [len(split.owners) for split in asked.splits]
+        order = sorted(range(len(pieces)), key=pieces.__getitem__)  # a batch costs as much as its longest prompt
+        embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
+        words: list[tuple[Word, ...]] = [()] * len(pieces)
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE]
+            trace, embedding[some] = self._both(self.text_tower, self.text_tower.trace(asked.ids[some]))
+            explained[some] = (trace.embedding * image[some]).sum(-1)
+            scores = methods.grad_eclip(self.text_tower, trace, sign * image[some, None])[:, 0]  # (P, N)
+            for i, row in zip(some, scores.tolist(), strict=True):
+                words[i] = asked.splits[i].words(row[1 : 1 + pieces[i]])
+        return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, tuple(words))
+
+    def _trace_images(self, views: list[View]) -> tuple[Trace, Tensor]:
+        pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
+        return self._both(self.image_tower, self.image_tower.trace(pixels))
+
+    def _both(self, tower, trace: Trace) -> tuple[Trace, Tensor]:
+        """The trace to explain, and the model's own embedding (B, E)."""
+        return (tower.with_one_head(trace) if self.attention == "single-head" else trace), trace.embedding
+
+    def _view(self, picture: Image.Image) -> View:
+        if self.resolution == "native":
+            return native_view(self.clip.preprocess, picture, tuple(self.clip.model.visual.patch_size))
+        return model_view(self.clip.preprocess, picture)
+
+    def _provenance(self) -> dict:
+        libraries = ("gradeclip", "torch", "open_clip_torch")
+        return {
+            "model": self.clip.name,
+            "pretrained": self.clip.pretrained,
+            "method": "Grad-ECLIP",
+            "attention": self.attention,
+            "image_layers": self.image_tower.layers,
+            "text_layers": None if self.text_tower is None else self.text_tower.layers,
+            "resolution": self.resolution,
+            "versions": {name: _version(name) for name in libraries},
+        }
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _as_prompts(prompts: Prompts) -> list[str] | Tensor:
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
+        prompts = torch.from_numpy(prompts)
+    if isinstance(prompts, Tensor):
+        if not prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
+            raise ValueError(f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}")
+        return prompts.reshape(-1, prompts.shape[-1])  # (E,) -> (1, E)
+    prompts = list(prompts)
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise TypeError(f"prompts must be strings, or a float array of embeddings (T, E), got {prompts!r}")
+    return prompts
+
+
+def _match(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
+    """One prompt for all, or one for each."""
+    if len(prompts) not in (1, count):
+        raise ValueError(f"against must be one prompt, or one for each of {count}, got {len(prompts)}")
+    if len(prompts) == count:
+        return prompts
+    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * count
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    array = tensor.float().cpu().numpy()
+    array.flags.writeable = False
+    return array
+
+
+def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
+    height, width = trace.grid
+    return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,145 @@
+"""Explanation: what was found out about one picture, with all that is needed to look at it and to trust it.
+
+    architecture -> trace -> method -> map -> Explanation -> picture
+
+Frozen results: arrays are read-only and numbers are raw and signed. Cutting off what is negative, scaling and resizing
+are display, and happen in ``heatmap`` and in the plots.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from .views import onto_picture
+from .words import Word
+
+Box = tuple[float, float, float, float]
+_ARRAYS, _RECORD, _PICTURE = "explanation.safetensors", "explanation.json", "picture.png"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One picture and T prompts explained. The target is each prompt's similarity, or its lead over ``against``.
+
+    Attributes:
+        prompts: the T prompts.
+        similarity: (T,) the model's own cosine similarities.
+        image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid.
+        words: for each prompt its words, with the signed relevance of each word for the target.
+        image: the picture as it was given, upright RGB.
+        box: left, top, right, bottom of what the model saw, in the picture's pixels; beyond it where it was padded.
+        provenance: model, pretrained, attention, layers, resolution, library versions; for single-head attention also
+            the similarities that the single-head towers give, because those are the numbers explained.
+        against, against_similarity, against_words: the other prompts of a contrastive target, their own similarities
+            (T,), and their words, whose scores are for the *target*: positive where a word lowers S(image, against).
+    """
+
+    prompts: tuple[str, ...]
+    similarity: np.ndarray
+    image_maps: np.ndarray
+    words: tuple[tuple[Word, ...], ...]
+    image: Image.Image
+    box: Box
+    provenance: dict
+    against: tuple[str, ...] | None = None
+    against_similarity: np.ndarray | None = None
+    against_words: tuple[tuple[Word, ...], ...] | None = None
+
+    def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
+        """The map of one prompt in the picture's own pixels, (H, W) float32, zero where the model did not look.
+
+        Relevance below zero is cut off on the token grid, unless ``signed``; then the map is resized bilinearly.
+        """
+        return _heatmap(self.image_maps[index], self.box, self.image, signed)
+
+    def plot(self, **options):
+        """A matplotlib figure: picture, heat maps with a colour bar, words shaded by score. See ``plots``."""
+        from .plots import plot_explanation  # matplotlib is slow to import, and only this needs it
+
+        return plot_explanation(self, **options)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write arrays (safetensors), words and provenance (JSON) and the picture (PNG) into ``folder``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"similarity": self.similarity, "image_maps": self.image_maps}
+        if self.against is not None:
+            arrays["against_similarity"] = self.against_similarity
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / _ARRAYS)
+        names = ("prompts", "words", "box", "provenance", "against", "against_words")
+        record = {name: getattr(self, name) for name in names}
+        text = json.dumps(record, default=asdict, ensure_ascii=False, indent=1)
+        (folder / _RECORD).write_text(text, encoding="utf-8")
+        self.image.save(folder / _PICTURE)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Explanation":
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: one of the three files is missing.
+        """
+        folder = Path(folder)
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        for name in ("prompts", "box", "against"):
+            record[name] = None if record[name] is None else tuple(record[name])
+        for name in ("words", "against_words"):
+            if record[name] is not None:
+                record[name] = tuple(tuple(Word(**word) for word in words) for words in record[name])
+        with Image.open(folder / _PICTURE) as picture:
+            image = picture.convert("RGB")
+        return cls(**record, **load_file(folder / _ARRAYS), image=image)
+
+    def __post_init__(self):
+        for array in (self.similarity, self.image_maps, self.against_similarity):
+            if array is not None:
+                array.flags.writeable = False
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Word x region: which part of the picture each word of the caption matches.
+
+    Attributes:
+        caption: the caption.
+        words: its W words, with their first-order scores (those of ``Explainer.explain``).
+        maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the similarity.
+        similarity: the model's own cosine similarity.
+        image, box, provenance: as in ``Explanation``.
+    """
+
+    caption: str
+    words: tuple[Word, ...]
+    maps: np.ndarray
+    similarity: float
+    image: Image.Image
+    box: Box
+    provenance: dict
+
+    def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
+        """The map of one word in the picture's own pixels, (H, W); as ``Explanation.heatmap``."""
+        return _heatmap(self.maps[index], self.box, self.image, signed)
+
+    def plot(self, **options):
+        """A matplotlib figure: one signed map a word, all on one scale. See ``plots``."""
+        from .plots import plot_interactions
+
+        return plot_interactions(self, **options)
+
+    def __post_init__(self):
+        self.maps.flags.writeable = False
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
+
+
+def _heatmap(map_: np.ndarray, box: Box, image: Image.Image, signed: bool) -> np.ndarray:
+    return onto_picture(map_ if signed else np.maximum(map_, 0), box, image.size)

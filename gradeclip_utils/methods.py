@@ -1,0 +1,164 @@
+"""Methods: from traces and a target to a map. Grad-ECLIP, its ablations, and word x region interactions.
+
+    architecture --trace--> Trace --method--> map --Explanation--> picture
+
+The reading token collected ``o = sum_i alpha_i v_i``. How much does the target S owe to token i?
+
+    channel weight   w     = dS/do                    which channels of what was collected matter
+    spatial weight   lam_i = minmax_i cos(q, k_i)     how strongly token i answers the reading token's query
+    map              m_i   = sum_c w_c lam_i v_ic     signed; a heat map is relu(m), which is left to the plots
+
+Since o is linear in alpha, ``w . v_i = dS/d alpha_i``: Grad-ECLIP is the gradient of the attention, weighted by a
+*loosened* attention. The softmax is too sparse to serve as that weight; the cosine, stretched to [0, 1], is not.
+
+Grad-ECLIP: Zhao, Wang, Hsiao and Chan, "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024, and
+arXiv 2502.18816. Where we deviate: the model's own attention heads are kept (see ``spatial_weights``), q and k are
+raw, lam never sees padding, and a constant lam gives zeros instead of NaN.
+
+Everything is linear in the target's direction: a similarity has the direction e_T (seen from the picture), the
+difference of two similarities has e_A - e_B. Shapes: B inputs, T targets, L explained layers, R reading tokens,
+N tokens, H heads of C channels, D = H * C, E the width of the embedding.
+"""
+
+import sys
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .towers import Layer, Tower, Trace
+
+
+class ExplanationWarning(UserWarning):
+    """The explanation is valid but should be read with care; the message says why."""
+
+
+def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """w = dS/do (B, T, L, R, D) of the targets S = embedding . direction, for ``directions`` (B, T, E).
+
+    The readout is differentiated once, and pulled back along all directions in one batch.
+    """
+    with torch.enable_grad():
+        _, pull_back = torch.func.vjp(lambda nudge: tower.readout(trace, nudge), _no_nudge(trace))
+        weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
+    return weights.permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
+
+
+def spatial_weights(layer: Layer, real: Tensor, kind: str = "loosened", heads: str = "apart") -> Tensor:
+    """How strongly each token answers each reading token's query, (B, H, R, N) in [0, 1]; zero where not ``real``.
+
+    ``kind``: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
+    attention times gradient; "none" is one everywhere, so that the map becomes the gradient alone.
+
+    ``heads``: every head asks its own query of its own keys and weighs its own channels, so "apart" takes one cosine a
+    head. "together" takes one cosine over the whole width, the same for all heads. Both are the published formula
+    when there is one head. A head that no token answers better than another says nothing about where to look: zero.
+    """
+    there = real[:, None, None, :]  # (B, 1, 1, N)
+    if kind == "none":
+        return torch.ones_like(layer.attention) * there
+    if kind == "softmax":
+        return layer.attention * there
+    if kind != "loosened" or heads not in ("apart", "together"):
+        raise ValueError(
+            f"kind must be 'loosened', 'softmax' or 'none' and heads 'apart' or 'together', got {kind!r}, {heads!r}"
+        )
+    q, k = (layer.q, layer.k) if heads == "apart" else (layer.q.flatten(2)[:, :, None], layer.k.flatten(2)[:, :, None])
+    cosine = torch.einsum("brhc,bnhc->bhrn", F.normalize(q, dim=-1), F.normalize(k, dim=-1))
+    low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
+    spread = cosine.masked_fill(~there, -torch.inf).amax(-1, keepdim=True) - low
+    rounding = 16 * torch.finfo(cosine.dtype).eps  # cosines that differ by less are the same cosine
+    loosened = torch.where(there & (spread > rounding), (cosine - low) / spread.clamp_min(rounding), 0.0)
+    return loosened.expand_as(layer.attention)
+
+
+def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
+    """w . v_i = dS/d alpha_i, (B, H, R, N), from one layer's channel ``weights`` (B, R, D) and ``v`` (B, N, H, C)."""
+    return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
+
+
+def grad_eclip(
+    tower: Tower, trace: Trace, directions: Tensor, spatial: str = "loosened", heads: str = "apart"
+) -> Tensor:
+    """Signed maps (B, T, N) over a trace's tokens: sum over layers, heads and readers of lam_i * dS/d alpha_i.
+
+    ``directions`` (B, T, E) are the targets' directions in embedding space. In a picture the last h * w tokens are the
+    patches. An image tower that averages its patches has many readers, and every one adds its own map.
+
+    >>> trace = tower.trace(pixels)                                        # doctest: +SKIP
+    >>> maps = grad_eclip(tower, trace, text_embeddings[None])             # doctest: +SKIP
+    >>> maps[0, :, 1:].unflatten(-1, trace.grid)                           # (T, h, w); doctest: +SKIP
+    """
+    weights = channel_weights(tower, trace, directions)
+    maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device)
+    for position, layer in enumerate(trace.layers):
+        lam = spatial_weights(layer, trace.real, spatial, heads)
+        for target in range(directions.shape[1]):  # one at a time: where all tokens read, (H, R, N) is large
+            relevance = lam * attention_gradient(weights[:, target, position], layer.v)
+            maps[:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
+    return maps
+
+
+def word_directions(
+    tower: Tower, trace: Trace, members: Tensor, spatial: str = "loosened", heads: str = "apart"
+) -> Tensor:
+    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in ``trace``.
+
+    A word's pieces contribute ``mu_i u_i`` (spatial weight times value) to o in every explained layer. Pushed through
+    the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So ``t_j . e_I`` is the
+    word's score, and Grad-ECLIP of the picture with t_j for the prompt is the region that *this word* matches.
+
+    ``members`` (W, N) bool says which tokens are the pieces of which word.
+    """
+    assert len(trace.tokens) == 1
+    pushes = []
+    for layer in trace.layers:
+        mu = spatial_weights(layer, trace.real, spatial, heads)
+        by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", members.to(mu.dtype), mu, layer.v)
+        pushes.append(by_word.flatten(3))  # (W, B, R, D)
+    start = _no_nudge(trace)
+
+    def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
+        return torch.func.jvp(lambda nudge: tower.readout(trace, nudge), (start,), (tangent,))[1]
+
+    return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)
+
+
+def interactions(
+    image_tower: Tower,
+    image_trace: Trace,
+    text_tower: Tower,
+    text_trace: Trace,
+    members: Tensor,
+    spatial: str = "loosened",
+    heads: str = "apart",
+) -> tuple[Tensor, Tensor]:
+    """Word x region: signed maps (W, N) of one picture, one a word, and the words' directions (W, E).
+
+    S = e_I . e_T, so entry (j, i) is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none") exactly the
+    mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of
+    exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
+    """
+    directions = word_directions(text_tower, text_trace, members, spatial, heads)
+    return grad_eclip(image_tower, image_trace, directions[None], spatial, heads)[0], directions
+
+
+def warn_of_empty_maps(maps: Tensor, real: Tensor, what: str) -> None:
+    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why."""
+    empty = int((maps.masked_fill(~real[:, None], 0.0) == 0).all(dim=-1).sum())
+    if empty:
+        reason = "all tokens answer the query equally, or the target does not depend on them"
+        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
+
+
+def warn(message: str) -> None:
+    """An ``ExplanationWarning`` at the line outside of this package that asked for the explanation."""
+    depth, frame = 1, sys._getframe()
+    while frame and frame.f_globals.get("__package__") == __package__:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, ExplanationWarning, stacklevel=depth)
+
+
+def _no_nudge(trace: Trace) -> Tensor:
+    return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))  # (L, B, R, D)

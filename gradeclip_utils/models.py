@@ -1,0 +1,326 @@
+"""Models: `load_clip` gives a `Clip`, everything an explainer needs to know about a model and nothing else.
+
+    models -> architecture -> trace -> method -> explanation
+
+The default is the small bundled model, which needs no network. Real CLIP is one argument away, and stays an ordinary,
+unmodified open_clip model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import convert_weights_to_lp, get_cast_dtype, set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .files import data_path, read_image
+from .towers import ImageTower, TextTower, UnsupportedModel
+from .weights import (
+    check_checkpoint,
+    check_reachable,
+    find_weights,
+    is_torchscript,
+    misfit,
+    quick_gelu_name,
+    tag_config,
+)
+
+__all__ = ["Clip", "data_path", "load_clip", "load_compact", "read_image", "save_compact"]
+
+BUNDLED = "emoji"
+PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A model with what belongs to it. An open_clip model in hand is wrapped by `Clip(model, preprocess, tokenizer)`.
+
+    Args:
+        model: an open_clip `CLIP` or `CustomTextCLIP`; used as it is, in whatever mode and precision.
+        preprocess: PIL image -> (3, H, W) float tensor; open_clip's own transform for evaluation.
+        tokenizer: list of T strings -> (T, context length) long tensor.
+        name, pretrained: where the weights come from; every explanation carries them.
+        vocabulary: the lower-case words that the model was trained on, or None where no word is foreign to it.
+    """
+
+    model: torch.nn.Module
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokenizer: Callable[[list[str]], torch.Tensor]
+    name: str = "custom"
+    pretrained: str = ""
+    vocabulary: frozenset[str] | None = None
+
+    def describe(self) -> str:
+        """A few lines for a person: what kind of towers, how fine a grid, and what can be explained."""
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
+        sample = next(self.model.parameters())
+        words = "any" if self.vocabulary is None else f"only {len(self.vocabulary)} (others get a warning)"
+        lines = [
+            f"{self.name} ({self.pretrained or 'weights of your own'})",
+            f"  model    {type(self.model).__name__}, {weights / 1e6:.1f} million weights, "
+            f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
+            f"  picture  {_describe(ImageTower, self.model, _describe_picture)}",
+            f"  prompt   {_describe(TextTower, self.model, _describe_prompt)}",
+            f"  words    {words}",
+        ]
+        return "\n".join(lines)
+
+
+def _describe(kind: type, model: torch.nn.Module, say: Callable) -> str:
+    try:
+        return say(kind(model))
+    except UnsupportedModel as refusal:
+        return f"cannot be explained: {refusal}"
+
+
+def _describe_picture(tower: ImageTower) -> str:
+    (height, width), (rows, columns) = tower.visual.image_size, tower.visual.grid_size
+    blocks = tower.transformer.resblocks
+    reader = "CLS reads" if tower.visual.pool_type == "tok" else "all patches read and are averaged"
+    return (
+        f"explained as a map of {rows} x {columns} patches ({height} x {width} pixels); "
+        f"{len(blocks)} layers of {tower.heads} heads, {reader}; the last {tower.layers} by default"
+    )
+
+
+def _describe_prompt(tower: TextTower) -> str:
+    length = len(tower.text.positional_embedding)
+    layers = len(tower.transformer.resblocks)
+    return (
+        f"explained word by word (up to {length - 2} pieces); "
+        f"{layers} layers of {tower.heads} heads, EOT reads; the last {tower.layers} by default"
+    )
+
+
+def load_clip(
+    name: str | None = None, pretrained: str | Path | None = None, *, device: str = "cpu", precision: str = "fp32"
+) -> Clip:
+    """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip knows.
+
+        load_clip()                                              # the bundled model
+        load_clip("ViT-B-16", pretrained="openai")               # downloaded once
+        load_clip("ViT-B-16-quickgelu", pretrained="/models/ViT-B-16.safetensors")
+        load_clip("local-dir:/models/my-clip")                   # a folder with open_clip_config.json
+
+    Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`. A tag's own activation is
+    used (`ViT-B-16` with `openai` runs with quick GELU, where open_clip only warns). A file does not say which
+    activation and normalisation it was trained with: the name must ("-quickgelu"), and the normalisation is the one
+    that all published weights of that name share, or else OpenAI's.
+
+    Args:
+        name: an architecture of open_clip (`open_clip.list_models()`), "local-dir:..." or "hf-hub:...", or "emoji".
+        pretrained: a tag of open_clip, or the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
+            archive). For "emoji", a file written by `save_compact`.
+        device: where the model goes, as torch names it.
+        precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".
+
+    Raises:
+        ValueError: an unknown name, tag, precision or device; a checkpoint that is damaged, of another architecture,
+            or not finite.
+        FileNotFoundError: weights that are not on this machine and cannot be downloaded, or no such file.
+    """
+    if name is None:
+        name = os.environ.get("GRADECLIP_MODEL") or BUNDLED
+        pretrained = pretrained or os.environ.get("GRADECLIP_PRETRAINED")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
+    _check_device(device)
+    if name == BUNDLED:
+        path = Path(pretrained) if pretrained else data_path(f"{BUNDLED}.safetensors")
+        return load_compact(path, device=device, precision=precision)
+    if name.startswith(("local-dir:", "hf-hub:")):
+        return _load_folder(name, device, precision)
+    name = name.replace("/", "-")
+    if name not in open_clip.list_models():
+        raise ValueError(f"open_clip has no model {name!r}.{_nearest(name, [BUNDLED, *open_clip.list_models()])}")
+    return _load_named(name, pretrained, device, precision)
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"device must be one that torch knows (cpu, cuda, cuda:1, mps); got {device!r}.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here.")
+
+
+def _load_named(name: str, pretrained: str | Path | None, device: str, precision: str) -> Clip:
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not pretrained:
+        raise ValueError(f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file.")
+    config = tag_config(name, str(pretrained))
+    path = find_weights(name, str(pretrained)) if config else Path(pretrained).expanduser()
+    if not path.exists():
+        hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
+        raise FileNotFoundError(f"{str(pretrained)!r} is neither a file nor a tag of {name}. {hint}")
+    check_checkpoint(path)
+    published = is_torchscript(path)  # OpenAI's archives hold the model as TorchScript; only its tensors are used
+    if not config and not published:
+        _warn_of_activation(name, tags)
+    try:
+        model = open_clip.create_model(
+            name,
+            pretrained=str(path),
+            precision=precision,
+            device=device,
+            force_quick_gelu=published or config.get("quick_gelu", False),
+            force_preprocess_cfg=_preprocessing(config) if config else _shared_preprocessing(name, tags),
+            weights_only=not published,
+        )
+    except RuntimeError as error:
+        raise ValueError(misfit(name, path, error)) from error
+    return _finish(model, name, str(pretrained))
+
+
+def _load_folder(name: str, device: str, precision: str) -> Clip:
+    if name.startswith("hf-hub:"):
+        check_reachable(name)
+    try:
+        model = open_clip.create_model(name, precision=precision, device=device, require_pretrained=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return _finish(model, name, name)
+
+
+def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, vocabulary=None) -> Clip:
+    broken = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise ValueError(f"The weights {pretrained} of {name} are not finite (NaN): {', '.join(broken[:3])}{more}.")
+    preprocess = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False)
+    try:
+        tokenizer = tokenizer or open_clip.get_tokenizer(name)
+    except (ImportError, OSError) as error:
+        raise FileNotFoundError(f"The tokenizer of {name} cannot be had: {str(error).splitlines()[0]}") from error
+    return Clip(model.eval(), preprocess, tokenizer, name, pretrained, vocabulary)
+
+
+def _preprocessing(config: dict) -> dict:
+    return {key: config[key] for key in _PREPROCESSING if key in config}
+
+
+def _shared_preprocessing(name: str, tags: list[str]) -> dict:
+    """What the published weights of an architecture agree on: a bare file does not tell (SigLIP, CLIPA differ)."""
+    known = [_preprocessing(tag_config(name, tag)) for tag in tags]
+    return {key: value for key, value in known[0].items() if all(k[key] == value for k in known)} if known else {}
+
+
+def _warn_of_activation(name: str, tags: list[str]) -> None:
+    quick = [tag for tag in tags if tag_config(name, tag).get("quick_gelu")]
+    if quick and len(quick) < len(tags) and quick_gelu_name(name) != name:
+        message = (
+            f"The file does not say which activation its model was trained with, and {name} uses GELU. If these are "
+            f"the weights {', '.join(quick)}, pass {quick_gelu_name(name)!r} as the name; else every number is wrong."
+        )
+        warnings.warn(message, stacklevel=4)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = [lowered[key] for key in difflib.get_close_matches(word.lower(), lowered, n=4, cutoff=0.5)]
+    return f" Nearest: {', '.join(near)}." if near else " open_clip.list_models() lists what it has."
+
+
+def save_compact(
+    model: open_clip.CLIP,
+    path: str | Path,
+    *,
+    words: Iterable[str],
+    metadata: dict[str, str],
+    config: dict | None = None,
+) -> None:
+    """Save a model that knows few words in half precision, with the embedding rows of its own tokens only.
+
+    Tokens are those of `words`, comma and full stop, and the start and end of text. `load_compact` makes an ordinary
+    model of it again.
+
+    Args:
+        model: a `CLIP` with CLIP's own BPE tokenizer.
+        path: the file, ending in .safetensors.
+        words: what stood in the captions, with any punctuation beside comma and full stop.
+        metadata: provenance (steps, seed, ...), kept in the file.
+        config: if given, written beside it as .json: open_clip's model config and, under "preprocess", the mean, std,
+            interpolation, resize_mode and size of the pictures.
+
+    Raises:
+        ValueError: a weight is not finite in half precision.
+    """
+    tokenizer = open_clip.SimpleTokenizer()
+    words = sorted({word.lower() for word in words})
+    ids = {tokenizer.sot_token_id, tokenizer.eot_token_id}.union(
+        *(tokenizer.encode(word) for word in [*words, ",", "."])
+    )
+    ids = torch.tensor(sorted(ids), dtype=torch.int32)
+    state = {key: value.detach().cpu().half() for key, value in model.state_dict().items()}
+    state["token_embedding.weight"] = state["token_embedding.weight"][ids.long()]
+    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f"Not finite in half precision: {', '.join(broken)}.")
+    state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    save_file({**state, "token_ids": ids}, path, metadata={**metadata, "words": " ".join(words)})
+    Path(path).chmod(0o644)  # safetensors writes through a private temporary file
+    if config is not None:
+        Path(path).with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_compact(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Clip:
+    """Load what `save_compact` wrote as an ordinary open_clip `CLIP` with the full vocabulary.
+
+    A token that the model never saw gets the mean of the rows that it has. The config is the .json beside the file,
+    or else that of the bundled model.
+
+    Raises:
+        FileNotFoundError: the file or its config is missing.
+        ValueError: it is damaged, not in the compact form, or does not fit its config.
+    """
+    path = Path(path).expanduser()
+    beside = path.with_suffix(".json")
+    config_path = beside if beside.is_file() else data_path(f"{BUNDLED}.json")
+    for file in (path, config_path):
+        if not file.is_file():
+            msg = f"{file} is missing; reinstall gradeclip, or train the bundled model (CONTRIBUTING.md says how)."
+            raise FileNotFoundError(msg)
+    check_checkpoint(path)
+    config = json.loads(config_path.read_text())
+    preprocess = config.pop("preprocess")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
+    if "token_ids" not in state:
+        raise ValueError(f"{path} is not a compact checkpoint: it has no token_ids. Pass its architecture as the name.")
+    rows, ids = state["token_embedding.weight"].float(), state.pop("token_ids").long()
+    table = rows.mean(0).repeat(config["text_cfg"].get("vocab_size", 49408), 1)
+    state["token_embedding.weight"] = table.index_copy(0, ids, rows)
+    model = open_clip.CLIP(**config, cast_dtype=get_cast_dtype(precision))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(misfit(config_path.name, path, error)) from error
+    set_model_preprocess_cfg(model, {**PreprocessCfg().__dict__, **preprocess})
+    _cast(model, precision, device)
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    vocabulary = frozenset(word for word in metadata.get("words", "").split() if any(map(str.isalnum, word)))
+    source = "bundled" if path.parent == data_path() else str(path)  # a path of this machine means nothing elsewhere
+    return _finish(model, BUNDLED, source, tokenizer, vocabulary or None)
+
+
+def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
+    """As `open_clip.create_model` does: "pure" casts everything, otherwise LayerNorm and embeddings stay float32."""
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.removeprefix("pure_")]
+    if precision in ("fp16", "bf16"):
+        convert_weights_to_lp(model.to(device), dtype=dtype)
+    else:
+        model.to(device, dtype)

@@ -1,0 +1,187 @@
+"""Plots: arrays in, a matplotlib figure out. Nothing here computes relevance.
+
+    architecture -> trace -> method -> explanation -> drawing -> plots
+
+Panels of one figure share one scale unless it says otherwise. Figures belong to no pyplot state: they show themselves
+once in a notebook, and `savefig` writes them. `drawing` says what the colours mean.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .drawing import (
+    NOTE,
+    Picture,
+    blank,
+    draw_colour_bar,
+    draw_heatmap,
+    draw_words,
+    drawable,
+    largest,
+    range_in_words,
+    reduced,
+    sampling,
+    shown,
+    words_html,
+)
+
+__all__ = ["Picture", "draw_heatmap", "draw_words", "plot_explanation", "plot_interactions", "plot_maps", "words_html"]
+
+_FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin
+
+
+def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = True) -> Picture:
+    """Picture, heat map and shaded words: one row a prompt.
+
+    A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
+    prompt and purple for the other one, wherever it stands.
+
+    Args:
+        explanation: an `Explanation`.
+        shared_scale: one colour scale for all prompts, so that they can be compared; else one for each, and it is said.
+        values: write every word's score under it.
+    """
+    signed = explanation.against is not None
+    count = len(explanation.prompts)
+    heats = [_heat(explanation, i, signed) for i in range(count)]
+    prompts = [_prompts(explanation, i) for i in range(count)]
+    scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
+    picture = explanation.image
+    width, height = _panel(picture, 2.8, 2.5 if count <= 3 else 1.8)
+    middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
+    room = _FULL - right - _MARGIN
+    needed = [sum(_words_inches(words, room) for _, words in both) + 0.35 * (len(both) - 1) for both in prompts]
+    row = min(max(height, 1.1, *needed), max(height, 2.5))
+    gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
+    alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
+    figure = Picture(_FULL, count * (row + gap) + 0.3, alt)
+    _show(_place(figure, _MARGIN, 0.32, width, height), picture, "picture")
+    for i in range(count):
+        mine = slice(None) if shared_scale else slice(i, i + 1)
+        top = 0.32 + i * (row + gap)
+        note = "" if shared_scale and i else f"the most in this {'figure' if shared_scale and count > 1 else 'map'}"
+        axes = _place(figure, middle, top, width, height)
+        draw_heatmap(axes, picture, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
+        if i == 0:
+            axes.set_title("where it speaks for, and against" if signed else "where it answers", loc="left", fontsize=9)
+        for headline, words in prompts[i]:
+            share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
+            axes = _place(figure, right, top, room, share)
+            draw_words(axes, words, signed=signed, vmax=largest(scores[mine]), values=values)
+            axes.set_title(headline, loc="left", fontsize=9, parse_math=False)
+            top += share + 0.35
+    return figure
+
+
+def plot_maps(
+    picture: Image.Image,
+    maps: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    *,
+    signed: bool = False,
+    shared_scale: bool = True,
+    columns: int = 4,
+    upsample: str = "bilinear",
+    label: str = "relevance",
+) -> Picture:
+    """Several maps of one picture side by side, after the picture itself.
+
+        plot_maps(picture, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
+
+    Args:
+        picture: the picture that was explained.
+        maps: title -> map, (H, W) or (h, w) as in `draw_heatmap`; pairs when titles repeat.
+        signed: draw negative values too, centred on zero.
+        shared_scale: one scale and one colour bar; else each panel has its own, and says so.
+        columns: panels in a row.
+        upsample: "bilinear" or "nearest", for maps on the token grid.
+        label: what the values are.
+    """
+    panels = [(title, np.asarray(heat)) for title, heat in (maps.items() if isinstance(maps, Mapping) else maps)]
+    columns = min(columns, len(panels) + 1)
+    rows = -(-(len(panels) + 1) // columns)
+    width, height = _panel(picture, 2.3, 2.6)
+    across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
+    alt = "A picture and its maps: " + "; ".join(title for title, _ in panels)
+    inches = 2 * _MARGIN + columns * across + (0.7 if shared_scale else 0), rows * down + (0.4 if shared_scale else 0.2)
+    figure = Picture(*inches, alt)
+    places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
+    _show(_place(figure, *places[0], width, height), picture, "picture")
+    top = largest([shown(heat, signed) for _, heat in panels])
+    for place, (title, heat) in zip(places[1:], panels, strict=True):
+        axes = _place(figure, *place, width, height)
+        vmax = top if shared_scale else None
+        draw_heatmap(axes, picture, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
+                     label=label, note="a scale of its own")  # fmt: skip
+        axes.set_title(_shortened(title, int(across * 14)), loc="left", fontsize=9, parse_math=False)
+        if shared_scale and place == places[columns - 1]:
+            draw_colour_bar(axes, picture, signed, top)
+    if shared_scale:
+        sentence = range_in_words(label, signed, top, "the most in this figure")
+        sentence = textwrap.fill(sentence, int(figure.get_figwidth() * 13))
+        figure.text(_MARGIN / figure.get_figwidth(), 0.1 / figure.get_figheight(), sentence, va="bottom", **NOTE)
+    return figure
+
+
+def plot_interactions(interactions, picture: Image.Image | None = None, *, columns: int = 5) -> Picture:
+    """Which region each word of the caption answers to: one signed map a word, all on one scale.
+
+    Args:
+        interactions: an `Interactions`.
+        picture: the picture that was explained, when it is not the one that `interactions` carries.
+        columns: panels in a row.
+    """
+    picture = interactions.image if picture is None else picture
+    maps = [(word.text, _heat(interactions, i, True)) for i, word in enumerate(interactions.words)]
+    return plot_maps(picture, maps, signed=True, columns=columns, label="interaction")
+
+
+def _heat(explained, index: int, signed: bool) -> np.ndarray:
+    """(H, W) in the picture's pixels; only a signed picture needs what speaks against."""
+    return explained.heatmap(index, signed=True) if signed else explained.heatmap(index)
+
+
+def _prompts(explanation, index: int) -> list[tuple[str, Sequence]]:
+    """Headline and words of a prompt and, in a contrast, of the other one. An embedding has a name but no words."""
+    sides = [("", explanation.prompts, explanation.similarity, explanation.words)]
+    if explanation.against is not None:
+        other = explanation.against, explanation.against_similarity, explanation.against_words
+        sides.append(("rather than: ", *other))
+    prompts = []
+    for before, names, similarity, words in sides:
+        name = "" if words[index] else f" of {names[index]}"
+        headline = f"{before}similarity {similarity[index]:.3f}{name}".replace("-", "\N{MINUS SIGN}")
+        prompts.append((_shortened(headline, 70), words[index]))
+    return prompts
+
+
+def _shortened(text: str, length: int) -> str:
+    return drawable(text if len(text) <= length else text[: length - 1].rstrip() + "…")
+
+
+def _panel(picture: Image.Image, width: float, height: float) -> tuple[float, float]:
+    """Inches of the largest panel of the picture's shape within the given ones; never too thin for a title."""
+    scale = min(width / picture.width, height / picture.height)
+    return max(picture.width * scale, 0.9), max(picture.height * scale, 0.35)
+
+
+def _place(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def _words_inches(words: Sequence, width: float) -> float:
+    """About how tall the words are at full size."""
+    return 0.3 + 0.43 * np.ceil(sum(0.3 + 0.11 * len(word.text) for word in words) / width)
+
+
+def _show(axes: Axes, picture: Image.Image, title: str) -> None:
+    blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
+    axes.set_title(title, loc="left", fontsize=9)

@@ -1,0 +1,314 @@
+"""Emoji scenes: the world whose truth is known, picture, caption and the exact mask of every object.
+
+    scenes -> picture + caption -> architecture -> trace -> method -> explanation -> picture
+
+A scene places one to four emoji, drawn by one of two artists (OpenMoji, CC BY-SA 4.0; Twemoji, CC BY 4.0), on a varied
+background, and describes them in a caption written by a small grammar. Because the scene was composed, it is known
+exactly which pixels every object covers and which words of the caption speak of it (`Scene.spans`, `Scene.masks`).
+Some combinations are withheld from training by rule (`is_withheld_pair`, `is_withheld_colour`, `withheld_artist`), so
+that a model can be asked about compositions and drawings that it never saw.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from .sprites import ARTISTS, CANVAS, COLOURS, PICTURE, Object, concept, concepts, covered, render
+
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
+POSITIONS = ("to the left of", "to the right of", "above", "below")
+SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of a caption (characters `start` to `end`), its kind, and the objects (indices) that it speaks of.
+
+    Kinds: noun, colour, size, count, keyword, relation, something.
+    """
+
+    start: int
+    end: int
+    kind: str
+    objects: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A composed picture and its caption; `spans` says which words speak of which objects."""
+
+    objects: tuple[Object, ...]
+    caption: str
+    spans: tuple[Span, ...]
+    background: int = 0
+
+    def image(self, size: int = PICTURE) -> Image.Image:
+        """The picture, (size, size) RGB."""
+        return Image.fromarray(render(self.objects, self.background, size))
+
+    def masks(self, size: int = PICTURE) -> np.ndarray:
+        """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
+        return covered(self.objects, size)
+
+    def words_of(self, kind: str) -> list[tuple[str, tuple[int, ...]]]:
+        """The caption's words of one kind, each with the objects that it speaks of."""
+        return [(self.caption[s.start : s.end], s.objects) for s in self.spans if s.kind == kind]
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.image().save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can hold, in alphabetical order."""
+    table = concepts()
+    grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
+    words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
+    words.update(word for keywords in table["keywords"] for word in keywords)
+    words.update(word for phrase in (*PREFIXES, *POSITIONS) for word in phrase.split())
+    return sorted(words - {""})
+
+
+# ---------------------------------------------------------------------------------------------------------- withheld
+
+
+def _draw(*parts: str) -> int:
+    """A number in 0..9 that depends on the names alone, the same on every machine."""
+    return zlib.crc32("|".join(parts).encode()) % 10
+
+
+def is_withheld_colour(noun: str, colour: str | None) -> bool:
+    """True for the tenth of colour x noun combinations that training never shows."""
+    return colour is not None and _draw("colour", noun, colour) == 0
+
+
+def is_withheld_pair(noun: str, other: str) -> bool:
+    """True for the tenth of noun x noun combinations that training never shows in one picture (order is no matter)."""
+    return noun != other and _draw("pair", *sorted((noun, other))) == 0
+
+
+def withheld_artist(noun: str) -> str | None:
+    """The artist whose drawing of this noun training never shows: one of the two for a fifth of the nouns."""
+    fate = _draw("artist", noun)
+    return ARTISTS[fate] if fate < 2 else None
+
+
+def is_trained(scene: Scene) -> bool:
+    """True if nothing in the scene is withheld: no colour, no pair, no drawing."""
+    things = scene.objects
+    return not (
+        any(is_withheld_colour(t.noun, t.colour) or withheld_artist(t.noun) == t.artist for t in things)
+        or any(is_withheld_pair(a.noun, b.noun) for i, a in enumerate(things) for b in things[:i])
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ caption
+
+
+class _Caption:
+    """A caption as it is written: text, and what each word speaks of."""
+
+    def __init__(self) -> None:
+        self.text, self.spans = "", []
+
+    def say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
+        if self.text and text != ",":
+            self.text += " "
+        if kind:
+            self.spans.append(Span(len(self.text), len(self.text) + len(text), kind, tuple(objects)))
+        self.text += text
+
+    def name(self, things: Sequence[Object], members: Sequence[int], *, size="", tag="", named=True) -> None:
+        """Write the noun phrase of one group of like objects: `two red cars`, `something tagged peace`."""
+        entry, colour = concept(things[members[0]].noun), things[members[0]].colour
+        several = len(members) > 1
+        words = [(size, "size"), (colour or "", "colour")] if named else []
+        head = entry["plural" if several else "noun"] if named else "something"
+        words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
+        if several:
+            self.say(NUMBERS[len(members)], "count", members)
+        elif named and entry["article"]:
+            self.say("an" if words[0][0][0] in "aeiou" and words[0][0] != "unicorn" else "a")
+        for word, kind in words:
+            self.say(word, kind, members)
+        if tag:
+            self.say("tagged")
+            self.say(tag, "keyword", members)
+
+
+def describe(
+    objects: Sequence[Object], relation: str = "", prefix: str = "", **phrases
+) -> tuple[str, tuple[Span, ...]]:
+    """The plain caption of these objects in the order given, like neighbours grouped, and its spans.
+
+    `relation` stands between two groups (`above`, `bigger than`). `phrases` maps `size`, `tag` and `named` to one
+    value a group (see the caption grammar in data/README.md).
+    """
+    groups: list[list[int]] = []
+    for i, thing in enumerate(objects):
+        same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
+        groups[-1].append(i) if same else groups.append([i])
+    caption = _Caption()
+    if prefix:
+        caption.say(prefix)
+    for i, members in enumerate(groups):
+        if i and relation:
+            caption.say(relation, "relation", (groups[0][0], groups[1][0]))
+        elif i:
+            caption.say("and" if i == len(groups) - 1 else ",")
+        caption.name(objects, members, **{key: values[i] for key, values in phrases.items()})
+    return caption.text, tuple(caption.spans)
+
+
+def arrange(objects: Sequence[Object | str], *, background: int = 0, **caption) -> Scene:
+    """A scene of your own: objects, or words such as `"red car"`, which are put into the quadrants in reading order.
+
+    >>> arrange(["red car", "blue ball"]).caption
+    'a red car and a blue ball'
+
+    Raises ValueError for a noun or colour that the world does not have, or for more than four words.
+    """
+    if not objects or sum(isinstance(o, str) for o in objects) > 4:
+        raise ValueError(f"a scene holds one to four words, and {len(objects)} were given: place Objects yourself")
+    places = [(48, 48)] if len(objects) == 1 else [(24, 48), (72, 48)] if len(objects) == 2 else list(_QUADRANTS)
+    things = []
+    for thing, (x, y) in zip(objects, places, strict=False):
+        if isinstance(thing, str):
+            *colour, noun = thing.split() or [""]
+            if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
+                known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
+                raise ValueError(f"{thing!r} is not in the world of the scenes: say {known}")
+            size = 64 if len(objects) == 1 else 40
+            thing = Object(noun, _shown_artist(noun), *colour, x=x, y=y, size=size)
+        things.append(thing)
+    text, spans = describe(things, **caption)
+    return Scene(tuple(things), text, spans, background)
+
+
+def _shown_artist(noun: str) -> str:
+    return next(a for a in ARTISTS if a != withheld_artist(noun))
+
+
+# ------------------------------------------------------------------------------------------------------ random scenes
+
+_QUADRANTS = ((24, 24), (72, 24), (24, 72), (72, 72))
+# Few sizes, so that every drawing at every size is rastered once and then kept.
+_SIZES = {"small": (26, 30), "": (34, 38), "big": (42, 46)}  # of an object that shares the picture
+_SINGLE_SIZES = {"small": (26, 30, 34), "": (38, 42, 46, 54), "big": (64, 72, 82)}
+
+
+@lru_cache(maxsize=1)
+def _keyword_weights() -> dict[str, np.ndarray]:
+    """For each noun, how often each of its keywords is taken: rarer words more often, so that exposure evens out."""
+    counts = concepts()["keywords"].explode().value_counts()
+    weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in concepts()["keywords"].items()}
+    return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
+
+
+@lru_cache(maxsize=1)
+def _nouns() -> list[str]:
+    return list(concepts()["noun"])
+
+
+def _draw_groups(rng: np.random.Generator, n: int, tint: float, trained: bool) -> list[tuple[str, str | None, int]]:
+    """Noun, colour and number of each group of like objects, `n` objects together."""
+    nouns, colours_known = _nouns(), list(COLOURS)
+    while True:
+        counts = [1] * n
+        if n > 1 and rng.random() < 0.2:  # some groups are several of a kind
+            k = int(rng.integers(2, n + 1))
+            counts = [k] + [1] * (n - k)
+        chosen = [nouns[i] for i in rng.choice(len(nouns), len(counts), replace=False)]
+        colours = [colours_known[rng.integers(len(colours_known))] if rng.random() < tint else None for _ in counts]
+        bad_count = any(c > 1 and not concept(noun)["plural"] for noun, c in zip(chosen, counts, strict=True))
+        withheld = trained and (
+            any(is_withheld_colour(*pair) for pair in zip(chosen, colours, strict=True))
+            or any(is_withheld_pair(a, b) for i, a in enumerate(chosen) for b in chosen[:i])
+        )
+        if not (bad_count or withheld):
+            order = rng.permutation(len(counts))
+            return [(chosen[i], colours[i], counts[i]) for i in order]
+
+
+def draw_scene(
+    seed: int | Sequence[int], *, split: str = "train", n_objects: int | None = None, tint: float = 0.35,
+    trained: bool = True, plain: bool = False,
+) -> Scene:  # fmt: skip
+    """A random scene; the same seed and split always give the same one.
+
+    `split`: "train", "development" (all tuning happens here) or "test" (for the published figures only).
+    `n_objects`: 1 to 4, by default 30, 30, 20 and 20 % of the scenes. `tint`: the share of objects that get a colour.
+    `trained=True` leaves out what is withheld (compositions, and for a fifth of the nouns one artist's drawing).
+    `plain=True` writes only the list of the objects: no prefix, size, keyword or relation. With two or more objects
+    each lies within a quadrant of its own.
+    """
+    rng = np.random.default_rng([SPLITS[split], *np.atleast_1d(seed)])
+    n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
+    groups = _draw_groups(rng, n, tint, trained)
+    corners = iter(rng.permutation(4))
+    things, sizes = [], []
+    for noun, colour, count in groups:
+        size = str(rng.choice(list(_SIZES), p=[0.3, 0.4, 0.3]))
+        sizes.append(size)
+        for _ in range(count):
+            shown = [a for a in ARTISTS if not trained or a != withheld_artist(noun)]
+            length = int(rng.choice((_SINGLE_SIZES if n == 1 else _SIZES)[size]))
+            if n == 1:
+                x, y = rng.uniform(length / 2, CANVAS - length / 2, 2)
+            else:
+                x, y = _QUADRANTS[next(corners)] + rng.uniform(-1, 1, 2) * (CANVAS / 4 - length / 2)
+            things.append(Object(noun, str(rng.choice(shown)), colour, float(x), float(y), length))
+    phrases, relation, prefix = {}, "", ""
+    if not plain:
+        phrases, relation, prefix = _draw_phrases(rng, groups, sizes, things)
+    text, spans = describe(things, relation, prefix, **phrases)
+    return Scene(tuple(things), text, spans, background=int(rng.integers(100_000)))
+
+
+def _draw_phrases(rng, groups, sizes, things) -> tuple[dict, str, str]:
+    """What a caption says beyond the list of objects: sizes, keywords, how two objects stand, an opening."""
+    n = len(groups)
+    said = [size if rng.random() < 0.5 else "" for size in sizes]
+    tags = [
+        str(rng.choice(concept(noun)["keywords"], p=weights)) if weights is not None and rng.random() < 0.25 else ""
+        for noun, weights in ((noun, _keyword_weights().get(noun)) for noun, *_ in groups)
+    ]
+    named = [not tag or count > 1 or rng.random() < 0.5 for tag, (*_, count) in zip(tags, groups, strict=True)]
+    relation = ""
+    if n == 2 and len(things) == 2 and rng.random() < 0.4:
+        relation = relation_between(*things, kind=str(rng.choice(["position", "position", "size"])))
+        said = ["", ""] if relation.endswith("than") else said
+    prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
+    return {"size": said, "tag": tags, "named": named}, relation, prefix
+
+
+def relation_between(first: Object, second: Object, kind: str = "position") -> str:
+    """How the first object stands to the second: by position, the axis on which they differ more; by size, if clear."""
+    if kind == "size":
+        ratio = first.size / second.size
+        return "bigger than" if ratio > 1.15 else "smaller than" if ratio < 1 / 1.15 else ""
+    across, down = first.x - second.x, first.y - second.y
+    if abs(across) >= abs(down):
+        return "to the left of" if across < 0 else "to the right of"
+    return "above" if down < 0 else "below"
+
+
+def without(scene: Scene, index: int) -> Scene:
+    """The same picture and caption with one object gone from both: what did it contribute?"""
+    things = [t for i, t in enumerate(scene.objects) if i != index]
+    return arrange(things, background=scene.background)
+
+
+def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
+    """The same objects in other colours, plainly described; swapping two colours gives the binding test."""
+    things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
+    return arrange(things, background=scene.background)

@@ -1,0 +1,221 @@
+"""Train the bundled CLIP on emoji scenes, from nothing.
+
+    python -m gradeclip_utils.training train    # seeded, shows progress, goes on where it was interrupted
+    python -m gradeclip_utils.training export --out data/emoji.safetensors    # what load_clip() loads
+    python -m gradeclip_utils.card              # what it recognises, on scenes that training never drew
+
+The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
+the training is CLIP's: random batches, the symmetric contrastive loss, nothing that tells it where an object is. Three
+things make it quick enough for two CPU cores: scenes begin with one object and grow to four, most patches are dropped
+until the last tenth (Li et al. 2023, FLIP), and the matrices are updated by Muon (Jordan et al. 2024).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.loss import ClipLoss
+from timm.optim import Muon
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.auto import tqdm
+
+from .models import save_compact
+from .scenes import draw_scene, vocabulary
+from .sprites import CANVAS, render
+
+CONFIG = {
+    "embed_dim": 192,
+    "vision_cfg": {"image_size": CANVAS, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 3},
+}
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # shares of scenes with 1, 2, 3 and 4 objects once training is under way
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the trained weights; `seed` decides both the initial weights and the scenes."""
+
+    steps: int = 2800
+    batch: int = 256
+    rate: float = 2e-3
+    decay: float = 0.05
+    warmup: int = 150
+    patches_dropped: float = 0.75
+    whole_pictures: float = 0.1  # the share of the steps, at the end, that see every patch
+    seed: int = 0
+
+
+class SceneBatches(torch.utils.data.Dataset):
+    """Batch number i: (pictures (B, 96, 96, 3) uint8, tokens (B, L) long), the same whatever was asked for before."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.tokenizer = recipe, open_clip.SimpleTokenizer()
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Draw batch `step`; early batches hold fewer objects."""
+        recipe = self.recipe
+        grown = min(1.0, step / (0.3 * recipe.steps))
+        shares = (1 - grown) * np.array([0.8, 0.2, 0, 0]) + grown * np.array(FULL_SCENES)
+        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=shares)
+        scenes = [draw_scene([recipe.seed, step, i], n_objects=int(n)) for i, n in enumerate(counts)]
+        pictures = np.stack([render(s.objects, s.background, CANVAS) for s in scenes])
+        tokens = self.tokenizer([s.caption for s in scenes])
+        return torch.from_numpy(pictures), tokens
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float as the model's preprocessing makes it."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def vocabulary_ids(tokenizer) -> Tensor:
+    """The token ids that captions can hold, ascending, start and end of text among them: (V,) long."""
+    texts = [*vocabulary(), ","]
+    return torch.unique(torch.cat([torch.tensor(tokenizer.encode(t)) for t in texts] + [
+        torch.tensor([0, tokenizer.sot_token_id, tokenizer.eot_token_id])
+    ]))  # fmt: skip
+
+
+def encode_text_by_length(model: nn.Module, tokens: Tensor, chunks: int = 4) -> Tensor:
+    """`encode_text`, computed in chunks of like length and cropped to it: causal text needs nothing after EOT."""
+    lengths = tokens.argmax(dim=-1) + 1
+    order = lengths.argsort()
+    positions, mask = model.positional_embedding, model.attn_mask
+    pieces = []
+    for rows in order.chunk(chunks):
+        n = int(lengths[rows].max())
+        x = model.token_embedding(tokens[rows, :n]) + positions[:n]
+        x = model.ln_final(model.transformer(x, attn_mask=mask[:n, :n].to(x.dtype)))
+        pieces.append(x[torch.arange(len(rows)), lengths[rows] - 1] @ model.text_projection)
+    return torch.cat(pieces)[order.argsort()]
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> Muon:
+    matrices, rest = [], []
+    for name, p in model.named_parameters():
+        (matrices if p.ndim == 2 and "resblocks" in name else rest).append(p)
+    return Muon(
+        [{"params": matrices}, {"params": rest, "use_fallback": True, "weight_decay": 0.0}],
+        lr=recipe.rate, weight_decay=recipe.decay, nesterov=True, fallback_lr_scale=0.5,
+    )  # fmt: skip
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    return recipe.rate * min((step + 1) / recipe.warmup, 1 - step / recipe.steps)
+
+
+def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int = 1) -> nn.Module:
+    """Train a model by `recipe`; state is kept in `folder` every `save_every` steps, and taken up again from there.
+
+    The vocabulary is the scenes' own: embeddings are trained for the token ids that captions can hold, others are left
+    out (`models.save_compact` stores, and `load_clip` restores, the model with CLIP's full vocabulary).
+    Raises ValueError if `folder` holds the state of another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)  # open_clip's initialisation draws from the global generator
+    data = SceneBatches(recipe)
+    ids = vocabulary_ids(data.tokenizer)
+    model = open_clip.CLIP(
+        CONFIG["embed_dim"], CONFIG["vision_cfg"], {**CONFIG["text_cfg"], "vocab_size": len(ids)}
+    )  # fmt: skip
+    optimiser, first = _optimiser(model, recipe), 0
+    state_file = folder / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        if state["recipe"] != asdict(recipe):
+            msg = f"{folder} holds a run of another recipe ({state['recipe']}): choose another folder, or delete it"
+            raise ValueError(msg)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    ahead = 4 if workers else None
+    batches = torch.utils.data.DataLoader(
+        data, batch_size=None, sampler=range(first, recipe.steps), num_workers=workers, prefetch_factor=ahead
+    )
+    compact, loss_of = torch.zeros(49408, dtype=torch.long), ClipLoss()
+    compact[ids] = torch.arange(len(ids))
+    log = (folder / "log.jsonl").open("a")
+    drop = model.visual.patch_dropout = open_clip.transformer.PatchDropout(recipe.patches_dropped)
+    progress = tqdm(batches, initial=first, total=recipe.steps, mininterval=5)
+    began, model = time.time(), model.train()
+    for step, (pictures, tokens) in enumerate(progress, start=first):
+        drop.prob = recipe.patches_dropped if step < (1 - recipe.whole_pictures) * recipe.steps else 0.0
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(step, recipe)
+        # the unfused kernel: on CPU it is half as slow again to go back through the fused one at this size
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            image = model.encode_image(normalise(pictures), normalize=True)
+            text = nn.functional.normalize(encode_text_by_length(model, compact[tokens]), dim=-1)
+        loss = loss_of(image.float(), text.float(), model.logit_scale.exp())
+        if not math.isfinite(loss.item()):
+            msg = f"the loss became {loss.item()} at step {step}: the last good state is in {state_file}; lower --rate"
+            raise FloatingPointError(msg)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        model.logit_scale.data.clamp_(max=math.log(100))
+        if (step + 1) % 20 == 0:
+            progress.set_postfix(loss=f"{loss.item():.3f}")
+            line = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - began, 1)}
+            print(json.dumps(line), file=log, flush=True)
+        if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            state |= {"step": step + 1, "recipe": asdict(recipe), "ids": ids}
+            torch.save(state, state_file.with_suffix(".new"))
+            state_file.with_suffix(".new").replace(state_file)
+    return model.eval()
+
+
+def export(folder: Path, path: Path) -> None:
+    """Write the model that `folder` holds as a compact checkpoint with its config: `models.load_clip` loads it.
+
+    Raises FileNotFoundError if nothing was trained there.
+    """
+    state_file = folder / "state.pt"
+    if not state_file.exists():
+        raise FileNotFoundError(f"{state_file} is missing: train first, with --folder {folder}")
+    state = torch.load(state_file, weights_only=True)
+    model = open_clip.CLIP(**CONFIG)
+    rows, ids = state["model"]["token_embedding.weight"], state["ids"]
+    table = rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1).index_copy(0, ids, rows)
+    model.load_state_dict({**state["model"], "token_embedding.weight": table})
+    metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
+    picture = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": CANVAS}
+    save_compact(model, path, words=vocabulary(), metadata=metadata, config={**CONFIG, "preprocess": picture})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line: see the module's first lines."""
+    parser = argparse.ArgumentParser(prog="python -m gradeclip_utils.training", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("train", help="train the bundled model")
+    command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")
+    for name, value in asdict(Recipe()).items():
+        command.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    command = commands.add_parser("export", help="write the trained model for load_clip")
+    command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")
+    command.add_argument("--out", type=Path, required=True, help="a file ending in .safetensors")
+    given = vars(parser.parse_args(arguments))
+    if given["command"] == "export":
+        return export(given["folder"], given["out"])
+    recipe = Recipe(**{name: given[name] for name in asdict(Recipe())})
+    train(given["folder"], recipe)
+
+
+if __name__ == "__main__":
+    main()

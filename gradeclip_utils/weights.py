@@ -1,0 +1,196 @@
+"""Files of weights: finding them, checking them before they are used, and saying what is wrong when they do not fit.
+
+    weights -> models -> architecture -> trace -> method -> explanation
+
+`models.load_clip` is the door; this is where its error messages come from. open_clip does the downloading and the
+loading. What it leaves open is answered here: is the hub within reach, how large is the file, where does it go on a
+machine without network, and why does a checkpoint not fit.
+"""
+
+from __future__ import annotations
+
+import http.client
+import pickle
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import open_clip
+import torch
+from huggingface_hub import constants as hub
+from huggingface_hub import try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_REACH_SECONDS = 10
+
+
+def tag_config(name: str, tag: str) -> dict:
+    """What open_clip knows about the weights `tag` of the model `name` (source, preprocessing); {} when unknown."""
+    return open_clip.get_pretrained_cfg(name, tag)
+
+
+def find_weights(name: str, tag: str) -> Path:
+    """The file with the weights `tag` of the open_clip model `name`: from the cache, or else downloaded into it.
+
+    Raises:
+        FileNotFoundError: it is not here and cannot be fetched; says how large it is and the two ways without network.
+    """
+    config = tag_config(name, tag)
+    repository, files = _hub_address(config)
+    for file in files if repository else ():
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    reason = _why_unreachable(hub.ENDPOINT if repository else config["url"])
+    if reason is None:
+        try:
+            return Path(open_clip.download_pretrained(config))
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+    raise FileNotFoundError(_how_to_get(name, tag, reason))
+
+
+def _hub_address(config: dict) -> tuple[str, list[str]]:
+    """The repository, and the names that the file may have there, in the order in which open_clip tries them."""
+    repository, _, file = config.get("hf_hub", "").rpartition("/")
+    if not file:
+        return repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    return repository, list(dict.fromkeys((re.sub(r"\.(bin|pth)$", ".safetensors", file), file)))
+
+
+def _why_unreachable(url: str) -> str | None:
+    """One quick question before the download: the hub's own client retries for most of a minute."""
+    if hub.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_SECONDS).close()
+    except urllib.error.HTTPError:
+        return None  # an answer, whatever it says
+    except (OSError, http.client.HTTPException) as error:
+        return f"{url.split('/')[2]} cannot be reached: {getattr(error, 'reason', error)}"
+    return None
+
+
+def check_reachable(name: str) -> None:
+    """Refuse "hf-hub:..." at once when its config is neither cached nor within reach."""
+    if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json"), str):
+        return
+    if reason := _why_unreachable(hub.ENDPOINT):
+        msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
+        raise FileNotFoundError(msg)
+
+
+def _how_to_get(name: str, tag: str, reason: str) -> str:
+    config = tag_config(name, tag)
+    repository, files = _hub_address(config)
+    file = files[0] if config.get("hf_hub", "").endswith("/") else files[-1]
+    size = download_size(name)
+    size = f"about {size / 1e9:.1f} GB in float32" if size else "size unknown"
+    local_name = quick_gelu_name(name) if config.get("quick_gelu") else name
+    folder = Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    lines = [f"The weights {tag!r} of {name} ({size}) are not on this machine and cannot be downloaded ({reason})."]
+    if repository:
+        lines += [
+            f"Without network, fetch them elsewhere with `hf download {repository} {file}`, and then",
+            f'  1. copy the file here and pass its path: load_clip("{local_name}", pretrained="/path/to/{file}"), or',
+            f"  2. copy the whole folder {folder.name} from that machine's Hugging Face cache",
+            f"     (~/.cache/huggingface/hub) to {folder} (HF_HOME names another place).",
+        ]
+    else:
+        lines += [
+            f"Without network, fetch {config['url']} elsewhere, and then",
+            f'  1. copy the file here and pass its path: load_clip("{local_name}", pretrained="/path/to/file"), or',
+            f"  2. put it into {Path('~/.cache/clip').expanduser()} under its own name.",
+        ]
+    return "\n".join(lines)
+
+
+def quick_gelu_name(name: str) -> str:
+    """The open_clip name for `name` with OpenAI's activation (x * sigmoid(1.702 x)), which is no weight of the file."""
+    quick = name if name.endswith("-quickgelu") else f"{name}-quickgelu"
+    return quick if quick in open_clip.list_models() else name
+
+
+def download_size(name: str) -> int | None:
+    """Bytes of the weights of the open_clip model `name` in float32, counted without making them; None if unknown."""
+    config = open_clip.get_model_config(name)
+    if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config:
+        return None
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+    with torch.device("meta"):
+        return 4 * sum(parameter.numel() for parameter in kind(**config).parameters())
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, the form in which OpenAI published CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a file that is no checkpoint, in one sentence. Only tensors are read: pickled objects could run code.
+
+    Accepted: safetensors; `torch.save` of a state dict, or of a training checkpoint that holds one under `state_dict`
+    (prefixes `module.` are fine); TorchScript archives.
+
+    Raises:
+        ValueError: damaged, of an unknown kind, or without tensors.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)}).")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} does not end like a checkpoint; expected one of {', '.join(SUFFIXES)}.")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                entries = dict.fromkeys(file.keys(), torch.empty(0))
+        elif is_torchscript(path):
+            entries = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if "unsupported global" not in str(error).lower():
+            raise ValueError(_damaged(path, "not a torch checkpoint")) from error
+        msg = f"{path} holds pickled Python objects, which could run code; save its state dict as safetensors instead."
+        raise ValueError(msg) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
+        understandable = isinstance(error, (SafetensorError, RuntimeError)) and str(error)
+        reason = str(error).splitlines()[0] if understandable else "it cannot be read"
+        raise ValueError(_damaged(path, reason)) from error
+    if isinstance(entries, dict) and isinstance(entries.get("state_dict"), dict):
+        entries = entries["state_dict"]
+    if not isinstance(entries, dict) or not entries or not all(torch.is_tensor(value) for value in entries.values()):
+        found = f"the keys {', '.join(map(str, list(entries)[:6]))}" if isinstance(entries, dict) else type(entries)
+        raise ValueError(
+            f"{path} holds no state dict: expected names and tensors, also under 'state_dict'; got {found}."
+        )
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} ({path.stat().st_size:,} bytes) is damaged, cut off, or not a checkpoint: {reason}."
+
+
+def misfit(name: str, path: Path, error: RuntimeError) -> str:
+    """Why the checkpoint does not fit the model, read from what torch's `load_state_dict` reports."""
+    text = str(error)
+    shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)", text)
+    parts = [f"{key} is {theirs} in the file and {ours} in the model" for key, theirs, ours in shapes]
+    for label, pattern in (("lacks", r"Missing key\(s\).*"), ("has besides", r"Unexpected key\(s\).*")):
+        keys = re.findall(r'"([^"]+)"', "".join(re.findall(pattern, text)))
+        parts += [f"it {label} {_some(keys, 3)}"] if keys else []
+    if not parts:
+        parts = [text.splitlines()[0]]
+    return f"{path} is a checkpoint of another architecture than {name}: {_some(parts, 6, '; ')}."
+
+
+def _some(items: list[str], count: int, separator: str = ", ") -> str:
+    more = f"{separator}and {len(items) - count} more" if len(items) > count else ""
+    return separator.join(items[:count]) + more

@@ -1,0 +1,142 @@
+"""Words: from the pieces that a tokenizer made of a prompt back to the words that a person wrote.
+
+    prompt --tokenizer--> pieces --tower, method--> a score each --here--> words --> Explanation
+
+CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
+lower case) and cuts it into pieces that may be shorter than a word, and shorter than a letter: an emoji is several.
+Scores belong to words, in the prompt as it was written, so that ``prompt[word.start:word.end] == word.text`` always.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from html import unescape
+
+import regex
+
+# Letters, marks and digits make a word, with an apostrophe inside; everything else that is seen stands for itself.
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:['’][\p{L}\p{M}]+)*|(?!\s)\X")
+_UNIT = regex.compile(r"&(?:#\w+|\w+);|.", regex.DOTALL)  # an HTML entity is cleaned into one character
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a prompt, where it stands, and its signed score. ``prompt[start:end] == text``."""
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the pieces that the model read make up the words of one prompt."""
+
+    prompt: str
+    spans: tuple[tuple[int, int], ...]  # of the words that were read, in characters of the prompt
+    owners: tuple[int, ...]  # the word that each piece belongs to; piece p is token 1 + p, after SOT
+    unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
+
+    def words(self, scores) -> tuple[Word, ...]:
+        """Words with ``scores`` (one a piece) added up."""
+        totals = [0.0] * len(self.spans)
+        for owner, score in zip(self.owners, scores, strict=True):
+            totals[owner] += float(score)
+        return tuple(
+            Word(self.prompt[start:end], total, start, end)
+            for (start, end), total in zip(self.spans, totals, strict=True)
+        )
+
+
+def check_tokenizer(tokenizer: Callable) -> None:
+    """Refuse, by name, a tokenizer whose pieces cannot be traced back to the prompt."""
+    missing = [name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)]
+    if missing or getattr(tokenizer, "reduction_fn", None) is not None:
+        name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
+        why = f"it has no {missing[0]!r}" if missing else "it drops tokens at random (reduction_mask)"
+        raise TypeError(
+            f"word scores need open_clip's SimpleTokenizer, as open_clip.get_tokenizer('ViT-B-32') returns it; "
+            f"with {name} pieces cannot be put back together, because {why}"
+        )
+
+
+def split_prompt(prompt: str, tokenizer: Callable, ids: list[int]) -> Split:
+    """Words of ``prompt`` and the pieces that make them up, for the token ``ids`` between SOT and EOT.
+
+    Punctuation marks are words of their own. Words that share a piece ("..." or "?!"), or one
+    character of the prompt, are one word.
+
+    Raises:
+        ValueError: the prompt has no words, or ``ids`` are not what the tokenizer's own pieces begin with.
+    """
+    pieces = tokenizer.encode(prompt)
+    if not ids:
+        raise ValueError(f"a prompt needs at least one word, got {prompt!r}")
+    if pieces[: len(ids)] != ids:
+        raise ValueError(f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained")
+    cleaned = tokenizer.clean_fn(prompt)
+    firsts, owners = _group(cleaned, _piece_ranges(cleaned, pieces, tokenizer), _positions_in_prompt(prompt, cleaned))
+    spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
+        (start, start + max(1, len(prompt[start:end].rstrip())))
+        for start, end in zip(firsts, [*firsts[1:], len(prompt)], strict=True)
+    ]
+    read = max(owners[: len(ids)]) + 1
+    unread = [prompt[slice(*spans[word])] for word in dict.fromkeys(owners[len(ids) :])]
+    return Split(prompt, tuple(spans[:read]), tuple(owners[: len(ids)]), tuple(unread))
+
+
+def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
+    """Words of the prompt, whole and in lower case, that are not in the vocabulary; punctuation is never unknown."""
+    words = (split.prompt[start:end].lower() for start, end in split.spans)
+    return [word for word in dict.fromkeys(words) if word not in vocabulary and any(map(str.isalnum, word))]
+
+
+def _piece_ranges(cleaned: str, pieces: list[int], tokenizer: Callable) -> list[tuple[int, int]]:
+    """The characters of the cleaned prompt [first, last] that each piece covers, through UTF-8's bytes."""
+    byte_owner = [
+        match.start() + offset
+        for match in tokenizer.pat.finditer(cleaned)
+        for offset, character in enumerate(match.group())
+        for _ in character.encode("utf-8")
+    ]
+    ranges, position = [], 0
+    for piece in pieces:
+        length = len(tokenizer.decoder[piece].removesuffix("</w>"))  # the pieces' alphabet has one letter a byte
+        ranges.append((byte_owner[position], byte_owner[position + length - 1]))
+        position += length
+    return ranges
+
+
+def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) -> tuple[list[int], list[int]]:
+    """Where each word begins in the prompt, and the word that each piece belongs to."""
+    begins, number = {}, {}  # of the word at each character of the cleaned prompt
+    for index, match in enumerate(_WORD.finditer(cleaned)):
+        begins.update(dict.fromkeys(range(*match.span()), match.start()))
+        number.update(dict.fromkeys(range(*match.span()), index))
+    firsts: list[int] = []
+    owners: list[int] = []
+    reached = -1  # number of the last word in the current group
+    for first, last in ranges:
+        start = positions[begins[first]]
+        if not firsts or (number[first] > reached and start > firsts[-1]):
+            firsts.append(start)
+        reached = max(reached, number[last])
+        owners.append(len(firsts) - 1)
+    return firsts, owners
+
+
+def _positions_in_prompt(prompt: str, cleaned: str) -> list[int]:
+    """Where each character of the cleaned prompt begins in the prompt; one position more for the end."""
+    if cleaned == prompt.lower() and len(cleaned) == len(prompt):
+        return list(range(len(prompt) + 1))
+    units = [match.span() for match in _UNIT.finditer(prompt)]
+    keys = [unescape(unescape(prompt[start:end])).lower() for start, end in units]
+    positions = [0] * len(cleaned) + [len(prompt)]
+    lowered = [character.lower() for character in cleaned]
+    for _, a, a_end, b, b_end in SequenceMatcher(None, keys, lowered, autojunk=False).get_opcodes():
+        for offset in range(b_end - b):  # what was replaced is shared out from the left
+            unit = min(a + offset, max(a_end - 1, a), len(units) - 1)
+            positions[b + offset] = units[unit][0]
+    return positions
+

@@ -1,0 +1,94 @@
+"""Models that the tests share. All have random weights from a fixed seed; nothing is downloaded."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from gradeclip_utils import Clip
+
+torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
+
+TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
+TINY_TEXT = {"width": 64, "heads": 4, "layers": 3, "context_length": 24}
+# the shape of the model that the project bundles
+BUNDLED_VISION = {"image_size": 96, "patch_size": 8, "width": 192, "layers": 6, "head_width": 32}
+BUNDLED_TEXT = {"width": 192, "heads": 6, "layers": 3, "context_length": 77}
+
+
+def build(vision: dict | None = None, text: dict | None = None, embed_dim=48, custom_text=False, seed=0, **options):
+    """An open_clip model in evaluation mode; ``vision`` and ``text`` change the tiny configuration."""
+    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind(embed_dim, {**TINY_VISION, **(vision or {})}, {**TINY_TEXT, **(text or {})}, **options)
+        for name, parameter in model.named_parameters():  # no bias, gamma or norm may be a no-op in a test
+            if name.endswith(("bias", "gamma")) or ".ln_" in name:
+                parameter.data += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def wrap(model, size=32, name="tiny", resize_mode=None) -> Clip:
+    preprocess = open_clip.image_transform(size, is_train=False, resize_mode=resize_mode)
+    context_length = getattr(model, "text", model).context_length
+    return Clip(model, preprocess, open_clip.SimpleTokenizer(context_length=context_length), name)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Clip:
+    return wrap(build())
+
+
+@pytest.fixture(scope="session")
+def averaging() -> Clip:
+    """A tiny image tower like CLIPA's: every patch reads, the norm comes after the pooling, no norm before."""
+    return wrap(build({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}))
+
+
+@pytest.fixture(scope="session")
+def precise() -> Clip:
+    """The tiny model in float64, where finite differences mean something."""
+    return wrap(build().double())
+
+
+@pytest.fixture(scope="session")
+def bundled_shape() -> Clip:
+    return wrap(build(BUNDLED_VISION, BUNDLED_TEXT, embed_dim=192), size=96)
+
+
+@pytest.fixture(scope="session", params=["ViT-B-32", "ViT-B-16"])
+def real_shape(request) -> Clip:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, _, preprocess = open_clip.create_model_and_transforms(request.param, pretrained=None)
+    return Clip(model.eval(), preprocess, open_clip.get_tokenizer(request.param), request.param)
+
+
+@pytest.fixture(scope="session")
+def picture() -> Image.Image:
+    """A wide picture (80 x 50) with something different everywhere."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((80, 50), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def pixels(picture) -> torch.Tensor:
+    """Two different inputs of the tiny models, (2, 3, 32, 32)."""
+    preprocess = open_clip.image_transform(32, is_train=False)
+    return torch.stack([preprocess(picture), preprocess(picture.rotate(180))])
+
+
+@pytest.fixture(scope="session")
+def ids(tiny) -> torch.Tensor:
+    """Two prompts of different length, (2, context_length)."""
+    return tiny.tokenizer(["a red car and a blue ball", "a dog"])
+
+
+@pytest.fixture
+def knowing(tiny) -> Clip:
+    """The tiny model, told that it knows very few words."""
+    return replace(tiny, vocabulary=frozenset({"a", "dog", "red", "don't"}))

@@ -1,0 +1,69 @@
+"""The model card: its questions are fair, and the figures that are published are the bundled model's own."""
+
+import pandas as pd
+import pytest
+
+from gradeclip_utils import card
+from gradeclip_utils.files import data_path
+from gradeclip_utils.scenes import is_trained, is_withheld_colour, is_withheld_pair, withheld_artist
+
+
+def published() -> pd.DataFrame:
+    return pd.read_csv(data_path("figures.csv")).set_index("figure")
+
+
+def test_swapped_colours_differ_in_nothing_but_the_colours():
+    for scene, right, wrong in card._swapped_colours("development", True, 20):
+        first, second = scene.objects
+        assert first.colour != second.colour and is_trained(scene)
+        assert sorted(right.split()) == sorted(wrong.split()) or "an" in right.split() + wrong.split()
+        assert right.replace(first.colour, "?").replace(second.colour, "?").replace("an ?", "a ?") == wrong.replace(
+            first.colour, "?"
+        ).replace(second.colour, "?").replace("an ?", "a ?")
+        assert not any(is_withheld_colour(a.noun, b.colour) for a in scene.objects for b in scene.objects)
+
+
+def test_withheld_compositions_were_never_trained_but_their_drawings_were():
+    for scene, _, _ in card._swapped_colours("development", False, 10):
+        assert any(is_withheld_colour(t.noun, t.colour) for t in scene.objects)
+        assert not any(withheld_artist(t.noun) == t.artist for t in scene.objects)
+        assert not is_withheld_pair(*(t.noun for t in scene.objects))
+
+
+@pytest.mark.parametrize("words", [("to the left of", "to the right of"), ("above", "below"), ("bigger than", "smaller than")])
+def test_relations_are_asked_with_the_opposite_relation(words):
+    triples = card._relation("development", words, 20)
+    assert len(triples) == 20
+    for _, right, wrong in triples:
+        said = words[words[1] in right]
+        assert wrong == right.replace(said, words[1 - words.index(said)])
+
+
+def test_numbers_are_asked_with_the_other_number():
+    for scene, right, wrong in card._counts("development", 6):
+        assert len({t.noun for t in scene.objects}) == 1
+        assert {right.split()[0], wrong.split()[0]} == {"two", "three"}
+        assert right.split()[1:] == wrong.split()[1:]
+
+
+def test_guessing_is_right_half_of_the_time(tiny):
+    """A model with random weights prefers neither caption: the questions cannot be answered from the text alone."""
+    right = card.chosen(tiny, card._swapped_colours("development", True, 60))
+    assert 0.3 < sum(right) / 60 < 0.7
+
+
+def test_the_published_figures_are_the_bundled_models_own(bundled):
+    right = card.chosen(bundled, card._relation("test", ("bigger than", "smaller than"), 400))
+    assert sum(right) / 400 == pytest.approx(published().loc["bigger / smaller", "share"], abs=0.005)
+
+
+def test_the_card_shows_the_published_figures():
+    table = pd.read_csv(data_path("figures.csv"))
+    assert card.as_markdown(table) in data_path("README.md").read_text()
+
+
+def test_the_bundled_model_reaches_what_the_lessons_rely_on():
+    share = published()["share"]
+    assert share["top-1, one untinted object, trained drawings"] >= 0.93
+    assert share["right caption among 256, objects: 2"] >= 0.95
+    assert share["swapped colours told apart, trained compositions"] >= 0.93

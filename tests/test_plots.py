@@ -1,0 +1,270 @@
+"""Figures: what is drawn is what was found, nothing is cut off, and no prompt can break the drawing."""
+
+import base64
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import rgb_to_hsv
+from PIL import Image
+
+from gradeclip_utils.drawing import SIGNED, UNSIGNED, Picture, draw_heatmap, draw_words, range_in_words, words_html
+from gradeclip_utils.explanation import Explanation, Interactions
+from gradeclip_utils.plots import plot_explanation, plot_interactions, plot_maps
+from gradeclip_utils.words import Word
+
+SIZES = [(384, 384), (384, 100), (80, 384), (1, 1), (2400, 1600)]
+ODD = [
+    "\N{GRINNING FACE}",
+    "\u732b",
+    "$x_1$",
+    "<script>alert(1)</script>",
+    "a&b",
+    "\\frac{1}",
+    "$",
+    "\N{ARABIC LETTER BEH}",
+]
+
+
+def words(*texts, scores=None):
+    scores = np.linspace(-0.01, 0.02, len(texts)) if scores is None else scores
+    return tuple(Word(text, float(score), 0, len(text)) for text, score in zip(texts, scores, strict=True))
+
+
+def explanation(*prompts, size=(120, 90), against=None, scale=0.004):
+    random = np.random.default_rng(0)
+    maps = (scale * random.normal(size=(len(prompts), 6, 8))).astype(np.float32)
+    plain = Explanation(
+        prompts, np.linspace(0.3, -0.1, len(prompts)), maps, tuple(words(*prompt.split()) for prompt in prompts),
+        Image.effect_noise(size, 60).convert("RGB"), (0, 0, *size), {},
+    )  # fmt: skip
+    if against is None:
+        return plain
+    others = tuple(words(*against.split()) for _ in prompts)
+    return replace(plain, against=(against,) * len(prompts), against_similarity=plain.similarity, against_words=others)
+
+
+def texts_of(figure):
+    return [text for axes in figure.axes for text in axes.texts if text.get_text()]
+
+
+def assert_nothing_is_cut_off(figure):
+    renderer = figure.canvas.get_renderer()
+    whole = figure.bbox
+    figure.draw(renderer)
+    for axes in figure.axes:
+        for item in [*axes.texts, *axes.patches, axes.title, axes._left_title, *axes.get_yticklabels()]:
+            box = item.get_window_extent(renderer)
+            if box.width:
+                assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1, item
+                assert box.y0 >= whole.y0 - 1 and box.y1 <= whole.y1 + 1, item
+
+
+@pytest.fixture
+def panel():
+    figure = Picture(4, 3)
+    return figure.add_axes((0.1, 0.2, 0.6, 0.7))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("against", [None, "a blue car"])
+def test_nothing_is_cut_off_whatever_the_shape_of_the_picture(size, against):
+    assert_nothing_is_cut_off(explanation("a red car", "a dog", size=size, against=against).plot())
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("shared_scale", [True, False])
+def test_nothing_is_cut_off_with_many_prompts(count, shared_scale):
+    figure = plot_explanation(explanation(*["a red car and a ball"] * count), shared_scale=shared_scale)
+    assert_nothing_is_cut_off(figure)
+
+
+def test_the_longest_prompt_keeps_to_its_place():
+    long = " ".join(["an extraordinarily unbelievable counterrevolutionary car"] * 18)
+    figure = explanation(long, "a dog").plot()
+    assert_nothing_is_cut_off(figure)
+    by_place = sorted((axes for axes in figure.axes if axes.patches and axes.texts), key=lambda axes: -axes.bbox.y0)
+    boxes = [patch.get_window_extent() for patch in by_place[0].patches if patch.get_width() < 1]
+    assert min(box.y0 for box in boxes) >= by_place[1].bbox.y1
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_words_do_not_overlap_and_stay_in_order(values):
+    figure = Picture(3, 2)
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    draw_words(axes, words(*"a photo of a very large red umbrella and two small dogs".split()), values=values)
+    boxes = [patch.get_window_extent() for patch in axes.patches]
+    for before, after in pairwise(boxes):
+        assert after.x0 >= before.x1 or after.y1 <= before.y0
+
+
+def test_every_word_is_written_with_its_score():
+    written = [text.get_text() for text in texts_of(explanation("a red car").plot())]
+    assert [text for text in written if text in ("a", "red", "car")] == ["a", "red", "car"]
+    assert [text for text in written if text[-1:].isdigit() and " " not in text] == [
+        "\N{MINUS SIGN}0.0100",
+        "0.0050",
+        "0.0200",
+    ]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_any_text_is_drawn_without_a_warning_and_without_formulas(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = explanation(f"a {text} here", against=f"{text} {text}").plot()
+        figure._repr_png_()
+        plot_maps(figure_picture(), {text: np.ones((2, 2))})._repr_png_()
+    assert not any(item.get_parse_math() for item in texts_of(figure) if text in item.get_text())
+
+
+def figure_picture():
+    return Image.effect_noise((60, 60), 60).convert("RGB")
+
+
+def ink_at(axes, x, y):
+    return axes.images[0].get_array()[y, x]
+
+
+def test_a_map_has_ink_where_it_is_positive_and_paper_elsewhere(panel):
+    heat = np.zeros((8, 8))
+    heat[2, 6] = 1
+    draw_heatmap(panel, Image.new("RGB", (8, 8), "white"), heat)
+    printed = panel.images[0].get_array()
+    assert np.allclose(printed[heat == 0], 1)
+    assert np.allclose(ink_at(panel, 6, 2), UNSIGNED(1.0)[:3], atol=1e-3)
+
+
+def test_negative_relevance_is_paper_unless_the_map_is_signed(panel):
+    heat = np.array([[-1.0, 0.5]])
+    picture = Image.new("RGB", (2, 1), "white")
+    draw_heatmap(panel, picture, heat)
+    assert np.allclose(ink_at(panel, 0, 0), 1)
+    panel.clear()
+    draw_heatmap(panel, picture, heat, signed=True)
+    assert np.allclose(ink_at(panel, 0, 0), SIGNED(0.0)[:3], atol=1e-3)
+    assert np.allclose(ink_at(panel, 1, 0), SIGNED(0.75)[:3], atol=0.02)
+
+
+def test_a_grey_print_of_the_picture_stays_visible_under_the_map(panel):
+    picture = Image.new("RGB", (40, 40), "white")
+    picture.paste((0, 90, 0), (0, 0, 20, 40))
+    draw_heatmap(panel, picture, np.ones((2, 2)))
+    printed = panel.images[0].get_array()
+    assert printed[20, 5].sum() < 0.7 * printed[20, 35].sum()
+    panel.clear()
+    draw_heatmap(panel, picture, np.zeros((2, 2)))
+    assert np.allclose(np.ptp(panel.images[0].get_array(), axis=-1), 0), "no colour but that of the map"
+
+
+def test_colours_darken_evenly_so_that_the_eye_reads_them_without_colour():
+    for colours in (UNSIGNED(np.linspace(0, 1, 64)), SIGNED(np.linspace(0.5, 1, 64)), SIGNED(np.linspace(0.5, 0, 64))):
+        luminance = colours[:, :3] @ (0.2126, 0.7152, 0.0722)
+        assert luminance[0] > 0.9
+        assert (np.diff(luminance) < 0.003).all()
+    assert abs(SIGNED(0.0)[0] - SIGNED(1.0)[0]) > 0.2
+    assert rgb_to_hsv(SIGNED(0.0)[:3])[0] > 0.6 > 0.2 > rgb_to_hsv(SIGNED(1.0)[:3])[0], "purple and orange"
+
+
+def test_nearest_shows_the_tokens_and_bilinear_does_not_leave_their_range(panel):
+    heat = np.random.default_rng(0).random((3, 3))
+    picture = Image.new("RGB", (300, 300), "white")
+    draw_heatmap(panel, picture, heat, upsample="nearest")
+    assert len(np.unique(panel.images[0].get_array().reshape(-1, 3), axis=0)) == 9
+    panel.clear()
+    draw_heatmap(panel, picture, heat)
+    assert len(np.unique(panel.images[0].get_array().reshape(-1, 3), axis=0)) > 50
+
+
+def test_another_way_to_upsample_is_refused(panel):
+    with pytest.raises(ValueError, match="'bilinear' or 'nearest', got 'bicubic'"):
+        draw_heatmap(panel, figure_picture(), np.ones((2, 2)), upsample="bicubic")
+
+
+def test_an_all_zero_explanation_is_drawn_and_said():
+    empty = explanation("nothing here", scale=0.0)
+    empty = replace(empty, words=(words("nothing", "here", scores=(0, 0)),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = empty.plot()
+        figure._repr_png_()
+    written = [text.get_text() for text in texts_of(figure)]
+    assert "relevance: nowhere above zero" in written
+    assert "words: nowhere above zero" in written
+
+
+def test_the_range_is_said_in_words():
+    assert range_in_words("relevance", False, 0.0041) == "relevance: pale 0 to dark 0.00410"
+    signed = range_in_words("relevance", True, 2.5, "the most in this map")
+    assert signed == "relevance: purple \N{MINUS SIGN}2.50 (against) to orange +2.50 (for), the most in this map"
+
+
+def scales(figure):
+    """Top labels of all colour bars."""
+    return [axes.get_yticklabels()[-1].get_text() for panel in figure.axes for axes in panel.child_axes]
+
+
+def test_panels_share_one_scale_unless_each_has_its_own():
+    several = explanation("a red car", "a dog")
+    several = replace(several, image_maps=several.image_maps * np.array([1, 3], np.float32)[:, None, None])
+    assert len(set(scales(plot_explanation(several)))) == 1
+    assert len(set(scales(plot_explanation(several, shared_scale=False)))) == 2
+    maps = {"one": np.ones((2, 2)), "two": 2 * np.ones((2, 2))}
+    assert scales(plot_maps(figure_picture(), maps)) == ["2.00"]
+    assert scales(plot_maps(figure_picture(), maps, shared_scale=False)) == ["1.00", "2.00"]
+
+
+def test_maps_of_one_title_are_all_drawn():
+    figure = plot_maps(figure_picture(), [("a", np.ones((2, 2))), ("a", np.zeros((2, 2)))])
+    assert [axes.get_title("left") for axes in figure.axes][:3] == ["picture", "a", "a"]
+
+
+def test_interactions_are_one_signed_panel_a_word():
+    maps = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
+    picture = figure_picture()
+    found = Interactions("a red car", words("a", "red", "car"), maps, 0.3, picture, (0, 0, *picture.size), {})
+    figure = plot_interactions(found)
+    assert [axes.get_title("left") for axes in figure.axes][:4] == ["picture", "a", "red", "car"]
+    assert scales(figure)[0] == f"{np.abs(np.array([found.heatmap(i, signed=True) for i in range(3)])).max():.2f}"
+    assert_nothing_is_cut_off(figure)
+
+
+def test_a_prompt_given_as_an_embedding_is_drawn_without_words():
+    figure = replace(explanation("embedding 0"), words=((),)).plot()
+    assert any("embedding 0" in axes.get_title("left") for axes in figure.axes)
+
+
+def test_a_figure_shows_itself_and_leaves_pyplot_alone():
+    before = plt.get_fignums()
+    assert explanation("a dog").plot()._repr_png_().startswith(b"\x89PNG")
+    assert plt.get_fignums() == before
+
+
+def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
+    data, metadata = explanation("a dog", "a cat").plot()._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == "Picture, heat map and shaded words for a dog; a cat"
+
+
+class Visible(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("text", [*ODD, '"><img src=x onerror=alert(1)>'])
+def test_html_in_a_prompt_is_shown_and_not_run(text):
+    page = Visible()
+    page.feed(words_html(words("a", text)))
+    assert set(page.tags) == {"div", "span"}
+    assert page.text == f"a {text}"

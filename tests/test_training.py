@@ -1,0 +1,119 @@
+"""The bundled model's training: seeded, resumable, and equal to CLIP's own arithmetic."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gradeclip_utils import load_clip, training
+from gradeclip_utils.scenes import draw_scene
+from gradeclip_utils.training import CONFIG, Recipe, SceneBatches, encode_text_by_length, normalise, train
+
+SHORT = Recipe(steps=4, batch=6, warmup=2)
+
+
+def run(folder, recipe=SHORT, **options):
+    return train(folder, recipe, workers=0, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run(folder)
+
+
+def test_training_that_is_killed_goes_on_to_the_same_weights(trained, tmp_path, monkeypatch):
+    whole = SceneBatches.__getitem__
+
+    def killed_in_the_third_step(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return whole(self, step)
+
+    monkeypatch.setattr(SceneBatches, "__getitem__", killed_in_the_third_step)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, save_every=1)
+    monkeypatch.undo()
+    resumed = run(tmp_path)
+    for name, weight in trained[1].state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_another_recipe_in_the_same_folder_is_refused(trained):
+    with pytest.raises(ValueError, match="holds a run of another recipe.*'seed': 0"):
+        run(trained[0], replace(SHORT, seed=1))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tmp_path, monkeypatch):
+    run(tmp_path, replace(SHORT, steps=1))
+    kept = (tmp_path / "state.pt").read_bytes()
+    monkeypatch.setattr(training, "normalise", lambda pictures: torch.full((len(pictures), 3, 96, 96), torch.nan))
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 0"):
+        run(tmp_path / "other")
+    assert (tmp_path / "state.pt").read_bytes() == kept
+
+
+def test_a_batch_is_the_same_whatever_was_asked_for_before():
+    batches, again = SceneBatches(SHORT), SceneBatches(SHORT)
+    batches[0]
+    pictures, tokens = batches[3]
+    assert torch.equal(pictures, again[3][0]) and torch.equal(tokens, again[3][1])
+    assert not torch.equal(pictures, SceneBatches(replace(SHORT, seed=1))[3][0])
+
+
+def test_scenes_begin_with_one_object_and_grow(monkeypatch):
+    asked = []
+
+    def note(seed, *, n_objects):
+        asked.append(n_objects)
+        return draw_scene(seed, n_objects=n_objects)
+
+    monkeypatch.setattr(training, "draw_scene", note)
+    recipe, mean = Recipe(steps=100, batch=40), []
+    for step in (0, 15, 60):
+        asked.clear()
+        SceneBatches(recipe)[step]
+        mean.append(np.mean(asked))
+    assert mean[0] < mean[1] < mean[2] and max(asked) == 4
+
+
+def test_text_encoded_by_length_is_the_models_own_text(bundled):
+    captions = [draw_scene(i).caption for i in range(30)]
+    tokens = bundled.tokenizer(captions)
+    with torch.no_grad():
+        assert torch.allclose(encode_text_by_length(bundled.model, tokens), bundled.model.encode_text(tokens), atol=1e-5)
+
+
+def test_training_sees_what_the_models_preprocessing_makes_of_a_picture(bundled):
+    scene = draw_scene(3)
+    pictures = torch.from_numpy(np.asarray(scene.image(96)))[None]
+    expected = bundled.preprocess(scene.image(96))
+    assert torch.allclose(normalise(pictures)[0], expected, atol=1e-5)
+
+
+def test_every_token_of_a_caption_is_trained(bundled):
+    ids = set(training.vocabulary_ids(bundled.tokenizer).tolist())
+    for i in range(200):
+        assert set(bundled.tokenizer.encode(draw_scene(i).caption)) <= ids
+
+
+def test_an_exported_model_is_the_trained_one(trained, tmp_path):
+    folder, model = trained
+    training.main(["export", "--folder", str(folder), "--out", str(tmp_path / "mine.safetensors")])
+    clip = load_clip("emoji", tmp_path / "mine.safetensors")
+    scene = draw_scene(1)
+    pixels, tokens = clip.preprocess(scene.image(96))[None], clip.tokenizer([scene.caption])
+    ids = training.vocabulary_ids(clip.tokenizer)
+    compact = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
+    with torch.no_grad():
+        image = model.encode_image(pixels, normalize=True)
+        text = torch.nn.functional.normalize(encode_text_by_length(model, compact[tokens]), dim=-1)
+        assert torch.allclose(clip.model.encode_image(pixels, normalize=True), image, atol=3e-3)
+        assert torch.allclose(clip.model.encode_text(tokens, normalize=True), text, atol=3e-3)
+    assert "car" in clip.vocabulary and clip.model.vocab_size == 49408
+
+
+def test_export_before_training_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train first"):
+        training.export(tmp_path, tmp_path / "a.safetensors")

@@ -1,0 +1,112 @@
+"""Views: a heat map lies on what the model saw."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.transform import ResizeKeepRatio
+from PIL import Image
+from torchvision import transforms
+
+from gradeclip_utils.methods import ExplanationWarning
+from gradeclip_utils.views import MOST_PATCHES, model_view, native_view, onto_picture
+
+
+def ramps(width, height):
+    """A picture whose red says how far right a pixel is, and whose green says how far down, in 0 to 255."""
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([red, green, 0 * red], axis=-1).round().astype(np.uint8))
+
+
+def transform(size, resize_mode, fill=0):
+    return open_clip.image_transform(
+        size, is_train=False, resize_mode=resize_mode, fill_color=fill, mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("size", [32, (32, 48)])
+@pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (33, 32), (1000, 90), (31, 31)])
+def test_the_box_says_where_the_models_pixels_come_from(width, height, size, resize_mode):
+    """Read the place off the pixels themselves: the ramps tell where each came from."""
+    view = model_view(transform(size, resize_mode), ramps(width, height))
+    left, top, right, bottom = view.box
+    rows, columns = view.pixels.shape[1:]
+    x = left + (np.arange(columns) + 0.5) / columns * (right - left)
+    y = top + (np.arange(rows) + 0.5) / rows * (bottom - top)
+    inside_x, inside_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
+    assert inside_x.any() and inside_y.any()
+    middle_row, middle_column = (np.flatnonzero(inside)[inside.sum() // 2] for inside in (inside_y, inside_x))
+    seen_x = view.pixels[0, middle_row].numpy()[inside_x] * (width - 1) + 0.5
+    seen_y = view.pixels[1, :, middle_column].numpy()[inside_y] * (height - 1) + 0.5
+    one_pixel = (right - left) / columns
+    assert np.abs(seen_x - x[inside_x]).max() < 0.75 * max(1, one_pixel) + width / 255
+    assert np.abs(seen_y - y[inside_y]).max() < 0.75 * max(1, one_pixel) + height / 255
+
+
+def test_the_box_of_a_centre_crop_leaves_out_the_sides():
+    assert model_view(transform(32, "shortest"), ramps(80, 50)).box == pytest.approx((15, 0, 65, 50), abs=1)
+    assert model_view(transform(32, "squash"), ramps(80, 50)).box == (0, 0, 80, 50)
+    assert model_view(transform(32, "longest"), ramps(80, 40)).box == (0, -20, 80, 60)
+
+
+def test_an_unknown_step_is_taken_to_show_the_whole_picture_and_said():
+    custom = transforms.Compose([transforms.RandomRotation(10), transforms.Resize((32, 32)), transforms.ToTensor()])
+    with pytest.warns(ExplanationWarning, match="'RandomRotation' is not known"):
+        view = model_view(custom, ramps(80, 50))
+    assert view.box == (0, 0, 80, 50) and view.pixels.shape == (3, 32, 32)
+    with pytest.warns(ExplanationWarning, match="'<lambda>' is not known"):
+        model_view(lambda picture: torch.zeros(3, 32, 32), ramps(80, 50))
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (1, 1), (5000, 4000), (3, 900)])
+def test_native_sides_are_whole_patches_near_the_pictures_own(width, height):
+    view = native_view(transform(32, "shortest"), Image.new("RGB", (width, height)), (8, 8))
+    rows, columns = view.pixels.shape[1] // 8, view.pixels.shape[2] // 8
+    assert view.pixels.shape == (3, rows * 8, columns * 8)
+    assert view.box == (0, 0, width, height) and rows * columns <= MOST_PATCHES
+    if width * height < MOST_PATCHES * 64:
+        assert abs(rows * 8 - max(height, 8)) <= 4 and abs(columns * 8 - max(width, 8)) <= 4
+    else:
+        assert columns / rows == pytest.approx(width / height, rel=0.05)
+
+
+def test_native_resolution_normalises_colours_as_the_model_does():
+    picture = ramps(32, 32)
+    own = open_clip.image_transform(32, is_train=False)
+    torch.testing.assert_close(native_view(own, picture, (8, 8)).pixels, own(picture))
+    with pytest.raises(ValueError, match="needs a preprocessing with a Normalize step"):
+        native_view(transforms.Compose([transforms.ToTensor()]), picture, (8, 8))
+
+
+def test_a_heat_map_is_zero_outside_the_box_and_constant_where_the_map_is():
+    heat = onto_picture(np.ones((4, 4), np.float32), (15, 0, 65, 50), (80, 50))
+    assert heat.shape == (50, 80) and heat.dtype == np.float32
+    assert (heat[:, 15:65] == 1).all() and heat.sum() == 50 * 50
+    padded = onto_picture(np.ones((4, 4), np.float32), (0, -20, 80, 60), (80, 40))
+    assert (padded == 1).all()
+
+
+def test_a_heat_map_agrees_with_bilinear_resizing():
+    map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(torch.tensor(map_)[None, None], (60, 100), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(onto_picture(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)
+
+
+def test_the_brightest_token_lies_where_its_patch_was():
+    map_ = np.zeros((4, 4), np.float32)
+    map_[1, 3] = 1
+    heat = onto_picture(map_, (15, 0, 65, 50), (80, 50))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 12.5 <= row + 0.5 <= 25 and 52.5 <= column + 0.5 <= 65
+
+
+def test_a_picture_of_twenty_megapixels_and_one_of_one_pixel_have_views():
+    for size in ((5000, 4000), (1, 1)):
+        view = model_view(transform(32, "shortest"), Image.new("RGB", size))
+        assert onto_picture(np.ones((4, 4), np.float32), view.box, size).shape == size[::-1]
+
+
+def test_resizing_that_keeps_the_ratio_is_followed():
+    steps = transforms.Compose([ResizeKeepRatio(32, longest=0.5), transforms.CenterCrop(32), transforms.ToTensor()])
+    assert model_view(steps, ramps(96, 48)).box == pytest.approx((24, 0, 72, 48), abs=25)

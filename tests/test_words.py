@@ -1,0 +1,108 @@
+"""Words: whatever a person types, scores land on the words as they were written."""
+
+from itertools import pairwise
+
+import open_clip
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gradeclip_utils.words import split_prompt, unknown_words
+
+TOKENIZER = open_clip.SimpleTokenizer()
+
+
+def words(prompt, tokenizer=TOKENIZER):
+    """(text, number of pieces) of every word."""
+    pieces = tokenizer.encode(prompt)
+    return [(word.text, int(word.score)) for word in split_prompt(prompt, tokenizer, pieces).words([1] * len(pieces))]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("A red car.", [("A", 1), ("red", 1), ("car", 1), (".", 1)]),
+        ("  two\t spaces \n", [("two", 1), ("spaces", 1)]),
+        ("a dog's ball", [("a", 1), ("dog's", 2), ("ball", 1)]),
+        ("wait... what?!", [("wait", 1), ("...", 1), ("what", 1), ("?!", 1)]),
+        ("3d in 2026", [("3d", 2), ("in", 1), ("2026", 4)]),
+        ("naïve café", [("naïve", 3), ("café", 1)]),
+        ("日本語, 猫", [("日本語", 4), (",", 1), ("猫", 3)]),
+        ("नमस्ते दुनिया", [("नमस्ते", 7), ("दुनिया", 6)]),
+        ("I ❤️ 🍕👨‍👩‍👧!", [("I", 1), ("❤️", 1), ("🍕", 1), ("👨‍👩‍👧", 3), ("!", 1)]),
+        ("Tom &amp; Jerry", [("Tom", 1), ("&amp;", 1), ("Jerry", 1)]),
+        ("&lt;b&gt;hi", [("&lt;", 1), ("b", 1), ("&gt;", 1), ("hi", 1)]),
+        ("<b>hi</b>", [("<", 1), ("b", 1), (">", 1), ("hi", 1), ("</", 1), ("b", 1), (">", 1)]),
+        ("&Aacute;a ﬁsh", [("&Aacute;a", 2), ("ﬁsh", 1)]),
+        ("ｆｕｌｌ width", [("ｆｕｌｌ", 1), ("width", 1)]),
+        ("İstanbul", [("İstanbul", 3)]),
+        ("“quoted”", [("“", 1), ("quoted", 1), ("”", 1)]),
+        ("schÃ¶n", [("schÃ¶n", 3)]),  # ftfy mends it to "schön" before the model reads it
+    ],
+)
+def test_pieces_are_added_to_words_as_they_were_written(prompt, expected):
+    assert words(prompt) == expected
+
+
+def test_repeated_words_are_kept_apart():
+    split = split_prompt("a cat and a cat", TOKENIZER, TOKENIZER.encode("a cat and a cat"))
+    found = split.words([1, 2, 3, 4, 5])
+    assert [(word.text, word.score, word.start) for word in found] == [
+        ("a", 1, 0), ("cat", 2, 2), ("and", 3, 6), ("a", 4, 10), ("cat", 5, 12)
+    ]  # fmt: skip
+
+
+LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from(" \n&;<>#'’.,!?aéſﬁ猫🍕\u200d\ufe0f")
+
+
+@settings(max_examples=300, deadline=None)
+@example("&amp;amp;lt; &#x27;&#39; &nbsp; x&y;z")
+@example("\u0301 \u0600a \r\n\u0000 \x7f")
+@example("\x85")  # white space that ftfy reads as an ellipsis
+@example("</w> <start_of_text> a <end_of_text>")
+@given(st.text(LETTERS, max_size=40))
+def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_no_piece(prompt):
+    pieces = TOKENIZER.encode(prompt)
+    if not pieces:
+        with pytest.raises(ValueError, match="at least one word"):
+            split_prompt(prompt, TOKENIZER, pieces)
+        return
+    found = split_prompt(prompt, TOKENIZER, pieces).words([1] * len(pieces))
+    assert sum(word.score for word in found) == len(pieces)
+    assert all(word.score >= 1 and word.text and prompt[word.start : word.end] == word.text for word in found)
+    assert all(before.end <= after.start for before, after in pairwise(found))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["a", "Dog", "l'été", "猫", "🍕", "...", "e-mail", "Å"]), min_size=1, max_size=8))
+def test_clean_text_is_split_at_white_space_at_least(parts):
+    texts = [text for text, _ in words(" ".join(parts))]
+    assert "".join(texts) == "".join(parts)
+    boundaries = {sum(map(len, parts[:i])) for i in range(len(parts) + 1)}
+    ends = {sum(map(len, texts[:i])) for i in range(len(texts) + 1)}
+    assert boundaries <= ends
+
+
+@pytest.mark.parametrize(("kept", "unread"), [(1, ("naïve", "dog")), (2, ("naïve", "dog")), (4, ("dog",)), (5, ())])
+def test_words_that_lose_a_piece_are_named_as_unread(kept, unread):
+    pieces = TOKENIZER.encode("a naïve dog")
+    assert len(pieces) == 5  # the word in the middle has three
+    split = split_prompt("a naïve dog", TOKENIZER, pieces[:kept])
+    assert len(split.owners) == kept and split.unread == unread
+
+
+def test_other_cleaning_is_followed_too():
+    plain_words = words("A red_car, don't!", open_clip.SimpleTokenizer(clean="canonicalize"))
+    assert [text for text, _ in plain_words] == ["A", "red_", "car,", "don't!"]
+    assert words("A Red CAR", open_clip.SimpleTokenizer(clean="whitespace"))[0][0] == "A"
+
+
+def test_ids_that_are_not_the_pieces_in_order_are_refused():
+    with pytest.raises(ValueError, match="in another order than its own pieces"):
+        split_prompt("a red car", TOKENIZER, TOKENIZER.encode("red a car"))
+
+
+def test_unknown_words_are_whole_lower_case_and_never_punctuation():
+    prompt = "A Skateboarding DOG, a skateboarding dog's!"
+    split = split_prompt(prompt, TOKENIZER, TOKENIZER.encode(prompt))
+    assert unknown_words(split, frozenset({"a", "dog"})) == ["skateboarding", "dog's"]
