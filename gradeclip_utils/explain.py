@@ -78,6 +78,7 @@ class Explainer:
         UnsupportedModel: the image tower cannot be opened. A text tower that cannot be opened is refused when a prompt
             is a string: prompt embeddings can still be explained.
         ValueError: an argument is not one of the choices.
+        TypeError: ``clip`` is a bare model.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Explainer:
         text_layers: int | None = None,
         resolution: str = "model",
     ):
+        if not isinstance(clip, Clip):
+            raise TypeError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
         if attention not in ("model", "single-head"):
             raise ValueError(f"attention must be 'model' or 'single-head', got {attention!r}")
         if resolution not in ("model", "native"):

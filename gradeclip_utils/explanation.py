@@ -49,6 +49,15 @@ class Explanation:
     against_similarity: np.ndarray | None = None
     against_words: tuple[tuple[Word, ...], ...] | None = None
 
+    @property
+    def origin(self) -> str:
+        """What belongs under every figure: which model, and whether its own similarity was explained or another number.
+
+        >>> explanation.origin                                                   # doctest: +SKIP
+        'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (picture) and 0.204 (words), not 0.350'
+        """
+        return _origin(self.provenance, self.similarity)
+
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
         """The map of one prompt in the picture's own pixels, (H, W) float32, zero where the model did not look.
 
@@ -100,8 +109,8 @@ class Explanation:
             if array is not None:
                 array.flags.writeable = False
 
-    def _repr_png_(self) -> bytes:
-        return self.plot()._repr_png_()
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        return self.plot()._repr_mimebundle_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +133,11 @@ class Interactions:
     box: Box
     provenance: dict
 
+    @property
+    def origin(self) -> str:
+        """What belongs under every figure, as in ``Explanation``."""
+        return _origin(self.provenance, [self.similarity])
+
     def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
         """The map of one word in the picture's own pixels, (H, W); as ``Explanation.heatmap``."""
         return _heatmap(self.maps[index], self.box, self.image, signed)
@@ -137,8 +151,23 @@ class Interactions:
     def __post_init__(self):
         self.maps.flags.writeable = False
 
-    def _repr_png_(self) -> bytes:
-        return self.plot()._repr_png_()
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        return self.plot()._repr_mimebundle_()
+
+
+def _origin(provenance: dict, similarity) -> str:
+    model = f"{provenance['model']} ({provenance['pretrained'] or 'own weights'}), Grad-ECLIP"
+    scores = provenance.get("single_head_similarity")
+    if scores is None:
+        heads = "one head" if provenance["attention"] == "single-head" else "the model's own heads"
+        return f"{model} with {heads}"
+    picture, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
+    words = "" if words is None else f" and {words} (words)"
+    return f"{model} with one head: explains {picture} (picture){words}, not {_listed(similarity)}"
+
+
+def _listed(scores) -> str:
+    return ", ".join(f"{score:.3f}" for score in scores)
 
 
 def _heatmap(map_: np.ndarray, box: Box, image: Image.Image, signed: bool) -> np.ndarray:

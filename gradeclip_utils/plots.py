@@ -61,7 +61,8 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     row = min(max(height, 1.1, *needed), max(height, 2.5))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
     alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
-    figure = Picture(_FULL, count * (row + gap) + 0.3, alt)
+    figure = Picture(_FULL, count * (row + gap) + 0.5, alt)
+    _sign(figure, explanation.origin)
     _show(_place(figure, _MARGIN, 0.32, width, height), picture, "picture")
     for i in range(count):
         mine = slice(None) if shared_scale else slice(i, i + 1)
@@ -139,7 +140,15 @@ def plot_interactions(interactions, picture: Image.Image | None = None, *, colum
     """
     picture = interactions.image if picture is None else picture
     maps = [(word.text, _heat(interactions, i, True)) for i, word in enumerate(interactions.words)]
-    return plot_maps(picture, maps, signed=True, columns=columns, label="interaction")
+    figure = plot_maps(picture, maps, signed=True, columns=columns, label="interaction")
+    _sign(figure, interactions.origin)
+    return figure
+
+
+def _sign(figure: Picture, origin: str) -> None:
+    """Say which model made the figure, in its last line."""
+    across, down = figure.get_size_inches()
+    figure.text(1 - _MARGIN / across, 0.02 / down, drawable(origin), ha="right", va="bottom", color="0.55", fontsize=7)
 
 
 def _heat(explained, index: int, signed: bool) -> np.ndarray:

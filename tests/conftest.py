@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from gradeclip_utils import Clip
+from gradeclip_utils import Clip, load_clip
 
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
 TINY_TEXT = {"width": 64, "heads": 4, "layers": 3, "context_length": 24}
 # the shape of the model that the project bundles
-BUNDLED_VISION = {"image_size": 96, "patch_size": 8, "width": 192, "layers": 6, "head_width": 32}
-BUNDLED_TEXT = {"width": 192, "heads": 6, "layers": 3, "context_length": 77}
+BUNDLED_VISION = {"image_size": 96, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64}
+BUNDLED_TEXT = {"width": 192, "heads": 3, "layers": 3, "context_length": 77}
 
 
 def build(vision: dict | None = None, text: dict | None = None, embed_dim=48, custom_text=False, seed=0, **options):
@@ -92,3 +92,9 @@ def ids(tiny) -> torch.Tensor:
 def knowing(tiny) -> Clip:
     """The tiny model, told that it knows very few words."""
     return replace(tiny, vocabulary=frozenset({"a", "dog", "red", "don't"}))
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Clip:
+    """The model that the project ships; read only."""
+    return load_clip("emoji")

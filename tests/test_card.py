@@ -30,7 +30,10 @@ def test_withheld_compositions_were_never_trained_but_their_drawings_were():
         assert not is_withheld_pair(*(t.noun for t in scene.objects))
 
 
-@pytest.mark.parametrize("words", [("to the left of", "to the right of"), ("above", "below"), ("bigger than", "smaller than")])
+OPPOSITES = [("to the left of", "to the right of"), ("above", "below"), ("bigger than", "smaller than")]
+
+
+@pytest.mark.parametrize("words", OPPOSITES)
 def test_relations_are_asked_with_the_opposite_relation(words):
     triples = card._relation("development", words, 20)
     assert len(triples) == 20

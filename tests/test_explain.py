@@ -138,6 +138,10 @@ def test_single_head_explains_another_number_and_says_so(tiny, picture):
     np.testing.assert_allclose(scores["image"], expected[0], atol=1e-6)
     assert len(scores["text"]) == 3 and explanation.provenance["attention"] == "single-head"
     assert "single_head_similarity" not in model.provenance
+    assert model.origin == "tiny (own weights), Grad-ECLIP with the model's own heads"
+    listed = ", ".join(f"{score:.3f}" for score in scores["image"])
+    assert f"with one head: explains {listed} (picture) and" in explanation.origin
+    assert explanation.origin.endswith("not " + ", ".join(f"{score:.3f}" for score in model.similarity))
 
 
 def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, picture):
@@ -293,6 +297,11 @@ def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(pict
 def test_arguments_that_are_no_choice_are_refused_at_the_door(options, message, tiny):
     with pytest.raises(ValueError, match=message):
         Explainer(tiny, **options)
+
+
+def test_a_bare_model_is_refused_with_what_to_wrap_it_in(tiny):
+    with pytest.raises(TypeError, match=r"Explainer needs a Clip\(model, preprocess, tokenizer\), got CLIP"):
+        Explainer(tiny.model)
 
 
 @pytest.mark.parametrize("empty", ["", "   ", "\n", "\ufeff"])

@@ -61,6 +61,13 @@ def test_it_stays_small(path):
     assert path.stat().st_size < 3_000_000
 
 
+def test_its_key_figures_are_compared_whenever_it_is_executed(notebook):
+    """nbval compares the output of marked cells with what is committed: a stale figure fails `make test`."""
+    marked = [cell for cell in code_cells(notebook) if "# NBVAL_CHECK_OUTPUT" in cell.source]
+    assert marked and all(output.output_type == "stream" for cell in marked for output in cell.outputs)
+    assert all(re.search(r"\d", "".join(output.text for output in cell.outputs)) for cell in marked)
+
+
 def test_it_shows_figures(notebook):
     kinds = {kind for output in outputs(notebook) for kind in output.get("data", {})}
     assert "image/png" in kinds

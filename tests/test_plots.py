@@ -30,6 +30,9 @@ ODD = [
 ]
 
 
+PROVENANCE = {"model": "tiny", "pretrained": "", "attention": "model"}
+
+
 def words(*texts, scores=None):
     scores = np.linspace(-0.01, 0.02, len(texts)) if scores is None else scores
     return tuple(Word(text, float(score), 0, len(text)) for text, score in zip(texts, scores, strict=True))
@@ -40,7 +43,7 @@ def explanation(*prompts, size=(120, 90), against=None, scale=0.004):
     maps = (scale * random.normal(size=(len(prompts), 6, 8))).astype(np.float32)
     plain = Explanation(
         prompts, np.linspace(0.3, -0.1, len(prompts)), maps, tuple(words(*prompt.split()) for prompt in prompts),
-        Image.effect_noise(size, 60).convert("RGB"), (0, 0, *size), {},
+        Image.effect_noise(size, 60).convert("RGB"), (0, 0, *size), PROVENANCE,
     )  # fmt: skip
     if against is None:
         return plain
@@ -226,7 +229,7 @@ def test_maps_of_one_title_are_all_drawn():
 def test_interactions_are_one_signed_panel_a_word():
     maps = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
     picture = figure_picture()
-    found = Interactions("a red car", words("a", "red", "car"), maps, 0.3, picture, (0, 0, *picture.size), {})
+    found = Interactions("a red car", words("a", "red", "car"), maps, 0.3, picture, (0, 0, *picture.size), PROVENANCE)
     figure = plot_interactions(found)
     assert [axes.get_title("left") for axes in figure.axes][:4] == ["picture", "a", "red", "car"]
     assert scales(figure)[0] == f"{np.abs(np.array([found.heatmap(i, signed=True) for i in range(3)])).max():.2f}"
@@ -242,6 +245,14 @@ def test_a_figure_shows_itself_and_leaves_pyplot_alone():
     before = plt.get_fignums()
     assert explanation("a dog").plot()._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == before
+
+
+def test_a_figure_says_which_model_made_it_and_which_number_it_explains():
+    figure = explanation("a dog").plot()
+    assert [text.get_text() for text in figure.texts] == ["tiny (own weights), Grad-ECLIP with the model's own heads"]
+    scores = {"image": [0.1], "text": [0.2]}
+    single = replace(explanation("a dog"), provenance={**PROVENANCE, "single_head_similarity": scores}).plot()
+    assert single.texts[0].get_text().endswith("explains 0.100 (picture) and 0.200 (words), not 0.300")
 
 
 def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():

@@ -93,7 +93,8 @@ def test_about_a_tenth_of_the_combinations_and_a_fifth_of_the_drawings_are_withh
 
 def test_objects_that_share_a_picture_stay_in_quadrants_of_their_own():
     for scene in some(60, n_objects=4):
-        quadrants = [(mask[:48].any(), mask[48:].any(), mask[:, :48].any(), mask[:, 48:].any()) for mask in scene.masks(96)]
+        masks = scene.masks(96)
+        quadrants = [(m[:48].any(), m[48:].any(), m[:, :48].any(), m[:, 48:].any()) for m in masks]
         assert len(set(quadrants)) == 4 and all(sum(q) == 2 for q in quadrants), scene.caption
 
 

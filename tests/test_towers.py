@@ -57,6 +57,11 @@ def test_traces_of_real_architectures_equal_the_plain_forward_pass(real_shape):
     assert gap(real_shape.model, "text", real_shape.tokenizer(["a red car and a blue ball", "a dog"])) < 1e-5
 
 
+def test_traces_of_the_bundled_model_equal_the_plain_forward_pass(bundled, picture):
+    assert gap(bundled.model, "image", bundled.preprocess(picture)[None]) < 1e-5
+    assert gap(bundled.model, "text", bundled.tokenizer(["a red car and a blue ball", "a dog"])) < 1e-5
+
+
 def test_image_trace_of_a_clipa_model_equals_the_plain_forward_pass():
     config = open_clip.get_model_config("ViT-L-14-CLIPA")
     config["vision_cfg"]["layers"] = 2  # 24 layers take a gigabyte; what is special here is not their number
