@@ -14,7 +14,8 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 PAGES := $(NOTEBOOKS:notebooks/%.ipynb=build/%.html)
 SOURCES := $(wildcard gradeclip_utils/*.py) $(wildcard data/*)
 NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=900 \
-	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False
+	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False \
+	--ExecutePreprocessor.record_timing=False
 
 run: $(PAGES)
 	@echo "$(words $(PAGES)) notebooks executed; read them in build/"

@@ -72,12 +72,13 @@ def grad_eclip(model, side, inputs, direction, layers, readers, tokens):
     total = torch.zeros(inputs.shape[1] if side == "text" else record[0]["k"].shape[1], dtype=direction.dtype)
     for layer in record:
         width = layer["q"].shape[-1] // layer["heads"]
-        for head in range(layer["heads"]):
-            channels = slice(head * width, (head + 1) * width)
-            for reader in readers:
-                w, q = layer["o"].grad[0, reader, channels], layer["q"][0, reader, channels]
-                cosines = {i: torch.cosine_similarity(q, layer["k"][0, i, channels], dim=0).item() for i in tokens}
-                low, high = min(cosines.values()), max(cosines.values())
+        for reader in readers:
+            q = layer["q"][0, reader]  # over the whole width: lam is the same for all heads
+            cosines = {i: torch.cosine_similarity(q, layer["k"][0, i], dim=0).item() for i in tokens}
+            low, high = min(cosines.values()), max(cosines.values())
+            for head in range(layer["heads"]):
+                channels = slice(head * width, (head + 1) * width)
+                w = layer["o"].grad[0, reader, channels]
                 for i in tokens:
                     total[i] += (cosines[i] - low) / (high - low) * (w @ layer["v"][0, i, channels])
     return total

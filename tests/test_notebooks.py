@@ -1,5 +1,6 @@
 """What every committed notebook keeps to. `make test` also executes each of them, with nbval."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -11,12 +12,12 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 pytestmark = pytest.mark.skipif(not NOTEBOOKS, reason="there are no notebooks yet")
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem, scope="module")
 def path(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def notebook(path):
     return nbformat.read(path, as_version=4)
 
@@ -66,6 +67,25 @@ def test_its_key_figures_are_compared_whenever_it_is_executed(notebook):
     marked = [cell for cell in code_cells(notebook) if "# NBVAL_CHECK_OUTPUT" in cell.source]
     assert marked and all(output.output_type == "stream" for cell in marked for output in cell.outputs)
     assert all(re.search(r"\d", "".join(output.text for output in cell.outputs)) for cell in marked)
+
+
+def test_solutions_pass_their_own_checks_and_unsolved_exercises_do_not(notebook, monkeypatch):
+    """A folded solution defines what is asked for, then asserts: run it with the definition, and without."""
+    monkeypatch.setattr("builtins.print", lambda *values, **options: None)
+    lesson = {}
+    for cell in code_cells(notebook):
+        exec(cell.source, lesson)
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and "Solution" in cell.source]
+    solutions = [code for source in text for code in re.findall(r"```python\n(.*?)```", source, re.S)]
+    assert 3 <= len(solutions) <= 6
+    for code in solutions:
+        exec(code, dict(lesson))
+        parts = ast.parse(code).body
+        asked = [part.name for part in parts if isinstance(part, ast.FunctionDef)]
+        checks = ast.Module([part for part in parts if not isinstance(part, ast.FunctionDef)], [])
+        assert asked[0] in lesson, f"{asked[0]} has no stub"
+        with pytest.raises((AssertionError, TypeError, ValueError, AttributeError)):
+            exec(compile(checks, "checks", "exec"), dict(lesson))
 
 
 def test_it_shows_figures(notebook):
