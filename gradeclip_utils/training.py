@@ -118,67 +118,81 @@ def _rate(step: int, recipe: Recipe) -> float:
     return recipe.rate * min((step + 1) / recipe.warmup, 1 - step / recipe.steps)
 
 
+@torch.random.fork_rng(devices=[])
 def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int = 1) -> nn.Module:
     """Train a model by `recipe`; state is kept in `folder` every `save_every` steps, and taken up again from there.
 
     The vocabulary is the scenes' own: embeddings are trained for the token ids that captions can hold, others are left
     out (`models.save_compact` stores, and `load_clip` restores, the model with CLIP's full vocabulary).
-    Raises ValueError if `folder` holds the state of another recipe.
+    Raises ValueError if `folder` holds the state of another recipe, FloatingPointError if the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)  # open_clip's initialisation draws from the global generator
+    torch.manual_seed(recipe.seed)  # open_clip draws initial weights and dropped patches from the global generator
     data = SceneBatches(recipe)
     ids = vocabulary_ids(data.tokenizer)
-    model = open_clip.CLIP(
-        CONFIG["embed_dim"], CONFIG["vision_cfg"], {**CONFIG["text_cfg"], "vocab_size": len(ids)}
-    )  # fmt: skip
-    optimiser, first = _optimiser(model, recipe), 0
-    state_file = folder / "state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        if state["recipe"] != asdict(recipe):
-            msg = f"{folder} holds a run of another recipe ({state['recipe']}): choose another folder, or delete it"
-            raise ValueError(msg)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-    ahead = 4 if workers else None
-    batches = torch.utils.data.DataLoader(
-        data, batch_size=None, sampler=range(first, recipe.steps), num_workers=workers, prefetch_factor=ahead
+    model = open_clip.CLIP(CONFIG["embed_dim"], CONFIG["vision_cfg"], {**CONFIG["text_cfg"], "vocab_size": len(ids)})
+    optimiser, state_file = _optimiser(model, recipe), folder / "state.pt"
+    state = _resumed(state_file, recipe, model, optimiser)
+    first = state["step"] if state else 0
+    remaining, ahead = range(first, recipe.steps), 4 if workers else None
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=None, sampler=remaining, num_workers=workers, prefetch_factor=ahead
     )
-    compact, loss_of = torch.zeros(49408, dtype=torch.long), ClipLoss()
-    compact[ids] = torch.arange(len(ids))
-    log = (folder / "log.jsonl").open("a")
+    batches = iter(loader)
+    if state:  # last, because making the iterator draws a number as well
+        torch.set_rng_state(state["random"])
+    compact = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
     drop = model.visual.patch_dropout = open_clip.transformer.PatchDropout(recipe.patches_dropped)
-    progress = tqdm(batches, initial=first, total=recipe.steps, mininterval=5)
     began, model = time.time(), model.train()
-    for step, (pictures, tokens) in enumerate(progress, start=first):
-        drop.prob = recipe.patches_dropped if step < (1 - recipe.whole_pictures) * recipe.steps else 0.0
-        for group in optimiser.param_groups:
-            group["lr"] = _rate(step, recipe)
-        # the unfused kernel: on CPU it is half as slow again to go back through the fused one at this size
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            image = model.encode_image(normalise(pictures), normalize=True)
-            text = nn.functional.normalize(encode_text_by_length(model, compact[tokens]), dim=-1)
-        loss = loss_of(image.float(), text.float(), model.logit_scale.exp())
-        if not math.isfinite(loss.item()):
-            msg = f"the loss became {loss.item()} at step {step}: the last good state is in {state_file}; lower --rate"
-            raise FloatingPointError(msg)
+    with (folder / "log.jsonl").open("a") as log:
+        progress = tqdm(batches, initial=first, total=recipe.steps, mininterval=5)
+        for step, (pictures, tokens) in enumerate(progress, start=first):
+            drop.prob = recipe.patches_dropped if step < (1 - recipe.whole_pictures) * recipe.steps else 0.0
+            for group in optimiser.param_groups:
+                group["lr"] = _rate(step, recipe)
+            loss = _step(model, optimiser, normalise(pictures), compact[tokens])
+            if not math.isfinite(loss):
+                msg = f"the loss became {loss} at step {step}: the last good state is in {state_file}; lower --rate"
+                raise FloatingPointError(msg)
+            if (step + 1) % 20 == 0:
+                progress.set_postfix(loss=f"{loss:.3f}")
+                line = {"step": step + 1, "loss": round(loss, 4), "seconds": round(time.time() - began, 1)}
+                print(json.dumps(line), file=log, flush=True)
+            if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
+                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+                state |= {"step": step + 1, "recipe": asdict(recipe), "ids": ids, "random": torch.get_rng_state()}
+                torch.save(state, state_file.with_suffix(".new"))
+                state_file.with_suffix(".new").replace(state_file)
+    return model.eval()
+
+
+def _resumed(state_file: Path, recipe: Recipe, model: nn.Module, optimiser: Muon) -> dict | None:
+    """The state that was kept, put into model and optimiser; None if there is none."""
+    if not state_file.exists():
+        return None
+    state = torch.load(state_file, weights_only=True)
+    if state["recipe"] != asdict(recipe):
+        msg = f"{state_file} holds a run of another recipe ({state['recipe']}): choose another folder, or delete it"
+        raise ValueError(msg)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state
+
+
+def _step(model: nn.Module, optimiser: Muon, pixels: Tensor, tokens: Tensor) -> float:
+    """One step of contrastive training; a loss that is not finite is returned before it can do harm."""
+    # the unfused kernel: on CPU it is half as slow again to go back through the fused one at this size
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        image = model.encode_image(pixels, normalize=True)
+        text = nn.functional.normalize(encode_text_by_length(model, tokens), dim=-1)
+    loss = ClipLoss()(image.float(), text.float(), model.logit_scale.exp())
+    if math.isfinite(loss.item()):
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         model.logit_scale.data.clamp_(max=math.log(100))
-        if (step + 1) % 20 == 0:
-            progress.set_postfix(loss=f"{loss.item():.3f}")
-            line = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - began, 1)}
-            print(json.dumps(line), file=log, flush=True)
-        if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-            state |= {"step": step + 1, "recipe": asdict(recipe), "ids": ids}
-            torch.save(state, state_file.with_suffix(".new"))
-            state_file.with_suffix(".new").replace(state_file)
-    return model.eval()
+    return loss.item()
 
 
 def export(folder: Path, path: Path) -> None:

@@ -88,7 +88,7 @@ def test_text_encoded_by_length_is_the_models_own_text(bundled):
 
 def test_training_sees_what_the_models_preprocessing_makes_of_a_picture(bundled):
     scene = draw_scene(3)
-    pictures = torch.from_numpy(np.asarray(scene.image(96)))[None]
+    pictures = torch.from_numpy(np.array(scene.image(96)))[None]
     expected = bundled.preprocess(scene.image(96))
     assert torch.allclose(normalise(pictures)[0], expected, atol=1e-5)
 
