@@ -31,6 +31,8 @@ CAPTION = "a red car next to a blue ball on grass"  # ten words
 
 @dataclass(frozen=True)
 class Case:
+    """One row of the table: what is explained, and what it may cost."""
+
     title: str
     limit: float  # of the explanation's time, in units of the plain forward pass
     pictures: list[Image.Image]
@@ -54,6 +56,7 @@ def plain(clip: Clip, pictures: list[Image.Image], prompts: list[str], crop: boo
 
 
 def cases(explainer: Explainer) -> list[Case]:
+    """The four rows."""
     noise = np.random.default_rng(0)
     pictures = [Image.fromarray(noise.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(16)]
     colours = ["red", "green", "blue", "yellow", "black", "white", "brown", "pink", "orange", "purple"]
@@ -69,6 +72,7 @@ def cases(explainer: Explainer) -> list[Case]:
 
 
 def seconds(action: Callable[[], object]) -> float:
+    """How long one call takes."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
@@ -87,6 +91,7 @@ def measure(clip: Clip, case: Case, rounds: int) -> tuple[list[float], list[floa
 
 
 def main() -> int:
+    """Print the table; 1 when a limit is missed."""
     parser = argparse.ArgumentParser(description="Time of an explanation, in units of the model's own forward pass.")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (default 7)")

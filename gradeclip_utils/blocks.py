@@ -19,6 +19,7 @@ class UnsupportedModel(ValueError):
 
 
 def check_blocks(blocks: nn.ModuleList, tower: str) -> None:
+    """Refuse, by name, a block whose parts are not those that are computed here."""
     for block in blocks:
         parts = [(block, ResidualAttentionBlock)]
         if type(block) is ResidualAttentionBlock:
@@ -36,10 +37,12 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """The module in float32 at least."""
     return F.linear(x, wide(module.weight), None if module.bias is None else wide(module.bias))
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:
+    """A LayerNorm in float32 at least; an Identity, where a model has none."""
     if isinstance(module, nn.Identity):
         return x
     weight, bias = (None if p is None else wide(p) for p in (module.weight, module.bias))
@@ -47,6 +50,7 @@ def norm(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def scaled(module: nn.Module, x: Tensor) -> Tensor:
+    """LayerScale, where a model has it."""
     return x * wide(module.gamma) if isinstance(module, LayerScale) else x
 
 
@@ -66,6 +70,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> tuple[Ten
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """The attention output (B, N, D) of all tokens, by the fast kernel, where nobody asks for the weights."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)  # (B, N, H*C)
 
@@ -78,7 +83,7 @@ def finish(block: nn.Module, x: Tensor, o: Tensor) -> Tensor:
 
 
 def whole_block(block: nn.Module, x: Tensor, heads: int, causal: bool) -> Tensor:
+    """The block for every token, with any number of heads."""
     normed = norm(block.ln_1, x)
     q, k, v = (project(block, normed, part, heads) for part in range(3))
     return finish(block, x, attend_fused(q, k, v, causal))
-

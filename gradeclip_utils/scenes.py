@@ -121,6 +121,7 @@ class _Caption:
         self.text, self.spans = "", []
 
     def say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
+        """Add a word or phrase; with a kind, remember what it speaks of."""
         if self.text and text != ",":
             self.text += " "
         if kind:

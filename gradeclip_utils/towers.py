@@ -96,6 +96,7 @@ class Tower:
 
     @property
     def device(self) -> torch.device:
+        """Where the model is."""
         return self.explained[0].attn.in_proj_weight.device
 
     @torch.no_grad()
