@@ -112,11 +112,12 @@ def draw_words(
         axes: where to write; its size must be final.
         words: `Word(text, score, start, end)` in reading order.
         signed: shade negative scores too; else they count as zero (their value is still written).
-        vmax: the score of the darkest ink; the words' own largest by default.
+        vmax: the score of the darkest ink; the words' own largest magnitude by default, of either sign, so that a
+            trifle is pale even where every other word speaks against.
         values: write every score under its word.
     """
     blank(axes)
-    vmax = largest([[shown(word.score, signed) for word in words]]) if vmax is None else vmax
+    vmax = largest([[word.score for word in words]]) if vmax is None else vmax
     norm, colours = _scale(signed, vmax)
     places, size = _fitted(axes, words, values)
     box = axes.get_window_extent()
@@ -144,7 +145,7 @@ def draw_words(
 
 def words_html(words: Sequence, *, signed: bool = False, vmax: float | None = None) -> str:
     """The shaded words as one HTML line, for rich display; the text is escaped, the score stands in the tooltip."""
-    vmax = largest([[shown(word.score, signed) for word in words]]) if vmax is None else vmax
+    vmax = largest([[word.score for word in words]]) if vmax is None else vmax
     norm, colours = _scale(signed, vmax)
     spans = []
     for word in words:

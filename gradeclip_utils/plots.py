@@ -52,7 +52,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     count = len(explanation.prompts)
     heats = [_heat(explanation, i, signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
-    scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
+    scores = [[word.score for _, words in both for word in words] for both in prompts]
     picture = explanation.image
     width, height = _panel(picture, 2.8, 2.5 if count <= 3 else 1.8)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25

@@ -241,6 +241,12 @@ def test_a_prompt_given_as_an_embedding_is_drawn_without_words():
     assert any("embedding 0" in axes.get_title("left") for axes in figure.axes)
 
 
+def test_a_trifle_stays_pale_where_every_other_word_speaks_against(panel):
+    draw_words(panel, words("a", "cat", scores=[0.0003, -0.0261]))
+    pale = panel.patches[0].get_facecolor()
+    assert min(pale[:3]) > 0.9
+
+
 def test_a_figure_shows_itself_and_leaves_pyplot_alone():
     before = plt.get_fignums()
     assert explanation("a dog").plot()._repr_png_().startswith(b"\x89PNG")
