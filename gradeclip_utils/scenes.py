@@ -146,6 +146,15 @@ class _Caption:
             self.say(tag, "keyword", members)
 
 
+def _grouped(objects: Sequence[Object]) -> list[list[int]]:
+    """The indices of the objects, neighbours of one noun and colour together."""
+    groups: list[list[int]] = []
+    for i, thing in enumerate(objects):
+        same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
+        groups[-1].append(i) if same else groups.append([i])
+    return groups
+
+
 def describe(
     objects: Sequence[Object], relation: str = "", prefix: str = "", **phrases
 ) -> tuple[str, tuple[Span, ...]]:
@@ -154,11 +163,7 @@ def describe(
     `relation` stands between two groups (`above`, `bigger than`). `phrases` maps `size`, `tag` and `named` to one
     value a group (see the caption grammar in data/README.md).
     """
-    groups: list[list[int]] = []
-    for i, thing in enumerate(objects):
-        same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
-        groups[-1].append(i) if same else groups.append([i])
-    caption = _Caption()
+    groups, caption = _grouped(objects), _Caption()
     if prefix:
         caption.say(prefix)
     for i, members in enumerate(groups):
@@ -242,7 +247,7 @@ def _draw_groups(rng: np.random.Generator, n: int, tint: float, trained: bool) -
 
 def draw_scene(
     seed: int | Sequence[int], *, split: str = "train", n_objects: int | None = None, tint: float = 0.35,
-    trained: bool = True, plain: bool = False,
+    trained: bool = True, plain: bool = False, groups: Sequence[tuple[str, str | None, int]] | None = None,
 ) -> Scene:  # fmt: skip
     """A random scene; the same seed and split always give the same one.
 
@@ -250,11 +255,14 @@ def draw_scene(
     `n_objects`: 1 to 4, by default 30, 30, 20 and 20 % of the scenes. `tint`: the share of objects that get a colour.
     `trained=True` leaves out what is withheld (compositions, and for a fifth of the nouns one artist's drawing).
     `plain=True` writes only the list of the objects: no prefix, size, keyword or relation. With two or more objects
-    each lies within a quadrant of its own.
+    each lies within a quadrant of its own. `groups` gives what is shown, (noun, colour, number) of each group of like
+    objects, and leaves only the rest to chance.
     """
     rng = np.random.default_rng([SPLITS[split], *np.atleast_1d(seed)])
-    n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
-    groups = _draw_groups(rng, n, tint, trained)
+    if groups is None:
+        n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
+        groups = _draw_groups(rng, n, tint, trained)
+    n = sum(count for *_, count in groups)
     corners = iter(rng.permutation(4))
     things, sizes = [], []
     for noun, colour, count in groups:
@@ -301,6 +309,23 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
     if abs(across) >= abs(down):
         return "to the left of" if across < 0 else "to the right of"
     return "above" if down < 0 else "below"
+
+
+def companion(scene: Scene, seed: int | Sequence[int], *, split: str = "train", trained: bool = True) -> Scene | None:
+    """Another scene of the same things, in which every colour (or lack of one) has gone to the next thing.
+
+    Both captions hold the same names and colours, so that only who has which colour tells the two apart. All else is
+    drawn anew. None if nothing would change, or if a colour would become one that is withheld (`trained=True`).
+    """
+    members = _grouped(scene.objects)
+    nouns = [scene.objects[m[0]].noun for m in members]
+    colours = [scene.objects[m[0]].colour for m in members]
+    passed_on = colours[-1:] + colours[:-1]
+    withheld = trained and any(map(is_withheld_colour, nouns, passed_on))
+    if withheld or passed_on == colours:
+        return None
+    groups = [(noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)]
+    return draw_scene(seed, split=split, trained=trained, groups=groups)
 
 
 def without(scene: Scene, index: int) -> Scene:

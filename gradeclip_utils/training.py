@@ -5,9 +5,13 @@
     python -m gradeclip_utils.card              # what it recognises, on scenes that training never drew
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
-the training is CLIP's: random batches, the symmetric contrastive loss, nothing that tells it where an object is. Three
+the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it where an object is. Three
 things make it quick enough for two CPU cores: scenes begin with one object and grow to four, most patches are dropped
 until the last tenth (Li et al. 2023, FLIP), and the matrices are updated by Muon (Jordan et al. 2024).
+
+Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does such a batch hold two
+pictures that only binding tells apart (Yuksekgonul et al. 2023). From the second round on, a scene of several things is
+followed by its companion, in which the colours have changed places; position, size and number get no such help.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from .models import save_compact
-from .scenes import draw_scene, vocabulary
+from .scenes import Scene, companion, draw_scene, vocabulary
 from .sprites import CANVAS, render
 
 CONFIG = {
@@ -38,20 +42,23 @@ CONFIG = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 3},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # shares of scenes with 1, 2, 3 and 4 objects once training is under way
+FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # shares of scenes with 1, 2, 3 and 4 objects when training begins,
+FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
+TINTED = (0.35, 0.5)  # the share of objects with a colour, in the first round and after it
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the trained weights; `seed` decides both the initial weights and the scenes."""
 
-    steps: int = 2800
+    rounds: int = 2  # each lets the rate rise and fall once; scenes have companions from the second on
+    steps: int = 2800  # of a round
     batch: int = 256
     rate: float = 2e-3
     decay: float = 0.05
     warmup: int = 150
     patches_dropped: float = 0.75
-    whole_pictures: float = 0.1  # the share of the steps, at the end, that see every patch
+    whole_pictures: float = 0.1  # the share of a round's steps, at its end, that see every patch
     seed: int = 0
 
 
@@ -62,18 +69,27 @@ class SceneBatches(torch.utils.data.Dataset):
         self.recipe, self.tokenizer = recipe, open_clip.SimpleTokenizer()
 
     def __len__(self) -> int:
-        return self.recipe.steps
+        return self.recipe.rounds * self.recipe.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step`; early batches hold fewer objects."""
-        recipe = self.recipe
-        grown = min(1.0, step / (0.3 * recipe.steps))
-        shares = (1 - grown) * np.array([0.8, 0.2, 0, 0]) + grown * np.array(FULL_SCENES)
-        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=shares)
-        scenes = [draw_scene([recipe.seed, step, i], n_objects=int(n)) for i, n in enumerate(counts)]
+        scenes = self.scenes(step)
         pictures = np.stack([render(s.objects, s.background, CANVAS) for s in scenes])
-        tokens = self.tokenizer([s.caption for s in scenes])
-        return torch.from_numpy(pictures), tokens
+        return torch.from_numpy(pictures), self.tokenizer([s.caption for s in scenes])
+
+    def scenes(self, step: int) -> list[Scene]:
+        """The scenes of batch `step`."""
+        recipe = self.recipe
+        turn, within = divmod(step, recipe.steps)
+        grown = 1.0 if turn else min(1.0, within / (0.3 * recipe.steps))
+        shares = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
+        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=shares)
+        scenes = []
+        for i, n in enumerate(counts):
+            seed = [recipe.seed, step, i]
+            like = companion(scenes[-1], seed) if turn and i % 2 else None
+            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=TINTED[min(turn, 1)]))
+        return scenes
 
 
 def normalise(pictures: Tensor) -> Tensor:
@@ -114,8 +130,8 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> Muon:
     )  # fmt: skip
 
 
-def _rate(step: int, recipe: Recipe) -> float:
-    return recipe.rate * min((step + 1) / recipe.warmup, 1 - step / recipe.steps)
+def _rate(within: int, recipe: Recipe) -> float:
+    return recipe.rate * min((within + 1) / recipe.warmup, 1 - within / recipe.steps)
 
 
 @torch.random.fork_rng(devices=[])
@@ -134,7 +150,7 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int =
     optimiser, state_file = _optimiser(model, recipe), folder / "state.pt"
     state = _resumed(state_file, recipe, model, optimiser)
     first = state["step"] if state else 0
-    remaining, ahead = range(first, recipe.steps), 4 if workers else None
+    remaining, ahead = range(first, len(data)), 4 if workers else None
     loader = torch.utils.data.DataLoader(
         data, batch_size=None, sampler=remaining, num_workers=workers, prefetch_factor=ahead
     )
@@ -145,11 +161,15 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int =
     drop = model.visual.patch_dropout = open_clip.transformer.PatchDropout(recipe.patches_dropped)
     began, model = time.time(), model.train()
     with (folder / "log.jsonl").open("a") as log:
-        progress = tqdm(batches, initial=first, total=recipe.steps, mininterval=5)
+        progress = tqdm(batches, initial=first, total=len(data), mininterval=5)
         for step, (pictures, tokens) in enumerate(progress, start=first):
-            drop.prob = recipe.patches_dropped if step < (1 - recipe.whole_pictures) * recipe.steps else 0.0
+            turn, within = divmod(step, recipe.steps)
+            if turn and not within:  # a new round is a new start of all but the weights, resumed here or not
+                torch.manual_seed(recipe.seed + turn)
+                optimiser = _optimiser(model, recipe)
+            drop.prob = recipe.patches_dropped if within < (1 - recipe.whole_pictures) * recipe.steps else 0.0
             for group in optimiser.param_groups:
-                group["lr"] = _rate(step, recipe)
+                group["lr"] = _rate(within, recipe)
             loss = _step(model, optimiser, normalise(pictures), compact[tokens])
             if not math.isfinite(loss):
                 msg = f"the loss became {loss} at step {step}: the last good state is in {state_file}; lower --rate"
@@ -158,7 +178,7 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int =
                 progress.set_postfix(loss=f"{loss:.3f}")
                 line = {"step": step + 1, "loss": round(loss, 4), "seconds": round(time.time() - began, 1)}
                 print(json.dumps(line), file=log, flush=True)
-            if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
+            if (step + 1) % save_every == 0 or step + 1 == len(data):
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
                 state |= {"step": step + 1, "recipe": asdict(recipe), "ids": ids, "random": torch.get_rng_state()}
                 torch.save(state, state_file.with_suffix(".new"))

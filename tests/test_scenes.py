@@ -10,6 +10,7 @@ from PIL import Image
 from gradeclip_utils import scenes, sprites
 from gradeclip_utils.scenes import (
     arrange,
+    companion,
     describe,
     draw_scene,
     is_trained,
@@ -74,6 +75,31 @@ def test_spans_say_which_words_speak_of_which_objects():
                 assert text == relation_between(*things, kind=kind)
         told = {i for span in scene.spans if span.kind in ("noun", "something") for i in span.objects}
         assert told == set(range(len(scene.objects))), "every object is spoken of"
+
+
+def test_a_companion_shows_the_same_things_with_their_colours_passed_on():
+    told_apart = 0
+    for i, scene in enumerate(some(200, tint=0.5)):
+        other = companion(scene, [78, i], split="development")
+        if other is None:
+            continue
+        told_apart += 1
+        known = {(t.noun, t.colour) for t in scene.objects}
+        assert sorted(t.noun for t in other.objects) == sorted(t.noun for t in scene.objects)
+        assert {t.colour for t in other.objects} == {t.colour for t in scene.objects}
+        assert {(t.noun, t.colour) for t in other.objects} != known
+        assert is_trained(other)
+    assert told_apart > 60
+
+
+def test_a_scene_without_two_colours_has_no_companion():
+    assert companion(arrange(["red car"]), 0) is None
+    assert companion(arrange(["car", "ball"]), 0) is None
+    assert companion(arrange(["red car", "red balloon"]), 0) is None
+    assert {(t.noun, t.colour) for t in companion(arrange(["red car", "balloon"]), 0).objects} == {
+        ("car", None),
+        ("balloon", "red"),
+    }
 
 
 def test_training_never_shows_what_is_withheld():

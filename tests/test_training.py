@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gradeclip_utils import load_clip, training
-from gradeclip_utils.scenes import draw_scene
+from gradeclip_utils.scenes import draw_scene, is_trained
 from gradeclip_utils.training import CONFIG, Recipe, SceneBatches, encode_text_by_length, normalise, train
 
-SHORT = Recipe(steps=4, batch=6, warmup=2)
+SHORT = Recipe(rounds=1, steps=4, batch=6, warmup=2)
 
 
 def run(folder, recipe=SHORT, **options):
@@ -62,20 +62,43 @@ def test_a_batch_is_the_same_whatever_was_asked_for_before():
     assert not torch.equal(pictures, SceneBatches(replace(SHORT, seed=1))[3][0])
 
 
-def test_scenes_begin_with_one_object_and_grow(monkeypatch):
-    asked = []
+def test_scenes_begin_with_one_object_and_grow():
+    batches = SceneBatches(Recipe(steps=100, batch=40))
+    counts = [[len(scene.objects) for scene in batches.scenes(step)] for step in (0, 15, 60)]
+    assert np.mean(counts[0]) < np.mean(counts[1]) < np.mean(counts[2]) and max(counts[2]) == 4
 
-    def note(seed, *, n_objects):
-        asked.append(n_objects)
-        return draw_scene(seed, n_objects=n_objects)
 
-    monkeypatch.setattr(training, "draw_scene", note)
-    recipe, mean = Recipe(steps=100, batch=40), []
-    for step in (0, 15, 60):
-        asked.clear()
-        SceneBatches(recipe)[step]
-        mean.append(np.mean(asked))
-    assert mean[0] < mean[1] < mean[2] and max(asked) == 4
+def things(scene):
+    """Nouns with their numbers, and colours, each in alphabetical order: all that a bag of words can know."""
+    return sorted(t.noun for t in scene.objects), sorted(str(t.colour) for t in scene.objects)
+
+
+def test_from_the_second_round_on_scenes_have_companions_that_only_binding_tells_apart():
+    batches = SceneBatches(Recipe(rounds=3, steps=10, batch=60))
+    for step in (0, 9):
+        scenes = batches.scenes(step)
+        assert not any(things(a) == things(b) for a, b in zip(scenes[::2], scenes[1::2], strict=True))
+    for step in (10, 25):
+        scenes = batches.scenes(step)
+        pairs = [(a, b) for a, b in zip(scenes[::2], scenes[1::2], strict=True) if things(a)[0] == things(b)[0]]
+        assert len(pairs) > 5
+        assert all({(t.noun, t.colour) for t in a.objects} != {(t.noun, t.colour) for t in b.objects} for a, b in pairs)
+        assert all(is_trained(scene) for scene in scenes)
+
+
+def test_a_round_starts_anew_in_all_but_the_weights(tmp_path):
+    """What went before may only reach a round through the weights, so that a round can be repeated from them alone."""
+    two = replace(SHORT, rounds=2)
+    whole = run(tmp_path / "whole", two)
+    state = {**torch.load(tmp_path / "whole/state.pt", weights_only=True)}
+    run(tmp_path / "first", SHORT)
+    first = torch.load(tmp_path / "first/state.pt", weights_only=True)
+    stale = {"recipe": state["recipe"], "optimiser": state["optimiser"], "random": torch.get_rng_state()}
+    (tmp_path / "again").mkdir()
+    torch.save({**first, **stale}, tmp_path / "again/state.pt")
+    again = run(tmp_path / "again", two)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
 
 
 def test_text_encoded_by_length_is_the_models_own_text(bundled):
