@@ -1,34 +1,111 @@
-"""Blocks: one transformer block of open_clip, computed from its parameters, part by part.
+"""Blocks: one layer of a tower, computed from the model's parameters, part by part.
 
     blocks -> tower --trace--> Trace --method--> map
 
-A block is ``x + out_proj(o)``, then ``x + mlp(norm(x))``, where o is what attention collected. Here every part can be
-had alone: queries without keys, the softmax without the fused kernel that hides it, the rest of the block for one
-token. All arithmetic is float32 at least, whatever the model's precision. Shapes: B inputs, N tokens, R reading tokens,
-H heads of C channels, D = H * C.
+A transformer block is ``x + out_proj(o)``, then ``x + mlp(norm(x))``, where o is what attention collected. Libraries
+differ in where the norms stand and what the parts are called, and an attention pool has no residual at all; every
+layer answers the same three questions:
+
+    enter(x)               what queries, keys and values are made of
+    project(normed, part)  queries, keys or values, head by head
+    finish(x, o)           what becomes of the tokens when attention has collected o
+
+and ``attend`` is the same for all. So every part can be had alone: queries without keys, the softmax without the fused
+kernel that hides it, the rest of the block for one token. All arithmetic is float32 at least, whatever the model's
+precision. Shapes: B inputs, N tokens, R reading tokens, H heads of C channels, D = H * C.
 """
 
 import torch
-from open_clip.transformer import LayerScale, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 
 class UnsupportedModel(ValueError):
     """The model has a part that no tower can open; the message names it."""
 
 
-def check_blocks(blocks: nn.ModuleList, tower: str) -> None:
-    """Refuse, by name, a block whose parts are not those that are computed here."""
-    for block in blocks:
-        parts = [(block, ResidualAttentionBlock)]
-        if type(block) is ResidualAttentionBlock:
-            parts += [(block.attn, nn.MultiheadAttention), (block.mlp.c_fc, nn.Linear), (block.mlp.c_proj, nn.Linear)]
-        for part, kind in parts:
-            if type(part) is not kind:
-                raise UnsupportedModel(
-                    f"the {tower} tower has a {type(part).__name__} where only a {kind.__name__} can be opened"
-                )
+class Block:
+    """One layer: a module of the model, computed part by part. A library's own kind of block is one subclass.
+
+    ``pools`` is true of an attention pool, and ``latent`` where its queries are its own parameters, not made of tokens.
+    """
+
+    pools = latent = False
+
+    def __init__(self, module: nn.Module, heads: int):
+        self.module, self.heads = module, heads
+
+    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """What queries, keys and values are made of (B, N, D), for tokens x (B, N, D)."""
+        raise AssertionError(f"{type(self).__name__} does not say what enters it")
+
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """Queries (part 0), keys (1) or values (2), (B, N, H, C), of what ``enter`` gave."""
+        raise AssertionError(f"{type(self).__name__} does not say what its queries, keys and values are")
+
+    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """The rest of the layer, token by token, for tokens x (B, R, D) whose attention collected o (B, R, D)."""
+        raise AssertionError(f"{type(self).__name__} does not say what becomes of attention's output")
+
+
+class OpenClipBlock(Block):
+    """open_clip's ResidualAttentionBlock: norm, attention, norm, MLP. Taken by its structure, not by its class.
+
+    Its attention is torch's MultiheadAttention up to open_clip 3.3, and open_clip's own module with the same
+    parameters after it.
+    """
+
+    def __init__(self, block: nn.Module, tower: str):
+        _check_open_clip_block(block, tower)
+        super().__init__(block, block.attn.num_heads)
+
+    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        return norm(self.module.ln_1, x)
+
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        attn, width = self.module.attn, normed.shape[-1]
+        return packed(attn.in_proj_weight, attn.in_proj_bias, normed, part * width, width).unflatten(-1, (heads, -1))
+
+    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        block = self.module
+        x = x + scaled(block.ls_1, linear(block.attn.out_proj, o))
+        hidden = block.mlp.gelu(linear(block.mlp.c_fc, norm(block.ln_2, x)))
+        return x + scaled(block.ls_2, linear(block.mlp.c_proj, hidden))
+
+
+def _check_open_clip_block(block: nn.Module, tower: str) -> None:
+    """Refuse, by name, a block that computes anything besides what is computed here."""
+    inside = f"the {tower} tower has a {type(block).__name__}"
+    missing = [name for name in ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2") if not hasattr(block, name)]
+    if missing:
+        raise UnsupportedModel(f"{inside} without {missing[0]}, which cannot be opened")
+    affine = ("weight", "bias")
+    known = {f"attn.{name}" for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")}
+    known |= {f"{layer}.{name}" for layer in ("ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj") for name in affine}
+    known |= {"ls_1.gamma", "ls_2.gamma"}
+    more = [name for name, _ in block.named_parameters() if name not in known]
+    attn = block.attn
+    if more or getattr(attn, "add_zero_attn", False):
+        raise UnsupportedModel(f"{inside} with {more[0] if more else 'a zero key'}, which is not computed here")
+    if getattr(attn, "in_proj_weight", None) is None or not isinstance(getattr(attn, "num_heads", None), int):
+        raise UnsupportedModel(f"{inside} whose {type(attn).__name__} has no in_proj_weight and num_heads")
+    check_linear(inside, attn.out_proj, block.mlp.c_fc, block.mlp.c_proj)
+    check_norm(inside, block.ln_1, block.ln_2)
+
+
+def check_linear(inside: str, *modules: nn.Module) -> None:
+    """Refuse, by name, what is no plain linear layer (a quantised one, an adapter)."""
+    for module in modules:
+        if type(module) not in (nn.Linear, NonDynamicallyQuantizableLinear):
+            raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a Linear can be opened")
+
+
+def check_norm(inside: str, *modules: nn.Module) -> None:
+    """Refuse, by name, what normalises in another way than LayerNorm."""
+    for module in modules:
+        if not isinstance(module, (nn.LayerNorm, nn.Identity)):
+            raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a LayerNorm can be opened")
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -37,8 +114,16 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
-    """The module in float32 at least."""
+    """The module in float32 at least; an Identity, where a model has no such layer."""
+    if isinstance(module, nn.Identity):
+        return x
     return F.linear(x, wide(module.weight), None if module.bias is None else wide(module.bias))
+
+
+def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
+    """A linear layer made of ``width`` rows of a packed one, from row ``start`` on."""
+    rows = slice(start, start + width)
+    return F.linear(x, wide(weight[rows]), None if bias is None else wide(bias[rows]))
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:
@@ -51,15 +136,8 @@ def norm(module: nn.Module, x: Tensor) -> Tensor:
 
 def scaled(module: nn.Module, x: Tensor) -> Tensor:
     """LayerScale, where a model has it."""
-    return x * wide(module.gamma) if isinstance(module, LayerScale) else x
-
-
-def project(block: nn.Module, x: Tensor, part: int, heads: int) -> Tensor:
-    """Queries (part 0), keys (1) or values (2) of normalised tokens (B, N, D)."""
-    rows = slice(part * x.shape[-1], (part + 1) * x.shape[-1])
-    bias = block.attn.in_proj_bias
-    projected = F.linear(x, wide(block.attn.in_proj_weight[rows]), None if bias is None else wide(bias[rows]))
-    return projected.unflatten(-1, (heads, -1))  # (B, N, H, C)
+    gamma = getattr(module, "gamma", None)
+    return x if gamma is None else x * wide(gamma)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -69,21 +147,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> tuple[Ten
     return attention, torch.einsum("bhrn,bnhc->brhc", attention, v).flatten(2)  # (B, R, H*C)
 
 
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """The attention output (B, N, D) of all tokens, by the fast kernel, where nobody asks for the weights."""
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
+    """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)  # (B, N, H*C)
-
-
-def finish(block: nn.Module, x: Tensor, o: Tensor) -> Tensor:
-    """The rest of a block, token by token: what attention collected joins the residual stream, then the MLP."""
-    x = x + scaled(block.ls_1, linear(block.attn.out_proj, o))
-    hidden = block.mlp.gelu(linear(block.mlp.c_fc, norm(block.ln_2, x)))
-    return x + scaled(block.ls_2, linear(block.mlp.c_proj, hidden))
-
-
-def whole_block(block: nn.Module, x: Tensor, heads: int, causal: bool) -> Tensor:
-    """The block for every token, with any number of heads."""
-    normed = norm(block.ln_1, x)
-    q, k, v = (project(block, normed, part, heads) for part in range(3))
-    return finish(block, x, attend_fused(q, k, v, causal))
+    causal = causal and visible is None
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
+    return o.transpose(1, 2).flatten(2)  # (B, R, H*C)

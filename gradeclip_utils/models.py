@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import open_clip
@@ -24,14 +25,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .describe import describe
 from .files import data_path, read_image
-from .towers import ImageTower, TextTower, UnsupportedModel
 from .weights import (
     check_checkpoint,
     check_reachable,
     find_weights,
     is_torchscript,
     misfit,
+    plain_state,
     quick_gelu_name,
     tag_config,
 )
@@ -48,71 +50,42 @@ class Clip:
     """A model with what belongs to it. An open_clip model in hand is wrapped by `Clip(model, preprocess, tokenizer)`.
 
     Args:
-        model: an open_clip `CLIP` or `CustomTextCLIP`; used as it is, in whatever mode and precision.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or transformers'
+            BLIP with its contrastive head; used as it is, in whatever mode and precision.
         preprocess: PIL image -> (3, H, W) float tensor; open_clip's own transform for evaluation.
-        tokenizer: list of T strings -> (T, context length) long tensor.
+        tokenizer: list of T strings -> (T, context length) long tensor; None where every prompt is an embedding, or
+            the one-hot direction of a class.
         name, pretrained: where the weights come from; every explanation carries them.
         vocabulary: the lower-case words that the model was trained on, or None where no word is foreign to it.
     """
 
     model: torch.nn.Module
     preprocess: Callable[[Image.Image], torch.Tensor]
-    tokenizer: Callable[[list[str]], torch.Tensor]
+    tokenizer: Callable[[list[str]], torch.Tensor] | None
     name: str = "custom"
     pretrained: str = ""
     vocabulary: frozenset[str] | None = None
 
     def describe(self) -> str:
         """A few lines for a person: what kind of towers, how fine a grid, and what can be explained."""
-        weights = sum(parameter.numel() for parameter in self.model.parameters())
-        sample = next(self.model.parameters())
-        words = "any" if self.vocabulary is None else f"only {len(self.vocabulary)} (others get a warning)"
-        lines = [
-            f"{self.name} ({self.pretrained or 'weights of your own'})",
-            f"  model    {type(self.model).__name__}, {weights / 1e6:.1f} million weights, "
-            f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
-            f"  picture  {_describe(ImageTower, self.model, _describe_picture)}",
-            f"  prompt   {_describe(TextTower, self.model, _describe_prompt)}",
-            f"  words    {words}",
-        ]
-        return "\n".join(lines)
-
-
-def _describe(kind: type, model: torch.nn.Module, say: Callable) -> str:
-    try:
-        return say(kind(model))
-    except UnsupportedModel as refusal:
-        return f"cannot be explained: {refusal}"
-
-
-def _describe_picture(tower: ImageTower) -> str:
-    (height, width), (rows, columns) = tower.visual.image_size, tower.visual.grid_size
-    blocks = tower.transformer.resblocks
-    reader = "CLS reads" if tower.visual.pool_type == "tok" else "all patches read and are averaged"
-    return (
-        f"explained as a map of {rows} x {columns} patches ({height} x {width} pixels); "
-        f"{len(blocks)} layers of {tower.heads} heads, {reader}; the last {tower.layers} by default"
-    )
-
-
-def _describe_prompt(tower: TextTower) -> str:
-    length = len(tower.text.positional_embedding)
-    layers = len(tower.transformer.resblocks)
-    return (
-        f"explained word by word (up to {length - 2} pieces); "
-        f"{layers} layers of {tower.heads} heads, EOT reads; the last {tower.layers} by default"
-    )
+        return describe(self)
 
 
 def load_clip(
-    name: str | None = None, pretrained: str | Path | None = None, *, device: str = "cpu", precision: str = "fp32"
+    name: str | Path | None = None,
+    pretrained: str | Path | Mapping[str, torch.Tensor] | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> Clip:
     """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip knows.
 
         load_clip()                                              # the bundled model
         load_clip("ViT-B-16", pretrained="openai")               # downloaded once
         load_clip("ViT-B-16-quickgelu", pretrained="/models/ViT-B-16.safetensors")
-        load_clip("local-dir:/models/my-clip")                   # a folder with open_clip_config.json
+        load_clip("ViT-B-16", pretrained=fine_tuned.state_dict())
+        load_clip("/models/my-clip")                             # a folder with open_clip_config.json
+        load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
 
     Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`. A tag's own activation is
     used (`ViT-B-16` with `openai` runs with quick GELU, where open_clip only warns). A file does not say which
@@ -120,31 +93,36 @@ def load_clip(
     that all published weights of that name share, or else OpenAI's.
 
     Args:
-        name: an architecture of open_clip (`open_clip.list_models()`), "local-dir:..." or "hf-hub:...", or "emoji".
-        pretrained: a tag of open_clip, or the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
-            archive). For "emoji", a file written by `save_compact`.
+        name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", or "emoji".
+        pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
+            archive), or a state dict in hand. For "emoji", a file written by `save_compact`.
         device: where the model goes, as torch names it.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".
 
     Raises:
-        ValueError: an unknown name, tag, precision or device; a checkpoint that is damaged, of another architecture,
-            or not finite.
+        ValueError: an unknown name, tag, precision or device; weights that are damaged, not finite, or of another
+            architecture: the message says which are missing, which are left over, and which have another shape.
         FileNotFoundError: weights that are not on this machine and cannot be downloaded, or no such file.
     """
     if name is None:
         name = os.environ.get("GRADECLIP_MODEL") or BUNDLED
         pretrained = pretrained or os.environ.get("GRADECLIP_PRETRAINED")
+    name = str(name)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     _check_device(device)
     if name == BUNDLED:
         path = Path(pretrained) if pretrained else data_path(f"{BUNDLED}.safetensors")
         return load_compact(path, device=device, precision=precision)
+    if "/" in name and Path(name).expanduser().is_dir():
+        name = f"local-dir:{Path(name).expanduser()}"
     if name.startswith(("local-dir:", "hf-hub:")):
         return _load_folder(name, device, precision)
     name = name.replace("/", "-")
     if name not in open_clip.list_models():
         raise ValueError(f"open_clip has no model {name!r}.{_nearest(name, [BUNDLED, *open_clip.list_models()])}")
+    if isinstance(pretrained, Mapping):
+        return _load_state(name, pretrained, device, precision)
     return _load_named(name, pretrained, device, precision)
 
 
@@ -183,6 +161,18 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
     except RuntimeError as error:
         raise ValueError(misfit(name, path, error)) from error
     return _finish(model, name, str(pretrained))
+
+
+def _load_state(name: str, state: Mapping[str, torch.Tensor], device: str, precision: str) -> Clip:
+    """By way of a file: open_clip converts the forms of other libraries, and resizes positions, as it reads one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state_dict.safetensors"
+        save_file(plain_state(state), path)
+        try:
+            clip = _load_named(name, path, device, precision)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), "the state dict")) from error
+    return replace(clip, pretrained="a state dict in hand")
 
 
 def _load_folder(name: str, device: str, precision: str) -> Clip:

@@ -15,6 +15,7 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import open_clip
@@ -26,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _REACH_SECONDS = 10
+_WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torch.compile, both, a trainer
 
 
 def tag_config(name: str, tag: str) -> dict:
@@ -172,6 +174,21 @@ def check_checkpoint(path: Path) -> None:
         raise ValueError(
             f"{path} holds no state dict: expected names and tensors, also under 'state_dict'; got {found}."
         )
+
+
+def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict as the model itself would name it: out of a training checkpoint, without the prefixes of wrappers.
+
+    Raises:
+        ValueError: it holds something besides tensors.
+    """
+    state = state.get("state_dict", state)
+    if not state or not all(torch.is_tensor(value) for value in state.values()):
+        raise ValueError(f"a state dict holds names and tensors, also under 'state_dict'; got {_some(list(state), 6)}")
+    for prefix in _WRAPPERS:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
 
 def _damaged(path: Path, reason: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from shrinking import small
 
 from gradeclip_utils import Clip, load_clip, weights
 from gradeclip_utils.models import load_compact, save_compact
@@ -250,6 +251,32 @@ def test_a_folder_that_open_clip_wrote_is_loaded(model, tmp_path):
     assert torch.equal(embeddings(load_clip(f"local-dir:{tmp_path}").model), embeddings(model))
 
 
+def test_a_folder_is_its_own_name(model, tmp_path):
+    saved(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {"size": 32}}))
+    for name in (tmp_path, str(tmp_path)):
+        assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
+
+
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
+def test_a_state_dict_in_hand_gives_the_model_that_was_tuned(model, prefix):
+    state = {prefix + key: value for key, value in model.state_dict().items()}
+    clip = load_clip("ViT-tiny", {"epoch": 3, "state_dict": state} if prefix else state)
+    assert torch.equal(embeddings(clip.model), embeddings(model))
+    assert clip.pretrained == "a state dict in hand"
+
+
+def test_a_state_dict_that_does_not_fit_says_what_is_missing_left_over_or_of_another_shape(model):
+    state = model.state_dict() | {"head.weight": torch.zeros(2)}
+    del state["visual.proj"]
+    with pytest.raises(ValueError, match=r"^the state dict is .* it lacks visual.proj; it has besides head.weight"):
+        load_clip("ViT-tiny", state)
+    with pytest.raises(ValueError, match=r"visual.conv1.weight is \[9, 3, 8, 8\] in the file and \[64, 3, 8, 8\] in"):
+        load_clip("ViT-tiny", model.state_dict() | {"visual.conv1.weight": torch.zeros(9, 3, 8, 8)})
+    with pytest.raises(ValueError, match="a state dict holds names and tensors"):
+        load_clip("ViT-tiny", {"visual.proj": "a string"})
+
+
 def test_a_folder_without_a_config_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded: .*config file missing"):
         load_clip(f"local-dir:{tmp_path}")
@@ -322,9 +349,26 @@ def test_a_model_in_hand_is_described_with_what_can_be_explained(model):
     assert "only 5" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "picture", "prompt"),
+    [
+        ("RN50", "ModifiedResNet, explained as a map of 2 x 2 patches (64 x 64 pixels); an attention pool of 8 heads, "
+         "the mean of the patches reads", "causal, explained word by word"),
+        ("ViT-B-16-SigLIP", "timm VisionTransformer, explained as a map of 3 x 3 patches (48 x 48 pixels); 2 layers of "
+         "4 heads and an attention pool of 4 heads, a latent query reads", "not causal, explained word by word"),
+        ("ViT-L-14-CLIPA", "2 layers of 4 heads, all patches read and are averaged", "the last token reads"),
+        ("coca_ViT-B-32", "a latent query reads; the pool alone can be explained", "an appended CLS reads"),
+    ],
+)  # fmt: skip
+def test_every_family_is_described(name, picture, prompt):
+    text = Clip(small(name), None, open_clip.SimpleTokenizer(context_length=12)).describe()
+    assert picture in text and prompt in text
+
+
 def test_what_cannot_be_explained_is_described_with_the_reason():
-    config = open_clip.get_model_config("RN50")
-    config["vision_cfg"].update(layers=[1, 1, 1, 1], width=8)
-    text = Clip(open_clip.CLIP(**config), None, None).describe()
-    assert "picture  cannot be explained: the image tower is a ModifiedResNet" in text
+    vision = {"timm_model_name": "convnext_atto", "timm_pool": "", "image_size": 64}
+    model = open_clip.CLIP(**{**CONFIG, "vision_cfg": vision})
+    text = Clip(model, None, open_clip.SimpleTokenizer(context_length=20)).describe()
+    assert "picture  cannot be explained by attention: the image tower is a timm ConvNeXt" in text
+    assert "Grad-CAM, RISE and input gradients apply, on a map of 2 x 2 patches (64 x 64 pixels)" in text
     assert "explained word by word" in text

@@ -192,10 +192,12 @@ def test_two_thirds_of_the_text_layers_are_explained_by_default():
 @pytest.mark.parametrize(
     ("name", "vision"),
     [
-        ("ModifiedResNet", {"layers": [1, 1, 1, 1], "head_width": 64}),
-        ("timm trunk VisionTransformer", {"timm_model_name": "vit_tiny_patch16_224", "image_size": 224}),
-        ("AttentionalPooler", {"attentional_pool": True}),
-        ("CustomResidualAttentionBlock", {"qk_norm": True}),
+        (
+            "timm ConvNeXt: it is all convolutions",
+            {"timm_model_name": "convnext_atto", "timm_pool": "", "image_size": 64},
+        ),
+        (r"two attention pools \(parallel\)", {"attentional_pool": "parallel"}),
+        ("CustomResidualAttentionBlock with attn.ln_q.weight", {"qk_norm": True}),
         ("pools by 'none'", {"pool_type": "none"}),
     ],
 )
@@ -207,10 +209,9 @@ def test_image_towers_that_cannot_be_opened_are_refused_by_name(name, vision):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("not causal", {"no_causal_mask": True}),
-        ("pools by 'last'", {"pool_type": "last"}),
-        ("class token", {"embed_cls": True}),
-        ("CustomResidualAttentionBlock", {"scale_fc": True}),
+        ("pools by 'none'", {"pool_type": "none"}),
+        ("CustomResidualAttentionBlock with mlp.ln.weight", {"scale_fc": True}),
+        ("CustomResidualAttentionBlock with attn.logit_scale", {"scaled_cosine_attn": True}),
     ],
 )
 def test_text_towers_that_cannot_be_opened_are_refused_by_name(name, text):

@@ -1,0 +1,78 @@
+"""Describe: a few lines for a person about a model, before anything is explained with it.
+
+models --here--> what kind of towers, how fine a grid, how many words, and what can be explained
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from .towers import ImageTower, SpatialTower, TextTower, Tower, UnsupportedModel
+from .words import check_tokenizer
+
+if TYPE_CHECKING:
+    from .models import Clip
+
+
+def describe(clip: Clip) -> str:
+    """Name, size, precision, both towers as the code that explains them sees them, and the vocabulary."""
+    weights = sum(parameter.numel() for parameter in clip.model.parameters())
+    sample = next(clip.model.parameters())
+    words = "any" if clip.vocabulary is None else f"only {len(clip.vocabulary)} (others get a warning)"
+    lines = [
+        f"{clip.name} ({clip.pretrained or 'weights of your own'})",
+        f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
+        f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
+        f"  picture  {_describe_picture(clip.model)}",
+        f"  prompt   {_describe_prompt(clip.model, clip.tokenizer)}",
+        f"  words    {words}",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_picture(model: nn.Module) -> str:
+    try:
+        tower = ImageTower(model)
+    except UnsupportedModel as refusal:
+        return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
+    return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
+
+
+def _what_applies(model: nn.Module) -> str:
+    try:
+        tower = SpatialTower(model)
+    except UnsupportedModel:
+        return ""
+    return f"; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(tower)}"
+
+
+def _describe_grid(tower: Tower) -> str:
+    (height, width), (down, across) = tower.image_size, tower.patch_size
+    return f"{height // down} x {width // across} patches ({height} x {width} pixels)"
+
+
+def _describe_layers(tower: Tower) -> str:
+    pools = tower.explained[-1].pools
+    blocks = tower.depth - pools
+    if not pools:
+        return f"{blocks} layers of {tower.heads} heads, {tower.reader}; the last {tower.layers} by default"
+    below = f"{blocks} layers of {tower.blocks[0].heads} heads and " if blocks else ""
+    return f"{below}an attention pool of {tower.heads} heads, {tower.reader}; the pool alone can be explained"
+
+
+def _describe_prompt(model: nn.Module, tokenizer: Callable) -> str:
+    try:
+        tower = TextTower(model)
+    except UnsupportedModel as refusal:
+        return f"cannot be explained: {refusal}"
+    how = "causal" if tower.causal else "not causal"
+    length = f"{tower.context_length} tokens"
+    try:
+        check_tokenizer(tokenizer)
+        words = f"explained word by word (up to {tower.context_length - 2} pieces of {length})"
+    except TypeError:
+        words = f"explained token by token ({length}; its tokenizer does not say which pieces make up a word)"
+    return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"

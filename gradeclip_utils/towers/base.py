@@ -1,0 +1,326 @@
+"""What all towers share: the trace, and how explained layers are computed. See the package for the idea.
+
+    architecture --here--> Trace --method--> map --Explanation--> picture
+
+A family says how inputs become tokens (``_enter``), what its layers are (``blocks``) and what becomes of the reading
+tokens in the end (``_embed``). Everything else is the same for all of them, and is here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..blocks import Block, UnsupportedModel, attend, attend_fused, wide
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one explained layer did: B inputs, N tokens, R reading tokens, H heads of C channels, D = H * C."""
+
+    q: Tensor  # (B, R, H, C)
+    k: Tensor  # (B, N, H, C)
+    v: Tensor  # (B, N, H, C)
+    attention: Tensor  # (B, H, R, N): alpha, rows sum to one
+    o: Tensor  # (B, R, D): attention output, before out_proj
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A batch of inputs as it enters the first explained layer."""
+
+    inputs: Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
+    tokens: Tensor  # (B, N, D)
+    reading: Tensor  # (B, R), positions of the reading tokens; (B, 0) where a latent query reads, which is no token
+    real: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, pieces and EOT, but no padding)
+    heads: int  # of the explained layers
+    grid: tuple[int, int] | None  # (h, w) of the patches, which are the last h * w tokens
+    visible: Tensor | None = None  # (B or 1, N, N) bool: who sees whom, beyond "causal"; None: everyone sees everyone
+    positions: Tensor | None = None  # what layers turn by, or add, by the place of a token (rotary, a pool's positions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(Entry):
+    """What became of it: the explained layers, the first one first, from one forward pass without a graph."""
+
+    layers: tuple[Layer, ...]
+    embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
+
+
+class Tower:
+    """One encoder, opened. Made by ``ImageTower(model, layers)`` and ``TextTower(model, layers)``.
+
+    ``shielded`` says that, within the explained layers, no other token sees what the reading tokens become: always
+    so in causal text, where they come last, and in a single layer. Then the readout carries the reading tokens alone,
+    and the others are remembered as keys and values. Otherwise it carries every token.
+
+    Attributes: ``blocks`` (all layers, the lowest first, an attention pool last), ``explained`` (the last ``layers``
+    of them), ``heads`` (of the explained layers), ``width`` (E), ``kind`` (the model's own class) and ``reader`` (who
+    reads), in words, ``causal``, ``unit`` (whether embeddings have unit length). Image towers have ``patch_size``
+    (pixels that one token of the grid stands for, down and across) and ``image_size``, the model's own (H, W).
+    """
+
+    name: str
+    causal = False
+    unit = True
+    width: int
+    kind: str
+    reader: str
+    patch_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None
+
+    def __init__(self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int, encode: Callable):
+        if not isinstance(layers, int) or not 1 <= layers <= len(blocks):
+            raise ValueError(f"{self.name}_layers must be a whole number from 1 to {len(blocks)}, got {layers!r}")
+        if layers > 1 and blocks[-1].latent:
+            raise UnsupportedModel(
+                f"the {self.name} tower ends in an attention pool ({type(blocks[-1].module).__name__}), the one layer "
+                f"where {self.reader} and so the only one that can be explained; got {self.name}_layers={layers}"
+            )
+        self.model, self.part, self.blocks, self.layers = model, part, tuple(blocks), layers
+        self.below, self.explained = self.blocks[:-layers], self.blocks[-layers:]
+        self.heads = self.explained[-1].heads
+        self.shielded = self.causal or layers == 1
+        self.verified = False
+        self._encode = encode
+
+    @property
+    def depth(self) -> int:
+        """How many layers the tower has."""
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.part.parameters()).device
+
+    @torch.no_grad()
+    def trace(self, inputs: Tensor) -> Trace:
+        """Trace pixels (B, 3, H, W) or token ids (B, context_length).
+
+        Raises:
+            ValueError: the embedding is not finite (the message names the broken weight).
+            RuntimeError: the first trace of this tower is not what the model's own forward pass gives.
+        """
+        trace = self._trace_from(self._entered(inputs))
+        if not torch.isfinite(trace.embedding).all():
+            raise ValueError(self._why_not_finite())
+        if not self.verified:
+            self._verify(inputs, trace)
+            self.verified = True
+        return trace
+
+    @torch.no_grad()
+    def with_one_head(self, trace: Trace) -> Trace:
+        """The explained layers run again with ONE head over the full width, as the published code does.
+
+        The result has another embedding: it traces a network that the model's training never saw.
+        """
+        entry = {field.name: getattr(trace, field.name) for field in fields(Entry)}
+        return self._trace_from(Entry(**{**entry, "heads": 1}))
+
+    def readout(self, trace: Trace, nudge: Tensor) -> Tensor:
+        """Embeddings (B, E) when ``nudge`` (L, B, R, D) is added to o in the L explained layers.
+
+        A plain differentiable function, so that reverse mode gives channel weights and forward mode word directions.
+        """
+        return self._read(trace, [(layer.q, layer.k, layer.v) for layer in trace.layers], nudge)[0]
+
+    def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
+        """Embeddings (B, E) when ``tokens`` (B, N, D) enter block ``layer``, counted from 0, the lowest.
+
+        Every token is computed. The trace says where to read, and how many heads its explained layers have.
+        """
+        for position in range(layer, self.depth):
+            tokens = self.run_block(trace, position, tokens)
+        return self._finished(tokens if self.blocks[-1].latent else tokens[_at(trace)])
+
+    def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
+        """Block number ``position`` (0 is the lowest) for every token (B, N, D); a pool gives its R readers (B, R, D).
+
+        The explained blocks have the trace's heads, so that a trace with one head goes on with one.
+        """
+        block = self.blocks[position]
+        heads = trace.heads if position >= len(self.below) else block.heads
+        normed = block.enter(tokens, trace.positions)
+        q, k, v = (block.project(normed, part, heads, trace.positions) for part in range(3))
+        visible = None if trace.visible is None else trace.visible[:, None]
+        return block.finish(tokens, attend_fused(q, k, v, visible, self.causal))
+
+    def dense(self, trace: Trace) -> Tensor:
+        """Dense features (B, N, E) of a picture: every token as if it had attended to itself alone in the last layer.
+
+        So its value takes the place of o: through out_proj, residual and MLP (where the layer has them), norm and
+        projection, of unit length. For an attention pool that is what MaskCLIP does in its ResNet, and for a
+        transformer what its code does (Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
+
+        Raises:
+            UnsupportedModel: this is a text tower.
+        """
+        if trace.grid is None:
+            raise UnsupportedModel(f"dense features belong to pictures; this is a {self.name} tower")
+        tokens = trace.tokens
+        for position in range(len(self.below), self.depth - 1):
+            tokens = self.run_block(trace, position, tokens)
+        last = self.blocks[-1]
+        v = last.project(last.enter(tokens, trace.positions), 2, trace.heads, trace.positions).flatten(2)
+        alone = last.finish(tokens, v).flatten(0, 1)[:, None]  # (B*N, 1, D): each token the only one that is read
+        return F.normalize(self._embed(alone), dim=-1).unflatten(0, tokens.shape[:2])
+
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels (B, 3, H, W)."""
+        return self._by_the_model(pixels)
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Embeddings (B, E) by the unmodified model, in evaluation mode, on inputs of its own size."""
+        return self._by_the_model(inputs)
+
+    def _by_the_model(self, inputs: Tensor) -> Tensor:
+        with evaluating(self.model):
+            features = self._encode(inputs)
+        features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return F.normalize(features, dim=-1) if self.unit else features
+
+    def _enter(self, inputs: Tensor) -> Entry:
+        raise AssertionError(f"{type(self).__name__} does not say how its inputs become tokens")
+
+    def _embed(self, x: Tensor) -> Tensor:
+        raise AssertionError(f"{type(self).__name__} does not say what becomes of its reading tokens")
+
+    def _entered(self, inputs: Tensor) -> Entry:
+        with evaluating(self.model):  # dropout and batch norm, in the layers below
+            return self._enter(inputs)
+
+    def _finished(self, x: Tensor) -> Tensor:
+        return F.normalize(self._embed(x), dim=-1) if self.unit else self._embed(x)
+
+    def _trace_from(self, entry: Entry) -> Trace:
+        embedding, layers = self._read(entry, self._remember(entry) if self.shielded else None)
+        entered = {field.name: getattr(entry, field.name) for field in fields(Entry)}
+        return Trace(**entered, layers=layers, embedding=embedding)
+
+    def _remember(self, entry: Entry) -> list[tuple[Tensor | None, Tensor, Tensor]]:
+        """Keys and values of all tokens in every explained layer; of the last layer nothing else is computed.
+
+        With them the readers' queries in the first one, which come before anything that a nudge could change.
+        """
+        remembered, tokens = [], entry.tokens
+        visible = None if entry.visible is None else entry.visible[:, None]
+        for place, block in enumerate(self.explained):
+            normed = block.enter(tokens, entry.positions)
+            k, v = (block.project(normed, part, entry.heads, entry.positions) for part in (1, 2))
+            remembered.append((self._queries(block, normed, entry) if place == 0 else None, k, v))
+            if place < self.layers - 1:
+                q = block.project(normed, 0, entry.heads, entry.positions)
+                tokens = block.finish(tokens, attend_fused(q, k, v, visible, self.causal))
+        return remembered
+
+    def _queries(self, block: Block, normed: Tensor, entry: Entry) -> Tensor:
+        if entry.positions is None or block.latent:
+            return block.project(normed[_at(entry)], 0, entry.heads)
+        return block.project(normed, 0, entry.heads, entry.positions)[_at(entry)]
+
+    def _read(self, entry: Entry, remembered: list | None, nudge: Tensor | None = None):
+        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel."""
+        at, visible = _at(entry), self._sight(entry)
+        x, layers = entry.tokens[at] if self.shielded else entry.tokens, []
+        for place, block in enumerate(self.explained):
+            if self.shielded and place == 0:
+                q, k, v = remembered[0]
+            else:
+                normed = block.enter(x, entry.positions)
+                q, k, v = (block.project(normed, part, entry.heads, entry.positions) for part in range(3))
+            if self.shielded and place > 0:  # the other tokens are as they were
+                k, v = (old.index_put(at, new) for old, new in zip(remembered[place][1:], (k, v), strict=True))
+            attention, o = attend(q, k, v, visible)
+            if nudge is not None:
+                o = o + nudge[place] if self.shielded else o.index_put(at, nudge[place], accumulate=True)
+            layers.append(
+                Layer(q, k, v, attention, o)
+                if self.shielded
+                else Layer(q[at], k, v, attention.transpose(1, 2)[at].transpose(1, 2), o[at])
+            )
+            x = block.finish(x, o)
+        return self._finished(x if self.shielded else x[at]), tuple(layers)
+
+    def _sight(self, entry: Entry) -> Tensor | None:
+        """What the tokens that are carried can see, (B or 1, 1, R or N, N), or None where they see everything."""
+        if entry.visible is not None:
+            visible = entry.visible.expand(len(entry.tokens), -1, -1)[_at(entry)] if self.shielded else entry.visible
+            return visible[:, None]
+        if not self.causal:
+            return None
+        place = torch.arange(entry.tokens.shape[1], device=entry.tokens.device)
+        return (place <= entry.reading[..., None])[:, None]  # (B, 1, R, N): EOT sees what stands before it
+
+    def _verify(self, inputs: Tensor, trace: Trace) -> None:
+        own = inputs
+        if self.image_size is not None and tuple(inputs.shape[-2:]) != self.image_size:
+            own = F.interpolate(inputs, self.image_size)  # a native picture has no plain forward pass
+        found = trace if own is inputs else self._trace_from(self._entered(own))
+        expected = self.forward(own)
+        precision = max(torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point())
+        allowed = max(1e-5, precision) * max(1.0, 0.0 if self.unit else expected.abs().max().item())
+        difference = (found.embedding - expected).abs().max().item()
+        if not difference <= allowed:
+            raise RuntimeError(
+                f"the {self.name} tower of {type(self.model).__name__} was opened wrongly: its trace differs from the "
+                f"model's own forward pass by {difference:.1e} (allowed {allowed:.1e})"
+            )
+
+    def _why_not_finite(self) -> str:
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                return f"the model cannot be explained: its weight {name!r} holds NaN or infinite values"
+        return f"the model cannot be explained: its {self.name} embedding is NaN or infinite on this input"
+
+
+def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
+    """A projection as models keep it: a matrix (D, E), a linear layer, or none."""
+    if isinstance(weight, nn.Linear):
+        return F.linear(x, wide(weight.weight), None if weight.bias is None else wide(weight.bias))
+    return x if weight is None else x @ wide(weight)
+
+
+def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], antialias: bool = True) -> Tensor:
+    """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them."""
+    if grid == own:
+        return positions
+    prefix = len(positions) - own[0] * own[1]
+    square = wide(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
+    square = F.interpolate(square, grid, mode="bicubic", antialias=antialias, align_corners=False)
+    return torch.cat([wide(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
+
+
+def pixel_dtype(part: nn.Module) -> torch.dtype:
+    """The precision in which an image tower takes its pixels: that of its first convolution."""
+    return next(module for module in part.modules() if isinstance(module, nn.Conv2d)).weight.dtype
+
+
+def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
+    """Reading positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D)."""
+    reading = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
+    return reading, (torch.arange(x.shape[1], device=x.device) >= first_patch).expand(len(x), -1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every module gets its own mode back, whatever happens."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _at(entry: Entry) -> tuple[Tensor, Tensor]:
+    """An index of the reading tokens."""
+    return torch.arange(len(entry.reading), device=entry.reading.device)[:, None], entry.reading

@@ -1,0 +1,67 @@
+"""open_clip's ModifiedResNet: the mean of the last feature map reads that map, in one attention pool.
+
+Everything below the pool is convolution, so the pool is the one layer that has an attention to explain.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import Block, UnsupportedModel, check_linear, linear, wide
+from .base import Entry, Tower, pixel_dtype, places, resized
+
+
+class ResNetTower(Tower):
+    """A ``ModifiedResNet`` of open_clip: RN50, RN101, RN50x4 and their kin."""
+
+    name, kind = "image", "ModifiedResNet"
+    reader = "the mean of the patches reads"
+
+    def __init__(self, model: nn.Module, visual: nn.Module, layers: int):
+        if visual.attnpool is None:
+            raise UnsupportedModel("the image tower is a ModifiedResNet without its attention pool")
+        size = visual.image_size
+        self.visual = visual
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        self.patch_size = (32, 32)  # five halvings
+        self.width = visual.output_dim
+        blocks = [MeanPool(visual.attnpool)]
+        super().__init__(
+            model, visual, blocks, layers, lambda pixels: model.encode_image(pixels.to(pixel_dtype(visual)))
+        )
+
+    def _enter(self, pixels: Tensor) -> Entry:
+        visual = self.visual
+        x = visual.stem(pixels.to(pixel_dtype(visual)))
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            x = layer(x)
+        grid = tuple(x.shape[-2:])
+        x = wide(x.flatten(2).transpose(1, 2))  # (B, h*w, D)
+        x = torch.cat([x.mean(1, keepdim=True), x], dim=1)  # (B, 1 + h*w, D)
+        own = tuple(side // 32 for side in self.image_size)
+        positions = wide(resized(visual.attnpool.positional_embedding, own, grid))
+        reading, patches = places(x, [0], 1)
+        return Entry(pixels, x, reading, patches, self.heads, grid, positions=positions)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return x[:, 0]  # c_proj is the end of it
+
+
+class MeanPool(Block):
+    """open_clip's AttentionPool2d. Token 0 is the mean of the others, made anew from them, so it follows any change."""
+
+    pools = True
+
+    def __init__(self, pool: nn.Module):
+        check_linear("the image tower has an AttentionPool2d", pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
+        super().__init__(pool, pool.num_heads)
+
+    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        patches = x[:, 1:]
+        return torch.cat([patches.mean(1, keepdim=True), patches], dim=1) + positions
+
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        layer = (self.module.q_proj, self.module.k_proj, self.module.v_proj)[part]
+        return linear(layer, normed).unflatten(-1, (heads, -1))
+
+    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        return linear(self.module.c_proj, o)

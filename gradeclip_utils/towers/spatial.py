@@ -1,0 +1,93 @@
+"""A tower that has no attention to explain: its last feature map, and how the model goes on from it.
+
+Enough for what needs no attention: Grad-CAM (``resume``), RISE (``forward``) and input gradients (``embed_pixels``).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import UnsupportedModel, wide
+from .base import Entry, Tower, Trace, evaluating, pixel_dtype, places
+from .trunks import out_features
+
+
+class FeatureMapTower(Tower):
+    """Any timm trunk, alone (a classifier) or inside open_clip's ``TimmModel``. Its trace has no layers.
+
+    ``trace.tokens`` (B, h*w, D) is the last feature map, and ``resume(trace, 0, tokens)`` the embedding that the model
+    makes of another one.
+    """
+
+    name = "image"
+    reader = "no token reads"
+
+    def __init__(self, model: nn.Module, trunk: nn.Module):
+        if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
+            raise UnsupportedModel(f"the image tower is a {type(trunk).__name__}, whose last feature map cannot be had")
+        self.model, self.part, self.trunk = model, trunk, trunk
+        self.kind = f"timm {type(trunk).__name__}"
+        self.unit = trunk is not model
+        self.blocks = self.below = self.explained = ()
+        self.layers = self.heads = 0
+        self.shielded = self.verified = False
+        self.prefix = getattr(trunk, "num_prefix_tokens", 0)
+        size = getattr(model.visual, "image_size", None) if self.unit else trunk.default_cfg["input_size"][-2:]
+        embed = getattr(trunk, "patch_embed", None)
+        self.image_size = tuple(getattr(embed, "img_size", None) or size)
+        encode = model.encode_image if self.unit else model
+        self._encode = lambda pixels: encode(pixels.to(pixel_dtype(trunk)))
+        features = trunk.num_classes or trunk.num_features
+        self.width = out_features(model.visual.head, features) if self.unit else features
+        height, width = _grid_of(trunk, self.image_size)
+        self.patch_size = (self.image_size[0] // height, self.image_size[1] // width)
+
+    def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
+        """Embeddings (B, E) when ``tokens`` (B, N, D) take the place of the last feature map (``layer`` is 0)."""
+        if layer != 0:
+            raise ValueError(f"a {type(self.trunk).__name__} goes on from its last feature map, layer 0; got {layer}")
+        return self._go_on(tokens, trace.grid)
+
+    def _entered(self, pixels: Tensor) -> Entry:
+        with evaluating(self.model):
+            features = self.trunk.forward_features(pixels.to(pixel_dtype(self.trunk)))
+        if features.ndim == 3:
+            grid = _grid_of(self.trunk, tuple(pixels.shape[-2:]))
+            x = features
+        else:
+            channels_last = _channels_last(self.trunk)
+            grid = tuple(features.shape[1:3] if channels_last else features.shape[2:])
+            x = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+        reading, patches = places(x, (), self.prefix)
+        return Entry(pixels, wide(x), reading, patches, 0, grid)
+
+    def _trace_from(self, entry: Entry) -> Trace:
+        return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
+
+    def _go_on(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        with evaluating(self.model):
+            pooled = self.trunk.forward_head(self._as_map(tokens.to(pixel_dtype(self.trunk)), grid))
+            features = self.model.visual.head(pooled) if self.unit else pooled
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return nn.functional.normalize(features, dim=-1) if self.unit else features
+
+    def _as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        if _sequence(self.trunk):
+            return tokens
+        x = tokens.unflatten(1, grid)  # (B, h, w, D)
+        return x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
+
+
+def _sequence(trunk: nn.Module) -> bool:
+    return hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
+
+
+def _channels_last(trunk: nn.Module) -> bool:
+    return str(getattr(trunk, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
+
+
+def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """The grid of the last feature map for a picture of this size, from the reduction that timm records."""
+    if _sequence(trunk):
+        return tuple(trunk.patch_embed.dynamic_feat_size(size))
+    reduction = trunk.feature_info[-1]["reduction"]
+    return tuple(max(1, -(-side // reduction)) for side in size)

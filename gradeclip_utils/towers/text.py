@@ -1,0 +1,111 @@
+"""open_clip's text transformer, in ``CLIP``, ``CustomTextCLIP`` and ``CoCa``: causal or not, read at EOT or not."""
+
+import open_clip
+import torch
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+
+from ..blocks import OpenClipBlock, UnsupportedModel, norm, wide
+from .base import Entry, Tower, project_to
+from .openclip import through
+
+_CLIP_VOCABULARY = 49408
+_READERS = {
+    "argmax": "EOT reads",
+    "eos": "EOT reads",
+    "last": "the last token reads",
+    "first": "the first token reads",
+    "cls": "an appended CLS reads",
+}
+
+
+class TextTransformerTower(Tower):
+    """The text transformer of open_clip. Two thirds of its layers are explained by default."""
+
+    name, kind = "text", "TextTransformer"
+
+    def __init__(self, model: nn.Module, text: nn.Module, layers: int | None):
+        pool = text.pool_type if isinstance(text, TextTransformer) else text.text_pool_type
+        pool = pool if getattr(text, "cls_emb", None) is None else "cls"
+        if pool not in _READERS:
+            raise UnsupportedModel(f"the text tower pools by {pool!r}; only {', '.join(_READERS)} are known")
+        self.text, self.pool, self.reader = text, pool, _READERS[pool]
+        self.causal = text.attn_mask is not None
+        self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
+        self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
+        self.context_length = text.context_length
+        blocks = [OpenClipBlock(block, self.name) for block in text.transformer.resblocks]
+        if layers is None:
+            layers = max(1, round(2 * len(blocks) / 3))
+        super().__init__(model, text.transformer, blocks, layers, lambda ids: model.encode_text(ids))
+        self.transformer = text.transformer
+        projection = text.text_projection
+        width = self.text.ln_final.normalized_shape[0]
+        self.width = width if projection is None else getattr(projection, "out_features", None) or projection.shape[1]
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Where the words of each prompt end, (B,), for token ids (B, context_length): the position of EOT.
+
+        Text that is read at a fixed place does not say where it ends. In CLIP's own vocabulary EOT is the largest id.
+        In others the end is the last token that is no padding, or, where padding is not known by its id, the first of
+        the equal tokens that fill the context.
+        """
+        if self.pool == "eos":
+            return (ids == self.text_end).int().argmax(dim=-1)
+        if self.pool == "argmax" or self.text.vocab_size == _CLIP_VOCABULARY:
+            return ids.argmax(dim=-1)
+        place = torch.arange(ids.shape[1], device=ids.device)
+        if self.masks_padding:
+            return (place * (ids != self.text.pad_id)).amax(dim=-1)
+        filling = (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)  # how many equal tokens at the end
+        return ids.shape[1] - filling
+
+    def _reading(self, ids: Tensor, ends: Tensor) -> Tensor:
+        fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
+        return torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends
+
+    def _enter(self, ids: Tensor) -> Entry:
+        text, ends = self.text, self.ends(ids)
+        reading = self._reading(ids, ends)[:, None]  # (B, 1)
+        cropped = self.causal and not self.masks_padding
+        length = int(reading.max()) + 1 if cropped else ids.shape[1]  # nothing behind the last reader is ever read
+        dtype = text.transformer.get_cast_dtype()
+        x = text.token_embedding(ids[:, :length]).to(dtype)
+        if self.pool == "cls":
+            x = torch.cat([x, text.cls_emb.to(dtype).expand(len(x), 1, -1)], dim=1)
+        count = x.shape[1]
+        x = x + text.positional_embedding[:count].to(dtype)
+        mask = text.attn_mask[:count, :count] if self.causal else None
+        visible = self._visible(ids, count) if self.masks_padding else None
+        if visible is not None:  # as open_clip gives it to torch: one (N, N) for every input and head
+            mask = torch.zeros(visible.shape, dtype=dtype, device=ids.device).masked_fill(~visible, -torch.inf)
+            mask = mask.repeat_interleave(self.blocks[0].heads, dim=0)
+        x = wide(through(text.transformer, [block.module for block in self.below], x, mask))
+        real = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
+        return Entry(ids, x, reading, real, self.heads, None, visible)
+
+    def _visible(self, ids: Tensor, count: int) -> Tensor:
+        """Who sees whom (B, N, N), where padding is hidden.
+
+        CoCa's published weights were trained with this mask one place too far to the right; the model says which.
+        """
+        real = ids != self.text.pad_id
+        if self.pool == "cls":
+            cls = real.new_ones(len(real), 1)
+            real = torch.cat([real, cls] if self.text.correct_cls_mask else [cls, real], dim=1)
+        visible = real[:, None, :].expand(-1, count, -1)  # (B, N, N)
+        return visible & (self.text.attn_mask[:count, :count] == 0) if self.causal else visible
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return project_to(self.text.text_projection, norm(self.text.ln_final, x)[:, 0])
+
+
+def text_of(model: nn.Module) -> nn.Module:
+    """The part of an open_clip model that holds the text transformer."""
+    text = getattr(model, "text", model)
+    if not isinstance(text, (TextTransformer, open_clip.CLIP)):
+        hub = " (a Hugging Face encoder, whose files only a hub has)" if "HF" in type(text).__name__ else ""
+        raise UnsupportedModel(
+            f"the text tower is a {type(text).__name__}{hub}; only open_clip's own text transformer can be opened"
+        )
+    return text

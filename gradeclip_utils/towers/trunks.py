@@ -1,0 +1,259 @@
+"""timm's transformers, as open_clip's image towers (SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B) or as classifiers.
+
+CLS reads, all patches read and are averaged, or a latent query reads in an attention pool (MAP). A bare timm model is
+a classifier: its embedding is its logits, and the direction of a class is one-hot.
+"""
+
+import copy
+
+import torch
+from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU, apply_rot_embed_cat, resample_abs_pos_embed
+from timm.layers.attention import Attention, AttentionRope
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Block as VitBlock
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vitamin import GeGluMlp
+from torch import Tensor, nn
+
+from ..blocks import Block, UnsupportedModel, check_linear, check_norm, linear, norm, packed, scaled, wide
+from .base import Entry, Tower, pixel_dtype, places
+
+_WHY_NOT = {
+    "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
+    "FastVit": "it averages what convolutions make of its last feature map, so no attention says what was read",
+    "SwinTransformer": "its attention stays within windows and its last feature map is averaged: no token reads it",
+    "VisionTransformerRelPos": "its attention adds a bias for relative positions, which is not computed here",
+}
+
+
+class TrunkTower(Tower):
+    """A timm ``VisionTransformer`` or ``Eva``, alone (a classifier) or inside open_clip's ``TimmModel``."""
+
+    name = "image"
+
+    def __init__(self, model: nn.Module, trunk: nn.Module, layers: int):
+        check_trunk(trunk)
+        self.kind = f"timm {type(trunk).__name__}"
+        self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
+        self.unit = trunk is not model
+        self.head = nn.Sequential(trunk.head, model.visual.head) if self.unit else trunk.head
+        _check_head(self.head)
+        blocks: list[Block] = [TrunkBlock(block) for block in trunk.blocks]
+        if trunk.attn_pool is not None:
+            blocks.append(LatentPool(trunk.attn_pool, trunk.norm))
+            self.reader = "a latent query reads"
+        else:
+            self.reader = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
+        size = trunk.patch_embed.img_size
+        self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
+        self.patch_size = tuple(side // count for side, count in zip(self.image_size, self.grid_size, strict=True))
+        self.width = out_features(self.head, trunk.num_features)
+        encode = model.encode_image if self.unit else model
+        super().__init__(model, trunk, blocks, layers, lambda pixels: encode(pixels.to(pixel_dtype(trunk))))
+
+    def _enter(self, pixels: Tensor) -> Entry:
+        trunk = self.trunk
+        x, grid = _patches(trunk.patch_embed, pixels.to(pixel_dtype(trunk)))
+        x = self._with_positions(x, grid)
+        x = trunk.norm_pre(x)
+        rotary = None if getattr(trunk, "rope", None) is None else _rotary(trunk.rope, self.grid_size, grid)
+        for block in self.below:
+            if not block.latent:
+                x = block.module(x) if rotary is None else block.module(x, rope=rotary)
+        if trunk.attn_pool is not None:
+            reads = ()
+        elif trunk.global_pool == "token":
+            reads = [0]
+        else:
+            reads = range(0 if getattr(trunk, "pool_include_prefix", False) else self.prefix, x.shape[1])
+        reading, patches = places(x, reads, self.prefix)
+        rotary = None if rotary is None else wide(rotary)
+        return Entry(pixels, wide(x), reading, patches, self.heads, grid, positions=rotary)
+
+    def _with_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patches (B, h*w, D) behind the tokens that stand for no place, with position embeddings added."""
+        trunk = self.trunk
+        tokens = [t.expand(len(x), -1, -1) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
+        positions = trunk.pos_embed
+        if positions is None:
+            return torch.cat([*tokens, x], dim=1)
+        if grid != self.grid_size:
+            prefix = 0 if trunk.no_embed_class else self.prefix
+            positions = resample_abs_pos_embed(positions, list(grid), list(self.grid_size), num_prefix_tokens=prefix)
+        if trunk.no_embed_class:
+            return torch.cat([*tokens, x + positions], dim=1)
+        return torch.cat([*tokens, x], dim=1) + positions
+
+    def _embed(self, x: Tensor) -> Tensor:
+        if self.trunk.attn_pool is None:
+            x = norm(self.trunk.norm, x)  # (B, R, D)
+            pooled = x.mean(1)
+        else:
+            pooled = x.mean(1) if self.trunk.attn_pool.pool == "avg" else x[:, 0]
+        return _apply(self.head, norm(self.trunk.fc_norm, pooled))
+
+
+class TrunkBlock(Block):
+    """timm's block: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
+
+    def __init__(self, block: nn.Module):
+        inside = f"the image tower has a timm {type(block).__name__}"
+        attn, mlp = block.attn, block.mlp
+        for part, kinds in (
+            (block, (VitBlock, EvaBlock, EvaBlockPostNorm)),
+            (attn, (Attention, EvaAttention, AttentionRope)),
+            (mlp, (Mlp, GluMlp, SwiGLU, GeGluMlp)),
+        ):
+            if type(part) not in kinds:
+                known = ", ".join(kind.__name__ for kind in kinds)
+                raise UnsupportedModel(f"{inside} with a {type(part).__name__}; only {known} can be opened")
+        if getattr(attn, "gate", None) is not None or getattr(attn, "num_kv_groups", 1) != 1:
+            raise UnsupportedModel(f"{inside} whose attention is gated or shares keys between heads")
+        check_norm(inside, block.norm1, block.norm2, attn.norm, attn.q_norm, attn.k_norm, mlp.norm)
+        check_linear(inside, attn.proj, *(m for m in mlp.modules() if isinstance(m, nn.Linear)))
+        check_linear(inside, *([attn.qkv] if attn.qkv is not None else [attn.q_proj, attn.k_proj, attn.v_proj]))
+        self.norm_last = type(block) is EvaBlockPostNorm
+        super().__init__(block, attn.num_heads)
+
+    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        return x if self.norm_last else norm(self.module.norm1, x)
+
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        attn = self.module.attn
+        if attn.qkv is None:
+            x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], normed)
+        else:
+            width = attn.qkv.out_features // 3
+            x = packed(attn.qkv.weight, attn.qkv.bias, normed, part * width, width)
+            bias = getattr(attn, ("q_bias", "k_bias", "v_bias")[part], None)
+            x = x if bias is None else x + wide(bias)
+        x = x.unflatten(-1, (self.heads, -1))  # norms and rotations are the model's own, head by head
+        if part < 2:
+            x = norm((attn.q_norm, attn.k_norm)[part], x)
+            x = x if positions is None else _turned(x, positions, getattr(attn, "rotate_half", False))
+        return x.flatten(-2).unflatten(-1, (heads, -1))
+
+    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        block = self.module
+        gathered = linear(block.attn.proj, norm(block.attn.norm, o))
+        if self.norm_last:
+            x = x + norm(block.norm1, gathered)
+            return x + norm(block.norm2, _mlp(block.mlp, x))
+        x = x + _layer_scaled(block, 1, gathered)
+        return x + _layer_scaled(block, 2, _mlp(block.mlp, norm(block.norm2, x)))
+
+
+class LatentPool(Block):
+    """timm's AttentionPoolLatent (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
+
+    pools = latent = True
+
+    def __init__(self, pool: nn.Module, before: nn.Module):
+        inside = f"the image tower ends in a timm {type(pool).__name__}"
+        check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
+        check_norm(inside, before, pool.norm, pool.q_norm, pool.k_norm)
+        super().__init__(pool, pool.num_heads)
+        self.before = before
+
+    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        return norm(self.before, x)
+
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        pool = self.module
+        if part == 0:
+            x = linear(pool.q, wide(pool.latent)).expand(len(normed), -1, -1)
+        else:
+            width = pool.kv.out_features // 2
+            x = packed(pool.kv.weight, pool.kv.bias, normed, (part - 1) * width, width)
+        x = x.unflatten(-1, (self.heads, -1))
+        x = norm((pool.q_norm, pool.k_norm)[part], x) if part < 2 else x
+        return x.flatten(-2).unflatten(-1, (heads, -1))
+
+    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        x = linear(self.module.proj, o)
+        return x if self.module.mlp is None else x + _mlp(self.module.mlp, norm(self.module.norm, x))
+
+
+def check_trunk(trunk: nn.Module) -> None:
+    """Refuse, by name and with the reason, what is no transformer whose attention can be read at its end."""
+    kind = type(trunk).__name__
+    inside = f"the image tower is a timm {kind}"
+    if type(trunk) not in (VisionTransformer, Eva):
+        why = _WHY_NOT.get(kind, "only VisionTransformer and Eva are known")
+        raise UnsupportedModel(f"{inside}: {why}")
+    pool = trunk.attn_pool
+    if pool is None and trunk.global_pool not in ("token", "avg"):
+        raise UnsupportedModel(f"{inside} that pools by {trunk.global_pool!r}; only 'token', 'avg' and 'map' are known")
+    if pool is not None:
+        known = type(pool) is AttentionPoolLatent and pool.pos_embed is None and pool.pool in ("token", "avg")
+        if not known:
+            raise UnsupportedModel(f"{inside} that ends in a {type(pool).__name__} of another form than SigLIP's")
+        if type(trunk) is VisionTransformer and trunk.num_prefix_tokens and not trunk.pool_include_prefix:
+            raise UnsupportedModel(f"{inside} whose attention pool does not see its class token; it cannot be opened")
+    if getattr(trunk, "rope_mixed", False):
+        raise UnsupportedModel(f"{inside} whose every layer has rotary positions of its own; it cannot be opened")
+
+
+def _check_head(head: nn.Module) -> None:
+    for module in head.modules():
+        if type(module) not in (nn.Sequential, nn.Identity, nn.Dropout, nn.Linear, Mlp, nn.GELU):
+            raise UnsupportedModel(f"the image tower ends in a {type(module).__name__}, which cannot be opened")
+
+
+def _apply(head: nn.Module, x: Tensor) -> Tensor:
+    """A head of linear layers and MLPs; dropout belongs to training."""
+    if isinstance(head, nn.Sequential):
+        for module in head:
+            x = _apply(module, x)
+        return x
+    if isinstance(head, Mlp):
+        return _mlp(head, x)
+    return linear(head, x) if isinstance(head, nn.Linear) else x
+
+
+def out_features(head: nn.Module, features: int) -> int:
+    """E: what the last linear layer of a head gives; without one, as many as came in."""
+    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    return layers[-1].out_features if layers else features
+
+
+def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
+    """timm's MLPs: plain, and gated in three ways of packing the same."""
+    if isinstance(mlp, GeGluMlp):
+        x = norm(mlp.norm, x)
+        return linear(mlp.w2, mlp.act(linear(mlp.w0, x)) * linear(mlp.w1, x))
+    if isinstance(mlp, SwiGLU):
+        hidden = mlp.act(linear(mlp.fc1_g, x)) * linear(mlp.fc1_x, x)
+    elif isinstance(mlp, GluMlp):
+        first, second = linear(mlp.fc1, x).chunk(2, dim=-1)
+        hidden = first * mlp.act(second) if mlp.gate_last else mlp.act(first) * second
+    else:
+        hidden = mlp.act(linear(mlp.fc1, x))
+    return linear(mlp.fc2, norm(mlp.norm, hidden))
+
+
+def _layer_scaled(block: nn.Module, number: int, x: Tensor) -> Tensor:
+    """LayerScale is a module in a VisionTransformer (ls1), a parameter in Eva (gamma_1), or absent."""
+    gamma = getattr(block, f"gamma_{number}", None)
+    return scaled(getattr(block, f"ls{number}", None), x) if gamma is None else x * wide(gamma)
+
+
+def _patches(embed: nn.Module, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Patches (B, h*w, D) and their grid (h, w), of a picture of any size."""
+    x = embed.proj(embed.backbone(pixels) if hasattr(embed, "backbone") else pixels)  # (B, D, h, w)
+    return getattr(embed, "norm", nn.Identity())(x.flatten(2).transpose(1, 2)), tuple(x.shape[-2:])
+
+
+def _rotary(rope: nn.Module, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Sine and cosine (h*w, 2 C) by which queries and keys of the patches are turned."""
+    if grid != own and hasattr(rope, "update_feat_shape"):
+        rope = copy.deepcopy(rope)  # the model's own keeps its grid
+        rope.update_feat_shape(list(grid))
+    return rope.get_embed(shape=list(grid))
+
+
+def _turned(x: Tensor, positions: Tensor, half: bool) -> Tensor:
+    """Queries or keys (B, N, H, C), those of the patches turned by their place; the tokens before them stay."""
+    prefix = x.shape[1] - len(positions)
+    turned = apply_rot_embed_cat(x[:, prefix:].transpose(1, 2), positions, half=half).transpose(1, 2)
+    return torch.cat([x[:, :prefix], turned], dim=1)

@@ -1,0 +1,180 @@
+"""Every architecture that open_clip registers, from its config: as wide as it is but without memory, or small."""
+
+import functools
+import json
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import open_clip
+import timm
+import torch
+from open_clip.hf_model import HFTextEncoder
+from timm.models.vitamin import VitCfg
+from torch import nn
+from torch.nn import functional as F
+
+FOLDER = Path(open_clip.__file__).parent / "model_configs"
+NAMES = sorted((path.stem for path in FOLDER.glob("*.json")), key=str.lower)
+SMALL_TEXT = {"width": 64, "heads": 4, "layers": 2, "context_length": 12, "vocab_size": 60}
+IDS = torch.tensor([[50, 5, 7, 9, 3, 59, 0, 0, 0, 0, 0, 0], [50, 8, 11, 59, 0, 0, 0, 0, 0, 0, 0, 0]])
+
+
+def config_of(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def build_config(config: dict) -> nn.Module:
+    """The model class that open_clip's factory would choose. A Hugging Face text tower, whose config only a hub has,
+    is there by its class alone."""
+    config = json.loads(json.dumps(config))
+    custom, hub = config.pop("custom_text", False), "hf_model_name" in config["text_cfg"]
+    if hub:
+        config["text_cfg"] = {"output_tokens": True, "layers": 1}
+    if "multimodal_cfg" in config:
+        model = open_clip.CoCa(**config)
+    else:
+        model = (open_clip.CustomTextCLIP if custom or hub else open_clip.CLIP)(**config)
+    if hub:
+        model.text = HFTextEncoder.__new__(HFTextEncoder)
+        nn.Module.__init__(model.text)
+    return model
+
+
+def without_memory(name: str) -> nn.Module:
+    """The registered model, without weights. Transformers have four layers at most: the others repeat their blocks."""
+    config = config_of(name)
+    for part in (config["vision_cfg"], config["text_cfg"]):
+        if isinstance(part.get("layers"), int):
+            part["layers"] = min(part["layers"], 4)
+    with torch.device("meta"), timm_with(lambda name: {"depth": 4} if _is_transformer(name) else {}):
+        return build_config(config)
+
+
+def shrink(config: dict) -> dict:
+    """The same architecture with few, narrow layers and small pictures."""
+    config = json.loads(json.dumps(config))
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if isinstance(vision.get("layers"), list):
+        vision.update(layers=[1, 1, 1, 1], width=16, image_size=64, head_width=64)
+    elif "timm_model_name" not in vision:
+        vision.update(layers=2, width=64, head_width=16, image_size=3 * vision["patch_size"])
+        vision.update({key: 4 for key in ("attn_pooler_heads",) if key in vision})
+    text.update(SMALL_TEXT)
+    if "multimodal_cfg" in config:
+        config["multimodal_cfg"] = {**SMALL_TEXT, "attn_pooler_heads": 4}
+    unprojected = "none" in (vision.get("timm_proj"), text.get("proj_type"))
+    return {**config, "embed_dim": 64 if unprojected else 48}  # elsewhere the embedding has a width of its own
+
+
+def _narrow(name: str) -> dict:
+    """What makes a timm model small, and leaves its parts as they are."""
+    patch = int((re.search(r"patch(\d+)", name) or [0, 16])[1])
+    if name.startswith("vitamin"):
+        stem = VitCfg(embed_dim=(8, 16, 64), depths=(2, 2, 1), stem_width=8)
+        return {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 4, "embed_cfg": stem}
+    if name.startswith("vit_base_mci"):  # its stem fixes the width
+        return {"img_size": 64, "depth": 2, "mlp_ratio": 0.25}
+    if name.startswith(("vit_", "eva")):
+        return {"img_size": 3 * patch, "embed_dim": 64, "depth": 2, "num_heads": 4}
+    if name.startswith("convnext"):
+        return {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
+    if name.startswith("swin"):
+        return {"embed_dim": 32, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
+    stages = 5 if name in ("fastvit_mci3", "fastvit_mci4") else 4
+    return {"layers": (1,) * stages, "embed_dims": (16, 32, 64, 128, 256)[:stages]}  # fastvit
+
+
+def _is_transformer(name: str) -> bool:
+    return name.startswith(("vit_", "eva", "vitamin"))
+
+
+@contextmanager
+def timm_with(options):
+    """Within it, timm's models are made with the ``options`` of their name."""
+    create = timm.create_model
+    timm.create_model = lambda name, **given: create(name, **{**options(name), **given})
+    try:
+        yield
+    finally:
+        timm.create_model = create
+
+
+@functools.cache
+def small(name: str) -> nn.Module:
+    """The config, small, with random weights so large that every input, bias and norm matters. Copy it to change it."""
+    with torch.random.fork_rng(), timm_with(_narrow):
+        torch.manual_seed(0)
+        return stir(build_config(shrink(config_of(name))))
+
+
+def stir(model: nn.Module) -> nn.Module:
+    """Random weights, biases, norms and positions, none of which is a no-op."""
+    gain = (
+        0.5 if "FastVit" in str(type(getattr(getattr(model, "visual", None), "trunk", None))) else 1.5
+    )  # its branches add up
+    for name, parameter in model.named_parameters():
+        noise = torch.randn_like(parameter)
+        if re.search(r"pos|token|latent|query|class_emb|cls_emb", name):
+            parameter.data = 0.5 * noise
+        elif parameter.ndim > 1:
+            parameter.data = noise * (gain / parameter[0].numel() ** 0.5)
+        else:
+            parameter.data += 0.3 * noise
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer += 0.3 * torch.rand_like(buffer)
+    return model.eval()
+
+
+def text_side(model: nn.Module) -> nn.Module:
+    """The text tower, also of a ``CLIP``, which holds its parts beside ``visual``."""
+    if hasattr(model, "text"):
+        return model.text
+    side = nn.Module()
+    for name in ("transformer", "token_embedding", "ln_final", "text_projection"):
+        setattr(side, name, getattr(model, name))
+    side.text_pool_type, side.attn_mask = model.text_pool_type, model.attn_mask
+    return side
+
+
+def fingerprint(part: nn.Module) -> frozenset:
+    """Which parts a tower is made of, whatever their number and size, and the settings that say how they are used."""
+    names = {(re.sub(r"\d+", "#", name), type(module).__name__) for name, module in part.named_modules()}
+    names |= {(re.sub(r"\d+", "#", name), "weight") for name, _ in part.named_parameters()}
+    settings = (
+        "pool_type",
+        "text_pool_type",
+        "final_ln_after_pool",
+        "global_pool",
+        "no_embed_class",
+        "num_prefix_tokens",
+    )
+    names |= {("attn_mask", str(getattr(part, "attn_mask", None) is None))}
+    names |= {(name, str(getattr(part, name))) for name in settings if hasattr(part, name)}
+    trunk = getattr(part, "trunk", None)
+    return frozenset(names if trunk is None else names | fingerprint(trunk))
+
+
+@contextmanager
+def attention_changed(call: int, reader: int, token: int, amount: float):
+    """Within it attention is the textbook formula; in use number ``call`` every head's alpha (reader, token) grows."""
+    kernel, calls = F.scaled_dot_product_attention, []
+
+    def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, **options):
+        assert not is_causal and dropout_p == 0
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        alpha = (logits if attn_mask is None else logits + attn_mask).softmax(-1)
+        if len(calls) == call:
+            alpha[..., reader, token] += amount
+        calls.append(alpha)
+        return alpha @ v
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    F.scaled_dot_product_attention = attention
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield calls
+    finally:
+        F.scaled_dot_product_attention = kernel
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,311 @@
+"""Architectures: every config of open_clip is opened or refused by name, and every combination of parts is executed."""
+
+import copy
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from shrinking import IDS, NAMES, attention_changed, config_of, fingerprint, small, text_side, without_memory
+from torch.nn import functional as F
+
+from gradeclip_utils import methods
+from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower, UnsupportedModel
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- architectures: written by tests/test_architectures.py -->", "<!-- /architectures -->"
+HUB = "needs hub files: "
+
+# One config of every combination of parts that is supported; a test below checks that none is missing.
+EXECUTED = [
+    "ViT-B-16", "ViT-B-16-quickgelu", "ViT-M-16-alt", "ViT-L-14-CLIPA", "coca_base", "coca_ViT-B-32", "RN50",
+    "RN50-quickgelu", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "ViT-B-32-SigLIP2-256", "ViT-SO400M-16-SigLIP-i18n-256",
+    "PE-Core-T-16-384", "PE-Core-bigG-14-448", "EVA01-g-14", "EVA02-B-16", "EVA02-E-14", "MobileCLIP-B",
+    "MobileCLIP2-L-14", "ViTamin-S", "ViTamin-XL-256", "vit_medium_patch16_gap_256", "ViT-H-14-worldwide",
+    "ViT-H-14-worldwide-quickgelu",
+]  # fmt: skip
+WITHOUT_ATTENTION = [
+    "convnext_tiny", "convnext_large_d", "MobileCLIP-S1", "MobileCLIP2-S3", "swin_base_patch4_window7_224",
+    "vit_relpos_medium_patch16_cls_224",
+]  # fmt: skip
+
+
+# --- the registry -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registry() -> dict[str, dict]:
+    """What the code that users run makes of every config, built without memory."""
+    found = {}
+    for name in NAMES:
+        model = without_memory(name)
+        image, text = describe(ImageTower, model), describe(TextTower, model)
+        if "hf_model_name" in config_of(name)["text_cfg"]:
+            assert "a Hugging Face encoder, whose files only a hub has" in text
+            text = HUB + "a Hugging Face text encoder"
+        prints = fingerprint(model.visual), fingerprint(text_side(model))
+        found[name] = {"image": image, "text": text, "prints": prints}
+    return found
+
+
+def describe(door, model) -> str:
+    try:
+        tower = door(model)
+    except UnsupportedModel as refusal:
+        return "refused: " + re.sub(r"^the (image|text) tower is a ", "", str(refusal))
+    order = "" if door is ImageTower else "causal, " if tower.causal else "not causal, "
+    return f"{tower.kind}: {order}{tower.reader}"
+
+
+def table(registry) -> str:
+    rows = defaultdict(list)
+    for name, found in registry.items():
+        rows[found["image"], found["text"]].append(name)
+    lines = ["| picture | prompt | configs of open_clip |", "| --- | --- | --- |"]
+    for (image, text), names in sorted(rows.items(), key=lambda row: ("refused" in row[0][0], -len(row[1]), row[0])):
+        every = f"<details><summary>{len(names)}, such as {names[0]}</summary>{', '.join(names)}</details>"
+        lines.append(f"| {image} | {text} | {every if len(names) > 1 else names[0]} |")
+    explained = sum("refused" not in f["image"] for f in registry.values())
+    texts = sum("refused" not in f["text"] and HUB not in f["text"] for f in registry.values())
+    sides = f"the picture side of {explained} can be explained, the prompt side of {texts}"
+    count = f"Of the {len(registry)} configs that open_clip {open_clip.__version__} registers, {sides}."
+    return "\n".join([count, "", *lines])
+
+
+def test_every_registered_config_is_opened_or_refused_by_name(registry):
+    assert len(registry) > 140
+    for name, found in registry.items():
+        assert not found["text"].startswith("refused"), name  # what is no open_clip text needs a hub
+        if found["image"].startswith("refused"):
+            assert name in WITHOUT_ATTENTION or any(
+                found["prints"][0] == registry[other]["prints"][0] for other in WITHOUT_ATTENTION
+            ), name
+
+
+def test_the_table_in_the_readme_is_what_the_code_says(registry):
+    """GRADECLIP_WRITE_TABLE=1 rewrites it."""
+    before, rest = README.read_text().split(BEGIN)
+    written, after = rest.split(END)
+    if "GRADECLIP_WRITE_TABLE" not in os.environ and f"open_clip {open_clip.__version__} " not in written:
+        pytest.skip(f"the table is of another open_clip than {open_clip.__version__}")
+    if os.environ.get("GRADECLIP_WRITE_TABLE"):
+        README.write_text(f"{before}{BEGIN}\n{table(registry)}\n{END}{after}")
+    else:
+        message = "run GRADECLIP_WRITE_TABLE=1 pytest tests/test_architectures.py -k readme"
+        assert written.strip() == table(registry), message
+
+
+def test_no_combination_of_parts_is_missing_from_those_that_are_executed(registry):
+    images = {registry[name]["prints"][0] for name in EXECUTED + WITHOUT_ATTENTION}
+    texts = {registry[name]["prints"][1] for name in EXECUTED + WITHOUT_ATTENTION}
+    for name, found in registry.items():
+        assert found["prints"][0] in images, f"no image tower like that of {name} is executed"
+        assert found["text"].startswith(HUB) or found["prints"][1] in texts, f"no text tower like that of {name} is"
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_a_small_model_is_made_of_the_same_parts_as_the_registered_one(name, registry):
+    model = small(name)
+    assert registry[name]["prints"] == (fingerprint(model.visual), fingerprint(text_side(model)))
+
+
+# --- every combination, executed --------------------------------------------------------------------------------
+
+
+def inputs_of(tower):
+    if tower.name == "text":
+        ends = {"eos": tower.text_end}.get(tower.pool, 59)
+        return IDS.where(IDS != 59, ends)
+    return torch.randn(2, 3, *tower.image_size, generator=torch.Generator().manual_seed(1))
+
+
+def close(a, b, tolerance=1e-5):
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
+
+
+def lowest_tokens(tower, model, inputs):
+    """What enters block 0, recorded in the model's own pass."""
+    seen, first = [], tower.blocks[0].module
+    if first is getattr(model.visual, "attnpool", None):
+        return tower.trace(inputs).tokens
+    hook = first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        tower.forward(inputs)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("side", [ImageTower, TextTower])
+@pytest.mark.parametrize("name", EXECUTED)
+def test_an_architecture_is_traced_as_it_computes(name, side):
+    model = small(name)
+    tower = side(model)
+    inputs = inputs_of(tower)
+    expected = tower.forward(inputs)
+    assert (expected[0] - expected[1]).abs().max() > 1e-3, "the inputs must matter"
+    trace = tower.trace(inputs)
+    close(trace.embedding, expected)
+    one_by_one = torch.cat([tower.trace(inputs[i : i + 1]).embedding for i in range(2)])
+    close(trace.embedding, one_by_one)
+    nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
+    close(tower.readout(trace, nothing), trace.embedding)
+    close(tower.resume(trace, tower.depth - tower.layers, trace.tokens), trace.embedding)
+    if tower.causal and trace.tokens.shape[1] < IDS.shape[1]:
+        tokens = lowest_tokens(tower, model, inputs)[:, : trace.tokens.shape[1]]
+    else:
+        tokens = lowest_tokens(tower, model, inputs)
+    close(tower.resume(trace, 0, tokens), trace.embedding)
+    for layer in trace.layers:
+        close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
+        close(torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2), layer.o)
+    maps = methods.grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
+    assert maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
+    assert (maps.masked_select(~trace.real[:, None]) == 0).all()
+    if side is ImageTower:
+        assert int(trace.real[0].sum()) == trace.grid[0] * trace.grid[1]
+        dense = tower.dense(trace)
+        assert dense.shape == (*trace.real.shape, tower.width)
+        close(dense.norm(dim=-1), torch.ones_like(dense[..., 0]))
+
+
+@pytest.mark.parametrize("name", ["ViT-L-14-CLIPA", "EVA02-B-16", "EVA02-E-14", "ViTamin-S", "MobileCLIP-B"])
+def test_all_layers_of_a_tower_without_a_pool_can_be_explained(name):
+    model = small(name)
+    tower = ImageTower(model, 2)
+    trace = tower.trace(inputs_of(tower))
+    close(trace.embedding, tower.forward(trace.inputs))
+    assert len(trace.layers) == 2
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "coca_ViT-B-32", "PE-Core-T-16-384"])
+def test_of_a_tower_with_a_latent_query_the_pool_alone_can_be_explained(name):
+    with pytest.raises(UnsupportedModel, match=r"the one layer where a latent query reads .*got image_layers=2"):
+        ImageTower(small(name), 2)
+
+
+@pytest.mark.parametrize("side", [ImageTower, TextTower])
+@pytest.mark.parametrize("name", EXECUTED)
+def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
+    model = copy.deepcopy(small(name))
+    tower = side(model)
+    inputs = inputs_of(tower)
+    expected = tower.forward(inputs)
+    model.train()
+    model.logit_scale.requires_grad = False
+    before = copy.deepcopy(model.state_dict())
+    state = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    with torch.no_grad():
+        trace = tower.trace(inputs)
+        methods.grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
+        tower.with_one_head(trace)
+    close(trace.embedding, expected)
+    assert state == [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad == (p is not model.logit_scale) for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", EXECUTED)
+def test_half_precision_is_traced_to_its_own_precision(name, dtype):
+    model = copy.deepcopy(small(name)).to(dtype)
+    for tower in (ImageTower(model), TextTower(model)):
+        trace = tower.trace(inputs_of(tower))
+        assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
+        close(trace.embedding, tower.forward(trace.inputs), torch.finfo(dtype).eps)
+
+
+# --- w . v_i = dS / d alpha_i, with alpha changed in the model's own pass ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "row"),
+    [
+        ("RN50", ImageTower, 0),
+        ("ViT-B-16-SigLIP", ImageTower, 0),
+        ("PE-Core-T-16-384", ImageTower, 0),
+        ("coca_ViT-B-32", ImageTower, 0),
+        ("EVA02-B-16", ImageTower, 0),
+        ("EVA02-E-14", ImageTower, 0),
+        ("ViTamin-S", ImageTower, 3),
+        ("ViT-L-14-CLIPA", ImageTower, 4),
+        ("ViT-B-16-SigLIP", TextTower, -1),
+        ("MobileCLIP2-L-14", TextTower, 5),
+        ("coca_ViT-B-32", TextTower, -1),
+    ],
+)
+def test_weighted_values_are_the_derivative_by_attention(name, side, row):
+    model = copy.deepcopy(small(name)).double()
+    tower = side(model, 1)
+    inputs = inputs_of(tower)[:1]
+    inputs = inputs.double() if side is ImageTower else inputs
+    direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(2)).double(), dim=0)
+    trace = tower.trace(inputs)
+    weights = methods.channel_weights(tower, trace, direction[None, None])[:, 0, 0]  # (B, R, D)
+    slopes = methods.attention_gradient(weights, trace.layers[0].v).sum(1)[0]  # (R, N), summed over heads
+    place = (trace.reading[0] == row).nonzero() if row > 0 else torch.zeros(1, 1, dtype=torch.long)
+    with attention_changed(-1, 0, 0, 0.0) as calls:
+        tower.forward(inputs)
+    last = len(calls) - 1
+    for token in (0, 1, 3):
+        scores = []
+        for amount in (1e-4, -1e-4):
+            with attention_changed(last, row, token, amount):
+                scores.append(tower.forward(inputs)[0] @ direction)
+        difference = (scores[0] - scores[1]) / 2e-4
+        torch.testing.assert_close(slopes[place[0, 0], token], difference, rtol=1e-5, atol=1e-9)
+
+
+# --- native resolution ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16-SigLIP", "PE-Core-T-16-384", "EVA02-B-16", "EVA02-E-14", "ViTamin-S", "MobileCLIP-B"]
+)
+def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
+    model = small(name)
+    tower = ImageTower(model)
+    down, across = tower.patch_size
+    size = (4 * down, 6 * across)
+    pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    trace = tower.trace(pixels)
+    assert trace.grid == (4, 6)
+    resized = copy.deepcopy(model)
+    resized.visual.trunk.set_input_size(size)
+    close(trace.embedding, ImageTower(resized).forward(pixels))
+
+
+def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
+    model = small("RN50")
+    pixels = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
+    trace = ImageTower(model).trace(pixels)
+    assert trace.grid == (3, 5)
+    resized, positions = copy.deepcopy(model), model.visual.attnpool.positional_embedding.data
+    square = positions[1:].T.reshape(1, -1, 2, 2)
+    square = F.interpolate(square, (3, 5), mode="bicubic", antialias=True)[0].flatten(1).T
+    resized.visual.attnpool.positional_embedding.data = torch.cat([positions[:1], square])
+    close(trace.embedding, F.normalize(resized.encode_image(pixels), dim=-1).detach())
+
+
+# --- without attention to explain -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WITHOUT_ATTENTION)
+def test_where_there_is_no_attention_the_last_feature_map_can_still_be_had(name):
+    model = small(name)
+    with pytest.raises(UnsupportedModel, match="the image tower is a timm"):
+        ImageTower(model)
+    tower = SpatialTower(model)
+    pixels = inputs_of(tower).requires_grad_()
+    trace = tower.trace(pixels)
+    assert trace.layers == () and int(trace.real[0].sum()) == trace.grid[0] * trace.grid[1]
+    close(trace.embedding, tower.forward(pixels))
+    tokens = trace.tokens.clone().requires_grad_()
+    embedding = tower.resume(trace, tower.depth, tokens)
+    close(embedding.detach(), trace.embedding)
+    assert torch.autograd.grad(embedding[0, 0], tokens)[0][0].abs().max() > 0
+    assert torch.autograd.grad(tower.embed_pixels(pixels)[0, 0], pixels)[0][0].abs().max() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,0 +1,229 @@
+"""Families beyond open_clip's registry: each is one tower, and everything behind the tower is the same."""
+
+import copy
+
+import open_clip
+import pytest
+import timm
+import torch
+from conftest import TINY_TEXT, TINY_VISION, build, wrap
+from shrinking import attention_changed, stir
+from torch import nn
+from torch.nn import functional as F
+
+from gradeclip_utils import Clip, Explainer, UnsupportedModel, methods
+from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower
+
+# --- open_clip's own attention module, which takes the place of torch's on its main branch ----------------------
+
+
+class OwnAttention(nn.Module):
+    """Attention with the parameters of torch's MultiheadAttention, and none of its code."""
+
+    def __init__(self, old: nn.MultiheadAttention):
+        super().__init__()
+        self.num_heads, self.head_dim = old.num_heads, old.head_dim
+        self.in_proj_weight, self.in_proj_bias = old.in_proj_weight, old.in_proj_bias
+        self.out_proj = nn.Linear(old.embed_dim, old.embed_dim)
+        self.out_proj.load_state_dict(old.out_proj.state_dict())
+        self.q_norm = nn.Identity()
+
+    def forward(self, q, k=None, v=None, need_weights=False, attn_mask=None):
+        q, k, v = F.linear(q, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return (self.out_proj(o.transpose(1, 2).flatten(2)),)
+
+
+def with_own_attention(model):
+    changed = copy.deepcopy(model)
+    for transformer in (changed.visual.transformer, changed.transformer):
+        for block in transformer.resblocks:
+            block.attn = OwnAttention(block.attn)
+    return changed
+
+
+def test_a_block_with_an_own_attention_module_is_accepted_by_its_structure(tiny, pixels, ids):
+    model = with_own_attention(tiny.model)
+    for door, inputs in ((ImageTower, pixels), (TextTower, ids)):
+        found, expected = door(model).trace(inputs), door(tiny.model).trace(inputs)
+        torch.testing.assert_close(found.embedding, expected.embedding, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.layers[-1].attention, expected.layers[-1].attention, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("extra", ["q_norm", "head_scale"])
+def test_an_own_attention_module_that_computes_more_is_refused_by_the_name_of_its_weight(extra, tiny):
+    model = with_own_attention(tiny.model)
+    attn = model.visual.transformer.resblocks[1].attn
+    setattr(attn, extra, nn.LayerNorm(16) if extra == "q_norm" else nn.Parameter(torch.ones(4)))
+    with pytest.raises(UnsupportedModel, match=f"the image tower has a ResidualAttentionBlock with attn.{extra}"):
+        ImageTower(model)
+
+
+def test_a_custom_block_without_its_extras_is_an_ordinary_block(pixels):
+    model = build({"block_type": "custom"})
+    tower = ImageTower(model, 2)
+    torch.testing.assert_close(tower.trace(pixels).embedding, tower.forward(pixels), atol=1e-5, rtol=0)
+
+
+# --- from picture and prompt to words, through every kind of tower ----------------------------------------------
+
+
+def coca():
+    text = {**TINY_TEXT, "embed_cls": True, "output_tokens": True}
+    vision = {**TINY_VISION, "attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return stir(open_clip.CoCa(48, {**TINY_TEXT, "attn_pooler_heads": 4}, text, vision))
+
+
+def resnet():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return stir(build({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 64}))
+
+
+MODELS = {
+    "CoCa": coca,
+    "ResNet": resnet,
+    "not causal": lambda: build(text={"no_causal_mask": True}, custom_text=True),
+    "not causal, last token": lambda: build(text={"no_causal_mask": True, "pool_type": "last"}, custom_text=True),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pictures_and_words_are_explained_through_every_kind_of_tower(name, picture):
+    model = MODELS[name]()
+    size = 64 if name == "ResNet" else 32
+    clip = wrap(model, size)
+    prompts = ["a red car and a ball", "unbelievable!"]
+    explanation = Explainer(clip).explain(picture, prompts)
+    with torch.no_grad():
+        image = F.normalize(model.encode_image(clip.preprocess(picture)[None]), dim=-1)
+        text = F.normalize(model.encode_text(clip.tokenizer(prompts)), dim=-1)
+    assert explanation.similarity == pytest.approx((text @ image[0]).tolist(), abs=1e-5)
+    assert [[word.text for word in words] for words in explanation.words] == [prompts[0].split(), ["unbelievable", "!"]]
+    assert all(any(word.score for word in words) for words in explanation.words)
+    assert explanation.image_maps.shape == (2, *((2, 2) if size == 64 else (4, 4))) and explanation.image_maps.any()
+
+
+# --- a plain ViT classifier: the target is a logit, its direction is one-hot ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        options = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "num_classes": 7}
+        return stir(timm.create_model("vit_tiny_patch16_224", **options))
+
+
+def test_a_classifier_is_explained_by_its_logits(classifier, picture):
+    preprocess = open_clip.image_transform(32, is_train=False)
+    explanation = Explainer(Clip(classifier, preprocess, None)).explain(picture, torch.eye(7)[[2, 5]])
+    with torch.no_grad():
+        logits = classifier(preprocess(picture)[None])[0]
+    assert abs(float(logits.abs().max()) - 1) > 0.1, "logits must not be of unit length"
+    assert explanation.similarity == pytest.approx(logits[[2, 5]].tolist(), abs=1e-5)
+    assert explanation.image_maps.shape == (2, 4, 4) and (explanation.image_maps != 0).any()
+    rather = Explainer(Clip(classifier, preprocess, None)).explain(picture, torch.eye(7)[[2]], torch.eye(7)[[5]])
+    assert rather.image_maps[0] == pytest.approx(explanation.image_maps[0] - explanation.image_maps[1], abs=1e-5)
+
+
+def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classifier, pixels):
+    model = copy.deepcopy(classifier).double()
+    tower, inputs = ImageTower(model), pixels[:1].double()
+    trace = tower.trace(inputs)
+    weights = methods.channel_weights(tower, trace, torch.eye(7, dtype=torch.float64)[None, 3:4])[:, 0, 0]
+    slopes = methods.attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    for token in (0, 1, 9):
+        scores = []
+        for amount in (1e-4, -1e-4):
+            with attention_changed(2, 0, token, amount):
+                scores.append(model(inputs)[0, 3])
+        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
+
+
+def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
+    model = timm.create_model("convnext_atto", num_classes=7).eval()
+    with pytest.raises(UnsupportedModel, match="a timm ConvNeXt"):
+        ImageTower(model)
+    tower = SpatialTower(model)
+    trace = tower.trace(F.interpolate(pixels, 64))
+    assert trace.grid == (2, 2) and trace.embedding.shape == (2, 7)
+    torch.testing.assert_close(trace.embedding, model(F.interpolate(pixels, 64)).detach(), atol=1e-5, rtol=0)
+
+
+# --- BLIP's contrastive head ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def blip() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    text = {**common, "encoder_hidden_size": 64, "vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1}
+    vision = {**common, "image_size": 32, "patch_size": 8}
+    config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=24)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return stir(transformers.BlipForImageTextRetrieval(config))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_picture_side_of_blip_is_traced_as_it_computes(layers, blip, pixels):
+    tower = ImageTower(blip, layers)
+    trace = tower.trace(pixels)
+    torch.testing.assert_close(trace.embedding, tower.forward(pixels), atol=1e-5, rtol=0)
+    assert (trace.embedding[0] - trace.embedding[1]).abs().max() > 1e-2
+    resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
+    torch.testing.assert_close(resumed, trace.embedding, atol=1e-5, rtol=0)
+
+
+def test_the_similarity_that_is_explained_is_blips_own(blip, picture):
+    preprocess = open_clip.image_transform(32, is_train=False)
+    prompt = torch.tensor([[1, 5, 7, 2]])
+    with torch.no_grad():
+        own = blip(prompt, preprocess(picture)[None], use_itm_head=False).itm_score
+        text = blip.text_proj(blip.text_encoder(prompt).last_hidden_state[:, 0])
+    explainer = Explainer(Clip(blip, preprocess, None))
+    explanation = explainer.explain(picture, text)
+    assert explanation.similarity == pytest.approx(own[0].tolist(), abs=1e-5)
+    assert explanation.image_maps.shape == (1, 4, 4) and (explanation.image_maps != 0).any()
+    with pytest.raises(UnsupportedModel, match="the text tower is a BlipForImageTextRetrieval"):
+        explainer.explain(picture, "a dog")
+
+
+def test_weighted_values_of_blip_are_the_derivative_by_attention(blip, pixels):
+    model = copy.deepcopy(blip).double()
+    tower, inputs = ImageTower(model), pixels[:1].double()
+    direction = F.normalize(torch.randn(24, generator=torch.Generator().manual_seed(2)).double(), dim=0)
+    trace = tower.trace(inputs)
+    weights = methods.channel_weights(tower, trace, direction[None, None])[:, 0, 0]
+    slopes = methods.attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    attention = model.vision_model.encoder.layers[-1].self_attn
+    for token in (0, 1, 9):
+        scores = []
+        for amount in (1e-4, -1e-4):
+            hook = attention.dropout.register_forward_hook(_more(token, amount))
+            scores.append(tower.forward(inputs)[0] @ direction)
+            hook.remove()
+        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
+
+
+def _more(token, amount):
+    def change(module, inputs, alpha):
+        alpha = alpha.clone()
+        alpha[:, :, 0, token] += amount
+        return alpha
+
+    return change
+
+
+def test_another_grid_gets_the_positions_that_transformers_would_give_it(blip):
+    pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
+    trace = ImageTower(blip).trace(pixels)
+    assert trace.grid == (3, 7)
+    with torch.no_grad():
+        hidden = blip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+        expected = F.normalize(blip.vision_proj(hidden), dim=-1)
+    torch.testing.assert_close(trace.embedding, expected, atol=1e-5, rtol=0)
