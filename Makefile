@@ -1,7 +1,7 @@
 # make        set up and execute every notebook into build/ (the committed notebooks stay as they are)
 # make test   everything that CI runs          make lab        JupyterLab on the notebooks
 # make lint   style only                       make notebooks  execute in place, to commit the outputs
-# make bench  speed against open_clip, with nothing else running
+# make bench  speed against open_clip and against rivals, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
 .PHONY: run test lab lint notebooks bench clean
@@ -45,6 +45,7 @@ notebooks: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --no-deps 'legrad-torch~=1.1'  # it would bring an open_clip of 2023
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -90,12 +90,17 @@ def measure(clip: Clip, case: Case, rounds: int) -> tuple[list[float], list[floa
     return tuple(zip(*([seconds(action) for action in actions] for _ in range(rounds)), strict=True))
 
 
-def main() -> int:
-    """Print the table; 1 when a limit is missed."""
+def options() -> argparse.Namespace:
+    """What the command line asks for, the same for every table."""
     parser = argparse.ArgumentParser(description="Time of an explanation, in units of the model's own forward pass.")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (default 7)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the table; 1 when a limit is missed."""
+    arguments = options()
     torch.set_num_threads(arguments.threads)
     model, _, preprocess = open_clip.create_model_and_transforms(MODEL, pretrained=None)
     clip = Clip(model.eval(), preprocess, open_clip.get_tokenizer(MODEL), name=MODEL)

@@ -16,13 +16,14 @@ _HOMES = {
     "Explanation": "explain",
     "ExplanationWarning": "methods",
     "Interactions": "explain",
+    "METHODS": "rivals",
     "UnsupportedModel": "towers",
     "Word": "words",
     "read_image": "files",
 }
 __all__ = [
-    "Clip", "Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word", "load_clip",
-    "read_image",
+    "METHODS", "Clip", "Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word",
+    "load_clip", "read_image",
 ]  # fmt: skip
 
 try:

@@ -23,7 +23,8 @@ from .explanation import Explanation, Interactions
 from .files import read_image
 from .methods import ExplanationWarning
 from .models import Clip
-from .towers import ImageTower, TextTower, Trace, UnsupportedModel
+from .rivals import METHODS, Method
+from .towers import ImageTower, SpatialTower, TextTower, Tower, Trace, UnsupportedModel
 from .views import View, model_view, native_view
 from .words import Split, Word, check_tokenizer, split_prompt, unknown_words
 
@@ -34,6 +35,7 @@ Prompts = str | Sequence[str] | Tensor | np.ndarray
 
 _AT_ONCE = 64  # prompts in one batch
 _PAIRS_AT_ONCE = 16  # pictures in one batch
+_ONE_HEAD = "grad-eclip-single-head"
 
 
 @dataclass(frozen=True)
@@ -58,26 +60,33 @@ class _Read:
 
 
 class Explainer:
-    """Explains what a CLIP matched in a picture and in a prompt, by Grad-ECLIP (see ``methods``).
+    """Explains what a CLIP matched in a picture and in a prompt, by Grad-ECLIP or by any of its rivals.
 
     >>> explainer = Explainer(load_clip())                                          # doctest: +SKIP
     >>> explanation = explainer.explain("dog.png", ["a dog", "a red car"])          # doctest: +SKIP
     >>> explanation.similarity, explanation.image_maps.shape                        # doctest: +SKIP
+    >>> Explainer(load_clip(), method="maskclip").explain("dog.png", "a dog")       # doctest: +SKIP
 
     Args:
         clip: a model with its preprocessing and tokenizer.
+        method: a name in ``rivals.METHODS``, which says for each what it explains, its paper and its cost. Where it is
+            not defined for prompts, explanations have no words; where it is not defined for pictures, maps are zero.
+        seed: of the methods that draw random numbers (RISE, M2IB).
+        progress: show a bar for the methods that take long.
         attention: "model" explains the model's own similarity, through its own attention heads. "single-head" is the
             published variant: the explained tower runs its explained layers with one head over the full width, the
             other tower stays as it is. That explains another number; ``provenance`` reports it beside the model's own.
-        image_layers: how many of the last image layers are explained and summed.
-        text_layers: the same for text; two thirds of all layers (8 of 12) by default.
+            It is the same as method="grad-eclip-single-head"; the rivals keep the model's own heads.
+        image_layers: how many of the last image layers are explained; by default as many as the method goes through,
+            for Grad-ECLIP one. It sums over them.
+        text_layers: the same for text; by default two thirds (8 of 12) for Grad-ECLIP.
         resolution: "model" shows the model what its own preprocessing makes of the picture. "native" shows it the whole
             picture in its own shape, sides rounded to the patch and position embeddings interpolated.
 
     Raises:
         UnsupportedModel: the image tower cannot be opened. A text tower that cannot be opened is refused when a prompt
             is a string: prompt embeddings can still be explained.
-        ValueError: an argument is not one of the choices.
+        ValueError: an argument is not one of the choices, or they do not go together.
         TypeError: ``clip`` is a bare model.
     """
 
@@ -85,21 +94,32 @@ class Explainer:
         self,
         clip: Clip,
         *,
+        method: str = "grad-eclip",
+        seed: int = 0,
+        progress: bool = False,
         attention: str = "model",
-        image_layers: int = 1,
+        image_layers: int | None = None,
         text_layers: int | None = None,
         resolution: str = "model",
     ):
         if not isinstance(clip, Clip):
             raise TypeError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         if attention not in ("model", "single-head"):
             raise ValueError(f"attention must be 'model' or 'single-head', got {attention!r}")
         if resolution not in ("model", "native"):
             raise ValueError(f"resolution must be 'model' or 'native', got {resolution!r}")
-        self.clip, self.attention, self.resolution = clip, attention, resolution
-        self.image_tower = ImageTower(clip.model, image_layers)
+        if attention == "single-head":
+            if method not in ("grad-eclip", _ONE_HEAD):
+                raise ValueError(f"attention='single-head' is a variant of 'grad-eclip', got method={method!r}")
+            method = _ONE_HEAD
+        self.clip, self.method, self.seed, self.progress = clip, METHODS[method], seed, progress
+        self.attention = "single-head" if method == _ONE_HEAD else "model"
+        self.resolution = resolution
+        self.image_tower = _opened(clip.model, "image", image_layers, self.method)
         try:
-            self.text_tower, self.text_refusal = TextTower(clip.model, text_layers), None
+            self.text_tower, self.text_refusal = _opened(clip.model, "text", text_layers, self.method), None
         except UnsupportedModel as refusal:
             self.text_tower, self.text_refusal = None, refusal
 
@@ -107,7 +127,9 @@ class Explainer:
         """Explain one picture and T prompts, which share one pass of the image tower.
 
         With ``against``, the target is the difference S(image, text) - S(image, against): maps are signed for it, and
-        so are the scores of both prompts' words (a word of ``against`` that pulls the other way is positive).
+        so are the scores of both prompts' words (a word of ``against`` that pulls the other way is positive). Every
+        method is given this difference as the direction of its target; raw attention and rollout know no target, and
+        their maps stay the same.
 
         Args:
             image: a PIL image, a path, or a uint8 array (H, W, 3).
@@ -139,8 +161,10 @@ class Explainer:
     def interactions(self, image: Picture, caption: str) -> Interactions:
         """Which region does each word of the caption match? Signed maps (W, h, w), see ``methods.interactions``.
 
-        A word's score is its first-order score, the same as from ``explain``.
+        A word's score is its first-order score, the same as from ``explain``. Only Grad-ECLIP has interactions.
         """
+        if self.method.name not in ("grad-eclip", _ONE_HEAD):
+            raise ValueError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}")
         if not isinstance(caption, str):
             raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
         picture = read_image(image)
@@ -150,7 +174,8 @@ class Explainer:
             image_trace, image_embedding = self._trace_images([view])
             text_trace, text_embedding = self._both(self.text_tower, self.text_tower.trace(asked.ids))
             owners = torch.tensor(asked.splits[0].owners, device=image_embedding.device)
-            members = F.pad(F.one_hot(owners).T.bool(), (1, 1))  # (W, N); SOT and EOT are in no word
+            behind = text_trace.real.shape[1] - 1 - len(owners)  # EOT, and padding where text is not cropped behind it
+            members = F.pad(F.one_hot(owners).T.bool(), (1, behind))  # (W, N); SOT and EOT are in no word
             maps, directions = methods.interactions(self.image_tower, image_trace, self.text_tower, text_trace, members)
             methods.warn_of_empty_maps(maps[None], image_trace.real, "word maps are")
             scores = (directions @ image_embedding[0]).tolist()  # (W,)
@@ -172,7 +197,8 @@ class Explainer:
             read = self._read(asked, own)
             other = None if rivals is None else self._read(rivals, own, sign=-1)  # the target falls as theirs rises
             directions = read.embedding if other is None else read.embedding - other.embedding
-            maps = self._maps(trace, directions.unflatten(0, (len(views), each)))  # (B, T, h, w)
+            empty = self._empty_prompt() if rivals is None else None
+            maps = self._maps(trace, directions.unflatten(0, (len(views), each)), empty)  # (B, T, h, w)
             image_explained = (explained * read.embedding).sum(-1)  # (P,)
             return [
                 self._pack(picture, view, maps[i], slice(i * each, (i + 1) * each), read, other, image_explained)
@@ -198,16 +224,24 @@ class Explainer:
             against_words=None if other is None else other.words[mine],
         )
 
-    def _maps(self, trace: Trace, directions: Tensor) -> Tensor:
-        parts = directions.split(_AT_ONCE, dim=1)  # (B, at most 64, E)
-        maps = torch.cat([methods.grad_eclip(self.image_tower, trace, part) for part in parts], dim=1)  # (B, T, N)
+    def _maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
+        if self.method.image is None:
+            return _on_grid(torch.zeros(*directions.shape[:2], trace.real.shape[1]), trace)
+        options = {"seed": self.seed, "progress": self.progress, "empty": empty}
+        maps = self.method.image(self.image_tower, trace, directions, **options)  # (B, T, N)
         methods.warn_of_empty_maps(maps, trace.real, "image maps are")
         return _on_grid(maps, trace)
+
+    def _empty_prompt(self) -> Tensor | None:
+        """The embedding (E,) of a prompt without words, for the method that subtracts it."""
+        if not self.method.wants_empty or self.text_tower is None:
+            return None
+        return self.text_tower.forward(self.clip.tokenizer([""]).to(self.text_tower.device))[0]
 
     def _ask(self, prompts: list[str] | Tensor) -> _Asked:
         """Check P prompts, split them, and warn of what the model cannot read or does not know."""
         if isinstance(prompts, Tensor):
-            width = self.image_tower.visual.output_dim
+            width = self.image_tower.width
             if prompts.shape[1] != width or not torch.isfinite(prompts).all() or (prompts == 0).all(-1).any():
                 shape = tuple(prompts.shape)
                 raise ValueError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
@@ -216,7 +250,7 @@ class Explainer:
             raise self.text_refusal
         check_tokenizer(self.clip.tokenizer)
         ids = self.clip.tokenizer(prompts).to(self.text_tower.device)
-        ends = self.text_tower.reading_positions(ids).tolist()
+        ends = self.text_tower.ends(ids).tolist()
         splits = tuple(
             split_prompt(prompt, self.clip.tokenizer, row[1:end])
             for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
@@ -245,7 +279,10 @@ class Explainer:
             some = order[start : start + _AT_ONCE]
             trace, embedding[some] = self._both(self.text_tower, self.text_tower.trace(asked.ids[some]))
             explained[some] = (trace.embedding * image[some]).sum(-1)
-            scores = methods.grad_eclip(self.text_tower, trace, sign * image[some, None])[:, 0]  # (P, N)
+            if self.method.text is None:
+                continue
+            options = {"seed": self.seed, "progress": self.progress, "words": _owners(asked, some, trace)}
+            scores = self.method.text(self.text_tower, trace, sign * image[some, None], **options)[:, 0]  # (P, N)
             for i, row in zip(some, scores.tolist(), strict=True):
                 words[i] = asked.splits[i].words(row[1 : 1 + pieces[i]])
         return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, tuple(words))
@@ -260,7 +297,7 @@ class Explainer:
 
     def _view(self, picture: Image.Image) -> View:
         if self.resolution == "native":
-            return native_view(self.clip.preprocess, picture, tuple(self.clip.model.visual.patch_size))
+            return native_view(self.clip.preprocess, picture, self.image_tower.patch_size)
         return model_view(self.clip.preprocess, picture)
 
     def _provenance(self) -> dict:
@@ -268,8 +305,9 @@ class Explainer:
         return {
             "model": self.clip.name,
             "pretrained": self.clip.pretrained,
-            "method": "Grad-ECLIP",
-            "attention": self.attention,
+            "method": self.method.title,
+            "explains": self.method.explains,
+            "attention": self.attention if self.method.name in ("grad-eclip", _ONE_HEAD) else None,
             "image_layers": self.image_tower.layers,
             "text_layers": None if self.text_tower is None else self.text_tower.layers,
             "resolution": self.resolution,
@@ -282,6 +320,30 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
     """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
+
+
+def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
+    """The tower, with as many explained layers as the user or else the method asks for."""
+    opened = ImageTower if side == "image" else TextTower
+    try:
+        tower = opened(model) if layers is None else opened(model, layers)
+    except UnsupportedModel:
+        if side == "text" or method.wants_attention:
+            raise
+        return SpatialTower(model)
+    asked = None if layers is not None else method.explained(tower.depth, side)
+    try:
+        return tower if asked is None else opened(model, asked)
+    except UnsupportedModel as refusal:
+        raise UnsupportedModel(f"{method.title} goes through {asked} layers, and {refusal}") from refusal
+
+
+def _owners(asked: _Asked, some: list[int], trace: Trace) -> Tensor:
+    """The word of every token (B, N) of some prompts; -1 for SOT, EOT and padding."""
+    owners = torch.full_like(trace.real, -1, dtype=torch.long)
+    for row, i in zip(owners, some, strict=True):
+        row[1 : 1 + len(asked.splits[i].owners)] = torch.tensor(asked.splits[i].owners)
+    return owners
 
 
 def _as_prompts(prompts: Prompts) -> list[str] | Tensor:

@@ -28,12 +28,15 @@ class Explanation:
     Attributes:
         prompts: the T prompts.
         similarity: (T,) the model's own cosine similarities.
-        image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid.
-        words: for each prompt its words, with the signed relevance of each word for the target.
+        image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid; zero if the method has
+            none for pictures.
+        words: for each prompt its words, with the signed relevance of each word for the target; none if the prompt is
+            an embedding, or the method has none for prompts.
         image: the picture as it was given, upright RGB.
         box: left, top, right, bottom of what the model saw, in the picture's pixels; beyond it where it was padded.
-        provenance: model, pretrained, attention, layers, resolution, library versions; for single-head attention also
-            the similarities that the single-head towers give, because those are the numbers explained.
+        provenance: model, pretrained, method and what it explains, attention (of Grad-ECLIP), layers, resolution,
+            library versions; for single-head attention also the similarities that the single-head towers give, because
+            those are the numbers explained.
         against, against_similarity, against_words: the other prompts of a contrastive target, their own similarities
             (T,), and their words, whose scores are for the *target*: positive where a word lowers S(image, against).
     """
@@ -156,14 +159,15 @@ class Interactions:
 
 
 def _origin(provenance: dict, similarity) -> str:
-    model = f"{provenance['model']} ({provenance['pretrained'] or 'own weights'}), Grad-ECLIP"
+    start = f"{provenance['model']} ({provenance['pretrained'] or 'own weights'}), {provenance['method']}"
     scores = provenance.get("single_head_similarity")
-    if scores is None:
-        heads = "one head" if provenance["attention"] == "single-head" else "the model's own heads"
-        return f"{model} with {heads}"
-    picture, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
-    words = "" if words is None else f" and {words} (words)"
-    return f"{model} with one head: explains {picture} (picture){words}, not {_listed(similarity)}"
+    if scores is not None:
+        picture, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
+        words = "" if words is None else f" and {words} (words)"
+        return f"{start}: explains {picture} (picture){words}, not {_listed(similarity)}"
+    if provenance["attention"] is None:  # not Grad-ECLIP
+        return f"{start}: explains {provenance['explains']}"
+    return f"{start} with the model's own heads" if provenance["attention"] == "model" else start
 
 
 def _listed(scores) -> str:

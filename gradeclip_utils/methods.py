@@ -22,12 +22,15 @@ N tokens, H heads of C channels, D = H * C, E the width of the embedding.
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .towers import Layer, Tower, Trace
+
+_AT_ONCE = 64  # directions whose channel weights are held at one time
 
 
 class ExplanationWarning(UserWarning):
@@ -43,6 +46,19 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
         _, pull_back = torch.func.vjp(lambda nudge: tower.readout(trace, nudge), _no_nudge(trace))
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
+
+
+def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:
+    """d (embedding . direction) / d ``at`` (B, ...), for one of the ``directions`` (B, T, E) after the other.
+
+    ``encode`` goes from ``at`` to the embeddings (B, E). It runs once; every direction costs one backward pass, which
+    takes about as long, because no parameter asks for its gradient.
+    """
+    with torch.enable_grad():
+        at = at.detach().requires_grad_()
+        embedding = encode(at)
+    for direction in directions.unbind(1):
+        yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
 
 
 def spatial_weights(layer: Layer, real: Tensor, kind: str = "loosened", heads: str = "together") -> Tensor:
@@ -91,6 +107,11 @@ def grad_eclip(
     >>> maps = grad_eclip(tower, trace, text_embeddings[None])             # doctest: +SKIP
     >>> maps[0, :, 1:].unflatten(-1, trace.grid)                           # (T, h, w); doctest: +SKIP
     """
+    maps = [_grad_eclip(tower, trace, part, spatial, heads) for part in directions.split(_AT_ONCE, dim=1)]
+    return torch.cat(maps, dim=1)
+
+
+def _grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str, heads: str) -> Tensor:
     weights = channel_weights(tower, trace, directions)
     maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device)
     for position, layer in enumerate(trace.layers):

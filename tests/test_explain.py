@@ -269,16 +269,14 @@ def test_a_model_in_half_precision_is_explained_nearly_the_same(dtype, picture):
 
 
 def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(picture):
-    """The text side of CLIPA is not causal, and its image side is the reason to open average pooling at all."""
-    model = build({"pool_type": "avg", "final_ln_after_pool": True}, {"no_causal_mask": True, "pool_type": "last"},
-                  custom_text=True)  # fmt: skip
+    model = build(text={"scale_fc": True}, custom_text=True)
     explainer = Explainer(wrap(model))
     with torch.no_grad():
         embeddings = model.encode_text(wrap(model).tokenizer(PROMPTS))
     assert explainer.explain(picture, embeddings).image_maps.shape == (3, 4, 4)
-    with pytest.raises(UnsupportedModel, match="the text tower is not causal"):
+    with pytest.raises(UnsupportedModel, match="the text tower has a CustomResidualAttentionBlock"):
         explainer.explain(picture, PROMPTS)
-    with pytest.raises(UnsupportedModel, match="the text tower is not causal"):
+    with pytest.raises(UnsupportedModel, match="the text tower has a CustomResidualAttentionBlock"):
         explainer.interactions(picture, PROMPTS[0])
 
 

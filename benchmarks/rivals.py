@@ -1,0 +1,145 @@
+"""The same methods by the packages that can be installed, and by this one: time of a map, and whether they agree.
+
+    python -m benchmarks.rivals --threads 1
+
+Every round times open_clip's ``encode_image``, the package and ours, one after the other, on the same picture and text
+embedding, from pixels to map; trace included. A ratio is the median over rounds of the ratio to ``encode_image`` within
+a round. Agreement is the correlation of the two maps on the token grid, with negative relevance cut off as the packages
+do. legrad is given a copy of the model, because it changes the model: the last column is the cosine between the
+embedding after the package was set up and the model's own.
+
+Prints a table in Markdown. Needs what ``make bench`` installs.
+"""
+
+import contextlib
+import copy
+import io
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import captum.attr
+import legrad
+import numpy as np
+import open_clip
+import pytorch_grad_cam
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.bench import MODEL, options, seconds
+from gradeclip_utils import METHODS
+from gradeclip_utils.towers import ImageTower
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One row: a method in METHODS, and a package's way to the same map (H, W)."""
+
+    package: str
+    name: str
+    explain: Callable[[], Tensor]
+    model: nn.Module  # as the package left it
+
+
+class Similarity(nn.Module):
+    """Picture in, similarity with one text out, (B, 1): what the packages take for a classifier."""
+
+    def __init__(self, model: nn.Module, text: Tensor):
+        super().__init__()
+        self.model, self.text = model, text
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.model.encode_image(pixels, normalize=True) @ self.text.T
+
+
+def on_grid(x: Tensor, side: int) -> Tensor:
+    """Tokens (B, 1 + side * side, D) of a ViT as a feature map (B, D, side, side)."""
+    return x[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+
+
+def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
+    """grad-cam, captum and legrad, each set up as its documentation says."""
+    similarity, side = Similarity(model, text), model.visual.grid_size[0]
+
+    def grad_cam() -> Tensor:
+        layers = [model.visual.transformer.resblocks[-2]]  # what leaves it enters the last block
+        with pytorch_grad_cam.GradCAM(similarity, layers, lambda x: on_grid(x, side)) as cam:
+            return torch.from_numpy(cam(pixels, targets=[lambda output: output[0]])[0])
+
+    def input_x_gradient() -> Tensor:
+        return captum.attr.InputXGradient(similarity).attribute(pixels.clone().requires_grad_(), target=0).sum(1)[0]
+
+    with contextlib.redirect_stdout(io.StringIO()):  # legrad announces itself
+        wrapped = legrad.LeWrapper(copy.deepcopy(model))
+
+    def le_grad() -> Tensor:
+        return wrapped.compute_legrad(text, pixels)[0, 0]
+
+    return [
+        Rival("grad-cam", "grad-cam", grad_cam, model),
+        Rival("captum", "input-x-gradient", input_x_gradient, model),
+        Rival("legrad-torch", "legrad", le_grad, wrapped),
+    ]
+
+
+def ours(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Tensor:
+    """The same method by this package, on the token grid (h, w)."""
+    layers = METHODS[name].explained(len(model.visual.transformer.resblocks))
+    tower = ImageTower(model) if layers is None else ImageTower(model, layers)
+    tower.verified = True  # once a model, not once a map
+    with torch.no_grad():
+        trace = tower.trace(pixels)
+        return METHODS[name].image(tower, trace, text[None])[0, 0, 1:].unflatten(0, trace.grid)
+
+
+def agreement(map_: Tensor, other: Tensor) -> float:
+    """Correlation of two maps on the grid of the second, where they speak for the target."""
+    pooled = F.adaptive_avg_pool2d(map_.detach()[None], other.shape)[0]
+    return float(np.corrcoef(pooled.clamp_min(0).flatten(), other.clamp_min(0).flatten())[0, 1])
+
+
+@torch.no_grad()
+def plain(model: nn.Module, pixels: Tensor) -> Tensor:
+    """The model's own embedding, unit length."""
+    return F.normalize(model.encode_image(pixels), dim=-1)
+
+
+def main() -> int:
+    """Print the table."""
+    arguments = options()
+    torch.set_num_threads(arguments.threads)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.create_model(MODEL).eval()
+    generator = torch.Generator().manual_seed(0)
+    size = model.visual.image_size
+    smooth = F.interpolate(torch.randn(1, 3, 7, 7, generator=generator), size, mode="bicubic")
+    text = F.normalize(torch.randn(1, model.visual.output_dim, generator=generator), dim=-1)
+    own = plain(model, smooth)
+    print(f"\n{MODEL}, one picture and one text, {arguments.threads} thread(s), median of {arguments.rounds}\n")
+    print(
+        "| method | package | package's ratio | our ratio | agreement of the maps | embedding, cosine to the model's |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for rival in rivals(model, smooth, text):
+        actions = (
+            lambda: plain(model, smooth),
+            rival.explain,
+            lambda rival=rival: ours(rival.name, model, smooth, text),
+        )
+        _, theirs, mine = (action() for action in actions)  # the first call pays for lazy set-up
+        times = [[seconds(action) for action in actions] for _ in range(arguments.rounds)]
+        ratios = [statistics.median(row[i] / row[0] for row in times) for i in (1, 2)]
+        cosine = float((plain(rival.model, smooth) * own).sum())
+        print(
+            f"| {METHODS[rival.name].title} | {rival.package} | {ratios[0]:.2f} | {ratios[1]:.2f} "
+            f"| {agreement(theirs, mine):.3f} | {cosine:.3f} |",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""Perturbation: change what goes in and watch what comes out. Methods that need no look inside the model.
+
+    picture or prompt --changed--> model -> embedding -> target -> map
+
+Masked pictures (RISE), a prompt without one of its words (leave-one-out), noisy tokens (M2IB), and changes too small to
+see, which are gradients (input x gradient, integrated gradients). From a tower they need ``forward`` or ``trace``,
+``resume`` or ``embed_pixels``, so most of them also apply to towers that have no attention to read.
+
+Every function gets a tower, a trace and the targets' ``directions`` (B, T, E), and returns signed maps (B, T, N) over
+the trace's tokens. The target of a direction d is S = embedding . d: a similarity, or the difference of two. Shapes: B
+inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .methods import gradients
+from .towers import Tower, Trace
+
+_AT_ONCE = 64  # pictures or prompts in one forward pass
+
+
+def pixels_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i.
+
+    Explains the model's own similarity, as if it were linear between the picture and the mean colour, which is zero
+    after preprocessing. Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713. Linear in the direction. Cost: one
+    forward pass with a graph, and one backward pass a target.
+
+    Raises:
+        ValueError: the picture is not of the model's own size.
+    """
+    pixels = _own_pixels(tower, trace)
+    slopes = gradients(tower.embed_pixels, pixels, directions)
+    products = [(slope * pixels).sum(1) for slope in slopes]  # T times (B, H, W)
+    return _summed_over_patches(trace, torch.stack(products, dim=1))
+
+
+def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Input x gradient for prompts: map_i = x_i . dS/dx_i, with x_i the token that enters the first explained block.
+
+    As ``pixels_x_gradient``. Ours traces all blocks for it, so that x_i is the token's embedding plus that of its
+    position: what the transformer reads, and what every tower has. Cost: one forward pass with a graph, and one
+    backward pass a target.
+    """
+    slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
+    return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.real[:, None]
+
+
+def integrated_gradients(
+    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50, progress: bool = False
+) -> Tensor:
+    """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1.
+
+    Explains the model's own similarity. The baseline is a picture of the mean colour, zero after preprocessing, and
+    maps sum to S(picture) - S(baseline), as far as ``steps`` points of Gauss-Legendre's rule follow the path. That is
+    captum's ``IntegratedGradients``. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
+    arXiv 1703.01365. Linear in the direction. Cost: ``steps`` forward and backward passes a target.
+
+    Raises:
+        ValueError: the picture is not of the model's own size.
+    """
+    from captum.attr import IntegratedGradients  # slow to import, and only this needs it
+
+    def target(pixels: Tensor, direction: Tensor) -> Tensor:
+        return (tower.embed_pixels(pixels) * direction).sum(-1)
+
+    pixels, products = _own_pixels(tower, trace), []
+    with torch.enable_grad():
+        for direction in tqdm(directions.unbind(1), "integrated gradients", disable=not progress):
+            attributed = IntegratedGradients(target).attribute(
+                pixels, torch.zeros_like(pixels), additional_forward_args=(direction,), n_steps=steps,
+                internal_batch_size=max(len(pixels), _AT_ONCE // 4),
+            )  # fmt: skip
+            products.append(attributed.detach().to(pixels).sum(1))
+    return _summed_over_patches(trace, torch.stack(products, dim=1))
+
+
+def rise(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    *,
+    masks: int = 500,
+    cells: int = 7,
+    share: float = 0.5,
+    seed: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """RISE: how much more the target is when a patch is seen, over random masks M of the picture.
+
+        map_i = 1 / (n * share) * sum_n (S(picture * M_n) - mean S) * M_n(i)
+
+    Explains the model's own similarity, through the mean colour (zero after preprocessing) that stands where a mask is
+    dark. Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018,
+    arXiv 1806.07421. A mask is a grid of ``cells`` x ``cells``, each lit with probability ``share``, enlarged
+    bilinearly and shifted at random.
+
+    Where we deviate: scores are centred before they are averaged. The authors' map is this one plus a constant times
+    how often a patch happened to be lit; without it the map is signed, zero where seeing makes no difference, and less
+    noisy. And n is 500 by default (4000 to 8000 in the paper), so look at the map of a second ``seed`` before you
+    trust a detail. Linear in the direction. Cost: ``masks`` forward passes, for all targets together.
+    """
+    pixels = trace.inputs
+    lit, shifts = _mask_seeds(masks, cells, share, tuple(pixels.shape[-2:]), seed)
+    own = tuple(pixels.shape[-2:]) == tower.image_size
+    look = tower.forward if own else lambda some: tower.trace(some).embedding  # a native picture has no plain pass
+    scores, seen, step = [], [], max(1, _AT_ONCE // len(pixels))
+    with tqdm(total=masks, desc="RISE", disable=not progress) as bar:
+        for some in torch.arange(masks).split(step):
+            light = _enlarged(lit[some], shifts[some], tuple(pixels.shape[-2:])).to(pixels)  # (n, H, W)
+            masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
+            embeddings = look(masked).unflatten(0, (len(pixels), -1))  # (B, n, E)
+            scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
+            seen.append(F.adaptive_avg_pool2d(light, trace.grid).flatten(1))  # (n, P)
+            bar.update(len(some))
+    scores = torch.cat(scores, dim=-1)  # (B, T, masks)
+    centred = scores - scores.mean(-1, keepdim=True)
+    return _on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * share))
+
+
+def m2ib(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    *,
+    beta: float = 0.1,
+    samples: int = 10,
+    steps: int = 10,
+    rate: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck.
+
+        z = lam * x + (1 - lam) * noise,    noise ~ N(0, 1),    lam = sigmoid(a), a number for each token and channel
+        minimise over a:  beta * mean KL(z | x  ||  N(0, 1)) - mean S(z)
+        map_i = sum over channels of KL, never negative
+
+    Explains how well the model's own similarity can be kept up, not how it came about. Wang, Rudner and Wilson, "Visual
+    Explanations of Image-Text Representations via Multi-Modal Information Bottleneck Attribution", NeurIPS 2023, arXiv
+    2312.17174. x are the tokens that enter the explained layers: the last sixth, two of twelve, as in the authors' code
+    (their layer 9), from which beta, Adam's rate 1, ten steps and ten samples are taken as well.
+
+    Where we deviate: the noise comes from ``seed`` (CPU generator: the same on every device), so a map can be repeated;
+    the causal mask of the text tower stays; padding costs nothing; information is read off after the last step. Not
+    linear in the direction. Cost: ``steps`` * ``samples`` forward and backward passes through a sixth of the tower, a
+    target: about 35 forward passes of the whole.
+    """
+    batch, count, width = trace.tokens.shape
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, steps, samples, width, generator=generator).to(trace.tokens)  # tokens first: a longer
+    noise = noise.permute(1, 2, 0, 3)  # batch of prompts draws the same for the same token; (steps, samples, N, D)
+    maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
+    pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
+    for i, target in tqdm(pairs, "M2IB", disable=not progress):
+        one = _repeated(trace, i, samples)
+        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta, rate)
+    return maps * trace.real[:, None]
+
+
+def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None) -> Tensor:
+    """Leave one word out: S(prompt) - S(prompt without the word), at the word's first piece.
+
+    Explains the model's own similarity. Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation
+    Erasure", arXiv 1612.08220. The word's pieces are taken out of the token ids and the rest closes up, so positions
+    move, as they do when a person writes the shorter prompt. ``words`` (B, N) numbers the word of every token, -1 where
+    there is none; without it every piece is a word. Linear in the direction. Cost: a forward pass a word, for all
+    targets together.
+    """
+    if words is None:
+        inside = trace.real & (torch.arange(trace.real.shape[1], device=trace.real.device) > 0)
+        inside[torch.arange(len(inside)), trace.real.sum(-1) - 1] = False  # EOT
+        words = torch.where(inside, inside.cumsum(-1), -1)
+    maps = torch.zeros(*directions.shape[:2], trace.real.shape[1], dtype=directions.dtype, device=directions.device)
+    places = [(i, word) for i, row in enumerate(words) for word in row.unique().tolist() if word >= 0]
+    for start in range(0, len(places), _AT_ONCE):
+        some = places[start : start + _AT_ONCE]
+        shorter = torch.stack([_without(trace.inputs[i], words[i] == word) for i, word in some])
+        for (i, word), embedding in zip(some, tower.trace(shorter).embedding, strict=True):
+            first = int((words[i] == word).int().argmax())
+            maps[i, :, first] = directions[i] @ (trace.embedding[i] - embedding)
+    return maps
+
+
+def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
+    """The pixels, in the precision of the embedding."""
+    if tuple(trace.inputs.shape[-2:]) != tower.image_size:
+        raise ValueError(
+            f"gradients of pixels need the model's own pass, which reads {tower.image_size} pixels only, "
+            f"got {tuple(trace.inputs.shape[-2:])}; use resolution='model'"
+        )
+    return trace.inputs.to(trace.embedding)
+
+
+def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
+    """(B, T, H, W) -> (B, T, N)."""
+    pooled = F.adaptive_avg_pool2d(values, trace.grid).flatten(2)  # (B, T, P)
+    return _on_patches(trace, pooled * (values.shape[-2] * values.shape[-1] / pooled.shape[-1]))
+
+
+def _on_patches(trace: Trace, values: Tensor) -> Tensor:
+    """(B, T, P) -> (B, T, N): the patches are the last tokens, and the others have no pixels."""
+    return F.pad(values, (trace.real.shape[1] - values.shape[-1], 0))
+
+
+def _mask_seeds(count: int, cells: int, share: float, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
+    """Which cells are lit (n, cells, cells), and by how many pixels each mask is shifted (n, 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    lit = (torch.rand(count, cells, cells, generator=generator) < share).float()
+    return lit, (torch.rand(count, 2, generator=generator) * torch.tensor(_cell(cells, size))).long()
+
+
+def _cell(cells: int, size: tuple[int, int]) -> list[int]:
+    return [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the picture
+
+
+def _enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (n, H, W) in [0, 1]: one cell larger than the picture, then shifted and cropped to it."""
+    cells = lit.shape[-1]
+    larger = [(cells + 1) * side for side in _cell(cells, size)]
+    smooth = F.interpolate(lit[:, None], larger, mode="bilinear", align_corners=False)[:, 0]
+    height, width = size
+    return torch.stack([
+        mask[down : down + height, across : across + width]
+        for mask, (down, across) in zip(smooth, shifts.tolist(), strict=True)
+    ])  # fmt: skip
+
+
+def _repeated(trace: Trace, index: int, count: int) -> Trace:
+    """One input of a trace, ``count`` times, as far as ``Tower.resume`` asks."""
+    rows = {name: getattr(trace, name)[[index] * count] for name in ("inputs", "tokens", "reading", "real")}
+    each = trace.visible is not None and len(trace.visible) > 1
+    return replace(trace, **rows, visible=trace.visible[[index]] if each else trace.visible)
+
+
+def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float, rate: float) -> Tensor:
+    """Nats (N,) that each token of one input (repeated in ``trace``) keeps after the bottleneck is optimised."""
+    tokens, reads = trace.tokens[0], torch.zeros_like(trace.real[0])
+    reads[trace.reading[0]] = True
+    counted = trace.real[0] | reads
+    openness = torch.full_like(tokens, 5.0).requires_grad_()
+    optimizer = torch.optim.Adam([openness], lr=rate)
+    for sample in noise:  # (samples, N, D)
+        with torch.enable_grad():
+            lam = openness.sigmoid()
+            embedding = tower.resume(trace, tower.depth - tower.layers, lam * tokens + (1 - lam) * sample)
+            loss = beta * _information(openness, tokens)[counted].mean() - (embedding @ direction).mean()
+            (openness.grad,) = torch.autograd.grad(loss, openness)
+        optimizer.step()
+    return _information(openness.detach(), tokens).sum(-1)
+
+
+def _information(openness: Tensor, tokens: Tensor) -> Tensor:
+    """KL of N(lam x, (1 - lam)^2) from N(0, 1), (N, D)."""
+    lam = openness.sigmoid()
+    return 0.5 * ((lam * tokens) ** 2 + (1 - lam) ** 2 - 1) - F.logsigmoid(-openness)  # log(1 - lam) = logsigmoid(-a)
+
+
+def _without(ids: Tensor, gone: Tensor) -> Tensor:
+    """Token ids without those that are ``gone``; the row's own last id fills up behind the end, where nobody reads."""
+    keep, gone = torch.ones_like(ids, dtype=torch.bool), gone[: len(ids)]  # an appended CLS has no id
+    keep[: len(gone)] = ~gone
+    return torch.cat([ids[keep], ids[-1:].expand(int(gone.sum()))])

@@ -1,0 +1,264 @@
+"""Perturbation: masks, missing words, noise and small changes, each confirmed by plain passes of a copied model."""
+
+import copy
+
+import numpy as np
+import plain
+import pytest
+import torch
+from conftest import build, wrap
+from test_rivals import close, directions
+from torch.nn import functional as F
+
+from gradeclip_utils import Explainer, perturbation
+from gradeclip_utils.towers import ImageTower, TextTower
+
+PROMPT = "a red car and a bluish baaaall"
+
+
+def patches(values):
+    """Sums over the patches of 8 x 8 pixels, (32, 32) -> (16,)."""
+    return values.reshape(4, 8, 4, 8).sum((1, 3)).flatten()
+
+
+def counting(model):
+    """How many inputs entered the first block since."""
+    seen = []
+    for side in ("image", "text"):
+        plain.blocks_of(model, side)[0].register_forward_pre_hook(lambda _, entering: seen.append(len(entering[0])))
+    return seen
+
+
+# --- gradients of the input -------------------------------------------------------------------------------------
+
+
+def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
+    tower, target = ImageTower(tiny.model), directions(1, 2)
+    found = perturbation.pixels_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
+    x = pixels[:1].clone().requires_grad_()
+    for t in range(2):
+        (slope,) = torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, t], x)
+        close(found[t, 1:], patches((slope * x)[0].sum(0).detach()))
+    assert found[:, 0].eq(0).all()
+
+
+def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
+    model, ids, target = copy.deepcopy(tiny.model), tiny.tokenizer([PROMPT]), directions(1, 1)
+    tower, entering = TextTower(tiny.model, 3), []
+    model.transformer.resblocks[0].register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
+    (slope,) = torch.autograd.grad(plain.embed(model, "text", ids)[0] @ target[0, 0], entering)
+    found = perturbation.tokens_x_gradient(tower, tower.trace(ids), target)[0, 0]
+    close(found, (slope * entering[0])[0].sum(-1)[: len(found)].detach())
+
+
+def test_integrated_gradients_sum_to_what_the_picture_adds_to_the_baseline(tiny, pixels):
+    tower, target = ImageTower(tiny.model), directions(2, 2)
+    maps = perturbation.integrated_gradients(tower, tower.trace(pixels), target, steps=64)
+    with torch.no_grad():
+        gain = plain.embed(tiny.model, "image", pixels) - plain.embed(tiny.model, "image", torch.zeros_like(pixels))
+    close(maps.sum(-1), torch.einsum("be,bte->bt", gain, target), 1e-2)
+    coarse = perturbation.integrated_gradients(tower, tower.trace(pixels), target, steps=2)
+    error = (maps.sum(-1) - coarse.sum(-1)).abs().max()
+    assert error > 0.02 * maps.sum(-1).abs().max()  # two steps do not follow the path: the test above can fail
+
+
+def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels):
+    tower, target, steps = ImageTower(tiny.model), directions(1, 1), 5
+    found = perturbation.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    mean = torch.zeros_like(pixels[:1])
+    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
+        x = (place * pixels[:1]).float().requires_grad_()
+        mean += weight * torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, 0], x)[0]
+    close(found, patches((mean * pixels[:1])[0].sum(0)))
+
+
+@pytest.mark.parametrize("method", ["input-x-gradient", "integrated-gradients"])
+def test_gradients_of_pixels_at_another_size_are_refused(method, tiny, picture):
+    with pytest.raises(ValueError, match=r"reads \(32, 32\) pixels only, got \(48, 80\); use resolution='model'"):
+        Explainer(tiny, method=method, resolution="native").explain(picture, "a dog")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
+    target = directions(1, 1)
+    maps = []
+    for model in (tiny.model, copy.deepcopy(tiny.model).to(dtype)):
+        tower = ImageTower(model)
+        trace = tower.trace(pixels[:1])
+        maps.append(perturbation.pixels_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
+    close(maps[1], maps[0], 1e-4 if dtype == torch.float64 else 0.2)
+
+
+# --- RISE -------------------------------------------------------------------------------------------------------
+
+
+def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
+    tower, target, count = ImageTower(tiny.model), directions(1, 2), 30
+    found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
+    lit, shifts = perturbation._mask_seeds(count, 7, 0.5, (32, 32), 3)
+    light = perturbation._enlarged(lit, shifts, (32, 32))
+    with torch.no_grad():
+        scores = torch.stack([plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light]) @ target[0].T
+    for t in range(2):
+        expected = torch.zeros(16)
+        for score, mask in zip(scores[:, t] - scores[:, t].mean(), light, strict=True):
+            expected += score * patches(mask) / 64 / (count * 0.5)
+        close(found[t, 1:], expected, 1e-3)
+
+
+class Seeing:
+    """A tower whose embedding is the light in one patch."""
+
+    image_size = (32, 32)
+
+    @staticmethod
+    def forward(pixels):
+        return pixels[:, 0, 8:16, 16:24].mean((1, 2))[:, None]
+
+
+def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
+    white = torch.ones(1, 3, 32, 32)
+    found = perturbation.rise(Seeing, ImageTower(tiny.model).trace(white), torch.ones(1, 1, 1), masks=400)[0, 0, 1:]
+    assert found.argmax() == 6 and found[6] > 3 * found[[0, 3, 12, 15]].abs().max()
+
+
+def test_masks_are_soft_and_light_as_asked_for_and_cover_the_picture():
+    for share, size in ((0.5, (32, 32)), (0.25, (48, 80))):
+        light = perturbation._enlarged(*perturbation._mask_seeds(300, 7, share, size, 0), size)
+        assert light.shape == (300, *size) and light.min() >= 0 and light.max() <= 1
+        assert abs(light.mean() - share) < 0.02 and abs(light.mean(0) - share).max() < 0.12
+
+
+def test_rise_also_looks_at_a_whole_picture_in_its_own_shape(tiny, picture):
+    explanation = Explainer(tiny, method="rise", resolution="native").explain(picture, "a dog")
+    assert explanation.image_maps.shape == (1, 6, 10) and explanation.image_maps.std() > 0
+
+
+# --- M2IB -------------------------------------------------------------------------------------------------------
+
+
+def bottleneck_by_hand(tokens, noise, score, counted, beta, steps):
+    """Adam, KL divergence and all, one number at a time. ``score`` (samples, N, D) -> (samples,)."""
+    openness = torch.full_like(tokens, 5.0)
+    first, second = torch.zeros_like(openness), torch.zeros_like(openness)
+    normal = torch.distributions.Normal
+
+    def nats(a):
+        lam = torch.sigmoid(a)
+        return torch.distributions.kl_divergence(normal(lam * tokens, 1 - lam), normal(0.0, 1.0))
+
+    for step in range(steps):
+        a = openness.clone().requires_grad_()
+        lam = torch.sigmoid(a)
+        loss = beta * nats(a)[counted].mean() - score(lam * tokens + (1 - lam) * noise[:, step].transpose(0, 1)).mean()
+        (slope,) = torch.autograd.grad(loss, a)
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        corrected = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+        openness = openness - first / (1 - 0.9 ** (step + 1)) / corrected
+    return nats(openness).sum(-1)
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pixels):
+    inputs = pixels[:1].double() if side == "image" else precise.tokenizer([PROMPT])
+    tower, target = (ImageTower if side == "image" else TextTower)(precise.model, 1), directions(1, 1).double()
+    found = perturbation.m2ib(tower, tower.trace(inputs), target, samples=2, steps=3, seed=1)[0, 0]
+    model, entering = copy.deepcopy(precise.model), []
+    last = plain.blocks_of(model, side)[-1]
+    last.register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
+    plain.embed(model, side, inputs)
+    whole, count = entering[0].detach()[0], len(found)
+    noise = torch.randn(count, 3, 2, whole.shape[-1], generator=torch.Generator().manual_seed(1)).double()
+    replaced = []
+    last.register_forward_pre_hook(lambda _, tokens: (replaced[-1],))
+
+    def score(tokens):
+        rest = whole[count:].expand(len(tokens), -1, -1)  # behind EOT, where nobody looks
+        replaced.append(torch.cat([tokens, rest], dim=1))
+        return plain.embed(model, side, inputs.expand(len(tokens), *inputs.shape[1:])) @ target[0, 0]
+
+    expected = bottleneck_by_hand(whole[:count], noise, score, torch.arange(count), 0.1, 3)
+    expected[0] = 0 if side == "image" else expected[0]  # CLS is squeezed too, but is no patch
+    close(found, expected, 1e-6)
+
+
+def test_a_bottleneck_that_costs_nothing_stays_wider_than_one_that_costs_all(tiny, pixels):
+    tower, target = ImageTower(tiny.model), directions(1, 1)
+    trace = tower.trace(pixels[:1])
+    free, dear = (perturbation.m2ib(tower, trace, target, beta=beta, samples=4) for beta in (1e-6, 100.0))
+    assert (dear >= -1e-5).all() and dear.sum() < 0.1 * free.sum()
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+
+def test_leaving_one_word_out_is_the_prompt_written_without_it(tiny, picture):
+    words = Explainer(tiny, method="leave-one-out").explain(picture, PROMPT).words[0]
+    assert [word.text for word in words] == PROMPT.split()
+    with torch.no_grad():
+        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[0]
+        similarity = [float(plain.embed(tiny.model, "text", tiny.tokenizer([prompt]))[0] @ image) for prompt in (
+            PROMPT, *(" ".join(PROMPT.split()[:i] + PROMPT.split()[i + 1 :]) for i in range(len(words)))
+        )]  # fmt: skip
+    np.testing.assert_allclose([word.score for word in words], similarity[0] - np.array(similarity[1:]), atol=1e-6)
+
+
+def test_without_words_every_piece_is_left_out_alone(tiny):
+    ids, target = tiny.tokenizer(["a baaaall", "a dog"]), directions(2, 2)
+    tower = TextTower(tiny.model)
+    trace = tower.trace(ids)
+    maps = perturbation.leave_one_out(tower, trace, target)
+    end = int(ids[0].argmax())
+    assert maps[:, :, 0].eq(0).all() and maps[0, :, end].eq(0).all() and maps[1, :, 3:].eq(0).all()
+    shorter = torch.cat([ids[0, :2], ids[0, 3:], ids[0, -1:]])[None]
+    with torch.no_grad():
+        fall = plain.embed(tiny.model, "text", ids[:1]) - plain.embed(tiny.model, "text", shorter)
+    close(maps[0, :, 2], target[0] @ fall[0])
+
+
+def test_a_word_of_a_prompt_that_fills_the_context_can_be_left_out(tiny, picture):
+    prompt = " ".join(["one", "two"] * 11)  # 22 words and both ends: 24 tokens
+    words = Explainer(tiny, method="leave-one-out").explain(picture, prompt).words[0]
+    with torch.no_grad():
+        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[0]
+        full, shorter = plain.embed(tiny.model, "text", tiny.tokenizer([prompt, prompt[4:]])) @ image
+    assert len(words) == 22 and words[0].score == pytest.approx(float(full - shorter), abs=1e-6)
+
+
+# --- seeds and costs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["rise", "m2ib"])
+def test_a_seed_gives_the_same_map_again_and_another_seed_another(method, tiny, picture):
+    maps = [Explainer(tiny, method=method, seed=seed).explain(picture, "a dog").image_maps for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert not np.allclose(maps[0], maps[2], rtol=1e-3)
+
+
+def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
+    clip = wrap(build())
+    model, target = clip.model, directions(1, 2)
+    image, text = ImageTower(model), TextTower(model)
+    picture, prompt = image.trace(pixels[:1]), text.trace(clip.tokenizer([PROMPT]))
+    seen = counting(model)
+    perturbation.rise(image, picture, target, masks=50)
+    assert sum(seen) == 50
+    seen.clear()
+    perturbation.integrated_gradients(image, picture, target, steps=10)
+    assert sum(seen) == 2 * 10
+    seen.clear()
+    perturbation.pixels_x_gradient(image, picture, target)
+    assert sum(seen) == 1
+    seen.clear()
+    perturbation.leave_one_out(text, prompt, target)
+    assert sum(seen) == len(prompt.real[0]) - 2
+
+
+@pytest.mark.parametrize("method", ["rise", "m2ib", "integrated-gradients"])
+def test_a_bar_shows_only_where_it_is_asked_for(method, tiny, picture, capsys):
+    embedding = F.normalize(torch.ones(1, 48), dim=-1)
+    Explainer(tiny, method=method).explain(picture, embedding)
+    assert capsys.readouterr().err == ""
+    Explainer(tiny, method=method, progress=True).explain(picture, embedding)
+    assert "100%" in capsys.readouterr().err

@@ -1,0 +1,399 @@
+"""Rivals: every method, derived a second time from the model's own modules on a deep copy, or at a known limit."""
+
+import copy
+import inspect
+
+import numpy as np
+import plain
+import pytest
+import torch
+from conftest import build, wrap
+from test_explain import state_of
+from torch.nn import functional as F
+
+from gradeclip_utils import METHODS, Explainer, UnsupportedModel, perturbation, rivals
+from gradeclip_utils.towers import ImageTower, TextTower
+
+PICTURES = [name for name, method in METHODS.items() if method.image]
+PROMPTS = [name for name, method in METHODS.items() if method.text]
+SEVERAL = ["a dog", "a red car and a blue ball."]
+LINEAR = ("grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "grad-cam", "maskclip", "rise",
+          "input-x-gradient", "integrated-gradients", "leave-one-out")  # fmt: skip
+
+
+def directions(*shape, seed=0, dtype=torch.float32):
+    vectors = torch.randn(*shape, 48, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return F.normalize(vectors, dim=-1)
+
+
+def close(found, expected, tolerance=1e-4):
+    assert found.shape == expected.shape and expected.abs().max() > 0
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def tower_of(name, side, model):
+    kind, layers = (ImageTower if side == "image" else TextTower), METHODS[name].explained(3, side)
+    return kind(model) if layers is None else kind(model, layers)
+
+
+def run(name, side, model, inputs, target, **options):
+    """Maps (B, T, N) by the method, through the layers that it asks for; the slow ones with fewer steps."""
+    tower, quick = tower_of(name, side, model), {"rise": {"masks": 40}, "integrated-gradients": {"steps": 6}}
+    with torch.no_grad():
+        if name in quick:
+            method = getattr(perturbation, name.replace("-", "_"))
+            return method(tower, tower.trace(inputs), target, **quick[name], **options)
+        return getattr(METHODS[name], side)(tower, tower.trace(inputs), target, **options)
+
+
+class Opened:
+    """A deep copy of the model that keeps what enters and leaves every block, and every attention (B, H, N, N)."""
+
+    def __init__(self, model, side, inputs, change=lambda alpha: alpha):
+        self.model, self.alphas, self.entering, self.leaving = copy.deepcopy(model), [], [], []
+        self.blocks = plain.blocks_of(self.model, side)
+        for block in self.blocks:
+            plain.open_attention(block, lambda alpha: self._kept(change(alpha)))
+            block.register_forward_pre_hook(lambda _, entering: self.entering.append(entering[0]))
+            block.register_forward_hook(lambda _, entering, leaving: self.leaving.append(leaving))
+        self.embedding = plain.embed(self.model, side, inputs)
+
+    def _kept(self, alpha):
+        self.alphas.append(alpha)
+        return alpha
+
+    def read(self, tokens):
+        """Unit embedding of tokens (..., D) that leave the last block, each read alone."""
+        return F.normalize(self.model.visual.ln_post(tokens) @ self.model.visual.proj, dim=-1)
+
+
+def inputs_of(side, clip, pixels):
+    """One input, and its real tokens and the token that reads."""
+    if side == "image":
+        return pixels[:1], range(1, 17), 0
+    ids = clip.tokenizer(SEVERAL[1:])
+    end = int(ids[0].argmax())
+    return ids, range(end + 1), end
+
+
+def at(tokens, row):
+    """A map that is zero but at the real tokens."""
+    kept = torch.zeros_like(row)
+    kept[list(tokens)] = row[list(tokens)]
+    return kept[: max(tokens) + 1].detach()
+
+
+# --- each method a second time ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_raw_attention_is_the_row_of_the_reading_token_in_the_last_layer(side, tiny, pixels):
+    inputs, tokens, reader = inputs_of(side, tiny, pixels)
+    expected = Opened(tiny.model, side, inputs).alphas[-1][0].mean(0)[reader]
+    close(run("attention", side, tiny.model, inputs, directions(1, 2))[0, 1], at(tokens, expected))
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_rollout_is_the_reading_row_of_the_product_over_all_layers(side, tiny, pixels):
+    inputs, tokens, reader = inputs_of(side, tiny, pixels)
+    opened = Opened(tiny.model, side, inputs)
+    product = torch.eye(opened.alphas[0].shape[-1])
+    for alpha in opened.alphas:
+        product = (alpha[0].mean(0) + torch.eye(len(product))) / 2 @ product
+    found = run("rollout", side, tiny.model, inputs, directions(1, 1))[0, 0]
+    close(found, at(tokens, product[reader]))
+    cls = 1 - found.sum()  # rows of the product sum to one, so what is missing lies on CLS
+    assert abs(cls - (product[0, 0] if side == "image" else 0)) < 1e-5
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_game_is_the_reading_row_of_the_relevance_matrix(side, tiny, pixels):
+    (inputs, tokens, reader), target = inputs_of(side, tiny, pixels), directions(1, 2)
+    opened = Opened(tiny.model, side, inputs)
+    for t in range(2):
+        slopes = torch.autograd.grad(opened.embedding[0] @ target[0, t], opened.alphas, retain_graph=True)
+        relevance = torch.eye(opened.alphas[0].shape[-1])
+        for alpha, slope in zip(opened.alphas, slopes, strict=True):
+            relevance = relevance + (alpha * slope)[0].clamp_min(0).mean(0) @ relevance
+        expected = relevance[reader] - torch.eye(len(relevance))[reader]
+        close(run("game", side, tiny.model, inputs, target)[0, t], at(tokens, expected))
+
+
+def test_grad_cam_weighs_the_channels_that_enter_the_last_block_by_their_mean_gradient(tiny, pixels):
+    target = directions(1, 2)
+    opened = Opened(tiny.model, "image", pixels[:1])
+    (slope,) = torch.autograd.grad(opened.embedding[0] @ target[0, 1], opened.entering[-1])
+    expected = (opened.entering[-1][0] * slope[0, 1:].mean(0)).sum(-1)
+    close(run("grad-cam", "image", tiny.model, pixels[:1], target)[0, 1], at(range(1, 17), expected))
+
+
+def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels):
+    target, opened = directions(1, 2), Opened(tiny.model, "image", pixels[:1])
+    expected = torch.zeros(2, 17)
+    for layer in (1, 2):
+        score = opened.read(opened.leaving[layer].mean(1))[0]
+        for t in range(2):
+            (slope,) = torch.autograd.grad(score @ target[0, t], opened.alphas[layer], retain_graph=True)
+            expected[t] += slope[0].clamp_min(0).mean(dim=(0, 1)) / 2
+    tower = ImageTower(tiny.model, 2)
+    found = rivals.legrad(tower, tower.trace(pixels[:1]), target)[0]
+    for t in range(2):
+        close(found[t], at(range(1, 17), expected[t]))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_maskclip_is_the_last_block_with_the_identity_for_attention(layers, tiny, pixels):
+    target, count = directions(1, 2), [0]
+
+    def change(alpha):  # the first two blocks attend as they do
+        count[0] += 1
+        return alpha if count[0] < 3 else torch.eye(alpha.shape[-1]).expand_as(alpha)
+
+    opened = Opened(tiny.model, "image", pixels[:1], change)
+    tower = ImageTower(tiny.model, layers)
+    found = rivals.maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
+    close(found, at(range(1, 17), opened.read(opened.leaving[-1][0]) @ target[0, 1]))
+
+
+def surgery_features(model, pixels, first):
+    """Unit features (N, E) of the v-v path, which starts at block ``first``; from the copy's own modules."""
+    opened = Opened(model, "image", pixels)
+    path = opened.entering[first][0]
+    for entering, block in zip(opened.entering[first:], opened.blocks[first:], strict=True):
+        width, heads = path.shape[-1], block.attn.num_heads
+        weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
+        v = (block.ln_1(entering[0]) @ weight.T + bias).reshape(-1, heads, width // heads).transpose(0, 1)
+        o = (v @ v.transpose(1, 2) * (width // heads) ** -0.5).softmax(-1) @ v
+        path = path + o.transpose(0, 1).reshape(-1, width) @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+    return opened.read(path).detach(), opened.embedding[0].detach()
+
+
+def test_clip_surgery_with_one_prompt_subtracts_the_empty_prompt(tiny, pixels):
+    features, _ = surgery_features(tiny.model, pixels[:1], first=1)
+    target, empty = directions(1, 1), directions(seed=5)
+    for given, expected in ((None, features @ target[0, 0]), (empty, features @ (target[0, 0] - empty))):
+        found = run("clip-surgery", "image", tiny.model, pixels[:1], target, empty=given)[0, 0]
+        close(found, at(range(1, 17), expected))
+
+
+def test_clip_surgery_with_several_prompts_subtracts_what_they_share(tiny, pixels):
+    features, picture = surgery_features(tiny.model, pixels[:1], first=1)
+    target = directions(1, 3)
+    chances = torch.softmax(2 * target[0] @ picture, dim=0)
+    products = features[:, None] * target[0] * (chances / chances.mean())[:, None]  # (N, T, E)
+    expected = (products - products.mean(1, keepdim=True)).sum(-1)
+    found = run("clip-surgery", "image", tiny.model, pixels[:1], target)[0]
+    for t in range(3):
+        close(found[t], at(range(1, 17), expected[:, t]))
+
+
+def test_clip_surgery_finds_nothing_in_a_prompt_that_is_asked_twice(tiny, pixels):
+    target = directions(1, 1).expand(1, 2, -1)
+    assert run("clip-surgery", "image", tiny.model, pixels[:1], target).abs().max() < 1e-7
+
+
+def test_the_two_ways_to_ask_for_one_head_are_the_same(tiny, picture):
+    by_name = Explainer(tiny, method="grad-eclip-single-head").explain(picture, SEVERAL)
+    by_option = Explainer(tiny, attention="single-head").explain(picture, SEVERAL)
+    np.testing.assert_array_equal(by_name.image_maps, by_option.image_maps)
+    assert by_name.words == by_option.words and by_name.provenance == by_option.provenance
+    tower, embedding = ImageTower(tiny.model), directions(1, 2)
+    pixels = tiny.preprocess(picture)[None]
+    direct = METHODS["grad-eclip-single-head"].image(tower, tower.trace(pixels), embedding)[0, :, 1:]
+    found = Explainer(tiny, attention="single-head").explain(picture, embedding[0])
+    np.testing.assert_allclose(found.image_maps.reshape(2, 16), direct, atol=1e-6)
+
+
+# --- what every method promises ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_what_it_explains_its_paper_and_its_cost(name):
+    method = METHODS[name]
+    assert method.name == name and method.title and method.explains and method.cost
+    assert "arXiv" in method.paper or "NeurIPS" in method.paper
+    for side in filter(None, (method.image, method.text)):
+        assert name.startswith("grad-eclip") or "Cost:" in inspect.getdoc(side)
+
+
+def test_methods_are_listed_by_the_package():
+    assert len(METHODS) == 15
+    assert set(PICTURES) == set(METHODS) - {"leave-one-out"}
+    assert set(PROMPTS) == {"grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "attention", "rollout",
+                            "game", "m2ib", "input-x-gradient", "leave-one-out"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [(name, "image") for name in PICTURES] + [(name, "text") for name in PROMPTS]
+)
+def test_a_batch_of_two_is_explained_as_each_alone(name, side, tiny, pixels, ids):
+    inputs, target = pixels if side == "image" else ids, directions(2, 2)
+    together = run(name, side, tiny.model, inputs, target)
+    assert together.isfinite().all()
+    for i in range(2):
+        alone = run(name, side, tiny.model, inputs[i : i + 1], target[i : i + 1])[0]
+        count = alone.shape[-1]  # a shorter prompt alone has fewer tokens
+        assert together[i, :, count:].eq(0).all()
+        close(together[i, :, :count], alone)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_maps_are_linear_in_the_direction_where_it_is_said(name, tiny, pixels, ids):
+    side = "image" if METHODS[name].image else "text"
+    a, b = directions(1, 2)[0]
+    inputs = pixels[:1] if side == "image" else ids[:1]
+    maps = run(name, side, tiny.model, inputs, torch.stack([a, b, a - b])[None])[0]
+    close(maps[2], maps[0] - maps[1])
+
+
+@pytest.mark.parametrize("name", ["attention", "rollout"])
+def test_attention_does_not_know_the_target(name, tiny, pixels):
+    maps = run(name, "image", tiny.model, pixels, directions(2, 3))
+    assert torch.equal(maps[:, 0], maps[:, 1]) and torch.equal(maps[:, 0], maps[:, 2])
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_tower_that_averages_its_patches_is_explained_by_every_method(name, averaging, pixels):
+    maps = run(name, "image", averaging.model, pixels[:1], directions(1, 2))
+    assert maps.shape == (1, 2, 17) and maps.isfinite().all()
+    assert maps[..., 0].eq(0).all() and maps[..., 1:].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
+    explanation = Explainer(tiny, method=name).explain(picture, SEVERAL[0])
+    method = METHODS[name]
+    assert explanation.provenance["method"] == method.title and method.title in explanation.origin
+    assert explanation.image_maps.shape == (1, 4, 4) and bool(explanation.image_maps.any()) == bool(method.image)
+    assert [word.text for word in explanation.words[0]] == (["a", "dog"] if method.text else [])
+    plainly = Explainer(tiny).explain(picture, SEVERAL[0])
+    np.testing.assert_allclose(explanation.similarity, plainly.similarity, atol=1e-6)
+    if method.text:
+        with torch.no_grad():
+            target = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[:, None]
+        row = run(name, "text", tiny.model, tiny.tokenizer(SEVERAL[:1]), target)[0, 0]
+        np.testing.assert_allclose([word.score for word in explanation.words[0]], row[1:3], rtol=1e-4, atol=1e-6)
+
+
+def test_rivals_say_in_the_origin_what_they_explain(tiny, picture):
+    origin = Explainer(tiny, method="rollout").explain(picture, "a dog").origin
+    assert origin.startswith("tiny (own weights), Attention rollout: explains how attention mixes the input, whatever")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_is_left_behind_on_a_model_in_training_or_frozen(name, picture):
+    maps = []
+    for training in (True, False):
+        model = build({"patch_dropout": 0.5}).train(training).requires_grad_(training)
+        before = state_of(model)
+        explainer = Explainer(wrap(model), method=name)
+        with torch.inference_mode():
+            maps.append(explainer.explain(picture, SEVERAL[:1], against="a cow").image_maps)
+        assert state_of(model) == before
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-4 * np.abs(maps[0]).max() + 1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"attention", "rollout"}))
+def test_nothing_is_left_behind_after_an_exception_inside_the_method(name, pixels, ids):
+    model = build().train()
+    before, side = state_of(model), "image" if METHODS[name].image else "text"
+    with pytest.raises(RuntimeError):  # the direction is one channel too long
+        run(name, side, model, pixels if side == "image" else ids, torch.ones(2, 1, 49))
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("name", ["rise", "input-x-gradient", "integrated-gradients"])
+def test_nothing_is_left_behind_after_an_exception_inside_the_model(name, pixels):
+    model = build().train()
+    tower = tower_of(name, "image", model)
+    trace = tower.trace(pixels)
+
+    def fail(module, inputs):
+        raise FloatingPointError("inside")
+
+    model.visual.ln_post.register_forward_pre_hook(fail)
+    before = state_of(model)
+    with pytest.raises(FloatingPointError, match="inside"):
+        METHODS[name].image(tower, trace, directions(2, 1))
+    assert state_of(model) == before
+
+
+def test_a_contrast_is_the_difference_of_two_targets(tiny, picture):
+    explainer = Explainer(tiny, method="maskclip")
+    both, contrast = explainer.explain(picture, SEVERAL), explainer.explain(picture, SEVERAL[0], against=SEVERAL[1])
+    np.testing.assert_allclose(contrast.image_maps[0], both.image_maps[0] - both.image_maps[1], atol=1e-6)
+    surgery = Explainer(tiny, method="clip-surgery")
+    one, other = (surgery.explain(picture, prompt).image_maps[0] for prompt in SEVERAL)
+    difference = surgery.explain(picture, SEVERAL[0], against=SEVERAL[1]).image_maps[0]
+    np.testing.assert_allclose(difference, one - other, atol=1e-6)  # the empty prompt cancels
+
+
+def test_the_explainer_hands_the_empty_prompt_to_clip_surgery(tiny, picture):
+    found = Explainer(tiny, method="clip-surgery").explain(picture, SEVERAL[0])
+    with torch.no_grad():
+        prompt, empty = tiny.model.encode_text(tiny.tokenizer([SEVERAL[0], ""]), normalize=True)
+    features, _ = surgery_features(tiny.model, tiny.preprocess(picture)[None], first=1)
+    np.testing.assert_allclose(found.image_maps[0].ravel(), features[1:] @ (prompt - empty), atol=1e-6)
+
+
+def test_a_method_goes_through_the_layers_that_it_asks_for_unless_told_otherwise(tiny):
+    for name, layers in (("grad-eclip", 1), ("rollout", 3), ("clip-surgery", 2), ("m2ib", 1)):
+        assert Explainer(tiny, method=name).image_tower.layers == layers
+        assert Explainer(tiny, method=name, image_layers=2).image_tower.layers == 2
+    assert METHODS["clip-surgery"].explained(12) == 6 and METHODS["m2ib"].explained(12) == 2
+    assert Explainer(tiny, method="input-x-gradient").image_tower.layers == 1
+    assert Explainer(tiny, method="input-x-gradient").text_tower.layers == 3
+    assert Explainer(tiny, method="game").text_tower.layers == 3 and Explainer(tiny).text_tower.layers == 2
+
+
+def test_what_does_not_go_together_is_refused_by_name(tiny, picture):
+    with pytest.raises(ValueError, match="method must be one of grad-eclip, .*got 'gradcam'"):
+        Explainer(tiny, method="gradcam")
+    with pytest.raises(ValueError, match="a variant of 'grad-eclip', got method='rollout'"):
+        Explainer(tiny, method="rollout", attention="single-head")
+    with pytest.raises(ValueError, match="interactions are Grad-ECLIP's own, and this Explainer's method is 'rise'"):
+        Explainer(tiny, method="rise").interactions(picture, "a dog")
+
+
+def test_what_needs_no_attention_explains_a_tower_that_has_none(picture):
+    convolutions = wrap(build({"timm_model_name": "test_convnext", "timm_pool": "", "image_size": 64}), size=64)
+    for name, method in METHODS.items():
+        if method.wants_attention:
+            with pytest.raises(UnsupportedModel, match="ConvNeXt: it is all convolutions"):
+                Explainer(convolutions, method=name)
+        elif name != "rise":  # which is the same there as elsewhere
+            explanation = Explainer(convolutions, method=name).explain(picture, SEVERAL[0])
+            assert explanation.image_maps.shape == (1, 2, 2) and explanation.provenance["image_layers"] == 0
+
+
+def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by_name(picture):
+    clip = wrap(build({"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 3}))
+    maps = {
+        name: Explainer(clip, method=name, image_layers=1).explain(picture, SEVERAL[0]).image_maps
+        for name in ("attention", "rollout", "game", "legrad", "maskclip", "m2ib")
+    }
+    assert all(np.isfinite(found).all() and found.any() for found in maps.values())
+    np.testing.assert_allclose(maps["rollout"], maps["attention"], rtol=1e-5)  # one layer without a residual stream
+    with pytest.raises(UnsupportedModel, match="GAME goes through 4 layers, and the image tower ends in an attention"):
+        Explainer(clip, method="game")
+    with pytest.raises(
+        UnsupportedModel, match="CLIP Surgery needs open_clip's own transformer blocks, the tower has a"
+    ):
+        Explainer(clip, method="clip-surgery", image_layers=1).explain(picture, SEVERAL[0])
+
+
+@pytest.mark.parametrize("text", [{"no_causal_mask": True, "pool_type": "last"}, {"embed_cls": True}])
+def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_method(text, picture):
+    clip = wrap(build(text=text, custom_text=True))
+    for name in PROMPTS:
+        together = Explainer(clip, method=name).explain(picture, ["a dog", SEVERAL[1]]).words[0]
+        alone = Explainer(clip, method=name).explain(picture, "a dog").words[0]
+        scores = [word.score for word in together]
+        np.testing.assert_allclose(scores, [word.score for word in alone], rtol=1e-3, atol=1e-6)
+        assert len(scores) == 2 and np.isfinite(scores).all() and any(scores)
+
+
+def test_more_prompts_than_are_held_at_one_time_are_the_same(tiny, pixels):
+    target = directions(1, 70)
+    maps = run("grad-eclip", "image", tiny.model, pixels[:1], target)
+    close(maps[:, 63:66], run("grad-eclip", "image", tiny.model, pixels[:1], target[:, 63:66]))
