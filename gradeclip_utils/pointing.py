@@ -1,0 +1,248 @@
+"""Pointing: several objects in one picture and one caption. Does the map of each word point at its own object?
+
+    scene -> directions, one a question -> trace, method -> map -> its maximum -> one row an object and question
+
+The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
+three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
+game shows the first n objects of one drawn scene, so that between n = 1 and n = 4 nothing differs but how many there
+are. Every object lies within a quadrant of the picture, and no two in the same one: a guess is right one time in four.
+
+All questions about a noun are asked by a *direction* in the space of embeddings, and any method draws the map of it:
+
+    caption                  e(caption), the same map for all of its nouns
+    prompt                   e("a dog"), the noun without its caption
+    contrast                 e(caption) - e(caption without the object), as `Explainer.explain(against=)` asks
+    word x region            t(noun), as `Explainer.interactions`; a noun of several words is their sum
+    word x region, centred   t(noun) - mean of t over the caption's nouns, without what they all share
+
+The last three are about the noun *inside* its caption. Contrast and centring need a second object.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .explain import Explainer, _undisturbed
+from .methods import word_directions
+from .metrics import levelled, quadrant_hit
+from .models import Clip
+from .rivals import METHODS
+from .scenes import Scene, arrange, describe, draw_scene, without
+from .sprites import CANVAS
+from .towers import Tower
+from .views import model_view, onto_picture
+from .words import split_prompt
+
+COUNTS = (1, 2, 3, 4)  # objects in a picture
+CHANCE = 1 / 4
+QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
+ASKED_OF_ALL = ("caption", "prompt")  # what the rivals are asked as well
+_SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
+_COLUMNS = ["picture", "objects", "noun", "question", "method", "hit", "on_mask", "area"]
+_SIDE, _AT_ONCE = 96, 16  # pixels of a heat map's sides; pictures in one batch
+
+
+@dataclass(frozen=True)
+class Game:
+    """One picture of a game; all pictures that show objects of one drawn scene have its name."""
+
+    picture: str
+    scene: Scene
+
+
+def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
+    """Games from `n` scenes of four objects of different nouns: for each scene one picture a number of objects.
+
+    >>> [len(game.scene.objects) for game in games(1)]
+    [1, 2, 3, 4]
+
+    `counts`: how many of the four objects are shown, each from 1 to 4. `tint`: the share of objects that get a colour,
+    and a colour word in the caption.
+
+    Raises ValueError for no scenes or no counts, or counts beyond 1 to 4.
+    """
+    if n < 1 or not counts or not set(counts) <= set(COUNTS):
+        raise ValueError(f"games need one scene or more, and one to four objects, got n={n!r} and counts={counts!r}")
+    found, seed = [], 0
+    while len(found) < n * len(counts):
+        scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
+        if len({thing.noun for thing in scene.objects}) == 4:
+            shown = [arrange(list(scene.objects[:count]), background=scene.background) for count in counts]
+            found += [Game(f"{split}/{seed}", one) for one in shown]
+        seed += 1
+    return found
+
+
+def play(
+    clip: Clip,
+    played: Sequence[Game],
+    methods: str | Sequence[str] = "grad-eclip",
+    questions: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Ask for every noun of every game, and see where the maximum of its map lies.
+
+        summarise(play(load_clip(), games(50)), "hit", by=["question", "method", "objects"])
+
+    Columns: picture, objects, noun, question, method; `hit`, the share of the maximum (ties are shared) in the noun's
+    own quadrant, by chance 1/4; `on_mask`, its share on the very pixels of the object; and `area`, the share of the
+    picture that these pixels are, which is chance for `on_mask`.
+
+    Args:
+        played: what `games` gives.
+        methods: one or several names in `rivals.METHODS` that explain pictures.
+        questions: some of `QUESTIONS`, asked of every method; by default all of Grad-ECLIP, and "caption" and "prompt"
+            of the others. Directions other than these two may mean little to a method that is not linear in them.
+        seed: of methods that draw.
+
+    Raises:
+        ValueError: an unknown method or question, a caption longer than the model reads.
+    """
+    asked = _asked(methods, questions)
+    explainers = {name: Explainer(clip, method=name, seed=seed) for name in asked}
+    reader, rows = Explainer(clip), []
+    wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
+    with tqdm(total=len(played), unit="picture", disable=not progress) as bar:
+        for some in _alike(played):
+            scenes = [game.scene for game in some]
+            directions = question_directions(reader, scenes, wanted)
+            for name, explainer in explainers.items():
+                mine = {question: directions[question] for question in asked[name] if question in directions}
+                for question, heats in question_maps(explainer, scenes, mine).items():
+                    told = {"question": question, "method": name}
+                    rows += [{**row, **told} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
+            bar.update(len(some))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]) -> dict[str, Tensor]:
+    """The directions of the questions: for B scenes of n objects each (B, n, E), and (B, 1, E) for "caption".
+
+    `explainer` is Grad-ECLIP's, because words have their directions by Grad-ECLIP. Questions that need a second object
+    are left out where there is none.
+    Raises ValueError if a caption is longer than the model reads, UnsupportedModel if the text tower is.
+    """
+    if explainer.text_tower is None:
+        raise explainer.text_refusal
+    asked = [question for question in questions if len(scenes[0].objects) > 1 or question not in _SECOND]
+    tokenizer, tower, found = explainer.clip.tokenizer, explainer.text_tower, {}
+
+    def embed(texts: list[str]) -> Tensor:
+        return tower.forward(tokenizer(texts).to(tower.device)).unflatten(0, (len(scenes), -1))
+
+    with _undisturbed(tower.device):
+        if "caption" in asked:
+            found["caption"] = embed([scene.caption for scene in scenes])
+        if "prompt" in asked:
+            alone = [replace(thing, colour=None) for scene in scenes for thing in scene.objects]
+            found["prompt"] = embed([describe([thing])[0] for thing in alone])
+        if "contrast" in asked:
+            fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
+            found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)
+        if any(question.startswith("word") for question in asked):
+            words = torch.stack([_noun_directions(tower, tokenizer, scene) for scene in scenes])
+            found["word x region"], found["word x region, centred"] = words, words - words.mean(1, keepdim=True)
+    return {question: found[question] for question in asked}
+
+
+def question_maps(
+    explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
+) -> dict[str, np.ndarray]:
+    """Signed heat maps of every question, by the explainer's method: (B, n, 96, 96), or (B, 1, 96, 96) for "caption".
+
+    One trace serves all questions. Only CLIP Surgery, whose maps depend on the other prompts of a call, is asked one
+    after the other. A direction's length does not matter to where its map is largest.
+    """
+    if not directions:  # all of them need a second object
+        return {}
+    tower, method = explainer.image_tower, explainer.method
+    pictures = [scene.image() for scene in scenes]
+    views = [model_view(explainer.clip.preprocess, picture) for picture in pictures]
+    options = {"seed": explainer.seed, "progress": explainer.progress}
+    with _undisturbed(tower.device):
+        trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
+        wanted = torch.cat(list(directions.values()), dim=1).to(trace.embedding)  # (B, T, E)
+        if method.wants_empty:
+            empty = explainer.text_tower.forward(explainer.clip.tokenizer([""]).to(tower.device))[0]
+            parts = [method.image(tower, trace, one, empty=empty, **options) for one in wanted.split(1, dim=1)]
+        else:
+            parts = [method.image(tower, trace, wanted, **options)]
+        height, width = trace.grid
+        maps = torch.cat(parts, dim=1)[..., -height * width :].unflatten(-1, trace.grid).float().cpu().numpy()
+    boxes = [[side * _SIDE / picture.width for side in view.box] for picture, view in zip(pictures, views, strict=True)]
+    heats = np.array([
+        [onto_picture(map_, box, (_SIDE, _SIDE)) for map_ in mine] for box, mine in zip(boxes, maps, strict=True)
+    ])  # fmt: skip
+    ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
+    return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
+
+
+def points(heat: np.ndarray, scene: Scene) -> list[tuple[float, float]]:
+    """Where the maximum of a heat map (H, H) of a scene lies: for every object, (in its quadrant, on its mask).
+
+    Both are shares of the maximal pixels, so that a constant map scores 1/4 and the object's share of the picture.
+    """
+    values = levelled(np.asarray(heat, dtype=float))
+    highest, quadrants = values == values.max(), quadrant_hit(heat)
+    places = [2 * (thing.y >= CANVAS / 2) + (thing.x >= CANVAS / 2) for thing in scene.objects]  # in reading order
+    masks = _masks(scene, len(values))
+    return [(float(quadrants[place]), float(mask[highest].mean())) for place, mask in zip(places, masks, strict=True)]
+
+
+def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
+    """One row a noun of one picture, from the maps of one question: one for all nouns, or one each."""
+    things, areas = game.scene.objects, _masks(game.scene, _SIDE).mean(axis=(1, 2))
+    found = [points(heat, game.scene) for heat in heats]
+    for i, thing in enumerate(things):
+        hit, on_mask = found[i if len(found) > 1 else 0][i]
+        about = {"picture": game.picture, "objects": len(things), "noun": thing.noun, "area": float(areas[i])}
+        yield {**about, "hit": hit, "on_mask": on_mask}
+
+
+def _noun_directions(tower: Tower, tokenizer, scene: Scene) -> Tensor:
+    """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
+    ids = tokenizer([scene.caption]).to(tower.device)
+    trace = tower.trace(ids)
+    end = int(tower.ends(ids)[0])
+    split = split_prompt(scene.caption, tokenizer, ids[0, 1:end].tolist())
+    if split.unread:
+        raise ValueError(f"the model does not read all of {scene.caption!r}, not {' '.join(split.unread)!r}")
+    nouns = sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
+    members = torch.zeros(len(nouns), trace.tokens.shape[1], dtype=torch.bool, device=tower.device)
+    for row, noun in zip(members, nouns, strict=True):
+        words = [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
+        row[1 : 1 + len(split.owners)] = torch.tensor([owner in words for owner in split.owners])
+    return word_directions(tower, trace, members)
+
+
+@lru_cache(maxsize=64)
+def _masks(scene: Scene, size: int) -> np.ndarray:
+    return scene.masks(size)
+
+
+def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
+    """Batches of games with the same number of objects."""
+    for count in COUNTS:
+        same = [game for game in played if len(game.scene.objects) == count]
+        for start in range(0, len(same), _AT_ONCE):
+            yield same[start : start + _AT_ONCE]
+
+
+def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:
+    """What each method is asked, in the order of QUESTIONS."""
+    names = [methods] if isinstance(methods, str) else list(methods)
+    possible = [name for name, method in METHODS.items() if method.image is not None]
+    if not names or not set(names) <= set(possible):
+        raise ValueError(f"methods must be some of {', '.join(possible)}, which explain pictures; got {methods!r}")
+    if questions is not None and (isinstance(questions, str) or not set(questions) <= set(QUESTIONS)):
+        raise ValueError(f"questions must be some of {', '.join(map(repr, QUESTIONS))}, got {questions!r}")
+    usual = {name: QUESTIONS if name == "grad-eclip" else ASKED_OF_ALL for name in names}
+    return {name: [one for one in QUESTIONS if one in (questions or usual[name])] for name in names}

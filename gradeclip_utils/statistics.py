@@ -1,0 +1,321 @@
+"""Statistics: from one number a picture to a mean with its interval, a paired comparison, and a verdict in words.
+
+    map -> measurement -> one row a picture and method -> table
+
+Tables are tidy: one row a picture and method, a column a measure, as ``metrics`` and ``faithfulness`` give them.
+Intervals are percentile bootstrap intervals of a mean (Efron, "Bootstrap Methods: Another Look at the Jackknife",
+Annals of Statistics 1979). What is drawn again is what was drawn before: pictures, or, where several pictures show one
+concept and so resemble each other, whole concepts ("clusters"). Randomness comes from seeds that are arguments, so a
+table is the same whenever it is computed.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+DRAWS = 4000  # bootstrap samples of an interval
+FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
+EXACT = 12  # with up to so many units, all 2**12 sign patterns are tried
+_AT_ONCE = 2**21  # numbers drawn together, to bound the memory
+
+
+def interval(values, clusters=None, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Percentile bootstrap interval [low, high] of the mean of ``values`` (n,).
+
+    With ``clusters``, one label a value, whole clusters are drawn with replacement, and the mean is taken over all
+    values in them: what the values of one cluster share is then not counted as independent evidence.
+
+    >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
+    [0.2, 0.4]
+
+    Raises:
+        ValueError: no values, NaN or infinite values, fewer than two values or clusters to draw from, labels that are
+            not one a value.
+    """
+    values = _checked(values)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level!r}")
+    sums, sizes = _by_cluster(values, clusters)
+    if len(sums) < 2:
+        raise ValueError(_too_few(len(values), clusters))
+    means = _resampled_means(sums[:, None], sizes, draws, seed)[:, 0]
+    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+
+
+def summarise(
+    rows: pd.DataFrame,
+    value: str | Sequence[str],
+    by: str | Sequence[str] = "method",
+    *,
+    unit: str | Sequence[str] = "picture",
+    cluster: str | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean and 95 % interval of a measure in every group: a tidy table with columns ``by``, mean, low, high, n.
+
+    Rows of one unit (several prompts of one picture) are averaged first, so n counts units. A group with a single unit
+    or cluster keeps its mean, its interval is NaN, and a warning says so.
+
+    Args:
+        rows: one row a unit and group, or several.
+        value: the column to average; of several, the table gets a column "measure" that names them.
+        by: the column or columns whose values make the groups.
+        unit: the column or columns that tell one unit from another.
+        cluster: a column with one label a unit, such as "concept"; whole clusters are resampled.
+
+    Raises:
+        ValueError: no rows, a column that is missing, values that are not finite, a unit that belongs to two clusters.
+    """
+    by, unit = _names(by), _names(unit)
+    cells = [
+        (measure, group, part)
+        for measure in _names(value)
+        for group, part in _unit_means(rows, measure, by, unit, cluster).groupby(by, sort=False, dropna=False)
+    ]
+    samples = [
+        (part[measure].to_numpy(), None if cluster is None else part[cluster].array) for measure, _, part in cells
+    ]
+    bounds = _bounds(samples, [_listed(group) for _, group, _ in cells], draws, seed)
+    named = not isinstance(value, str)
+    records = [
+        (*group, *([measure] if named else []), values.mean(), *bound, len(values))
+        for (measure, group, _), (values, _), bound in zip(cells, samples, bounds, strict=True)
+    ]
+    return pd.DataFrame(records, columns=[*by, *(["measure"] if named else []), "mean", "low", "high", "n"])
+
+
+def paired(
+    rows: pd.DataFrame,
+    value: str | Sequence[str],
+    *,
+    baseline: str = "grad-eclip",
+    by: str = "method",
+    unit: str | Sequence[str] = "picture",
+    cluster: str | None = None,
+    draws: int = DRAWS,
+    flips: int = FLIPS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every method minus the baseline, unit by unit: difference, 95 % interval, p-value and Holm's correction.
+
+    The interval is the bootstrap's. The p-value is that of a two-sided sign-flip test of the mean difference: were
+    method and baseline exchangeable, every difference could as well have had the other sign (all patterns are tried
+    for up to 12 units, else random ones, and the smallest p-value is then 1 / (flips + 1)). With ``cluster``, whole
+    clusters are resampled and flipped. ``p_holm`` bounds the chance of a single false discovery among all methods of
+    one measure (Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics
+    1979).
+
+    Returns:
+        One row a method other than the baseline: ``by``, difference, low, high, p, p_holm, n; with several values also
+        "measure".
+
+    Raises:
+        ValueError: as ``summarise``; also where the baseline or a unit of a pair is missing, or there are fewer than
+            two units or clusters.
+    """
+    unit = _names(unit)
+    if not isinstance(value, str):
+        options = {"baseline": baseline, "by": by, "unit": unit, "cluster": cluster}
+        tables = [paired(rows, one, **options, draws=draws, flips=flips, seed=seed) for one in value]
+        for one, table in zip(value, tables, strict=True):
+            table.insert(1, "measure", one)
+        return pd.concat(tables, ignore_index=True)
+    means = _unit_means(rows, value, [by], unit, cluster)
+    differences, labels = _differences(means, value, baseline, by, unit, cluster)
+    sums, sizes = _by_cluster(differences.to_numpy(), labels)
+    if len(sums) < 2:
+        raise ValueError(_too_few(len(differences), labels))
+    resampled = _resampled_means(sums, sizes, draws, seed)
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    p = _sign_flip_p(sums, flips, seed)
+    return pd.DataFrame(
+        {
+            by: differences.columns,
+            "difference": differences.mean().to_numpy(),
+            "low": low,
+            "high": high,
+            "p": p,
+            "p_holm": multipletests(p, method="holm")[1],
+            "n": len(differences),
+        }
+    )
+
+
+def verdict(low: float, high: float, margin: float, more: str, less: str, same: str) -> str:
+    """What follows from the interval [low, high] of a difference, and a margin that was set before looking.
+
+    ``more`` if all of the interval lies above the margin, ``less`` if all lies below minus the margin, ``same`` if all
+    lies strictly between; anything else is "cannot tell".
+
+    >>> verdict(0.03, 0.08, 0.02, "ahead", "behind", "no difference")
+    'ahead'
+    >>> verdict(-0.01, 0.08, 0.02, "ahead", "behind", "no difference")
+    'cannot tell'
+
+    Raises:
+        ValueError: the margin is negative, the interval is upside down, or one of the three is NaN.
+    """
+    if not margin >= 0:
+        raise ValueError(f"a margin is the smallest difference that matters, zero or more, got {margin!r}")
+    if not low <= high:
+        raise ValueError(f"an interval goes from low to high, got [{low!r}, {high!r}]")
+    if low > margin:
+        return more
+    if high < -margin:
+        return less
+    return same if max(-low, high) < margin else "cannot tell"
+
+
+def conclude(
+    values, margin: float, more: str, less: str, same: str, *, clusters=None, draws: int = DRAWS, seed: int = 0
+) -> str:
+    """The mean of paired differences (n,), its interval, and the verdict, as one line of text.
+
+    >>> conclude([0.2, 0.3, 0.25, 0.22], 0.02, "it finds objects", "it avoids objects", "chance")
+    '+0.242 [+0.210, +0.280], so: it finds objects'
+    """
+    low, high = interval(values, clusters, draws=draws, seed=seed)
+    answer = verdict(low, high, margin, more, less, same)
+    mean, low, high = np.round([np.mean(values), low, high], 3) + 0.0  # no "-0.000"
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], so: {answer}"
+
+
+def _checked(values) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"an interval needs a list of one or more numbers, got shape {values.shape}")
+    broken = int((~np.isfinite(values)).sum())
+    if broken:
+        raise ValueError(f"{broken} of {len(values)} values are NaN or infinite; leave those out, and say how many")
+    return values
+
+
+def _too_few(n: int, clusters) -> str:
+    if clusters is None:
+        return f"resampling needs at least two values, got {n}"
+    return f"resampling clusters needs at least two of them, but all {n} values belong to {clusters[0]!r}"
+
+
+def _by_cluster(values: np.ndarray, clusters) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (K, ...) and sizes (K,) of the clusters of values (n, ...); without labels every value is its own."""
+    if clusters is None:
+        return values, np.ones(len(values))
+    if len(clusters) != len(values):
+        raise ValueError(f"clusters needs one label a value, got {len(clusters)} labels for {len(values)} values")
+    codes, names = pd.factorize(np.asarray(clusters))
+    if (codes < 0).any():
+        raise ValueError(f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one")
+    sums = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(sums, codes, values)
+    return sums, np.bincount(codes).astype(float)
+
+
+def _resampled_means(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Means (draws, M) over clusters drawn with replacement, from their sums (K, M) and sizes (K,)."""
+    generator, parts, clusters = np.random.default_rng(seed), [], len(sums)
+    step = max(1, _AT_ONCE // clusters)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        drawn = generator.integers(0, clusters, (rows, clusters)) + clusters * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters)  # how often each came
+        parts.append((times @ sums) / (times @ sizes)[:, None])
+    return np.concatenate(parts)
+
+
+def _sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:
+    """Two-sided p-values (M,) of the sums (K, M) over K units whose signs are flipped."""
+    count = len(sums)
+    found = np.abs(sums.sum(0))
+    found = found - 1e-12 * np.abs(sums).sum(0)  # equal up to rounding counts as equal
+    if count <= EXACT:
+        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return (np.abs(signs @ sums) >= found).mean(0)
+    generator, beyond = np.random.default_rng(seed), np.zeros(sums.shape[1])
+    step = max(1, _AT_ONCE // count)
+    for start in range(0, flips, step):
+        signs = 1.0 - 2.0 * generator.integers(0, 2, (min(step, flips - start), count), dtype=np.int8)
+        beyond += (np.abs(signs @ sums) >= found).sum(0)
+    return (1 + beyond) / (1 + flips)
+
+
+def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
+    """One row a group and unit, with the mean of the value and the unit's cluster; checked."""
+    columns = dict.fromkeys([*by, *unit, value, *([] if cluster is None else [cluster])])
+    missing = [name for name in columns if name not in rows]
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, rows.columns))}")
+    if not len(rows):
+        raise ValueError(f"the table is empty: there is no {value!r} to average")
+    broken = rows[~np.isfinite(rows[value].astype(float))]
+    if len(broken):
+        where = ", ".join(f"{name}={broken.iloc[0][name]}" for name in dict.fromkeys([*by, *unit]))
+        raise ValueError(
+            f"{len(broken)} of {len(rows)} values of {value!r} are NaN or infinite, the first at {where}; "
+            "leave those out in every group, and say how many"
+        )
+    keys = list(dict.fromkeys([*by, *unit]))
+    groups = rows.astype({value: float}).groupby(keys, sort=False, dropna=False)
+    means = groups[value].mean()
+    if cluster is not None and cluster not in keys:
+        several = groups[cluster].nunique(dropna=False)
+        if (several > 1).any():
+            raise ValueError(
+                f"one unit ({_listed(several.idxmax())}) belongs to {several.max()} clusters of {cluster!r}; "
+                f"name the columns that tell units apart, such as unit={[*unit, cluster]!r}"
+            )
+        means = pd.concat([means, groups[cluster].first()], axis=1)
+    return means.reset_index()
+
+
+def _bounds(samples: list[tuple], names: list[str], draws: int, seed: int) -> np.ndarray:
+    """``interval`` of many samples (values, labels) at once: (samples, 2); NaN, and a warning, where there is none.
+
+    Samples whose clusters have the same sizes, such as the methods of one table, share what is drawn.
+    """
+    bounds, alike = np.full((len(samples), 2), np.nan), {}
+    for i, (values, labels) in enumerate(samples):
+        sums, sizes = _by_cluster(values, labels)
+        if len(sums) > 1:
+            alike.setdefault(tuple(sizes), []).append((i, sums))
+        else:
+            warnings.warn(f"no interval for {names[i]}: {_too_few(len(values), labels)}", stacklevel=3)
+    for sizes, members in alike.items():
+        where, sums = zip(*members, strict=True)
+        means = _resampled_means(np.stack(sums, axis=1), np.array(sizes), draws, seed)  # (draws, members)
+        bounds[list(where)] = np.quantile(means, [0.025, 0.975], axis=0).T
+    return bounds
+
+
+def _differences(means: pd.DataFrame, value: str, baseline: str, by: str, unit: list[str], cluster: str | None):
+    """Differences to the baseline (units, methods) and a cluster label a unit; every pair must be complete."""
+    order = list(dict.fromkeys(means[by]))
+    if baseline not in order:
+        raise ValueError(f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}")
+    if len(order) < 2:
+        raise ValueError(f"a comparison needs another {by} beside the baseline {baseline!r}")
+    wide = means.pivot(index=unit, columns=by, values=value)[order]
+    lacking = wide.isna()
+    if lacking.to_numpy().any():
+        name = lacking.sum().idxmax()
+        first = _listed(wide.index[lacking[name]].to_frame().iloc[0])
+        raise ValueError(
+            f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} units, such as {first}; "
+            f"a paired comparison needs every unit in every {by}"
+        )
+    labels = None
+    if cluster is not None:
+        labels = wide.index.get_level_values(cluster) if cluster in unit else means.groupby(unit)[cluster].first()
+        labels = np.asarray(labels if cluster in unit else labels.loc[wide.index])
+    return wide.drop(columns=baseline).sub(wide[baseline], axis=0), labels
+
+
+def _names(columns: str | Sequence[str]) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _listed(parts) -> str:
+    return ", ".join(map(str, parts))

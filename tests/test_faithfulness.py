@@ -1,0 +1,300 @@
+"""Faithfulness: on models whose answer can be worked out by hand, curves and areas are what they must be."""
+
+import copy
+import doctest
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gradeclip_utils import Explainer, faithfulness
+from gradeclip_utils.faithfulness import (
+    FULL,
+    PUBLISHED,
+    Protocol,
+    areas,
+    caption_score,
+    colours_of,
+    picture_curves,
+    picture_score,
+    word_curves,
+)
+from gradeclip_utils.metrics import pool
+
+PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # colours that are not normalised: black is zero
+BLACK = Protocol(span=1.0, points=None, fill="black")
+
+
+@pytest.fixture(scope="module")
+def additive():
+    """A toy CLIP whose score is linear in the pixels, a picture, and what each of its pixels gives, (8, 12)."""
+    generator = torch.Generator().manual_seed(0)
+    weights, pixels = torch.randn(2, 3, 8, 12, generator=generator)
+    return (lambda pictures: (pictures * weights).sum(dim=(1, 2, 3))), pixels, (weights * pixels).sum(0).numpy()
+
+
+def curve(curves: pd.DataFrame, method: str, game: str) -> np.ndarray:
+    return curves[(curves["method"] == method) & (curves["game"] == game)]["score"].to_numpy()
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(faithfulness).failed == 0
+
+
+def test_curves_of_an_additive_model_are_the_sums_that_can_be_worked_out_by_hand(additive):
+    score, pixels, gives = additive
+    curves = picture_curves(score, pixels, {"true": gives}, BLACK, colours=PLAIN)
+    taken = np.concatenate([[0], np.cumsum(np.sort(gives.ravel())[::-1])])
+    np.testing.assert_allclose(curve(curves, "true", "insertion"), taken, atol=1e-4)
+    np.testing.assert_allclose(curve(curves, "true", "deletion"), gives.sum() - taken, atol=1e-4)
+    found = areas(curves).set_index("game")["auc"]
+    expected = (taken[1:] + taken[:-1]).mean() / 2
+    assert found["insertion"] == pytest.approx(expected, abs=1e-4)
+    assert found["deletion"] == pytest.approx(gives.sum() - expected, abs=1e-4)
+
+
+def test_of_an_additive_model_no_order_beats_the_true_one_and_the_reverse_is_the_worst(additive):
+    score, pixels, gives = additive
+    rng = np.random.default_rng(0)
+    maps = {"true": gives, "reverse": -gives, **{f"random {i}": rng.random(gives.shape) for i in range(10)}}
+    for protocol in (BLACK, replace(PUBLISHED, fill="black")):
+        found = areas(picture_curves(score, pixels, maps, protocol, colours=PLAIN)).pivot(
+            index="method", columns="game", values="auc"
+        )
+        assert (found["deletion"].idxmin(), found["deletion"].idxmax()) == ("true", "reverse")
+        assert (found["insertion"].idxmax(), found["insertion"].idxmin()) == ("true", "reverse")
+
+
+def test_where_all_pixels_give_the_same_the_area_is_known_in_closed_form():
+    score, pixels = (lambda pictures: pictures.mean(dim=(1, 2, 3))), torch.ones(3, 20, 20)
+    for protocol, deletion in ((replace(PUBLISHED, fill="black"), 0.75), (replace(FULL, fill="black"), 0.5)):
+        found = areas(picture_curves(score, pixels, {"any": np.eye(20)}, protocol, colours=PLAIN))
+        np.testing.assert_allclose(found["auc"], [deletion, 1 - deletion], atol=1e-6)
+
+
+def test_a_curve_begins_and_ends_where_it_must(additive):
+    score, pixels, gives = additive
+    protocol = replace(FULL, fill="mean", canvas="mean")
+    curves = picture_curves(score, pixels, {"true": gives}, protocol)
+    plain, mean = score(pixels[None]).item(), score(pixels.mean((1, 2), keepdim=True).expand_as(pixels)[None]).item()
+    deletion, insertion = curve(curves, "true", "deletion"), curve(curves, "true", "insertion")
+    np.testing.assert_allclose([deletion[0], insertion[-1]], plain, rtol=1e-5)
+    np.testing.assert_allclose([deletion[-1], insertion[0]], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_published_protocol_removes_half_and_reads_every_twentieth():
+    pixels = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
+    curves = picture_curves(lambda pictures: pictures.mean((1, 2, 3)), pixels, {"m": np.eye(20)}, colours=PLAIN)
+    assert curves["share"].unique().tolist() == pytest.approx(np.arange(11) / 20)
+    assert PUBLISHED.fill == "random" and PUBLISHED.canvas == "black"
+
+
+def test_a_picture_half_deleted_holds_the_fill_on_exactly_the_higher_half_of_the_map(additive):
+    _, pixels, gives = additive
+    seen = []
+    picture_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels, {"m": gives},
+                   Protocol(points=2, fill="mean", canvas="mean"), games=["deletion", "insertion"])  # fmt: skip
+    _, deleted, _, inserted = torch.cat(seen)
+    higher = torch.from_numpy(gives > np.median(gives))
+    mean = pixels.mean((1, 2), keepdim=True).expand_as(pixels)
+    torch.testing.assert_close(deleted, torch.where(higher, mean, pixels))
+    torch.testing.assert_close(inserted, torch.where(higher, pixels, mean))
+
+
+def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(additive):
+    _, pixels, gives = additive
+    colours = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+    def filled(seed):
+        seen = []
+        picture_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels,
+                       {"a": gives, "b": -gives}, Protocol(span=1.0, points=2, seed=seed), colours=colours,
+                       games=["deletion"])  # fmt: skip
+        return torch.cat(seen)[[1, 3]]  # all of the picture is gone
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, again, other = filled(0), filled(0), filled(1)
+    assert torch.equal(first[0], first[1]) and torch.equal(first, again) and not torch.equal(first, other)
+    mean, deviation = (torch.tensor(part)[:, None, None] for part in colours)
+    colour = first[0] * deviation + mean
+    assert colour.min() >= -1e-6 and colour.max() <= 1 + 1e-6 and 0.4 < colour.mean() < 0.6
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_black_is_black_in_the_models_own_colours(tiny, pixels):
+    colours, seen = colours_of(tiny.preprocess), []
+    picture_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels[0],
+                   {"m": np.eye(32)}, Protocol(points=2), colours=colours, games=["insertion"])  # fmt: skip
+    canvas = torch.cat(seen)[0]
+    mean, deviation = (torch.tensor(part)[:, None, None] for part in colours)
+    torch.testing.assert_close(canvas * deviation + mean, torch.zeros_like(canvas), atol=1e-6, rtol=0)
+
+
+def test_patch_by_patch_whole_patches_go_and_the_curve_has_one_point_each(additive):
+    score, pixels, gives = additive
+    by_patch = pool(gives, (2, 3)) * 16  # each of the 6 patches has 4 x 4 pixels
+    protocol = replace(BLACK, unit="patch")
+    curves = picture_curves(score, pixels, {"m": by_patch}, protocol, colours=PLAIN)
+    expected = np.concatenate([[0], np.cumsum(np.sort(by_patch.ravel())[::-1])])
+    np.testing.assert_allclose(curve(curves, "m", "insertion"), expected, atol=1e-4)
+    np.testing.assert_allclose(curves["share"].unique(), np.arange(7) / 6)
+
+
+def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
+    explanation = Explainer(tiny).explain(np.zeros((32, 32, 3), np.uint8), "a dog")
+    map_ = np.random.default_rng(0).normal(size=explanation.image_maps.shape[1:])
+    explanation = replace(explanation, image_maps=map_[None].astype(np.float32))
+    weights = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps = {"grid": map_, "pixels": explanation.heatmap(0, signed=True)}
+    curves = picture_curves(lambda p: (p * weights).sum((1, 2, 3)), pixels[0], maps, replace(FULL, fill="mean"),
+                            colours=PLAIN)  # fmt: skip
+    for game in ("deletion", "insertion"):
+        np.testing.assert_allclose(curve(curves, "grid", game), curve(curves, "pixels", game), rtol=1e-5)
+
+
+def test_a_constant_map_has_no_opinion_and_a_seed_of_its_own():
+    corner = torch.zeros(3, 24, 24)
+    corner[:, :12, :12] = 1  # raster order would delete this first
+    score, flat = (lambda pictures: pictures.mean(dim=(1, 2, 3)) * 4), {"flat": np.full((24, 24), 0.7)}
+    found = [
+        areas(picture_curves(score, corner, flat, Protocol(fill="black", seed=seed), colours=PLAIN))["auc"].tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert found[0] == found[1] != found[2]
+    np.testing.assert_allclose(found, [[0.75, 0.25]] * 3, atol=0.04)
+
+
+def test_batches_make_no_difference_and_are_no_larger_than_asked(additive):
+    score, pixels, gives = additive
+    sizes = []
+
+    def counted(pictures):
+        sizes.append(len(pictures))
+        return score(pictures)
+
+    whole = picture_curves(score, pixels, {"a": gives, "b": -gives}, colours=PLAIN)
+    apart = picture_curves(counted, pixels, {"a": gives, "b": -gives}, colours=PLAIN, batch=7)
+    pd.testing.assert_frame_equal(whole, apart)
+    assert max(sizes) == 7 and sum(sizes) == len(whole) == 44
+
+
+def test_scores_are_the_unmodified_models_similarity_and_zero_shot_accuracy(tiny, pixels):
+    explainer = Explainer(tiny)
+    with torch.no_grad():
+        image = F.normalize(tiny.model.encode_image(pixels[:1]), dim=-1)[0]
+        classes = F.normalize(tiny.model.encode_text(tiny.tokenizer(["a dog", "a red car", "an owl"])), dim=-1)
+    label = int((classes @ image).argmax())
+    for true in range(3):
+        score = picture_score(explainer.image_tower.forward, 7 * classes[true], 3 * classes, true)
+        curves = picture_curves(score, pixels[0], {"m": np.eye(32)}, replace(PUBLISHED, fill="mean", canvas="mean"))
+        start = curves[(curves["share"] == 0) & (curves["game"] == "deletion")].set_index("measure")["score"]
+        assert start["similarity"] == pytest.approx(float(classes[true] @ image), abs=1e-5)
+        assert start["accuracy"] == (true == label)
+        assert set(curves["measure"]) == {"similarity", "accuracy"}
+    with pytest.raises(ValueError, match="both classes .* and the label"):
+        picture_score(explainer.image_tower.forward, classes[0], classes)
+
+
+def test_measuring_leaves_nothing_behind_on_a_model_in_training(tiny, pixels):
+    clip = copy.deepcopy(tiny)
+    clip.model.train()
+    before = {name: weight.detach().clone() for name, weight in clip.model.named_parameters()}
+    score = picture_score(Explainer(clip).image_tower.forward, torch.ones(48))
+    picture_curves(score, pixels[0], {"m": np.eye(32)}, FULL, colours=colours_of(clip.preprocess))
+    assert all(module.training for module in clip.model.modules())
+    for name, weight in clip.model.named_parameters():
+        assert torch.equal(weight, before[name]) and weight.grad is None and weight.requires_grad
+
+
+def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
+    asked = []
+    scores = {"m": [0.1, 0.9, -0.5, 0.3]}
+    word_curves(lambda captions: (asked.extend(captions), torch.zeros(len(captions)))[1], "a dog on grass", scores)
+    assert asked[:5] == ["a dog on grass", "a on grass", "a on", "on", ""]
+    assert asked[5:] == ["", "dog", "dog grass", "a dog grass", "a dog on grass"]
+
+
+def test_the_area_of_an_additive_caption_is_known():
+    worth = {"a": 0.0, "red": 2.0, "dog": 5.0, ",": -1.0}
+    caption, spans = "a red dog,", [(0, 1), (2, 5), (6, 9), (9, 10)]
+    curves = word_curves(
+        lambda captions: torch.tensor([sum(worth[w] for w in c.replace(",", " ,").split()) for c in captions]),
+        caption,
+        {"true": list(worth.values())},
+        spans,
+        batch=3,
+    )
+    assert curve(curves, "true", "deletion").tolist() == [6, 1, -1, -1, 0]
+    assert curve(curves, "true", "insertion").tolist() == [0, 5, 7, 7, 6]
+    found = areas(curves).set_index("game")["auc"]
+    assert found.to_dict() == {"deletion": pytest.approx((6 / 2 + 1 - 1 - 1) / 4), "insertion": pytest.approx(22 / 4)}
+
+
+def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, picture):
+    explainer, caption = Explainer(tiny), "a red car, and a dog"
+    explanation = explainer.explain(picture, caption)
+    image = explainer.image_tower.forward(tiny.preprocess(picture)[None])[0]
+    words = explanation.words[0]
+    curves = word_curves(
+        caption_score(explainer.text_tower.forward, tiny.tokenizer, image),
+        caption,
+        {"grad-eclip": [word.score for word in words]},
+        [(word.start, word.end) for word in words],
+    )
+    with torch.no_grad():
+        empty = F.normalize(tiny.model.encode_text(tiny.tokenizer([""])), dim=-1)[0]
+    for game, ends in (("deletion", (0, -1)), ("insertion", (-1, 0))):
+        whole, nothing = curve(curves, "grad-eclip", game)[list(ends)]
+        assert whole == pytest.approx(float(explanation.similarity[0]), abs=1e-5)
+        assert nothing == pytest.approx(float(empty @ image), abs=1e-5)
+
+
+def test_areas_keep_the_columns_that_tell_pictures_apart():
+    curve_of = pd.DataFrame({"method": "m", "share": [0.0, 0.5, 1.0], "score": [1.0, 0.0, 0.0]})
+    both = pd.concat([curve_of.assign(picture="x"), curve_of.assign(picture="y", score=1.0)])
+    got = areas(both)
+    assert got[["method", "picture", "auc"]].to_numpy().tolist() == [["m", "x", 0.25], ["m", "y", 1.0]]
+    with pytest.raises(ValueError, match="growing shares"):
+        areas(both.drop(columns="picture"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"maps": {"m": np.ones((9, 12))}}, r"map of 'm' has shape \(9, 12\).*\(8, 12\)"),
+        ({"maps": {"m": np.ones(96)}}, r"map of 'm' has shape \(96,\)"),
+        ({"maps": {"m": np.full((8, 12), np.nan)}}, "map of 'm' holds NaN"),
+        ({"pixels": torch.ones(1, 3, 8, 12)}, r"tensor \(3, H, W\), got \(1, 3, 8, 12\)"),
+        ({"colours": None}, "'random' pixels need the model's normalisation"),
+        ({"games": "deletion"}, "must be a list of 'deletion', 'insertion' or both, got 'deletion'"),
+        ({"games": ["removal"]}, r"got \['removal'\]"),
+        ({"protocol": Protocol(unit="patch")}, r"patches need a map on the token grid of the input \(8, 12\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(additive, change, says):
+    score, pixels, gives = additive
+    asked = {"pixels": pixels, "maps": {"m": gives}, "colours": PLAIN, **change}
+    with pytest.raises(ValueError, match=says):
+        picture_curves(score, **asked)
+
+
+def test_a_protocol_or_caption_that_makes_no_sense_is_refused():
+    for wrong, says in (
+        ({"span": 0}, "span is the share"),
+        ({"points": 1}, "two points or more, got points=1"),
+        ({"unit": "word"}, "unit must be one of 'pixel', 'patch', got 'word'"),
+        ({"fill": "blur"}, "fill must be one of 'mean', 'random', 'black', got 'blur'"),
+        ({"canvas": "white"}, "canvas must be one of"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Protocol(**wrong)
+    with pytest.raises(ValueError, match="at least one word, got ' '"):
+        word_curves(len, " ", {"m": []})
+    with pytest.raises(ValueError, match=r"'m' needs one finite score for each of 2 words \['a', 'dog'\]"):
+        word_curves(len, "a dog", {"m": [1.0]})
+    with pytest.raises(ValueError, match="no Normalize step"):
+        colours_of(lambda picture: picture)

@@ -1,0 +1,300 @@
+"""Metrics: a perfect map scores one, a map that says nothing scores chance, and the checks see what they should."""
+
+import copy
+import doctest
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score
+
+from gradeclip_utils import Clip, Explainer, metrics
+from gradeclip_utils.metrics import (
+    MEASURES,
+    agreement,
+    cost,
+    frames,
+    localisation,
+    noisy,
+    pool,
+    quadrant_hit,
+    randomisation_check,
+    randomised,
+    stability,
+)
+from gradeclip_utils.views import model_view, onto_picture
+
+HIGH, WIDE = 36, 48
+GRID = (6, 8)  # tokens of 6 x 6 pixels
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    """A blob that respects no token border."""
+    down, across = np.mgrid[:HIGH, :WIDE]
+    return (down - 20.5) ** 2 + 0.6 * (across - 14) ** 2 < 60
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def grid_map(map_) -> np.ndarray:
+    return onto_picture(map_, (0, 0, WIDE, HIGH), (WIDE, HIGH))
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(metrics).failed == 0
+
+
+def test_the_true_mask_scores_one_in_everything(mask):
+    assert localisation(mask.astype(float), mask) == dict.fromkeys(MEASURES, 1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -0.3, 1e-30, 1e9])
+def test_a_constant_map_scores_exactly_chance_whatever_its_value(mask, value):
+    found = localisation(np.full(mask.shape, value), mask)
+    assert found == pytest.approx(dict.fromkeys(MEASURES, mask.mean()), abs=1e-12)
+
+
+def test_a_constant_map_is_constant_even_after_resizing_in_single_precision(mask):
+    heat = onto_picture(np.full(GRID, 0.1), (-0.3, -0.7, WIDE + 0.4, HIGH + 0.2), (WIDE, HIGH))
+    assert np.ptp(heat) > 0  # resizing rounds
+    assert localisation(heat, mask) == pytest.approx(dict.fromkeys(MEASURES, mask.mean()), abs=1e-12)
+
+
+def test_a_map_with_nothing_positive_gets_chance_where_positive_relevance_counts(mask, rng):
+    heat = -1 - rng.random(mask.shape)
+    found = localisation(heat, mask)
+    assert found["energy"] == found["iou_fixed"] == found["pixel_accuracy"] == pytest.approx(mask.mean())
+    assert found["pointing"] == mask[np.unravel_index(heat.argmax(), heat.shape)]
+
+
+def test_the_opposite_of_the_mask_scores_nothing(mask):
+    found = localisation((~mask).astype(float), mask)
+    assert found["pointing"] == found["energy"] == found["iou_fixed"] == found["pixel_accuracy"] == 0
+    assert found["iou_best"] == pytest.approx(mask.mean())  # at best it marks everything
+
+
+def test_tied_maxima_share_the_point(mask):
+    heat = np.zeros(mask.shape)
+    inside, outside = np.argwhere(mask), np.argwhere(~mask)
+    heat[tuple(inside[0])] = heat[tuple(outside[5])] = heat[tuple(outside[9])] = 2.0
+    heat[tuple(outside[9])] += 1e-9  # a tie up to rounding
+    assert localisation(heat, mask)["pointing"] == pytest.approx(1 / 3)
+
+
+def test_measures_are_what_their_definitions_say_pixel_by_pixel(mask, rng):
+    heat = grid_map(rng.normal(size=GRID)) + mask
+    found = localisation(heat, mask, threshold=0.5)
+    positive = [(heat[i], mask[i]) for i in np.ndindex(mask.shape) if heat[i] > 0]
+    assert found["energy"] == pytest.approx(sum(v for v, m in positive if m) / sum(v for v, _ in positive), rel=1e-5)
+    assert found["average_precision"] == pytest.approx(average_precision_score(mask.ravel(), heat.ravel()), abs=1e-4)
+    marked = heat >= 0.5 * heat.max()
+    assert found["iou_fixed"] == pytest.approx((marked & mask).sum() / (marked | mask).sum(), abs=2e-3)
+    assert found["pixel_accuracy"] == pytest.approx((marked == mask).mean(), abs=2e-3)
+    each = [((heat >= t) & mask).sum() / ((heat >= t) | mask).sum() for t in np.unique(heat)]
+    assert found["iou_best"] == pytest.approx(max(each), abs=2e-3)
+
+
+def test_measures_do_not_depend_on_the_scale_of_the_map(mask, rng):
+    heat = rng.normal(size=mask.shape)
+    assert localisation(1e-4 * heat, mask) == pytest.approx(localisation(heat, mask))
+
+
+def test_random_maps_score_chance_on_average(mask, rng):
+    found = [localisation(rng.random(mask.shape), mask) for _ in range(200)]
+    for measure in ("pointing", "energy", "average_precision"):
+        values = np.array([one[measure] for one in found])
+        assert values.mean() == pytest.approx(mask.mean(), abs=3 * values.std() / 200**0.5 + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("heat", "wrong_mask", "options", "says"),
+    [
+        (np.ones((2, 3)), np.ones((3, 2), bool), {}, r"one shape, got \(2, 3\) and \(3, 2\)"),
+        (np.ones(4), np.ones((2, 2), bool), {}, r"rows and columns, \(H, W\), got shape \(4,\)"),
+        (np.full((2, 2), np.nan), np.ones((2, 2), bool), {}, "4 of 4 values of the map are NaN"),
+        (np.ones((2, 2)), np.zeros((2, 2), bool), {}, "the mask is empty"),
+        (np.ones((2, 2)), np.full((2, 2), 0.5), {}, "True and False, got shape .* of float64"),
+        (np.ones((2, 2)), np.eye(2, dtype=bool), {"threshold": 1.5}, "between 0 and 1, got 1.5"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(heat, wrong_mask, options, says):
+    with pytest.raises(ValueError, match=says):
+        localisation(heat, wrong_mask, **options)
+
+
+def test_the_maximum_hits_its_quadrant_and_ties_are_shared():
+    for k, at in enumerate([(1, 1), (1, 6), (5, 1), (5, 6)]):
+        heat = np.zeros((7, 8))
+        heat[at] = 1
+        assert quadrant_hit(heat).tolist() == np.eye(4)[k].tolist()
+    np.testing.assert_allclose(quadrant_hit(np.full((7, 9), 0.3)), 0.25)
+    heat = np.zeros((7, 8))
+    heat[3, 1] = 1  # the middle row belongs to both halves
+    assert quadrant_hit(heat).tolist() == [0.5, 0, 0.5, 0]
+
+
+def test_pooling_averages_over_tokens_and_counts_padding_as_nothing(rng):
+    values = rng.random((6, 8))
+    np.testing.assert_allclose(pool(values, (3, 2)), values.reshape(3, 2, 2, 4).mean(axis=(1, 3)))
+    np.testing.assert_allclose(pool(values, (6, 8)), values)
+    np.testing.assert_allclose(pool(np.ones((4, 4)), (1, 2), (-4, 0, 4, 4)), [[0, 1]])
+    fractional = pool(values, (3, 3), (0.7, 0.2, 7.9, 5.3))
+    assert fractional.sum() / 9 * 7.2 * 5.1 == pytest.approx(
+        (np.outer([0.8, 1, 1, 1, 1, 0.3], [0.3, 1, 1, 1, 1, 1, 1, 0.9]) * values).sum()
+    )
+
+
+def test_another_tools_heat_map_is_brought_to_the_models_input_crop_included(tiny):
+    wide = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (32, 1))).convert("RGB")
+    view = model_view(tiny.preprocess, wide)  # the middle 32 of 64 columns
+    heat = np.asarray(wide)[..., 0].astype(float)
+    np.testing.assert_allclose(pool(heat, (32, 32), view.box), heat[:, 16:48])
+
+
+def test_the_ceiling_beats_every_other_map_on_its_grid(mask, rng):
+    framed = frames(GRID, mask, rng)
+    assert list(framed) == ["random", "centre", "ceiling"]
+    best = localisation(framed["ceiling"], mask)
+    assert best["pointing"] == 1 and best["average_precision"] > 0.9
+    for _ in range(100):
+        other = localisation(frames(GRID, mask, rng)["random"], mask)
+        assert all(best[measure] >= other[measure] for measure in MEASURES)
+    centre = localisation(framed["centre"], mask)
+    assert all(best[measure] > centre[measure] for measure in MEASURES)
+
+
+def test_a_finer_grid_raises_the_ceiling_to_one(mask, rng):
+    found = [localisation(frames(g, mask, rng)["ceiling"], mask)["iou_best"] for g in ((3, 4), GRID, (HIGH, WIDE))]
+    assert found == sorted(found) and found[-1] == 1
+
+
+def test_frames_are_seeded_and_zero_where_the_model_does_not_look(mask):
+    box = (6.0, 0.0, 42.0, 36.0)
+    first, again = (frames(GRID, mask, np.random.default_rng(7), box=box) for _ in range(2))
+    for name, heat in first.items():
+        np.testing.assert_array_equal(heat, again[name])
+        assert heat.shape == mask.shape and not heat[:, :6].any() and not heat[:, 42:].any() and heat.any()
+    assert np.argmax(first["centre"].sum(0)) in range(20, 28)
+
+
+def test_a_randomised_model_is_a_seeded_copy_and_the_original_is_untouched(tiny):
+    before = {name: weight.clone() for name, weight in tiny.model.state_dict().items()}
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, again, other = randomised(tiny), randomised(tiny), randomised(tiny, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, weight in tiny.model.state_dict().items():
+        assert torch.equal(weight, before[name])
+        assert torch.equal(first.model.state_dict()[name], again.model.state_dict()[name])
+    for name, weight in first.model.named_parameters():
+        same = torch.equal(weight, before[name])
+        assert same == (weight.numel() == 1 or bool(before[name].std() == 0))
+        if not same:
+            assert not torch.equal(weight, other.model.get_parameter(name)) and weight.requires_grad
+    assert "drawn anew (both, seed 0)" in first.name and first.tokenizer is tiny.tokenizer
+
+
+def test_what_is_drawn_anew_keeps_its_mean_and_deviation(tiny):
+    drawn = randomised(tiny).model.token_embedding.weight
+    own = tiny.model.token_embedding.weight
+    assert drawn.std().item() == pytest.approx(own.std().item(), rel=0.01)
+    assert drawn.mean().item() == pytest.approx(own.mean().item(), abs=1e-3)
+
+
+@pytest.mark.parametrize(("side", "count"), [("image", 1), ("image", 3), ("text", 2), ("both", 1)])
+def test_a_cascade_draws_the_topmost_blocks_and_what_follows_and_nothing_else(tiny, side, count):
+    changed = randomised(tiny, side=side, blocks=count).model
+    for name, weight in tiny.model.named_parameters():
+        part = "image" if name.startswith("visual.") else "text"
+        stem = any(word in name for word in ("conv1", "_embedding", "ln_pre", "logit"))
+        block = int(name.split("resblocks.")[1].split(".")[0]) if "resblocks" in name else None
+        chosen = side in ("both", part) and not stem and (block is None or block >= 3 - count)
+        anew = chosen and weight.numel() > 1 and bool(weight.std() > 0)  # what is constant has no deviation
+        assert torch.equal(weight, changed.get_parameter(name)) != anew, name
+
+
+def test_a_cascade_that_is_impossible_is_refused(tiny):
+    with pytest.raises(ValueError, match="whole number from 1 to 3, or None for every weight: 4"):
+        randomised(tiny, blocks=4)
+    with pytest.raises(ValueError, match="got 'picture'"):
+        randomised(tiny, side="picture")
+    loose = torch.nn.ModuleDict({"visual": torch.nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match="image tower is no single stack of blocks; use blocks=None"):
+        randomised(Clip(loose, tiny.preprocess, tiny.tokenizer), blocks=1)
+
+
+def test_a_randomised_model_can_be_explained_even_if_made_in_inference_mode(tiny, picture):
+    with torch.inference_mode():
+        clip = randomised(tiny)
+    assert np.isfinite(Explainer(clip).explain(picture, "a dog").image_maps).all()
+
+
+def test_agreement_is_spearmans_rank_correlation(rng):
+    maps, others = rng.normal(size=(2, 5, 4, 6)).round(1)  # rounded: there are ties
+    expected = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps, others, strict=True)]
+    np.testing.assert_allclose(agreement(maps, others), expected)
+    np.testing.assert_allclose(agreement(maps, 3 * maps), 1)
+    np.testing.assert_allclose(agreement(maps, -maps), -1)
+    np.testing.assert_allclose(agreement(maps, -maps, absolute=True), 1)
+    assert agreement(maps, np.ones_like(maps)).tolist() == [0] * 5
+    with pytest.raises(ValueError, match=r"two stacks of maps \(P, ...\), got \(5, 4, 6\) and \(4, 6\)"):
+        agreement(maps, others[0])
+
+
+def test_the_randomisation_check_sees_a_method_that_ignores_the_model(tiny, picture):
+    edges = np.asarray(picture.convert("L"), dtype=float)
+
+    def grad_eclip(clip):
+        return Explainer(clip).explain(picture, ["a dog", "a red car"]).image_maps
+
+    blind = randomisation_check(tiny, lambda clip: np.stack([edges, -edges]), seeds=[0])
+    assert blind["agreement"].tolist() == pytest.approx([1, 1]) and blind["blocks"].tolist() == ["all", "all"]
+    table = randomisation_check(tiny, grad_eclip, seeds=[0, 1], blocks=(1, None), side="image")
+    assert list(table.columns) == ["picture", "blocks", "seed", "agreement"] and len(table) == 8
+    assert table["agreement"].abs().max() < 0.999
+
+
+def test_noise_is_small_seeded_and_stays_within_the_colours(picture):
+    changed = np.asarray(noisy(picture, level=4)).astype(int) - np.asarray(picture).astype(int)
+    assert np.abs(changed).max() == 4 and abs(changed.mean()) < 0.2 and len(np.unique(changed)) == 9
+    assert np.array_equal(noisy(picture, seed=3), noisy(picture, seed=3))
+    assert not np.array_equal(noisy(picture, seed=3), noisy(picture, seed=4))
+    white = Image.new("RGB", (8, 8), "white")
+    assert np.asarray(noisy(white)).min() >= 251
+
+
+def test_stability_is_one_without_noise_and_falls_with_it(picture):
+    def brightness(pictures):
+        return np.stack([np.asarray(one.convert("L"), dtype=float) for one in pictures])
+
+    still = stability(brightness, [picture, picture.rotate(180)], level=0, seeds=[0])
+    assert still["agreement"].tolist() == pytest.approx([1, 1])
+    little, much = (stability(brightness, [picture], level=level)["agreement"] for level in (4, 100))
+    assert len(little) == 3 and little.min() > much.max() and little.max() < 1
+
+
+def test_cost_is_counted_in_plain_passes():
+    def wait(seconds):
+        return lambda: time.sleep(seconds)
+
+    table = cost({"same": wait(0.02), "five": wait(0.1)}, wait(0.02), repeats=3)
+    assert table["method"].tolist() == ["same", "five"]
+    assert 0.5 < table["passes"][0] < 2 < 3 < table["passes"][1] < 8
+    assert (table["low"] <= table["passes"]).all() and (table["passes"] <= table["high"]).all()
+    with pytest.raises(ValueError, match="one or more, got 0"):
+        cost({}, wait(0), repeats=0)
+
+
+def test_nothing_is_changed_in_what_is_measured(mask, rng):
+    heat = rng.normal(size=mask.shape)
+    kept = copy.deepcopy((heat, mask))
+    localisation(heat, mask), quadrant_hit(heat), agreement(heat[None], heat[None])
+    np.testing.assert_array_equal(heat, kept[0])
+    np.testing.assert_array_equal(mask, kept[1])

@@ -1,0 +1,175 @@
+"""The pointing game: what is asked, what is scored, and that a question is the one that Explainer answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.pointing import (
+    CHANCE,
+    QUESTIONS,
+    Game,
+    games,
+    play,
+    points,
+    question_directions,
+    question_maps,
+)
+from gradeclip_utils.scenes import Span, arrange
+from gradeclip_utils.statistics import summarise
+from gradeclip_utils.views import onto_picture
+
+SIZE = (96, 96)
+
+
+@pytest.fixture(scope="module")
+def played():
+    return games(2, tint=0)
+
+
+def asked(clip, scenes, method="grad-eclip", questions=QUESTIONS):
+    return question_maps(
+        Explainer(clip, method=method), scenes, question_directions(Explainer(clip), scenes, questions)
+    )
+
+
+def shape(heat):
+    """A map without its length, which the direction of a question does not keep."""
+    return heat / np.abs(heat).max()
+
+
+def on_scene(map_, explanation):
+    return onto_picture(map_, [side * 96 / explanation.image.width for side in explanation.box], SIZE)
+
+
+def test_pictures_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing_else(played):
+    one, *_, four = (game.scene for game in played[:4])
+    for count, game in enumerate(played[:4], start=1):
+        assert game.picture == played[0].picture and game.scene.background == four.background
+        assert game.scene.objects == four.objects[:count]
+    assert one.caption in four.caption and played[4].picture != played[0].picture
+    assert all(len({thing.noun for thing in game.scene.objects}) == len(game.scene.objects) for game in played)
+
+
+def test_every_object_lies_in_a_quadrant_of_its_own(played):
+    for game in played:
+        own = [{(y >= 48, x >= 48) for y, x in zip(*np.nonzero(mask), strict=True)} for mask in game.scene.masks(96)]
+        assert all(len(quadrants) == 1 for quadrants in own)
+        assert len(set.union(*own)) == len(own)
+
+
+def test_the_true_mask_always_points_right_and_nowhere_else(played):
+    scene = played[3].scene
+    for i, mask in enumerate(scene.masks(96)):
+        assert points(mask.astype(float), scene) == [(float(i == j), float(i == j)) for j in range(4)]
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -3.0])
+def test_a_map_that_knows_nothing_is_at_chance(played, level):
+    scene = played[1].scene
+    for (hit, on_mask), mask in zip(points(np.full(SIZE, level), scene), scene.masks(96), strict=True):
+        assert hit == CHANCE and on_mask == pytest.approx(mask.mean())
+
+
+def test_one_map_for_four_nouns_is_right_for_exactly_one_of_them(played, tiny):
+    rows = play(tiny, [game for game in played if len(game.scene.objects) == 4], ["grad-eclip", "attention"])
+    blind = rows[(rows["question"] == "caption") | (rows["method"] == "attention")]
+    assert len(blind) == 24 and np.allclose(blind.groupby(["method", "question", "picture"])["hit"].sum(), 1)
+
+
+def test_caption_prompt_and_contrast_are_those_of_explain(played, tiny):
+    scene, explainer = played[2].scene, Explainer(tiny)
+    maps = asked(tiny, [scene])
+    names = [arrange([thing.noun]).caption for thing in scene.objects]
+    fewer = arrange(list(scene.objects[:1] + scene.objects[2:])).caption
+    expected = explainer.explain(scene.image(), [scene.caption, *names])
+    rather = explainer.explain(scene.image(), scene.caption, against=fewer)
+    for found, map_ in [
+        (maps["caption"][0, 0], expected.image_maps[0]),
+        (maps["prompt"][0, 1], expected.image_maps[2]),
+        (maps["contrast"][0, 1], rather.image_maps[0]),
+    ]:
+        assert np.allclose(shape(found), shape(on_scene(map_, expected)), atol=1e-4)
+
+
+def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(tiny):
+    scene = arrange(["red car", "dog"])
+    name = Span(2, 9, "noun", (0,))  # "red car", as if that were its noun
+    scene = replace(scene, spans=(*(span for span in scene.spans if span.objects != (0,)), name))
+    words, maps = Explainer(tiny).interactions(scene.image(), scene.caption), asked(tiny, [scene])
+    _, red, car, *_, dog = words.maps
+    found = maps["word x region"][0]
+    assert np.allclose(found, [on_scene(red + car, words), on_scene(dog, words)], atol=1e-5 * np.abs(found).max())
+    assert np.allclose(maps["word x region, centred"][0], found - found.mean(0), atol=1e-5 * np.abs(found).max())
+
+
+def test_pictures_in_a_batch_score_what_they_score_alone(played, tiny):
+    methods = ["grad-eclip", "maskclip", "clip-surgery"]
+    together = play(tiny, played, methods)
+    alone = pd.concat([play(tiny, [game], methods) for game in played])
+    keys = ["picture", "objects", "noun", "question", "method"]
+    pd.testing.assert_frame_equal(
+        together.set_index(keys).sort_index(), alone.set_index(keys).sort_index(), atol=1e-6, check_exact=False
+    )
+
+
+def test_clip_surgery_is_asked_one_prompt_at_a_time(played, tiny):
+    scene = played[1].scene
+    both = asked(tiny, [scene], "clip-surgery", ("caption", "prompt"))["prompt"]
+    names = [arrange([thing.noun]).caption for thing in scene.objects]
+    for found, name in zip(both[0], names, strict=True):
+        expected = Explainer(tiny, method="clip-surgery").explain(scene.image(), name)
+        assert np.allclose(shape(found), shape(on_scene(expected.image_maps[0], expected)), atol=1e-4)
+
+
+def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):
+    rows = play(tiny, played)
+    asked_of_one = set(rows[rows["objects"] == 1]["question"])
+    assert asked_of_one == {"caption", "prompt", "word x region"}
+    assert set(rows[rows["objects"] == 2]["question"]) == set(QUESTIONS)
+    assert not len(play(tiny, played[:1], questions=["contrast"]))
+
+
+def test_rows_go_into_the_tables_of_statistics(played, tiny):
+    rows = play(tiny, played, ["grad-eclip", "rollout"])
+    table = summarise(rows, ["hit", "on_mask"], by=["question", "method", "objects"])
+    assert (table["n"] == 2).all() and table["mean"].between(0, 1).all()
+    assert set(rows[rows["method"] == "rollout"]["question"]) == {"caption", "prompt"}
+
+
+def test_a_coloured_object_is_asked_for_by_its_noun_alone(tiny):
+    game = next(game for game in games(20, counts=[2]) if game.scene.objects[0].colour)
+    bare = arrange([thing.noun for thing in game.scene.objects])
+    directions = question_directions(Explainer(tiny), [game.scene], ["prompt"])["prompt"]
+    plain = question_directions(Explainer(tiny), [bare], ["prompt"])["prompt"]
+    assert game.scene.objects[0].colour in game.scene.caption and torch.equal(directions, plain)
+
+
+def test_it_works_within_inference_mode_and_leaves_nothing_behind(played, tiny):
+    before = {name: weight.clone() for name, weight in tiny.model.state_dict().items()}
+    expected = play(tiny, played[:2])
+    with torch.inference_mode():
+        pd.testing.assert_frame_equal(play(tiny, played[:2]), expected)
+    assert all(torch.equal(weight, before[name]) for name, weight in tiny.model.state_dict().items())
+    assert all(weight.grad is None and weight.requires_grad for weight in tiny.model.parameters())
+    assert not any(module._forward_hooks for module in tiny.model.modules())
+
+
+def test_what_cannot_be_asked_is_refused_at_the_door(played, tiny):
+    with pytest.raises(ValueError, match="got n=0"):
+        games(0)
+    with pytest.raises(ValueError, match=r"counts=\[5\]"):
+        games(1, counts=[5])
+    with pytest.raises(ValueError, match="'leave-one-out'"):
+        play(tiny, played, "leave-one-out")
+    with pytest.raises(ValueError, match="questions must be some of 'caption'"):
+        play(tiny, played, questions=["colour"])
+
+
+def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):
+    scene = arrange(["cat", "dog", "car", "tree"], prefix=" ".join(["a photo of"] * 8))
+    with pytest.raises(ValueError, match="does not read all of"):
+        play(tiny, [Game("long", scene)])

@@ -1,0 +1,279 @@
+"""Statistics: intervals cover what they should, tests reject as often as they may, and nothing is silently left out."""
+
+import doctest
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest, permutation_test
+from statsmodels.stats.multitest import multipletests
+
+from gradeclip_utils import statistics
+from gradeclip_utils.statistics import conclude, interval, paired, summarise, verdict
+
+
+def table(values: dict, **columns) -> pd.DataFrame:
+    """Rows of a picture and a method each, from the values of each method."""
+    parts = [
+        pd.DataFrame({"method": name, "picture": range(len(row)), "score": row, **columns})
+        for name, row in values.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(statistics).failed == 0
+
+
+def test_an_interval_is_the_textbook_bootstrap_written_plainly():
+    values = np.random.default_rng(1).exponential(size=40)
+    means = np.random.default_rng(0).choice(values, (4000, 40)).mean(axis=1)
+    np.testing.assert_allclose(interval(values), np.quantile(means, [0.025, 0.975]))
+
+
+def test_an_interval_does_not_depend_on_how_many_samples_are_drawn_together(monkeypatch):
+    values, labels = np.random.default_rng(1).normal(size=30), np.arange(30) // 2
+    whole = interval(values), interval(values, labels)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 100)
+    np.testing.assert_allclose((interval(values), interval(values, labels)), whole)
+
+
+def test_an_interval_leaves_the_global_generator_alone():
+    np.random.seed(5)
+    interval([1.0, 2.0, 3.0], list("aab"))
+    after = np.random.random()
+    np.random.seed(5)
+    assert after == np.random.random()
+
+
+def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
+    rng = np.random.default_rng(3)
+    bounds = np.array([interval(rng.normal(size=50), draws=400) for _ in range(300)])
+    covered = ((bounds[:, 0] < 0) & (bounds[:, 1] > 0)).mean()
+    assert 0.90 < covered < 0.98  # three standard errors of .013 around .94
+
+
+def test_on_clustered_data_only_the_clustered_interval_covers():
+    rng, labels, plain, clustered = np.random.default_rng(4), np.repeat(np.arange(25), 8), [], []
+    for _ in range(150):
+        values = rng.normal(size=25)[labels] + 0.3 * rng.normal(size=200)
+        plain.append(interval(values, draws=300))
+        clustered.append(interval(values, labels, draws=300))
+    covers = [np.mean([low < 0 < high for low, high in bounds]) for bounds in (plain, clustered)]
+    assert covers[0] < 0.7 and covers[1] > 0.85
+    assert np.mean(np.ptp(clustered, axis=1)) > 2 * np.mean(np.ptp(plain, axis=1))
+
+
+def test_a_clustered_interval_takes_its_mean_over_all_values_of_the_clusters_drawn():
+    clusters = [[0.1, 0.9, 0.3], [2.0], [0.5, 0.7]]  # of different sizes
+    drawn = np.random.default_rng(0).integers(0, 3, (4000, 3))
+    means = [np.concatenate([clusters[k] for k in one]).mean() for one in drawn]
+    found = interval(np.concatenate(clusters), list("aaabcc"))
+    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]))
+
+
+def test_clusters_of_one_value_are_no_clusters():
+    values = np.random.default_rng(0).normal(size=20)
+    np.testing.assert_allclose(interval(values, [f"c{i}" for i in range(20)]), interval(values))
+
+
+def test_a_copy_of_every_picture_is_no_new_evidence_to_a_clustered_interval():
+    values = np.random.default_rng(0).normal(size=20)
+    np.testing.assert_allclose(interval(np.tile(values, 3), np.tile(np.arange(20), 3)), interval(values))
+    assert np.ptp(interval(np.tile(values, 3))) < 0.8 * np.ptp(interval(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "says"),
+    [
+        ([], None, "needs a list of one or more numbers"),
+        ([[1.0, 2.0]], None, r"got shape \(1, 2\)"),
+        ([1.0, np.nan, np.inf], None, "2 of 3 values are NaN or infinite"),
+        ([1.0], None, "at least two values, got 1"),
+        ([1.0, 2.0], ["dog", "dog"], "all 2 values belong to 'dog'"),
+        ([1.0, 2.0], ["dog"], "got 1 labels for 2 values"),
+        ([1.0, 2.0, 3.0], ["dog", None, "cat"], "1 of 3 cluster labels are missing"),
+    ],
+)
+def test_an_interval_that_cannot_be_had_is_refused_in_one_sentence(values, clusters, says):
+    with pytest.raises(ValueError, match=says):
+        interval(values, clusters)
+
+
+def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
+    rows = table({"a": [0.1, 0.2, 0.6], "b": [0.5, 0.5, 0.5]})
+    got = summarise(rows, "score")
+    assert list(got.columns) == ["method", "mean", "low", "high", "n"]
+    assert got["method"].tolist() == ["a", "b"] and got["n"].tolist() == [3, 3]
+    np.testing.assert_allclose(got.loc[0, ["low", "high"]].astype(float), interval([0.1, 0.2, 0.6]))
+    np.testing.assert_allclose(got.loc[1, ["mean", "low", "high"]].astype(float), 0.5)
+
+
+def test_groups_that_are_summarised_together_get_the_intervals_that_they_get_alone():
+    rng = np.random.default_rng(0)
+    rows = table({"a": rng.normal(size=12), "b": rng.normal(size=12), "c": rng.normal(size=9)})
+    rows = rows.assign(concept=rows["picture"] // 3, other=rng.normal(size=len(rows)))
+    for cluster in (None, "concept"):
+        for _, line in summarise(rows, ["score", "other"], cluster=cluster).iterrows():
+            part = rows[rows["method"] == line["method"]]
+            alone = interval(part[line["measure"]], None if cluster is None else part["concept"].to_numpy())
+            np.testing.assert_allclose([line["low"], line["high"]], alone)
+
+
+def test_several_prompts_of_one_picture_count_as_one_unit():
+    twice = pd.concat([table({"a": [0.0, 0.2, 0.6]}), table({"a": [0.2, 0.2, 1.0]})])
+    pd.testing.assert_frame_equal(summarise(twice, "score"), summarise(table({"a": [0.1, 0.2, 0.8]}), "score"))
+
+
+def test_several_measures_make_one_tidy_table():
+    rows = table({"a": [0.1, 0.2, 0.6], "b": [0.5, 0.3, 0.1]}).assign(other=lambda t: 2 * t["score"])
+    got = summarise(rows, ["score", "other"], ["method"])
+    assert got["measure"].tolist() == ["score", "score", "other", "other"]
+    np.testing.assert_allclose(got["high"][2:], 2 * got["high"][:2])
+    compared = paired(rows, ["score", "other"], baseline="a")
+    assert compared[["method", "measure"]].to_numpy().tolist() == [["b", "score"], ["b", "other"]]
+
+
+def test_a_table_may_name_its_measures_in_a_column_of_its_own():
+    rows = table({"a": [0.1, 0.2, 0.6]}).assign(measure="similarity")
+    got = summarise(rows, "score", ["method", "measure"])
+    assert list(got.columns) == ["method", "measure", "mean", "low", "high", "n"]
+    assert got.loc[0, ["method", "measure", "n"]].tolist() == ["a", "similarity", 3]
+
+
+def test_a_group_of_one_keeps_its_mean_and_says_that_it_has_no_interval():
+    with pytest.warns(UserWarning, match="no interval for a: resampling needs at least two values, got 1"):
+        got = summarise(table({"a": [0.3]}), "score")
+    assert got["mean"][0] == 0.3 and got[["low", "high"]].isna().all(axis=None)
+
+
+def test_a_unit_cannot_belong_to_two_clusters():
+    rows = table({"a": [0.1, 0.2]}).assign(concept=["dog", "cat"])
+    rows = pd.concat([rows, rows.assign(concept="owl")])
+    with pytest.raises(
+        ValueError, match=r"one unit \(a, 0\) belongs to 2 clusters of 'concept'.*unit=\['picture', 'concept'\]"
+    ):
+        summarise(rows, "score", cluster="concept")
+    assert summarise(rows, "score", unit=["picture", "concept"], cluster="concept")["n"][0] == 4
+
+
+@pytest.mark.parametrize("measure", [summarise, paired])
+def test_a_broken_table_is_refused_in_one_sentence(measure):
+    rows = table({"grad-eclip": [0.1, 0.2], "b": [0.3, 0.4]})
+    with pytest.raises(ValueError, match="no column 'energy'; it has 'method', 'picture', 'score'"):
+        measure(rows, "energy")
+    with pytest.raises(ValueError, match="the table is empty: there is no 'score'"):
+        measure(rows[:0], "score")
+    rows.loc[3, "score"] = np.nan
+    with pytest.raises(
+        ValueError, match="1 of 4 values of 'score' are NaN or infinite, the first at method=b, picture=1; leave"
+    ):
+        measure(rows, "score")
+
+
+def test_a_paired_difference_sees_what_the_separate_intervals_cannot():
+    rng = np.random.default_rng(0)
+    pictures = rng.normal(size=40)  # some pictures are easy for every method
+    rows = table({"grad-eclip": pictures, "rival": pictures + 0.1 + 0.05 * rng.normal(size=40)})
+    apart = summarise(rows, "score")
+    together = paired(rows, "score").iloc[0]
+    assert apart["low"].max() < apart["high"].min()  # the intervals overlap
+    assert 0 < together["low"] < together["difference"] < together["high"]
+    np.testing.assert_allclose(together["difference"], np.diff(apart["mean"])[0])
+    assert together["p"] < 0.001
+
+
+@pytest.mark.parametrize("count", [8, 30])
+def test_p_values_are_those_of_scipys_permutation_test(count):
+    rng = np.random.default_rng(1)
+    base, others = rng.normal(size=count), rng.normal(0.25, 1, (2, count))
+    got = paired(table({"grad-eclip": base, "a": base + others[0], "b": base + others[1]}), "score")
+    for found, difference in zip(got["p"], others, strict=True):
+        expected = permutation_test(
+            (difference,), lambda x, axis: x.mean(axis), vectorized=True, permutation_type="samples", n_resamples=9999
+        ).pvalue
+        assert found == pytest.approx(expected, abs=1e-9 if count == 8 else 0.03)
+
+
+def test_p_values_are_uniform_where_nothing_differs_and_small_where_something_does():
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=20)
+    values = {f"m{i}": base + rng.normal(size=20) for i in range(300)}
+    got = paired(table({"grad-eclip": base, **values, "ahead": base + 1 + 0.1 * rng.normal(size=20)}), "score")
+    null = got["p"][:300]
+    assert kstest(null, "uniform").pvalue > 0.01 and 0.02 < (null < 0.05).mean() < 0.09
+    assert got["p"].iloc[-1] <= 0.0002 and got["p_holm"].iloc[-1] < 0.05
+
+
+def test_shared_luck_within_clusters_is_not_called_a_difference():
+    rng, labels = np.random.default_rng(5), np.repeat(np.arange(15), 10)
+    values = {f"m{i}": rng.normal(size=15)[labels] + 0.3 * rng.normal(size=150) for i in range(60)}
+    rows = table({"grad-eclip": np.zeros(150), **values}).assign(concept=np.tile(labels, 61))
+    alone, together = (paired(rows, "score", cluster=one, draws=50, flips=300)["p"] for one in (None, "concept"))
+    assert (alone < 0.05).mean() > 0.3 and (together < 0.05).mean() < 0.15
+
+
+def test_holms_correction_is_monotone_and_is_statsmodels_own():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=25)
+    got = paired(table({"grad-eclip": base, **{f"m{i}": base + rng.normal(i / 5, 1, 25) for i in range(5)}}), "score")
+    np.testing.assert_array_equal(got["p_holm"], multipletests(got["p"], method="holm")[1])
+    ordered = got.sort_values("p")
+    assert ordered["p_holm"].is_monotonic_increasing and (got["p_holm"] >= got["p"]).all()
+    by_hand = np.maximum.accumulate(np.minimum(1, ordered["p"] * np.arange(5, 0, -1)))
+    np.testing.assert_allclose(ordered["p_holm"], by_hand)
+
+
+def test_a_method_that_equals_the_baseline_has_no_difference_and_p_one():
+    for count in (6, 40):
+        got = paired(table({"grad-eclip": np.arange(count) / 7, "same": np.arange(count) / 7}), "score").iloc[0]
+        assert (got["difference"], got["low"], got["high"], got["p"], got["p_holm"]) == (0, 0, 0, 1, 1)
+
+
+def test_an_incomplete_or_meaningless_comparison_is_refused_in_one_sentence():
+    rows = table({"grad-eclip": [0.1, 0.2, 0.3], "b": [0.3, 0.4, 0.5]})
+    with pytest.raises(ValueError, match="method 'b' has no value for 2 of 3 units, such as 1; a paired comparison"):
+        paired(rows.drop([4, 5]), "score")
+    with pytest.raises(ValueError, match="the baseline 'rise' is not in column 'method', which has 'grad-eclip', 'b'"):
+        paired(rows, "score", baseline="rise")
+    with pytest.raises(ValueError, match="needs another method beside the baseline 'grad-eclip'"):
+        paired(rows[:3], "score")
+    with pytest.raises(ValueError, match="at least two values, got 1"):
+        paired(rows.iloc[[0, 3]], "score")
+    with pytest.raises(ValueError, match="all 3 values belong to 'dog'"):
+        paired(rows.assign(concept="dog"), "score", cluster="concept")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        (0.021, 0.5, "more"),
+        (-0.5, -0.021, "less"),
+        (-0.019, 0.019, "same"),
+        (0.01, 0.019, "same"),
+        (0.02, 0.5, "cannot tell"),
+        (-0.02, 0.01, "cannot tell"),
+        (-0.3, 0.3, "cannot tell"),
+    ],
+)
+def test_a_verdict_follows_from_interval_and_margin_alone(low, high, answer):
+    assert verdict(low, high, 0.02, "more", "less", "same") == answer
+
+
+def test_a_verdict_needs_a_sensible_margin_and_interval():
+    with pytest.raises(ValueError, match="zero or more, got -0.1"):
+        verdict(0, 1, -0.1, "more", "less", "same")
+    with pytest.raises(ValueError, match=r"from low to high, got \[1, 0\]"):
+        verdict(1, 0, 0.1, "more", "less", "same")
+    with pytest.raises(ValueError, match="from low to high"):
+        verdict(np.nan, np.nan, 0.1, "more", "less", "same")
+
+
+def test_a_conclusion_reads_as_mean_interval_and_verdict():
+    assert conclude(np.zeros(9), 0.02, "yes", "the wrong one", "neither") == "+0.000 [+0.000, +0.000], so: neither"
+    values = np.array([-1e-9, 1e-9] * 5)
+    assert "-0.000" not in conclude(values, 0.02, "yes", "no", "neither")
+    noisy = np.random.default_rng(0).normal(0, 1, 10)
+    assert conclude(noisy, 0.02, "yes", "no", "neither").endswith("], so: cannot tell")
+    with pytest.raises(ValueError, match="all 10 values belong to 1"):
+        conclude(noisy, 0.02, "yes", "no", "neither", clusters=[1] * 10)
