@@ -1,0 +1,304 @@
+"""Evaluate: is this map better than that one? One row a picture and method, kept as they come, in parallel if you like.
+
+    data set + model -> Explainer -> maps -> metrics -> rows -> table with intervals
+
+    python -m gradeclip_utils.evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
+    python -m gradeclip_utils.evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
+
+The rows lie in `--out` (see `runs`): the same command goes on where it was stopped, and refuses a folder that holds
+another evaluation. Beside the methods stand rows that frame them: what chance gets ("random", "centre"), what the
+baseline gets when asked for something that is not there ("wrong word") and what a map gets that never heard the prompt
+("text-blind", the attention of the last layer), and the best that the token grid allows ("ceiling", the true mask).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import pickle
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from tqdm.auto import tqdm
+
+from .datasets import Example, load, optional_library
+from .measuring import PROTOCOLS, Chunk, Plan, at_worker, generator, measure, open_explainers
+from .metrics import MEASURES
+from .models import Clip, load_clip
+from .rivals import METHODS
+from .runs import open_run, read_part, write_part
+from .statistics import paired, summarise
+
+CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
+
+
+def evaluate(
+    clip: Clip,
+    data: str | Sequence[Example],
+    methods: str | Sequence[str] = "grad-eclip",
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    frames: bool = True,
+    faithfulness: str = "",
+    resolution: str = "model",
+    seed: int = 0,
+    jobs: int = 1,
+    dask: str | None = None,
+    threads: int | None = None,
+    chunk: int = CHUNK,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measure the maps of several methods on a data set: one row an example and method.
+
+        rows = evaluate(load_clip(), "scenes:development:100", ["grad-eclip", "maskclip"])
+        summarise(rows, "average_precision", cluster="concept")
+
+    Columns: picture (the example's key), concept, prompt (the one that was asked), method, the measures of
+    `metrics.localisation` (NaN where the truth is not known), with `faithfulness` also deletion and insertion, and
+    seconds (of an explanation, with preparing the picture and scoring the words; a share of its batch).
+
+    Args:
+        clip: the model.
+        data: what `datasets.load` takes, or examples.
+        methods: names of `rivals.METHODS`, or "all".
+        out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
+        limit: no more examples than this, spread over the data set.
+        frames: add the rows that frame the methods (see the module).
+        faithfulness: "published" (half range) or "full" adds the areas under the deletion and insertion curves of the
+            similarity; "" does without, because it costs several forward passes a row.
+        resolution: as for `Explainer`.
+        seed: of random maps, wrong words, and methods that draw.
+        jobs, dask: processes on this machine, or the address of a Dask scheduler whose workers see the same files.
+        threads: of torch in each process; by default the processors of this machine shared out, and 1 for Dask.
+        chunk: how many examples are measured together.
+
+    Raises:
+        ValueError: an unknown method, a data set without truth or a second concept, a folder of another evaluation.
+        FileNotFoundError, ImportError: as `datasets.load`.
+    """
+    plan = Plan(_known(methods), frames, _protocol(faithfulness), resolution, seed)
+    examples = load(data, limit) if isinstance(data, str) else list(data)[:limit]
+    chunks = _chunks(examples, plan, chunk)
+    folder = None if out is None else open_run(out, _settings(clip, data, examples, plan, chunk))
+    with tqdm(total=len(examples), unit="picture", disable=not progress) as bar:
+        done = _kept(folder, plan, chunks)
+        bar.update(sum(len(chunks[number].examples) for number in done))
+        todo = [part for part in chunks if part.number not in done]
+        with closing(_computed(clip, plan, todo, jobs, dask, threads)) as computed:  # workers stop when this stops
+            for number, rows in computed:
+                if folder is not None:
+                    write_part(folder, number, rows)
+                done[number] = rows
+                bar.update(len(chunks[number].examples))
+    return pd.concat([done[part.number] for part in chunks], ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------------- what is to be done
+
+
+def _known(methods: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of methods that have a map of the picture; unknown ones are refused with the nearest."""
+    possible = [name for name, method in METHODS.items() if method.image is not None]
+    names = tuple(possible if methods == "all" else [methods] if isinstance(methods, str) else dict.fromkeys(methods))
+    for name in names:
+        if name not in possible:
+            near = difflib.get_close_matches(str(name), possible, n=3, cutoff=0.3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(possible)}"
+            raise ValueError(f"{name!r} is no method that explains pictures: {hint}")
+    if not names:
+        raise ValueError(f"no method was given: choose from {', '.join(possible)}")
+    return names
+
+
+def _protocol(faithfulness: str) -> str:
+    if faithfulness and faithfulness not in PROTOCOLS:
+        raise ValueError(f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}")
+    return faithfulness
+
+
+def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
+    if size < 1 or not examples:
+        raise ValueError(f"an evaluation needs examples, in chunks of one or more; got {len(examples)} and {size}")
+    twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
+    if twice:
+        raise ValueError(f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once")
+    if not plan.faithfulness and not any(example.has_mask for example in examples):
+        raise ValueError("not one example has a mask: nothing but faithfulness can be measured, so ask for it")
+    wrong = _wrong_prompts(examples, plan.seed) if plan.frames else [""] * len(examples)
+    starts = range(0, len(examples), size)
+    return [
+        Chunk(number, tuple(examples[start : start + size]), tuple(wrong[start : start + size]))
+        for number, start in enumerate(starts)
+    ]
+
+
+def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
+    """For each example the prompt of another, whose concept is not in the picture."""
+    prompts = {example.concept: example.prompt for example in examples}
+    wrong = []
+    for example in examples:
+        absent = [concept for concept in prompts if concept not in example.present]
+        if not absent:
+            msg = f"no other example asks for something that {example.key!r} does not show, so there is no wrong word"
+            raise ValueError(f"{msg}: evaluate more examples, or without frames")
+        wrong.append(prompts[absent[generator(example, seed).integers(len(absent))]])
+    return wrong
+
+
+def _settings(clip: Clip, data, examples: list[Example], plan: Plan, chunk: int) -> dict:
+    """Everything that the rows depend on, and how many processes made them not."""
+    asked = [(example.key, example.prompt, example.concept, example.present) for example in examples]
+    versions = {name: metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")}
+    return {
+        "data": data if isinstance(data, str) else "examples in hand",
+        "examples": len(examples),
+        "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
+        "model": clip.name,
+        "pretrained": clip.pretrained,
+        "weights": _digest(clip.model),
+        **asdict(plan),
+        "chunk": chunk,
+        "versions": versions,
+    }
+
+
+def _digest(model: torch.nn.Module) -> str:
+    """Tells one set of weights from another, whatever their file is called."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _kept(folder: Path | None, plan: Plan, chunks: list[Chunk]) -> dict[int, pd.DataFrame]:
+    """The rows that a folder has, chunk by chunk."""
+    if folder is None:
+        return {}
+    expected = {part.number: [(e.key, name) for e in part.examples for name in plan.rows] for part in chunks}
+    found = {number: read_part(folder, number, pairs) for number, pairs in expected.items()}
+    return {number: rows for number, rows in found.items() if rows is not None}
+
+
+# ----------------------------------------------------------------------------------------------------------- doing it
+
+
+def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Chunks and their rows, in the order in which they are done."""
+    if dask is None and jobs == 1:
+        explainers = open_explainers(clip, plan) if todo else {}
+        for part in todo:
+            yield part.number, measure(explainers, plan, part)
+    elif todo:
+        with _workers(clip, jobs, dask) as source:
+            each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // effective_n_jobs(jobs)))
+            calls = (delayed(at_worker)(source, plan, part, each) for part in todo)
+            yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
+
+
+@contextmanager
+def _workers(clip: Clip, jobs: int, dask: str | None) -> Iterator[Clip | str]:
+    """Processes to come, and what they shall know the model by: it travels once, not with every chunk."""
+    if dask is not None:
+        distributed = optional_library("distributed", "--dask hands the work to a Dask cluster", "dask")
+        with distributed.Client(dask) as client, parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
+            yield clip
+        return
+    with TemporaryDirectory(prefix="gradeclip-") as folder:
+        path = Path(folder) / "clip.pickle"
+        try:
+            path.write_bytes(pickle.dumps(clip))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:  # a lambda or an open file in preprocess
+            raise ValueError(f"the model cannot go to other processes ({error}): give jobs=1") from error
+        with parallel_config("loky", n_jobs=jobs):
+            yield str(path)
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+
+def report(rows: pd.DataFrame) -> str:
+    """The table: for each measure the methods' means, and their differences from the baseline, with 95 % intervals.
+
+    Whole concepts are resampled, since pictures of one concept are alike. p is Holm's, over the rows of one measure.
+    """
+    names = list(dict.fromkeys(rows["method"]))
+    baseline = "grad-eclip" if "grad-eclip" in names else names[0]
+    cluster = "concept" if rows["concept"].nunique() > 1 else None
+    blocks = []
+    for value in (*MEASURES, "deletion", "insertion"):
+        some = rows.dropna(subset=[value]) if value in rows else rows[:0]
+        if some["picture"].nunique() < 2:
+            continue
+        means = summarise(some, value, cluster=cluster).set_index("method")
+        table = pd.DataFrame({"method": means.index, value: [_cell(r.mean, r.low, r.high) for r in means.itertuples()]})
+        if len(names) > 1:
+            against = paired(some, value, baseline=baseline, cluster=cluster).set_index("method")
+            cells = {r.Index: _cell(r.difference, r.low, r.high, "+") for r in against.itertuples()}
+            table[f"minus {baseline}"] = table["method"].map(cells).fillna("")
+            table["p"] = table["method"].map(against["p_holm"]).map("{:.4f}".format).replace("nan", "")
+        blocks.append(f"{table.to_string(index=False)}\n({means['n'].iloc[0]} pictures)")
+    seconds = rows.groupby("method", sort=False)["seconds"].median().dropna().round(4).reset_index()
+    blocks.append(f"{seconds.to_string(index=False)}\n(of an explanation; median over pictures)")
+    return "\n\n".join(blocks)
+
+
+def _cell(mean: float, low: float, high: float, sign: str = "") -> str:
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: see the module's first lines. 2 when something is wrong with what was asked for."""
+    options = vars(_parser().parse_args(arguments))
+    name, pretrained, device, precision = (options.pop(k) for k in ("model", "pretrained", "device", "precision"))
+    methods = options.pop("methods")
+    try:
+        clip = load_clip(name, pretrained, device=device, precision=precision)
+        rows = evaluate(clip, methods=methods if methods == "all" else re.split(r"\s*,\s*", methods), **options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"gradeclip: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"gradeclip: stopped; the same command goes on from what lies in {options['out']}", file=sys.stderr)
+        return 130
+    print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options['data']}\n\n{report(rows)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gradeclip_utils.evaluate", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
+    parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
+    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
+    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
+    parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(METHODS)}")
+    parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
+    parser.add_argument("--no-frames", dest="frames", action="store_false", help="only the methods themselves")
+    parser.add_argument("--faithfulness", default="", choices=["", *PROTOCOLS], help="deletion and insertion as well")
+    parser.add_argument("--resolution", default="model", choices=["model", "native"], help="what the model is shown")
+    parser.add_argument("--seed", type=int, default=0, help="of random maps, wrong words and methods that draw")
+    parser.add_argument("--jobs", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, whose workers do the work instead")
+    parser.add_argument("--threads", type=int, help="of torch in each process; the processors shared out by default")
+    parser.add_argument("--chunk", type=int, default=CHUNK, help="examples measured together; %(default)s")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Measuring: from a few examples to their rows, one a picture and method. What a worker process of an evaluation does.
+
+    chunk of examples -> Explainer -> maps -> metrics -> rows
+
+It is a module of its own because workers import it: what a command defines in its main module would be sent to them by
+value with every task, and the model that they keep would be lost each time.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .datasets import Example
+from .explain import Explainer
+from .faithfulness import FULL, PUBLISHED, areas, colours_of, picture_curves, picture_score
+from .metrics import MEASURES, localisation, pool
+from .metrics import frames as frames_of
+from .models import Clip
+from .views import model_view, native_view
+
+FRAMES = ("random", "centre", "wrong word", "text-blind", "ceiling")
+PROTOCOLS = {"published": PUBLISHED, "full": FULL}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of every example."""
+
+    methods: tuple[str, ...]
+    frames: bool = True
+    faithfulness: str = ""
+    resolution: str = "model"
+    seed: int = 0
+
+    @property
+    def baseline(self) -> str:
+        """The method that others are compared with, and that is asked for the wrong word."""
+        return "grad-eclip" if "grad-eclip" in self.methods else self.methods[0]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What each example has a row for."""
+        return self.methods + FRAMES * self.frames
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A few examples that are measured together, and a prompt for each that its picture does not show."""
+
+    number: int
+    examples: tuple[Example, ...]
+    wrong: tuple[str, ...]
+
+
+def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int) -> tuple[int, pd.DataFrame]:
+    """The number of a chunk and its rows, in a process that keeps the model (`source`, or its file) between calls."""
+    torch.set_num_threads(threads)  # else every process takes all processors, and they wait for one another
+    return part.number, measure(_kept(source, plan), plan, part)
+
+
+@lru_cache(maxsize=1)
+def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
+    return open_explainers(source if isinstance(source, Clip) else pickle.loads(Path(source).read_bytes()), plan)
+
+
+def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
+    """One explainer a method, and one for the map that does not hear the prompt."""
+    names = dict.fromkeys((*plan.methods, *["attention"] * plan.frames))
+    return {name: Explainer(clip, method=name, seed=plan.seed, resolution=plan.resolution) for name in names}
+
+
+def measure(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:
+    """The rows of one chunk: the trunk of the image tower runs once a method, for all its pictures."""
+    pictures = [example.image() for example in part.examples]
+    prompts = [example.prompt for example in part.examples]
+    asked = {name: (name, prompts) for name in plan.methods}
+    if plan.frames:
+        asked |= {"wrong word": (plan.baseline, list(part.wrong)), "text-blind": ("attention", prompts)}
+    explained, seconds = {}, {}
+    for name, (method, texts) in asked.items():
+        begin = time.perf_counter()
+        explained[name] = explainers[method].explain_batch(pictures, texts)
+        seconds[name] = (time.perf_counter() - begin) / len(pictures)
+    rows = []
+    for i, example in enumerate(part.examples):
+        mine = {name: explanations[i] for name, explanations in explained.items()}
+        measures = _measures(explainers[plan.baseline], plan, example, mine)
+        for name in plan.rows:
+            prompt = mine[name].prompts[0] if name in mine else example.prompt
+            row = {"picture": example.key, "concept": example.concept, "prompt": prompt, "method": name}
+            rows.append({**row, **measures[name], "seconds": seconds.get(name, np.nan)})
+    return pd.DataFrame(rows)
+
+
+def _measures(explainer: Explainer, plan: Plan, example: Example, explained: dict) -> dict[str, dict[str, float]]:
+    """For each row of one example, its measures."""
+    baseline, mask = explained[plan.baseline], example.mask()
+    heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
+    framing = {}
+    if plan.frames:
+        truth = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
+        framing = frames_of(baseline.image_maps.shape[1:], truth, generator(example, plan.seed), box=baseline.box)
+    known = mask is not None and mask.any()
+    measures = {
+        name: localisation(heat, mask) if known else dict.fromkeys(MEASURES, np.nan)
+        for name, heat in {**heats, **framing}.items()
+    }
+    if plan.faithfulness:
+        maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
+        for row in _faithfulness(explainer, plan, example, baseline, maps, framing).itertuples():
+            measures[row.method][row.game] = row.auc
+    return measures
+
+
+def _faithfulness(explainer: Explainer, plan: Plan, example: Example, baseline, maps, framing) -> pd.DataFrame:
+    """Areas under deletion and insertion of the model's own similarity with the example's own prompt."""
+    clip, tower = explainer.clip, explainer.image_tower
+    if plan.resolution == "native":
+        pixels = native_view(clip.preprocess, baseline.image, tower.patch_size).pixels
+    else:
+        pixels = model_view(clip.preprocess, baseline.image).pixels
+    framing = {name: pool(heat, tuple(pixels.shape[1:]), baseline.box) for name, heat in framing.items()}
+    target = explainer.text_tower.forward(clip.tokenizer([example.prompt]).to(tower.device))[0]
+    score, protocol = picture_score(tower.forward, target), PROTOCOLS[plan.faithfulness]
+    pixels, colours = pixels.to(tower.device), colours_of(clip.preprocess)
+    return areas(picture_curves(score, pixels, {**maps, **framing}, protocol, colours=colours))
+
+
+def generator(example: Example, seed: int) -> np.random.Generator:
+    """The same for an example wherever it stands, in whichever process."""
+    return np.random.default_rng([seed, zlib.crc32(example.key.encode())])

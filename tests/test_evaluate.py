@@ -1,0 +1,347 @@
+"""Evaluations: one row a picture and method, whatever is killed, resumed, damaged or done by several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY_TEXT, TINY_VISION, build, wrap
+from PIL import Image
+
+import gradeclip_utils
+import gradeclip_utils.evaluate as door
+from gradeclip_utils import Explainer, runs
+from gradeclip_utils.datasets import load
+from gradeclip_utils.evaluate import evaluate, main, report
+from gradeclip_utils.measuring import FRAMES, MEASURES
+from gradeclip_utils.metrics import localisation
+from gradeclip_utils.models import load_clip, save_compact
+from gradeclip_utils.runs import read_run
+
+METHODS = ["grad-eclip", "maskclip", "game"]
+CONCEPTS = ["car", "dog", "sofa"]
+N = 7
+
+
+def write_folder(folder, n):
+    """Noise with a bright box in it, which is the object; every second picture shows two things."""
+    noise, lines = np.random.default_rng(0), ["picture,caption,mask,concept"]
+    for kind in ("pictures", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(n):
+        pixels, mask = noise.integers(0, 120, (36, 40, 3), dtype=np.uint8), np.zeros((36, 40), dtype=np.uint8)
+        top, left = noise.integers(0, 20, 2)
+        mask[top : top + 14, left : left + 12] = 255
+        pixels[mask > 0] += 120
+        Image.fromarray(pixels).save(folder / f"pictures/{i}.png")
+        Image.fromarray(mask).save(folder / f"masks/{i}.png")
+        lines.append(f"{i}.png,a {CONCEPTS[i % 3]},,{CONCEPTS[i % 3]}")
+    lines.append(f"{n - 1}.png,a tree,,tree")
+    (folder / "captions.csv").write_text("\n".join(lines[:-1] if n < 2 else lines) + "\n")
+    return f"folder:{folder}"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """N + 1 examples of N pictures."""
+    return write_folder(tmp_path_factory.mktemp("data") / "mine", N)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny, data):
+    """The rows of an evaluation that nothing disturbs."""
+    return evaluate(tiny, data, METHODS, chunk=3, progress=False)
+
+
+def same(found, expected):
+    columns = [column for column in expected if column != "seconds"]
+    pixel = 1 / (36 * 40)  # rounding may put one on the other side of a threshold
+    pd.testing.assert_frame_equal(found[columns], expected[columns], rtol=1e-3, atol=1.1 * pixel)
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def test_there_is_one_row_for_every_picture_and_method_and_what_frames_them(rows, data):
+    keys = [example.key for example in load(data)]
+    assert list(zip(rows["picture"], rows["method"], strict=True)) == [
+        (k, m) for k in keys for m in (*METHODS, *FRAMES)
+    ]
+    assert rows[list(MEASURES)].notna().all(axis=None)
+    timed = rows[~rows["method"].isin(["random", "centre", "ceiling"])]
+    assert (timed["seconds"] > 0).all()
+
+
+def test_a_row_holds_the_measures_of_the_map_that_the_explainer_gives(rows, tiny, data):
+    for example in load(data)[1:3]:
+        for method in ("maskclip", "game"):
+            map_ = Explainer(tiny, method=method).explain(example.image(), example.prompt).heatmap(0, signed=True)
+            row = rows[(rows["picture"] == example.key) & (rows["method"] == method)].iloc[0]
+            assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_the_wrong_word_is_asked_of_the_baseline_and_is_not_in_the_picture(rows, tiny, data):
+    present = {example.key: example.present for example in load(data)}
+    wrong = rows[rows["method"] == "wrong word"]
+    assert all(row.prompt.split()[-1] not in present[row.picture] for row in wrong.itertuples())
+    example, row = load(data)[0], wrong.iloc[0]
+    map_ = Explainer(tiny).explain(example.image(), row["prompt"]).heatmap(0, signed=True)
+    assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_the_map_that_never_heard_the_prompt_is_the_attention_and_the_ceiling_is_high(rows, tiny, data):
+    example = load(data)[0]
+    map_ = Explainer(tiny, method="attention").explain(example.image(), "whatever").heatmap(0, signed=True)
+    row = rows[rows["method"] == "text-blind"].iloc[0]
+    assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+    means = rows.groupby("method")["average_precision"].mean()
+    assert means.drop("ceiling").max() < means["ceiling"]
+
+
+def test_how_many_are_measured_together_changes_no_row(rows, tiny, data):
+    same(evaluate(tiny, data, METHODS, chunk=1, progress=False), rows)
+
+
+def test_examples_in_hand_and_no_frames_will_do(rows, tiny, data):
+    found = evaluate(tiny, load(data)[:2], "maskclip", frames=False, progress=False)
+    expected = rows[(rows["method"] == "maskclip")].iloc[:2].reset_index(drop=True)
+    same(found, expected)
+
+
+def test_the_seed_decides_what_is_random_and_nothing_else_does(tiny, data):
+    first, again, other = (evaluate(tiny, data, seed=seed, limit=3, progress=False) for seed in (1, 1, 2))
+    same(again, first)
+    drawn = first["method"] == "random"
+    assert (first[drawn]["average_precision"] != other[drawn]["average_precision"]).all()
+    plain = first["method"] == "grad-eclip"
+    same(first[plain], other[plain])
+
+
+def test_faithfulness_adds_deletion_and_insertion_of_the_examples_own_prompt(tiny, data):
+    found = evaluate(tiny, data, ["grad-eclip"], faithfulness="published", limit=3, progress=False)
+    assert found[["deletion", "insertion"]].notna().all(axis=None)
+    assert set(found["method"]) == {"grad-eclip", *FRAMES}
+    assert found["deletion"].between(-1, 1).all()
+
+
+def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny, data, tmp_path):
+    examples = [replace(example, _truth=None) for example in load(data)]
+    with pytest.raises(ValueError, match="not one example has a mask"):
+        evaluate(tiny, examples, progress=False)
+    found = evaluate(tiny, examples[-3:], faithfulness="full", progress=False)
+    assert found[list(MEASURES)].isna().all(axis=None)
+    assert found["insertion"].notna().all()
+    mixed = evaluate(tiny, [*examples[:1], *load(data)[1:]], progress=False)
+    assert mixed.groupby("picture")["energy"].count().tolist().count(0) == 1
+    assert "(7 pictures)" in report(mixed)
+
+
+def test_nothing_is_left_behind_on_the_model_or_in_torch(tiny, data):
+    threads, state = torch.get_num_threads(), {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    evaluate(tiny, data, METHODS, limit=3, threads=3, progress=False)
+    assert torch.get_num_threads() == threads
+    assert all((tiny.model.state_dict()[name] == value).all() for name, value in state.items())
+
+
+# ------------------------------------------------------------------------------------------------- killed and resumed
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(rows, tiny, data, tmp_path, monkeypatch):
+    measured, measure = [], door.measure
+
+    def interrupted(explainers, plan, part):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(part.number)
+        return measure(explainers, plan, part)
+
+    monkeypatch.setattr(door, "measure", interrupted)
+    options = {"out": tmp_path / "run", "chunk": 3, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny, data, METHODS, **options)
+    assert read_run(tmp_path / "run")["picture"].nunique() == 6
+    monkeypatch.setattr(door, "measure", lambda *given: measured.append(given[2].number) or measure(*given))
+    same(evaluate(tiny, data, METHODS, **options), rows)
+    assert measured == [0, 1, 2]
+    same(evaluate(tiny, data, METHODS, **options), rows)
+    assert measured == [0, 1, 2]
+    same(read_run(tmp_path / "run"), rows)
+
+
+CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A file that the command can load."""
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**CONFIG)
+    save_compact(model, path, words=["a", *CONCEPTS, "tree"], metadata={}, config={**CONFIG, "preprocess": PREPROCESS})
+    return path
+
+
+def test_a_command_that_is_killed_loses_and_repeats_no_row(saved, tmp_path):
+    data, run = write_folder(tmp_path / "mine", 60), tmp_path / "run"
+    command = [sys.executable, "-m", "gradeclip_utils.evaluate", "--data", data, "--out", str(run), "--chunk", "1"]
+    command += ["--model", "emoji", "--pretrained", str(saved), "--methods", "grad-eclip"]
+    here = os.path.dirname(os.path.dirname(gradeclip_utils.__file__))
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(list(run.glob("parts/*.parquet"))) < 3 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    survived = read_run(run)
+    assert 3 <= survived["picture"].nunique() < 61
+    assert not survived.duplicated(["picture", "method"]).any()
+    before = {file.name: file.stat().st_mtime_ns for file in run.glob("parts/*.parquet")}
+    found = evaluate(load_clip("emoji", saved), data, out=run, chunk=1, progress=False)
+    assert {file.name: file.stat().st_mtime_ns for file in run.glob("parts/*.parquet")}.items() >= before.items()
+    same(found, evaluate(load_clip("emoji", saved), data, chunk=8, progress=False))
+    same(read_run(run), found)
+    assert not list(run.rglob("*.new"))
+
+
+def test_a_damaged_part_is_said_and_computed_again(rows, tiny, data, tmp_path):
+    options = {"out": tmp_path, "chunk": 3, "progress": False}
+    evaluate(tiny, data, METHODS, **options)
+    part, other = tmp_path / "parts/00001.parquet", (tmp_path / "parts/00000.parquet").read_bytes()
+    whole = part.read_bytes()
+    flipped = whole[:200] + bytes(255 - byte for byte in whole[200:240]) + whole[240:]
+    for damaged in (whole[: len(whole) // 2], flipped, b"", other):  # the last is whole, but has another chunk's rows
+        part.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="00001.parquet is damaged, and its rows are computed again"):
+            same(evaluate(tiny, data, METHODS, **options), rows)
+        same(read_run(tmp_path), rows)
+
+
+def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tiny, data, tmp_path):
+    options = {"out": tmp_path / "run", "limit": 3, "progress": False}
+    evaluate(tiny, data, "maskclip", **options)
+    for change, message in (
+        ({"methods": "attention"}, r'methods was \["maskclip"\], and is \["attention"\] now'),
+        ({"seed": 5}, "seed was 0, and is 5 now"),
+        ({"limit": 5}, "examples was 3, and is 5 now"),
+        ({"clip": wrap(build(seed=1))}, "weights was .* now"),
+    ):
+        given = {"clip": tiny, "methods": "maskclip", **options, **change}
+        with pytest.raises(ValueError, match=f"holds another run: .*{message}.*delete it"):
+            evaluate(given.pop("clip"), data, **given)
+    assert len(read_run(tmp_path / "run")) == 3 * 6
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(ValueError, match="is not empty and holds no settings.json"):
+        runs.open_run(tmp_path, {})
+    with pytest.raises(ValueError, match="is not empty"):
+        runs.open_run(tmp_path / "thesis.tex", {})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/settings.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        runs.open_run(tmp_path / "run", {})
+    (tmp_path / "run/settings.json").rename(tmp_path / "run/settings.json.17.new")  # killed while it was written
+    runs.open_run(tmp_path / "run", {"seed": 1})
+    assert json.loads((tmp_path / "run/settings.json").read_text()) == {"seed": 1}
+    with pytest.raises(FileNotFoundError, match="holds no rows"):
+        read_run(tmp_path / "run")
+
+
+# ------------------------------------------------------------------------------------------------------- many workers
+
+
+def test_two_processes_give_the_rows_of_one(rows, tiny, data, tmp_path):
+    found = evaluate(tiny, data, METHODS, chunk=3, jobs=2, threads=1, out=tmp_path, progress=False)
+    same(found, rows)
+    same(read_run(tmp_path), rows)
+
+
+def test_a_dask_cluster_of_two_workers_gives_the_rows_of_one(rows, tiny, data):
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0")
+    try:
+        same(evaluate(tiny, data, METHODS, chunk=3, dask=cluster.scheduler_address, progress=False), rows)
+    finally:
+        with suppress(TimeoutError):  # workers on a busy machine end later than Dask waits, which is not the question
+            cluster.close()
+
+
+# ------------------------------------------------------------------------------------------------- the door, the table
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("grad-clip", "'grad-clip' is no method that explains pictures: did you mean grad-eclip"),
+        (["maskclip", "leave-one-out"], "'leave-one-out' is no method that explains pictures"),
+        ("xyzzy", "'xyzzy' is no method .*: choose from grad-eclip, "),
+        ([], "no method was given: choose from grad-eclip, "),
+    ],
+)
+def test_a_method_that_does_not_exist_is_refused_with_the_nearest_names(tiny, data, methods, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tiny, data, methods)
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_computed(tiny, data, tmp_path):
+    with pytest.raises(ValueError, match="faithfulness must be one of published, full, or empty, got 'half'"):
+        evaluate(tiny, data, faithfulness="half")
+    with pytest.raises(ValueError, match="there is no wrong word: evaluate more examples, or without frames"):
+        evaluate(tiny, load(data)[:1])
+    with pytest.raises(ValueError, match="in chunks of one or more; got 8 and 0"):
+        evaluate(tiny, data, chunk=0)
+    with pytest.raises(ValueError, match="'2-0.png' is there more than once"):
+        evaluate(tiny, [*load(data), load(data)[0]])
+    with pytest.raises(ValueError, match="got 0 and 8"):
+        evaluate(tiny, [])
+
+
+def test_all_methods_are_those_that_explain_pictures():
+    names = door._known("all")
+    assert names[0] == "grad-eclip"
+    assert "leave-one-out" not in names
+    assert door._known(["rise", "maskclip", "rise"]) == ("rise", "maskclip")
+
+
+def test_the_report_has_means_intervals_and_differences_from_the_baseline(rows):
+    text = report(rows)
+    means = rows.groupby("method")["energy"].mean()
+    block = next(part for part in text.split("\n\n") if "energy" in part)
+    line = next(line for line in block.splitlines() if line.split()[0] == "maskclip")
+    assert line.split()[1] == f"{means['maskclip']:.3f}"
+    assert line.split("]")[1].split()[0] == f"{means['maskclip'] - means['grad-eclip']:+.3f}"
+    assert len(block.splitlines()) == 1 + len(METHODS) + len(FRAMES) + 1
+    timed = [line.split()[0] for line in text.split("\n\n")[-1].splitlines()[1:-1] if len(line.split()) == 2]
+    assert set(METHODS) <= set(timed)
+
+
+def test_the_command_prints_the_table_or_what_was_wrong_in_one_sentence(saved, data, tmp_path, capsys, monkeypatch):
+    arguments = ["--data", data, "--model", "emoji", "--pretrained", str(saved), "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--methods", "grad-eclip,maskclip"]) == 0
+    printed = capsys.readouterr()
+    assert "minus grad-eclip" in printed.out
+    assert "(8 pictures)" in printed.out
+    assert "8/8" in printed.err  # the progress bar
+    assert main([*arguments, "--methods", "maskclip"]) == 2
+    assert "holds another run: methods was" in capsys.readouterr().err
+    assert main([*arguments, "--data", "coco:nowhere"]) == 2
+    assert "is missing: the annotations of COCO" in capsys.readouterr().err
+
+    def interrupt(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(door, "evaluate", interrupt)
+    assert main(arguments) == 130
+    assert "the same command goes on" in capsys.readouterr().err
