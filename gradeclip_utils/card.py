@@ -1,6 +1,7 @@
 """The model card's figures: what the bundled model recognises, and what it cannot, on scenes that training never drew.
 
     python -m gradeclip_utils.card                      # development scenes, printed
+    python -m gradeclip_utils.card --remove             # takes concepts that it hardly recognises out of data/
     python -m gradeclip_utils.card --split test --write # the published figures, into data/
 
 Every figure is a share of right answers with its 95 % Wilson interval. Classification is zero-shot, by cosine
@@ -38,7 +39,7 @@ from .scenes import (
 )
 from .sprites import ARTISTS, COLOURS, Object, concepts
 
-COUNTS = (1, 2, 3, 4)  # objects in a scene
+WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
 START, END = "<!-- figures: written by python -m gradeclip_utils.card -->", "<!-- end of figures -->"
 
 
@@ -68,15 +69,23 @@ def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str 
     return arrange([replace(like.objects[0], noun=noun, artist=artist, colour=colour)], background=like.background)
 
 
-def classification(clip: Clip, split: str, rounds: int = 2) -> pd.DataFrame:
-    """One row a picture of one object: noun, artist, colour, whether withheld, and whether the top concept is right."""
-    nouns = list(concepts().index)
+def classification(
+    clip: Clip, split: str, rounds: int = 2, *, tints: Sequence[bool] = (False, True), removed: bool = False,
+    only: Sequence[str] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """One row a picture of one object: noun, artist, colour, whether withheld, and whether the top concept is right.
+
+    Each concept's two drawings are shown `rounds` times untinted and tinted, at random sizes and places; `only` some
+    concepts, if named, but the answer is always one of all.
+    """
+    nouns = list(concepts(removed=removed).index)
     prompts = embed_captions(clip, [describe([Object(noun)])[0] for noun in nouns])
     asked = [
         (i, noun, artist, tinted, turn)
-        for tinted in (False, True)
+        for tinted in tints
         for turn in range(rounds)
         for i, noun in enumerate(nouns)
+        if only is None or noun in only
         for artist in ARTISTS
     ]
     rows, scenes = [], []
@@ -89,6 +98,23 @@ def classification(clip: Clip, split: str, rounds: int = 2) -> pd.DataFrame:
     right = (embed_scenes(clip, scenes) @ prompts.T).argmax(-1) == torch.tensor([i for i, *_ in asked])
     columns = ["noun", "artist", "colour", "withheld_drawing", "withheld_colour", "size"]
     return pd.DataFrame(rows, columns=columns).assign(right=right.numpy())
+
+
+def weak(clip: Clip) -> pd.Series:
+    """The concepts that are not recognised well enough, and their recall: untinted, eight pictures a trained drawing.
+
+    Measured on development scenes and among all concepts that training shows, whether they were removed before or not.
+    """
+    rows = classification(clip, "development", 8, tints=(False,), removed=True)
+    recall = rows[~rows["withheld_drawing"]].groupby("noun", sort=False)["right"].mean()
+    return recall[recall <= WELL_ENOUGH]
+
+
+def remove(nouns: Sequence[str], path: Path) -> None:
+    """Mark these concepts, and no others, as removed in a table of concepts."""
+    table = pd.read_csv(path, keep_default_na=False)
+    table["removed"] = ["yes" if noun in set(nouns) else "" for noun in table["noun"]]
+    table.to_csv(path, index=False)
 
 
 def caption_among_256(clip: Clip, split: str, n_objects: int, rounds: int = 4) -> list[bool]:
@@ -248,8 +274,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=["development", "test"], default="development")
     parser.add_argument("--weights", help="another compact checkpoint than the bundled one")
     parser.add_argument("--write", action="store_true", help="put the figures into the folder data/")
+    parser.add_argument("--remove", action="store_true", help="only mark concepts that are hardly recognised, in data/")
     options = parser.parse_args(arguments)
-    table, singles = figures(load_clip("emoji", options.weights), options.split)
+    clip = load_clip("emoji", options.weights)
+    if options.remove:
+        recall = weak(clip)
+        print(f"{len(recall)} of {len(concepts(removed=True))} concepts removed: {recall.to_dict()}")
+        return remove(list(recall.index), data_path("concepts.csv"))
+    table, singles = figures(clip, options.split)
     print(as_markdown(table))
     if options.write:
         write(table, singles, data_path())

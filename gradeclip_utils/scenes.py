@@ -70,7 +70,7 @@ class Scene:
 
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, in alphabetical order."""
-    table = concepts()
+    table = concepts(removed=True)
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
     words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
     words.update(word for keywords in table["keywords"] for word in keywords)
@@ -215,19 +215,22 @@ _SINGLE_SIZES = {"small": (26, 30, 34), "": (38, 42, 46, 54), "big": (64, 72, 82
 @lru_cache(maxsize=1)
 def _keyword_weights() -> dict[str, np.ndarray]:
     """For each noun, how often each of its keywords is taken: rarer words more often, so that exposure evens out."""
-    counts = concepts()["keywords"].explode().value_counts()
-    weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in concepts()["keywords"].items()}
+    keywords = concepts(removed=True)["keywords"]
+    counts = keywords.explode().value_counts()
+    weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in keywords.items()}
     return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
 
 
-@lru_cache(maxsize=1)
-def _nouns() -> list[str]:
-    return list(concepts()["noun"])
+@lru_cache(maxsize=2)
+def _nouns(removed: bool) -> list[str]:
+    return list(concepts(removed=removed)["noun"])
 
 
-def _draw_groups(rng: np.random.Generator, n: int, tint: float, trained: bool) -> list[tuple[str, str | None, int]]:
+def _draw_groups(
+    rng: np.random.Generator, nouns: list[str], n: int, tint: float, trained: bool
+) -> list[tuple[str, str | None, int]]:
     """Noun, colour and number of each group of like objects, `n` objects together."""
-    nouns, colours_known = _nouns(), list(COLOURS)
+    colours_known = list(COLOURS)
     while True:
         counts = [1] * n
         if n > 1 and rng.random() < 0.2:  # some groups are several of a kind
@@ -261,7 +264,7 @@ def draw_scene(
     rng = np.random.default_rng([SPLITS[split], *np.atleast_1d(seed)])
     if groups is None:
         n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
-        groups = _draw_groups(rng, n, tint, trained)
+        groups = _draw_groups(rng, _nouns(split == "train"), n, tint, trained)
     n = sum(count for *_, count in groups)
     corners = iter(rng.permutation(4))
     things, sizes = [], []

@@ -43,23 +43,28 @@ class Object:
     size: int = 48
 
 
-@lru_cache(maxsize=1)
-def concepts() -> pd.DataFrame:
-    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them."""
+@cache
+def concepts(*, removed: bool = False) -> pd.DataFrame:
+    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them.
+
+    `removed=True` adds those that training shows but that the trained model does not recognise well enough
+    (`card.weak`): scenes to look at and to measure with do without them.
+    """
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()
-    return table.set_index("noun", drop=False)
+    kept = table if removed else table[table["removed"] == ""]
+    return kept.set_index("noun", drop=False)
 
 
 @cache
 def concept(noun: str) -> dict:
-    """One row of `concepts()`, quickly."""
-    return concepts().loc[noun].to_dict()
+    """One row of `concepts(removed=True)`, quickly."""
+    return concepts(removed=True).loc[noun].to_dict()
 
 
 @cache
 def _svg(noun: str, artist: str) -> str:
-    emoji = concepts().loc[noun, "emoji"]
+    emoji = concept(noun)["emoji"]
     points = [f"{ord(c):x}" for c in emoji]
     names = ["-".join(points), "-".join(p for p in points if p != "fe0f")]
     if artist == "openmoji":
@@ -103,10 +108,13 @@ def _sprite(noun: str, artist: str, size: int, scale: int) -> np.ndarray:
     own preprocessing makes of the large ones.
     """
     shown = PICTURE // CANVAS
-    layers = _layers(noun, artist, size * scale if scale >= shown else 84 * shown)
+    layers = large = _layers(noun, artist, 84 * shown)
+    # whole units are counted on one raster for all scales: else a drawing might stand a unit lower in a larger picture
+    h, w = (math.ceil(n / (max(large.shape[:2]) / size)) for n in large.shape[:2])
+    if scale >= shown:
+        layers = _layers(noun, artist, size * scale)
     unit = max(layers.shape[:2]) / size  # pixels of the raster a unit
-    h, w = (math.ceil(n / unit) for n in layers.shape[:2])
-    filled = [(0, math.ceil(units * unit) - n) for units, n in zip((h, w), layers.shape[:2], strict=True)]
+    filled = [(0, max(0, math.ceil(units * unit) - n)) for units, n in zip((h, w), layers.shape[:2], strict=True)]
     layers = np.pad(layers, [*filled, (0, 0)])
     if scale >= shown:
         return layers[: h * scale, : w * scale]

@@ -67,7 +67,7 @@ def test_dependencies_are_ranges_that_any_index_can_serve():
 
 def test_the_package_imports_what_it_declares_and_declares_what_it_imports():
     names = set()
-    for path in (ROOT / "gradeclip_utils").glob("*.py"):
+    for path in (ROOT / "gradeclip_utils").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}

@@ -40,21 +40,33 @@ def test_the_same_seed_gives_the_same_scene_and_splits_never_meet():
 def test_the_art_is_the_art_that_the_model_was_trained_on():
     """A new release of either package may redraw an emoji: then the model must be trained and measured again."""
     digest = hashlib.sha256()
-    for noun in concepts().index:
+    for noun in concepts(removed=True).index:
         for artist in ARTISTS:
             digest.update(sprites._svg(noun, artist).encode())
     assert digest.hexdigest()[:16] == ART
 
 
 def test_every_concept_has_two_drawings_and_no_two_concepts_share_one():
-    drawings = {(noun, artist): sprites._svg(noun, artist) for noun in concepts().index for artist in ARTISTS}
-    assert len(set(drawings.values())) == 2 * len(concepts())
+    drawings = {
+        (noun, artist): sprites._svg(noun, artist) for noun in concepts(removed=True).index for artist in ARTISTS
+    }
+    assert len(set(drawings.values())) == len(drawings)
 
 
 def test_every_word_of_every_caption_is_in_the_vocabulary():
     known = set(vocabulary())
     for scene in some(400):
         assert set(scene.caption.replace(",", "").split()) <= known, scene.caption
+
+
+def test_concepts_that_the_model_hardly_recognises_are_drawn_for_training_only():
+    removed = set(concepts(removed=True).index) - set(concepts().index)
+    shown = {t.noun for scene in some(1000, n_objects=4) for t in scene.objects}
+    trained = {t.noun for i in range(1000) for t in draw_scene(i, n_objects=4).objects}
+    assert shown == set(concepts().index) and removed <= trained
+    for noun in removed:
+        with pytest.raises(ValueError, match=f"{noun}.*is not in the world"):
+            arrange([noun])
 
 
 def test_spans_say_which_words_speak_of_which_objects():
@@ -141,9 +153,9 @@ def test_what_lies_in_front_hides_what_lies_behind():
 
 
 def test_a_small_picture_is_the_large_one_reduced():
-    for scene in some(10):
+    for scene in some(80):
         reduced = np.asarray(scene.image(384).resize((96, 96), Image.BICUBIC)).astype(int)
-        assert np.abs(reduced - np.asarray(scene.image(96))).mean() < 3
+        assert np.abs(reduced - np.asarray(scene.image(96))).mean() < 3, scene
 
 
 def test_a_picture_that_is_no_multiple_of_the_canvas_is_refused():
