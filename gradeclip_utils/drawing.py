@@ -36,8 +36,11 @@ def _from_paper(colours: np.ndarray) -> np.ndarray:
 # Dark ends are cut where ink would hide the picture below it or the word above it.
 UNSIGNED = ListedColormap(_from_paper(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
 SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
+# Perceptually uniform and safe for colour-blind eyes, all of them; "paper" is the one that leaves the picture readable.
+COLOURS = {"paper": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
 NOTE = {"color": "0.35", "fontsize": 8}
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel picture is reduced to it before it is coloured
+_SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
 
 
 class Picture(Figure):
@@ -90,10 +93,9 @@ def draw_heatmap(
     """
     heat = shown(np.asarray(heat, dtype=np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
-    norm, colours = _scale(signed, vmax)
+    norm, colours = scale(signed, vmax)
     small = reduced(picture)
-    grey = 0.5 + 0.5 * np.asarray(small.convert("L"), dtype=np.float32)[..., None] / 255
-    printed = grey * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
+    printed = _grey(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
     blank(axes).imshow(printed, interpolation=sampling(picture))
     if colour_bar:
         draw_colour_bar(axes, picture, signed, vmax)
@@ -103,8 +105,64 @@ def draw_heatmap(
         axes.text(0, -0.06 / _inches(axes)[1], sentence, va="top", transform=axes.transAxes, **NOTE)
 
 
+def paint(
+    picture: Image.Image,
+    heat: np.ndarray,
+    *,
+    box: tuple[float, float, float, float] | None = None,
+    signed: bool = False,
+    vmax: float | None = None,
+    threshold: float = 0.0,
+    opacity: float = 1.0,
+    colours: str = "paper",
+) -> Image.Image:
+    """One bare map on the picture, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
+
+    The print of `draw_heatmap` without its layout, in milliseconds. A small picture is enlarged by a whole factor.
+
+        paint(explanation.image, explanation.image_maps[0], box=explanation.box, opacity=0.8)
+
+    Args:
+        picture: the picture that was explained.
+        heat: (h, w) on the token grid.
+        box: left, top, right, bottom of what the model saw, in the picture's pixels (no ink beyond it); all by default.
+        signed: paint negative values too, centred on zero; else they count as zero.
+        vmax: the value of the darkest ink; the map's own largest by default.
+        threshold: ink is left out where the magnitude is below this share of `vmax`.
+        opacity: 1 is the print, where only the map has colour, 0 the picture as it is, and between them they mix.
+        colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange.
+
+    Raises:
+        ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
+    """
+    from .views import onto_picture  # it needs torch, and no other drawing does
+
+    if not (0 <= threshold <= 1 and 0 <= opacity <= 1):
+        raise ValueError(f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}")
+    heat = shown(np.asarray(heat, dtype=np.float32), signed)
+    vmax = largest([heat]) if vmax is None else vmax
+    norm, palette = scale(signed, vmax, colours)
+    base = _panel_sized(picture)
+    across, down = base.width / picture.width, base.height / picture.height
+    there = tuple(np.array(box or (0, 0, *picture.size)) * (across, down, across, down))
+    values = onto_picture(heat, there, base.size)  # (H, W)
+    x, y = (np.arange(side) + 0.5 for side in base.size)
+    seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
+    table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
+    chosen = table[np.clip(norm(values) * 255 + 0.5, 0, 255).astype(np.uint8)]  # (H, W, 3)
+    chosen[~seen | (np.abs(values) < threshold * vmax)] = 1.0
+    mixed = opacity * 255 * _grey(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
+    return Image.fromarray((mixed + 0.5).astype(np.uint8))
+
+
 def draw_words(
-    axes: Axes, words: Sequence, *, signed: bool = False, vmax: float | None = None, values: bool = True
+    axes: Axes,
+    words: Sequence,
+    *,
+    signed: bool = False,
+    vmax: float | None = None,
+    values: bool = True,
+    sentence: str | None = None,
 ) -> None:
     """Write a prompt as words shaded by their score, wrapped into lines; the type shrinks until everything fits.
 
@@ -115,10 +173,11 @@ def draw_words(
         vmax: the score of the darkest ink; the words' own largest magnitude by default, of either sign, so that a
             trifle is pale even where every other word speaks against.
         values: write every score under its word.
+        sentence: written below; by default what the palest and the darkest ink stand for.
     """
     blank(axes)
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
-    norm, colours = _scale(signed, vmax)
+    norm, colours = scale(signed, vmax)
     places, size = _fitted(axes, words, values)
     box = axes.get_window_extent()
     for word, (x, y, width, height) in zip(words, places, strict=True):
@@ -130,28 +189,26 @@ def draw_words(
         axes.add_patch(patch)
         centre = (x + width / 2) / box.width
         share = 0.36 if values else 0.5
-        text = {"ha": "center", "va": "center", "transform": axes.transAxes, "color": _ink(colour), "parse_math": False}
+        text = {"ha": "center", "va": "center", "transform": axes.transAxes, "color": ink(colour), "parse_math": False}
         axes.text(centre, 1 - (y + height * share) / box.height, drawable(word.text), fontsize=size, **text)
         if values:
-            score = _number(word.score, vmax)
+            score = number(word.score, vmax)
             axes.text(centre, 1 - (y + height * 0.78) / box.height, score, fontsize=size * 0.62, **text)
     if not words:
         return
     below = max(y + height for _, y, _, height in places) + 0.09 * axes.get_figure().dpi
-    axes.text(
-        0, 1 - below / box.height, range_in_words("words", signed, vmax), va="top", transform=axes.transAxes, **NOTE
-    )
+    sentence = range_in_words("words", signed, vmax) if sentence is None else sentence
+    axes.text(0, 1 - below / box.height, sentence, va="top", transform=axes.transAxes, **NOTE)
 
 
 def words_html(words: Sequence, *, signed: bool = False, vmax: float | None = None) -> str:
     """The shaded words as one HTML line, for rich display; the text is escaped, the score stands in the tooltip."""
-    vmax = largest([[word.score for word in words]]) if vmax is None else vmax
-    norm, colours = _scale(signed, vmax)
-    spans = []
+    vmax, spans = largest([[word.score for word in words]]) if vmax is None else vmax, []
+    norm, colours = scale(signed, vmax)
     for word in words:
         colour = colours(norm(shown(word.score, signed)))
-        style = f"background:{to_hex(colour)};color:{_ink(colour)};padding:1px 4px;border-radius:3px"
-        spans.append(f'<span style="{style}" title="{_number(word.score, vmax)}">{html.escape(word.text)}</span>')
+        style = f"background:{to_hex(colour)};color:{ink(colour)};padding:1px 4px;border-radius:3px"
+        spans.append(f'<span style="{style}" title="{number(word.score, vmax)}">{html.escape(word.text)}</span>')
     return f'<div style="line-height:1.9">{" ".join(spans)}</div>'
 
 
@@ -171,12 +228,15 @@ def largest(values: Iterable) -> float:
     return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
 
 
-def _scale(signed: bool, vmax: float) -> tuple[Normalize, Colormap]:
+def scale(signed: bool, vmax: float, colours: str = "paper") -> tuple[Normalize, Colormap]:
+    """From values to colours; the darkest ink is `vmax`."""
+    if colours not in COLOURS:
+        raise ValueError(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}")
     vmax = vmax or 1.0  # an all-zero map: everything is paper
-    return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else UNSIGNED
+    return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
 
 
-def _number(value: float, vmax: float) -> str:
+def number(value: float, vmax: float) -> str:
     """Enough digits for the scale at hand, and no minus in front of nothing."""
     if not vmax:
         return "0"
@@ -184,25 +244,26 @@ def _number(value: float, vmax: float) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
 
 
-def range_in_words(label: str, signed: bool, vmax: float, note: str = "") -> str:
-    """What the palest and the darkest ink stand for."""
+def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "paper") -> str:
+    """What the two ends of the scale stand for."""
     if not vmax:
         return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
-    top = _number(vmax, vmax)
+    top = number(vmax, vmax)
     note = f", {note}" if note else ""
     if signed:
         return f"{label}: purple \N{MINUS SIGN}{top} (against) to orange +{top} (for){note}"
-    return f"{label}: pale 0 to dark {top}{note}"
+    low, high = ("pale", "dark") if colours == "paper" else ("dark", "bright")  # as matplotlib's own maps run
+    return f"{label}: {low} 0 to {high} {top}{note}"
 
 
 def draw_colour_bar(axes: Axes, picture: Image.Image, signed: bool, vmax: float) -> None:
     """The scale beside a picture, in inches that do not depend on the shape of the picture."""
-    norm, colours = _scale(signed, vmax)
+    norm, colours = scale(signed, vmax)
     inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * picture.width / picture.height)  # of what the picture will fill
     bar = axes.inset_axes((1 + 0.09 * inch, 0, 0.1 * inch, 1))
     ticks = [norm.vmin, 0, norm.vmax] if signed else [0, norm.vmax / 2, norm.vmax]
     axes.get_figure().colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks)
-    bar.set_yticklabels([_number(tick, vmax) if vmax or not tick else "" for tick in ticks], fontsize=7.5)
+    bar.set_yticklabels([number(tick, vmax) if vmax or not tick else "" for tick in ticks], fontsize=7.5)
     bar.tick_params(length=2, pad=2)
     bar.spines[:].set_linewidth(0.4)
 
@@ -232,6 +293,20 @@ def sampling(picture: Image.Image) -> str:
     return "nearest" if max(picture.size) < 200 else "auto"
 
 
+def _grey(picture: Image.Image) -> np.ndarray:
+    """A pale grey print of the picture, (H, W, 1) in 0.5 to 1."""
+    return 0.5 + 0.5 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
+
+
+def _panel_sized(picture: Image.Image) -> Image.Image:
+    """An RGB copy of 320 to 640 pixels; a small picture is enlarged by a whole factor, so that it is never blurred."""
+    picture, factor = picture.convert("RGB"), -(-_SMALL // max(picture.size))
+    if factor > 1:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture.thumbnail((_LARGE, _LARGE))
+    return picture
+
+
 def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.ndarray:
     if upsample not in ("bilinear", "nearest"):
         raise ValueError(f"upsample must be 'bilinear' or 'nearest', got {upsample!r}")
@@ -239,7 +314,8 @@ def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.nda
     return np.asarray(Image.fromarray(heat).resize(size, method))
 
 
-def _ink(colour) -> str:
+def ink(colour) -> str:
+    """Black or white, whichever is read on this colour."""
     red, green, blue = colour[:3]
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else "black"
 

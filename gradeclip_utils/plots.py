@@ -25,6 +25,7 @@ from .drawing import (
     draw_words,
     drawable,
     largest,
+    paint,
     range_in_words,
     reduced,
     sampling,
@@ -32,7 +33,10 @@ from .drawing import (
     words_html,
 )
 
-__all__ = ["Picture", "draw_heatmap", "draw_words", "plot_explanation", "plot_interactions", "plot_maps", "words_html"]
+__all__ = [
+    "Picture", "draw_heatmap", "draw_words", "paint", "plot_explanation", "plot_interactions", "plot_intervals",
+    "plot_maps", "words_html",
+]  # fmt: skip
 
 _FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin
 
@@ -56,12 +60,15 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     picture = explanation.image
     width, height = _panel(picture, 2.8, 2.5 if count <= 3 else 1.8)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
-    room = _FULL - right - _MARGIN
+    own = "" if shared_scale or count == 1 else "a scale of its own"
+    sentence = range_in_words("words", signed, largest(scores[0]), own)
+    wanted = max(_one_line(prompts), 0.068 * len(sentence))
+    room = min(_FULL - right - _MARGIN, wanted)  # no empty half beside a short prompt
     needed = [sum(_words_inches(words, room) for _, words in both) + 0.35 * (len(both) - 1) for both in prompts]
     row = min(max(height, 1.1, *needed), max(height, 2.5))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
     alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
-    figure = Picture(_FULL, count * (row + gap) + 0.5, alt)
+    figure = Picture(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
     _sign(figure, explanation.origin)
     _show(_place(figure, _MARGIN, 0.32, width, height), picture, "picture")
     for i in range(count):
@@ -75,7 +82,9 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
         for headline, words in prompts[i]:
             share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = _place(figure, right, top, room, share)
-            draw_words(axes, words, signed=signed, vmax=largest(scores[mine]), values=values)
+            most = largest(scores[mine])
+            sentence = range_in_words("words", signed, most, own)
+            draw_words(axes, words, signed=signed, vmax=most, values=values, sentence=sentence)
             axes.set_title(headline, loc="left", fontsize=9, parse_math=False)
             top += share + 0.35
     return figure
@@ -89,7 +98,7 @@ def plot_maps(
     shared_scale: bool = True,
     columns: int = 4,
     upsample: str = "bilinear",
-    label: str = "relevance",
+    label: str | Sequence[str] = "relevance",
 ) -> Picture:
     """Several maps of one picture side by side, after the picture itself.
 
@@ -102,9 +111,16 @@ def plot_maps(
         shared_scale: one scale and one colour bar; else each panel has its own, and says so.
         columns: panels in a row.
         upsample: "bilinear" or "nearest", for maps on the token grid.
-        label: what the values are.
+        label: what the values are; one for all, or one for each map where each has a scale of its own.
+
+    Raises:
+        ValueError: several labels on one scale, or not one for each map.
     """
     panels = [(title, np.asarray(heat)) for title, heat in (maps.items() if isinstance(maps, Mapping) else maps)]
+    labels = [label] * len(panels) if isinstance(label, str) else list(label)
+    if len(labels) != len(panels) or (shared_scale and not isinstance(label, str)):
+        msg = f"label must be one string, or with shared_scale=False one for each of {len(panels)} maps, got {label!r}"
+        raise ValueError(msg)
     columns = min(columns, len(panels) + 1)
     rows = -(-(len(panels) + 1) // columns)
     width, height = _panel(picture, 2.3, 2.6)
@@ -115,11 +131,11 @@ def plot_maps(
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
     _show(_place(figure, *places[0], width, height), picture, "picture")
     top = largest([shown(heat, signed) for _, heat in panels])
-    for place, (title, heat) in zip(places[1:], panels, strict=True):
+    for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
         axes = _place(figure, *place, width, height)
         vmax = top if shared_scale else None
         draw_heatmap(axes, picture, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
-                     label=label, note="a scale of its own")  # fmt: skip
+                     label=name, note="a scale of its own")  # fmt: skip
         axes.set_title(_shortened(title, int(across * 14)), loc="left", fontsize=9, parse_math=False)
         if shared_scale and place == places[columns - 1]:
             draw_colour_bar(axes, picture, signed, top)
@@ -143,6 +159,66 @@ def plot_interactions(interactions, picture: Image.Image | None = None, *, colum
     figure = plot_maps(picture, maps, signed=True, columns=columns, label="interaction")
     _sign(figure, interactions.origin)
     return figure
+
+
+def plot_intervals(
+    table,
+    *,
+    chance: float | None = None,
+    label: str = "mean",
+    names: Sequence[str] | None = None,
+    title: str = "",
+) -> Picture:
+    """Means with their intervals, one row each, best read from the top: what can be told apart, and what cannot.
+
+        plot_intervals(summarise(rows, by="method", value="pointing", cluster="picture"), chance=0.25)
+
+    Args:
+        table: a DataFrame with the columns mean, low and high, as `statistics.summarise` gives it.
+        chance: where a guess would land; a dashed line.
+        label: what the values are, under the axis.
+        names: what to call the rows; by default the other columns (without n), or else the index.
+        title: of the figure.
+
+    Raises:
+        ValueError: the table lacks one of the three columns, or has no row.
+    """
+    missing = [name for name in ("mean", "low", "high") if name not in table]
+    if missing or not len(table):
+        raise ValueError(f"the table needs rows with mean, low and high; it has {list(table)} and {len(table)} rows")
+    names = _row_names(table, names)
+    mean, low, high = (table[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
+    left = 0.4 + 0.075 * max(map(len, names))
+    height = 0.3 * len(names)
+    figure = Picture(left + 5.2, height + 0.9, f"{title or label}: " + "; ".join(
+        f"{name} {a:.3f}, {b:.3f} to {c:.3f}" for name, a, b, c in zip(names, mean, low, high, strict=True)
+    ))  # fmt: skip
+    axes = _place(figure, left, 0.35, 4.3, height)
+    rows = np.arange(len(names))
+    axes.hlines(rows, low, high, color="#5b3a86", linewidth=2)
+    axes.plot(mean, rows, "o", color="#5b3a86", markersize=5)
+    for row, value in zip(rows, mean, strict=True):
+        axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
+    if chance is not None:
+        axes.axvline(chance, color="0.4", linestyle="--", linewidth=1)
+        axes.text(chance, len(names) - 0.45, "chance", ha="center", va="top", transform=axes.transData, **NOTE)
+    axes.set(yticks=rows, ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticklabels(names, fontsize=9, parse_math=False)
+    axes.tick_params(axis="x", labelsize=8, pad=12 if chance is not None else 3)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(label, fontsize=9, parse_math=False)
+    axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
+    return figure
+
+
+def _row_names(table, names: Sequence[str] | None) -> list[str]:
+    if names is None:
+        others = [name for name in table.columns if name not in ("mean", "low", "high", "n")]
+        names = [" ".join(map(str, row)) for row in table[others].to_numpy()] if others else table.index
+    return [_shortened(str(name), 52) for name in names]
 
 
 def _sign(figure: Picture, origin: str) -> None:
@@ -184,6 +260,13 @@ def _place(figure: Figure, x: float, top: float, width: float, height: float) ->
     """Axes at a place given in inches from the upper left corner."""
     across, down = figure.get_size_inches()
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def _one_line(prompts: Sequence) -> float:
+    """Inches of the longest headline or prompt, were it written in one line."""
+    lines = [max(len(headline) * 0.075, sum(0.3 + 0.11 * max(len(word.text), 5) for word in words))
+             for both in prompts for headline, words in both]  # fmt: skip
+    return max(lines)
 
 
 def _words_inches(words: Sequence, width: float) -> float:

@@ -8,13 +8,24 @@ from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import rgb_to_hsv
 from PIL import Image
 
-from gradeclip_utils.drawing import SIGNED, UNSIGNED, Picture, draw_heatmap, draw_words, range_in_words, words_html
+from gradeclip_utils.drawing import (
+    COLOURS,
+    SIGNED,
+    UNSIGNED,
+    Picture,
+    draw_heatmap,
+    draw_words,
+    paint,
+    range_in_words,
+    words_html,
+)
 from gradeclip_utils.explanation import Explanation, Interactions
-from gradeclip_utils.plots import plot_explanation, plot_interactions, plot_maps
+from gradeclip_utils.plots import plot_explanation, plot_interactions, plot_intervals, plot_maps
 from gradeclip_utils.words import Word
 
 SIZES = [(384, 384), (384, 100), (80, 384), (1, 1), (2400, 1600)]
@@ -30,7 +41,7 @@ ODD = [
 ]
 
 
-PROVENANCE = {"model": "tiny", "pretrained": "", "attention": "model"}
+PROVENANCE = {"model": "tiny", "pretrained": "", "method": "Grad-ECLIP", "attention": "model"}
 
 
 def words(*texts, scores=None):
@@ -285,3 +296,98 @@ def test_html_in_a_prompt_is_shown_and_not_run(text):
     page.feed(words_html(words("a", text)))
     assert set(page.tags) == {"div", "span"}
     assert page.text == f"a {text}"
+
+
+def painted(picture, heat, **options):
+    return np.asarray(paint(picture, heat, **options)).astype(float) / 255
+
+
+def test_a_painting_is_the_print_of_draw_heatmap(panel):
+    picture, heat = Image.effect_noise((400, 400), 60).convert("RGB"), np.random.default_rng(0).normal(size=(4, 4))
+    for signed in (False, True):
+        panel.clear()
+        draw_heatmap(panel, picture, heat, signed=signed)
+        printed = panel.images[0].get_array()
+        middle = slice(60, 340)  # at the rim the two ways to enlarge differ
+        assert np.abs(painted(picture, heat, signed=signed) - printed)[middle, middle].max() < 0.06
+
+
+def test_a_painting_without_opacity_is_the_picture_and_a_small_one_keeps_its_pixels():
+    picture = Image.effect_noise((64, 40), 60).convert("RGB")
+    large = painted(picture, np.ones((2, 2)), opacity=0.0)
+    assert large.shape == (200, 320, 3)
+    assert np.allclose(large[2::5, 2::5], np.asarray(picture) / 255, atol=0.01)
+
+
+def test_a_threshold_leaves_out_what_is_small_of_either_sign():
+    heat = np.array([[1.0, 0.2], [-1.0, -0.2]])
+    white = Image.new("RGB", (400, 400), "white")
+    cut = painted(white, heat, signed=True, threshold=0.5)
+    assert cut[40, 40].min() < 0.7 and cut[360, 40].min() < 0.7
+    assert np.allclose(cut[40, 360], 1) and np.allclose(cut[360, 360], 1)
+
+
+def test_there_is_no_ink_beyond_what_the_model_saw():
+    white = Image.new("RGB", (600, 400), "white")
+    for colours in COLOURS:
+        seen = painted(white, np.ones((3, 3)), box=(100, 0, 500, 400), colours=colours)
+        assert np.allclose(seen[:, :100], 1) and np.allclose(seen[:, 500:], 1)
+        assert np.allclose(seen[200, 300], COLOURS[colours](1.0)[:3], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"threshold": 2}, "0 to 1"), ({"opacity": -1}, "0 to 1"), ({"colours": "jet"}, "one of paper, .*got 'jet'")],
+)
+def test_a_painting_with_another_option_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        paint(figure_picture(), np.ones((2, 2)), **options)
+
+
+def test_a_short_prompt_makes_a_narrow_figure():
+    narrow, wide = explanation("a dog").plot(), explanation("a red car " * 6).plot()
+    assert narrow.get_figwidth() < 9.3 < 11 < wide.get_figwidth()
+    assert_nothing_is_cut_off(narrow)
+
+
+def test_words_say_that_they_have_a_scale_of_their_own():
+    figure = plot_explanation(explanation("a red car", "a dog"), shared_scale=False)
+    said = [text.get_text() for text in texts_of(figure) if text.get_text().startswith("words:")]
+    assert len(said) == 2 and all(sentence.endswith("a scale of its own") for sentence in said)
+
+
+def test_each_map_can_have_its_own_label_where_it_has_its_own_scale():
+    maps = {"one": np.ones((2, 2)), "two": 2 * np.ones((2, 2))}
+    figure = plot_maps(figure_picture(), maps, shared_scale=False, label=["cosine", "share"])
+    written = " ".join(text.get_text() for text in texts_of(figure))
+    assert "cosine:" in written and "share:" in written
+    for options in ({"label": ["a"], "shared_scale": False}, {"label": ["a", "b"]}):
+        with pytest.raises(ValueError, match="label must be one string"):
+            plot_maps(figure_picture(), maps, **options)
+
+
+def table(**columns):
+    numbers = {"mean": [0.5, 0.2], "low": [0.4, 0.1], "high": [0.7, 0.3], "n": [10, 10]}
+    return pd.DataFrame({"method": ["Grad-ECLIP", "$rollout_"], **numbers, **columns})
+
+
+def test_intervals_are_drawn_where_they_are_and_written():
+    figure = plot_intervals(table(), chance=0.25, label="pointing game")
+    axes = figure.axes[0]
+    segments = axes.collections[0].get_segments()
+    assert [(float(a[0]), float(b[0])) for a, b in segments] == [(0.4, 0.7), (0.1, 0.3)]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Grad-ECLIP", "$rollout_"]
+    written = [text.get_text() for text in axes.texts]
+    assert "0.500" in written and "0.200" in written and "chance" in written
+    assert "Grad-ECLIP 0.500, 0.400 to 0.700" in figure.alt
+    assert_nothing_is_cut_off(figure)
+
+
+def test_intervals_with_long_names_and_many_rows_are_not_cut_off():
+    rows = pd.DataFrame({"mean": np.linspace(0, 1, 30), "low": -0.1, "high": 1.1})
+    assert_nothing_is_cut_off(plot_intervals(rows, chance=0.9, names=["a name that goes on and on " * 2] * 30))
+
+
+def test_intervals_need_their_three_columns():
+    with pytest.raises(ValueError, match="mean, low and high; it has .'method', 'mean', 'low', 'n'."):
+        plot_intervals(table().drop(columns="high"))
