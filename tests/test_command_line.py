@@ -46,7 +46,7 @@ def test_a_user_gets_a_description_a_parity_check_and_a_picture(model, tmp_path)
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here})
     assert (result.returncode, result.stderr) == (0, "")
     assert "map of 4 x 4 patches" in result.stdout
-    assert "explained word by word (up to 75 pieces)" in result.stdout
+    assert "explained word by word (up to 75 pieces of 77 tokens)" in result.stdout
     difference = float(result.stdout.split("plain forward pass by ")[1].split()[0])
     assert difference < 1e-5
     assert "of photo.jpg and 'a red car'" in result.stdout

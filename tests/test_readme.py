@@ -30,7 +30,7 @@ def test_every_file_that_it_points_to_is_there():
 
 def test_every_make_target_that_it_names_exists():
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make (\w+)", README)):
+    for target in set(re.findall(r"(?:`|^ +)make (\w+)", README, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 

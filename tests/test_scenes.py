@@ -63,7 +63,8 @@ def test_concepts_that_the_model_hardly_recognises_are_drawn_for_training_only()
     removed = set(concepts(removed=True).index) - set(concepts().index)
     shown = {t.noun for scene in some(1000, n_objects=4) for t in scene.objects}
     trained = {t.noun for i in range(1000) for t in draw_scene(i, n_objects=4).objects}
-    assert shown == set(concepts().index) and removed <= trained
+    assert len(shown) > 300 and not shown & removed
+    assert removed <= trained
     for noun in removed:
         with pytest.raises(ValueError, match=f"{noun}.*is not in the world"):
             arrange([noun])
