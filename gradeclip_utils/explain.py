@@ -9,6 +9,7 @@ the model differs afterwards, whatever happens: no hook, no mode, no gradient.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -381,6 +382,7 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)
 
 
+@cache  # reading a package's metadata takes as long as a small explanation
 def _version(library: str) -> str:
     try:
         return metadata.version(library)

@@ -1,93 +1,16 @@
 """A stranger opens the first notebook in a real JupyterLab, in a real browser, and runs it."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
-
 import pytest
+from browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
 
-ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
-]
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-SESSION = "window.jupyterapp.shell.currentWidget?.sessionContext"
-
-
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args):
-    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": ["--no-sandbox", *QUIET]}
-
-
-@pytest.fixture(scope="session")
-def browser_context_args(browser_context_args):
-    return {**browser_context_args, "viewport": {"width": 1280, "height": 900}}
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab on a copy of the notebooks, with settings of its own."""
-    home = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "notebooks", home / "notebooks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (home / "config.py").write_text(
-        "from jupyterlab.galata import configure_jupyter_server\n"
-        "configure_jupyter_server(c)\n"
-        f"c.ServerApp.ip, c.ServerApp.port, c.ServerApp.port_retries = '127.0.0.1', {port}, 0\n"
-        f"c.ServerApp.root_dir, c.ServerApp.allow_root = {str(home)!r}, True\n"
-    )
-    settings = home / "lab" / "user-settings" / "@jupyterlab"
-    (settings / "notebook-extension").mkdir(parents=True)
-    (settings / "notebook-extension" / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-    (settings / "apputils-extension").mkdir()
-    (settings / "apputils-extension" / "notification.jupyterlab-settings").write_text(
-        '{"fetchNews": "false", "checkForUpdates": false}'
-    )
-    environment = {
-        **os.environ,
-        "JUPYTER_CONFIG_DIR": str(home / "jupyter"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "lab" / "user-settings"),
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--config", str(home / "config.py"), "--no-browser"]
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/api", timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert server.poll() is None, (home / "log").read_text()
-                time.sleep(0.5)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(30)
+__all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
+pytestmark = BROWSER
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "notebooks").glob("01_*.ipynb"))])
 def test_the_first_notebook_runs_in_jupyterlab_without_an_error(lab, page, name, tmp_path):
-    page.set_default_timeout(300_000)
-    page.goto(f"{lab}/lab/tree/notebooks/{name}?reset")
-    page.wait_for_function(f"{SESSION}?.session?.kernel?.status === 'idle'")
-    page.evaluate(
-        f"() => {{ window.wrong = []; {SESSION}.iopubMessage.connect((_, message) => {{"
-        " if (message.header.msg_type === 'error') window.wrong.push(message.content.evalue); }); }"
-    )
-    assert page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    assert page.evaluate("() => window.wrong") == []
+    open_notebook(page, lab, name)
+    run_all(page)
     pictures = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea img")
     sizes = pictures.evaluate_all("images => images.map(image => [image.naturalWidth, image.clientWidth])")
     assert len(sizes) >= 3 and all(natural > 100 and 0 < shown <= 1280 for natural, shown in sizes)

@@ -1,0 +1,271 @@
+"""Rendering: a view's numbers as a picture, as HTML, as Python and as a figure. Pure functions without a widget.
+
+    architecture -> trace -> method -> explanation -> session -> rendering -> widgets
+
+Whatever is shown says what it is: the title comes from the view itself, never from a control that may have moved on.
+Text of the user is escaped wherever it becomes HTML. Colour is linear in the value and never the only carrier: the
+numbers stand in the labels of the words, in the reading under the cursor, and in the tables.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import textwrap
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.colors import to_hex
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .drawing import Picture, blank, draw_words, drawable, ink, number, paint, range_in_words, scale, shown, words_html
+from .plots import NOTE
+from .session import GRAD_ECLIP, Panel, State, View, settings
+
+UNSEEN = (
+    "This is not one of the project's scenes. The bundled model was trained on drawn scenes only and has never seen a "
+    "photograph: what it says here is a guess."
+)
+
+
+def painted(state: State, panel: Panel) -> Image.Image:
+    """The map on the picture, as the state wants it drawn."""
+    return paint(
+        panel.explanation.image, panel.map, box=panel.explanation.box, signed=panel.signed, vmax=panel.scale,
+        threshold=state.threshold, opacity=state.opacity, colours=state.colours,
+    )  # fmt: skip
+
+
+def png(image: Image.Image, title: str = "") -> bytes:
+    """The image as a PNG file, which carries ``title`` as its description. Quick rather than small."""
+    buffer, information = io.BytesIO(), PngInfo()
+    information.add_itxt("Description", title)
+    image.save(buffer, "PNG", compress_level=1, pnginfo=information)
+    return buffer.getvalue()
+
+
+def subtitle(state: State, panel: Panel) -> str:
+    """Which picture, number, method, settings and model made a panel, in one line."""
+    explanation, provenance = panel.explanation, panel.explanation.provenance
+    parts = [f"picture: {state.source.name}", f"similarity {explanation.similarity[0]:.3f}"]
+    if explanation.against is not None:
+        lead = explanation.similarity[0] - explanation.against_similarity[0]
+        parts[-1] += f", lead {lead:+.3f}"
+    layers = provenance.get("image_layers") or state.layers
+    parts += [explanation.origin, "last layer" if layers == 1 else f"last {layers} layers"]
+    if panel.method == GRAD_ECLIP and state.loosened != 1:
+        parts.append(f"spatial weight {state.loosened:.2f} (0 softmax, 1 loosened)")
+    if state.resolution == "native":
+        parts.append("the picture's own resolution")
+    return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
+
+
+def title_html(state: State, panel: Panel) -> str:
+    """What is shown, and in small what made it."""
+    return (
+        f'<div class="gradeclip-title"><b>{html.escape(panel.subject)}</b>'
+        f"<small>{html.escape(subtitle(state, panel))}</small></div>"
+    )
+
+
+def scale_in_words(state: State, panel: Panel) -> str:
+    """The range of the colours, and what the threshold leaves out."""
+    sentence = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
+    if state.threshold and panel.scale:
+        least = number(state.threshold * panel.scale, panel.scale)
+        sentence += f"; no ink below {least} ({state.threshold:.0%} of it)"
+    return sentence
+
+
+def legend_html(state: State, panel: Panel) -> str:
+    """A colour bar with its ends, and the same in words."""
+    norm, colours = scale(panel.signed, panel.scale, state.colours)
+    stops = ", ".join(to_hex(colours(value)) for value in np.linspace(0, 1, 17))
+    ticks = [norm.vmin, 0, norm.vmax] if panel.signed else [0, norm.vmax / 2, norm.vmax]
+    labels = "".join(f"<span>{number(tick, panel.scale) if panel.scale else ''}</span>" for tick in ticks)
+    return (
+        f'<div class="gradeclip-legend"><div class="gradeclip-bar" style="background:linear-gradient(90deg,{stops})">'
+        f'</div><div class="gradeclip-ticks">{labels}</div><small>{scale_in_words(state, panel)}</small></div>'
+    )
+
+
+def word_marks(state: State, panel: Panel) -> list[dict]:
+    """One dict a word: text, colours, its value, whether it is chosen, and a label for those who cannot see it."""
+    norm, colours = scale(panel.words_signed, panel.words_scale)
+    first, last = state.phrase or (1, 0)
+    marks = []
+    for i, word in enumerate(panel.words):
+        colour = colours(norm(shown(word.score, panel.words_signed)))
+        value = number(word.score, panel.words_scale) if panel.words_scale else ""
+        label = f"{word.text}: {value}, {panel.words_of}" if value else f"{word.text}: {panel.words_of}"
+        marks.append({"text": word.text, "paper": to_hex(colour), "ink": ink(colour), "value": value,
+                      "label": label, "chosen": first <= i <= last})  # fmt: skip
+    return marks
+
+
+def other_words_html(panel: Panel) -> str:
+    """The words of the other caption of a contrast, shaded on the same scale; empty where there is none to show."""
+    if not panel.others:
+        return ""
+    words = words_html(panel.others, signed=True, vmax=panel.words_scale)
+    return f'<div class="gradeclip-other"><small>rather than</small>{words}</div>'
+
+
+def words_in_words(panel: Panel) -> str:
+    """What the words' numbers are, and their range."""
+    if not panel.words_scale:
+        return panel.words_of
+    return range_in_words(panel.words_of, panel.words_signed, panel.words_scale)
+
+
+def canvas(state: State, panel: Panel) -> dict:
+    """What the picture's pane needs beside the image: where the patches lie, their values, and a description."""
+    explanation, map_ = panel.explanation, panel.map
+    width, height = explanation.image.size
+    left, top, right, bottom = explanation.box
+    row, column = np.unravel_index(int(np.argmax(np.abs(map_) if panel.signed else map_)), map_.shape)
+    strongest = f"largest value {number(map_[row, column], panel.scale)} in row {row + 1}, column {column + 1}"
+    return {
+        "alt": f"{state.source.name}, with the map of {panel.subject}; {strongest}",
+        "rows": map_.shape[0],
+        "columns": map_.shape[1],
+        "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
+        "values": [number(value, panel.scale) for value in map_.ravel().tolist()],
+        "patch": list(state.patch) if state.patch else None,
+        "shape": width / height,
+    }
+
+
+def tables_html(view: View) -> str:
+    """Every number that is shown in colour: the words of each panel, and its map, row by row."""
+    parts = []
+    for panel in view.panels:
+        tables = [_word_table(panel.words, panel)]
+        if panel.others:
+            tables.append(_word_table(panel.others, panel))
+        rows = "".join(
+            f"<tr><th>{i + 1}</th>" + "".join(f"<td>{number(value, panel.scale)}</td>" for value in row) + "</tr>"
+            for i, row in enumerate(panel.map.tolist())
+        )
+        columns = "".join(f"<th>{i + 1}</th>" for i in range(panel.map.shape[1]))
+        parts.append(
+            f'<div class="gradeclip-tables">{title_html(view.state, panel)}{"".join(tables)}'
+            f"<table><caption>relevance of each patch, rows from the top, columns from the left</caption>"
+            f"<tr><th></th>{columns}</tr>{rows}</table></div>"
+        )
+    return "".join(parts)
+
+
+def _word_table(words, panel: Panel) -> str:
+    names = "".join(f"<th>{html.escape(word.text)}</th>" for word in words)
+    scores = "".join(f"<td>{number(word.score, panel.words_scale)}</td>" for word in words)
+    caption = f"<caption>words: {html.escape(panel.words_of)}</caption>"
+    return f"<table>{caption}<tr>{names}</tr><tr>{scores}</tr></table>"
+
+
+def python_lines(view: View, model: str = "load_clip()") -> str:
+    """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image.
+
+    Args:
+        view: what is shown.
+        model: the expression that gives the model; a variable's name for a model in hand.
+    """
+    state, panel = view.state, view.panels[0]
+    blended = panel.method == GRAD_ECLIP and state.loosened != 1
+    names = ("method", "attention", "resolution", "image_layers")
+    usual = (GRAD_ECLIP, "model", "model", 1 if state.method.startswith(GRAD_ECLIP) else None)
+    chosen = settings(state, state.method)
+    options = [
+        f"{name}={value!r}" for name, value, default in zip(names, chosen, usual, strict=True) if value != default
+    ]
+    own, rest = state.phrase and state.method == GRAD_ECLIP, ""
+    prompt = panel.explanation.prompts[0]
+    against = f", against={state.against!r}" if panel.explanation.against is not None else ""
+    if own:
+        rest = f"words={bool(own)}"
+        chosen = f"[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
+    if blended:
+        arguments = [f"share={state.loosened!r}", *([against[2:]] if against else []), *([rest] if own else [])]
+        maps = f"blended_maps(explainer, image, {prompt!r}, {', '.join(arguments)})" + (chosen if own else "[0]")
+    elif own:
+        maps = f"explainer.interactions(image, {prompt!r}).maps" + chosen
+    else:
+        maps = "explanation.image_maps[0]"
+    display = [f"{name}={value!r}" for name, value, usual in (
+        ("signed", panel.signed, False), ("vmax", float(panel.scale), None), ("threshold", state.threshold, 0.0),
+        ("opacity", state.opacity, 1.0), ("colours", state.colours, "paper"),
+    ) if value != usual]  # fmt: skip
+    lines = [
+        *_imports(state, model, blended),
+        state.source.code,
+        f"explainer = Explainer({', '.join([model, *options])})",
+        f"explanation = explainer.explain(image, {prompt!r}{against})",
+        f"map_ = {maps}  # signed relevance of each patch",
+    ]
+    if state.patch:
+        scores = f"blended_maps(explainer, image, {state.caption!r}, share={state.loosened!r}, words=True)"
+        if not blended:
+            scores = f"explainer.interactions(image, {state.caption!r}).maps"
+        if state.method == GRAD_ECLIP:
+            lines.append(f"scores = {scores}[:, {state.patch[0]}, {state.patch[1]}]  # of the words at one patch")
+    lines.append(f"painting = paint(explanation.image, map_, {', '.join(['box=explanation.box', *display])})")
+    return "\n".join([*lines, "painting"]) + "\n"
+
+
+def _imports(state: State, model: str, blended: bool) -> list[str]:
+    """The import lines for what the script uses."""
+    names = ["Explainer", *(["load_clip"] if model.startswith("load_clip") else [])]
+    names += ["read_image"] if "read_image(" in state.source.code else []
+    scenes = [name for name in ("Scene", "Span", "arrange", "draw_scene") if f"{name}(" in state.source.code]
+    return [
+        f"from gradeclip_utils import {', '.join(names)}",
+        *(["from gradeclip_utils.blending import blended_maps"] if blended else []),
+        "from gradeclip_utils.drawing import paint",
+        *([f"from gradeclip_utils.scenes import {', '.join(scenes)}"] if scenes else []),
+        *(["from gradeclip_utils.sprites import Object"] if "Object(" in state.source.code else []),
+        "",
+    ]
+
+
+def figure(view: View) -> Picture:
+    """The view as a static figure: the picture, each panel with title, colour bar in words, and the shaded words."""
+    state, count = view.state, len(view.panels)
+    side, room = 3.0, 4.0
+    wide, tall = state.source.image.size
+    height = side * tall / max(wide, tall)
+    width = side * wide / max(wide, tall)
+    inches = max(0.3 + width + count * (room + 0.2), 8.4), height + 2.5
+    made = Picture(*inches, "; ".join(f"{panel.subject}: {subtitle(state, panel)}" for panel in view.panels))
+    place = _placer(made, inches)
+    blank(place(0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
+    made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "picture", fontsize=9, weight="bold")
+    for i, panel in enumerate(view.panels):
+        x = 0.3 + width + i * (room + 0.2)
+        made.text(x / inches[0], 1 - 0.2 / inches[1], _folded(panel.subject, 52, 2), fontsize=9, weight="bold",
+                  va="top" if len(panel.subject) > 52 else "baseline", parse_math=False)  # fmt: skip
+        made.text(x / inches[0], 1 - 0.42 / inches[1], _folded(subtitle(state, panel), 78, 4), fontsize=6.5, va="top",
+                  color="0.35", parse_math=False)  # fmt: skip
+        blank(place(x, 0.95, width, height)).imshow(painted(state, panel))
+        made.text(x / inches[0], 1 - (1.0 + height) / inches[1], _folded(scale_in_words(state, panel), 62, 3),
+                  va="top", **NOTE)  # fmt: skip
+        draw_words(
+            place(x, 1.5 + height, room, 0.95), panel.words, signed=panel.words_signed, vmax=panel.words_scale,
+            values=bool(panel.words_scale), sentence=_folded(words_in_words(panel), 62, 2),
+        )  # fmt: skip
+    return made
+
+
+def _placer(made: Picture, inches: tuple[float, float]) -> Callable:
+    """Axes at a place in inches from the upper left corner."""
+
+    def place(x: float, top: float, width: float, height: float):
+        across, down = inches
+        return made.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
+
+    return place
+
+
+def _folded(text: str, width: int, lines: int) -> str:
+    """The text in a few lines, with an ellipsis where it had to be cut."""
+    return textwrap.fill(drawable(text), width, max_lines=lines, placeholder=" …")

@@ -1,0 +1,351 @@
+"""Session: what a panel needs to redraw while somebody is watching. A picture's trunk is computed once, and kept.
+
+    architecture -> trace -> method -> explanation -> session -> rendering -> widgets
+
+A frozen `State` says what is wanted: which picture, caption, method, layers, and how to draw it. `Session.view` answers
+with a frozen `View`, the numbers of one or two panels. All relevance comes from `Explainer`; what is added here is that
+nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
+
+    the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase
+    the words of a patch      the same numbers, read along the words at one patch
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from .blending import map_pair, read_words
+from .drawing import largest
+from .drawing import shown as visible
+from .explain import Explainer
+from .explanation import Explanation, Interactions
+from .files import read_image
+from .methods import ExplanationWarning
+from .models import Clip
+from .scenes import Scene
+from .words import Split, Word, check_tokenizer, unknown_words
+
+GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
+LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
+_KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
+
+
+class Interrupted(RuntimeError):
+    """A newer request came while this one was computed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A picture, its name, and the Python lines that make it (`image = ...`). ``drawn``: it is one of our scenes."""
+
+    name: str
+    image: Image.Image
+    code: str
+    drawn: bool = False
+    caption: str = ""  # of a scene
+
+
+@dataclass(frozen=True)
+class State:
+    """What is wanted: every control of a panel. The last four are display."""
+
+    source: Source
+    caption: str
+    against: str = ""  # another caption: then the lead over it is explained
+    phrase: tuple[int, int] | None = None  # first and last word of the caption whose region is wanted
+    patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
+    method: str = GRAD_ECLIP
+    beside: str = ""  # a second method
+    attention: str = "model"
+    resolution: str = "model"
+    layers: int = 1
+    loosened: float = 1.0  # spatial weight, see `blended_maps`
+    shared: bool = True  # one scale for all words and both methods, where their units agree
+    threshold: float = 0.0
+    opacity: float = 0.85
+    colours: str = "paper"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What one method found: numbers, nothing drawn.
+
+    Attributes:
+        method: key in METHODS.
+        explanation: of the caption (or of the phrase read alone); its one map is the map that is shown.
+        subject: what the map is of, in words.
+        words: of the caption, with the scores that shade them.
+        others: in a contrast the words of the other caption, on the same scale.
+        words_of: what these scores are, in words.
+        signed, words_signed: whether what is negative is shown.
+        scale, words_scale: the value of the darkest ink.
+        note: what `scale` is, in words.
+    """
+
+    method: str
+    explanation: Explanation
+    subject: str
+    words: tuple[Word, ...]
+    others: tuple[Word, ...]
+    words_of: str
+    signed: bool
+    words_signed: bool
+    scale: float
+    words_scale: float
+    note: str
+
+    @property
+    def map(self) -> np.ndarray:
+        """(h, w), signed, on the token grid."""
+        return self.explanation.image_maps[0]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The answer to a state: one panel, or two with a method beside."""
+
+    state: State
+    panels: tuple[Panel, ...]
+
+
+def as_source(image, name: str = "", code: str = "") -> Source:
+    """A scene, a PIL image, a path or a uint8 array as a picture with a name. Errors as in `read_image`."""
+    if isinstance(image, Scene):
+        return Source(name or image.caption, image.image(), code or f"image = {image!r}.image()", True, image.caption)
+    picture = read_image(image)
+    given = str(image) if isinstance(image, (str, Path)) else ""
+    code = code or (f"image = read_image({given!r})" if given else "# image is the picture that you gave to explore()")
+    if max(picture.size) > LONGEST:
+        picture.thumbnail((LONGEST, LONGEST))  # on the copy that read_image made
+        code += f"\nimage.thumbnail(({LONGEST}, {LONGEST}))"
+    return Source(name or Path(given).name or "your picture", picture, code)
+
+
+def settings(state: State, method: str) -> tuple[str, str, str, int | None]:
+    """Method, attention, resolution and image layers for an `Explainer`: rivals have their own heads and layers."""
+    attention = state.attention if method == GRAD_ECLIP else "model"
+    return method, attention, state.resolution, state.layers if method.startswith(GRAD_ECLIP) else None
+
+
+class _Remembering:
+    """A tower that traces the same input once, and reports every pass, so that long work can be counted and stopped."""
+
+    def __init__(self, tower, session: Session):
+        self._tower, self._session = tower, session
+
+    def __getattr__(self, name: str):
+        found = getattr(self._tower, name)
+        if name == "model":  # some methods fetch it for every pass that they make themselves
+            self._session.passed()
+        return self._reporting(found) if name in ("readout", "resume", "forward", "dense") else found
+
+    def _reporting(self, action: Callable) -> Callable:
+        def reported(*arguments, **options):
+            self._session.passed()
+            return action(*arguments, **options)
+
+        return reported
+
+    def trace(self, inputs: Tensor):
+        trace = self._reporting(self._tower.trace)
+        if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
+            return trace(inputs)
+        digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
+        key = (self._tower.name, self._tower.layers, tuple(inputs.shape), digest)
+        return self._session.keep("traces", key, lambda: trace(inputs))
+
+    def with_one_head(self, trace):
+        key = (self._tower.name, self._tower.layers, id(trace), "one head")
+        return self._session.keep("traces", key, lambda: (trace, self._tower.with_one_head(trace)))[1]
+
+
+class Session:
+    """Answers states with views for one model. A picture is traced once for each number of explained layers.
+
+    >>> session = Session(load_clip())                                               # doctest: +SKIP
+    >>> session.view(State(as_source("dog.png"), "a dog")).panels[0].map.shape       # doctest: +SKIP
+    """
+
+    def __init__(self, clip: Clip):
+        self.clip = clip
+        self.depth = Explainer(clip).image_tower.depth
+        self.lengths: dict[tuple[str, str], int] = {}  # passes that a view of these two methods took
+        self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
+        self._passes = 0
+        self._kept: dict[str, OrderedDict] = {name: OrderedDict() for name in _KEPT}
+        self._lock = threading.Lock()
+
+    def view(self, state: State, on_pass: Callable[[int], None] | None = None) -> View:
+        """What the state asks for; numbers that are known already are not computed again.
+
+        ``on_pass`` is told, before every pass of the model, how many there were so far; what it raises (`Interrupted`)
+        ends the work, and nothing is left half done.
+
+        Raises:
+            ValueError: in one sentence, what is wrong with the caption or another part of the state.
+        """
+        with self._lock, warnings.catch_warnings():  # which are said in sentences of our own
+            warnings.simplefilter("ignore", ExplanationWarning)
+            self.on_pass, self._passes = on_pass, 0
+            try:
+                self.check(state.caption, "caption")
+                if state.against:
+                    self.check(state.against, "other caption")
+                panels = [self._panel(state, method) for method in (state.method, state.beside) if method]
+            finally:
+                self.on_pass = None
+        same_units = len(panels) == 2 and all(panel.method.startswith(GRAD_ECLIP) for panel in panels)
+        if state.shared and same_units and not state.phrase:
+            most = max(panel.scale for panel in panels)
+            panels = [replace(panel, scale=most, note="the most in both maps") for panel in panels]
+        self.keep("trunks", self._trunk(state), lambda: True)
+        pair = state.method, state.beside
+        self.lengths[pair] = max(self._passes, self.lengths.get(pair, 0))
+        return View(state, tuple(panels))
+
+    def is_quick(self, state: State) -> bool:
+        """Whether the picture was looked at before with these settings, and the methods need nothing but a readout."""
+        names = (state.method, state.beside or state.method)
+        return self._trunk(state) in self._kept["trunks"] and all(name.startswith(GRAD_ECLIP) for name in names)
+
+    def check(self, caption: str, what: str = "caption") -> Split:
+        """The words of a caption; refuses, in a sentence, what the model cannot read.
+
+        Raises:
+            ValueError: it is empty, too long, or has words that the model was never shown.
+        """
+        if not caption.strip():
+            raise ValueError(f"The {what} is empty. Type what to look for, for example: a dog")
+        explainer = self._explainer(GRAD_ECLIP, "model", "model", 1)
+        if explainer.text_tower is None:
+            raise explainer.text_refusal
+        check_tokenizer(self.clip.tokenizer)
+        split = read_words(explainer, caption)
+        if split.unread:
+            raise ValueError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
+        known = self.clip.vocabulary
+        unknown = unknown_words(split, known) if known is not None else []
+        if unknown:
+            near = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.6) for word in unknown}
+            hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
+            raise ValueError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}.")
+        return split
+
+    def passed(self) -> None:
+        """A pass of the model is about to run."""
+        self._passes += 1
+        if self.on_pass is not None:
+            self.on_pass(self._passes)
+
+    def keep(self, kind: str, key: Hashable, make: Callable):
+        """What ``make`` gives, made once."""
+        kept = self._kept[kind]
+        if key not in kept:
+            kept[key] = make()
+            if len(kept) > _KEPT[kind]:
+                kept.popitem(last=False)  # the one that was not asked for the longest
+        kept.move_to_end(key)
+        return kept[key]
+
+    @staticmethod
+    def _trunk(state: State) -> Hashable:
+        return state.source, state.resolution, state.layers, state.attention
+
+    def _explainer(self, method: str, attention: str, resolution: str, layers: int | None) -> Explainer:
+        def make():
+            chosen = {"method": method, "attention": attention, "resolution": resolution, "image_layers": layers}
+            explainer = Explainer(self.clip, **chosen)
+            explainer.image_tower = _Remembering(explainer.image_tower, self)
+            if explainer.text_tower is not None:
+                explainer.text_tower = _Remembering(explainer.text_tower, self)
+            return explainer
+
+        return self.keep("explainers", (method, attention, resolution, layers), make)
+
+    def _explained(self, state: State, method: str, caption: str, against: str = "") -> Explanation:
+        """The explanation of one prompt, with its map for the chosen spatial weight."""
+        chosen = settings(state, method)
+
+        def make():
+            return self._explainer(*chosen).explain(state.source.image, caption, against=against or None)
+
+        explanation = self.keep("found", (state.source, caption, against, *chosen), make)
+        if method != GRAD_ECLIP or state.loosened == 1:
+            return explanation
+        provenance = {**explanation.provenance, "spatial_weight": state.loosened}
+        maps = self._blend(state, caption, against, words=False)
+        return replace(explanation, image_maps=maps, provenance=provenance)
+
+    def _word_maps(self, state: State) -> np.ndarray:
+        """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
+        if state.loosened != 1:
+            return self._blend(state, state.caption, "", words=True)
+        chosen = settings(state, GRAD_ECLIP)
+
+        def make() -> Interactions:
+            return self._explainer(*chosen).interactions(state.source.image, state.caption)
+
+        return self.keep("found", ("words", state.source, state.caption, *chosen), make).maps
+
+    def _blend(self, state: State, caption: str, against: str, words: bool) -> np.ndarray:
+        chosen = settings(state, GRAD_ECLIP)
+
+        def make():
+            return map_pair(self._explainer(*chosen), state.source.image, caption, against, words)
+
+        soft, loose = self.keep("found", ("pair", state.source, caption, against, words, *chosen), make)
+        return (1 - state.loosened) * soft + state.loosened * loose
+
+    def _panel(self, state: State, method: str) -> Panel:
+        split = self.check(state.caption)
+        if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
+            raise ValueError(f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for.")
+        whole = self._explained(state, method, state.caption, "" if state.phrase else state.against)
+        shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the most in this map"
+        if state.against:
+            subject += f" rather than “{state.against}”"
+        if state.phrase:
+            first, last = state.phrase
+            text = state.caption[split.spans[first][0] : split.spans[last][1]]
+            subject, signed = f"“{text}” in “{state.caption}”", method == GRAD_ECLIP
+            if method == GRAD_ECLIP:
+                shown = replace(whole, image_maps=self._word_maps(state)[first : last + 1].sum(0, keepdims=True))
+            else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
+                shown, subject = self._explained(state, method, text), f"“{text}” read alone"
+        scale = largest([visible(shown.image_maps, signed)])
+        if state.phrase and state.shared and method == GRAD_ECLIP:
+            scale, note = max(scale, largest([self._word_maps(state)])), "the most of any word"
+        shown = replace(shown, provenance={**shown.provenance, "shown": subject})
+        words, words_of, words_signed, most = self._words(state, whole, split)
+        others = whole.against_words[0] if whole.against and not state.patch else ()
+        return Panel(method, shown, subject, words, others, words_of, signed, words_signed, scale, most, note)
+
+    def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, bool, float]:
+        """The caption's words, what their scores are, whether signed, and their scale."""
+        if state.patch:
+            maps, (row, column) = self._word_maps(state), state.patch
+            if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
+                raise ValueError(f"There are {maps.shape[1]} x {maps.shape[2]} patches, and {state.patch} is not one.")
+            scores = maps[:, row, column]
+            spans = zip(split.spans, scores, strict=True)
+            words = tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
+            most = largest([maps if state.shared else scores])
+            return words, f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)", True, most
+        words = whole.words[0]
+        if not words:
+            blank = tuple(Word(state.caption[a:b], 0.0, a, b) for a, b in split.spans)
+            return blank, "this method has no word scores", False, 0.0
+        words_of = "relevance of each word" + (" for the lead over the other caption" if whole.against else "")
+        both = [*words, *(whole.against_words[0] if whole.against else ())]
+        return words, words_of, bool(whole.against), largest([[word.score for word in both]])

@@ -1,0 +1,106 @@
+"""Work: one job at a time for a panel. Quick ones at once, long ones beside the kernel's loop, until a newer one comes.
+
+    session -> rendering -> work, widgets
+
+A long job runs in a thread, so that the kernel goes on hearing the panel. It is told of nothing and shares nothing:
+before every pass of the model it asks whether it is still wanted, and gives up if not. What it found is handed over in
+the kernel's own loop, in the order of the requests; a result that was overtaken is never shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+
+from .session import Interrupted
+
+WRONG = (ValueError, TypeError, OSError)  # what a user can cause; anything else is a fault of ours and is not hidden
+_EVERY = 0.2  # seconds between two reports
+
+
+class Work:
+    """Runs jobs. `running` says whether one is under way."""
+
+    def __init__(self):
+        self.running = False
+        self._number = 0  # of the newest job
+
+    def start(
+        self,
+        job: Callable[[Callable[[int], None]], object],
+        done: Callable[[object], None],
+        failed: Callable[[Exception], None],
+        tell: Callable[[int], None],
+        *,
+        quick: bool,
+    ) -> None:
+        """Run ``job``, then ``done(result)`` or ``failed(error)``. The job before it, if still under way, is stopped.
+
+        Args:
+            job: gets a function to call before every pass of the model, with the number of passes so far.
+            done, failed: called in the loop; ``failed`` with what a user can cause (`WRONG`).
+            tell: called in the loop now and then with the number of passes so far.
+            quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
+        """
+        self._number += 1
+        number, loop = self._number, None if quick else _loop()
+        self.running = loop is not None
+        if loop is None:
+            try:
+                action, outcome = done, job(lambda passes: None)
+            except WRONG as error:
+                action, outcome = failed, error
+            if self._number == number:  # the kernel may hear the panel in another thread than the one that runs cells
+                action(outcome)
+            return
+        tell(0)
+        arguments = (number, loop, contextvars.copy_context(), job, done, failed, tell)
+        threading.Thread(target=self._beside, args=arguments, daemon=True).start()
+
+    def stop(self) -> None:
+        """Forget the job under way."""
+        self._number += 1
+        self.running = False
+
+    def _beside(self, number: int, loop, context, job, done, failed, tell) -> None:
+        """The thread of one long job."""
+        reported = time.monotonic()
+
+        def hand_over(action: Callable, *values) -> None:
+            def if_still_wanted():
+                if self._number == number:
+                    self.running = self.running and action is tell
+                    action(*values)
+
+            if not loop.is_closed():  # else the kernel has ended, and nobody waits
+                loop.call_soon_threadsafe(if_still_wanted, context=context)
+
+        def before_a_pass(passes: int) -> None:
+            nonlocal reported
+            if self._number != number or loop.is_closed():
+                raise Interrupted
+            if time.monotonic() - reported > _EVERY:
+                reported = time.monotonic()
+                hand_over(tell, passes)
+
+        try:
+            result = job(before_a_pass)
+        except Interrupted:
+            return
+        except WRONG as error:
+            hand_over(failed, error)
+        except BaseException:
+            hand_over(self.stop)
+            raise
+        else:
+            hand_over(done, result)
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
