@@ -20,7 +20,7 @@ from gradeclip_utils.evaluate import evaluate
 
 LIMIT = 1.7  # how many times as fast
 SCENES = 96
-METHODS = ["grad-eclip", "maskclip", "game", "rise"]  # quick ones, and one that takes long
+METHODS = ["grad-eclip", "maskclip", "game", "integrated-gradients"]  # quick ones, and one that takes long
 
 
 def seconds(scenes: int, jobs: int) -> float:

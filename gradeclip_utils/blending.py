@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import methods
+from .explain import undisturbed
 from .files import read_image
-from .views import model_view, native_view
-from .words import Split, split_prompt
+from .views import view_of
+from .words import split_read
 
 
 def blended_maps(explainer, image, caption: str, share: float, against: str = "", words: bool = False) -> np.ndarray:
@@ -46,25 +46,23 @@ def map_pair(explainer, picture: Image.Image, caption: str, against: str, words:
     """The two maps that are blended, (2, T, h, w)."""
     clip, tower, text_tower = explainer.clip, explainer.image_tower, explainer.text_tower
     single = explainer.attention == "single-head"
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(tower.device.type, enabled=False):
-        if explainer.resolution == "native":
-            seen = native_view(clip.preprocess, picture, tower.patch_size)
-        else:
-            seen = model_view(clip.preprocess, picture)
+    with undisturbed(tower.device):
+        seen = view_of(clip.preprocess, picture, explainer.resolution, tower.patch_size)
         trace = tower.trace(seen.pixels[None].to(tower.device))
         trace = tower.with_one_head(trace) if single else trace
         texts = [text_tower.trace(clip.tokenizer([text]).to(text_tower.device)) for text in (caption, against) if text]
         if words:
             text = text_tower.with_one_head(texts[0]) if single else texts[0]
-            directions = methods.word_directions(text_tower, text, _members(explainer, caption, text))  # (W, E)
+            members = methods.word_members(split_read(caption, clip.tokenizer, text_tower).owners, text)
+            directions = methods.word_directions(text_tower, text, members)  # (W, E)
         else:
             directions = texts[0].embedding - (texts[1].embedding if against else 0)  # (1, E)
-        maps = spatialmap_pair(tower, trace, directions[None])[:, 0]  # (2, T, N)
+        maps = spatial_pair(tower, trace, directions[None])[:, 0]  # (2, T, N)
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid).float().cpu().numpy()
 
 
-def spatialmap_pair(tower, trace, directions: Tensor) -> Tensor:
+def spatial_pair(tower, trace, directions: Tensor) -> Tensor:
     """Signed maps (2, B, T, N): with softmax (each row divided by its largest value), and with loosened weight."""
     weights = methods.channel_weights(tower, trace, directions)  # (B, T, L, R, D)
     maps = weights.new_zeros(2, *directions.shape[:2], trace.real.shape[1])
@@ -76,15 +74,3 @@ def spatialmap_pair(tower, trace, directions: Tensor) -> Tensor:
             gradient = methods.attention_gradient(weights[:, target, position], layer.v)
             maps[:, :, target] += (both * gradient).sum(dim=(2, 3))
     return maps
-
-
-def read_words(explainer, caption: str) -> Split:
-    """The caption's words and their pieces."""
-    ids = explainer.clip.tokenizer([caption]).to(explainer.text_tower.device)
-    return split_prompt(caption, explainer.clip.tokenizer, ids[0, 1 : int(explainer.text_tower.ends(ids)[0])].tolist())
-
-
-def _members(explainer, caption: str, trace) -> Tensor:
-    """Which of a prompt's tokens are the pieces of which word, (W, N); what is before and behind is in no word."""
-    owners = torch.tensor(read_words(explainer, caption).owners, device=trace.real.device)
-    return F.pad(F.one_hot(owners).T.bool(), (1, trace.real.shape[1] - 1 - len(owners)))

@@ -26,7 +26,7 @@ from .methods import ExplanationWarning
 from .models import Clip
 from .rivals import METHODS, Method
 from .towers import ImageTower, SpatialTower, TextTower, Tower, Trace, UnsupportedModel
-from .views import View, model_view, native_view
+from .views import View, view_of
 from .words import Split, Word, check_tokenizer, split_prompt, unknown_words
 
 __all__ = ["Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word"]
@@ -169,14 +169,12 @@ class Explainer:
         if not isinstance(caption, str):
             raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
         picture = read_image(image)
-        with _undisturbed(self.image_tower.device):
+        with undisturbed(self.image_tower.device):
             asked = self._ask([caption])
             view = self._view(picture)
             image_trace, image_embedding = self._trace_images([view])
             text_trace, text_embedding = self._both(self.text_tower, self.text_tower.trace(asked.ids))
-            owners = torch.tensor(asked.splits[0].owners, device=image_embedding.device)
-            behind = text_trace.real.shape[1] - 1 - len(owners)  # EOT, and padding where text is not cropped behind it
-            members = F.pad(F.one_hot(owners).T.bool(), (1, behind))  # (W, N); SOT and EOT are in no word
+            members = methods.word_members(asked.splits[0].owners, text_trace)  # (W, N)
             maps, directions = methods.interactions(self.image_tower, image_trace, self.text_tower, text_trace, members)
             methods.warn_of_empty_maps(maps[None], image_trace.real, "word maps are")
             scores = (directions @ image_embedding[0]).tolist()  # (W,)
@@ -188,7 +186,7 @@ class Explainer:
 
     def _explain(self, pictures: list[Image.Image], texts, against: Prompts | None) -> list[Explanation]:
         """B pictures that the model sees at one size, and P = B * T prompts, picture by picture."""
-        with _undisturbed(self.image_tower.device):
+        with undisturbed(self.image_tower.device):
             asked = self._ask(texts)  # what is wrong with a prompt is said before anything is computed
             rivals = None if against is None else self._ask(_match(_as_prompts(against), len(texts)))
             views = [self._view(picture) for picture in pictures]
@@ -297,9 +295,7 @@ class Explainer:
         return (tower.with_one_head(trace) if self.attention == "single-head" else trace), trace.embedding
 
     def _view(self, picture: Image.Image) -> View:
-        if self.resolution == "native":
-            return native_view(self.clip.preprocess, picture, self.image_tower.patch_size)
-        return model_view(self.clip.preprocess, picture)
+        return view_of(self.clip.preprocess, picture, self.resolution, self.image_tower.patch_size)
 
     def _provenance(self) -> dict:
         libraries = ("gradeclip", "torch", "open_clip_torch")
@@ -317,7 +313,7 @@ class Explainer:
 
 
 @contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
+def undisturbed(device: torch.device) -> Iterator[None]:
     """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield

@@ -25,7 +25,7 @@ from .faithfulness import FULL, PUBLISHED, areas, colours_of, picture_curves, pi
 from .metrics import MEASURES, localisation, pool
 from .metrics import frames as frames_of
 from .models import Clip
-from .views import model_view, native_view
+from .views import view_of
 
 FRAMES = ("random", "centre", "wrong word", "text-blind", "ceiling")
 PROTOCOLS = {"published": PUBLISHED, "full": FULL}
@@ -124,10 +124,7 @@ def _measures(explainer: Explainer, plan: Plan, example: Example, explained: dic
 def _faithfulness(explainer: Explainer, plan: Plan, example: Example, baseline, maps, framing) -> pd.DataFrame:
     """Areas under deletion and insertion of the model's own similarity with the example's own prompt."""
     clip, tower = explainer.clip, explainer.image_tower
-    if plan.resolution == "native":
-        pixels = native_view(clip.preprocess, baseline.image, tower.patch_size).pixels
-    else:
-        pixels = model_view(clip.preprocess, baseline.image).pixels
+    pixels = view_of(clip.preprocess, baseline.image, plan.resolution, tower.patch_size).pixels
     framing = {name: pool(heat, tuple(pixels.shape[1:]), baseline.box) for name, heat in framing.items()}
     target = explainer.text_tower.forward(clip.tokenizer([example.prompt]).to(tower.device))[0]
     score, protocol = picture_score(tower.forward, target), PROTOCOLS[plan.faithfulness]

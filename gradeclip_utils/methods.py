@@ -22,7 +22,7 @@ N tokens, H heads of C channels, D = H * C, E the width of the embedding.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -120,6 +120,15 @@ def _grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str, he
             relevance = lam * attention_gradient(weights[:, target, position], layer.v)
             maps[:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
     return maps
+
+
+def word_members(owners: Sequence[int], trace: Trace) -> Tensor:
+    """Which tokens of the one prompt in ``trace`` are the pieces of which word, (W, N) bool.
+
+    ``owners`` says for each piece which word it belongs to. SOT, EOT and what stands behind it are in no word.
+    """
+    owners = torch.tensor(owners, device=trace.real.device)
+    return F.pad(F.one_hot(owners).T.bool(), (1, trace.real.shape[1] - 1 - len(owners)))
 
 
 def word_directions(

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .explain import Explainer, _undisturbed
-from .methods import word_directions
+from .explain import Explainer, undisturbed
+from .methods import word_directions, word_members
 from .metrics import levelled, quadrant_hit
 from .models import Clip
 from .rivals import METHODS
@@ -37,7 +37,7 @@ from .scenes import Scene, arrange, describe, draw_scene, without
 from .sprites import CANVAS
 from .towers import Tower
 from .views import model_view, onto_picture
-from .words import split_prompt
+from .words import split_read
 
 COUNTS = (1, 2, 3, 4)  # objects in a picture
 CHANCE = 1 / 4
@@ -138,7 +138,7 @@ def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions
     def embed(texts: list[str]) -> Tensor:
         return tower.forward(tokenizer(texts).to(tower.device)).unflatten(0, (len(scenes), -1))
 
-    with _undisturbed(tower.device):
+    with undisturbed(tower.device):
         if "caption" in asked:
             found["caption"] = embed([scene.caption for scene in scenes])
         if "prompt" in asked:
@@ -167,7 +167,7 @@ def question_maps(
     pictures = [scene.image() for scene in scenes]
     views = [model_view(explainer.clip.preprocess, picture) for picture in pictures]
     options = {"seed": explainer.seed, "progress": explainer.progress}
-    with _undisturbed(tower.device):
+    with undisturbed(tower.device):
         trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
         wanted = torch.cat(list(directions.values()), dim=1).to(trace.embedding)  # (B, T, E)
         if method.wants_empty:
@@ -209,18 +209,15 @@ def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
 
 def _noun_directions(tower: Tower, tokenizer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
-    ids = tokenizer([scene.caption]).to(tower.device)
-    trace = tower.trace(ids)
-    end = int(tower.ends(ids)[0])
-    split = split_prompt(scene.caption, tokenizer, ids[0, 1:end].tolist())
+    trace = tower.trace(tokenizer([scene.caption]).to(tower.device))
+    split = split_read(scene.caption, tokenizer, tower)
     if split.unread:
         raise ValueError(f"the model does not read all of {scene.caption!r}, not {' '.join(split.unread)!r}")
-    nouns = sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
-    members = torch.zeros(len(nouns), trace.tokens.shape[1], dtype=torch.bool, device=tower.device)
-    for row, noun in zip(members, nouns, strict=True):
-        words = [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
-        row[1 : 1 + len(split.owners)] = torch.tensor([owner in words for owner in split.owners])
-    return word_directions(tower, trace, members)
+    words, nouns = word_members(split.owners, trace), []
+    for noun in sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects):
+        own = [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
+        nouns.append(words[own].any(0))
+    return word_directions(tower, trace, torch.stack(nouns))
 
 
 @lru_cache(maxsize=64)

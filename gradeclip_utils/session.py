@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .blending import map_pair, read_words
+from .blending import map_pair
 from .drawing import largest
 from .drawing import shown as visible
 from .explain import Explainer
@@ -34,7 +34,7 @@ from .files import read_image
 from .methods import ExplanationWarning
 from .models import Clip
 from .scenes import Scene
-from .words import Split, Word, check_tokenizer, unknown_words
+from .words import Split, Word, check_tokenizer, split_read, unknown_words
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
@@ -231,7 +231,7 @@ class Session:
         if explainer.text_tower is None:
             raise explainer.text_refusal
         check_tokenizer(self.clip.tokenizer)
-        split = read_words(explainer, caption)
+        split = split_read(caption, self.clip.tokenizer, explainer.text_tower)
         if split.unread:
             raise ValueError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
         known = self.clip.vocabulary

@@ -32,6 +32,11 @@ class View:
     box: tuple[float, float, float, float]
 
 
+def view_of(preprocess: Callable, picture: Image.Image, resolution: str, patch: tuple[int, int]) -> View:
+    """The picture as a model of patches ``patch`` sees it: ``resolution`` is "model" or "native"."""
+    return native_view(preprocess, picture, patch) if resolution == "native" else model_view(preprocess, picture)
+
+
 def model_view(preprocess: Callable, picture: Image.Image) -> View:
     """The picture through the model's own preprocessing.
 

@@ -61,6 +61,12 @@ def check_tokenizer(tokenizer: Callable) -> None:
         )
 
 
+def split_read(prompt: str, tokenizer: Callable, tower) -> Split:
+    """The words of a prompt as a text tower reads it; as ``split_prompt``, which gets the pieces in hand."""
+    ids = tokenizer([prompt]).to(tower.device)
+    return split_prompt(prompt, tokenizer, ids[0, 1 : int(tower.ends(ids)[0])].tolist())
+
+
 def split_prompt(prompt: str, tokenizer: Callable, ids: list[int]) -> Split:
     """Words of ``prompt`` and the pieces that make them up, for the token ``ids`` between SOT and EOT.
 
