@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests $(if $(NOTEBOOKS),--nbval-lax --nbval-cell-timeout=900 notebooks)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lab: $(STAMP)
 	$(BIN)/jupyter-lab notebooks

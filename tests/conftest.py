@@ -13,6 +13,20 @@ from gradeclip_utils import Clip, load_clip
 
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
+
+def pytest_collection_modifyitems(items):
+    """Which tests share a process, and in which order.
+
+    Notebooks take longest and start first, each in its own group; other modules stay together, for their fixtures.
+    Browser tests come last: Playwright leaves an event loop running, and panels behave differently inside one.
+    """
+    for item in items:
+        lesson = getattr(item, "callspec", None) and item.callspec.params.get("path")
+        group = lesson.stem if item.module.__name__ == "test_notebooks" and lesson else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, "executed" not in item.fixturenames))
+
+
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
 TINY_TEXT = {"width": 64, "heads": 4, "layers": 3, "context_length": 24}
 # the shape of the model that the project bundles

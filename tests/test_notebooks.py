@@ -1,12 +1,17 @@
-"""What every committed notebook keeps to. `make test` also executes each of them, with nbval."""
+"""What every committed notebook keeps to, as it stands and when a fresh kernel executes it.
+
+A cell marked `# NBVAL_CHECK_OUTPUT` (nbval's own mark) prints key figures that every execution has to print again.
+"""
 
 import ast
+import copy
 import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 pytestmark = pytest.mark.skipif(not NOTEBOOKS, reason="there are no notebooks yet")
@@ -22,12 +27,61 @@ def notebook(path):
     return nbformat.read(path, as_version=4)
 
 
+@pytest.fixture(scope="module")
+def executed(path, notebook):
+    """The notebook, executed top to bottom in a fresh kernel, and then its exercises: two cells a solution."""
+    lesson = copy.deepcopy(notebook)
+    for code in solutions(notebook):
+        lesson.cells += [nbformat.v4.new_code_cell(in_a_copy(code)), nbformat.v4.new_code_cell(unsolved(code))]
+    place = {"metadata": {"path": path.parent}}
+    return NotebookClient(lesson, timeout=900, kernel_name="python3", allow_errors=True, resources=place).execute()
+
+
+def in_a_copy(code):
+    return f"exec({code!r}, dict(globals()))"
+
+
+def unsolved(code):
+    """A cell that fails if the checks of a solution pass with the stub of the exercise instead of the solution."""
+    checks = ast.Module([part for part in ast.parse(code).body if not isinstance(part, ast.FunctionDef)], [])
+    return "\n".join(
+        [
+            "try:",
+            f"    {in_a_copy(ast.unparse(checks))}",
+            "except (AssertionError, TypeError, ValueError, AttributeError):",
+            "    pass",
+            "else:",
+            "    raise AssertionError('the checks pass although nothing is solved')",
+        ]
+    )
+
+
+def solutions(notebook):
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and "Solution" in cell.source]
+    return [code for source in text for code in re.findall(r"```python\n(.*?)```", source, re.S)]
+
+
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
 def outputs(notebook):
     return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def troubles(cells):
+    """What went wrong or was warned of: (source, message) of each."""
+    return [
+        (cell.source, output.get("evalue") or output.text)
+        for cell in cells
+        for output in cell.outputs
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+
+
+def marked(cells):
+    """What the cells print that are marked to print the same at every execution."""
+    return ["".join(output.text for output in cell.outputs) for cell in cells if "# NBVAL_CHECK_OUTPUT" in cell.source]
 
 
 def test_it_is_a_valid_notebook_for_the_kernel_that_everybody_has(notebook):
@@ -45,8 +99,17 @@ def test_it_was_executed_top_to_bottom_in_one_fresh_kernel(notebook):
 
 
 def test_it_shows_no_error_and_no_warning(notebook):
-    assert not [output for output in outputs(notebook) if output.output_type == "error"]
-    assert not [output.text for output in outputs(notebook) if output.get("name") == "stderr"]
+    assert not troubles(code_cells(notebook))
+
+
+def test_a_fresh_kernel_executes_it_without_error_or_warning(notebook, executed):
+    assert not troubles(code_cells(executed)[: len(code_cells(notebook))])
+
+
+def test_a_fresh_kernel_prints_the_same_key_figures(notebook, executed):
+    key_figures = marked(code_cells(notebook))
+    assert key_figures and all(re.search(r"\d", text) for text in key_figures)
+    assert marked(code_cells(executed)) == key_figures
 
 
 def test_it_names_no_path_of_the_machine_that_made_it(path):
@@ -62,30 +125,25 @@ def test_it_stays_small(path):
     assert path.stat().st_size < 3_000_000
 
 
-def test_its_key_figures_are_compared_whenever_it_is_executed(notebook):
-    """nbval compares the output of marked cells with what is committed: a stale figure fails `make test`."""
-    marked = [cell for cell in code_cells(notebook) if "# NBVAL_CHECK_OUTPUT" in cell.source]
-    assert marked and all(output.output_type == "stream" for cell in marked for output in cell.outputs)
-    assert all(re.search(r"\d", "".join(output.text for output in cell.outputs)) for cell in marked)
-
-
-def test_solutions_pass_their_own_checks_and_unsolved_exercises_do_not(notebook, monkeypatch):
+def test_solutions_pass_their_own_checks_and_unsolved_exercises_do_not(notebook, executed):
     """A folded solution defines what is asked for, then asserts: run it with the definition, and without."""
-    monkeypatch.setattr("builtins.print", lambda *values, **options: None)
-    lesson = {}
-    for cell in code_cells(notebook):
-        exec(cell.source, lesson)
-    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and "Solution" in cell.source]
-    solutions = [code for source in text for code in re.findall(r"```python\n(.*?)```", source, re.S)]
-    assert 3 <= len(solutions) <= 6
-    for code in solutions:
-        exec(code, dict(lesson))
-        parts = ast.parse(code).body
-        asked = [part.name for part in parts if isinstance(part, ast.FunctionDef)]
-        checks = ast.Module([part for part in parts if not isinstance(part, ast.FunctionDef)], [])
-        assert asked[0] in lesson, f"{asked[0]} has no stub"
-        with pytest.raises((AssertionError, TypeError, ValueError, AttributeError)):
-            exec(compile(checks, "checks", "exec"), dict(lesson))
+    attempts = code_cells(executed)[len(code_cells(notebook)) :]
+    assert 3 <= len(attempts) // 2 <= 6
+    assert not [(cell.source, output.evalue) for cell in attempts for output in cell.outputs if "evalue" in output]
+
+
+def test_every_exercise_has_a_stub(notebook):
+    defined = {
+        part.name
+        for cell in code_cells(notebook)
+        for part in ast.parse(cell.source).body
+        if isinstance(part, ast.FunctionDef)
+    }
+    asked = [
+        [part.name for part in ast.parse(code).body if isinstance(part, ast.FunctionDef)]
+        for code in solutions(notebook)
+    ]
+    assert not [names[0] for names in asked if names[0] not in defined]
 
 
 def test_it_shows_figures(notebook):
