@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from .towers import ImageTower, SpatialTower, TextTower, Tower, UnsupportedModel
-from .words import check_tokenizer
+from .words import why_no_words
 
 if TYPE_CHECKING:
     from .models import Clip
@@ -70,9 +70,8 @@ def _describe_prompt(model: nn.Module, tokenizer: Callable) -> str:
         return f"cannot be explained: {refusal}"
     how = "causal" if tower.causal else "not causal"
     length = f"{tower.context_length} tokens"
-    try:
-        check_tokenizer(tokenizer)
+    if why_no_words(tokenizer) is None:
         words = f"explained word by word (up to {tower.context_length - 2} pieces of {length})"
-    except TypeError:
-        words = f"explained token by token ({length}; its tokenizer does not say which pieces make up a word)"
+    else:
+        words = f"read as a whole ({length}; its tokenizer does not say which pieces make up a word): pictures alone"
     return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"

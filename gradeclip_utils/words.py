@@ -49,16 +49,30 @@ class Split:
         )
 
 
-def check_tokenizer(tokenizer: Callable) -> None:
-    """Refuse, by name, a tokenizer whose pieces cannot be traced back to the prompt."""
+def why_no_words(tokenizer: Callable) -> str | None:
+    """Why the pieces of this tokenizer cannot be put together into words; None if they can."""
     missing = [name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)]
-    if missing or getattr(tokenizer, "reduction_fn", None) is not None:
-        name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
-        why = f"it has no {missing[0]!r}" if missing else "it drops tokens at random (reduction_mask)"
-        raise TypeError(
-            f"word scores need open_clip's SimpleTokenizer, as open_clip.get_tokenizer('ViT-B-32') returns it; "
-            f"with {name} pieces cannot be put back together, because {why}"
-        )
+    if not missing:
+        return None
+    name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
+    return (
+        f"word scores need open_clip's SimpleTokenizer, as open_clip.get_tokenizer('ViT-B-32') returns it; "
+        f"with {name} pieces cannot be put back together, because it has no {missing[0]!r}"
+    )
+
+
+def check_tokenizer(tokenizer: Callable, words: bool = True) -> None:
+    """Refuse, by name, a tokenizer that does not read what was written, or (``words``) whose pieces make up no words.
+
+    Raises:
+        TypeError: says which.
+    """
+    if getattr(tokenizer, "reduction_fn", None) is not None:
+        raise TypeError("a prompt that is explained must be read as it stands, and this tokenizer drops tokens at "
+                        "random (reduction_mask); make one without it")  # fmt: skip
+    reason = why_no_words(tokenizer)
+    if words and reason is not None:
+        raise TypeError(reason)
 
 
 def split_read(prompt: str, tokenizer: Callable, tower) -> Split:
@@ -145,4 +159,3 @@ def _positions_in_prompt(prompt: str, cleaned: str) -> list[int]:
             unit = min(a + offset, max(a_end - 1, a), len(units) - 1)
             positions[b + offset] = units[unit][0]
     return positions
-

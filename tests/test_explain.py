@@ -341,9 +341,23 @@ def test_nan_weights_are_refused_in_one_sentence(picture):
         Explainer(wrap(model)).explain(picture, "a dog")
 
 
-def test_a_tokenizer_without_pieces_is_refused_by_name(tiny, picture):
-    with pytest.raises(TypeError, match=r"word scores need open_clip's SimpleTokenizer.*with tokenize"):
-        Explainer(replace(tiny, tokenizer=open_clip.tokenize)).explain(picture, "a dog")
+def test_a_tokenizer_without_pieces_gives_maps_and_a_warning_in_place_of_words(tiny, picture):
+    def of_a_hub(prompts):
+        return tiny.tokenizer(prompts)
+
+    prompts = ["a dog", "a red car and a cat"]
+    explainer = Explainer(replace(tiny, tokenizer=of_a_hub))
+    with pytest.warns(ExplanationWarning, match=r"words of the prompt are not: .*SimpleTokenizer.*with of_a_hub"):
+        explanation = explainer.explain(picture, prompts, against="a cat")
+    expected = Explainer(tiny).explain(picture, prompts, against="a cat")
+    assert explanation.words == explanation.against_words == ((), ())
+    assert np.array_equal(explanation.image_maps, expected.image_maps)
+    assert np.array_equal(explanation.similarity, expected.similarity)
+    with pytest.raises(TypeError, match=r"word scores need open_clip's SimpleTokenizer.*with of_a_hub"):
+        explainer.interactions(picture, "a dog")
+
+
+def test_a_tokenizer_that_drops_tokens_is_refused(tiny, picture):
     masking = open_clip.SimpleTokenizer(context_length=24, reduction_mask="random")
     with pytest.raises(TypeError, match="drops tokens at random"):
         Explainer(replace(tiny, tokenizer=masking)).explain(picture, "a dog")

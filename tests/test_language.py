@@ -1,0 +1,158 @@
+"""Words, parts of speech and phrases of captions; norms and frequency of words."""
+
+import nltk
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradeclip_utils import language
+from gradeclip_utils.language import NORMS, SENSES, norms, phrases, tagged_words, tagger_name
+from gradeclip_utils.scenes import draw_scene
+from gradeclip_utils.sprites import COLOURS, concepts
+
+
+def texts(caption):
+    return [phrase.text for phrase in phrases(caption)]
+
+
+@pytest.fixture
+def without_nltk_data(monkeypatch):
+    """As on a machine where nltk's tagger was never downloaded."""
+    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: False)
+
+
+def test_a_phrase_is_adjectives_numbers_and_nouns_without_the_article():
+    caption = "A photo of a red car, two small dogs and her toy train."
+    assert texts(caption) == ["photo", "red car", "two small dogs", "toy train"]
+    assert [phrase.head for phrase in phrases(caption)] == ["photo", "car", "dogs", "train"]
+
+
+@given(st.text(max_size=60))
+def test_words_and_phrases_stand_where_they_say(caption):
+    for part in [*tagged_words(caption), *phrases(caption)]:
+        assert caption[part.start : part.end] == part.text
+    starts = [word.start for word in tagged_words(caption)]
+    assert starts == sorted(starts)
+
+
+def test_a_caption_without_words_has_no_phrases():
+    assert phrases("") == phrases("  ") == []
+    assert tagged_words("") == []
+
+
+def test_a_tag_of_a_scene_is_a_phrase_of_its_own_and_something_is_none():
+    assert texts("a dove tagged peace and something tagged fruit") == ["dove", "peace", "fruit"]
+
+
+def test_what_is_part_of_a_preposition_is_no_phrase():
+    assert texts("a car to the left of a dog to the right of a cat on top of a box") == ["car", "dog", "cat", "box"]
+
+
+def test_a_participle_describes_behind_an_article_and_is_a_verb_behind_a_noun():
+    assert texts("a parked car") == ["parked car"]
+    assert texts("a man riding horses") == ["man", "horses"]
+
+
+def test_every_noun_of_the_world_heads_its_phrase(without_nltk_data):
+    missed = [
+        (noun, plural)
+        for noun, plural in concepts(removed=True)[["noun", "plural"]].itertuples(index=False)
+        if texts(f"a red {noun} and a ball") != [f"red {noun}", "ball"]
+        or texts(f"a {noun}, a ball") != [noun, "ball"]
+        or (plural and texts(f"two small {plural}") != [f"two small {plural}"])
+    ]
+    assert not missed
+
+
+def test_colours_and_sizes_are_adjectives_and_numbers_are_numbers(without_nltk_data):
+    for colour in COLOURS:
+        assert [word.part for word in tagged_words(f"a small {colour} car")] == [
+            "function",
+            "adjective",
+            "adjective",
+            "noun",
+        ]
+    assert [word.part for word in tagged_words("two cars")] == ["number", "noun"]
+
+
+def test_parts_of_speech_of_little_words():
+    parts = {word.text: word.part for word in tagged_words("here is something that isn't a dog, she said.")}
+    assert parts["is"] == parts["something"] == parts["that"] == parts["a"] == parts["she"] == "function"
+    assert parts[","] == parts["."] == "mark" and parts["dog"] == "noun"
+
+
+def test_contractions_and_possessives_are_two_words():
+    assert [word.text for word in tagged_words("it doesn't fit the man's hat")] == [
+        "it", "does", "n't", "fit", "the", "man", "'s", "hat",
+    ]  # fmt: skip
+
+
+def test_the_head_of_a_group_of_scenes_is_a_noun_of_the_scene(without_nltk_data):
+    for seed in range(40):
+        scene = draw_scene([95, seed], split="development", plain=True)
+        heads = [phrase.head for phrase in phrases(scene.caption)]
+        assert heads == [noun for noun, _ in scene.words_of("noun")]
+
+
+def test_the_tagger_is_nltks_where_its_data_is_and_textblobs_elsewhere(monkeypatch):
+    asked = []
+
+    def pos_tag(words):
+        asked.append(list(words))
+        return [(word, "NN") for word in words]
+
+    monkeypatch.setattr(nltk, "pos_tag", pos_tag)
+    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: True)
+    assert tagger_name() == "nltk"
+    assert [word.tag for word in tagged_words("quite unheard-of words")] == ["NN", "NN", "NN"]
+    assert asked == [["quite", "unheard-of", "words"]]
+    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: False)
+    assert tagger_name() == "textblob"
+    assert tagged_words("quite unheard-of words")[0].tag == "RB"
+
+
+def test_a_tagger_that_is_not_there_is_refused(without_nltk_data):
+    with pytest.raises(ValueError, match="averaged_perceptron_tagger_eng"):
+        tagged_words("a dog", "nltk")
+    with pytest.raises(ValueError, match=r"must be 'nltk', 'textblob', or None .* got 'spacy'"):
+        phrases("a dog", "spacy")
+
+
+def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
+    table = norms(["apple", "idea", "apples", "xyzzy", "apple"])
+    assert list(table.index) == ["apple", "idea", "apples", "xyzzy"] and list(table) == list(NORMS)
+    assert table.loc["apple", "concreteness"] == 5.0 and table.loc["apple", "glasgow"] == 6.824
+    assert table["concreteness"]["idea"] < 2 < 4 < table["visual"]["apple"]
+    assert np.isnan(table.loc["xyzzy"].drop("frequency")).all() and table.loc["xyzzy", "frequency"] == 0
+    assert table["frequency"]["apple"] > table["frequency"]["apples"]
+
+
+def test_a_plural_does_not_inherit_from_its_lemma():
+    assert np.isnan(norms(["lemmings"])["glasgow"]["lemmings"]) and norms(["whales"])["concreteness"].isna().all()
+    assert norms(["whale"])["concreteness"].notna().all()
+
+
+def test_published_files_take_the_place_of_the_packaged_norms(tmp_path):
+    brysbaert = tmp_path / "Concreteness_ratings_Brysbaert_et_al_BRM.txt"
+    brysbaert.write_text("Word\tBigram\tConc.M\tConc.SD\napple\t0\t1.5\t0.1\nzoom in\t1\t2.5\t1.0\n")
+    glasgow = tmp_path / "norms.csv"
+    glasgow.write_text("Words,Length,AROU,,,CNC,,\n,,M,SD,N,M,SD,N\napple,5,4.1,1.2,30,2.25,1.1,33\n")
+    lancaster = tmp_path / "Lancaster.csv"
+    header = ",".join(["Word", *(f"{sense.title()}.mean" for sense in SENSES)])
+    lancaster.write_text(f"{header}\nAPPLE,0.5,0.6,0.7,0.8,0.9,1.0\n")
+    row = norms(["apple", "idea"], brysbaert=brysbaert, glasgow=glasgow, lancaster=lancaster)
+    assert row.loc["apple", ["concreteness", "glasgow"]].tolist() == [1.5, 2.25]
+    assert row.loc["apple", list(SENSES)].tolist() == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert row.loc["idea"].drop("frequency").isna().all()
+
+
+def test_a_file_that_is_missing_or_another_table_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.txt is missing"):
+        norms(["apple"], brysbaert=tmp_path / "nowhere.txt")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("word,value\napple,1\n")
+    with pytest.raises(ValueError, match=r"no column 'Word', only \['word', 'value'\]"):
+        norms(["apple"], lancaster=wrong)
+    with pytest.raises(ValueError, match="headed CNC"):
+        norms(["apple"], glasgow=wrong)
