@@ -285,7 +285,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
     parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-    parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(METHODS)}")
+    possible = [name for name, method in METHODS.items() if method.image is not None]
+    parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(possible)}")
     parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
     parser.add_argument("--no-frames", dest="frames", action="store_false", help="only the methods themselves")
     parser.add_argument("--faithfulness", default="", choices=["", *PROTOCOLS], help="deletion and insertion as well")

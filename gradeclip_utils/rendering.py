@@ -56,6 +56,8 @@ def subtitle(state: State, panel: Panel) -> str:
     parts += [explanation.origin, "last layer" if layers == 1 else f"last {layers} layers"]
     if panel.method == GRAD_ECLIP and state.loosened != 1:
         parts.append(f"spatial weight {state.loosened:.2f} (0 softmax, 1 loosened)")
+    if provenance.get("centred"):
+        parts.append("less what the nouns share")
     if state.resolution == "native":
         parts.append("the picture's own resolution")
     return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
@@ -180,16 +182,17 @@ def python_lines(view: View, model: str = "load_clip()") -> str:
         f"{name}={value!r}" for name, value, default in zip(names, chosen, usual, strict=True) if value != default
     ]
     own, rest = state.phrase and state.method == GRAD_ECLIP, ""
-    prompt = panel.explanation.prompts[0]
+    prompt, groups = panel.explanation.prompts[0], list(panel.explanation.provenance.get("centred", ()))
     against = f", against={state.against!r}" if panel.explanation.against is not None else ""
     if own:
         rest = f"words={bool(own)}"
         chosen = f"[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
     if blended:
         arguments = [f"share={state.loosened!r}", *([against[2:]] if against else []), *([rest] if own else [])]
-        maps = f"blended_maps(explainer, image, {prompt!r}, {', '.join(arguments)})" + (chosen if own else "[0]")
+        maps = f"blended_maps(explainer, image, {prompt!r}, {', '.join(arguments)})"
+        maps = (f"centred({maps}, {groups})" if groups else maps) + (chosen if own else "[0]")
     elif own:
-        maps = f"explainer.interactions(image, {prompt!r}).maps" + chosen
+        maps = f"explainer.interactions(image, {prompt!r}){f'.centred({groups})' if groups else ''}.maps{chosen}"
     else:
         maps = "explanation.image_maps[0]"
     display = [f"{name}={value!r}" for name, value, usual in (
@@ -197,7 +200,7 @@ def python_lines(view: View, model: str = "load_clip()") -> str:
         ("opacity", state.opacity, 1.0), ("colours", state.colours, "paper"),
     ) if value != usual]  # fmt: skip
     lines = [
-        *_imports(state, model, blended),
+        *_imports(state, model, blended, bool(groups)),
         state.source.code,
         f"explainer = Explainer({', '.join([model, *options])})",
         f"explanation = explainer.explain(image, {prompt!r}{against})",
@@ -213,7 +216,7 @@ def python_lines(view: View, model: str = "load_clip()") -> str:
     return "\n".join([*lines, "painting"]) + "\n"
 
 
-def _imports(state: State, model: str, blended: bool) -> list[str]:
+def _imports(state: State, model: str, blended: bool, told_apart: bool) -> list[str]:
     """The import lines for what the script uses."""
     names = ["Explainer", *(["load_clip"] if model.startswith("load_clip") else [])]
     names += ["read_image"] if "read_image(" in state.source.code else []
@@ -221,6 +224,7 @@ def _imports(state: State, model: str, blended: bool) -> list[str]:
     return [
         f"from gradeclip_utils import {', '.join(names)}",
         *(["from gradeclip_utils.blending import blended_maps"] if blended else []),
+        *(["from gradeclip_utils.centring import centred"] if blended and told_apart else []),
         "from gradeclip_utils.drawing import paint",
         *([f"from gradeclip_utils.scenes import {', '.join(scenes)}"] if scenes else []),
         *(["from gradeclip_utils.sprites import Object"] if "Object(" in state.source.code else []),

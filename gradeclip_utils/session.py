@@ -6,7 +6,8 @@ A frozen `State` says what is wanted: which picture, caption, method, layers, an
 with a frozen `View`, the numbers of one or two panels. All relevance comes from `Explainer`; what is added here is that
 nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
 
-    the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase
+    the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase, less
+                              what the nouns of the caption share (`centring`), so that each shows its own thing
     the words of a patch      the same numbers, read along the words at one patch
 """
 
@@ -26,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from .blending import map_pair
+from .centring import Group, centred, named_things
 from .drawing import largest
 from .drawing import shown as visible
 from .explain import Explainer
@@ -71,6 +73,7 @@ class State:
     resolution: str = "model"
     layers: int = 1
     loosened: float = 1.0  # spatial weight, see `blended_maps`
+    centred: bool = True  # regions of nouns without what the caption's nouns share, where it has two or more
     shared: bool = True  # one scale for all words and both methods, where their units agree
     threshold: float = 0.0
     opacity: float = 0.85
@@ -287,6 +290,21 @@ class Session:
         maps = self._blend(state, caption, against, words=False)
         return replace(explanation, image_maps=maps, provenance=provenance)
 
+    def things(self, state: State) -> tuple[Group, ...]:
+        """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
+        if not state.centred:
+            return ()
+        found = self.keep("found", ("things", state.caption), lambda: self._named(state.caption))
+        return found if len(found) > 1 else ()
+
+    def _named(self, caption: str) -> tuple[Group, ...]:
+        return named_things(caption, self.check(caption).spans)
+
+    def _regions(self, state: State) -> np.ndarray:
+        """The region of each word (W, h, w): word x region, with the things told apart."""
+        maps, groups = self._word_maps(state), self.things(state)
+        return centred(maps, groups) if groups else maps
+
     def _word_maps(self, state: State) -> np.ndarray:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
         if state.loosened != 1:
@@ -320,13 +338,16 @@ class Session:
             text = state.caption[split.spans[first][0] : split.spans[last][1]]
             subject, signed = f"“{text}” in “{state.caption}”", method == GRAD_ECLIP
             if method == GRAD_ECLIP:
-                shown = replace(whole, image_maps=self._word_maps(state)[first : last + 1].sum(0, keepdims=True))
+                shown = replace(whole, image_maps=self._regions(state)[first : last + 1].sum(0, keepdims=True))
             else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
                 shown, subject = self._explained(state, method, text), f"“{text}” read alone"
         scale = largest([visible(shown.image_maps, signed)])
         if state.phrase and state.shared and method == GRAD_ECLIP:
-            scale, note = max(scale, largest([self._word_maps(state)])), "the most of any word"
-        shown = replace(shown, provenance={**shown.provenance, "shown": subject})
+            scale, note = max(scale, largest([self._regions(state)])), "the most of any word"
+        told, apart = {"shown": subject}, self.things(state)
+        if state.phrase and method == GRAD_ECLIP and any(first <= i <= last for group in apart for i in group):
+            told["centred"] = apart
+        shown = replace(shown, provenance={**shown.provenance, **told})
         words, words_of, words_signed, most = self._words(state, whole, split)
         others = whole.against_words[0] if whole.against and not state.patch else ()
         return Panel(method, shown, subject, words, others, words_of, signed, words_signed, scale, most, note)

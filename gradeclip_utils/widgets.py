@@ -34,7 +34,7 @@ from .work import WRONG, Work
 
 CONTROLS = (
     "gallery", "picture", "caption", "against", "words", "method", "beside", "layers", "loosened", "attention",
-    "resolution", "threshold", "opacity", "shared", "colours", "keep",
+    "resolution", "centred", "threshold", "opacity", "shared", "colours", "keep",
 )  # fmt: skip
 _GALLERY = (1, 2, 2, 3, 3, 4, 4, 1)  # objects in each scene of the gallery, whose seeds count from 0
 _DISPLAY = {"threshold", "opacity", "colours"}  # fields that only say how to draw
@@ -247,6 +247,7 @@ class Explorer(w.VBox):
             "resolution": w.Dropdown(
                 description="resolution", options=[("the model's own", "model"), ("the picture's own", "native")]
             ),
+            "centred": w.Dropdown(description="shared part", options=[("taken away", True), ("left in", False)]),
             "threshold": w.FloatSlider(description="threshold", **share),
             "opacity": w.FloatSlider(description="opacity", **share),
             "shared": w.Dropdown(description="scale", options=[("one for all words", True), ("each its own", False)]),
@@ -313,7 +314,7 @@ class Explorer(w.VBox):
         finally:
             self._setting = before
         own = state.method.startswith("grad-eclip"), state.method == "grad-eclip"
-        for name, turns in (("layers", own[0]), ("loosened", own[1]), ("attention", own[1])):
+        for name, turns in (("layers", own[0]), ("loosened", own[1]), ("attention", own[1]), ("centred", own[1])):
             self.controls[name].disabled = not turns  # it would change nothing
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
         self.notice.value = f'<div class="gradeclip-message">{rendering.UNSEEN}</div>' if unseen else ""

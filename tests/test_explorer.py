@@ -64,7 +64,7 @@ class Panel:
             expect(place.locator(".widget-readout")).not_to_have_text(before)
 
     def shoot(self, name):
-        self.title.scroll_into_view_if_needed()
+        self.box.evaluate("box => box.scrollIntoView()")  # the box, because a redraw may replace the title meanwhile
         self.box.screenshot(path=SHOTS / f"{name}.png")
 
     def shown(self):
@@ -115,6 +115,7 @@ def test_a_pressed_word_shows_its_region_and_shift_makes_a_phrase(panel):
     expect(panel.words).to_have_count(5)
     panel.words.nth(1).click()
     expect(panel.title).to_have_text("“truck” in “a truck and a dog”")
+    expect(panel.subtitle).to_contain_text("less what the nouns share")
     expect(panel.words.nth(1)).to_have_attribute("aria-pressed", "true")
     expect(panel.words.nth(1)).to_have_attribute("aria-label", re.compile(r"truck: .*\d.*relevance"))
     panel.shoot("3_word")
@@ -122,6 +123,17 @@ def test_a_pressed_word_shows_its_region_and_shift_makes_a_phrase(panel):
     panel.page.keyboard.press("Shift+Enter")
     expect(panel.title).to_have_text("“truck and a dog” in “a truck and a dog”")
     panel.shoot("4_phrase")
+
+
+def test_what_the_nouns_share_can_be_left_in(panel):
+    panel.write("caption", "a truck and a dog")
+    panel.words.nth(4).click()
+    expect(panel.subtitle).to_contain_text("less what the nouns share")
+    before = panel.shown()
+    panel.choose("centred", "left in")
+    expect(panel.subtitle).not_to_contain_text("less what the nouns share")
+    expect(panel.picture).not_to_have_attribute("src", before)
+    panel.choose("centred", "taken away")
 
 
 def test_a_pressed_patch_lights_the_words_with_mouse_and_with_keys(panel):

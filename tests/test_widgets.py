@@ -79,7 +79,7 @@ def test_every_method_shows_its_own_map(session, state, tiny):
 
 def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state, tiny):
     maps = Explainer(tiny).interactions(state.source.image, CAPTION).maps
-    (view,) = session.view(replace(state, phrase=(1, 2))).panels
+    (view,) = session.view(replace(state, phrase=(1, 2), centred=False)).panels
     np.testing.assert_allclose(view.map, maps[1] + maps[2], atol=1e-6)
     (view,) = session.view(replace(state, patch=(3, 1))).panels
     np.testing.assert_allclose([word.score for word in view.words], maps[:, 3, 1], atol=1e-6)
@@ -138,6 +138,21 @@ def test_words_share_a_scale_and_methods_do_only_where_their_units_agree(session
     assert one.scale != other.scale and other.note == "the most in this map"
 
 
+def test_regions_of_nouns_are_without_what_they_share_and_the_title_says_so(session, state, tiny):
+    found = Explainer(tiny).interactions(state.source.image, CAPTION)
+    (view,) = session.view(replace(state, phrase=(1, 2))).panels
+    np.testing.assert_allclose(view.map, found.centred().maps[1:3].sum(0), atol=1e-6)
+    assert np.abs(view.map - found.maps[1:3].sum(0)).max() > 1e-5
+    assert "less what the nouns share" in subtitle(state, view)
+    for changed in (
+        {"phrase": (0, 1)},
+        {"caption": "a red car", "phrase": (2, 2)},
+        {"phrase": (1, 2), "centred": False},
+    ):
+        (plain,) = session.view(replace(state, **changed)).panels  # no noun; the only noun; left in
+        assert "nouns share" not in subtitle(state, plain)
+
+
 def test_another_method_reads_a_phrase_alone_and_says_so(session, state, tiny):
     (view,) = session.view(replace(state, method="maskclip", phrase=(1, 2))).panels
     expected = Explainer(tiny, method="maskclip").explain(state.source.image, "red car").image_maps[0]
@@ -194,6 +209,8 @@ def test_a_large_picture_is_reduced_once_and_the_script_says_so(tmp_path):
         {},
         {"against": "a dog"},
         {"phrase": (1, 2), "opacity": 0.5},
+        {"phrase": (1, 2), "centred": False},
+        {"phrase": (2, 2), "loosened": 0.3, "resolution": "native"},
         {"patch": (2, 1), "threshold": 0.3},
         {"loosened": 0.4, "layers": 2},
         {"loosened": 0.4, "against": "a dog", "colours": "viridis"},
@@ -315,13 +332,13 @@ def test_a_sentence_shows_html_and_does_not_run_it(knowing, picture):
     ("name", "value"),
     [("layers", 2), ("loosened", 0.3), ("threshold", 0.6), ("opacity", 0.1), ("method", "attention"),
      ("beside", "maskclip"), ("attention", "single-head"), ("resolution", "native"), ("shared", False),
-     ("colours", "cividis"), ("against", "a dog")],
+     ("colours", "cividis"), ("against", "a dog"), ("centred", False)],
 )  # fmt: skip
 def test_every_control_turns_its_field_and_follows_the_view(panel, name, value):
     before = panel.sides[0].canvas.pictures[0], panel.sides[1].canvas.pictures
     panel.controls[name].value = value
     assert getattr(panel.view.state, name) == value and panel.message.value == ""
-    if name != "shared":  # which matters with a word, or with two methods
+    if name not in ("shared", "centred"):  # which matter with a word, or with two methods
         assert (panel.sides[0].canvas.pictures[0], panel.sides[1].canvas.pictures) != before
     panel.change(**{name: getattr(State(panel.view.state.source, CAPTION), name)})
     assert panel.controls[name].value == getattr(panel.view.state, name) != value

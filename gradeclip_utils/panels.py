@@ -1,0 +1,248 @@
+"""Panels: turn a pure function ``state -> figure`` with sliders, menus and text fields. For the lessons.
+
+    session, lessons -> draw(**values) -> Figure -> panels
+
+    panel(draw, share=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
+
+The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn: it hands
+over values, shows the picture with its alternative text, says which values are shown and how long they took, and
+answers what cannot be drawn with a sentence, while the last good figure stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import inspect
+import io
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ipywidgets as w
+from matplotlib.figure import Figure
+
+from .methods import ExplanationWarning
+
+_PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
+_WIDE = "110px"  # of the names beside the controls
+_BOX = (
+    "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
+    "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
+)
+_WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
+
+
+def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
+    """A panel that shows ``draw(**values)`` and draws again when a control is turned.
+
+        panel(draw, share=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(share=0.5)
+
+    Args:
+        draw: a pure function of the controls' values that returns a matplotlib figure. A ``ValueError`` is an answer to
+            the user: its sentence is shown and the last good figure stays. An ``ExplanationWarning`` is shown as a note
+            beside the new figure. Anything else is a fault of ``draw``, and is raised.
+        **controls: for each argument of ``draw`` a widget, or a plain value as ``ipywidgets.interactive`` takes it:
+            (low, high), (low, high, step), a list or dict to choose from, a text, a bool, a number, ``fixed(value)``.
+            Whatever has no description gets the argument's name.
+
+    Returns:
+        The panel, an ``ipywidgets.VBox``: ``.figure`` is the last good figure, ``.values`` what the controls say,
+        ``.change(**values)`` turns controls and waits, ``.seconds`` is how long the last figure took.
+
+    Raises:
+        ValueError: the first values cannot be drawn, or a control cannot be made from what was given.
+        TypeError: the controls are not the arguments of ``draw``, or ``draw`` returns no figure.
+    """
+    return FigurePanel(draw, **controls)
+
+
+class FigurePanel(w.VBox):
+    """What `panel` returns.
+
+    Attributes:
+        controls: the widgets, by the argument that they turn.
+        figure: the last good figure.
+        seconds: how long it took, from the change to the PNG.
+        message: what is wrong, or to be noted; "" where there is nothing to say.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], **controls):
+        self._draw, self._fixed, self.controls = draw, {}, {}
+        for name, given in controls.items():
+            made = _control(name, given)
+            (self._fixed if isinstance(made, w.fixed) else self.controls)[name] = made
+        self._check()
+        self.figure, self.seconds, self.message = None, 0.0, ""
+        # JupyterLab 4.4 and later may deliver messages in several threads: one figure at a time, the newest values.
+        self._turn, self._drawing, self._newest, self._muted = threading.RLock(), threading.RLock(), 0, False
+        self._said, self._picture, self._below = w.HTML(), w.HTML(), w.HTML()
+        column = w.Box(tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px"))
+        super().__init__(children=(column, self._said, self._picture, self._below))
+        self.add_class("gradeclip-panel")
+        self._redraw(self._newest, first=True)
+        for control in self.controls.values():
+            control.observe(lambda _: self._turned(), "value")
+
+    @property
+    def values(self) -> dict:
+        """What the controls say now; what is shown may be the last good values before."""
+        return {name: control.value for name, control in (self.controls | self._fixed).items()}
+
+    def change(self, **values) -> None:
+        """Turn controls, and wait for the figure; what cannot be drawn is answered on the panel."""
+        if unknown := values.keys() - self.controls.keys():
+            raise ValueError(f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}")
+        with self._turn:
+            self._muted = True
+            try:
+                for name, value in values.items():
+                    self.controls[name].value = value
+            finally:
+                self._muted = False
+            self._newest += 1
+            number = self._newest
+        self._redraw(number)
+
+    def __repr__(self) -> str:
+        turned = ", ".join(map(_name, self.controls.values()))
+        return f"a panel (turn {turned}) that shows: {alternative(self.figure)}"
+
+    def _turned(self) -> None:
+        """A control has another value. Draw soon: a newer change, if one is waiting already, draws instead."""
+        with self._turn:
+            if self._muted:
+                return
+            self._newest += 1
+            number = self._newest
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # nobody would call us back
+            return self._redraw(number)
+        self._below.value = _small("drawing …")
+        loop.call_later(_PAUSE, self._redraw, number)
+
+    def _redraw(self, number: int, first: bool = False) -> None:
+        """Draw what the controls say, unless a newer change will; show it whole or not at all."""
+        with self._drawing:
+            if number != self._newest:
+                return
+            values, notes, begun = self.values, [], time.perf_counter()
+            try:
+                with _noted(notes):
+                    figure = self._draw(**values)
+                if not isinstance(figure, Figure):
+                    raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
+                picture = _png(figure)
+            except ValueError as error:
+                if first:
+                    raise
+                self._say(f"{str(error).rstrip('.')}. The figure is still the last one that could be drawn.", _WRONG)
+                self._below.value = _small(self._shown)
+                return
+            if number != self._newest:  # another thread heard a newer change meanwhile, and draws it next
+                return
+            self.figure, self.seconds = figure, time.perf_counter() - begun
+            self._show(picture)
+            self._say(" ".join(dict.fromkeys(notes)), _NOTE)
+
+    def _show(self, picture: bytes) -> None:
+        pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
+        self._shown = f"shown: {pairs} · drawn in {1e3 * self.seconds:.0f} ms"
+        source = base64.b64encode(picture).decode("ascii")
+        self._picture.value = (
+            f'<img class="gradeclip-figure" src="data:image/png;base64,{source}" style="max-width:100%;height:auto" '
+            f'alt="{html.escape(alternative(self.figure), quote=True)}">'
+        )
+        self._below.value = _small(self._shown)
+
+    def _say(self, text: str, colour: str) -> None:
+        self.message = text
+        role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
+        self._said.value = (
+            f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>' if text else ""
+        )
+
+    def _check(self) -> None:
+        """The controls are those that draw takes, and there is one to turn."""
+        try:
+            inspect.signature(self._draw).bind(**self.values)
+        except TypeError as error:
+            given = ", ".join(self.controls | self._fixed) or "none"
+            raise TypeError(f"the controls ({given}) are not the arguments of draw: {error}") from error
+        if not self.controls:
+            raise TypeError("a panel needs at least one control to turn")
+
+
+def alternative(figure: Figure) -> str:
+    """What a figure shows, for those who cannot see it: its own `alt`, or else its titles and the names of its axes."""
+    if getattr(figure, "alt", ""):
+        return figure.alt
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        title = " ".join(axes.get_title(place) for place in ("left", "center", "right")).strip()
+        across, up = axes.get_xlabel(), axes.get_ylabel()
+        parts += [title, f"{up} over {across}" if across and up else across or up]
+    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
+
+
+def _control(name: str, given) -> w.Widget:
+    """The widget that turns one argument."""
+    made = w.interactive.widget_from_abbrev(given)
+    if made is None:
+        raise ValueError(f"{name}={given!r} makes no control: give a widget, (low, high), a list, a text or a number")
+    if isinstance(made, w.fixed):
+        return made
+    if made is not given and hasattr(made, "continuous_update"):
+        made.continuous_update = False  # a model runs behind it
+    if hasattr(made, "description"):
+        made.description = made.description or name.replace("_", " ")
+        made.style.description_width = _WIDE
+    made.add_class(f"gradeclip-{name}")
+    return made
+
+
+def _name(control: w.Widget) -> str:
+    return getattr(control, "description", "") or type(control).__name__
+
+
+def _told(control: w.Widget) -> str:
+    """The value of a control in words: the label where one is chosen from a list."""
+    value = getattr(control, "label", control.value)
+    return f"{value:.4g}" if isinstance(value, float) else f"“{value}”" if isinstance(control, w.Text) else str(value)
+
+
+def _small(text: str) -> str:
+    style = "color:var(--jp-ui-font-color2,#555);font:12px/1.45 var(--jp-ui-font-family,sans-serif)"
+    return f'<small class="gradeclip-shown" style="{style}">{html.escape(text)}</small>'
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure as a PNG file, as a notebook shows it. Quick rather than small."""
+    buffer = io.BytesIO()
+    fitted = figure.get_layout_engine() is not None  # then nothing lies outside, and it need not be drawn twice
+    figure.savefig(buffer, format="png", bbox_inches=None if fitted else "tight", pil_kwargs={"compress_level": 1})
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
+    return buffer.getvalue()
+
+
+@contextmanager
+def _noted(notes: list[str]) -> Iterator[None]:
+    """Collect what an explanation warns of; other warnings go where they went."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message, category, *rest, **more):
+            if issubclass(category, ExplanationWarning):
+                notes.append(f"{str(message).rstrip('.')}.")
+            else:
+                usual(message, category, *rest, **more)
+
+        warnings.simplefilter("always", ExplanationWarning)
+        warnings.showwarning = show
+        yield

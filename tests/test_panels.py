@@ -1,0 +1,245 @@
+"""Panels without a browser: what is shown, what is refused, and which change wins."""
+
+import asyncio
+import re
+import threading
+import time
+import warnings
+
+import ipywidgets as w
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from gradeclip_utils.drawing import Picture
+from gradeclip_utils.methods import ExplanationWarning
+from gradeclip_utils.panels import FigurePanel, alternative, panel
+
+
+def curve(power=2, colour="red", caption="a dog"):
+    """A pure draw function; text that is empty cannot be drawn."""
+    if not caption.strip():
+        raise ValueError("The caption is empty. Type what to look for.")
+    made = Picture(3, 2, f"x to the power of {power} in {colour} for {caption}")
+    made.subplots().plot(np.linspace(0, 1, 20) ** power, color=colour)
+    return made
+
+
+@pytest.fixture
+def shown():
+    return panel(curve, power=(1, 5), colour=["red", "green"], caption="a dog")
+
+
+def source(shown):
+    return re.search(r'src="([^"]+)"', shown._picture.value).group(1)
+
+
+def test_a_panel_is_a_box_of_named_controls_and_the_figure_of_their_values(shown):
+    assert isinstance(shown, w.VBox) and isinstance(shown, FigurePanel)
+    assert list(shown.controls) == ["power", "colour", "caption"]
+    assert [control.description for control in shown.controls.values()] == ["power", "colour", "caption"]
+    assert shown.values == {"power": 3, "colour": "red", "caption": "a dog"}
+    assert shown.figure.alt == "x to the power of 3 in red for a dog" and shown.message == ""
+    assert "power 3, colour red, caption “a dog”" in shown._below.value
+
+
+@pytest.mark.parametrize(("name", "value"), [("power", 5), ("colour", "green"), ("caption", "a cat")])
+def test_every_control_redraws_the_figure(shown, name, value):
+    before = source(shown)
+    shown.controls[name].value = value
+    assert str(value) in shown.figure.alt
+    assert (source(shown) == before) == (name == "caption")  # which is in the alternative text alone
+    assert f'alt="{shown.figure.alt}"' in shown._picture.value
+
+
+def test_what_is_shown_is_the_png_of_the_very_figure(shown):
+    picture = source(shown)
+    shown.change(power=1)
+    assert source(shown) != picture
+    shown.change(power=3)
+    assert source(shown) == picture
+
+
+def test_what_cannot_be_drawn_gets_its_sentence_and_the_last_good_figure_stays(shown):
+    figure, picture, below = shown.figure, source(shown), shown._below.value
+    shown.controls["caption"].value = "  "
+    assert shown.figure is figure and source(shown) == picture and shown._below.value == below
+    assert shown.message.startswith("The caption is empty.") and 'role="alert"' in shown._said.value
+    assert shown.controls["caption"].value == "  "  # left for its author to mend
+    shown.controls["caption"].value = "a bird"
+    assert shown.message == "" and shown._said.value == "" and shown.figure is not figure
+
+
+def test_the_users_text_is_shown_and_never_run():
+    def draw(caption):
+        if "bad" in caption:
+            raise ValueError(f"cannot read {caption!r}")
+        return Picture(2, 2, caption)
+
+    shown = panel(draw, caption='"><script>alert(1)</script>')
+    shown.change(caption="bad <img onerror=alert(2)>")
+    for part in (shown._picture, shown._below, shown._said):
+        assert "<script" not in part.value and "<img onerror" not in part.value
+    assert "&lt;img onerror" in shown._said.value
+
+
+def test_change_turns_several_controls_and_draws_once():
+    drawn = []
+
+    def draw(a, b):
+        drawn.append((a, b))
+        return Picture(1, 1, f"{a} {b}")
+
+    shown = panel(draw, a=(0, 9), b=(0, 9))
+    shown.change(a=1, b=2)
+    assert drawn == [(4, 4), (1, 2)] and shown.figure.alt == "1 2"
+    with pytest.raises(ValueError, match=r"there is no control c; there are a, b"):
+        shown.change(c=1)
+
+
+def test_in_a_running_loop_a_burst_of_changes_draws_the_newest_only():
+    drawn = []
+
+    def draw(level):
+        drawn.append(level)
+        return Picture(1, 1, str(level))
+
+    async def turn(shown):
+        for level in range(1, 9):
+            shown.controls["level"].value = level
+        assert "drawing" in shown._below.value
+        await asyncio.sleep(0.3)
+
+    shown = panel(draw, level=w.IntSlider(0, 0, 10))
+    asyncio.run(turn(shown))
+    assert drawn == [0, 8] and shown.figure.alt == "8" and "shown: level 8" in shown._below.value
+
+
+def test_a_figure_that_a_newer_change_overtook_is_never_shown():
+    started, overtaken = threading.Event(), threading.Event()
+
+    def draw(level):
+        if level == 1:
+            started.set()
+            assert overtaken.wait(10)
+        return Picture(1, 1, str(level))
+
+    shown, seen = panel(draw, level=w.IntSlider(0, 0, 10)), []
+    shown._picture.observe(lambda change: seen.append(re.search('alt="(.)"', change.new).group(1)), "value")
+    slow = threading.Thread(target=lambda: shown.change(level=1))
+    slow.start()
+    assert started.wait(10)
+    quick = threading.Thread(target=lambda: shown.change(level=2))
+    quick.start()
+    while shown._newest < 2:
+        time.sleep(0.01)
+    overtaken.set()
+    slow.join(10), quick.join(10)
+    assert seen == ["2"] and shown.figure.alt == "2"
+
+
+def test_many_threads_leave_the_panel_in_line_with_its_controls():
+    shown = panel(lambda level: Picture(1, 1, str(level)), level=w.IntSlider(0, 0, 100))
+    threads = [threading.Thread(target=shown.change, kwargs={"level": level}) for level in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert shown.figure.alt == str(shown.values["level"])
+
+
+def test_how_long_a_figure_took_is_measured_and_said():
+    def draw(wait):
+        time.sleep(wait)
+        return Picture(1, 1)
+
+    shown = panel(draw, wait=w.FloatSlider(0, min=0, max=1, step=0.1))
+    shown.change(wait=0.2)
+    assert 0.2 <= shown.seconds < 2
+    assert f"drawn in {1e3 * shown.seconds:.0f} ms" in shown._below.value
+
+
+def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
+    def draw(word):
+        if word == "odd":
+            for _ in range(2):
+                warnings.warn("the model was never shown odd", ExplanationWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+        return Picture(1, 1, word)
+
+    shown = panel(draw, word="plain")
+    with pytest.warns(UserWarning, match="something else") as passed:
+        shown.change(word="odd")
+    assert [one.category for one in passed] == [UserWarning]
+    assert shown.message == "the model was never shown odd." and 'role="status"' in shown._said.value
+    shown.change(word="plain")
+    assert shown.message == ""
+
+
+def test_pyplot_keeps_no_figure_of_a_panel():
+    def draw(power):
+        figure, axes = plt.subplots()
+        axes.plot([0, power])
+        return figure
+
+    before = plt.get_fignums()
+    panel(draw, power=(1, 5)).change(power=4)
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ((0.0, 1.0, 0.1), w.FloatSlider), ((1, 4), w.IntSlider), (["a", "b"], w.Dropdown), ({"one": 1}, w.Dropdown),
+        ("text", w.Text), (True, w.Checkbox), (w.IntSlider(description="own name"), w.IntSlider),
+    ],
+)  # fmt: skip
+def test_plain_values_become_widgets_that_wait_until_they_are_let_go(given, kind):
+    (made,) = panel(lambda some_value: Picture(1, 1), some_value=given).controls.values()
+    assert isinstance(made, kind)
+    assert made.description == ("own name" if isinstance(given, w.Widget) else "some value")
+    if not isinstance(given, w.Widget):
+        assert not getattr(made, "continuous_update", False)
+
+
+def test_a_fixed_value_is_handed_over_and_not_shown():
+    shown = panel(lambda a, model: Picture(1, 1, f"{a} {model}"), a=(0, 4), model=w.fixed("emoji"))
+    assert shown.figure.alt == "2 emoji" and list(shown.controls) == ["a"]
+
+
+def test_what_cannot_be_a_panel_is_refused_at_the_door():
+    with pytest.raises(TypeError, match=r"the controls \(a\) are not the arguments of draw: .*'b'"):
+        panel(lambda a, b: Picture(1, 1), a=(0, 1))
+    with pytest.raises(TypeError, match="draw must return a matplotlib figure, got str"):
+        panel(lambda a: "no figure", a=(0, 1))
+    with pytest.raises(ValueError, match=r"a=None makes no control"):
+        panel(lambda a: Picture(1, 1), a=None)
+    with pytest.raises(TypeError, match="at least one control"):
+        panel(lambda a: Picture(1, 1), a=w.fixed(1))
+    with pytest.raises(ValueError, match="caption is empty"):
+        panel(curve, caption="")
+
+
+def test_a_fault_of_draw_is_not_hidden():
+    def draw(a):
+        return Picture(1, 1) if a < 3 else [][a]
+
+    shown = panel(draw, a=w.IntSlider(0, 0, 5))
+    with pytest.raises(IndexError):
+        shown.change(a=4)
+
+
+def test_a_figure_without_a_description_is_described_by_its_titles_and_axes():
+    figure = Figure()
+    figure.suptitle("two lines")
+    one, two = figure.subplots(1, 2)
+    one.set(title="rising", xlabel="steps", ylabel="score")
+    two.set_title("falling", loc="left")
+    assert alternative(figure) == "two lines; rising; score over steps; falling"
+    assert alternative(Figure()) == "a figure without a title"
+    assert alternative(Picture(1, 1, "a dog")) == "a dog"
+
+
+def test_without_a_kernel_a_panel_is_a_line_that_says_what_it_shows(shown):
+    assert repr(shown) == "a panel (turn power, colour, caption) that shows: x to the power of 3 in red for a dog"

@@ -1,0 +1,116 @@
+"""A panel of a lesson in a real JupyterLab, turned with the keyboard; what a person sees in the end is asserted."""
+
+import json
+import re
+import urllib.request
+
+import nbformat
+import pytest
+from browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
+from playwright.sync_api import expect
+
+__all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
+pytestmark = BROWSER
+SHOTS = ROOT / "build" / "screenshots"
+CELL = """
+from gradeclip_utils.drawing import Picture
+from gradeclip_utils.panels import panel
+
+def draw(power, colour, caption):
+    if not caption:
+        raise ValueError("The caption is empty. Type what to look for.")
+    made = Picture(4, 3, f"power {power} in {colour} for {caption}")
+    axes = made.subplots()
+    axes.plot([(x / 20) ** power for x in range(21)], color=colour)
+    axes.set_title(caption)
+    return made
+
+panel(draw, power=(1, 9), colour=["red", "green"], caption="a dog")
+"""
+
+
+@pytest.fixture(scope="module")
+def page(lab, browser):
+    """The page with a notebook of one cell, run."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    content = json.dumps({"type": "notebook", "content": notebook}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{lab}/api/contents/notebooks/panel.ipynb", content, headers, method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    open_notebook(page, lab, "panel.ipynb")
+    run_all(page)
+    page.set_default_timeout(120_000)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def box(page):
+    box = page.locator(".gradeclip-panel")
+    expect(picture(box)).to_be_visible(timeout=120_000)
+    yield box
+    assert page.evaluate("() => window.wrong") == []
+
+
+def picture(box):
+    return box.locator("img.gradeclip-figure")
+
+
+def write(box, text):
+    box.locator(".gradeclip-caption input").fill(text)
+    box.locator(".gradeclip-caption input").press("Enter")
+
+
+def test_the_slider_moves_by_keys_and_the_figure_follows(page, box):
+    expect(picture(box)).to_have_attribute("alt", "power 5 in red for a dog")
+    before = picture(box).get_attribute("src")
+    box.locator(".gradeclip-power .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    expect(picture(box)).to_have_attribute("alt", "power 6 in red for a dog", timeout=60_000)
+    assert picture(box).get_attribute("src") != before
+    expect(box.locator(".gradeclip-shown")).to_contain_text(re.compile(r"power 6, .* drawn in \d+ ms"))
+    box.screenshot(path=SHOTS / "20_lesson_panel.png")
+
+
+def test_every_control_is_reached_by_tab(page, box):
+    box.locator(".gradeclip-power .noUi-handle").focus()
+    page.keyboard.press("Tab")  # the number beside the slider can be typed as well
+    for name in ("colour", "caption"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("name => !!document.activeElement.closest('.gradeclip-' + name)", name), name
+
+
+def test_a_bad_value_shows_its_sentence_and_the_last_good_figure_stays(box):
+    alt, source = (picture(box).get_attribute(name) for name in ("alt", "src"))
+    write(box, "")
+    expect(box.locator(".gradeclip-message")).to_contain_text("The caption is empty.", timeout=60_000)
+    expect(box.locator(".gradeclip-message")).to_have_attribute("role", "alert")
+    assert (picture(box).get_attribute("alt"), picture(box).get_attribute("src")) == (alt, source)
+    box.screenshot(path=SHOTS / "21_lesson_panel_wrong.png")
+    write(box, "a <b>cat</b>")
+    expect(picture(box)).to_have_attribute("alt", re.compile("for a <b>cat</b>"), timeout=60_000)
+    expect(box.locator(".gradeclip-message")).to_have_count(0)
+
+
+def test_the_newest_of_many_changes_wins(page, box):
+    box.locator(".gradeclip-power .noUi-handle").focus()
+    for key in ("Home", *["ArrowRight"] * 6, "End"):
+        page.keyboard.press(key)
+    expect(box.locator(".gradeclip-power .widget-readout")).to_have_text("9")
+    expect(picture(box)).to_have_attribute("alt", re.compile("power 9 "), timeout=60_000)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@pytest.mark.parametrize("width", [1280, 800])
+def test_it_fits_a_narrow_window_and_both_themes(page, box, width, theme):
+    page.evaluate(f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
+    page.wait_for_function(f"() => document.body.dataset.jpThemeName === '{theme}'")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(300)
+    box.screenshot(path=SHOTS / f"22_lesson_panel_{width}_{theme.split()[1].lower()}.png")
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+    page.set_viewport_size({"width": 1280, "height": 900})
