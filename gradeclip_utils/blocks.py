@@ -15,10 +15,16 @@ kernel that hides it, the rest of the block for one token. All arithmetic is flo
 precision. Shapes: B inputs, N tokens, R reading tokens, H heads of C channels, D = H * C.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+_LEARNING = ContextVar("learning", default=False)
 
 
 class UnsupportedModel(ValueError):
@@ -108,9 +114,23 @@ def check_norm(inside: str, *modules: nn.Module) -> None:
             raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a LayerNorm can be opened")
 
 
+@contextmanager
+def learning() -> Iterator[None]:
+    """Within it, what blocks and towers compute has a graph into the model's parameters, so that it can be trained."""
+    token = _LEARNING.set(True)
+    try:
+        yield
+    finally:
+        _LEARNING.reset(token)
+
+
 def wide(tensor: Tensor) -> Tensor:
-    """Half precision widened to float32, float32 and float64 as they are, and no graph into the parameters."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    """Half precision widened to float32, float32 and float64 as they are.
+
+    No graph into the parameters, except while ``learning``.
+    """
+    tensor = tensor if _LEARNING.get() else tensor.detach()
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ Nothing here needs torch, so that code that only draws scenes starts at once.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,6 +28,16 @@ def data_path(name: str = "") -> Path:
     """
     inside = _PACKAGE / "data"
     return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
+
+
+def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all, whenever the process or the machine dies; `write` gets a binary stream."""
+    new = file.with_name(f"{file.name}.{os.getpid()}.new")
+    with new.open("wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)
 
 
 def read_image(image: Image.Image | str | Path | np.ndarray) -> Image.Image:

@@ -9,7 +9,6 @@ unmodified open_clip model.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import tempfile
 import warnings
@@ -19,12 +18,12 @@ from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.model import convert_weights_to_lp, get_cast_dtype, set_model_preprocess_cfg
+from open_clip.model import convert_weights_to_lp, set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .compact import BUNDLED, BUNDLED_MODELS, read_compact, save_compact
 from .describe import describe
 from .files import data_path, read_image
 from .weights import (
@@ -38,9 +37,8 @@ from .weights import (
     tag_config,
 )
 
-__all__ = ["Clip", "data_path", "load_clip", "load_compact", "read_image", "save_compact"]
+__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "data_path", "load_clip", "load_compact", "read_image", "save_compact"]
 
-BUNDLED = "emoji"
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
@@ -81,6 +79,7 @@ def load_clip(
     """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip knows.
 
         load_clip()                                              # the bundled model
+        load_clip("emoji-resnet")                                # bundled too: BUNDLED_MODELS lists them
         load_clip("ViT-B-16", pretrained="openai")               # downloaded once
         load_clip("ViT-B-16-quickgelu", pretrained="/models/ViT-B-16.safetensors")
         load_clip("ViT-B-16", pretrained=fine_tuned.state_dict())
@@ -93,9 +92,10 @@ def load_clip(
     that all published weights of that name share, or else OpenAI's.
 
     Args:
-        name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", or "emoji".
+        name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", or a bundled model:
+            "emoji", or one that reads in another way, "emoji-average", "emoji-siglip", "emoji-resnet".
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
-            archive), or a state dict in hand. For "emoji", a file written by `save_compact`.
+            archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
         device: where the model goes, as torch names it.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".
 
@@ -111,16 +111,18 @@ def load_clip(
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     _check_device(device)
-    if name == BUNDLED:
-        path = Path(pretrained) if pretrained else data_path(f"{BUNDLED}.safetensors")
-        return load_compact(path, device=device, precision=precision)
+    if name in BUNDLED_MODELS:
+        path = Path(pretrained) if pretrained else data_path(BUNDLED_MODELS[name])
+        return load_compact(path, name=name, device=device, precision=precision)
     if "/" in name and Path(name).expanduser().is_dir():
         name = f"local-dir:{Path(name).expanduser()}"
     if name.startswith(("local-dir:", "hf-hub:")):
         return _load_folder(name, device, precision)
     name = name.replace("/", "-")
     if name not in open_clip.list_models():
-        raise ValueError(f"open_clip has no model {name!r}.{_nearest(name, [BUNDLED, *open_clip.list_models()])}")
+        raise ValueError(
+            f"open_clip has no model {name!r}.{_nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()])}"
+        )
     if isinstance(pretrained, Mapping):
         return _load_state(name, pretrained, device, precision)
     return _load_named(name, pretrained, device, precision)
@@ -224,87 +226,26 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f" Nearest: {', '.join(near)}." if near else " open_clip.list_models() lists what it has."
 
 
-def save_compact(
-    model: open_clip.CLIP,
-    path: str | Path,
-    *,
-    words: Iterable[str],
-    metadata: dict[str, str],
-    config: dict | None = None,
-) -> None:
-    """Save a model that knows few words in half precision, with the embedding rows of its own tokens only.
-
-    Tokens are those of `words`, comma and full stop, and the start and end of text. `load_compact` makes an ordinary
-    model of it again.
-
-    Args:
-        model: a `CLIP` with CLIP's own BPE tokenizer.
-        path: the file, ending in .safetensors.
-        words: what stood in the captions, with any punctuation beside comma and full stop.
-        metadata: provenance (steps, seed, ...), kept in the file.
-        config: if given, written beside it as .json: open_clip's model config and, under "preprocess", the mean, std,
-            interpolation, resize_mode and size of the pictures.
-
-    Raises:
-        ValueError: a weight is not finite in half precision.
-    """
-    tokenizer = open_clip.SimpleTokenizer()
-    words = sorted({word.lower() for word in words})
-    ids = {tokenizer.sot_token_id, tokenizer.eot_token_id}.union(
-        *(tokenizer.encode(word) for word in [*words, ",", "."])
-    )
-    ids = torch.tensor(sorted(ids), dtype=torch.int32)
-    state = {key: value.detach().cpu().half() for key, value in model.state_dict().items()}
-    state["token_embedding.weight"] = state["token_embedding.weight"][ids.long()]
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(f"Not finite in half precision: {', '.join(broken)}.")
-    state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    save_file({**state, "token_ids": ids}, path, metadata={**metadata, "words": " ".join(words)})
-    Path(path).chmod(0o644)  # safetensors writes through a private temporary file
-    if config is not None:
-        Path(path).with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def load_compact(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Clip:
-    """Load what `save_compact` wrote as an ordinary open_clip `CLIP` with the full vocabulary.
+def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:
+    """Load what `save_compact` wrote as an ordinary open_clip model with the full vocabulary.
 
     A token that the model never saw gets the mean of the rows that it has. The config is the .json beside the file,
-    or else that of the bundled model.
+    that of the bundled model ``name``, or else that of the default.
 
     Raises:
         FileNotFoundError: the file or its config is missing.
         ValueError: it is damaged, not in the compact form, or does not fit its config.
     """
     path = Path(path).expanduser()
-    beside = path.with_suffix(".json")
-    config_path = beside if beside.is_file() else data_path(f"{BUNDLED}.json")
-    for file in (path, config_path):
-        if not file.is_file():
-            msg = f"{file} is missing; reinstall gradeclip, or train the bundled model (CONTRIBUTING.md says how)."
-            raise FileNotFoundError(msg)
-    check_checkpoint(path)
-    config = json.loads(config_path.read_text())
-    preprocess = config.pop("preprocess")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-    if "token_ids" not in state:
-        raise ValueError(f"{path} is not a compact checkpoint: it has no token_ids. Pass its architecture as the name.")
-    rows, ids = state["token_embedding.weight"].float(), state.pop("token_ids").long()
-    table = rows.mean(0).repeat(config["text_cfg"].get("vocab_size", 49408), 1)
-    state["token_embedding.weight"] = table.index_copy(0, ids, rows)
-    model = open_clip.CLIP(**config, cast_dtype=get_cast_dtype(precision))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(misfit(config_path.name, path, error)) from error
+    configs = (file.with_suffix(".json") for file in (path, data_path(BUNDLED_MODELS[name])))
+    config_path = next((file for file in configs if file.is_file()), data_path(f"{BUNDLED}.json"))
+    model, preprocess, words = read_compact(path, config_path, precision)
     set_model_preprocess_cfg(model, {**PreprocessCfg().__dict__, **preprocess})
     _cast(model, precision, device)
-    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    vocabulary = frozenset(word for word in metadata.get("words", "").split() if any(map(str.isalnum, word)))
+    tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
+    vocabulary = frozenset(word for word in words.split() if any(map(str.isalnum, word)))
     source = "bundled" if path.parent == data_path() else str(path)  # a path of this machine means nothing elsewhere
-    return _finish(model, BUNDLED, source, tokenizer, vocabulary or None)
+    return _finish(model, name, source, tokenizer, vocabulary or None)
 
 
 def _cast(model: torch.nn.Module, precision: str, device: str) -> None:

@@ -1,8 +1,12 @@
-"""Train the bundled CLIP on emoji scenes, from nothing.
+"""Train the bundled CLIP on emoji scenes, from nothing; fine-tune any CLIP.
 
     python -m gradeclip_utils.training train    # seeded, shows progress, goes on where it was interrupted
     python -m gradeclip_utils.training export --out data/emoji.safetensors    # what load_clip() loads
     python -m gradeclip_utils.card              # what it recognises, on scenes that training never drew
+
+And fine-tune any CLIP on pairs of your own (see `finetuning`):
+
+    python -m gradeclip_utils.training fine-tune --captions captions.csv --images folder --out tuned.safetensors
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
 the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it where an object is. Three
@@ -35,6 +39,13 @@ from tqdm.auto import tqdm
 from .models import save_compact
 from .scenes import Scene, companion, draw_scene, vocabulary
 from .sprites import CANVAS, render
+from .tuning.finetuning import Tuning, fine_tune
+from .tuning.tuning_command import add_command, run_command
+
+__all__ = [
+    "CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "Tuning", "encode_text_by_length", "export", "fine_tune",
+    "normalise", "train", "vocabulary_ids",
+]  # fmt: skip
 
 CONFIG = {
     "embed_dim": 192,
@@ -244,7 +255,10 @@ def main(arguments: list[str] | None = None) -> None:
     command = commands.add_parser("export", help="write the trained model for load_clip")
     command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")
     command.add_argument("--out", type=Path, required=True, help="a file ending in .safetensors")
+    add_command(commands)
     given = vars(parser.parse_args(arguments))
+    if given["command"] == "fine-tune":
+        return run_command(given)
     if given["command"] == "export":
         return export(given["folder"], given["out"])
     recipe = Recipe(**{name: given[name] for name in asdict(Recipe())})

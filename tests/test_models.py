@@ -245,6 +245,20 @@ def test_weights_in_the_cache_are_found_without_network(tmp_path, monkeypatch):
     assert weights.find_weights("ViT-B-16", "openai").read_bytes() == b"weights"
 
 
+def test_a_name_on_a_hub_is_loaded_from_the_cache_without_network(model, tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--somebody--model/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--somebody--model/refs").mkdir()
+    (tmp_path / "models--somebody--model/refs/main").write_text("abc")
+    saved(model.state_dict(), snapshot / "open_clip_model.safetensors")
+    picture = {"mean": [0.3] * 3, "std": [0.2] * 3, "size": 32}
+    (snapshot / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": picture}))
+    monkeypatch.setattr(weights.hub, "HF_HUB_CACHE", str(tmp_path))
+    clip = load_clip("hf-hub:somebody/model")
+    assert torch.equal(embeddings(clip.model), embeddings(model))
+    assert clip.name == "hf-hub:somebody/model" and list(clip.preprocess.transforms[-1].mean) == [0.3] * 3
+
+
 def test_a_folder_that_open_clip_wrote_is_loaded(model, tmp_path):
     saved(model.state_dict(), tmp_path / "open_clip_model.safetensors")
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {"size": 32}}))
@@ -347,6 +361,11 @@ def test_a_model_in_hand_is_described_with_what_can_be_explained(model):
     assert "map of 4 x 4 patches (32 x 32 pixels); 2 layers of 2 heads, CLS reads" in text
     assert "up to 18 pieces" in text
     assert "only 5" in text
+
+
+def test_a_model_whose_tokenizer_makes_no_words_is_described_so(model):
+    text = Clip(model, None, lambda prompts: None).describe()
+    assert "read as a whole (20 tokens; its tokenizer does not say which pieces make up a word)" in text
 
 
 @pytest.mark.parametrize(

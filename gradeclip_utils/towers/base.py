@@ -113,6 +113,13 @@ class Tower:
             self.verified = True
         return trace
 
+    def learn(self, inputs: Tensor) -> Trace:
+        """``trace`` within ``blocks.learning()``, with a graph from embedding, tokens and layers into the parameters.
+
+        Nothing is checked: a tower that was traced once is known to be the model.
+        """
+        return self._trace_from(self._entered(inputs))
+
     @torch.no_grad()
     def with_one_head(self, trace: Trace) -> Trace:
         """The explained layers run again with ONE head over the full width, as the published code does.

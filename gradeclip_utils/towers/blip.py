@@ -1,5 +1,9 @@
 """BLIP's image side, as transformers has it (Li, Li, Xiong and Hoi, arXiv 2201.12086): CLS reads, contrastive head.
 
+Pictures alone: the contrastive similarity has two sides, and the paper adapts its method to the picture's. Prompts are
+embedded by the model itself (``text_proj`` of its text encoder's CLS, as its own forward pass does with
+``use_itm_head=False``) and passed as embeddings. The matching head, which reads both together, is another number.
+
 transformers is an optional library: it is not imported here. Whoever has a BLIP model has it.
 """
 

@@ -1,0 +1,208 @@
+"""How fine does a model see? Regions, pointing, binding and whole scenes, on development scenes whose truth is known.
+
+    Clip --here--> one row a figure, with its interval --> experiment, notebook
+
+What fine-tuning is for is measured first (does the dense feature of a region know what stands there?), what it might
+break last (zero-shot and retrieval of whole pictures). A model is asked the same questions about the same scenes
+whenever it is measured, so two models can be compared figure by figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..card import embed_captions
+from ..explain import Explainer, undisturbed
+from ..metrics import pool
+from ..models import Clip
+from ..pointing import COUNTS, games, play
+from ..scenes import Scene, describe, draw_scene
+from ..sprites import Object, concepts
+from ..statistics import interval
+from ..studies.attributes import KINDS, draw_pairs, embed_pictures, judge, pictures_of
+from ..views import model_view
+
+TOP = (1, 5)
+ASKED = ("prompt", "word x region, centred")  # questions of the pointing game
+_AT_ONCE = 32  # pictures in one batch
+_COLUMNS = ["figure", "estimate", "low", "high", "n", "chance"]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is measured: the default takes about a minute on one quiet core with the bundled model."""
+
+    regions: int = 150  # scenes of one to four objects
+    pointing: int = 30  # scenes of four, shown with 1, 2, 3 and 4 objects
+    pairs: int = 40  # pairs of pictures for each kind of attribute
+    whole: int = 256  # scenes that captions are retrieved for, and as many of one object
+
+
+AMOUNT = Amount()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A square picture's side in pixels, and the box (left, top, right, bottom) in it that the model saw."""
+
+    size: int
+    box: tuple[float, float, float, float]
+
+
+def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
+    """Every figure of a model on development scenes: figure, estimate, low, high (95 %), n, chance.
+
+    Regions and pointing resample whole scenes; the rest resamples pictures (`statistics.interval`).
+
+    Args:
+        only: some of "regions", "pointing", "binding", "whole"; by default all.
+
+    Raises:
+        ValueError: an unknown part.
+        UnsupportedModel: the image tower has no dense features.
+    """
+    parts = {"regions": region_rows, "pointing": pointing_rows, "binding": binding_rows, "whole": whole_rows}
+    if not set(only) <= set(parts):
+        raise ValueError(f"parts are {', '.join(parts)}, got {only!r}")
+    rows = pd.concat([part(clip, amount) for name, part in parts.items() if not only or name in only])
+    return summary(rows)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means and intervals of rows with the columns figure, right, cluster and chance, in their order."""
+    found = []
+    for figure, own in rows.groupby("figure", sort=False):
+        low, high = interval(own["right"], own["cluster"].to_numpy())
+        found.append((figure, own["right"].mean(), low, high, len(own), own["chance"].mean()))
+    return pd.DataFrame(found, columns=_COLUMNS)
+
+
+def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+    """Which of all concepts is in this region? One row an object and figure: boxes and masks, top-1 and top-5.
+
+    A region's embedding is the mean of the dense features over its cells, each weighted by how much of the cell the
+    box or mask covers, and is compared with "a dog", "an owl", ... The box is the mask's own. Objects have no tint.
+    """
+    nouns, prompts, rows = list(concepts().index), _concept_prompts(clip), []
+    for number, (scene, dense, view) in enumerate(dense_features(clip, region_scenes(amount.regions))):
+        for thing, mask in zip(scene.objects, scene.masks(view.size), strict=True):
+            for shape, covered in (("boxes", boxed(mask)), ("masks", mask)):
+                share = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], view.box)).to(dense)
+                embedding = torch.nn.functional.normalize(torch.einsum("hw,hwe->e", share, dense), dim=-1)
+                scores = prompts @ embedding  # (concepts,)
+                better = (scores > scores[nouns.index(thing.noun)]).sum()
+                for top in TOP:
+                    figure = f"{shape}, top-{top}"
+                    rows.append((figure, float(better < top), number, top / len(nouns)))
+    table = pd.DataFrame(rows, columns=["figure", "right", "cluster", "chance"])
+    return table.sort_values("figure", kind="stable", ignore_index=True)
+
+
+def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Tensor, Seen]]:
+    """Each scene with its dense features (h, w, E), and what the model saw of its picture."""
+    tower = Explainer(clip).image_tower
+    for start in range(0, len(scenes), _AT_ONCE):
+        some = scenes[start : start + _AT_ONCE]
+        pictures = pictures_of(clip, some)
+        views = [model_view(clip.preprocess, picture) for picture in pictures]
+        with undisturbed(tower.device):
+            trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
+            height, width = trace.grid
+            dense = tower.dense(trace)[:, -height * width :].unflatten(1, trace.grid).float().cpu()
+        seen = [Seen(picture.width, view.box) for picture, view in zip(pictures, views, strict=True)]
+        yield from zip(some, dense, seen, strict=True)
+
+
+@lru_cache(maxsize=4)
+def region_scenes(n: int) -> tuple[Scene, ...]:
+    """Development scenes of one to four different, untinted objects, in turn."""
+    found, seed = [], 0
+    while len(found) < n:
+        scene = draw_scene([80, seed], split="development", n_objects=1 + len(found) % 4, tint=0, plain=True)
+        seed += 1
+        if len({thing.noun for thing in scene.objects}) == len(scene.objects):
+            found.append(scene)
+    return tuple(found)
+
+
+def boxed(mask: np.ndarray) -> np.ndarray:
+    """The smallest upright box around a mask (H, W) bool; nothing where the mask is empty."""
+    rows, columns = mask.any(1), mask.any(0)
+    return np.outer(_filled(rows), _filled(columns))
+
+
+def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+    """The pointing game with one to four objects, by Grad-ECLIP: does the maximum lie in the object's quadrant?"""
+    rows = play(clip, _games(amount.pointing), "grad-eclip", ASKED)
+    rows = rows.assign(
+        figure="pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str),
+        right=rows["hit"], cluster=rows["picture"], chance=1 / 4,
+    )  # fmt: skip
+    return rows.sort_values(["question", "objects"], kind="stable")[["figure", "right", "cluster", "chance"]]
+
+
+def binding_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+    """Two captions, one picture: right captions told from wrong ones, by the kind of attribute that is wrong."""
+    rows = judge(clip, _pairs(amount.pairs))
+    name = "binding, " + rows["kind"] + rows["composition"].map({"seen": "", "withheld": " (withheld)"})
+    return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[["figure", "right", "cluster", "chance"]]
+
+
+def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+    """Zero-shot classification of pictures of one object, and retrieval of whole scenes both ways (recall at 1).
+
+    Of two captions that read the same, either is right.
+    """
+    nouns, singles = list(concepts().index), _singles(amount.whole)
+    found = (_embedded(clip, singles) @ _concept_prompts(clip).T).argmax(-1).tolist()
+    right = [nouns[i] == scene.objects[0].noun for i, scene in zip(found, singles, strict=True)]
+    rows = [("zero-shot, one object", one, 1 / len(nouns)) for one in right]
+    scenes = _mixed(amount.whole)
+    captions = [scene.caption for scene in scenes]
+    scores = _embedded(clip, scenes) @ embed_captions(clip, captions).float().cpu().T  # (pictures, captions)
+    for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
+        right = [captions[i] == captions[j] for i, j in enumerate(best.tolist())]
+        rows += [(f"retrieval, {figure}", one, 1 / len(scenes)) for one in right]
+    table = pd.DataFrame(rows, columns=["figure", "right", "chance"]).astype({"right": float})
+    return table.assign(cluster=np.arange(len(table)))
+
+
+def _embedded(clip: Clip, scenes: Sequence[Scene]) -> Tensor:
+    return embed_pictures(clip, pictures_of(clip, scenes))
+
+
+def _concept_prompts(clip: Clip) -> Tensor:
+    return embed_captions(clip, [describe([Object(noun)])[0] for noun in concepts().index]).float().cpu()
+
+
+@lru_cache(maxsize=2)
+def _games(n: int) -> tuple:
+    return tuple(games(n, counts=COUNTS))
+
+
+@lru_cache(maxsize=2)
+def _pairs(n: int) -> tuple:
+    pairs = [pair for kind in KINDS for pair in draw_pairs(kind, n)]
+    return (*pairs, *draw_pairs("swapped colours", n, composition="withheld"))
+
+
+@lru_cache(maxsize=2)
+def _singles(n: int) -> tuple[Scene, ...]:
+    return tuple(draw_scene([81, i], split="development", n_objects=1, tint=0) for i in range(n))
+
+
+@lru_cache(maxsize=2)
+def _mixed(n: int) -> tuple[Scene, ...]:
+    return tuple(draw_scene([82, i], split="development") for i in range(n))
+
+
+def _filled(line: np.ndarray) -> np.ndarray:
+    """True from the first to the last True."""
+    return np.maximum.accumulate(line) & np.maximum.accumulate(line[::-1])[::-1]

@@ -1,0 +1,272 @@
+"""Pairs: a picture and its caption, and what fine-tuning takes from them. The door of `finetuning`.
+
+    captions.csv, pictures --here--> batches of pixels, captions, phrases --> regions --> fine-tuned model
+
+A caption is cut into noun phrases (`language.phrases`), each of which will be given a region of the picture. Nothing
+else is known of a pair, and nothing else is needed; where the truth is known (emoji scenes), `Pair.where` can tell it,
+which serves as a ceiling and is never looked at otherwise.
+
+Hard negatives are phrases in which one attribute is wrong: "a blue car" for the region of "a red car" (the idea of
+FG-CLIP: Xie et al., "FG-CLIP: Fine-Grained Visual and Textual Alignment", ICML 2025). Half of them, where the caption
+has another phrase with an attribute, swap the two; the others put in an attribute that was seen in other captions.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..files import read_image
+from ..language import phrases as noun_phrases
+from ..metrics import pool
+from ..models import Clip
+from ..views import model_view
+
+NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
+_ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
+_TRIES = 8  # to find a hard negative that is allowed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its caption.
+
+    Attributes:
+        picture: a PIL image, a path, or a function that gives the picture when it is needed.
+        caption: any English text.
+        where: the truth, if it is known: characters `start` to `end` of the caption -> mask (H, W) bool of what they
+            speak of, or None. Only `maps="truth"` asks for it.
+    """
+
+    picture: Image.Image | str | Path | Callable[[], Image.Image]
+    caption: str
+    where: Callable[[int, int], np.ndarray | None] | None = None
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A phrase of a caption with its article, and the places (start, end) of its adjectives and numbers."""
+
+    text: str
+    start: int  # in the caption
+    end: int
+    attributes: tuple[tuple[int, int], ...]  # in the text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs with room for P phrases each; texts are listed once, and found by their row."""
+
+    pixels: Tensor  # (B, 3, H, W)
+    texts: tuple[str, ...]  # captions, phrases and hard negatives, each once
+    captions: Tensor  # (B,) long, rows of texts
+    phrases: Tensor  # (B, P) long
+    there: Tensor  # (B, P) bool: which of the places hold a phrase
+    negatives: Tensor  # (B, P, K) long; -1 where there is none
+    spans: tuple[tuple[Spoken, ...], ...]  # the phrases themselves
+    truth: Tensor | None  # (B, P, h, w), shares of each cell that the mask covers; only if it was asked for
+
+
+def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
+    """The pairs of a table with the columns `picture` (a file in the folder `images`) and `caption`.
+
+    Raises:
+        FileNotFoundError: there is no such table. (Missing pictures are `present_pairs`' concern.)
+        ValueError: it cannot be read, lacks a column, is empty, or a row lacks its picture or caption.
+    """
+    captions = Path(captions)
+    if not captions.is_file():
+        raise FileNotFoundError(f"{captions} is missing: write a table with the columns picture and caption")
+    try:
+        rows = pd.read_csv(captions, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{captions} cannot be read as a table with the columns picture and caption: {error}"
+        ) from None
+    if not {"picture", "caption"} <= set(rows.columns):
+        raise ValueError(f"{captions} must have the columns picture and caption, and has {', '.join(rows.columns)}")
+    empty = [line for line, row in enumerate(rows.itertuples(), start=2) if not row.picture or not row.caption.strip()]
+    if empty or rows.empty:
+        where = f"line {empty[0]} lacks one of them" if empty else "it has no rows"
+        raise ValueError(f"{captions} needs a picture and a caption in every row: {where}")
+    return [Pair(Path(images) / row.picture, row.caption) for row in rows.itertuples()]
+
+
+def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
+    """The pairs, if every picture that is a file is there; without those that are not, if that is asked for.
+
+    Raises:
+        FileNotFoundError: pictures are missing and `skip_missing` is False; lists the first ones and their number.
+        ValueError: no pair is left.
+    """
+    if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
+        return pairs
+    missing = [p for p in pairs if isinstance(p.picture, (str, Path)) and not Path(p.picture).expanduser().is_file()]
+    if missing:
+        listed = ", ".join(str(pair.picture) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        message = f"{len(missing)} of {len(pairs)} pictures are missing: {listed}"
+        if not skip_missing:
+            raise FileNotFoundError(f"{message}. Correct the table or the folder, or ask to skip them (skip_missing)")
+        warnings.warn(f"{message}. Their pairs are skipped.", stacklevel=3)
+        gone = set(map(id, missing))
+        pairs = [pair for pair in pairs if id(pair) not in gone]
+    if not pairs:
+        raise ValueError("fine-tuning needs pairs of a picture and a caption, and there are none")
+    return pairs
+
+
+@lru_cache(maxsize=100_000)
+def spoken(caption: str) -> tuple[Spoken, ...]:
+    """The noun phrases of a caption, with their articles, without words for the picture itself ("a photo of").
+
+    >>> [phrase.text for phrase in spoken("a photo of a red car and two small dogs")]
+    ['a red car', 'two small dogs']
+    """
+    found = []
+    for phrase in noun_phrases(caption):
+        if phrase.head.lower() in NO_THINGS:
+            continue
+        article = _ARTICLE.search(caption[: phrase.start])
+        start = article.start() if article else phrase.start
+        attributes = tuple(
+            (word.start - start, word.end - start) for word in phrase.words if word.part in ("adjective", "number")
+        )
+        found.append(Spoken(caption[start : phrase.end], start, phrase.end, attributes))
+    return tuple(found)
+
+
+def attributes_of(captions: Iterable[str]) -> tuple[str, ...]:
+    """Every adjective and number that the phrases of these captions hold, in alphabetical order."""
+    return tuple(sorted({p.text[a:b].lower() for c in captions for p in spoken(c) for a, b in p.attributes}))
+
+
+def hard_negatives(
+    phrases: Sequence[Spoken], i: int, k: int, known: Sequence[str], rng: np.random.Generator,
+    allowed: Callable[[str], bool] = lambda text: True,
+) -> list[str]:  # fmt: skip
+    """Up to `k` different texts that say of phrase number `i` of a caption one thing that is wrong.
+
+    `known`: attributes to put in; `allowed` says which texts may be used (tests may have to stay unseen). A phrase
+    without an attribute has no hard negatives. An attribute is replaced by one of its own kind, a number by a number.
+    """
+    own, found = phrases[i], []
+    if not own.attributes:
+        return found
+    here = {own.text[a:b].lower() for a, b in own.attributes}
+    others = [p.text[a:b] for j, p in enumerate(phrases) if j != i for a, b in p.attributes]
+    for turn in range(k * _TRIES):
+        start, end = own.attributes[rng.integers(len(own.attributes))]
+        numeral = _is_number(own.text[start:end])
+        source = others if others and turn % 2 == 0 else known
+        choice = [word for word in source if word.lower() not in here and _is_number(word) == numeral]
+        if not choice:
+            continue
+        text = own.text[:start] + str(choice[rng.integers(len(choice))]) + own.text[end:]
+        text = re.sub(r"^an? (?=([a-z]))", lambda m: "an " if m[1] in "aeiou" else "a ", text)
+        if text not in found and text != own.text and allowed(text):
+            found.append(text)
+        if len(found) == k:
+            break
+    return found
+
+
+@lru_cache(maxsize=1000)
+def _is_number(word: str) -> bool:
+    return word.lower() in _NUMERALS or word.isdigit()
+
+
+_NUMERALS = frozenset("one two three four five six seven eight nine ten eleven twelve dozen several many few".split())
+
+
+class PairBatches(torch.utils.data.Dataset):
+    """Batch number i of a seeded run, the same whatever was asked for before: a new order of the pairs each time round.
+
+    Args:
+        clip: whose preprocessing makes pixels of pictures, and whose grid (h, w) the truth is pooled to.
+        pairs: the pairs.
+        batch, count: pairs in a batch, and the number of batches.
+        share: (number of this process, number of processes): a batch is dealt out in equal consecutive parts.
+        places: P, the most phrases of a caption that are used; the first ones.
+        negatives: K, hard negatives a phrase. `allowed`: which texts may serve as such.
+        truth: whether the true masks are wanted, pooled to this grid.
+    """
+
+    def __init__(
+        self, clip: Clip, pairs: Sequence[Pair], batch: int, count: int, seed: int, *, share: tuple[int, int] = (0, 1),
+        places: int = 4, negatives: int = 0, allowed: Callable[[str], bool] = lambda text: True,
+        truth: tuple[int, int] | None = None,
+    ) -> None:  # fmt: skip
+        self.clip, self.pairs, self.batch, self.count, self.seed, self.share = clip, pairs, batch, count, seed, share
+        self.places, self.negatives, self.allowed, self.truth = places, negatives, allowed, truth
+        some = (pairs[i].caption for i in range(min(len(pairs), 2000))) if negatives else ()
+        self.known = attributes_of(some)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, number: int) -> np.ndarray:
+        """Which pairs make batch `number` of this process."""
+        turns, start = np.unique((number * self.batch + np.arange(self.batch)) // len(self.pairs)), number * self.batch
+        order = {turn: np.random.default_rng([self.seed, int(turn)]).permutation(len(self.pairs)) for turn in turns}
+        places = start + np.arange(self.batch)
+        all_rows = np.array([order[place // len(self.pairs)][place % len(self.pairs)] for place in places])
+        mine, processes = self.share
+        each = self.batch // processes
+        return all_rows[mine * each : (mine + 1) * each]
+
+    def __getitem__(self, number: int) -> Batch:
+        """Batch `number`: pictures are read and made pixels, captions cut into phrases."""
+        pairs = [self.pairs[int(row)] for row in self.rows(number)]
+        views = [model_view(self.clip.preprocess, _picture(pair)) for pair in pairs]
+        spans = tuple(spoken(pair.caption)[: self.places] for pair in pairs)
+        texts: dict[str, int] = {}
+
+        def row_of(text: str) -> int:
+            return texts.setdefault(text, len(texts))
+
+        captions = torch.tensor([row_of(pair.caption) for pair in pairs])
+        phrases = torch.zeros(len(pairs), self.places, dtype=torch.long)
+        there = torch.zeros(len(pairs), self.places, dtype=torch.bool)
+        wrong = torch.full((len(pairs), self.places, self.negatives), -1)
+        for b, own in enumerate(spans):
+            for p, phrase in enumerate(own):
+                phrases[b, p], there[b, p] = row_of(phrase.text), True
+                rng = np.random.default_rng([self.seed, number, self.share[0] * len(pairs) + b, p])
+                for k, text in enumerate(hard_negatives(own, p, self.negatives, self.known, rng, self.allowed)):
+                    wrong[b, p, k] = row_of(text)
+        truth = None if self.truth is None else _truth(pairs, spans, [v.box for v in views], self.places, self.truth)
+        pixels = torch.stack([view.pixels for view in views])
+        return Batch(pixels, tuple(texts), captions, phrases, there, wrong, spans, truth)
+
+
+def identity(text: str) -> int:
+    """A number for a text, the same in every process."""
+    return zlib.crc32(text.lower().encode())
+
+
+def _picture(pair: Pair) -> Image.Image:
+    return read_image(pair.picture() if callable(pair.picture) else pair.picture)
+
+
+def _truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:
+    """(B, P, h, w): how much of each cell belongs to what the phrase speaks of; zero where nobody knows."""
+    truth = torch.zeros(len(pairs), places, *grid)
+    for b, (pair, own, box) in enumerate(zip(pairs, spans, boxes, strict=True)):
+        if pair.where is None:
+            raise ValueError(f"maps='truth' needs pairs that know where things are; {pair.caption!r} has no `where`")
+        for p, phrase in enumerate(own):
+            mask = pair.where(phrase.start, phrase.end)
+            if mask is not None:
+                truth[b, p] = torch.from_numpy(pool(mask.astype(float), grid, box)).float()
+    return truth

@@ -1,0 +1,223 @@
+"""Regions: a phrase's map gathers the picture's dense features into one embedding, which should be the phrase's.
+
+    pairs -> trace, phrases -> map of each phrase -> region embedding --here--> losses --> fine-tuned model
+
+CLIP aligns whole pictures with whole captions. Its maps say where in the picture a phrase of the caption is answered,
+so they can serve as labels that nobody had to draw (Zhao, Wang, Hsiao and Chan, arXiv 2502.18816). For a phrase t,
+
+    map_i   = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(picture, t), no graph: a label, not a path to learn by
+    f_i     = dense feature of patch i      the last block without self-attention (`Tower.dense`), unit length
+    region  = normalise(sum_i map_i f_i)
+
+and the region is asked which of the batch's phrases is its own, and the phrase which of the regions. Gradients reach
+the model through f_i and the phrase's embedding. Shapes: B pairs, P places for phrases, N patches, E the width of the
+embedding, K hard negatives, R regions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..blocks import UnsupportedModel, learning
+from ..explain import undisturbed
+from ..methods import word_directions, word_members
+from ..models import Clip
+from ..rivals import METHODS
+from ..towers import ImageTower, Layer, TextTower, Tower, Trace
+from ..words import split_read
+from .pairs import Batch, identity
+
+WORDS, UNIFORM, OTHER, TRUTH = "word x region", "uniform", "other picture", "truth"
+_CHUNKS = 4  # texts are read in so many groups of like length, so that short ones cost little
+HARD = 0.5  # what the loss of the hard negatives counts, beside that of the regions
+
+
+def map_choices() -> tuple[str, ...]:
+    """What can be asked for as `maps`: methods that explain pictures, `word x region`, and the frames of comparison."""
+    return (*(name for name, method in METHODS.items() if method.image is not None), WORDS, UNIFORM, OTHER, TRUTH)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the losses are made of, with a graph; by one process, or gathered from all."""
+
+    images: Tensor  # (B, E) unit
+    captions: Tensor  # (B, E) unit
+    scale: Tensor  # the model's own, exp(logit_scale)
+    regions: Tensor | None = None  # (B, P, E) unit; zero where there is none
+    phrases: Tensor | None = None  # (B, P, E) unit
+    negatives: Tensor | None = None  # (B, P, K, E) unit; zero where there is none
+    weights: Tensor | None = None  # (B, P): max(map); zero where there is no phrase, or a map without a positive value
+    same: Tensor | None = None  # (B, P) long: a number for the text of the phrase
+
+
+class Learner(nn.Module):
+    """A CLIP as fine-tuning needs it: from a batch to `Features`. One module, so that `accelerate` can wrap it.
+
+    `regional` is False for training with whole captions alone, which then computes no dense features and no phrases.
+
+    Raises:
+        UnsupportedModel: the image tower has no dense features, or the text tower cannot be opened; says which and why.
+        ValueError: `maps` is not one of `map_choices()`.
+    """
+
+    def __init__(self, clip: Clip, maps: str = "grad-eclip", regional: bool = True) -> None:
+        super().__init__()
+        if maps not in map_choices():
+            raise ValueError(f"maps must be one of {', '.join(map(repr, map_choices()))}, got {maps!r}")
+        self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
+        self.image_tower = ImageTower(clip.model)
+        if not self.image_tower.unit:
+            raise UnsupportedModel(f"fine-tuning needs a CLIP, and {clip.name} is a classifier: it has no text tower")
+        self.text_tower = TextTower(clip.model, layers=1)  # one layer: the others are the model's own, quick ones
+        self._mapper = None if maps in (WORDS, UNIFORM, OTHER, TRUTH) else _Mapper(clip, maps)
+        self._words = TextTower(clip.model) if maps == WORDS else None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`Features` as a dict: what passes through a wrapper for several processes."""
+        with learning():
+            trace = self.image_tower.learn(batch.pixels)
+            texts = self._read(batch.texts if self.regional else [batch.texts[i] for i in batch.captions.tolist()])
+            found = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
+            if not self.regional:
+                return found | {"captions": texts}
+            patches = trace.grid[0] * trace.grid[1]
+            dense = self.image_tower.dense(trace)[:, -patches:].float()  # (B, N, E)
+        phrases, there = texts[batch.phrases], batch.there
+        maps = self.phrase_maps(settled(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
+        with torch.autocast(phrases.device.type, enabled=False):
+            gathered = torch.einsum("bpn,bne->bpe", maps / maps.sum(-1, keepdim=True).clamp_min(1e-12), dense)
+        wrong = texts[batch.negatives.clamp_min(0)] * (batch.negatives >= 0)[..., None]
+        numbers = torch.tensor([identity(text) for text in batch.texts], device=phrases.device)
+        return found | {
+            "captions": texts[batch.captions], "regions": F.normalize(gathered, dim=-1), "phrases": phrases,
+            "negatives": wrong, "weights": maps.amax(-1), "same": numbers[batch.phrases],
+        }  # fmt: skip
+
+    def phrase_maps(self, trace: Trace, phrases: Tensor, batch: Batch) -> Tensor:
+        """Signed maps (B, P, N) over the patches, without a graph; `trace` and `phrases` (B, P, E) are settled."""
+        patches = trace.grid[0] * trace.grid[1]
+        if self.maps == UNIFORM:
+            return torch.ones(*phrases.shape[:2], patches, device=phrases.device)
+        if self.maps == TRUTH:
+            return batch.truth.to(phrases).flatten(2)
+        with undisturbed(phrases.device):
+            if self.maps == WORDS:
+                phrases = self._word_directions(batch, phrases)
+            if self.maps in (WORDS, OTHER):
+                maps = METHODS["grad-eclip"].image(self.image_tower, trace, phrases)
+            else:
+                maps = self._mapper(self.image_tower, trace, phrases)
+        maps = maps[..., -patches:]
+        return _of_the_neighbour(maps, batch.there) if self.maps == OTHER else maps
+
+    def _read(self, texts) -> Tensor:
+        """Unit embeddings (T, E), read in groups of like length, each cropped to its own end where text is causal."""
+        ids = self.tokenizer(list(texts)).to(self.image_tower.device)
+        order = self.text_tower.ends(ids).argsort()
+        parts = [self.text_tower.learn(ids[rows]).embedding for rows in order.chunk(min(_CHUNKS, len(ids)))]
+        return torch.cat(parts)[order.argsort()].float()
+
+    def _word_directions(self, batch: Batch, phrases: Tensor) -> Tensor:
+        """t (B, P, E) of every phrase inside its caption, the sum of its words' directions."""
+        directions, tower = torch.zeros_like(phrases), self._words
+        for b, row in enumerate(batch.captions.tolist()):
+            if not batch.spans[b]:
+                continue
+            caption = batch.texts[row]
+            trace, split = (
+                tower.trace(self.tokenizer([caption]).to(tower.device)),
+                split_read(caption, self.tokenizer, tower),
+            )
+            words = word_members(split.owners, trace)  # (W, N)
+            own = [[a < phrase.end and z > phrase.start for a, z in split.spans] for phrase in batch.spans[b]]
+            members = torch.stack([words[torch.tensor(mine)].any(0) for mine in own])
+            directions[b, : len(own)] = word_directions(tower, trace, members)
+        return directions
+
+
+class _Mapper:
+    """A method that explains pictures, with the layers that it goes through."""
+
+    def __init__(self, clip: Clip, name: str) -> None:
+        self.method = METHODS[name]
+        own = ImageTower(clip.model)
+        layers = self.method.explained(own.depth)
+        self.tower = None if layers in (None, own.layers) else ImageTower(clip.model, layers)
+
+    def __call__(self, tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+        if self.tower is None:
+            return self.method.image(tower, trace, directions)
+        return self.method.image(self.tower, self.tower.trace(trace.inputs), directions)
+
+
+def settled(trace: Trace) -> Trace:
+    """The same trace without a graph, in float32: what a map is made of."""
+
+    def plain(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+    layers = tuple(Layer(*(plain(getattr(layer, f.name)) for f in fields(Layer))) for layer in trace.layers)
+    positions = trace.positions if trace.positions is None else plain(trace.positions)
+    return replace(
+        trace, tokens=plain(trace.tokens), layers=layers, embedding=plain(trace.embedding), positions=positions
+    )
+
+
+def global_loss(features: Features) -> Tensor:
+    """CLIP's symmetric contrastive loss over pictures and captions (Radford et al. 2021)."""
+    logits = features.scale * features.images @ features.captions.T  # (B, B)
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def region_loss(features: Features, focus: float = 2.0, weighted: bool = True) -> tuple[Tensor, Tensor, int]:
+    """Focal region-phrase loss, the loss of the hard negatives, and the number R of regions that took part.
+
+    With p the softmax probability that a region finds its own phrase among those of the batch, and q that the phrase
+    finds its region,
+
+        loss = sum_t w_t ((1 - p_t)^focus (-log p_t) + (1 - q_t)^focus (-log q_t)) / 2  /  sum_t w_t
+
+    the focal loss of Lin et al. 2017 (arXiv 1708.02002) with the paper's exponent 2. Phrases of the same text are not
+    each other's negatives. `w_t = max_i map_ti`: the largest value of the *raw* map, relu'd and not normalised, which
+    has the unit of S for a shift of all attention to that patch. It is small where the picture does not answer the
+    phrase. Since the sum is divided by sum_t w_t, only ratios of weights within a batch count: the loss is as large
+    with them as without (`weighted=False`: every region counts 1).
+
+    The temperature is the model's own; its gradient stays with the global loss. Zeros, with a graph, if R is 0.
+    """
+    taken = features.weights > 0
+    regions, phrases, same = features.regions[taken], features.phrases[taken], features.same[taken]
+    weights = features.weights[taken] if weighted else torch.ones_like(features.weights[taken])
+    if not len(regions):
+        nothing = 0.0 * (features.regions.sum() + features.phrases.sum() + features.negatives.sum())
+        return nothing, nothing, 0
+    scale = features.scale.detach()
+    logits = scale * regions @ phrases.T  # (R, R)
+    alike = (same[:, None] == same) & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    logits = logits.masked_fill(alike, -torch.inf)
+    share = weights / weights.sum()
+    loss = sum(share @ _focal(part.log_softmax(-1).diagonal(), focus) for part in (logits, logits.T)) / 2
+    wrong = features.negatives[taken]  # (R, K, E)
+    against = torch.einsum("re,rke->rk", regions, wrong)
+    exists = (wrong != 0).any(-1)
+    right = (regions * phrases).sum(-1, keepdim=True)
+    among = scale * torch.cat([right, against.masked_fill(~exists, -torch.inf)], dim=1)
+    hard = -(share * exists.any(-1)) @ among.log_softmax(-1)[:, 0] if wrong.shape[1] else 0.0 * right.sum()
+    return loss, hard, len(regions)
+
+
+def _focal(log_p: Tensor, focus: float) -> Tensor:
+    return -((1 - log_p.exp()).clamp_min(0) ** focus) * log_p
+
+
+def _of_the_neighbour(maps: Tensor, there: Tensor) -> Tensor:
+    """For each phrase a map of the next picture's phrase in the same place, or of its first one; uniform if none."""
+    maps, there = maps.roll(-1, 0), there.roll(-1, 0)
+    first = torch.where(there[:, :1, None], maps[:, :1], torch.ones_like(maps[:, :1]))
+    return torch.where(there[..., None], maps, first.expand_as(maps))

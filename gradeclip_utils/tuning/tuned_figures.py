@@ -1,0 +1,123 @@
+"""What fine-tuning changed, as tables and figures: arms against each other, and one scene before and after.
+
+    data/finetuning.csv, two Clips --here--> tables, figures of the lesson
+
+Every figure is a pure function of its arguments, so that it can stand in a panel and be drawn again beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from statsmodels.stats.weightstats import DescrStatsW
+
+from ..drawing import Picture
+from ..explain import Explainer
+from ..metrics import pool
+from ..models import Clip
+from ..plots import plot_intervals, plot_maps
+from ..scenes import Scene, arrange
+from ..statistics import verdict
+from .experiment import ARMS, GLOBAL, OURS, tidy
+from .finegrained import dense_features
+from .pairs import spoken
+
+ANSWERS = ("better", "worse", "no difference")
+
+
+def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin: float = 0.02) -> pd.DataFrame:
+    """Figure by figure, one arm minus another over the seeds that both have: difference, low, high, seeds, answer.
+
+    The interval is Student's, over seeds (the order of the training scenes); the scenes that are measured are the same.
+    With fewer than two common seeds there is no interval, and the answer is "cannot tell".
+
+    Args:
+        rows: `experiment.read()`.
+        margin: a difference up to this does not matter.
+    """
+    wide = tidy(rows).pivot_table(index="figure", columns=["arm", "seed"], values="estimate", sort=False)
+    have = [set(rows.loc[rows["arm"] == name, "seed"]) for name in (arm, baseline)]
+    seeds, found = sorted(have[0] & have[1]), []
+    for figure in wide.index:
+        differences = np.array([wide.loc[figure, (arm, s)] - wide.loc[figure, (baseline, s)] for s in seeds])
+        low = high = np.nan
+        if len(differences) > 1:
+            low, high = DescrStatsW(differences).tconfint_mean() if np.ptp(differences) else differences[:2]
+        answer = "cannot tell" if np.isnan(low) else verdict(low, high, margin, *ANSWERS)
+        mean = differences.mean() if len(differences) else np.nan
+        found.append((figure, mean, low, high, len(differences), answer))
+    return pd.DataFrame(found, columns=["figure", "difference", "low", "high", "seeds", "answer"])
+
+
+def missing(rows: pd.DataFrame, seeds: Mapping[str, int]) -> list[str]:
+    """Which arms lack how many of the seeds that they should have, in words; empty if the table is complete."""
+    have = rows.groupby("arm")["seed"].nunique()
+    return [
+        f"{arm} ({want - have.get(arm, 0)} of {want} seeds)" for arm, want in seeds.items() if have.get(arm, 0) < want
+    ]
+
+
+def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
+    """One figure of every arm that was run, with the interval over scenes; of several seeds the first one.
+
+    Raises ValueError if the table has no such figure.
+    """
+    table = tidy(rows)
+    table = table[(table["figure"] == figure)].sort_values("seed", kind="stable").groupby("arm", sort=False).head(1)
+    if table.empty:
+        raise ValueError(f"the table has no figure {figure!r}")
+    order = [arm for arm in ARMS if arm in set(table["arm"])]
+    table = table.set_index("arm").loc[order].rename(columns={"estimate": "mean"})
+    label = "share right, with its 95 % interval over scenes"
+    return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=figure)
+
+
+def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regions", "contrast")) -> Figure:
+    """The losses of runs, step by step: one line a run, one panel a loss."""
+    figure = Picture(4.6 * len(values), 2.8, "Losses by step of " + ", ".join(logs))
+    names = {"regions": "region-phrase loss", "contrast": "global contrastive loss", "loss": "loss"}
+    for number, value in enumerate(values, start=1):
+        axes = figure.add_subplot(1, len(values), number)
+        for (name, log), style in zip(logs.items(), ("-", "--", ":", "-."), strict=False):
+            axes.plot(log["step"] + 1, log[value], style, label=name, linewidth=1.5)
+        axes.set(xlabel="step", title=names.get(value, value), ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+        if number == 1:
+            axes.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def draw_before_after(clips: Mapping[str, Clip], first: str = "cat", second: str = "guitar", asked: int = 0) -> Figure:
+    """The map of one phrase of a scene of two things, by every model: the same picture and words, another model.
+
+    Args:
+        clips: name -> model.
+        first, second: what the picture shows, such as "red car".
+        asked: which of the two is asked for, 0 or 1.
+
+    Raises ValueError for a thing that the world does not have.
+    """
+    scene = arrange([first, second], background=17)
+    text = spoken(scene.caption)[asked].text
+    maps = {name: Explainer(clip).explain(scene.image(), text).heatmap(0) for name, clip in clips.items()}
+    return plot_maps(scene.image(), {f"{text}: {name}": heat for name, heat in maps.items()}, shared_scale=False)
+
+
+def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:
+    """What the dense features of each object's pixels are closest to: one row an object, its true noun and the names.
+
+    `prompts`: noun -> unit embedding (E,), those that can be answered.
+    """
+    (_, dense, seen), *_ = dense_features(clip, [scene])
+    nouns, matrix = list(prompts), np.stack(list(prompts.values()))
+    found = {}
+    for thing, mask in zip(scene.objects, scene.masks(seen.size), strict=True):
+        share = pool(mask.astype(float), dense.shape[:2], seen.box)
+        embedding = np.einsum("hw,hwe->e", share, dense.numpy())
+        best = (matrix @ embedding).argsort()[::-1][:top]
+        found[thing.noun] = [nouns[i] for i in best]
+    return pd.DataFrame(found, index=[f"answer {i + 1}" for i in range(top)]).T

@@ -1,0 +1,67 @@
+"""The command `fine-tune`: a table of captions and a folder of pictures in, a tuned model out.
+
+    captions.csv, pictures --here--> finetuning -> model file -> load_clip
+
+It is a sub-command of `python -m gradeclip_utils.training`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
+from .finetuning import Tuning, fine_tune
+from .pairs import present_pairs, read_pairs
+
+
+def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
+    """Write a tuned model for `load_clip(name, path)`: compact for a bundled model, else its state as safetensors.
+
+    `words`: of the captions; the bundled model's own are kept.
+    """
+    if clip.name in BUNDLED_MODELS:
+        return save_compact(clip.model, path, words={*(clip.vocabulary or ()), *words}, metadata=metadata)
+    state = {key: value.detach().cpu().contiguous() for key, value in clip.model.state_dict().items()}
+    save_file({key: value.clone() for key, value in state.items()}, path, metadata=metadata)
+
+
+def add_command(commands) -> None:
+    """The sub-command `fine-tune`, for the command line of `training`."""
+    command = commands.add_parser("fine-tune", help="fine-tune a model on image-caption pairs, by its own maps")
+    command.add_argument("--captions", type=Path, required=True, help="a table with the columns picture and caption")
+    command.add_argument("--images", type=Path, required=True, help="the folder of the pictures")
+    command.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
+    command.add_argument("--folder", type=Path, help="where the state is kept; a run that was cut short goes on there")
+    command.add_argument("--model", help="as load_clip takes it; by default GRADECLIP_MODEL, or the bundled model")
+    command.add_argument("--pretrained", help="as load_clip takes it")
+    command.add_argument("--device", default="cpu", help="of one process, as torch names it (cpu, cuda)")
+    command.add_argument("--skip-missing", action="store_true", help="leave out pairs whose picture is missing")
+    command.add_argument("--workers", type=int, default=0, help="processes that read pictures ahead")
+    command.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")
+    for name, value in asdict(Tuning()).items():
+        kind = argparse.BooleanOptionalAction if isinstance(value, bool) else None
+        options = {"action": kind} if kind else {"type": type(value)}
+        command.add_argument(f"--{name.replace('_', '-')}", default=value, **options)
+
+
+def run_command(given: dict) -> None:
+    """What `fine-tune` does: read the pairs, tune, save, and say what was used."""
+    clip = load_clip(given["model"], given["pretrained"], device=given["device"])
+    tuning = Tuning(**{name: given[name] for name in asdict(Tuning())})
+    pairs = present_pairs(read_pairs(given["captions"], given["images"]), given["skip_missing"])
+    options = {key: given[key] for key in ("folder", "save_every", "workers")}
+    tuned = fine_tune(clip, pairs, tuning, **options)
+    if int(os.environ.get("RANK", "0")) == 0:
+        words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
+        save_tuned(
+            tuned.clip, given["out"], {name: str(value) for name, value in asdict(tuning).items()}, sorted(words)
+        )
+        used = tuned.log[["phrases", "wordless"]].sum() * tuning.accumulate
+        print(f"{given['out']}: {len(tuned.log)} steps; {used['phrases']:.0f} phrases had a region, and "
+              f"{used['wordless']:.0f} captions had no phrase and were used as a whole alone")  # fmt: skip

@@ -1,0 +1,240 @@
+"""How fine a model sees, and the experiment that asks: known regions, arms, and a table that resumes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradeclip_utils.scenes import arrange, draw_scene, is_trained, is_withheld_colour
+from gradeclip_utils.sprites import concepts
+from gradeclip_utils.tuning import experiment, finegrained
+from gradeclip_utils.tuning.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
+from gradeclip_utils.tuning.finegrained import (
+    Amount,
+    boxed,
+    dense_features,
+    measure,
+    region_rows,
+    region_scenes,
+    summary,
+)
+from gradeclip_utils.tuning.finetuning import Tuned, Tuning
+from gradeclip_utils.tuning.pairs import spoken
+from gradeclip_utils.tuning.tuned_figures import (
+    compare,
+    draw_arms,
+    draw_before_after,
+    draw_curves,
+    missing,
+    named_regions,
+)
+
+FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
+
+
+def test_the_box_of_a_mask_is_the_smallest_around_it():
+    mask = np.zeros((6, 8), bool)
+    mask[2, 3] = mask[4, 6] = True
+    expected = np.zeros_like(mask)
+    expected[2:5, 3:7] = True
+    assert (boxed(mask) == expected).all() and not boxed(np.zeros((3, 3), bool)).any()
+
+
+def test_scenes_of_regions_are_development_scenes_of_one_to_four_different_things():
+    scenes = region_scenes(8)
+    assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
+    assert all(is_trained(scene) and len({t.noun for t in scene.objects}) == len(scene.objects) for scene in scenes)
+
+
+def test_dense_features_are_those_of_the_tower(bundled):
+    (scene, dense, seen), *_ = dense_features(bundled, [arrange(["cat", "car"])])
+    assert dense.shape == (12, 12, 192) and seen.size == 96 and seen.box == (0, 0, 96, 96)
+    assert torch.allclose(dense.norm(dim=-1), torch.ones(12, 12), atol=1e-5) and scene.caption == "a cat and a car"
+
+
+def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, monkeypatch):
+    """Dense features made from the truth: every cell says what covers it most."""
+    nouns = list(concepts().index)
+    prompts = finegrained._concept_prompts(bundled)
+    scenes = tuple(arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4)))
+    monkeypatch.setattr(finegrained, "region_scenes", lambda n: scenes)
+    real = list(dense_features(bundled, scenes))
+
+    def perfect(clip, scenes):
+        for scene, dense, seen in real:
+            truth = torch.zeros_like(dense)
+            for thing, mask in zip(scene.objects, scene.masks(96), strict=True):
+                share = torch.from_numpy(mask.reshape(12, 8, 12, 8).mean((1, 3))).float()
+                truth += share[..., None] * prompts[nouns.index(thing.noun)]
+            yield scene, truth, seen
+
+    monkeypatch.setattr(finegrained, "dense_features", perfect)
+    figures = summary(region_rows(bundled, Amount(regions=4))).set_index("figure")["estimate"]
+    assert (figures == 1).all() and list(figures.index) == [f"{s}, top-{k}" for s in ("boxes", "masks") for k in (1, 5)]
+
+
+def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
+    figures = measure(bundled, FEW)
+    assert figures["figure"].is_unique and (figures["low"] <= figures["estimate"]).all()
+    assert (figures["estimate"] <= figures["high"]).all() and figures["chance"].between(0, 0.5).all()
+    known = figures.set_index("figure")
+    assert known.loc["zero-shot, one object", "n"] == 8 and known.loc["binding, swapped colours", "n"] == 4
+    again = measure(bundled, FEW, only=["regions"])
+    pd.testing.assert_frame_equal(again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True))
+    with pytest.raises(ValueError, match="parts are regions, pointing, binding, whole, got 'colour'"):
+        measure(bundled, FEW, only="colour")
+
+
+def test_pairs_are_training_scenes_that_know_what_a_phrase_speaks_of():
+    pairs = ScenePairs(40)
+    assert len(pairs) == 40 and pairs[3].caption == pairs[3].caption
+    with pytest.raises(IndexError, match="there are 40 pairs"):
+        pairs[40]
+    for i in range(40):
+        scene = draw_scene([70, i], split="train")
+        assert pairs[i].caption == scene.caption and pairs[i].picture().size == (96, 96)
+        for phrase in spoken(scene.caption):
+            mask = pairs[i].where(phrase.start, phrase.end)
+            words = [s for s in scene.spans if phrase.start <= s.start and s.end <= phrase.end]
+            if words:
+                objects = sorted({k for span in words for k in span.objects})
+                assert (mask == scene.masks(96)[objects].any(0)).all()
+
+
+def test_no_hard_negative_says_a_withheld_colour():
+    nouns = [noun for noun in concepts(removed=True).index if is_withheld_colour(noun, "blue")]
+    assert nouns and not any(allowed(f"a blue {noun}") for noun in nouns)
+    plural = next(row.plural for row in concepts(removed=True).itertuples() if row.noun in nouns and row.plural)
+    assert not allowed(f"two blue {plural}")
+    assert allowed("a small cat") and all(allowed(f"a {noun}") for noun in nouns)
+
+
+def test_the_comparison_that_the_conclusion_rests_on_comes_first_and_with_five_seeds():
+    order = plan()
+    assert order[1:11] == [(arm, seed) for seed in range(5) for arm in (GLOBAL, OURS)]
+    assert {arm for arm, _ in order} == set(ARMS) and len(order) == len(set(order)) == 10 + len(ARMS) - 2
+
+
+def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, monkeypatch):
+    asked = []
+
+    def quick(clip, pairs, tuning, **options):
+        asked.append((tuning.maps, tuning.regions, tuning.seed))
+        return Tuned(clip, pd.DataFrame({"seconds": [60.0], "cpu_seconds": [30.0]}))
+
+    values = pd.DataFrame([("boxes, top-1", 0.5, 0.4, 0.6, 10, 0.1)], columns=finegrained._COLUMNS)
+    monkeypatch.setattr(experiment, "fine_tune", quick)
+    monkeypatch.setattr(experiment, "measure", lambda clip, amount: values)
+    table, tuning = tmp_path / "table.csv", Tuning(steps=3, batch=2)
+    todo = [("before", 0), (GLOBAL, 1), (OURS, 1), ("uniform map", 0)]
+    experiment.run(table, tmp_path / "runs", tuning, todo=todo[:2])
+    experiment.run(table, tmp_path / "runs", tuning, todo=todo)
+    rows = experiment.read(table)
+    assert list(zip(rows["arm"], rows["seed"], strict=True)) == todo
+    assert asked == [("grad-eclip", 0.0, 1), ("grad-eclip", 1.0, 1), ("uniform", 1.0, 0)]
+    assert rows["steps"].tolist() == [0, 3, 3, 3] and rows["minutes"].tolist() == [0, 1, 1, 1]
+    assert rows["commit"].notna().all() and rows["command"].str.contains("--arms").all()
+    figures = tidy(rows)
+    assert len(figures) == 4 and figures.iloc[2][["estimate", "low", "high", "n"]].tolist() == [0.5, 0.4, 0.6, 10]
+    with pytest.raises(ValueError, match="holds runs with steps=3, not 4"):
+        experiment.run(table, tmp_path / "runs", replace(tuning, steps=4), todo=todo)
+
+
+def test_a_table_that_is_not_there_yet_is_empty(tmp_path):
+    assert experiment.read(tmp_path / "none.csv").empty and tidy(experiment.read(tmp_path / "none.csv")).empty
+
+
+# --- tables and figures of the lesson -----------------------------------------------------------------------------
+
+
+def table_of(values):
+    """A table as the experiment writes it, from (arm, seed) -> estimate of one figure."""
+    parts = {"estimate": 0.0, "low": -0.1, "high": 0.1}
+    return pd.DataFrame([
+        {"arm": arm, "seed": seed, "steps": 1, "boxes, top-1 | n": 9, "boxes, top-1 | chance": 0.1}
+        | {f"boxes, top-1 | {part}": estimate + shift for part, shift in parts.items()}
+        for (arm, seed), estimate in values.items()
+    ])  # fmt: skip
+
+
+def test_arms_are_compared_over_the_seeds_that_both_have():
+    values = {(OURS, 0): 0.5, (OURS, 1): 0.6, (OURS, 2): 0.55, (GLOBAL, 0): 0.2, (GLOBAL, 1): 0.25, (GLOBAL, 7): 0.9}
+    (row,) = compare(table_of(values)).to_dict("records")
+    differences = np.array([0.3, 0.35])
+    half = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
+    assert row["seeds"] == 2 and row["difference"] == pytest.approx(0.325)
+    assert (row["low"], row["high"]) == pytest.approx((0.325 - half, 0.325 + half), rel=1e-4)
+    assert row["answer"] == "cannot tell"
+
+
+def test_one_seed_or_none_cannot_tell():
+    alone = compare(table_of({(OURS, 0): 0.9, (GLOBAL, 0): 0.1})).iloc[0]
+    assert alone["answer"] == "cannot tell" and alone["difference"] == pytest.approx(0.8) and np.isnan(alone["low"])
+    nothing = compare(table_of({(OURS, 0): 0.9})).iloc[0]
+    assert nothing["seeds"] == 0 and nothing["answer"] == "cannot tell"
+
+
+def test_what_was_not_run_is_named():
+    rows = table_of({(OURS, 0): 0.9, (GLOBAL, 0): 0.1, (GLOBAL, 1): 0.1})
+    wanted = {OURS: 2, GLOBAL: 2, "uniform map": 1}
+    assert missing(rows, wanted) == ["grad-eclip (1 of 2 seeds)", "uniform map (1 of 1 seeds)"]
+
+
+def test_arms_are_drawn_in_their_order_with_the_first_seed(bundled):
+    values = {("uniform map", 0): 0.3, (OURS, 1): 0.8, (OURS, 0): 0.9, (GLOBAL, 0): 0.1}
+    figure = draw_arms(table_of(values), "boxes, top-1")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [GLOBAL, OURS, "uniform map"]
+    assert "0.900" in [text.get_text() for text in figure.axes[0].texts]
+    with pytest.raises(ValueError, match="the table has no figure 'colour'"):
+        draw_arms(table_of({(OURS, 0): 0.9}), "colour")
+
+
+def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
+    figure = draw_before_after({"before": bundled, "after": bundled}, "red car", "guitar", 0)
+    titles = " ".join(axes.get_title(loc="left") or axes.get_title() for axes in figure.axes)
+    assert "a red car: before" in titles and "a red car: after" in titles
+    with pytest.raises(ValueError, match="not in the world"):
+        draw_before_after({"before": bundled}, "qwerty", "guitar", 0)
+
+
+def test_curves_show_every_run():
+    log = pd.DataFrame({"step": [0, 1], "regions": [3.0, 2.0], "contrast": [0.1, 0.2]})
+    figure = draw_curves({"one": log, "two": log})
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [3.0, 2.0]
+
+
+def test_regions_are_named_by_the_nearest_prompt(bundled):
+    scene = arrange(["cat", "car"])
+    (_, dense, _), *_ = dense_features(bundled, [scene])
+    shares = [torch.from_numpy(m.reshape(12, 8, 12, 8).mean((1, 3))).float() for m in scene.masks(96)]
+    own = [torch.einsum("hw,hwe->e", share, dense).numpy() for share in shares]
+    prompts = dict(zip(("right", "other"), own, strict=True))
+    prompts = {noun: value / np.linalg.norm(value) for noun, value in prompts.items()}
+    assert named_regions(bundled, scene, prompts, top=1)["answer 1"].to_dict() == {"cat": "right", "car": "other"}
+
+
+def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(tmp_path):
+    def table(after):
+        about = {"seed": 0, "steps": 1, "batch": 2, "rate": 0.1, "regions": 1.0, "minutes": 2.0, "commit": "abc"}
+        about |= {f"{experiment.TUNED_FOR} | n": 9, f"{experiment.TUNED_FOR} | chance": 0.1}
+        shifts = {"estimate": 0.0, "low": -0.05, "high": 0.05}
+        rows = [
+            {"arm": arm} | about | {f"{experiment.TUNED_FOR} | {part}": value + shift for part, shift in shifts.items()}
+            for arm, value in (("before", 0.2), (OURS, after))
+        ]
+        pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+        return tmp_path / "table.csv"
+
+    folder = tmp_path / "grad-eclip-0"
+    folder.mkdir()
+    (folder / "tuned.safetensors").write_bytes(b"weights")
+    with pytest.raises(ValueError, match="not measurably better than 'before' in 'masks, top-1'"):
+        experiment.ship(table(0.28), tmp_path, tmp_path)
+    assert not (tmp_path / "emoji-fine.md").exists()
+    experiment.ship(table(0.5), tmp_path, tmp_path)
+    assert (tmp_path / "emoji-fine.safetensors").read_bytes() == b"weights"
+    card = (tmp_path / "emoji-fine.md").read_text()
+    assert "| masks, top-1 | 20.0% (15.0% to 25.0%) | 50.0% (45.0% to 55.0%) | 9 | 10.0% |" in card and "abc" in card

@@ -1,0 +1,456 @@
+"""Fine-tuning on image-caption pairs: gradients, losses, resuming, several processes, and what is refused."""
+
+import copy
+import os
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from conftest import build, wrap
+from PIL import Image
+from torch.nn import functional as F
+
+from gradeclip_utils import Explainer, UnsupportedModel, load_clip, training
+from gradeclip_utils.blocks import learning
+from gradeclip_utils.towers import ImageTower, TextTower
+from gradeclip_utils.tuning import finetuning
+from gradeclip_utils.tuning.finetuning import STATE, Tuning, fine_tune
+from gradeclip_utils.tuning.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
+from gradeclip_utils.tuning.regions import Features, Learner, global_loss, map_choices, region_loss, settled
+
+CAPTIONS = [
+    "a red car and a blue ball", "a dog", "two green apples", "a small cat above a big tree", "a yellow bus",
+    "something", "a photo of a black bird", "an old boat on a quiet lake",
+]  # fmt: skip
+SHORT = Tuning(steps=4, batch=4, rate=1e-3, warmup=1, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    noise = np.random.default_rng(3).integers(0, 256, (len(CAPTIONS), 4, 4, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC) for one in noise]
+    return [Pair(picture, caption) for picture, caption in zip(pictures, CAPTIONS, strict=True)]
+
+
+def tune(clip, pairs, tuning=SHORT, **options):
+    return fine_tune(clip, pairs, tuning, progress=False, **options)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b, tolerance=0.0):
+    """Equal weights; but for biases of attention where rounding differs: that of the keys has no gradient but noise."""
+    assert a.keys() == b.keys()
+    for name in a:
+        if tolerance and name.endswith("in_proj_bias"):
+            continue
+        torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=0, msg=name)
+
+
+# --- gradients reach the model ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [ImageTower, TextTower])
+def test_a_tower_that_learns_has_the_gradients_of_the_model_itself(door, pixels, ids):
+    model = build()
+    inputs = pixels if door is ImageTower else ids
+    encode = model.encode_image if door is ImageTower else model.encode_text
+    direction = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
+    with learning():
+        found = door(model, 1).learn(inputs).embedding
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    mine = torch.autograd.grad((found * direction).sum(), parameters, allow_unused=True)
+    own = torch.autograd.grad((encode(inputs, normalize=True) * direction).sum(), parameters, allow_unused=True)
+    assert sum(gradient is not None for gradient in own) > 10
+    for a, b in zip(mine, own, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, atol=1e-5)
+
+
+def test_dense_features_have_the_gradient_that_finite_differences_find(precise, pixels):
+    model = copy.deepcopy(precise.model)
+    tower, weight = ImageTower(model), model.visual.transformer.resblocks[-1].attn.out_proj.weight
+    direction = torch.randn(48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def score():
+        return (tower.dense(tower.learn(pixels.double())) @ direction).sum()
+
+    with learning():
+        (slope,) = torch.autograd.grad(score(), weight)
+    step, place = 1e-6, (5, 7)
+    with torch.no_grad():
+        weight[place] += step
+        above = score()
+        weight[place] -= 2 * step
+        below = score()
+    assert slope[place].item() == pytest.approx((above - below).item() / (2 * step), rel=1e-5)
+
+
+def test_outside_of_learning_nothing_has_a_graph(tiny, pixels):
+    tower = ImageTower(tiny.model)
+    with pytest.raises(ZeroDivisionError), learning():
+        raise ZeroDivisionError
+    assert not tower.dense(tower.trace(pixels)).requires_grad
+
+
+# --- phrases and hard negatives ---------------------------------------------------------------------------------
+
+
+def test_phrases_keep_their_article_and_leave_out_the_picture_itself():
+    assert [phrase.text for phrase in spoken("a photo of a red car and two small dogs")] == [
+        "a red car",
+        "two small dogs",
+    ]
+    for caption in CAPTIONS:
+        for phrase in spoken(caption):
+            assert caption[phrase.start : phrase.end] == phrase.text
+    assert spoken("something") == ()
+
+
+def test_a_hard_negative_has_one_attribute_exchanged_for_another_of_its_kind():
+    phrases = spoken("a red car, a blue ball and two old dogs")
+    rng = np.random.default_rng(0)
+    found = {text for _ in range(30) for text in hard_negatives(phrases, 0, 2, ["green", "orange", "three"], rng)}
+    assert found == {"a blue car", "a green car", "an orange car", "an old car"}
+    counted = {text for _ in range(30) for text in hard_negatives(phrases, 2, 3, ["three", "green"], rng)}
+    assert "three old dogs" in counted and all(not text.startswith(("green", "red", "blue")) for text in counted)
+
+
+def test_a_hard_negative_is_never_one_that_is_not_allowed_and_no_attribute_means_none():
+    phrases, rng = spoken("a red car and a dog"), np.random.default_rng(0)
+    found = [hard_negatives(phrases, 0, 2, ["blue", "green"], rng, lambda text: "blue" not in text) for _ in range(20)]
+    assert {text for texts in found for text in texts} == {"a green car"}
+    assert hard_negatives(phrases, 1, 2, ["blue"], rng) == []
+
+
+def test_a_batch_is_the_same_whatever_was_asked_for_before_and_every_pair_comes_once_a_turn(tiny, pairs):
+    batches = PairBatches(tiny, pairs, 4, 6, seed=1, negatives=1)
+    again = PairBatches(tiny, pairs, 4, 6, seed=1, negatives=1)
+    first = [batches[i] for i in (3, 0, 1)]
+    assert again[3].texts == first[0].texts and torch.equal(again[3].negatives, first[0].negatives)
+    assert sorted(np.concatenate([batches.rows(0), batches.rows(1)])) == list(range(8))
+    halves = [PairBatches(tiny, pairs, 4, 6, seed=1, share=(i, 2)).rows(1).tolist() for i in (0, 1)]
+    assert [*halves[0], *halves[1]] == batches.rows(1).tolist()
+
+
+# --- losses -----------------------------------------------------------------------------------------------------
+
+
+def features(rows=5, negatives=0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def unit(*shape):
+        return F.normalize(torch.randn(*shape, 6, generator=generator, dtype=torch.float64), dim=-1)
+
+    weights = torch.rand(rows, 2, generator=generator, dtype=torch.float64)
+    weights[1, 1] = 0
+    return Features(
+        unit(rows), unit(rows), torch.tensor(3.0, dtype=torch.float64), unit(rows, 2), unit(rows, 2),
+        unit(rows, 2, negatives), weights, torch.arange(2 * rows).reshape(rows, 2),
+    )  # fmt: skip
+
+
+def test_the_global_loss_is_open_clips():
+    some = features()
+    expected = open_clip.loss.ClipLoss()(some.images, some.captions, some.scale)
+    assert global_loss(some).item() == pytest.approx(expected.item())
+
+
+def test_the_region_loss_is_the_formula_written_out_with_loops():
+    some = features(negatives=2)
+    some.same[3, 0] = some.same[0, 0]  # the same text in two pictures
+    places = [(b, p) for b in range(5) for p in range(2) if some.weights[b, p] > 0]
+    total, hard, sizes = 0.0, 0.0, 0.0
+    for t in places:
+        others = [s for s in places if s == t or some.same[s] != some.same[t]]
+        w, logit = some.weights[t].item(), {s: (3 * some.regions[t] @ some.phrases[s]).exp().item() for s in others}
+        back = {s: (3 * some.regions[s] @ some.phrases[t]).exp().item() for s in others}
+        p, q = logit[t] / sum(logit.values()), back[t] / sum(back.values())
+        total -= w * ((1 - p) ** 2 * np.log(p) + (1 - q) ** 2 * np.log(q)) / 2
+        wrong = [(3 * some.regions[t] @ n).exp().item() for n in some.negatives[t]]
+        hard -= w * np.log(logit[t] / (logit[t] + sum(wrong)))
+        sizes += w
+    loss, against, count = region_loss(some)
+    assert count == len(places) == 9
+    assert (loss.item(), against.item()) == pytest.approx((total / sizes, hard / sizes))
+
+
+def test_only_ratios_of_weights_count_and_equal_ones_are_no_weights():
+    some = features()
+    doubled = replace(some, weights=2 * some.weights)
+    equal = replace(some, weights=(some.weights > 0).double() * 7)
+    assert region_loss(some)[0].item() == pytest.approx(region_loss(doubled)[0].item())
+    assert region_loss(equal)[0].item() == pytest.approx(region_loss(some, weighted=False)[0].item())
+    assert region_loss(some)[0].item() != pytest.approx(region_loss(some, weighted=False)[0].item())
+
+
+def test_without_any_region_the_loss_is_zero_and_not_nan():
+    some = replace(features(), weights=torch.zeros(5, 2))
+    some.regions.requires_grad_()
+    loss, hard, count = region_loss(some)
+    assert (loss.item(), hard.item(), count) == (0, 0, 0) and loss.requires_grad
+
+
+def test_maps_are_those_of_the_explainer_and_weigh_the_dense_features(tiny, pairs):
+    learner = Learner(tiny)
+    batch = PairBatches(tiny, pairs, 4, 1, seed=0)[0]
+    found = learner(batch)
+    explainer = Explainer(tiny)
+    trace = explainer.image_tower.trace(batch.pixels)
+    dense = explainer.image_tower.dense(trace)[:, 1:]
+    rows = PairBatches(tiny, pairs, 4, 1, seed=0).rows(0)
+    for b, p in batch.there.nonzero().tolist():
+        explanation = explainer.explain(pairs[rows[b]].picture, batch.spans[b][p].text)
+        heat = torch.tensor(explanation.image_maps[0]).relu().flatten()
+        assert found["weights"][b, p].item() == pytest.approx(heat.max().item(), rel=1e-3)
+        torch.testing.assert_close(found["regions"][b, p], F.normalize(heat @ dense[b], dim=-1), atol=1e-4, rtol=0)
+    assert (found["weights"][~batch.there] == 0).all() and found["regions"].requires_grad
+
+
+@pytest.mark.parametrize("maps", ["grad-cam", "maskclip", "word x region", "uniform", "other picture"])
+def test_every_choice_of_maps_gives_one_map_a_phrase(maps, tiny, pairs):
+    batches = PairBatches(tiny, pairs, 8, 1, seed=0)
+    learner, batch, rows = Learner(tiny, maps), batches[0], batches.rows(0).tolist()
+    found = learner(batch)
+    drawn = learner.phrase_maps(settled(ImageTower(tiny.model).trace(batch.pixels)), found["phrases"].detach(), batch)
+    assert drawn.shape == (*batch.there.shape, 16) and torch.isfinite(drawn).all() and not drawn.requires_grad
+    if maps == "uniform":
+        assert (drawn == 1).all()
+    if maps in ("grad-cam", "maskclip"):
+        own = Explainer(tiny, method=maps).explain(pairs[0].picture, "a red car").image_maps[0]
+        torch.testing.assert_close(drawn[rows.index(0), 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
+    if maps == "word x region":  # "a red car" is the sum of its words
+        own = Explainer(tiny).interactions(pairs[0].picture, CAPTIONS[0]).maps[:3].sum(0)
+        torch.testing.assert_close(drawn[rows.index(0), 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
+    if maps == "other picture":
+        b = next(b for b in range(8) if batch.there[b, 0] and batch.there[(b + 1) % 8, 0])
+        other = batch.spans[(b + 1) % 8][0].text
+        own = Explainer(tiny).explain(pairs[rows[(b + 1) % 8]].picture, other).image_maps[0]
+        torch.testing.assert_close(drawn[b, 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------
+
+
+def test_tuning_changes_a_copy_and_leaves_the_model_as_it_was(tiny, pairs):
+    before, modes = weights(tiny.model), [module.training for module in tiny.model.modules()]
+    tuned = tune(tiny, pairs)
+    same(before, weights(tiny.model))
+    assert modes == [module.training for module in tiny.model.modules()]
+    assert all(p.grad is None and p.requires_grad for p in tiny.model.parameters())
+    assert not tuned.clip.model.training and not any(p.requires_grad for p in tuned.clip.model.parameters())
+    changed = [name for name, value in weights(tuned.clip.model).items() if not torch.equal(value, before[name])]
+    assert {"visual.proj", "text_projection", "visual.conv1.weight", "logit_scale"} <= set(changed)
+
+
+def test_both_losses_fall_on_pairs_that_are_seen_again_and_again(tiny, pairs):
+    log = tune(tiny, pairs, replace(SHORT, steps=30, batch=8)).log
+    first, last = log.iloc[:3].mean(), log.iloc[-3:].mean()
+    assert last["contrast"] < 0.5 * first["contrast"] and last["regions"] < 0.5 * first["regions"]
+
+
+def test_captions_without_a_phrase_are_counted_and_used_globally(tiny, pairs):
+    log = tune(tiny, pairs, replace(SHORT, batch=8)).log
+    assert (log["wordless"] == 1).all() and (log["phrases"] > 5).all()
+    wordless = [Pair(pair.picture, "something") for pair in pairs]
+    log = tune(tiny, wordless).log
+    assert (log["phrases"] == 0).all() and (log["regions"] == 0).all() and (log["contrast"] > 0).all()
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path, monkeypatch):
+    tuning = replace(SHORT, negatives=1, average=0.5)
+    whole = tune(tiny, pairs, tuning)
+    original = PairBatches.__getitem__
+
+    def killed_in_the_third_step(self, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return original(self, number)
+
+    monkeypatch.setattr(PairBatches, "__getitem__", killed_in_the_third_step)
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny, pairs, tuning, folder=tmp_path, save_every=1)
+    monkeypatch.undo()
+    assert len(torch.load(tmp_path / STATE, weights_only=True)["log"]) == 2
+    resumed = tune(tiny, pairs, tuning, folder=tmp_path)
+    same(weights(whole.clip.model), weights(resumed.clip.model))
+    assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
+    assert resumed.log["seconds"].is_monotonic_increasing and resumed.log["cpu_seconds"].is_monotonic_increasing
+
+
+def test_a_kill_while_the_state_is_written_leaves_the_state_before(tiny, pairs, tmp_path, monkeypatch):
+    tune(tiny, pairs, folder=tmp_path, save_every=2)
+    kept = (tmp_path / STATE).read_bytes()
+
+    def killed(state, stream):
+        stream.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / STATE).write_bytes(kept)
+    run = finetuning._Run(tiny, SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        run.keep(tmp_path / "again" / STATE, {})
+    assert (tmp_path / "again" / STATE).read_bytes() == kept
+
+
+def test_another_run_in_the_same_folder_is_refused(tiny, pairs, tmp_path):
+    tune(tiny, pairs, replace(SHORT, steps=1), folder=tmp_path)
+    with pytest.raises(ValueError, match="holds another run, with {'steps': 1}"):
+        tune(tiny, pairs, folder=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tiny, pairs, tmp_path, monkeypatch):
+    original = PairBatches.__getitem__
+
+    def broken(self, number):
+        batch = original(self, number)
+        return replace(batch, pixels=batch.pixels * torch.nan) if number == 2 else batch
+
+    monkeypatch.setattr(PairBatches, "__getitem__", broken)
+    with pytest.raises(FloatingPointError, match="became nan at step 2: the last good state is in"):
+        tune(tiny, pairs, folder=tmp_path, save_every=1)
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    assert len(state["log"]) == 2 and all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_the_average_of_the_weights_is_the_result_that_is_asked_for(tiny, pairs, tmp_path, monkeypatch):
+    states = []
+    monkeypatch.setattr(
+        finetuning._Run, "keep", lambda self, file, about: states.append(weights(self.model)), raising=True
+    )
+    tuned = tune(tiny, pairs, replace(SHORT, steps=3, average=0.75), folder=tmp_path, save_every=1)
+    expected = states[0]
+    for state in states[1:]:
+        expected = {name: 0.75 * expected[name] + 0.25 * value for name, value in state.items()}
+    same(expected, weights(tuned.clip.model), 1e-6)
+
+
+def test_two_passes_over_the_same_batch_are_one_step_over_it(tiny, pairs):
+    """With as many pairs as a pass holds, both passes of a step see the same pairs in another order."""
+    once, twice = (tune(tiny, pairs, replace(SHORT, batch=8, accumulate=n)) for n in (1, 2))
+    same(weights(once.clip.model), weights(twice.clip.model), 2e-5)
+
+
+def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs):
+    losses = [tune(tiny, pairs, replace(SHORT, steps=1, batch=8, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def _tuned_in_a_process(clip, pairs, folder):
+    torch.set_num_threads(1)
+    tuned = fine_tune(clip, pairs, replace(SHORT, accumulate=2, negatives=1), folder=folder, progress=False)
+    if os.environ["RANK"] == "0":
+        tuned.log.to_csv(folder / "log.csv", index=False)
+        torch.save(tuned.clip.model.state_dict(), folder / "weights.pt")
+
+
+def test_two_processes_have_the_loss_and_the_weights_of_one(tiny, pairs, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    one = tune(tiny, pairs, replace(SHORT, accumulate=2, negatives=1))
+    accelerate.debug_launcher(_tuned_in_a_process, (tiny, pairs, tmp_path), num_processes=2)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    for name in ("loss", "contrast", "regions", "negatives", "phrases", "wordless"):
+        assert log[name].tolist() == pytest.approx(one.log[name].tolist(), abs=1e-4), name
+    same(weights(one.clip.model), torch.load(tmp_path / "weights.pt", weights_only=True), 1e-4)
+
+
+# --- other towers, and what is refused ---------------------------------------------------------------------------
+
+TOWERS = {
+    "all patches read": ({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}, {}),
+    "a convolutional tower": ({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 64}, {}),
+    "text that is not causal": ({}, {"no_causal_mask": True, "pool_type": "last"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_every_tower_with_dense_features_can_be_tuned(name, pairs):
+    vision, text = TOWERS[name]
+    clip = wrap(build(vision, text, custom_text=bool(text)), vision.get("image_size", 32))
+    log = tune(clip, pairs, replace(SHORT, steps=12, batch=8)).log
+    assert (log["phrases"] > 5).all() and log["regions"].iloc[-1] < log["regions"].iloc[0]
+
+
+def test_a_tower_without_dense_features_is_refused_by_name(tiny, pairs):
+    model = open_clip.CustomTextCLIP(
+        48, {"timm_model_name": "convnext_atto", "timm_model_pretrained": False, "image_size": 32}, {"layers": 1}
+    )
+    with pytest.raises(UnsupportedModel, match="ConvNeXt"):
+        tune(wrap(model), pairs)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch": 1}, "batch must be at least 2, got 1"),
+        ({"rate": -1.0}, "rate must be zero or more, got -1.0"),
+        ({"average": 1.0}, "momentum, from 0 .none. to below 1, got 1.0"),
+        ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
+        ({"maps": "gradcam"}, "maps must be one of 'grad-eclip', .*got 'gradcam'"),
+    ],
+)
+def test_a_recipe_that_does_not_hold_together_is_refused(change, message, tiny, pairs):
+    with pytest.raises(ValueError, match=message):
+        tune(tiny, pairs, replace(SHORT, **change))
+
+
+def test_the_truth_is_asked_for_only_where_it_is_known(tiny, pairs):
+    assert "truth" in map_choices()
+    with pytest.raises(ValueError, match="needs pairs that know where things are"):
+        tune(tiny, pairs, replace(SHORT, maps="truth"))
+
+
+def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs):
+    pairs[0].picture.save(tmp_path / "there.png")
+    files = [Pair(tmp_path / name, "a dog") for name in ("there.png", "gone.png", "lost.png")]
+    with pytest.raises(FileNotFoundError, match="2 of 3 pictures are missing: .*gone.png, .*lost.png"):
+        present_pairs(files)
+    with pytest.warns(UserWarning, match="2 of 3 pictures are missing"):
+        assert present_pairs(files, skip_missing=True) == files[:1]
+    with pytest.raises(ValueError, match="there are none"):
+        present_pairs([])
+
+
+def test_a_table_of_captions_says_which_line_is_wrong(tmp_path):
+    table = tmp_path / "captions.csv"
+    with pytest.raises(FileNotFoundError, match="write a table with the columns picture and caption"):
+        read_pairs(table, tmp_path)
+    table.write_text("file,caption\na.png,a dog\n")
+    with pytest.raises(ValueError, match="must have the columns picture and caption, and has file, caption"):
+        read_pairs(table, tmp_path)
+    table.write_text("picture,caption\na.png,a dog\nb.png,\n")
+    with pytest.raises(ValueError, match="line 3 lacks one"):
+        read_pairs(table, tmp_path)
+
+
+def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path, pairs, capsys):
+    lines = ["picture,caption"]
+    for i, caption in enumerate(("a red car", "a dog", "two cats", "something")):
+        pairs[i].picture.resize((96, 96)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{caption}")
+    (tmp_path / "captions.csv").write_text("\n".join([*lines, "gone.png,a bird"]) + "\n")
+    given = ["fine-tune", "--captions", str(tmp_path / "captions.csv"), "--images", str(tmp_path), "--model", "emoji"]
+    given += [
+        "--out",
+        str(tmp_path / "mine.safetensors"),
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--folder",
+        str(tmp_path / "run"),
+    ]
+    with pytest.raises(FileNotFoundError, match="1 of 5 pictures are missing"):
+        training.main(given)
+    with pytest.warns(UserWarning, match="are skipped"):
+        training.main([*given, "--skip-missing"])
+    assert "1 captions had no phrase" in capsys.readouterr().out
+    clip = load_clip("emoji", tmp_path / "mine.safetensors")
+    assert Explainer(clip).explain(pairs[0].picture, "a red car").image_maps.shape == (1, 12, 12)

@@ -1,0 +1,96 @@
+"""Readers: one method for every way of reading, its promises kept, and comparisons that are fair."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import build, wrap
+from shrinking import small, stir
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.methods import grad_eclip
+from gradeclip_utils.studies import readers as r
+
+
+def siglip():
+    return replace(wrap(small("ViT-B-16-SigLIP"), 48), tokenizer=None)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return wrap(stir(build({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 64})), 64)
+
+
+def test_the_table_of_readers_is_what_their_traces_say(tiny, averaging, resnet):
+    table = r.what_reads({"CLS": tiny, "average": averaging, "ResNet": resnet})
+    assert list(table.loc["readers"]) == [1, 16, 1]
+    assert list(table.loc["tokens that are read"]) == [17, 17, 5]
+    assert list(table.loc["map"]) == ["4 x 4", "4 x 4", "2 x 2"]
+    assert table.loc["who reads", "ResNet"] == "the mean of the patches reads"
+
+
+@pytest.mark.parametrize("name", ["tiny", "averaging", "resnet"])
+def test_promises_are_kept_by_every_reader(name, picture, request):
+    found = r.promises(request.getfixturevalue(name), picture, "a red car")
+    assert found["trace"] < 1e-5 and found["collects"] < 1e-9 and found["identity"] < 1e-5
+
+
+def test_a_broken_promise_would_be_seen(tiny, picture, monkeypatch):
+    right = r.attention_gradient
+    monkeypatch.setattr(r, "attention_gradient", lambda weights, v: 1.01 * right(weights, v))
+    assert r.promises(tiny, picture, "a red car")["identity"] > 5e-3
+
+
+def test_maps_of_readers_add_up_to_the_map(averaging, pixels, ids):
+    explainer = Explainer(averaging)
+    trace = explainer.image_tower.trace(pixels[:1])
+    direction = explainer.text_tower.forward(ids[:1])[0]
+    apart = r.reader_maps(explainer.image_tower, trace, direction)
+    expected = grad_eclip(explainer.image_tower, trace, direction[None, None])[0, 0, 1:]
+    assert apart.shape == (16, 16)
+    assert torch.allclose(apart.sum(0), expected, atol=1e-6)
+    assert apart.std(0).max() > 1e-6, "readers must differ"
+
+
+def test_maps_on_a_common_grid_keep_the_mean_of_a_cell(tiny):
+    examples = r.two_things(3)
+    cells = r.common_maps(tiny, examples, [one.prompt for one in examples], grid=4)
+    maps = np.stack([Explainer(tiny).explain(one.image(), one.prompt).image_maps[0] for one in examples])
+    assert cells.shape == maps.shape == (3, 4, 4)
+    assert all(np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.8 for a, b in zip(cells, maps, strict=True))
+
+
+def test_a_model_agrees_with_itself_and_a_stranger_does_not():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(20, 4, 4))
+    table = r.alike({"one": maps, "same": maps, "other": rng.normal(size=(20, 4, 4))}).set_index(["one", "other"])
+    assert table.loc[("one", "same"), "mean"] == pytest.approx(1)
+    assert table.loc[("one", "other"), "low"] < 0 < table.loc[("one", "other"), "high"]
+
+
+def test_figures_of_a_model_are_a_tidy_table(bundled):
+    table = r.figures(bundled, 6, things=6)
+    assert list(table) == ["figure", "estimate", "low", "high", "n"]
+    assert table["figure"].is_unique and len(table) == 10
+    assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"])).all()
+    value = table.set_index("figure")["estimate"]
+    assert value["average precision, ceiling"] > value["average precision, random"]
+    assert value["recognised, one thing"] > 0.5
+
+
+def test_scenes_hold_two_things_of_which_one_is_asked_for():
+    examples = r.two_things(5)
+    assert len(examples) == 5 and all(len(one.present) == 2 and one.concept in one.present for one in examples)
+    assert all(one.key.startswith("development") for one in examples)
+
+
+def test_the_gallery_has_a_row_for_every_prompt_and_a_column_for_every_model(tiny, averaging, picture):
+    explainers = {"CLS": Explainer(tiny), "average": Explainer(averaging)}
+    figure = r.gallery(explainers, picture, ["a dog", "a red car"])
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    assert titles == ["a dog", "CLS", "average", "a red car", "CLS", "average"]
+    columns = [{round(axes.get_position().x0, 3) for axes in figure.axes[i:6:3]} for i in range(3)]
+    assert all(len(places) == 1 for places in columns), "a model stands in one column"
