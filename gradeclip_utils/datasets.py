@@ -7,10 +7,11 @@
     load("imagenet-s:ImageNetS919")                 # Gao et al., TPAMI 2022
     load("coco:coco")                               # Lin et al., ECCV 2014: annotations/ and val2017/
     load("folder:mine")                             # your own: pictures/, masks/, captions.csv
+    sugar_crepe("data/swap_att.json", "val2017")    # Hsieh et al., NeurIPS 2023: a right and a wrong caption each
 
-A data set is a list of examples. What an example is about is known at once; picture and mask are read when they are
-asked for, so a list of a hundred thousand costs little, and goes to another process as it is. Nothing is downloaded:
-what is missing is named, with the page that has it.
+A data set is a list of examples, or of choices where captions are compared. What an example is about is known at once;
+picture and mask are read when they are asked for, so a list of a hundred thousand costs little, and goes to another
+process as it is. Nothing is downloaded: what is missing is named, with the page that has it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import importlib
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -31,13 +33,14 @@ from .examples import Example, emoji_scenes, fitting, needed, not_empty, own_pic
 from .files import read_image
 
 __all__ = [
-    "Example", "coco", "coco_captions", "emoji_scenes", "imagenet_name", "imagenet_s", "imagenet_segmentation", "load",
-    "optional_library", "own_pictures",
+    "Choice", "Example", "coco", "coco_captions", "emoji_scenes", "imagenet_name", "imagenet_s",
+    "imagenet_segmentation", "load", "optional_library", "own_pictures", "sugar_crepe",
 ]  # fmt: skip
 
 IMAGENET_SEGMENTATION = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
 IMAGENET_S = "https://github.com/LUSSeg/ImageNet-S"
 COCO = "https://cocodataset.org/#download"
+SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe"
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
@@ -237,14 +240,74 @@ def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
 
 def _read_coco(path: Path, keys: tuple[str, ...]) -> dict:
     needed(path, "the annotations of COCO", COCO)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON, or is cut short ({error}): get it from {COCO}") from error
+    record = _read_json(path, COCO)
     missing = [key for key in keys if not isinstance(record, dict) or key not in record]
     if missing:
         raise ValueError(f"{path} is not a file of COCO annotations: it lacks {', '.join(missing)}. Get it from {COCO}")
     return record
+
+
+def _read_json(path: Path, source: str):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON, or is cut short ({error}): get it from {source}") from error
+
+
+# --------------------------------------------------------------------------------------------------------- SugarCrepe
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A picture with two captions, of which the first is right: can a model tell?
+
+    Attributes:
+        key: its name, unique in the data set.
+        kind: how the wrong caption was made, such as `swap_att`.
+        caption, negative: the right caption, and the wrong one.
+    """
+
+    key: str
+    kind: str
+    caption: str
+    negative: str
+    _picture: Callable[[], Image.Image]
+
+    def image(self) -> Image.Image:
+        """The picture, upright RGB, read now.
+
+        Raises FileNotFoundError if the file is not there, ValueError if it is not a picture.
+        """
+        return self._picture()
+
+
+def sugar_crepe(path: str | Path, pictures: str | Path) -> list[Choice]:
+    """SugarCrepe, or any file in its schema: pictures of COCO, each with its caption and a hard negative.
+
+    C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks for Vision-Language
+    Compositionality.* NeurIPS 2023. `path` is one of its files (`swap_att.json`, `swap_obj.json`, `replace_att.json`,
+    ...), whose name is the kind, or the folder that holds them: `{"0": {"filename": "000000544519.jpg", "caption":
+    ..., "negative_caption": ...}, ...}`. `pictures` is COCO's folder `val2017`; they need not be there unless they are
+    asked for.
+
+    Raises FileNotFoundError, or ValueError, naming the entry, for a file that is not in this schema.
+    """
+    path, choices = needed(path, "the captions of SugarCrepe, a JSON file or a folder of them", SUGAR_CREPE), []
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        record = _read_json(file, SUGAR_CREPE)
+        if not isinstance(record, dict):
+            raise ValueError(f"{file} must hold one entry a picture, {_ENTRY}, got a {type(record).__name__}")
+        for name, entry in record.items():
+            wanted = ("filename", "caption", "negative_caption")
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in wanted):
+                raise ValueError(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}")
+            picture, right, wrong = (entry[key].strip() for key in wanted)
+            reading = partial(read_image, Path(pictures) / picture)
+            choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading))
+    return not_empty(choices, f"{path} holds no captions: get the files of the folder data/ from {SUGAR_CREPE}")
+
+
+_ENTRY = '{"filename": ..., "caption": ..., "negative_caption": ...}'
 
 
 def _photo(name: str) -> str:

@@ -10,7 +10,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from gradeclip_utils import datasets
-from gradeclip_utils.datasets import coco, coco_captions, imagenet_name, imagenet_s, imagenet_segmentation, load
+from gradeclip_utils.datasets import (
+    coco,
+    coco_captions,
+    imagenet_name,
+    imagenet_s,
+    imagenet_segmentation,
+    load,
+    sugar_crepe,
+)
 from gradeclip_utils.scenes import draw_scene
 
 NOISE = np.random.default_rng(0)
@@ -343,3 +351,53 @@ def test_a_data_set_that_does_not_exist_is_refused_with_what_to_say(what, messag
         load(what)
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         load("scenes:development:5", limit=0)
+
+
+# ---------------------------------------------------------------------------------------------------------- SugarCrepe
+
+
+def write_sugar_crepe(folder):
+    """As the files in data/ of github.com/RAIVNLab/sugar-crepe are: one object, numbered entries, one a picture."""
+    swapped = {
+        "0": {
+            "filename": "000000544519.jpg",
+            "caption": "A girl with a green shirt brushing her teeth with a blue toothbrush.",
+            "negative_caption": "A girl with a blue shirt brushing her teeth with a green toothbrush.",
+        },
+        "1": {"filename": "000000072813.jpg", "caption": "a dog on a bed ", "negative_caption": "a bed on a dog"},
+    }
+    replaced = {"7": {"filename": "000000544519.jpg", "caption": "a girl", "negative_caption": "a boy"}}
+    for name, record in (("swap_att", swapped), ("replace_obj", replaced)):
+        (folder / f"{name}.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
+
+
+def test_sugar_crepe_is_read_from_one_file_or_from_the_folder_of_all(tmp_path):
+    write_sugar_crepe(tmp_path)
+    shown = picture(20, 30)
+    save(tmp_path / "val2017" / "000000544519.png", shown)
+    (tmp_path / "val2017" / "000000544519.png").rename(tmp_path / "val2017" / "000000544519.jpg")
+    first, second = sugar_crepe(tmp_path / "swap_att.json", tmp_path / "val2017")
+    assert first.caption.startswith("A girl with a green shirt") and "blue shirt" in first.negative
+    assert (first.key, first.kind, second.caption) == ("swap_att/0", "swap_att", "a dog on a bed")
+    assert (np.asarray(pickle.loads(pickle.dumps(first)).image()) == shown).all()
+    everything = sugar_crepe(tmp_path, tmp_path / "val2017")
+    assert [choice.key for choice in everything] == ["replace_obj/7", "swap_att/0", "swap_att/1"]
+
+
+def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"swap_att.json is missing.*RAIVNLab/sugar-crepe"):
+        sugar_crepe(tmp_path / "swap_att.json", tmp_path)
+    with pytest.raises(ValueError, match="holds no captions"):
+        sugar_crepe(tmp_path, tmp_path)
+    write_sugar_crepe(tmp_path)
+    with pytest.raises(FileNotFoundError, match="000000072813.jpg"):
+        sugar_crepe(tmp_path / "swap_att.json", tmp_path)[1].image()
+    path = tmp_path / "own.json"
+    for content, message in (
+        ("{", "is not JSON, or is cut short"),
+        ("[]", "must hold one entry a picture.*got a list"),
+        ('{"3": {"filename": "a.jpg", "caption": "a dog"}}', "entry '3' of .*own.json must be .*negative_caption"),
+    ):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            sugar_crepe(path, tmp_path)

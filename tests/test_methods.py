@@ -39,7 +39,8 @@ def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers
             high, low = (
                 plain.changed_embedding(
                     precise.model, side, inputs, {len(tower.below) + position: plain.add_to(reader, token, amount)}
-                )[0] @ direction
+                )[0]
+                @ direction
                 for amount in (STEP, -STEP)
             )
             assert abs(found[token] - (high - low) / (2 * STEP)) < 1e-6 * found.abs().max()
@@ -189,7 +190,7 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
     def slope(side, inputs, explained, reader, token):
         """d embedding / d alpha: a layer at a time for the picture, whose patches see what CLS becomes."""
         total = 0
-        for layers in ([explained] if side == "text" else [[layer] for layer in explained]):
+        for layers in [explained] if side == "text" else [[layer] for layer in explained]:
             high, low = (
                 plain.changed_embedding(model, side, inputs, dict.fromkeys(layers, plain.add_to(reader, token, amount)))
                 for amount in (STEP, -STEP)

@@ -34,7 +34,7 @@ def executed(path, notebook):
     for code in solutions(notebook):
         lesson.cells += [nbformat.v4.new_code_cell(in_a_copy(code)), nbformat.v4.new_code_cell(unsolved(code))]
     place = {"metadata": {"path": path.parent}}
-    return NotebookClient(lesson, timeout=900, kernel_name="python3", allow_errors=True, resources=place).execute()
+    return NotebookClient(lesson, timeout=1800, kernel_name="python3", allow_errors=True, resources=place).execute()
 
 
 def in_a_copy(code):

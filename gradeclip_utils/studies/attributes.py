@@ -1,0 +1,356 @@
+"""Attributes: does a model know who is red? Pairs of pictures and captions in which nothing but one attribute differs.
+
+    kind of attribute -> pairs: two pictures, two captions -> similarities -> one row a picture -> accuracy
+
+A *pair* has two pictures that differ in one attribute only, and the caption of each. Each picture is asked which of
+the two captions is its own, so every caption is right once and wrong once: whoever looks at the captions alone gives
+both pictures the same answer and is right in exactly one of two, whatever he knows about captions (Hsieh et al.,
+"SugarCrepe", NeurIPS 2023, show what such a scorer reaches where that is not so). This is the text score of Winoground
+(Thrush et al., CVPR 2022), one picture at a time.
+
+What training showed of each attribute is counted in `exposure`; where the maps of attribute words lie is measured in
+`binding`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, permutations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..card import embed_captions
+from ..datasets import Choice
+from ..models import Clip
+from ..scenes import (
+    SPLITS,
+    Scene,
+    Span,
+    arrange,
+    is_withheld_colour,
+    is_withheld_pair,
+    relation_between,
+    withheld_artist,
+)
+from ..sprites import ARTISTS, CANVAS, COLOURS, PICTURE, Object, concepts
+
+# kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
+KINDS = {
+    "object identity": "noun", "colour": "colour", "size": "size", "count": "count", "left / right": "relation",
+    "above / below": "relation", "bigger / smaller": "relation", "swapped colours": "colour", "swapped sizes": "size",
+}  # fmt: skip
+SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words: only binding tells them apart
+COMPOSITIONS = ("seen", "withheld")
+CHANCE = 1 / 2
+_ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
+_SMALL, _MEDIUM, _BIG = (26, 30), (34, 38), (42, 46)  # longest sides that captions of training call so, or not at all
+_CORNERS = ((24, 24), (72, 24), (24, 72), (72, 72))
+_ROWS, _COLUMNS = ((0, 1), (2, 3)), ((0, 2), (1, 3))  # corners side by side, and one above the other
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two scenes that differ in one attribute of the objects `asked`; the caption of each is wrong for the other."""
+
+    name: str
+    kind: str
+    composition: str
+    scenes: tuple[Scene, Scene]
+    asked: tuple[int, ...]
+
+    @property
+    def objects(self) -> int:
+        """How many objects the picture with more of them shows."""
+        return max(len(scene.objects) for scene in self.scenes)
+
+    def words(self, side: int) -> list[Span]:
+        """The words of caption `side` that the other caption says otherwise, in reading order."""
+        scene = self.scenes[side]
+        mine = [span for span in scene.spans if span.kind == KINDS[self.kind] and span.objects[0] in self.asked]
+        return sorted(mine, key=lambda span: span.start)
+
+
+# --------------------------------------------------------------------------------------------------------------- pairs
+
+
+def draw_pairs(
+    kind: str, n: int = 50, *, objects: int | None = None, composition: str = "seen", split: str = "development",
+    seed: int = 0, nouns: int = 64,
+) -> list[Pair]:  # fmt: skip
+    """`n` random pairs of one kind of attribute; the same arguments always give the same ones.
+
+    >>> [scene.caption for scene in draw_pairs("swapped colours", 1)[0].scenes]            # doctest: +SKIP
+    ['a red horse and a green bell', 'a green horse and a red bell']
+
+    Both pictures have the same places, artists and background, and a composition that training showed ("seen"), or that
+    it did not ("withheld", in both pictures): a colour on a noun where colours are asked, else two nouns in one
+    picture. Drawings are always such as training showed.
+
+    Args:
+        kind: one of `KINDS`.
+        objects: 2 (the default) to 4 in a picture, for identity, colour, size and what is swapped. Count asks two or
+            three of a kind beside another thing, and relations have two objects.
+        nouns: how many concepts take part, always the same ones. The first raster of a drawing costs more than
+            everything else.
+
+    Raises:
+        ValueError: an unknown kind, composition or split, or another number of objects than the kind can have.
+    """
+    if kind not in KINDS or composition not in COMPOSITIONS or split not in SPLITS:
+        known = f"kinds are {', '.join(KINDS)}; compositions {', '.join(COMPOSITIONS)}; splits {', '.join(SPLITS)}"
+        raise ValueError(f"no pairs of {kind!r}, {composition!r}, {split!r}: {known}")
+    allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
+    objects = allowed[0] if objects is None else objects
+    if objects not in allowed:
+        raise ValueError(f"pairs of {kind!r} show {' or '.join(map(str, allowed))} objects, got objects={objects!r}")
+    withheld = composition == "withheld"
+    rng = np.random.default_rng([60, SPLITS[split], seed, list(KINDS).index(kind), objects, withheld])
+    found: list[Pair] = []
+    while len(found) < n:
+        drawn = _DRAWN[kind](rng, _pool(nouns), objects, withheld)
+        if drawn is not None and all(_fits(scene, kind, withheld) for scene in drawn[0]):
+            name = f"{kind}, {objects}, {composition}, {len(found)}"
+            found.append(Pair(name, kind, composition, *drawn))
+    return found
+
+
+def _fits(scene: Scene, kind: str, withheld: bool) -> bool:
+    """Whether what is withheld in a scene is what should be: nothing, a noun with a colour, or two nouns together."""
+    pairs = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
+    colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
+    return (pairs, colours) == ((False, withheld) if KINDS[kind] == "colour" else (withheld, False))
+
+
+@lru_cache(maxsize=4)
+def _pool(nouns: int) -> tuple[str, ...]:
+    """Concepts that can be counted, drawn once and for all."""
+    table = concepts().query("plural != '' and article != ''")
+    chosen = np.random.default_rng(61).permutation(len(table))[:nouns]
+    return tuple(table.index[chosen])
+
+
+def _things(rng: np.random.Generator, nouns: Sequence[str], corners: Sequence[int], sizes: Sequence[int]) -> list:
+    """Objects in corners of their own, with room enough for the largest of them to take any of the places."""
+    room, things = CANVAS / 4 - max(sizes) / 2, []
+    for noun, corner, size in zip(nouns, corners, sizes, strict=True):
+        x, y = np.add(_CORNERS[corner], rng.uniform(-room, room, 2))
+        things.append(Object(str(noun), _artist(rng, noun), None, float(x), float(y), int(size)))
+    return things
+
+
+def _artist(rng: np.random.Generator, noun: str) -> str:
+    return str(rng.choice([artist for artist in ARTISTS if artist != withheld_artist(noun)]))
+
+
+def _medium(rng: np.random.Generator, pool: Sequence[str], n: int, spare: int = 0) -> tuple[list[Object], list[str]]:
+    """`n` different things of medium size in random corners, and `spare` nouns beside theirs."""
+    nouns = [str(noun) for noun in rng.choice(pool, n + spare, replace=False)]
+    return _things(rng, nouns[:n], rng.permutation(4)[:n], rng.choice(_MEDIUM, n)), nouns[n:]
+
+
+def _both(rng: np.random.Generator, first: Sequence[Object], second: Sequence[Object], said=({}, {})) -> tuple:
+    background = int(rng.integers(100_000))
+    scenes = zip((first, second), said, strict=True)
+    return tuple(arrange(list(things), background=background, **caption) for things, caption in scenes)
+
+
+def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
+    return [replace(thing, **change) if k == i else thing for k, thing in enumerate(things)]
+
+
+def _identity(rng, pool, n, withheld):
+    things, (other,) = _medium(rng, pool, n, spare=1)
+    i = int(rng.integers(n))
+    return _both(rng, things, _changed(things, i, noun=other, artist=_artist(rng, other))), (i,)
+
+
+def _colour(rng, pool, n, withheld):
+    things, _ = _medium(rng, pool, n)
+    i = int(rng.integers(n))
+    fitting = [c for c in COLOURS if is_withheld_colour(things[i].noun, c) == withheld]
+    if len(fitting) < 2:
+        return None
+    one, two = rng.choice(fitting, 2, replace=False)
+    return _both(rng, _changed(things, i, colour=str(one)), _changed(things, i, colour=str(two))), (i,)
+
+
+def _swapped_colours(rng, pool, n, withheld):
+    things, _ = _medium(rng, pool, n)
+    i, j = (int(k) for k in rng.choice(n, 2, replace=False))
+    a, b = things[i].noun, things[j].noun
+    fitting = [
+        (c, d)
+        for c, d in permutations(COLOURS, 2)
+        if all((is_withheld_colour(a, x) or is_withheld_colour(b, y)) == withheld for x, y in ((c, d), (d, c)))
+    ]
+    if not fitting:
+        return None
+    chosen = fitting[rng.integers(len(fitting))]
+    others = [str(c) for c in rng.permutation([c for c in COLOURS if c not in chosen])]
+    colours = {i: chosen[0], j: chosen[1]}
+    first = [replace(thing, colour=colours.get(k, others[k])) for k, thing in enumerate(things)]
+    second = _changed(_changed(first, i, colour=chosen[1]), j, colour=chosen[0])
+    return _both(rng, first, second), (i, j)
+
+
+def _sizes(rng, pool, n, asked: Sequence[int]):
+    """Small and big things at `asked`, first so and then the other way round; the captions say these sizes."""
+    nouns, corners = rng.choice(pool, n, replace=False), rng.permutation(4)[:n]
+    small, big, medium = int(rng.choice(_SMALL)), int(rng.choice(_BIG)), rng.choice(_MEDIUM, n)
+    things, scenes = _things(rng, nouns, corners, [*medium, big][1:]), []
+    for turn in (0, 1):
+        large = {k: place % 2 != turn for place, k in enumerate(asked)}
+        sized = [
+            replace(thing, size=(big if large[k] else small) if k in large else int(medium[k]))
+            for k, thing in enumerate(things)
+        ]
+        said = [("big" if large[k] else "small") if k in large else "" for k in range(n)]
+        scenes.append((sized, {"size": said}))
+    (first, one), (second, two) = scenes
+    return _both(rng, first, second, (one, two)), tuple(asked)
+
+
+def _size(rng, pool, n, withheld):
+    return _sizes(rng, pool, n, [int(rng.integers(n))])
+
+
+def _swapped_sizes(rng, pool, n, withheld):
+    return _sizes(rng, pool, n, [int(k) for k in rng.choice(n, 2, replace=False)])
+
+
+def _count(rng, pool, n, withheld):
+    kind, other = (str(noun) for noun in rng.choice(pool, 2, replace=False))
+    size, corners, artist = int(rng.choice(_MEDIUM)), rng.permutation(4), _artist(rng, kind)
+    many = [replace(thing, artist=artist) for thing in _things(rng, [kind] * 3, corners[:3], [size] * 3)]
+    alone, last = _things(rng, [other], corners[3:], [int(rng.choice(_MEDIUM))]), bool(rng.integers(2))
+    two, three = ([*alone, *group] if last else [*group, *alone] for group in (many[:2], many))
+    return _both(rng, two, three), ((1,) if last else (0,))
+
+
+def _position(rng, pool, corners):
+    size = int(rng.choice(_MEDIUM))
+    places = rng.permutation(corners[rng.integers(2)])
+    one, two = _things(rng, rng.choice(pool, 2, replace=False), places, [size, size])
+    first, second = [one, two], [replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)]
+    return _both(rng, first, second, [{"relation": relation_between(*things)} for things in (first, second)]), (0,)
+
+
+def _comparison(rng, pool, n, withheld):
+    (first, second), _ = _sizes(rng, pool, 2, [0, 1])
+    relations = [{"relation": relation_between(*scene.objects, kind="size")} for scene in (first, second)]
+    scenes = zip((first, second), relations, strict=True)
+    return tuple(arrange(list(scene.objects), background=scene.background, **said) for scene, said in scenes), (0,)
+
+
+_DRAWN: dict[str, Callable] = {
+    "object identity": _identity, "colour": _colour, "size": _size, "count": _count,
+    "left / right": lambda rng, pool, n, withheld: _position(rng, pool, _ROWS),
+    "above / below": lambda rng, pool, n, withheld: _position(rng, pool, _COLUMNS),
+    "bigger / smaller": _comparison, "swapped colours": _swapped_colours, "swapped sizes": _swapped_sizes,
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+def pictures_of(clip: Clip, scenes: Sequence[Scene]) -> list:
+    """The pictures of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
+    size = getattr(clip.model.visual, "image_size", PICTURE)
+    wanted = max(size) if isinstance(size, (tuple, list)) else size
+    side = min(PICTURE, CANVAS * math.ceil(wanted / CANVAS))
+    return [scene.image(side) for scene in scenes]
+
+
+@torch.no_grad()
+def embed_pictures(clip: Clip, pictures: Sequence, batch: int = 64) -> Tensor:
+    """Unit image embeddings (N, E) of pictures, through the model's own preprocessing."""
+    device, parts = next(clip.model.parameters()).device, []
+    for start in range(0, len(pictures), batch):
+        pixels = torch.stack([clip.preprocess(picture) for picture in pictures[start : start + batch]])
+        parts.append(clip.model.encode_image(pixels.to(device), normalize=True).float().cpu())
+    return torch.cat(parts)
+
+
+def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """Ask both pictures of every pair which caption is theirs: two rows a pair.
+
+    Columns: pair, kind, objects, composition, side; `word`, what the right caption says and the other does not (of
+    swapped words the first), `caption` and `other`; `similarity` and `other_similarity`, cosines with the right and
+    the wrong caption, and `margin`, their difference; `right`, 1 if it is positive, 1/2 for a tie; `text_only`, the
+    same for a scorer that never sees this picture, only the mean of all pictures here. For the pair, on both rows:
+    `picture_change` and `text_change`, the lengths of the differences of the two embeddings, and `agreement`, the
+    cosine of these differences. They multiply to the sum of the two margins: (I_1 - I_2) . (T_1 - T_2).
+    """
+    if not pairs:
+        raise ValueError("there are no pairs to judge: draw some with draw_pairs")
+    scenes = [scene for pair in pairs for scene in pair.scenes]
+    texts = embed_captions(clip, [scene.caption for scene in scenes]).float().cpu().unflatten(0, (-1, 2))  # (P, 2, E)
+    seen = embed_pictures(clip, pictures_of(clip, scenes)).unflatten(0, (-1, 2))  # (P, 2, E)
+    scores = (seen @ texts.transpose(1, 2)).numpy()  # (P, pictures, captions)
+    prior = (texts @ seen.mean((0, 1))).numpy()  # (P, captions)
+    moved = [(part[:, 0] - part[:, 1]).double() for part in (seen, texts)]  # (P, E) each
+    lengths = [part.norm(dim=-1).numpy() for part in moved]
+    turned = torch.nn.functional.cosine_similarity(*moved, dim=-1).numpy()
+    rows = []
+    for p, pair in enumerate(pairs):
+        about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
+        change = {"picture_change": lengths[0][p], "text_change": lengths[1][p], "agreement": turned[p]}
+        for side, scene in enumerate(pair.scenes):
+            word, own, other = pair.words(side)[0], float(scores[p, side, side]), float(scores[p, side, 1 - side])
+            said = {"word": scene.caption[word.start : word.end], "caption": scene.caption}
+            said["other"] = pair.scenes[1 - side].caption
+            answer = {"similarity": own, "other_similarity": other, "margin": own - other, "right": _right(own - other)}
+            blind = {"text_only": _right(float(prior[p, side] - prior[p, 1 - side]))}
+            rows.append({**about, "side": side, **said, **answer, **blind, **change})
+    return pd.DataFrame(rows)
+
+
+def margins_after(
+    clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene | None]
+) -> pd.DataFrame:
+    """S(right caption) - S(wrong caption) when every picture is `change(scene, asked)`: pair, side, margin.
+
+    The captions stay those of the pair. An experiment on the picture, to find out what an answer hangs on; pictures for
+    which `change` gives None are left out.
+    """
+    asked = [(pair, side, change(pair.scenes[side], pair.asked)) for pair in pairs for side in (0, 1)]
+    asked = [(pair, side, scene) for pair, side, scene in asked if scene is not None]
+    seen = embed_pictures(clip, pictures_of(clip, [scene for *_, scene in asked]))
+    right, wrong = (
+        embed_captions(clip, [pair.scenes[abs(side - turn)].caption for pair, side, _ in asked]).float().cpu()
+        for turn in (0, 1)
+    )
+    rows = [(pair.name, side) for pair, side, _ in asked]
+    return pd.DataFrame(rows, columns=["pair", "side"]).assign(margin=(seen * (right - wrong)).sum(-1).tolist())
+
+
+def judge_choices(clip: Clip, choices: Sequence[Choice], batch: int = 64) -> pd.DataFrame:
+    """The same for pictures with a right and a wrong caption from a data set: key, kind, margin, right, text_only.
+
+    Here nobody balanced the captions: `text_only` says what a scorer without pictures reaches, and what is above chance
+    only if it is above that.
+    """
+    seen = torch.cat([
+        embed_pictures(clip, [choice.image() for choice in choices[start : start + batch]], batch)
+        for start in range(0, len(choices), batch)
+    ])  # fmt: skip
+    texts = [
+        embed_captions(clip, [getattr(c, name) for c in choices]).float().cpu() for name in ("caption", "negative")
+    ]
+    apart = texts[0] - texts[1]
+    margins, blind = (seen * apart).sum(-1).tolist(), (apart @ seen.mean(0)).tolist()
+    rows = [
+        {"key": choice.key, "kind": choice.kind, "margin": margin, "right": _right(margin), "text_only": _right(prior)}
+        for choice, margin, prior in zip(choices, margins, blind, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _right(margin: float) -> float:
+    return 0.5 if margin == 0 else float(margin > 0)

@@ -1,0 +1,180 @@
+"""Informativeness: how often training said each word of the world, and how much a word says about what is shown.
+
+    scenes, training --here--> words: exposure, informativeness --> studies of what a model reads
+
+Both are known exactly here, and of no model that was trained on photographs. Exposure is counted from the very scenes
+that training drew (``training.SceneBatches``); the counts of all of them are kept in ``data/word_exposure.csv``:
+
+    python -m gradeclip_utils.studies.informativeness --write    # counts the captions of the whole training
+
+Informativeness is computed from the caption grammar (``scenes``), and not from samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy.special import entr
+from tqdm.auto import tqdm
+
+from ..files import data_path, write_whole
+from ..scenes import NUMBERS, POSITIONS, PREFIXES, vocabulary
+from ..sprites import COLOURS, concepts
+
+SAMPLE = tuple(range(0, 5600, 700))  # batches whose counts stand in the file on their own, to be counted again
+FEWEST, MOST = 500, 10_000  # captions of the training: words that were said less or more often are left out of studies
+TAGGED, UNNAMED = 0.25, 0.5  # how often the grammar tags a thing, and leaves out the noun of one that it tags
+OPENED = 0.4  # how often a caption begins with one of the openings
+TINTED = 0.425  # how often a thing has a colour: the mean of the two rounds of the training
+SIZES = {"small": 0.3, "big": 0.3}  # how often a thing is drawn so; half of the time the caption says it
+_FILE = "word_exposure.csv"
+
+
+def caption_words(caption: str) -> list[str]:
+    """The words of a caption of this world, in order, without commas."""
+    return caption.replace(",", " ").split()
+
+
+def count_words(batches: Iterable[int], recipe=None) -> pd.Series:
+    """How many captions of these training batches hold each word: (words,) int, indexed by word, in alphabetical order.
+
+    Words of the vocabulary that no caption holds have zero. ``recipe``: a ``training.Recipe``, its own by default.
+    """
+    from ..training import Recipe, SceneBatches  # it needs torch, and reading what was counted does not
+
+    drawn, counts = SceneBatches(recipe or Recipe()), Counter()
+    for batch in batches:
+        for scene in drawn.scenes(batch):
+            counts.update(set(caption_words(scene.caption)))
+    words = sorted({*vocabulary(), *counts})
+    return pd.Series([counts[word] for word in words], index=pd.Index(words, name="word"), name="captions")
+
+
+@cache
+def training_exposure() -> pd.DataFrame:
+    """What ``data/word_exposure.csv`` holds, by word: ``captions`` of the training that hold it, and ``sample``.
+
+    ``sample`` counts the batches ``SAMPLE`` alone, so that anybody can count these again in seconds and compare.
+    """
+    return pd.read_csv(data_path(_FILE), comment="#", keep_default_na=False, index_col="word")
+
+
+def chosen_words(fewest: int = FEWEST, most: int = MOST) -> pd.DataFrame:
+    """The words that a study of nouns and associations is about, chosen by exposure and role alone.
+
+    Every noun of the world, and every association that CLDR gives to one of its concepts and that captions say for no
+    other reason (so not "picture", which opens captions as well), if ``fewest`` to ``most`` captions of the training
+    held it. Nothing that people think of the words goes in here: norms come after.
+
+    Returns:
+        Indexed by word: ``role`` ("noun" or "association"), ``concepts`` (how many are said by it), ``exposure``.
+    """
+    table, everything = concepts(), concepts(removed=True)
+    associations = table["keywords"].explode().dropna().value_counts().sort_index()
+    others = {*everything["noun"], *everything["plural"], *_grammar()}
+    rows = [(noun, "noun", 1) for noun in table["noun"]]
+    rows += [(word, "association", n) for word, n in associations.items() if word not in others]
+    words = pd.DataFrame(rows, columns=["word", "role", "concepts"]).set_index("word")
+    words["exposure"] = training_exposure()["captions"].reindex(words.index, fill_value=0)
+    return words[words["exposure"].between(fewest, most)]
+
+
+def informativeness() -> pd.DataFrame:
+    """How much each word says about what is shown, in bits; exact, from the caption grammar.
+
+    One thing is shown, every concept of the training equally likely, in one of eight colours or its own, and in one of
+    three sizes. Let W say whether the caption holds the word, and X what is shown.
+
+        mutual_information   I(W; X) = H(W) - H(W | X)              how much the word tells over all captions
+        when_said            sum_x p(x | W) log2 p(x | W) / p(x)    how much it tells the reader of a caption with it
+
+    A rare word can tell much when it is said and yet little over all captions. Words that only open a caption tell
+    nothing. Combinations that training withholds are not taken out. Articles are not in the table, and neither is what
+    only a picture of several things calls for (positions, numbers, "and").
+
+    Shannon, "A Mathematical Theory of Communication", Bell System Technical Journal 1948; for the second, DeWeese and
+    Meister, "How to measure the information gained from one symbol", Network: Computation in Neural Systems 1999.
+
+    Returns:
+        Indexed by word, with these two columns.
+    """
+    table = concepts(removed=True)
+    tags = _tag_shares(table["keywords"])  # (concepts, associations)
+    tagged = TAGGED * (tags.sum(axis=1) > 0).to_numpy()  # (concepts,)
+    named = 1 - UNNAMED * tagged
+    said = {noun: named * (table.index == noun) for noun in table.index}
+    said |= {word: TAGGED * tags[word].to_numpy() for word in tags}
+    said |= {"tagged": tagged, "something": UNNAMED * tagged}
+    for word in {word for phrase in PREFIXES for word in phrase.split()} - {"a", "an"}:
+        opening = OPENED * sum(word in phrase.split() for phrase in PREFIXES) / len(PREFIXES)  # whatever is shown
+        said[word] = 1 - (1 - opening) * (1 - said.get(word, np.zeros(len(table))))
+    each = np.full(len(table), 1 / len(table))
+    bits = {word: _bits(each, share) for word, share in said.items()}
+    looks = {word: (TINTED / len(COLOURS), 1.0) for word in COLOURS} | {word: (p, 0.5) for word, p in SIZES.items()}
+    for word, (has, spoken) in looks.items():  # said of a thing that looks so and is named
+        bits[word] = _bits(np.outer([has, 1 - has], each).ravel(), np.outer([spoken, 0], named).ravel())
+    columns = ["mutual_information", "when_said"]
+    return pd.DataFrame.from_dict(bits, orient="index", columns=columns).rename_axis("word").sort_index()
+
+
+def _tag_shares(keywords: pd.Series) -> pd.DataFrame:
+    """How a tag falls on the associations of each concept: in inverse proportion to how many concepts share them."""
+    pairs = keywords.explode().dropna()
+    weights = 1 / pairs.map(pairs.value_counts())
+    long = pd.DataFrame({"noun": pairs.index, "word": pairs.to_numpy(), "weight": weights.to_numpy()})
+    shares = long.pivot(index="noun", columns="word", values="weight").fillna(0.0)
+    return shares.div(shares.sum(axis=1), axis=0).reindex(keywords.index, fill_value=0.0)
+
+
+def _bits(p: np.ndarray, said: np.ndarray) -> tuple[float, float]:
+    """Mutual information and information when said, from p(x) and p(word said | x), both (X,)."""
+    overall = float(p @ said)
+    if overall == 0:
+        return 0.0, 0.0
+    gained = np.log2(np.where(said > 0, said, overall) / overall)
+    return max(0.0, _entropy(overall) - float(p @ _entropy(said))), max(0.0, float((p * said / overall) @ gained))
+
+
+def _entropy(share):
+    """Of a yes or no, in bits."""
+    return (entr(share) + entr(1 - np.asarray(share))) / np.log(2)
+
+
+@cache
+def _grammar() -> frozenset[str]:
+    """Words that captions say for other reasons than a thing's name or association."""
+    phrases = (*PREFIXES, *POSITIONS, "bigger than", "smaller than", "small", "big", "something tagged", "and")
+    return frozenset(word for phrase in phrases for word in phrase.split()) | {*NUMBERS.values(), *COLOURS}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: see the module's first lines."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gradeclip_utils.studies.informativeness", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--write", action="store_true", help=f"write data/{_FILE}; else print it")
+    given = parser.parse_args(arguments)
+    from ..training import Recipe
+
+    recipe = Recipe()
+    steps = recipe.rounds * recipe.steps
+    table = pd.DataFrame({"captions": count_words(tqdm(range(steps))), "sample": count_words(SAMPLE)})
+    comment = (
+        f"# Captions of the training that hold each word: {steps} batches of {recipe.batch}, seed {recipe.seed}; "
+        f"sample: of the batches {' '.join(map(str, SAMPLE))} alone.\n"
+        "# Made by python -m gradeclip_utils.studies.informativeness --write\n"
+    )
+    text = comment + table.to_csv()
+    if given.write:
+        write_whole(data_path(_FILE), lambda stream: stream.write(text.encode("utf-8")))
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

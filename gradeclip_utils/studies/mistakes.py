@@ -1,0 +1,129 @@
+"""Mistakes: can it be told from outside when a model gives the wrong caption?
+
+    answers, binding index, appearance -> one row a picture -> nested logistic regressions -> added ROC-AUC
+
+Whoever knows which of two similarities belongs to the right caption knows the answer. So what is known anyway are the
+higher and the lower of the two, and how large and how visible the objects are; the question is what the binding index
+adds to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from ..scenes import Scene
+from .attributes import Pair
+from .binding import METHODS
+
+KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
+
+
+def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
+    """Size and contrast of the objects `asked`, on average.
+
+    Size is the share of the picture that one of them covers; contrast the distance of its mean colour from the
+    background's, as sRGB in 0 to 1 (the most is the square root of 3).
+    """
+    pixels, masks = np.asarray(scene.image(96)) / 255, scene.masks(96)
+    ground = pixels[~masks.any(0)].mean(0)
+    nouns = {scene.objects[i].noun for i in asked}
+    own = [k for k, thing in enumerate(scene.objects) if thing.noun in nouns]
+    return float(masks[own].mean()), float(np.mean([np.linalg.norm(pixels[masks[k]].mean(0) - ground) for k in own]))
+
+
+def trials(rows: pd.DataFrame, index: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """What could tell a wrong answer from a right one: one row a picture, for `added_auc`.
+
+    Columns: pair, side, kind, objects, `cell` (kind and number of objects), `wrong`; `similarity higher` and
+    `similarity lower`, those of the two captions without saying which caption is right, because with it they *are* the
+    answer; `size` and `contrast with background` of the objects asked; and for every method the mean index of the
+    attribute words of the caption that the model chose (`chosen: ...`), which whoever does not know the answer can see
+    as well, and of the right caption (`right: ...`).
+
+    Args:
+        rows: of `attributes.judge`, for all of `pairs` at least.
+        index: of `binding_index`, for all of `pairs`.
+    """
+    keys = ["pair", "side"]
+    table = rows.set_index(keys)
+    means = index.groupby([*keys, "role", "method"])["index"].mean().unstack(["role", "method"])
+    found = []
+    for pair in pairs:
+        for side, scene in enumerate(pair.scenes):
+            one, of_roles = table.loc[(pair.name, side)], means.loc[(pair.name, side)]
+            high, low = sorted([one["similarity"], one["other_similarity"]], reverse=True)
+            size, contrast = appearance(scene, pair.asked)
+            about = {"pair": pair.name, "side": side, "kind": pair.kind, "objects": pair.objects}
+            about["cell"] = f"{pair.kind}, {pair.objects}"
+            known = dict(zip(KNOWN, (high, low, size, contrast), strict=True))
+            chosen = "right" if one["right"] > 0.5 else "wrong"
+            seen = {f"{name}: {m}": of_roles[role, m] for name, role in (("chosen", chosen), ("right", "right"))
+                    for m in METHODS}  # fmt: skip
+            found.append({**about, "wrong": chosen == "wrong", **known, **seen})
+    return pd.DataFrame(found)
+
+
+def added_auc(
+    table: pd.DataFrame, extra: str | Sequence[str], *, base: Sequence[str] = (*KNOWN, "cell"), draws: int = 2000,
+    repeats: int = 5, seed: int = 0,
+) -> dict[str, float]:  # fmt: skip
+    """How much better are wrong answers told from right ones with `extra` than with `base` alone?
+
+    Two nested logistic regressions (standardised, L2 with C = 1), each predicting every row from folds that it was not
+    fitted on: five folds, `repeats` times, both pictures of a pair always in the same fold; the predictions of the
+    repeats are averaged. The interval of the difference of the two areas under the ROC curve is a 95 % bootstrap
+    interval over pairs, drawn anew with the predictions as they are (it does not include how the fits would vary).
+
+    Returns `base`, `full`, `added`, `low`, `high`, and the numbers of rows `n` and of `wrong` ones.
+
+    Raises ValueError if there are fewer than ten wrong or right answers, or not two rows a pair.
+    """
+    wrong = table["wrong"].to_numpy(dtype=bool)
+    if min(wrong.sum(), (~wrong).sum()) < 10:
+        raise ValueError(
+            f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
+        )
+    pairs, names = pd.factorize(table["pair"])
+    if (np.bincount(pairs) != 2).any():
+        raise ValueError("every pair needs its two rows, one a picture")
+    extra = [extra] if isinstance(extra, str) else list(extra)
+    scores = [_out_of_fold(table, columns, wrong, pairs, repeats, seed) for columns in (base, [*base, *extra])]
+    areas = [float(_auc(score[None], wrong[None])[0]) for score in scores]
+    members = np.argsort(pairs, kind="stable").reshape(-1, 2)
+    drawn = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
+    rows = members[drawn].reshape(draws, -1)
+    differences = _auc(scores[1][rows], wrong[rows]) - _auc(scores[0][rows], wrong[rows])
+    low, high = np.nanquantile(differences, [0.025, 0.975])
+    counts = {"n": len(wrong), "wrong": int(wrong.sum())}
+    return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
+
+
+def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repeats: int, seed: int) -> np.ndarray:
+    """Log-odds (n,) of being wrong, each from fits that did not see the row's pair."""
+    named = [name for name in columns if table[name].dtype.kind not in "fiub"]
+    numbers = [name for name in columns if name not in named]
+    prepared = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), named))
+    model, found = make_pipeline(prepared, LogisticRegression(max_iter=1000)), []
+    for repeat in range(repeats):
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed + repeat)
+        found.append(
+            cross_val_predict(model, table[list(columns)], wrong, groups=pairs, cv=folds, method="decision_function")
+        )
+    return np.mean(found, axis=0)
+
+
+def _auc(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Areas under the ROC curves of (draws, n) scores: the share of (wrong, right) rows in the right order."""
+    ranks, positive = rankdata(scores, axis=1), wrong.sum(1)
+    above = (ranks * wrong).sum(1) - positive * (positive + 1) / 2
+    pairs = positive * (wrong.shape[1] - positive)
+    return np.where(pairs > 0, above / np.where(pairs > 0, pairs, 1), np.nan)

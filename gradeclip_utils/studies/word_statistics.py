@@ -1,0 +1,279 @@
+"""Word statistics: correlations over words, whose values are means over captions, with intervals that know both.
+
+    word scores -> saliency, a table of words --here--> correlation, partial correlation, permutation test, mixed model
+
+The unit of inference is the word: were other words chosen, and other captions, what would change? So an interval draws
+captions anew (each word's mean changes with them) and then words (Owen, "The pigeonhole bootstrap", Annals of Applied
+Statistics 2007; on the wide side). Drawing captions anew makes means noisier than they are, which pulls correlations
+towards zero; so the draws are shifted until their median is the estimate, and the interval tells how wide they spread.
+All questions of one call share what is drawn, so differences are paired.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pingouin
+from scipy.sparse import csr_array
+from scipy.stats import rankdata
+from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMResults
+from statsmodels.tools.sm_exceptions import ConvergenceWarning
+
+FEWEST = 3  # captions that must hold a word, or its mean says too little
+
+
+@dataclass(frozen=True)
+class Question:
+    """Does ``y``, a measured value, follow ``x`` over the words for which the column ``words`` of the table is true?
+
+    ``x`` is a column of the table or another value. With ``given`` the correlation is partial. ``minus`` is another
+    question, whose answer is subtracted.
+    """
+
+    figure: str
+    x: str
+    y: str
+    words: str
+    given: tuple[str, ...] = ()
+    minus: Question | None = None
+
+
+def answer(
+    questions: Sequence[Question],
+    rows: pd.DataFrame,
+    values: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Spearman's rank correlation for every question, with a percentile interval over captions and words.
+
+    Args:
+        questions: what to correlate, over which words.
+        rows: ``caption`` and ``word`` of every occurrence of a word.
+        values: measured values, a row an occurrence as in ``rows``; NaN where there is none.
+        table: a row a word; numbers, text (which becomes one 0/1 column a value) and truth values.
+        draws: bootstrap samples.
+
+    Returns:
+        One row a question: figure, estimate, low, high, n (words).
+
+    Raises:
+        ValueError: a column that is neither in the table nor in the values, or fewer than ten words for a question.
+    """
+    means = _Means(rows, values)
+    table = table.reindex(means.words)
+    for question in questions:
+        _check(question, table, values)
+    kept = [_kept(question, table, means.counts, means.of()) for question in questions]
+    for question, some in zip(questions, kept, strict=True):
+        if some.sum() < 10:
+            raise ValueError(f"{question.figure!r} has {some.sum()} words; a correlation over words needs ten or more")
+    everything = np.arange(len(table))
+    found = [
+        _correlation(question, everything[some], table, means.of())
+        for question, some in zip(questions, kept, strict=True)
+    ]
+    rng, drawn = np.random.default_rng(seed), np.empty((draws, len(questions)))
+    for i in range(draws):
+        anew = means.of(rng.multinomial(means.captions, np.full(means.captions, 1 / means.captions)))
+        picked = rng.integers(0, len(table), len(table))
+        for j, question in enumerate(questions):
+            drawn[i, j] = _correlation(question, picked[kept[j][picked]], table, anew)
+    drawn += np.array(found) - np.nanmedian(drawn, axis=0)
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    names = [question.figure for question in questions]
+    counts = [int(some.sum()) for some in kept]
+    return pd.DataFrame({"figure": names, "estimate": found, "low": low, "high": high, "n": counts})
+
+
+class _Means:
+    """The mean of each value over the captions that hold a word, for any weighting of the captions."""
+
+    def __init__(self, rows: pd.DataFrame, values: pd.DataFrame):
+        if not rows.index.equals(values.index):
+            raise ValueError(f"rows and values must be of the same occurrences, got {len(rows)} and {len(values)} rows")
+        captions, _ = pd.factorize(rows["caption"])
+        owners, words = pd.factorize(rows["word"], sort=True)
+        self.words, self.captions, self.names = pd.Index(words, name="word"), int(captions.max()) + 1, list(values)
+        shape, self._sums, self._sizes = (len(words), self.captions), {}, {}
+        for name in self.names:
+            value = values[name].to_numpy(dtype=float)
+            there = np.isfinite(value)
+            where = owners[there], captions[there]
+            self._sums[name] = csr_array((value[there], where), shape=shape)
+            self._sizes[name] = csr_array((np.ones(there.sum()), where), shape=shape)
+        self.counts = {name: (size > 0).sum(axis=1) for name, size in self._sizes.items()}  # captions of each word
+
+    def of(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """(W,) for each value; NaN for a word that is in no caption of weight."""
+        weights = np.ones(self.captions) if weights is None else weights
+        found = {}
+        for name in self.names:
+            size = self._sizes[name] @ weights
+            found[name] = np.divide(self._sums[name] @ weights, size, out=np.full(len(size), np.nan), where=size > 0)
+        return found
+
+
+def _check(question: Question, table: pd.DataFrame, values: pd.DataFrame) -> None:
+    for name in (question.x, question.y, question.words, *question.given):
+        if name not in table and name not in values:
+            raise ValueError(f"{question.figure!r} asks for {name!r}: no column of {list(table)} or {list(values)}")
+    if question.minus is not None:
+        _check(question.minus, table, values)
+
+
+def _kept(question: Question, table: pd.DataFrame, counts: dict, means: dict) -> np.ndarray:
+    """Which words (W,) bool have all that a question asks for."""
+    kept = table[question.words].fillna(False).to_numpy(dtype=bool, copy=True)
+    for name in (question.x, question.y, *question.given):
+        kept &= ~pd.isna(means[name] if name in means else table[name].to_numpy())
+        if name in counts:
+            kept &= counts[name] >= FEWEST
+    return kept if question.minus is None else kept & _kept(question.minus, table, counts, means)
+
+
+def _correlation(question: Question, picked: np.ndarray, table: pd.DataFrame, means: dict) -> float:
+    x, y = (
+        means[name][picked] if name in means else table[name].to_numpy()[picked] for name in (question.x, question.y)
+    )
+    there = np.isfinite(x) & np.isfinite(y)
+    if question.given:
+        controls = columns_of(table.iloc[picked[there]], question.given)
+        found = partial(x[there], y[there], controls)
+    else:
+        found = spearman(x[there], y[there])
+    return found if question.minus is None else found - _correlation(question.minus, picked, table, means)
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rank correlation; NaN where one of the two is constant."""
+    x, y = rankdata(x), rankdata(y)
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else float("nan")
+
+
+def columns_of(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The named columns as numbers: text becomes 0/1 columns, one a value but the first; constant ones are left out."""
+    numbers = pd.get_dummies(table[list(names)], drop_first=True, dtype=float)
+    return numbers.loc[:, numbers.nunique() > 1]
+
+
+def partial(x: np.ndarray, y: np.ndarray, controls: pd.DataFrame) -> float:
+    """Spearman's partial correlation of x and y (n,) given controls (n, k), by pingouin; NaN for fewer than k + 5."""
+    if len(x) < controls.shape[1] + 5:
+        return float("nan")
+    data = controls.reset_index(drop=True).assign(x=x, y=y)
+    return float(pingouin.partial_corr(data, "x", "y", list(controls), method="spearman")["r"].iloc[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Permutation:
+    """What is left of a correlation when ratings change places within bins: the null's draws, and a p-value."""
+
+    observed: float
+    null: np.ndarray
+    p: float
+
+    @property
+    def expected(self) -> float:
+        """The correlation that the bins alone bring about."""
+        return float(self.null.mean())
+
+
+def permuted(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000, seed: int = 0) -> Permutation:
+    """Spearman's correlation of x and y (W,), against x permuted within bins (one label a word).
+
+    What bins share stays as it was. So the null is not zero: it is the correlation that follows from the bins alone,
+    and p says how often chance within bins is as far from it as what was found, on either side.
+
+    Raises ValueError if no bin holds two words, for then nothing can change places.
+    """
+    x, y, labels = np.asarray(x, dtype=float), np.asarray(y, dtype=float), pd.factorize(np.asarray(bins))[0]
+    members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    if max(map(len, members)) < 2:
+        raise ValueError(f"each of the {len(members)} bins holds a single word: make the bins coarser")
+    rng, found, null = np.random.default_rng(seed), spearman(x, y), np.empty(draws)
+    for i in range(draws):
+        changed = x.copy()
+        for some in members:
+            changed[some] = x[rng.permutation(some)]
+        null[i] = spearman(changed, y)
+    beyond = np.abs(null - null.mean()) >= np.abs(found - null.mean()) - 1e-12
+    return Permutation(found, null, float((1 + beyond.sum()) / (1 + draws)))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A mixed model's slope, in units of y for one standard deviation of x over words; no slope unless it converged."""
+
+    estimate: float
+    low: float
+    high: float
+    words: int
+    captions: int
+    occurrences: int
+    converged: bool
+    optimiser: str
+
+
+def mixed_model(
+    rows: pd.DataFrame, y: pd.Series, table: pd.DataFrame, x: str, given: Sequence[str], words: str
+) -> Mixed:
+    """Does y of a word in a caption follow x, given the controls, with an intercept of its own for every word?
+
+        y_wc - mean_c y = a + b x_w + sum_k g_k z_kw + u_w + e_wc,    u_w ~ N(0, s)
+
+    Taking away the mean of the caption (over its words that take part) removes all that a caption does to its words
+    alike. It also takes a share of 1 / n from the slope, n words a caption; the other way to remove captions, taking
+    means from x as well, would make one word's occurrences look like many words. The random intercept u_w keeps them
+    one word. Fitted by statsmodels (restricted maximum likelihood), by one optimiser after the other until one
+    converges.
+
+    Args:
+        rows: ``caption`` and ``word`` of every occurrence.
+        y: a value for each of them; NaN is left out.
+        table, x, given, words: as for ``Question`` and ``answer``.
+
+    Raises:
+        ValueError: fewer than ten words are left.
+    """
+    own = table[table[words].fillna(False).astype(bool)].dropna(subset=[x, *given])
+    own = own[~own.index.duplicated()]
+    predictors = columns_of(own, [x, *given])
+    predictors = (predictors - predictors.mean()) / predictors.std()
+    frame = rows[["caption", "word"]].assign(y=y)[rows["word"].isin(own.index) & y.notna()]
+    frame = frame[frame.groupby("caption")["y"].transform("size") > 1]
+    if frame["word"].nunique() < 10:
+        raise ValueError(f"a mixed model over words needs ten or more, got {frame['word'].nunique()}")
+    centred = frame["y"] - frame.groupby("caption")["y"].transform("mean")
+    design = predictors.loc[frame["word"]].to_numpy()
+    design = np.column_stack([design, np.ones(len(design))])
+    model = MixedLM(centred.to_numpy(), design, groups=frame["word"].to_numpy())
+    fit, converged = None, False
+    for optimiser in ("lbfgs", "bfgs", "powell"):
+        fit, converged = _fitted(model, optimiser)
+        if converged:
+            break
+    sizes = frame["word"].nunique(), frame["caption"].nunique(), len(frame)
+    if not converged:
+        return Mixed(float("nan"), float("nan"), float("nan"), *sizes, False, optimiser)
+    at = list(predictors).index(x)
+    low, high = fit.conf_int()[at]
+    return Mixed(float(fit.fe_params[at]), float(low), float(high), *sizes, True, optimiser)
+
+
+def _fitted(model: MixedLM, optimiser: str) -> tuple[MixedLMResults | None, bool]:
+    """The fit, and whether it converged: statsmodels says so, nothing warned of it, and no matrix was singular."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            fit = model.fit(reml=True, method=optimiser)
+        except np.linalg.LinAlgError:
+            return None, False
+    return fit, bool(fit.converged) and not any(issubclass(one.category, ConvergenceWarning) for one in caught)

@@ -1,0 +1,258 @@
+"""Attributes: the pairs are fair, the answers are the model's own, and exposure is what training showed."""
+
+import re
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.card import embed_captions
+from gradeclip_utils.datasets import Choice
+from gradeclip_utils.scenes import arrange, describe, draw_scene, is_withheld_colour, is_withheld_pair, withheld_artist
+from gradeclip_utils.sprites import Object
+from gradeclip_utils.studies.attributes import (
+    KINDS,
+    SWAPPED,
+    draw_pairs,
+    embed_pictures,
+    judge,
+    judge_choices,
+    margins_after,
+    pictures_of,
+)
+from gradeclip_utils.studies.exposure import exposure, with_rivals, words_said
+from gradeclip_utils.training import Recipe, SceneBatches
+
+FEW = 16  # concepts: what these tests draw
+
+
+def drawn(kind, n=3, **options):
+    return draw_pairs(kind, n, nouns=FEW, **options)
+
+
+NUMBERS = {kind: (2, 3, 4) if "/" not in kind and kind != "count" else (None,) for kind in KINDS}
+EVERY = [(kind, objects) for kind, numbers in NUMBERS.items() for objects in numbers]
+
+
+# --------------------------------------------------------------------------------------------------------------- pairs
+
+
+@pytest.mark.parametrize(("kind", "objects"), EVERY)
+def test_a_pair_differs_in_nothing_but_what_is_asked(kind, objects):
+    for pair in drawn(kind, objects=objects):
+        first, second = pair.scenes
+        assert first.caption != second.caption and first.background == second.background
+        words = [[scene.caption[s.start : s.end] for s in pair.words(side)] for side, scene in enumerate(pair.scenes)]
+        assert words[0] and len(words[0]) == len(words[1]) == len(pair.asked)
+        rest = [without(pair, side) for side in (0, 1)]
+        assert rest[0] == rest[1], "the captions differ elsewhere too"
+        if kind in SWAPPED:
+            assert sorted(words[0]) == sorted(words[1]) and words[0] != words[1]
+            assert bag(first) == bag(second)
+        if kind != "count":
+            changed = [i for i, (a, b) in enumerate(zip(first.objects, second.objects, strict=True)) if a != b]
+            assert set(changed) == (set(pair.asked) if "/" not in kind else {0, 1})
+
+
+def without(pair, side):
+    """Caption `side` with a gap for each word that is asked; articles and plurals count as the word's."""
+    caption = pair.scenes[side].caption
+    for span in reversed(pair.words(side)):
+        caption = re.sub(r"\ban? $", "", caption[: span.start]) + "?" + caption[span.end :]
+    return caption
+
+
+def bag(scene):
+    return Counter(without_articles(scene.caption).split())
+
+
+def without_articles(caption):
+    return re.sub(r"\ban? ", "", caption)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_caption_says_what_its_own_picture_shows_and_not_what_the_other_one_does(kind):
+    """Re-derived from the objects: colours, sizes, numbers and places, by the grammar of captions."""
+    for pair in drawn(kind):
+        for scene in pair.scenes:
+            relation = next((words for words, _ in scene.words_of("relation")), "")
+            a, b = scene.objects[0], scene.objects[1]
+            truth = {
+                "to the left of": b.x - a.x > 30, "to the right of": a.x - b.x > 30, "above": b.y - a.y > 30,
+                "below": a.y - b.y > 30, "bigger than": a.size > 1.3 * b.size, "smaller than": b.size > 1.3 * a.size,
+                "": True,
+            }  # fmt: skip
+            assert truth[relation]
+            for word, members in scene.words_of("size"):
+                sizes = [scene.objects[i].size for i in members]
+                assert min(sizes) >= 42 if word == "big" else max(sizes) <= 30
+            for word, members in scene.words_of("colour"):
+                assert {scene.objects[i].colour for i in members} == {word}
+            for word, members in scene.words_of("count"):
+                assert len(members) == {"two": 2, "three": 3}[word]
+            plain = describe(scene.objects, relation)[0]
+            assert without_articles(plain) == without_articles(re.sub(r"\b(small|big) ", "", scene.caption))
+
+
+@pytest.mark.parametrize(("kind", "objects"), EVERY)
+def test_seen_compositions_were_trained_and_withheld_ones_were_in_neither_picture(kind, objects):
+    for composition in ("seen", "withheld"):
+        for pair in drawn(kind, objects=objects, composition=composition):
+            for scene in pair.scenes:
+                colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
+                pairs = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
+                assert (colours or pairs) == (composition == "withheld")
+                assert not any(withheld_artist(thing.noun) == thing.artist for thing in scene.objects)
+
+
+def test_objects_lie_whole_in_the_picture_and_apart():
+    for kind in KINDS:
+        for pair in drawn(kind):
+            for scene in pair.scenes:
+                assert all(t.size / 2 - 1 <= v <= 97 - t.size / 2 for t in scene.objects for v in (t.x, t.y))
+                for a, b in combinations(scene.objects, 2):
+                    assert max(abs(a.x - b.x), abs(a.y - b.y)) > (a.size + b.size) / 2 - 2
+
+
+def test_pairs_are_the_same_again_and_others_with_another_seed_or_split():
+    names = [scene.caption for scene in drawn("colour")[0].scenes]
+    assert names == [scene.caption for scene in drawn("colour")[0].scenes]
+    for other in ({"seed": 1}, {"split": "test"}):
+        assert names != [scene.caption for scene in drawn("colour", **other)[0].scenes]
+
+
+def test_pairs_that_cannot_be_are_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="no pairs of 'shape'.*kinds are object identity"):
+        draw_pairs("shape")
+    with pytest.raises(ValueError, match="'count' show 4 objects, got objects=2"):
+        draw_pairs("count", objects=2)
+
+
+def test_training_scenes_never_meet_the_pairs():
+    captions = {draw_scene([0, i]).caption for i in range(50)}
+    assert not captions & {scene.caption for pair in drawn("swapped colours", 8) for scene in pair.scenes}
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.fixture(scope="module")
+def some():
+    return [pair for kind in KINDS for pair in drawn(kind, 2)]
+
+
+@pytest.fixture(scope="module")
+def answers(bundled_shape, some):
+    return judge(bundled_shape, some)
+
+
+def test_whoever_sees_no_picture_is_right_on_exactly_one_side_of_every_pair(answers):
+    assert (answers.groupby("pair")["text_only"].sum() == 1).all()
+
+
+def test_any_preference_for_captions_is_right_half_of_the_time(some):
+    """Not only the scorer that is shown: longer, alphabetical, with more vowels; on every pair."""
+    for score in (len, str, lambda text: sum(map(text.count, "aeiou"))):
+        for pair in some:
+            first, second = (score(scene.caption) for scene in pair.scenes)
+            right = [(first > second) + (first == second) / 2, (second > first) + (first == second) / 2]
+            assert sum(right) == 1
+
+
+def test_answers_are_the_models_own_similarities(bundled_shape, some, answers):
+    explainer = Explainer(bundled_shape)
+    for row in answers.iloc[::5].itertuples():
+        scene = next(pair for pair in some if pair.name == row.pair).scenes[row.side]
+        picture = pictures_of(bundled_shape, [scene])[0]
+        plain = explainer.explain(picture, [row.caption, row.other]).similarity
+        assert plain == pytest.approx([row.similarity, row.other_similarity], abs=1e-5)
+        assert row.right == (row.margin > 0) and row.caption == scene.caption
+
+
+def test_both_margins_are_the_product_of_how_far_and_how_aligned_the_embeddings_move(answers):
+    product = answers["picture_change"] * answers["text_change"] * answers["agreement"]
+    total = answers.groupby("pair")["margin"].transform("sum")
+    assert np.allclose(product, total, atol=1e-5)
+
+
+def test_an_experiment_that_changes_nothing_leaves_every_margin_as_it_was(bundled_shape, some, answers):
+    same = margins_after(bundled_shape, some, lambda scene, asked: scene)
+    assert list(same["pair"]) == list(answers["pair"]) and list(same["side"]) == list(answers["side"])
+    assert same["margin"].to_numpy() == pytest.approx(answers["margin"].to_numpy(), abs=1e-5)
+    others = iter([pair.scenes[1 - side] for pair in some for side in (0, 1)])
+    exchanged = margins_after(bundled_shape, some, lambda scene, asked: next(others))["margin"].to_numpy()
+    assert exchanged.reshape(-1, 2) == pytest.approx(-answers["margin"].to_numpy().reshape(-1, 2)[:, ::-1], abs=1e-5)
+
+
+def test_pictures_are_no_larger_than_the_model_needs(tiny, bundled_shape):
+    scene = arrange(["dog"])
+    assert [pictures_of(clip, [scene])[0].size for clip in (tiny, bundled_shape)] == [(96, 96)] * 2
+
+
+def test_choices_of_a_data_set_are_judged_by_the_same_similarities(tiny, picture):
+    choices = [
+        Choice("swap/0", "swap", "a red dog", "a blue dog", lambda: picture),
+        Choice("swap/1", "swap", "a blue dog", "a red dog", lambda: picture),
+    ]
+    rows = judge_choices(tiny, choices)
+    difference = embed_captions(tiny, ["a red dog"]) - embed_captions(tiny, ["a blue dog"])
+    margin = float((embed_pictures(tiny, [picture]) @ difference.T)[0, 0])
+    assert list(rows["margin"]) == pytest.approx([margin, -margin], abs=1e-6)
+    assert sorted(rows["right"]) == [0, 1] and list(rows["text_only"]) == list(rows["right"])
+
+
+# ------------------------------------------------------------------------------------------------------------ exposure
+
+
+def scene_of(*things, **caption):
+    objects = [Object(noun, "openmoji", colour, x=24 + 48 * (i % 2)) for i, (noun, colour) in enumerate(things)]
+    return arrange(objects, **caption)
+
+
+def test_rivals_are_captions_that_only_one_kind_of_attribute_tells_apart():
+    red, blue = scene_of(("dog", "red"), ("cat", "blue")), scene_of(("dog", "blue"), ("cat", "red"))
+    cases = {
+        "swapped colours": (red, blue),
+        "colour": (scene_of(("dog", "red")), scene_of(("dog", "green"))),
+        "size": (scene_of(("dog", None), size=["small"]), scene_of(("dog", None), size=["big"])),
+        "swapped sizes": tuple(
+            scene_of(("dog", None), ("cat", None), size=said) for said in (["small", "big"], ["big", "small"])
+        ),
+        "count": (scene_of(("dog", None), ("dog", None)), scene_of(("dog", None), ("dog", None), ("dog", None))),
+        "left / right": tuple(
+            scene_of(("dog", None), ("cat", None), relation=f"to the {side} of") for side in ("left", "right")
+        ),
+        "bigger / smaller": tuple(
+            scene_of(("dog", None), ("cat", None), relation=how) for how in ("bigger than", "smaller than")
+        ),
+    }
+    for kind, scenes in cases.items():
+        others = [scene_of(("apple", None))]
+        found = with_rivals([*scenes, *others])
+        assert found[kind] == 2 and sum(found.values()) - found["object identity"] == 2, kind
+
+
+def test_the_same_said_in_other_words_or_beside_an_easier_difference_is_no_rival():
+    mirrored = scene_of(("dog", None), ("cat", None), relation="to the left of")
+    same = scene_of(("cat", None), ("dog", None), relation="to the right of")
+    assert with_rivals([mirrored, same])["left / right"] == 0
+    recoloured = scene_of(("dog", "red"), ("cat", None), relation="to the right of")
+    assert with_rivals([mirrored, recoloured])["left / right"] == 0
+    assert with_rivals([mirrored, scene_of(("dog", None), ("cat", None), relation="above")])["left / right"] == 0
+
+
+def test_words_are_counted_by_caption():
+    counts = words_said([scene_of(("dog", "red"), ("cat", "red")), scene_of(("dog", "red"))])
+    assert counts["colour", "red"] == 2 and counts["colour", "blue"] == 0
+
+
+def test_exposure_is_counted_in_the_batches_that_training_drew():
+    recipe = Recipe(steps=3, batch=8)
+    words, rivals = exposure(recipe, steps=6)
+    every = [scene for step in range(6) for scene in SceneBatches(recipe).scenes(step)]
+    for word in ("red", "small", "two", "above"):
+        said = sum(re.search(rf"\b{word}\b", scene.caption) is not None for scene in every)
+        assert words.set_index("word").loc[word, "times"] == pytest.approx(said)
+    assert list(rivals["kind"]) == list(KINDS) and (rivals["share"] <= 1).all()

@@ -1,0 +1,130 @@
+"""How often training said each word, and how much a word says about what is shown."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from gradeclip_utils.language import norms
+from gradeclip_utils.scenes import draw_scene, vocabulary
+from gradeclip_utils.sprites import concepts
+from gradeclip_utils.studies.informativeness import (
+    FEWEST,
+    MOST,
+    OPENED,
+    SAMPLE,
+    SIZES,
+    TAGGED,
+    TINTED,
+    UNNAMED,
+    caption_words,
+    chosen_words,
+    count_words,
+    informativeness,
+    main,
+    training_exposure,
+)
+from gradeclip_utils.training import Recipe
+
+CHOSEN = 4243266598  # checksum of the words and their roles, taken before any norm was joined
+
+
+@pytest.fixture(scope="module")
+def bits():
+    return informativeness()
+
+
+def test_the_counts_on_file_are_those_of_the_training():
+    counted = count_words(SAMPLE)
+    on_file = training_exposure()
+    assert counted.index.equals(on_file.index) and set(vocabulary()) <= set(on_file.index)
+    assert counted.tolist() == on_file["sample"].tolist()
+    assert (on_file["captions"] >= on_file["sample"]).all()
+
+
+def test_a_word_counts_once_in_a_caption():
+    assert count_words([0], Recipe(batch=8))["a"] <= 8
+    assert caption_words("a cat, a dog") == ["a", "cat", "a", "dog"]
+
+
+def test_counts_of_batches_add_up():
+    together = count_words([0, 1], Recipe(batch=8))
+    assert (together == count_words([0], Recipe(batch=8)) + count_words([1], Recipe(batch=8))).all()
+
+
+def test_the_chosen_words_are_frozen():
+    words = chosen_words()
+    listed = " ".join(f"{word}:{role}" for word, role in words["role"].items())
+    assert len(words) == 755 and zlib.crc32(listed.encode()) == CHOSEN
+
+
+def test_the_chosen_words_are_chosen_by_role_and_exposure_alone():
+    words, table = chosen_words(), concepts()
+    assert words["exposure"].between(FEWEST, MOST).all()
+    assert set(words.index[words["role"] == "noun"]) == set(table["noun"])
+    associations = set(words.index[words["role"] == "association"])
+    assert associations <= set(table["keywords"].explode())
+    assert not associations & {"picture", "four", "a", *table["noun"], *table["plural"]}
+    assert words["concepts"]["drink"] == sum("drink" in keywords for keywords in table["keywords"])
+
+
+def test_at_least_300_of_them_have_ratings_and_cover_the_whole_scale():
+    rated = norms(chosen_words().index)["concreteness"].dropna()
+    assert len(rated) >= 300
+    assert (np.histogram(rated, bins=[1, 2, 3, 4, 5.01])[0] >= 5).all()
+
+
+def test_a_word_for_one_concept_tells_which_of_all_it_is(bits):
+    assert bits["when_said"]["dog"] == pytest.approx(np.log2(len(concepts(removed=True))))
+    assert bits["when_said"]["fruit"] < bits["when_said"]["dog"]
+
+
+def test_words_that_open_a_caption_tell_nothing(bits):
+    for word in ("photo", "of", "here", "see"):
+        assert bits.loc[word].tolist() == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_mutual_information_is_that_of_the_joint_table(bits):
+    """Of the table of (said or not) x concept, summed cell by cell."""
+    table = concepts(removed=True)
+    counts = table["keywords"].explode().value_counts()
+    for word in ("fruit", "peace", "water"):
+        said = []
+        for keywords in table["keywords"]:
+            total = sum(1 / counts[k] for k in keywords)
+            said.append(TAGGED * (1 / counts[word]) / total if word in keywords else 0.0)
+        joint = np.array([said, 1 - np.array(said)]) / len(table)
+        independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+        there = joint > 0
+        expected = (joint[there] * np.log2(joint[there] / independent[there])).sum()
+        assert bits["mutual_information"][word] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_grammar_says_words_as_often_as_it_is_taken_to():
+    """The shares that informativeness is computed from, against captions of single things."""
+    n = 4000
+    captions = [set(caption_words(draw_scene([96, i], n_objects=1, tint=TINTED).caption)) for i in range(n)]
+    tagged = TAGGED * np.mean([len(keywords) > 0 for keywords in concepts(removed=True)["keywords"]])
+    named = 1 - UNNAMED * tagged
+    expected = {
+        "tagged": tagged, "something": UNNAMED * tagged, "photo": OPENED / 6, "of": OPENED * 4 / 6,
+        "red": TINTED / 8 * named, "small": SIZES["small"] / 2 * named, "big": SIZES["big"] / 2 * named,
+    }  # fmt: skip
+    for word, share in expected.items():
+        found = np.mean([word in caption for caption in captions])
+        assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / n), word
+
+
+def test_information_is_never_negative(bits):
+    assert (bits.to_numpy() >= 0).all() and bits.index.is_unique
+
+
+def test_the_command_prints_what_it_counted(capsys, monkeypatch):
+    from gradeclip_utils import training
+
+    monkeypatch.setattr(training, "Recipe", lambda: Recipe(rounds=1, steps=2, batch=4))
+    monkeypatch.setattr("gradeclip_utils.studies.informativeness.SAMPLE", (0,))
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# Captions of the training") and lines[2] == "word,captions,sample"
+    assert len(lines) > 800

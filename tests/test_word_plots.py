@@ -1,0 +1,89 @@
+"""Figures of the study of words."""
+
+import numpy as np
+import pytest
+
+from gradeclip_utils.studies.concreteness import METHODS, study
+from gradeclip_utils.studies.word_plots import plot_answers, plot_permutations, plot_shares, plot_words, shares
+from gradeclip_utils.studies.word_statistics import Permutation, answer
+
+WORDS = "apple dog car fruit food drink pet music game dessert insect flower weather".split()
+
+
+@pytest.fixture(scope="module")
+def small(bundled):
+    return study(bundled, WORDS, each=3, draw=3000)
+
+
+def texts(figure):
+    own = [text.get_text() for text in figure.texts]
+    return own + [text.get_text() for axes in figure.axes for text in [*axes.texts, axes.title, axes._left_title]]
+
+
+def test_every_rated_word_is_a_point_and_the_headline_counts_them(small):
+    figure = plot_words(small, draws=20)
+    points = sum(len(line.get_xdata()) for line in figure.axes[0].lines if line.get_linestyle() == "None")
+    headline = next(text for text in texts(figure) if text.startswith("Spearman"))
+    assert headline.endswith(f"{points} words") and points >= 10
+    assert "Name a word to see its captions" in " ".join(texts(figure))
+
+
+def test_a_searched_word_is_marked_and_shown_with_its_captions_and_maps(small):
+    figure = plot_words(small, word=" Food ", draws=20)
+    assert "food" in texts(figure)
+    pictures = [axes for axes in figure.axes if axes.images]
+    assert 2 <= len(pictures) <= 3
+    assert figure.alt.endswith("; food")
+
+
+def test_norm_part_and_method_choose_what_is_shown(small):
+    every, nouns = (plot_words(small, part=part, draws=20) for part in ("all", "noun"))
+    assert nouns.alt != every.alt
+    assert "visual strength" in plot_words(small, norm="visual", draws=20).axes[0].get_xlabel()
+    assert (
+        "Grad-ECLIP, other picture"
+        in plot_words(small, method="grad-eclip, other picture", draws=20).axes[0].get_ylabel()
+    )
+
+
+def test_a_word_without_a_rating_is_found_but_not_marked(small):
+    unrated = small.table.index[small.table["concreteness"].isna() & (small.table["captions"] > 0)][0]
+    assert any("is not in this plot" in text for text in texts(plot_words(small, word=unrated, draws=20)))
+
+
+def test_what_cannot_be_shown_is_answered_with_a_sentence(small):
+    with pytest.raises(ValueError, match=r"no caption of the study holds 'foood'; words like it are .*food"):
+        plot_words(small, word="foood")
+    with pytest.raises(ValueError, match="there is no norm 'weight'; there are place"):
+        plot_words(small, norm="weight")
+    with pytest.raises(ValueError, match="there is no method 'rise'"):
+        plot_words(small, method="rise")
+    with pytest.raises(ValueError, match="there is no part 'clause'; there are all, "):
+        plot_words(small, part="clause")
+
+
+def test_shares_of_a_caption_add_up_to_one_and_follow_the_scores(small):
+    for method in METHODS:
+        words = shares(small, 0, method)
+        mine = small.rows[small.rows["caption"] == 0]
+        positive = mine[method].clip(lower=0)
+        assert [word.text.lower() for word in words] == mine["word"].tolist()
+        np.testing.assert_allclose([word.score for word in words], positive / positive.sum(), atol=1e-9)
+        assert all(small.scenes[0].caption[word.start : word.end] == word.text for word in words)
+
+
+def test_shares_are_drawn_one_row_a_method(small):
+    figure = plot_shares(small, 1, METHODS)
+    assert len(figure.axes) == len(METHODS) and "Leave one word out" in texts(figure)
+
+
+def test_answers_and_permutations_are_drawn_with_their_numbers(small):
+    from gradeclip_utils.studies.concreteness import questions
+
+    asked = [question for question in questions(small) if question.figure == "leave-one-out: all words"]
+    found = answer(asked, small.rows, small.values, small.table, draws=20)
+    figure = plot_answers(found, "a title")
+    assert figure.axes[0].get_yticklabels()[0].get_text() == f"leave-one-out: all words ({found['n'][0]})"
+    null = np.linspace(-0.1, 0.1, 50)
+    drawn = plot_permutations({"one": Permutation(0.3, null, 0.0004), "two": Permutation(0.0, null, 0.5)})
+    assert {"p < 0.001", "p = 0.500"} <= set(texts(drawn))

@@ -1,0 +1,134 @@
+"""Wording: kinds of words, shares of relevance, templates, and the word x region matrix."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import build, wrap
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.scenes import arrange, draw_scene
+from gradeclip_utils.studies.wording import (
+    ELSEWHERE,
+    KINDS,
+    TEMPLATES,
+    filled,
+    kinds_of,
+    own_region,
+    scene_regions,
+    score_and_fall,
+    shortened,
+    template_effect,
+    word_regions,
+    word_shares,
+)
+
+SCENES = [arrange(["red car", "blue ball"]), arrange(["owl", "green cat"]), arrange(["dog"], prefix="i see")]
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    return Explainer(wrap(build(text={"context_length": 77})))
+
+
+def test_kinds_are_those_that_the_scene_knows():
+    scene = arrange(["red car", "owl", "cat"], prefix="a photo of")
+    told = [(text, kind, own) for text, _, kind, own in kinds_of(scene)]
+    assert told[:6] == [
+        ("a", "opening", ()), ("photo", "opening", ()), ("of", "opening", ()),
+        ("a", "function", ()), ("red", "colour", (0,)), ("car", "noun", (0,)),
+    ]  # fmt: skip
+    assert (",", "mark", ()) in told and told[-1] == ("cat", "noun", (2,))
+    relation = arrange(["cat", "dog"], relation="to the left of")
+    assert [kind for _, _, kind, _ in kinds_of(relation)].count("relation") == 4
+
+
+def test_every_word_of_many_captions_has_a_kind():
+    found = [one for i in range(60) for one in kinds_of(draw_scene(i, split="development"))]
+    assert {kind for _, _, kind, _ in found} == set(KINDS)
+
+
+def test_shares_of_a_caption_are_one_on_average(explainer):
+    table = word_shares(explainer, SCENES)
+    assert np.allclose(table.groupby(["picture", "shown"])["share"].mean(), 1)
+    scores = [word.score for word in explainer.explain(SCENES[0].image(), SCENES[0].caption).words[0]]
+    mine = table[(table["picture"] == 0) & (table["shown"] == "own picture")]
+    assert np.allclose(mine["score"], scores, atol=1e-6) and list(mine["word"]) == SCENES[0].caption.split()
+    assert not np.allclose(mine["score"], table[(table["picture"] == 0) & (table["shown"] != "own picture")]["score"])
+
+
+def test_a_fall_is_what_the_model_says_of_the_shorter_caption(explainer):
+    table = word_shares(explainer, SCENES)
+    picture, caption = SCENES[0].image(), SCENES[0].caption
+    red = table[(table["picture"] == 0) & (table["shown"] == "own picture") & (table["word"] == "red")].iloc[0]
+    full, without = explainer.explain(picture, [caption, "a car and a blue ball"]).similarity
+    assert caption == "a red car and a blue ball" and red["fall"] == pytest.approx(full - without, abs=1e-5)
+    other = table[(table["picture"] == 0) & (table["shown"] == "another picture") & (table["word"] == "red")].iloc[0]
+    full, without = explainer.explain(SCENES[1].image(), [caption, "a car and a blue ball"]).similarity
+    assert other["fall"] == pytest.approx(full - without, abs=1e-5)
+
+
+def test_words_are_left_out_with_their_space():
+    assert shortened("a cat, a dog") == ["cat, a dog", "a, a dog", "a cat a dog", "a cat, dog", "a cat, a"]
+
+
+def test_scores_that_order_words_as_falls_do_correlate_by_one():
+    rows = pd.DataFrame(
+        {"picture": [0] * 4 + [1] * 3, "score": range(7), "fall": np.arange(7) ** 3, "shown": "own picture"}
+    )
+    assert score_and_fall(rows).to_dict() == {0: pytest.approx(1)}
+    assert score_and_fall(rows.assign(fall=-rows["fall"])).to_dict() == {0: pytest.approx(-1)}
+    assert not len(score_and_fall(rows.assign(score=1.0)))
+
+
+def test_a_template_holds_the_noun_with_its_article():
+    assert filled(TEMPLATES["a photo of a cat"], "owl") == "a photo of an owl"
+    assert filled(TEMPLATES["cat"], "owl") == "owl" and filled(TEMPLATES["a cat"], "owl") == "an owl"
+
+
+def test_a_template_is_compared_with_the_plain_one(explainer):
+    table = template_effect(explainer, ["cat", "dog", "owl"])
+    plain = table[table["template"] == "a cat"]
+    assert np.allclose(plain["gain"], 0) and np.allclose(plain[["map", "alike", "alike_centred"]], 1)
+    assert len(table) == 3 * len(TEMPLATES) and table["right"].isin([0, 1]).all()
+    one = table[(table["template"] == "cat") & (table["picture"] == "owl")].iloc[0]
+    seen = explainer.explain(arrange(["owl"], background=2).image(), ["owl", "an owl"])
+    assert one["gain"] == pytest.approx(seen.similarity[0] - seen.similarity[1], abs=1e-5)
+
+
+def test_the_matrix_averages_interactions_over_regions(explainer):
+    picture = SCENES[0].image()
+    left = np.arange(384) < 192
+    masks = {"left": np.tile(left, (384, 1)), "right": np.tile(~left, (384, 1))}
+    found = explainer.interactions(picture, SCENES[0].caption)
+    expected = np.stack([found.maps[:, :, :2].mean((1, 2)), found.maps[:, :, 2:].mean((1, 2))], axis=1)
+    matrix = word_regions(explainer, picture, SCENES[0].caption, masks, centred=False)
+    assert matrix.regions == ("left", "right") and np.allclose(matrix.values, expected, atol=1e-6)
+    centred = word_regions(explainer, picture, SCENES[0].caption, masks)
+    assert np.allclose(centred.values, expected - expected.mean(0), atol=1e-6)
+
+
+def test_what_no_thing_covers_is_elsewhere(explainer):
+    matrix = scene_regions(explainer, SCENES[0])
+    assert matrix.regions == ("a red car", "a blue ball", ELSEWHERE) and (sum(matrix.masks) == 1).all()
+    assert scene_regions(explainer, arrange(["cat", "cat"])).regions[:2] == ("a cat", "a cat (2)")
+
+
+def test_masks_must_fit_the_picture(explainer):
+    picture = SCENES[0].image()
+    with pytest.raises(ValueError, match="there are none"):
+        word_regions(explainer, picture, "a cat", {})
+    for mask in (np.zeros((384, 384), bool), np.ones((96, 96), bool)):
+        with pytest.raises(ValueError, match="not so: \\['thing'\\]"):
+            word_regions(explainer, picture, "a cat", {"thing": mask})
+
+
+def test_a_word_hits_where_its_matrix_is_largest(explainer):
+    table = own_region(explainer, SCENES[:2])
+    assert set(zip(table["word"], table["kind"], strict=True)) == {
+        ("red", "colour"), ("car", "noun"), ("blue", "colour"), ("ball", "noun"),
+        ("owl", "noun"), ("green", "colour"), ("cat", "noun"),
+    }  # fmt: skip
+    matrix = scene_regions(explainer, SCENES[0])
+    strongest = dict(zip(matrix.words, matrix.values[:, :2].argmax(1), strict=True))
+    hits = table[(table["picture"] == 0) & table["centred"]].set_index("word")["hit"]
+    assert all(hits[word] == (strongest[word] == own) for word, own in (("red", 0), ("car", 0), ("ball", 1)))
