@@ -1,4 +1,4 @@
-"""A panel of a lesson in a real JupyterLab, turned with the keyboard; what a person sees in the end is asserted."""
+"""Panels of lessons in a real JupyterLab, turned with the keyboard; what a person sees in the end is asserted."""
 
 import json
 import re
@@ -27,25 +27,77 @@ def draw(power, colour, caption):
 
 panel(draw, power=(1, 9), colour=["red", "green"], caption="a dog")
 """
+LESSONS = [  # the panels of lessons 03 to 06, on less than the lessons measure
+    """
+from functools import partial
+from gradeclip_utils import Explainer, load_clip
+from gradeclip_utils.gallery import method_gallery
+from gradeclip_utils.panels import panel
+from gradeclip_utils.scenes import arrange
+
+clip, scene = load_clip(), arrange(["cat", "guitar"])
+some = [Explainer(clip, method=name) for name in ("grad-eclip", "maskclip")]
+panel(partial(method_gallery, some, scene.image()), prompt="a cat", against="a guitar")
+""",
+    """
+from gradeclip_utils.studies.matching import path_between, twins
+from gradeclip_utils.studies.matching_plots import draw_path
+
+twin = twins(1)[0]
+way = path_between(some[0], twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
+panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.05))
+""",
+    """
+from ipywidgets import fixed
+from gradeclip_utils.studies.binding import Reader
+from gradeclip_utils.studies.binding_plots import QUESTIONS, playground
+
+panel(playground, reader=fixed(Reader(clip)), question=list(QUESTIONS))
+""",
+    """
+from gradeclip_utils.studies.concreteness import study
+from gradeclip_utils.studies.informativeness import chosen_words
+from gradeclip_utils.studies.word_plots import plot_words
+
+found = study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
+panel(lambda method, word: plot_words(found, method=method, word=word), method=["leave-one-out", "grad-eclip"], word="")
+""",
+]
 
 
 @pytest.fixture(scope="module")
-def page(lab, browser):
-    """The page with a notebook of one cell, run."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
-    content = json.dumps({"type": "notebook", "content": notebook}).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{lab}/api/contents/notebooks/panel.ipynb", content, headers, method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    open_notebook(page, lab, "panel.ipynb")
-    run_all(page)
-    page.set_default_timeout(120_000)
-    yield page
-    context.close()
+def opened(lab, browser):
+    """Opens a notebook of these cells, run; all pages are closed in the end."""
+    contexts = []
+
+    def open_cells(name, cells):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+        content = json.dumps({"type": "notebook", "content": notebook}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{lab}/api/contents/notebooks/{name}", content, headers, method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}))
+        page = contexts[-1].new_page()
+        open_notebook(page, lab, name)
+        run_all(page)
+        page.set_default_timeout(120_000)
+        return page
+
+    yield open_cells
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def page(opened):
+    return opened("panel.ipynb", [CELL])
+
+
+@pytest.fixture(scope="module")
+def lessons(opened):
+    return opened("lessons.ipynb", LESSONS)
 
 
 @pytest.fixture
@@ -114,3 +166,32 @@ def test_it_fits_a_narrow_window_and_both_themes(page, box, width, theme):
     box.screenshot(path=SHOTS / f"22_lesson_panel_{width}_{theme.split()[1].lower()}.png")
     assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+@pytest.mark.parametrize(
+    ("number", "control", "key", "shows"),
+    [
+        (0, ".gradeclip-against input", "a cow", "rather than “a cow”"),
+        (1, ".gradeclip-weight .noUi-handle", "ArrowRight", "at 0.55"),
+        (2, ".gradeclip-question select", "", "the model is"),
+        (3, ".gradeclip-method select", "", "grad-eclip|Grad-ECLIP"),
+    ],
+    ids=["method gallery", "adjective slider", "attribute playground", "words of concreteness"],
+)
+def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, key, shows):
+    box = lessons.locator(".gradeclip-panel").nth(number)
+    expect(picture(box)).to_be_visible(timeout=300_000)
+    before = picture(box).get_attribute("src")
+    if control.endswith("input"):
+        box.locator(control).fill(key)
+        box.locator(control).press("Enter")
+    elif control.endswith("select"):
+        box.locator(control).select_option(index=1)
+    else:
+        box.locator(control).focus()
+        lessons.keyboard.press(key)
+    expect(picture(box)).not_to_have_attribute("src", before, timeout=120_000)
+    expect(picture(box)).to_have_attribute("alt", re.compile(shows))
+    expect(box.locator(".gradeclip-message")).to_have_count(0)
+    box.screenshot(path=SHOTS / f"23_lesson_{number + 3:02}.png")
+    assert lessons.evaluate("() => window.wrong") == []
