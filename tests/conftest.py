@@ -15,15 +15,9 @@ torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 
 def pytest_collection_modifyitems(items):
-    """Which tests share a process, and in which order.
-
-    Notebooks take longest and start first, each in its own group; other modules stay together, for their fixtures.
-    Browser tests come last: Playwright leaves an event loop running, and panels behave differently inside one.
+    """Notebooks take longest and start first. Browser tests come last: Playwright leaves an event loop running, and
+    panels behave differently inside one.
     """
-    for item in items:
-        lesson = getattr(item, "callspec", None) and item.callspec.params.get("path")
-        group = lesson.stem if item.module.__name__ == "test_notebooks" and lesson else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, "executed" not in item.fixturenames))
 
 
