@@ -202,16 +202,22 @@ def plot_intervals(
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1)
         axes.text(chance, len(names) - 0.45, "chance", ha="center", va="top", transform=axes.transData, **NOTE)
-    axes.set(yticks=rows, ylim=(len(names) - 0.5, -0.5))
+    axes.tick_params(axis="x", pad=12 if chance is not None else 3)
+    name_rows(axes, names, label, title)
+    return figure
+
+
+def name_rows(axes, names: Sequence[str], label: str, title: str = "") -> None:
+    """Axes with a named row for each of ``names``, the first one on top, and what the values are under them."""
+    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticklabels(names, fontsize=9, parse_math=False)
-    axes.tick_params(axis="x", labelsize=8, pad=12 if chance is not None else 3)
     axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(label, fontsize=9, parse_math=False)
     axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
-    return figure
 
 
 def _row_names(table, names: Sequence[str] | None) -> list[str]:

@@ -11,7 +11,6 @@ carry checksums: one that was damaged since is computed again. One process at a 
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from .files import write_whole
 
 SETTINGS, PARTS = "settings.json", "parts"
 
@@ -36,7 +37,8 @@ def open_run(folder: str | Path, settings: Mapping) -> Path:
         if any(child.suffix != ".new" for child in there):  # a kill before the settings were whole leaves a .new
             raise ValueError(f"{folder} is not empty and holds no {SETTINGS}: choose a folder for this run alone")
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(file, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
+        write_whole(file, lambda stream: stream.write(text.encode()))
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -58,7 +60,7 @@ def write_part(folder: Path, number: int, rows: pd.DataFrame) -> None:
     """Keep the rows of one chunk; when this returns they are on the disk."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), sink, write_page_checksum=True)
-    _replace(_part(folder, number), sink.getvalue().to_pybytes())
+    write_whole(_part(folder, number), lambda stream: stream.write(sink.getvalue().to_pybytes()))
 
 
 def read_part(folder: Path, number: int, expected: list[tuple]) -> pd.DataFrame | None:
@@ -94,16 +96,6 @@ def read_run(folder: str | Path) -> pd.DataFrame:
 
 def _part(folder: Path, number: int) -> Path:
     return folder / PARTS / f"{number:05d}.parquet"
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, whenever the process or the machine dies."""
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with new.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
 
 
 def _short(value) -> str:

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from .files import write_whole
 from .models import save_compact
 from .scenes import Scene, companion, draw_scene, vocabulary
 from .sprites import CANVAS, render
@@ -192,8 +193,7 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int =
             if (step + 1) % save_every == 0 or step + 1 == len(data):
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
                 state |= {"step": step + 1, "recipe": asdict(recipe), "ids": ids, "random": torch.get_rng_state()}
-                torch.save(state, state_file.with_suffix(".new"))
-                state_file.with_suffix(".new").replace(state_file)
+                write_whole(state_file, lambda stream, state=state: torch.save(state, stream))
     return model.eval()
 
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ..drawing import NOTE, Picture, blank, drawable, ink, largest, number, paint, range_in_words, scale
+from ..plots import name_rows
 from .matching import Path
 from .wording import WordRegions
 
@@ -170,14 +171,6 @@ def plot_groups(
                       transform=axes.get_yaxis_transform())  # fmt: skip
     if reference is not None:
         axes.axvline(reference, color="0.4", linestyle="--", linewidth=1, label=reference_label or None)
-    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticklabels([str(name) for name in names], fontsize=9, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(label, fontsize=9, parse_math=False)
-    axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
+    name_rows(axes, [str(name) for name in names], label, title)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.11, 0.5), frameon=False)
     return figure
