@@ -19,11 +19,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.image import BboxImage
+from matplotlib.lines import TICKRIGHT, Line2D
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
 
@@ -257,15 +259,24 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
 
 
 def draw_colour_bar(axes: Axes, picture: Image.Image, signed: bool, vmax: float) -> None:
-    """The scale beside a picture, in inches that do not depend on the shape of the picture."""
+    """The scale beside a picture, in inches that do not depend on the shape of the picture.
+
+    An image, a frame and three words in the same axes: axes of its own cost a panel five times as long.
+    """
     norm, colours = scale(signed, vmax)
     inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * picture.width / picture.height)  # of what the picture will fill
-    bar = axes.inset_axes((1 + 0.09 * inch, 0, 0.1 * inch, 1))
+    left, width, outside = 1 + 0.09 * inch, 0.1 * inch, {"transform": axes.transAxes, "clip_on": False}
+    place = TransformedBbox(Bbox.from_bounds(left, 0, width, 1), axes.transAxes)
+    bar = BboxImage(place, interpolation="nearest", clip_on=False)
+    bar.set_data(colours(np.linspace(1, 0, 256), bytes=True)[:, None])
     ticks = [norm.vmin, 0, norm.vmax] if signed else [0, norm.vmax / 2, norm.vmax]
-    axes.get_figure().colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks)
-    bar.set_yticklabels([number(tick, vmax) if vmax or not tick else "" for tick in ticks], fontsize=7.5)
-    bar.tick_params(length=2, pad=2)
-    bar.spines[:].set_linewidth(0.4)
+    axes.add_artist(bar)
+    axes.add_artist(Rectangle((left, 0), width, 1, fill=False, linewidth=0.4, **outside))
+    axes.add_artist(Line2D([left + width] * 3, [0, 0.5, 1], linestyle="", color="black", marker=TICKRIGHT,
+                           markersize=2, markeredgewidth=0.8, **outside))  # fmt: skip
+    for height, tick in zip((0, 0.5, 1), ticks, strict=True):
+        label = number(tick, vmax) if vmax or not tick else ""
+        axes.text(left + width + 0.06 * inch, height, label, va="center_baseline", fontsize=7.5, gid="scale", **outside)
 
 
 def _inches(axes: Axes) -> tuple[float, float]:
@@ -276,8 +287,8 @@ def _inches(axes: Axes) -> tuple[float, float]:
 
 def blank(axes: Axes) -> Axes:
     """The axes without ticks and frame, filled from the upper left."""
-    axes.set(xticks=[], yticks=[], anchor="NW")
-    axes.spines[:].set_visible(False)
+    axes.set_axis_off()
+    axes.set_anchor("NW")
     return axes
 
 

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from .methods import ExplanationWarning
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
+_MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
 _WIDE = "110px"  # of the names beside the controls
 _BOX = (
     "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
@@ -222,10 +223,11 @@ def _small(text: str) -> str:
 
 
 def _png(figure: Figure) -> bytes:
-    """The figure as a PNG file, as a notebook shows it. Quick rather than small."""
-    buffer = io.BytesIO()
-    fitted = figure.get_layout_engine() is not None  # then nothing lies outside, and it need not be drawn twice
-    figure.savefig(buffer, format="png", bbox_inches=None if fitted else "tight", pil_kwargs={"compress_level": 1})
+    """The figure as a PNG file, as a notebook shows it, but drawn once: quick rather than small."""
+    buffer, box = io.BytesIO(), None
+    if figure.get_layout_engine() is None:  # else nothing lies outside; "tight" would draw it all to find its bounds
+        box = figure.get_tightbbox(figure.canvas.get_renderer()).padded(_MARGIN)
+    figure.savefig(buffer, format="png", bbox_inches=box, pil_kwargs={"compress_level": 1})
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
     return buffer.getvalue()
