@@ -1,0 +1,218 @@
+"""Explanations on another device than the CPU: how far they are from those on the CPU, as JSON, one entry a case.
+
+    python tests/elsewhere.py cuda        where there is one
+    python tests/elsewhere.py stand-in    anywhere
+
+The stand-in is a device of torch's own (PrivateUse1) whose tensors live in the CPU's memory. To everything that runs on
+it, it is another device: its tensors do not mix with those of the CPU, cannot become numpy arrays, and must be asked
+for by their device wherever a tensor is made. It shows that no line here takes the device for granted. It has none of a
+GPU's kernels, so it cannot show that those compute the same; `cuda` does.
+"""
+
+import copy
+import json
+import sys
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from conftest import build, wrap
+from PIL import Image
+from shrinking import small
+from test_architectures import EXECUTED, inputs_of
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from gradeclip_utils import METHODS, Explainer, methods
+from gradeclip_utils.towers import ImageTower, TextTower
+
+PROMPTS = ["a red car and a ball", "unbelievable!"]
+HALVES = {"half: float16": torch.float16, "half: bfloat16": torch.bfloat16}
+CASES = [f"method: {name}" for name in METHODS] + [f"tower: {name}" for name in EXECUTED] + list(HALVES)
+_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+
+# --- the stand-in ------------------------------------------------------------------------------------------------
+
+
+class Away(torch.Tensor):
+    """A tensor on the stand-in; `here` holds its values."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, here):
+        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
+        made = torch.Tensor._make_wrapper_subclass(cls, here.shape, device=torch.device("standin", 0), **layout)
+        made.here = here
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return computed(func, args, kwargs or {})
+
+    def tolist(self):
+        return self.here.tolist()
+
+
+def computed(func, args, kwargs):
+    """What an operation gives, refused where its tensors lie on two devices."""
+    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
+    away = [tensor for tensor in tensors if isinstance(tensor, Away)]
+    if away and func not in _COPIES and any(tensor.ndim for tensor in tensors if not isinstance(tensor, Away)):
+        raise RuntimeError(f"{func}: expected all tensors to be on the same device")
+    asked = kwargs.get("device")
+    outside = bool(away) if asked is None else torch.device(asked).type == "standin"
+    if asked is not None:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    if func is torch.ops.aten._efficientzerotensor.default:  # has no values, which only the real devices' kernels know
+        func = torch.ops.aten.zeros.default
+    found = func(*tree_map(_values, args), **tree_map(_values, kwargs))
+    changed = {id(tensor.here): tensor for tensor in away}  # by an operation in place
+    if func is torch.ops.aten.copy_.default:
+        return args[0]
+    return tree_map(lambda leaf: _wrapped(leaf, changed) if outside else leaf, found)
+
+
+def _values(leaf):
+    return leaf.here if isinstance(leaf, Away) else leaf
+
+
+def _wrapped(leaf, changed):
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return changed[id(leaf)] if id(leaf) in changed else Away(leaf)
+
+
+class _Dispatched(TorchDispatchMode):
+    """Also what is made out of nothing, on the device that was asked for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return computed(func, args, kwargs or {})
+
+
+class _Made(TorchFunctionMode):
+    """What torch makes of lists below the level at which a device written in Python is asked."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
+            device = kwargs.pop("device")
+            return func(*args, **kwargs).to(device)
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            tensor, index, *rest = args
+            index = index if isinstance(index, tuple) else (index,)
+            lists = [torch.tensor(i).to(tensor.device) if isinstance(i, (list, np.ndarray)) else i for i in index]
+            args = (tensor, tuple(lists), *rest)
+        return func(*args, **kwargs)
+
+
+class _Backend(getattr(backend_registration, "_DummyBackendModule", object)):  # of newer torch
+    """What torch asks a device for when it forks random numbers or turns autocast off."""
+
+    def get_rng_state(self, device=None):
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state, device=None):
+        pass
+
+    def get_amp_supported_dtype(self):
+        return [torch.float16, torch.bfloat16]
+
+
+@contextmanager
+def on(name: str):
+    """The device of this name; within it, the stand-in is a device like others."""
+    if name != "stand-in":
+        yield torch.device(name)
+    else:
+        with _Made(), _Dispatched():
+            yield torch.device("standin", 0)
+
+
+def moved(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy on the device; `Module.to` does not know tensors that are a class of their own."""
+    if device.type != "standin":
+        return copy.deepcopy(model).to(device)
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                there = nn.Parameter(parameter.detach().to(device), requires_grad=parameter.requires_grad)
+                module._parameters[name] = there
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+    return model
+
+
+# --- the cases ---------------------------------------------------------------------------------------------------
+
+
+def explained(model: nn.Module, method: str) -> list[np.ndarray]:
+    """Whatever a method gives of a picture and two prompts, and with Grad-ECLIP the interactions."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((80, 50), Image.Resampling.BICUBIC)
+    explainer = Explainer(wrap(model), method=method)
+    found = explainer.explain(picture, PROMPTS)
+    values = [found.similarity, [word.score for words in found.words for word in words]]
+    if found.image_maps is not None:
+        values.append(found.image_maps)
+    if method == "grad-eclip":
+        values.append(explainer.interactions(picture, PROMPTS[0]).maps)
+    return [np.asarray(value, dtype=float) for value in values]
+
+
+def traced(model: nn.Module) -> list[np.ndarray]:
+    """Embeddings, maps and dense features of both towers."""
+    values = []
+    for door in (ImageTower, TextTower):
+        tower = door(model)
+        with torch.no_grad():
+            trace = tower.trace(inputs_of(tower).to(tower.device))
+            directions = torch.eye(tower.width, device=tower.device)[None, :3].expand(2, -1, -1)
+            values += [trace.embedding, methods.grad_eclip(tower, trace, directions)]
+            values += [tower.dense(trace)] if door is ImageTower else []
+    return [value.float().cpu().numpy() for value in values]
+
+
+def values_of(case: str, device: torch.device | None) -> list[np.ndarray]:
+    kind, name = case.split(": ", 1)
+    model = small(name) if kind == "tower" else build()
+    if kind == "half":
+        model = model.to(HALVES[case])
+    model = model if device is None else moved(model, device)
+    return traced(model) if kind == "tower" else explained(model, name if kind == "method" else "grad-eclip")
+
+
+def differences(name: str) -> dict[str, float | str]:
+    """Of each case the largest difference between the devices, as a share of the largest value; or what went wrong."""
+    if name == "stand-in":  # before autograd starts a thread a device
+        backend_registration._setup_privateuseone_for_python_backend("standin", _Backend())
+    expected, found = {case: values_of(case, None) for case in CASES}, {}
+    with on(name) as device:
+        try:
+            torch.ones(2, device=device) + torch.ones(2)
+        except RuntimeError as error:
+            found["mixing"] = str(error)
+        for case, values in expected.items():
+            try:
+                there = values_of(case, device)
+                gaps = [
+                    (np.abs(a - b).max(initial=0), np.abs(a).max(initial=1e-9))
+                    for a, b in zip(values, there, strict=True)
+                ]
+                found[case] = max(float(gap / most) for gap, most in gaps)
+            except Exception as error:  # the report says which case, and the others are still run
+                found[case] = f"{type(error).__name__}: {error}"
+    return found
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    print(json.dumps(differences(sys.argv[1]), indent=1))

@@ -1,0 +1,40 @@
+"""Devices: every method and every tower explains on another device what it explains on the CPU, by the same lines."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from elsewhere import CASES, HALVES
+
+SCRIPT = Path(__file__).with_name("elsewhere.py")
+PYTHON_DEVICES = hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
+DEVICES = [
+    pytest.param("stand-in", marks=pytest.mark.skipif(not PYTHON_DEVICES, reason="this torch has no Python devices")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
+]
+
+
+@cache
+def differences(device: str) -> dict:
+    """In a process of its own: a device, once registered, is there for everything that follows."""
+    done = subprocess.run([sys.executable, SCRIPT, device], capture_output=True, text=True, cwd=SCRIPT.parent)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES)
+def test_another_device_gives_the_same_explanation(case, device):
+    gap = differences(device)[case]
+    assert not isinstance(gap, str), gap
+    # RN50's and half precision's sums are as exact as their order; CUDA may use another one than the CPU does
+    assert gap < (torch.finfo(HALVES[case]).eps * 4 if case in HALVES else 1e-5 if device == "stand-in" else 1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_tensor_that_was_left_on_the_cpu_would_be_noticed(device):
+    assert "expected all tensors to be on the same device" in differences(device)["mixing"].lower()
