@@ -4,9 +4,10 @@
     python -m gradeclip_utils.card --remove             # takes concepts that it hardly recognises out of data/
     python -m gradeclip_utils.card --split test --write # the published figures, into data/
 
-Every figure is a share of right answers with its 95 % Wilson interval. Classification is zero-shot, by cosine
-similarity with the prompts "a dog", "an owl", "bread" of all concepts; what was withheld from training (drawings,
-compositions) is always reported beside what was not.
+Every figure is a share of right answers with its 95 % Wilson interval; where a picture gives several answers, as in
+pointing, the interval resamples pictures. Classification is zero-shot, by cosine similarity with the prompts "a dog",
+"an owl", "bread" of all concepts; what was withheld from training (drawings, compositions) is always reported beside
+what was not.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from .files import data_path
 from .models import Clip, load_clip
+from .pointing import CHANCE, COUNTS, games, play
 from .scenes import (
     Scene,
     arrange,
@@ -38,8 +40,10 @@ from .scenes import (
     withheld_artist,
 )
 from .sprites import ARTISTS, COLOURS, Object, concepts
+from .statistics import summarise
 
 WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
+_COLUMNS = ("figure", "share", "low", "high", "n", "chance")
 START, END = "<!-- figures: written by python -m gradeclip_utils.card -->", "<!-- end of figures -->"
 
 
@@ -207,6 +211,22 @@ def _counts(split: str, n: int) -> list[tuple[Scene, str, str]]:
     return triples
 
 
+def pointing(clip: Clip, split: str, n: int = 150) -> pd.DataFrame:
+    """Does the map of a word have its maximum in the quarter of its own object? By question and number of objects.
+
+    Grad-ECLIP of the last image layer, and of the last two where a word of the caption is asked for. Same columns as
+    the other figures.
+    """
+    played = games(n, split=split)
+    one = play(clip, played, questions=("caption", "prompt", "word x region", "word x region, centred"))
+    two = play(clip, played, questions=("word x region", "word x region, centred"), image_layers=2)
+    rows = pd.concat([one, two.assign(question=two["question"] + ", two image layers")])
+    told = summarise(rows, "hit", by=["question", "objects"]).sort_values(["objects", "question"], kind="stable")
+    names = [f"maximum in its object's quarter, of {row.objects}: {row.question}" for row in told.itertuples()]
+    assert set(told["objects"]) == set(COUNTS)
+    return told.rename(columns={"mean": "share"}).assign(figure=names, chance=CHANCE)[list(_COLUMNS)]
+
+
 def figures(clip: Clip, split: str, n: int = 400) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All figures of the card (figure, share, low, high, n, chance), and the rows of `classification`."""
     singles = classification(clip, split)
@@ -238,7 +258,8 @@ def figures(clip: Clip, split: str, n: int = 400) -> tuple[pd.DataFrame, pd.Data
         ("bigger / smaller", two(_relation(split, ("bigger than", "smaller than"), n)), 0.5),
         ("two / three of a kind", two(_counts(split, n)), 0.5),
     ]  # fmt: skip
-    return pd.DataFrame([_share(name, list(right), chance) for name, right, chance in answers]), singles
+    told = pd.DataFrame([_share(name, list(right), chance) for name, right, chance in answers])
+    return pd.concat([told, pointing(clip, split)], ignore_index=True), singles
 
 
 def _share(name: str, right: list[bool], chance: float) -> dict:
