@@ -34,8 +34,8 @@ from .drawing import (
 )
 
 __all__ = [
-    "Picture", "draw_heatmap", "draw_words", "paint", "plot_explanation", "plot_interactions", "plot_intervals",
-    "plot_maps", "words_html",
+    "Picture", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation", "plot_interactions",
+    "plot_intervals", "plot_maps", "show_picture", "words_html",
 ]  # fmt: skip
 
 _FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin
@@ -70,18 +70,18 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
     figure = Picture(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
     _sign(figure, explanation.origin)
-    _show(_place(figure, _MARGIN, 0.32, width, height), picture, "picture")
+    show_picture(axes_at(figure, _MARGIN, 0.32, width, height), picture, "picture")
     for i in range(count):
         mine = slice(None) if shared_scale else slice(i, i + 1)
         top = 0.32 + i * (row + gap)
         note = "" if shared_scale and i else f"the most in this {'figure' if shared_scale and count > 1 else 'map'}"
-        axes = _place(figure, middle, top, width, height)
+        axes = axes_at(figure, middle, top, width, height)
         draw_heatmap(axes, picture, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
         if i == 0:
             axes.set_title("where it speaks for, and against" if signed else "where it answers", loc="left", fontsize=9)
         for headline, words in prompts[i]:
             share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
-            axes = _place(figure, right, top, room, share)
+            axes = axes_at(figure, right, top, room, share)
             most = largest(scores[mine])
             sentence = range_in_words("words", signed, most, own)
             draw_words(axes, words, signed=signed, vmax=most, values=values, sentence=sentence)
@@ -129,10 +129,10 @@ def plot_maps(
     inches = 2 * _MARGIN + columns * across + (0.7 if shared_scale else 0), rows * down + (0.4 if shared_scale else 0.2)
     figure = Picture(*inches, alt)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
-    _show(_place(figure, *places[0], width, height), picture, "picture")
+    show_picture(axes_at(figure, *places[0], width, height), picture, "picture")
     top = largest([shown(heat, signed) for _, heat in panels])
     for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
-        axes = _place(figure, *place, width, height)
+        axes = axes_at(figure, *place, width, height)
         vmax = top if shared_scale else None
         draw_heatmap(axes, picture, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
                      label=name, note="a scale of its own")  # fmt: skip
@@ -193,7 +193,7 @@ def plot_intervals(
     figure = Picture(left + 5.2, height + 0.9, f"{title or label}: " + "; ".join(
         f"{name} {a:.3f}, {b:.3f} to {c:.3f}" for name, a, b, c in zip(names, mean, low, high, strict=True)
     ))  # fmt: skip
-    axes = _place(figure, left, 0.35, 4.3, height)
+    axes = axes_at(figure, left, 0.35, 4.3, height)
     rows = np.arange(len(names))
     axes.hlines(rows, low, high, color="#5b3a86", linewidth=2)
     axes.plot(mean, rows, "o", color="#5b3a86", markersize=5)
@@ -262,7 +262,7 @@ def _panel(picture: Image.Image, width: float, height: float) -> tuple[float, fl
     return max(picture.width * scale, 0.9), max(picture.height * scale, 0.35)
 
 
-def _place(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
+def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
     """Axes at a place given in inches from the upper left corner."""
     across, down = figure.get_size_inches()
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
@@ -280,6 +280,7 @@ def _words_inches(words: Sequence, width: float) -> float:
     return 0.3 + 0.43 * np.ceil(sum(0.3 + 0.11 * len(word.text) for word in words) / width)
 
 
-def _show(axes: Axes, picture: Image.Image, title: str) -> None:
+def show_picture(axes: Axes, picture: Image.Image, title: str) -> None:
+    """The picture itself, never blurred."""
     blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
-    axes.set_title(title, loc="left", fontsize=9)
+    axes.set_title(title, loc="left", fontsize=9, parse_math=False)

@@ -14,23 +14,20 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..drawing import (
     NOTE,
     Picture,
-    blank,
     draw_heatmap,
     drawable,
     largest,
     number,
-    reduced,
-    sampling,
     shown,
 )
 from ..explain import undisturbed
 from ..explanation import Explanation
 from ..methods import grad_eclip
+from ..plots import axes_at, name_rows, show_picture
 from ..scenes import Scene, describe, relation_between, withheld_artist
 from ..sprites import ARTISTS, COLOURS, Object, concepts
 from ..views import model_view, onto_picture
@@ -69,14 +66,13 @@ def plot_by_kind(
     left, height = 0.3 + 0.075 * max(len(str(row)) for row in rows), 0.27 * len(rows) + 0.1
     figure = Picture(left + len(panels) * (width + 0.25), height + 1.05, f"{title or 'by kind'}: {', '.join(panels)}")
     for i, (name, table) in enumerate(panels.items()):
-        axes = _place(figure, left + i * (width + 0.25), 0.55, width, height)
+        axes = axes_at(figure, left + i * (width + 0.25), 0.55, width, height)
         _draw_rows(axes, table, rows, by, series, named)
         if limits:
             axes.set_xlim(limits)
         if lines and name in lines:
             axes.axvline(lines[name], color="0.4", linestyle="--", linewidth=1)
-        axes.set_title(drawable(name), loc="left", fontsize=9)
-        axes.set_yticks(range(len(rows)), rows if i == 0 else [""] * len(rows), fontsize=9)
+        name_rows(axes, rows if i == 0 else [""] * len(rows), "", name)
         if series and i == 0:
             below = (0, -0.3 / height)
             axes.legend(fontsize=8, frameon=False, ncols=len(named), loc="upper left", bbox_to_anchor=below)
@@ -91,12 +87,6 @@ def _draw_rows(axes: Axes, table: pd.DataFrame, rows: Sequence, by: str, series:
         places = [rows.index(row) + offset for row in part[by]]
         axes.hlines(places, part["low"], part["high"], color=colour, linewidth=2)
         axes.plot(part["mean"], places, mark, color=colour, markersize=4.5, label=value)
-    axes.set(ylim=(len(rows) - 0.5, -0.5))
-    axes.tick_params(axis="x", labelsize=8)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> Picture:
@@ -104,8 +94,8 @@ def plot_pair(pair: Pair, similarity: np.ndarray) -> Picture:
     figure = Picture(9.6, 2.75, "; ".join(f"a picture of {scene.caption}" for scene in pair.scenes))
     captions = [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
-        _show(_place(figure, 0.1 + 4.8 * side, 0.3, 2.2, 2.2), scene.image(), f"picture {side + 1}")
-        axes = _place(figure, 2.45 + 4.8 * side, 0.62, 2.1, 1.5)
+        show_picture(axes_at(figure, 0.1 + 4.8 * side, 0.3, 2.2, 2.2), scene.image(), f"picture {side + 1}")
+        axes = axes_at(figure, 2.45 + 4.8 * side, 0.62, 2.1, 1.5)
         _draw_bars(axes, captions, similarity[side], side)
     return figure
 
@@ -140,9 +130,9 @@ def plot_gallery(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4) 
     figure = Picture(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, "; ".join(title for title, _ in cases))
     for i, (title, one) in enumerate(cases):
         x, top = 0.1 + 2.5 * (i % columns), 0.7 + 4.3 * (i // columns)
-        _show(_place(figure, x, top, 1.7, 1.7), one.image, _folded(title, 30, lines=4))
+        show_picture(axes_at(figure, x, top, 1.7, 1.7), one.image, _folded(title, 30, lines=4))
         heat = one.heatmap(0, signed=True)
-        draw_heatmap(_place(figure, x, top + 1.8, 1.7, 1.7), one.image, heat, signed=True, note="")
+        draw_heatmap(axes_at(figure, x, top + 1.8, 1.7, 1.7), one.image, heat, signed=True, note="")
     sentence = "orange speaks for the right caption, purple for the wrong one; each map on a scale of its own"
     figure.text(0.1 / figure.get_figwidth(), 0.1 / figure.get_figheight(), sentence, **NOTE)
     return figure
@@ -238,13 +228,13 @@ def _drawn_playground(picture, captions: Sequence[str], similarity: Sequence[flo
     answer = "right" if right > wrong else "wrong"
     alt = f"{captions[0]}: similarity {right:.3f}; {captions[1]}: {wrong:.3f}; the model is {answer}"
     figure = Picture(0.2 + 2.5 * len(heats), 4.65, alt)
-    _show(_place(figure, 0.1, 0.3, 1.7, 1.7), picture, "picture")
-    _draw_bars(_place(figure, 2.6, 0.55, 4.4, 1.4), captions, similarity, right=0)
+    show_picture(axes_at(figure, 0.1, 0.3, 1.7, 1.7), picture, "picture")
+    _draw_bars(axes_at(figure, 2.6, 0.55, 4.4, 1.4), captions, similarity, right=0)
     margin = f"margin {right - wrong:+.3f}: the model is {answer}".replace("-", "\N{MINUS SIGN}")
     figure.text(2.6 / figure.get_figwidth(), 1 - 0.3 / 4.65, margin, fontsize=10, va="center")
     shared = largest(list(heats.values())[:2])
     for i, (name, heat) in enumerate(heats.items()):
-        axes = _place(figure, 0.1 + 2.5 * i, 2.4, 1.7, 1.7)
+        axes = axes_at(figure, 0.1 + 2.5 * i, 2.4, 1.7, 1.7)
         vmax = shared if i < 2 else largest([heat])
         draw_heatmap(axes, picture, heat, signed=i == 2, vmax=vmax, note="")
         axes.set_title(_folded(name, 30), loc="left", fontsize=9, parse_math=False)
@@ -254,20 +244,6 @@ def _drawn_playground(picture, captions: Sequence[str], similarity: Sequence[flo
     )
     figure.text(0.1 / figure.get_figwidth(), 0.12 / 4.65, sentence, **NOTE)
     return figure
-
-
-# -------------------------------------------------------------------------------------------------------------- places
-
-
-def _place(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the upper left corner."""
-    across, down = figure.get_size_inches()
-    return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
-
-
-def _show(axes: Axes, picture: Image.Image, title: str) -> None:
-    blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
-    axes.set_title(title, loc="left", fontsize=8.5, parse_math=False)
 
 
 def _folded(text: str, width: int, lines: int = 2) -> str:
