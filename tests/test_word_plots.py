@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gradeclip_utils import Explainer
 from gradeclip_utils.studies.concreteness import METHODS, study
 from gradeclip_utils.studies.word_plots import plot_answers, plot_permutations, plot_shares, plot_words, shares
 from gradeclip_utils.studies.word_statistics import Permutation, answer
@@ -44,6 +45,12 @@ def test_norm_part_and_method_choose_what_is_shown(small):
         "Grad-ECLIP, other picture"
         in plot_words(small, method="grad-eclip, other picture", draws=20).axes[0].get_ylabel()
     )
+
+
+def test_a_caption_is_read_once_whatever_is_then_plotted(small, monkeypatch):
+    plot_words(small, word="drink", draws=20)
+    monkeypatch.setattr(Explainer, "interactions", None)
+    assert "drink" in texts(plot_words(small, norm="visual", part="noun", word="drink", draws=20))
 
 
 def test_a_word_without_a_rating_is_found_but_not_marked(small):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 
 from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable
 from ..explain import Explainer, ExplanationWarning
+from ..explanation import Interactions
 from ..language import NORMS
 from ..plots import plot_intervals
 from ..rivals import METHODS
@@ -116,16 +118,13 @@ def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
 
 
 def _show_captions(figure: Picture, study: Study, word: str, method: str) -> None:
-    rows, explainer = study.rows[study.rows["word"] == word], Explainer(study.clip)
+    rows = study.rows[study.rows["word"] == word]
     captions = rows["caption"].drop_duplicates().iloc[:_SHOWN]
     figure.text(0.53, 0.955, f"where {word!r} matches, and what each word gets by {_title(method)}", fontsize=9)
     note = "Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."
     figure.text(0.53, -0.03, note, va="bottom", **NOTE)
     for i, number in enumerate(captions):
-        scene, top = study.scenes[number], 0.91 - 0.305 * i
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExplanationWarning)  # it is about words whose maps are not shown here
-            found = explainer.interactions(scene.image(), scene.caption)
+        top, found = 0.91 - 0.305 * i, _regions(study, number)
         start = rows["start"][rows["caption"] == number].iloc[0]
         own = next(k for k, one in enumerate(found.words) if one.start == start)
         axes = figure.add_axes((0.53, top - 0.265, 0.11, 0.265))
@@ -133,6 +132,19 @@ def _show_captions(figure: Picture, study: Study, word: str, method: str) -> Non
         axes = figure.add_axes((0.655, top - 0.265, 0.335, 0.265))
         sentence = "share of the caption's importance: pale 0 to dark 1"
         draw_words(axes, shares(study, number, method), vmax=1.0, sentence=sentence)
+
+
+@lru_cache(maxsize=4)
+def _explainer(study: Study) -> Explainer:
+    return Explainer(study.clip)
+
+
+@lru_cache(maxsize=64)  # another norm, part or method changes nothing about a caption and its picture
+def _regions(study: Study, caption: int) -> Interactions:
+    scene = study.scenes[caption]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExplanationWarning)  # it is about words whose maps are not shown here
+        return _explainer(study).interactions(scene.image(), scene.caption)
 
 
 def shares(study: Study, caption: int, method: str) -> list[Word]:
