@@ -8,7 +8,9 @@ Nothing here needs torch, so that code that only draws scenes starts at once.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +40,17 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(file)
+
+
+def commit() -> str:
+    """The commit that the working tree stands on, with "+" where files differ from it; "unknown" without git."""
+    call = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    try:
+        head = call(["git", "rev-parse", "--short", "HEAD"])
+        changed = call(["git", "status", "--porcelain", "--", "."])
+    except FileNotFoundError:
+        return "unknown"
+    return "unknown" if head.returncode else head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def read_image(image: Image.Image | str | Path | np.ndarray) -> Image.Image:

@@ -5,6 +5,7 @@
     attributes, binding, mistakes, exposure           lesson 05: does the model know which object is red?
     concreteness, informativeness, word_statistics    lesson 06: are concrete words the ones that count?
     readers                                           lesson 08: the same question to other architectures
+    seeds                                             do their figures hold when the model is trained again?
 
 `matching`, `binding`, `concreteness` and `readers` each have ``figures(clip)``: the study's main figures in one tidy
 table, so that another model, or another training seed, is measured by the same call. Figures for people are drawn in

@@ -15,7 +15,6 @@ noun that is withheld from training; the pairs that binding is measured with com
 from __future__ import annotations
 
 import argparse
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..files import data_path, write_whole
+from ..files import commit, data_path, write_whole
 from ..models import Clip, load_clip
 from ..scenes import draw_scene, is_withheld_colour
 from ..sprites import CANVAS, COLOURS, concepts
@@ -219,17 +218,6 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
     write_whole(folder / "emoji-fine.safetensors", lambda stream: stream.write(model.read_bytes()))
     write_whole(folder / "emoji-fine.json", lambda stream: stream.write(data_path("emoji.json").read_bytes()))
     write_whole(folder / "emoji-fine.md", lambda stream: stream.write(card.encode()))
-
-
-def commit() -> str:
-    """The commit that the working tree stands on, with "+" where files differ from it; "unknown" without git."""
-    call = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    try:
-        head = call(["git", "rev-parse", "--short", "HEAD"])
-        changed = call(["git", "status", "--porcelain", "--", "."])
-    except FileNotFoundError:
-        return "unknown"
-    return "unknown" if head.returncode else head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def _wide(figures: pd.DataFrame) -> dict[str, float]:
