@@ -18,11 +18,13 @@ import hashlib
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -40,6 +42,7 @@ from .words import Split, Word, check_tokenizer, split_read, unknown_words
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
+_SMALL = 20_000_000  # parameters of an image tower; the bundled model has 3 million, ViT-B/16 has 86 million
 _KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
 
 
@@ -141,6 +144,19 @@ def settings(state: State, method: str) -> tuple[str, str, str, int | None]:
     return method, attention, state.resolution, state.layers if method.startswith(GRAD_ECLIP) else None
 
 
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Readouts of a small model take half as long on one thread as on two, which wait for each other all the time."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.set_num_threads(before)
+
+
 class _Remembering:
     """A tower that traces the same input once, and reports every pass, so that long work can be counted and stopped."""
 
@@ -182,7 +198,8 @@ class Session:
 
     def __init__(self, clip: Clip):
         self.clip = clip
-        self.depth = Explainer(clip).image_tower.depth
+        tower = Explainer(clip).image_tower
+        self.depth, self._small = tower.depth, sum(p.numel() for p in tower.part.parameters()) < _SMALL
         self.lengths: dict[tuple[str, str], int] = {}  # passes that a view of these two methods took
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
@@ -198,7 +215,8 @@ class Session:
         Raises:
             ValueError: in one sentence, what is wrong with the caption or another part of the state.
         """
-        with self._lock, warnings.catch_warnings():  # which are said in sentences of our own
+        alone = self._small and self.is_quick(state)
+        with self._lock, _one_thread(alone), warnings.catch_warnings():  # which are said in sentences of our own
             warnings.simplefilter("ignore", ExplanationWarning)
             self.on_pass, self._passes = on_pass, 0
             try:

@@ -128,6 +128,23 @@ def test_the_trunk_of_a_picture_runs_once_whatever_is_asked_of_it(session, state
     assert not session.is_quick(replace(state, layers=2)) and not session.is_quick(replace(state, method="rise"))
 
 
+def test_quick_answers_of_a_small_model_take_one_thread_and_give_the_others_back(session, state):
+    before, seen = torch.get_num_threads(), []
+
+    def fail(passes):
+        raise Interrupted
+
+    try:
+        torch.set_num_threads(2)
+        for caption in (CAPTION, "a blue ball"):  # the first also looks at the picture
+            session.view(replace(state, caption=caption), lambda passes: seen.append(torch.get_num_threads()))
+        with pytest.raises(Interrupted):
+            session.view(replace(state, caption="a red car"), fail)
+        assert seen[0] == 2 and seen[-1] == 1 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_words_share_a_scale_and_methods_do_only_where_their_units_agree(session, state):
     several = [session.view(replace(state, phrase=(i, i))).panels[0].scale for i in range(3)]
     assert len(set(several)) == 1
