@@ -78,7 +78,7 @@ def test_the_bundled_model_recognises_what_the_lessons_show():
 def test_words_of_a_caption_point_at_their_own_objects_where_whole_captions_cannot():
     share = published()["share"]
     for objects, wanted in ((2, 0.95), (3, 0.85), (4, 0.8)):
-        name = f"maximum in its object's quarter, of {objects}: "
+        name = f"points at its own object, objects: {objects}, "
         assert share[name + "word x region, centred, two image layers"] >= wanted
         assert share[name + "caption"] <= 1 / objects + 1e-9 < share[name + "word x region"]
 
@@ -86,7 +86,7 @@ def test_words_of_a_caption_point_at_their_own_objects_where_whole_captions_cann
 def test_pointing_is_reported_for_every_question_and_number_of_objects(bundled):
     table = card.pointing(bundled, "development", 2)
     assert list(table) == list(published().reset_index()) and table["figure"].is_unique
-    assert set(table["figure"]) == {name for name in published().index if name.startswith("maximum")}
+    assert set(table["figure"]) == {name for name in published().index if name.startswith("points")}
     assert (table["chance"] == 0.25).all() and (table["n"] == 2).all()
 
 
