@@ -19,12 +19,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import Colormap, ListedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import BboxImage
 from matplotlib.lines import TICKRIGHT, Line2D
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
@@ -182,13 +183,14 @@ def draw_words(
     norm, colours = scale(signed, vmax)
     places, size = _fitted(axes, words, values)
     box = axes.get_window_extent()
-    for word, (x, y, width, height) in zip(words, places, strict=True):
-        colour = colours(norm(shown(word.score, signed)))
-        patch = FancyBboxPatch(
-            (x / box.width, 1 - (y + height) / box.height), width / box.width, height / box.height,
-            boxstyle="square,pad=0", facecolor=colour, edgecolor="0.8", linewidth=0.5, transform=axes.transAxes,
-        )  # fmt: skip
-        axes.add_patch(patch)
+    shades = [colours(norm(shown(word.score, signed))) for word in words]
+    corners = [
+        [(left / box.width, 1 - top / box.height) for left, top in ((x, y), (x + w, y), (x + w, y + h), (x, y + h))]
+        for x, y, w, h in places
+    ]
+    outline = {"edgecolors": "0.8", "linewidths": 0.5, "transform": axes.transAxes, "clip_on": False}
+    axes.add_collection(PolyCollection(corners, facecolors=shades, **outline), autolim=False)
+    for word, colour, (x, y, width, height) in zip(words, shades, places, strict=True):
         centre = (x + width / 2) / box.width
         share = 0.36 if values else 0.5
         text = {"ha": "center", "va": "center", "transform": axes.transAxes, "color": ink(colour), "parse_math": False}
@@ -289,7 +291,17 @@ def blank(axes: Axes) -> Axes:
     """The axes without ticks and frame, filled from the upper left."""
     axes.set_axis_off()
     axes.set_anchor("NW")
+    if not any(axes.get_title(place) for place in ("left", "center", "right")):
+        entitle(axes, "")
     return axes
+
+
+def entitle(axes: Axes, title: str, loc: str = "left", fontsize: float = 9) -> None:
+    """A title right above blank axes.
+
+    Left to find its place, matplotlib makes ticks to keep clear of, which nobody sees: half the time of a figure.
+    """
+    axes.set_title(title, loc=loc, fontsize=fontsize, y=1.0, parse_math=False)
 
 
 def reduced(picture: Image.Image) -> Image.Image:
@@ -333,27 +345,26 @@ def ink(colour) -> str:
 
 def _fitted(axes: Axes, words: Sequence, values: bool) -> tuple[list[tuple[float, float, float, float]], float]:
     """Boxes (x, y from the top, width, height), in pixels of the axes, at the largest type size that fits."""
-    box = axes.get_window_extent()
+    box, figure = axes.get_window_extent(), axes.get_figure()
+    renderer, em = figure.canvas.get_renderer(), figure.dpi / 72  # pixels of a type of one point
+    texts = [(drawable(word.text), 12) for word in words] + [("\N{MINUS SIGN}0.00000", 12 * 0.62)]
+    *widths, score = (
+        renderer.get_text_width_height_descent(text, FontProperties(size=size), False)[0] / 12 for text, size in texts
+    )
+    ems = [max(width, score if values else 0) / em + 0.7 for width in widths]
     for size in np.arange(12, 3.9, -0.5):
-        places, bottom = _flow(axes, words, values, size, box.width)
-        if bottom <= box.height - 0.25 * axes.get_figure().dpi and all(
-            x + width <= box.width for x, _, width, _ in places
-        ):
+        places, bottom = _flow(ems, values, em * size, box.width)
+        if bottom <= box.height - 0.25 * figure.dpi and all(x + width <= box.width for x, _, width, _ in places):
             break
     return places, float(size)
 
 
-def _flow(axes: Axes, words: Sequence, values: bool, size: float, line_width: float):
-    figure = axes.get_figure()
-    renderer, pixels = figure.canvas.get_renderer(), figure.dpi / 72 * size
-    font, small = FontProperties(size=size), FontProperties(size=size * 0.62)
+def _flow(ems: Sequence[float], values: bool, pixels: float, line_width: float):
+    """Boxes of these widths in lines, and where the last line ends; ``pixels`` is the size of the type."""
     height, gap = pixels * (2.35 if values else 1.55), pixels * 0.22
     x, y, places = 0.0, 0.0, []
-    for word in words:
-        width = renderer.get_text_width_height_descent(drawable(word.text), font, False)[0]
-        if values:
-            width = max(width, renderer.get_text_width_height_descent("\N{MINUS SIGN}0.00000", small, False)[0])
-        width += pixels * 0.7
+    for wide in ems:
+        width = wide * pixels
         if x and x + width > line_width:
             x, y = 0.0, y + height + gap
         places.append((x, y, width, height))

@@ -24,6 +24,7 @@ from .drawing import (
     draw_heatmap,
     draw_words,
     drawable,
+    entitle,
     largest,
     paint,
     range_in_words,
@@ -78,14 +79,14 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
         axes = axes_at(figure, middle, top, width, height)
         draw_heatmap(axes, picture, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
         if i == 0:
-            axes.set_title("where it speaks for, and against" if signed else "where it answers", loc="left", fontsize=9)
+            entitle(axes, "where it speaks for, and against" if signed else "where it answers")
         for headline, words in prompts[i]:
             share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = axes_at(figure, right, top, room, share)
             most = largest(scores[mine])
             sentence = range_in_words("words", signed, most, own)
             draw_words(axes, words, signed=signed, vmax=most, values=values, sentence=sentence)
-            axes.set_title(headline, loc="left", fontsize=9, parse_math=False)
+            entitle(axes, headline)
             top += share + 0.35
     return figure
 
@@ -136,7 +137,7 @@ def plot_maps(
         vmax = top if shared_scale else None
         draw_heatmap(axes, picture, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
                      label=name, note="a scale of its own")  # fmt: skip
-        axes.set_title(_shortened(title, int(across * 14)), loc="left", fontsize=9, parse_math=False)
+        entitle(axes, _shortened(title, int(across * 14)))
         if shared_scale and place == places[columns - 1]:
             draw_colour_bar(axes, picture, signed, top)
     if shared_scale:
@@ -283,4 +284,4 @@ def _words_inches(words: Sequence, width: float) -> float:
 def show_picture(axes: Axes, picture: Image.Image, title: str) -> None:
     """The picture itself, never blurred."""
     blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
-    axes.set_title(title, loc="left", fontsize=9, parse_math=False)
+    entitle(axes, title)

@@ -73,7 +73,7 @@ def assert_nothing_is_cut_off(figure):
     figure.draw(renderer)
     for axes in figure.axes:
         labels = axes.get_yticklabels() if axes.axison else []
-        for item in [*axes.texts, *axes.patches, axes.title, axes._left_title, *labels]:
+        for item in [*axes.texts, *axes.patches, *axes.collections, axes.title, axes._left_title, *labels]:
             box = item.get_window_extent(renderer)
             if box.width:
                 assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1, item
@@ -99,14 +99,19 @@ def test_nothing_is_cut_off_with_many_prompts(count, shared_scale):
     assert_nothing_is_cut_off(figure)
 
 
+def word_boxes(axes):
+    """Of each shaded word, in pixels."""
+    (shades,) = axes.collections
+    return [path.get_extents(axes.transAxes) for path in shades.get_paths()]
+
+
 def test_the_longest_prompt_keeps_to_its_place():
     long = " ".join(["an extraordinarily unbelievable counterrevolutionary car"] * 18)
     figure = explanation(long, "a dog").plot()
     assert_nothing_is_cut_off(figure)
-    prompts = [axes for axes in figure.axes if axes.patches and not axes.images]
+    prompts = [axes for axes in figure.axes if axes.collections and not axes.images]
     by_place = sorted(prompts, key=lambda axes: -axes.bbox.y0)
-    boxes = [patch.get_window_extent() for patch in by_place[0].patches if patch.get_width() < 1]
-    assert min(box.y0 for box in boxes) >= by_place[1].bbox.y1
+    assert min(box.y0 for box in word_boxes(by_place[0])) >= by_place[1].bbox.y1
 
 
 @pytest.mark.parametrize("values", [True, False])
@@ -114,7 +119,8 @@ def test_words_do_not_overlap_and_stay_in_order(values):
     figure = Picture(3, 2)
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     draw_words(axes, words(*"a photo of a very large red umbrella and two small dogs".split()), values=values)
-    boxes = [patch.get_window_extent() for patch in axes.patches]
+    boxes = word_boxes(axes)
+    assert len(boxes) == 12
     for before, after in pairwise(boxes):
         assert after.x0 >= before.x1 or after.y1 <= before.y0
 
@@ -258,7 +264,7 @@ def test_a_prompt_given_as_an_embedding_is_drawn_without_words():
 
 def test_a_trifle_stays_pale_where_every_other_word_speaks_against(panel):
     draw_words(panel, words("a", "cat", scores=[0.0003, -0.0261]))
-    pale = panel.patches[0].get_facecolor()
+    pale = panel.collections[0].get_facecolor()[0]
     assert min(pale[:3]) > 0.9
 
 

@@ -28,6 +28,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..explain import Explainer, undisturbed
@@ -37,7 +38,8 @@ from ..models import Clip
 from ..scenes import Scene, Span
 from ..sprites import COLOURS
 from ..statistics import summarise
-from ..views import model_view
+from ..towers import Trace
+from ..views import View, model_view
 from ..words import Split, split_read
 from .attributes import KINDS, SWAPPED, Pair, draw_pairs, judge, pictures_of
 
@@ -48,7 +50,7 @@ _AT_ONCE = 16  # pictures in one batch
 
 
 class Reader:
-    """A model's reading of captions, each read once and kept: reading takes longer than drawing the maps.
+    """A model's reading of captions, each read once and kept: reading takes longer than the maps. And of one picture.
 
     Raises UnsupportedModel if the text tower cannot be opened.
     """
@@ -59,6 +61,15 @@ class Reader:
             raise self.explainer.text_refusal
         self._embeddings: dict[str, Tensor] = {}
         self._words: dict[str, tuple[Split, Tensor]] = {}
+        self._seen: tuple[Image.Image | None, View | None, Trace | None] = (None, None, None)
+
+    def seen(self, picture: Image.Image) -> tuple[View, Trace]:
+        """What the model sees of the picture, and the trace of that; the last picture is kept."""
+        if self._seen[0] != picture:
+            view = model_view(self.explainer.clip.preprocess, picture)
+            trace = self.explainer.image_tower.trace(view.pixels[None].to(self.explainer.image_tower.device))
+            self._seen = picture, view, trace
+        return self._seen[1:]
 
     def embedding(self, caption: str) -> Tensor:
         """The caption's unit embedding (E,)."""

@@ -20,6 +20,7 @@ from ..drawing import (
     Picture,
     draw_heatmap,
     drawable,
+    entitle,
     largest,
     number,
     shown,
@@ -30,7 +31,7 @@ from ..methods import grad_eclip
 from ..plots import axes_at, name_rows, show_picture
 from ..scenes import Scene, describe, relation_between, withheld_artist
 from ..sprites import ARTISTS, COLOURS, Object, concepts
-from ..views import model_view, onto_picture
+from ..views import onto_picture
 from .attributes import Pair
 from .binding import Reader
 
@@ -167,11 +168,10 @@ def playground(
     picture, explainer = scene.image(), reader.explainer
     kind = "colour" if question == QUESTIONS[0] else "relation"
     spans = [span for span in scene.spans if span.kind == kind]
-    view = model_view(explainer.clip.preprocess, picture)
     with undisturbed(explainer.image_tower.device):
         right, wrong = reader.embedding(scene.caption), reader.embedding(false)
         own = [reader.words(scene.caption)[1][reader.members(scene.caption, s.start, s.end)].sum(0) for s in spans]
-        trace = explainer.image_tower.trace(view.pixels[None].to(explainer.image_tower.device))
+        view, trace = reader.seen(picture)
         directions = torch.stack([right, wrong, right - wrong, *own])
         maps = grad_eclip(explainer.image_tower, trace, directions[None])[0, :, -trace.grid[0] * trace.grid[1] :]
         similarity = [float(trace.embedding[0] @ text) for text in (right, wrong)]
@@ -237,7 +237,7 @@ def _drawn_playground(picture, captions: Sequence[str], similarity: Sequence[flo
         axes = axes_at(figure, 0.1 + 2.5 * i, 2.4, 1.7, 1.7)
         vmax = shared if i < 2 else largest([heat])
         draw_heatmap(axes, picture, heat, signed=i == 2, vmax=vmax, note="")
-        axes.set_title(_folded(name, 30), loc="left", fontsize=9, parse_math=False)
+        entitle(axes, _folded(name, 30))
     sentence = (
         f"The captions' maps share one scale (darkest {number(shared, shared)}), the others have their own; in the "
         "middle one orange speaks for the true caption, purple for the false one."

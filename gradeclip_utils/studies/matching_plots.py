@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ..drawing import NOTE, Picture, blank, drawable, ink, largest, number, paint, range_in_words, scale
+from ..drawing import NOTE, Picture, blank, drawable, entitle, ink, largest, number, paint, range_in_words, scale
 from ..plots import name_rows
 from .matching import Path
 from .wording import WordRegions
@@ -117,7 +117,7 @@ def _thumbnail(axes: Axes, image, mask: np.ndarray, name: str) -> None:
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     faded = np.where(mask[..., None], pixels, 0.82 + 0.18 * pixels)
     blank(axes).imshow(faded[::2, ::2], interpolation="auto")
-    axes.set_title(drawable(name), loc="center", fontsize=8.5, parse_math=False)
+    entitle(axes, drawable(name), "center", 8.5)
 
 
 def plot_groups(

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..card import classification
-from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable
+from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle
 from ..evaluate import evaluate
 from ..examples import Example, emoji_scenes
 from ..explain import Explainer
@@ -187,12 +187,12 @@ def gallery(explainers: Mapping[str, Explainer], picture: Image.Image, prompts: 
     figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
     for axes, prompt in zip(grid, prompts, strict=True):
         blank(axes[0]).imshow(picture)
-        axes[0].set_title(drawable(prompt), loc="left", fontsize=9, parse_math=False)
+        entitle(axes[0], drawable(prompt))
         for axis, (name, explainer) in zip(axes[1:], explainers.items(), strict=True):
             heat = explainer.explain(picture, prompt).heatmap(0)
             heat = heat / max(float(heat.max()), 1e-12)
             draw_heatmap(axis, picture, heat, vmax=1.0, colour_bar=axis is grid[0, -1], note="")
-            axis.set_title(name, loc="left", fontsize=9)
+            entitle(axis, name)
     figure.text(0.01, 0.01, "each map divided by its own maximum: pale 0 to dark 1", va="bottom", **NOTE)
     return figure
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -80,12 +81,12 @@ def answer(
         _correlation(question, everything[some], table, means.of())
         for question, some in zip(questions, kept, strict=True)
     ]
-    rng, drawn = np.random.default_rng(seed), np.empty((draws, len(questions)))
-    for i in range(draws):
-        anew = means.of(rng.multinomial(means.captions, np.full(means.captions, 1 / means.captions)))
-        picked = rng.integers(0, len(table), len(table))
+    weights, picks = _resampled(means.captions, len(table), draws, seed)
+    anew, drawn = means.of(weights), np.empty((draws, len(questions)))
+    for i, picked in enumerate(picks):
+        of_draw = {name: mean[:, i] for name, mean in anew.items()}
         for j, question in enumerate(questions):
-            drawn[i, j] = _correlation(question, picked[kept[j][picked]], table, anew)
+            drawn[i, j] = _correlation(question, picked[kept[j][picked]], table, of_draw)
     drawn += np.array(found) - np.nanmedian(drawn, axis=0)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     names = [question.figure for question in questions]
@@ -112,13 +113,22 @@ class _Means:
         self.counts = {name: (size > 0).sum(axis=1) for name, size in self._sizes.items()}  # captions of each word
 
     def of(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """(W,) for each value; NaN for a word that is in no caption of weight."""
+        """(W,) for each value, or (W, draws) for weights (captions, draws); NaN for a word in no caption of weight."""
         weights = np.ones(self.captions) if weights is None else weights
         found = {}
         for name in self.names:
             size = self._sizes[name] @ weights
-            found[name] = np.divide(self._sums[name] @ weights, size, out=np.full(len(size), np.nan), where=size > 0)
+            found[name] = np.divide(self._sums[name] @ weights, size, out=np.full(size.shape, np.nan), where=size > 0)
         return found
+
+
+@lru_cache(maxsize=2)  # a panel asks for the same draws again and again
+def _resampled(captions: int, words: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each caption is drawn (captions, draws), and which words (draws, words)."""
+    rng, even = np.random.default_rng(seed), np.full(captions, 1 / captions)
+    drawn = [(rng.multinomial(captions, even), rng.integers(0, words, words)) for _ in range(draws)]
+    weights, picks = (np.stack(part) for part in zip(*drawn, strict=True))
+    return weights.T.astype(float, order="C"), picks
 
 
 def _check(question: Question, table: pd.DataFrame, values: pd.DataFrame) -> None:
