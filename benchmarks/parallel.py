@@ -19,7 +19,7 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.evaluate import evaluate
 
 LIMIT = 1.7  # how many times as fast
-SCENES = 64  # an even number of chunks: of an odd one, the last process would work alone at the end
+SCENES = 96  # twelve chunks, an even number; and long enough that starting the processes does not decide
 METHODS = ["grad-eclip", "maskclip", "game", "integrated-gradients"]  # quick ones, and one that takes long
 
 
