@@ -27,6 +27,7 @@ import ipywidgets as w
 from matplotlib.figure import Figure
 
 from .methods import ExplanationWarning
+from .work import Work
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
@@ -46,7 +47,9 @@ def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
     Args:
         draw: a pure function of the controls' values that returns a matplotlib figure. A ``ValueError`` is an answer to
             the user: its sentence is shown and the last good figure stays. An ``ExplanationWarning`` is shown as a note
-            beside the new figure. Anything else is a fault of ``draw``, and is raised.
+            beside the new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an
+            argument ``report`` (None by default) and call that now and then with the share that is done: the panel
+            shows a bar, and what ``report`` raises ends the work as soon as there is a newer change.
         **controls: for each argument of ``draw`` a widget, or a plain value as ``ipywidgets.interactive`` takes it:
             (low, high), (low, high, step), a list or dict to choose from, a text, a bool, a number, ``fixed(value)``.
             Whatever has no description gets the argument's name.
@@ -81,6 +84,7 @@ class FigurePanel(w.VBox):
         self.figure, self.seconds, self.message = None, 0.0, ""
         # JupyterLab 4.4 and later may deliver messages in several threads: one figure at a time, the newest values.
         self._turn, self._drawing, self._newest, self._muted = threading.RLock(), threading.RLock(), 0, False
+        self._work = Work() if "report" in inspect.signature(draw).parameters and "report" not in controls else None
         self._said, self._picture, self._below = w.HTML(), w.HTML(), w.HTML()
         column = w.Box(tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px"))
         super().__init__(children=(column, self._said, self._picture, self._below))
@@ -107,6 +111,8 @@ class FigurePanel(w.VBox):
                 self._muted = False
             self._newest += 1
             number = self._newest
+            if self._work is not None:
+                self._work.stop()
         self._redraw(number)
 
     def __repr__(self) -> str:
@@ -125,31 +131,55 @@ class FigurePanel(w.VBox):
         except RuntimeError:  # nobody would call us back
             return self._redraw(number)
         self._below.value = _small("drawing …")
-        loop.call_later(_PAUSE, self._redraw, number)
+        loop.call_later(_PAUSE, self._redraw if self._work is None else self._redraw_beside, number)
 
     def _redraw(self, number: int, first: bool = False) -> None:
         """Draw what the controls say, unless a newer change will; show it whole or not at all."""
         with self._drawing:
             if number != self._newest:
                 return
-            values, notes, begun = self.values, [], time.perf_counter()
             try:
-                with _noted(notes):
-                    figure = self._draw(**values)
-                if not isinstance(figure, Figure):
-                    raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
-                picture = _png(figure)
+                made = self._made()
             except ValueError as error:
                 if first:
                     raise
-                self._say(f"{str(error).rstrip('.')}. The figure is still the last one that could be drawn.", _WRONG)
-                self._below.value = _small(self._shown)
-                return
-            if number != self._newest:  # another thread heard a newer change meanwhile, and draws it next
-                return
-            self.figure, self.seconds = figure, time.perf_counter() - begun
-            self._show(picture)
-            self._say(" ".join(dict.fromkeys(notes)), _NOTE)
+                self._refused(error)
+            else:
+                self._take(number, made)
+
+    def _redraw_beside(self, number: int) -> None:
+        """The same beside the kernel's loop, which hears the next change meanwhile, and ends the work for it."""
+        if number == self._newest:
+            self._work.start(
+                lambda report: self._made(report=report), lambda made: self._take(number, made), self._refused,
+                self._tell, quick=False,
+            )  # fmt: skip
+
+    def _made(self, **report) -> tuple[Figure, bytes, list[str], float]:
+        """What the controls say: the figure, its PNG, notes, and seconds."""
+        values, notes, begun = self.values, [], time.perf_counter()
+        with _noted(notes):
+            figure = self._draw(**values, **report)
+        if not isinstance(figure, Figure):
+            raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
+        return figure, _png(figure), notes, time.perf_counter() - begun
+
+    def _take(self, number: int, made: tuple[Figure, bytes, list[str], float]) -> None:
+        if number != self._newest:  # a newer change was heard meanwhile, and is drawn next
+            return
+        self.figure, picture, notes, self.seconds = made
+        self._show(picture)
+        self._say(" ".join(dict.fromkeys(notes)), _NOTE)
+
+    def _refused(self, error: Exception) -> None:
+        if not isinstance(error, ValueError):
+            raise error
+        self._say(f"{str(error).rstrip('.')}. The figure is still the last one that could be drawn.", _WRONG)
+        self._below.value = _small(self._shown)
+
+    def _tell(self, share: float) -> None:
+        """How far a long drawing is."""
+        self._below.value = f'<progress max="1" value="{share:.2f}"></progress> {_small("drawing …")}'
 
     def _show(self, picture: bytes) -> None:
         pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())

@@ -40,9 +40,10 @@ class Work:
         """Run ``job``, then ``done(result)`` or ``failed(error)``. The job before it, if still under way, is stopped.
 
         Args:
-            job: gets a function to call before every pass of the model, with the number of passes so far.
+            job: gets a function to call before every pass of the model, with the number of passes so far (or another
+                number that says how far it is).
             done, failed: called in the loop; ``failed`` with what a user can cause (`WRONG`).
-            tell: called in the loop now and then with the number of passes so far.
+            tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
         """
         self._number += 1

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from gradeclip_utils.drawing import Picture
 from gradeclip_utils.methods import ExplanationWarning
 from gradeclip_utils.panels import FigurePanel, alternative, panel
+from gradeclip_utils.session import Interrupted
 
 
 def curve(power=2, colour="red", caption="a dog"):
@@ -137,6 +138,35 @@ def test_a_figure_that_a_newer_change_overtook_is_never_shown():
     overtaken.set()
     slow.join(10), quick.join(10)
     assert seen == ["2"] and shown.figure.alt == "2"
+
+
+def test_a_long_drawing_tells_how_far_it_is_and_ends_for_a_newer_change():
+    reached, ends, bars = [], threading.Event(), []
+
+    def draw(level, report=None):
+        for step in range(100 if report and level == 1 else 0):
+            reached.append(step)
+            try:
+                report(step / 100)
+            except Interrupted:
+                ends.set()
+                raise
+            time.sleep(0.05)
+        return Picture(1, 1, str(level))
+
+    async def turn(shown):
+        shown.controls["level"].value = 1
+        while not any('value="0.0' in bar and 'value="0.00"' not in bar for bar in bars):  # the loop goes on meanwhile
+            await asyncio.sleep(0.01)
+        shown.controls["level"].value = 2
+        while shown.figure.alt != "2":
+            await asyncio.sleep(0.01)
+
+    shown = panel(draw, level=w.IntSlider(0, 0, 10))
+    shown._below.observe(lambda change: bars.append(change.new), "value")
+    asyncio.run(asyncio.wait_for(turn(shown), 20))
+    assert ends.wait(10) and len(reached) < 100
+    assert "shown: level 2" in shown._below.value and "progress" not in shown._below.value
 
 
 def test_many_threads_leave_the_panel_in_line_with_its_controls():
