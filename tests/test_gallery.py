@@ -9,13 +9,14 @@ from gradeclip_utils import Explainer
 from gradeclip_utils import gallery as gallery_module
 from gradeclip_utils.gallery import method_gallery
 from gradeclip_utils.panels import panel
+from gradeclip_utils.session import Interrupted, Session
 
 NAMES = ("grad-eclip", "maskclip", "attention")
 
 
 @pytest.fixture
-def explainers(tiny):
-    return [Explainer(tiny, method=name) for name in NAMES]
+def session(tiny):
+    return Session(tiny)
 
 
 @pytest.fixture
@@ -32,37 +33,63 @@ def drawn(monkeypatch):
     return seen
 
 
-def test_every_map_is_the_methods_own_brought_to_one_scale(explainers, picture, drawn):
-    method_gallery(explainers, picture, "a dog")
+def test_every_map_is_the_methods_own_brought_to_one_scale(tiny, session, picture, drawn):
+    method_gallery(session, NAMES, picture, "a dog")
     ((maps, options),) = drawn
     assert list(maps) == ["Grad-ECLIP", "MaskCLIP", "Raw attention"] and not options["signed"]
-    for heat, explainer in zip(maps.values(), explainers, strict=True):
-        own = explainer.explain(picture, "a dog").heatmap(0)
+    for heat, name in zip(maps.values(), NAMES, strict=True):
+        own = Explainer(tiny, method=name).explain(picture, "a dog").heatmap(0)
         assert heat.max() == pytest.approx(1) or not own.any()
         np.testing.assert_allclose(heat * own.max(), own, atol=1e-6 * own.max())
 
 
-def test_against_another_prompt_maps_are_signed_and_turn_round_with_the_order(explainers, picture, drawn):
-    method_gallery(explainers[:1], picture, "a dog", "a cat")
-    method_gallery(explainers[:1], picture, "a cat", "a dog")
+def test_against_another_prompt_maps_are_signed_and_turn_round_with_the_order(session, picture, drawn):
+    method_gallery(session, NAMES[:1], picture, "a dog", "a cat")
+    method_gallery(session, NAMES[:1], picture, "a cat", "a dog")
     (one, options), (other, _) = drawn
     assert options["signed"]
     np.testing.assert_allclose(one["Grad-ECLIP"], -other["Grad-ECLIP"], atol=1e-4)
 
 
-def test_the_description_names_the_question_and_the_methods(explainers, picture):
-    figure = method_gallery(explainers, picture, "a dog", "a cat")
+def test_the_description_names_the_question_and_the_methods(session, picture):
+    figure = method_gallery(session, NAMES, picture, "a dog", "a cat")
     assert figure.alt == "The map of “a dog” rather than “a cat” by 3 methods: Grad-ECLIP, MaskCLIP, Raw attention"
 
 
-def test_it_turns_in_a_panel_and_answers_an_empty_prompt(explainers, picture):
-    shown = panel(partial(method_gallery, explainers, picture), prompt="a dog", against="")
+def test_another_prompt_does_not_look_at_the_picture_again(tiny, session, picture):
+    looks = []
+    hook = tiny.model.visual.conv1.register_forward_hook(lambda *_: looks.append(1))
+    try:
+        method_gallery(session, NAMES, picture, "a dog")
+        first = len(looks)  # one for methods that go through as many layers
+        method_gallery(session, NAMES, picture, "a cat", "a dog")
+        assert 0 < first < len(NAMES) and len(looks) == first
+    finally:
+        hook.remove()
+
+
+def test_it_reports_how_far_it_is_and_ends_when_nobody_waits(session, picture):
+    told = []
+    method_gallery(session, NAMES, picture, "a dog", report=told.append)
+    assert told == sorted(told) and set(told) == {0, 1 / 3, 2 / 3}
+
+    def stop(share):
+        if share:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        method_gallery(session, NAMES, picture, "a cat", report=stop)
+    assert "“a cat”" in method_gallery(session, NAMES, picture, "a cat").alt
+
+
+def test_it_turns_in_a_panel_and_answers_an_empty_prompt(session, picture):
+    shown = panel(partial(method_gallery, session, NAMES, picture), prompt="a dog", against="")
     shown.change(prompt="a cat")
     assert "“a cat” by 3 methods" in shown.figure.alt
     shown.change(prompt=" ")
-    assert "needs at least one word" in shown.message and "“a cat”" in shown.figure.alt
+    assert "is empty" in shown.message and "“a cat”" in shown.figure.alt
 
 
-def test_without_a_method_there_is_no_gallery(picture):
-    with pytest.raises(ValueError, match="one explainer or more, got none"):
-        method_gallery([], picture, "a dog")
+def test_without_a_method_there_is_no_gallery(session, picture):
+    with pytest.raises(ValueError, match="one method or more, got none"):
+        method_gallery(session, [], picture, "a dog")

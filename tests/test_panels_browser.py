@@ -27,6 +27,20 @@ def draw(power, colour, caption):
 
 panel(draw, power=(1, 9), colour=["red", "green"], caption="a dog")
 """
+LONG = """
+import time
+
+from gradeclip_utils.drawing import Picture
+from gradeclip_utils.panels import panel
+
+def draw(level, report=None):
+    for step in range(100 if level == 1 else 0):
+        report(step / 100)
+        time.sleep(0.2)
+    return Picture(3, 2, f"level {level}")
+
+panel(draw, level=[0, 1, 2])
+"""
 LESSONS = [  # the panels of lessons 03 to 06, on less than the lessons measure
     """
 from functools import partial
@@ -34,17 +48,18 @@ from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.gallery import method_gallery
 from gradeclip_utils.panels import panel
 from gradeclip_utils.scenes import arrange
+from gradeclip_utils.session import Session
 
 clip, scene = load_clip(), arrange(["cat", "guitar"])
-some = [Explainer(clip, method=name) for name in ("grad-eclip", "maskclip")]
-panel(partial(method_gallery, some, scene.image()), prompt="a cat", against="a guitar")
+some = ["grad-eclip", "maskclip"]
+panel(partial(method_gallery, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
     """
 from gradeclip_utils.studies.matching import path_between, twins
 from gradeclip_utils.studies.matching_plots import draw_path
 
 twin = twins(1)[0]
-way = path_between(some[0], twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
+way = path_between(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
 panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.05))
 """,
     """
@@ -166,6 +181,21 @@ def test_it_fits_a_narrow_window_and_both_themes(page, box, width, theme):
     box.screenshot(path=SHOTS / f"22_lesson_panel_{width}_{theme.split()[1].lower()}.png")
     assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_a_long_drawing_shows_a_bar_and_ends_for_a_newer_change(opened):
+    page = opened("long.ipynb", [LONG])
+    box = page.locator(".gradeclip-panel")
+    expect(picture(box)).to_be_visible(timeout=120_000)
+    level = box.locator(".gradeclip-level select")
+    level.select_option("1")
+    expect(box.locator("progress")).to_be_visible(timeout=10_000)
+    expect(box.locator("progress")).to_have_attribute("value", re.compile("0.0[2-9]"), timeout=10_000)
+    box.screenshot(path=SHOTS / "24_lesson_panel_bar.png")
+    level.select_option("2")
+    expect(picture(box)).to_have_attribute("alt", "level 2", timeout=10_000)  # the other would have taken 20 seconds
+    expect(box.locator("progress")).to_have_count(0)
+    assert page.evaluate("() => window.wrong") == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ from safetensors.torch import load_file, save_file
 
 from gradeclip_utils.files import data_path
 from gradeclip_utils.studies import seeds
-from gradeclip_utils.studies.seeds import HOLDS, NEITHER, ONE, WITHDRAWN, beside, measure, sentence
+from gradeclip_utils.studies.seeds import (
+    HOLDS,
+    NEITHER,
+    ONE,
+    STUDIES,
+    WITHDRAWN,
+    beside,
+    measure,
+    neutral,
+    sentence,
+)
 
 CASES = {  # figure: intervals of two seeds, and what is to be said
     "moved": ((0.1, 0.3), (0.2, 0.4), HOLDS),
@@ -46,6 +56,12 @@ def test_the_sentence_names_what_is_withdrawn_and_what_is_not_clear():
     assert said.startswith("3 of 8 figures hold; withdrawn: turned, accuracy, place;")
     assert "one seed only: faded" in said and "either: nothing, accuracy, at chance" in said
     assert sentence(beside("matching", table_of({"moved": CASES["moved"]}))) == "1 of 1 figures hold; withdrawn: none"
+
+
+def test_a_figure_whose_intervals_do_not_overlap_keeps_its_sign_and_not_its_size():
+    both = beside("matching", table_of({"grown": ((0.1, 0.3), (0.35, 0.4), HOLDS), "moved": CASES["moved"]}))
+    assert both["apart"].to_dict() == {"grown": True, "moved": False}
+    assert sentence(both).endswith("withdrawn: none; of another size, their intervals apart: grown")
 
 
 def test_one_seed_alone_and_unknown_studies_are_refused():
@@ -91,3 +107,20 @@ def test_a_file_is_measured_under_the_seed_that_trained_it_and_a_table_is_added_
 def test_a_file_that_does_not_say_its_seed_is_refused(trained):
     with pytest.raises(ValueError, match="does not say its seed"):
         measure(trained(None), {"matching": weight})
+
+
+def test_the_shipped_table_has_both_seeds_of_every_figure_and_says_how_it_was_made():
+    table = pd.read_csv(data_path(seeds.TABLE))
+    assert table["command"].str.startswith("python -m gradeclip_utils.studies.seeds").all()
+    assert table["commit"].notna().all()
+    for study in STUDIES:
+        both = beside(study, table)
+        assert both[["seed 0", "seed 1"]].notna().all(axis=None) and len(both) >= 5
+
+
+def test_what_is_judged_against_a_half_is_a_share_and_what_is_not_is_a_signed_figure():
+    table = pd.read_csv(data_path(seeds.TABLE))
+    half = table["figure"].map(neutral).eq(0.5)
+    assert half.any() and not half.all()
+    assert table[half][["low", "estimate", "high"]].stack().between(0, 1).all()
+    assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"])).all()

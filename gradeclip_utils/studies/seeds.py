@@ -57,6 +57,7 @@ def beside(study: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
 
     Columns: "seed 0", ... (estimates), "intervals" (as text), "both seeds": the figure `HOLDS` (on the same side of its
     `neutral` value, every interval excluding that), is `WITHDRAWN` (clear on opposite sides), or is clear in some only.
+    "apart": two of the intervals do not overlap, so the size of the figure is that of one run, whatever its sign.
 
     Args:
         study: one of `STUDIES`.
@@ -75,6 +76,7 @@ def beside(study: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     spans = rows.assign(text=[f"[{low:.2f}, {high:.2f}]" for low, high in rows[["low", "high"]].to_numpy()])
     found["intervals"] = spans.groupby("figure")["text"].agg(" ".join)
     found["both seeds"] = rows.groupby("figure")[["figure", "low", "high"]].apply(_said)
+    found["apart"] = rows.groupby("figure")["low"].max() > rows.groupby("figure")["high"].min()
     return found
 
 
@@ -87,9 +89,10 @@ def _said(rows: pd.DataFrame) -> str:
 
 
 def sentence(both: pd.DataFrame) -> str:
-    """What `beside` found, in one sentence for the takeaways: how many figures hold, and which do not."""
+    """What `beside` found, in one sentence for the takeaways: how many figures hold, which do not, which moved."""
     named = {what: ", ".join(both.index[both["both seeds"] == what]) for what in (WITHDRAWN, ONE, NEITHER)}
     holds = (both["both seeds"] == HOLDS).sum()
+    named["of another size, their intervals apart"] = ", ".join(both.index[both["apart"]])
     rest = "".join(f"; {what}: {names}" for what, names in named.items() if names and what != WITHDRAWN)
     return f"{holds} of {len(both)} figures hold; withdrawn: {named[WITHDRAWN] or 'none'}{rest}"
 
