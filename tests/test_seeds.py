@@ -53,15 +53,15 @@ def test_exchanging_the_seeds_changes_no_judgement():
 
 def test_the_sentence_names_what_is_withdrawn_and_what_is_not_clear():
     said = sentence(beside("matching", table_of(CASES)))
-    assert said.startswith("3 of 8 figures hold; withdrawn: turned, accuracy, place;")
-    assert "one seed only: faded" in said and "either: nothing, accuracy, at chance" in said
+    assert said.startswith("3 of 8 figures hold; withdrawn: “turned”, “accuracy, place”;")
+    assert "one seed only: “faded”" in said and "either: “nothing”, “accuracy, at chance”" in said
     assert sentence(beside("matching", table_of({"moved": CASES["moved"]}))) == "1 of 1 figures hold; withdrawn: none"
 
 
 def test_a_figure_whose_intervals_do_not_overlap_keeps_its_sign_and_not_its_size():
     both = beside("matching", table_of({"grown": ((0.1, 0.3), (0.35, 0.4), HOLDS), "moved": CASES["moved"]}))
     assert both["apart"].to_dict() == {"grown": True, "moved": False}
-    assert sentence(both).endswith("withdrawn: none; of another size, their intervals apart: grown")
+    assert sentence(both).endswith("withdrawn: none; of another size, their intervals apart: “grown”")
 
 
 def test_one_seed_alone_and_unknown_studies_are_refused():

@@ -13,7 +13,7 @@ help: it resamples pictures, and never the model.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +90,15 @@ def _said(rows: pd.DataFrame) -> str:
 
 def sentence(both: pd.DataFrame) -> str:
     """What `beside` found, in one sentence for the takeaways: how many figures hold, which do not, which moved."""
-    named = {what: ", ".join(both.index[both["both seeds"] == what]) for what in (WITHDRAWN, ONE, NEITHER)}
+    named = {what: _listed(both.index[both["both seeds"] == what]) for what in (WITHDRAWN, ONE, NEITHER)}
     holds = (both["both seeds"] == HOLDS).sum()
-    named["of another size, their intervals apart"] = ", ".join(both.index[both["apart"]])
+    named["of another size, their intervals apart"] = _listed(both.index[both["apart"]])
     rest = "".join(f"; {what}: {names}" for what, names in named.items() if names and what != WITHDRAWN)
     return f"{holds} of {len(both)} figures hold; withdrawn: {named[WITHDRAWN] or 'none'}{rest}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"“{name}”" for name in names)  # in quotes, because there are commas in them
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
