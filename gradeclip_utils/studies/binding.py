@@ -68,7 +68,7 @@ class Reader:
         if self._seen[0] != picture:
             view = model_view(self.explainer.clip.preprocess, picture)
             trace = self.explainer.image_tower.trace(view.pixels[None].to(self.explainer.image_tower.device))
-            self._seen = picture, view, trace
+            self._seen = picture.copy(), view, trace  # a copy, because the caller may draw on theirs
         return self._seen[1:]
 
     def embedding(self, caption: str) -> Tensor:
