@@ -1,6 +1,8 @@
 """Panels without a browser: what is shown, what is refused, and which change wins."""
 
 import asyncio
+import base64
+import io
 import re
 import threading
 import time
@@ -11,6 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
 
 from gradeclip_utils.drawing import Picture
 from gradeclip_utils.methods import ExplanationWarning
@@ -54,7 +58,35 @@ def test_every_control_redraws_the_figure(shown, name, value):
     assert f'alt="{shown.figure.alt}"' in shown._picture.value
 
 
-def test_what_is_shown_is_the_png_of_the_very_figure(shown):
+def inked(file):
+    """Grey pixels of a picture file, cut around its ink."""
+    grey = np.asarray(Image.open(file).convert("L"), dtype=float)
+    rows, columns = (np.flatnonzero((grey < 255).any(axis)) for axis in (1, 0))
+    return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+@pytest.mark.parametrize("beyond", [0.0, 0.4, 0.8, 3.0])
+def test_what_is_shown_is_what_a_notebook_shows_however_far_it_reaches_beyond_the_figure(beyond):
+    def draw(power):
+        made = curve(power)
+        made.text(-beyond, 1 + beyond, "far up")
+        made.text(1 + beyond, -beyond, "far down")
+        made.add_artist(Line2D([-beyond, 1 + beyond], [1 + beyond, -beyond]))
+        return made
+
+    shown, usual = panel(draw, power=(1, 3)), io.BytesIO()
+    shown.figure.savefig(usual, bbox_inches="tight")
+    ours, theirs = (inked(file) for file in (io.BytesIO(base64.b64decode(source(shown).partition(",")[2])), usual))
+    assert np.abs(np.subtract(ours.shape, theirs.shape)).max() <= 1  # it may begin at another part of a pixel
+    assert (255 - ours).sum() == pytest.approx((255 - theirs).sum(), rel=0.02)
+
+
+def test_a_figure_without_ink_is_shown_whole():
+    shown = panel(lambda a: Picture(2, 1), a=(0, 1))
+    assert Image.open(io.BytesIO(base64.b64decode(source(shown).partition(",")[2]))).size >= (220, 110)
+
+
+def test_what_is_shown_is_the_picture_of_the_very_figure(shown):
     picture = source(shown)
     shown.change(power=1)
     assert source(shown) != picture

@@ -90,6 +90,18 @@ def test_a_difference_is_that_of_the_two_answers_and_is_paired():
     assert difference.high - difference.low < 0.5 * (found.high[0] - found.low[0])
 
 
+def test_spearman_of_many_rows_at_once_leaves_out_what_is_not_there():
+    rng = np.random.default_rng(4)
+    x, y, there = rng.integers(0, 9, (6, 40)).astype(float), rng.normal(size=40), rng.random((6, 40)) < 0.7
+    there[4], x[5] = False, 3.0
+    x[0, ~there[0]] = np.nan
+    found = spearman(x, y, there)
+    for row in range(4):
+        some = there[row]
+        assert found[row] == pytest.approx(spearmanr(x[row, some], y[some]).statistic, abs=1e-12)
+    assert np.isnan(found[4:]).all()  # nothing there; all of it alike
+
+
 def test_words_without_a_rating_or_in_few_captions_are_left_out_and_counted():
     rows, values, table = world()
     table.loc[table.index[:5], "x"] = np.nan

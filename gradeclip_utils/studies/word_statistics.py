@@ -76,18 +76,14 @@ def answer(
     for question, some in zip(questions, kept, strict=True):
         if some.sum() < 10:
             raise ValueError(f"{question.figure!r} has {some.sum()} words; a correlation over words needs ten or more")
-    everything = np.arange(len(table))
-    found = [
-        _correlation(question, everything[some], table, means.of())
-        for question, some in zip(questions, kept, strict=True)
-    ]
+    everything, once = np.arange(len(table))[None], {name: mean[:, None] for name, mean in means.of().items()}
     weights, picks = _resampled(means.captions, len(table), draws, seed)
-    anew, drawn = means.of(weights), np.empty((draws, len(questions)))
-    for i, picked in enumerate(picks):
-        of_draw = {name: mean[:, i] for name, mean in anew.items()}
-        for j, question in enumerate(questions):
-            drawn[i, j] = _correlation(question, picked[kept[j][picked]], table, of_draw)
-    drawn += np.array(found) - np.nanmedian(drawn, axis=0)
+    anew = means.of(weights)
+    (found,), drawn = (
+        np.stack([_correlations(*asked, picked, table, of) for asked in zip(questions, kept, strict=True)], axis=1)
+        for picked, of in ((everything, once), (picks, anew))
+    )
+    drawn += found - np.nanmedian(drawn, axis=0)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     names = [question.figure for question in questions]
     counts = [int(some.sum()) for some in kept]
@@ -149,23 +145,35 @@ def _kept(question: Question, table: pd.DataFrame, counts: dict, means: dict) ->
     return kept if question.minus is None else kept & _kept(question.minus, table, counts, means)
 
 
-def _correlation(question: Question, picked: np.ndarray, table: pd.DataFrame, means: dict) -> float:
+def _correlations(question: Question, kept: np.ndarray, picks: np.ndarray, table: pd.DataFrame, means: dict):
+    """The answer (draws,) for each draw of words, picks (draws, words), and the means (W, draws) that go with it."""
     x, y = (
-        means[name][picked] if name in means else table[name].to_numpy()[picked] for name in (question.x, question.y)
+        np.take_along_axis(means[name].T, picks, axis=1) if name in means else table[name].to_numpy(dtype=float)[picks]
+        for name in (question.x, question.y)
     )
-    there = np.isfinite(x) & np.isfinite(y)
+    there = kept[picks] & np.isfinite(x) & np.isfinite(y)
     if question.given:
-        controls = columns_of(table.iloc[picked[there]], question.given)
-        found = partial(x[there], y[there], controls)
+        found = np.array([
+            partial(a[some], b[some], columns_of(table.iloc[picked[some]], question.given))
+            for a, b, some, picked in zip(x, y, there, picks, strict=True)
+        ])  # fmt: skip
     else:
-        found = spearman(x[there], y[there])
-    return found if question.minus is None else found - _correlation(question.minus, picked, table, means)
+        found = spearman(x, y, there)
+    return found if question.minus is None else found - _correlations(question.minus, kept, picks, table, means)
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation; NaN where one of the two is constant."""
-    x, y = rankdata(x), rankdata(y)
-    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else float("nan")
+def spearman(x: np.ndarray, y: np.ndarray, there: np.ndarray | bool = True) -> np.ndarray | float:
+    """Spearman's rank correlation along the last axis, of what is ``there``; NaN where one of the two is constant.
+
+    x, y and there (..., n) give (...); what is left out may be anything.
+    """
+    x, y, there = np.broadcast_arrays(x, y, there)
+    n = there.sum(-1, keepdims=True)
+    # What is left out is put last, so that it leaves the other ranks as they are.
+    ranks = [np.where(there, rankdata(np.where(there, one, np.inf), axis=-1), 0.0) for one in (x, y)]
+    a, b = (np.where(there, rank - (n + 1) / 2, 0.0) for rank in ranks)  # ranks of n values have this mean
+    spread = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return np.divide((a * b).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0)[()]
 
 
 def columns_of(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -208,12 +216,11 @@ def permuted(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000, 
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if max(map(len, members)) < 2:
         raise ValueError(f"each of the {len(members)} bins holds a single word: make the bins coarser")
-    rng, found, null = np.random.default_rng(seed), spearman(x, y), np.empty(draws)
-    for i in range(draws):
-        changed = x.copy()
+    rng, found, changed = np.random.default_rng(seed), spearman(x, y), np.tile(x, (draws, 1))
+    for one in changed:
         for some in members:
-            changed[some] = x[rng.permutation(some)]
-        null[i] = spearman(changed, y)
+            one[some] = x[rng.permutation(some)]
+    null = spearman(changed, y)
     beyond = np.abs(null - null.mean()) >= np.abs(found - null.mean()) - 1e-12
     return Permutation(found, null, float((1 + beyond.sum()) / (1 + draws)))
 
