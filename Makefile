@@ -20,9 +20,9 @@ NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=18
 run: $(PAGES)
 	@echo "$(words $(PAGES)) notebooks executed; read them in build/"
 
-build/%.html: notebooks/%.ipynb $(STAMP) $(SOURCES)
+build/%.html: notebooks/%.ipynb $(STAMP) $(SOURCES) $(wildcard docs/pages/*)
 	@mkdir -p build
-	$(NBCONVERT) --to html --output-dir build $<
+	$(NBCONVERT) --to html --template pages --TemplateExporter.extra_template_basedirs=docs --output-dir build $<
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

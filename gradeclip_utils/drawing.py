@@ -10,7 +10,6 @@ both are safe for colour-blind eyes. Colour is linear in the value, with nothing
 from __future__ import annotations
 
 import base64
-import html
 import io
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import Colormap, ListedColormap, Normalize, to_hex
+from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import BboxImage
@@ -51,22 +50,36 @@ class Picture(Figure):
 
     Args:
         width, height: inches.
-        alt: what the figure shows, for those who cannot see it.
+        alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
+        **options: of a matplotlib figure, such as ``layout="constrained"``.
     """
 
-    def __init__(self, width: float, height: float, alt: str = ""):
-        super().__init__(figsize=(width, height), dpi=110)
+    def __init__(self, width: float, height: float, alt: str = "", **options):
+        super().__init__(figsize=(width, height), dpi=110, **options)
         FigureCanvasAgg(self)
         self.alt = alt
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         picture = base64.b64encode(self._repr_png_()).decode("ascii")
-        return {"image/png": picture, "text/plain": self.alt or repr(self)}, {"image/png": {"alt": self.alt}}
+        alt = alternative(self)
+        return {"image/png": picture, "text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", bbox_inches="tight")
         return buffer.getvalue()
+
+
+def alternative(figure: Figure) -> str:
+    """What a figure shows, for those who cannot see it: its own `alt`, or else its titles and the names of its axes."""
+    if getattr(figure, "alt", ""):
+        return figure.alt
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        title = " ".join(axes.get_title(place) for place in ("left", "center", "right")).strip()
+        across, up = axes.get_xlabel(), axes.get_ylabel()
+        parts += [title, f"{up} over {across}" if across and up else across or up]
+    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
 def draw_heatmap(
@@ -203,17 +216,6 @@ def draw_words(
     below = max(y + height for _, y, _, height in places) + 0.09 * axes.get_figure().dpi
     sentence = range_in_words("words", signed, vmax) if sentence is None else sentence
     axes.text(0, 1 - below / box.height, sentence, va="top", transform=axes.transAxes, **NOTE)
-
-
-def words_html(words: Sequence, *, signed: bool = False, vmax: float | None = None) -> str:
-    """The shaded words as one HTML line, for rich display; the text is escaped, the score stands in the tooltip."""
-    vmax, spans = largest([[word.score for word in words]]) if vmax is None else vmax, []
-    norm, colours = scale(signed, vmax)
-    for word in words:
-        colour = colours(norm(shown(word.score, signed)))
-        style = f"background:{to_hex(colour)};color:{ink(colour)};padding:1px 4px;border-radius:3px"
-        spans.append(f'<span style="{style}" title="{number(word.score, vmax)}">{html.escape(word.text)}</span>')
-    return f'<div style="line-height:1.9">{" ".join(spans)}</div>'
 
 
 def drawable(text: str) -> str:

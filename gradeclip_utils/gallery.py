@@ -1,6 +1,6 @@
-"""Gallery: the map of one prompt by every method, side by side. A pure function, for a page and for a panel.
+"""Gallery: the map of one prompt by every method, side by side, as a figure and as a page for a panel.
 
-architecture -> trace -> method -> explanation -> session -> drawing, plots -> gallery -> panels
+architecture -> trace -> method -> explanation -> session -> drawing, plots, pages -> gallery -> panels
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .drawing import Picture
+from .drawing import Picture, paint, range_in_words
 from .explain import Picture as Given
+from .explanation import Explanation
+from .pages import Page, bare, note_html, print_html, row_html
 from .plots import plot_maps
-from .session import Session, State, as_source
+from .session import Session, as_source
+
+_LABEL = "share of the own maximum"
 
 
 def method_gallery(
@@ -23,15 +27,11 @@ def method_gallery(
     against: str = "",
     *,
     columns: int = 5,
-    report: Callable[[float], None] | None = None,
 ) -> Picture:
     """One picture and one prompt by several methods, each map divided by its own largest value.
 
     The methods measure in different units (changes of a similarity, cosines, shares of attention, nats), so strengths
-    cannot be compared, and are taken out; where the ink lies can. Ready for a panel:
-
-        some = ["grad-eclip", "maskclip", "grad-cam"]
-        panel(partial(method_gallery, Session(clip), some, picture), prompt="a cat", against="")
+    cannot be compared, and are taken out; where the ink lies can.
 
     Args:
         session: of the model; it keeps what the picture's trunk gave, for all methods and for the next prompt.
@@ -40,29 +40,65 @@ def method_gallery(
         prompt: what is asked for.
         against: another prompt; then maps are signed, for the lead over it. "" asks for the prompt itself.
         columns: panels in a row.
-        report: told, before every method and every pass of the model, the share of the methods that are done. What it
-            raises ends the work, with nothing left half done.
 
     Raises:
         ValueError: no methods, one that does not exist, or a prompt that `Session.view` refuses.
     """
+    shown = _explained(session, methods, picture, prompt, against)
+    signed, titles = shown[0].against is not None, [one.provenance["method"] for one in shown]
+    heats = [one.heatmap(0, signed=signed) for one in shown]
+    maps = [heat / max(float(np.abs(heat).max()), np.finfo(np.float32).tiny) for heat in heats]
+    pairs = list(zip(titles, maps, strict=True))
+    figure = plot_maps(shown[0].image, pairs, signed=signed, columns=columns, label=_LABEL)
+    figure.alt = _told(shown)
+    return figure
+
+
+def method_page(
+    session: Session,
+    methods: Sequence[str],
+    picture: Given,
+    prompt: str,
+    against: str = "",
+    *,
+    report: Callable[[float], None] | None = None,
+) -> Page:
+    """`method_gallery` for a panel. Arguments and errors as there.
+
+        some = ["grad-eclip", "maskclip", "grad-cam"]
+        panel(partial(method_page, Session(clip), some, picture), prompt="a cat", against="")
+
+    ``report`` is told, before every method and every pass of the model, the share of the methods that are done. What it
+    raises ends the work, with nothing left half done.
+    """
+    shown = _explained(session, methods, picture, prompt, against, report)
+    signed, prints = shown[0].against is not None, [print_html(bare(shown[0].image), "picture")]
+    for i, one in enumerate(shown):
+        image = paint(one.image, one.image_maps[0], box=one.box, signed=signed)
+        prints.append(print_html(image, one.provenance["method"], signed=signed, vmax=None if i else 1.0))
+    sentence = range_in_words(_LABEL, signed, 1.0, "the most in each map")
+    return Page(row_html(*prints) + note_html(sentence), _told(shown))
+
+
+def _explained(session: Session, methods: Sequence[str], picture, prompt: str, against: str, report=None) -> list:
+    """One explanation a method."""
     if not methods:
         raise ValueError("a gallery needs one method or more, got none")
-    source, signed, maps, titles = as_source(picture), bool(against.strip()), [], []
+    source, done = as_source(picture), []
 
     def tell(*_passes) -> None:
         if report is not None:
-            report(len(maps) / len(methods))
+            report(len(done) / len(methods))
 
     for name in methods:
         tell()
-        state = State(source, prompt, against if signed else "", method=name)
-        shown = session.view(state, tell).panels[0].explanation
-        heat = shown.heatmap(0, signed=signed)
-        maps.append(heat / max(float(np.abs(heat).max()), np.finfo(np.float32).tiny))
-        titles.append(shown.provenance["method"])
-    pairs = list(zip(titles, maps, strict=True))
-    figure = plot_maps(source.image, pairs, signed=signed, columns=columns, label="share of the own maximum")
-    asked = f"“{prompt}”" + (f" rather than “{against}”" if signed else "")
-    figure.alt = f"The map of {asked} by {len(maps)} methods: {', '.join(titles)}"
-    return figure
+        done.append(session.explain(source, prompt, against if against.strip() else "", method=name, on_pass=tell))
+    return done
+
+
+def _told(shown: Sequence[Explanation]) -> str:
+    asked = f"“{shown[0].prompts[0]}”"
+    if shown[0].against is not None:
+        asked += f" rather than “{shown[0].against[0]}”"
+    methods = ", ".join(one.provenance["method"] for one in shown)
+    return f"The map of {asked} by {len(shown)} methods: {methods}"

@@ -1,18 +1,17 @@
 """Panels: turn a pure function ``state -> figure`` with sliders, menus and text fields. For the lessons.
 
-    session, lessons -> draw(**values) -> Figure -> panels
+    session, lessons -> draw(**values) -> Figure or Page, or several -> panels
 
     panel(draw, share=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
 
-The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn: it hands
-over values, shows the picture with its alternative text, says which values are shown and how long they took, and
-answers what cannot be drawn with a sentence, while the last good figure stays.
+The same ``draw``, or the numbers behind it, makes the static figure that stands beside the panel. A panel adds nothing
+to what is drawn: it hands over values, shows the picture with its alternative text, says which values are shown and how
+long they took, and answers what cannot be drawn with a sentence, while the last good figure stays.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import inspect
 import io
@@ -29,7 +28,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from .drawing import alternative
 from .methods import ExplanationWarning
+from .pages import Page, image_html, row_html, webp
 from .work import Work
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
@@ -40,27 +41,29 @@ _BOX = (
     "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
     "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
 )
+Shown = Figure | Page | tuple  # what draw gives
 _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 
 
-def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
+def panel(draw: Callable[..., Shown], **controls) -> FigurePanel:
     """A panel that shows ``draw(**values)`` and draws again when a control is turned.
 
         panel(draw, share=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(share=0.5)
 
     Args:
-        draw: a pure function of the controls' values that returns a matplotlib figure. A ``ValueError`` is an answer to
-            the user: its sentence is shown and the last good figure stays. An ``ExplanationWarning`` is shown as a note
-            beside the new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an
-            argument ``report`` (None by default) and call that now and then with the share that is done: the panel
-            shows a bar, and what ``report`` raises ends the work as soon as there is a newer change. What stands apart
-            from the figure, 3 inches or more outside it, is not shown.
+        draw: a pure function of the controls' values that returns a matplotlib figure, a `pages.Page` where figures are
+            too slow, or a tuple of these, which stand side by side. A ``ValueError`` is an answer to the user: its
+            sentence is shown and the last good figure stays. An ``ExplanationWarning`` is shown as a note beside the
+            new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an argument
+            ``report`` (None by default) and call that now and then with the share that is done: the panel shows a bar,
+            and what ``report`` raises ends the work as soon as there is a newer change. What stands apart from a
+            figure, 3 inches or more outside it, is not shown.
         **controls: for each argument of ``draw`` a widget, or a plain value as ``ipywidgets.interactive`` takes it:
             (low, high), (low, high, step), a list or dict to choose from, a text, a bool, a number, ``fixed(value)``.
             Whatever has no description gets the argument's name.
 
     Returns:
-        The panel, an ``ipywidgets.VBox``: ``.figure`` is the last good figure, ``.values`` what the controls say,
+        The panel, an ``ipywidgets.VBox``: ``.figure`` is what ``draw`` gave last, ``.values`` what the controls say,
         ``.change(**values)`` turns controls and waits, ``.seconds`` is how long the last figure took.
 
     Raises:
@@ -75,12 +78,12 @@ class FigurePanel(w.VBox):
 
     Attributes:
         controls: the widgets, by the argument that they turn.
-        figure: the last good figure.
-        seconds: how long it took, from the change to the picture file.
+        figure: the last good figure, or whatever ``draw`` gave.
+        seconds: how long it took, from the change to what is sent to the browser.
         message: what is wrong, or to be noted; "" where there is nothing to say.
     """
 
-    def __init__(self, draw: Callable[..., Figure], **controls):
+    def __init__(self, draw: Callable[..., Shown], **controls):
         self._draw, self._fixed, self.controls = draw, {}, {}
         for name, given in controls.items():
             made = _control(name, given)
@@ -122,7 +125,7 @@ class FigurePanel(w.VBox):
 
     def __repr__(self) -> str:
         turned = ", ".join(map(_name, self.controls.values()))
-        return f"a panel (turn {turned}) that shows: {alternative(self.figure)}"
+        return f"a panel (turn {turned}) that shows: {_told_all(self.figure)}"
 
     def _turned(self) -> None:
         """A control has another value. Draw soon: a newer change, if one is waiting already, draws instead."""
@@ -160,20 +163,18 @@ class FigurePanel(w.VBox):
                 self._tell, quick=False,
             )  # fmt: skip
 
-    def _made(self, **report) -> tuple[Figure, bytes, list[str], float]:
-        """What the controls say: the figure, its picture file, notes, and seconds."""
+    def _made(self, **report) -> tuple[Shown, str, list[str], float]:
+        """What the controls say: what draw gives, the same as HTML, notes, and seconds."""
         values, notes, begun = self.values, [], time.perf_counter()
         with _noted(notes):
             figure = self._draw(**values, **report)
-        if not isinstance(figure, Figure):
-            raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
-        return figure, _picture(figure), notes, time.perf_counter() - begun
+        return figure, _html(figure), notes, time.perf_counter() - begun
 
-    def _take(self, number: int, made: tuple[Figure, bytes, list[str], float]) -> None:
+    def _take(self, number: int, made: tuple[Shown, str, list[str], float]) -> None:
         if number != self._newest:  # a newer change was heard meanwhile, and is drawn next
             return
-        self.figure, picture, notes, self.seconds = made
-        self._show(picture)
+        self.figure, self._picture.value, notes, self.seconds = made
+        self._show()
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
 
     def _refused(self, error: Exception) -> None:
@@ -184,16 +185,11 @@ class FigurePanel(w.VBox):
 
     def _tell(self, share: float) -> None:
         """How far a long drawing is."""
-        self._below.value = f'<progress max="1" value="{share:.2f}"></progress> {_small("drawing …")}'
+        self._below.value = f'<progress max="1" value="{share:.2f}" aria-label="done"></progress> {_small("drawing …")}'
 
-    def _show(self, picture: bytes) -> None:
+    def _show(self) -> None:
         pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
         self._shown = f"shown: {pairs} · drawn in {1e3 * self.seconds:.0f} ms"
-        source = base64.b64encode(picture).decode("ascii")
-        self._picture.value = (
-            f'<img class="gradeclip-figure" src="data:image/webp;base64,{source}" style="max-width:100%;height:auto" '
-            f'alt="{html.escape(alternative(self.figure), quote=True)}">'
-        )
         self._below.value = _small(self._shown)
 
     def _say(self, text: str, colour: str) -> None:
@@ -212,18 +208,6 @@ class FigurePanel(w.VBox):
             raise TypeError(f"the controls ({given}) are not the arguments of draw: {error}") from error
         if not self.controls:
             raise TypeError("a panel needs at least one control to turn")
-
-
-def alternative(figure: Figure) -> str:
-    """What a figure shows, for those who cannot see it: its own `alt`, or else its titles and the names of its axes."""
-    if getattr(figure, "alt", ""):
-        return figure.alt
-    parts = [figure.get_suptitle()]
-    for axes in figure.axes:
-        title = " ".join(axes.get_title(place) for place in ("left", "center", "right")).strip()
-        across, up = axes.get_xlabel(), axes.get_ylabel()
-        parts += [title, f"{up} over {across}" if across and up else across or up]
-    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
 def _control(name: str, given) -> w.Widget:
@@ -257,11 +241,29 @@ def _small(text: str) -> str:
     return f'<small class="gradeclip-shown" style="{style}">{html.escape(text)}</small>'
 
 
+def _told_all(figure: Shown) -> str:
+    """What draw gave, in words."""
+    if isinstance(figure, tuple):
+        return "; ".join(map(_told_all, figure))
+    return figure.alt if isinstance(figure, Page) else alternative(figure)
+
+
+def _html(figure: Shown) -> str:
+    """What draw gave, as HTML."""
+    if isinstance(figure, tuple):
+        return row_html(*map(_html, figure), align="flex-start")
+    if isinstance(figure, Page):
+        return figure.html
+    if not isinstance(figure, Figure):
+        raise TypeError(f"draw must return a matplotlib figure, a Page or a tuple of them, got {type(figure).__name__}")
+    return image_html(_picture(figure), alternative(figure), "max-width:100%;height:auto", "gradeclip-figure")
+
+
 def _picture(figure: Figure) -> bytes:
-    """The figure as a WebP file without loss, cut out as a notebook cuts it: with whatever lies around it.
+    """The figure as a picture file, cut out as a notebook cuts it: with whatever lies around it.
 
     Drawn once, on a sheet larger than itself, and cut around the ink: to ask matplotlib for the bounds first costs up
-    to half as much as the drawing. As a PNG file it would be larger, and take twice as long to write.
+    to half as much as the drawing.
     """
     drawn = _drawn(figure, _SHEET)
     ink = drawn != drawn[0, 0]
@@ -271,13 +273,13 @@ def _picture(figure: Figure) -> bytes:
         ink = drawn != drawn[0, 0]
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
-    margin, cut = int(_MARGIN * figure.dpi), []
-    for side in (1, 0):
-        places = np.flatnonzero(ink.any(side)) if ink.any() else np.array([0, ink.shape[1 - side]])
-        cut.append(slice(max(places[0] - margin, 0), places[-1] + 1 + margin))
-    buffer, pixels = io.BytesIO(), np.ascontiguousarray(drawn[tuple(cut)]).view(np.uint8)
-    Image.fromarray(pixels.reshape(*pixels.shape[:1], -1, 4)).save(buffer, "webp", lossless=True, quality=0, method=0)
-    return buffer.getvalue()
+    edge, margin = int(_SHEET * figure.dpi), int(_MARGIN * figure.dpi)
+    if not ink.any():
+        ink[edge:-edge, edge:-edge] = True  # an empty figure is shown as large as it is
+    rows, columns = (np.flatnonzero(ink.any(side)) for side in (1, 0))
+    cut = (slice(max(places[0] - margin, 0), places[-1] + 1 + margin) for places in (rows, columns))
+    pixels = np.ascontiguousarray(drawn[tuple(cut)])
+    return webp(Image.fromarray(pixels.view(np.uint8).reshape(*pixels.shape, 4)))
 
 
 def _drawn(figure: Figure, edge: float) -> np.ndarray:

@@ -31,12 +31,11 @@ from .drawing import (
     reduced,
     sampling,
     shown,
-    words_html,
 )
 
 __all__ = [
     "Picture", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation", "plot_interactions",
-    "plot_intervals", "plot_maps", "show_picture", "words_html",
+    "plot_intervals", "plot_maps", "show_picture",
 ]  # fmt: skip
 
 _FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin

@@ -19,7 +19,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .drawing import Picture, blank, draw_words, drawable, ink, number, paint, range_in_words, scale, shown, words_html
+from .drawing import Picture, blank, draw_words, drawable, ink, number, paint, range_in_words, scale, shown
+from .pages import gradient, words_html
 from .plots import NOTE
 from .session import GRAD_ECLIP, Panel, State, View, settings
 
@@ -82,12 +83,12 @@ def scale_in_words(state: State, panel: Panel) -> str:
 
 def legend_html(state: State, panel: Panel) -> str:
     """A colour bar with its ends, and the same in words."""
-    norm, colours = scale(panel.signed, panel.scale, state.colours)
-    stops = ", ".join(to_hex(colours(value)) for value in np.linspace(0, 1, 17))
+    norm, _ = scale(panel.signed, panel.scale, state.colours)
     ticks = [norm.vmin, 0, norm.vmax] if panel.signed else [0, norm.vmax / 2, norm.vmax]
     labels = "".join(f"<span>{number(tick, panel.scale) if panel.scale else ''}</span>" for tick in ticks)
+    bar = gradient(panel.signed, state.colours)
     return (
-        f'<div class="gradeclip-legend"><div class="gradeclip-bar" style="background:linear-gradient(90deg,{stops})">'
+        f'<div class="gradeclip-legend"><div class="gradeclip-bar" style="background:{bar}">'
         f'</div><div class="gradeclip-ticks">{labels}</div><small>{scale_in_words(state, panel)}</small></div>'
     )
 

@@ -11,6 +11,7 @@ that a model can be asked about compositions and drawings that it never saw.
 
 from __future__ import annotations
 
+import base64
 import io
 import zlib
 from collections.abc import Sequence
@@ -62,10 +63,11 @@ class Scene:
         """The caption's words of one kind, each with the objects that it speaks of."""
         return [(self.caption[s.start : s.end], s.objects) for s in self.spans if s.kind == kind]
 
-    def _repr_png_(self) -> bytes:
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         buffer = io.BytesIO()
         self.image().save(buffer, "PNG")
-        return buffer.getvalue()
+        data = {"image/png": base64.b64encode(buffer.getvalue()).decode("ascii"), "text/plain": self.caption}
+        return data, {"image/png": {"alt": f"a scene: {self.caption}"}}
 
 
 def vocabulary() -> list[str]:

@@ -21,6 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ from .files import read_image
 from .methods import ExplanationWarning
 from .models import Clip
 from .scenes import Scene
+from .towers import Tower
 from .words import Split, Word, check_tokenizer, split_read, unknown_words
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
@@ -59,6 +62,11 @@ class Source:
     code: str
     drawn: bool = False
     caption: str = ""  # of a scene
+
+    @cached_property
+    def pixels(self) -> Hashable:
+        """The same for equal pictures, whatever they are called: they are looked at once."""
+        return self.image.mode, self.image.size, blake2b(self.image.tobytes(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ class View:
 
 def as_source(image, name: str = "", code: str = "") -> Source:
     """A scene, a PIL image, a path or a uint8 array as a picture with a name. Errors as in `read_image`."""
+    if isinstance(image, Source):
+        return image
     if isinstance(image, Scene):
         return Source(name or image.caption, image.image(), code or f"image = {image!r}.image()", True, image.caption)
     picture = read_image(image)
@@ -145,7 +155,7 @@ def settings(state: State, method: str) -> tuple[str, str, str, int | None]:
 
 
 @contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
+def one_thread(wanted: bool) -> Iterator[None]:
     """Readouts of a small model take half as long on one thread as on two, which wait for each other all the time."""
     before = torch.get_num_threads()
     if wanted:
@@ -155,6 +165,11 @@ def _one_thread(wanted: bool) -> Iterator[None]:
     finally:
         if wanted:
             torch.set_num_threads(before)
+
+
+def is_small(tower: Tower) -> bool:
+    """Whether a tower is so small that `one_thread` pays."""
+    return sum(p.numel() for p in tower.part.parameters()) < _SMALL
 
 
 class _Remembering:
@@ -199,7 +214,7 @@ class Session:
     def __init__(self, clip: Clip):
         self.clip = clip
         tower = Explainer(clip).image_tower
-        self.depth, self._small = tower.depth, sum(p.numel() for p in tower.part.parameters()) < _SMALL
+        self.depth, self._small = tower.depth, is_small(tower)
         self.lengths: dict[tuple[str, str], int] = {}  # passes that a view of these two methods took
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
@@ -216,7 +231,7 @@ class Session:
             ValueError: in one sentence, what is wrong with the caption or another part of the state.
         """
         alone = self._small and self.is_quick(state)
-        with self._lock, _one_thread(alone), warnings.catch_warnings():  # which are said in sentences of our own
+        with self._lock, one_thread(alone), warnings.catch_warnings():  # which are said in sentences of our own
             warnings.simplefilter("ignore", ExplanationWarning)
             self.on_pass, self._passes = on_pass, 0
             try:
@@ -234,6 +249,16 @@ class Session:
         pair = state.method, state.beside
         self.lengths[pair] = max(self._passes, self.lengths.get(pair, 0))
         return View(state, tuple(panels))
+
+    def explain(
+        self, picture, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
+    ) -> Explanation:
+        """As `Explainer.explain` for one prompt, from what is known already of the picture (as in `as_source`).
+
+        ``on_pass`` and errors as in `view`.
+        """
+        state = State(as_source(picture), prompt, against, method=method)
+        return self.view(state, on_pass).panels[0].explanation
 
     def is_quick(self, state: State) -> bool:
         """Whether the picture was looked at before with these settings, and the methods need nothing but a readout."""
@@ -281,7 +306,7 @@ class Session:
 
     @staticmethod
     def _trunk(state: State) -> Hashable:
-        return state.source, state.resolution, state.layers, state.attention
+        return state.source.pixels, state.resolution, state.layers, state.attention
 
     def _explainer(self, method: str, attention: str, resolution: str, layers: int | None) -> Explainer:
         def make():
@@ -301,7 +326,7 @@ class Session:
         def make():
             return self._explainer(*chosen).explain(state.source.image, caption, against=against or None)
 
-        explanation = self.keep("found", (state.source, caption, against, *chosen), make)
+        explanation = self.keep("found", (state.source.pixels, caption, against, *chosen), make)
         if method != GRAD_ECLIP or state.loosened == 1:
             return explanation
         provenance = {**explanation.provenance, "spatial_weight": state.loosened}
@@ -332,7 +357,7 @@ class Session:
         def make() -> Interactions:
             return self._explainer(*chosen).interactions(state.source.image, state.caption)
 
-        return self.keep("found", ("words", state.source, state.caption, *chosen), make).maps
+        return self.keep("found", ("words", state.source.pixels, state.caption, *chosen), make).maps
 
     def _blend(self, state: State, caption: str, against: str, words: bool) -> np.ndarray:
         chosen = settings(state, GRAD_ECLIP)
@@ -340,7 +365,7 @@ class Session:
         def make():
             return map_pair(self._explainer(*chosen), state.source.image, caption, against, words)
 
-        soft, loose = self.keep("found", ("pair", state.source, caption, against, words, *chosen), make)
+        soft, loose = self.keep("found", ("pair", state.source.pixels, caption, against, words, *chosen), make)
         return (1 - state.loosened) * soft + state.loosened * loose
 
     def _panel(self, state: State, method: str) -> Panel:

@@ -177,7 +177,8 @@ class Explorer(w.VBox):
         with self._turn:
             names = " and ".join(METHODS[name].title for name in (self._wanted.method, self._wanted.beside) if name)
             known = self.session.lengths.get((self._wanted.method, self._wanted.beside))
-            bar = f'<progress max="{known}" value="{passes}"></progress>' if known else "<progress></progress>"
+            far = f' max="{known}" value="{passes}"' if known else ""
+            bar = f'<progress aria-label="{html.escape(names)}"{far}></progress>'
             said = f"{bar} {names}: {passes} passes of the model so far. Any change stops it."
             self.message.value = f'<div class="gradeclip-message gradeclip-note" role="status">{said}</div>'
 

@@ -1,7 +1,8 @@
 """Binding: the index means what it says, and no figure comes out better than it is."""
 
+import base64
+import html
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,15 +11,18 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.drawing import paint
 from gradeclip_utils.metrics import pool
+from gradeclip_utils.pages import webp
 from gradeclip_utils.panels import panel
 from gradeclip_utils.scenes import arrange, describe
 from gradeclip_utils.sprites import Object
 from gradeclip_utils.studies import binding, mistakes
 from gradeclip_utils.studies.attributes import SWAPPED, draw_pairs, judge, pictures_of
 from gradeclip_utils.studies.binding import METHODS, Reader, binding_index, figures, margin_maps
-from gradeclip_utils.studies.binding_plots import playground, playground_scene, plot_by_kind, plot_gallery, plot_pair
+from gradeclip_utils.studies.binding_plots import plot_by_kind, plot_gallery, plot_pair
 from gradeclip_utils.studies.mistakes import KNOWN, added_auc, appearance, trials
+from gradeclip_utils.studies.playground import playground, playground_scene
 
 FEW = 16  # concepts: what these tests draw
 
@@ -247,12 +251,32 @@ def test_the_gallery_shows_contrasts_only(tiny, picture):
 
 
 def test_the_playground_shows_the_models_own_similarities(bundled_shape):
-    figure = playground(Reader(bundled_shape))
+    answers = playground(Reader(bundled_shape))
     scene, false = playground_scene("car", "red", "upper left", "cat", "blue", "lower right", "colours exchanged")
     assert (scene.caption, false) == ("a red car and a blue cat", "a blue car and a red cat")
     plain = Explainer(bundled_shape).explain(scene.image(), [scene.caption, false]).similarity
-    text = " ".join(t.get_text() for axes in figure.axes for t in axes.texts).replace("\N{MINUS SIGN}", "-")
-    assert all(f"{value:.3f}" in text for value in plain)
+    text = " ".join(t.get_text() for axes in answers.figure().axes for t in axes.texts)
+    for shown in (text, answers.page().html):
+        assert all(f"{value:.3f}" in shown.replace("\N{MINUS SIGN}", "-") for value in plain)
+
+
+def test_the_maps_of_the_playground_are_the_explainers_own(bundled_shape):
+    answers = playground(Reader(bundled_shape))
+    explainer, (true, false) = Explainer(bundled_shape), answers.captions
+    own = explainer.explain(answers.picture, [true, false]).image_maps
+    lead = explainer.explain(answers.picture, true, against=false).image_maps[0]
+    for found, expected in zip(answers.maps.values(), [*np.maximum(own, 0), lead], strict=False):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert list(answers.maps)[3:] == ["the word 'red'", "the word 'blue'"]
+
+
+def test_the_page_of_the_playground_prints_the_maps_of_its_figure(bundled_shape):
+    answers = playground(Reader(bundled_shape))
+    page, figure = answers.page(), answers.figure()
+    assert page.alt == figure.alt and page.html.count("<img") == 1 + len(answers.maps)
+    for (name, map_), (signed, vmax) in zip(answers.maps.items(), answers.scales(), strict=True):
+        painting = paint(answers.picture, map_, box=answers.box, signed=signed, vmax=vmax)
+        assert html.escape(name) in page.html and base64.b64encode(webp(painting)).decode() in page.html
 
 
 def test_exchanged_places_are_asked_by_a_relation():
@@ -276,7 +300,8 @@ def test_the_playground_refuses_what_cannot_be_asked(bundled_shape):
 
 def test_the_playground_is_a_panel_that_keeps_the_last_good_view(bundled_shape):
     choices = {"first_colour": ["red", "green", "blue"], "first_place": ["upper left", "upper right"]}
-    shown = panel(partial(playground, Reader(bundled_shape)), **choices)
+    reader = Reader(bundled_shape)
+    shown = panel(lambda **asked: playground(reader, **asked).page(), **choices)
     before = shown.figure
     shown.change(first_colour="blue")
     assert "nothing to exchange" in shown.message and shown.figure is before

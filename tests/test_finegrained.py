@@ -1,5 +1,6 @@
 """How fine a model sees, and the experiment that asks: known regions, arms, and a table that resumes."""
 
+import base64
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
+from gradeclip_utils import Explainer
+from gradeclip_utils.drawing import paint
+from gradeclip_utils.pages import webp
 from gradeclip_utils.scenes import arrange, draw_scene, is_trained, is_withheld_colour
+from gradeclip_utils.session import Session
 from gradeclip_utils.sprites import concepts
 from gradeclip_utils.tuning import experiment, finegrained
 from gradeclip_utils.tuning.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
@@ -23,6 +28,7 @@ from gradeclip_utils.tuning.finegrained import (
 from gradeclip_utils.tuning.finetuning import Tuned, Tuning
 from gradeclip_utils.tuning.pairs import spoken
 from gradeclip_utils.tuning.tuned_figures import (
+    before_after_page,
     compare,
     draw_arms,
     draw_before_after,
@@ -192,11 +198,17 @@ def test_arms_are_drawn_in_their_order_with_the_first_seed(bundled):
 
 
 def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
-    figure = draw_before_after({"before": bundled, "after": bundled}, "red car", "guitar", 0)
+    session = Session(bundled)
+    figure = draw_before_after({"before": session, "after": session}, "red car", "guitar", 0)
     titles = " ".join(axes.get_title(loc="left") or axes.get_title() for axes in figure.axes)
     assert "a red car: before" in titles and "a red car: after" in titles
-    with pytest.raises(ValueError, match="not in the world"):
-        draw_before_after({"before": bundled}, "qwerty", "guitar", 0)
+    page = before_after_page({"before": session, "after": session}, "red car", "guitar", 0)
+    assert page.alt == figure.alt and page.html.count("<img") == 3
+    own = Explainer(bundled).explain(arrange(["red car", "guitar"], background=17).image(), "a red car")
+    assert base64.b64encode(webp(paint(own.image, own.image_maps[0], box=own.box))).decode() in page.html
+    for draw in (draw_before_after, before_after_page):
+        with pytest.raises(ValueError, match="not in the world"):
+            draw({"before": session}, "qwerty", "guitar", 0)
 
 
 def test_curves_show_every_run():

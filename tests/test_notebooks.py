@@ -5,6 +5,7 @@ A cell marked `# NBVAL_CHECK_OUTPUT` (nbval's own mark) prints key figures that 
 
 import ast
 import copy
+import html
 import json
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 pytestmark = pytest.mark.skipif(not NOTEBOOKS, reason="there are no notebooks yet")
 
 
@@ -149,6 +152,19 @@ def test_every_exercise_has_a_stub(notebook):
 def test_it_shows_figures(notebook):
     kinds = {kind for output in outputs(notebook) for kind in output.get("data", {})}
     assert "image/png" in kinds
+
+
+def test_every_picture_says_what_it_shows_to_those_who_cannot_see_it(notebook):
+    pictures = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    assert all(output.metadata.get("image/png", {}).get("alt") for output in pictures)
+
+
+def test_its_page_shows_every_picture_with_its_alternative_text(path, notebook):
+    exporter = HTMLExporter(template_name="pages", extra_template_basedirs=[str(ROOT / "docs")])
+    page, _ = exporter.from_notebook_node(notebook)
+    shown = [html.unescape(text) for text in re.findall(r'<img[^>]*? alt="([^"]*)"', page)]
+    told = [one.metadata["image/png"]["alt"] for one in outputs(notebook) if "image/png" in one.get("data", {})]
+    assert [text for text in shown if text in told] == told and "No description" not in page
 
 
 def test_cells_have_unique_identifiers(path):

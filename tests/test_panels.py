@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import html
 import io
 import re
 import threading
@@ -16,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from gradeclip_utils.drawing import Picture
+from gradeclip_utils.drawing import Picture, alternative
 from gradeclip_utils.methods import ExplanationWarning
-from gradeclip_utils.panels import FigurePanel, alternative, panel
+from gradeclip_utils.pages import Page
+from gradeclip_utils.panels import FigurePanel, panel
 from gradeclip_utils.session import Interrupted
 
 
@@ -83,7 +85,8 @@ def test_what_is_shown_is_what_a_notebook_shows_however_far_it_reaches_beyond_th
 
 def test_a_figure_without_ink_is_shown_whole():
     shown = panel(lambda a: Picture(2, 1), a=(0, 1))
-    assert Image.open(io.BytesIO(base64.b64decode(source(shown).partition(",")[2]))).size >= (220, 110)
+    width, height = Image.open(io.BytesIO(base64.b64decode(source(shown).partition(",")[2]))).size
+    assert 220 <= width <= 250 and 110 <= height <= 140
 
 
 def test_what_is_shown_is_the_picture_of_the_very_figure(shown):
@@ -115,6 +118,17 @@ def test_the_users_text_is_shown_and_never_run():
     for part in (shown._picture, shown._below, shown._said):
         assert "<script" not in part.value and "<img onerror" not in part.value
     assert "&lt;img onerror" in shown._said.value
+
+
+def test_figures_and_pages_stand_side_by_side():
+    def draw(caption):
+        return curve(caption=caption), Page(f"<p>{html.escape(caption)}</p>", f"a page of {caption}")
+
+    shown = panel(draw, caption="a <dog>")
+    assert shown._picture.value.count("<img") == 1 and "<p>a &lt;dog&gt;</p>" in shown._picture.value
+    assert repr(shown).endswith("for a <dog>; a page of a <dog>")
+    shown.change(caption=" ")
+    assert "empty" in shown.message and "a &lt;dog&gt;" in shown._picture.value
 
 
 def test_change_turns_several_controls_and_draws_once():
@@ -273,7 +287,7 @@ def test_a_fixed_value_is_handed_over_and_not_shown():
 def test_what_cannot_be_a_panel_is_refused_at_the_door():
     with pytest.raises(TypeError, match=r"the controls \(a\) are not the arguments of draw: .*'b'"):
         panel(lambda a, b: Picture(1, 1), a=(0, 1))
-    with pytest.raises(TypeError, match="draw must return a matplotlib figure, got str"):
+    with pytest.raises(TypeError, match="draw must return a matplotlib figure, a Page or a tuple of them, got str"):
         panel(lambda a: "no figure", a=(0, 1))
     with pytest.raises(ValueError, match=r"a=None makes no control"):
         panel(lambda a: Picture(1, 1), a=None)

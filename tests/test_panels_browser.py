@@ -45,37 +45,40 @@ LESSONS = [  # the panels of lessons 03 to 06, on less than the lessons measure
     """
 from functools import partial
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.gallery import method_gallery
+from gradeclip_utils.gallery import method_page
 from gradeclip_utils.panels import panel
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.session import Session
 
 clip, scene = load_clip(), arrange(["cat", "guitar"])
 some = ["grad-eclip", "maskclip"]
-panel(partial(method_gallery, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
+panel(partial(method_page, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
     """
 from gradeclip_utils.studies.matching import path_between, twins
-from gradeclip_utils.studies.matching_plots import draw_path
+from gradeclip_utils.studies.matching_plots import path_page
 
 twin = twins(1)[0]
 way = path_between(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
-panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.05))
+panel(lambda weight: path_page(way, weight), weight=(0.0, 1.0, 0.05))
 """,
     """
-from ipywidgets import fixed
 from gradeclip_utils.studies.binding import Reader
-from gradeclip_utils.studies.binding_plots import QUESTIONS, playground
+from gradeclip_utils.studies.playground import QUESTIONS, playground
 
-panel(playground, reader=fixed(Reader(clip)), question=list(QUESTIONS))
+reader = Reader(clip)
+panel(lambda question: playground(reader, question=question).page(), question=list(QUESTIONS))
 """,
     """
 from gradeclip_utils.studies.concreteness import study
 from gradeclip_utils.studies.informativeness import chosen_words
-from gradeclip_utils.studies.word_plots import plot_words
+from gradeclip_utils.studies.word_plots import words_page
 
 found = study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
-panel(lambda method, word: plot_words(found, method=method, word=word), method=["leave-one-out", "grad-eclip"], word="")
+def draw(method, word, report=None):
+    return words_page(found, method=method, word=word, report=report)
+
+panel(draw, method=["leave-one-out", "grad-eclip"], word=found.rows["word"].iloc[0])
 """,
 ]
 
@@ -201,27 +204,41 @@ def test_a_long_drawing_shows_a_bar_and_ends_for_a_newer_change(opened):
 @pytest.mark.parametrize(
     ("number", "control", "key", "shows"),
     [
-        (0, ".gradeclip-against input", "a cow", "rather than “a cow”"),
+        (0, ".gradeclip-against input", "a cow", "the most in each map"),
         (1, ".gradeclip-weight .noUi-handle", "ArrowRight", "at 0.55"),
         (2, ".gradeclip-question select", "", "the model is"),
-        (3, ".gradeclip-method select", "", "grad-eclip|Grad-ECLIP"),
+        (3, ".gradeclip-method select", "", "saliency by Grad-ECLIP"),
     ],
     ids=["method gallery", "adjective slider", "attribute playground", "words of concreteness"],
 )
-def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, key, shows):
+@pytest.mark.parametrize("width", [1280, 800])
+def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, key, shows, width):
+    lessons.set_viewport_size({"width": width, "height": 900})
     box = lessons.locator(".gradeclip-panel").nth(number)
-    expect(picture(box)).to_be_visible(timeout=300_000)
-    before = picture(box).get_attribute("src")
+    images = box.locator(".widget-html img, .widget-html svg")
+    expect(images.first).to_be_visible(timeout=300_000)
+    before = box.locator(".gradeclip-shown").text_content()
     if control.endswith("input"):
-        box.locator(control).fill(key)
+        box.locator(control).fill(f"{key}{' ' * (width == 800)}")
         box.locator(control).press("Enter")
     elif control.endswith("select"):
-        box.locator(control).select_option(index=1)
+        box.locator(control).select_option(index=int(width == 1280))
     else:
         box.locator(control).focus()
-        lessons.keyboard.press(key)
-    expect(picture(box)).not_to_have_attribute("src", before, timeout=120_000)
-    expect(picture(box)).to_have_attribute("alt", re.compile(shows))
+        lessons.keyboard.press(key if width == 1280 else "ArrowLeft")
+    expect(box.locator(".gradeclip-shown")).not_to_have_text(before, timeout=120_000)
+    expect(box.locator(".gradeclip-shown")).to_contain_text("drawn in", timeout=120_000)
+    if width == 1280:
+        alts = " ".join(image.get_attribute("alt") or image.get_attribute("aria-label") for image in images.all())
+        assert re.search(shows, alts + box.text_content())
     expect(box.locator(".gradeclip-message")).to_have_count(0)
-    box.screenshot(path=SHOTS / f"23_lesson_{number + 3:02}.png")
+    box.screenshot(path=SHOTS / f"23_lesson_{number + 3:02}_{width}.png")
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+    assert all(image.evaluate("image => image.getBoundingClientRect().width > 40") for image in images.all())
     assert lessons.evaluate("() => window.wrong") == []
+
+
+def test_a_point_of_a_page_says_its_word_under_the_mouse(lessons):
+    points = lessons.locator(".gradeclip-panel").nth(3).locator("svg circle title")
+    assert points.count() > 10
+    assert re.fullmatch(r"\w[^:]*: .* across, .* up; .*", points.first.text_content())

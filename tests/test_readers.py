@@ -1,5 +1,6 @@
 """Readers: one method for every way of reading, its promises kept, and comparisons that are fair."""
 
+import base64
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,10 @@ from conftest import build, wrap
 from shrinking import small, stir
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.drawing import paint
 from gradeclip_utils.methods import grad_eclip
+from gradeclip_utils.pages import webp
+from gradeclip_utils.session import Session
 from gradeclip_utils.studies import readers as r
 
 
@@ -88,9 +92,32 @@ def test_scenes_hold_two_things_of_which_one_is_asked_for():
 
 
 def test_the_gallery_has_a_row_for_every_prompt_and_a_column_for_every_model(tiny, averaging, picture):
-    explainers = {"CLS": Explainer(tiny), "average": Explainer(averaging)}
-    figure = r.gallery(explainers, picture, ["a dog", "a red car"])
+    sessions = {"CLS": Session(tiny), "average": Session(averaging)}
+    figure = r.gallery(sessions, picture, ["a dog", "a red car"])
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
     assert titles == ["a dog", "CLS", "average", "a red car", "CLS", "average"]
     columns = [{round(axes.get_position().x0, 3) for axes in figure.axes[i:6:3]} for i in range(3)]
     assert all(len(places) == 1 for places in columns), "a model stands in one column"
+
+
+def test_the_page_of_the_gallery_shows_the_same_maps_and_tells_how_far_it_is(tiny, averaging, picture):
+    sessions, told = {"CLS": Session(tiny), "average": Session(averaging)}, []
+    page = r.gallery_page(sessions, picture, ["a dog", "a red car"], told.append)
+    assert page.alt == r.gallery(sessions, picture, ["a dog", "a red car"]).alt
+    own = Explainer(averaging).explain(picture, "a red car")
+    assert base64.b64encode(webp(paint(own.image, own.image_maps[0], box=own.box))).decode() in page.html
+    assert told == sorted(told) and set(told) == {0, 0.25, 0.5, 0.75}
+
+
+def test_another_prompt_does_not_look_at_an_equal_picture_again(tiny, picture):
+    sessions, looks = {"CLS": Session(tiny)}, []
+    hook = tiny.model.visual.conv1.register_forward_hook(lambda *_: looks.append(1))
+    try:
+        r.gallery_page(sessions, picture, ["a dog"])
+        first = len(looks)
+        r.gallery_page(sessions, picture.copy(), ["a red car"])
+        assert len(looks) == first > 0
+        r.gallery_page(sessions, picture.rotate(90), ["a dog"])
+        assert len(looks) > first
+    finally:
+        hook.remove()

@@ -1,6 +1,8 @@
 """The world of the scenes: captions, masks, withheld combinations and drawings are what they claim to be."""
 
+import base64
 import hashlib
+import io
 from itertools import combinations
 
 import numpy as np
@@ -186,6 +188,14 @@ def test_captions_read_as_people_write():
 def test_a_word_that_the_world_does_not_have_is_refused_by_name(words):
     with pytest.raises(ValueError, match=f"{words[0]!r} is not in the world of the scenes"):
         arrange(words)
+
+
+def test_a_scene_shows_itself_and_says_what_it_shows():
+    scene = arrange(["red car", "cat"])
+    data, metadata = scene._repr_mimebundle_()
+    shown = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert np.array_equal(np.asarray(shown), np.asarray(scene.image()))
+    assert metadata["image/png"]["alt"] == f"a scene: {scene.caption}" and data["text/plain"] == scene.caption
 
 
 def test_a_scene_of_five_words_is_refused():

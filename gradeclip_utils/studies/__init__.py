@@ -9,5 +9,5 @@
 
 `matching`, `binding`, `concreteness` and `readers` each have ``figures(clip)``: the study's main figures in one tidy
 table, so that another model, or another training seed, is measured by the same call. Figures for people are drawn in
-`matching_plots`, `binding_plots` and `word_plots`.
+`matching_plots`, `binding_plots`, `playground` (a panel's) and `word_plots`.
 """

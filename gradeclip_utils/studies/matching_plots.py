@@ -16,12 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ..drawing import NOTE, Picture, blank, drawable, entitle, ink, largest, number, paint, range_in_words, scale
+from ..pages import Page, bare, note_html, print_html, row_html
 from ..plots import name_rows
 from .matching import Path
 from .wording import WordRegions
 
 _STYLES = (("#5b3a86", "o"), ("#c4670d", "s"), ("0.45", "D"))  # purple circles, orange squares, grey diamonds
 _CELL_WIDTH, _CELL_HEIGHT, _HEAD = 1.25, 0.3, 1.05  # inches
+_MOST = "the most on this way"
 _WEIGHTS = np.linspace(0, 1, 21)
 
 
@@ -34,14 +36,36 @@ def draw_path(path: Path, weight: float) -> Picture:
     Raises:
         ValueError: the weight is not between 0 and 1.
     """
+    share, most, alt = _on_the_way(path, weight)
+    figure = Picture(9.4, 3.1, alt)
+    _draw_pictures(figure.add_axes((0.01, 0.16, 0.6, 0.72)), path, weight, most)
+    _draw_curve(figure.add_axes((0.71, 0.2, 0.28, 0.64)), path, weight, share)
+    return figure
+
+
+def path_page(path: Path, weight: float) -> tuple[Page, Picture]:
+    """`draw_path` for a panel: its parts side by side, or one below the other where the window is narrow."""
+    share, most, alt = _on_the_way(path, weight)
+    heat = paint(path.image, path.at(weight), box=path.box, vmax=most)
+    title, note = f"weight of the adjective {weight:.2f}", range_in_words("relevance", False, most, _MOST)
+    prints = row_html(print_html(bare(path.image), "picture", width=190), print_html(heat, title, vmax=most, width=190))
+    curve = Picture(3.3, 2.6, alt)
+    _draw_curve(curve.add_axes((0.11, 0.11, 0.87, 0.77)), path, weight, share)
+    return Page(prints + note_html(note), title), curve
+
+
+def _on_the_way(path: Path, weight: float) -> tuple[float, float, str]:
+    """The share on the first thing, the value of the darkest ink, and both in words; checked."""
     if not 0 <= weight <= 1:
         raise ValueError(f"the weight of an adjective goes from 0 (absent) to 1 (as in the prompt), got {weight!r}")
     share, most = path.share(weight), largest(np.maximum(path.maps, 0))
     names = f"“{path.before}” (0) to “{path.after}” (1)"
     alt = f"Map of the way from {names} at {weight:.2f}: {share:.0%} of the relevance on both things lies on the first"
-    figure = Picture(9.4, 3.1, alt)
-    _draw_pictures(figure.add_axes((0.01, 0.16, 0.6, 0.72)), path, weight, most)
-    curve = figure.add_axes((0.71, 0.2, 0.28, 0.64))
+    return share, most, alt
+
+
+def _draw_curve(curve: Axes, path: Path, weight: float, share: float) -> None:
+    """Where the relevance is for every weight, and for this one."""
     curve.plot(_WEIGHTS, [path.share(one) for one in _WEIGHTS], color="#5b3a86", linewidth=1.5)
     curve.plot([weight], [share], "o", color="#5b3a86", markersize=8)
     curve.text(weight, share + (0.07 if share < 0.85 else -0.13), f"{share:.2f}", ha="center", fontsize=9,
@@ -52,7 +76,6 @@ def draw_path(path: Path, weight: float) -> Picture:
     curve.set_title(drawable(f"share on {path.first}; dashed: both alike"), loc="left", fontsize=9, parse_math=False)
     curve.tick_params(labelsize=8)
     curve.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def _draw_pictures(axes: Axes, path: Path, weight: float, most: float) -> None:
@@ -70,7 +93,7 @@ def _draw_pictures(axes: Axes, path: Path, weight: float, most: float) -> None:
     axes.text(left, -10, f"weight of the adjective {weight:.2f}", **title)
     axes.text(right, 0, number(most, most), va="top", fontsize=7.5)
     axes.text(right, height, "0", va="bottom", fontsize=7.5)
-    axes.text(left, height + 12, range_in_words("relevance", False, most, "the most on this way"), va="top", **NOTE)
+    axes.text(left, height + 12, range_in_words("relevance", False, most, _MOST), va="top", **NOTE)
 
 
 def draw_word_regions(matrix: WordRegions) -> Picture:

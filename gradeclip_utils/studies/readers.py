@@ -9,7 +9,7 @@ of trace, so one method serves all of them. Here is what one wants to know of su
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,19 +18,23 @@ from PIL import Image
 from torch import Tensor
 
 from ..card import classification
-from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle
+from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle, paint
 from ..evaluate import evaluate
 from ..examples import Example, emoji_scenes
 from ..explain import Explainer
+from ..explanation import Explanation
 from ..methods import attention_gradient, channel_weights, spatial_weights
 from ..metrics import agreement
 from ..models import Clip
+from ..pages import Page, bare, note_html, print_html, row_html
+from ..session import Session
 from ..sprites import concepts
 from ..statistics import interval, summarise
 from ..towers import ImageTower, Tower, Trace
 
 MEASURES = ("pointing", "energy", "average_precision")
 FRAMES = ("grad-eclip", "wrong word", "text-blind", "random", "ceiling")
+_OWN = "each map divided by its own maximum: pale 0 to dark 1"
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
 
@@ -176,25 +180,57 @@ def two_things(n: int) -> list[Example]:
     return [one for one in drawn if len(one.present) == 2][:n]
 
 
-def gallery(explainers: Mapping[str, Explainer], picture: Image.Image, prompts: Sequence[str]) -> Picture:
+def gallery(sessions: Mapping[str, Session], picture: Image.Image, prompts: Sequence[str]) -> Picture:
     """The maps of one picture: a row a prompt, a column a model, each divided by its own largest value.
 
-    Models differ in the size of their gradients, so only where the ink lies can be compared, not how strong it is.
+    Models differ in the size of their gradients, so only where the ink lies can be compared, not how strong it is. The
+    sessions keep what the picture's trunks gave, for the next prompt.
     """
-    alt = f"Maps of {', '.join(prompts)}, by {', '.join(explainers)}"
-    figure = Picture(2.1 * (1 + len(explainers)) + 0.7, 2.35 * len(prompts) + 0.3, alt)
-    grid = figure.subplots(len(prompts), 1 + len(explainers), squeeze=False)
+    alt = f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}"
+    figure = Picture(2.1 * (1 + len(sessions)) + 0.7, 2.35 * len(prompts) + 0.3, alt)
+    grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
     figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
-    for axes, prompt in zip(grid, prompts, strict=True):
+    for axes, (prompt, shown) in zip(grid, _explained(sessions, picture, prompts).items(), strict=True):
         blank(axes[0]).imshow(picture)
         entitle(axes[0], drawable(prompt))
-        for axis, (name, explainer) in zip(axes[1:], explainers.items(), strict=True):
-            heat = explainer.explain(picture, prompt).heatmap(0)
+        for axis, (name, one) in zip(axes[1:], shown.items(), strict=True):
+            heat = one.heatmap(0)
             heat = heat / max(float(heat.max()), 1e-12)
             draw_heatmap(axis, picture, heat, vmax=1.0, colour_bar=axis is grid[0, -1], note="")
             entitle(axis, name)
-    figure.text(0.01, 0.01, "each map divided by its own maximum: pale 0 to dark 1", va="bottom", **NOTE)
+    figure.text(0.01, 0.01, _OWN, va="bottom", **NOTE)
     return figure
+
+
+def gallery_page(
+    sessions: Mapping[str, Session],
+    picture: Image.Image,
+    prompts: Sequence[str],
+    report: Callable[[float], None] | None = None,
+) -> Page:
+    """`gallery` for a panel. ``report`` is told, before every pass of a model, the share of the maps that are done."""
+    rows = []
+    for prompt, shown in _explained(sessions, picture, prompts, report).items():
+        prints = [print_html(bare(picture), prompt)]
+        for i, (name, one) in enumerate(shown.items()):
+            image = paint(one.image, one.image_maps[0], box=one.box)
+            prints.append(print_html(image, name, vmax=None if i else 1.0))
+        rows.append(row_html(*prints))
+    return Page("".join(rows) + note_html(_OWN), f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}")
+
+
+def _explained(sessions, picture, prompts, report=None) -> dict[str, dict[str, Explanation]]:
+    """Prompt -> model -> explanation."""
+    made = {prompt: {} for prompt in prompts}
+
+    def tell(*_passes) -> None:
+        if report is not None:
+            report(sum(map(len, made.values())) / len(prompts) / len(sessions))
+
+    for prompt, shown in made.items():
+        for name, session in sessions.items():
+            shown[name] = session.explain(picture, prompt, on_pass=tell)
+    return made
 
 
 def reader_maps(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:

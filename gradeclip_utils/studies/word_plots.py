@@ -1,22 +1,24 @@
 """Word plots: the figures of the study of words, each a pure function of what was measured.
 
-concreteness, word_statistics --> figure
+concreteness, word_statistics --> figure, or page of a panel
 """
 
 from __future__ import annotations
 
+import html
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable
+from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable, paint
 from ..explain import Explainer, ExplanationWarning
 from ..explanation import Interactions
 from ..language import NORMS
+from ..pages import Page, image_html, note_html, row_html, scatter_html, webp, words_html
 from ..plots import plot_intervals
 from ..rivals import METHODS
 from ..words import Word
@@ -25,6 +27,10 @@ from .word_statistics import Permutation, Question, answer
 
 ROLES = {"noun": "#5b3a86", "association": "#e08214", "other": "#8c8c8c"}  # the colours of all maps, and a grey
 _SHOWN = 3  # captions of a word
+_ABSENT = "{!r} is not in this plot: no value for it, or left out"
+_WHERE = "where {!r} matches, and what each word gets by {}"
+_MAPS = "Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."
+_SHARES = "share of the caption's importance: pale 0 to dark 1"
 
 
 def plot_words(
@@ -52,27 +58,88 @@ def plot_words(
     Raises:
         ValueError: a norm, part or method that there is not, a word that no caption holds, or too few words.
     """
-    table = _chosen(study, norm, part, method)
-    word = word.strip().lower()
-    if word and word not in study.table.index:
-        near = ", ".join(sorted(study.table.index, key=lambda other: _unlike(word, other))[:4])
-        raise ValueError(f"no caption of the study holds {word!r}; words like it are {near}")
-    found = answer(
-        [Question("shown", norm, method, "shown")], study.rows, study.values[[method]], table, draws=draws
-    ).iloc[0]
-    headline = f"Spearman {found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} words"
-    figure = Picture(11.4, 4.7, f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}")
+    table, word, headline = _asked(study, norm, part, method, word, draws)
+    figure = Picture(11.4, 4.7, _told(norm, part, method, word, headline))
     axes = figure.add_axes((0.06, 0.13, 0.42, 0.77))
     _scatter(axes, table[table["shown"]], norm, headline)
-    axes.set_ylabel(f"saliency by {_title(method)} (0: an average word)", fontsize=9)
-    model = f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
-    figure.text(0.06, -0.03, drawable(model), va="bottom", color="0.55", fontsize=7)
+    axes.set_ylabel(_up(method), fontsize=9)
+    figure.text(0.06, -0.03, drawable(_model(study)), va="bottom", color="0.55", fontsize=7)
     if word:
         _mark(axes, word, table, norm)
         _show_captions(figure, study, word, method)
     else:
         figure.text(0.53, 0.5, "Name a word to see its captions and their maps.", **NOTE)
     return figure
+
+
+def words_page(
+    study: Study,
+    norm: str = "concreteness",
+    part: str = "all",
+    method: str = "leave-one-out",
+    word: str = "",
+    *,
+    draws: int = 200,
+    report: Callable[[float], None] | None = None,
+) -> Page:
+    """`plot_words` for a panel: every point says its word under the mouse. Arguments and errors as there.
+
+    ``report`` is told, before each caption that has to be read, the share of them that is done.
+    """
+    table, word, headline = _asked(study, norm, part, method, word, draws)
+    shown = table[table["shown"]]
+    groups = {
+        label: (colour, dict(zip(own.index, zip(own[norm], own["saliency"], strict=True), strict=True)))
+        for label, colour, own in _groups(shown)
+    }
+    plot = scatter_html(groups, _across(norm), _up(method), headline, ylim=_heights(shown), mark=word)
+    beside = [note_html("Name a word to see its captions and their maps.")]
+    if word:
+        beside = _captions_html(study, word, method, report)
+        if not table.loc[word, "shown"]:
+            beside.insert(0, note_html(_ABSENT.format(word)))
+    right = f'<div style="flex:1 1 420px;min-width:260px">{"".join(beside)}{note_html(_model(study))}</div>'
+    return Page(row_html(plot, right, align="flex-start"), _told(norm, part, method, word, headline))
+
+
+def _asked(study: Study, norm: str, part: str, method: str, word: str, draws: int) -> tuple[pd.DataFrame, str, str]:
+    """The table with saliency, the word as it stands there, and the correlation in words; all checked."""
+    table, word = _chosen(study, norm, part, method), word.strip().lower()
+    if word and word not in study.table.index:
+        near = ", ".join(sorted(study.table.index, key=lambda other: _unlike(word, other))[:4])
+        raise ValueError(f"no caption of the study holds {word!r}; words like it are {near}")
+    found = answer(
+        [Question("shown", norm, method, "shown")], study.rows, study.values[[method]], table, draws=draws
+    ).iloc[0]
+    return table, word, f"Spearman {found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} words"
+
+
+def _told(norm: str, part: str, method: str, word: str, headline: str) -> str:
+    return f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
+
+
+def _across(norm: str) -> str:
+    return NORMS.get(norm, norm.replace("_", " "))
+
+
+def _up(method: str) -> str:
+    return f"saliency by {_title(method)} (0: an average word)"
+
+
+def _model(study: Study) -> str:
+    return f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
+
+
+def _heights(table: pd.DataFrame) -> tuple[float, float]:
+    return np.log(EVEN) - 0.15, max(1.6, table["saliency"].max() + 0.2)
+
+
+def _groups(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Name, colour and words of each role that there is."""
+    roles = table["role"] if "role" in table else pd.Series("other", index=table.index)
+    names = {"noun": "nouns", "association": "associations", "other": "other words"}
+    groups = [(names[role], colour, table[roles == role]) for role, colour in ROLES.items()]
+    return [group for group in groups if len(group[2])]
 
 
 def _chosen(study: Study, norm: str, part: str, method: str) -> pd.DataFrame:
@@ -90,15 +157,11 @@ def _chosen(study: Study, norm: str, part: str, method: str) -> pd.DataFrame:
 
 
 def _scatter(axes: Axes, table: pd.DataFrame, norm: str, headline: str) -> None:
-    roles = table["role"] if "role" in table else pd.Series("other", index=table.index)
-    for role, colour in ROLES.items():
-        own = table[roles == role]
-        if len(own):
-            label = {"noun": "nouns", "association": "associations"}.get(role, "other words")
-            axes.plot(own[norm], own["saliency"], ".", color=colour, markersize=5, alpha=0.6, label=label)
+    for label, colour, own in _groups(table):
+        axes.plot(own[norm], own["saliency"], ".", color=colour, markersize=5, alpha=0.6, label=label)
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, table["saliency"].max() + 0.2))
-    axes.set_xlabel(NORMS.get(norm, norm.replace("_", " ")), fontsize=9)
+    axes.set_ylim(_heights(table))
+    axes.set_xlabel(_across(norm), fontsize=9)
     axes.set_title(headline, loc="left", fontsize=9)
     axes.legend(loc="upper left", ncols=3, fontsize=8, frameon=False, markerscale=1.6, columnspacing=1)
     axes.tick_params(labelsize=8)
@@ -108,8 +171,7 @@ def _scatter(axes: Axes, table: pd.DataFrame, norm: str, headline: str) -> None:
 def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
     row = table.loc[word]
     if not row["shown"]:
-        axes.text(0.02, 0.98, f"{word!r} is not in this plot: no value for it, or left out", va="top",
-                  transform=axes.transAxes, **NOTE)  # fmt: skip
+        axes.text(0.02, 0.98, _ABSENT.format(word), va="top", transform=axes.transAxes, **NOTE)
         return
     axes.plot(row[norm], row["saliency"], "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
     left = row[norm] > np.mean(axes.get_xlim())
@@ -118,20 +180,37 @@ def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
 
 
 def _show_captions(figure: Picture, study: Study, word: str, method: str) -> None:
-    rows = study.rows[study.rows["word"] == word]
-    captions = rows["caption"].drop_duplicates().iloc[:_SHOWN]
-    figure.text(0.53, 0.955, f"where {word!r} matches, and what each word gets by {_title(method)}", fontsize=9)
-    note = "Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."
-    figure.text(0.53, -0.03, note, va="bottom", **NOTE)
-    for i, number in enumerate(captions):
-        top, found = 0.91 - 0.305 * i, _regions(study, number)
-        start = rows["start"][rows["caption"] == number].iloc[0]
-        own = next(k for k, one in enumerate(found.words) if one.start == start)
+    figure.text(0.53, 0.955, _WHERE.format(word, _title(method)), fontsize=9)
+    figure.text(0.53, -0.03, _MAPS, va="bottom", **NOTE)
+    for i, (number, found, own) in enumerate(_captions(study, word)):
+        top = 0.91 - 0.305 * i
         axes = figure.add_axes((0.53, top - 0.265, 0.11, 0.265))
         draw_heatmap(axes, found.image, found.heatmap(own, signed=True), signed=True, colour_bar=False)
         axes = figure.add_axes((0.655, top - 0.265, 0.335, 0.265))
-        sentence = "share of the caption's importance: pale 0 to dark 1"
-        draw_words(axes, shares(study, number, method), vmax=1.0, sentence=sentence)
+        draw_words(axes, shares(study, number, method), vmax=1.0, sentence=_SHARES)
+
+
+def _captions_html(study: Study, word: str, method: str, report: Callable[[float], None] | None) -> list[str]:
+    """Up to three captions of a word: its region, and what each word gets."""
+    parts = [f"<b>{html.escape(_WHERE.format(word, _title(method)))}</b>"]
+    for number, found, own in _captions(study, word, report):
+        image = paint(found.image, found.maps[own], box=found.box, signed=True)
+        region = image_html(webp(image), f"where {word!r} matches in {study.scenes[number].caption!r}", "width:112px")
+        words = words_html(shares(study, number, method), vmax=1.0, values=True)
+        parts.append(f'<div style="display:flex;gap:10px;margin-top:8px">{region}<div>{words}</div></div>')
+    return [*parts, note_html(f"{_SHARES}. {_MAPS}")]
+
+
+def _captions(
+    study: Study, word: str, report: Callable[[float], None] | None = None
+) -> Iterator[tuple[int, Interactions, int]]:
+    """Up to three captions that hold the word: number, regions of its words, and which of these words it is."""
+    rows = study.rows[study.rows["word"] == word].drop_duplicates("caption").iloc[:_SHOWN]
+    for i, (number, start) in enumerate(zip(rows["caption"], rows["start"], strict=True)):
+        if report is not None:
+            report(i / len(rows))
+        found = _regions(study, number)
+        yield number, found, next(k for k, one in enumerate(found.words) if one.start == start)
 
 
 @lru_cache(maxsize=4)

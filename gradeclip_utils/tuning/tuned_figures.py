@@ -14,17 +14,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ..drawing import Picture
-from ..explain import Explainer
+from ..drawing import Picture, largest, paint, shown
+from ..explanation import Explanation
 from ..metrics import pool
 from ..models import Clip
+from ..pages import Page, bare, note_html, print_html, row_html
 from ..plots import plot_intervals, plot_maps
 from ..scenes import Scene, arrange
+from ..session import Session
 from ..statistics import verdict
 from .experiment import ARMS, GLOBAL, OURS, tidy
 from .finegrained import dense_features
 from .pairs import spoken
 
+_INKS = "relevance: pale 0 to dark, each map on a scale of its own"
 ANSWERS = ("better", "worse", "no difference")
 
 
@@ -91,20 +94,39 @@ def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regi
     return figure
 
 
-def draw_before_after(clips: Mapping[str, Clip], first: str = "cat", second: str = "guitar", asked: int = 0) -> Figure:
+def draw_before_after(
+    sessions: Mapping[str, Session], first: str = "cat", second: str = "guitar", asked: int = 0
+) -> Figure:
     """The map of one phrase of a scene of two things, by every model: the same picture and words, another model.
 
     Args:
-        clips: name -> model.
+        sessions: name -> session of the model; it keeps what the picture's trunk gave, for the next phrase.
         first, second: what the picture shows, such as "red car".
         asked: which of the two is asked for, 0 or 1.
 
     Raises ValueError for a thing that the world does not have.
     """
+    found = _before_after(sessions, first, second, asked)
+    picture, maps = next(iter(found.values())).image, {name: one.heatmap(0) for name, one in found.items()}
+    return plot_maps(picture, maps, shared_scale=False)
+
+
+def before_after_page(
+    sessions: Mapping[str, Session], first: str = "cat", second: str = "guitar", asked: int = 0
+) -> Page:
+    """`draw_before_after` for a panel. Arguments and errors as there."""
+    found = _before_after(sessions, first, second, asked)
+    prints = [print_html(bare(next(iter(found.values())).image), "picture")]
+    for name, one in found.items():
+        image, vmax = paint(one.image, one.image_maps[0], box=one.box), largest([shown(one.image_maps, False)])
+        prints.append(print_html(image, name, vmax=vmax))
+    return Page(row_html(*prints) + note_html(_INKS), f"A picture and its maps: {'; '.join(found)}")
+
+
+def _before_after(sessions: Mapping[str, Session], first: str, second: str, asked: int) -> dict[str, Explanation]:
     scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
-    maps = {name: Explainer(clip).explain(scene.image(), text).heatmap(0) for name, clip in clips.items()}
-    return plot_maps(scene.image(), {f"{text}: {name}": heat for name, heat in maps.items()}, shared_scale=False)
+    return {f"{text}: {name}": session.explain(scene, text) for name, session in sessions.items()}
 
 
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:
