@@ -251,7 +251,8 @@ def _told_all(figure: Shown) -> str:
 def _html(figure: Shown) -> str:
     """What draw gave, as HTML."""
     if isinstance(figure, tuple):
-        return row_html(*map(_html, figure), align="flex-start")
+        parts = [f'<div style="min-width:0">{_html(part)}</div>' for part in figure]
+        return row_html(*parts, align="flex-start")
     if isinstance(figure, Page):
         return figure.html
     if not isinstance(figure, Figure):

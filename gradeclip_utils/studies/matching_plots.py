@@ -49,7 +49,7 @@ def path_page(path: Path, weight: float) -> tuple[Page, Picture]:
     heat = paint(path.image, path.at(weight), box=path.box, vmax=most)
     title, note = f"weight of the adjective {weight:.2f}", range_in_words("relevance", False, most, _MOST)
     prints = row_html(print_html(bare(path.image), "picture", width=190), print_html(heat, title, vmax=most, width=190))
-    curve = Picture(3.3, 2.6, alt)
+    curve = Picture(3.0, 2.5, alt)
     _draw_curve(curve.add_axes((0.11, 0.11, 0.87, 0.77)), path, weight, share)
     return Page(prints + note_html(note), title), curve
 
