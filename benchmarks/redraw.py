@@ -4,10 +4,11 @@
 
 A change is measured from the state that is wanted to the pictures, the words and the legend that are sent to the
 browser. Every measured state is new: another caption, word, patch, weight, threshold or opacity than any before, on a
-picture that was looked at once. So nothing is answered from memory but the trunk. The bundled model must keep below
-100 ms and ViT-B/16 (random weights, which do not change the time) below 400 ms, in the median over the states of each
-kind, on two threads. Panels that ask several methods or models have a progress bar, and no limit. Prints a table in
-Markdown; exits with 1 when a limit is missed.
+picture that was looked at once. So nothing is answered from memory but the trunk (in lesson 06, beside a word's
+captions, also the maps of its captions, which norm and method do not change). The bundled model must keep below 100 ms
+and ViT-B/16 (random weights, which do not change the time) below 400 ms, in the median over the states of each kind, on
+two threads. Panels that ask several methods or models, or look at new pictures, have a progress bar, and no limit.
+Prints a table in Markdown; exits with 1 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from gradeclip_utils.studies.matching_plots import path_page
 from gradeclip_utils.studies.playground import QUESTIONS, playground
 from gradeclip_utils.studies.readers import gallery_page
 from gradeclip_utils.studies.word_plots import words_page
-from gradeclip_utils.tuning.tuned_figures import before_after_page
+from gradeclip_utils.tuning.experiment import read, tidy
+from gradeclip_utils.tuning.tuned_figures import before_after_page, draw_arms
 
 LIMITS = {"emoji": 0.100, "ViT-B-16": 0.400}  # seconds
 _THINGS = ("car", "dog", "apple", "balloon", "bicycle", "umbrella", "violin", "rocket", "couch", "kite")
@@ -109,7 +111,12 @@ def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dic
     yield "06, norm and method", shown, True, [({}, one) for one in turned]
     words = found.rows["word"].drop_duplicates().tolist()[::7]
     changes = [({"word": word, "method": methods[0]}, {"method": methods[1]}) for word in words]
-    yield "06, the same of a word's captions", shown, True, changes
+    yield "06, method beside a word's captions", shown, True, changes
+    yield "06, word of three new captions", shown, False, [({}, {"word": word}) for word in reversed(words)]
+    results = read()
+    arms = list(dict.fromkeys(tidy(results)["figure"]))
+    shown = panel(lambda figure: draw_arms(results, figure), figure=arms)
+    yield "07, figure of all arms", shown, True, [({}, {"figure": one}) for one in arms[1:]]
     sessions = {name: Session(one) for name, one in (("before", clip), ("after", load_clip("emoji-fine")))}
     shown = panel(partial(before_after_page, sessions), first=list(_THINGS), second=list(_THINGS[::-1]), asked=(0, 1))
     yield "07, phrase of two models", shown, True, [({**one, "asked": 0}, {"asked": 1}) for one in pictures]

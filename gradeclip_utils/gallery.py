@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .drawing import Picture, paint, range_in_words
+from .drawing import Picture, range_in_words
 from .explain import Picture as Given
 from .explanation import Explanation
-from .pages import Page, bare, note_html, print_html, row_html
+from .pages import Page, bare, map_html, note_html, print_html, row_html
 from .plots import plot_maps
 from .session import Session, as_source
 
@@ -72,12 +72,9 @@ def method_page(
     raises ends the work, with nothing left half done.
     """
     shown = _explained(session, methods, picture, prompt, against, report)
-    signed, prints = shown[0].against is not None, [print_html(bare(shown[0].image), "picture")]
-    for i, one in enumerate(shown):
-        image = paint(one.image, one.image_maps[0], box=one.box, signed=signed)
-        prints.append(print_html(image, one.provenance["method"], signed=signed, vmax=None if i else 1.0))
-    sentence = range_in_words(_LABEL, signed, 1.0, "the most in each map")
-    return Page(row_html(*prints) + note_html(sentence), _told(shown))
+    maps = [map_html(one, one.provenance["method"], own=True, beside=not i) for i, one in enumerate(shown)]
+    sentence = range_in_words(_LABEL, shown[0].against is not None, 1.0, "the most in each map")
+    return Page(row_html(print_html(bare(shown[0].image), "picture"), *maps) + note_html(sentence), _told(shown))
 
 
 def _explained(session: Session, methods: Sequence[str], picture, prompt: str, against: str, report=None) -> list:

@@ -23,6 +23,8 @@ N tokens, H heads of C channels, D = H * C, E the width of the embedding.
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ from torch.nn import functional as F
 from .towers import Layer, Tower, Trace
 
 _AT_ONCE = 64  # directions whose channel weights are held at one time
+_listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)  # of `heard_by`
 
 
 class ExplanationWarning(UserWarning):
@@ -183,8 +186,24 @@ def warn_of_empty_maps(maps: Tensor, real: Tensor, what: str) -> None:
         warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
 
 
+@contextmanager
+def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
+    """Within it, and in this thread alone, what explanations warn of goes to ``listener`` instead.
+
+    Python's own `warnings.catch_warnings` changes what all threads share, and panels draw in several.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 def warn(message: str) -> None:
-    """An ``ExplanationWarning`` at the line outside of this package that asked for the explanation."""
+    """An ``ExplanationWarning`` at the line outside of this package that asked for it, unless `heard_by` somebody."""
+    if (listener := _listener.get()) is not None:
+        listener(message)
+        return
     depth, frame = 1, sys._getframe()
     while frame and frame.f_globals.get("__package__") == __package__:
         depth, frame = depth + 1, frame.f_back

@@ -21,10 +21,12 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .drawing import ink, largest, number, paint, scale, shown
+from .explanation import Explanation
 
 _TEXT = "color:var(--jp-ui-font-color1,#000);font:13px/1.35 var(--jp-ui-font-family,sans-serif)"
 _NOTE = "color:var(--jp-ui-font-color2,#555);font:12px/1.45 var(--jp-ui-font-family,sans-serif)"
-_TRUE, _OTHER = "#5b3a86", "#bfbfbf"  # bars
+_PRINT = "flex:none;align-self:flex-start;width:{}px;height:auto"  # else its neighbours would stretch it
+_TRUE, _OTHER = "background:#5b3a86;outline:1px solid var(--jp-ui-font-color1,#000)", "background:#bfbfbf"  # bars
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Page:
     alt: str
 
     def _repr_html_(self) -> str:
-        return self.html
+        return f'<div role="group" aria-label="{html.escape(self.alt, quote=True)}">{self.html}</div>'
 
     def __repr__(self) -> str:
         return self.alt
@@ -72,8 +74,23 @@ def print_html(
     return (
         f'<div class="gradeclip-printed" style="width:{width + room}px;{_TEXT}">{html.escape(title)}'
         f'<div style="display:flex;gap:5px;margin-top:3px">'
-        f"{image_html(webp(image), alt or title, f'flex:none;width:{width}px;height:auto')}{beside}</div></div>"
+        f"{image_html(webp(image), alt or title, _PRINT.format(width))}{beside}</div></div>"
     )
+
+
+def map_html(explanation: Explanation, title: str, *, own: bool = False, beside: bool = True) -> str:
+    """The map of an explanation's one prompt, signed in a contrast, as its figures show it.
+
+    Args:
+        own: the scale runs to 1, the map's own maximum.
+        beside: the scale stands beside it; if not, then only the words for a map that is zero.
+    """
+    signed = explanation.against is not None
+    vmax = largest([explanation.heatmap(0, signed=signed)])
+    image = paint(explanation.image, explanation.image_maps[0], box=explanation.box, signed=signed, vmax=vmax)
+    top = (1.0 if own else vmax) if vmax else 0.0
+    told = f"map of {explanation.prompts[0]}: {title}"
+    return print_html(image, title, signed=signed, vmax=top if beside or not top else None, alt=told)
 
 
 def bare(picture: Image.Image) -> Image.Image:
@@ -89,8 +106,10 @@ def gradient(signed: bool, colours: str = "paper", degrees: int = 90) -> str:
 
 
 def _scale_html(signed: bool, vmax: float) -> str:
+    if not vmax:
+        return f'<div style="font-size:11px">{"zero everywhere" if signed else "nowhere above zero"}</div>'
     norm, _ = scale(signed, vmax)
-    marks = [norm.vmax, *([0.0] if signed else []), norm.vmin] if vmax else [0.0]
+    marks = [norm.vmax, *([0.0] if signed else []), norm.vmin]
     labels = "".join(f"<span>{number(mark, vmax)}</span>" for mark in marks)
     return (
         f'<div style="flex:none;width:7px;border:1px solid #999;background:{gradient(signed, degrees=0)}"></div>'
@@ -107,7 +126,7 @@ def bars_html(bars: Sequence[tuple[str, float]], title: str = "", width: int = 3
         written = f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
         rows.append(
             f'<div style="margin-top:9px">{html.escape(name)}<div style="display:flex;align-items:center;gap:5px">'
-            f'<div style="margin-left:{left:.0f}px;width:{abs(value) * unit:.0f}px;height:14px;background:{colour}">'
+            f'<div style="margin-left:{left:.0f}px;width:{abs(value) * unit:.0f}px;height:14px;{colour}">'
             f"</div>{written}</div></div>"
         )
     return f'<div class="gradeclip-bars" style="{_TEXT}"><b>{html.escape(title)}</b>{"".join(rows)}</div>'
@@ -170,7 +189,7 @@ def scatter_html(
         key += 26 + 6.2 * len(label)
         parts.append(f'<g fill="{colour}" fill-opacity="0.6">')
         for name, (x, y) in some.items():
-            told = html.escape(f"{name}: {x:.3g} across, {y:.3g} up; {label}".replace("-", "\N{MINUS SIGN}"))
+            told = html.escape(f"{name}: {_number(x)} across, {_number(y)} up; {label}")
             parts.append(f'<circle cx="{place[0](x):.1f}" cy="{place[1](y):.1f}" r="3"><title>{told}</title></circle>')
         parts.append("</g>")
     for name, x, y in points:
@@ -203,18 +222,21 @@ def _axes(place, across: tuple[float, float], up: tuple[float, float], size: tup
     bottom, parts = height - 44, []
     for x in ticks.tick_values(*across):
         if across[0] <= x <= across[1]:
-            text = _text(x_of(x), bottom + 18, f"{x:g}", "text-anchor:middle")
+            text = _text(x_of(x), bottom + 18, _number(x), "text-anchor:middle")
             parts.append(f'<path d="M{x_of(x):.1f} {bottom}v4" stroke="#000"/>{text}')
     for y in ticks.tick_values(*up):
         if up[0] <= y <= up[1]:
-            label = f"{y:g}".replace("-", "\N{MINUS SIGN}")
-            text = _text(44, y_of(y) + 4, label, "text-anchor:end")
+            text = _text(44, y_of(y) + 4, _number(y), "text-anchor:end")
             parts.append(f'<path d="M52 {y_of(y):.1f}h-4" stroke="#000"/>{text}')
     if up[0] < 0 < up[1]:
         parts.append(f'<path d="M52 {y_of(0):.1f}H{width - 12}" stroke="#999"/>')
     turned = f"text-anchor:middle;transform:translate(13px,{40 + (bottom - 40) / 2:.0f}px) rotate(-90deg)"
     parts += [f'<path d="M52 40V{bottom}H{width - 12}" fill="none" stroke="#000"/>', _text(0, 0, ylabel, turned)]
     return [*parts, _text(52 + (width - 64) / 2, height - 8, xlabel, "text-anchor:middle")]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _text(x: float, y: float, text: str, style: str = "") -> str:

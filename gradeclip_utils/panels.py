@@ -18,9 +18,7 @@ import io
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import ipywidgets as w
 import numpy as np
@@ -29,10 +27,11 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from .drawing import alternative
-from .methods import ExplanationWarning
+from .methods import heard_by
 from .pages import Page, image_html, row_html, webp
 from .work import Work
 
+Shown = Figure | Page | tuple  # what draw gives
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
 _SHEET = 3.0  # inches on every side of a figure where something may be drawn too, such as a legend
@@ -41,7 +40,6 @@ _BOX = (
     "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
     "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
 )
-Shown = Figure | Page | tuple  # what draw gives
 _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 
 
@@ -53,8 +51,8 @@ def panel(draw: Callable[..., Shown], **controls) -> FigurePanel:
     Args:
         draw: a pure function of the controls' values that returns a matplotlib figure, a `pages.Page` where figures are
             too slow, or a tuple of these, which stand side by side. A ``ValueError`` is an answer to the user: its
-            sentence is shown and the last good figure stays. An ``ExplanationWarning`` is shown as a note beside the
-            new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an argument
+            sentence is shown and the last good figure stays. What an explanation warns of is a note beside the new
+            figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an argument
             ``report`` (None by default) and call that now and then with the share that is done: the panel shows a bar,
             and what ``report`` raises ends the work as soon as there is a newer change. What stands apart from a
             figure, 3 inches or more outside it, is not shown.
@@ -79,7 +77,7 @@ class FigurePanel(w.VBox):
     Attributes:
         controls: the widgets, by the argument that they turn.
         figure: the last good figure, or whatever ``draw`` gave.
-        seconds: how long it took, from the change to what is sent to the browser.
+        seconds: how long drawing took, down to what is sent to the browser.
         message: what is wrong, or to be noted; "" where there is nothing to say.
     """
 
@@ -148,10 +146,11 @@ class FigurePanel(w.VBox):
                 return
             try:
                 made = self._made()
-            except ValueError as error:
-                if first:
+            except Exception as error:
+                if not first:
+                    self._refused(error)
+                if first or not isinstance(error, ValueError):
                     raise
-                self._refused(error)
             else:
                 self._take(number, made)
 
@@ -166,7 +165,7 @@ class FigurePanel(w.VBox):
     def _made(self, **report) -> tuple[Shown, str, list[str], float]:
         """What the controls say: what draw gives, the same as HTML, notes, and seconds."""
         values, notes, begun = self.values, [], time.perf_counter()
-        with _noted(notes):
+        with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
             figure = self._draw(**values, **report)
         return figure, _html(figure), notes, time.perf_counter() - begun
 
@@ -178,9 +177,9 @@ class FigurePanel(w.VBox):
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
 
     def _refused(self, error: Exception) -> None:
-        if not isinstance(error, ValueError):
-            raise error
-        self._say(f"{str(error).rstrip('.')}. The figure is still the last one that could be drawn.", _WRONG)
+        """Say what is wrong: in the words of who refused it, or, of a fault, with its name."""
+        fault = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        self._say(f"{fault}{str(error).rstrip('.')}. The figure is still the last one that could be drawn.", _WRONG)
         self._below.value = _small(self._shown)
 
     def _tell(self, share: float) -> None:
@@ -254,7 +253,7 @@ def _html(figure: Shown) -> str:
         parts = [f'<div style="min-width:0">{_html(part)}</div>' for part in figure]
         return row_html(*parts, align="flex-start")
     if isinstance(figure, Page):
-        return figure.html
+        return figure._repr_html_()
     if not isinstance(figure, Figure):
         raise TypeError(f"draw must return a matplotlib figure, a Page or a tuple of them, got {type(figure).__name__}")
     return image_html(_picture(figure), alternative(figure), "max-width:100%;height:auto", "gradeclip-figure")
@@ -269,7 +268,7 @@ def _picture(figure: Figure) -> bytes:
     drawn = _drawn(figure, _SHEET)
     ink = drawn != drawn[0, 0]
     if ink[[0, -1]].any() or ink[:, [0, -1]].any():  # it goes on beyond the sheet
-        bounds = figure.get_tightbbox(figure.canvas.get_renderer())
+        bounds = figure.get_tightbbox()
         drawn = _drawn(figure, max(_SHEET, *-bounds.min, *(bounds.max - figure.bbox_inches.size)) + _MARGIN)
         ink = drawn != drawn[0, 0]
     if "matplotlib.pyplot" in sys.modules:
@@ -290,20 +289,3 @@ def _drawn(figure: Figure, edge: float) -> np.ndarray:
     sheet = Bbox.from_bounds(-edge, -edge, (width + 0.5) / dpi, (height + 0.5) / dpi)  # whole pixels, however rounded
     figure.savefig(buffer, format="rgba", dpi=dpi, bbox_inches=sheet)
     return np.frombuffer(buffer.getbuffer(), dtype=np.uint32).reshape(height, width)
-
-
-@contextmanager
-def _noted(notes: list[str]) -> Iterator[None]:
-    """Collect what an explanation warns of; other warnings go where they went."""
-    with warnings.catch_warnings():
-        usual = warnings.showwarning
-
-        def show(message, category, *rest, **more):
-            if issubclass(category, ExplanationWarning):
-                notes.append(f"{str(message).rstrip('.')}.")
-            else:
-                usual(message, category, *rest, **more)
-
-        warnings.simplefilter("always", ExplanationWarning)
-        warnings.showwarning = show
-        yield

@@ -16,7 +16,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -37,15 +36,16 @@ from .drawing import shown as visible
 from .explain import Explainer
 from .explanation import Explanation, Interactions
 from .files import read_image
-from .methods import ExplanationWarning
+from .methods import heard_by
 from .models import Clip
 from .scenes import Scene
 from .towers import Tower
-from .words import Split, Word, check_tokenizer, split_read, unknown_words
+from .words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
 _SMALL = 20_000_000  # parameters of an image tower; the bundled model has 3 million, ViT-B/16 has 86 million
+_counting, _alone, _usual = threading.Lock(), 0, 0  # of `one_thread`: how many are in it, and torch's threads outside
 _KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
 
 
@@ -157,14 +157,19 @@ def settings(state: State, method: str) -> tuple[str, str, str, int | None]:
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
     """Readouts of a small model take half as long on one thread as on two, which wait for each other all the time."""
-    before = torch.get_num_threads()
-    if wanted:
+    global _alone, _usual
+    if not wanted:
+        yield
+        return
+    with _counting:  # torch hands its number on to threads that begin, so the usual one is asked for when it is there
+        _usual, _alone = torch.get_num_threads() if not _alone else _usual, _alone + 1
         torch.set_num_threads(1)
     try:
         yield
     finally:
-        if wanted:
-            torch.set_num_threads(before)
+        with _counting:
+            _alone -= 1
+            torch.set_num_threads(_usual)
 
 
 def is_small(tower: Tower) -> bool:
@@ -231,8 +236,7 @@ class Session:
             ValueError: in one sentence, what is wrong with the caption or another part of the state.
         """
         alone = self._small and self.is_quick(state)
-        with self._lock, one_thread(alone), warnings.catch_warnings():  # which are said in sentences of our own
-            warnings.simplefilter("ignore", ExplanationWarning)
+        with self._lock, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
             self.on_pass, self._passes = on_pass, 0
             try:
                 self.check(state.caption, "caption")
@@ -253,9 +257,10 @@ class Session:
     def explain(
         self, picture, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
     ) -> Explanation:
-        """As `Explainer.explain` for one prompt, from what is known already of the picture (as in `as_source`).
+        """The explanation of one prompt, from what is known already of the picture, which is one of `as_source`.
 
-        ``on_pass`` and errors as in `view`.
+        Unlike `Explainer.explain` it reduces a picture of more than `LONGEST` pixels, refuses what `check` refuses, and
+        warns of nothing. ``on_pass`` and errors as in `view`.
         """
         state = State(as_source(picture), prompt, against, method=method)
         return self.view(state, on_pass).panels[0].explanation
@@ -269,14 +274,17 @@ class Session:
         """The words of a caption; refuses, in a sentence, what the model cannot read.
 
         Raises:
-            ValueError: it is empty, too long, or has words that the model was never shown.
+            ValueError: it is empty, too long, or has words that the model was never shown. A tokenizer that does not
+                tell words apart leaves only the first to be found; then there are no words.
         """
         if not caption.strip():
             raise ValueError(f"The {what} is empty. Type what to look for, for example: a dog")
         explainer = self._explainer(GRAD_ECLIP, "model", "model", 1)
         if explainer.text_tower is None:
             raise explainer.text_refusal
-        check_tokenizer(self.clip.tokenizer)
+        check_tokenizer(self.clip.tokenizer, words=False)
+        if why_no_words(self.clip.tokenizer):
+            return Split(caption, (), (), ())
         split = split_read(caption, self.clip.tokenizer, explainer.text_tower)
         if split.unread:
             raise ValueError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
@@ -341,7 +349,8 @@ class Session:
         return found if len(found) > 1 else ()
 
     def _named(self, caption: str) -> tuple[Group, ...]:
-        return named_things(caption, self.check(caption).spans)
+        spans = self.check(caption).spans
+        return named_things(caption, spans) if spans else ()
 
     def _regions(self, state: State) -> np.ndarray:
         """The region of each word (W, h, w): word x region, with the things told apart."""
@@ -409,7 +418,8 @@ class Session:
         words = whole.words[0]
         if not words:
             blank = tuple(Word(state.caption[a:b], 0.0, a, b) for a, b in split.spans)
-            return blank, "this method has no word scores", False, 0.0
+            why = "this method has no word scores" if blank else "the model's tokenizer does not tell words apart"
+            return blank, why, False, 0.0
         words_of = "relevance of each word" + (" for the lead over the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against else ())]
         return words, words_of, bool(whole.against), largest([[word.score for word in both]])

@@ -42,7 +42,8 @@ class Work:
         Args:
             job: gets a function to call before every pass of the model, with the number of passes so far (or another
                 number that says how far it is).
-            done, failed: called in the loop; ``failed`` with what a user can cause (`WRONG`).
+            done, failed: called in the loop; ``failed`` with what a user can cause (`WRONG`), and in a thread with any
+                other fault too, which is then raised there.
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
         """
@@ -93,8 +94,8 @@ class Work:
             return
         except WRONG as error:
             hand_over(failed, error)
-        except BaseException:
-            hand_over(self.stop)
+        except BaseException as error:  # a fault: it is said where the answer is waited for, and told in full
+            hand_over(failed, error)
             raise
         else:
             hand_over(done, result)

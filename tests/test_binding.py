@@ -16,6 +16,7 @@ from gradeclip_utils.metrics import pool
 from gradeclip_utils.pages import webp
 from gradeclip_utils.panels import panel
 from gradeclip_utils.scenes import arrange, describe
+from gradeclip_utils.session import Interrupted
 from gradeclip_utils.sprites import Object
 from gradeclip_utils.studies import binding, mistakes
 from gradeclip_utils.studies.attributes import SWAPPED, draw_pairs, judge, pictures_of
@@ -268,6 +269,28 @@ def test_the_maps_of_the_playground_are_the_explainers_own(bundled_shape):
     for found, expected in zip(answers.maps.values(), [*np.maximum(own, 0), lead], strict=False):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     assert list(answers.maps)[3:] == ["the word 'red'", "the word 'blue'"]
+
+
+def test_autocast_around_the_playground_changes_nothing(bundled_shape):
+    plain, reader = playground(Reader(bundled_shape)), Reader(bundled_shape)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            around = playground(reader)
+        assert around.similarity == plain.similarity
+
+
+def test_the_playground_tells_how_far_it_is_and_ends_when_nobody_waits(bundled_shape):
+    reader, told = Reader(bundled_shape), []
+    playground(reader, report=told.append)
+    assert told == [0, 0.5]
+
+    def stop(share):
+        if share:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        playground(reader, second="dog", report=stop)
+    assert playground(reader, second="dog").captions[0] == "a red car and a blue dog"
 
 
 def test_the_page_of_the_playground_prints_the_maps_of_its_figure(bundled_shape):

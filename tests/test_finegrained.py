@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.drawing import paint
+from gradeclip_utils.drawing import number, paint
 from gradeclip_utils.pages import webp
 from gradeclip_utils.scenes import arrange, draw_scene, is_trained, is_withheld_colour
 from gradeclip_utils.session import Session
@@ -202,13 +202,21 @@ def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
     figure = draw_before_after({"before": session, "after": session}, "red car", "guitar", 0)
     titles = " ".join(axes.get_title(loc="left") or axes.get_title() for axes in figure.axes)
     assert "a red car: before" in titles and "a red car: after" in titles
-    page = before_after_page({"before": session, "after": session}, "red car", "guitar", 0)
+    told = []
+    page = before_after_page({"before": session, "after": session}, "red car", "guitar", 0, told.append)
+    assert told == sorted(told) and set(told) <= {0, 0.5}
     assert page.alt == figure.alt and page.html.count("<img") == 3
     own = Explainer(bundled).explain(arrange(["red car", "guitar"], background=17).image(), "a red car")
-    assert base64.b64encode(webp(paint(own.image, own.image_maps[0], box=own.box))).decode() in page.html
+    most = own.heatmap(0).max()
+    painting = paint(own.image, own.image_maps[0], box=own.box, vmax=most)
+    assert base64.b64encode(webp(painting)).decode() in page.html
+    told = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+    assert number(most, most) in page.html and number(most, most) in told  # one scale
     for draw in (draw_before_after, before_after_page):
         with pytest.raises(ValueError, match="not in the world"):
             draw({"before": session}, "qwerty", "guitar", 0)
+        with pytest.raises(ValueError, match="both things are 'guitar': choose two"):
+            draw({"before": session}, "guitar", "guitar", 1)
 
 
 def test_curves_show_every_run():

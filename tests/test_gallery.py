@@ -77,7 +77,8 @@ def test_the_page_prints_the_maps_of_the_figure(tiny, session, picture):
         assert page.alt == method_gallery(session, NAMES, picture, "a dog", against).alt
         for name in NAMES:
             own = Explainer(tiny, method=name).explain(picture, "a dog", against=against or None)
-            painting = paint(own.image, own.image_maps[0], box=own.box, signed=signed)
+            most = np.abs(own.heatmap(0, signed=signed)).max()
+            painting = paint(own.image, own.image_maps[0], box=own.box, signed=signed, vmax=most)
             assert METHODS[name].title in page.html and base64.b64encode(webp(painting)).decode() in page.html
 
 

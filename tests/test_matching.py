@@ -215,8 +215,8 @@ def test_the_figure_of_a_way_says_where_it_stands(explainer):
     path = path_between(explainer, CARS, "a car", "a red car")
     figure = draw_path(path, 0.25)
     assert f"at 0.25: {path.share(0.25):.0%}" in figure.alt
-    assert "weight of the adjective 0.25" in [text.get_text() for text in figure.axes[0].texts]
-    (dot,) = [line for line in figure.axes[1].lines if line.get_marker() == "o"]
+    assert "weight of the adjective 0.25" in [axes.get_title(loc="left") for axes in figure.axes]
+    (dot,) = [line for line in figure.axes[-1].lines if line.get_marker() == "o"]
     assert dot.get_xydata() == pytest.approx(np.array([[0.25, path.share(0.25)]]))
     page, curve = path_page(path, 0.25)
     assert curve.alt == figure.alt and "weight of the adjective 0.25" in page.html

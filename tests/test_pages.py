@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from gradeclip_utils.drawing import SIGNED, UNSIGNED, paint
+from gradeclip_utils import Explainer
+from gradeclip_utils.drawing import SIGNED, UNSIGNED, number, paint
 from gradeclip_utils.pages import (
     Page,
     bare,
     bars_html,
     gradient,
+    map_html,
     note_html,
     print_html,
     row_html,
@@ -86,10 +89,35 @@ def test_the_image_of_a_print_is_the_painting_itself():
 
 
 @pytest.mark.parametrize(("signed", "vmax", "marks"), [
-    (False, 0.25, "0.2500"), (True, 0.25, "0.2500\N{MINUS SIGN}0.250"), (False, 0.0, "0"),
+    (False, 0.25, "0.2500"), (True, 0.25, "0.2500\N{MINUS SIGN}0.250"),
+    (False, 0.0, "nowhere above zero"), (True, 0.0, "zero everywhere"),
 ])  # fmt: skip
 def test_a_scale_says_its_ends(signed, vmax, marks):
-    assert Visible(print_html(Image.new("RGB", (8, 8)), "", signed=signed, vmax=vmax)).text == marks
+    page = print_html(Image.new("RGB", (8, 8)), "", signed=signed, vmax=vmax)
+    assert Visible(page).text == marks and ("gradient" in page) == bool(vmax)
+
+
+@pytest.mark.parametrize("against", [None, "a cat"])
+@pytest.mark.parametrize("own", [False, True])
+def test_the_map_of_an_explanation_has_the_scale_of_its_figures(tiny, picture, against, own):
+    one = Explainer(tiny).explain(picture, "a dog", against=against)
+    signed = against is not None
+    most = float(np.abs(one.heatmap(0, signed=signed)).max())
+    page = Visible(map_html(one, "Grad-ECLIP", own=own))
+    (image,) = page.all("img")
+    painting = paint(one.image, one.image_maps[0], box=one.box, signed=signed, vmax=most)
+    assert np.array_equal(np.asarray(opened(image)), np.asarray(painting))
+    assert image["alt"] == "map of a dog: Grad-ECLIP"
+    top = 1.0 if own else most
+    assert page.text.startswith(f"Grad-ECLIP{number(top, top)}")
+
+
+def test_a_map_that_is_zero_everywhere_says_so(tiny, picture):
+    one = Explainer(tiny).explain(picture, "a dog")
+    empty = replace(one, image_maps=np.zeros_like(one.image_maps))
+    for beside in (False, True):
+        assert Visible(map_html(empty, "", own=True, beside=beside)).text == "nowhere above zero"
+    assert Visible(map_html(one, "name", beside=False)).text == "name"
 
 
 @pytest.mark.parametrize(("signed", "inks"), [(False, UNSIGNED), (True, SIGNED)])
@@ -107,13 +135,13 @@ def test_bars_are_as_long_as_their_values_and_begin_at_zero():
 
 
 def test_points_lie_where_their_values_say_and_tell_them():
-    places = {"low": (1.0, -1.0), "middle": (2.0, 0.0), "high": (3.0, 1.0)}
+    places = {"t-shirt": (1.0, -1.0), "middle": (2.0, 0.0), "high": (3.0, 1.0)}
     page = Visible(scatter_html({"nouns": ("#123456", places)}, "across", "up", "a title", ylim=(-2, 2), mark="high"))
     points = [(float(c["cx"]), float(c["cy"])) for c in page.all("circle") if c["r"] == "3"]
     (x1, y1), (x2, y2), (x3, y3) = points
     assert x1 < x2 < x3 and y1 > y2 > y3
     assert x2 - x1 == pytest.approx(x3 - x2, abs=0.11) and y1 - y2 == pytest.approx(y2 - y3, abs=0.11)
-    assert "low: 1 across, \N{MINUS SIGN}1 up; nouns" in page.text
+    assert "t-shirt: 1 across, \N{MINUS SIGN}1 up; nouns" in page.text
     (ring,) = [c for c in page.all("circle") if c["r"] == "7"]
     assert (float(ring["cx"]), float(ring["cy"])) == points[2]
     (svg,) = page.all("svg")
@@ -123,5 +151,7 @@ def test_points_lie_where_their_values_say_and_tell_them():
 
 
 def test_a_page_shows_its_html_and_says_what_it_is():
-    page = Page(row_html("<p>a</p>", "<p>b</p>"), "two letters")
-    assert Visible(page._repr_html_()).text == "ab" and repr(page) == "two letters"
+    page = Page(row_html("<p>a</p>", "<p>b</p>"), 'two "letters"')
+    shown = Visible(page._repr_html_())
+    assert shown.text == "ab" and repr(page) == 'two "letters"'
+    assert shown.all("div")[0] == {"role": "group", "aria-label": 'two "letters"'}

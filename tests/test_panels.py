@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from gradeclip_utils.drawing import Picture, alternative
-from gradeclip_utils.methods import ExplanationWarning
+from gradeclip_utils.methods import ExplanationWarning, warn
 from gradeclip_utils.pages import Page
 from gradeclip_utils.panels import FigurePanel, panel
 from gradeclip_utils.session import Interrupted
@@ -67,10 +67,18 @@ def inked(file):
     return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
+def plain(power):
+    """A figure that is not one of ours."""
+    made = Figure(figsize=(3, 2))
+    made.subplots().plot(np.linspace(0, 1, 20) ** power)
+    return made
+
+
+@pytest.mark.parametrize("make", [curve, plain])
 @pytest.mark.parametrize("beyond", [0.0, 0.4, 0.8, 3.0])
-def test_what_is_shown_is_what_a_notebook_shows_however_far_it_reaches_beyond_the_figure(beyond):
+def test_what_is_shown_is_what_a_notebook_shows_however_far_it_reaches_beyond_the_figure(beyond, make):
     def draw(power):
-        made = curve(power)
+        made = make(power)
         made.text(-beyond, 1 + beyond, "far up")
         made.text(1 + beyond, -beyond, "far down")
         made.add_artist(Line2D([-beyond, 1 + beyond], [1 + beyond, -beyond]))
@@ -127,6 +135,7 @@ def test_figures_and_pages_stand_side_by_side():
     shown = panel(draw, caption="a <dog>")
     assert shown._picture.value.count("<img") == 1 and "<p>a &lt;dog&gt;</p>" in shown._picture.value
     assert repr(shown).endswith("for a <dog>; a page of a <dog>")
+    assert 'role="group" aria-label="a page of a &lt;dog&gt;"' in shown._picture.value
     shown.change(caption=" ")
     assert "empty" in shown.message and "a &lt;dog&gt;" in shown._picture.value
 
@@ -240,7 +249,7 @@ def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
     def draw(word):
         if word == "odd":
             for _ in range(2):
-                warnings.warn("the model was never shown odd", ExplanationWarning, stacklevel=1)
+                warn("the model was never shown odd")
             warnings.warn("something else", UserWarning, stacklevel=1)
         return Picture(1, 1, word)
 
@@ -251,6 +260,33 @@ def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
     assert shown.message == "the model was never shown odd." and 'role="status"' in shown._said.value
     shown.change(word="plain")
     assert shown.message == ""
+
+
+def test_notes_of_two_drawings_at_a_time_are_kept_apart_and_leave_python_alone():
+    """Python's own way to catch warnings changes what all threads share."""
+    before, together = (warnings.showwarning, list(warnings.filters)), threading.Barrier(2)
+
+    def draw(word, report=None):
+        if report:
+            report(0)
+        if word in ("one", "two"):
+            together.wait(10)  # the first is still under way when the second one begins
+            warn(f"never shown {word}")
+        return Picture(1, 1, word)
+
+    async def turn(shown):
+        for word in ("one", "two"):
+            shown.controls["word"].value = word
+            await asyncio.sleep(0.1)
+        while shown.figure.alt != "two":
+            await asyncio.sleep(0.01)
+
+    shown = panel(draw, word="plain")
+    asyncio.run(asyncio.wait_for(turn(shown), 20))
+    assert shown.message == "never shown two."
+    assert (warnings.showwarning, list(warnings.filters)) == before
+    with pytest.warns(ExplanationWarning, match="heard again"):
+        warn("heard again")
 
 
 def test_pyplot_keeps_no_figure_of_a_panel():
@@ -304,6 +340,24 @@ def test_a_fault_of_draw_is_not_hidden():
     shown = panel(draw, a=w.IntSlider(0, 0, 5))
     with pytest.raises(IndexError):
         shown.change(a=4)
+    assert shown.message.startswith("IndexError: ") and "shown: a 0" in shown._below.value
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_a_long_drawing_is_said_on_the_panel_too():
+    def draw(a, report=None):
+        return Picture(1, 1, str(a)) if a < 3 else [][a]
+
+    async def turn(shown):
+        for value in (4, 2):
+            shown.controls["a"].value = value
+            while "drawing" in shown._below.value or not (shown.message or shown.figure.alt == "2"):
+                await asyncio.sleep(0.01)
+            said.append(shown.message)
+
+    shown, said = panel(draw, a=w.IntSlider(0, 0, 5)), []
+    asyncio.run(asyncio.wait_for(turn(shown), 20))
+    assert said[0].startswith("IndexError: ") and said[1] == "" and shown.figure.alt == "2"
 
 
 def test_a_figure_without_a_description_is_described_by_its_titles_and_axes():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import build, wrap
+from PIL import Image
 from shrinking import small, stir
 
 from gradeclip_utils import Explainer
@@ -105,7 +106,8 @@ def test_the_page_of_the_gallery_shows_the_same_maps_and_tells_how_far_it_is(tin
     page = r.gallery_page(sessions, picture, ["a dog", "a red car"], told.append)
     assert page.alt == r.gallery(sessions, picture, ["a dog", "a red car"]).alt
     own = Explainer(averaging).explain(picture, "a red car")
-    assert base64.b64encode(webp(paint(own.image, own.image_maps[0], box=own.box))).decode() in page.html
+    painting = paint(own.image, own.image_maps[0], box=own.box, vmax=own.heatmap(0).max())
+    assert base64.b64encode(webp(painting)).decode() in page.html
     assert told == sorted(told) and set(told) == {0, 0.25, 0.5, 0.75}
 
 
@@ -121,3 +123,25 @@ def test_another_prompt_does_not_look_at_an_equal_picture_again(tiny, picture):
         assert len(looks) > first
     finally:
         hook.remove()
+
+
+def test_a_gallery_shows_the_picture_as_it_was_read_and_every_prompt(tiny, picture, tmp_path):
+    """A file may say that it stands on its side; then the map does not, and nor does the picture beside it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    turned = Image.open(tmp_path / "turned.jpg")
+    figure = r.gallery({"CLS": Session(tiny)}, turned, ["a dog", "a dog"])
+    shapes = {axes.images[0].get_array().shape[:2] for axes in figure.axes}
+    assert shapes == {(picture.width, picture.height)} and len(figure.axes) == 4
+    assert r.gallery_page({"CLS": Session(tiny)}, turned, ["a dog", "a dog"]).html.count("<img") == 4
+
+
+def test_a_tokenizer_without_words_takes_part_in_a_gallery(tiny, picture):
+    def ids_only(prompts, tokenizer=tiny.tokenizer):
+        return tokenizer(prompts)
+
+    session = Session(replace(tiny, tokenizer=ids_only))
+    own = Explainer(tiny).explain(picture, "a dog")
+    np.testing.assert_array_equal(session.explain(picture, "a dog").image_maps, own.image_maps)
+    assert r.gallery_page({"CLS": session}, picture, ["a dog"]).html.count("<img") == 2

@@ -28,7 +28,7 @@ from gradeclip_utils.rendering import (
     word_marks,
 )
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.session import Interrupted, Session, State, as_source
+from gradeclip_utils.session import Interrupted, Session, State, as_source, one_thread
 from gradeclip_utils.widgets import Explorer, explore, gallery, layer_slider
 from gradeclip_utils.work import Work
 
@@ -376,6 +376,49 @@ def test_pressing_words_patches_and_scenes(panel):
     panel._heard({"kind": "scene", "index": 2})
     assert panel.view.state.phrase is None and panel.view.state.caption == gallery()[2].caption
     assert panel.gallery.data["chosen"] == 2
+
+
+def test_a_model_whose_tokenizer_tells_no_words_apart_is_explored_by_its_maps(tiny, picture):
+    def ids_only(prompts, tokenizer=tiny.tokenizer):
+        return tokenizer(prompts)
+
+    shown = Explorer(picture, "a dog", replace(tiny, tokenizer=ids_only))
+    own = Explainer(tiny).explain(picture, "a dog").image_maps[0]
+    np.testing.assert_array_equal(shown.view.panels[0].map, own)
+    assert shown.words.data["words"] == [] and "does not tell words apart" in shown.words.data["note"]
+    shown.change(patch=(0, 0))
+    assert "word scores need" in shown.message.value and shown.view.state.patch is None
+    shown.change(caption="a cat", against="a dog", method="maskclip")
+    assert shown.view.state.caption == "a cat" and "Traceback" not in shown.message.value
+    assert shown.figure().axes and "a cat" in shown.python()
+
+
+def test_two_threads_on_one_thread_each_leave_the_usual_number_behind():
+    before, inside, left = torch.get_num_threads(), threading.Barrier(2), threading.Event()
+
+    def first():
+        with one_thread(True):
+            inside.wait(10)  # the second begins while torch hands on a 1
+        left.set()
+
+    def second():
+        with one_thread(True):
+            inside.wait(10)
+            assert left.wait(10)
+
+    found = []
+    try:
+        torch.set_num_threads(2)
+        threads = [threading.Thread(target=target) for target in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        later.start(), later.join(10)
+        assert found == [2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_two_threads_may_turn_controls_at_once_and_the_panel_stays_in_line(panel):

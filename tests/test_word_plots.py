@@ -95,6 +95,8 @@ def test_a_word_without_a_rating_is_found_but_not_marked(small):
     assert any("is not in this plot" in text for text in texts(plot_words(small, word=unrated, draws=20)))
     page = words_page(small, word=unrated, draws=20).html
     assert "is not in this plot" in page and 'r="7"' not in page
+    rated = words_page(small, word="food", draws=20).html
+    assert f"{small.table.loc['food', 'concreteness']:.3g}; saliency by Leave one word out" in rated
 
 
 def test_what_cannot_be_shown_is_answered_with_a_sentence(small):

@@ -65,11 +65,12 @@ class Reader:
 
     def seen(self, picture: Image.Image) -> tuple[View, Trace]:
         """What the model sees of the picture, and the trace of that; the last picture is kept."""
-        if self._seen[0] != picture:
+        seen = self._seen  # a panel may ask from two threads, for two pictures
+        if seen[0] != picture:
             view = model_view(self.explainer.clip.preprocess, picture)
             trace = self.explainer.image_tower.trace(view.pixels[None].to(self.explainer.image_tower.device))
-            self._seen = picture.copy(), view, trace  # a copy, because the caller may draw on theirs
-        return self._seen[1:]
+            self._seen = seen = picture.copy(), view, trace  # a copy, because the caller may draw on theirs
+        return seen[1:]
 
     def embedding(self, caption: str) -> Tensor:
         """The caption's unit embedding (E,)."""

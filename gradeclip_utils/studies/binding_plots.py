@@ -1,6 +1,6 @@
-"""Figures of the study of binding: tables and pairs in, a matplotlib figure out. Only the playground asks a model.
+"""Figures of the study of binding: tables and pairs in, a matplotlib figure out. No model is asked.
 
-pairs, rows, index -> tables -> figures; and state -> scene, captions, maps -> the playground, a figure or a page
+pairs, rows, index -> tables -> figures
 """
 
 from __future__ import annotations

@@ -15,9 +15,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ..drawing import NOTE, Picture, blank, drawable, entitle, ink, largest, number, paint, range_in_words, scale
+from ..drawing import (
+    NOTE,
+    Picture,
+    blank,
+    draw_heatmap,
+    drawable,
+    entitle,
+    ink,
+    largest,
+    number,
+    paint,
+    range_in_words,
+    scale,
+)
 from ..pages import Page, bare, note_html, print_html, row_html
-from ..plots import name_rows
+from ..plots import axes_at, name_rows, show_picture
+from ..views import onto_picture
 from .matching import Path
 from .wording import WordRegions
 
@@ -38,7 +52,10 @@ def draw_path(path: Path, weight: float) -> Picture:
     """
     share, most, alt = _on_the_way(path, weight)
     figure = Picture(9.4, 3.1, alt)
-    _draw_pictures(figure.add_axes((0.01, 0.16, 0.6, 0.72)), path, weight, most)
+    show_picture(axes_at(figure, 0.1, 0.37, 2.3, 2.3), path.image, "picture")
+    axes, heat = axes_at(figure, 2.6, 0.37, 2.3, 2.3), onto_picture(path.at(weight), path.box, path.image.size)
+    draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
+    entitle(axes, f"weight of the adjective {weight:.2f}")
     _draw_curve(figure.add_axes((0.71, 0.2, 0.28, 0.64)), path, weight, share)
     return figure
 
@@ -76,24 +93,6 @@ def _draw_curve(curve: Axes, path: Path, weight: float, share: float) -> None:
     curve.set_title(drawable(f"share on {path.first}; dashed: both alike"), loc="left", fontsize=9, parse_math=False)
     curve.tick_params(labelsize=8)
     curve.spines[["top", "right"]].set_visible(False)
-
-
-def _draw_pictures(axes: Axes, path: Path, weight: float, most: float) -> None:
-    """Picture, map and scale as one image: a panel draws it many times, and every axes costs a tenth of the time."""
-    bare = paint(path.image, path.at(weight), box=path.box, vmax=most, opacity=0.0)
-    heat = paint(path.image, path.at(weight), box=path.box, vmax=most)
-    (width, height), (_, colours) = heat.size, scale(False, most)
-    bar = np.rint(255 * colours(np.linspace(1, 0, height))[:, None, :3]).repeat(round(width / 28), axis=1)
-    parts = [np.asarray(bare), 12, np.asarray(heat), 32, bar]
-    white = [part if not isinstance(part, int) else np.full((height, width // part, 3), 255) for part in parts]
-    blank(axes).imshow(np.concatenate(white, axis=1).astype(np.uint8), interpolation="auto")
-    left, right = width + width // 12, sum(part.shape[1] for part in white) + 4
-    title = {"va": "bottom", "fontsize": 9, "parse_math": False}
-    axes.text(0, -10, "picture", **title)
-    axes.text(left, -10, f"weight of the adjective {weight:.2f}", **title)
-    axes.text(right, 0, number(most, most), va="top", fontsize=7.5)
-    axes.text(right, height, "0", va="bottom", fontsize=7.5)
-    axes.text(left, height + 12, range_in_words("relevance", False, most, _MOST), va="top", **NOTE)
 
 
 def draw_word_regions(matrix: WordRegions) -> Picture:

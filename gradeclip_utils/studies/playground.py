@@ -5,7 +5,7 @@ state -> scene, captions -> similarities, maps -> a figure, or a page for a pane
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,8 +67,8 @@ class Answers:
         """What the colours mean."""
         shared = self.scales()[0][1]
         return (
-            f"The captions' maps share one scale (darkest {number(shared, shared)}), the others have their own; in the "
-            "middle one orange speaks for the true caption, purple for the false one."
+            f"The captions' maps share one scale (darkest {number(shared, shared)}), the others have their own; in "
+            "“true rather than false” orange speaks for the true caption, purple for the false one."
         )
 
     def figure(self) -> Picture:
@@ -91,7 +91,7 @@ class Answers:
         prints = []
         for (name, map_), (signed, vmax) in zip(self.maps.items(), self.scales(), strict=True):
             image = paint(self.picture, map_, box=self.box, signed=signed, vmax=vmax)
-            prints.append(print_html(image, name, signed=signed, vmax=vmax))
+            prints.append(print_html(image, name, signed=signed, vmax=vmax, alt=f"map of {name}"))
         upper = row_html(print_html(bare(self.picture), "picture"), bars, align="flex-start")
         return Page(upper + row_html(*prints) + note_html(self.sentence()), self.alt)
 
@@ -99,7 +99,7 @@ class Answers:
 def playground(
     reader: Reader, first: str = "car", first_colour: str = "red", first_place: str = "upper left",
     second: str = "cat", second_colour: str = "blue", second_place: str = "lower right",
-    question: str = "colours exchanged", background: int = 0,
+    question: str = "colours exchanged", background: int = 0, report: Callable[[float], None] | None = None,
 ) -> Answers:  # fmt: skip
     """Two things of your own, a true and a false caption: both similarities, and the maps that go with them.
 
@@ -113,6 +113,8 @@ def playground(
         first_place, second_place: names in `PLACES`.
         question: how the false caption is made, one of `QUESTIONS`.
         background: number of the background.
+        report: told, before the picture is looked at and before the captions are asked, the share that is done. What it
+            raises ends the work.
 
     Raises:
         ValueError: a noun, colour, place or question that does not exist; two things of one name or in one place; an
@@ -124,8 +126,11 @@ def playground(
     picture, explainer = scene.image(), reader.explainer
     kind = "colour" if question == QUESTIONS[0] else "relation"
     spans = [span for span in scene.spans if span.kind == kind]
-    tower = explainer.image_tower
-    view, trace = reader.seen(picture)
+    tower, report = explainer.image_tower, report or (lambda share: None)
+    report(0.0)
+    with undisturbed(tower.device):
+        view, trace = reader.seen(picture)
+    report(0.5)
     with undisturbed(tower.device), one_thread(is_small(tower)):
         right, wrong = reader.embedding(scene.caption), reader.embedding(false)
         own = [reader.words(scene.caption)[1][reader.members(scene.caption, s.start, s.end)].sum(0) for s in spans]

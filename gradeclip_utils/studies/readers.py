@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..card import classification
-from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle, paint
+from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle
 from ..evaluate import evaluate
 from ..examples import Example, emoji_scenes
 from ..explain import Explainer
@@ -26,8 +26,8 @@ from ..explanation import Explanation
 from ..methods import attention_gradient, channel_weights, spatial_weights
 from ..metrics import agreement
 from ..models import Clip
-from ..pages import Page, bare, note_html, print_html, row_html
-from ..session import Session
+from ..pages import Page, bare, map_html, note_html, print_html, row_html
+from ..session import Session, as_source
 from ..sprites import concepts
 from ..statistics import interval, summarise
 from ..towers import ImageTower, Tower, Trace
@@ -190,13 +190,13 @@ def gallery(sessions: Mapping[str, Session], picture: Image.Image, prompts: Sequ
     figure = Picture(2.1 * (1 + len(sessions)) + 0.7, 2.35 * len(prompts) + 0.3, alt)
     grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
     figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
-    for axes, (prompt, shown) in zip(grid, _explained(sessions, picture, prompts).items(), strict=True):
-        blank(axes[0]).imshow(picture)
+    for axes, prompt, shown in zip(grid, prompts, _explained(sessions, picture, prompts), strict=True):
+        blank(axes[0]).imshow(next(iter(shown.values())).image)
         entitle(axes[0], drawable(prompt))
         for axis, (name, one) in zip(axes[1:], shown.items(), strict=True):
             heat = one.heatmap(0)
             heat = heat / max(float(heat.max()), 1e-12)
-            draw_heatmap(axis, picture, heat, vmax=1.0, colour_bar=axis is grid[0, -1], note="")
+            draw_heatmap(axis, one.image, heat, vmax=1.0, colour_bar=axis is grid[0, -1], note="")
             entitle(axis, name)
     figure.text(0.01, 0.01, _OWN, va="bottom", **NOTE)
     return figure
@@ -210,26 +210,24 @@ def gallery_page(
 ) -> Page:
     """`gallery` for a panel. ``report`` is told, before every pass of a model, the share of the maps that are done."""
     rows = []
-    for prompt, shown in _explained(sessions, picture, prompts, report).items():
-        prints = [print_html(bare(picture), prompt)]
-        for i, (name, one) in enumerate(shown.items()):
-            image = paint(one.image, one.image_maps[0], box=one.box)
-            prints.append(print_html(image, name, vmax=None if i else 1.0))
-        rows.append(row_html(*prints))
+    for prompt, shown in zip(prompts, _explained(sessions, picture, prompts, report), strict=True):
+        plain = print_html(bare(next(iter(shown.values())).image), prompt, alt="picture")
+        maps = (map_html(one, name, own=True, beside=not i) for i, (name, one) in enumerate(shown.items()))
+        rows.append(row_html(plain, *maps))
     return Page("".join(rows) + note_html(_OWN), f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}")
 
 
-def _explained(sessions, picture, prompts, report=None) -> dict[str, dict[str, Explanation]]:
-    """Prompt -> model -> explanation."""
-    made = {prompt: {} for prompt in prompts}
+def _explained(sessions, picture, prompts, report=None) -> list[dict[str, Explanation]]:
+    """For each prompt: model -> explanation."""
+    source, made = as_source(picture), [{} for _ in prompts]
 
     def tell(*_passes) -> None:
         if report is not None:
-            report(sum(map(len, made.values())) / len(prompts) / len(sessions))
+            report(sum(map(len, made)) / len(prompts) / len(sessions))
 
-    for prompt, shown in made.items():
+    for prompt, shown in zip(prompts, made, strict=True):
         for name, session in sessions.items():
-            shown[name] = session.explain(picture, prompt, on_pass=tell)
+            shown[name] = session.explain(source, prompt, on_pass=tell)
     return made
 
 

@@ -6,7 +6,6 @@ concreteness, word_statistics --> figure, or page of a panel
 from __future__ import annotations
 
 import html
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -14,10 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable, paint
-from ..explain import Explainer, ExplanationWarning
+from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable, largest, number, paint
+from ..explain import Explainer
 from ..explanation import Interactions
 from ..language import NORMS
+from ..methods import heard_by
 from ..pages import Page, image_html, note_html, row_html, scatter_html, webp, words_html
 from ..plots import plot_intervals
 from ..rivals import METHODS
@@ -96,8 +96,9 @@ def words_page(
     beside = [note_html("Name a word to see its captions and their maps.")]
     if word:
         beside = _captions_html(study, word, method, report)
-        if not table.loc[word, "shown"]:
-            beside.insert(0, note_html(_ABSENT.format(word)))
+        own = table.loc[word]
+        said = f"{word}: {_across(norm)}: {own[norm]:.3g}; {_up(method)}: {number(own['saliency'], 1.0)}"
+        beside.insert(0, note_html(said if own["shown"] else _ABSENT.format(word)))
     right = f'<div style="flex:1 1 420px;min-width:260px">{"".join(beside)}{note_html(_model(study))}</div>'
     return Page(row_html(plot, right, align="flex-start"), _told(norm, part, method, word, headline))
 
@@ -182,21 +183,23 @@ def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
 def _show_captions(figure: Picture, study: Study, word: str, method: str) -> None:
     figure.text(0.53, 0.955, _WHERE.format(word, _title(method)), fontsize=9)
     figure.text(0.53, -0.03, _MAPS, va="bottom", **NOTE)
-    for i, (number, found, own) in enumerate(_captions(study, word)):
+    for i, (caption, found, own) in enumerate(_captions(study, word)):
         top = 0.91 - 0.305 * i
         axes = figure.add_axes((0.53, top - 0.265, 0.11, 0.265))
         draw_heatmap(axes, found.image, found.heatmap(own, signed=True), signed=True, colour_bar=False)
         axes = figure.add_axes((0.655, top - 0.265, 0.335, 0.265))
-        draw_words(axes, shares(study, number, method), vmax=1.0, sentence=_SHARES)
+        draw_words(axes, shares(study, caption, method), vmax=1.0, sentence=_SHARES)
 
 
 def _captions_html(study: Study, word: str, method: str, report: Callable[[float], None] | None) -> list[str]:
     """Up to three captions of a word: its region, and what each word gets."""
     parts = [f"<b>{html.escape(_WHERE.format(word, _title(method)))}</b>"]
-    for number, found, own in _captions(study, word, report):
-        image = paint(found.image, found.maps[own], box=found.box, signed=True)
-        region = image_html(webp(image), f"where {word!r} matches in {study.scenes[number].caption!r}", "width:112px")
-        words = words_html(shares(study, number, method), vmax=1.0, values=True)
+    for caption, found, own in _captions(study, word, report):
+        vmax = largest([found.heatmap(own, signed=True)])
+        image = paint(found.image, found.maps[own], box=found.box, signed=True, vmax=vmax)
+        alt = f"where {word!r} matches in {study.scenes[caption].caption!r}"
+        region = image_html(webp(image), alt, "flex:none;align-self:flex-start;width:112px;height:auto")
+        words = words_html(shares(study, caption, method), vmax=1.0, values=True)
         parts.append(f'<div style="display:flex;gap:10px;margin-top:8px">{region}<div>{words}</div></div>')
     return [*parts, note_html(f"{_SHARES}. {_MAPS}")]
 
@@ -206,11 +209,11 @@ def _captions(
 ) -> Iterator[tuple[int, Interactions, int]]:
     """Up to three captions that hold the word: number, regions of its words, and which of these words it is."""
     rows = study.rows[study.rows["word"] == word].drop_duplicates("caption").iloc[:_SHOWN]
-    for i, (number, start) in enumerate(zip(rows["caption"], rows["start"], strict=True)):
+    for i, (caption, start) in enumerate(zip(rows["caption"], rows["start"], strict=True)):
         if report is not None:
             report(i / len(rows))
-        found = _regions(study, number)
-        yield number, found, next(k for k, one in enumerate(found.words) if one.start == start)
+        found = _regions(study, caption)
+        yield caption, found, next(k for k, one in enumerate(found.words) if one.start == start)
 
 
 @lru_cache(maxsize=4)
@@ -221,8 +224,7 @@ def _explainer(study: Study) -> Explainer:
 @lru_cache(maxsize=64)  # another norm, part or method changes nothing about a caption and its picture
 def _regions(study: Study, caption: int) -> Interactions:
     scene = study.scenes[caption]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExplanationWarning)  # it is about words whose maps are not shown here
+    with heard_by(lambda warning: None):  # it is about words whose maps are not shown here
         return _explainer(study).interactions(scene.image(), scene.caption)
 
 

@@ -7,18 +7,18 @@ Every figure is a pure function of its arguments, so that it can stand in a pane
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ..drawing import Picture, largest, paint, shown
+from ..drawing import Picture
 from ..explanation import Explanation
 from ..metrics import pool
 from ..models import Clip
-from ..pages import Page, bare, note_html, print_html, row_html
+from ..pages import Page, bare, map_html, note_html, print_html, row_html
 from ..plots import plot_intervals, plot_maps
 from ..scenes import Scene, arrange
 from ..session import Session
@@ -104,7 +104,7 @@ def draw_before_after(
         first, second: what the picture shows, such as "red car".
         asked: which of the two is asked for, 0 or 1.
 
-    Raises ValueError for a thing that the world does not have.
+    Raises ValueError for a thing that the world does not have, or if both are the same.
     """
     found = _before_after(sessions, first, second, asked)
     picture, maps = next(iter(found.values())).image, {name: one.heatmap(0) for name, one in found.items()}
@@ -112,21 +112,34 @@ def draw_before_after(
 
 
 def before_after_page(
-    sessions: Mapping[str, Session], first: str = "cat", second: str = "guitar", asked: int = 0
+    sessions: Mapping[str, Session],
+    first: str = "cat",
+    second: str = "guitar",
+    asked: int = 0,
+    report: Callable[[float], None] | None = None,
 ) -> Page:
-    """`draw_before_after` for a panel. Arguments and errors as there."""
-    found = _before_after(sessions, first, second, asked)
-    prints = [print_html(bare(next(iter(found.values())).image), "picture")]
-    for name, one in found.items():
-        image, vmax = paint(one.image, one.image_maps[0], box=one.box), largest([shown(one.image_maps, False)])
-        prints.append(print_html(image, name, vmax=vmax))
-    return Page(row_html(*prints) + note_html(_INKS), f"A picture and its maps: {'; '.join(found)}")
+    """`draw_before_after` for a panel. ``report`` is told, before every pass of a model, the share that is done."""
+    found = _before_after(sessions, first, second, asked, report)
+    plain = print_html(bare(next(iter(found.values())).image), "picture")
+    maps = [map_html(one, name) for name, one in found.items()]
+    return Page(row_html(plain, *maps) + note_html(_INKS), f"A picture and its maps: {'; '.join(found)}")
 
 
-def _before_after(sessions: Mapping[str, Session], first: str, second: str, asked: int) -> dict[str, Explanation]:
-    scene = arrange([first, second], background=17)
+def _before_after(
+    sessions: Mapping[str, Session], first: str, second: str, asked: int, report=None
+) -> dict[str, Explanation]:
+    if first == second:
+        raise ValueError(f"both things are {first!r}: choose two different things, so that one can be asked for")
+    scene, found = arrange([first, second], background=17), {}
     text = spoken(scene.caption)[asked].text
-    return {f"{text}: {name}": session.explain(scene, text) for name, session in sessions.items()}
+
+    def tell(*_passes) -> None:
+        if report is not None:
+            report(len(found) / len(sessions))
+
+    for name, session in sessions.items():
+        found[f"{text}: {name}"] = session.explain(scene, text, on_pass=tell)
+    return found
 
 
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:
