@@ -221,7 +221,7 @@ def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, 
     box = lessons.locator(".gradeclip-panel").nth(number)
     shown, images = box.locator("[role=group]").first, box.locator(".widget-html img, .widget-html svg")
     for width, pressed, said in zip((1280, 800), key, shows, strict=True):
-        lessons.set_viewport_size({"width": width, "height": 900})
+        lessons.set_viewport_size({"width": width, "height": 1500})  # so that a screenshot shows all of a panel
         expect(shown).to_be_visible(timeout=300_000)
         before = shown.inner_html()
         assert said not in before + shown.get_attribute("aria-label")
