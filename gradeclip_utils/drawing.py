@@ -70,8 +70,8 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def alternative(figure: Figure) -> str:
-    """What a figure shows, for those who cannot see it: its own `alt`, or else its titles and the names of its axes."""
+def alternative(figure) -> str:
+    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes."""
     if getattr(figure, "alt", ""):
         return figure.alt
     parts = [figure.get_suptitle()]

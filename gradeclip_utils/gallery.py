@@ -12,7 +12,7 @@ import numpy as np
 from .drawing import Picture, range_in_words
 from .explain import Picture as Given
 from .explanation import Explanation
-from .pages import Page, bare, map_html, note_html, print_html, row_html
+from .pages import Page, map_html, note_html, picture_html, row_html
 from .plots import plot_maps
 from .session import Session, as_source
 
@@ -74,7 +74,7 @@ def method_page(
     shown = _explained(session, methods, picture, prompt, against, report)
     maps = [map_html(one, one.provenance["method"], own=True, beside=not i) for i, one in enumerate(shown)]
     sentence = range_in_words(_LABEL, shown[0].against is not None, 1.0, "the most in each map")
-    return Page(row_html(print_html(bare(shown[0].image), "picture"), *maps) + note_html(sentence), _told(shown))
+    return Page(row_html(picture_html(shown[0].image), *maps) + note_html(sentence), _told(shown))
 
 
 def _explained(session: Session, methods: Sequence[str], picture, prompt: str, against: str, report=None) -> list:

@@ -93,9 +93,9 @@ def map_html(explanation: Explanation, title: str, *, own: bool = False, beside:
     return print_html(image, title, signed=signed, vmax=top if beside or not top else None, alt=told)
 
 
-def bare(picture: Image.Image) -> Image.Image:
+def picture_html(picture: Image.Image, title: str = "picture", width: int = 150) -> str:
     """The picture as it is, in the size of the prints beside it."""
-    return paint(picture, np.zeros((1, 1)), opacity=0.0)
+    return print_html(paint(picture, np.zeros((1, 1)), opacity=0.0), title, width=width, alt="picture")
 
 
 def gradient(signed: bool, colours: str = "paper", degrees: int = 90) -> str:

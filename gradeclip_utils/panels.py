@@ -146,7 +146,7 @@ class FigurePanel(w.VBox):
                 return
             try:
                 made = self._made()
-            except Exception as error:
+            except Exception as error:  # a fault is said on the panel too, and then raised
                 if not first:
                     self._refused(error)
                 if first or not isinstance(error, ValueError):
@@ -244,7 +244,7 @@ def _told_all(figure: Shown) -> str:
     """What draw gave, in words."""
     if isinstance(figure, tuple):
         return "; ".join(map(_told_all, figure))
-    return figure.alt if isinstance(figure, Page) else alternative(figure)
+    return alternative(figure)
 
 
 def _html(figure: Shown) -> str:

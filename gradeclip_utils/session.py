@@ -17,15 +17,13 @@ import difflib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -39,13 +37,11 @@ from .files import read_image
 from .methods import heard_by
 from .models import Clip
 from .scenes import Scene
-from .towers import Tower
+from .threads import is_small, one_thread
 from .words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
-_SMALL = 20_000_000  # parameters of an image tower; the bundled model has 3 million, ViT-B/16 has 86 million
-_counting, _alone, _usual = threading.Lock(), 0, 0  # of `one_thread`: how many are in it, and torch's threads outside
 _KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
 
 
@@ -152,29 +148,6 @@ def settings(state: State, method: str) -> tuple[str, str, str, int | None]:
     """Method, attention, resolution and image layers for an `Explainer`: rivals have their own heads and layers."""
     attention = state.attention if method == GRAD_ECLIP else "model"
     return method, attention, state.resolution, state.layers if method.startswith(GRAD_ECLIP) else None
-
-
-@contextmanager
-def one_thread(wanted: bool) -> Iterator[None]:
-    """Readouts of a small model take half as long on one thread as on two, which wait for each other all the time."""
-    global _alone, _usual
-    if not wanted:
-        yield
-        return
-    with _counting:  # torch hands its number on to threads that begin, so the usual one is asked for when it is there
-        _usual, _alone = torch.get_num_threads() if not _alone else _usual, _alone + 1
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _counting:
-            _alone -= 1
-            torch.set_num_threads(_usual)
-
-
-def is_small(tower: Tower) -> bool:
-    """Whether a tower is so small that `one_thread` pays."""
-    return sum(p.numel() for p in tower.part.parameters()) < _SMALL
 
 
 class _Remembering:

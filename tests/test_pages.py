@@ -15,11 +15,11 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.drawing import SIGNED, UNSIGNED, number, paint
 from gradeclip_utils.pages import (
     Page,
-    bare,
     bars_html,
     gradient,
     map_html,
     note_html,
+    picture_html,
     print_html,
     row_html,
     scatter_html,
@@ -84,7 +84,8 @@ def test_the_image_of_a_print_is_the_painting_itself():
     painting = paint(picture, np.arange(9.0).reshape(3, 3))
     (image,) = Visible(print_html(painting, "a dog", vmax=8.0)).all("img")
     assert np.array_equal(np.asarray(opened(image)), np.asarray(painting)) and image["alt"] == "a dog"
-    assert np.array_equal(np.asarray(bare(picture))[::4, ::4], np.asarray(picture))
+    (plain,) = Visible(picture_html(picture)).all("img")
+    assert np.array_equal(np.asarray(opened(plain))[::4, ::4], np.asarray(picture))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(webp(picture)))), np.asarray(picture))
 
 

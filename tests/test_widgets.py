@@ -28,7 +28,8 @@ from gradeclip_utils.rendering import (
     word_marks,
 )
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.session import Interrupted, Session, State, as_source, one_thread
+from gradeclip_utils.session import Interrupted, Session, State, as_source
+from gradeclip_utils.threads import one_thread
 from gradeclip_utils.widgets import Explorer, explore, gallery, layer_slider
 from gradeclip_utils.work import Work
 

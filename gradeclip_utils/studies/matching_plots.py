@@ -29,7 +29,7 @@ from ..drawing import (
     range_in_words,
     scale,
 )
-from ..pages import Page, bare, note_html, print_html, row_html
+from ..pages import Page, note_html, picture_html, print_html, row_html
 from ..plots import axes_at, name_rows, show_picture
 from ..views import onto_picture
 from .matching import Path
@@ -65,7 +65,7 @@ def path_page(path: Path, weight: float) -> tuple[Page, Picture]:
     share, most, alt = _on_the_way(path, weight)
     heat = paint(path.image, path.at(weight), box=path.box, vmax=most)
     title, note = f"weight of the adjective {weight:.2f}", range_in_words("relevance", False, most, _MOST)
-    prints = row_html(print_html(bare(path.image), "picture", width=190), print_html(heat, title, vmax=most, width=190))
+    prints = row_html(picture_html(path.image, width=190), print_html(heat, title, vmax=most, width=190))
     curve = Picture(3.0, 2.5, alt)
     _draw_curve(curve.add_axes((0.11, 0.11, 0.87, 0.77)), path, weight, share)
     return Page(prints + note_html(note), title), curve

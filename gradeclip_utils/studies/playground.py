@@ -15,11 +15,11 @@ from PIL import Image
 from ..drawing import NOTE, Picture, draw_heatmap, entitle, largest, number, paint, shown
 from ..explain import undisturbed
 from ..methods import grad_eclip
-from ..pages import Page, bare, bars_html, note_html, print_html, row_html
+from ..pages import Page, bars_html, note_html, picture_html, print_html, row_html
 from ..plots import axes_at, show_picture
 from ..scenes import Scene, describe, relation_between, withheld_artist
-from ..session import is_small, one_thread
 from ..sprites import ARTISTS, COLOURS, Object, concepts
+from ..threads import is_small, one_thread
 from ..views import onto_picture
 from .binding import Reader
 from .binding_plots import draw_bars, folded
@@ -92,7 +92,7 @@ class Answers:
         for (name, map_), (signed, vmax) in zip(self.maps.items(), self.scales(), strict=True):
             image = paint(self.picture, map_, box=self.box, signed=signed, vmax=vmax)
             prints.append(print_html(image, name, signed=signed, vmax=vmax, alt=f"map of {name}"))
-        upper = row_html(print_html(bare(self.picture), "picture"), bars, align="flex-start")
+        upper = row_html(picture_html(self.picture), bars, align="flex-start")
         return Page(upper + row_html(*prints) + note_html(self.sentence()), self.alt)
 
 

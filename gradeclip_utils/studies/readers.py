@@ -26,7 +26,7 @@ from ..explanation import Explanation
 from ..methods import attention_gradient, channel_weights, spatial_weights
 from ..metrics import agreement
 from ..models import Clip
-from ..pages import Page, bare, map_html, note_html, print_html, row_html
+from ..pages import Page, map_html, note_html, picture_html, row_html
 from ..session import Session, as_source
 from ..sprites import concepts
 from ..statistics import interval, summarise
@@ -211,7 +211,7 @@ def gallery_page(
     """`gallery` for a panel. ``report`` is told, before every pass of a model, the share of the maps that are done."""
     rows = []
     for prompt, shown in zip(prompts, _explained(sessions, picture, prompts, report), strict=True):
-        plain = print_html(bare(next(iter(shown.values())).image), prompt, alt="picture")
+        plain = picture_html(next(iter(shown.values())).image, prompt)
         maps = (map_html(one, name, own=True, beside=not i) for i, (name, one) in enumerate(shown.items()))
         rows.append(row_html(plain, *maps))
     return Page("".join(rows) + note_html(_OWN), f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}")

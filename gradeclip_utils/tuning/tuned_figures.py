@@ -18,7 +18,7 @@ from ..drawing import Picture
 from ..explanation import Explanation
 from ..metrics import pool
 from ..models import Clip
-from ..pages import Page, bare, map_html, note_html, print_html, row_html
+from ..pages import Page, map_html, note_html, picture_html, row_html
 from ..plots import plot_intervals, plot_maps
 from ..scenes import Scene, arrange
 from ..session import Session
@@ -120,7 +120,7 @@ def before_after_page(
 ) -> Page:
     """`draw_before_after` for a panel. ``report`` is told, before every pass of a model, the share that is done."""
     found = _before_after(sessions, first, second, asked, report)
-    plain = print_html(bare(next(iter(found.values())).image), "picture")
+    plain = picture_html(next(iter(found.values())).image)
     maps = [map_html(one, name) for name, one in found.items()]
     return Page(row_html(plain, *maps) + note_html(_INKS), f"A picture and its maps: {'; '.join(found)}")
 
