@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from . import perturbation
-from .blocks import Block, OpenClipBlock, UnsupportedModel, attend, attend_fused, linear, scaled
 from .methods import grad_eclip, gradients
 from .towers import Tower, Trace
+from .towers.blocks import Block, OpenClipBlock, UnsupportedModel, attend, attend_fused, linear, scaled
 
 _SHARES = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
 

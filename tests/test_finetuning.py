@@ -13,8 +13,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip, training
-from gradeclip_utils.blocks import learning
 from gradeclip_utils.towers import ImageTower, TextTower
+from gradeclip_utils.towers.blocks import learning
 from gradeclip_utils.tuning import finetuning
 from gradeclip_utils.tuning.finetuning import STATE, Tuning, fine_tune
 from gradeclip_utils.tuning.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken

@@ -16,12 +16,12 @@ becomes of the reading tokens in the end.
 
 | file | family |
 | --- | --- |
-| ``openclip`` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
+| ``vit`` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
 | ``resnet`` | open_clip's ModifiedResNet: attention pool |
-| ``trunks`` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
+| ``timm_vit`` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
 | ``blip`` | BLIP's image side (transformers) |
 | ``text`` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
-| ``spatial`` | what has no attention to explain: the last feature map alone |
+| ``feature_map`` | what has no attention to explain: the last feature map alone |
 
 Three promises. Nothing is patched: the layers below are the model's own blocks, the explained ones are computed here
 from the model's parameters, without hooks, in float32 at least. What the readout cannot feel is not computed: causal
@@ -34,14 +34,14 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from ..blocks import UnsupportedModel
 from .base import Entry, Layer, Tower, Trace
 from .blip import BlipTower, is_blip
-from .openclip import VisionTower
+from .blocks import UnsupportedModel
+from .feature_map import FeatureMapTower
 from .resnet import ResNetTower
-from .spatial import FeatureMapTower
 from .text import TextTransformerTower, text_of
-from .trunks import TrunkTower
+from .timm_vit import TrunkTower
+from .vit import VisionTower
 
 __all__ = [
     "Entry",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..blocks import Block, UnsupportedModel, attend, attend_fused, wide
+from .blocks import Block, UnsupportedModel, attend, attend_fused, wide
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Tower:
         return trace
 
     def learn(self, inputs: Tensor) -> Trace:
-        """``trace`` within ``blocks.learning()``, with a graph from embedding, tokens and layers into the parameters.
+        """``trace`` within `blocks.learning`, with a graph from embedding, tokens and layers into the parameters.
 
         Nothing is checked: a tower that was traced once is known to be the model.
         """

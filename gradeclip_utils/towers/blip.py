@@ -10,8 +10,8 @@ transformers is an optional library: it is not imported here. Whoever has a BLIP
 import torch
 from torch import Tensor, nn
 
-from ..blocks import Block, UnsupportedModel, check_linear, linear, norm, packed, wide
 from .base import Entry, Tower, pixel_dtype, places, resized
+from .blocks import Block, UnsupportedModel, check_linear, linear, norm, packed, wide
 
 
 class BlipTower(Tower):

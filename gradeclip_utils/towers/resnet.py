@@ -6,8 +6,8 @@ Everything below the pool is convolution, so the pool is the one layer that has 
 import torch
 from torch import Tensor, nn
 
-from ..blocks import Block, UnsupportedModel, check_linear, linear, wide
 from .base import Entry, Tower, pixel_dtype, places, resized
+from .blocks import Block, UnsupportedModel, check_linear, linear, wide
 
 
 class ResNetTower(Tower):

@@ -5,9 +5,9 @@ import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from ..blocks import OpenClipBlock, UnsupportedModel, norm, wide
 from .base import Entry, Tower, project_to
-from .openclip import through
+from .blocks import OpenClipBlock, UnsupportedModel, norm, wide
+from .vit import through
 
 _CLIP_VOCABULARY = 49408
 _READERS = {

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..blocks import UnsupportedModel, learning
 from ..explain import undisturbed
 from ..methods import word_directions, word_members
 from ..models import Clip
 from ..rivals import METHODS
 from ..towers import ImageTower, Layer, TextTower, Tower, Trace
+from ..towers.blocks import UnsupportedModel, learning
 from ..words import split_read
 from .pairs import Batch, identity
 

@@ -6,9 +6,9 @@ Enough for what needs no attention: Grad-CAM (``resume``), RISE (``forward``) an
 import torch
 from torch import Tensor, nn
 
-from ..blocks import UnsupportedModel, wide
 from .base import Entry, Tower, Trace, evaluating, pixel_dtype, places
-from .trunks import out_features
+from .blocks import UnsupportedModel, wide
+from .timm_vit import out_features
 
 
 class FeatureMapTower(Tower):

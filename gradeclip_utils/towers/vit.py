@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ..blocks import Block, OpenClipBlock, UnsupportedModel, check_linear, linear, norm, packed, wide
 from .base import Entry, Tower, pixel_dtype, places, project_to, resized
+from .blocks import Block, OpenClipBlock, UnsupportedModel, check_linear, linear, norm, packed, wide
 
 
 class VisionTower(Tower):

@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from ..blocks import Block, UnsupportedModel, check_linear, check_norm, linear, norm, packed, scaled, wide
 from .base import Entry, Tower, pixel_dtype, places
+from .blocks import Block, UnsupportedModel, check_linear, check_norm, linear, norm, packed, scaled, wide
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
