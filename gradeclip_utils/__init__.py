@@ -13,13 +13,13 @@ _HOMES = {
     "Clip": "models",
     "load_clip": "models",
     "Explainer": "explain",
-    "Explanation": "explain",
-    "ExplanationWarning": "methods",
-    "Interactions": "explain",
-    "METHODS": "rivals",
+    "Explanation": "explanation",
+    "ExplanationWarning": "notices",
+    "Interactions": "explanation",
+    "METHODS": "methods",
     "UnsupportedModel": "towers",
     "Word": "words",
-    "read_image": "files",
+    "read_image": "images",
 }
 __all__ = [
     "METHODS", "Clip", "Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word",

@@ -17,7 +17,7 @@ import torch
 
 from . import __version__
 from .explain import Explainer
-from .files import read_image
+from .images import read_image
 from .models import Clip, load_clip
 from .scenes import draw_scene
 

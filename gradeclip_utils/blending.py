@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import methods
 from .explain import undisturbed
-from .files import read_image
-from .views import view_of
+from .images import read_image, view_of
+from .methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
+from .methods.interactions import word_directions, word_members
 from .words import split_read
 
 
@@ -53,8 +53,8 @@ def map_pair(explainer, picture: Image.Image, caption: str, against: str, words:
         texts = [text_tower.trace(clip.tokenizer([text]).to(text_tower.device)) for text in (caption, against) if text]
         if words:
             text = text_tower.with_one_head(texts[0]) if single else texts[0]
-            members = methods.word_members(split_read(caption, clip.tokenizer, text_tower).owners, text)
-            directions = methods.word_directions(text_tower, text, members)  # (W, E)
+            members = word_members(split_read(caption, clip.tokenizer, text_tower).owners, text)
+            directions = word_directions(text_tower, text, members)  # (W, E)
         else:
             directions = texts[0].embedding - (texts[1].embedding if against else 0)  # (1, E)
         maps = spatial_pair(tower, trace, directions[None])[:, 0]  # (2, T, N)
@@ -64,13 +64,13 @@ def map_pair(explainer, picture: Image.Image, caption: str, against: str, words:
 
 def spatial_pair(tower, trace, directions: Tensor) -> Tensor:
     """Signed maps (2, B, T, N): with softmax (each row divided by its largest value), and with loosened weight."""
-    weights = methods.channel_weights(tower, trace, directions)  # (B, T, L, R, D)
+    weights = channel_weights(tower, trace, directions)  # (B, T, L, R, D)
     maps = weights.new_zeros(2, *directions.shape[:2], trace.real.shape[1])
     for position, layer in enumerate(trace.layers):
-        soft = methods.spatial_weights(layer, trace.real, "softmax")  # (B, H, R, N)
+        soft = spatial_weights(layer, trace.real, "softmax")  # (B, H, R, N)
         soft = soft / soft.amax(-1, keepdim=True).clamp_min(torch.finfo(soft.dtype).tiny)
-        both = torch.stack([soft, methods.spatial_weights(layer, trace.real)])
+        both = torch.stack([soft, spatial_weights(layer, trace.real)])
         for target in range(directions.shape[1]):
-            gradient = methods.attention_gradient(weights[:, target, position], layer.v)
+            gradient = attention_gradient(weights[:, target, position], layer.v)
             maps[:, :, target] += (both * gradient).sum(dim=(2, 3))
     return maps

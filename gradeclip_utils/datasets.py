@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from .examples import Example, emoji_scenes, fitting, needed, not_empty, own_pictures
-from .files import read_image
+from .images import read_image
 
 __all__ = [
     "Choice", "Example", "coco", "coco_captions", "emoji_scenes", "imagenet_name", "imagenet_s",

@@ -28,6 +28,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
+from .images import onto_picture
+
 
 def _from_paper(colours: np.ndarray) -> np.ndarray:
     """Let (N, 4) colours begin at white: magma's own pale end is a yellow that would tint the whole picture."""
@@ -151,8 +153,6 @@ def paint(
     Raises:
         ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
     """
-    from .views import onto_picture  # it needs torch, and no other drawing does
-
     if not (0 <= threshold <= 1 and 0 <= opacity <= 1):
         raise ValueError(f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}")
     heat = shown(np.asarray(heat, dtype=np.float32), signed)

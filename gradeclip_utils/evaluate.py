@@ -36,9 +36,9 @@ from tqdm.auto import tqdm
 
 from .datasets import Example, load, optional_library
 from .measuring import PROTOCOLS, Chunk, Plan, at_worker, generator, measure, open_explainers
+from .methods import METHODS
 from .metrics import MEASURES
 from .models import Clip, load_clip
-from .rivals import METHODS
 from .runs import open_run, read_part, write_part
 from .statistics import paired, summarise
 
@@ -74,7 +74,7 @@ def evaluate(
     Args:
         clip: the model.
         data: what `datasets.load` takes, or examples.
-        methods: names of `rivals.METHODS`, or "all".
+        methods: names of `methods.METHODS`, or "all".
         out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
         limit: no more examples than this, spread over the data set.
         frames: add the rows that frame the methods (see the module).

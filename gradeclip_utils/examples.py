@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .files import read_image
+from .images import read_image
 from .scenes import SPLITS, Scene, describe, draw_scene
 
 

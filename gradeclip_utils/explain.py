@@ -19,17 +19,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import methods
 from .explanation import Explanation, Interactions
-from .files import read_image
-from .methods import ExplanationWarning
+from .images import View, read_image, view_of
+from .methods import METHODS, Method
+from .methods.interactions import interactions, word_members
 from .models import Clip
-from .rivals import METHODS, Method
+from .notices import warn, warn_of_empty_maps
 from .towers import ImageTower, SpatialTower, TextTower, Tower, Trace, UnsupportedModel
-from .views import View, view_of
 from .words import Split, Word, check_tokenizer, split_prompt, unknown_words, why_no_words
-
-__all__ = ["Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word"]
 
 Picture = Image.Image | str | Path | np.ndarray
 Prompts = str | Sequence[str] | Tensor | np.ndarray
@@ -70,7 +67,7 @@ class Explainer:
 
     Args:
         clip: a model with its preprocessing and tokenizer.
-        method: a name in ``rivals.METHODS``, which says for each what it explains, its paper and its cost. Where it is
+        method: a name in ``methods.METHODS``, which says for each what it explains, its paper and its cost. Where it is
             not defined for prompts, explanations have no words; where it is not defined for pictures, maps are zero.
         seed: of the methods that draw random numbers (RISE, M2IB).
         progress: show a bar for the methods that take long.
@@ -179,9 +176,9 @@ class Explainer:
             view = self._view(picture)
             image_trace, image_embedding = self._trace_images([view])
             text_trace, text_embedding = self._both(self.text_tower, self.text_tower.trace(asked.ids))
-            members = methods.word_members(asked.splits[0].owners, text_trace)  # (W, N)
-            maps, directions = methods.interactions(self.image_tower, image_trace, self.text_tower, text_trace, members)
-            methods.warn_of_empty_maps(maps[None], image_trace.real, "word maps are")
+            members = word_members(asked.splits[0].owners, text_trace)  # (W, N)
+            maps, directions = interactions(self.image_tower, image_trace, self.text_tower, text_trace, members)
+            warn_of_empty_maps(maps[None], image_trace.real, "word maps are")
             scores = (directions @ image_embedding[0]).tolist()  # (W,)
             similarity = float(image_embedding[0] @ text_embedding[0])
         spans = asked.splits[0].spans
@@ -233,7 +230,7 @@ class Explainer:
             return _on_grid(torch.zeros(*directions.shape[:2], trace.real.shape[1]), trace)
         options = {"seed": self.seed, "progress": self.progress, "empty": empty}
         maps = self.method.image(self.image_tower, trace, directions, **options)  # (B, T, N)
-        methods.warn_of_empty_maps(maps, trace.real, "image maps are")
+        warn_of_empty_maps(maps, trace.real, "image maps are")
         return _on_grid(maps, trace)
 
     def _empty_prompt(self) -> Tensor | None:
@@ -255,7 +252,7 @@ class Explainer:
         check_tokenizer(self.clip.tokenizer, words=False)
         ids = self.clip.tokenizer(prompts).to(self.text_tower.device)
         if reason := why_no_words(self.clip.tokenizer):
-            methods.warn(f"the picture is explained, the words of the prompt are not: {reason}")
+            warn(f"the picture is explained, the words of the prompt are not: {reason}")
             return _Asked(tuple(prompts), ids=ids)
         ends = self.text_tower.ends(ids).tolist()
         splits = tuple(
@@ -265,11 +262,11 @@ class Explainer:
         for split in splits:
             if split.unread:
                 start, unread = split.prompt[:40], " ".join(split.unread)
-                methods.warn(f"the model reads only {len(split.owners)} tokens of {start!r}...; not read: {unread}")
+                warn(f"the model reads only {len(split.owners)} tokens of {start!r}...; not read: {unread}")
         if self.clip.vocabulary is not None:
             unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, self.clip.vocabulary))
             if unknown:
-                methods.warn(f"the model {self.clip.name!r} was never shown these words: {', '.join(unknown)}")
+                warn(f"the model {self.clip.name!r} was never shown these words: {', '.join(unknown)}")
         return _Asked(tuple(prompts), splits, ids)
 
     def _read(self, asked: _Asked, image: Tensor, sign: int = 1) -> _Read:

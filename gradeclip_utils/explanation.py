@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from .centring import centred, named_things
-from .views import onto_picture
+from .images import onto_picture
+from .methods.interactions import centred, named_things
 from .words import Word
 
 Box = tuple[float, float, float, float]
@@ -156,7 +156,7 @@ class Interactions:
 
         Args:
             over: which words are told apart, by index; a sequence of indices for a noun of several words, whose maps
-                add up. By default the nouns of the caption (``centring.named_things``). Other words keep their maps.
+                add up. By default the nouns of the caption (`named_things`). Other words keep their maps.
 
         Raises:
             ValueError: fewer than two things are named, or a word is not there or given twice.

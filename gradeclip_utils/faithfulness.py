@@ -33,8 +33,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
+from .images import onto_picture
 from .metrics import levelled
-from .views import onto_picture
 
 GAMES = ("deletion", "insertion")
 _FILLS = ("mean", "random", "black")

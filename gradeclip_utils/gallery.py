@@ -35,7 +35,7 @@ def method_gallery(
 
     Args:
         session: of the model; it keeps what the picture's trunk gave, for all methods and for the next prompt.
-        methods: names in `rivals.METHODS`.
+        methods: names in `methods.METHODS`.
         picture: as for `Explainer.explain`.
         prompt: what is asked for.
         against: another prompt; then maps are signed, for the lead over it. "" asks for the prompt itself.

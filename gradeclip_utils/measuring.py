@@ -22,10 +22,10 @@ import torch
 from .datasets import Example
 from .explain import Explainer
 from .faithfulness import FULL, PUBLISHED, areas, colours_of, picture_curves, picture_score
+from .images import view_of
 from .metrics import MEASURES, localisation, pool
 from .metrics import frames as frames_of
 from .models import Clip
-from .views import view_of
 
 FRAMES = ("random", "centre", "wrong word", "text-blind", "ceiling")
 PROTOCOLS = {"published": PUBLISHED, "full": FULL}

@@ -24,9 +24,8 @@ from PIL import Image
 from scipy.stats import rankdata
 from sklearn.metrics import precision_recall_curve
 
-from .files import read_image
+from .images import onto_picture, read_image
 from .models import Clip
-from .views import onto_picture
 
 Box = tuple[float, float, float, float]
 MEASURES = ("pointing", "energy", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")

@@ -25,7 +25,8 @@ from safetensors.torch import save_file
 
 from .compact import BUNDLED, BUNDLED_MODELS, read_compact, save_compact
 from .describe import describe
-from .files import data_path, read_image
+from .files import data_path
+from .images import read_image
 from .weights import (
     check_checkpoint,
     check_reachable,

@@ -27,7 +27,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from .drawing import alternative
-from .methods import heard_by
+from .notices import heard_by
 from .pages import Page, image_html, row_html, webp
 from .work import Work
 

@@ -29,14 +29,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .explain import Explainer, undisturbed
-from .methods import word_directions, word_members
+from .images import model_view, onto_picture
+from .methods import METHODS
+from .methods.interactions import word_directions, word_members
 from .metrics import levelled, quadrant_hit
 from .models import Clip
-from .rivals import METHODS
 from .scenes import Scene, arrange, describe, draw_scene, without
 from .sprites import CANVAS
 from .towers import Tower
-from .views import model_view, onto_picture
 from .words import split_read
 
 COUNTS = (1, 2, 3, 4)  # objects in a picture
@@ -100,7 +100,7 @@ def play(
 
     Args:
         played: what `games` gives.
-        methods: one or several names in `rivals.METHODS` that explain pictures.
+        methods: one or several names in `methods.METHODS` that explain pictures.
         questions: some of `QUESTIONS`, asked of every method; by default all of Grad-ECLIP, and "caption" and "prompt"
             of the others. Directions other than these two may mean little to a method that is not linear in them.
         image_layers: how many of the last image layers the methods go through; by default each as many as it wants.

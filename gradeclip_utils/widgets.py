@@ -24,10 +24,10 @@ import ipywidgets as w
 
 from . import rendering
 from .drawing import COLOURS
-from .files import read_image
+from .images import read_image
+from .methods import METHODS
 from .models import Clip, load_clip
 from .panes import Pane, Side
-from .rivals import METHODS
 from .scenes import draw_scene
 from .session import Session, Source, State, View, as_source
 from .work import WRONG, Work

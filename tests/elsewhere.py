@@ -27,7 +27,8 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from gradeclip_utils import METHODS, Explainer, methods
+from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import ImageTower, TextTower
 
 PROMPTS = ["a red car and a ball", "unbelievable!"]
@@ -175,7 +176,7 @@ def traced(model: nn.Module) -> list[np.ndarray]:
         with torch.no_grad():
             trace = tower.trace(inputs_of(tower).to(tower.device))
             directions = torch.eye(tower.width, device=tower.device)[None, :3].expand(2, -1, -1)
-            values += [trace.embedding, methods.grad_eclip(tower, trace, directions)]
+            values += [trace.embedding, grad_eclip(tower, trace, directions)]
             values += [tower.dense(trace)] if door is ImageTower else []
     return [value.float().cpu().numpy() for value in values]
 

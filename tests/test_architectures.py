@@ -12,7 +12,7 @@ import torch
 from shrinking import IDS, NAMES, attention_changed, config_of, fingerprint, small, text_side, without_memory
 from torch.nn import functional as F
 
-from gradeclip_utils import methods
+from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip
 from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower, UnsupportedModel
 
 README = Path(__file__).parent.parent / "README.md"
@@ -162,7 +162,7 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
     for layer in trace.layers:
         close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
         close(torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2), layer.o)
-    maps = methods.grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
+    maps = grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
     assert maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
     assert (maps.masked_select(~trace.real[:, None]) == 0).all()
     if side is ImageTower:
@@ -200,7 +200,7 @@ def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
     state = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     with torch.no_grad():
         trace = tower.trace(inputs)
-        methods.grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
+        grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
         tower.with_one_head(trace)
     close(trace.embedding, expected)
     assert state == [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
@@ -244,8 +244,8 @@ def test_weighted_values_are_the_derivative_by_attention(name, side, row):
     inputs = inputs.double() if side is ImageTower else inputs
     direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(2)).double(), dim=0)
     trace = tower.trace(inputs)
-    weights = methods.channel_weights(tower, trace, direction[None, None])[:, 0, 0]  # (B, R, D)
-    slopes = methods.attention_gradient(weights, trace.layers[0].v).sum(1)[0]  # (R, N), summed over heads
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]  # (B, R, D)
+    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0]  # (R, N), summed over heads
     place = (trace.reading[0] == row).nonzero() if row > 0 else torch.zeros(1, 1, dtype=torch.long)
     with attention_changed(-1, 0, 0, 0.0) as calls:
         tower.forward(inputs)

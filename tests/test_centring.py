@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.centring import centred, named_things
-from gradeclip_utils.methods import grad_eclip, word_directions, word_members
-from gradeclip_utils.views import model_view
+from gradeclip_utils.images import model_view
+from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.methods.interactions import centred, named_things, word_directions, word_members
 from gradeclip_utils.words import split_read
 
 CAPTION = "a red car and a traffic light, and a ball"

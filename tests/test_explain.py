@@ -12,8 +12,8 @@ import torch
 from conftest import build, wrap
 from PIL import Image
 
-from gradeclip_utils import Clip, Explainer, Explanation, Word, methods
-from gradeclip_utils.explain import ExplanationWarning, UnsupportedModel
+from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word
+from gradeclip_utils.methods.grad_eclip import grad_eclip
 
 PROMPTS = ["a dog", "a red car and a blue ball.", "cat"]
 
@@ -45,9 +45,9 @@ def test_maps_and_scores_are_those_of_the_methods(tiny, picture):
     explanation = explainer.explain(picture, PROMPTS[1])
     image = explainer.image_tower.trace(tiny.preprocess(picture)[None])
     text = explainer.text_tower.trace(tiny.tokenizer(PROMPTS[1:2]))
-    maps = methods.grad_eclip(explainer.image_tower, image, text.embedding[None])
+    maps = grad_eclip(explainer.image_tower, image, text.embedding[None])
     np.testing.assert_allclose(explanation.image_maps[0].ravel(), maps[0, 0, 1:], atol=1e-7)
-    scores = methods.grad_eclip(explainer.text_tower, text, image.embedding[None])
+    scores = grad_eclip(explainer.text_tower, text, image.embedding[None])
     np.testing.assert_allclose([word.score for word in explanation.words[0]], scores[0, 0, 1:-1], atol=1e-7)
 
 

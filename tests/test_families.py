@@ -11,7 +11,8 @@ from shrinking import attention_changed, stir
 from torch import nn
 from torch.nn import functional as F
 
-from gradeclip_utils import Clip, Explainer, UnsupportedModel, methods
+from gradeclip_utils import Clip, Explainer, UnsupportedModel
+from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
 from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower
 
 # --- open_clip's own attention module, which takes the place of torch's on its main branch ----------------------
@@ -134,8 +135,8 @@ def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classif
     model = copy.deepcopy(classifier).double()
     tower, inputs = ImageTower(model), pixels[:1].double()
     trace = tower.trace(inputs)
-    weights = methods.channel_weights(tower, trace, torch.eye(7, dtype=torch.float64)[None, 3:4])[:, 0, 0]
-    slopes = methods.attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    weights = channel_weights(tower, trace, torch.eye(7, dtype=torch.float64)[None, 3:4])[:, 0, 0]
+    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
     for token in (0, 1, 9):
         scores = []
         for amount in (1e-4, -1e-4):
@@ -198,8 +199,8 @@ def test_weighted_values_of_blip_are_the_derivative_by_attention(blip, pixels):
     tower, inputs = ImageTower(model), pixels[:1].double()
     direction = F.normalize(torch.randn(24, generator=torch.Generator().manual_seed(2)).double(), dim=0)
     trace = tower.trace(inputs)
-    weights = methods.channel_weights(tower, trace, direction[None, None])[:, 0, 0]
-    slopes = methods.attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
+    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
     attention = model.vision_model.encoder.layers[-1].self_attn
     for token in (0, 1, 9):
         scores = []

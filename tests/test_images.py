@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gradeclip_utils.files import data_path, read_image
+from gradeclip_utils.files import data_path
+from gradeclip_utils.images import read_image
 
 RED, WHITE = (200, 30, 40), (255, 255, 255)
 

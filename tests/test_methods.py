@@ -4,8 +4,9 @@ import plain
 import pytest
 import torch
 
-from gradeclip_utils import methods
-from gradeclip_utils.methods import ExplanationWarning
+from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip, spatial_weights
+from gradeclip_utils.methods.interactions import interactions, word_directions
+from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
 from gradeclip_utils.towers import ImageTower, Layer, TextTower
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
@@ -31,10 +32,10 @@ def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers
     inputs = pixels[:1].double() if side == "image" else first_prompt(precise)
     direction = unit(48, dtype=torch.float64)
     trace = tower.trace(inputs)
-    weights = methods.channel_weights(tower, trace, direction[None, None])
+    weights = channel_weights(tower, trace, direction[None, None])
     reader = int(trace.reading[0, 0])
     for position, layer in enumerate(trace.layers):
-        found = methods.attention_gradient(weights[:, 0, position], layer.v)[0, :, 0].sum(0)  # heads summed: (N,)
+        found = attention_gradient(weights[:, 0, position], layer.v)[0, :, 0].sum(0)  # heads summed: (N,)
         for token in range(0, trace.tokens.shape[1], 3):
             high, low = (
                 plain.changed_embedding(
@@ -51,10 +52,10 @@ def test_where_all_patches_read_each_has_its_own_gradient_of_attention(layers, a
     model = plain.copy.deepcopy(averaging.model).double()
     tower, direction = ImageTower(model, layers), unit(48, dtype=torch.float64)
     trace = tower.trace(pixels[:1].double())
-    weights = methods.channel_weights(tower, trace, direction[None, None])
+    weights = channel_weights(tower, trace, direction[None, None])
     assert trace.reading[0].tolist() == list(range(1, 17))
     for position, layer in enumerate(trace.layers):
-        found = methods.attention_gradient(weights[:, 0, position], layer.v)[0].sum(0)  # (R, N)
+        found = attention_gradient(weights[:, 0, position], layer.v)[0].sum(0)  # (R, N)
         for reader, token in ((1, 1), (5, 0), (16, 9)):
             high, low = (
                 plain.changed_embedding(
@@ -79,7 +80,7 @@ def test_image_maps_agree_with_an_independent_derivation(name, layers, request):
     expected = plain.grad_eclip(
         model, "image", pixels, direction, range(total - layers, total), trace.reading[0].tolist(), patches
     )
-    close(methods.grad_eclip(tower, trace, direction[None, None])[0, 0], expected)
+    close(grad_eclip(tower, trace, direction[None, None])[0, 0], expected)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("tiny", 2), ("tiny", 3), ("bundled_shape", 2)])
@@ -90,16 +91,16 @@ def test_text_maps_agree_with_an_independent_derivation(name, layers, request):
     trace = tower.trace(ids)
     eot = int(ids[0].argmax())
     expected = plain.grad_eclip(clip.model, "text", ids, direction, range(3 - layers, 3), [eot], range(eot + 1))
-    close(methods.grad_eclip(tower, trace, direction[None, None])[0, 0], expected[: eot + 1])
+    close(grad_eclip(tower, trace, direction[None, None])[0, 0], expected[: eot + 1])
 
 
 def test_the_map_is_the_sum_over_heads_of_lam_times_the_gradient_of_attention(tiny, pixels):
     tower, direction = ImageTower(tiny.model), unit(48)
     trace = tower.trace(pixels[:1])
     (layer,) = trace.layers
-    weights = methods.channel_weights(tower, trace, direction[None, None])[:, 0, 0]
-    by_hand = methods.spatial_weights(layer, trace.real) * methods.attention_gradient(weights, layer.v)
-    close(methods.grad_eclip(tower, trace, direction[None, None])[0, 0], by_hand.sum((1, 2))[0])
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
+    by_hand = spatial_weights(layer, trace.real) * attention_gradient(weights, layer.v)
+    close(grad_eclip(tower, trace, direction[None, None])[0, 0], by_hand.sum((1, 2))[0])
 
 
 @pytest.mark.parametrize("spatial", ["loosened", "softmax", "none"])
@@ -107,14 +108,14 @@ def test_maps_are_linear_in_the_direction(spatial, tiny, pixels):
     tower = ImageTower(tiny.model)
     trace = tower.trace(pixels[:1])
     a, b = unit(48, 1), unit(48, 2)
-    maps = methods.grad_eclip(tower, trace, torch.stack([a, b, a - b])[None], spatial)[0]
+    maps = grad_eclip(tower, trace, torch.stack([a, b, a - b])[None], spatial)[0]
     close(maps[2], maps[0] - maps[1])
 
 
 def test_spatial_weights_span_zero_to_one_over_real_tokens_in_every_head(tiny, pixels, ids):
     for tower, inputs in ((ImageTower(tiny.model), pixels), (TextTower(tiny.model), ids)):
         trace = tower.trace(inputs)
-        lam = methods.spatial_weights(trace.layers[-1], trace.real)
+        lam = spatial_weights(trace.layers[-1], trace.real)
         there = trace.real[:, None, None].expand_as(lam)
         assert (lam[~there] == 0).all()
         assert (lam.masked_fill(~there, 1).amin(-1) == 0).all() and (lam.amax(-1) == 1).all()
@@ -126,7 +127,7 @@ def test_heads_apart_and_together_are_the_same_where_there_is_one_head(tiny, pix
     one = tower.with_one_head(trace)
 
     def both(layer):
-        return (methods.spatial_weights(layer, one.real, heads=heads) for heads in ("apart", "together"))
+        return (spatial_weights(layer, one.real, heads=heads) for heads in ("apart", "together"))
 
     torch.testing.assert_close(*both(one.layers[0]))
     apart, together = both(trace.layers[0])
@@ -137,18 +138,18 @@ def test_heads_apart_and_together_are_the_same_where_there_is_one_head(tiny, pix
 def test_softmax_as_spatial_weight_is_attention_itself_and_none_is_one(tiny, pixels):
     trace = ImageTower(tiny.model).trace(pixels)
     (layer,) = trace.layers
-    torch.testing.assert_close(methods.spatial_weights(layer, trace.real, "softmax")[..., 1:], layer.attention[..., 1:])
-    assert methods.spatial_weights(layer, trace.real, "none")[..., 1:].eq(1).all()
+    torch.testing.assert_close(spatial_weights(layer, trace.real, "softmax")[..., 1:], layer.attention[..., 1:])
+    assert spatial_weights(layer, trace.real, "none")[..., 1:].eq(1).all()
     with pytest.raises(ValueError, match=r"kind must be 'loosened', 'softmax' or 'none'.*got 'hard'"):
-        methods.spatial_weights(layer, trace.real, "hard")
+        spatial_weights(layer, trace.real, "hard")
 
 
 def test_a_constant_cosine_gives_zeros_and_never_nan():
     q, same = torch.ones(1, 1, 2, 4), torch.ones(1, 5, 2, 4) * torch.tensor([1.0, 2, 3, 4, 5])[None, :, None, None]
     layer = Layer(q, same, same, torch.full((1, 2, 1, 5), 0.2), torch.ones(1, 1, 8))
-    lam = methods.spatial_weights(layer, torch.ones(1, 5, dtype=torch.bool))
+    lam = spatial_weights(layer, torch.ones(1, 5, dtype=torch.bool))
     assert lam.eq(0).all()
-    one_left = methods.spatial_weights(layer, torch.tensor([[True, False, False, False, False]]))
+    one_left = spatial_weights(layer, torch.tensor([[True, False, False, False, False]]))
     assert one_left.eq(0).all()
 
 
@@ -156,23 +157,23 @@ def test_an_empty_map_is_announced():
     maps, real = torch.zeros(1, 2, 3), torch.tensor([[False, True, True]])
     maps[0, 1, 2] = 1
     with pytest.warns(ExplanationWarning, match="1 of 2 image maps are zero everywhere"):
-        methods.warn_of_empty_maps(maps, real, "image maps are")
+        warn_of_empty_maps(maps, real, "image maps are")
 
 
 def test_warnings_point_at_the_line_that_asked():
     with pytest.warns(ExplanationWarning) as caught:
-        methods.warn("careful")
+        warn("careful")
     assert caught[0].filename == __file__
 
 
 def test_word_directions_along_the_picture_are_the_word_scores(tiny):
     tower, direction = TextTower(tiny.model), unit(48)
     trace = tower.trace(first_prompt(tiny))
-    scores = methods.grad_eclip(tower, trace, direction[None, None])[0, 0]
+    scores = grad_eclip(tower, trace, direction[None, None])[0, 0]
     members = torch.zeros(3, trace.tokens.shape[1], dtype=torch.bool)
     members[0, 1] = members[1, 2:4] = members[2, 7] = True
     expected = torch.stack([scores[1], scores[2] + scores[3], scores[7]])
-    close(methods.word_directions(tower, trace, members) @ direction, expected)
+    close(word_directions(tower, trace, members) @ direction, expected)
 
 
 @pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 2), (1, 3), (2, 2)])
@@ -184,7 +185,7 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
     image_tower, text_tower = ImageTower(model, image_layers), TextTower(model, text_layers)
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
-    found, _ = methods.interactions(image_tower, image_trace, text_tower, text_trace, members, spatial="none")
+    found, _ = interactions(image_tower, image_trace, text_tower, text_trace, members, spatial="none")
     eot = int(ids[0].argmax())
 
     def slope(side, inputs, explained, reader, token):

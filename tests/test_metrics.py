@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from gradeclip_utils import Clip, Explainer, metrics
+from gradeclip_utils.images import model_view, onto_picture
 from gradeclip_utils.metrics import (
     MEASURES,
     agreement,
@@ -25,7 +26,6 @@ from gradeclip_utils.metrics import (
     randomised,
     stability,
 )
-from gradeclip_utils.views import model_view, onto_picture
 
 HIGH, WIDE = 36, 48
 GRID = (6, 8)  # tokens of 6 x 6 pixels

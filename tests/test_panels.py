@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from gradeclip_utils.drawing import Picture, alternative
-from gradeclip_utils.methods import ExplanationWarning, warn
+from gradeclip_utils.notices import ExplanationWarning, warn
 from gradeclip_utils.pages import Page
 from gradeclip_utils.panels import FigurePanel, panel
 from gradeclip_utils.session import Interrupted

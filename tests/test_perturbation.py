@@ -10,7 +10,8 @@ from conftest import build, wrap
 from test_rivals import close, directions
 from torch.nn import functional as F
 
-from gradeclip_utils import Explainer, perturbation
+from gradeclip_utils import Explainer
+from gradeclip_utils.methods import perturbation
 from gradeclip_utils.towers import ImageTower, TextTower
 
 PROMPT = "a red car and a bluish baaaall"

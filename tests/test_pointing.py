@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.images import onto_picture
 from gradeclip_utils.pointing import (
     CHANCE,
     QUESTIONS,
@@ -20,7 +21,6 @@ from gradeclip_utils.pointing import (
 )
 from gradeclip_utils.scenes import Span, arrange
 from gradeclip_utils.statistics import summarise
-from gradeclip_utils.views import onto_picture
 
 SIZE = (96, 96)
 

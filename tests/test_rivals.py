@@ -11,7 +11,10 @@ from conftest import build, wrap
 from test_explain import state_of
 from torch.nn import functional as F
 
-from gradeclip_utils import METHODS, Explainer, UnsupportedModel, perturbation, rivals
+from gradeclip_utils import METHODS, Explainer, UnsupportedModel
+from gradeclip_utils.methods import perturbation
+from gradeclip_utils.methods.attention import legrad
+from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.towers import ImageTower, TextTower
 
 PICTURES = [name for name, method in METHODS.items() if method.image]
@@ -136,7 +139,7 @@ def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels
             (slope,) = torch.autograd.grad(score @ target[0, t], opened.alphas[layer], retain_graph=True)
             expected[t] += slope[0].clamp_min(0).mean(dim=(0, 1)) / 2
     tower = ImageTower(tiny.model, 2)
-    found = rivals.legrad(tower, tower.trace(pixels[:1]), target)[0]
+    found = legrad(tower, tower.trace(pixels[:1]), target)[0]
     for t in range(2):
         close(found[t], at(range(1, 17), expected[t]))
 
@@ -151,7 +154,7 @@ def test_maskclip_is_the_last_block_with_the_identity_for_attention(layers, tiny
 
     opened = Opened(tiny.model, "image", pixels[:1], change)
     tower = ImageTower(tiny.model, layers)
-    found = rivals.maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
+    found = maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
     close(found, at(range(1, 17), opened.read(opened.leaving[-1][0]) @ target[0, 1]))
 
 

@@ -8,8 +8,8 @@ from open_clip.transform import ResizeKeepRatio
 from PIL import Image
 from torchvision import transforms
 
-from gradeclip_utils.methods import ExplanationWarning
-from gradeclip_utils.views import MOST_PATCHES, model_view, native_view, onto_picture
+from gradeclip_utils.images import MOST_PATCHES, model_view, native_view, onto_picture
+from gradeclip_utils.notices import ExplanationWarning
 
 
 def ramps(width, height):

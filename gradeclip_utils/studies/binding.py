@@ -32,14 +32,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..explain import Explainer, undisturbed
-from ..methods import grad_eclip, word_directions, word_members
+from ..images import View, model_view
+from ..methods.grad_eclip import grad_eclip
+from ..methods.interactions import word_directions, word_members
 from ..metrics import pool
 from ..models import Clip
 from ..scenes import Scene, Span
 from ..sprites import COLOURS
 from ..statistics import summarise
 from ..towers import Trace
-from ..views import View, model_view
 from ..words import Split, split_read
 from .attributes import KINDS, SWAPPED, Pair, draw_pairs, judge, pictures_of
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import rivals
 from ..examples import Example
 from ..explain import Explainer, undisturbed
 from ..language import CONTENT, norms, phrases, tagged_words
+from ..methods import METHODS as KNOWN
 from ..metrics import randomised
 from ..models import Clip
 from ..scenes import Scene, draw_scene
@@ -127,7 +127,7 @@ def measure(
         clip: the model.
         examples: pictures with captions, such as ``gather`` or ``datasets.coco_captions`` gives.
         embeddings: (P, E) of their pictures, if they are at hand; by default this model's ``picture_embeddings``.
-        methods: names in ``rivals.METHODS`` that are defined for prompts.
+        methods: names in ``methods.METHODS`` that are defined for prompts.
         seed: of the choice of the other picture.
 
     Returns:
@@ -140,9 +140,9 @@ def measure(
         TypeError: the pieces of this tokenizer make up no words.
     """
     check_tokenizer(clip.tokenizer)
-    unfit = [name for name in methods if name not in rivals.METHODS or rivals.METHODS[name].text is None]
+    unfit = [name for name in methods if name not in KNOWN or KNOWN[name].text is None]
     if unfit:
-        known = ", ".join(name for name, method in rivals.METHODS.items() if method.text is not None)
+        known = ", ".join(name for name, method in KNOWN.items() if method.text is not None)
         raise ValueError(f"{unfit[0]!r} gives no word scores; methods that do are {known}")
     embeddings = picture_embeddings(clip, examples, progress=progress) if embeddings is None else embeddings
     both = torch.stack([embeddings, embeddings[torch.from_numpy(other_pictures(examples, seed))]], dim=1)  # (P, 2, E)
@@ -320,4 +320,4 @@ def figures(clip: Clip, *, draws: int = 300, seed: int = 0, **options) -> pd.Dat
 
 
 def _scores(rows: pd.DataFrame) -> list[str]:
-    return [name for name in rows if name.removesuffix(OTHER) in rivals.METHODS]
+    return [name for name in rows if name.removesuffix(OTHER) in METHODS]

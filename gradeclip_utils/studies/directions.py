@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from ..explain import Explainer, undisturbed
-from ..methods import grad_eclip, word_directions, word_members
+from ..images import model_view
+from ..methods.grad_eclip import grad_eclip
+from ..methods.interactions import word_directions, word_members
 from ..metrics import pool
 from ..scenes import Scene
 from ..sprites import PICTURE
-from ..views import model_view
 from ..words import split_read
 
 _PROMPTS, _PICTURES = 64, 16  # in one batch

@@ -10,7 +10,7 @@ Everything is asked of pictures whose truth is known, by the plain Grad-ECLIP of
     words           which kinds of words the relevance falls on, and which word answers to which thing
 
 A map is linear in the direction that it is drawn for, so differences and sums of directions have maps as well.
-Grad-ECLIP: Zhao et al., arXiv 2502.18816; interactions of words and regions: see ``methods.interactions``.
+Grad-ECLIP: Zhao et al., arXiv 2502.18816; interactions of words and regions: see ``methods.interactions.interactions``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import pandas as pd
 from PIL import Image
 
 from ..explain import Explainer
+from ..images import model_view
 from ..metrics import agreement
 from ..models import Clip
 from ..scenes import SPLITS, Scene, arrange, draw_scene, is_withheld_colour, withheld_artist
 from ..sprites import ARTISTS, CANVAS, COLOURS, Object, concepts
 from ..statistics import interval
-from ..views import model_view
 from .composition import CASES, changes, coloured_pairs, noun_pairs, phrase, spans
 from .directions import embed, maps_of, regions, share_on_first, words_of
 from .wording import own_region, score_and_fall, template_effect, word_shares

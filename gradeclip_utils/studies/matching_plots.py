@@ -29,9 +29,9 @@ from ..drawing import (
     range_in_words,
     scale,
 )
+from ..images import onto_picture
 from ..pages import Page, note_html, picture_html, print_html, row_html
 from ..plots import axes_at, name_rows, show_picture
-from ..views import onto_picture
 from .matching import Path
 from .wording import WordRegions
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from ..drawing import NOTE, Picture, draw_heatmap, entitle, largest, number, paint, shown
 from ..explain import undisturbed
-from ..methods import grad_eclip
+from ..images import onto_picture
+from ..methods.grad_eclip import grad_eclip
 from ..pages import Page, bars_html, note_html, picture_html, print_html, row_html
 from ..plots import axes_at, show_picture
 from ..scenes import Scene, describe, relation_between, withheld_artist
 from ..sprites import ARTISTS, COLOURS, Object, concepts
 from ..threads import is_small, one_thread
-from ..views import onto_picture
 from .binding import Reader
 from .binding_plots import draw_bars, folded
 

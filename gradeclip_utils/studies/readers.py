@@ -23,7 +23,7 @@ from ..evaluate import evaluate
 from ..examples import Example, emoji_scenes
 from ..explain import Explainer
 from ..explanation import Explanation
-from ..methods import attention_gradient, channel_weights, spatial_weights
+from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..metrics import agreement
 from ..models import Clip
 from ..pages import Page, map_html, note_html, picture_html, row_html

@@ -17,10 +17,10 @@ from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable, largest
 from ..explain import Explainer
 from ..explanation import Interactions
 from ..language import NORMS
-from ..methods import heard_by
+from ..methods import METHODS
+from ..notices import heard_by
 from ..pages import Page, image_html, note_html, row_html, scatter_html, webp, words_html
 from ..plots import plot_intervals
-from ..rivals import METHODS
 from ..words import Word
 from .concreteness import EVEN, Study
 from .word_statistics import Permutation, Question, answer

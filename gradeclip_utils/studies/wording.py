@@ -153,7 +153,7 @@ class WordRegions:
 def word_regions(
     explainer: Explainer, picture: Image.Image, caption: str, masks: Mapping[str, np.ndarray], *, centred: bool = True
 ) -> WordRegions:
-    """The word x region matrix of one caption: interactions (``methods.interactions``) averaged over each region.
+    """The word x region matrix of one caption: interactions (`methods.interactions`) averaged over each region.
 
     Args:
         masks: name -> (H, W) bool in the picture's pixels. What no mask covers is added as "elsewhere".

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..card import embed_captions
 from ..explain import Explainer, undisturbed
+from ..images import model_view
 from ..metrics import pool
 from ..models import Clip
 from ..pointing import COUNTS, games, play
@@ -27,7 +28,6 @@ from ..scenes import Scene, describe, draw_scene
 from ..sprites import Object, concepts
 from ..statistics import interval
 from ..studies.attributes import KINDS, draw_pairs, embed_pictures, judge, pictures_of
-from ..views import model_view
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game

@@ -55,7 +55,7 @@ class Tuning:
             averaged; each pass is a batch of its own in the contrastive loss.
         rate, warmup, decay: of AdamW; the rate rises over `warmup` steps and falls to zero along a cosine.
         regions: how much the region-phrase loss counts beside the global one; 0 trains with whole captions alone.
-        maps: what gathers the dense features: a method of `rivals.METHODS`, "word x region" (the phrase inside its
+        maps: what gathers the dense features: a method of `methods.METHODS`, "word x region" (the phrase inside its
             caption), or a frame of comparison: "uniform", "other picture", "truth" (needs `Pair.where`).
         weighted: weigh each phrase by w = max(map). `focus`: exponent of the focal loss.
         phrases: the most phrases of a caption that are used. `negatives`: hard negatives for each.

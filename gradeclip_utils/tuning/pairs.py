@@ -27,11 +27,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import read_image
+from ..images import model_view, read_image
 from ..language import phrases as noun_phrases
 from ..metrics import pool
 from ..models import Clip
-from ..views import model_view
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)

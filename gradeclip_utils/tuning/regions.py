@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..explain import undisturbed
-from ..methods import word_directions, word_members
+from ..methods import METHODS
+from ..methods.interactions import word_directions, word_members
 from ..models import Clip
-from ..rivals import METHODS
 from ..towers import ImageTower, Layer, TextTower, Tower, Trace
 from ..towers.blocks import UnsupportedModel, learning
 from ..words import split_read

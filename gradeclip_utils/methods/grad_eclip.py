@@ -1,4 +1,4 @@
-"""Methods: from traces and a target to a map. Grad-ECLIP, its ablations, and word x region interactions.
+"""Grad-ECLIP and its ablations: from traces and a target to a map.
 
     architecture --trace--> Trace --method--> map --Explanation--> picture
 
@@ -20,24 +20,15 @@ difference of two similarities has e_A - e_B. Shapes: B inputs, T targets, L exp
 N tokens, H heads of C channels, D = H * C, E the width of the embedding.
 """
 
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .towers import Layer, Tower, Trace
+from ..towers import Layer, Tower, Trace
 
 _AT_ONCE = 64  # directions whose channel weights are held at one time
-_listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)  # of `heard_by`
-
-
-class ExplanationWarning(UserWarning):
-    """The explanation is valid but should be read with care; the message says why."""
 
 
 def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -46,7 +37,7 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     The readout is differentiated once, and pulled back along all directions in one batch.
     """
     with torch.enable_grad():
-        _, pull_back = torch.func.vjp(lambda nudge: tower.readout(trace, nudge), _no_nudge(trace))
+        _, pull_back = torch.func.vjp(lambda nudge: tower.readout(trace, nudge), no_nudge(trace))
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
 
@@ -125,90 +116,14 @@ def _grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str, he
     return maps
 
 
-def word_members(owners: Sequence[int], trace: Trace) -> Tensor:
-    """Which tokens of the one prompt in ``trace`` are the pieces of which word, (W, N) bool.
-
-    ``owners`` says for each piece which word it belongs to. SOT, EOT and what stands behind it are in no word.
-    """
-    owners = torch.tensor(owners, device=trace.real.device)
-    return F.pad(F.one_hot(owners).T.bool(), (1, trace.real.shape[1] - 1 - len(owners)))
-
-
-def word_directions(
-    tower: Tower, trace: Trace, members: Tensor, spatial: str = "loosened", heads: str = "together"
-) -> Tensor:
-    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in ``trace``.
-
-    A word's pieces contribute ``mu_i u_i`` (spatial weight times value) to o in every explained layer. Pushed through
-    the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So ``t_j . e_I`` is the
-    word's score, and Grad-ECLIP of the picture with t_j for the prompt is the region that *this word* matches.
-
-    ``members`` (W, N) bool says which tokens are the pieces of which word.
-    """
-    assert len(trace.tokens) == 1
-    pushes = []
-    for layer in trace.layers:
-        mu = spatial_weights(layer, trace.real, spatial, heads)
-        by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", members.to(mu.dtype), mu, layer.v)
-        pushes.append(by_word.flatten(3))  # (W, B, R, D)
-    start = _no_nudge(trace)
-
-    def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
-        return torch.func.jvp(lambda nudge: tower.readout(trace, nudge), (start,), (tangent,))[1]
-
-    return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)
-
-
-def interactions(
-    image_tower: Tower,
-    image_trace: Trace,
-    text_tower: Tower,
-    text_trace: Trace,
-    members: Tensor,
-    spatial: str = "loosened",
-    heads: str = "together",
-) -> tuple[Tensor, Tensor]:
-    """Word x region: signed maps (W, N) of one picture, one a word, and the words' directions (W, E).
-
-    S = e_I . e_T, so entry (j, i) is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none") exactly the
-    mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of
-    exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
-    """
-    directions = word_directions(text_tower, text_trace, members, spatial, heads)
-    return grad_eclip(image_tower, image_trace, directions[None], spatial, heads)[0], directions
-
-
-def warn_of_empty_maps(maps: Tensor, real: Tensor, what: str) -> None:
-    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why."""
-    empty = int((maps.masked_fill(~real[:, None], 0.0) == 0).all(dim=-1).sum())
-    if empty:
-        reason = "all tokens answer the query equally, or the target does not depend on them"
-        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
-
-
-@contextmanager
-def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
-    """Within it, and in this thread alone, what explanations warn of goes to ``listener`` instead.
-
-    Python's own `warnings.catch_warnings` changes what all threads share, and panels draw in several.
-    """
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
-
-
-def warn(message: str) -> None:
-    """An ``ExplanationWarning`` at the line outside of this package that asked for it, unless `heard_by` somebody."""
-    if (listener := _listener.get()) is not None:
-        listener(message)
-        return
-    depth, frame = 1, sys._getframe()
-    while frame and frame.f_globals.get("__package__") == __package__:
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(message, ExplanationWarning, stacklevel=depth)
-
-
-def _no_nudge(trace: Trace) -> Tensor:
+def no_nudge(trace: Trace) -> Tensor:
     return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))  # (L, B, R, D)
+
+
+def grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width.
+
+    Explains the similarity of that other network, a number that the model never gave. Cost: the explained layers once
+    more, and a readout.
+    """
+    return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)

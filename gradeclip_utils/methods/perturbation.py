@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .methods import gradients
-from .towers import Tower, Trace
+from ..towers import Tower, Trace
+from .grad_eclip import gradients
 
 _AT_ONCE = 64  # pictures or prompts in one forward pass
 

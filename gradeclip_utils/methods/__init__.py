@@ -1,0 +1,17 @@
+"""Methods: from a tower's trace and a target to a signed map. They know no architecture.
+
+    architecture --trace--> Trace --method--> map --Explanation--> picture
+
+| file | holds |
+| --- | --- |
+| `registry` | `METHODS`, the list of all of them; `Method`, what is known of each |
+| `grad_eclip` | Grad-ECLIP and its ablations |
+| `interactions` | word x region maps by Grad-ECLIP |
+| `attention` | by attention: raw attention, rollout, GAME, LeGrad |
+| `features` | by the tokens themselves: Grad-CAM, MaskCLIP, CLIP Surgery |
+| `perturbation` | by changing the input: gradients, RISE, M2IB, leave-one-out |
+"""
+
+from .registry import METHODS, Method
+
+__all__ = ["METHODS", "Method"]

@@ -1,0 +1,94 @@
+"""Methods that read the tokens themselves: Grad-CAM, MaskCLIP and CLIP Surgery.
+
+    architecture --trace--> Trace --here--> map --Explanation--> picture
+
+`registry` says what they have in common. Shapes: B inputs, T targets, N tokens of width D, E the width of the
+embedding.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..towers import Tower, Trace
+from ..towers.blocks import OpenClipBlock, UnsupportedModel, attend_fused, linear, scaled
+from .grad_eclip import gradients
+
+
+def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic.
+
+    The mean goes over patches. Explains the model's own similarity, by channels that are taken to mean the same
+    everywhere in the picture. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", ICCV 2017, arXiv 1610.02391. It was made for the last convolution of a CNN, where all positions feed
+    the output; in a ViT the last place where patches still do is the *input* of the last block. With more explained
+    layers x enters the first of them. Cost: the last block forward, and backward for each target.
+    """
+    maps = []
+    for slope in gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions):
+        patches = slope * trace.real[..., None]
+        weights = patches.sum(1) / trace.real.sum(1, keepdim=True)  # (B, D)
+        maps.append(torch.einsum("bd,bnd->bn", weights, trace.tokens))
+    return torch.stack(maps, dim=1) * trace.real[:, None]
+
+
+def maskclip(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """MaskCLIP: map_i = f_i . d, with f_i the unit embedding of token i when it attends to itself alone.
+
+    In the last block every token's own value takes the place of what attention would have collected (o_i = v_i); the
+    rest of the block, norm and projection stay. Explains no number of the model's: it is the cosine of the text with
+    features that the model computes but never reads. Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV
+    2022, arXiv 2112.01071; the residual stream and MLP take part, as in the authors' code; their key smoothing and
+    prompt denoising, which clean up a segmentation, do not. Linear in the direction. Cost: the last block.
+    """
+    return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.real[:, None]
+
+
+def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tensor | None = None) -> Tensor:
+    """CLIP Surgery: map_i = f_i . d less what all targets share, with f from a second path of v-v attention.
+
+    Architecture surgery: beside the model's own path x, from the middle of the tower on,
+
+        y <- y + out_proj(softmax(v v' / sqrt(C)) v),    v from x;    f_i = unit embedding of y_i
+
+    without MLPs, so that tokens gather from tokens like themselves. Feature surgery, over the T targets of one call:
+
+        map_ti = w_t f_i . d_t - mean_s w_s f_i . d_s,    w = T softmax_t(2 S_t),  S_t the model's own similarity
+
+    so **a map depends on the other prompts of its call**. With one target there is nothing to share; the authors then
+    subtract the embedding of an ``empty`` prompt, map_i = f_i . (d - empty). The Explainer does this too, except for a
+    contrast e_A - e_B, from which it would cancel. Explains no number of the model's: another network's features, and
+    a sum that no longer is a cosine. Li et al., "CLIP Surgery for Better Explainability with Enhancement in
+    Open-Vocabulary Tasks", arXiv 2304.05653; later in Pattern Recognition (2025). Where we deviate: features have unit
+    length token by token (the demonstration divides by a norm over tokens), and prompts are as the user wrote them, no
+    ensemble of templates. Linear in the direction with one target, and not with several. Cost: half a forward pass.
+
+    Raises:
+        UnsupportedModel: the tower is not made of open_clip's own transformer blocks.
+    """
+    x = y = trace.tokens
+    for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
+        if not isinstance(block, OpenClipBlock):
+            kind = type(block.module).__name__
+            raise UnsupportedModel(f"CLIP Surgery needs open_clip's own transformer blocks, the tower has a {kind}")
+        v = block.project(block.enter(x), 2, trace.heads)
+        o = attend_fused(v, v, v, None, tower.causal)
+        y = y + scaled(block.module.ls_1, linear(block.module.attn.out_proj, o))
+        if position < tower.depth - 1:  # of the model's own path only what feeds the other is needed
+            x = tower.run_block(trace, position, x)
+    if directions.shape[1] == 1 and empty is not None:
+        directions = directions - empty
+    maps = torch.einsum("bne,bte->btn", _embedded(tower, trace, y), directions)
+    if directions.shape[1] > 1:
+        weights = torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1) * directions.shape[1]
+        maps = maps * weights[..., None]
+        maps = maps - maps.mean(1, keepdim=True)
+    return maps * trace.real[:, None]
+
+
+def _embedded(tower: Tower, trace: Trace, tokens: Tensor) -> Tensor:
+    """Unit embeddings (B, N, E) of tokens (B, N, D) that leave the last block, each read alone."""
+    alone = tokens.flatten(0, 1)[:, None]  # (B*N, 1, D)
+    reading = torch.zeros(len(alone), 1, dtype=torch.long, device=tokens.device)
+    return tower.resume(replace(trace, reading=reading), tower.depth, alone).unflatten(0, tokens.shape[:2])

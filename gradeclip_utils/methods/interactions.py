@@ -1,0 +1,120 @@
+"""Interactions: word x region maps, and the same without the part that all named things share.
+
+    trace of a prompt -> direction of each word -> Grad-ECLIP of the picture -> a region for each word
+
+A word pushes the prompt's embedding in a direction; Grad-ECLIP of the picture with that direction for a target is the
+region that *this word* matches. The directions of a caption have a part in common, which answers to whatever is in the
+picture. Take the mean of the caption's nouns away from each of them, and what is left tells them apart: the map of a
+noun *rather than of the nouns of this caption*, a contrast in the sense of `Explainer.explain`'s ``against``.
+Directions and maps are linear, so it is the same whether it is done before or after the map.
+
+Shapes: N tokens, W words, E the width of the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..towers import Tower, Trace
+from .grad_eclip import grad_eclip, no_nudge, spatial_weights
+
+
+def word_members(owners: Sequence[int], trace: Trace) -> Tensor:
+    """Which tokens of the one prompt in ``trace`` are the pieces of which word, (W, N) bool.
+
+    ``owners`` says for each piece which word it belongs to. SOT, EOT and what stands behind it are in no word.
+    """
+    owners = torch.tensor(owners, device=trace.real.device)
+    return F.pad(F.one_hot(owners).T.bool(), (1, trace.real.shape[1] - 1 - len(owners)))
+
+
+def word_directions(
+    tower: Tower, trace: Trace, members: Tensor, spatial: str = "loosened", heads: str = "together"
+) -> Tensor:
+    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in ``trace``.
+
+    A word's pieces contribute ``mu_i u_i`` (spatial weight times value) to o in every explained layer. Pushed through
+    the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So ``t_j . e_I`` is the
+    word's score, and Grad-ECLIP of the picture with t_j for the prompt is the region that *this word* matches.
+
+    ``members`` (W, N) bool says which tokens are the pieces of which word.
+    """
+    assert len(trace.tokens) == 1
+    pushes = []
+    for layer in trace.layers:
+        mu = spatial_weights(layer, trace.real, spatial, heads)
+        by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", members.to(mu.dtype), mu, layer.v)
+        pushes.append(by_word.flatten(3))  # (W, B, R, D)
+    start = no_nudge(trace)
+
+    def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
+        return torch.func.jvp(lambda nudge: tower.readout(trace, nudge), (start,), (tangent,))[1]
+
+    return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)
+
+
+def interactions(
+    image_tower: Tower,
+    image_trace: Trace,
+    text_tower: Tower,
+    text_trace: Trace,
+    members: Tensor,
+    spatial: str = "loosened",
+    heads: str = "together",
+) -> tuple[Tensor, Tensor]:
+    """Word x region: signed maps (W, N) of one picture, one a word, and the words' directions (W, E).
+
+    S = e_I . e_T, so entry (j, i) is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none") exactly the
+    mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of
+    exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
+    """
+    directions = word_directions(text_tower, text_trace, members, spatial, heads)
+    return grad_eclip(image_tower, image_trace, directions[None], spatial, heads)[0], directions
+
+
+Group = tuple[int, ...]
+
+
+def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group, ...]:
+    """The words that name things: for each noun phrase of a caption its nouns, as indices into the words.
+
+    >>> named_things("a red car and a traffic light", [(0, 1), (2, 5), (6, 9), (10, 13), (14, 15), (16, 23), (24, 29)])
+    ((2,), (5, 6))
+
+    `spans`: where each word stands. "photo" in "a photo of a cat" counts as a thing: the caption names it.
+    """
+    from ..language import phrases  # its taggers are slow to import, and most explanations do without
+
+    groups = []
+    for phrase in phrases(caption):
+        nouns = [word for word in phrase.words if word.part == "noun"] or [phrase.words[-1]]
+        found = (i for i, (start, end) in enumerate(spans) if any(start < n.end and end > n.start for n in nouns))
+        if group := tuple(found):
+            groups.append(group)
+    return tuple(groups)
+
+
+def centred(maps: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
+    """Maps (W, ...) of words, in which the mean over the groups is taken away from each group; other words stay.
+
+    A group's map is the sum of its words'. What is taken from it is spread evenly over its words, so that a word that
+    stands alone and a noun of several words are treated alike, and the sum over all groups is zero.
+
+    Raises:
+        ValueError: fewer than two groups, an empty one, a word that is not there, or one in two groups.
+    """
+    members = [i for group in groups for i in group]
+    if len(groups) < 2 or not all(groups):
+        raise ValueError(f"centring needs two groups of words or more, none of them empty, got {list(groups)!r}")
+    if len(set(members)) < len(members) or not all(0 <= i < len(maps) for i in members):
+        raise ValueError(f"groups must hold words 0 to {len(maps) - 1}, each at most once, got {list(groups)!r}")
+    shared = np.mean([maps[list(group)].sum(0) for group in groups], axis=0)
+    found = np.array(maps)
+    for group in groups:
+        found[list(group)] -= shared / len(group)
+    return found
