@@ -35,9 +35,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from .card import embed_captions, embed_scenes
-from .compact import BUNDLED, BUNDLED_MODELS, build, save_compact
 from .files import data_path, write_whole
-from .models import load_clip
+from .models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
+from .models.compact import build
 from .scenes import draw_scene, vocabulary
 from .sprites import CANVAS, render
 from .statistics import interval

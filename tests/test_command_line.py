@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 import gradeclip_utils
-from gradeclip_utils import weights
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.models import save_compact
+from gradeclip_utils.models import checkpoints, save_compact
 
 CONFIG = {
     "embed_dim": 32,
@@ -36,7 +35,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nowhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(weights.hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", True)
 
 
 def test_a_user_gets_a_description_a_parity_check_and_a_picture(model, tmp_path):

@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 
 from gradeclip_utils import load_clip
-from gradeclip_utils.compact import BUNDLED_MODELS, build, emoji_vit_map, save_compact
 from gradeclip_utils.files import data_path
-from gradeclip_utils.models import load_compact
+from gradeclip_utils.models import BUNDLED_MODELS, load_compact, save_compact
+from gradeclip_utils.models.compact import build, emoji_vit_map
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32}

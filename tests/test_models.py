@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from shrinking import small
 
-from gradeclip_utils import Clip, load_clip, weights
-from gradeclip_utils.models import load_compact, save_compact
+from gradeclip_utils import Clip, load_clip
+from gradeclip_utils.models import checkpoints, load_compact, save_compact
 
 torch.set_num_threads(1)
 CONFIG = {
@@ -33,7 +33,7 @@ def tiny_models(monkeypatch):
     quick = {**CONFIG, "quick_gelu": True}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", CONFIG)
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny-quickgelu", quick)
-    monkeypatch.setattr(weights.hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("GRADECLIP_MODEL", raising=False)
     monkeypatch.delenv("GRADECLIP_PRETRAINED", raising=False)
 
@@ -95,7 +95,7 @@ def test_a_tag_runs_with_the_activation_that_it_was_trained_with(model, tmp_path
     path = saved(model.state_dict(), tmp_path / "weights.safetensors")
     tag = {"hf_hub": "somebody/model/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-tiny", {"published": tag})
-    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repository, file: str(path))
+    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", lambda repository, file: str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clip = load_clip("ViT-tiny", "published")
@@ -224,8 +224,8 @@ def test_weights_that_cannot_be_downloaded_name_their_size_and_both_ways_without
 
 
 def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch):
-    monkeypatch.setattr(weights.hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights.hub, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(checkpoints.hub, "ENDPOINT", "http://127.0.0.1:9")
     begin = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"127.0.0.1:9 cannot be reached: .*refused"):
         load_clip("ViT-B-32", "openai")
@@ -240,9 +240,9 @@ def test_weights_in_the_cache_are_found_without_network(tmp_path, monkeypatch):
     (folder / "refs/main").write_text("abc")
     (folder / "snapshots/abc").mkdir(parents=True)
     (folder / "snapshots/abc/open_clip_model.safetensors").write_bytes(b"weights")
-    find = weights.try_to_load_from_cache
-    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *names: find(*names, cache_dir=tmp_path))
-    assert weights.find_weights("ViT-B-16", "openai").read_bytes() == b"weights"
+    find = checkpoints.try_to_load_from_cache
+    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", lambda *names: find(*names, cache_dir=tmp_path))
+    assert checkpoints.find_weights("ViT-B-16", "openai").read_bytes() == b"weights"
 
 
 def test_a_name_on_a_hub_is_loaded_from_the_cache_without_network(model, tmp_path, monkeypatch):
@@ -253,7 +253,7 @@ def test_a_name_on_a_hub_is_loaded_from_the_cache_without_network(model, tmp_pat
     saved(model.state_dict(), snapshot / "open_clip_model.safetensors")
     picture = {"mean": [0.3] * 3, "std": [0.2] * 3, "size": 32}
     (snapshot / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": picture}))
-    monkeypatch.setattr(weights.hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(checkpoints.hub, "HF_HUB_CACHE", str(tmp_path))
     clip = load_clip("hf-hub:somebody/model")
     assert torch.equal(embeddings(clip.model), embeddings(model))
     assert clip.name == "hf-hub:somebody/model" and list(clip.preprocess.transforms[-1].mean) == [0.3] * 3

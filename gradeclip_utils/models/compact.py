@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .files import data_path
-from .weights import check_checkpoint, misfit
+from ..files import data_path
+from .checkpoints import check_checkpoint, misfit
 
 BUNDLED = "emoji"
 BUNDLED_MODELS = {  # what load_clip knows by name without a network: the file in data/, its config beside it

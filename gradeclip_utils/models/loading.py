@@ -1,4 +1,4 @@
-"""Models: `load_clip` gives a `Clip`, everything an explainer needs to know about a model and nothing else.
+"""Loading: `load_clip` gives a `Clip`, everything an explainer needs to know about a model and nothing else.
 
     models -> architecture -> trace -> method -> explanation
 
@@ -22,12 +22,12 @@ from open_clip.model import convert_weights_to_lp, set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
-from .compact import BUNDLED, BUNDLED_MODELS, read_compact, save_compact
-from .describe import describe
-from .files import data_path
-from .images import read_image
-from .weights import (
+from ..files import data_path
+from ..towers import ImageTower, SpatialTower, TextTower, Tower, UnsupportedModel
+from ..words import why_no_words
+from .checkpoints import (
     check_checkpoint,
     check_reachable,
     find_weights,
@@ -37,8 +37,7 @@ from .weights import (
     quick_gelu_name,
     tag_config,
 )
-
-__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "data_path", "load_clip", "load_compact", "read_image", "save_compact"]
+from .compact import BUNDLED, BUNDLED_MODELS, read_compact
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
@@ -256,3 +255,63 @@ def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
         convert_weights_to_lp(model.to(device), dtype=dtype)
     else:
         model.to(device, dtype)
+
+
+def describe(clip: Clip) -> str:
+    """Name, size, precision, both towers as the code that explains them sees them, and the vocabulary."""
+    weights = sum(parameter.numel() for parameter in clip.model.parameters())
+    sample = next(clip.model.parameters())
+    words = "any" if clip.vocabulary is None else f"only {len(clip.vocabulary)} (others get a warning)"
+    lines = [
+        f"{clip.name} ({clip.pretrained or 'weights of your own'})",
+        f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
+        f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
+        f"  picture  {_describe_picture(clip.model)}",
+        f"  prompt   {_describe_prompt(clip.model, clip.tokenizer)}",
+        f"  words    {words}",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_picture(model: nn.Module) -> str:
+    try:
+        tower = ImageTower(model)
+    except UnsupportedModel as refusal:
+        return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
+    return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
+
+
+def _what_applies(model: nn.Module) -> str:
+    try:
+        tower = SpatialTower(model)
+    except UnsupportedModel:
+        return ""
+    return f"; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(tower)}"
+
+
+def _describe_grid(tower: Tower) -> str:
+    (height, width), (down, across) = tower.image_size, tower.patch_size
+    return f"{height // down} x {width // across} patches ({height} x {width} pixels)"
+
+
+def _describe_layers(tower: Tower) -> str:
+    pools = tower.explained[-1].pools
+    blocks = tower.depth - pools
+    if not pools:
+        return f"{blocks} layers of {tower.heads} heads, {tower.reader}; the last {tower.layers} by default"
+    below = f"{blocks} layers of {tower.blocks[0].heads} heads and " if blocks else ""
+    return f"{below}an attention pool of {tower.heads} heads, {tower.reader}; the pool alone can be explained"
+
+
+def _describe_prompt(model: nn.Module, tokenizer: Callable) -> str:
+    try:
+        tower = TextTower(model)
+    except UnsupportedModel as refusal:
+        return f"cannot be explained: {refusal}"
+    how = "causal" if tower.causal else "not causal"
+    length = f"{tower.context_length} tokens"
+    if why_no_words(tokenizer) is None:
+        words = f"explained word by word (up to {tower.context_length - 2} pieces of {length})"
+    else:
+        words = f"read as a whole ({length}; its tokenizer does not say which pieces make up a word): pictures alone"
+    return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"
