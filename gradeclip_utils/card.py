@@ -28,8 +28,12 @@ from .files import data_path
 from .models import Clip, load_clip
 from .pointing import CHANCE, games, play
 from .scenes import (
+    ARTISTS,
+    COLOURS,
+    Object,
     Scene,
     arrange,
+    concepts,
     describe,
     draw_scene,
     is_trained,
@@ -39,7 +43,6 @@ from .scenes import (
     relation_between,
     withheld_artist,
 )
-from .sprites import ARTISTS, COLOURS, Object, concepts
 from .statistics import summarise
 
 WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings

@@ -38,8 +38,7 @@ from .card import embed_captions, embed_scenes
 from .files import data_path, write_whole
 from .models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from .models.compact import build
-from .scenes import draw_scene, vocabulary
-from .sprites import CANVAS, render
+from .scenes import CANVAS, draw_scene, render, vocabulary
 from .statistics import interval
 from .studies.readers import recognised
 from .training import CONFIG, MEAN, STD, Recipe, SceneBatches, encode_text_by_length, normalise, vocabulary_ids

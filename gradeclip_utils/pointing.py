@@ -34,8 +34,7 @@ from .methods import METHODS
 from .methods.interactions import word_directions, word_members
 from .metrics import levelled, quadrant_hit
 from .models import Clip
-from .scenes import Scene, arrange, describe, draw_scene, without
-from .sprites import CANVAS
+from .scenes import CANVAS, Scene, arrange, describe, draw_scene, without
 from .towers import Tower
 from .words import split_read
 

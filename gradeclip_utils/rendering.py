@@ -228,7 +228,7 @@ def _imports(state: State, model: str, blended: bool, told_apart: bool) -> list[
         *(["from gradeclip_utils.methods.interactions import centred"] if blended and told_apart else []),
         "from gradeclip_utils.drawing import paint",
         *([f"from gradeclip_utils.scenes import {', '.join(scenes)}"] if scenes else []),
-        *(["from gradeclip_utils.sprites import Object"] if "Object(" in state.source.code else []),
+        *(["from gradeclip_utils.scenes import Object"] if "Object(" in state.source.code else []),
         "",
     ]
 

@@ -38,8 +38,7 @@ from tqdm.auto import tqdm
 
 from .files import write_whole
 from .models import save_compact
-from .scenes import Scene, companion, draw_scene, vocabulary
-from .sprites import CANVAS, render
+from .scenes import CANVAS, Scene, companion, draw_scene, render, vocabulary
 from .tuning.finetuning import Tuning, fine_tune
 from .tuning.tuning_command import add_command, run_command
 

@@ -10,8 +10,15 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.card import embed_captions
 from gradeclip_utils.datasets import Choice
-from gradeclip_utils.scenes import arrange, describe, draw_scene, is_withheld_colour, is_withheld_pair, withheld_artist
-from gradeclip_utils.sprites import Object
+from gradeclip_utils.scenes import (
+    Object,
+    arrange,
+    describe,
+    draw_scene,
+    is_withheld_colour,
+    is_withheld_pair,
+    withheld_artist,
+)
 from gradeclip_utils.studies.attributes import (
     KINDS,
     SWAPPED,

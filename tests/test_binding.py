@@ -15,9 +15,8 @@ from gradeclip_utils.drawing import paint
 from gradeclip_utils.metrics import pool
 from gradeclip_utils.pages import webp
 from gradeclip_utils.panels import panel
-from gradeclip_utils.scenes import arrange, describe
+from gradeclip_utils.scenes import Object, arrange, describe
 from gradeclip_utils.session import Interrupted
-from gradeclip_utils.sprites import Object
 from gradeclip_utils.studies import binding, mistakes
 from gradeclip_utils.studies.attributes import SWAPPED, draw_pairs, judge, pictures_of
 from gradeclip_utils.studies.binding import METHODS, Reader, binding_index, figures, margin_maps

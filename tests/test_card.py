@@ -7,8 +7,7 @@ import pytest
 
 from gradeclip_utils import card
 from gradeclip_utils.files import data_path
-from gradeclip_utils.scenes import is_trained, is_withheld_colour, is_withheld_pair, withheld_artist
-from gradeclip_utils.sprites import concepts
+from gradeclip_utils.scenes import concepts, is_trained, is_withheld_colour, is_withheld_pair, withheld_artist
 
 
 def published() -> pd.DataFrame:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import is_withheld_pair
-from gradeclip_utils.sprites import concept
+from gradeclip_utils.scenes import concept, is_withheld_pair
 from gradeclip_utils.studies import composition
 from gradeclip_utils.studies.composition import (
     CASES,

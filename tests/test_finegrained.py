@@ -11,9 +11,8 @@ import torch
 from gradeclip_utils import Explainer
 from gradeclip_utils.drawing import number, paint
 from gradeclip_utils.pages import webp
-from gradeclip_utils.scenes import arrange, draw_scene, is_trained, is_withheld_colour
+from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour
 from gradeclip_utils.session import Session
-from gradeclip_utils.sprites import concepts
 from gradeclip_utils.tuning import experiment, finegrained
 from gradeclip_utils.tuning.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
 from gradeclip_utils.tuning.finegrained import (

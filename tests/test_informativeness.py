@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gradeclip_utils.language import norms
-from gradeclip_utils.scenes import draw_scene, vocabulary
-from gradeclip_utils.sprites import concepts
+from gradeclip_utils.scenes import concepts, draw_scene, vocabulary
 from gradeclip_utils.studies.informativeness import (
     FEWEST,
     MOST,

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from gradeclip_utils import language
 from gradeclip_utils.language import NORMS, SENSES, norms, phrases, tagged_words, tagger_name
-from gradeclip_utils.scenes import draw_scene
-from gradeclip_utils.sprites import COLOURS, concepts
+from gradeclip_utils.scenes import COLOURS, concepts, draw_scene
 
 
 def texts(caption):

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradeclip_utils import scenes, sprites
 from gradeclip_utils.scenes import (
+    ARTISTS,
+    CANVAS,
+    COLOURS,
+    NUMBERS,
+    SPLITS,
+    Object,
     arrange,
     companion,
+    concepts,
+    covered,
     describe,
     draw_scene,
     is_trained,
@@ -20,11 +27,12 @@ from gradeclip_utils.scenes import (
     is_withheld_pair,
     recoloured,
     relation_between,
+    render,
     vocabulary,
     withheld_artist,
     without,
 )
-from gradeclip_utils.sprites import ARTISTS, CANVAS, COLOURS, Object, concepts
+from gradeclip_utils.scenes.art import svg
 
 ART = "bf254f110e9f4b5b"
 
@@ -35,7 +43,7 @@ def some(n, **options):
 
 def test_the_same_seed_gives_the_same_scene_and_splits_never_meet():
     assert draw_scene(5) == draw_scene(5)
-    texts = {split: {draw_scene(i, split=split).caption for i in range(50)} for split in scenes.SPLITS}
+    texts = {split: {draw_scene(i, split=split).caption for i in range(50)} for split in SPLITS}
     assert all(texts[a] != texts[b] for a, b in combinations(texts, 2))
 
 
@@ -44,14 +52,12 @@ def test_the_art_is_the_art_that_the_model_was_trained_on():
     digest = hashlib.sha256()
     for noun in concepts(removed=True).index:
         for artist in ARTISTS:
-            digest.update(sprites._svg(noun, artist).encode())
+            digest.update(svg(noun, artist).encode())
     assert digest.hexdigest()[:16] == ART
 
 
 def test_every_concept_has_two_drawings_and_no_two_concepts_share_one():
-    drawings = {
-        (noun, artist): sprites._svg(noun, artist) for noun in concepts(removed=True).index for artist in ARTISTS
-    }
+    drawings = {(noun, artist): svg(noun, artist) for noun in concepts(removed=True).index for artist in ARTISTS}
     assert len(set(drawings.values())) == len(drawings)
 
 
@@ -82,7 +88,7 @@ def test_spans_say_which_words_speak_of_which_objects():
             if span.kind == "colour":
                 assert {t.colour for t in things} == {text}
             if span.kind == "count":
-                assert text == scenes.NUMBERS[len(things)]
+                assert text == NUMBERS[len(things)]
             if span.kind == "keyword":
                 assert text in concepts().loc[things[0].noun, "keywords"]
             if span.kind == "relation":
@@ -144,14 +150,14 @@ def test_a_mask_holds_exactly_the_pixels_that_change_when_the_object_goes():
         picture = np.asarray(scene.image(96)).astype(int)
         for i, mask in enumerate(scene.masks(96)):
             rest = [t for j, t in enumerate(scene.objects) if j != i]
-            changed = np.abs(picture - sprites.render(rest, scene.background, 96)).max(-1)
+            changed = np.abs(picture - render(rest, scene.background, 96)).max(-1)
             assert not (changed[~mask] > 0).any() or changed[~mask].max() < 140  # half-covered rims lie outside
             surely = changed > 140
             assert not (surely & ~mask).any()
 
 
 def test_what_lies_in_front_hides_what_lies_behind():
-    masks = sprites.covered([Object("moon", size=64), Object("sun", size=30)], 96)
+    masks = covered([Object("moon", size=64), Object("sun", size=30)], 96)
     assert not (masks[0] & masks[1]).any() and masks[1].any() and masks[0].any()
 
 

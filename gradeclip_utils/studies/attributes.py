@@ -29,16 +29,21 @@ from ..card import embed_captions
 from ..datasets import Choice
 from ..models import Clip
 from ..scenes import (
+    ARTISTS,
+    CANVAS,
+    COLOURS,
+    PICTURE,
     SPLITS,
+    Object,
     Scene,
     Span,
     arrange,
+    concepts,
     is_withheld_colour,
     is_withheld_pair,
     relation_between,
     withheld_artist,
 )
-from ..sprites import ARTISTS, CANVAS, COLOURS, PICTURE, Object, concepts
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {

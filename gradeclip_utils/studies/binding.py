@@ -37,8 +37,7 @@ from ..methods.grad_eclip import grad_eclip
 from ..methods.interactions import word_directions, word_members
 from ..metrics import pool
 from ..models import Clip
-from ..scenes import Scene, Span
-from ..sprites import COLOURS
+from ..scenes import COLOURS, Scene, Span
 from ..statistics import summarise
 from ..towers import Trace
 from ..words import Split, split_read

@@ -23,8 +23,18 @@ import numpy as np
 import pandas as pd
 
 from ..explain import Explainer
-from ..scenes import SPLITS, Scene, describe, draw_scene, is_withheld_pair, recoloured, relation_between
-from ..sprites import Object, concept, concepts
+from ..scenes import (
+    SPLITS,
+    Object,
+    Scene,
+    concept,
+    concepts,
+    describe,
+    draw_scene,
+    is_withheld_pair,
+    recoloured,
+    relation_between,
+)
 from .directions import embed, look
 
 CASES: dict[str, Callable[[str, str], str]] = {  # sentences of two nouns, by what they add to the two

@@ -29,8 +29,7 @@ from ..language import CONTENT, norms, phrases, tagged_words
 from ..methods import METHODS as KNOWN
 from ..metrics import randomised
 from ..models import Clip
-from ..scenes import Scene, draw_scene
-from ..sprites import CANVAS
+from ..scenes import CANVAS, Scene, draw_scene
 from ..towers import ImageTower
 from ..words import Split, check_tokenizer, split_prompt
 from .informativeness import caption_words, chosen_words, informativeness, training_exposure

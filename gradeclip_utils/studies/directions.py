@@ -20,8 +20,7 @@ from ..images import model_view
 from ..methods.grad_eclip import grad_eclip
 from ..methods.interactions import word_directions, word_members
 from ..metrics import pool
-from ..scenes import Scene
-from ..sprites import PICTURE
+from ..scenes import PICTURE, Scene
 from ..words import split_read
 
 _PROMPTS, _PICTURES = 64, 16  # in one batch

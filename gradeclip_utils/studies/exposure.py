@@ -17,8 +17,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from ..scenes import NUMBERS, Scene
-from ..sprites import COLOURS, concepts
+from ..scenes import COLOURS, NUMBERS, Scene, concepts
 from ..statistics import interval
 from ..training import Recipe, SceneBatches
 from .attributes import KINDS

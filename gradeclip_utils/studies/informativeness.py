@@ -23,8 +23,7 @@ from scipy.special import entr
 from tqdm.auto import tqdm
 
 from ..files import data_path, write_whole
-from ..scenes import NUMBERS, POSITIONS, PREFIXES, vocabulary
-from ..sprites import COLOURS, concepts
+from ..scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
 
 SAMPLE = tuple(range(0, 5600, 700))  # batches whose counts stand in the file on their own, to be counted again
 FEWEST, MOST = 500, 10_000  # captions of the training: words that were said less or more often are left out of studies

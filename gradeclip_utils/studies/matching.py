@@ -26,8 +26,19 @@ from ..explain import Explainer
 from ..images import model_view
 from ..metrics import agreement
 from ..models import Clip
-from ..scenes import SPLITS, Scene, arrange, draw_scene, is_withheld_colour, withheld_artist
-from ..sprites import ARTISTS, CANVAS, COLOURS, Object, concepts
+from ..scenes import (
+    ARTISTS,
+    CANVAS,
+    COLOURS,
+    SPLITS,
+    Object,
+    Scene,
+    arrange,
+    concepts,
+    draw_scene,
+    is_withheld_colour,
+    withheld_artist,
+)
 from ..statistics import interval
 from .composition import CASES, changes, coloured_pairs, noun_pairs, phrase, spans
 from .directions import embed, maps_of, regions, share_on_first, words_of

@@ -18,8 +18,7 @@ from ..images import onto_picture
 from ..methods.grad_eclip import grad_eclip
 from ..pages import Page, bars_html, note_html, picture_html, print_html, row_html
 from ..plots import axes_at, show_picture
-from ..scenes import Scene, describe, relation_between, withheld_artist
-from ..sprites import ARTISTS, COLOURS, Object, concepts
+from ..scenes import ARTISTS, COLOURS, Object, Scene, concepts, describe, relation_between, withheld_artist
 from ..threads import is_small, one_thread
 from .binding import Reader
 from .binding_plots import draw_bars, folded
@@ -109,7 +108,7 @@ def playground(
         playground(reader, "car", "red", second="cat", second_colour="blue").figure()
 
     Args:
-        first, second: nouns of `sprites.concepts`; `first_colour`, `second_colour`: a colour or "no colour".
+        first, second: nouns of `scenes.concepts`; `first_colour`, `second_colour`: a colour or "no colour".
         first_place, second_place: names in `PLACES`.
         question: how the false caption is made, one of `QUESTIONS`.
         background: number of the background.

@@ -27,8 +27,8 @@ from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_we
 from ..metrics import agreement
 from ..models import Clip
 from ..pages import Page, map_html, note_html, picture_html, row_html
+from ..scenes import concepts
 from ..session import Session, as_source
-from ..sprites import concepts
 from ..statistics import interval, summarise
 from ..towers import ImageTower, Tower, Trace
 

