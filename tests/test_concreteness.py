@@ -11,8 +11,7 @@ from conftest import build, wrap
 from PIL import Image
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.datasets import coco_captions
-from gradeclip_utils.examples import Example
+from gradeclip_utils.datasets import Example, coco_captions
 from gradeclip_utils.language import phrases
 from gradeclip_utils.scenes import draw_scene, is_trained
 from gradeclip_utils.studies.concreteness import (

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import h5py
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from gradeclip_utils import datasets
 from gradeclip_utils.datasets import (
     coco,
     coco_captions,
@@ -19,6 +19,7 @@ from gradeclip_utils.datasets import (
     load,
     sugar_crepe,
 )
+from gradeclip_utils.datasets.imagenet import _imagenet_names
 from gradeclip_utils.scenes import draw_scene
 
 NOISE = np.random.default_rng(0)
@@ -145,7 +146,7 @@ def write_imagenet_s(folder, classes, size=(12, 16)):
 
 
 def test_imagenet_s_decodes_classes_from_red_and_green_beyond_256(tmp_path):
-    wnids = sorted(datasets._imagenet_names())[:300]
+    wnids = sorted(_imagenet_names())[:300]
     write_imagenet_s(tmp_path / "ImageNetS300", wnids, size=(6, 8))
     examples = load(f"imagenet-s:{tmp_path / 'ImageNetS300'}")
     assert len(examples) == 600
@@ -261,7 +262,7 @@ def test_files_of_coco_that_are_missing_or_malformed_say_where_to_get_them(coco_
 
 
 def test_a_library_that_is_not_installed_is_named_with_the_way_to_get_it(coco_folder, monkeypatch):
-    monkeypatch.setitem(datasets.importlib.sys.modules, "pycocotools", None)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(ImportError, match=r"needs pycocotools: pip install 'gradeclip\[data\]'"):
         coco(coco_folder)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..examples import Example
+from ..datasets import Example
 from ..explain import Explainer, undisturbed
 from ..language import CONTENT, norms, phrases, tagged_words
 from ..methods import METHODS as KNOWN

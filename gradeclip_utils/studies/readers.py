@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..card import classification
+from ..datasets import Example, emoji_scenes
 from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle
 from ..evaluate import evaluate
-from ..examples import Example, emoji_scenes
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights

@@ -1,0 +1,119 @@
+"""ImageNet with masks: ImageNet-Segmentation (Guillaumin et al. 2014) and ImageNet-S (Gao et al. 2022)."""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..images import read_image
+from .example import Example, fitting, needed, not_empty, optional_library, photo_prompt
+
+IMAGENET_SEGMENTATION = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
+IMAGENET_S = "https://github.com/LUSSeg/ImageNet-S"
+
+
+def imagenet_segmentation(path: str | Path) -> list[Example]:
+    """ImageNet-Segmentation: one object class a picture, foreground and background.
+
+    M. Guillaumin, D. Kuettel, V. Ferrari. *ImageNet Auto-Annotation with Segmentation Propagation.* IJCV 2014. One
+    MATLAB 7.3 file (which is HDF5), with a struct `value` of three cell arrays, (N, 1) references: `img`, uint8
+    (3, W, H), because MATLAB counts columns first; `gt`, a cell that holds one array (W, H), 0 for background; and
+    `target`, the WordNet id, as characters. Reading it needs h5py.
+
+    Raises FileNotFoundError, ValueError (another file, or cut short) or ImportError.
+    """
+    path = needed(path, "the pictures and masks of ImageNet-Segmentation", IMAGENET_SEGMENTATION)
+    h5py = optional_library("h5py", f"{path.name} is a MATLAB 7.3 file, which is HDF5")
+    try:
+        with h5py.File(path, "r") as file:
+            value = file["value"]
+            lengths = {name: len(value[name]) for name in ("img", "gt", "target")}
+            ids = ["".join(map(chr, file[cell][()].ravel())) for cell in value["target"][:, 0]]
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"{path} is not ImageNet-Segmentation, or is cut short ({error}): it should be a MATLAB 7.3 file with the "
+            f"cell arrays img, gt and target in a struct 'value'. Get it from {IMAGENET_SEGMENTATION}"
+        ) from error
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"{path} is damaged: its arrays differ in length, {lengths}. Get it from {IMAGENET_SEGMENTATION}"
+        )
+    return [
+        Example(f"{i:04d}-{wnid}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
+                partial(_from_matlab, path, "img", i), partial(_from_matlab, path, "gt", i))
+        for i, wnid in enumerate(ids)
+    ]  # fmt: skip
+
+
+def _from_matlab(path: Path, name: str, i: int) -> Image.Image | np.ndarray:
+    """Picture or mask number i; the file is opened anew, because an open one cannot go to another process."""
+    with importlib.import_module("h5py").File(path, "r") as file:
+        cell = file[file["value"][name][i, 0]]
+        if name == "img":
+            return read_image(np.ascontiguousarray(cell[()].transpose(2, 1, 0)))  # (3, W, H) -> (H, W, 3)
+        return file[cell[0, 0]][()].T != 0  # (W, H) -> (H, W)
+
+
+def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
+    """ImageNet-S (50, 300 or 919 classes): pixel masks of validation pictures of ImageNet.
+
+    S. Gao, Z.-Y. Li, M.-H. Yang, M.-M. Cheng, J. Han, P. Torr. *Large-scale Unsupervised Semantic Segmentation.* TPAMI
+    2022. `folder` is ImageNetS50, ImageNetS300 or ImageNetS919: pictures lie in `validation/n01440764/*.JPEG`, masks
+    in `validation-segmentation/n01440764/*.png`, the class of a pixel is red + 256 * green, 0 is any other class and
+    1000 is to be ignored (taken as background here). Classes are numbered from 1 in the order of their WordNet ids.
+    The question asked of a picture is the class of its folder.
+
+    Raises FileNotFoundError or, when a mask is read, ValueError.
+    """
+    folder = Path(folder)
+    masks = needed(folder / f"{split}-segmentation", "the masks of ImageNet-S", IMAGENET_S)
+    pictures = needed(folder / split, "the pictures of ImageNet-S, prepared from ImageNet by its script", IMAGENET_S)
+    classes = sorted(child.name for child in masks.iterdir() if child.is_dir())
+    size = folder.name.removeprefix("ImageNetS")
+    if size.isdigit() and len(classes) != int(size):  # a class that is missing shifts the numbers of those behind it
+        raise ValueError(
+            f"{masks} holds {len(classes)} classes, but {folder.name} has {size}. Get it from {IMAGENET_S}"
+        )
+    examples = []
+    for number, wnid in enumerate(classes, start=1):
+        for file in sorted((masks / wnid).glob("*.png")):
+            picture = pictures / wnid / f"{file.stem}.JPEG"
+            examples.append(
+                Example(f"{wnid}/{file.stem}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
+                        partial(read_image, picture), partial(_class_mask, file, number, picture))
+            )  # fmt: skip
+    return not_empty(examples, f"{masks} holds no masks (n*/*.png): get them from {IMAGENET_S}")
+
+
+def _class_mask(file: Path, number: int, picture: Path) -> np.ndarray:
+    pixels = np.asarray(read_image(file)).astype(int)
+    classes = pixels[..., 0] + 256 * pixels[..., 1]
+    if number not in classes:
+        found = ", ".join(map(str, np.unique(classes)[:5]))
+        raise ValueError(
+            f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?"
+        )
+    return fitting(classes == number, file, picture)
+
+
+@lru_cache(maxsize=1)
+def _imagenet_names() -> dict[str, str]:
+    """WordNet ids and names: the ones that OpenAI chose for the 1000 classes, WordNet's first lemma for the others."""
+    from open_clip import IMAGENET_CLASSNAMES  # torch takes seconds to import, and scenes need none of it
+    from timm.data import ImageNetInfo
+
+    thousand, every = ImageNetInfo("imagenet-1k"), ImageNetInfo("imagenet-22k")
+    lemmas = {wnid: name.split(",")[0] for wnid, name in every.label_descriptions(as_dict=True).items()}
+    return lemmas | dict(zip(thousand.label_names(), IMAGENET_CLASSNAMES, strict=True))
+
+
+def imagenet_name(wnid: str) -> str:
+    """What a WordNet id of ImageNet is called; ValueError, naming it, for any other."""
+    try:
+        return _imagenet_names()[wnid]
+    except KeyError:
+        raise ValueError(f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)") from None
