@@ -44,6 +44,7 @@ from .scenes import (
     withheld_artist,
 )
 from .statistics import summarise
+from .studies.attributes import embed_captions
 
 WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
 _COLUMNS = ("figure", "share", "low", "high", "n", "chance")
@@ -57,16 +58,6 @@ def embed_scenes(clip: Clip, scenes: Sequence[Scene], batch: int = 64) -> Tensor
     for start in range(0, len(scenes), batch):
         pixels = torch.stack([clip.preprocess(scene.image()) for scene in scenes[start : start + batch]])
         parts.append(clip.model.encode_image(pixels, normalize=True))
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def embed_captions(clip: Clip, captions: Sequence[str], batch: int = 256) -> Tensor:
-    """Unit text embeddings (N, E)."""
-    parts = [
-        clip.model.encode_text(clip.tokenizer(list(captions[i : i + batch])), normalize=True)
-        for i in range(0, len(captions), batch)
-    ]
     return torch.cat(parts)
 
 
@@ -105,6 +96,16 @@ def classification(
     right = (embed_scenes(clip, scenes) @ prompts.T).argmax(-1) == torch.tensor([i for i, *_ in asked])
     columns = ["noun", "artist", "colour", "withheld_drawing", "withheld_colour", "size"]
     return pd.DataFrame(rows, columns=columns).assign(right=right.numpy())
+
+
+def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
+    """Zero-shot answers for pictures of one untinted thing, of ``n`` concepts (trained drawings): noun, artist, right.
+
+    The answer is one of all concepts, on development scenes.
+    """
+    nouns = np.random.default_rng(seed).choice(list(concepts().index), n, replace=False)
+    rows = classification(clip, "development", 1, tints=(False,), only=list(nouns))
+    return rows[~rows["withheld_drawing"]].reset_index(drop=True)
 
 
 def weak(clip: Clip) -> pd.Series:

@@ -26,9 +26,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from .drawing import alternative
 from .notices import heard_by
-from .pages import Page, image_html, row_html, webp
+from .plots.figures import alternative
+from .plots.html import Page, image_html, row_html, webp
 from .work import Work
 
 Shown = Figure | Page | tuple  # what draw gives
@@ -49,7 +49,7 @@ def panel(draw: Callable[..., Shown], **controls) -> FigurePanel:
         panel(draw, share=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(share=0.5)
 
     Args:
-        draw: a pure function of the controls' values that returns a matplotlib figure, a `pages.Page` where figures are
+        draw: a pure function of the controls' values that returns a matplotlib figure, a `html.Page` where figures are
             too slow, or a tuple of these, which stand side by side. A ``ValueError`` is an answer to the user: its
             sentence is shown and the last good figure stays. What an explanation warns of is a note beside the new
             figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an argument

@@ -19,9 +19,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .drawing import Picture, blank, draw_words, drawable, ink, number, paint, range_in_words, scale, shown
-from .pages import gradient, words_html
-from .plots import NOTE
+from .plots import Picture, draw_words, paint
+from .plots.axes import NOTE, blank, drawable
+from .plots.colours import ink, number, range_in_words, scale, shown
+from .plots.html import gradient, words_html
 from .session import GRAD_ECLIP, Panel, State, View, settings
 
 UNSEEN = (
@@ -226,7 +227,7 @@ def _imports(state: State, model: str, blended: bool, told_apart: bool) -> list[
         f"from gradeclip_utils import {', '.join(names)}",
         *(["from gradeclip_utils.blending import blended_maps"] if blended else []),
         *(["from gradeclip_utils.methods.interactions import centred"] if blended and told_apart else []),
-        "from gradeclip_utils.drawing import paint",
+        "from gradeclip_utils.plots import paint",
         *([f"from gradeclip_utils.scenes import {', '.join(scenes)}"] if scenes else []),
         *(["from gradeclip_utils.scenes import Object"] if "Object(" in state.source.code else []),
         "",

@@ -28,14 +28,14 @@ from PIL import Image
 from torch import Tensor
 
 from .blending import map_pair
-from .drawing import largest
-from .drawing import shown as visible
 from .explain import Explainer
 from .explanation import Explanation, Interactions
 from .images import read_image
 from .methods.interactions import Group, centred, named_things
 from .models import Clip
 from .notices import heard_by
+from .plots.colours import largest
+from .plots.colours import shown as visible
 from .scenes import Scene
 from .threads import is_small, one_thread
 from .words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words

@@ -23,11 +23,11 @@ from pathlib import Path
 import ipywidgets as w
 
 from . import rendering
-from .drawing import COLOURS
 from .images import read_image
 from .methods import METHODS
 from .models import Clip, load_clip
 from .panes import Pane, Side
+from .plots.colours import COLOURS
 from .scenes import draw_scene
 from .session import Session, Source, State, View, as_source
 from .work import WRONG, Work

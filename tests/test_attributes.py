@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.card import embed_captions
 from gradeclip_utils.datasets import Choice
 from gradeclip_utils.scenes import (
     Object,
@@ -23,6 +22,7 @@ from gradeclip_utils.studies.attributes import (
     KINDS,
     SWAPPED,
     draw_pairs,
+    embed_captions,
     embed_pictures,
     judge,
     judge_choices,

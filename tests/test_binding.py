@@ -11,10 +11,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.drawing import paint
 from gradeclip_utils.metrics import pool
-from gradeclip_utils.pages import webp
 from gradeclip_utils.panels import panel
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import Object, arrange, describe
 from gradeclip_utils.session import Interrupted
 from gradeclip_utils.studies import binding, mistakes

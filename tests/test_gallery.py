@@ -8,10 +8,10 @@ import pytest
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils import gallery as gallery_module
-from gradeclip_utils.drawing import paint
 from gradeclip_utils.gallery import method_gallery, method_page
-from gradeclip_utils.pages import webp
 from gradeclip_utils.panels import panel
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.html import webp
 from gradeclip_utils.session import Interrupted, Session
 
 NAMES = ("grad-eclip", "maskclip", "attention")

@@ -8,8 +8,8 @@ import pytest
 from conftest import build, wrap
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.drawing import paint
-from gradeclip_utils.pages import webp
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, is_trained
 from gradeclip_utils.statistics import summarise
 from gradeclip_utils.studies import matching

@@ -12,8 +12,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.drawing import SIGNED, UNSIGNED, number, paint
-from gradeclip_utils.pages import (
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.colours import SIGNED, UNSIGNED, number
+from gradeclip_utils.plots.html import (
     Page,
     bars_html,
     gradient,

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from gradeclip_utils.drawing import Picture, alternative
 from gradeclip_utils.notices import ExplanationWarning, warn
-from gradeclip_utils.pages import Page
 from gradeclip_utils.panels import FigurePanel, panel
+from gradeclip_utils.plots import Picture
+from gradeclip_utils.plots.figures import alternative
+from gradeclip_utils.plots.html import Page
 from gradeclip_utils.session import Interrupted
 
 

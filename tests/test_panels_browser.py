@@ -13,7 +13,7 @@ __all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixture
 pytestmark = BROWSER
 SHOTS = ROOT / "build" / "screenshots"
 CELL = """
-from gradeclip_utils.drawing import Picture
+from gradeclip_utils.plots import Picture
 from gradeclip_utils.panels import panel
 
 def draw(power, colour, caption):
@@ -30,7 +30,7 @@ panel(draw, power=(1, 9), colour=["red", "green"], caption="a dog")
 LONG = """
 import time
 
-from gradeclip_utils.drawing import Picture
+from gradeclip_utils.plots import Picture
 from gradeclip_utils.panels import panel
 
 def draw(level, report=None):

@@ -12,18 +12,18 @@ import pytest
 from matplotlib.colors import rgb_to_hsv
 from PIL import Image
 
-from gradeclip_utils.drawing import (
-    COLOURS,
-    SIGNED,
-    UNSIGNED,
+from gradeclip_utils.explanation import Explanation, Interactions
+from gradeclip_utils.plots import (
     Picture,
     draw_heatmap,
     draw_words,
     paint,
-    range_in_words,
+    plot_explanation,
+    plot_interactions,
+    plot_intervals,
+    plot_maps,
 )
-from gradeclip_utils.explanation import Explanation, Interactions
-from gradeclip_utils.plots import plot_explanation, plot_interactions, plot_intervals, plot_maps
+from gradeclip_utils.plots.colours import COLOURS, SIGNED, UNSIGNED, range_in_words
 from gradeclip_utils.words import Word
 
 SIZES = [(384, 384), (384, 100), (80, 384), (1, 1), (2400, 1600)]

@@ -25,7 +25,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..card import embed_captions
 from ..datasets import Choice
 from ..models import Clip
 from ..scenes import (
@@ -279,6 +278,16 @@ def embed_pictures(clip: Clip, pictures: Sequence, batch: int = 64) -> Tensor:
     for start in range(0, len(pictures), batch):
         pixels = torch.stack([clip.preprocess(picture) for picture in pictures[start : start + batch]])
         parts.append(clip.model.encode_image(pixels.to(device), normalize=True).float().cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def embed_captions(clip: Clip, captions: Sequence[str], batch: int = 256) -> Tensor:
+    """Unit text embeddings (N, E)."""
+    parts = [
+        clip.model.encode_text(clip.tokenizer(list(captions[i : i + batch])), normalize=True)
+        for i in range(0, len(captions), batch)
+    ]
     return torch.cat(parts)
 
 

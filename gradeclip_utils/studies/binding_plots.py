@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..drawing import NOTE, Picture, draw_heatmap, drawable
 from ..explanation import Explanation
-from ..plots import axes_at, name_rows, show_picture
+from ..plots import Picture, axes_at, draw_heatmap, name_rows, show_picture
+from ..plots.axes import NOTE, drawable
 from .attributes import Pair
 
 _SERIES = ("#5b3a86", "#d95f02", "0.45")  # told apart by their marks too

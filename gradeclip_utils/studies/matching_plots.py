@@ -15,23 +15,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ..drawing import (
-    NOTE,
-    Picture,
-    blank,
-    draw_heatmap,
-    drawable,
-    entitle,
-    ink,
-    largest,
-    number,
-    paint,
-    range_in_words,
-    scale,
-)
 from ..images import onto_picture
-from ..pages import Page, note_html, picture_html, print_html, row_html
-from ..plots import axes_at, name_rows, show_picture
+from ..plots import Picture, axes_at, draw_heatmap, name_rows, paint, show_picture
+from ..plots.axes import NOTE, blank, drawable, entitle
+from ..plots.colours import ink, largest, number, range_in_words, scale
+from ..plots.html import Page, note_html, picture_html, print_html, row_html
 from .matching import Path
 from .wording import WordRegions
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..drawing import NOTE, Picture, draw_heatmap, entitle, largest, number, paint, shown
 from ..explain import undisturbed
 from ..images import onto_picture
 from ..methods.grad_eclip import grad_eclip
-from ..pages import Page, bars_html, note_html, picture_html, print_html, row_html
-from ..plots import axes_at, show_picture
+from ..plots import Picture, axes_at, draw_heatmap, paint, show_picture
+from ..plots.axes import NOTE, entitle
+from ..plots.colours import largest, number, shown
+from ..plots.html import Page, bars_html, note_html, picture_html, print_html, row_html
 from ..scenes import ARTISTS, COLOURS, Object, Scene, concepts, describe, relation_between, withheld_artist
 from ..threads import is_small, one_thread
 from .binding import Reader
@@ -35,7 +36,7 @@ class Answers:
     Attributes:
         captions, similarity: the true one, the false one.
         maps: name -> (h, w): of both captions, of the one rather than the other (signed), and of what differs.
-        box: what the model saw of the picture, as in `drawing.paint`.
+        box: what the model saw of the picture, as in `plots.paint`.
     """
 
     picture: Image.Image

@@ -17,17 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..card import classification
+from ..card import recognised
 from ..datasets import Example, emoji_scenes
-from ..drawing import NOTE, Picture, blank, draw_heatmap, drawable, entitle
 from ..evaluate import evaluate
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..metrics import agreement
 from ..models import Clip
-from ..pages import Page, map_html, note_html, picture_html, row_html
-from ..scenes import concepts
+from ..plots import Picture, draw_heatmap
+from ..plots.axes import NOTE, blank, drawable, entitle
+from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..session import Session, as_source
 from ..statistics import interval, summarise
 from ..towers import ImageTower, Tower, Trace
@@ -140,16 +140,6 @@ def alike(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
             low, high = interval(values)
             rows.append({"one": one, "other": other, "mean": values.mean(), "low": low, "high": high, "n": len(values)})
     return pd.DataFrame(rows)
-
-
-def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Zero-shot answers for pictures of one untinted thing, of ``n`` concepts (trained drawings): noun, artist, right.
-
-    The answer is one of all concepts, on development scenes.
-    """
-    nouns = np.random.default_rng(seed).choice(list(concepts().index), n, replace=False)
-    rows = classification(clip, "development", 1, tints=(False,), only=list(nouns))
-    return rows[~rows["withheld_drawing"]].reset_index(drop=True)
 
 
 def figures(

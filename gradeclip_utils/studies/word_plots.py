@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..drawing import NOTE, Picture, draw_heatmap, draw_words, drawable, largest, number, paint
 from ..explain import Explainer
 from ..explanation import Interactions
 from ..language import NORMS
 from ..methods import METHODS
 from ..notices import heard_by
-from ..pages import Page, image_html, note_html, row_html, scatter_html, webp, words_html
-from ..plots import plot_intervals
+from ..plots import Picture, draw_heatmap, draw_words, paint, plot_intervals
+from ..plots.axes import NOTE, drawable
+from ..plots.colours import largest, number
+from ..plots.html import Page, image_html, note_html, row_html, scatter_html, webp, words_html
 from ..words import Word
 from .concreteness import EVEN, Study
 from .word_statistics import Permutation, Question, answer

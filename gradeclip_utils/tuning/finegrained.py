@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..card import embed_captions
 from ..explain import Explainer, undisturbed
 from ..images import model_view
 from ..metrics import pool
@@ -26,7 +25,7 @@ from ..models import Clip
 from ..pointing import COUNTS, games, play
 from ..scenes import Object, Scene, concepts, describe, draw_scene
 from ..statistics import interval
-from ..studies.attributes import KINDS, draw_pairs, embed_pictures, judge, pictures_of
+from ..studies.attributes import KINDS, draw_pairs, embed_captions, embed_pictures, judge, pictures_of
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game

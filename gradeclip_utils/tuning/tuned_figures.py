@@ -14,12 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ..drawing import Picture
 from ..explanation import Explanation
 from ..metrics import pool
 from ..models import Clip
-from ..pages import Page, map_html, note_html, picture_html, row_html
-from ..plots import plot_intervals, plot_maps
+from ..plots import Picture, plot_intervals, plot_maps
+from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..scenes import Scene, arrange
 from ..session import Session
 from ..statistics import verdict

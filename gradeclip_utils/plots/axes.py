@@ -1,25 +1,16 @@
-"""Drawing: one map or one prompt onto matplotlib axes, and the colours that all pictures share.
+"""Axes: one map, one prompt or one picture drawn onto matplotlib axes.
 
-    architecture -> trace -> method -> explanation -> drawing -> plots
-
-One reading for maps and words alike: paper is "no relevance", ink is "much". Unsigned relevance goes from white to dark
-(`magma`, reversed), signed relevance from purple through white to orange (`PuOr`, reversed), always centred on zero;
-both are safe for colour-blind eyes. Colour is linear in the value, with nothing clipped, squared or smoothed.
+Explanation -> colours -> axes -> figures
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import BboxImage
@@ -28,60 +19,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
-from .images import onto_picture
+from .colours import grey_print, ink, largest, number, range_in_words, scale, shown
 
-
-def _from_paper(colours: np.ndarray) -> np.ndarray:
-    """Let (N, 4) colours begin at white: magma's own pale end is a yellow that would tint the whole picture."""
-    paper = np.clip(1 - np.linspace(0, 1, len(colours)) / 0.3, 0, 1)[:, None]
-    return paper + (1 - paper) * colours
-
-
-# Dark ends are cut where ink would hide the picture below it or the word above it.
-UNSIGNED = ListedColormap(_from_paper(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
-SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
-# Perceptually uniform and safe for colour-blind eyes, all of them; "paper" is the one that leaves the picture readable.
-COLOURS = {"paper": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
 NOTE = {"color": "0.35", "fontsize": 8}
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel picture is reduced to it before it is coloured
-_SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
-
-
-class Picture(Figure):
-    """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
-
-    Args:
-        width, height: inches.
-        alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
-        **options: of a matplotlib figure, such as ``layout="constrained"``.
-    """
-
-    def __init__(self, width: float, height: float, alt: str = "", **options):
-        super().__init__(figsize=(width, height), dpi=110, **options)
-        FigureCanvasAgg(self)
-        self.alt = alt
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        picture = base64.b64encode(self._repr_png_()).decode("ascii")
-        alt = alternative(self)
-        return {"image/png": picture, "text/plain": alt}, {"image/png": {"alt": alt}}
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight")
-        return buffer.getvalue()
-
-
-def alternative(figure) -> str:
-    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes."""
-    if getattr(figure, "alt", ""):
-        return figure.alt
-    parts = [figure.get_suptitle()]
-    for axes in figure.axes:
-        title = " ".join(axes.get_title(place) for place in ("left", "center", "right")).strip()
-        across, up = axes.get_xlabel(), axes.get_ylabel()
-        parts += [title, f"{up} over {across}" if across and up else across or up]
-    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
 def draw_heatmap(
@@ -113,7 +54,7 @@ def draw_heatmap(
     vmax = largest([heat]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
     small = reduced(picture)
-    printed = _grey(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
+    printed = grey_print(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
     blank(axes).imshow(printed, interpolation=sampling(picture))
     if colour_bar:
         draw_colour_bar(axes, picture, signed, vmax)
@@ -121,54 +62,6 @@ def draw_heatmap(
         letters = int((_inches(axes)[0] + 0.75) * 13.5)
         sentence = textwrap.fill(range_in_words(label, signed, vmax, note), max(letters, 24))
         axes.text(0, -0.06 / _inches(axes)[1], sentence, va="top", transform=axes.transAxes, **NOTE)
-
-
-def paint(
-    picture: Image.Image,
-    heat: np.ndarray,
-    *,
-    box: tuple[float, float, float, float] | None = None,
-    signed: bool = False,
-    vmax: float | None = None,
-    threshold: float = 0.0,
-    opacity: float = 1.0,
-    colours: str = "paper",
-) -> Image.Image:
-    """One bare map on the picture, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
-
-    The print of `draw_heatmap` without its layout, in milliseconds. A small picture is enlarged by a whole factor.
-
-        paint(explanation.image, explanation.image_maps[0], box=explanation.box, opacity=0.8)
-
-    Args:
-        picture: the picture that was explained.
-        heat: (h, w) on the token grid.
-        box: left, top, right, bottom of what the model saw, in the picture's pixels (no ink beyond it); all by default.
-        signed: paint negative values too, centred on zero; else they count as zero.
-        vmax: the value of the darkest ink; the map's own largest by default.
-        threshold: ink is left out where the magnitude is below this share of `vmax`.
-        opacity: 1 is the print, where only the map has colour, 0 the picture as it is, and between them they mix.
-        colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange.
-
-    Raises:
-        ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
-    """
-    if not (0 <= threshold <= 1 and 0 <= opacity <= 1):
-        raise ValueError(f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}")
-    heat = shown(np.asarray(heat, dtype=np.float32), signed)
-    vmax = largest([heat]) if vmax is None else vmax
-    norm, palette = scale(signed, vmax, colours)
-    base = _panel_sized(picture)
-    across, down = base.width / picture.width, base.height / picture.height
-    there = tuple(np.array(box or (0, 0, *picture.size)) * (across, down, across, down))
-    values = onto_picture(heat, there, base.size)  # (H, W)
-    x, y = (np.arange(side) + 0.5 for side in base.size)
-    seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
-    table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
-    chosen = table[np.clip(norm(values) * 255 + 0.5, 0, 255).astype(np.uint8)]  # (H, W, 3)
-    chosen[~seen | (np.abs(values) < threshold * vmax)] = 1.0
-    mixed = opacity * 255 * _grey(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
-    return Image.fromarray((mixed + 0.5).astype(np.uint8))
 
 
 def draw_words(
@@ -222,44 +115,6 @@ def drawable(text: str) -> str:
     """The text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each."""
     font = get_font(findfont(FontProperties()))
     return "".join(letter if font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text)
-
-
-def shown(value, signed: bool):
-    """The display's relu, for a score or an array."""
-    return value if signed else np.maximum(value, 0)
-
-
-def largest(values: Iterable) -> float:
-    """The largest magnitude in any of the arrays; 0 of nothing."""
-    return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
-
-
-def scale(signed: bool, vmax: float, colours: str = "paper") -> tuple[Normalize, Colormap]:
-    """From values to colours; the darkest ink is `vmax`."""
-    if colours not in COLOURS:
-        raise ValueError(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}")
-    vmax = vmax or 1.0  # an all-zero map: everything is paper
-    return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
-
-
-def number(value: float, vmax: float) -> str:
-    """Enough digits for the scale at hand, and no minus in front of nothing."""
-    if not vmax:
-        return "0"
-    digits = max(0, min(6, 2 - int(np.floor(np.log10(vmax)))))
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
-
-
-def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "paper") -> str:
-    """What the two ends of the scale stand for."""
-    if not vmax:
-        return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
-    top = number(vmax, vmax)
-    note = f", {note}" if note else ""
-    if signed:
-        return f"{label}: purple \N{MINUS SIGN}{top} (against) to orange +{top} (for){note}"
-    low, high = ("pale", "dark") if colours == "paper" else ("dark", "bright")  # as matplotlib's own maps run
-    return f"{label}: {low} 0 to {high} {top}{note}"
 
 
 def draw_colour_bar(axes: Axes, picture: Image.Image, signed: bool, vmax: float) -> None:
@@ -318,31 +173,11 @@ def sampling(picture: Image.Image) -> str:
     return "nearest" if max(picture.size) < 200 else "auto"
 
 
-def _grey(picture: Image.Image) -> np.ndarray:
-    """A pale grey print of the picture, (H, W, 1) in 0.5 to 1."""
-    return 0.5 + 0.5 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
-
-
-def _panel_sized(picture: Image.Image) -> Image.Image:
-    """An RGB copy of 320 to 640 pixels; a small picture is enlarged by a whole factor, so that it is never blurred."""
-    picture, factor = picture.convert("RGB"), -(-_SMALL // max(picture.size))
-    if factor > 1:
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    picture.thumbnail((_LARGE, _LARGE))
-    return picture
-
-
 def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.ndarray:
     if upsample not in ("bilinear", "nearest"):
         raise ValueError(f"upsample must be 'bilinear' or 'nearest', got {upsample!r}")
     method = Image.Resampling.BILINEAR if upsample == "bilinear" else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(heat).resize(size, method))
-
-
-def ink(colour) -> str:
-    """Black or white, whichever is read on this colour."""
-    red, green, blue = colour[:3]
-    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else "black"
 
 
 def _fitted(axes: Axes, words: Sequence, values: bool) -> tuple[list[tuple[float, float, float, float]], float]:
@@ -372,3 +207,28 @@ def _flow(ems: Sequence[float], values: bool, pixels: float, line_width: float):
         places.append((x, y, width, height))
         x += width + gap
     return places, y + height
+
+
+def name_rows(axes, names: Sequence[str], label: str, title: str = "") -> None:
+    """Axes with a named row for each of ``names``, the first one on top, and what the values are under them."""
+    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticklabels(names, fontsize=9, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(label, fontsize=9, parse_math=False)
+    axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
+
+
+def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def show_picture(axes: Axes, picture: Image.Image, title: str) -> None:
+    """The picture itself, never blurred."""
+    blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
+    entitle(axes, title)

@@ -1,8 +1,8 @@
-"""Pages: pictures, maps with their scales, bars and words as HTML, for panels that must be quick.
+"""HTML: pictures, maps with their scales, bars and words as HTML, for panels that must be quick.
 
-    architecture -> trace -> method -> explanation -> drawing -> pages -> rendering, panels
+    Explanation -> colours -> html -> panels
 
-A map drawn by matplotlib costs ten times as long as the same map in a page, and a word a hundred times. So what a panel
+A map drawn by matplotlib costs ten times as long as the same map in HTML, and a word a hundred times. So what a panel
 draws again and again may be a page; the figure of the same numbers is for what stays: static notebooks and papers. All
 text is escaped here, values stand beside their colours, and text takes the colours of JupyterLab's theme.
 """
@@ -20,8 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from .drawing import ink, largest, number, paint, scale, shown
-from .explanation import Explanation
+from .colours import ink, largest, number, paint, scale, shown
 
 _TEXT = "color:var(--jp-ui-font-color1,#000);font:13px/1.35 var(--jp-ui-font-family,sans-serif)"
 _NOTE = "color:var(--jp-ui-font-color2,#555);font:12px/1.45 var(--jp-ui-font-family,sans-serif)"
@@ -62,11 +61,11 @@ def image_html(file: bytes, alt: str, style: str, css_class: str = "gradeclip-pr
 def print_html(
     image: Image.Image, title: str, *, signed: bool = False, vmax: float | None = None, width: int = 150, alt: str = ""
 ) -> str:
-    """A picture, or a map as `drawing.paint` prints it, under its title; with ``vmax`` beside the scale of its inks.
+    """A picture, or a map as `plots.paint` prints it, under its title; with ``vmax`` beside the scale of its inks.
 
     Args:
         title: above it, on as many lines as it needs.
-        signed, vmax: as in `drawing.paint`.
+        signed, vmax: as in `plots.paint`.
         width: pixels.
         alt: what it shows, for those who cannot see it; the title by default.
     """
@@ -78,7 +77,7 @@ def print_html(
     )
 
 
-def map_html(explanation: Explanation, title: str, *, own: bool = False, beside: bool = True) -> str:
+def map_html(explanation, title: str, *, own: bool = False, beside: bool = True) -> str:
     """The map of an explanation's one prompt, signed in a contrast, as its figures show it.
 
     Args:

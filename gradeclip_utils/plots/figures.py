@@ -1,42 +1,63 @@
-"""Plots: arrays in, a matplotlib figure out. Nothing here computes relevance.
+"""Figures: arrays in, a matplotlib figure out. Nothing here computes relevance.
 
-    architecture -> trace -> method -> explanation -> drawing -> plots
+    Explanation -> colours -> axes -> figures
 
 Panels of one figure share one scale unless it says otherwise. Figures belong to no pyplot state: they show themselves
-once in a notebook, and `savefig` writes them. `drawing` says what the colours mean.
+once in a notebook, and `savefig` writes them. `colours` says what the colours mean.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .drawing import (
-    NOTE,
-    Picture,
-    blank,
-    draw_colour_bar,
-    draw_heatmap,
-    draw_words,
-    drawable,
-    entitle,
-    largest,
-    paint,
-    range_in_words,
-    reduced,
-    sampling,
-    shown,
-)
+from .axes import NOTE, axes_at, draw_colour_bar, draw_heatmap, draw_words, drawable, entitle, name_rows, show_picture
+from .colours import largest, range_in_words, shown
 
-__all__ = [
-    "Picture", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation", "plot_interactions",
-    "plot_intervals", "plot_maps", "show_picture",
-]  # fmt: skip
+
+class Picture(Figure):
+    """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
+
+    Args:
+        width, height: inches.
+        alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
+        **options: of a matplotlib figure, such as ``layout="constrained"``.
+    """
+
+    def __init__(self, width: float, height: float, alt: str = "", **options):
+        super().__init__(figsize=(width, height), dpi=110, **options)
+        FigureCanvasAgg(self)
+        self.alt = alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        picture = base64.b64encode(self._repr_png_()).decode("ascii")
+        alt = alternative(self)
+        return {"image/png": picture, "text/plain": alt}, {"image/png": {"alt": alt}}
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def alternative(figure) -> str:
+    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes."""
+    if getattr(figure, "alt", ""):
+        return figure.alt
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        title = " ".join(axes.get_title(place) for place in ("left", "center", "right")).strip()
+        across, up = axes.get_xlabel(), axes.get_ylabel()
+        parts += [title, f"{up} over {across}" if across and up else across or up]
+    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
+
 
 _FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin
 
@@ -207,19 +228,6 @@ def plot_intervals(
     return figure
 
 
-def name_rows(axes, names: Sequence[str], label: str, title: str = "") -> None:
-    """Axes with a named row for each of ``names``, the first one on top, and what the values are under them."""
-    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticklabels(names, fontsize=9, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(label, fontsize=9, parse_math=False)
-    axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
-
-
 def _row_names(table, names: Sequence[str] | None) -> list[str]:
     if names is None:
         others = [name for name in table.columns if name not in ("mean", "low", "high", "n")]
@@ -262,12 +270,6 @@ def _panel(picture: Image.Image, width: float, height: float) -> tuple[float, fl
     return max(picture.width * scale, 0.9), max(picture.height * scale, 0.35)
 
 
-def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the upper left corner."""
-    across, down = figure.get_size_inches()
-    return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
-
-
 def _one_line(prompts: Sequence) -> float:
     """Inches of the longest headline or prompt, were it written in one line."""
     lines = [max(len(headline) * 0.075, sum(0.3 + 0.11 * max(len(word.text), 5) for word in words))
@@ -278,9 +280,3 @@ def _one_line(prompts: Sequence) -> float:
 def _words_inches(words: Sequence, width: float) -> float:
     """About how tall the words are at full size."""
     return 0.3 + 0.43 * np.ceil(sum(0.3 + 0.11 * len(word.text) for word in words) / width)
-
-
-def show_picture(axes: Axes, picture: Image.Image, title: str) -> None:
-    """The picture itself, never blurred."""
-    blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
-    entitle(axes, title)

@@ -1,0 +1,20 @@
+"""Plots: from what an explanation holds to a picture for people. Nothing here computes relevance.
+
+    architecture -> trace -> method -> Explanation -> plots
+
+| file | holds |
+| --- | --- |
+| `colours` | what a value looks like: colour maps, scales in words, `paint` |
+| `axes` | one map, prompt or picture on matplotlib axes |
+| `figures` | whole figures: `plot_maps`, `plot_explanation`, `plot_intervals`, ... |
+| `html` | the same in HTML, for panels that must be quick |
+"""
+
+from .axes import axes_at, draw_heatmap, draw_words, name_rows, show_picture
+from .colours import paint
+from .figures import Picture, plot_explanation, plot_interactions, plot_intervals, plot_maps
+
+__all__ = [
+    "Picture", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation", "plot_interactions",
+    "plot_intervals", "plot_maps", "show_picture",
+]  # fmt: skip

@@ -1,0 +1,139 @@
+"""Colours: from values to colours, and a map printed over its picture without axes or words.
+
+    Explanation -> colours -> axes -> figures
+
+One reading for maps and words alike: paper is "no relevance", ink is "much". Unsigned relevance goes from white to dark
+(`magma`, reversed), signed relevance from purple through white to orange (`PuOr`, reversed), always centred on zero;
+both are safe for colour-blind eyes. Colour is linear in the value, with nothing clipped, squared or smoothed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from PIL import Image
+
+from ..images import onto_picture
+
+
+def _from_paper(colours: np.ndarray) -> np.ndarray:
+    """Let (N, 4) colours begin at white: magma's own pale end is a yellow that would tint the whole picture."""
+    paper = np.clip(1 - np.linspace(0, 1, len(colours)) / 0.3, 0, 1)[:, None]
+    return paper + (1 - paper) * colours
+
+
+# Dark ends are cut where ink would hide the picture below it or the word above it.
+UNSIGNED = ListedColormap(_from_paper(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
+SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
+# Perceptually uniform and safe for colour-blind eyes, all of them; "paper" is the one that leaves the picture readable.
+COLOURS = {"paper": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
+_SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
+
+
+def paint(
+    picture: Image.Image,
+    heat: np.ndarray,
+    *,
+    box: tuple[float, float, float, float] | None = None,
+    signed: bool = False,
+    vmax: float | None = None,
+    threshold: float = 0.0,
+    opacity: float = 1.0,
+    colours: str = "paper",
+) -> Image.Image:
+    """One bare map on the picture, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
+
+    The print of `draw_heatmap` without its layout, in milliseconds. A small picture is enlarged by a whole factor.
+
+        paint(explanation.image, explanation.image_maps[0], box=explanation.box, opacity=0.8)
+
+    Args:
+        picture: the picture that was explained.
+        heat: (h, w) on the token grid.
+        box: left, top, right, bottom of what the model saw, in the picture's pixels (no ink beyond it); all by default.
+        signed: paint negative values too, centred on zero; else they count as zero.
+        vmax: the value of the darkest ink; the map's own largest by default.
+        threshold: ink is left out where the magnitude is below this share of `vmax`.
+        opacity: 1 is the print, where only the map has colour, 0 the picture as it is, and between them they mix.
+        colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange.
+
+    Raises:
+        ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
+    """
+    if not (0 <= threshold <= 1 and 0 <= opacity <= 1):
+        raise ValueError(f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}")
+    heat = shown(np.asarray(heat, dtype=np.float32), signed)
+    vmax = largest([heat]) if vmax is None else vmax
+    norm, palette = scale(signed, vmax, colours)
+    base = _panel_sized(picture)
+    across, down = base.width / picture.width, base.height / picture.height
+    there = tuple(np.array(box or (0, 0, *picture.size)) * (across, down, across, down))
+    values = onto_picture(heat, there, base.size)  # (H, W)
+    x, y = (np.arange(side) + 0.5 for side in base.size)
+    seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
+    table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
+    chosen = table[np.clip(norm(values) * 255 + 0.5, 0, 255).astype(np.uint8)]  # (H, W, 3)
+    chosen[~seen | (np.abs(values) < threshold * vmax)] = 1.0
+    mixed = opacity * 255 * grey_print(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
+    return Image.fromarray((mixed + 0.5).astype(np.uint8))
+
+
+def shown(value, signed: bool):
+    """The display's relu, for a score or an array."""
+    return value if signed else np.maximum(value, 0)
+
+
+def largest(values: Iterable) -> float:
+    """The largest magnitude in any of the arrays; 0 of nothing."""
+    return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
+
+
+def scale(signed: bool, vmax: float, colours: str = "paper") -> tuple[Normalize, Colormap]:
+    """From values to colours; the darkest ink is `vmax`."""
+    if colours not in COLOURS:
+        raise ValueError(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}")
+    vmax = vmax or 1.0  # an all-zero map: everything is paper
+    return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
+
+
+def number(value: float, vmax: float) -> str:
+    """Enough digits for the scale at hand, and no minus in front of nothing."""
+    if not vmax:
+        return "0"
+    digits = max(0, min(6, 2 - int(np.floor(np.log10(vmax)))))
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
+
+
+def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "paper") -> str:
+    """What the two ends of the scale stand for."""
+    if not vmax:
+        return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
+    top = number(vmax, vmax)
+    note = f", {note}" if note else ""
+    if signed:
+        return f"{label}: purple \N{MINUS SIGN}{top} (against) to orange +{top} (for){note}"
+    low, high = ("pale", "dark") if colours == "paper" else ("dark", "bright")  # as matplotlib's own maps run
+    return f"{label}: {low} 0 to {high} {top}{note}"
+
+
+def grey_print(picture: Image.Image) -> np.ndarray:
+    """A pale grey print of the picture, (H, W, 1) in 0.5 to 1."""
+    return 0.5 + 0.5 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
+
+
+def _panel_sized(picture: Image.Image) -> Image.Image:
+    """An RGB copy of 320 to 640 pixels; a small picture is enlarged by a whole factor, so that it is never blurred."""
+    picture, factor = picture.convert("RGB"), -(-_SMALL // max(picture.size))
+    if factor > 1:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture.thumbnail((_LARGE, _LARGE))
+    return picture
+
+
+def ink(colour) -> str:
+    """Black or white, whichever is read on this colour."""
+    red, green, blue = colour[:3]
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else "black"
