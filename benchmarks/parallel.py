@@ -16,7 +16,7 @@ import time
 import torch
 
 from gradeclip_utils import load_clip
-from gradeclip_utils.evaluate import evaluate
+from gradeclip_utils.evaluation.run import evaluate
 
 LIMIT = 1.7  # how many times as fast
 SCENES = 96  # twelve chunks, an even number; and long enough that starting the processes does not decide
@@ -43,7 +43,7 @@ def main() -> int:
     print("| run | one process | two processes | times as fast | limit |")
     print("| --- | --- | --- | --- | --- |")
     print(
-        f"| python -m gradeclip_utils.evaluate | {one:.1f} s | {two:.1f} s | {one / two:.2f} | {LIMIT:.2f} |",
+        f"| python -m gradeclip_utils.evaluation.run | {one:.1f} s | {two:.1f} s | {one / two:.2f} | {LIMIT:.2f} |",
         flush=True,
     )
     return int(one / two < LIMIT)

@@ -24,9 +24,11 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from .evaluation.attributes import embed_captions
+from .evaluation.pointing_game import CHANCE, games, play
+from .evaluation.statistics import summarise
 from .files import data_path
 from .models import Clip, load_clip
-from .pointing import CHANCE, games, play
 from .scenes import (
     ARTISTS,
     COLOURS,
@@ -43,8 +45,6 @@ from .scenes import (
     relation_between,
     withheld_artist,
 )
-from .statistics import summarise
-from .studies.attributes import embed_captions
 
 WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
 _COLUMNS = ("figure", "share", "low", "high", "n", "chance")

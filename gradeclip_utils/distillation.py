@@ -35,12 +35,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from .card import embed_scenes, recognised
+from .evaluation.attributes import embed_captions
+from .evaluation.statistics import interval
 from .files import data_path, write_whole
 from .models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from .models.compact import build
 from .scenes import CANVAS, draw_scene, render, vocabulary
-from .statistics import interval
-from .studies.attributes import embed_captions
 from .training import CONFIG, MEAN, STD, Recipe, SceneBatches, encode_text_by_length, normalise, vocabulary_ids
 
 START, END = "<!-- figures: written by python -m gradeclip_utils.distillation --card -->", "<!-- end of figures -->"

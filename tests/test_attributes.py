@@ -9,16 +9,7 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Choice
-from gradeclip_utils.scenes import (
-    Object,
-    arrange,
-    describe,
-    draw_scene,
-    is_withheld_colour,
-    is_withheld_pair,
-    withheld_artist,
-)
-from gradeclip_utils.studies.attributes import (
+from gradeclip_utils.evaluation.attributes import (
     KINDS,
     SWAPPED,
     draw_pairs,
@@ -28,6 +19,15 @@ from gradeclip_utils.studies.attributes import (
     judge_choices,
     margins_after,
     pictures_of,
+)
+from gradeclip_utils.scenes import (
+    Object,
+    arrange,
+    describe,
+    draw_scene,
+    is_withheld_colour,
+    is_withheld_pair,
+    withheld_artist,
 )
 from gradeclip_utils.studies.exposure import exposure, with_rivals, words_said
 from gradeclip_utils.training import Recipe, SceneBatches

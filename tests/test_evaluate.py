@@ -18,14 +18,15 @@ from conftest import TINY_TEXT, TINY_VISION, build, wrap
 from PIL import Image
 
 import gradeclip_utils
-import gradeclip_utils.evaluate as door
-from gradeclip_utils import Explainer, runs
+from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import load
-from gradeclip_utils.evaluate import evaluate, main, report
-from gradeclip_utils.measuring import FRAMES, MEASURES
-from gradeclip_utils.metrics import localisation
+from gradeclip_utils.evaluation import results
+from gradeclip_utils.evaluation import run as door
+from gradeclip_utils.evaluation.localisation import MEASURES, localisation
+from gradeclip_utils.evaluation.results import read_run
+from gradeclip_utils.evaluation.run import evaluate, main, report
+from gradeclip_utils.evaluation.worker import FRAMES
 from gradeclip_utils.models import load_clip, save_compact
-from gradeclip_utils.runs import read_run
 
 METHODS = ["grad-eclip", "maskclip", "game"]
 CONCEPTS = ["car", "dog", "sofa"]
@@ -194,7 +195,17 @@ def saved(tmp_path_factory):
 
 def test_a_command_that_is_killed_loses_and_repeats_no_row(saved, tmp_path):
     data, run = write_folder(tmp_path / "mine", 60), tmp_path / "run"
-    command = [sys.executable, "-m", "gradeclip_utils.evaluate", "--data", data, "--out", str(run), "--chunk", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "gradeclip_utils.evaluation.run",
+        "--data",
+        data,
+        "--out",
+        str(run),
+        "--chunk",
+        "1",
+    ]
     command += ["--model", "emoji", "--pretrained", str(saved), "--methods", "grad-eclip"]
     here = os.path.dirname(os.path.dirname(gradeclip_utils.__file__))
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}, stderr=subprocess.DEVNULL)
@@ -245,15 +256,15 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("dear")
     with pytest.raises(ValueError, match="is not empty and holds no settings.json"):
-        runs.open_run(tmp_path, {})
+        results.open_run(tmp_path, {})
     with pytest.raises(ValueError, match="is not empty"):
-        runs.open_run(tmp_path / "thesis.tex", {})
+        results.open_run(tmp_path / "thesis.tex", {})
     (tmp_path / "run").mkdir()
     (tmp_path / "run/settings.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
-        runs.open_run(tmp_path / "run", {})
+        results.open_run(tmp_path / "run", {})
     (tmp_path / "run/settings.json").rename(tmp_path / "run/settings.json.17.new")  # killed while it was written
-    runs.open_run(tmp_path / "run", {"seed": 1})
+    results.open_run(tmp_path / "run", {"seed": 1})
     assert json.loads((tmp_path / "run/settings.json").read_text()) == {"seed": 1}
     with pytest.raises(FileNotFoundError, match="holds no rows"):
         read_run(tmp_path / "run")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gradeclip_utils import Explainer, faithfulness
-from gradeclip_utils.faithfulness import (
+from gradeclip_utils import Explainer
+from gradeclip_utils.evaluation import faithfulness
+from gradeclip_utils.evaluation.faithfulness import (
     FULL,
     PUBLISHED,
     Protocol,
@@ -22,7 +23,7 @@ from gradeclip_utils.faithfulness import (
     picture_score,
     word_curves,
 )
-from gradeclip_utils.metrics import pool
+from gradeclip_utils.evaluation.localisation import pool
 
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # colours that are not normalised: black is zero
 BLACK = Protocol(span=1.0, points=None, fill="black")

@@ -8,10 +8,10 @@ import pytest
 from conftest import build, wrap
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.evaluation.statistics import summarise
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, is_trained
-from gradeclip_utils.statistics import summarise
 from gradeclip_utils.studies import matching
 from gradeclip_utils.studies.composition import noun_pairs
 from gradeclip_utils.studies.directions import embed, maps_of

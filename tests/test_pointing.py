@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.images import onto_picture
-from gradeclip_utils.pointing import (
+from gradeclip_utils.evaluation.pointing_game import (
     CHANCE,
     QUESTIONS,
     Game,
@@ -19,8 +18,9 @@ from gradeclip_utils.pointing import (
     question_directions,
     question_maps,
 )
+from gradeclip_utils.evaluation.statistics import summarise
+from gradeclip_utils.images import onto_picture
 from gradeclip_utils.scenes import Span, arrange
-from gradeclip_utils.statistics import summarise
 
 SIZE = (96, 96)
 

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import kstest, permutation_test
 from statsmodels.stats.multitest import multipletests
 
-from gradeclip_utils import statistics
-from gradeclip_utils.statistics import conclude, interval, paired, summarise, verdict
+from gradeclip_utils.evaluation import statistics
+from gradeclip_utils.evaluation.statistics import conclude, interval, paired, summarise, verdict
 
 
 def table(values: dict, **columns) -> pd.DataFrame:

@@ -24,10 +24,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..datasets import Example
+from ..evaluation.sanity import randomised
 from ..explain import Explainer, undisturbed
 from ..language import CONTENT, norms, phrases, tagged_words
 from ..methods import METHODS as KNOWN
-from ..metrics import randomised
 from ..models import Clip
 from ..scenes import CANVAS, Scene, draw_scene
 from ..towers import ImageTower

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..evaluation.localisation import pool
 from ..explain import Explainer, undisturbed
 from ..images import model_view
 from ..methods.grad_eclip import grad_eclip
 from ..methods.interactions import word_directions, word_members
-from ..metrics import pool
 from ..scenes import PICTURE, Scene
 from ..words import split_read
 

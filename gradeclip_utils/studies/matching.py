@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..evaluation.sanity import agreement
+from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..images import model_view
-from ..metrics import agreement
 from ..models import Clip
 from ..scenes import (
     ARTISTS,
@@ -39,7 +40,6 @@ from ..scenes import (
     is_withheld_colour,
     withheld_artist,
 )
-from ..statistics import interval
 from .composition import CASES, changes, coloured_pairs, noun_pairs, phrase, spans
 from .directions import embed, maps_of, regions, share_on_first, words_of
 from .wording import own_region, score_and_fall, template_effect, word_shares

@@ -20,8 +20,8 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from ..evaluation.attributes import Pair
 from ..scenes import Scene
-from .attributes import Pair
 from .binding import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation

@@ -19,17 +19,17 @@ from torch import Tensor
 
 from ..card import recognised
 from ..datasets import Example, emoji_scenes
-from ..evaluate import evaluate
+from ..evaluation.run import evaluate
+from ..evaluation.sanity import agreement
+from ..evaluation.statistics import interval, summarise
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
-from ..metrics import agreement
 from ..models import Clip
 from ..plots import Picture, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..session import Session, as_source
-from ..statistics import interval, summarise
 from ..towers import ImageTower, Tower, Trace
 
 MEASURES = ("pointing", "energy", "average_precision")

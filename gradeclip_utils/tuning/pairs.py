@@ -27,9 +27,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..evaluation.localisation import pool
 from ..images import model_view, read_image
 from ..language import phrases as noun_phrases
-from ..metrics import pool
 from ..models import Clip
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())

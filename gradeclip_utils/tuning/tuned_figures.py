@@ -14,14 +14,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
+from ..evaluation.localisation import pool
+from ..evaluation.statistics import verdict
 from ..explanation import Explanation
-from ..metrics import pool
 from ..models import Clip
 from ..plots import Picture, plot_intervals, plot_maps
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..scenes import Scene, arrange
 from ..session import Session
-from ..statistics import verdict
 from .experiment import ARMS, GLOBAL, OURS, tidy
 from .finegrained import dense_features
 from .pairs import spoken

@@ -1,4 +1,4 @@
-"""Metrics: does a map lie on the object, does it depend on the model, is it stable, and what does it cost?
+"""Localisation: does a map lie on the object?
 
     map --resized--> heat map, true mask --here--> one number a picture --statistics--> table
 
@@ -11,30 +11,14 @@ cannot tell them apart; and ties are shared. So a constant map, whatever its val
 the mask's area, which is chance, in every measure of localisation. It never wins by the first pixel.
 """
 
-import copy
-import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-
 import numpy as np
-import pandas as pd
-import torch
-from PIL import Image
-from scipy.stats import rankdata
 from sklearn.metrics import precision_recall_curve
 
-from .images import onto_picture, read_image
-from .models import Clip
+from ..images import onto_picture
 
 Box = tuple[float, float, float, float]
 MEASURES = ("pointing", "energy", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
 THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
-_BLOCK = re.compile(r"^(.*?)\b(?:resblocks|blocks|layers?)\.(\d+)\.")
-_STEM = re.compile(  # what a token passes before the first block
-    r"\b(conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb"
-    r"|patch_embed|cls_token|reg_token|pos_embed|norm_pre|embeddings)\b"
-)
 
 
 def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRESHOLD) -> dict[str, float]:
@@ -143,137 +127,14 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> n
     return _overlap(height, top, bottom, grid[0]) @ values.astype(float) @ _overlap(width, left, right, grid[1]).T
 
 
-def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | None = None) -> Clip:
-    """A copy of the model that knows nothing: every weight tensor drawn anew, normal, with its own mean and deviation.
-
-    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that survives this shows the picture and not
-    the model. With ``blocks``, only the topmost blocks of each tower and what follows them are drawn (their cascading
-    randomisation, one step of it). Single numbers, such as the logit scale, and buffers are kept.
-
-    Args:
-        side: "both" towers, "image" or "text".
-        blocks: how many of the topmost blocks; every weight if left out.
-
-    Raises:
-        ValueError: a side that does not exist; more blocks than the tower has, or a tower that is no stack of blocks.
-    """
-    if side not in ("both", "image", "text"):
-        raise ValueError(f"side must be 'both', 'image' or 'text', got {side!r}")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode(False), torch.no_grad():
-        model = copy.deepcopy(clip.model)
-        weights = {name: weight for name, weight in model.named_parameters() if weight.numel() > 1}
-        for name in _drawn_anew(weights, side, blocks):
-            weight = weights[name]
-            noise = torch.randn(weight.shape, generator=generator).to(weight.device)
-            weight.copy_(weight.float().mean() + weight.float().std() * noise)
-    what = "weights" if blocks is None else f"the top {blocks} blocks"
-    return replace(clip, model=model, name=f"{clip.name}, {what} drawn anew ({side}, seed {seed})")
-
-
-def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -> np.ndarray:
-    """Spearman's rank correlation (P,) of each map in ``maps`` (P, ...) with the same one in ``others``.
-
-    A constant map has no order and agrees with nothing: zero. ``absolute`` compares magnitudes, so that a map with its
-    sign flipped agrees fully (Adebayo et al. report both).
-    """
-    maps, others = np.asarray(maps, dtype=float), np.asarray(others, dtype=float)
-    if maps.shape != others.shape or maps.ndim < 2:
-        raise ValueError(f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}")
-    ranks = []
-    for stack in (maps, others):
-        flat = np.stack([levelled(_finite(one)) for one in stack.reshape(len(stack), -1)])
-        ranked = rankdata(np.abs(flat) if absolute else flat, axis=-1)
-        centred = ranked - ranked.mean(axis=-1, keepdims=True)
-        length = np.linalg.norm(centred, axis=-1, keepdims=True)
-        ranks.append(centred / np.where(length > 0, length, 1))
-    return (ranks[0] * ranks[1]).sum(axis=-1)
-
-
-def randomisation_check(
-    clip: Clip,
-    maps_of: Callable[[Clip], np.ndarray],
-    *,
-    seeds: Iterable[int] = range(5),
-    side: str = "both",
-    blocks: Sequence[int | None] = (None,),
-) -> pd.DataFrame:
-    """How much the maps of randomised models agree with the model's own: rows of picture, blocks, seed, agreement.
-
-    ``maps_of(clip)`` gives maps (P, h, w) of the same P pictures and prompts each time. ``blocks`` lists the steps of
-    a cascade, from the top, such as (1, 2, 3, None); "all" in the table is a model with every weight drawn anew.
-    """
-    own, parts = maps_of(clip), []
-    for count in blocks:
-        for seed in seeds:
-            found = agreement(own, maps_of(randomised(clip, seed=seed, side=side, blocks=count)))
-            step = "all" if count is None else count
-            parts.append(pd.DataFrame({"picture": range(len(own)), "blocks": step, "seed": seed, "agreement": found}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def noisy(picture, *, level: int = 4, seed: int = 0) -> Image.Image:
-    """The picture with independent noise on every colour of every pixel: whole steps from -level to level, of 255."""
-    image = np.asarray(read_image(picture)).astype(int)
-    noise = np.random.default_rng(seed).integers(-level, level + 1, image.shape)
-    return Image.fromarray(np.clip(image + noise, 0, 255).astype(np.uint8))
-
-
-def stability(
-    maps_of: Callable[[list], np.ndarray], pictures: Sequence, *, level: int = 4, seeds: Iterable[int] = range(3)
-) -> pd.DataFrame:
-    """How much maps agree before and after a little noise that nobody sees: rows of picture, seed, agreement.
-
-    ``maps_of(pictures)`` gives maps (P, h, w). The noise is random (``noisy``). Published figures of robustness use an
-    attack instead (FGSM, 4/255), which is chosen to do harm, and cannot be compared with these.
-    """
-    own, parts = maps_of(list(pictures)), []
-    for seed in seeds:
-        changed = [noisy(picture, level=level, seed=seed) for picture in pictures]
-        found = agreement(own, maps_of(changed))
-        parts.append(pd.DataFrame({"picture": range(len(own)), "seed": seed, "agreement": found}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5) -> pd.DataFrame:
-    """What each call costs in units of ``plain``, a call that runs one forward pass: rows of method, seconds, passes.
-
-    Calls take turns, round by round, so that a machine that slows down slows all of them; the first round is not
-    counted. ``passes`` is the median over rounds of the ratio to the plain call of the same round, ``low`` and
-    ``high`` the smallest and the largest.
-    """
-    if repeats < 1:
-        raise ValueError(f"repeats is the number of rounds that are counted, one or more, got {repeats!r}")
-    rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
-    seconds = np.array([times for _, times in rounds])  # (rounds, calls)
-    ratios = seconds / np.array([[base] for base, _ in rounds])
-    return pd.DataFrame(
-        {
-            "method": list(calls),
-            "seconds": np.median(seconds, axis=0),
-            "passes": np.median(ratios, axis=0),
-            "low": ratios.min(axis=0),
-            "high": ratios.max(axis=0),
-        }
-    )
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_initialized():  # a CUDA call returns before it is done
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def _heat(heat: np.ndarray) -> np.ndarray:
     heat = np.asarray(heat, dtype=float)
     if heat.ndim != 2 or not heat.size:
         raise ValueError(f"a map has rows and columns, (H, W), got shape {heat.shape}")
-    return _finite(heat)
+    return finite(heat)
 
 
-def _finite(heat: np.ndarray) -> np.ndarray:
+def finite(heat: np.ndarray) -> np.ndarray:
     broken = int((~np.isfinite(heat)).sum())
     if broken:
         raise ValueError(f"{broken} of {heat.size} values of the map are NaN or infinite; it cannot be measured")
@@ -301,24 +162,3 @@ def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
     places = np.arange(pixels)
     covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
     return np.maximum(covered, 0) / (edges[1:] - edges[:-1])
-
-
-def _drawn_anew(names: Iterable[str], side: str, blocks: int | None) -> list[str]:
-    """The names of the weights to draw, in the model's own order."""
-    chosen = [name for name in names if side == "both" or (side == "image") == name.startswith("visual.")]
-    if blocks is None:
-        return chosen
-    drawn = []
-    for image in (True, False):
-        tower = [name for name in chosen if name.startswith("visual.") == image]
-        found = {name: _BLOCK.match(name) for name in tower}
-        stacks = {match[1] for match in found.values() if match}
-        if tower and len(stacks) != 1:
-            raise ValueError(f"the {'image' if image else 'text'} tower is no single stack of blocks; use blocks=None")
-        depth = 1 + max((int(match[2]) for match in found.values() if match), default=-1)
-        if tower and not (isinstance(blocks, int) and 1 <= blocks <= depth):
-            raise ValueError(f"blocks must be a whole number from 1 to {depth}, or None for every weight: {blocks!r}")
-        for name, match in found.items():
-            if int(match[2]) >= depth - blocks if match else not _STEM.search(name):
-                drawn.append(name)
-    return drawn

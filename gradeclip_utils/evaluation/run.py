@@ -1,11 +1,11 @@
-"""Evaluate: is this map better than that one? One row a picture and method, kept as they come, in parallel if you like.
+"""Run: is this map better than that one? One row a picture and method, kept as they come, in parallel if you like.
 
     data set + model -> Explainer -> maps -> metrics -> rows -> table with intervals
 
-    python -m gradeclip_utils.evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
-    python -m gradeclip_utils.evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
+    python -m gradeclip_utils.evaluation.run --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
+    python -m gradeclip_utils.evaluation.run --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
-The rows lie in `--out` (see `runs`): the same command goes on where it was stopped, and refuses a folder that holds
+The rows lie in `--out` (see `results`): the same command goes on where it was stopped, and refuses a folder that holds
 another evaluation. Beside the methods stand rows that frame them: what chance gets ("random", "centre"), what the
 baseline gets when asked for something that is not there ("wrong word") and what a map gets that never heard the prompt
 ("text-blind", the attention of the last layer), and the best that the token grid allows ("ceiling", the true mask).
@@ -34,13 +34,13 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
-from .datasets import Example, load, optional_library
-from .measuring import PROTOCOLS, Chunk, Plan, at_worker, generator, measure, open_explainers
-from .methods import METHODS
-from .metrics import MEASURES
-from .models import Clip, load_clip
-from .runs import open_run, read_part, write_part
+from ..datasets import Example, load, optional_library
+from ..methods import METHODS
+from ..models import Clip, load_clip
+from .localisation import MEASURES
+from .results import open_run, read_part, write_part
 from .statistics import paired, summarise
+from .worker import PROTOCOLS, Chunk, Plan, at_worker, generator, measure, open_explainers
 
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
 
@@ -68,7 +68,7 @@ def evaluate(
         summarise(rows, "average_precision", cluster="concept")
 
     Columns: picture (the example's key), concept, prompt (the one that was asked), method, the measures of
-    `metrics.localisation` (NaN where the truth is not known), with `faithfulness` also deletion and insertion, and
+    `localisation` (NaN where the truth is not known), with `faithfulness` also deletion and insertion, and
     seconds (of an explanation, with preparing the picture and scoring the words; a share of its batch).
 
     Args:
@@ -280,7 +280,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gradeclip_utils.evaluate", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m gradeclip_utils.evaluation.run", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
     parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")

@@ -1,4 +1,4 @@
-"""Pointing: several objects in one picture and one caption. Does the map of each word point at its own object?
+"""Pointing game: several objects in one picture and one caption. Does the map of each word point at its own object?
 
     scene -> directions, one a question -> trace, method -> map -> its maximum -> one row an object and question
 
@@ -28,15 +28,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .explain import Explainer, undisturbed
-from .images import model_view, onto_picture
-from .methods import METHODS
-from .methods.interactions import word_directions, word_members
-from .metrics import levelled, quadrant_hit
-from .models import Clip
-from .scenes import CANVAS, Scene, arrange, describe, draw_scene, without
-from .towers import Tower
-from .words import split_read
+from ..explain import Explainer, undisturbed
+from ..images import model_view, onto_picture
+from ..methods import METHODS
+from ..methods.interactions import word_directions, word_members
+from ..models import Clip
+from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
+from ..towers import Tower
+from ..words import split_read
+from .localisation import levelled, quadrant_hit
 
 COUNTS = (1, 2, 3, 4)  # objects in a picture
 CHANCE = 1 / 4

@@ -33,8 +33,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
-from .images import onto_picture
-from .metrics import levelled
+from ..images import onto_picture
+from .localisation import levelled
 
 GAMES = ("deletion", "insertion")
 _FILLS = ("mean", "random", "black")
@@ -105,7 +105,7 @@ def picture_curves(
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of *this input*, signed or not: (h, w) on its token grid, resized as heat maps are,
             or (H, W) in its pixels. A heat map in the picture's own pixels must be cropped to what the model sees
-            first: ``metrics.pool(heat, pixels.shape[1:], explanation.box)``.
+            first: ``localisation.pool(heat, pixels.shape[1:], explanation.box)``.
         protocol: how far, in which units, with what in place of what is gone.
         colours: mean and deviation of the model's normalisation, which "random" and "black" need; ``colours_of``.
         games: "deletion", "insertion" or both.

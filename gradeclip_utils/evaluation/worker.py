@@ -1,4 +1,4 @@
-"""Measuring: from a few examples to their rows, one a picture and method. What a worker process of an evaluation does.
+"""Worker: from a few examples to their rows, one a picture and method. What a worker process of an evaluation does.
 
     chunk of examples -> Explainer -> maps -> metrics -> rows
 
@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .datasets import Example
-from .explain import Explainer
+from ..datasets import Example
+from ..explain import Explainer
+from ..images import view_of
+from ..models import Clip
 from .faithfulness import FULL, PUBLISHED, areas, colours_of, picture_curves, picture_score
-from .images import view_of
-from .metrics import MEASURES, localisation, pool
-from .metrics import frames as frames_of
-from .models import Clip
+from .localisation import MEASURES, localisation, pool
+from .localisation import frames as frames_of
 
 FRAMES = ("random", "centre", "wrong word", "text-blind", "ceiling")
 PROTOCOLS = {"published": PUBLISHED, "full": FULL}

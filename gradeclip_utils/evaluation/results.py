@@ -1,4 +1,4 @@
-"""Runs: a long computation kept in parts, so that it can be killed at any moment and taken up again.
+"""Results: a long computation kept in parts, so that it can be killed at any moment and taken up again.
 
     chunk of examples -> rows -> part on disk -> all rows -> table
 
@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .files import write_whole
+from ..files import write_whole
 
 SETTINGS, PARTS = "settings.json", "parts"
 
