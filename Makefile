@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 PAGES := $(NOTEBOOKS:notebooks/%.ipynb=build/%.html)
-SOURCES := $(wildcard gradeclip_utils/*.py gradeclip_utils/*/*.py data/*)
+SOURCES := $(shell find gradeclip_utils -name '*.py') $(wildcard data/*)
 NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=1800 \
 	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.record_timing=False

@@ -28,12 +28,12 @@ import torch
 from PIL import Image
 
 from gradeclip_utils import METHODS, Clip, Explainer, load_clip
-from gradeclip_utils.gallery import method_page
 from gradeclip_utils.language import NORMS
-from gradeclip_utils.panels import FigurePanel, panel
-from gradeclip_utils.rendering import canvas, legend_html, painted, png, title_html, word_marks
+from gradeclip_utils.panels.explorer_view import canvas, legend_html, painted, png, title_html, word_marks
+from gradeclip_utils.panels.gallery import method_page
+from gradeclip_utils.panels.lesson import FigurePanel, panel
+from gradeclip_utils.panels.session import Session, State, as_source
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.session import Session, State, as_source
 from gradeclip_utils.studies.binding import Reader
 from gradeclip_utils.studies.concreteness import study
 from gradeclip_utils.studies.matching import path_between, twins

@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import SWAPPED, draw_pairs, judge, pictures_of
 from gradeclip_utils.evaluation.localisation import pool
-from gradeclip_utils.panels import panel
+from gradeclip_utils.panels.jobs import Interrupted
+from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import Object, arrange, describe
-from gradeclip_utils.session import Interrupted
 from gradeclip_utils.studies import binding, mistakes
 from gradeclip_utils.studies.binding import METHODS, Reader, binding_index, figures, margin_maps
 from gradeclip_utils.studies.binding_plots import plot_by_kind, plot_gallery, plot_pair

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.colours import number
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour
-from gradeclip_utils.session import Session
 from gradeclip_utils.tuning import experiment, finegrained
 from gradeclip_utils.tuning.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
 from gradeclip_utils.tuning.finegrained import (

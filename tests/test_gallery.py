@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import METHODS, Explainer
-from gradeclip_utils import gallery as gallery_module
-from gradeclip_utils.gallery import method_gallery, method_page
-from gradeclip_utils.panels import panel
+from gradeclip_utils.panels import gallery as gallery_module
+from gradeclip_utils.panels.gallery import method_gallery, method_page
+from gradeclip_utils.panels.jobs import Interrupted
+from gradeclip_utils.panels.lesson import panel
+from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
-from gradeclip_utils.session import Interrupted, Session
 
 NAMES = ("grad-eclip", "maskclip", "attention")
 

@@ -18,11 +18,11 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from gradeclip_utils.notices import ExplanationWarning, warn
-from gradeclip_utils.panels import FigurePanel, panel
+from gradeclip_utils.panels.jobs import Interrupted
+from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.plots import Picture
 from gradeclip_utils.plots.figures import alternative
 from gradeclip_utils.plots.html import Page
-from gradeclip_utils.session import Interrupted
 
 
 def curve(power=2, colour="red", caption="a dog"):

@@ -14,7 +14,7 @@ pytestmark = BROWSER
 SHOTS = ROOT / "build" / "screenshots"
 CELL = """
 from gradeclip_utils.plots import Picture
-from gradeclip_utils.panels import panel
+from gradeclip_utils.panels.lesson import panel
 
 def draw(power, colour, caption):
     if not caption:
@@ -31,7 +31,7 @@ LONG = """
 import time
 
 from gradeclip_utils.plots import Picture
-from gradeclip_utils.panels import panel
+from gradeclip_utils.panels.lesson import panel
 
 def draw(level, report=None):
     for step in range(100 if level == 1 else 0):
@@ -45,10 +45,10 @@ LESSONS = [  # the panels of lessons 03 to 06, on less than the lessons measure
     """
 from functools import partial
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.gallery import method_page
-from gradeclip_utils.panels import panel
+from gradeclip_utils.panels.gallery import method_page
+from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.session import Session
+from gradeclip_utils.panels.session import Session
 
 clip, scene = load_clip(), arrange(["cat", "guitar"])
 some = ["grad-eclip", "maskclip"]

@@ -12,9 +12,9 @@ from shrinking import small, stir
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
-from gradeclip_utils.session import Session
 from gradeclip_utils.studies import readers as r
 
 

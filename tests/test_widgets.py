@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gradeclip_utils import Explainer, Explanation
-from gradeclip_utils.blending import blended_maps
-from gradeclip_utils.rendering import (
+from gradeclip_utils.panels.blending import blended_maps
+from gradeclip_utils.panels.explorer import Explorer, explore, gallery, layer_slider
+from gradeclip_utils.panels.explorer_view import (
     canvas,
     figure,
     legend_html,
@@ -27,11 +28,9 @@ from gradeclip_utils.rendering import (
     title_html,
     word_marks,
 )
+from gradeclip_utils.panels.jobs import Interrupted, Work, one_thread
+from gradeclip_utils.panels.session import Session, State, as_source
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.session import Interrupted, Session, State, as_source
-from gradeclip_utils.threads import one_thread
-from gradeclip_utils.widgets import Explorer, explore, gallery, layer_slider
-from gradeclip_utils.work import Work
 
 CAPTION = "a red car and a blue ball"
 

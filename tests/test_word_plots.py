@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.session import Interrupted
+from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.studies.concreteness import METHODS, study
 from gradeclip_utils.studies.word_plots import (
     plot_answers,

@@ -15,12 +15,12 @@ from PIL import Image
 from ..explain import undisturbed
 from ..images import onto_picture
 from ..methods.grad_eclip import grad_eclip
+from ..panels.jobs import is_small, one_thread
 from ..plots import Picture, axes_at, draw_heatmap, paint, show_picture
 from ..plots.axes import NOTE, entitle
 from ..plots.colours import largest, number, shown
 from ..plots.html import Page, bars_html, note_html, picture_html, print_html, row_html
 from ..scenes import ARTISTS, COLOURS, Object, Scene, concepts, describe, relation_between, withheld_artist
-from ..threads import is_small, one_thread
 from .binding import Reader
 from .binding_plots import draw_bars, folded
 

@@ -26,10 +26,10 @@ from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..models import Clip
+from ..panels.session import Session, as_source
 from ..plots import Picture, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
-from ..session import Session, as_source
 from ..towers import ImageTower, Tower, Trace
 
 MEASURES = ("pointing", "energy", "average_precision")

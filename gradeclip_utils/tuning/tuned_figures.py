@@ -18,10 +18,10 @@ from ..evaluation.localisation import pool
 from ..evaluation.statistics import verdict
 from ..explanation import Explanation
 from ..models import Clip
+from ..panels.session import Session
 from ..plots import Picture, plot_intervals, plot_maps
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..scenes import Scene, arrange
-from ..session import Session
 from .experiment import ARMS, GLOBAL, OURS, tidy
 from .finegrained import dense_features
 from .pairs import spoken

@@ -27,26 +27,22 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..explain import Explainer
+from ..explanation import Explanation, Interactions
+from ..images import read_image
+from ..methods.interactions import Group, centred, named_things
+from ..models import Clip
+from ..notices import heard_by
+from ..plots.colours import largest
+from ..plots.colours import shown as visible
+from ..scenes import Scene
+from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .blending import map_pair
-from .explain import Explainer
-from .explanation import Explanation, Interactions
-from .images import read_image
-from .methods.interactions import Group, centred, named_things
-from .models import Clip
-from .notices import heard_by
-from .plots.colours import largest
-from .plots.colours import shown as visible
-from .scenes import Scene
-from .threads import is_small, one_thread
-from .words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
+from .jobs import is_small, one_thread
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
 _KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
-
-
-class Interrupted(RuntimeError):
-    """A newer request came while this one was computed."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .plots import Picture, draw_words, paint
-from .plots.axes import NOTE, blank, drawable
-from .plots.colours import ink, number, range_in_words, scale, shown
-from .plots.html import gradient, words_html
+from ..plots import Picture, draw_words, paint
+from ..plots.axes import NOTE, blank, drawable
+from ..plots.colours import ink, number, range_in_words, scale, shown
+from ..plots.html import gradient, words_html
 from .session import GRAD_ECLIP, Panel, State, View, settings
 
 UNSEEN = (
@@ -222,14 +222,13 @@ def _imports(state: State, model: str, blended: bool, told_apart: bool) -> list[
     """The import lines for what the script uses."""
     names = ["Explainer", *(["load_clip"] if model.startswith("load_clip") else [])]
     names += ["read_image"] if "read_image(" in state.source.code else []
-    scenes = [name for name in ("Scene", "Span", "arrange", "draw_scene") if f"{name}(" in state.source.code]
+    scenes = [name for name in ("Object", "Scene", "Span", "arrange", "draw_scene") if f"{name}(" in state.source.code]
     return [
         f"from gradeclip_utils import {', '.join(names)}",
-        *(["from gradeclip_utils.blending import blended_maps"] if blended else []),
+        *(["from gradeclip_utils.panels.blending import blended_maps"] if blended else []),
         *(["from gradeclip_utils.methods.interactions import centred"] if blended and told_apart else []),
         "from gradeclip_utils.plots import paint",
         *([f"from gradeclip_utils.scenes import {', '.join(scenes)}"] if scenes else []),
-        *(["from gradeclip_utils.scenes import Object"] if "Object(" in state.source.code else []),
         "",
     ]
 

@@ -14,7 +14,7 @@ import ipywidgets as w
 import traitlets
 from anywidget import AnyWidget
 
-from . import rendering
+from . import explorer_view
 from .session import State
 
 _FRONT = Path(__file__).parent / "front"
@@ -55,7 +55,7 @@ class Side:
         if panel is None:
             self.title.value, self.legend.value, self.canvas.pictures = "", "", []
             return
-        self.title.value = rendering.title_html(state, panel)
-        self.legend.value = rendering.legend_html(state, panel)
-        self.canvas.data = {**rendering.canvas(state, panel), "hint": _HINT}
-        self.canvas.pictures = [rendering.png(rendering.painted(state, panel))]
+        self.title.value = explorer_view.title_html(state, panel)
+        self.legend.value = explorer_view.legend_html(state, panel)
+        self.canvas.data = {**explorer_view.canvas(state, panel), "hint": _HINT}
+        self.canvas.pictures = [explorer_view.png(explorer_view.painted(state, panel))]

@@ -2,7 +2,7 @@
 
     architecture -> trace -> method -> explanation -> session -> rendering -> widgets
 
-    from gradeclip_utils.widgets import explore
+    from gradeclip_utils.panels.explorer import explore
     explore("dog.jpg", "a dog on a sofa")
 
 A panel holds the state that is wanted and the last view that was found. A change makes a new state; what comes back is
@@ -22,15 +22,15 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from . import rendering
-from .images import read_image
-from .methods import METHODS
-from .models import Clip, load_clip
-from .panes import Pane, Side
-from .plots.colours import COLOURS
-from .scenes import draw_scene
+from ..images import read_image
+from ..methods import METHODS
+from ..models import Clip, load_clip
+from ..plots.colours import COLOURS
+from ..scenes import draw_scene
+from . import explorer_view
+from .controls import Pane, Side
+from .jobs import WRONG, Work
 from .session import Session, Source, State, View, as_source
-from .work import WRONG, Work
 
 CONTROLS = (
     "gallery", "picture", "caption", "against", "words", "method", "beside", "layers", "loosened", "attention",
@@ -80,7 +80,7 @@ class Explorer(w.VBox):
     Args:
         image, caption, clip: as in `explore`.
         controls: which of `CONTROLS` there are.
-        **settings: further fields of `session.State` to start with.
+        **settings: further fields of `panels.session.State` to start with.
     """
 
     def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS, **settings):
@@ -131,11 +131,11 @@ class Explorer(w.VBox):
 
     def figure(self):
         """What is shown, as a static matplotlib figure."""
-        return rendering.figure(self.view)
+        return explorer_view.figure(self.view)
 
     def python(self) -> str:
         """The script that reproduces what is shown."""
-        return rendering.python_lines(self.view, self._model)
+        return explorer_view.python_lines(self.view, self._model)
 
     def open_picture(self, image, name: str = "") -> None:
         """Show another picture: a scene, a PIL image, a path or an array; what is no picture is answered in words."""
@@ -146,7 +146,9 @@ class Explorer(w.VBox):
         return self._ask({"source": source, "caption": source.caption or self._wanted.caption})
 
     def __repr__(self) -> str:
-        said = "; ".join(f"{panel.subject}, {rendering.subtitle(self.view.state, panel)}" for panel in self.view.panels)
+        said = "; ".join(
+            f"{panel.subject}, {explorer_view.subtitle(self.view.state, panel)}" for panel in self.view.panels
+        )
         return f"a panel that shows {said}"
 
     def _displayed(self, view: View) -> View:
@@ -267,7 +269,7 @@ class Explorer(w.VBox):
         self.upload = w.FileUpload(accept="image/*", description="upload a picture", layout=w.Layout(width="170px"))
         self.upload.observe(lambda change: self._uploaded(change), "value")
         self.message, self.notice, self.other_words = w.HTML(), w.HTML(), w.HTML()
-        small = [rendering.png(source.image.resize((96, 96))) for source in gallery()]
+        small = [explorer_view.png(source.image.resize((96, 96))) for source in gallery()]
         self.gallery = Pane("gallery", self._heard, pictures=small)
         self.words = Pane("words", self._heard)
         self.sides = [Side(self._heard) for _ in range(2)]
@@ -318,18 +320,18 @@ class Explorer(w.VBox):
         for name, turns in (("layers", own[0]), ("loosened", own[1]), ("attention", own[1]), ("centred", own[1])):
             self.controls[name].disabled = not turns  # it would change nothing
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
-        self.notice.value = f'<div class="gradeclip-message">{rendering.UNSEEN}</div>' if unseen else ""
+        self.notice.value = f'<div class="gradeclip-message">{explorer_view.UNSEEN}</div>' if unseen else ""
         chosen = next((i for i, source in enumerate(gallery()) if source is state.source), -1)
         self.gallery.data = {
             "items": [source.caption for source in gallery()], "chosen": chosen, "label": "scenes to choose from",
         }  # fmt: skip
         self.words.data = {
-            "words": rendering.word_marks(state, panels[0]), "label": "words of the caption",
-            "note": f"{rendering.words_in_words(panels[0])}. {_HOW}",
+            "words": explorer_view.word_marks(state, panels[0]), "label": "words of the caption",
+            "note": f"{explorer_view.words_in_words(panels[0])}. {_HOW}",
         }  # fmt: skip
         if state.source.drawn and "source" not in self._wrong:
             self.path.value = ""  # which does not name what is shown
-        self.other_words.value = rendering.other_words_html(panels[0])
+        self.other_words.value = explorer_view.other_words_html(panels[0])
         for i, side in enumerate(self.sides):
             side.show(state, panels[i] if i < len(panels) else None)
         self._show_rest()
@@ -339,7 +341,7 @@ class Explorer(w.VBox):
         self.script.layout.display = "" if self.as_python.value else "none"
         self.tables.layout.display = "" if self.as_table.value else "none"
         self.script.data = {"text": self.python() if self.as_python.value else ""}
-        self.tables.value = rendering.tables_html(self.view) if self.as_table.value else ""
+        self.tables.value = explorer_view.tables_html(self.view) if self.as_table.value else ""
 
 
 def _row(*parts: w.Widget) -> w.Box:

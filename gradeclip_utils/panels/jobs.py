@@ -1,6 +1,6 @@
-"""Work: one job at a time for a panel. Quick ones at once, long ones beside the kernel's loop, until a newer one comes.
+"""Jobs: one at a time for a panel. Quick ones at once, long ones beside the kernel's loop, until a newer one comes.
 
-    session -> rendering -> work, widgets
+    session -> explorer_view -> jobs -> explorer, lesson
 
 A long job runs in a thread, so that the kernel goes on hearing the panel. It is told of nothing and shares nothing:
 before every pass of the model it asks whether it is still wanted, and gives up if not. What it found is handed over in
@@ -13,9 +13,17 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from .session import Interrupted
+import torch
+
+from ..towers import Tower
+
+
+class Interrupted(RuntimeError):
+    """A newer request came while this one was computed."""
+
 
 WRONG = (ValueError, TypeError, OSError)  # what a user can cause; anything else is a fault of ours and is not hidden
 _EVERY = 0.2  # seconds between two reports
@@ -106,3 +114,30 @@ def _loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+_SMALL = 20_000_000  # parameters of an image tower; the bundled model has 3 million, ViT-B/16 has 86 million
+_counting, _alone, _usual = threading.Lock(), 0, 0  # how many are in `one_thread`, and torch's threads outside
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Readouts of a small model take half as long on one thread as on two, which wait for each other all the time."""
+    global _alone, _usual
+    if not wanted:
+        yield
+        return
+    with _counting:  # torch hands its number on to threads that begin, so the usual one is asked for when it is there
+        _usual, _alone = torch.get_num_threads() if not _alone else _usual, _alone + 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _counting:
+            _alone -= 1
+            torch.set_num_threads(_usual)
+
+
+def is_small(tower: Tower) -> bool:
+    """Whether a tower is so small that `one_thread` pays."""
+    return sum(p.numel() for p in tower.part.parameters()) < _SMALL

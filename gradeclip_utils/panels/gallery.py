@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .explain import Picture as Given
-from .explanation import Explanation
-from .plots import Picture, plot_maps
-from .plots.colours import range_in_words
-from .plots.html import Page, map_html, note_html, picture_html, row_html
+from ..explain import Picture as Given
+from ..explanation import Explanation
+from ..plots import Picture, plot_maps
+from ..plots.colours import range_in_words
+from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from .session import Session, as_source
 
 _LABEL = "share of the own maximum"

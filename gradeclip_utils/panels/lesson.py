@@ -26,10 +26,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from .notices import heard_by
-from .plots.figures import alternative
-from .plots.html import Page, image_html, row_html, webp
-from .work import Work
+from ..notices import heard_by
+from ..plots.figures import alternative
+from ..plots.html import Page, image_html, row_html, webp
+from .jobs import Work
 
 Shown = Figure | Page | tuple  # what draw gives
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure

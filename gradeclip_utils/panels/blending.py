@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .explain import undisturbed
-from .images import read_image, view_of
-from .methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
-from .methods.interactions import word_directions, word_members
-from .words import split_read
+from ..explain import undisturbed
+from ..images import read_image, view_of
+from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
+from ..methods.interactions import word_directions, word_members
+from ..words import split_read
 
 
 def blended_maps(explainer, image, caption: str, share: float, against: str = "", words: bool = False) -> np.ndarray:
