@@ -34,15 +34,15 @@ from gradeclip_utils.panels.gallery import method_page
 from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.panels.session import Session, State, as_source
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.binding import Reader
-from gradeclip_utils.studies.concreteness import study
-from gradeclip_utils.studies.matching import path_between, twins
-from gradeclip_utils.studies.matching_plots import path_page
-from gradeclip_utils.studies.playground import QUESTIONS, playground
-from gradeclip_utils.studies.readers import gallery_page
-from gradeclip_utils.studies.word_plots import words_page
-from gradeclip_utils.tuning.experiment import read, tidy
-from gradeclip_utils.tuning.tuned_figures import before_after_page, draw_arms
+from gradeclip_utils.studies.architectures import gallery_page
+from gradeclip_utils.studies.binding.measures import Reader
+from gradeclip_utils.studies.binding.playground import QUESTIONS, playground
+from gradeclip_utils.studies.concreteness.measures import study
+from gradeclip_utils.studies.concreteness.plots import words_page
+from gradeclip_utils.studies.matching.measures import path_between, twins
+from gradeclip_utils.studies.matching.plots import path_page
+from gradeclip_utils.training.finetune.experiment import read, tidy
+from gradeclip_utils.training.finetune.plots import before_after_page, draw_arms
 
 LIMITS = {"emoji": 0.100, "ViT-B-16": 0.400}  # seconds
 _THINGS = ("car", "dog", "apple", "balloon", "bicycle", "umbrella", "violin", "rocket", "couch", "kite")

@@ -29,8 +29,8 @@ from gradeclip_utils.scenes import (
     is_withheld_pair,
     withheld_artist,
 )
-from gradeclip_utils.studies.exposure import exposure, with_rivals, words_said
-from gradeclip_utils.training import Recipe, SceneBatches
+from gradeclip_utils.studies.concreteness.exposure import exposure, with_rivals, words_said
+from gradeclip_utils.training.scratch import Recipe, SceneBatches
 
 FEW = 16  # concepts: what these tests draw
 

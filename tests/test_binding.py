@@ -18,11 +18,12 @@ from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import Object, arrange, describe
-from gradeclip_utils.studies import binding, mistakes
-from gradeclip_utils.studies.binding import METHODS, Reader, binding_index, figures, margin_maps
-from gradeclip_utils.studies.binding_plots import plot_by_kind, plot_gallery, plot_pair
-from gradeclip_utils.studies.mistakes import KNOWN, added_auc, appearance, trials
-from gradeclip_utils.studies.playground import playground, playground_scene
+from gradeclip_utils.studies.binding import measures as binding
+from gradeclip_utils.studies.binding import mistakes
+from gradeclip_utils.studies.binding.measures import METHODS, Reader, binding_index, figures, margin_maps
+from gradeclip_utils.studies.binding.mistakes import KNOWN, added_auc, appearance, trials
+from gradeclip_utils.studies.binding.playground import playground, playground_scene
+from gradeclip_utils.studies.binding.plots import plot_by_kind, plot_gallery, plot_pair
 
 FEW = 16  # concepts: what these tests draw
 

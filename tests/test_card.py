@@ -5,9 +5,9 @@ import re
 import pandas as pd
 import pytest
 
-from gradeclip_utils import card
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import concepts, is_trained, is_withheld_colour, is_withheld_pair, withheld_artist
+from gradeclip_utils.training import card
 
 
 def published() -> pd.DataFrame:

@@ -5,8 +5,8 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import concept, is_withheld_pair
-from gradeclip_utils.studies import composition
-from gradeclip_utils.studies.composition import (
+from gradeclip_utils.studies.matching import composition
+from gradeclip_utils.studies.matching.composition import (
     CASES,
     CHANGES,
     changed,

@@ -14,7 +14,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Example, coco_captions
 from gradeclip_utils.language import phrases
 from gradeclip_utils.scenes import draw_scene, is_trained
-from gradeclip_utils.studies.concreteness import (
+from gradeclip_utils.studies.concreteness.informativeness import caption_words
+from gradeclip_utils.studies.concreteness.measures import (
     CONTROLS,
     EVEN,
     METHODS,
@@ -32,8 +33,7 @@ from gradeclip_utils.studies.concreteness import (
     study,
     word_table,
 )
-from gradeclip_utils.studies.informativeness import caption_words
-from gradeclip_utils.studies.word_statistics import Question, answer
+from gradeclip_utils.studies.concreteness.statistics import Question, answer
 
 WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable dessert insect flower weather".split()
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.directions import embed, look, maps_of, regions, share_on_first, words_of
+from gradeclip_utils.studies.matching.directions import embed, look, maps_of, regions, share_on_first, words_of
 
 PROMPTS = ["a red car", "a cat and a dog"]
 

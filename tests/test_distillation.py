@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from gradeclip_utils import distillation, load_clip
-from gradeclip_utils.distillation import CONFIGS, COURSES, Lessons, Pupil, Targets, export, losses, teach
+from gradeclip_utils import load_clip
 from gradeclip_utils.scenes import is_trained
-from gradeclip_utils.training import normalise
+from gradeclip_utils.training import distil
+from gradeclip_utils.training.distil import CONFIGS, COURSES, Lessons, Pupil, Targets, export, losses, teach
+from gradeclip_utils.training.scratch import normalise
 
 torch.set_num_threads(1)
 
@@ -121,7 +122,7 @@ def test_a_lesson_that_is_interrupted_goes_on_to_the_same_weights(teacher, tmp_p
 
 
 def test_a_loss_that_is_not_finite_stops_the_lesson(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(distillation, "normalise", lambda pictures: torch.full((len(pictures), 3, 96, 96), torch.nan))
+    monkeypatch.setattr(distil, "normalise", lambda pictures: torch.full((len(pictures), 3, 96, 96), torch.nan))
     with pytest.raises(FloatingPointError, match="the loss became nan at step 0"):
         teach("emoji-average", teacher, tmp_path, short("emoji-average"))
 

@@ -14,9 +14,9 @@ from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.colours import number
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour
-from gradeclip_utils.tuning import experiment, finegrained
-from gradeclip_utils.tuning.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
-from gradeclip_utils.tuning.finegrained import (
+from gradeclip_utils.training.finetune import evaluate as finegrained
+from gradeclip_utils.training.finetune import experiment
+from gradeclip_utils.training.finetune.evaluate import (
     Amount,
     boxed,
     dense_features,
@@ -25,9 +25,9 @@ from gradeclip_utils.tuning.finegrained import (
     region_scenes,
     summary,
 )
-from gradeclip_utils.tuning.finetuning import Tuned, Tuning
-from gradeclip_utils.tuning.pairs import spoken
-from gradeclip_utils.tuning.tuned_figures import (
+from gradeclip_utils.training.finetune.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
+from gradeclip_utils.training.finetune.pairs import spoken
+from gradeclip_utils.training.finetune.plots import (
     before_after_page,
     compare,
     draw_arms,
@@ -36,6 +36,7 @@ from gradeclip_utils.tuning.tuned_figures import (
     missing,
     named_regions,
 )
+from gradeclip_utils.training.finetune.run import Tuned, Tuning
 
 FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
 

@@ -12,13 +12,14 @@ from conftest import build, wrap
 from PIL import Image
 from torch.nn import functional as F
 
-from gradeclip_utils import Explainer, UnsupportedModel, load_clip, training
+from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.towers import ImageTower, TextTower
 from gradeclip_utils.towers.blocks import learning
-from gradeclip_utils.tuning import finetuning
-from gradeclip_utils.tuning.finetuning import STATE, Tuning, fine_tune
-from gradeclip_utils.tuning.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
-from gradeclip_utils.tuning.regions import Features, Learner, global_loss, map_choices, region_loss, settled
+from gradeclip_utils.training import scratch
+from gradeclip_utils.training.finetune import run as finetuning
+from gradeclip_utils.training.finetune.losses import Features, Learner, global_loss, map_choices, region_loss, settled
+from gradeclip_utils.training.finetune.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
+from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
 
 CAPTIONS = [
     "a red car and a blue ball", "a dog", "two green apples", "a small cat above a big tree", "a yellow bus",
@@ -448,9 +449,9 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
         str(tmp_path / "run"),
     ]
     with pytest.raises(FileNotFoundError, match="1 of 5 pictures are missing"):
-        training.main(given)
+        scratch.main(given)
     with pytest.warns(UserWarning, match="are skipped"):
-        training.main([*given, "--skip-missing"])
+        scratch.main([*given, "--skip-missing"])
     assert "1 captions had no phrase" in capsys.readouterr().out
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
     assert Explainer(clip).explain(pairs[0].picture, "a red car").image_maps.shape == (1, 12, 12)

@@ -7,7 +7,7 @@ import pytest
 
 from gradeclip_utils.language import norms
 from gradeclip_utils.scenes import concepts, draw_scene, vocabulary
-from gradeclip_utils.studies.informativeness import (
+from gradeclip_utils.studies.concreteness.informativeness import (
     FEWEST,
     MOST,
     OPENED,
@@ -23,7 +23,7 @@ from gradeclip_utils.studies.informativeness import (
     main,
     training_exposure,
 )
-from gradeclip_utils.training import Recipe
+from gradeclip_utils.training.scratch import Recipe
 
 CHOSEN = 4243266598  # checksum of the words and their roles, taken before any norm was joined
 
@@ -119,10 +119,10 @@ def test_information_is_never_negative(bits):
 
 
 def test_the_command_prints_what_it_counted(capsys, monkeypatch):
-    from gradeclip_utils import training
+    from gradeclip_utils.training import scratch
 
-    monkeypatch.setattr(training, "Recipe", lambda: Recipe(rounds=1, steps=2, batch=4))
-    monkeypatch.setattr("gradeclip_utils.studies.informativeness.SAMPLE", (0,))
+    monkeypatch.setattr(scratch, "Recipe", lambda: Recipe(rounds=1, steps=2, batch=4))
+    monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLE", (0,))
     main([])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("# Captions of the training") and lines[2] == "word,captions,sample"

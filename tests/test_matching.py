@@ -12,10 +12,10 @@ from gradeclip_utils.evaluation.statistics import summarise
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, is_trained
-from gradeclip_utils.studies import matching
-from gradeclip_utils.studies.composition import noun_pairs
-from gradeclip_utils.studies.directions import embed, maps_of
-from gradeclip_utils.studies.matching import (
+from gradeclip_utils.studies.matching import measures as matching
+from gradeclip_utils.studies.matching.composition import noun_pairs
+from gradeclip_utils.studies.matching.directions import embed, maps_of
+from gradeclip_utils.studies.matching.measures import (
     DISPLAYS,
     SUMS,
     adjective_shift,
@@ -30,8 +30,8 @@ from gradeclip_utils.studies.matching import (
     shown,
     twins,
 )
-from gradeclip_utils.studies.matching_plots import draw_path, draw_word_regions, path_page, plot_groups
-from gradeclip_utils.studies.wording import scene_regions
+from gradeclip_utils.studies.matching.plots import draw_path, draw_word_regions, path_page, plot_groups
+from gradeclip_utils.studies.matching.wording import scene_regions
 
 CARS = arrange(["red car", "blue car"])
 

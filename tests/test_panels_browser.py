@@ -55,24 +55,24 @@ some = ["grad-eclip", "maskclip"]
 panel(partial(method_page, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
     """
-from gradeclip_utils.studies.matching import path_between, twins
-from gradeclip_utils.studies.matching_plots import path_page
+from gradeclip_utils.studies.matching.measures import path_between, twins
+from gradeclip_utils.studies.matching.plots import path_page
 
 twin = twins(1)[0]
 way = path_between(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
 panel(lambda weight: path_page(way, weight), weight=(0.0, 1.0, 0.05))
 """,
     """
-from gradeclip_utils.studies.binding import Reader
-from gradeclip_utils.studies.playground import QUESTIONS, playground
+from gradeclip_utils.studies.binding.measures import Reader
+from gradeclip_utils.studies.binding.playground import QUESTIONS, playground
 
 reader = Reader(clip)
 panel(lambda question: playground(reader, question=question).page(), question=list(QUESTIONS))
 """,
     """
-from gradeclip_utils.studies.concreteness import study
-from gradeclip_utils.studies.informativeness import chosen_words
-from gradeclip_utils.studies.word_plots import words_page
+from gradeclip_utils.studies.concreteness.measures import study
+from gradeclip_utils.studies.concreteness.informativeness import chosen_words
+from gradeclip_utils.studies.concreteness.plots import words_page
 
 found = study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
 def draw(method, word, report=None):

@@ -15,7 +15,7 @@ from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
-from gradeclip_utils.studies import readers as r
+from gradeclip_utils.studies import architectures as r
 
 
 def siglip():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradeclip_utils import load_clip, training
+from gradeclip_utils import load_clip
 from gradeclip_utils.scenes import draw_scene, is_trained
-from gradeclip_utils.training import CONFIG, Recipe, SceneBatches, encode_text_by_length, normalise, train
+from gradeclip_utils.training import scratch
+from gradeclip_utils.training.scratch import CONFIG, Recipe, SceneBatches, encode_text_by_length, normalise, train
 
 SHORT = Recipe(rounds=1, steps=4, batch=6, warmup=2)
 
@@ -48,7 +49,7 @@ def test_another_recipe_in_the_same_folder_is_refused(trained):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tmp_path, monkeypatch):
     run(tmp_path, replace(SHORT, steps=1))
     kept = (tmp_path / "state.pt").read_bytes()
-    monkeypatch.setattr(training, "normalise", lambda pictures: torch.full((len(pictures), 3, 96, 96), torch.nan))
+    monkeypatch.setattr(scratch, "normalise", lambda pictures: torch.full((len(pictures), 3, 96, 96), torch.nan))
     with pytest.raises(FloatingPointError, match="the loss became nan at step 0"):
         run(tmp_path / "other")
     assert (tmp_path / "state.pt").read_bytes() == kept
@@ -117,18 +118,18 @@ def test_training_sees_what_the_models_preprocessing_makes_of_a_picture(bundled)
 
 
 def test_every_token_of_a_caption_is_trained(bundled):
-    ids = set(training.vocabulary_ids(bundled.tokenizer).tolist())
+    ids = set(scratch.vocabulary_ids(bundled.tokenizer).tolist())
     for i in range(200):
         assert set(bundled.tokenizer.encode(draw_scene(i).caption)) <= ids
 
 
 def test_an_exported_model_is_the_trained_one(trained, tmp_path):
     folder, model = trained
-    training.main(["export", "--folder", str(folder), "--out", str(tmp_path / "mine.safetensors")])
+    scratch.main(["export", "--folder", str(folder), "--out", str(tmp_path / "mine.safetensors")])
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
     scene = draw_scene(1)
     pixels, tokens = clip.preprocess(scene.image(96))[None], clip.tokenizer([scene.caption])
-    ids = training.vocabulary_ids(clip.tokenizer)
+    ids = scratch.vocabulary_ids(clip.tokenizer)
     compact = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
     with torch.no_grad():
         image = model.encode_image(pixels, normalize=True)
@@ -140,4 +141,4 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
 
 def test_export_before_training_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="train first"):
-        training.export(tmp_path, tmp_path / "a.safetensors")
+        scratch.export(tmp_path, tmp_path / "a.safetensors")

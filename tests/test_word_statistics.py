@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from gradeclip_utils.studies.word_statistics import (
+from gradeclip_utils.studies.concreteness.statistics import (
     Question,
     answer,
     columns_of,

@@ -7,7 +7,7 @@ from conftest import build, wrap
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange, draw_scene
-from gradeclip_utils.studies.wording import (
+from gradeclip_utils.studies.matching.wording import (
     ELSEWHERE,
     KINDS,
     TEMPLATES,

@@ -153,7 +153,7 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
     if _checksum(other) != metadata["shared_sha256"]:
         raise ValueError(
             f"{path} shares weights with {metadata['shared']} as it was when the file was written, and {other} is "
-            "another one: teach the model again (python -m gradeclip_utils.distillation)."
+            "another one: teach the model again (python -m gradeclip_utils.training.distil)."
         )
     return load_file(other)
 

@@ -22,7 +22,7 @@ def concepts(*, removed: bool = False) -> pd.DataFrame:
     """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them.
 
     `removed=True` adds those that training shows but that the trained model does not recognise well enough
-    (`card.weak`): scenes to look at and to measure with do without them.
+    (`training.card.weak`): scenes to look at and to measure with do without them.
     """
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()

@@ -1,7 +1,7 @@
 """Seeds: do the main figures of the studies hold when the bundled model is trained again, from another seed?
 
-    python -m gradeclip_utils.training train --folder runs/seed1 --seed 1
-    python -m gradeclip_utils.training export --folder runs/seed1 --out runs/seed1.safetensors
+    python -m gradeclip_utils.training.scratch train --folder runs/seed1 --seed 1
+    python -m gradeclip_utils.training.scratch export --folder runs/seed1 --out runs/seed1.safetensors
     python -m gradeclip_utils.studies.seeds data/emoji.safetensors runs/seed1.safetensors    # writes data/seeds.csv
 
     figures of a study, a seed each -> table in data/ -> beside -> what holds, and what is withdrawn
@@ -22,7 +22,9 @@ import safetensors
 
 from ..files import commit, data_path, write_whole
 from ..models import Clip, load_clip
-from . import binding, concreteness, matching
+from .binding import measures as binding
+from .concreteness import measures as concreteness
+from .matching import measures as matching
 
 TABLE = "seeds.csv"
 STUDIES = {"matching": matching.figures, "binding": binding.figures, "concreteness": concreteness.figures}

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..card import recognised
 from ..datasets import Example, emoji_scenes
 from ..evaluation.run import evaluate
 from ..evaluation.sanity import agreement
@@ -31,6 +30,7 @@ from ..plots import Picture, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..towers import ImageTower, Tower, Trace
+from ..training.card import recognised
 
 MEASURES = ("pointing", "energy", "average_precision")
 FRAMES = ("grad-eclip", "wrong word", "text-blind", "random", "ceiling")

@@ -31,17 +31,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.attributes import KINDS, SWAPPED, Pair, draw_pairs, judge, pictures_of
-from ..evaluation.localisation import pool
-from ..evaluation.statistics import summarise
-from ..explain import Explainer, undisturbed
-from ..images import View, model_view
-from ..methods.grad_eclip import grad_eclip
-from ..methods.interactions import word_directions, word_members
-from ..models import Clip
-from ..scenes import COLOURS, Scene, Span
-from ..towers import Trace
-from ..words import Split, split_read
+from ...evaluation.attributes import KINDS, SWAPPED, Pair, draw_pairs, judge, pictures_of
+from ...evaluation.localisation import pool
+from ...evaluation.statistics import summarise
+from ...explain import Explainer, undisturbed
+from ...images import View, model_view
+from ...methods.grad_eclip import grad_eclip
+from ...methods.interactions import word_directions, word_members
+from ...models import Clip
+from ...scenes import COLOURS, Scene, Span
+from ...towers import Trace
+from ...words import Split, split_read
 
 METHODS = ("caption", "word x region", "word x region, centred", "contrast")
 ROLES = ("right", "wrong", "absent")

@@ -14,16 +14,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ..evaluation.localisation import pool
-from ..evaluation.statistics import verdict
-from ..explanation import Explanation
-from ..models import Clip
-from ..panels.session import Session
-from ..plots import Picture, plot_intervals, plot_maps
-from ..plots.html import Page, map_html, note_html, picture_html, row_html
-from ..scenes import Scene, arrange
+from ...evaluation.localisation import pool
+from ...evaluation.statistics import verdict
+from ...explanation import Explanation
+from ...models import Clip
+from ...panels.session import Session
+from ...plots import Picture, plot_intervals, plot_maps
+from ...plots.html import Page, map_html, note_html, picture_html, row_html
+from ...scenes import Scene, arrange
+from .evaluate import dense_features
 from .experiment import ARMS, GLOBAL, OURS, tidy
-from .finegrained import dense_features
 from .pairs import spoken
 
 _INKS = "relevance: pale 0 to dark, each map on a scale of its own"
@@ -37,7 +37,7 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin:
     With fewer than two common seeds there is no interval, and the answer is "cannot tell".
 
     Args:
-        rows: `experiment.read()`.
+        rows: `training.finetune.experiment.read()`.
         margin: a difference up to this does not matter.
     """
     wide = tidy(rows).pivot_table(index="figure", columns=["arm", "seed"], values="estimate", sort=False)

@@ -22,8 +22,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..explain import Explainer
-from ..scenes import (
+from ...explain import Explainer
+from ...scenes import (
     SPLITS,
     Object,
     Scene,

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..explain import undisturbed
-from ..methods import METHODS
-from ..methods.interactions import word_directions, word_members
-from ..models import Clip
-from ..towers import ImageTower, Layer, TextTower, Tower, Trace
-from ..towers.blocks import UnsupportedModel, learning
-from ..words import split_read
+from ...explain import undisturbed
+from ...methods import METHODS
+from ...methods.interactions import word_directions, word_members
+from ...models import Clip
+from ...towers import ImageTower, Layer, TextTower, Tower, Trace
+from ...towers.blocks import UnsupportedModel, learning
+from ...words import split_read
 from .pairs import Batch, identity
 
 WORDS, UNIFORM, OTHER, TRUTH = "word x region", "uniform", "other picture", "truth"

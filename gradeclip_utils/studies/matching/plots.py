@@ -15,12 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ..images import onto_picture
-from ..plots import Picture, axes_at, draw_heatmap, name_rows, paint, show_picture
-from ..plots.axes import NOTE, blank, drawable, entitle
-from ..plots.colours import ink, largest, number, range_in_words, scale
-from ..plots.html import Page, note_html, picture_html, print_html, row_html
-from .matching import Path
+from ...images import onto_picture
+from ...plots import Picture, axes_at, draw_heatmap, name_rows, paint, show_picture
+from ...plots.axes import NOTE, blank, drawable, entitle
+from ...plots.colours import ink, largest, number, range_in_words, scale
+from ...plots.html import Page, note_html, picture_html, print_html, row_html
+from .measures import Path
 from .wording import WordRegions
 
 _STYLES = (("#5b3a86", "o"), ("#c4670d", "s"), ("0.45", "D"))  # purple circles, orange squares, grey diamonds

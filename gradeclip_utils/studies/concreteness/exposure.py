@@ -17,10 +17,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from ..evaluation.attributes import KINDS
-from ..evaluation.statistics import interval
-from ..scenes import COLOURS, NUMBERS, Scene, concepts
-from ..training import Recipe, SceneBatches
+from ...evaluation.attributes import KINDS
+from ...evaluation.statistics import interval
+from ...scenes import COLOURS, NUMBERS, Scene, concepts
+from ...training.scratch import Recipe, SceneBatches
 
 # relation -> the kind of attribute, and whether it is the first thing that is said to be left, above or bigger
 _SAYS = {

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..evaluation.localisation import pool
-from ..explain import Explainer, undisturbed
-from ..images import model_view
-from ..methods.grad_eclip import grad_eclip
-from ..methods.interactions import word_directions, word_members
-from ..scenes import PICTURE, Scene
-from ..words import split_read
+from ...evaluation.localisation import pool
+from ...explain import Explainer, undisturbed
+from ...images import model_view
+from ...methods.grad_eclip import grad_eclip
+from ...methods.interactions import word_directions, word_members
+from ...scenes import PICTURE, Scene
+from ...words import split_read
 
 _PROMPTS, _PICTURES = 64, 16  # in one batch
 _SIDE = 96  # pixels of a mask's sides

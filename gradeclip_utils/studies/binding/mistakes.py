@@ -20,9 +20,9 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from ..evaluation.attributes import Pair
-from ..scenes import Scene
-from .binding import METHODS
+from ...evaluation.attributes import Pair
+from ...scenes import Scene
+from .measures import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
 

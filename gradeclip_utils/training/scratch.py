@@ -1,12 +1,12 @@
 """Train the bundled CLIP on emoji scenes, from nothing; fine-tune any CLIP.
 
-    python -m gradeclip_utils.training train    # seeded, shows progress, goes on where it was interrupted
-    python -m gradeclip_utils.training export --out data/emoji.safetensors    # what load_clip() loads
-    python -m gradeclip_utils.card              # what it recognises, on scenes that training never drew
+    python -m gradeclip_utils.training.scratch train    # seeded, shows progress, goes on where it was interrupted
+    python -m gradeclip_utils.training.scratch export --out data/emoji.safetensors    # what load_clip() loads
+    python -m gradeclip_utils.training.card              # what it recognises, on scenes that training never drew
 
-And fine-tune any CLIP on pairs of your own (see `finetuning`):
+And fine-tune any CLIP on pairs of your own (see `finetune`):
 
-    python -m gradeclip_utils.training fine-tune --captions captions.csv --images folder --out tuned.safetensors
+    python -m gradeclip_utils.training.scratch fine-tune --captions captions.csv --images folder --out tuned.safetensors
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
 the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it where an object is. Three
@@ -36,15 +36,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from .files import write_whole
-from .models import save_compact
-from .scenes import CANVAS, Scene, companion, draw_scene, render, vocabulary
-from .tuning.finetuning import Tuning, fine_tune
-from .tuning.tuning_command import add_command, run_command
+from ..files import write_whole
+from ..models import save_compact
+from ..scenes import CANVAS, Scene, companion, draw_scene, render, vocabulary
+from .finetune.command import add_command, run_command
 
 __all__ = [
-    "CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "Tuning", "encode_text_by_length", "export", "fine_tune",
-    "normalise", "train", "vocabulary_ids",
+    "CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export", "normalise", "train",
+    "vocabulary_ids",
 ]  # fmt: skip
 
 CONFIG = {
@@ -245,7 +244,9 @@ def export(folder: Path, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(prog="python -m gradeclip_utils.training", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m gradeclip_utils.training.scratch", description=__doc__.split("\n\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("train", help="train the bundled model")
     command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")

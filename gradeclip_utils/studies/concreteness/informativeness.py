@@ -3,9 +3,9 @@
     scenes, training --here--> words: exposure, informativeness --> studies of what a model reads
 
 Both are known exactly here, and of no model that was trained on photographs. Exposure is counted from the very scenes
-that training drew (``training.SceneBatches``); the counts of all of them are kept in ``data/word_exposure.csv``:
+that training drew (`scratch.SceneBatches`); the counts of all of them are kept in ``data/word_exposure.csv``:
 
-    python -m gradeclip_utils.studies.informativeness --write    # counts the captions of the whole training
+    python -m gradeclip_utils.studies.concreteness.informativeness --write    # counts the whole training
 
 Informativeness is computed from the caption grammar (``scenes``), and not from samples.
 """
@@ -22,8 +22,8 @@ import pandas as pd
 from scipy.special import entr
 from tqdm.auto import tqdm
 
-from ..files import data_path, write_whole
-from ..scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
+from ...files import data_path, write_whole
+from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
 
 SAMPLE = tuple(range(0, 5600, 700))  # batches whose counts stand in the file on their own, to be counted again
 FEWEST, MOST = 500, 10_000  # captions of the training: words that were said less or more often are left out of studies
@@ -42,9 +42,9 @@ def caption_words(caption: str) -> list[str]:
 def count_words(batches: Iterable[int], recipe=None) -> pd.Series:
     """How many captions of these training batches hold each word: (words,) int, indexed by word, in alphabetical order.
 
-    Words of the vocabulary that no caption holds have zero. ``recipe``: a ``training.Recipe``, its own by default.
+    Words of the vocabulary that no caption holds have zero. ``recipe``: a `scratch.Recipe`, its own by default.
     """
-    from ..training import Recipe, SceneBatches  # it needs torch, and reading what was counted does not
+    from ...training.scratch import Recipe, SceneBatches  # it needs torch, and reading what was counted does not
 
     drawn, counts = SceneBatches(recipe or Recipe()), Counter()
     for batch in batches:
@@ -154,11 +154,11 @@ def _grammar() -> frozenset[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: see the module's first lines."""
     parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.studies.informativeness", description=__doc__.split("\n\n")[0]
+        prog="python -m gradeclip_utils.studies.concreteness.informativeness", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--write", action="store_true", help=f"write data/{_FILE}; else print it")
     given = parser.parse_args(arguments)
-    from ..training import Recipe
+    from ...training.scratch import Recipe
 
     recipe = Recipe()
     steps = recipe.rounds * recipe.steps
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comment = (
         f"# Captions of the training that hold each word: {steps} batches of {recipe.batch}, seed {recipe.seed}; "
         f"sample: of the batches {' '.join(map(str, SAMPLE))} alone.\n"
-        "# Made by python -m gradeclip_utils.studies.informativeness --write\n"
+        "# Made by python -m gradeclip_utils.studies.concreteness.informativeness --write\n"
     )
     text = comment + table.to_csv()
     if given.write:

@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..evaluation.sanity import agreement
-from ..evaluation.statistics import interval
-from ..explain import Explainer
-from ..images import model_view
-from ..models import Clip
-from ..scenes import (
+from ...evaluation.sanity import agreement
+from ...evaluation.statistics import interval
+from ...explain import Explainer
+from ...images import model_view
+from ...models import Clip
+from ...scenes import (
     ARTISTS,
     CANVAS,
     COLOURS,

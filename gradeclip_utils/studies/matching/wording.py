@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..evaluation.localisation import pool
-from ..evaluation.sanity import agreement
-from ..explain import Explainer
-from ..language import tagged_words
-from ..scenes import PREFIXES, Scene, arrange
+from ...evaluation.localisation import pool
+from ...evaluation.sanity import agreement
+from ...explain import Explainer
+from ...language import tagged_words
+from ...scenes import PREFIXES, Scene, arrange
 from .composition import phrase
 from .directions import embed, look, maps_of, regions
 

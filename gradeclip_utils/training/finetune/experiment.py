@@ -1,10 +1,10 @@
 """The fine-tuning experiment: what do Grad-ECLIP maps teach, beside other maps, no maps, and the true masks?
 
-    python -m gradeclip_utils.tuning.experiment           # goes on where it was interrupted; writes data/finetuning.csv
-    python -m gradeclip_utils.tuning.experiment --ship    # the tuned model becomes load_clip("emoji-fine")
+    python -m gradeclip_utils.training.finetune.experiment         # goes on where it stopped; into data/finetuning.csv
+    python -m gradeclip_utils.training.finetune.experiment --ship  # the tuned model becomes load_clip("emoji-fine")
 
 Every *arm* fine-tunes the bundled model on the same scenes of the training split, with equally many steps, and is
-measured on development scenes (`finegrained.measure`). One row an arm and seed: all figures with their intervals, and
+measured on development scenes (`evaluate.measure`). One row an arm and seed: all figures with their intervals, and
 what made them. Two arms have five seeds, because the conclusion rests on them; the others have one. A seed decides the
 order of the scenes and the hard negatives; the scenes themselves are the same for all.
 
@@ -24,14 +24,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..files import commit, data_path, write_whole
-from ..models import Clip, load_clip
-from ..scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
-from .finegrained import AMOUNT, Amount, measure
-from .finetuning import STATE, Tuning, fine_tune
+from ...files import commit, data_path, write_whole
+from ...models import Clip, load_clip
+from ...scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
+from .command import save_tuned
+from .evaluate import AMOUNT, Amount, measure
+from .losses import OTHER, TRUTH, UNIFORM, WORDS
 from .pairs import Pair
-from .regions import OTHER, TRUTH, UNIFORM, WORDS
-from .tuning_command import save_tuned
+from .run import STATE, Tuning, fine_tune
 
 BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
 # Pilots of grad-eclip, one seed: at rate 3e-4 the single objects that zero-shot names fell by more than a tenth in 30
@@ -63,8 +63,8 @@ same words, the same architecture; it has never seen a photograph.
 
 ## How it was made
 
-    python -m gradeclip_utils.tuning.experiment --arms before grad-eclip
-    python -m gradeclip_utils.tuning.experiment --ship
+    python -m gradeclip_utils.training.finetune.experiment --arms before grad-eclip
+    python -m gradeclip_utils.training.finetune.experiment --ship
 
 {steps} steps of {batch} training scenes (image and caption only), rate {rate}, region-phrase loss times {regions};
 {minutes} minutes on a shared machine, at commit {commit}. This file is written by the second command, from
@@ -146,7 +146,7 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
             "minutes": round(minutes, 2),
             "cpu_minutes": round(cpu, 2),
         }
-        command = f"python -m gradeclip_utils.tuning.experiment --arms '{arm}'"
+        command = f"python -m gradeclip_utils.training.finetune.experiment --arms '{arm}'"
         about |= {"threads": torch.get_num_threads(), "commit": commit(), "command": command}
         row = about | _wide(measure(tuned, amount))
         whole = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
@@ -236,7 +236,7 @@ def _check_same(done: pd.DataFrame, tuning: Tuning, table: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The command line: see the module's first lines."""
     parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.tuning.experiment", description=__doc__.split("\n\n")[0]
+        prog="python -m gradeclip_utils.training.finetune.experiment", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="where the rows are written")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="where states and models are kept")

@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..datasets import Example
-from ..evaluation.sanity import randomised
-from ..explain import Explainer, undisturbed
-from ..language import CONTENT, norms, phrases, tagged_words
-from ..methods import METHODS as KNOWN
-from ..models import Clip
-from ..scenes import CANVAS, Scene, draw_scene
-from ..towers import ImageTower
-from ..words import Split, check_tokenizer, split_prompt
+from ...datasets import Example
+from ...evaluation.sanity import randomised
+from ...explain import Explainer, undisturbed
+from ...language import CONTENT, norms, phrases, tagged_words
+from ...methods import METHODS as KNOWN
+from ...models import Clip
+from ...scenes import CANVAS, Scene, draw_scene
+from ...towers import ImageTower
+from ...words import Split, check_tokenizer, split_prompt
 from .informativeness import caption_words, chosen_words, informativeness, training_exposure
-from .word_statistics import Question, answer
+from .statistics import Question, answer
 
 METHODS = ("grad-eclip", "leave-one-out", "attention")
 OTHER = ", other picture"  # added to a method's name: the caption was asked of a picture that is not its own

@@ -1,8 +1,8 @@
 """Teach small CLIPs that read their pictures in other ways: the bundled model is the teacher, the scenes are its world.
 
-    python -m gradeclip_utils.distillation                  # all three, one after another, into data/
-    python -m gradeclip_utils.distillation emoji-resnet     # one of them; goes on where it was interrupted
-    python -m gradeclip_utils.distillation --card           # what they know: the figures of data/pupils.md
+    python -m gradeclip_utils.training.distil                  # all three, one after another, into data/
+    python -m gradeclip_utils.training.distil emoji-resnet     # one of them; goes on where it was interrupted
+    python -m gradeclip_utils.training.distil --card           # what they know: the figures of data/pupils.md
 
 A pupil sees training scenes and learns two things at once: to give the picture the embedding that the teacher gives it
 (feature distillation; Yang et al., "CLIP-KD", CVPR 2024), and to tell its caption from the others of the batch, by
@@ -34,16 +34,16 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from ..evaluation.attributes import embed_captions
+from ..evaluation.statistics import interval
+from ..files import data_path, write_whole
+from ..models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
+from ..models.compact import build
+from ..scenes import CANVAS, draw_scene, render, vocabulary
 from .card import embed_scenes, recognised
-from .evaluation.attributes import embed_captions
-from .evaluation.statistics import interval
-from .files import data_path, write_whole
-from .models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
-from .models.compact import build
-from .scenes import CANVAS, draw_scene, render, vocabulary
-from .training import CONFIG, MEAN, STD, Recipe, SceneBatches, encode_text_by_length, normalise, vocabulary_ids
+from .scratch import CONFIG, MEAN, STD, Recipe, SceneBatches, encode_text_by_length, normalise, vocabulary_ids
 
-START, END = "<!-- figures: written by python -m gradeclip_utils.distillation --card -->", "<!-- end of figures -->"
+START, END = "<!-- figures: written by python -m gradeclip_utils.training.distil --card -->", "<!-- end of figures -->"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {
     "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
@@ -354,7 +354,7 @@ def write_card(table: pd.DataFrame, folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The command line: see the module's first lines."""
     parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.distillation", description=__doc__.split("\n\n")[0]
+        prog="python -m gradeclip_utils.training.distil", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CONFIGS)}; all by default")
     parser.add_argument("--folder", type=Path, default=Path("runs/pupils"), help="where the state is kept")

@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..explain import Explainer
-from ..explanation import Interactions
-from ..language import NORMS
-from ..methods import METHODS
-from ..notices import heard_by
-from ..plots import Picture, draw_heatmap, draw_words, paint, plot_intervals
-from ..plots.axes import NOTE, drawable
-from ..plots.colours import largest, number
-from ..plots.html import Page, image_html, note_html, row_html, scatter_html, webp, words_html
-from ..words import Word
-from .concreteness import EVEN, Study
-from .word_statistics import Permutation, Question, answer
+from ...explain import Explainer
+from ...explanation import Interactions
+from ...language import NORMS
+from ...methods import METHODS
+from ...notices import heard_by
+from ...plots import Picture, draw_heatmap, draw_words, paint, plot_intervals
+from ...plots.axes import NOTE, drawable
+from ...plots.colours import largest, number
+from ...plots.html import Page, image_html, note_html, row_html, scatter_html, webp, words_html
+from ...words import Word
+from .measures import EVEN, Study
+from .statistics import Permutation, Question, answer
 
 ROLES = {"noun": "#5b3a86", "association": "#e08214", "other": "#8c8c8c"}  # the colours of all maps, and a grey
 _SHOWN = 3  # captions of a word
@@ -241,7 +241,7 @@ def shares(study: Study, caption: int, method: str) -> list[Word]:
 def plot_answers(
     table: pd.DataFrame, title: str = "", label: str = "Spearman's rank correlation (number of words in brackets)"
 ) -> Picture:
-    """Answers of ``word_statistics.answer`` with their intervals, one row a question; the dashed line is zero."""
+    """Answers of `statistics.answer` with their intervals, one row a question; the dashed line is zero."""
     shown = table.rename(columns={"estimate": "mean"})
     names = [f"{row.figure} ({row.n})" for row in table.itertuples()]
     figure = plot_intervals(shown, label=label, names=names, title=title)

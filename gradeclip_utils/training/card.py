@@ -1,8 +1,8 @@
 """The model card's figures: what the bundled model recognises, and what it cannot, on scenes that training never drew.
 
-    python -m gradeclip_utils.card                      # development scenes, printed
-    python -m gradeclip_utils.card --remove             # takes concepts that it hardly recognises out of data/
-    python -m gradeclip_utils.card --split test --write # the published figures, into data/
+    python -m gradeclip_utils.training.card                      # development scenes, printed
+    python -m gradeclip_utils.training.card --remove             # takes concepts that it hardly recognises out of data/
+    python -m gradeclip_utils.training.card --split test --write # the published figures, into data/
 
 Every figure is a share of right answers with its 95 % Wilson interval; where a picture gives several answers, as in
 pointing, the interval resamples pictures. Classification is zero-shot, by cosine similarity with the prompts "a dog",
@@ -24,12 +24,12 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from .evaluation.attributes import embed_captions
-from .evaluation.pointing_game import CHANCE, games, play
-from .evaluation.statistics import summarise
-from .files import data_path
-from .models import Clip, load_clip
-from .scenes import (
+from ..evaluation.attributes import embed_captions
+from ..evaluation.pointing_game import CHANCE, games, play
+from ..evaluation.statistics import summarise
+from ..files import data_path
+from ..models import Clip, load_clip
+from ..scenes import (
     ARTISTS,
     COLOURS,
     Object,
@@ -48,7 +48,7 @@ from .scenes import (
 
 WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
 _COLUMNS = ("figure", "share", "low", "high", "n", "chance")
-START, END = "<!-- figures: written by python -m gradeclip_utils.card -->", "<!-- end of figures -->"
+START, END = "<!-- figures: written by python -m gradeclip_utils.training.card -->", "<!-- end of figures -->"
 
 
 @torch.no_grad()
@@ -294,7 +294,9 @@ def write(table: pd.DataFrame, singles: pd.DataFrame, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(prog="python -m gradeclip_utils.card", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m gradeclip_utils.training.card", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--split", choices=["development", "test"], default="development")
     parser.add_argument("--weights", help="another compact checkpoint than the bundled one")
     parser.add_argument("--write", action="store_true", help="put the figures into the folder data/")

@@ -5,11 +5,11 @@
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(picture, caption)
     Explainer(tuned.clip).explain(picture, "a red car")
 
-    python -m gradeclip_utils.training fine-tune --captions captions.csv --images folder --out tuned.safetensors
-    accelerate launch -m gradeclip_utils.training fine-tune ...     # the same on several processes or GPUs
+    python -m gradeclip_utils.training.scratch fine-tune --captions captions.csv --images folder --out tuned.safetensors
+    accelerate launch -m gradeclip_utils.training.scratch fine-tune ...     # the same on several processes or GPUs
 
 The loss of a step is CLIP's contrastive loss over whole pictures and captions, plus `regions` times the region-phrase
-loss (`regions.region_loss`), plus, if asked for, that of hard negatives. The maps are drawn by the model as it is at
+loss (`losses.region_loss`), plus, if asked for, that of hard negatives. The maps are drawn by the model as it is at
 that step. Towers are in evaluation mode: no dropout, and a batch norm keeps its statistics.
 
 A run is its seed: the same pairs, recipe and number of pairs in a step give the same steps. The state is written to the
@@ -34,12 +34,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..datasets import optional_library
-from ..explain import undisturbed
-from ..files import write_whole
-from ..models import Clip
+from ...datasets import optional_library
+from ...explain import undisturbed
+from ...files import write_whole
+from ...models import Clip
+from .losses import HARD, TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches, identity, present_pairs
-from .regions import HARD, TRUTH, Features, Learner, global_loss, region_loss
 
 STATE = "state.pt"
 _FLOORED = math.log(100)  # as CLIP bounds its temperature

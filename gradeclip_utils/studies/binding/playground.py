@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..explain import undisturbed
-from ..images import onto_picture
-from ..methods.grad_eclip import grad_eclip
-from ..panels.jobs import is_small, one_thread
-from ..plots import Picture, axes_at, draw_heatmap, paint, show_picture
-from ..plots.axes import NOTE, entitle
-from ..plots.colours import largest, number, shown
-from ..plots.html import Page, bars_html, note_html, picture_html, print_html, row_html
-from ..scenes import ARTISTS, COLOURS, Object, Scene, concepts, describe, relation_between, withheld_artist
-from .binding import Reader
-from .binding_plots import draw_bars, folded
+from ...explain import undisturbed
+from ...images import onto_picture
+from ...methods.grad_eclip import grad_eclip
+from ...panels.jobs import is_small, one_thread
+from ...plots import Picture, axes_at, draw_heatmap, paint, show_picture
+from ...plots.axes import NOTE, entitle
+from ...plots.colours import largest, number, shown
+from ...plots.html import Page, bars_html, note_html, picture_html, print_html, row_html
+from ...scenes import ARTISTS, COLOURS, Object, Scene, concepts, describe, relation_between, withheld_artist
+from .measures import Reader
+from .plots import draw_bars, folded
 
 PLACES = {"upper left": (24, 24), "upper right": (72, 24), "lower left": (24, 72), "lower right": (72, 72)}
 QUESTIONS = ("colours exchanged", "places exchanged")

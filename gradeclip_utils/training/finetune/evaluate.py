@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..evaluation.attributes import KINDS, draw_pairs, embed_captions, embed_pictures, judge, pictures_of
-from ..evaluation.localisation import pool
-from ..evaluation.pointing_game import COUNTS, games, play
-from ..evaluation.statistics import interval
-from ..explain import Explainer, undisturbed
-from ..images import model_view
-from ..models import Clip
-from ..scenes import Object, Scene, concepts, describe, draw_scene
+from ...evaluation.attributes import KINDS, draw_pairs, embed_captions, embed_pictures, judge, pictures_of
+from ...evaluation.localisation import pool
+from ...evaluation.pointing_game import COUNTS, games, play
+from ...evaluation.statistics import interval
+from ...explain import Explainer, undisturbed
+from ...images import model_view
+from ...models import Clip
+from ...scenes import Object, Scene, concepts, describe, draw_scene
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game

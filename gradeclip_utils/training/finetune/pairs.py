@@ -1,4 +1,4 @@
-"""Pairs: a picture and its caption, and what fine-tuning takes from them. The door of `finetuning`.
+"""Pairs: a picture and its caption, and what fine-tuning takes from them. The door of `run`.
 
     captions.csv, pictures --here--> batches of pixels, captions, phrases --> regions --> fine-tuned model
 
@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.localisation import pool
-from ..images import model_view, read_image
-from ..language import phrases as noun_phrases
-from ..models import Clip
+from ...evaluation.localisation import pool
+from ...images import model_view, read_image
+from ...language import phrases as noun_phrases
+from ...models import Clip
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)

@@ -2,7 +2,7 @@
 
     captions.csv, pictures --here--> finetuning -> model file -> load_clip
 
-It is a sub-command of `python -m gradeclip_utils.training`.
+It is a sub-command of `python -m gradeclip_utils.training.scratch`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
-from .finetuning import Tuning, fine_tune
+from ...models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from .pairs import present_pairs, read_pairs
+from .run import Tuning, fine_tune
 
 
 def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
@@ -32,7 +32,7 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
 
 
 def add_command(commands) -> None:
-    """The sub-command `fine-tune`, for the command line of `training`."""
+    """The sub-command `fine-tune`, for the command line of `scratch`."""
     command = commands.add_parser("fine-tune", help="fine-tune a model on image-caption pairs, by its own maps")
     command.add_argument("--captions", type=Path, required=True, help="a table with the columns picture and caption")
     command.add_argument("--images", type=Path, required=True, help="the folder of the pictures")

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..evaluation.attributes import Pair
-from ..explanation import Explanation
-from ..plots import Picture, axes_at, draw_heatmap, name_rows, show_picture
-from ..plots.axes import NOTE, drawable
+from ...evaluation.attributes import Pair
+from ...explanation import Explanation
+from ...plots import Picture, axes_at, draw_heatmap, name_rows, show_picture
+from ...plots.axes import NOTE, drawable
 
 _SERIES = ("#5b3a86", "#d95f02", "0.45")  # told apart by their marks too
 _MARKS = ("o", "s", "D")

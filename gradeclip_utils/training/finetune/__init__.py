@@ -1,0 +1,7 @@
+"""Fine-tuning: a model's own maps as region labels, so that it sees finer (lesson 07).
+
+    pairs -> losses -> run -> evaluate -> experiment -> plots
+
+`pairs` reads pictures and captions, `losses` has the losses, `run` the loop (`fine_tune`), `evaluate` measures what a
+model sees, `experiment` runs every arm and ships the result, `plots` draws it; `command` is the command line.
+"""
