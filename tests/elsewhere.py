@@ -1,7 +1,7 @@
 """Explanations on another device than the CPU: how far they are from those on the CPU, as JSON, one entry a case.
 
-    python tests/elsewhere.py cuda        where there is one
-    python tests/elsewhere.py stand-in    anywhere
+    python -m tests.elsewhere cuda        where there is one
+    python -m tests.elsewhere stand-in    anywhere
 
 The stand-in is a device of torch's own (PrivateUse1) whose tensors live in the CPU's memory. To everything that runs on
 it, it is another device: its tensors do not mix with those of the CPU, cannot become numpy arrays, and must be asked
@@ -17,10 +17,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from conftest import build, wrap
 from PIL import Image
-from shrinking import small
-from test_architectures import EXECUTED, inputs_of
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
@@ -30,6 +27,9 @@ from torch.utils._pytree import tree_flatten, tree_map
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import ImageTower, TextTower
+from tests.conftest import build, wrap
+from tests.shrinking import small
+from tests.towers.test_architectures import EXECUTED, inputs_of
 
 PROMPTS = ["a red car and a ball", "unbelievable!"]
 HALVES = {"half: float16": torch.float16, "half: bfloat16": torch.bfloat16}

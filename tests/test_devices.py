@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import CASES, HALVES
 
-SCRIPT = Path(__file__).with_name("elsewhere.py")
+from tests.elsewhere import CASES, HALVES
+
+ROOT = Path(__file__).parent.parent
 PYTHON_DEVICES = hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
 DEVICES = [
     pytest.param("stand-in", marks=pytest.mark.skipif(not PYTHON_DEVICES, reason="this torch has no Python devices")),
@@ -21,7 +22,7 @@ DEVICES = [
 @cache
 def differences(device: str) -> dict:
     """In a process of its own: a device, once registered, is there for everything that follows."""
-    done = subprocess.run([sys.executable, SCRIPT, device], capture_output=True, text=True, cwd=SCRIPT.parent)
+    done = subprocess.run([sys.executable, "-m", "tests.elsewhere", device], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -9,11 +9,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from conftest import build, wrap
 from PIL import Image
 
 from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word
 from gradeclip_utils.methods.grad_eclip import grad_eclip
+from tests.conftest import build, wrap
 
 PROMPTS = ["a dog", "a red car and a blue ball.", "cat"]
 

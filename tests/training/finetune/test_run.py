@@ -8,7 +8,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from conftest import build, wrap
 from PIL import Image
 from torch.nn import functional as F
 
@@ -20,6 +19,7 @@ from gradeclip_utils.training.finetune import run as finetuning
 from gradeclip_utils.training.finetune.losses import Features, Learner, global_loss, map_choices, region_loss, settled
 from gradeclip_utils.training.finetune.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
 from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
+from tests.conftest import build, wrap
 
 CAPTIONS = [
     "a red car and a blue ball", "a dog", "two green apples", "a small cat above a big tree", "a yellow bus",

@@ -4,11 +4,8 @@ import copy
 import inspect
 
 import numpy as np
-import plain
 import pytest
 import torch
-from conftest import build, wrap
-from test_explain import state_of
 from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
@@ -16,6 +13,9 @@ from gradeclip_utils.methods import perturbation
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.towers import ImageTower, TextTower
+from tests import plain
+from tests.conftest import build, wrap
+from tests.test_explain import state_of
 
 PICTURES = [name for name, method in METHODS.items() if method.image]
 PROMPTS = [name for name, method in METHODS.items() if method.text]

@@ -9,14 +9,14 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from shrinking import IDS, NAMES, attention_changed, config_of, fingerprint, small, text_side, without_memory
 from torch.nn import functional as F
 
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip
 from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower, UnsupportedModel
+from tests.shrinking import IDS, NAMES, attention_changed, config_of, fingerprint, small, text_side, without_memory
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- architectures: written by tests/test_architectures.py -->", "<!-- /architectures -->"
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- architectures: written by tests/towers/test_architectures.py -->", "<!-- /architectures -->"
 HUB = "needs hub files: "
 
 # One config of every combination of parts that is supported; a test below checks that none is missing.
@@ -94,7 +94,7 @@ def test_the_table_in_the_readme_is_what_the_code_says(registry):
     if os.environ.get("GRADECLIP_WRITE_TABLE"):
         README.write_text(f"{before}{BEGIN}\n{table(registry)}\n{END}{after}")
     else:
-        message = "run GRADECLIP_WRITE_TABLE=1 pytest tests/test_architectures.py -k readme"
+        message = "run GRADECLIP_WRITE_TABLE=1 pytest tests/towers/test_architectures.py -k readme"
         assert written.strip() == table(registry), message
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import build, wrap
 from PIL import Image
 
 from gradeclip_utils import Explainer
@@ -34,6 +33,7 @@ from gradeclip_utils.studies.concreteness.measures import (
     word_table,
 )
 from gradeclip_utils.studies.concreteness.statistics import Question, answer
+from tests.conftest import build, wrap
 
 WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable dessert insect flower weather".split()
 

@@ -6,9 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import build, wrap
 from PIL import Image
-from shrinking import small, stir
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
@@ -16,6 +14,8 @@ from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.studies import architectures as r
+from tests.conftest import build, wrap
+from tests.shrinking import small, stir
 
 
 def siglip():

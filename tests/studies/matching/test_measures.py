@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import build, wrap
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.statistics import summarise
@@ -32,6 +31,7 @@ from gradeclip_utils.studies.matching.measures import (
 )
 from gradeclip_utils.studies.matching.plots import draw_path, draw_word_regions, path_page, plot_groups
 from gradeclip_utils.studies.matching.wording import scene_regions
+from tests.conftest import build, wrap
 
 CARS = arrange(["red car", "blue car"])
 

@@ -5,9 +5,9 @@ import copy
 import open_clip
 import pytest
 import torch
-from conftest import BUNDLED_TEXT, BUNDLED_VISION, build
 
 from gradeclip_utils.towers import ImageTower, TextTower, UnsupportedModel
+from tests.conftest import BUNDLED_TEXT, BUNDLED_VISION, build
 
 
 def plain(model, side, inputs):

@@ -6,14 +6,14 @@ import open_clip
 import pytest
 import timm
 import torch
-from conftest import TINY_TEXT, TINY_VISION, build, wrap
-from shrinking import attention_changed, stir
 from torch import nn
 from torch.nn import functional as F
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
 from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower
+from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
+from tests.shrinking import attention_changed, stir
 
 # --- open_clip's own attention module, which takes the place of torch's on its main branch ----------------------
 

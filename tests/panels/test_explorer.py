@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import plain
 import pytest
 import torch
 from PIL import Image
@@ -31,6 +30,7 @@ from gradeclip_utils.panels.explorer_view import (
 from gradeclip_utils.panels.jobs import Interrupted, Work, one_thread
 from gradeclip_utils.panels.session import Session, State, as_source
 from gradeclip_utils.scenes import arrange
+from tests import plain
 
 CAPTION = "a red car and a blue ball"
 

@@ -3,16 +3,16 @@
 import copy
 
 import numpy as np
-import plain
 import pytest
 import torch
-from conftest import build, wrap
-from test_rivals import close, directions
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods import perturbation
 from gradeclip_utils.towers import ImageTower, TextTower
+from tests import plain
+from tests.conftest import build, wrap
+from tests.methods.test_registry import close, directions
 
 PROMPT = "a red car and a bluish baaaall"
 

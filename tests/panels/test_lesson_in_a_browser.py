@@ -6,8 +6,9 @@ import urllib.request
 
 import nbformat
 import pytest
-from browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
 from playwright.sync_api import expect
+
+from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
 
 __all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
 pytestmark = BROWSER

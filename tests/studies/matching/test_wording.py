@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import build, wrap
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange, draw_scene
@@ -21,6 +20,7 @@ from gradeclip_utils.studies.matching.wording import (
     word_regions,
     word_shares,
 )
+from tests.conftest import build, wrap
 
 SCENES = [arrange(["red car", "blue ball"]), arrange(["owl", "green cat"]), arrange(["dog"], prefix="i see")]
 

@@ -1,7 +1,8 @@
 """A stranger opens the first notebook in a real JupyterLab, in a real browser, and runs it."""
 
 import pytest
-from browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
+
+from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
 
 __all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
 pytestmark = BROWSER

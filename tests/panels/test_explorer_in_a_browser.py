@@ -8,11 +8,11 @@ import io
 import re
 
 import pytest
-from browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
 from gradeclip_utils.scenes import concepts
+from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
 
 __all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
 pytestmark = BROWSER

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from shrinking import small
 
 from gradeclip_utils import Clip, load_clip
 from gradeclip_utils.models import checkpoints, load_compact, save_compact
+from tests.shrinking import small
 
 torch.set_num_threads(1)
 CONFIG = {

@@ -1,6 +1,5 @@
 """Methods: the algebra that Grad-ECLIP promises, confirmed by plain forward passes that share none of its code."""
 
-import plain
 import pytest
 import torch
 
@@ -8,6 +7,7 @@ from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weigh
 from gradeclip_utils.methods.interactions import interactions, word_directions
 from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
 from gradeclip_utils.towers import ImageTower, Layer, TextTower
+from tests import plain
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
 

@@ -14,7 +14,6 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY_TEXT, TINY_VISION, build, wrap
 from PIL import Image
 
 import gradeclip_utils
@@ -27,6 +26,7 @@ from gradeclip_utils.evaluation.results import read_run
 from gradeclip_utils.evaluation.run import evaluate, main, report
 from gradeclip_utils.evaluation.worker import FRAMES
 from gradeclip_utils.models import load_clip, save_compact
+from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 
 METHODS = ["grad-eclip", "maskclip", "game"]
 CONCEPTS = ["car", "dog", "sofa"]
