@@ -1,6 +1,6 @@
 """Run: is this map better than that one? One row a picture and method, kept as they come, in parallel if you like.
 
-    data set + model -> Explainer -> maps -> metrics -> rows -> table with intervals
+    data set + model -> Explainer -> maps -> measures -> rows -> table with intervals
 
     python -m gradeclip_utils.evaluation.run --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
     python -m gradeclip_utils.evaluation.run --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai

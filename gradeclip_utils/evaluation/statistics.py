@@ -2,7 +2,7 @@
 
     map -> measurement -> one row a picture and method -> table
 
-Tables are tidy: one row a picture and method, a column a measure, as ``metrics`` and ``faithfulness`` give them.
+Tables are tidy: one row a picture and method, a column a measure, as `localisation` and `faithfulness` give them.
 Intervals are percentile bootstrap intervals of a mean (Efron, "Bootstrap Methods: Another Look at the Jackknife",
 Annals of Statistics 1979). What is drawn again is what was drawn before: pictures, or, where several pictures show one
 concept and so resemble each other, whole concepts ("clusters"). Randomness comes from seeds that are arguments, so a

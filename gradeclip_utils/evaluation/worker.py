@@ -1,6 +1,6 @@
 """Worker: from a few examples to their rows, one a picture and method. What a worker process of an evaluation does.
 
-    chunk of examples -> Explainer -> maps -> metrics -> rows
+    chunk of examples -> Explainer -> maps -> measures -> rows
 
 It is a module of its own because workers import it: what a command defines in its main module would be sent to them by
 value with every task, and the model that they keep would be lost each time.

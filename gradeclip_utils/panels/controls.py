@@ -1,6 +1,6 @@
-"""Panes: the few controls that ipywidgets lacks, in JavaScript of our own (`front/panes.js`), loaded from nowhere else.
+"""Controls: the few controls that ipywidgets lacks, in JavaScript of our own (`front/panes.js`), loaded from nowhere else.
 
-    session -> rendering -> panes, widgets
+    session -> explorer_view -> controls -> explorer
 
 A pane gets `data` and `pictures` from Python and sends messages back, `{"kind": ..., ...}`. It keeps nothing.
 """

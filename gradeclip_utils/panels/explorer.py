@@ -1,6 +1,6 @@
-"""Widgets: panels for JupyterLab, thin over `session` (what is computed) and `rendering` (how it is shown).
+"""Explorer: the panel for JupyterLab, thin over `session` (what is computed) and `explorer_view` (how it is shown).
 
-    architecture -> trace -> method -> explanation -> session -> rendering -> widgets
+    architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
     from gradeclip_utils.panels.explorer import explore
     explore("dog.jpg", "a dog on a sofa")

@@ -1,6 +1,6 @@
-"""Rendering: a view's numbers as a picture, as HTML, as Python and as a figure. Pure functions without a widget.
+"""Explorer view: a view's numbers as a picture, as HTML, as Python and as a figure. Pure functions without a widget.
 
-    architecture -> trace -> method -> explanation -> session -> rendering -> widgets
+    architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
 Whatever is shown says what it is: the title comes from the view itself, never from a control that may have moved on.
 Text of the user is escaped wherever it becomes HTML. Colour is linear in the value and never the only carrier: the

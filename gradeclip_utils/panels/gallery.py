@@ -1,6 +1,6 @@
 """Gallery: the map of one prompt by every method, side by side, as a figure and as a page for a panel.
 
-architecture -> trace -> method -> explanation -> session -> drawing, plots, pages -> gallery -> panels
+architecture -> trace -> method -> explanation -> session -> plots -> gallery -> lesson
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Panels: turn a pure function ``state -> figure`` with sliders, menus and text fields. For the lessons.
+"""Lesson: turn a pure function ``state -> figure`` with sliders, menus and text fields. For the lessons.
 
-    session, lessons -> draw(**values) -> Figure or Page, or several -> panels
+    session, lessons -> draw(**values) -> Figure or Page, or several -> panel
 
     panel(draw, share=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
 

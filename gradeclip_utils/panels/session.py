@@ -1,13 +1,13 @@
 """Session: what a panel needs to redraw while somebody is watching. A picture's trunk is computed once, and kept.
 
-    architecture -> trace -> method -> explanation -> session -> rendering -> widgets
+    architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
 A frozen `State` says what is wanted: which picture, caption, method, layers, and how to draw it. `Session.view` answers
 with a frozen `View`, the numbers of one or two panels. All relevance comes from `Explainer`; what is added here is that
 nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
 
     the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase, less
-                              what the nouns of the caption share (`centring`), so that each shows its own thing
+                              what the nouns of the caption share (`interactions.centred`), so that each shows its own thing
     the words of a patch      the same numbers, read along the words at one patch
 """
 

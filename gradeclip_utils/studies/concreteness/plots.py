@@ -1,6 +1,6 @@
 """Word plots: the figures of the study of words, each a pure function of what was measured.
 
-concreteness, word_statistics --> figure, or page of a panel
+measures, statistics --> figure, or page of a panel
 """
 
 from __future__ import annotations

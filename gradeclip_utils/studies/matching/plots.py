@@ -2,7 +2,7 @@
 
     rows, maps --here--> Figure -> notebook, panels
 
-Nothing here computes relevance; the states come from ``matching`` and ``wording``. Colours are those of ``drawing``,
+Nothing here computes relevance; the states come from `measures` and `wording`. Colours are those of `plots.colours`,
 and never the only carrier: numbers are written out, and groups differ in their marks.
 """
 

@@ -1,6 +1,6 @@
 """The command `fine-tune`: a table of captions and a folder of pictures in, a tuned model out.
 
-    captions.csv, pictures --here--> finetuning -> model file -> load_clip
+    captions.csv, pictures --here--> run -> model file -> load_clip
 
 It is a sub-command of `python -m gradeclip_utils.training.scratch`.
 """

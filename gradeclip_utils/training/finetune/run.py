@@ -1,6 +1,6 @@
 """Fine-tuning: a CLIP that sees finer, from image-caption pairs alone. Grad-ECLIP maps are the region labels.
 
-    pairs -> regions -> losses --here--> steps -> checkpoint -> Clip
+    pairs -> regions, losses --here--> steps -> checkpoint -> Clip
 
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(picture, caption)
     Explainer(tuned.clip).explain(picture, "a red car")
