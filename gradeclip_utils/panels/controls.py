@@ -1,4 +1,4 @@
-"""Controls: the few controls that ipywidgets lacks, in JavaScript of our own (`front/panes.js`), loaded from nowhere else.
+"""Controls: the few controls that ipywidgets lacks, in JavaScript of our own (`front/panes.js`).
 
     session -> explorer_view -> controls -> explorer
 

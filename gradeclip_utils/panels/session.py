@@ -7,7 +7,7 @@ with a frozen `View`, the numbers of one or two panels. All relevance comes from
 nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
 
     the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase, less
-                              what the nouns of the caption share (`interactions.centred`), so that each shows its own thing
+                              what the nouns of the caption share (`centred`), so that each shows its own thing
     the words of a patch      the same numbers, read along the words at one patch
 """
 
