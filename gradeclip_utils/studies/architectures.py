@@ -26,14 +26,14 @@ from ..explanation import Explanation
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..models import Clip
 from ..panels.session import Session, as_source
-from ..plots import Picture, draw_heatmap
+from ..plots import InlineFigure, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from ..towers import ImageTower, Tower, Trace
 from ..training.card import recognised
 
-MEASURES = ("pointing", "energy", "average_precision")
-FRAMES = ("grad-eclip", "wrong word", "text-blind", "random", "ceiling")
+MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")
+FRAMES = ("grad-eclip", "wrong word", "text-blind", "random", "oracle")
 _OWN = "each map divided by its own maximum: pale 0 to dark 1"
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
@@ -110,7 +110,7 @@ def _pixels(clip: Clip, picture: Image.Image) -> Tensor:
 def compare(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd.DataFrame:
     """Grad-ECLIP of every model on the same examples, with its frames: rows as `evaluate` gives them, with a `model`.
 
-    Frames are a model's own: the ceiling is the true mask on *its* grid, the wrong word is read by *its* towers.
+    Frames are a model's own: the oracle is the true mask on *its* grid, the wrong word is read by *its* towers.
     """
     rows = [evaluate(clip, examples, "grad-eclip", progress=False).assign(model=name) for name, clip in clips.items()]
     return pd.concat(rows, ignore_index=True)
@@ -170,14 +170,14 @@ def two_things(n: int) -> list[Example]:
     return [one for one in drawn if len(one.present) == 2][:n]
 
 
-def gallery(sessions: Mapping[str, Session], picture: Image.Image, prompts: Sequence[str]) -> Picture:
+def gallery(sessions: Mapping[str, Session], picture: Image.Image, prompts: Sequence[str]) -> InlineFigure:
     """The maps of one picture: a row a prompt, a column a model, each divided by its own largest value.
 
     Models differ in the size of their gradients, so only where the ink lies can be compared, not how strong it is. The
     sessions keep what the picture's trunks gave, for the next prompt.
     """
     alt = f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}"
-    figure = Picture(2.1 * (1 + len(sessions)) + 0.7, 2.35 * len(prompts) + 0.3, alt)
+    figure = InlineFigure(2.1 * (1 + len(sessions)) + 0.7, 2.35 * len(prompts) + 0.3, alt)
     grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
     figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
     for axes, prompt, shown in zip(grid, prompts, _explained(sessions, picture, prompts), strict=True):

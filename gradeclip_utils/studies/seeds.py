@@ -22,9 +22,9 @@ import safetensors
 
 from ..files import commit, data_path, write_whole
 from ..models import Clip, load_clip
-from .binding import measures as binding
-from .concreteness import measures as concreteness
-from .matching import measures as matching
+from .binding import binding_index as binding
+from .concreteness import saliency as concreteness
+from .matching import adjectives as matching
 
 TABLE = "seeds.csv"
 STUDIES = {"matching": matching.figures, "binding": binding.figures, "concreteness": concreteness.figures}

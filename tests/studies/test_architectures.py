@@ -82,7 +82,7 @@ def test_figures_of_a_model_are_a_tidy_table(bundled):
     assert table["figure"].is_unique and len(table) == 10
     assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"])).all()
     value = table.set_index("figure")["estimate"]
-    assert value["average precision, ceiling"] > value["average precision, random"]
+    assert value["average precision, oracle"] > value["average precision, random"]
     assert value["recognised, one thing"] > 0.5
 
 

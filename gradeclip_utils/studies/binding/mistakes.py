@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from ...evaluation.attributes import Pair
 from ...scenes import Scene
-from .measures import METHODS
+from .binding_index import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
 

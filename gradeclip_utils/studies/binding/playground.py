@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...explain import undisturbed
+from ...explain import isolated_torch_state
 from ...images import onto_picture
 from ...methods.grad_eclip import grad_eclip
 from ...panels.jobs import is_small, one_thread
-from ...plots import Picture, axes_at, draw_heatmap, paint, show_picture
+from ...plots import InlineFigure, axes_at, draw_heatmap, paint, show_image
 from ...plots.axes import NOTE, entitle
 from ...plots.colours import largest, number, shown
 from ...plots.html import Page, bars_html, note_html, picture_html, print_html, row_html
 from ...scenes import ARTISTS, COLOURS, Object, Scene, concepts, describe, relation_between, withheld_artist
-from .measures import Reader
+from .binding_index import Reader
 from .plots import draw_bars, folded
 
 PLACES = {"upper left": (24, 24), "upper right": (72, 24), "lower left": (24, 72), "lower right": (72, 72)}
@@ -71,10 +71,10 @@ class Answers:
             "“true rather than false” orange speaks for the true caption, purple for the false one."
         )
 
-    def figure(self) -> Picture:
+    def figure(self) -> InlineFigure:
         """All of it, for what stays."""
-        figure = Picture(0.2 + 2.5 * len(self.maps), 4.65, self.alt)
-        show_picture(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.picture, "picture")
+        figure = InlineFigure(0.2 + 2.5 * len(self.maps), 4.65, self.alt)
+        show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.picture, "picture")
         draw_bars(axes_at(figure, 2.6, 0.55, 4.4, 1.4), self.captions, self.similarity, right=0)
         figure.text(2.6 / figure.get_figwidth(), 1 - 0.3 / 4.65, self.margin, fontsize=10, va="center")
         for i, ((name, map_), (signed, vmax)) in enumerate(zip(self.maps.items(), self.scales(), strict=True)):
@@ -128,10 +128,10 @@ def playground(
     spans = [span for span in scene.spans if span.kind == kind]
     tower, report = explainer.image_tower, report or (lambda share: None)
     report(0.0)
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         view, trace = reader.seen(picture)
     report(0.5)
-    with undisturbed(tower.device), one_thread(is_small(tower)):
+    with isolated_torch_state(tower.device), one_thread(is_small(tower)):
         right, wrong = reader.embedding(scene.caption), reader.embedding(false)
         own = [reader.words(scene.caption)[1][reader.members(scene.caption, s.start, s.end)].sum(0) for s in spans]
         directions = torch.stack([right, wrong, right - wrong, *own])

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
-from ...plots import Picture, axes_at, draw_heatmap, name_rows, show_picture
+from ...plots import InlineFigure, axes_at, draw_heatmap, name_rows, show_image
 from ...plots.axes import NOTE, drawable
 
 _SERIES = ("#5b3a86", "#d95f02", "0.45")  # told apart by their marks too
@@ -24,7 +24,7 @@ _MARKS = ("o", "s", "D")
 def plot_by_kind(
     panels: Mapping[str, pd.DataFrame], *, lines: Mapping[str, float] | None = None, by: str = "kind",
     series: str | None = None, limits: tuple[float, float] | None = None, width: float = 2.6, title: str = "",
-) -> Picture:  # fmt: skip
+) -> InlineFigure:  # fmt: skip
     """Means with intervals, one row a kind, one panel beside the other; rows are those of the first panel.
 
     Args:
@@ -44,7 +44,8 @@ def plot_by_kind(
     rows = list(dict.fromkeys(next(iter(panels.values()))[by]))
     named = list(dict.fromkeys(v for table in panels.values() for v in table[series])) if series else [None]
     left, height = 0.3 + 0.075 * max(len(str(row)) for row in rows), 0.27 * len(rows) + 0.1
-    figure = Picture(left + len(panels) * (width + 0.25), height + 1.05, f"{title or 'by kind'}: {', '.join(panels)}")
+    alt = f"{title or 'by kind'}: {', '.join(panels)}"
+    figure = InlineFigure(left + len(panels) * (width + 0.25), height + 1.05, alt)
     for i, (name, table) in enumerate(panels.items()):
         axes = axes_at(figure, left + i * (width + 0.25), 0.55, width, height)
         _draw_rows(axes, table, rows, by, series, named)
@@ -69,12 +70,12 @@ def _draw_rows(axes: Axes, table: pd.DataFrame, rows: Sequence, by: str, series:
         axes.plot(part["mean"], places, mark, color=colour, markersize=4.5, label=value)
 
 
-def plot_pair(pair: Pair, similarity: np.ndarray) -> Picture:
+def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
     """Both pictures of a pair, each with its similarities (2 pictures, 2 captions) to the two captions."""
-    figure = Picture(9.6, 2.75, "; ".join(f"a picture of {scene.caption}" for scene in pair.scenes))
+    figure = InlineFigure(9.6, 2.75, "; ".join(f"a picture of {scene.caption}" for scene in pair.scenes))
     captions = [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
-        show_picture(axes_at(figure, 0.1 + 4.8 * side, 0.3, 2.2, 2.2), scene.image(), f"picture {side + 1}")
+        show_image(axes_at(figure, 0.1 + 4.8 * side, 0.3, 2.2, 2.2), scene.image(), f"picture {side + 1}")
         axes = axes_at(figure, 2.45 + 4.8 * side, 0.62, 2.1, 1.5)
         draw_bars(axes, captions, similarity[side], side)
     return figure
@@ -96,7 +97,7 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
     axes.spines[:].set_visible(False)
 
 
-def plot_gallery(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4) -> Picture:
+def plot_gallery(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4) -> InlineFigure:
     """Pictures above their signed contrastive maps (`Explainer.explain(..., against=)`), each with a title of its own.
 
     Every map has its own scale: the strongest magnitude in it is the darkest ink.
@@ -107,10 +108,10 @@ def plot_gallery(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4) 
         raise ValueError("a gallery needs one contrastive explanation or more: explain(image, right, against=wrong)")
     columns = min(columns, len(cases))
     rows = -(-len(cases) // columns)
-    figure = Picture(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, "; ".join(title for title, _ in cases))
+    figure = InlineFigure(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, "; ".join(title for title, _ in cases))
     for i, (title, one) in enumerate(cases):
         x, top = 0.1 + 2.5 * (i % columns), 0.7 + 4.3 * (i // columns)
-        show_picture(axes_at(figure, x, top, 1.7, 1.7), one.image, folded(title, 30, lines=4))
+        show_image(axes_at(figure, x, top, 1.7, 1.7), one.image, folded(title, 30, lines=4))
         heat = one.heatmap(0, signed=True)
         draw_heatmap(axes_at(figure, x, top + 1.8, 1.7, 1.7), one.image, heat, signed=True, note="")
     sentence = "orange speaks for the right caption, purple for the wrong one; each map on a scale of its own"

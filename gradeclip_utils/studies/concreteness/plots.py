@@ -18,13 +18,13 @@ from ...explanation import Interactions
 from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
-from ...plots import Picture, draw_heatmap, draw_words, paint, plot_intervals
+from ...plots import InlineFigure, draw_heatmap, draw_words, paint, plot_intervals
 from ...plots.axes import NOTE, drawable
 from ...plots.colours import largest, number
 from ...plots.html import Page, image_html, note_html, row_html, scatter_html, webp, words_html
 from ...words import Word
-from .measures import EVEN, Study
-from .statistics import Permutation, Question, answer
+from .saliency import EVEN, Study
+from .correlations import Permutation, Question, answer
 
 ROLES = {"noun": "#5b3a86", "association": "#e08214", "other": "#8c8c8c"}  # the colours of all maps, and a grey
 _SHOWN = 3  # captions of a word
@@ -42,7 +42,7 @@ def plot_words(
     word: str = "",
     *,
     draws: int = 200,
-) -> Picture:
+) -> InlineFigure:
     """What is known of words against how salient they are: a point a word. And one word, with its captions and maps.
 
     On the right are up to three captions of the word, each with the share of the importance that its words get (all
@@ -60,7 +60,7 @@ def plot_words(
         ValueError: a norm, part or method that there is not, a word that no caption holds, or too few words.
     """
     table, word, headline = _asked(study, norm, part, method, word, draws)
-    figure = Picture(11.4, 4.7, _told(norm, part, method, word, headline))
+    figure = InlineFigure(11.4, 4.7, _told(norm, part, method, word, headline))
     axes = figure.add_axes((0.06, 0.13, 0.42, 0.77))
     _scatter(axes, table[table["shown"]], norm, headline)
     axes.set_ylabel(_up(method), fontsize=9)
@@ -181,7 +181,7 @@ def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
                   ha="right" if left else "left", fontsize=11, fontweight="bold")  # fmt: skip
 
 
-def _show_captions(figure: Picture, study: Study, word: str, method: str) -> None:
+def _show_captions(figure: InlineFigure, study: Study, word: str, method: str) -> None:
     figure.text(0.53, 0.955, _WHERE.format(word, _title(method)), fontsize=9)
     figure.text(0.53, -0.03, _MAPS, va="bottom", **NOTE)
     for i, (caption, found, own) in enumerate(_captions(study, word)):
@@ -240,7 +240,7 @@ def shares(study: Study, caption: int, method: str) -> list[Word]:
 
 def plot_answers(
     table: pd.DataFrame, title: str = "", label: str = "Spearman's rank correlation (number of words in brackets)"
-) -> Picture:
+) -> InlineFigure:
     """Answers of `statistics.answer` with their intervals, one row a question; the dashed line is zero."""
     shown = table.rename(columns={"estimate": "mean"})
     names = [f"{row.figure} ({row.n})" for row in table.itertuples()]
@@ -249,9 +249,9 @@ def plot_answers(
     return figure
 
 
-def plot_permutations(found: Mapping[str, Permutation]) -> Picture:
+def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
     """Where the correlation of permuted ratings lies, and where that of the true ones: one row a name."""
-    figure = Picture(8.2, 0.9 + 0.75 * len(found), "; ".join(
+    figure = InlineFigure(8.2, 0.9 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip
     axes = figure.add_axes((0.22, 0.5 / figure.get_figheight(), 0.72, 1 - 0.8 / figure.get_figheight()))
@@ -270,10 +270,10 @@ def plot_permutations(found: Mapping[str, Permutation]) -> Picture:
     return figure
 
 
-def plot_shares(study: Study, caption: int, methods: Sequence[str]) -> Picture:
+def plot_shares(study: Study, caption: int, methods: Sequence[str]) -> InlineFigure:
     """One caption by several methods, one row each; every word is shaded by its share of the caption's importance."""
     text = study.scenes[caption].caption
-    figure = Picture(9.4, 0.55 * len(methods) + 0.25, f"Shares of importance in {text!r} by {', '.join(methods)}")
+    figure = InlineFigure(9.4, 0.55 * len(methods) + 0.25, f"Shares of importance in {text!r} by {', '.join(methods)}")
     height, below = 0.55 / figure.get_figheight(), 0.25 / figure.get_figheight()
     for row, method in enumerate(methods):
         bottom = below + (len(methods) - 1 - row) * height

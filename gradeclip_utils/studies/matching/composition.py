@@ -162,7 +162,7 @@ def changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int = 0) -> 
         drop = (seen * (own - other)).sum(-1)
         one, two = own - own.mean(0), other - own.mean(0)
         rows += [
-            {"picture": i, "change": change, "caption": before, "changed": after, "drop": by,
+            {"image": i, "change": change, "caption": before, "changed": after, "drop": by,
              "wins": float(by > 0) + 0.5 * float(by == 0), "alike": a @ b / (np.linalg.norm(a) * np.linalg.norm(b))}
             for i, ((before, after), by, a, b) in enumerate(zip(told, drop, one, two, strict=True))
         ]  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ...evaluation.localisation import pool
-from ...explain import Explainer, undisturbed
+from ...explain import Explainer, isolated_torch_state
 from ...images import model_view
 from ...methods.grad_eclip import grad_eclip
 from ...methods.interactions import word_directions, word_members
@@ -36,7 +36,7 @@ def embed(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
     if tower is None:
         raise explainer.text_refusal
     found = []
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         for start in range(0, len(texts), _PROMPTS):
             ids = explainer.clip.tokenizer(list(texts[start : start + _PROMPTS])).to(tower.device)
             found.append(tower.trace(ids).embedding.double().cpu())  # a trace reads no padding, and so is quicker
@@ -46,7 +46,7 @@ def embed(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
 def look(explainer: Explainer, pictures: Sequence) -> np.ndarray:
     """Unit embeddings (P, E) of pictures, float64."""
     tower, found = explainer.image_tower, []
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         for start in range(0, len(pictures), _PICTURES):
             pixels = torch.stack([explainer.clip.preprocess(one) for one in pictures[start : start + _PICTURES]])
             found.append(tower.forward(pixels.to(tower.device)).double().cpu())
@@ -56,7 +56,7 @@ def look(explainer: Explainer, pictures: Sequence) -> np.ndarray:
 def words_of(explainer: Explainer, caption: str) -> np.ndarray:
     """The directions (W, E) in which the words of a caption push its embedding."""
     tower, tokenizer = explainer.text_tower, explainer.clip.tokenizer
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         trace = tower.trace(tokenizer([caption]).to(tower.device))
         members = word_members(split_read(caption, tokenizer, tower).owners, trace)
         return word_directions(tower, trace, members).double().cpu().numpy()
@@ -68,7 +68,7 @@ def maps_of(explainer: Explainer, pictures: Sequence, directions: np.ndarray) ->
     for start in range(0, len(pictures), _PICTURES):
         some = slice(start, start + _PICTURES)
         pixels = torch.stack([model_view(explainer.clip.preprocess, picture).pixels for picture in pictures[some]])
-        with undisturbed(tower.device):
+        with isolated_torch_state(tower.device):
             trace = tower.trace(pixels.to(tower.device))
             maps = grad_eclip(tower, trace, torch.tensor(directions[some]).to(trace.embedding))
         height, width = trace.grid

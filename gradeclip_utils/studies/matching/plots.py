@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ...images import onto_picture
-from ...plots import Picture, axes_at, draw_heatmap, name_rows, paint, show_picture
+from ...plots import InlineFigure, axes_at, draw_heatmap, name_rows, paint, show_image
 from ...plots.axes import NOTE, blank, drawable, entitle
-from ...plots.colours import ink, largest, number, range_in_words, scale
+from ...plots.colours import largest, number, range_in_words, scale, text_colour
 from ...plots.html import Page, note_html, picture_html, print_html, row_html
-from .measures import Path
+from .adjectives import Path
 from .wording import WordRegions
 
 _STYLES = (("#5b3a86", "o"), ("#c4670d", "s"), ("0.45", "D"))  # purple circles, orange squares, grey diamonds
@@ -29,7 +29,7 @@ _MOST = "the most on this way"
 _WEIGHTS = np.linspace(0, 1, 21)
 
 
-def draw_path(path: Path, weight: float) -> Picture:
+def draw_path(path: Path, weight: float) -> InlineFigure:
     """The map of a prompt on its way to another one, and where that puts the relevance.
 
     The direction is e(before) + weight * (e(after) - e(before)), and so the map is drawn by the same rule. On one scale
@@ -39,8 +39,8 @@ def draw_path(path: Path, weight: float) -> Picture:
         ValueError: the weight is not between 0 and 1.
     """
     share, most, alt = _on_the_way(path, weight)
-    figure = Picture(9.4, 3.1, alt)
-    show_picture(axes_at(figure, 0.1, 0.37, 2.3, 2.3), path.image, "picture")
+    figure = InlineFigure(9.4, 3.1, alt)
+    show_image(axes_at(figure, 0.1, 0.37, 2.3, 2.3), path.image, "picture")
     axes, heat = axes_at(figure, 2.6, 0.37, 2.3, 2.3), onto_picture(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
     entitle(axes, f"weight of the adjective {weight:.2f}")
@@ -48,13 +48,13 @@ def draw_path(path: Path, weight: float) -> Picture:
     return figure
 
 
-def path_page(path: Path, weight: float) -> tuple[Page, Picture]:
+def path_page(path: Path, weight: float) -> tuple[Page, InlineFigure]:
     """`draw_path` for a panel: its parts side by side, or one below the other where the window is narrow."""
     share, most, alt = _on_the_way(path, weight)
     heat = paint(path.image, path.at(weight), box=path.box, vmax=most)
     title, note = f"weight of the adjective {weight:.2f}", range_in_words("relevance", False, most, _MOST)
     prints = row_html(picture_html(path.image, width=190), print_html(heat, title, vmax=most, width=190))
-    curve = Picture(3.0, 2.5, alt)
+    curve = InlineFigure(3.0, 2.5, alt)
     _draw_curve(curve.add_axes((0.11, 0.11, 0.87, 0.77)), path, weight, share)
     return Page(prints + note_html(note), title), curve
 
@@ -83,7 +83,7 @@ def _draw_curve(curve: Axes, path: Path, weight: float, share: float) -> None:
     curve.spines[["top", "right"]].set_visible(False)
 
 
-def draw_word_regions(matrix: WordRegions) -> Picture:
+def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     """A caption against the things of its picture: one row a word, one column a region, the strongest in a frame.
 
     Orange speaks for, purple against, and every value is written into its cell, in thousandths of a similarity.
@@ -93,7 +93,8 @@ def draw_word_regions(matrix: WordRegions) -> Picture:
     left = 0.35 + 0.095 * max(len(word) for word in matrix.words)
     width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.55 + count * _CELL_HEIGHT + 0.75
     best = "; ".join(f"{word}: {matrix.regions[row.argmax()]}" for word, row in zip(matrix.words, values, strict=True))
-    figure = Picture(max(width, 5.2), height, f"Which region each word of “{matrix.caption}” answers to most. {best}")
+    alt = f"Which region each word of “{matrix.caption}” answers to most. {best}"
+    figure = InlineFigure(max(width, 5.2), height, alt)
     width = figure.get_figwidth()
     for i, (name, mask) in enumerate(zip(matrix.regions, matrix.masks, strict=True)):
         place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.38) / height, 1.05 / width, _HEAD / height)
@@ -106,7 +107,7 @@ def draw_word_regions(matrix: WordRegions) -> Picture:
         for column in range(across):
             colour = colours(norm(values[row, column]))
             text = number(values[row, column], most)
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink(colour))
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=text_colour(colour))
         strongest = values[row].argmax()
         axes.add_patch(
             Rectangle((strongest - 0.47, row - 0.44), 0.94, 0.88, fill=False, edgecolor="0.1", linewidth=1.3)
@@ -140,7 +141,7 @@ def plot_groups(
     reference_label: str = "",
     order: Sequence[str] | None = None,
     title: str = "",
-) -> Picture:
+) -> InlineFigure:
     """Means with intervals, a row for each value of ``by``, and a mark of its own for each of ``group`` (up to three).
 
         plot_groups(summarise(rows, "moved", by=["prompt", "second"]), "prompt", "second", label="moved", reference=0)
@@ -168,7 +169,7 @@ def plot_groups(
         f"{one[by]}, {one[group]}: {one['mean']:.3f}, {one['low']:.3f} to {one['high']:.3f}"
         for _, one in rows.iterrows()
     )
-    figure = Picture(width, height, f"{title or label}. {told}")
+    figure = InlineFigure(width, height, f"{title or label}. {told}")
     axes = figure.add_axes((left / width, 0.72 / height, 4.3 / width, tall / height))
     for k, (name, (colour, mark)) in enumerate(zip(groups, _STYLES, strict=False)):
         own = rows[rows[group] == name].set_index(by)

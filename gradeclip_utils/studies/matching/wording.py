@@ -65,7 +65,7 @@ def word_shares(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
             assert [word.text for word in one.words[0]] == [text for text, *_ in told[i]]
             columns = {"share": shares, "score": scores, "fall": falls[i] @ seen[order[i]]}
             words = pd.DataFrame([row[:3] for row in told[i]], columns=["word", "part", "kind"])
-            rows.append(words.assign(picture=i, shown=which, **columns))
+            rows.append(words.assign(image=i, shown=which, **columns))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -74,7 +74,7 @@ def score_and_fall(words: pd.DataFrame) -> pd.Series:
 
     Captions of fewer than four words, or whose scores are all alike, have no order worth the name and are left out.
     """
-    own = words[words["shown"] == "own picture"].groupby("picture")
+    own = words[words["shown"] == "own picture"].groupby("image")
     ordered = {
         picture: rows["score"].corr(rows["fall"], method="spearman")
         for picture, rows in own
@@ -117,7 +117,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
             "alike": (own * base).sum(-1),
             "alike_centred": _cosine(own - own.mean(0), base - base.mean(0)),
         }
-        tables.append(pd.DataFrame({"picture": list(nouns), "template": name, **columns}))
+        tables.append(pd.DataFrame({"image": list(nouns), "template": name, **columns}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -205,7 +205,7 @@ def own_region(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
         for centred in (False, True):
             shown = values - values.mean(0) if centred else values
             rows += [
-                {"picture": i, "word": text, "kind": kind, "centred": centred, "hit": float(row.argmax() == own[0])}
+                {"image": i, "word": text, "kind": kind, "centred": centred, "hit": float(row.argmax() == own[0])}
                 for (text, _, kind, own), row in zip(told, shown, strict=True)
                 if kind in ("noun", "colour") and len(own) == 1
             ]

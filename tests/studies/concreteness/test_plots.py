@@ -7,7 +7,7 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.panels.jobs import Interrupted
-from gradeclip_utils.studies.concreteness.measures import METHODS, study
+from gradeclip_utils.studies.concreteness.saliency import METHODS, study
 from gradeclip_utils.studies.concreteness.plots import (
     plot_answers,
     plot_permutations,
@@ -16,7 +16,7 @@ from gradeclip_utils.studies.concreteness.plots import (
     shares,
     words_page,
 )
-from gradeclip_utils.studies.concreteness.statistics import Permutation, answer
+from gradeclip_utils.studies.concreteness.correlations import Permutation, answer
 
 WORDS = "apple dog car fruit food drink pet music game dessert insect flower weather".split()
 
@@ -127,7 +127,7 @@ def test_shares_are_drawn_one_row_a_method(small):
 
 
 def test_answers_and_permutations_are_drawn_with_their_numbers(small):
-    from gradeclip_utils.studies.concreteness.measures import questions
+    from gradeclip_utils.studies.concreteness.saliency import questions
 
     asked = [question for question in questions(small) if question.figure == "leave-one-out: all words"]
     found = answer(asked, small.rows, small.values, small.table, draws=20)

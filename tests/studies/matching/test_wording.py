@@ -49,20 +49,20 @@ def test_every_word_of_many_captions_has_a_kind():
 
 def test_shares_of_a_caption_are_one_on_average(explainer):
     table = word_shares(explainer, SCENES)
-    assert np.allclose(table.groupby(["picture", "shown"])["share"].mean(), 1)
+    assert np.allclose(table.groupby(["image", "shown"])["share"].mean(), 1)
     scores = [word.score for word in explainer.explain(SCENES[0].image(), SCENES[0].caption).words[0]]
-    mine = table[(table["picture"] == 0) & (table["shown"] == "own picture")]
+    mine = table[(table["image"] == 0) & (table["shown"] == "own picture")]
     assert np.allclose(mine["score"], scores, atol=1e-6) and list(mine["word"]) == SCENES[0].caption.split()
-    assert not np.allclose(mine["score"], table[(table["picture"] == 0) & (table["shown"] != "own picture")]["score"])
+    assert not np.allclose(mine["score"], table[(table["image"] == 0) & (table["shown"] != "own picture")]["score"])
 
 
 def test_a_fall_is_what_the_model_says_of_the_shorter_caption(explainer):
     table = word_shares(explainer, SCENES)
     picture, caption = SCENES[0].image(), SCENES[0].caption
-    red = table[(table["picture"] == 0) & (table["shown"] == "own picture") & (table["word"] == "red")].iloc[0]
+    red = table[(table["image"] == 0) & (table["shown"] == "own picture") & (table["word"] == "red")].iloc[0]
     full, without = explainer.explain(picture, [caption, "a car and a blue ball"]).similarity
     assert caption == "a red car and a blue ball" and red["fall"] == pytest.approx(full - without, abs=1e-5)
-    other = table[(table["picture"] == 0) & (table["shown"] == "another picture") & (table["word"] == "red")].iloc[0]
+    other = table[(table["image"] == 0) & (table["shown"] == "another picture") & (table["word"] == "red")].iloc[0]
     full, without = explainer.explain(SCENES[1].image(), [caption, "a car and a blue ball"]).similarity
     assert other["fall"] == pytest.approx(full - without, abs=1e-5)
 
@@ -73,7 +73,7 @@ def test_words_are_left_out_with_their_space():
 
 def test_scores_that_order_words_as_falls_do_correlate_by_one():
     rows = pd.DataFrame(
-        {"picture": [0] * 4 + [1] * 3, "score": range(7), "fall": np.arange(7) ** 3, "shown": "own picture"}
+        {"image": [0] * 4 + [1] * 3, "score": range(7), "fall": np.arange(7) ** 3, "shown": "own picture"}
     )
     assert score_and_fall(rows).to_dict() == {0: pytest.approx(1)}
     assert score_and_fall(rows.assign(fall=-rows["fall"])).to_dict() == {0: pytest.approx(-1)}
@@ -90,7 +90,7 @@ def test_a_template_is_compared_with_the_plain_one(explainer):
     plain = table[table["template"] == "a cat"]
     assert np.allclose(plain["gain"], 0) and np.allclose(plain[["map", "alike", "alike_centred"]], 1)
     assert len(table) == 3 * len(TEMPLATES) and table["right"].isin([0, 1]).all()
-    one = table[(table["template"] == "cat") & (table["picture"] == "owl")].iloc[0]
+    one = table[(table["template"] == "cat") & (table["image"] == "owl")].iloc[0]
     seen = explainer.explain(arrange(["owl"], background=2).image(), ["owl", "an owl"])
     assert one["gain"] == pytest.approx(seen.similarity[0] - seen.similarity[1], abs=1e-5)
 
@@ -130,5 +130,5 @@ def test_a_word_hits_where_its_matrix_is_largest(explainer):
     }  # fmt: skip
     matrix = scene_regions(explainer, SCENES[0])
     strongest = dict(zip(matrix.words, matrix.values[:, :2].argmax(1), strict=True))
-    hits = table[(table["picture"] == 0) & table["centred"]].set_index("word")["hit"]
+    hits = table[(table["image"] == 0) & table["centred"]].set_index("word")["hit"]
     assert all(hits[word] == (strongest[word] == own) for word, own in (("red", 0), ("car", 0), ("ball", 1)))

@@ -33,7 +33,7 @@ from ...scenes import CANVAS, Scene, draw_scene
 from ...towers import ImageTower
 from ...words import Split, check_tokenizer, split_prompt
 from .informativeness import caption_words, chosen_words, informativeness, training_exposure
-from .statistics import Question, answer
+from .correlations import Question, answer
 
 METHODS = ("grad-eclip", "leave-one-out", "attention")
 OTHER = ", other picture"  # added to a method's name: the caption was asked of a picture that is not its own

@@ -11,16 +11,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.attributes import SWAPPED, draw_pairs, judge, pictures_of
+from gradeclip_utils.evaluation.attributes import SWAPPED, draw_pairs, judge, images_of
 from gradeclip_utils.evaluation.localisation import pool
 from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import Object, arrange, describe
-from gradeclip_utils.studies.binding import measures as binding
+from gradeclip_utils.studies.binding import binding_index as binding
 from gradeclip_utils.studies.binding import mistakes
-from gradeclip_utils.studies.binding.measures import METHODS, Reader, binding_index, figures, margin_maps
+from gradeclip_utils.studies.binding.binding_index import METHODS, Reader, binding_index, figures, margin_maps
 from gradeclip_utils.studies.binding.mistakes import KNOWN, added_auc, appearance, trials
 from gradeclip_utils.studies.binding.playground import playground, playground_scene
 from gradeclip_utils.studies.binding.plots import plot_by_kind, plot_gallery, plot_pair
@@ -40,7 +40,7 @@ def test_the_index_is_re_derived_from_explanations_that_everybody_can_make(bundl
     (pair,) = drawn("colour", 1, objects=3)
     index = binding_index(bundled_shape, [pair]).set_index(["side", "role", "method"])["index"]
     explainer, scene, other = Explainer(bundled_shape), *pair.scenes
-    picture, (span,) = pictures_of(bundled_shape, [scene])[0], pair.words(0)
+    picture, (span,) = images_of(bundled_shape, [scene])[0], pair.words(0)
     word = next(i for i, s in enumerate(explainer.interactions(picture, scene.caption).words) if s.start == span.start)
     maps = explainer.interactions(picture, scene.caption).maps
     expected = {
@@ -133,7 +133,7 @@ def test_margin_maps_put_all_relevance_into_the_parts(bundled_shape):
     (pair,) = drawn("swapped colours", 1, objects=4)
     rows = margin_maps(bundled_shape, [pair])
     explanation = Explainer(bundled_shape).explain(
-        pictures_of(bundled_shape, pair.scenes[:1])[0], pair.scenes[0].caption, against=pair.scenes[1].caption
+        images_of(bundled_shape, pair.scenes[:1])[0], pair.scenes[0].caption, against=pair.scenes[1].caption
     )
     map_ = explanation.image_maps[0]
     cover = np.stack([pool(mask, map_.shape) for mask in pair.scenes[0].masks(96)])

@@ -11,10 +11,10 @@ from gradeclip_utils.evaluation.statistics import summarise
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, is_trained
-from gradeclip_utils.studies.matching import measures as matching
+from gradeclip_utils.studies.matching import adjectives as matching
 from gradeclip_utils.studies.matching.composition import noun_pairs
 from gradeclip_utils.studies.matching.directions import embed, maps_of
-from gradeclip_utils.studies.matching.measures import (
+from gradeclip_utils.studies.matching.adjectives import (
     DISPLAYS,
     SUMS,
     adjective_shift,
@@ -83,7 +83,7 @@ def test_naming_the_other_twin_mirrors_every_share(explainer):
                 scene=arrange(one.scene.objects[::-1], background=one.scene.background)) for one in pairs
     ]  # fmt: skip
     table, mirror = (
-        adjective_shift(explainer, some).set_index(["second", "picture", "prompt"]) for some in (pairs, mirrored)
+        adjective_shift(explainer, some).set_index(["second", "image", "prompt"]) for some in (pairs, mirrored)
     )
     table, mirror = table.loc["another colour"]["share"], mirror.loc["another colour"]["share"]
     for here, there in (("no adjective",) * 2, ("its colour", "the other's colour"), ("a colour of neither",) * 2):
@@ -94,11 +94,11 @@ def test_what_moved_is_counted_from_the_prompt_without_an_adjective(tables):
     table = tables["adjective"]
     base = table[table["prompt"] == "no adjective"]
     assert np.allclose(base["moved"], 0)
-    wide = table.pivot(index=["picture", "second"], columns="prompt", values=["share", "moved"])
+    wide = table.pivot(index=["image", "second"], columns="prompt", values=["share", "moved"])
     assert np.allclose(wide["moved", "its colour"], wide["share", "its colour"] - wide["share", "no adjective"])
     assert table["share"].between(0, 1).all() and table["on_things"].between(0, 1).all()
     one = twins(1)[0]
-    assert table[table["picture"] == one.noun]["area"].iloc[0] == pytest.approx(one.scene.masks(96).sum(0).mean())
+    assert table[table["image"] == one.noun]["area"].iloc[0] == pytest.approx(one.scene.masks(96).sum(0).mean())
     assert set(table[table["prompt"] == "the other's colour"]["second"]) == {"another colour"}
 
 

@@ -14,7 +14,7 @@ from gradeclip_utils.datasets import Example, coco_captions
 from gradeclip_utils.language import phrases
 from gradeclip_utils.scenes import draw_scene, is_trained
 from gradeclip_utils.studies.concreteness.informativeness import caption_words
-from gradeclip_utils.studies.concreteness.measures import (
+from gradeclip_utils.studies.concreteness.saliency import (
     CONTROLS,
     EVEN,
     METHODS,
@@ -32,7 +32,7 @@ from gradeclip_utils.studies.concreteness.measures import (
     study,
     word_table,
 )
-from gradeclip_utils.studies.concreteness.statistics import Question, answer
+from gradeclip_utils.studies.concreteness.correlations import Question, answer
 from tests.conftest import build, wrap
 
 WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable dessert insect flower weather".split()

@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...evaluation.attributes import KINDS, SWAPPED, Pair, draw_pairs, judge, pictures_of
+from ...evaluation.attributes import KINDS, SWAPPED, Pair, draw_pairs, judge, images_of
 from ...evaluation.localisation import pool
 from ...evaluation.statistics import summarise
 from ...explain import Explainer, undisturbed
@@ -203,7 +203,7 @@ def _mapped(explainer: Explainer, asked: Sequence[tuple]) -> Iterator[tuple]:
         for start in range(0, len(group), _AT_ONCE):
             some = group[start : start + _AT_ONCE]
             scenes = [pair.scenes[side] for pair, side, _ in some]
-            pictures = pictures_of(explainer.clip, scenes)
+            pictures = images_of(explainer.clip, scenes)
             views = [model_view(explainer.clip.preprocess, picture) for picture in pictures]
             trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
             directions = torch.stack([torch.cat([one.directions for one in questions]) for *_, questions in some])

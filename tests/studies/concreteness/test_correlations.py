@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from gradeclip_utils.studies.concreteness.statistics import (
+from gradeclip_utils.studies.concreteness.correlations import (
     Question,
     answer,
     columns_of,

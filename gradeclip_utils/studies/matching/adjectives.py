@@ -150,7 +150,7 @@ def adjective_shift(explainer: Explainer, pairs: Sequence[Twins]) -> pd.DataFram
             shares = dict(zip(found, [share_on_first(map_, covered) for map_ in mine], strict=True))
             if second == "its own colours":
                 shares.pop("the other's colour")  # nobody tinted it
-            told = {"picture": one.noun, "second": second, "area": float(covered.sum(0).mean())}
+            told = {"image": one.noun, "second": second, "area": float(covered.sum(0).mean())}
             positive = dict(zip(found, np.maximum(mine, 0), strict=True))
             for name, share in shares.items():
                 heat = positive[name]
@@ -190,7 +190,7 @@ def decomposition(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame
     tables = []
     for i, (whole, part, *_) in enumerate(asked):
         alike = agreement(maps[:, 2 * i], maps[:, 2 * i + 1])
-        tables.append(pd.DataFrame({"picture": range(len(scenes)), "whole": whole, "part": part, "agreement": alike}))
+        tables.append(pd.DataFrame({"image": range(len(scenes)), "whole": whole, "part": part, "agreement": alike}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -245,7 +245,7 @@ def map_sums(
         asked = [whole, left, right, np.roll(left, 1, axis=0), np.roll(right, 1, axis=0), *still]
         maps = maps_of(explainer, [one.image() for one in scenes], np.stack(asked, axis=1))
         for name, scene, mine in zip(names, scenes, maps, strict=True):
-            rows += [{"picture": name, "case": case, **row} for row in _sum_rows(explainer, scene, mine)]
+            rows += [{"image": name, "case": case, **row} for row in _sum_rows(explainer, scene, mine)]
     return pd.DataFrame(rows)
 
 
@@ -316,10 +316,10 @@ def figures(clip: Clip, n: int = 40, *, tables: dict[str, pd.DataFrame] | None =
     adjective, span, sums, words = (tables[name] for name in ("adjective", "spans", "sums", "words"))
     tinted, plain = (adjective[adjective["second"] == one] for one in ("another colour", "its own colours"))
     removed = span[span["mean_prompt"] == "removed"]
-    gap = sums[sums["case"] == "A and B"].pivot(index=["picture", "display"], columns="parts", values="alike")
+    gap = sums[sums["case"] == "A and B"].pivot(index=["image", "display"], columns="parts", values="alike")
     gap = (gap["own"] - gap["foreign"]).unstack("display")
     change, hit = tables["changes"], tables["own region"]
-    hit = hit[~hit["centred"]].groupby(["picture", "kind"])["hit"].mean().unstack()
+    hit = hit[~hit["centred"]].groupby(["image", "kind"])["hit"].mean().unstack()
     values = {
         "moved by the adjective": _picked(tinted, "moved", prompt="its colour"),
         "moved by the adjective of the other": _picked(tinted, "moved", prompt="the other's colour"),
