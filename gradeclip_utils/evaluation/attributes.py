@@ -263,7 +263,7 @@ _DRAWN: dict[str, Callable] = {
 # ------------------------------------------------------------------------------------------------------------ answers
 
 
-def pictures_of(clip: Clip, scenes: Sequence[Scene]) -> list:
+def images_of(clip: Clip, scenes: Sequence[Scene]) -> list:
     """The pictures of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
     size = getattr(clip.model.visual, "image_size", PICTURE)
     wanted = max(size) if isinstance(size, (tuple, list)) else size
@@ -298,14 +298,14 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
     swapped words the first), `caption` and `other`; `similarity` and `other_similarity`, cosines with the right and
     the wrong caption, and `margin`, their difference; `right`, 1 if it is positive, 1/2 for a tie; `text_only`, the
     same for a scorer that never sees this picture, only the mean of all pictures here. For the pair, on both rows:
-    `picture_change` and `text_change`, the lengths of the differences of the two embeddings, and `agreement`, the
+    `image_change` and `text_change`, the lengths of the differences of the two embeddings, and `agreement`, the
     cosine of these differences. They multiply to the sum of the two margins: (I_1 - I_2) . (T_1 - T_2).
     """
     if not pairs:
         raise ValueError("there are no pairs to judge: draw some with draw_pairs")
     scenes = [scene for pair in pairs for scene in pair.scenes]
     texts = embed_captions(clip, [scene.caption for scene in scenes]).float().cpu().unflatten(0, (-1, 2))  # (P, 2, E)
-    seen = embed_pictures(clip, pictures_of(clip, scenes)).unflatten(0, (-1, 2))  # (P, 2, E)
+    seen = embed_pictures(clip, images_of(clip, scenes)).unflatten(0, (-1, 2))  # (P, 2, E)
     scores = (seen @ texts.transpose(1, 2)).numpy()  # (P, pictures, captions)
     prior = (texts @ seen.mean((0, 1))).numpy()  # (P, captions)
     moved = [(part[:, 0] - part[:, 1]).double() for part in (seen, texts)]  # (P, E) each
@@ -314,7 +314,7 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
     rows = []
     for p, pair in enumerate(pairs):
         about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
-        change = {"picture_change": lengths[0][p], "text_change": lengths[1][p], "agreement": turned[p]}
+        change = {"image_change": lengths[0][p], "text_change": lengths[1][p], "agreement": turned[p]}
         for side, scene in enumerate(pair.scenes):
             word, own, other = pair.words(side)[0], float(scores[p, side, side]), float(scores[p, side, 1 - side])
             said = {"word": scene.caption[word.start : word.end], "caption": scene.caption}
@@ -335,7 +335,7 @@ def margins_after(
     """
     asked = [(pair, side, change(pair.scenes[side], pair.asked)) for pair in pairs for side in (0, 1)]
     asked = [(pair, side, scene) for pair, side, scene in asked if scene is not None]
-    seen = embed_pictures(clip, pictures_of(clip, [scene for *_, scene in asked]))
+    seen = embed_pictures(clip, images_of(clip, [scene for *_, scene in asked]))
     right, wrong = (
         embed_captions(clip, [pair.scenes[abs(side - turn)].caption for pair, side, _ in asked]).float().cpu()
         for turn in (0, 1)

@@ -48,7 +48,7 @@ class Protocol:
     """How a picture is taken apart and put together. The defaults are the published ones, see ``PUBLISHED``.
 
     Attributes:
-        span: the share of the picture that is removed or inserted in the end: 0.5 is the half range, 1 the full one.
+        span: the fraction of the image that is removed or inserted in the end: 0.5 is the half range, 1 the full one.
         points: how many points of the curve are read, evenly from 0 to ``span``; None reads after every unit.
         unit: "pixel", or "patch": whole cells of the map's token grid, which fits small grids and costs fewer points.
         fill: what deleted pixels become: "random" (uniform in colour, seeded), "mean" (the picture's own mean colour)
@@ -66,7 +66,7 @@ class Protocol:
 
     def __post_init__(self):
         if not 0 < self.span <= 1:
-            raise ValueError(f"span is the share that is removed in the end, above 0 and at most 1, got {self.span!r}")
+            raise ValueError(f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}")
         if self.points is not None and self.points < 2:
             raise ValueError(f"a curve has two points or more, got points={self.points!r}")
         for name, value, known in (
@@ -83,7 +83,7 @@ FULL = Protocol(span=1.0, points=21)
 
 
 @torch.no_grad()
-def picture_curves(
+def image_curves(
     score: Score,
     pixels: Tensor,
     maps: Mapping[str, np.ndarray],
@@ -93,15 +93,15 @@ def picture_curves(
     games: Sequence[str] = GAMES,
     batch: int = 64,
 ) -> pd.DataFrame:
-    """Deletion and insertion curves of one picture, for one map a method: method, game, measure, share, score.
+    """Deletion and insertion curves of one picture, for one map a method: method, game, measure, fraction, score.
 
     >>> pixels = model_view(clip.preprocess, picture).pixels                               # doctest: +SKIP
-    >>> score = picture_score(explainer.image_tower.forward, text_embedding)              # doctest: +SKIP
+    >>> score = image_score(explainer.image_tower.forward, text_embedding)              # doctest: +SKIP
     >>> maps = {"grad-eclip": explainer.explain(picture, prompt).image_maps[0]}            # doctest: +SKIP
-    >>> areas(picture_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
+    >>> areas(image_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
 
     Args:
-        score: changed pictures (B, 3, H, W) -> numbers (B,), or several by name; see ``picture_score``.
+        score: changed pictures (B, 3, H, W) -> numbers (B,), or several by name; see ``image_score``.
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of *this input*, signed or not: (h, w) on its token grid, resized as heat maps are,
             or (H, W) in its pixels. A heat map in the picture's own pixels must be cropped to what the model sees
@@ -136,10 +136,10 @@ def picture_curves(
     return _table(jobs, (score(changed(start)) for start in range(0, len(jobs), batch)))
 
 
-def picture_score(
+def image_score(
     encode: Callable[[Tensor], Tensor], target: Tensor, classes: Tensor | None = None, label: int | None = None
 ) -> Score:
-    """A score for ``picture_curves``: the similarity with ``target`` (E,), and zero-shot accuracy if there are classes.
+    """A score for ``image_curves``: the similarity with ``target`` (E,), and zero-shot accuracy if there are classes.
 
     Args:
         encode: pictures (B, 3, H, W) -> embeddings (B, E) by the unmodified model; ``explainer.image_tower.forward``.
@@ -184,7 +184,7 @@ def word_curves(
     seed: int = 0,
     batch: int = 64,
 ) -> pd.DataFrame:
-    """Deletion and insertion of words: as ``picture_curves``, and what is left of the caption keeps its order.
+    """Deletion and insertion of words: as ``image_curves``, and what is left of the caption keeps its order.
 
     Every word counts, one after the other, from the whole caption to the empty one; ties are ordered by ``seed``.
 
@@ -239,21 +239,21 @@ def caption_score(
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
-    """Area under each curve over its range, by trapezia: its mean height. Columns other than share and score stay.
+    """Area under each curve over its range, by trapezia: its mean height. Columns other than fraction and score stay.
 
     One row a curve in the column "auc", ready for ``statistics.summarise`` once a column says which picture it is.
 
-    >>> curve = pd.DataFrame({"method": "a", "share": [0.0, 0.25, 0.5], "score": [1.0, 0.5, 0.0]})
+    >>> curve = pd.DataFrame({"method": "a", "fraction": [0.0, 0.25, 0.5], "score": [1.0, 0.5, 0.0]})
     >>> areas(curve)["auc"].tolist()
     [0.5]
     """
-    keys = [name for name in curves if name not in ("share", "score")]
+    keys = [name for name in curves if name not in ("fraction", "score")]
     records = []
     for group, curve in curves.groupby(keys, sort=False, dropna=False):
-        share, height = curve["share"].to_numpy(), curve["score"].to_numpy()
-        if len(share) < 2 or (np.diff(share) <= 0).any():
-            raise ValueError(f"the curve of {group} must have two points or more, with growing shares: {share}")
-        records.append((*group, np.trapezoid(height, share) / (share[-1] - share[0])))
+        fraction, height = curve["fraction"].to_numpy(), curve["score"].to_numpy()
+        if len(fraction) < 2 or (np.diff(fraction) <= 0).any():
+            raise ValueError(f"the curve of {group} must have two points or more, with growing fractions: {fraction}")
+        records.append((*group, np.trapezoid(height, fraction) / (fraction[-1] - fraction[0])))
     return pd.DataFrame(records, columns=[*keys, "auc"])
 
 
@@ -323,12 +323,12 @@ def _without(caption: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _table(jobs: list[tuple[str, str, float]], answers: Iterator[Mapping[str, Tensor] | Tensor]) -> pd.DataFrame:
-    """Rows of method, game, measure, share and score, curve by curve."""
+    """Rows of method, game, measure, fraction and score, curve by curve."""
     named = [answer if isinstance(answer, Mapping) else {"score": answer} for answer in answers]
     parts = []
     for measure in named[0]:
         scores = np.concatenate([torch.as_tensor(answer[measure]).detach().float().cpu().numpy() for answer in named])
-        part = pd.DataFrame(jobs, columns=["method", "game", "share"])
+        part = pd.DataFrame(jobs, columns=["method", "game", "fraction"])
         part.insert(2, "measure", measure)
         parts.append(part.assign(score=scores.astype(float)))
     return pd.concat(parts, ignore_index=True)

@@ -3,8 +3,8 @@
     map --resized--> heat map, true mask --here--> one number a picture --statistics--> table
 
 Everything takes plain arrays, so that a map made by anybody can be measured. A heat map is (H, W), signed or not, and
-the mask of what it should lie on is (H, W) bool, in the same pixels. No measure means much alone: ``frames`` gives the
-maps that every table should show beside a method's.
+the mask of what it should lie on is (H, W) bool, in the same pixels. No measure means much alone:
+`reference_baselines` gives the maps that every table should show beside a method's.
 
 Values that differ by less than a millionth of the largest magnitude are ties, because single precision and resizing
 cannot tell them apart; and ties are shared. So a constant map, whatever its value, marks the whole picture and scores
@@ -17,17 +17,18 @@ from sklearn.metrics import precision_recall_curve
 from ..images import onto_picture
 
 Box = tuple[float, float, float, float]
-MEASURES = ("pointing", "energy", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
+MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
 THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
 
 
 def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRESHOLD) -> dict[str, float]:
     """How well a heat map (H, W) finds the object in ``mask`` (H, W): six measures between 0 and 1, 1 is best.
 
-    - ``pointing``: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation Backprop",
-      ECCV 2016, without its tolerance of 15 pixels: the mask is exact.) Of several maxima, their share in the mask.
-    - ``energy``: the share of the positive relevance that lies in the mask (energy-based pointing game: Wang et al.,
-      "Score-CAM", CVPR Workshops 2020, there with boxes). A map without a positive part points nowhere: chance.
+    - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation
+      Backprop", ECCV 2016, without its tolerance of 15 pixels: the mask is exact.) Of several maxima, the fraction in
+      the mask.
+    - `energy_pointing_game`: the fraction of the positive relevance that lies in the mask (Wang et al., "Score-CAM",
+      CVPR Workshops 2020, there with boxes). A map without a positive part points nowhere: chance.
     - ``average_precision``: of the pixels, ranked by the map; the area under precision over recall, by steps.
     - ``iou_best``: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds.
       It knows the answer, so it bounds what any rule for a threshold could reach.
@@ -58,8 +59,8 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     reached = recall > 0
     overlap = 1 / (1 / precision[reached] + 1 / recall[reached] - 1)
     return {
-        "pointing": float(inside[values == values.max()].mean()),
-        "energy": float(positive[inside].sum() / positive.sum() if positive.any() else inside.mean()),
+        "pointing_game": float(inside[values == values.max()].mean()),
+        "energy_pointing_game": float(positive[inside].sum() / positive.sum() if positive.any() else inside.mean()),
         "pixel_accuracy": float((marked == inside).mean()),
         "average_precision": float((steps * precision[:-1]).sum()),
         "iou_best": float(overlap.max()),
@@ -84,13 +85,13 @@ def quadrant_hit(heat: np.ndarray) -> np.ndarray:
     return shares.ravel() / highest.sum()
 
 
-def frames(
+def reference_baselines(
     grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None
 ) -> dict[str, np.ndarray]:
-    """Heat maps (H, W) that frame a table: "random", "centre" and "ceiling", on the same token grid as the methods'.
+    """Heat maps (H, W) that frame a table: "random", "centre" and "oracle", on the same token grid as the methods'.
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
-    deviation a quarter of the sides, because pictures are taken with their subject in the middle; "ceiling" is the true
+    deviation a quarter of the sides, because pictures are taken with their subject in the middle; "oracle" is the true
     mask, averaged over each token and resized as maps are: what a map of this resolution scores when it knows the
     answer. That is a reference and no proven bound: a map that lights only the token that lies deepest in the object
     can put a larger share of its energy inside.
@@ -108,7 +109,7 @@ def frames(
     maps = {
         "random": rng.random(grid),
         "centre": np.exp(-(down[:, None] ** 2 + across**2) / 2),
-        "ceiling": pool(mask, grid, box),
+        "oracle": pool(mask, grid, box),
     }
     return {name: onto_picture(map_, box, size) for name, map_ in maps.items()}
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..explain import Explainer, undisturbed
+from ..explain import Explainer, isolated_torch_state
 from ..images import model_view, onto_picture
 from ..methods import METHODS
 from ..methods.interactions import word_directions, word_members
@@ -43,7 +43,7 @@ CHANCE = 1 / 4
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
 ASKED_OF_ALL = ("caption", "prompt")  # what the rivals are asked as well
 _SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
-_COLUMNS = ["picture", "objects", "noun", "question", "method", "hit", "on_mask", "area"]
+_COLUMNS = ["image", "objects", "noun", "question", "method", "hit", "on_mask", "area"]
 _SIDE, _AT_ONCE = 96, 16  # pixels of a heat map's sides; pictures in one batch
 
 
@@ -51,7 +51,7 @@ _SIDE, _AT_ONCE = 96, 16  # pixels of a heat map's sides; pictures in one batch
 class Game:
     """One picture of a game; all pictures that show objects of one drawn scene have its name."""
 
-    picture: str
+    name: str
     scene: Scene
 
 
@@ -115,7 +115,7 @@ def play(
     explainers = {name: Explainer(clip, method=name, seed=seed, image_layers=image_layers) for name in asked}
     reader, rows = Explainer(clip, text_layers=text_layers), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
-    with tqdm(total=len(played), unit="picture", disable=not progress) as bar:
+    with tqdm(total=len(played), unit="image", disable=not progress) as bar:
         for some in _alike(played):
             scenes = [game.scene for game in some]
             directions = question_directions(reader, scenes, wanted)
@@ -143,7 +143,7 @@ def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions
     def embed(texts: list[str]) -> Tensor:
         return tower.forward(tokenizer(texts).to(tower.device)).unflatten(0, (len(scenes), -1))
 
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         if "caption" in asked:
             found["caption"] = embed([scene.caption for scene in scenes])
         if "prompt" in asked:
@@ -172,7 +172,7 @@ def question_maps(
     pictures = [scene.image() for scene in scenes]
     views = [model_view(explainer.clip.preprocess, picture) for picture in pictures]
     options = {"seed": explainer.seed, "progress": explainer.progress}
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
         wanted = torch.cat(list(directions.values()), dim=1).to(trace.embedding)  # (B, T, E)
         if method.wants_empty:
@@ -208,7 +208,7 @@ def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
     found = [points(heat, game.scene) for heat in heats]
     for i, thing in enumerate(things):
         hit, on_mask = found[i if len(found) > 1 else 0][i]
-        about = {"picture": game.picture, "objects": len(things), "noun": thing.noun, "area": float(areas[i])}
+        about = {"image": game.name, "objects": len(things), "noun": thing.noun, "area": float(areas[i])}
         yield {**about, "hit": hit, "on_mask": on_mask}
 
 

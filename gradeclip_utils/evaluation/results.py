@@ -74,7 +74,7 @@ def read_part(folder: Path, number: int, expected: list[tuple]) -> pd.DataFrame 
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as part:
             rows = part.read().to_pandas()
-        whole = list(zip(rows["picture"], rows["method"], strict=True)) == expected
+        whole = list(zip(rows["image"], rows["method"], strict=True)) == expected
     except (pa.ArrowException, OSError, KeyError):
         whole = False
     if not whole:

@@ -2,13 +2,13 @@
 
     data set + model -> Explainer -> maps -> measures -> rows -> table with intervals
 
-    python -m gradeclip_utils.evaluation.run --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
-    python -m gradeclip_utils.evaluation.run --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
+    python -m gradeclip_utils evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
+    python -m gradeclip_utils evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
 The rows lie in `--out` (see `results`): the same command goes on where it was stopped, and refuses a folder that holds
-another evaluation. Beside the methods stand rows that frame them: what chance gets ("random", "centre"), what the
+another evaluation. Beside the methods stand reference baselines: what chance gets ("random", "centre"), what the
 baseline gets when asked for something that is not there ("wrong word") and what a map gets that never heard the prompt
-("text-blind", the attention of the last layer), and the best that the token grid allows ("ceiling", the true mask).
+("text-blind", the attention of the last layer), and the best that the token grid allows ("oracle", the true mask).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import json
 import os
 import pickle
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -52,7 +51,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     limit: int | None = None,
-    frames: bool = True,
+    references: bool = True,
     faithfulness: str = "",
     resolution: str = "model",
     seed: int = 0,
@@ -77,7 +76,7 @@ def evaluate(
         methods: names of `methods.METHODS`, or "all".
         out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
         limit: no more examples than this, spread over the data set.
-        frames: add the rows that frame the methods (see the module).
+        references: add the rows of reference baselines (see the module).
         faithfulness: "published" (half range) or "full" adds the areas under the deletion and insertion curves of the
             similarity; "" does without, because it costs several forward passes a row.
         resolution: as for `Explainer`.
@@ -90,11 +89,11 @@ def evaluate(
         ValueError: an unknown method, a data set without truth or a second concept, a folder of another evaluation.
         FileNotFoundError, ImportError: as `datasets.load`.
     """
-    plan = Plan(_known(methods), frames, _protocol(faithfulness), resolution, seed)
+    plan = Plan(_known(methods), references, _protocol(faithfulness), resolution, seed)
     examples = load(data, limit) if isinstance(data, str) else list(data)[:limit]
     chunks = _chunks(examples, plan, chunk)
     folder = None if out is None else open_run(out, _settings(clip, data, examples, plan, chunk))
-    with tqdm(total=len(examples), unit="picture", disable=not progress) as bar:
+    with tqdm(total=len(examples), unit="image", disable=not progress) as bar:
         done = _kept(folder, plan, chunks)
         bar.update(sum(len(chunks[number].examples) for number in done))
         todo = [part for part in chunks if part.number not in done]
@@ -138,7 +137,7 @@ def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
         raise ValueError(f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once")
     if not plan.faithfulness and not any(example.has_mask for example in examples):
         raise ValueError("not one example has a mask: nothing but faithfulness can be measured, so ask for it")
-    wrong = _wrong_prompts(examples, plan.seed) if plan.frames else [""] * len(examples)
+    wrong = _wrong_prompts(examples, plan.seed) if plan.references else [""] * len(examples)
     starts = range(0, len(examples), size)
     return [
         Chunk(number, tuple(examples[start : start + size]), tuple(wrong[start : start + size]))
@@ -154,7 +153,7 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
         absent = [concept for concept in prompts if concept not in example.present]
         if not absent:
             msg = f"no other example asks for something that {example.key!r} does not show, so there is no wrong word"
-            raise ValueError(f"{msg}: evaluate more examples, or without frames")
+            raise ValueError(f"{msg}: evaluate more examples, or without references")
         wrong.append(prompts[absent[generator(example, seed).integers(len(absent))]])
     return wrong
 
@@ -242,7 +241,7 @@ def report(rows: pd.DataFrame) -> str:
     blocks = []
     for value in (*MEASURES, "deletion", "insertion"):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
-        if some["picture"].nunique() < 2:
+        if some["image"].nunique() < 2:
             continue
         means = summarise(some, value, cluster=cluster).set_index("method")
         table = pd.DataFrame({"method": means.index, value: [_cell(r.mean, r.low, r.high) for r in means.itertuples()]})
@@ -261,28 +260,17 @@ def _cell(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line: see the module's first lines. 2 when something is wrong with what was asked for."""
-    options = vars(_parser().parse_args(arguments))
-    name, pretrained, device, precision = (options.pop(k) for k in ("model", "pretrained", "device", "precision"))
-    methods = options.pop("methods")
-    try:
-        clip = load_clip(name, pretrained, device=device, precision=precision)
-        rows = evaluate(clip, methods=methods if methods == "all" else re.split(r"\s*,\s*", methods), **options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"gradeclip: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"gradeclip: stopped; the same command goes on from what lies in {options['out']}", file=sys.stderr)
-        return 130
-    print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options['data']}\n\n{report(rows)}")
-    return 0
+def run_command(options: argparse.Namespace) -> None:
+    """The command `evaluate`: measure, and print the table."""
+    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
+    methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
+    names = "data out limit frames faithfulness resolution seed jobs dask threads chunk".split()
+    rows = evaluate(clip, methods=methods, **{name: getattr(options, name) for name in names})
+    print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}\n\n{report(rows)}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.evaluation.run", description=__doc__.split("\n\n")[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `evaluate`."""
     parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
     parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
@@ -290,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     possible = [name for name, method in METHODS.items() if method.image is not None]
     parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(possible)}")
     parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
-    parser.add_argument("--no-frames", dest="frames", action="store_false", help="only the methods themselves")
+    parser.add_argument("--no-references", dest="references", action="store_false", help="only the methods themselves")
     parser.add_argument("--faithfulness", default="", choices=["", *PROTOCOLS], help="deletion and insertion as well")
     parser.add_argument("--resolution", default="model", choices=["model", "native"], help="what the model is shown")
     parser.add_argument("--seed", type=int, default=0, help="of random maps, wrong words and methods that draw")
@@ -300,8 +288,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--chunk", type=int, default=CHUNK, help="examples measured together; %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -91,7 +91,7 @@ def randomisation_check(
         for seed in seeds:
             found = agreement(own, maps_of(randomised(clip, seed=seed, side=side, blocks=count)))
             step = "all" if count is None else count
-            parts.append(pd.DataFrame({"picture": range(len(own)), "blocks": step, "seed": seed, "agreement": found}))
+            parts.append(pd.DataFrame({"image": range(len(own)), "blocks": step, "seed": seed, "agreement": found}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -114,7 +114,7 @@ def stability(
     for seed in seeds:
         changed = [noisy(picture, level=level, seed=seed) for picture in pictures]
         found = agreement(own, maps_of(changed))
-        parts.append(pd.DataFrame({"picture": range(len(own)), "seed": seed, "agreement": found}))
+        parts.append(pd.DataFrame({"image": range(len(own)), "seed": seed, "agreement": found}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -23,11 +23,10 @@ from ..datasets import Example
 from ..explain import Explainer
 from ..images import view_of
 from ..models import Clip
-from .faithfulness import FULL, PUBLISHED, areas, colours_of, picture_curves, picture_score
-from .localisation import MEASURES, localisation, pool
-from .localisation import frames as frames_of
+from .faithfulness import FULL, PUBLISHED, areas, colours_of, image_curves, image_score
+from .localisation import MEASURES, localisation, pool, reference_baselines
 
-FRAMES = ("random", "centre", "wrong word", "text-blind", "ceiling")
+REFERENCES = ("random", "centre", "wrong word", "text-blind", "oracle")
 PROTOCOLS = {"published": PUBLISHED, "full": FULL}
 
 
@@ -36,7 +35,7 @@ class Plan:
     """What is measured of every example."""
 
     methods: tuple[str, ...]
-    frames: bool = True
+    references: bool = True
     faithfulness: str = ""
     resolution: str = "model"
     seed: int = 0
@@ -49,7 +48,7 @@ class Plan:
     @property
     def rows(self) -> tuple[str, ...]:
         """What each example has a row for."""
-        return self.methods + FRAMES * self.frames
+        return self.methods + REFERENCES * self.references
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
 
 def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     """One explainer a method, and one for the map that does not hear the prompt."""
-    names = dict.fromkeys((*plan.methods, *["attention"] * plan.frames))
+    names = dict.fromkeys((*plan.methods, *["attention"] * plan.references))
     return {name: Explainer(clip, method=name, seed=plan.seed, resolution=plan.resolution) for name in names}
 
 
@@ -83,7 +82,7 @@ def measure(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.Dat
     pictures = [example.image() for example in part.examples]
     prompts = [example.prompt for example in part.examples]
     asked = {name: (name, prompts) for name in plan.methods}
-    if plan.frames:
+    if plan.references:
         asked |= {"wrong word": (plan.baseline, list(part.wrong)), "text-blind": ("attention", prompts)}
     explained, seconds = {}, {}
     for name, (method, texts) in asked.items():
@@ -96,7 +95,7 @@ def measure(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.Dat
         measures = _measures(explainers[plan.baseline], plan, example, mine)
         for name in plan.rows:
             prompt = mine[name].prompts[0] if name in mine else example.prompt
-            row = {"picture": example.key, "concept": example.concept, "prompt": prompt, "method": name}
+            row = {"image": example.key, "concept": example.concept, "prompt": prompt, "method": name}
             rows.append({**row, **measures[name], "seconds": seconds.get(name, np.nan)})
     return pd.DataFrame(rows)
 
@@ -105,31 +104,32 @@ def _measures(explainer: Explainer, plan: Plan, example: Example, explained: dic
     """For each row of one example, its measures."""
     baseline, mask = explained[plan.baseline], example.mask()
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
-    framing = {}
-    if plan.frames:
-        truth = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
-        framing = frames_of(baseline.image_maps.shape[1:], truth, generator(example, plan.seed), box=baseline.box)
+    references = {}
+    if plan.references:
+        whole = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
+        grid, rng = baseline.image_maps.shape[1:], generator(example, plan.seed)
+        references = reference_baselines(grid, whole, rng, box=baseline.box)
     known = mask is not None and mask.any()
     measures = {
         name: localisation(heat, mask) if known else dict.fromkeys(MEASURES, np.nan)
-        for name, heat in {**heats, **framing}.items()
+        for name, heat in {**heats, **references}.items()
     }
     if plan.faithfulness:
         maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
-        for row in _faithfulness(explainer, plan, example, baseline, maps, framing).itertuples():
+        for row in _faithfulness(explainer, plan, example, baseline, maps, references).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
 
 
-def _faithfulness(explainer: Explainer, plan: Plan, example: Example, baseline, maps, framing) -> pd.DataFrame:
+def _faithfulness(explainer: Explainer, plan: Plan, example: Example, baseline, maps, references) -> pd.DataFrame:
     """Areas under deletion and insertion of the model's own similarity with the example's own prompt."""
     clip, tower = explainer.clip, explainer.image_tower
     pixels = view_of(clip.preprocess, baseline.image, plan.resolution, tower.patch_size).pixels
-    framing = {name: pool(heat, tuple(pixels.shape[1:]), baseline.box) for name, heat in framing.items()}
+    references = {name: pool(heat, tuple(pixels.shape[1:]), baseline.box) for name, heat in references.items()}
     target = explainer.text_tower.forward(clip.tokenizer([example.prompt]).to(tower.device))[0]
-    score, protocol = picture_score(tower.forward, target), PROTOCOLS[plan.faithfulness]
+    score, protocol = image_score(tower.forward, target), PROTOCOLS[plan.faithfulness]
     pixels, colours = pixels.to(tower.device), colours_of(clip.preprocess)
-    return areas(picture_curves(score, pixels, {**maps, **framing}, protocol, colours=colours))
+    return areas(image_curves(score, pixels, {**maps, **references}, protocol, colours=colours))
 
 
 def generator(example: Example, seed: int) -> np.random.Generator:

@@ -15,10 +15,10 @@ from gradeclip_utils.evaluation.attributes import (
     draw_pairs,
     embed_captions,
     embed_pictures,
+    images_of,
     judge,
     judge_choices,
     margins_after,
-    pictures_of,
 )
 from gradeclip_utils.scenes import (
     Object,
@@ -29,7 +29,7 @@ from gradeclip_utils.scenes import (
     is_withheld_pair,
     withheld_artist,
 )
-from gradeclip_utils.studies.concreteness.exposure import exposure, with_rivals, words_said
+from gradeclip_utils.studies.binding.exposure import exposure, with_rivals, words_said
 from gradeclip_utils.training.scratch import Recipe, SceneBatches
 
 FEW = 16  # concepts: what these tests draw
@@ -172,14 +172,14 @@ def test_answers_are_the_models_own_similarities(bundled_shape, some, answers):
     explainer = Explainer(bundled_shape)
     for row in answers.iloc[::5].itertuples():
         scene = next(pair for pair in some if pair.name == row.pair).scenes[row.side]
-        picture = pictures_of(bundled_shape, [scene])[0]
+        picture = images_of(bundled_shape, [scene])[0]
         plain = explainer.explain(picture, [row.caption, row.other]).similarity
         assert plain == pytest.approx([row.similarity, row.other_similarity], abs=1e-5)
         assert row.right == (row.margin > 0) and row.caption == scene.caption
 
 
 def test_both_margins_are_the_product_of_how_far_and_how_aligned_the_embeddings_move(answers):
-    product = answers["picture_change"] * answers["text_change"] * answers["agreement"]
+    product = answers["image_change"] * answers["text_change"] * answers["agreement"]
     total = answers.groupby("pair")["margin"].transform("sum")
     assert np.allclose(product, total, atol=1e-5)
 
@@ -195,7 +195,7 @@ def test_an_experiment_that_changes_nothing_leaves_every_margin_as_it_was(bundle
 
 def test_pictures_are_no_larger_than_the_model_needs(tiny, bundled_shape):
     scene = arrange(["dog"])
-    assert [pictures_of(clip, [scene])[0].size for clip in (tiny, bundled_shape)] == [(96, 96)] * 2
+    assert [images_of(clip, [scene])[0].size for clip in (tiny, bundled_shape)] == [(96, 96)] * 2
 
 
 def test_choices_of_a_data_set_are_judged_by_the_same_similarities(tiny, picture):

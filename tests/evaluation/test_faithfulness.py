@@ -19,8 +19,8 @@ from gradeclip_utils.evaluation.faithfulness import (
     areas,
     caption_score,
     colours_of,
-    picture_curves,
-    picture_score,
+    image_curves,
+    image_score,
     word_curves,
 )
 from gradeclip_utils.evaluation.localisation import pool
@@ -47,7 +47,7 @@ def test_the_examples_in_the_docstrings_hold():
 
 def test_curves_of_an_additive_model_are_the_sums_that_can_be_worked_out_by_hand(additive):
     score, pixels, gives = additive
-    curves = picture_curves(score, pixels, {"true": gives}, BLACK, colours=PLAIN)
+    curves = image_curves(score, pixels, {"true": gives}, BLACK, colours=PLAIN)
     taken = np.concatenate([[0], np.cumsum(np.sort(gives.ravel())[::-1])])
     np.testing.assert_allclose(curve(curves, "true", "insertion"), taken, atol=1e-4)
     np.testing.assert_allclose(curve(curves, "true", "deletion"), gives.sum() - taken, atol=1e-4)
@@ -62,7 +62,7 @@ def test_of_an_additive_model_no_order_beats_the_true_one_and_the_reverse_is_the
     rng = np.random.default_rng(0)
     maps = {"true": gives, "reverse": -gives, **{f"random {i}": rng.random(gives.shape) for i in range(10)}}
     for protocol in (BLACK, replace(PUBLISHED, fill="black")):
-        found = areas(picture_curves(score, pixels, maps, protocol, colours=PLAIN)).pivot(
+        found = areas(image_curves(score, pixels, maps, protocol, colours=PLAIN)).pivot(
             index="method", columns="game", values="auc"
         )
         assert (found["deletion"].idxmin(), found["deletion"].idxmax()) == ("true", "reverse")
@@ -72,14 +72,14 @@ def test_of_an_additive_model_no_order_beats_the_true_one_and_the_reverse_is_the
 def test_where_all_pixels_give_the_same_the_area_is_known_in_closed_form():
     score, pixels = (lambda pictures: pictures.mean(dim=(1, 2, 3))), torch.ones(3, 20, 20)
     for protocol, deletion in ((replace(PUBLISHED, fill="black"), 0.75), (replace(FULL, fill="black"), 0.5)):
-        found = areas(picture_curves(score, pixels, {"any": np.eye(20)}, protocol, colours=PLAIN))
+        found = areas(image_curves(score, pixels, {"any": np.eye(20)}, protocol, colours=PLAIN))
         np.testing.assert_allclose(found["auc"], [deletion, 1 - deletion], atol=1e-6)
 
 
 def test_a_curve_begins_and_ends_where_it_must(additive):
     score, pixels, gives = additive
     protocol = replace(FULL, fill="mean", canvas="mean")
-    curves = picture_curves(score, pixels, {"true": gives}, protocol)
+    curves = image_curves(score, pixels, {"true": gives}, protocol)
     plain, mean = score(pixels[None]).item(), score(pixels.mean((1, 2), keepdim=True).expand_as(pixels)[None]).item()
     deletion, insertion = curve(curves, "true", "deletion"), curve(curves, "true", "insertion")
     np.testing.assert_allclose([deletion[0], insertion[-1]], plain, rtol=1e-5)
@@ -88,15 +88,15 @@ def test_a_curve_begins_and_ends_where_it_must(additive):
 
 def test_the_published_protocol_removes_half_and_reads_every_twentieth():
     pixels = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
-    curves = picture_curves(lambda pictures: pictures.mean((1, 2, 3)), pixels, {"m": np.eye(20)}, colours=PLAIN)
-    assert curves["share"].unique().tolist() == pytest.approx(np.arange(11) / 20)
+    curves = image_curves(lambda pictures: pictures.mean((1, 2, 3)), pixels, {"m": np.eye(20)}, colours=PLAIN)
+    assert curves["fraction"].unique().tolist() == pytest.approx(np.arange(11) / 20)
     assert PUBLISHED.fill == "random" and PUBLISHED.canvas == "black"
 
 
 def test_a_picture_half_deleted_holds_the_fill_on_exactly_the_higher_half_of_the_map(additive):
     _, pixels, gives = additive
     seen = []
-    picture_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels, {"m": gives},
+    image_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels, {"m": gives},
                    Protocol(points=2, fill="mean", canvas="mean"), games=["deletion", "insertion"])  # fmt: skip
     _, deleted, _, inserted = torch.cat(seen)
     higher = torch.from_numpy(gives > np.median(gives))
@@ -111,7 +111,7 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
 
     def filled(seed):
         seen = []
-        picture_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels,
+        image_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels,
                        {"a": gives, "b": -gives}, Protocol(span=1.0, points=2, seed=seed), colours=colours,
                        games=["deletion"])  # fmt: skip
         return torch.cat(seen)[[1, 3]]  # all of the picture is gone
@@ -128,7 +128,7 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
 
 def test_black_is_black_in_the_models_own_colours(tiny, pixels):
     colours, seen = colours_of(tiny.preprocess), []
-    picture_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels[0],
+    image_curves(lambda pictures: (seen.append(pictures), pictures.sum((1, 2, 3)))[1], pixels[0],
                    {"m": np.eye(32)}, Protocol(points=2), colours=colours, games=["insertion"])  # fmt: skip
     canvas = torch.cat(seen)[0]
     mean, deviation = (torch.tensor(part)[:, None, None] for part in colours)
@@ -139,10 +139,10 @@ def test_patch_by_patch_whole_patches_go_and_the_curve_has_one_point_each(additi
     score, pixels, gives = additive
     by_patch = pool(gives, (2, 3)) * 16  # each of the 6 patches has 4 x 4 pixels
     protocol = replace(BLACK, unit="patch")
-    curves = picture_curves(score, pixels, {"m": by_patch}, protocol, colours=PLAIN)
+    curves = image_curves(score, pixels, {"m": by_patch}, protocol, colours=PLAIN)
     expected = np.concatenate([[0], np.cumsum(np.sort(by_patch.ravel())[::-1])])
     np.testing.assert_allclose(curve(curves, "m", "insertion"), expected, atol=1e-4)
-    np.testing.assert_allclose(curves["share"].unique(), np.arange(7) / 6)
+    np.testing.assert_allclose(curves["fraction"].unique(), np.arange(7) / 6)
 
 
 def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
@@ -151,7 +151,7 @@ def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
     explanation = replace(explanation, image_maps=map_[None].astype(np.float32))
     weights = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
     maps = {"grid": map_, "pixels": explanation.heatmap(0, signed=True)}
-    curves = picture_curves(lambda p: (p * weights).sum((1, 2, 3)), pixels[0], maps, replace(FULL, fill="mean"),
+    curves = image_curves(lambda p: (p * weights).sum((1, 2, 3)), pixels[0], maps, replace(FULL, fill="mean"),
                             colours=PLAIN)  # fmt: skip
     for game in ("deletion", "insertion"):
         np.testing.assert_allclose(curve(curves, "grid", game), curve(curves, "pixels", game), rtol=1e-5)
@@ -162,7 +162,7 @@ def test_a_constant_map_has_no_opinion_and_a_seed_of_its_own():
     corner[:, :12, :12] = 1  # raster order would delete this first
     score, flat = (lambda pictures: pictures.mean(dim=(1, 2, 3)) * 4), {"flat": np.full((24, 24), 0.7)}
     found = [
-        areas(picture_curves(score, corner, flat, Protocol(fill="black", seed=seed), colours=PLAIN))["auc"].tolist()
+        areas(image_curves(score, corner, flat, Protocol(fill="black", seed=seed), colours=PLAIN))["auc"].tolist()
         for seed in (0, 0, 1)
     ]
     assert found[0] == found[1] != found[2]
@@ -177,8 +177,8 @@ def test_batches_make_no_difference_and_are_no_larger_than_asked(additive):
         sizes.append(len(pictures))
         return score(pictures)
 
-    whole = picture_curves(score, pixels, {"a": gives, "b": -gives}, colours=PLAIN)
-    apart = picture_curves(counted, pixels, {"a": gives, "b": -gives}, colours=PLAIN, batch=7)
+    whole = image_curves(score, pixels, {"a": gives, "b": -gives}, colours=PLAIN)
+    apart = image_curves(counted, pixels, {"a": gives, "b": -gives}, colours=PLAIN, batch=7)
     pd.testing.assert_frame_equal(whole, apart)
     assert max(sizes) == 7 and sum(sizes) == len(whole) == 44
 
@@ -190,22 +190,22 @@ def test_scores_are_the_unmodified_models_similarity_and_zero_shot_accuracy(tiny
         classes = F.normalize(tiny.model.encode_text(tiny.tokenizer(["a dog", "a red car", "an owl"])), dim=-1)
     label = int((classes @ image).argmax())
     for true in range(3):
-        score = picture_score(explainer.image_tower.forward, 7 * classes[true], 3 * classes, true)
-        curves = picture_curves(score, pixels[0], {"m": np.eye(32)}, replace(PUBLISHED, fill="mean", canvas="mean"))
-        start = curves[(curves["share"] == 0) & (curves["game"] == "deletion")].set_index("measure")["score"]
+        score = image_score(explainer.image_tower.forward, 7 * classes[true], 3 * classes, true)
+        curves = image_curves(score, pixels[0], {"m": np.eye(32)}, replace(PUBLISHED, fill="mean", canvas="mean"))
+        start = curves[(curves["fraction"] == 0) & (curves["game"] == "deletion")].set_index("measure")["score"]
         assert start["similarity"] == pytest.approx(float(classes[true] @ image), abs=1e-5)
         assert start["accuracy"] == (true == label)
         assert set(curves["measure"]) == {"similarity", "accuracy"}
     with pytest.raises(ValueError, match="both classes .* and the label"):
-        picture_score(explainer.image_tower.forward, classes[0], classes)
+        image_score(explainer.image_tower.forward, classes[0], classes)
 
 
 def test_measuring_leaves_nothing_behind_on_a_model_in_training(tiny, pixels):
     clip = copy.deepcopy(tiny)
     clip.model.train()
     before = {name: weight.detach().clone() for name, weight in clip.model.named_parameters()}
-    score = picture_score(Explainer(clip).image_tower.forward, torch.ones(48))
-    picture_curves(score, pixels[0], {"m": np.eye(32)}, FULL, colours=colours_of(clip.preprocess))
+    score = image_score(Explainer(clip).image_tower.forward, torch.ones(48))
+    image_curves(score, pixels[0], {"m": np.eye(32)}, FULL, colours=colours_of(clip.preprocess))
     assert all(module.training for module in clip.model.modules())
     for name, weight in clip.model.named_parameters():
         assert torch.equal(weight, before[name]) and weight.grad is None and weight.requires_grad
@@ -255,11 +255,11 @@ def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, 
 
 
 def test_areas_keep_the_columns_that_tell_pictures_apart():
-    curve_of = pd.DataFrame({"method": "m", "share": [0.0, 0.5, 1.0], "score": [1.0, 0.0, 0.0]})
+    curve_of = pd.DataFrame({"method": "m", "fraction": [0.0, 0.5, 1.0], "score": [1.0, 0.0, 0.0]})
     both = pd.concat([curve_of.assign(picture="x"), curve_of.assign(picture="y", score=1.0)])
     got = areas(both)
     assert got[["method", "picture", "auc"]].to_numpy().tolist() == [["m", "x", 0.25], ["m", "y", 1.0]]
-    with pytest.raises(ValueError, match="growing shares"):
+    with pytest.raises(ValueError, match="growing fractions"):
         areas(both.drop(columns="picture"))
 
 
@@ -280,12 +280,12 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(additive, change, sa
     score, pixels, gives = additive
     asked = {"pixels": pixels, "maps": {"m": gives}, "colours": PLAIN, **change}
     with pytest.raises(ValueError, match=says):
-        picture_curves(score, **asked)
+        image_curves(score, **asked)
 
 
 def test_a_protocol_or_caption_that_makes_no_sense_is_refused():
     for wrong, says in (
-        ({"span": 0}, "span is the share"),
+        ({"span": 0}, "span is the fraction"),
         ({"points": 1}, "two points or more, got points=1"),
         ({"unit": "word"}, "unit must be one of 'pixel', 'patch', got 'word'"),
         ({"fill": "blur"}, "fill must be one of 'mean', 'random', 'black', got 'blur'"),

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from gradeclip_utils import Clip, Explainer
 from gradeclip_utils.evaluation import localisation as localisation_module
 from gradeclip_utils.evaluation import sanity
-from gradeclip_utils.evaluation.localisation import MEASURES, frames, localisation, pool, quadrant_hit
+from gradeclip_utils.evaluation.localisation import MEASURES, localisation, pool, quadrant_hit, reference_baselines
 from gradeclip_utils.evaluation.sanity import agreement, cost, noisy, randomisation_check, randomised, stability
 from gradeclip_utils.images import model_view, onto_picture
 
@@ -61,13 +61,13 @@ def test_a_constant_map_is_constant_even_after_resizing_in_single_precision(mask
 def test_a_map_with_nothing_positive_gets_chance_where_positive_relevance_counts(mask, rng):
     heat = -1 - rng.random(mask.shape)
     found = localisation(heat, mask)
-    assert found["energy"] == found["iou_fixed"] == found["pixel_accuracy"] == pytest.approx(mask.mean())
-    assert found["pointing"] == mask[np.unravel_index(heat.argmax(), heat.shape)]
+    assert found["energy_pointing_game"] == found["iou_fixed"] == found["pixel_accuracy"] == pytest.approx(mask.mean())
+    assert found["pointing_game"] == mask[np.unravel_index(heat.argmax(), heat.shape)]
 
 
 def test_the_opposite_of_the_mask_scores_nothing(mask):
     found = localisation((~mask).astype(float), mask)
-    assert found["pointing"] == found["energy"] == found["iou_fixed"] == found["pixel_accuracy"] == 0
+    assert found["pointing_game"] == found["energy_pointing_game"] == found["iou_fixed"] == found["pixel_accuracy"] == 0
     assert found["iou_best"] == pytest.approx(mask.mean())  # at best it marks everything
 
 
@@ -76,14 +76,15 @@ def test_tied_maxima_share_the_point(mask):
     inside, outside = np.argwhere(mask), np.argwhere(~mask)
     heat[tuple(inside[0])] = heat[tuple(outside[5])] = heat[tuple(outside[9])] = 2.0
     heat[tuple(outside[9])] += 1e-9  # a tie up to rounding
-    assert localisation(heat, mask)["pointing"] == pytest.approx(1 / 3)
+    assert localisation(heat, mask)["pointing_game"] == pytest.approx(1 / 3)
 
 
 def test_measures_are_what_their_definitions_say_pixel_by_pixel(mask, rng):
     heat = grid_map(rng.normal(size=GRID)) + mask
     found = localisation(heat, mask, threshold=0.5)
     positive = [(heat[i], mask[i]) for i in np.ndindex(mask.shape) if heat[i] > 0]
-    assert found["energy"] == pytest.approx(sum(v for v, m in positive if m) / sum(v for v, _ in positive), rel=1e-5)
+    energy = sum(v for v, m in positive if m) / sum(v for v, _ in positive)
+    assert found["energy_pointing_game"] == pytest.approx(energy, rel=1e-5)
     assert found["average_precision"] == pytest.approx(average_precision_score(mask.ravel(), heat.ravel()), abs=1e-4)
     marked = heat >= 0.5 * heat.max()
     assert found["iou_fixed"] == pytest.approx((marked & mask).sum() / (marked | mask).sum(), abs=2e-3)
@@ -99,7 +100,7 @@ def test_measures_do_not_depend_on_the_scale_of_the_map(mask, rng):
 
 def test_random_maps_score_chance_on_average(mask, rng):
     found = [localisation(rng.random(mask.shape), mask) for _ in range(200)]
-    for measure in ("pointing", "energy", "average_precision"):
+    for measure in ("pointing_game", "energy_pointing_game", "average_precision"):
         values = np.array([one[measure] for one in found])
         assert values.mean() == pytest.approx(mask.mean(), abs=3 * values.std() / 200**0.5 + 0.01)
 
@@ -149,26 +150,27 @@ def test_another_tools_heat_map_is_brought_to_the_models_input_crop_included(tin
     np.testing.assert_allclose(pool(heat, (32, 32), view.box), heat[:, 16:48])
 
 
-def test_the_ceiling_beats_every_other_map_on_its_grid(mask, rng):
-    framed = frames(GRID, mask, rng)
-    assert list(framed) == ["random", "centre", "ceiling"]
-    best = localisation(framed["ceiling"], mask)
-    assert best["pointing"] == 1 and best["average_precision"] > 0.9
+def test_the_oracle_beats_every_other_map_on_its_grid(mask, rng):
+    framed = reference_baselines(GRID, mask, rng)
+    assert list(framed) == ["random", "centre", "oracle"]
+    best = localisation(framed["oracle"], mask)
+    assert best["pointing_game"] == 1 and best["average_precision"] > 0.9
     for _ in range(100):
-        other = localisation(frames(GRID, mask, rng)["random"], mask)
+        other = localisation(reference_baselines(GRID, mask, rng)["random"], mask)
         assert all(best[measure] >= other[measure] for measure in MEASURES)
     centre = localisation(framed["centre"], mask)
     assert all(best[measure] > centre[measure] for measure in MEASURES)
 
 
-def test_a_finer_grid_raises_the_ceiling_to_one(mask, rng):
-    found = [localisation(frames(g, mask, rng)["ceiling"], mask)["iou_best"] for g in ((3, 4), GRID, (HIGH, WIDE))]
+def test_a_finer_grid_raises_the_oracle_to_one(mask, rng):
+    oracles = [reference_baselines(grid, mask, rng)["oracle"] for grid in ((3, 4), GRID, (HIGH, WIDE))]
+    found = [localisation(oracle, mask)["iou_best"] for oracle in oracles]
     assert found == sorted(found) and found[-1] == 1
 
 
-def test_frames_are_seeded_and_zero_where_the_model_does_not_look(mask):
+def test_reference_baselines_are_seeded_and_zero_where_the_model_does_not_look(mask):
     box = (6.0, 0.0, 42.0, 36.0)
-    first, again = (frames(GRID, mask, np.random.default_rng(7), box=box) for _ in range(2))
+    first, again = (reference_baselines(GRID, mask, np.random.default_rng(7), box=box) for _ in range(2))
     for name, heat in first.items():
         np.testing.assert_array_equal(heat, again[name])
         assert heat.shape == mask.shape and not heat[:, :6].any() and not heat[:, 42:].any() and heat.any()
@@ -248,7 +250,7 @@ def test_the_randomisation_check_sees_a_method_that_ignores_the_model(tiny, pict
     blind = randomisation_check(tiny, lambda clip: np.stack([edges, -edges]), seeds=[0])
     assert blind["agreement"].tolist() == pytest.approx([1, 1]) and blind["blocks"].tolist() == ["all", "all"]
     table = randomisation_check(tiny, grad_eclip, seeds=[0, 1], blocks=(1, None), side="image")
-    assert list(table.columns) == ["picture", "blocks", "seed", "agreement"] and len(table) == 8
+    assert list(table.columns) == ["image", "blocks", "seed", "agreement"] and len(table) == 8
     assert table["agreement"].abs().max() < 0.999
 
 

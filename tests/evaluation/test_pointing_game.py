@@ -48,9 +48,9 @@ def on_scene(map_, explanation):
 def test_pictures_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing_else(played):
     one, *_, four = (game.scene for game in played[:4])
     for count, game in enumerate(played[:4], start=1):
-        assert game.picture == played[0].picture and game.scene.background == four.background
+        assert game.name == played[0].name and game.scene.background == four.background
         assert game.scene.objects == four.objects[:count]
-    assert one.caption in four.caption and played[4].picture != played[0].picture
+    assert one.caption in four.caption and played[4].name != played[0].name
     assert all(len({thing.noun for thing in game.scene.objects}) == len(game.scene.objects) for game in played)
 
 
@@ -77,7 +77,7 @@ def test_a_map_that_knows_nothing_is_at_chance(played, level):
 def test_one_map_for_four_nouns_is_right_for_exactly_one_of_them(played, tiny):
     rows = play(tiny, [game for game in played if len(game.scene.objects) == 4], ["grad-eclip", "attention"])
     blind = rows[(rows["question"] == "caption") | (rows["method"] == "attention")]
-    assert len(blind) == 24 and np.allclose(blind.groupby(["method", "question", "picture"])["hit"].sum(), 1)
+    assert len(blind) == 24 and np.allclose(blind.groupby(["method", "question", "image"])["hit"].sum(), 1)
 
 
 def test_caption_prompt_and_contrast_are_those_of_explain(played, tiny):
@@ -110,7 +110,7 @@ def test_pictures_in_a_batch_score_what_they_score_alone(played, tiny):
     methods = ["grad-eclip", "maskclip", "clip-surgery"]
     together = play(tiny, played, methods)
     alone = pd.concat([play(tiny, [game], methods) for game in played])
-    keys = ["picture", "objects", "noun", "question", "method"]
+    keys = ["image", "objects", "noun", "question", "method"]
     pd.testing.assert_frame_equal(
         together.set_index(keys).sort_index(), alone.set_index(keys).sort_index(), atol=1e-6, check_exact=False
     )

@@ -24,7 +24,7 @@ from gradeclip_utils.evaluation import run as door
 from gradeclip_utils.evaluation.localisation import MEASURES, localisation
 from gradeclip_utils.evaluation.results import read_run
 from gradeclip_utils.evaluation.run import evaluate, main, report
-from gradeclip_utils.evaluation.worker import FRAMES
+from gradeclip_utils.evaluation.worker import REFERENCES
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 
@@ -72,13 +72,13 @@ def same(found, expected):
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
-def test_there_is_one_row_for_every_picture_and_method_and_what_frames_them(rows, data):
+def test_there_is_one_row_for_every_image_and_method_and_reference_baseline(rows, data):
     keys = [example.key for example in load(data)]
-    assert list(zip(rows["picture"], rows["method"], strict=True)) == [
-        (k, m) for k in keys for m in (*METHODS, *FRAMES)
+    assert list(zip(rows["image"], rows["method"], strict=True)) == [
+        (k, m) for k in keys for m in (*METHODS, *REFERENCES)
     ]
     assert rows[list(MEASURES)].notna().all(axis=None)
-    timed = rows[~rows["method"].isin(["random", "centre", "ceiling"])]
+    timed = rows[~rows["method"].isin(["random", "centre", "oracle"])]
     assert (timed["seconds"] > 0).all()
 
 
@@ -86,34 +86,34 @@ def test_a_row_holds_the_measures_of_the_map_that_the_explainer_gives(rows, tiny
     for example in load(data)[1:3]:
         for method in ("maskclip", "game"):
             map_ = Explainer(tiny, method=method).explain(example.image(), example.prompt).heatmap(0, signed=True)
-            row = rows[(rows["picture"] == example.key) & (rows["method"] == method)].iloc[0]
+            row = rows[(rows["image"] == example.key) & (rows["method"] == method)].iloc[0]
             assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
 
 
 def test_the_wrong_word_is_asked_of_the_baseline_and_is_not_in_the_picture(rows, tiny, data):
     present = {example.key: example.present for example in load(data)}
     wrong = rows[rows["method"] == "wrong word"]
-    assert all(row.prompt.split()[-1] not in present[row.picture] for row in wrong.itertuples())
+    assert all(row.prompt.split()[-1] not in present[row.image] for row in wrong.itertuples())
     example, row = load(data)[0], wrong.iloc[0]
     map_ = Explainer(tiny).explain(example.image(), row["prompt"]).heatmap(0, signed=True)
     assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
 
 
-def test_the_map_that_never_heard_the_prompt_is_the_attention_and_the_ceiling_is_high(rows, tiny, data):
+def test_the_map_that_never_heard_the_prompt_is_the_attention_and_the_oracle_is_high(rows, tiny, data):
     example = load(data)[0]
     map_ = Explainer(tiny, method="attention").explain(example.image(), "whatever").heatmap(0, signed=True)
     row = rows[rows["method"] == "text-blind"].iloc[0]
     assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
     means = rows.groupby("method")["average_precision"].mean()
-    assert means.drop("ceiling").max() < means["ceiling"]
+    assert means.drop("oracle").max() < means["oracle"]
 
 
 def test_how_many_are_measured_together_changes_no_row(rows, tiny, data):
     same(evaluate(tiny, data, METHODS, chunk=1, progress=False), rows)
 
 
-def test_examples_in_hand_and_no_frames_will_do(rows, tiny, data):
-    found = evaluate(tiny, load(data)[:2], "maskclip", frames=False, progress=False)
+def test_examples_in_hand_and_no_references_will_do(rows, tiny, data):
+    found = evaluate(tiny, load(data)[:2], "maskclip", references=False, progress=False)
     expected = rows[(rows["method"] == "maskclip")].iloc[:2].reset_index(drop=True)
     same(found, expected)
 
@@ -130,7 +130,7 @@ def test_the_seed_decides_what_is_random_and_nothing_else_does(tiny, data):
 def test_faithfulness_adds_deletion_and_insertion_of_the_examples_own_prompt(tiny, data):
     found = evaluate(tiny, data, ["grad-eclip"], faithfulness="published", limit=3, progress=False)
     assert found[["deletion", "insertion"]].notna().all(axis=None)
-    assert set(found["method"]) == {"grad-eclip", *FRAMES}
+    assert set(found["method"]) == {"grad-eclip", *REFERENCES}
     assert found["deletion"].between(-1, 1).all()
 
 
@@ -142,7 +142,7 @@ def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny
     assert found[list(MEASURES)].isna().all(axis=None)
     assert found["insertion"].notna().all()
     mixed = evaluate(tiny, [*examples[:1], *load(data)[1:]], progress=False)
-    assert mixed.groupby("picture")["energy"].count().tolist().count(0) == 1
+    assert mixed.groupby("image")["energy_pointing_game"].count().tolist().count(0) == 1
     assert "(7 pictures)" in report(mixed)
 
 
@@ -169,7 +169,7 @@ def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(r
     options = {"out": tmp_path / "run", "chunk": 3, "progress": False}
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny, data, METHODS, **options)
-    assert read_run(tmp_path / "run")["picture"].nunique() == 6
+    assert read_run(tmp_path / "run")["image"].nunique() == 6
     monkeypatch.setattr(door, "measure", lambda *given: measured.append(given[2].number) or measure(*given))
     same(evaluate(tiny, data, METHODS, **options), rows)
     assert measured == [0, 1, 2]
@@ -215,8 +215,8 @@ def test_a_command_that_is_killed_loses_and_repeats_no_row(saved, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     survived = read_run(run)
-    assert 3 <= survived["picture"].nunique() < 61
-    assert not survived.duplicated(["picture", "method"]).any()
+    assert 3 <= survived["image"].nunique() < 61
+    assert not survived.duplicated(["image", "method"]).any()
     before = {file.name: file.stat().st_mtime_ns for file in run.glob("parts/*.parquet")}
     found = evaluate(load_clip("emoji", saved), data, out=run, chunk=1, progress=False)
     assert {file.name: file.stat().st_mtime_ns for file in run.glob("parts/*.parquet")}.items() >= before.items()
@@ -309,7 +309,7 @@ def test_a_method_that_does_not_exist_is_refused_with_the_nearest_names(tiny, da
 def test_what_cannot_be_measured_is_refused_before_anything_is_computed(tiny, data, tmp_path):
     with pytest.raises(ValueError, match="faithfulness must be one of published, full, or empty, got 'half'"):
         evaluate(tiny, data, faithfulness="half")
-    with pytest.raises(ValueError, match="there is no wrong word: evaluate more examples, or without frames"):
+    with pytest.raises(ValueError, match="there is no wrong word: evaluate more examples, or without references"):
         evaluate(tiny, load(data)[:1])
     with pytest.raises(ValueError, match="in chunks of one or more; got 8 and 0"):
         evaluate(tiny, data, chunk=0)
@@ -328,12 +328,12 @@ def test_all_methods_are_those_that_explain_pictures():
 
 def test_the_report_has_means_intervals_and_differences_from_the_baseline(rows):
     text = report(rows)
-    means = rows.groupby("method")["energy"].mean()
-    block = next(part for part in text.split("\n\n") if "energy" in part)
+    means = rows.groupby("method")["energy_pointing_game"].mean()
+    block = next(part for part in text.split("\n\n") if "energy_pointing_game" in part)
     line = next(line for line in block.splitlines() if line.split()[0] == "maskclip")
     assert line.split()[1] == f"{means['maskclip']:.3f}"
     assert line.split("]")[1].split()[0] == f"{means['maskclip'] - means['grad-eclip']:+.3f}"
-    assert len(block.splitlines()) == 1 + len(METHODS) + len(FRAMES) + 1
+    assert len(block.splitlines()) == 1 + len(METHODS) + len(REFERENCES) + 1
     timed = [line.split()[0] for line in text.split("\n\n")[-1].splitlines()[1:-1] if len(line.split()) == 2]
     assert set(METHODS) <= set(timed)
 

@@ -15,7 +15,7 @@ from gradeclip_utils.evaluation.statistics import conclude, interval, paired, su
 def table(values: dict, **columns) -> pd.DataFrame:
     """Rows of a picture and a method each, from the values of each method."""
     parts = [
-        pd.DataFrame({"method": name, "picture": range(len(row)), "score": row, **columns})
+        pd.DataFrame({"method": name, "image": range(len(row)), "score": row, **columns})
         for name, row in values.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -112,7 +112,7 @@ def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
 def test_groups_that_are_summarised_together_get_the_intervals_that_they_get_alone():
     rng = np.random.default_rng(0)
     rows = table({"a": rng.normal(size=12), "b": rng.normal(size=12), "c": rng.normal(size=9)})
-    rows = rows.assign(concept=rows["picture"] // 3, other=rng.normal(size=len(rows)))
+    rows = rows.assign(concept=rows["image"] // 3, other=rng.normal(size=len(rows)))
     for cluster in (None, "concept"):
         for _, line in summarise(rows, ["score", "other"], cluster=cluster).iterrows():
             part = rows[rows["method"] == line["method"]]
@@ -151,22 +151,22 @@ def test_a_unit_cannot_belong_to_two_clusters():
     rows = table({"a": [0.1, 0.2]}).assign(concept=["dog", "cat"])
     rows = pd.concat([rows, rows.assign(concept="owl")])
     with pytest.raises(
-        ValueError, match=r"one unit \(a, 0\) belongs to 2 clusters of 'concept'.*unit=\['picture', 'concept'\]"
+        ValueError, match=r"one unit \(a, 0\) belongs to 2 clusters of 'concept'.*unit=\['image', 'concept'\]"
     ):
         summarise(rows, "score", cluster="concept")
-    assert summarise(rows, "score", unit=["picture", "concept"], cluster="concept")["n"][0] == 4
+    assert summarise(rows, "score", unit=["image", "concept"], cluster="concept")["n"][0] == 4
 
 
 @pytest.mark.parametrize("measure", [summarise, paired])
 def test_a_broken_table_is_refused_in_one_sentence(measure):
     rows = table({"grad-eclip": [0.1, 0.2], "b": [0.3, 0.4]})
-    with pytest.raises(ValueError, match="no column 'energy'; it has 'method', 'picture', 'score'"):
-        measure(rows, "energy")
+    with pytest.raises(ValueError, match="no column 'energy_pointing_game'; it has 'method', 'image', 'score'"):
+        measure(rows, "energy_pointing_game")
     with pytest.raises(ValueError, match="the table is empty: there is no 'score'"):
         measure(rows[:0], "score")
     rows.loc[3, "score"] = np.nan
     with pytest.raises(
-        ValueError, match="1 of 4 values of 'score' are NaN or infinite, the first at method=b, picture=1; leave"
+        ValueError, match="1 of 4 values of 'score' are NaN or infinite, the first at method=b, image=1; leave"
     ):
         measure(rows, "score")
 
