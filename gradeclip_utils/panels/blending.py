@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..explain import undisturbed
+from ..explain import isolated_torch_state
 from ..images import read_image, view_of
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..methods.interactions import word_directions, word_members
@@ -46,7 +46,7 @@ def map_pair(explainer, picture: Image.Image, caption: str, against: str, words:
     """The two maps that are blended, (2, T, h, w)."""
     clip, tower, text_tower = explainer.clip, explainer.image_tower, explainer.text_tower
     single = explainer.attention == "single-head"
-    with undisturbed(tower.device):
+    with isolated_torch_state(tower.device):
         seen = view_of(clip.preprocess, picture, explainer.resolution, tower.patch_size)
         trace = tower.trace(seen.pixels[None].to(tower.device))
         trace = tower.with_one_head(trace) if single else trace

@@ -19,9 +19,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..plots import Picture, draw_words, paint
+from ..plots import InlineFigure, draw_words, paint
 from ..plots.axes import NOTE, blank, drawable
-from ..plots.colours import ink, number, range_in_words, scale, shown
+from ..plots.colours import number, range_in_words, scale, shown, text_colour
 from ..plots.html import gradient, words_html
 from .session import GRAD_ECLIP, Panel, State, View, settings
 
@@ -103,7 +103,7 @@ def word_marks(state: State, panel: Panel) -> list[dict]:
         colour = colours(norm(shown(word.score, panel.words_signed)))
         value = number(word.score, panel.words_scale) if panel.words_scale else ""
         label = f"{word.text}: {value}, {panel.words_of}" if value else f"{word.text}: {panel.words_of}"
-        marks.append({"text": word.text, "paper": to_hex(colour), "ink": ink(colour), "value": value,
+        marks.append({"text": word.text, "paper": to_hex(colour), "ink": text_colour(colour), "value": value,
                       "label": label, "chosen": first <= i <= last})  # fmt: skip
     return marks
 
@@ -233,7 +233,7 @@ def _imports(state: State, model: str, blended: bool, told_apart: bool) -> list[
     ]
 
 
-def figure(view: View) -> Picture:
+def figure(view: View) -> InlineFigure:
     """The view as a static figure: the picture, each panel with title, colour bar in words, and the shaded words."""
     state, count = view.state, len(view.panels)
     side, room = 3.0, 4.0
@@ -241,7 +241,7 @@ def figure(view: View) -> Picture:
     height = side * tall / max(wide, tall)
     width = side * wide / max(wide, tall)
     inches = max(0.3 + width + count * (room + 0.2), 8.4), height + 2.5
-    made = Picture(*inches, "; ".join(f"{panel.subject}: {subtitle(state, panel)}" for panel in view.panels))
+    made = InlineFigure(*inches, "; ".join(f"{panel.subject}: {subtitle(state, panel)}" for panel in view.panels))
     place = _placer(made, inches)
     blank(place(0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
     made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "picture", fontsize=9, weight="bold")
@@ -261,7 +261,7 @@ def figure(view: View) -> Picture:
     return made
 
 
-def _placer(made: Picture, inches: tuple[float, float]) -> Callable:
+def _placer(made: InlineFigure, inches: tuple[float, float]) -> Callable:
     """Axes at a place in inches from the upper left corner."""
 
     def place(x: float, top: float, width: float, height: float):

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..explain import Picture as Given
+from ..explain import InlineFigure as Given
 from ..explanation import Explanation
-from ..plots import Picture, plot_maps
+from ..plots import InlineFigure, plot_maps
 from ..plots.colours import range_in_words
 from ..plots.html import Page, map_html, note_html, picture_html, row_html
 from .session import Session, as_source
@@ -27,7 +27,7 @@ def method_gallery(
     against: str = "",
     *,
     columns: int = 5,
-) -> Picture:
+) -> InlineFigure:
     """One picture and one prompt by several methods, each map divided by its own largest value.
 
     The methods measure in different units (changes of a similarity, cosines, shares of attention, nats), so strengths

@@ -10,11 +10,11 @@
 | `html` | the same in HTML, for panels that must be quick |
 """
 
-from .axes import axes_at, draw_heatmap, draw_words, name_rows, show_picture
+from .axes import axes_at, draw_heatmap, draw_words, name_rows, show_image
 from .colours import paint
-from .figures import Picture, plot_explanation, plot_interactions, plot_intervals, plot_maps
+from .figures import InlineFigure, plot_explanation, plot_interactions, plot_intervals, plot_maps
 
 __all__ = [
-    "Picture", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation", "plot_interactions",
-    "plot_intervals", "plot_maps", "show_picture",
+    "InlineFigure", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation",
+    "plot_interactions", "plot_intervals", "plot_maps", "show_image",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
-from .colours import grey_print, ink, largest, number, range_in_words, scale, shown
+from .colours import grey_background, largest, number, range_in_words, scale, shown, text_colour
 
 NOTE = {"color": "0.35", "fontsize": 8}
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel picture is reduced to it before it is coloured
@@ -54,7 +54,7 @@ def draw_heatmap(
     vmax = largest([heat]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
     small = reduced(picture)
-    printed = grey_print(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
+    printed = grey_background(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
     blank(axes).imshow(printed, interpolation=sampling(picture))
     if colour_bar:
         draw_colour_bar(axes, picture, signed, vmax)
@@ -99,7 +99,8 @@ def draw_words(
     for word, colour, (x, y, width, height) in zip(words, shades, places, strict=True):
         centre = (x + width / 2) / box.width
         share = 0.36 if values else 0.5
-        text = {"ha": "center", "va": "center", "transform": axes.transAxes, "color": ink(colour), "parse_math": False}
+        text = {"ha": "center", "va": "center", "transform": axes.transAxes, "parse_math": False}
+        text["color"] = text_colour(colour)
         axes.text(centre, 1 - (y + height * share) / box.height, drawable(word.text), fontsize=size, **text)
         if values:
             score = number(word.score, vmax)
@@ -228,7 +229,7 @@ def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
 
 
-def show_picture(axes: Axes, picture: Image.Image, title: str) -> None:
+def show_image(axes: Axes, picture: Image.Image, title: str) -> None:
     """The picture itself, never blurred."""
     blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
     entitle(axes, title)

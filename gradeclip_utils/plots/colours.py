@@ -77,7 +77,7 @@ def paint(
     table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
     chosen = table[np.clip(norm(values) * 255 + 0.5, 0, 255).astype(np.uint8)]  # (H, W, 3)
     chosen[~seen | (np.abs(values) < threshold * vmax)] = 1.0
-    mixed = opacity * 255 * grey_print(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
+    mixed = opacity * 255 * grey_background(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
     return Image.fromarray((mixed + 0.5).astype(np.uint8))
 
 
@@ -119,7 +119,7 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
     return f"{label}: {low} 0 to {high} {top}{note}"
 
 
-def grey_print(picture: Image.Image) -> np.ndarray:
+def grey_background(picture: Image.Image) -> np.ndarray:
     """A pale grey print of the picture, (H, W, 1) in 0.5 to 1."""
     return 0.5 + 0.5 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
 
@@ -133,7 +133,7 @@ def _panel_sized(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def ink(colour) -> str:
+def text_colour(colour) -> str:
     """Black or white, whichever is read on this colour."""
     red, green, blue = colour[:3]
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else "black"

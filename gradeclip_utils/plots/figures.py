@@ -18,11 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .axes import NOTE, axes_at, draw_colour_bar, draw_heatmap, draw_words, drawable, entitle, name_rows, show_picture
+from .axes import NOTE, axes_at, draw_colour_bar, draw_heatmap, draw_words, drawable, entitle, name_rows, show_image
 from .colours import largest, range_in_words, shown
 
 
-class Picture(Figure):
+class InlineFigure(Figure):
     """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
 
     Args:
@@ -62,7 +62,7 @@ def alternative(figure) -> str:
 _FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin
 
 
-def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = True) -> Picture:
+def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = True) -> InlineFigure:
     """Picture, heat map and shaded words: one row a prompt.
 
     A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
@@ -89,9 +89,9 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     row = min(max(height, 1.1, *needed), max(height, 2.5))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
     alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
-    figure = Picture(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
+    figure = InlineFigure(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
     _sign(figure, explanation.origin)
-    show_picture(axes_at(figure, _MARGIN, 0.32, width, height), picture, "picture")
+    show_image(axes_at(figure, _MARGIN, 0.32, width, height), picture, "picture")
     for i in range(count):
         mine = slice(None) if shared_scale else slice(i, i + 1)
         top = 0.32 + i * (row + gap)
@@ -120,7 +120,7 @@ def plot_maps(
     columns: int = 4,
     upsample: str = "bilinear",
     label: str | Sequence[str] = "relevance",
-) -> Picture:
+) -> InlineFigure:
     """Several maps of one picture side by side, after the picture itself.
 
         plot_maps(picture, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
@@ -148,9 +148,9 @@ def plot_maps(
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     alt = "A picture and its maps: " + "; ".join(title for title, _ in panels)
     inches = 2 * _MARGIN + columns * across + (0.7 if shared_scale else 0), rows * down + (0.4 if shared_scale else 0.2)
-    figure = Picture(*inches, alt)
+    figure = InlineFigure(*inches, alt)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
-    show_picture(axes_at(figure, *places[0], width, height), picture, "picture")
+    show_image(axes_at(figure, *places[0], width, height), picture, "picture")
     top = largest([shown(heat, signed) for _, heat in panels])
     for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
         axes = axes_at(figure, *place, width, height)
@@ -167,7 +167,7 @@ def plot_maps(
     return figure
 
 
-def plot_interactions(interactions, picture: Image.Image | None = None, *, columns: int = 5) -> Picture:
+def plot_interactions(interactions, picture: Image.Image | None = None, *, columns: int = 5) -> InlineFigure:
     """Which region each word of the caption answers to: one signed map a word, all on one scale.
 
     Args:
@@ -189,10 +189,10 @@ def plot_intervals(
     label: str = "mean",
     names: Sequence[str] | None = None,
     title: str = "",
-) -> Picture:
+) -> InlineFigure:
     """Means with their intervals, one row each, best read from the top: what can be told apart, and what cannot.
 
-        plot_intervals(summarise(rows, by="method", value="pointing", cluster="picture"), chance=0.25)
+        plot_intervals(summarise(rows, by="method", value="pointing_game", cluster="image"), chance=0.25)
 
     Args:
         table: a DataFrame with the columns mean, low and high, as `statistics.summarise` gives it.
@@ -211,7 +211,7 @@ def plot_intervals(
     mean, low, high = (table[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
-    figure = Picture(left + 5.2, height + 0.9, f"{title or label}: " + "; ".join(
+    figure = InlineFigure(left + 5.2, height + 0.9, f"{title or label}: " + "; ".join(
         f"{name} {a:.3f}, {b:.3f} to {c:.3f}" for name, a, b, c in zip(names, mean, low, high, strict=True)
     ))  # fmt: skip
     axes = axes_at(figure, left, 0.35, 4.3, height)
@@ -235,7 +235,7 @@ def _row_names(table, names: Sequence[str] | None) -> list[str]:
     return [_shortened(str(name), 52) for name in names]
 
 
-def _sign(figure: Picture, origin: str) -> None:
+def _sign(figure: InlineFigure, origin: str) -> None:
     """Say which model made the figure, in its last line."""
     across, down = figure.get_size_inches()
     figure.text(1 - _MARGIN / across, 0.02 / down, drawable(origin), ha="right", va="bottom", color="0.55", fontsize=7)

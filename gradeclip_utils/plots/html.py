@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from .colours import ink, largest, number, paint, scale, shown
+from .colours import largest, number, paint, scale, shown, text_colour
 
 _TEXT = "color:var(--jp-ui-font-color1,#000);font:13px/1.35 var(--jp-ui-font-family,sans-serif)"
 _NOTE = "color:var(--jp-ui-font-color2,#555);font:12px/1.45 var(--jp-ui-font-family,sans-serif)"
@@ -137,7 +137,7 @@ def words_html(words: Sequence, *, signed: bool = False, vmax: float | None = No
     norm, colours = scale(signed, vmax)
     for word in words:
         colour, value = colours(norm(shown(word.score, signed))), number(word.score, vmax)
-        style = f"background:{to_hex(colour)};color:{ink(colour)};padding:1px 4px;border-radius:3px"
+        style = f"background:{to_hex(colour)};color:{text_colour(colour)};padding:1px 4px;border-radius:3px"
         below = ""
         if values:
             style += ";display:inline-block;text-align:center;line-height:1.25;margin:1px 0;border:1px solid #ccc"

@@ -20,7 +20,7 @@ from PIL import Image
 from gradeclip_utils.notices import ExplanationWarning, warn
 from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import FigurePanel, panel
-from gradeclip_utils.plots import Picture
+from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.plots.figures import alternative
 from gradeclip_utils.plots.html import Page
 
@@ -29,7 +29,7 @@ def curve(power=2, colour="red", caption="a dog"):
     """A pure draw function; text that is empty cannot be drawn."""
     if not caption.strip():
         raise ValueError("The caption is empty. Type what to look for.")
-    made = Picture(3, 2, f"x to the power of {power} in {colour} for {caption}")
+    made = InlineFigure(3, 2, f"x to the power of {power} in {colour} for {caption}")
     made.subplots().plot(np.linspace(0, 1, 20) ** power, color=colour)
     return made
 
@@ -93,7 +93,7 @@ def test_what_is_shown_is_what_a_notebook_shows_however_far_it_reaches_beyond_th
 
 
 def test_a_figure_without_ink_is_shown_whole():
-    shown = panel(lambda a: Picture(2, 1), a=(0, 1))
+    shown = panel(lambda a: InlineFigure(2, 1), a=(0, 1))
     width, height = Image.open(io.BytesIO(base64.b64decode(source(shown).partition(",")[2]))).size
     assert 220 <= width <= 250 and 110 <= height <= 140
 
@@ -120,7 +120,7 @@ def test_the_users_text_is_shown_and_never_run():
     def draw(caption):
         if "bad" in caption:
             raise ValueError(f"cannot read {caption!r}")
-        return Picture(2, 2, caption)
+        return InlineFigure(2, 2, caption)
 
     shown = panel(draw, caption='"><script>alert(1)</script>')
     shown.change(caption="bad <img onerror=alert(2)>")
@@ -146,7 +146,7 @@ def test_change_turns_several_controls_and_draws_once():
 
     def draw(a, b):
         drawn.append((a, b))
-        return Picture(1, 1, f"{a} {b}")
+        return InlineFigure(1, 1, f"{a} {b}")
 
     shown = panel(draw, a=(0, 9), b=(0, 9))
     shown.change(a=1, b=2)
@@ -160,7 +160,7 @@ def test_in_a_running_loop_a_burst_of_changes_draws_the_newest_only():
 
     def draw(level):
         drawn.append(level)
-        return Picture(1, 1, str(level))
+        return InlineFigure(1, 1, str(level))
 
     async def turn(shown):
         for level in range(1, 9):
@@ -180,7 +180,7 @@ def test_a_figure_that_a_newer_change_overtook_is_never_shown():
         if level == 1:
             started.set()
             assert overtaken.wait(10)
-        return Picture(1, 1, str(level))
+        return InlineFigure(1, 1, str(level))
 
     shown, seen = panel(draw, level=w.IntSlider(0, 0, 10)), []
     shown._picture.observe(lambda change: seen.append(re.search('alt="(.)"', change.new).group(1)), "value")
@@ -208,7 +208,7 @@ def test_a_long_drawing_tells_how_far_it_is_and_ends_for_a_newer_change():
                 ends.set()
                 raise
             time.sleep(0.05)
-        return Picture(1, 1, str(level))
+        return InlineFigure(1, 1, str(level))
 
     async def turn(shown):
         shown.controls["level"].value = 1
@@ -226,7 +226,7 @@ def test_a_long_drawing_tells_how_far_it_is_and_ends_for_a_newer_change():
 
 
 def test_many_threads_leave_the_panel_in_line_with_its_controls():
-    shown = panel(lambda level: Picture(1, 1, str(level)), level=w.IntSlider(0, 0, 100))
+    shown = panel(lambda level: InlineFigure(1, 1, str(level)), level=w.IntSlider(0, 0, 100))
     threads = [threading.Thread(target=shown.change, kwargs={"level": level}) for level in range(1, 9)]
     for thread in threads:
         thread.start()
@@ -238,7 +238,7 @@ def test_many_threads_leave_the_panel_in_line_with_its_controls():
 def test_how_long_a_figure_took_is_measured_and_said():
     def draw(wait):
         time.sleep(wait)
-        return Picture(1, 1)
+        return InlineFigure(1, 1)
 
     shown = panel(draw, wait=w.FloatSlider(0, min=0, max=1, step=0.1))
     shown.change(wait=0.2)
@@ -252,7 +252,7 @@ def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
             for _ in range(2):
                 warn("the model was never shown odd")
             warnings.warn("something else", UserWarning, stacklevel=1)
-        return Picture(1, 1, word)
+        return InlineFigure(1, 1, word)
 
     shown = panel(draw, word="plain")
     with pytest.warns(UserWarning, match="something else") as passed:
@@ -273,7 +273,7 @@ def test_notes_of_two_drawings_at_a_time_are_kept_apart_and_leave_python_alone()
         if word in ("one", "two"):
             together.wait(10)  # the first is still under way when the second one begins
             warn(f"never shown {word}")
-        return Picture(1, 1, word)
+        return InlineFigure(1, 1, word)
 
     async def turn(shown):
         for word in ("one", "two"):
@@ -309,7 +309,7 @@ def test_pyplot_keeps_no_figure_of_a_panel():
     ],
 )  # fmt: skip
 def test_plain_values_become_widgets_that_wait_until_they_are_let_go(given, kind):
-    (made,) = panel(lambda some_value: Picture(1, 1), some_value=given).controls.values()
+    (made,) = panel(lambda some_value: InlineFigure(1, 1), some_value=given).controls.values()
     assert isinstance(made, kind)
     assert made.description == ("own name" if isinstance(given, w.Widget) else "some value")
     if not isinstance(given, w.Widget):
@@ -317,26 +317,26 @@ def test_plain_values_become_widgets_that_wait_until_they_are_let_go(given, kind
 
 
 def test_a_fixed_value_is_handed_over_and_not_shown():
-    shown = panel(lambda a, model: Picture(1, 1, f"{a} {model}"), a=(0, 4), model=w.fixed("emoji"))
+    shown = panel(lambda a, model: InlineFigure(1, 1, f"{a} {model}"), a=(0, 4), model=w.fixed("emoji"))
     assert shown.figure.alt == "2 emoji" and list(shown.controls) == ["a"]
 
 
 def test_what_cannot_be_a_panel_is_refused_at_the_door():
     with pytest.raises(TypeError, match=r"the controls \(a\) are not the arguments of draw: .*'b'"):
-        panel(lambda a, b: Picture(1, 1), a=(0, 1))
+        panel(lambda a, b: InlineFigure(1, 1), a=(0, 1))
     with pytest.raises(TypeError, match="draw must return a matplotlib figure, a Page or a tuple of them, got str"):
         panel(lambda a: "no figure", a=(0, 1))
     with pytest.raises(ValueError, match=r"a=None makes no control"):
-        panel(lambda a: Picture(1, 1), a=None)
+        panel(lambda a: InlineFigure(1, 1), a=None)
     with pytest.raises(TypeError, match="at least one control"):
-        panel(lambda a: Picture(1, 1), a=w.fixed(1))
+        panel(lambda a: InlineFigure(1, 1), a=w.fixed(1))
     with pytest.raises(ValueError, match="caption is empty"):
         panel(curve, caption="")
 
 
 def test_a_fault_of_draw_is_not_hidden():
     def draw(a):
-        return Picture(1, 1) if a < 3 else [][a]
+        return InlineFigure(1, 1) if a < 3 else [][a]
 
     shown = panel(draw, a=w.IntSlider(0, 0, 5))
     with pytest.raises(IndexError):
@@ -347,7 +347,7 @@ def test_a_fault_of_draw_is_not_hidden():
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_a_long_drawing_is_said_on_the_panel_too():
     def draw(a, report=None):
-        return Picture(1, 1, str(a)) if a < 3 else [][a]
+        return InlineFigure(1, 1, str(a)) if a < 3 else [][a]
 
     async def turn(shown):
         for value in (4, 2):
@@ -369,7 +369,7 @@ def test_a_figure_without_a_description_is_described_by_its_titles_and_axes():
     two.set_title("falling", loc="left")
     assert alternative(figure) == "two lines; rising; score over steps; falling"
     assert alternative(Figure()) == "a figure without a title"
-    assert alternative(Picture(1, 1, "a dog")) == "a dog"
+    assert alternative(InlineFigure(1, 1, "a dog")) == "a dog"
 
 
 def test_without_a_kernel_a_panel_is_a_line_that_says_what_it_shows(shown):

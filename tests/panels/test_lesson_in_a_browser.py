@@ -14,13 +14,13 @@ __all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixture
 pytestmark = BROWSER
 SHOTS = ROOT / "build" / "screenshots"
 CELL = """
-from gradeclip_utils.plots import Picture
+from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.panels.lesson import panel
 
 def draw(power, colour, caption):
     if not caption:
         raise ValueError("The caption is empty. Type what to look for.")
-    made = Picture(4, 3, f"power {power} in {colour} for {caption}")
+    made = InlineFigure(4, 3, f"power {power} in {colour} for {caption}")
     axes = made.subplots()
     axes.plot([(x / 20) ** power for x in range(21)], color=colour)
     axes.set_title(caption)
@@ -31,14 +31,14 @@ panel(draw, power=(1, 9), colour=["red", "green"], caption="a dog")
 LONG = """
 import time
 
-from gradeclip_utils.plots import Picture
+from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.panels.lesson import panel
 
 def draw(level, report=None):
     for step in range(100 if level == 1 else 0):
         report(step / 100)
         time.sleep(0.2)
-    return Picture(3, 2, f"level {level}")
+    return InlineFigure(3, 2, f"level {level}")
 
 panel(draw, level=[0, 1, 2])
 """
@@ -56,7 +56,7 @@ some = ["grad-eclip", "maskclip"]
 panel(partial(method_page, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
     """
-from gradeclip_utils.studies.matching.measures import path_between, twins
+from gradeclip_utils.studies.matching.adjectives import path_between, twins
 from gradeclip_utils.studies.matching.plots import path_page
 
 twin = twins(1)[0]
@@ -64,14 +64,14 @@ way = path_between(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colo
 panel(lambda weight: path_page(way, weight), weight=(0.0, 1.0, 0.05))
 """,
     """
-from gradeclip_utils.studies.binding.measures import Reader
+from gradeclip_utils.studies.binding.binding_index import Reader
 from gradeclip_utils.studies.binding.playground import QUESTIONS, playground
 
 reader = Reader(clip)
 panel(lambda question: playground(reader, question=question).page(), question=list(QUESTIONS))
 """,
     """
-from gradeclip_utils.studies.concreteness.measures import study
+from gradeclip_utils.studies.concreteness.saliency import study
 from gradeclip_utils.studies.concreteness.informativeness import chosen_words
 from gradeclip_utils.studies.concreteness.plots import words_page
 

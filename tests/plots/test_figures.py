@@ -14,7 +14,7 @@ from PIL import Image
 
 from gradeclip_utils.explanation import Explanation, Interactions
 from gradeclip_utils.plots import (
-    Picture,
+    InlineFigure,
     draw_heatmap,
     draw_words,
     paint,
@@ -80,7 +80,7 @@ def assert_nothing_is_cut_off(figure):
 
 @pytest.fixture
 def panel():
-    figure = Picture(4, 3)
+    figure = InlineFigure(4, 3)
     return figure.add_axes((0.1, 0.2, 0.6, 0.7))
 
 
@@ -114,7 +114,7 @@ def test_the_longest_prompt_keeps_to_its_place():
 
 @pytest.mark.parametrize("values", [True, False])
 def test_words_do_not_overlap_and_stay_in_order(values):
-    figure = Picture(3, 2)
+    figure = InlineFigure(3, 2)
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     draw_words(axes, words(*"a photo of a very large red umbrella and two small dogs".split()), values=values)
     boxes = word_boxes(axes)
@@ -284,7 +284,7 @@ def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
     data, metadata = explanation("a dog", "a cat").plot()._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"] == "Picture, heat map and shaded words for a dog; a cat"
-    untold = Picture(3, 2, layout="constrained")
+    untold = InlineFigure(3, 2, layout="constrained")
     untold.subplots().set(title="a title", xlabel="across", ylabel="up")
     data, metadata = untold._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == data["text/plain"] == "a title; up over across"

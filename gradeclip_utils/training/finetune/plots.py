@@ -19,7 +19,7 @@ from ...evaluation.statistics import verdict
 from ...explanation import Explanation
 from ...models import Clip
 from ...panels.session import Session
-from ...plots import Picture, plot_intervals, plot_maps
+from ...plots import InlineFigure, plot_intervals, plot_maps
 from ...plots.html import Page, map_html, note_html, picture_html, row_html
 from ...scenes import Scene, arrange
 from .evaluate import dense_features
@@ -79,7 +79,7 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
 
 def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regions", "contrast")) -> Figure:
     """The losses of runs, step by step: one line a run, one panel a loss."""
-    figure = Picture(4.6 * len(values), 2.8, "Losses by step of " + ", ".join(logs))
+    figure = InlineFigure(4.6 * len(values), 2.8, "Losses by step of " + ", ".join(logs))
     names = {"regions": "region-phrase loss", "contrast": "global contrastive loss", "loss": "loss"}
     for number, value in enumerate(values, start=1):
         axes = figure.add_subplot(1, len(values), number)
