@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from .explanation import Explanation, Interactions
 from .images import View, read_image, view_of
 from .methods import METHODS, Method
-from .methods.interactions import interactions, word_members
+from .methods.interactions import interactions, word_directions, word_members
 from .models import Clip
 from .notices import warn, warn_of_empty_maps
 from .towers import ImageTower, SpatialTower, TextTower, Tower, Trace, UnsupportedModel
+from .towers.base import evaluating
 from .words import Split, Word, check_tokenizer, split_prompt, unknown_words, why_no_words
 
 Picture = Image.Image | str | Path | np.ndarray
@@ -170,7 +171,7 @@ class Explainer:
         if not isinstance(caption, str):
             raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
         picture = read_image(image)
-        with undisturbed(self.image_tower.device):
+        with isolated_torch_state(self.image_tower.device):
             check_tokenizer(self.clip.tokenizer)
             asked = self._ask([caption])
             view = self._view(picture)
@@ -186,9 +187,149 @@ class Explainer:
         maps = _numpy(_on_grid(maps, image_trace))
         return Interactions(caption, words, maps, similarity, picture, view.box, self._provenance())
 
+    def embed_images(self, images: Sequence[Image.Image | str | Path | np.ndarray], batch_size: int = 32) -> Tensor:
+        """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
+
+        Args:
+            images: N images as for `explain`; a single one counts as a sequence of one.
+            batch_size: how many images go through the model at once.
+
+        Returns:
+            (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on the model's device,
+            without a graph. `embed_images(images) @ embed_texts(texts).T` holds the similarities that `explain` gives.
+
+        Raises:
+            ValueError: an image cannot be read, there is none, or the model holds NaN.
+        """
+        found = [trace.embedding for trace in self._image_traces(images, batch_size)]
+        with isolated_torch_state(self.image_tower.device):
+            return torch.cat(found)
+
+    def embed_texts(self, texts: str | Sequence[str], batch_size: int = 64) -> Tensor:
+        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model.
+
+        A text encoder that cannot be opened can still embed, and `explain` takes what it gave in place of prompts.
+
+        Args:
+            texts: N prompts; a single string counts as a sequence of one. What is longer than the context is cut off.
+            batch_size: how many prompts go through the model at once.
+
+        Returns:
+            (N, E), of unit length, in float32 at least, on the model's device, without a graph.
+
+        Raises:
+            UnsupportedModel: the model has no text encoder that open_clip knows.
+            TypeError: a prompt is no string, or the tokenizer drops tokens at random.
+        """
+        prompts = _as_prompts(texts)
+        if isinstance(prompts, Tensor):
+            raise TypeError(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}")
+        device = self.image_tower.device
+        with isolated_torch_state(device):
+            if self.text_tower is None and not hasattr(self.clip.model, "encode_text"):
+                raise self.text_refusal
+            check_tokenizer(self.clip.tokenizer, words=False)
+            ids = self.clip.tokenizer(prompts).to(device)
+            if self.text_tower is None:
+                with evaluating(self.clip.model):
+                    found = [self.clip.model.encode_text(part) for part in ids.split(batch_size)]
+                return F.normalize(_wide(torch.cat(found)), dim=-1)
+            order = self.text_tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
+            found = torch.cat([self.text_tower.trace(ids[part]).embedding for part in order.split(batch_size)])
+            return found[order.argsort()]
+
+    def maps(
+        self,
+        images: Sequence[Image.Image | str | Path | np.ndarray],
+        directions: Tensor | np.ndarray,
+        batch_size: int = 16,
+    ) -> Tensor:
+        """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
+
+        The target of a direction d is `embed_images(image) . d`: with the embedding of a prompt its similarity, with
+        the difference of two their contrast, with a row of `word_directions` a word's score. Grad-ECLIP is linear in
+        d. Directions keep their length (`METHODS` says which other methods are linear in it).
+
+            explainer.maps(images, explainer.embed_texts(["a dog", "a cat"]))      # (N, 2, h, w)
+
+        Args:
+            images: N images as for `explain`; a single one counts as a sequence of one.
+            directions: (M, E), the same for all images, or (N, M, E), each image's own.
+            batch_size: how many images go through the model at once.
+
+        Returns:
+            (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's device, without a graph.
+            What `explain` shows for the same prompts.
+
+        Raises:
+            ValueError: the method has no maps of images; directions of another shape; images of several grids
+                (`resolution="native"`) in one call.
+        """
+        if self.method.image is None:
+            raise ValueError(f"{self.method.title} explains prompts only: it has no maps of images")
+        images, device = _as_images(images), self.image_tower.device
+        directions = torch.as_tensor(directions)
+        if directions.ndim not in (2, 3) or directions.shape[-1] != self.image_tower.width or not directions.numel():
+            shape = f"(M, {self.image_tower.width}) or ({len(images)}, M, {self.image_tower.width})"
+            raise ValueError(f"directions must be {shape}, got {tuple(directions.shape)}")
+        if directions.ndim == 3 and len(directions) != len(images):
+            raise ValueError(f"{len(images)} images need as many sets of directions, got {len(directions)}")
+        with isolated_torch_state(device):
+            directions = directions.detach().to(device, copy=True).expand(len(images), -1, -1)
+            options = {"seed": self.seed, "progress": self.progress, "empty": self._empty_prompt()}
+        found, start = [], 0
+        for trace in self._image_traces(images, batch_size):
+            with isolated_torch_state(device):
+                some = directions[start : start + len(trace.embedding)].to(trace.embedding)
+                found.append(_on_grid(self.method.image(self.image_tower, trace, some, **options), trace))
+            start += len(some)
+        if len({part.shape[2:] for part in found}) > 1:
+            raise ValueError("images of several sizes have maps of several shapes: ask for them one at a time")
+        with isolated_torch_state(device):
+            return torch.cat(found)
+
+    def word_directions(self, caption: str) -> tuple[Split, Tensor]:
+        """The words of a caption, and the direction (W, E) in which each of its W words pushes the embedding.
+
+        A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
+        regions that each word matches: what `interactions` shows. See `methods.interactions.word_directions`.
+
+        Args:
+            caption: one prompt. Words beyond the context length are in `Split.unread` and have no direction.
+
+        Returns:
+            The words as they stand in the caption (`Split.spans`), and (W, E) on the model's device, without a graph.
+
+        Raises:
+            UnsupportedModel: the text encoder cannot be opened.
+            TypeError: the tokenizer does not say which tokens make up a word.
+        """
+        if self.text_tower is None:
+            raise self.text_refusal
+        check_tokenizer(self.clip.tokenizer)
+        with isolated_torch_state(self.text_tower.device):
+            ids = self.clip.tokenizer([caption]).to(self.text_tower.device)
+            split = split_prompt(caption, self.clip.tokenizer, ids[0, 1 : int(self.text_tower.ends(ids)[0])].tolist())
+            trace, _ = self._both(self.text_tower, self.text_tower.trace(ids))
+            return split, word_directions(self.text_tower, trace, word_members(split.owners, trace))
+
+    def _image_traces(self, images: Sequence, batch_size: int) -> Iterator[Trace]:
+        """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
+        images = _as_images(images)
+        step = 1 if self.resolution == "native" else batch_size  # native images differ in size
+        for start in range(0, len(images), step):
+            pictures = [read_image(image) for image in images[start : start + step]]
+            with isolated_torch_state(self.image_tower.device):
+                if self.resolution == "native":
+                    pixels = [self._view(picture).pixels for picture in pictures]
+                else:
+                    pixels = [self.clip.preprocess(picture) for picture in pictures]
+                trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device))
+            yield trace
+
     def _explain(self, pictures: list[Image.Image], texts, against: Prompts | None) -> list[Explanation]:
         """B pictures that the model sees at one size, and P = B * T prompts, picture by picture."""
-        with undisturbed(self.image_tower.device):
+        with isolated_torch_state(self.image_tower.device):
             asked = self._ask(texts)  # what is wrong with a prompt is said before anything is computed
             rivals = None if against is None else self._ask(_match(_as_prompts(against), len(texts)))
             views = [self._view(picture) for picture in pictures]
@@ -318,7 +459,7 @@ class Explainer:
 
 
 @contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
+def isolated_torch_state(device: torch.device) -> Iterator[None]:
     """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
@@ -361,6 +502,19 @@ def _as_prompts(prompts: Prompts) -> list[str] | Tensor:
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise TypeError(f"prompts must be strings, or a float array of embeddings (T, E), got {prompts!r}")
     return prompts
+
+
+def _as_images(images) -> Sequence:
+    """Images as a sequence; a single one, which would be taken for its own rows or letters, as a sequence of one."""
+    single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    images = [images] if single else images
+    if len(images) == 0:
+        raise ValueError("there are no images: give at least one")
+    return images
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _match(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:

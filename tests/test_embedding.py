@@ -1,0 +1,117 @@
+"""Embedding and mapping from outside: `embed_images`, `embed_texts`, `maps`, `word_directions` of an `Explainer`."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from gradeclip_utils import Explainer, UnsupportedModel
+from tests.conftest import build, wrap
+
+PROMPTS = ["a dog", "a red car and a blue ball.", "cat", "a very long caption of a small dog beside a red car"]
+
+
+@pytest.fixture
+def pictures(picture):
+    return [picture, picture.rotate(90), picture.rotate(180), picture.crop((0, 0, 50, 50)), picture.rotate(270)]
+
+
+def test_embeddings_are_those_of_the_unmodified_model_whatever_the_batches(tiny, pictures):
+    explainer = Explainer(tiny)
+    with torch.no_grad():
+        images = tiny.model.encode_image(torch.stack([tiny.preprocess(one) for one in pictures]), normalize=True)
+        texts = tiny.model.encode_text(tiny.tokenizer(PROMPTS), normalize=True)
+    for size in (1, 2, 64):
+        torch.testing.assert_close(explainer.embed_images(pictures, batch_size=size), images, atol=1e-5, rtol=0)
+        torch.testing.assert_close(explainer.embed_texts(PROMPTS, batch_size=size), texts, atol=1e-5, rtol=0)
+
+
+def test_an_image_may_have_any_form_that_explain_takes_and_may_be_a_single_one(tiny, picture, tmp_path):
+    explainer, file = Explainer(tiny), tmp_path / "picture.png"
+    picture.save(file)
+    forms = [picture, str(file), file, np.asarray(picture)]
+    together = explainer.embed_images(forms)
+    for form, embedding in zip(forms, together, strict=True):
+        torch.testing.assert_close(explainer.embed_images(form)[0], embedding)
+        torch.testing.assert_close(embedding, together[0])
+    assert explainer.embed_texts("a dog").shape == (1, 48)
+
+
+def test_maps_are_those_that_explain_shows(tiny, pictures):
+    for options in ({}, {"attention": "single-head"}, {"method": "maskclip"}, {"method": "clip-surgery"}):
+        explainer = Explainer(tiny, **options)
+        maps = explainer.maps(pictures, explainer.embed_texts(PROMPTS), batch_size=2)
+        assert maps.shape == (5, 4, 4, 4)
+        for one, found in zip(pictures, maps, strict=True):
+            np.testing.assert_allclose(found, explainer.explain(one, PROMPTS).image_maps, atol=1e-6)
+
+
+def test_every_image_may_have_directions_of_its_own(tiny, pictures):
+    explainer = Explainer(tiny)
+    directions = torch.randn(5, 3, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = explainer.maps(pictures, directions.numpy(), batch_size=2)
+    for i, one in enumerate(pictures):
+        torch.testing.assert_close(maps[i], explainer.maps(one, directions[i])[0])
+    torch.testing.assert_close(explainer.maps(pictures, 2 * directions), 2 * maps)  # they keep their length
+
+
+def test_maps_of_word_directions_are_interactions(tiny, picture):
+    for attention in ("model", "single-head"):
+        explainer = Explainer(tiny, attention=attention)
+        split, directions = explainer.word_directions(PROMPTS[1])
+        expected = explainer.interactions(picture, PROMPTS[1])
+        np.testing.assert_allclose(explainer.maps(picture, directions)[0], expected.maps, atol=1e-6)
+        assert [PROMPTS[1][start:end] for start, end in split.spans] == [word.text for word in expected.words]
+
+
+def test_the_model_and_the_callers_torch_state_stay_as_they_were(tiny, pictures):
+    model = build().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    explainer = Explainer(wrap(model))
+    expected = Explainer(tiny).embed_images(pictures)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        images, texts = explainer.embed_images(pictures), explainer.embed_texts(PROMPTS)
+    maps = explainer.maps(pictures, texts)
+    torch.testing.assert_close(images, expected)
+    assert not any(value.requires_grad or value.is_inference() for value in (images, texts, maps))
+    assert all(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_native_images_are_embedded_and_mapped_at_their_own_size(tiny, picture):
+    explainer = Explainer(tiny, resolution="native")
+    texts = explainer.embed_texts(PROMPTS)
+    expected = explainer.explain(picture, PROMPTS)
+    np.testing.assert_allclose(explainer.embed_images([picture]) @ texts.T, expected.similarity[None], atol=1e-6)
+    np.testing.assert_allclose(explainer.maps([picture], texts)[0], expected.image_maps, atol=1e-6)
+    with pytest.raises(ValueError, match="one at a time"):
+        explainer.maps([picture, picture.crop((0, 0, 30, 50))], texts)
+
+
+def test_a_text_encoder_that_cannot_be_opened_still_embeds(tiny):
+    model = build()
+    model.text_pool_type = "unknown"
+    explainer = Explainer(wrap(model))
+    assert explainer.text_tower is None
+    model.text_pool_type = "argmax"
+    torch.testing.assert_close(explainer.embed_texts(PROMPTS), Explainer(tiny).embed_texts(PROMPTS))
+    with pytest.raises(UnsupportedModel):
+        explainer.word_directions(PROMPTS[0])
+
+
+def test_what_cannot_be_embedded_or_mapped_is_refused_in_one_sentence(tiny, picture):
+    explainer = Explainer(tiny)
+    with pytest.raises(ValueError, match="at least one"):
+        explainer.embed_images([])
+    with pytest.raises(TypeError, match="needs strings"):
+        explainer.embed_texts(torch.randn(2, 48))
+    with pytest.raises(ValueError, match=r"directions must be \(M, 48\)"):
+        explainer.maps([picture], torch.randn(2, 47))
+    with pytest.raises(ValueError, match="2 images need as many"):
+        explainer.maps([picture, picture], torch.randn(3, 1, 48))
+    with pytest.raises(ValueError, match="prompts only"):
+        Explainer(tiny, method="leave-one-out").maps([picture], torch.randn(2, 48))
+    with pytest.raises(TypeError, match="drops tokens at random"):
+        random = open_clip.SimpleTokenizer(context_length=24, reduction_mask="random")
+        Explainer(type(tiny)(tiny.model, tiny.preprocess, random)).embed_texts(["a dog"])
