@@ -43,7 +43,7 @@ def main() -> int:
     print("| run | one process | two processes | times as fast | limit |")
     print("| --- | --- | --- | --- | --- |")
     print(
-        f"| python -m gradeclip_utils.evaluation.run | {one:.1f} s | {two:.1f} s | {one / two:.2f} | {LIMIT:.2f} |",
+        f"| python -m gradeclip_utils evaluate | {one:.1f} s | {two:.1f} s | {one / two:.2f} | {LIMIT:.2f} |",
         flush=True,
     )
     return int(one / two < LIMIT)

@@ -1,9 +1,11 @@
-"""`python -m gradeclip_utils`: does this model work here? Loads it, says what can be explained, explains a picture.
+"""The command line: `--help` names the commands, `COMMAND --help` says what one takes, with an example.
 
-    python -m gradeclip_utils                                           # the bundled model on a scene of its own
-    python -m gradeclip_utils --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
+    python -m gradeclip_utils explain                                    # does the bundled model work here?
+    python -m gradeclip_utils explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
 
-Exit code 0 when the explanation was written, 2 with one sentence when something was wrong with what was asked for.
+Exit code 0 when it was done, 2 with one sentence when something was wrong with what was asked for, 130 when it was
+stopped. A command's arguments are in the room that does the work, as `add_arguments(parser)` and
+`run_command(options)`; only the room of the command that was chosen is imported.
 """
 
 from __future__ import annotations
@@ -11,57 +13,204 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
 from pathlib import Path
-
-import torch
+from textwrap import fill
+from typing import TYPE_CHECKING
 
 from . import __version__
-from .explain import Explainer
-from .images import read_image
-from .models import Clip, load_clip
-from .scenes import draw_scene
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .models import Clip
+
+PROGRAM = "python -m gradeclip_utils"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, or a group of them.
+
+    Attributes:
+        about: what it does, in one sentence.
+        example: what a user would type, a line a call.
+        module: where `add_arguments` and `run_command` are; empty for a group.
+        inside: the commands of a group, by name.
+    """
+
+    about: str
+    example: str
+    module: str = ""
+    inside: dict[str, Command] = field(default_factory=dict)
+
+
+STUDIES = {
+    "matching": Command(
+        "the main figures of image-text matching, of any model",
+        "matching --model ViT-B-16 --pretrained openai",
+        ".studies.command",
+    ),
+    "binding": Command(
+        "the main figures of attribute binding, of any model", "binding --out binding.csv", ".studies.command"
+    ),
+    "concreteness": Command(
+        "the main figures of word concreteness, of any model", "concreteness --model emoji-fine", ".studies.command"
+    ),
+    "seeds": Command(
+        "do the figures hold when the bundled model is trained again? Writes data/seeds.csv",
+        "seeds data/emoji.safetensors runs/seed1.safetensors",
+        ".studies.seeds",
+    ),
+    "exposure": Command(
+        "how often the training of the bundled model said each word",
+        "exposure --write",
+        ".studies.concreteness.informativeness",
+    ),
+    "fine-tuning": Command(
+        "what do Grad-ECLIP maps teach, beside other maps, none, and true masks? Writes data/finetuning.csv",
+        "fine-tuning --arms before grad-eclip",
+        ".training.finetune.experiment",
+    ),
+}
+COMMANDS = {
+    "explain": Command(
+        "load a CLIP, say what can be explained, check that the explained number is the model's own, write one "
+        "explanation as a PNG",
+        'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"',
+        ".__main__",
+    ),
+    "evaluate": Command(
+        "is this map better than that one? Measure methods on a data set; given again, it goes on where it was stopped",
+        "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
+        ".evaluation.run",
+    ),
+    "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
+    "card": Command(
+        "what the bundled model recognises, and what it cannot: the figures of its card",
+        "card --split test --write",
+        ".training.card",
+    ),
+    "train": Command(
+        "train the bundled CLIP from nothing on emoji scenes; given again, it goes on where it was stopped",
+        "train --seed 1 --folder runs/seed1\ntrain --folder runs/seed1 --export runs/seed1.safetensors",
+        ".training.scratch",
+    ),
+    "distil": Command(
+        "teach small CLIPs of other architectures by the bundled model", "distil emoji-resnet", ".training.distil"
+    ),
+    "fine-tune": Command(
+        "fine-tune a model on images and captions of your own, by its own maps",
+        "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
+        ".training.finetune.command",
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command with `arguments` (those of the shell by default) and return its exit code."""
-    options = _options(arguments)
+    """Run a command.
+
+    Args:
+        arguments: those of the shell by default.
+
+    Returns:
+        The exit code: 0 done, 2 something was wrong with what was asked for (one sentence says what), 130 stopped.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser_of(given).parse_args(given)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say  # a warning is for the reader of this command, not about a line of source
-            clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
-            print(clip.describe())
-            _explain(clip, options)
-    except (ValueError, TypeError, OSError) as error:
+            return options.run(options) or 0
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"gradeclip: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("gradeclip: stopped; where state is kept, the same command goes on from there", file=sys.stderr)
+        return 130
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser of `arguments`: it has all commands, and the arguments of the one that they begin with."""
     parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils",
-        description="Load a CLIP, say what can be explained, check that the explained number is the model's own, and "
-        "write one explanation as a PNG.",
-        epilog="Without --model, GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled model is used.",
+        prog=PROGRAM,
+        description="What CLIP matched in an image and in a sentence: explain, measure, train.",
+        epilog=_examples(PROGRAM, COMMANDS["explain"].example),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    versions = f"gradeclip {__version__}, torch {metadata.version('torch')}"
+    parser.add_argument("--version", action="version", version=versions)
+    _add_commands(parser, COMMANDS, arguments)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, commands: dict[str, Command], arguments: list[str]) -> None:
+    """Add `commands` to `parser`; only the room of the one that `arguments` begin with is imported."""
+    before = parser.prog
+    group = before.removeprefix(PROGRAM).strip() or "command"
+    parsers = parser.add_subparsers(metavar=group.upper(), required=True, dest=group)
+    for name, command in commands.items():
+        added = parsers.add_parser(
+            name,
+            help=command.about,
+            description=fill(f"{command.about[0].upper()}{command.about[1:]}.", 100),
+            epilog=_examples(before, command.example),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if arguments[:1] == [name]:
+            if command.inside:
+                _add_commands(added, command.inside, arguments[1:])
+            else:
+                room = import_module(command.module, "gradeclip_utils")
+                room.add_arguments(added)
+                added.set_defaults(run=room.run_command)
+
+
+def _examples(before: str, example: str) -> str:
+    return "\n".join(["example:", *(f"  {before} {line}" for line in example.splitlines())])
+
+
+def _say(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------------------ explain
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `explain`."""
+    parser.epilog = (
+        f"{parser.epilog}\n\nWithout --model, GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled "
+        "model is used."
     )
     parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-    parser.add_argument("--image", metavar="FILE", help="the picture; a drawn scene if not given")
+    parser.add_argument("--image", metavar="FILE", help="the image; a drawn scene if not given")
     parser.add_argument("--caption", metavar="TEXT", help="what to look for; with --image; the scene's own otherwise")
     parser.add_argument("--out", metavar="FILE.png", default="explanation.png", help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32")
-    parser.add_argument("--version", action="version", version=f"gradeclip {__version__}, torch {torch.__version__}")
-    options = parser.parse_args(arguments)
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Explain one image, and say how far the explained number is from the model's own.
+
+    Raises:
+        ValueError: an image without a caption, or a place where no PNG can be written; before a model is loaded.
+    """
     if options.image and options.caption is None:
-        parser.error("--image needs a --caption: what should be looked for in it?")
-    folder = Path(options.out).absolute().parent
-    if Path(options.out).suffix.lower() != ".png" or not folder.is_dir():
-        parser.error(f"--out must end in .png and lie in a folder that exists; got {options.out!r}")
-    return options
+        raise ValueError("--image needs a --caption: what should be looked for in it?")
+    if Path(options.out).suffix.lower() != ".png" or not Path(options.out).absolute().parent.is_dir():
+        raise ValueError(f"--out must end in .png and lie in a folder that exists; got {options.out!r}")
 
+    from .explain import Explainer
+    from .images import read_image
+    from .models import load_clip
+    from .scenes import draw_scene
 
-def _explain(clip: Clip, options: argparse.Namespace) -> None:
+    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
+    print(clip.describe())
     scene = draw_scene(seed=0)
     image = read_image(options.image) if options.image else scene.image()
     caption = scene.caption if options.caption is None else options.caption
@@ -73,19 +222,17 @@ def _explain(clip: Clip, options: argparse.Namespace) -> None:
     print(f"written to {options.out}")
 
 
-@torch.no_grad()
-def _difference(clip: Clip, image, caption: str, similarity: float) -> float:
+def _difference(clip: Clip, image: Image.Image, caption: str, similarity: float) -> float:
     """Between the explained number and what open_clip's own `encode_image` and `encode_text` give."""
+    import torch
+
     weight = next(clip.model.visual.parameters())
     pixels = clip.preprocess(image)[None].to(weight.device, weight.dtype)
     tokens = clip.tokenizer([caption]).to(weight.device)
-    seen = clip.model.encode_image(pixels, normalize=True).float()
-    read = clip.model.encode_text(tokens, normalize=True).float()
-    return abs(float((seen * read).sum()) - similarity)
-
-
-def _say(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    with torch.no_grad():
+        image_embedding = clip.model.encode_image(pixels, normalize=True).float()
+        text_embedding = clip.model.encode_text(tokens, normalize=True).float()
+    return abs(float((image_embedding * text_embedding).sum()) - similarity)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""`python -m gradeclip_utils`, the first thing that a user of real CLIP runs."""
+"""`python -m gradeclip_utils`: the commands, their help, and what a user of real CLIP runs first: `explain`."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 import gradeclip_utils
-from gradeclip_utils.__main__ import main
+from gradeclip_utils.__main__ import COMMANDS, main, parser_of
 from gradeclip_utils.models import checkpoints, save_compact
+from gradeclip_utils.studies import seeds
 
 CONFIG = {
     "embed_dim": 32,
@@ -40,7 +44,17 @@ def nowhere_else(tmp_path, monkeypatch):
 
 def test_a_user_gets_a_description_a_parity_check_and_a_picture(model, tmp_path):
     Image.effect_noise((90, 60), 60).save(tmp_path / "photo.jpg")
-    command = [sys.executable, "-m", "gradeclip_utils", *model, "--image", "photo.jpg", "--caption", "a red car"]
+    command = [
+        sys.executable,
+        "-m",
+        "gradeclip_utils",
+        "explain",
+        *model,
+        "--image",
+        "photo.jpg",
+        "--caption",
+        "a red car",
+    ]
     here = str(Path(gradeclip_utils.__file__).parent.parent)
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here})
     assert (result.returncode, result.stderr) == (0, "")
@@ -53,13 +67,13 @@ def test_a_user_gets_a_description_a_parity_check_and_a_picture(model, tmp_path)
 
 
 def test_without_a_picture_a_scene_is_explained(model, tmp_path, capsys):
-    assert main([*model, "--out", str(tmp_path / "scene.png")]) == 0
+    assert main(["explain", *model, "--out", str(tmp_path / "scene.png")]) == 0
     assert "of a drawn scene and" in capsys.readouterr().out
     assert (tmp_path / "scene.png").is_file()
 
 
 def test_a_word_that_the_model_never_saw_is_said_in_a_note(model, capsys):
-    assert main([*model, "--caption", "a red zeppelin"]) == 0
+    assert main(["explain", *model, "--caption", "a red zeppelin"]) == 0
     captured = capsys.readouterr()
     assert "note: " in captured.err
     assert "zeppelin" in captured.err
@@ -79,7 +93,7 @@ def test_a_word_that_the_model_never_saw_is_said_in_a_note(model, capsys):
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_one_message_and_exit_code_2(arguments, message, capsys):
-    assert main(arguments) == 2
+    assert main(["explain", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("gradeclip: ")
     assert message in captured.err
@@ -98,18 +112,90 @@ def test_a_picture_or_caption_that_cannot_be_used_is_one_sentence_and_exit_code_
     model, arguments, message, capsys, tmp_path
 ):
     (tmp_path / "notes.txt").write_text("a car")
-    assert main([*model, *arguments]) == 2
+    assert main(["explain", *model, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--image", "photo.png"], ["--out", "picture.jpg"], ["--out", "no/folder/picture.png"], ["--modle", "x"]],
+    ("arguments", "message"),
+    [
+        (["--image", "photo.png"], "--image needs a --caption"),
+        (["--out", "picture.jpg"], "must end in .png"),
+        (["--out", "no/folder/picture.png"], "lie in a folder that exists; got 'no/folder/picture.png'"),
+    ],
 )
-def test_arguments_that_make_no_sense_are_refused_before_a_model_is_loaded(arguments, capsys):
+def test_arguments_that_make_no_sense_are_refused_before_a_model_is_loaded(arguments, message, capsys):
+    assert main(["explain", "--model", "never looked for", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["explian"], ["explain", "--modle", "x"], ["study"], ["study", "cooking"]])
+def test_a_command_or_argument_that_does_not_exist_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def commands():
+    """The words that lead to every command, groups left out."""
+    for name, command in COMMANDS.items():
+        yield from ([name, inner] for inner in command.inside)
+        if not command.inside:
+            yield [name]
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_the_help_of_a_command_ends_with_an_example_that_its_parser_takes(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--help"])
+    assert caught.value.code == 0
+    examples = re.findall(r"^  python -m gradeclip_utils (.+)$", capsys.readouterr().out.split("example:\n")[1], re.M)
+    assert examples
+    for example in examples:
+        given = shlex.split(example)
+        assert given[: len(words)] == words
+        assert callable(parser_of(given).parse_args(given).run)
+
+
+def test_help_comes_at_once_because_only_the_chosen_command_is_imported():
+    heavy = "torch", "pandas", "matplotlib", "PIL", "numpy"
+    for arguments in (["--help"], ["explain", "--help"], ["study", "--help"]):
+        code = (
+            "import sys, gradeclip_utils.__main__ as command\n"
+            f"try: command.main({arguments})\nexcept SystemExit: pass\n"
+            f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert result.stderr.strip() == "[]"
+
+
+def test_a_mistake_in_the_code_is_not_shown_as_one_of_the_user(monkeypatch, model):
+    def broken(*given, **named):
+        raise TypeError("unsupported operand")
+
+    monkeypatch.setattr("gradeclip_utils.models.load_clip", broken)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        main(["explain", *model])
+
+
+def test_a_command_that_is_stopped_says_so_without_a_traceback(monkeypatch, model, capsys):
+    def stopped(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gradeclip_utils.models.load_clip", stopped)
+    assert main(["explain", *model]) == 130
+    assert capsys.readouterr().err.startswith("gradeclip: stopped")
+
+
+def test_a_study_of_any_model_is_printed_or_written(monkeypatch, model, capsys, tmp_path):
+    table = pd.DataFrame({"figure": ["accuracy, colour"], "estimate": [0.5]})
+    monkeypatch.setitem(seeds.STUDIES, "binding", lambda clip: table)
+    assert main(["study", "binding", *model]) == 0
+    assert "accuracy, colour" in capsys.readouterr().out
+    assert main(["study", "binding", *model, "--out", str(tmp_path / "table.csv")]) == 0
+    assert pd.read_csv(tmp_path / "table.csv").equals(table)

@@ -1,8 +1,8 @@
 """Seeds: do the main figures of the studies hold when the bundled model is trained again, from another seed?
 
-    python -m gradeclip_utils.training.scratch train --folder runs/seed1 --seed 1
-    python -m gradeclip_utils.training.scratch export --folder runs/seed1 --out runs/seed1.safetensors
-    python -m gradeclip_utils.studies.seeds data/emoji.safetensors runs/seed1.safetensors    # writes data/seeds.csv
+    python -m gradeclip_utils train --folder runs/seed1 --seed 1
+    python -m gradeclip_utils train --folder runs/seed1 --export runs/seed1.safetensors
+    python -m gradeclip_utils study seeds data/emoji.safetensors runs/seed1.safetensors    # writes data/seeds.csv
 
     figures of a study, a seed each -> table in data/ -> beside -> what holds, and what is withdrawn
 
@@ -13,7 +13,7 @@ help: it resamples pictures, and never the model.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ TABLE = "seeds.csv"
 STUDIES = {"matching": matching.figures, "binding": binding.figures, "concreteness": concreteness.figures}
 HOLDS, WITHDRAWN, ONE, NEITHER = "holds", "changes sign", "clear in one seed only", "cannot tell in either"
 _HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word answers")  # what begins like this
-_COMMAND = "python -m gradeclip_utils.studies.seeds"
+_COMMAND = "python -m gradeclip_utils study seeds"
 
 
 def neutral(figure: str) -> float:
@@ -48,7 +48,7 @@ def measure(path: Path, studies: Mapping[str, Callable[[Clip], pd.DataFrame]] | 
     with safetensors.safe_open(path, "pt") as file:
         seed = (file.metadata() or {}).get("seed")
     if seed is None:
-        raise ValueError(f"{path} does not say its seed: give a file that `training export` wrote")
+        raise ValueError(f"{path} does not say its seed: give a file that `train --export` wrote")
     clip = load_clip("emoji", path)
     parts = [table(clip).assign(study=name, seed=int(seed)) for name, table in (studies or STUDIES).items()]
     return pd.concat(parts, ignore_index=True)[["study", "seed", "figure", "estimate", "low", "high", "n"]]
@@ -103,19 +103,17 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"“{name}”" for name in names)  # in quotes, because there are commas in them
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__.split("\n\n")[0])
-    parser.add_argument("models", type=Path, nargs="+", help="files of `training export`, each of another seed")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `study seeds`."""
+    parser.add_argument("models", type=Path, nargs="+", help="files of `train --export`, each of another seed")
     parser.add_argument("--out", type=Path, default=data_path(TABLE), help="the table; rows of other seeds stay")
-    given = parser.parse_args(arguments)
+
+
+def run_command(given: argparse.Namespace) -> None:
+    """The command `study seeds`: measure each model, and put its rows into the table."""
     for path in given.models:
         rows = measure(path).assign(command=f"{_COMMAND} {path}", commit=commit())
         if given.out.exists():
             before = pd.read_csv(given.out)
             rows = pd.concat([before[~before["seed"].isin(rows["seed"])], rows]).sort_values("seed", kind="stable")
         write_whole(given.out, lambda stream, rows=rows: stream.write(rows.round(5).to_csv(index=False).encode()))
-
-
-if __name__ == "__main__":
-    main()

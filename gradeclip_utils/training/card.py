@@ -1,8 +1,8 @@
 """The model card's figures: what the bundled model recognises, and what it cannot, on scenes that training never drew.
 
-    python -m gradeclip_utils.training.card                      # development scenes, printed
-    python -m gradeclip_utils.training.card --remove             # takes concepts that it hardly recognises out of data/
-    python -m gradeclip_utils.training.card --split test --write # the published figures, into data/
+    python -m gradeclip_utils card                          # development scenes, printed
+    python -m gradeclip_utils card --remove                 # takes concepts that it hardly recognises out of data/
+    python -m gradeclip_utils card --split test --write     # the published figures, into data/
 
 Every figure is a share of right answers with its 95 % Wilson interval; where a picture gives several answers, as in
 pointing, the interval resamples pictures. Classification is zero-shot, by cosine similarity with the prompts "a dog",
@@ -48,7 +48,7 @@ from ..scenes import (
 
 WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
 _COLUMNS = ("figure", "share", "low", "high", "n", "chance")
-START, END = "<!-- figures: written by python -m gradeclip_utils.training.card -->", "<!-- end of figures -->"
+START, END = "<!-- figures: written by python -m gradeclip_utils card -->", "<!-- end of figures -->"
 
 
 @torch.no_grad()
@@ -292,16 +292,16 @@ def write(table: pd.DataFrame, singles: pd.DataFrame, folder: Path) -> None:
     table.to_csv(folder / "figures.csv", index=False)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.training.card", description=__doc__.split("\n\n")[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `card`."""
     parser.add_argument("--split", choices=["development", "test"], default="development")
     parser.add_argument("--weights", help="another compact checkpoint than the bundled one")
     parser.add_argument("--write", action="store_true", help="put the figures into the folder data/")
     parser.add_argument("--remove", action="store_true", help="only mark concepts that are hardly recognised, in data/")
-    options = parser.parse_args(arguments)
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """The command `card`: measure and print the figures, or what they advise."""
     clip = load_clip("emoji", options.weights)
     if options.remove:
         recall = weak(clip)
@@ -311,7 +311,3 @@ def main(arguments: list[str] | None = None) -> None:
     print(as_markdown(table))
     if options.write:
         write(table, singles, data_path())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """Teach small CLIPs that read their pictures in other ways: the bundled model is the teacher, the scenes are its world.
 
-    python -m gradeclip_utils.training.distil                  # all three, one after another, into data/
-    python -m gradeclip_utils.training.distil emoji-resnet     # one of them; goes on where it was interrupted
-    python -m gradeclip_utils.training.distil --card           # what they know: the figures of data/pupils.md
+    python -m gradeclip_utils distil                  # all three, one after another, into data/
+    python -m gradeclip_utils distil emoji-resnet     # one of them; goes on where it was interrupted
+    python -m gradeclip_utils distil --card           # what they know: the figures of data/pupils.md
 
 A pupil sees training scenes and learns two things at once: to give the picture the embedding that the teacher gives it
 (feature distillation; Yang et al., "CLIP-KD", CVPR 2024), and to tell its caption from the others of the batch, by
@@ -43,7 +43,7 @@ from ..scenes import CANVAS, draw_scene, render, vocabulary
 from .card import embed_scenes, recognised
 from .scratch import CONFIG, MEAN, STD, Recipe, SceneBatches, encode_text_by_length, normalise, vocabulary_ids
 
-START, END = "<!-- figures: written by python -m gradeclip_utils.training.distil --card -->", "<!-- end of figures -->"
+START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {
     "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
@@ -351,30 +351,30 @@ def write_card(table: pd.DataFrame, folder: Path) -> None:
     (folder / "pupils.md").write_text(f"{before}{START}\n\n{body}\n\n{END}{rest.split(END)[1]}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.training.distil", description=__doc__.split("\n\n")[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `distil`."""
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CONFIGS)}; all by default")
     parser.add_argument("--folder", type=Path, default=Path("runs/pupils"), help="where the state is kept")
     parser.add_argument("--out", type=Path, default=data_path(), help="the folder for the models that load_clip loads")
     parser.add_argument("--steps", type=int, help="in place of each course's own number")
     parser.add_argument("--seed", type=int, help="in place of each course's own")
     parser.add_argument("--card", action="store_true", help="only measure what is in --out, and write its card there")
-    options = parser.parse_args(arguments)
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """The command `distil`: teach and export, or write the card.
+
+    Raises:
+        ValueError: a name that is none of `CONFIGS`.
+    """
     if options.card:
         return write_card(card(), options.out)
     unknown = [name for name in options.names if name not in CONFIGS]
     if unknown:
-        parser.error(f"{unknown[0]!r} is not one of {', '.join(CONFIGS)}")
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(CONFIGS)}")
     teacher, seen = load_clip(BUNDLED).model, {}
     for name in options.names or CONFIGS:
         given = {key: getattr(options, key) for key in ("steps", "seed") if getattr(options, key) is not None}
         course = replace(COURSES[name], **given)
         pupil = teach(name, teacher, options.folder, course, seen=seen)
         export(name, pupil, teacher, course, options.out / BUNDLED_MODELS[name])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,8 @@
-"""Train the bundled CLIP on emoji scenes, from nothing; fine-tune any CLIP.
+"""Train the bundled CLIP on emoji scenes, from nothing.
 
-    python -m gradeclip_utils.training.scratch train    # seeded, shows progress, goes on where it was interrupted
-    python -m gradeclip_utils.training.scratch export --out data/emoji.safetensors    # what load_clip() loads
-    python -m gradeclip_utils.training.card              # what it recognises, on scenes that training never drew
-
-And fine-tune any CLIP on pairs of your own (see `finetune`):
-
-    python -m gradeclip_utils.training.scratch fine-tune --captions captions.csv --images folder --out tuned.safetensors
+    python -m gradeclip_utils train                                    # seeded, goes on where it was interrupted
+    python -m gradeclip_utils train --export data/emoji.safetensors    # what load_clip() loads
+    python -m gradeclip_utils card                                     # what it recognises, on scenes never trained on
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
 the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it where an object is. Three
@@ -39,7 +35,6 @@ from tqdm.auto import tqdm
 from ..files import write_whole
 from ..models import save_compact
 from ..scenes import CANVAS, Scene, companion, draw_scene, render, vocabulary
-from .finetune.command import add_command, run_command
 
 __all__ = [
     "CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export", "normalise", "train",
@@ -242,28 +237,18 @@ def export(folder: Path, path: Path) -> None:
     save_compact(model, path, words=vocabulary(), metadata=metadata, config={**CONFIG, "preprocess": picture})
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.training.scratch", description=__doc__.split("\n\n")[0]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `train`."""
+    parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept; %(default)s")
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="train nothing: write what --folder holds, for load_clip"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train the bundled model")
-    command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")
     for name, value in asdict(Recipe()).items():
-        command.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    command = commands.add_parser("export", help="write the trained model for load_clip")
-    command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")
-    command.add_argument("--out", type=Path, required=True, help="a file ending in .safetensors")
-    add_command(commands)
-    given = vars(parser.parse_args(arguments))
-    if given["command"] == "fine-tune":
-        return run_command(given)
-    if given["command"] == "export":
-        return export(given["folder"], given["out"])
-    recipe = Recipe(**{name: given[name] for name in asdict(Recipe())})
-    train(given["folder"], recipe)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="%(default)s")
 
 
-if __name__ == "__main__":
-    main()
+def run_command(options: argparse.Namespace) -> None:
+    """The command `train`: train the bundled model, or export what was trained."""
+    if options.export:
+        return export(options.folder, options.export)
+    train(options.folder, Recipe(**{name: getattr(options, name) for name in asdict(Recipe())}))

@@ -18,12 +18,13 @@ from PIL import Image
 
 import gradeclip_utils
 from gradeclip_utils import Explainer
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
 from gradeclip_utils.evaluation import results
 from gradeclip_utils.evaluation import run as door
 from gradeclip_utils.evaluation.localisation import MEASURES, localisation
 from gradeclip_utils.evaluation.results import read_run
-from gradeclip_utils.evaluation.run import evaluate, main, report
+from gradeclip_utils.evaluation.run import evaluate, report
 from gradeclip_utils.evaluation.worker import REFERENCES
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
@@ -339,7 +340,8 @@ def test_the_report_has_means_intervals_and_differences_from_the_baseline(rows):
 
 
 def test_the_command_prints_the_table_or_what_was_wrong_in_one_sentence(saved, data, tmp_path, capsys, monkeypatch):
-    arguments = ["--data", data, "--model", "emoji", "--pretrained", str(saved), "--out", str(tmp_path / "run")]
+    arguments = ["evaluate", "--data", data, "--out", str(tmp_path / "run")]
+    arguments += ["--model", "emoji", "--pretrained", str(saved)]
     assert main([*arguments, "--methods", "grad-eclip,maskclip"]) == 0
     printed = capsys.readouterr()
     assert "minus grad-eclip" in printed.out

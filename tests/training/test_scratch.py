@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gradeclip_utils import load_clip
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.scenes import draw_scene, is_trained
 from gradeclip_utils.training import scratch
 from gradeclip_utils.training.scratch import CONFIG, Recipe, SceneBatches, encode_text_by_length, normalise, train
@@ -125,7 +126,7 @@ def test_every_token_of_a_caption_is_trained(bundled):
 
 def test_an_exported_model_is_the_trained_one(trained, tmp_path):
     folder, model = trained
-    scratch.main(["export", "--folder", str(folder), "--out", str(tmp_path / "mine.safetensors")])
+    assert main(["train", "--folder", str(folder), "--export", str(tmp_path / "mine.safetensors")]) == 0
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
     scene = draw_scene(1)
     pixels, tokens = clip.preprocess(scene.image(96))[None], clip.tokenizer([scene.caption])

@@ -5,7 +5,7 @@
 Both are known exactly here, and of no model that was trained on photographs. Exposure is counted from the very scenes
 that training drew (`scratch.SceneBatches`); the counts of all of them are kept in ``data/word_exposure.csv``:
 
-    python -m gradeclip_utils.studies.concreteness.informativeness --write    # counts the whole training
+    python -m gradeclip_utils study exposure --write    # counts the whole training
 
 Informativeness is computed from the caption grammar (``scenes``), and not from samples.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -151,13 +151,13 @@ def _grammar() -> frozenset[str]:
     return frozenset(word for phrase in phrases for word in phrase.split()) | {*NUMBERS.values(), *COLOURS}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.studies.concreteness.informativeness", description=__doc__.split("\n\n")[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of the command `study exposure`."""
     parser.add_argument("--write", action="store_true", help=f"write data/{_FILE}; else print it")
-    given = parser.parse_args(arguments)
+
+
+def run_command(given: argparse.Namespace) -> None:
+    """The command `study exposure`: count the words of the whole training, and print or keep the table."""
     from ...training.scratch import Recipe
 
     recipe = Recipe()
@@ -166,14 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comment = (
         f"# Captions of the training that hold each word: {steps} batches of {recipe.batch}, seed {recipe.seed}; "
         f"sample: of the batches {' '.join(map(str, SAMPLE))} alone.\n"
-        "# Made by python -m gradeclip_utils.studies.concreteness.informativeness --write\n"
+        "# Made by python -m gradeclip_utils study exposure --write\n"
     )
     text = comment + table.to_csv()
     if given.write:
         write_whole(data_path(_FILE), lambda stream: stream.write(text.encode("utf-8")))
     else:
         print(text)
-
-
-if __name__ == "__main__":
-    main()

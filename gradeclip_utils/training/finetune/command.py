@@ -2,7 +2,7 @@
 
     captions.csv, pictures --here--> run -> model file -> load_clip
 
-It is a sub-command of `python -m gradeclip_utils.training.scratch`.
+    python -m gradeclip_utils fine-tune --captions captions.csv --images folder --out tuned.safetensors
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
     save_file({key: value.clone() for key, value in state.items()}, path, metadata=metadata)
 
 
-def add_command(commands) -> None:
-    """The sub-command `fine-tune`, for the command line of `scratch`."""
-    command = commands.add_parser("fine-tune", help="fine-tune a model on image-caption pairs, by its own maps")
-    command.add_argument("--captions", type=Path, required=True, help="a table with the columns picture and caption")
-    command.add_argument("--images", type=Path, required=True, help="the folder of the pictures")
-    command.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
-    command.add_argument("--folder", type=Path, help="where the state is kept; a run that was cut short goes on there")
-    command.add_argument("--model", help="as load_clip takes it; by default GRADECLIP_MODEL, or the bundled model")
-    command.add_argument("--pretrained", help="as load_clip takes it")
-    command.add_argument("--device", default="cpu", help="of one process, as torch names it (cpu, cuda)")
-    command.add_argument("--skip-missing", action="store_true", help="leave out pairs whose picture is missing")
-    command.add_argument("--workers", type=int, default=0, help="processes that read pictures ahead")
-    command.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `fine-tune`."""
+    parser.add_argument("--captions", type=Path, required=True, help="a table with the columns picture and caption")
+    parser.add_argument("--images", type=Path, required=True, help="the folder of the pictures")
+    parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
+    parser.add_argument("--folder", type=Path, help="where the state is kept; a run that was cut short goes on there")
+    parser.add_argument("--model", help="as load_clip takes it; by default GRADECLIP_MODEL, or the bundled model")
+    parser.add_argument("--pretrained", help="as load_clip takes it")
+    parser.add_argument("--device", default="cpu", help="of one process, as torch names it (cpu, cuda)")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out pairs whose picture is missing")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures ahead")
+    parser.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")
     for name, value in asdict(Tuning()).items():
         kind = argparse.BooleanOptionalAction if isinstance(value, bool) else None
         options = {"action": kind} if kind else {"type": type(value)}
-        command.add_argument(f"--{name.replace('_', '-')}", default=value, **options)
+        parser.add_argument(f"--{name.replace('_', '-')}", default=value, **options)
 
 
-def run_command(given: dict) -> None:
-    """What `fine-tune` does: read the pairs, tune, save, and say what was used."""
+def run_command(options: argparse.Namespace) -> None:
+    """The command `fine-tune`: read the pairs, tune, save, and say what was used."""
+    given = vars(options)
     clip = load_clip(given["model"], given["pretrained"], device=given["device"])
     tuning = Tuning(**{name: given[name] for name in asdict(Tuning())})
     pairs = present_pairs(read_pairs(given["captions"], given["images"]), given["skip_missing"])
-    options = {key: given[key] for key in ("folder", "save_every", "workers")}
-    tuned = fine_tune(clip, pairs, tuning, **options)
+    kept = {key: given[key] for key in ("folder", "save_every", "workers")}
+    tuned = fine_tune(clip, pairs, tuning, **kept)
     if int(os.environ.get("RANK", "0")) == 0:
         words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
         save_tuned(

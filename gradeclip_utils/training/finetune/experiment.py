@@ -1,7 +1,7 @@
 """The fine-tuning experiment: what do Grad-ECLIP maps teach, beside other maps, no maps, and the true masks?
 
-    python -m gradeclip_utils.training.finetune.experiment         # goes on where it stopped; into data/finetuning.csv
-    python -m gradeclip_utils.training.finetune.experiment --ship  # the tuned model becomes load_clip("emoji-fine")
+    python -m gradeclip_utils study fine-tuning         # goes on where it stopped; into data/finetuning.csv
+    python -m gradeclip_utils study fine-tuning --ship  # the tuned model becomes load_clip("emoji-fine")
 
 Every *arm* fine-tunes the bundled model on the same scenes of the training split, with equally many steps, and is
 measured on development scenes (`evaluate.measure`). One row an arm and seed: all figures with their intervals, and
@@ -63,8 +63,8 @@ same words, the same architecture; it has never seen a photograph.
 
 ## How it was made
 
-    python -m gradeclip_utils.training.finetune.experiment --arms before grad-eclip
-    python -m gradeclip_utils.training.finetune.experiment --ship
+    python -m gradeclip_utils study fine-tuning --arms before grad-eclip
+    python -m gradeclip_utils study fine-tuning --ship
 
 {steps} steps of {batch} training scenes (image and caption only), rate {rate}, region-phrase loss times {regions};
 {minutes} minutes on a shared machine, at commit {commit}. This file is written by the second command, from
@@ -146,7 +146,7 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
             "minutes": round(minutes, 2),
             "cpu_minutes": round(cpu, 2),
         }
-        command = f"python -m gradeclip_utils.training.finetune.experiment --arms '{arm}'"
+        command = f"python -m gradeclip_utils study fine-tuning --arms '{arm}'"
         about |= {"threads": torch.get_num_threads(), "commit": commit(), "command": command}
         row = about | _wide(measure(tuned, amount))
         whole = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
@@ -233,11 +233,8 @@ def _check_same(done: pd.DataFrame, tuning: Tuning, table: Path) -> None:
             raise ValueError(f"{table} holds runs with {name}={was}, not {getattr(tuning, name)}: choose another table")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gradeclip_utils.training.finetune.experiment", description=__doc__.split("\n\n")[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `study fine-tuning`."""
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="where the rows are written")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="where states and models are kept")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="only these, with their seeds")
@@ -246,14 +243,13 @@ def main(arguments: list[str] | None = None) -> None:
         value = getattr(PILOT, name)
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--ship", action="store_true", help="put the tuned model and its card into data/; run nothing")
-    given = parser.parse_args(arguments)
+
+
+def run_command(given: argparse.Namespace) -> None:
+    """The command `study fine-tuning`: run what is missing of the experiment, or ship its model."""
     if given.ship:
         return ship(given.table, given.runs, data_path())
     tuning = replace(PILOT, **{name: getattr(given, name) for name in ("steps", "batch", "rate", "regions")})
     todo = [(arm, seed) for arm, seed in plan(given.seeds) if not given.arms or arm in given.arms]
     given.table.parent.mkdir(parents=True, exist_ok=True)
     run(given.table, given.runs, tuning, todo=todo)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.language import norms
 from gradeclip_utils.scenes import concepts, draw_scene, vocabulary
 from gradeclip_utils.studies.concreteness.informativeness import (
@@ -20,7 +21,6 @@ from gradeclip_utils.studies.concreteness.informativeness import (
     chosen_words,
     count_words,
     informativeness,
-    main,
     training_exposure,
 )
 from gradeclip_utils.training.scratch import Recipe
@@ -123,7 +123,7 @@ def test_the_command_prints_what_it_counted(capsys, monkeypatch):
 
     monkeypatch.setattr(scratch, "Recipe", lambda: Recipe(rounds=1, steps=2, batch=4))
     monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLE", (0,))
-    main([])
+    assert main(["study", "exposure"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("# Captions of the training") and lines[2] == "word,captions,sample"
     assert len(lines) > 800
