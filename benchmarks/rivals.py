@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from benchmarks.bench import MODEL, options, seconds
 from gradeclip_utils import METHODS
-from gradeclip_utils.towers import ImageTower
+from gradeclip_utils.towers import open_image_tower
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
 def ours(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Tensor:
     """The same method by this package, on the token grid (h, w)."""
     layers = METHODS[name].explained(len(model.visual.transformer.resblocks))
-    tower = ImageTower(model) if layers is None else ImageTower(model, layers)
+    tower = open_image_tower(model) if layers is None else open_image_tower(model, layers)
     tower.verified = True  # once a model, not once a map
     with torch.no_grad():
         trace = tower.trace(pixels)

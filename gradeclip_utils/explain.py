@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from .explanation import Explanation, Interactions
 from .images import View, read_image, view_of
 from .methods import METHODS, Method
-from .methods.interactions import interactions, word_directions, word_members
+from .methods.interactions import interactions, word_directions, word_masks
 from .models import Clip
 from .notices import warn, warn_of_empty_maps
-from .towers import ImageTower, SpatialTower, TextTower, Tower, Trace, UnsupportedModel
-from .towers.base import evaluating
+from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
+from .towers.base import eval_mode
 from .words import Split, Word, check_tokenizer, split_prompt, unknown_words, why_no_words
 
 Picture = Image.Image | str | Path | np.ndarray
@@ -177,9 +177,9 @@ class Explainer:
             view = self._view(picture)
             image_trace, image_embedding = self._trace_images([view])
             text_trace, text_embedding = self._both(self.text_tower, self.text_tower.trace(asked.ids))
-            members = word_members(asked.splits[0].owners, text_trace)  # (W, N)
-            maps, directions = interactions(self.image_tower, image_trace, self.text_tower, text_trace, members)
-            warn_of_empty_maps(maps[None], image_trace.real, "word maps are")
+            word_mask = word_masks(asked.splits[0].word_ids, text_trace)  # (W, N)
+            maps, directions = interactions(self.image_tower, image_trace, self.text_tower, text_trace, word_mask)
+            warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ image_embedding[0]).tolist()  # (W,)
             similarity = float(image_embedding[0] @ text_embedding[0])
         spans = asked.splits[0].spans
@@ -231,7 +231,7 @@ class Explainer:
             check_tokenizer(self.clip.tokenizer, words=False)
             ids = self.clip.tokenizer(prompts).to(device)
             if self.text_tower is None:
-                with evaluating(self.clip.model):
+                with eval_mode(self.clip.model):
                     found = [self.clip.model.encode_text(part) for part in ids.split(batch_size)]
                 return F.normalize(_wide(torch.cat(found)), dim=-1)
             order = self.text_tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
@@ -311,7 +311,7 @@ class Explainer:
             ids = self.clip.tokenizer([caption]).to(self.text_tower.device)
             split = split_prompt(caption, self.clip.tokenizer, ids[0, 1 : int(self.text_tower.ends(ids)[0])].tolist())
             trace, _ = self._both(self.text_tower, self.text_tower.trace(ids))
-            return split, word_directions(self.text_tower, trace, word_members(split.owners, trace))
+            return split, word_directions(self.text_tower, trace, word_masks(split.word_ids, trace))
 
     def _image_traces(self, images: Sequence, batch_size: int) -> Iterator[Trace]:
         """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
@@ -368,10 +368,10 @@ class Explainer:
 
     def _maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
         if self.method.image is None:
-            return _on_grid(torch.zeros(*directions.shape[:2], trace.real.shape[1]), trace)
+            return _on_grid(torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1]), trace)
         options = {"seed": self.seed, "progress": self.progress, "empty": empty}
         maps = self.method.image(self.image_tower, trace, directions, **options)  # (B, T, N)
-        warn_of_empty_maps(maps, trace.real, "image maps are")
+        warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
         return _on_grid(maps, trace)
 
     def _empty_prompt(self) -> Tensor | None:
@@ -403,7 +403,7 @@ class Explainer:
         for split in splits:
             if split.unread:
                 start, unread = split.prompt[:40], " ".join(split.unread)
-                warn(f"the model reads only {len(split.owners)} tokens of {start!r}...; not read: {unread}")
+                warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
         if self.clip.vocabulary is not None:
             unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, self.clip.vocabulary))
             if unknown:
@@ -416,10 +416,10 @@ class Explainer:
             embedding = F.normalize(asked.embedding.to(image), dim=-1)
             similarity = (image * embedding).sum(-1)
             return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
-        pieces = [len(split.owners) for split in asked.splits] or [0] * len(asked.ids)
-        order = sorted(range(len(pieces)), key=pieces.__getitem__)  # a batch costs as much as its longest prompt
+        tokens = [len(split.word_ids) for split in asked.splits] or [0] * len(asked.ids)
+        order = sorted(range(len(tokens)), key=tokens.__getitem__)  # a batch costs as much as its longest prompt
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
-        words: list[tuple[Word, ...]] = [()] * len(pieces)
+        words: list[tuple[Word, ...]] = [()] * len(tokens)
         for start in range(0, len(order), _AT_ONCE):
             some = order[start : start + _AT_ONCE]
             trace, embedding[some] = self._both(self.text_tower, self.text_tower.trace(asked.ids[some]))
@@ -429,7 +429,7 @@ class Explainer:
             options = {"seed": self.seed, "progress": self.progress, "words": _owners(asked, some, trace)}
             scores = self.method.text(self.text_tower, trace, sign * image[some, None], **options)[:, 0]  # (P, N)
             for i, row in zip(some, scores.tolist(), strict=True):
-                words[i] = asked.splits[i].words(row[1 : 1 + pieces[i]])
+                words[i] = asked.splits[i].words(row[1 : 1 + tokens[i]])
         return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, tuple(words))
 
     def _trace_images(self, views: list[View]) -> tuple[Trace, Tensor]:
@@ -467,13 +467,13 @@ def isolated_torch_state(device: torch.device) -> Iterator[None]:
 
 def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
     """The tower, with as many explained layers as the user or else the method asks for."""
-    opened = ImageTower if side == "image" else TextTower
+    opened = open_image_tower if side == "image" else open_text_tower
     try:
         tower = opened(model) if layers is None else opened(model, layers)
     except UnsupportedModel:
         if side == "text" or method.wants_attention:
             raise
-        return SpatialTower(model)
+        return open_feature_map(model)
     asked = None if layers is not None else method.explained(tower.depth, side)
     try:
         return tower if asked is None else opened(model, asked)
@@ -483,10 +483,10 @@ def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Metho
 
 def _owners(asked: _Asked, some: list[int], trace: Trace) -> Tensor:
     """The word of every token (B, N) of some prompts; -1 for SOT, EOT and padding."""
-    owners = torch.full_like(trace.real, -1, dtype=torch.long)
-    for row, i in zip(owners, some, strict=True):
-        row[1 : 1 + len(asked.splits[i].owners)] = torch.tensor(asked.splits[i].owners)
-    return owners
+    word_ids = torch.full_like(trace.valid_mask, -1, dtype=torch.long)
+    for row, i in zip(word_ids, some, strict=True):
+        row[1 : 1 + len(asked.splits[i].word_ids)] = torch.tensor(asked.splits[i].word_ids)
+    return word_ids
 
 
 def _as_prompts(prompts: Prompts) -> list[str] | Tensor:

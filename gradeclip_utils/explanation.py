@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from .images import onto_picture
+from .images import onto_image
 from .methods.interactions import centred, named_things
 from .words import Word
 
@@ -203,4 +203,4 @@ def _listed(scores) -> str:
 
 
 def _heatmap(map_: np.ndarray, box: Box, image: Image.Image, signed: bool) -> np.ndarray:
-    return onto_picture(map_ if signed else np.maximum(map_, 0), box, image.size)
+    return onto_image(map_ if signed else np.maximum(map_, 0), box, image.size)

@@ -177,7 +177,7 @@ def native_view(preprocess: Callable, picture: Image.Image, patch: tuple[int, in
     return View(pixels, (0.0, 0.0, float(picture.width), float(picture.height)))
 
 
-def onto_picture(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """A map (h, w) on the token grid as (H, W) in the picture's pixels, ``size`` (width, height); zero outside the box.
 
     Bilinear between the centres of the tokens, constant beyond the outermost ones.

@@ -25,9 +25,9 @@ class ExplanationWarning(UserWarning):
     """The explanation is valid but should be read with care; the message says why."""
 
 
-def warn_of_empty_maps(maps: Tensor, real: Tensor, what: str) -> None:
+def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why."""
-    empty = int((maps.masked_fill(~real[:, None], 0.0) == 0).all(dim=-1).sum())
+    empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
     if empty:
         reason = "all tokens answer the query equally, or the target does not depend on them"
         warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")

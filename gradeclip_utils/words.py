@@ -35,13 +35,13 @@ class Split:
 
     prompt: str
     spans: tuple[tuple[int, int], ...]  # of the words that were read, in characters of the prompt
-    owners: tuple[int, ...]  # the word that each piece belongs to; piece p is token 1 + p, after SOT
+    word_ids: tuple[int, ...]  # the word that each piece belongs to; piece p is token 1 + p, after SOT
     unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
 
     def words(self, scores) -> tuple[Word, ...]:
         """Words with ``scores`` (one a piece) added up."""
         totals = [0.0] * len(self.spans)
-        for owner, score in zip(self.owners, scores, strict=True):
+        for owner, score in zip(self.word_ids, scores, strict=True):
             totals[owner] += float(score)
         return tuple(
             Word(self.prompt[start:end], total, start, end)
@@ -90,20 +90,20 @@ def split_prompt(prompt: str, tokenizer: Callable, ids: list[int]) -> Split:
     Raises:
         ValueError: the prompt has no words, or ``ids`` are not what the tokenizer's own pieces begin with.
     """
-    pieces = tokenizer.encode(prompt)
+    tokens = tokenizer.encode(prompt)
     if not ids:
         raise ValueError(f"a prompt needs at least one word, got {prompt!r}")
-    if pieces[: len(ids)] != ids:
+    if tokens[: len(ids)] != ids:
         raise ValueError(f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained")
     cleaned = tokenizer.clean_fn(prompt)
-    firsts, owners = _group(cleaned, _piece_ranges(cleaned, pieces, tokenizer), _positions_in_prompt(prompt, cleaned))
+    firsts, word_ids = _group(cleaned, _piece_ranges(cleaned, tokens, tokenizer), _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
         (start, start + max(1, len(prompt[start:end].rstrip())))
         for start, end in zip(firsts, [*firsts[1:], len(prompt)], strict=True)
     ]
-    read = max(owners[: len(ids)]) + 1
-    unread = [prompt[slice(*spans[word])] for word in dict.fromkeys(owners[len(ids) :])]
-    return Split(prompt, tuple(spans[:read]), tuple(owners[: len(ids)]), tuple(unread))
+    read = max(word_ids[: len(ids)]) + 1
+    unread = [prompt[slice(*spans[word])] for word in dict.fromkeys(word_ids[len(ids) :])]
+    return Split(prompt, tuple(spans[:read]), tuple(word_ids[: len(ids)]), tuple(unread))
 
 
 def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
@@ -112,7 +112,7 @@ def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word not in vocabulary and any(map(str.isalnum, word))]
 
 
-def _piece_ranges(cleaned: str, pieces: list[int], tokenizer: Callable) -> list[tuple[int, int]]:
+def _piece_ranges(cleaned: str, tokens: list[int], tokenizer: Callable) -> list[tuple[int, int]]:
     """The characters of the cleaned prompt [first, last] that each piece covers, through UTF-8's bytes."""
     byte_owner = [
         match.start() + offset
@@ -121,7 +121,7 @@ def _piece_ranges(cleaned: str, pieces: list[int], tokenizer: Callable) -> list[
         for _ in character.encode("utf-8")
     ]
     ranges, position = [], 0
-    for piece in pieces:
+    for piece in tokens:
         length = len(tokenizer.decoder[piece].removesuffix("</w>"))  # the pieces' alphabet has one letter a byte
         ranges.append((byte_owner[position], byte_owner[position + length - 1]))
         position += length
@@ -135,15 +135,15 @@ def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) ->
         begins.update(dict.fromkeys(range(*match.span()), match.start()))
         number.update(dict.fromkeys(range(*match.span()), index))
     firsts: list[int] = []
-    owners: list[int] = []
+    word_ids: list[int] = []
     reached = -1  # number of the last word in the current group
     for first, last in ranges:
         start = positions[begins[first]]
         if not firsts or (number[first] > reached and start > firsts[-1]):
             firsts.append(start)
         reached = max(reached, number[last])
-        owners.append(len(firsts) - 1)
-    return firsts, owners
+        word_ids.append(len(firsts) - 1)
+    return firsts, word_ids
 
 
 def _positions_in_prompt(prompt: str, cleaned: str) -> list[int]:

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
-from gradeclip_utils.towers import ImageTower, TextTower
+from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests.conftest import build, wrap
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
@@ -174,13 +174,13 @@ def explained(model: nn.Module, method: str) -> list[np.ndarray]:
 def traced(model: nn.Module) -> list[np.ndarray]:
     """Embeddings, maps and dense features of both towers."""
     values = []
-    for door in (ImageTower, TextTower):
+    for door in (open_image_tower, open_text_tower):
         tower = door(model)
         with torch.no_grad():
             trace = tower.trace(inputs_of(tower).to(tower.device))
             directions = torch.eye(tower.width, device=tower.device)[None, :3].expand(2, -1, -1)
             values += [trace.embedding, grad_eclip(tower, trace, directions)]
-            values += [tower.dense(trace)] if door is ImageTower else []
+            values += [tower.dense(trace)] if door is open_image_tower else []
     return [value.float().cpu().numpy() for value in values]
 
 

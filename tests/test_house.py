@@ -122,7 +122,7 @@ def test_every_module_is_in_a_room_of_the_plan():
         ("models", "from .. import images", ["models -> images"]),
         ("models", "import gradeclip_utils.scenes.art", ["models -> scenes.art"]),
         ("models", "from gradeclip_utils import explain, words", ["models -> explain"]),
-        ("plots.colours", "from ..images import onto_picture\nfrom .. import __version__", []),
+        ("plots.colours", "from ..images import onto_image\nfrom .. import __version__", []),
         ("training.scratch", "from .finetune.run import Tuning\nfrom . import card", []),
     ],
 )

@@ -8,7 +8,7 @@ from open_clip.transform import ResizeKeepRatio
 from PIL import Image
 from torchvision import transforms
 
-from gradeclip_utils.images import MOST_PATCHES, model_view, native_view, onto_picture
+from gradeclip_utils.images import MOST_PATCHES, model_view, native_view, onto_image
 from gradeclip_utils.notices import ExplanationWarning
 
 
@@ -80,23 +80,23 @@ def test_native_resolution_normalises_colours_as_the_model_does():
 
 
 def test_a_heat_map_is_zero_outside_the_box_and_constant_where_the_map_is():
-    heat = onto_picture(np.ones((4, 4), np.float32), (15, 0, 65, 50), (80, 50))
+    heat = onto_image(np.ones((4, 4), np.float32), (15, 0, 65, 50), (80, 50))
     assert heat.shape == (50, 80) and heat.dtype == np.float32
     assert (heat[:, 15:65] == 1).all() and heat.sum() == 50 * 50
-    padded = onto_picture(np.ones((4, 4), np.float32), (0, -20, 80, 60), (80, 40))
+    padded = onto_image(np.ones((4, 4), np.float32), (0, -20, 80, 60), (80, 40))
     assert (padded == 1).all()
 
 
 def test_a_heat_map_agrees_with_bilinear_resizing():
     map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.tensor(map_)[None, None], (60, 100), mode="bilinear")[0, 0]
-    np.testing.assert_allclose(onto_picture(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)
+    np.testing.assert_allclose(onto_image(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)
 
 
 def test_the_brightest_token_lies_where_its_patch_was():
     map_ = np.zeros((4, 4), np.float32)
     map_[1, 3] = 1
-    heat = onto_picture(map_, (15, 0, 65, 50), (80, 50))
+    heat = onto_image(map_, (15, 0, 65, 50), (80, 50))
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert 12.5 <= row + 0.5 <= 25 and 52.5 <= column + 0.5 <= 65
 
@@ -104,7 +104,7 @@ def test_the_brightest_token_lies_where_its_patch_was():
 def test_a_picture_of_twenty_megapixels_and_one_of_one_pixel_have_views():
     for size in ((5000, 4000), (1, 1)):
         view = model_view(transform(32, "shortest"), Image.new("RGB", size))
-        assert onto_picture(np.ones((4, 4), np.float32), view.box, size).shape == size[::-1]
+        assert onto_image(np.ones((4, 4), np.float32), view.box, size).shape == size[::-1]
 
 
 def test_resizing_that_keeps_the_ratio_is_followed():

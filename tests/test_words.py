@@ -88,7 +88,7 @@ def test_words_that_lose_a_piece_are_named_as_unread(kept, unread):
     pieces = TOKENIZER.encode("a naïve dog")
     assert len(pieces) == 5  # the word in the middle has three
     split = split_prompt("a naïve dog", TOKENIZER, pieces[:kept])
-    assert len(split.owners) == kept and split.unread == unread
+    assert len(split.word_ids) == kept and split.unread == unread
 
 
 def test_other_cleaning_is_followed_too():

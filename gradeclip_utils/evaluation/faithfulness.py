@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
-from ..images import onto_picture
+from ..images import onto_image
 from .localisation import levelled
 
 GAMES = ("deletion", "insertion")
@@ -293,7 +293,7 @@ def _ranks(map_: np.ndarray, size: tuple[int, int], protocol: Protocol) -> tuple
     """The place of each pixel (H, W) in the order, 0 for the most relevant, and how many places there are."""
     if protocol.unit == "pixel":
         height, width = size
-        heat = map_ if map_.shape == size else onto_picture(map_, (0, 0, width, height), (width, height))
+        heat = map_ if map_.shape == size else onto_image(map_, (0, 0, width, height), (width, height))
         return _order(heat, protocol.seed), heat.size
     if map_.shape == size or any(a % b for a, b in zip(size, map_.shape, strict=True)):
         raise ValueError(f"patches need a map on the token grid of the input {size}, got shape {map_.shape}")

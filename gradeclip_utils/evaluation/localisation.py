@@ -14,7 +14,7 @@ the mask's area, which is chance, in every measure of localisation. It never win
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from ..images import onto_picture
+from ..images import onto_image
 
 Box = tuple[float, float, float, float]
 MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
@@ -111,7 +111,7 @@ def reference_baselines(
         "centre": np.exp(-(down[:, None] ** 2 + across**2) / 2),
         "oracle": pool(mask, grid, box),
     }
-    return {name: onto_picture(map_, box, size) for name, map_ in maps.items()}
+    return {name: onto_image(map_, box, size) for name, map_ in maps.items()}
 
 
 def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:

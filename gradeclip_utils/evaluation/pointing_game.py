@@ -29,9 +29,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..explain import Explainer, isolated_torch_state
-from ..images import model_view, onto_picture
+from ..images import model_view, onto_image
 from ..methods import METHODS
-from ..methods.interactions import word_directions, word_members
+from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
 from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
 from ..towers import Tower
@@ -184,7 +184,7 @@ def question_maps(
         maps = torch.cat(parts, dim=1)[..., -height * width :].unflatten(-1, trace.grid).float().cpu().numpy()
     boxes = [[side * _SIDE / picture.width for side in view.box] for picture, view in zip(pictures, views, strict=True)]
     heats = np.array([
-        [onto_picture(map_, box, (_SIDE, _SIDE)) for map_ in mine] for box, mine in zip(boxes, maps, strict=True)
+        [onto_image(map_, box, (_SIDE, _SIDE)) for map_ in mine] for box, mine in zip(boxes, maps, strict=True)
     ])  # fmt: skip
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
     return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
@@ -218,7 +218,7 @@ def _noun_directions(tower: Tower, tokenizer, scene: Scene) -> Tensor:
     split = split_read(scene.caption, tokenizer, tower)
     if split.unread:
         raise ValueError(f"the model does not read all of {scene.caption!r}, not {' '.join(split.unread)!r}")
-    words, nouns = word_members(split.owners, trace), []
+    words, nouns = word_masks(split.word_ids, trace), []
     for noun in sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects):
         own = [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
         nouns.append(words[own].any(0))

@@ -64,7 +64,7 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
             pulled = _times(row, (slope * weights.detach()).relu().mean(1))
             row = pulled if block.pools else row + pulled
         maps.append(row if blocks[-1].pools else row - start)
-    return torch.stack(maps, dim=1) * trace.real[:, None]
+    return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
 
 def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -78,7 +78,9 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     current open_clip, ours does not; a mean over layers instead of a sum. Not linear in the direction. Cost: the
     explained layers forward with a graph, and each of them backward for each target.
     """
-    maps = torch.zeros(*directions.shape[:2], trace.real.shape[1], dtype=directions.dtype, device=directions.device)
+    maps = torch.zeros(
+        *directions.shape[:2], trace.valid_mask.shape[1], dtype=directions.dtype, device=directions.device
+    )
     with torch.enable_grad():
         for block, weights, output in _passes(tower, trace):
             read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
@@ -86,7 +88,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
             for target, direction in enumerate(directions.unbind(1)):
                 (slope,) = torch.autograd.grad(embedding, weights, direction, retain_graph=True)  # (B, H, N, N)
                 maps[:, target] += slope.relu().mean(dim=(1, 2)) / tower.layers
-    return maps * trace.real[:, None]
+    return maps * trace.valid_mask[:, None]
 
 
 def _passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
@@ -95,13 +97,13 @@ def _passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]
     Of a pool with latent queries, which are no tokens, (B, H, R, N) and (B, R, D).
     """
     x = trace.tokens.detach().requires_grad_()  # so that a graph is kept where the caller wants one
-    visible = None if trace.visible is None else trace.visible[:, None]
-    if tower.causal and visible is None:
-        visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+    attention_mask = None if trace.attention_mask is None else trace.attention_mask[:, None]
+    if tower.causal and attention_mask is None:
+        attention_mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
     for block in tower.explained:
         normed = block.enter(x, trace.positions)
         q, k, v = (block.project(normed, part, trace.heads, trace.positions) for part in range(3))
-        weights, o = attend(q, k, v, visible)
+        weights, o = attend(q, k, v, attention_mask)
         x = block.finish(x, o)
         yield block, weights, x
 
@@ -111,8 +113,8 @@ def _reading_row(tower: Tower, trace: Trace) -> Tensor:
     if tower.explained[-1].latent:
         readers = trace.layers[-1].o.shape[1]
         return torch.full_like(trace.layers[-1].o[..., 0], 1 / readers)
-    row = torch.zeros_like(trace.real, dtype=trace.embedding.dtype)
-    return row.scatter(1, trace.reading, 1 / trace.reading.shape[1])
+    row = torch.zeros_like(trace.valid_mask, dtype=trace.embedding.dtype)
+    return row.scatter(1, trace.query_index, 1 / trace.query_index.shape[1])
 
 
 def _times(row: Tensor, matrix: Tensor) -> Tensor:
@@ -121,4 +123,4 @@ def _times(row: Tensor, matrix: Tensor) -> Tensor:
 
 def _same_for_all(trace: Trace, rows: Tensor, directions: Tensor) -> Tensor:
     """(B, N) -> (B, T, N)."""
-    return (rows * trace.real)[:, None].repeat(1, directions.shape[1], 1)
+    return (rows * trace.valid_mask)[:, None].repeat(1, directions.shape[1], 1)

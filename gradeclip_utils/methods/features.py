@@ -27,10 +27,10 @@ def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """
     maps = []
     for slope in gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions):
-        patches = slope * trace.real[..., None]
-        weights = patches.sum(1) / trace.real.sum(1, keepdim=True)  # (B, D)
+        patches = slope * trace.valid_mask[..., None]
+        weights = patches.sum(1) / trace.valid_mask.sum(1, keepdim=True)  # (B, D)
         maps.append(torch.einsum("bd,bnd->bn", weights, trace.tokens))
-    return torch.stack(maps, dim=1) * trace.real[:, None]
+    return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
 
 def maskclip(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def maskclip(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     2022, arXiv 2112.01071; the residual stream and MLP take part, as in the authors' code; their key smoothing and
     prompt denoising, which clean up a segmentation, do not. Linear in the direction. Cost: the last block.
     """
-    return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.real[:, None]
+    return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
 
 
 def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tensor | None = None) -> Tensor:
@@ -84,11 +84,11 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
         weights = torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1) * directions.shape[1]
         maps = maps * weights[..., None]
         maps = maps - maps.mean(1, keepdim=True)
-    return maps * trace.real[:, None]
+    return maps * trace.valid_mask[:, None]
 
 
 def _embedded(tower: Tower, trace: Trace, tokens: Tensor) -> Tensor:
     """Unit embeddings (B, N, E) of tokens (B, N, D) that leave the last block, each read alone."""
     alone = tokens.flatten(0, 1)[:, None]  # (B*N, 1, D)
-    reading = torch.zeros(len(alone), 1, dtype=torch.long, device=tokens.device)
-    return tower.resume(replace(trace, reading=reading), tower.depth, alone).unflatten(0, tokens.shape[:2])
+    query_index = torch.zeros(len(alone), 1, dtype=torch.long, device=tokens.device)
+    return tower.resume(replace(trace, query_index=query_index), tower.depth, alone).unflatten(0, tokens.shape[:2])

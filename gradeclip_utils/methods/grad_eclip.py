@@ -37,7 +37,7 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     The readout is differentiated once, and pulled back along all directions in one batch.
     """
     with torch.enable_grad():
-        _, pull_back = torch.func.vjp(lambda nudge: tower.readout(trace, nudge), no_nudge(trace))
+        _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), zero_delta(trace))
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
 
@@ -55,7 +55,7 @@ def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
         yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
 
 
-def spatial_weights(layer: Layer, real: Tensor, kind: str = "loosened", heads: str = "together") -> Tensor:
+def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", heads: str = "together") -> Tensor:
     """How strongly each token answers each reading token's query, (B, H, R, N) in [0, 1]; zero where not ``real``.
 
     ``kind``: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
@@ -66,7 +66,7 @@ def spatial_weights(layer: Layer, real: Tensor, kind: str = "loosened", heads: s
     cosine a head; on development scenes it found the named object less often. Where no token answers better than
     another there is nothing to say about where to look: zero.
     """
-    there = real[:, None, None, :]  # (B, 1, 1, N)
+    there = valid_mask[:, None, None, :]  # (B, 1, 1, N)
     if kind == "none":
         return torch.ones_like(layer.attention) * there
     if kind == "softmax":
@@ -109,14 +109,14 @@ def _grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str, he
     weights = channel_weights(tower, trace, directions)
     maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device)
     for position, layer in enumerate(trace.layers):
-        lam = spatial_weights(layer, trace.real, spatial, heads)
+        lam = spatial_weights(layer, trace.valid_mask, spatial, heads)
         for target in range(directions.shape[1]):  # one at a time: where all tokens read, (H, R, N) is large
             relevance = lam * attention_gradient(weights[:, target, position], layer.v)
             maps[:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
     return maps
 
 
-def no_nudge(trace: Trace) -> Tensor:
+def zero_delta(trace: Trace) -> Tensor:
     return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))  # (L, B, R, D)
 
 

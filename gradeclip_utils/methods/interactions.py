@@ -21,20 +21,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..towers import Tower, Trace
-from .grad_eclip import grad_eclip, no_nudge, spatial_weights
+from .grad_eclip import grad_eclip, spatial_weights, zero_delta
 
 
-def word_members(owners: Sequence[int], trace: Trace) -> Tensor:
+def word_masks(word_ids: Sequence[int], trace: Trace) -> Tensor:
     """Which tokens of the one prompt in ``trace`` are the pieces of which word, (W, N) bool.
 
-    ``owners`` says for each piece which word it belongs to. SOT, EOT and what stands behind it are in no word.
+    `word_ids` says for each piece which word it belongs to. SOT, EOT and what stands behind it are in no word.
     """
-    owners = torch.tensor(owners, device=trace.real.device)
-    return F.pad(F.one_hot(owners).T.bool(), (1, trace.real.shape[1] - 1 - len(owners)))
+    word_ids = torch.tensor(word_ids, device=trace.valid_mask.device)
+    return F.pad(F.one_hot(word_ids).T.bool(), (1, trace.valid_mask.shape[1] - 1 - len(word_ids)))
 
 
 def word_directions(
-    tower: Tower, trace: Trace, members: Tensor, spatial: str = "loosened", heads: str = "together"
+    tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened", heads: str = "together"
 ) -> Tensor:
     """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in ``trace``.
 
@@ -42,18 +42,18 @@ def word_directions(
     the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So ``t_j . e_I`` is the
     word's score, and Grad-ECLIP of the picture with t_j for the prompt is the region that *this word* matches.
 
-    ``members`` (W, N) bool says which tokens are the pieces of which word.
+    ``word_mask`` (W, N) bool says which tokens are the pieces of which word.
     """
     assert len(trace.tokens) == 1
     pushes = []
     for layer in trace.layers:
-        mu = spatial_weights(layer, trace.real, spatial, heads)
-        by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", members.to(mu.dtype), mu, layer.v)
+        mu = spatial_weights(layer, trace.valid_mask, spatial, heads)
+        by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", word_mask.to(mu.dtype), mu, layer.v)
         pushes.append(by_word.flatten(3))  # (W, B, R, D)
-    start = no_nudge(trace)
+    start = zero_delta(trace)
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
-        return torch.func.jvp(lambda nudge: tower.readout(trace, nudge), (start,), (tangent,))[1]
+        return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
 
     return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)
 
@@ -63,7 +63,7 @@ def interactions(
     image_trace: Trace,
     text_tower: Tower,
     text_trace: Trace,
-    members: Tensor,
+    word_mask: Tensor,
     spatial: str = "loosened",
     heads: str = "together",
 ) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def interactions(
     mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of
     exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
     """
-    directions = word_directions(text_tower, text_trace, members, spatial, heads)
+    directions = word_directions(text_tower, text_trace, word_mask, spatial, heads)
     return grad_eclip(image_tower, image_trace, directions[None], spatial, heads)[0], directions
 
 
@@ -108,10 +108,10 @@ def centred(maps: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
     Raises:
         ValueError: fewer than two groups, an empty one, a word that is not there, or one in two groups.
     """
-    members = [i for group in groups for i in group]
+    words = [i for group in groups for i in group]
     if len(groups) < 2 or not all(groups):
         raise ValueError(f"centring needs two groups of words or more, none of them empty, got {list(groups)!r}")
-    if len(set(members)) < len(members) or not all(0 <= i < len(maps) for i in members):
+    if len(set(words)) < len(words) or not all(0 <= i < len(maps) for i in words):
         raise ValueError(f"groups must hold words 0 to {len(maps) - 1}, each at most once, got {list(groups)!r}")
     shared = np.mean([maps[list(group)].sum(0) for group in groups], axis=0)
     found = np.array(maps)

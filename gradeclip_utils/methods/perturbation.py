@@ -48,7 +48,7 @@ def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     backward pass a target.
     """
     slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
-    return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.real[:, None]
+    return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.valid_mask[:, None]
 
 
 def integrated_gradients(
@@ -160,7 +160,7 @@ def m2ib(
     for i, target in tqdm(pairs, "M2IB", disable=not progress):
         one = _repeated(trace, i, samples)
         maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta, rate)
-    return maps * trace.real[:, None]
+    return maps * trace.valid_mask[:, None]
 
 
 def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None) -> Tensor:
@@ -173,10 +173,12 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
     targets together.
     """
     if words is None:
-        inside = trace.real & (torch.arange(trace.real.shape[1], device=trace.real.device) > 0)
-        inside[torch.arange(len(inside)), trace.real.sum(-1) - 1] = False  # EOT
+        inside = trace.valid_mask & (torch.arange(trace.valid_mask.shape[1], device=trace.valid_mask.device) > 0)
+        inside[torch.arange(len(inside)), trace.valid_mask.sum(-1) - 1] = False  # EOT
         words = torch.where(inside, inside.cumsum(-1), -1)
-    maps = torch.zeros(*directions.shape[:2], trace.real.shape[1], dtype=directions.dtype, device=directions.device)
+    maps = torch.zeros(
+        *directions.shape[:2], trace.valid_mask.shape[1], dtype=directions.dtype, device=directions.device
+    )
     places = [(i, word) for i, row in enumerate(words) for word in row.unique().tolist() if word >= 0]
     for start in range(0, len(places), _AT_ONCE):
         some = places[start : start + _AT_ONCE]
@@ -205,7 +207,7 @@ def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
 
 def _on_patches(trace: Trace, values: Tensor) -> Tensor:
     """(B, T, P) -> (B, T, N): the patches are the last tokens, and the others have no pixels."""
-    return F.pad(values, (trace.real.shape[1] - values.shape[-1], 0))
+    return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
 
 
 def _mask_seeds(count: int, cells: int, share: float, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
@@ -233,16 +235,16 @@ def _enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _repeated(trace: Trace, index: int, count: int) -> Trace:
     """One input of a trace, ``count`` times, as far as ``Tower.resume`` asks."""
-    rows = {name: getattr(trace, name)[[index] * count] for name in ("inputs", "tokens", "reading", "real")}
-    each = trace.visible is not None and len(trace.visible) > 1
-    return replace(trace, **rows, visible=trace.visible[[index]] if each else trace.visible)
+    rows = {name: getattr(trace, name)[[index] * count] for name in ("inputs", "tokens", "query_index", "valid_mask")}
+    each = trace.attention_mask is not None and len(trace.attention_mask) > 1
+    return replace(trace, **rows, attention_mask=trace.attention_mask[[index]] if each else trace.attention_mask)
 
 
 def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float, rate: float) -> Tensor:
     """Nats (N,) that each token of one input (repeated in ``trace``) keeps after the bottleneck is optimised."""
-    tokens, reads = trace.tokens[0], torch.zeros_like(trace.real[0])
-    reads[trace.reading[0]] = True
-    counted = trace.real[0] | reads
+    tokens, reads = trace.tokens[0], torch.zeros_like(trace.valid_mask[0])
+    reads[trace.query_index[0]] = True
+    counted = trace.valid_mask[0] | reads
     openness = torch.full_like(tokens, 5.0).requires_grad_()
     optimizer = torch.optim.Adam([openness], lr=rate)
     for sample in noise:  # (samples, N, D)

@@ -47,7 +47,7 @@ class Method:
     layers: str = "last"  # "last": as many as Grad-ECLIP explains; "all", "half", "sixth": that part, from the top
     text_layers: str | None = None  # the same for prompts, where it is another part
     wants_empty: bool = False
-    wants_attention: bool = True  # if not, it also explains a tower that has none (``towers.SpatialTower``)
+    wants_attention: bool = True  # if not, it also explains a tower that has none (``towers.open_feature_map``)
 
     def explained(self, depth: int, side: str = "image") -> int | None:
         """How many of ``depth`` layers the method goes through; None leaves it to the tower, as Grad-ECLIP does."""

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..files import data_path
-from ..towers import ImageTower, SpatialTower, TextTower, Tower, UnsupportedModel
+from ..towers import Tower, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from ..words import why_no_words
 from .checkpoints import (
     check_checkpoint,
@@ -275,7 +275,7 @@ def describe(clip: Clip) -> str:
 
 def _describe_picture(model: nn.Module) -> str:
     try:
-        tower = ImageTower(model)
+        tower = open_image_tower(model)
     except UnsupportedModel as refusal:
         return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
     return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
@@ -283,7 +283,7 @@ def _describe_picture(model: nn.Module) -> str:
 
 def _what_applies(model: nn.Module) -> str:
     try:
-        tower = SpatialTower(model)
+        tower = open_feature_map(model)
     except UnsupportedModel:
         return ""
     return f"; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(tower)}"
@@ -298,14 +298,14 @@ def _describe_layers(tower: Tower) -> str:
     pools = tower.explained[-1].pools
     blocks = tower.depth - pools
     if not pools:
-        return f"{blocks} layers of {tower.heads} heads, {tower.reader}; the last {tower.layers} by default"
+        return f"{blocks} layers of {tower.heads} heads, {tower.query_token}; the last {tower.layers} by default"
     below = f"{blocks} layers of {tower.blocks[0].heads} heads and " if blocks else ""
-    return f"{below}an attention pool of {tower.heads} heads, {tower.reader}; the pool alone can be explained"
+    return f"{below}an attention pool of {tower.heads} heads, {tower.query_token}; the pool alone can be explained"
 
 
 def _describe_prompt(model: nn.Module, tokenizer: Callable) -> str:
     try:
-        tower = TextTower(model)
+        tower = open_text_tower(model)
     except UnsupportedModel as refusal:
         return f"cannot be explained: {refusal}"
     how = "causal" if tower.causal else "not causal"

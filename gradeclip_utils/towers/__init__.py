@@ -45,17 +45,17 @@ from .vit import VisionTower
 
 __all__ = [
     "Entry",
-    "ImageTower",
     "Layer",
-    "SpatialTower",
-    "TextTower",
     "Tower",
     "Trace",
     "UnsupportedModel",
+    "open_feature_map",
+    "open_image_tower",
+    "open_text_tower",
 ]
 
 
-def ImageTower(model: nn.Module, layers: int = 1) -> Tower:
+def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """Open the image side of a model: open_clip's, a bare timm transformer (a classifier), or BLIP's.
 
     Args:
@@ -82,7 +82,7 @@ def ImageTower(model: nn.Module, layers: int = 1) -> Tower:
     raise UnsupportedModel(f"the image tower is a {type(what).__name__}, which is not known")
 
 
-def TextTower(model: nn.Module, layers: int | None = None) -> Tower:
+def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
     """Open the text side of an open_clip model. Two thirds of its layers are explained by default.
 
     Raises:
@@ -92,11 +92,11 @@ def TextTower(model: nn.Module, layers: int | None = None) -> Tower:
     return TextTransformerTower(model, text_of(model), layers)
 
 
-def SpatialTower(model: nn.Module) -> FeatureMapTower:
+def open_feature_map(model: nn.Module) -> FeatureMapTower:
     """Open what a model without attention has, a last feature map: for methods that need no more than that.
 
     Raises:
-        UnsupportedModel: the image side is not from timm; ``ImageTower`` opens open_clip's own.
+        UnsupportedModel: the image side is not from timm; `open_image_tower` opens open_clip's own.
     """
     visual = getattr(model, "visual", None)
     if isinstance(visual, TimmModel):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Block, UnsupportedModel, attend, attend_fused, wide
+from .blocks import Block, UnsupportedModel, attend, attend_fused, upcast
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class Entry:
 
     inputs: Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
     tokens: Tensor  # (B, N, D)
-    reading: Tensor  # (B, R), positions of the reading tokens; (B, 0) where a latent query reads, which is no token
-    real: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, pieces and EOT, but no padding)
+    query_index: Tensor  # (B, R), positions of the reading tokens; (B, 0) where a latent query reads, which is no token
+    valid_mask: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, pieces and EOT, but no padding)
     heads: int  # of the explained layers
     grid: tuple[int, int] | None  # (h, w) of the patches, which are the last h * w tokens
-    visible: Tensor | None = None  # (B or 1, N, N) bool: who sees whom, beyond "causal"; None: everyone sees everyone
+    attention_mask: Tensor | None = (
+        None  # (B or 1, N, N) bool: who sees whom, beyond "causal"; None: everyone sees everyone
+    )
     positions: Tensor | None = None  # what layers turn by, or add, by the place of a token (rotary, a pool's positions)
 
 
@@ -51,7 +53,7 @@ class Trace(Entry):
 
 
 class Tower:
-    """One encoder, opened. Made by ``ImageTower(model, layers)`` and ``TextTower(model, layers)``.
+    """One encoder, opened. Made by `open_image_tower(model, layers)` and `open_text_tower`.
 
     ``shielded`` says that, within the explained layers, no other token sees what the reading tokens become: always
     so in causal text, where they come last, and in a single layer. Then the readout carries the reading tokens alone,
@@ -68,7 +70,7 @@ class Tower:
     unit = True
     width: int
     kind: str
-    reader: str
+    query_token: str
     patch_size: tuple[int, int] | None = None
     image_size: tuple[int, int] | None = None
 
@@ -78,7 +80,7 @@ class Tower:
         if layers > 1 and blocks[-1].latent:
             raise UnsupportedModel(
                 f"the {self.name} tower ends in an attention pool ({type(blocks[-1].module).__name__}), the one layer "
-                f"where {self.reader} and so the only one that can be explained; got {self.name}_layers={layers}"
+                f"where {self.query_token} and so the only one that can be explained; got {self.name}_layers={layers}"
             )
         self.model, self.part, self.blocks, self.layers = model, part, tuple(blocks), layers
         self.below, self.explained = self.blocks[:-layers], self.blocks[-layers:]
@@ -113,7 +115,7 @@ class Tower:
             self.verified = True
         return trace
 
-    def learn(self, inputs: Tensor) -> Trace:
+    def trace_with_grad(self, inputs: Tensor) -> Trace:
         """``trace`` within `blocks.learning`, with a graph from embedding, tokens and layers into the parameters.
 
         Nothing is checked: a tower that was traced once is known to be the model.
@@ -129,12 +131,12 @@ class Tower:
         entry = {field.name: getattr(trace, field.name) for field in fields(Entry)}
         return self._trace_from(Entry(**{**entry, "heads": 1}))
 
-    def readout(self, trace: Trace, nudge: Tensor) -> Tensor:
+    def readout(self, trace: Trace, delta: Tensor) -> Tensor:
         """Embeddings (B, E) when ``nudge`` (L, B, R, D) is added to o in the L explained layers.
 
         A plain differentiable function, so that reverse mode gives channel weights and forward mode word directions.
         """
-        return self._read(trace, [(layer.q, layer.k, layer.v) for layer in trace.layers], nudge)[0]
+        return self._read(trace, [(layer.q, layer.k, layer.v) for layer in trace.layers], delta)[0]
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
         """Embeddings (B, E) when ``tokens`` (B, N, D) enter block ``layer``, counted from 0, the lowest.
@@ -154,8 +156,8 @@ class Tower:
         heads = trace.heads if position >= len(self.below) else block.heads
         normed = block.enter(tokens, trace.positions)
         q, k, v = (block.project(normed, part, heads, trace.positions) for part in range(3))
-        visible = None if trace.visible is None else trace.visible[:, None]
-        return block.finish(tokens, attend_fused(q, k, v, visible, self.causal))
+        attention_mask = None if trace.attention_mask is None else trace.attention_mask[:, None]
+        return block.finish(tokens, attend_fused(q, k, v, attention_mask, self.causal))
 
     def dense(self, trace: Trace) -> Tensor:
         """Dense features (B, N, E) of a picture: every token as if it had attended to itself alone in the last layer.
@@ -187,7 +189,7 @@ class Tower:
         return self._by_the_model(inputs)
 
     def _by_the_model(self, inputs: Tensor) -> Tensor:
-        with evaluating(self.model):
+        with eval_mode(self.model):
             features = self._encode(inputs)
         features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
         features = features.to(torch.promote_types(features.dtype, torch.float32))
@@ -200,7 +202,7 @@ class Tower:
         raise AssertionError(f"{type(self).__name__} does not say what becomes of its reading tokens")
 
     def _entered(self, inputs: Tensor) -> Entry:
-        with evaluating(self.model):  # dropout and batch norm, in the layers below
+        with eval_mode(self.model):  # dropout and batch norm, in the layers below
             return self._enter(inputs)
 
     def _finished(self, x: Tensor) -> Tensor:
@@ -217,14 +219,14 @@ class Tower:
         With them the readers' queries in the first one, which come before anything that a nudge could change.
         """
         remembered, tokens = [], entry.tokens
-        visible = None if entry.visible is None else entry.visible[:, None]
+        attention_mask = None if entry.attention_mask is None else entry.attention_mask[:, None]
         for place, block in enumerate(self.explained):
             normed = block.enter(tokens, entry.positions)
             k, v = (block.project(normed, part, entry.heads, entry.positions) for part in (1, 2))
             remembered.append((self._queries(block, normed, entry) if place == 0 else None, k, v))
             if place < self.layers - 1:
                 q = block.project(normed, 0, entry.heads, entry.positions)
-                tokens = block.finish(tokens, attend_fused(q, k, v, visible, self.causal))
+                tokens = block.finish(tokens, attend_fused(q, k, v, attention_mask, self.causal))
         return remembered
 
     def _queries(self, block: Block, normed: Tensor, entry: Entry) -> Tensor:
@@ -232,9 +234,9 @@ class Tower:
             return block.project(normed[_at(entry)], 0, entry.heads)
         return block.project(normed, 0, entry.heads, entry.positions)[_at(entry)]
 
-    def _read(self, entry: Entry, remembered: list | None, nudge: Tensor | None = None):
+    def _read(self, entry: Entry, remembered: list | None, delta: Tensor | None = None):
         """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel."""
-        at, visible = _at(entry), self._sight(entry)
+        at, attention_mask = _at(entry), self._sight(entry)
         x, layers = entry.tokens[at] if self.shielded else entry.tokens, []
         for place, block in enumerate(self.explained):
             if self.shielded and place == 0:
@@ -244,9 +246,9 @@ class Tower:
                 q, k, v = (block.project(normed, part, entry.heads, entry.positions) for part in range(3))
             if self.shielded and place > 0:  # the other tokens are as they were
                 k, v = (old.index_put(at, new) for old, new in zip(remembered[place][1:], (k, v), strict=True))
-            attention, o = attend(q, k, v, visible)
-            if nudge is not None:
-                o = o + nudge[place] if self.shielded else o.index_put(at, nudge[place], accumulate=True)
+            attention, o = attend(q, k, v, attention_mask)
+            if delta is not None:
+                o = o + delta[place] if self.shielded else o.index_put(at, delta[place], accumulate=True)
             layers.append(
                 Layer(q, k, v, attention, o)
                 if self.shielded
@@ -257,13 +259,17 @@ class Tower:
 
     def _sight(self, entry: Entry) -> Tensor | None:
         """What the tokens that are carried can see, (B or 1, 1, R or N, N), or None where they see everything."""
-        if entry.visible is not None:
-            visible = entry.visible.expand(len(entry.tokens), -1, -1)[_at(entry)] if self.shielded else entry.visible
-            return visible[:, None]
+        if entry.attention_mask is not None:
+            attention_mask = (
+                entry.attention_mask.expand(len(entry.tokens), -1, -1)[_at(entry)]
+                if self.shielded
+                else entry.attention_mask
+            )
+            return attention_mask[:, None]
         if not self.causal:
             return None
         place = torch.arange(entry.tokens.shape[1], device=entry.tokens.device)
-        return (place <= entry.reading[..., None])[:, None]  # (B, 1, R, N): EOT sees what stands before it
+        return (place <= entry.query_index[..., None])[:, None]  # (B, 1, R, N): EOT sees what stands before it
 
     def _verify(self, inputs: Tensor, trace: Trace) -> None:
         own = inputs
@@ -290,8 +296,8 @@ class Tower:
 def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
     """A projection as models keep it: a matrix (D, E), a linear layer, or none."""
     if isinstance(weight, nn.Linear):
-        return F.linear(x, wide(weight.weight), None if weight.bias is None else wide(weight.bias))
-    return x if weight is None else x @ wide(weight)
+        return F.linear(x, upcast(weight.weight), None if weight.bias is None else upcast(weight.bias))
+    return x if weight is None else x @ upcast(weight)
 
 
 def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], antialias: bool = True) -> Tensor:
@@ -299,9 +305,9 @@ def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], anti
     if grid == own:
         return positions
     prefix = len(positions) - own[0] * own[1]
-    square = wide(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
+    square = upcast(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
     square = F.interpolate(square, grid, mode="bicubic", antialias=antialias, align_corners=False)
-    return torch.cat([wide(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
+    return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
 
 
 def pixel_dtype(part: nn.Module) -> torch.dtype:
@@ -311,12 +317,12 @@ def pixel_dtype(part: nn.Module) -> torch.dtype:
 
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
     """Reading positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D)."""
-    reading = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
-    return reading, (torch.arange(x.shape[1], device=x.device) >= first_patch).expand(len(x), -1)
+    query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
+    return query_index, (torch.arange(x.shape[1], device=x.device) >= first_patch).expand(len(x), -1)
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; every module gets its own mode back, whatever happens."""
     training = [module for module in model.modules() if module.training]
     try:
@@ -330,4 +336,4 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _at(entry: Entry) -> tuple[Tensor, Tensor]:
     """An index of the reading tokens."""
-    return torch.arange(len(entry.reading), device=entry.reading.device)[:, None], entry.reading
+    return torch.arange(len(entry.query_index), device=entry.query_index.device)[:, None], entry.query_index

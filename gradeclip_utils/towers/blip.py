@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from .base import Entry, Tower, pixel_dtype, places, resized
-from .blocks import Block, UnsupportedModel, check_linear, linear, norm, packed, wide
+from .blocks import Block, UnsupportedModel, check_linear, linear, norm, packed, upcast
 
 
 class BlipTower(Tower):
     """The vision encoder of a ``BlipForImageTextRetrieval``, read by its contrastive projection ``vision_proj``."""
 
     name, kind = "image", "BLIP VisionModel"
-    reader = "CLS reads"
+    query_token = "CLS reads"
 
     def __init__(self, model: nn.Module, layers: int):
         vision = self.vision = model.vision_model
@@ -42,8 +42,8 @@ class BlipTower(Tower):
         x = x + resized(embeddings.position_embedding[0], own, grid, antialias=False).to(x)  # as transformers does
         for block in self.below:
             x = block.module(x)
-        reading, patches = places(x, [0], 1)
-        return Entry(pixels, wide(x), reading, patches, self.heads, grid)
+        query_index, patches = places(x, [0], 1)
+        return Entry(pixels, upcast(x), query_index, patches, self.heads, grid)
 
     def _embed(self, x: Tensor) -> Tensor:
         return linear(self.model.vision_proj, norm(self.vision.post_layernorm, x)[:, 0])

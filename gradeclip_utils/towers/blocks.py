@@ -115,7 +115,7 @@ def check_norm(inside: str, *modules: nn.Module) -> None:
 
 
 @contextmanager
-def learning() -> Iterator[None]:
+def with_grad() -> Iterator[None]:
     """Within it, what blocks and towers compute has a graph into the model's parameters, so that it can be trained."""
     token = _LEARNING.set(True)
     try:
@@ -124,7 +124,7 @@ def learning() -> Iterator[None]:
         _LEARNING.reset(token)
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """Half precision widened to float32, float32 and float64 as they are.
 
     No graph into the parameters, except while ``learning``.
@@ -137,39 +137,39 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """The module in float32 at least; an Identity, where a model has no such layer."""
     if isinstance(module, nn.Identity):
         return x
-    return F.linear(x, wide(module.weight), None if module.bias is None else wide(module.bias))
+    return F.linear(x, upcast(module.weight), None if module.bias is None else upcast(module.bias))
 
 
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
     """A linear layer made of ``width`` rows of a packed one, from row ``start`` on."""
     rows = slice(start, start + width)
-    return F.linear(x, wide(weight[rows]), None if bias is None else wide(bias[rows]))
+    return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:
     """A LayerNorm in float32 at least; an Identity, where a model has none."""
     if isinstance(module, nn.Identity):
         return x
-    weight, bias = (None if p is None else wide(p) for p in (module.weight, module.bias))
+    weight, bias = (None if p is None else upcast(p) for p in (module.weight, module.bias))
     return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
 
 
 def scaled(module: nn.Module, x: Tensor) -> Tensor:
     """LayerScale, where a model has it."""
     gamma = getattr(module, "gamma", None)
-    return x if gamma is None else x * wide(gamma)
+    return x if gamma is None else x * upcast(gamma)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
+def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode."""
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
-    attention = (logits if visible is None else logits.masked_fill(~visible, -torch.inf)).softmax(dim=-1)
+    attention = (logits if attention_mask is None else logits.masked_fill(~attention_mask, -torch.inf)).softmax(dim=-1)
     return attention, torch.einsum("bhrn,bnhc->brhc", attention, v).flatten(2)  # (B, R, H*C)
 
 
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None, causal: bool) -> Tensor:
     """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
-    causal = causal and visible is None
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
+    causal = causal and attention_mask is None
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, is_causal=causal)
     return o.transpose(1, 2).flatten(2)  # (B, R, H*C)

@@ -6,8 +6,8 @@ Enough for what needs no attention: Grad-CAM (``resume``), RISE (``forward``) an
 import torch
 from torch import Tensor, nn
 
-from .base import Entry, Tower, Trace, evaluating, pixel_dtype, places
-from .blocks import UnsupportedModel, wide
+from .base import Entry, Tower, Trace, eval_mode, pixel_dtype, places
+from .blocks import UnsupportedModel, upcast
 from .timm_vit import out_features
 
 
@@ -19,7 +19,7 @@ class FeatureMapTower(Tower):
     """
 
     name = "image"
-    reader = "no token reads"
+    query_token = "no token reads"
 
     def __init__(self, model: nn.Module, trunk: nn.Module):
         if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
@@ -48,7 +48,7 @@ class FeatureMapTower(Tower):
         return self._go_on(tokens, trace.grid)
 
     def _entered(self, pixels: Tensor) -> Entry:
-        with evaluating(self.model):
+        with eval_mode(self.model):
             features = self.trunk.forward_features(pixels.to(pixel_dtype(self.trunk)))
         if features.ndim == 3:
             grid = _grid_of(self.trunk, tuple(pixels.shape[-2:]))
@@ -57,14 +57,14 @@ class FeatureMapTower(Tower):
             channels_last = _channels_last(self.trunk)
             grid = tuple(features.shape[1:3] if channels_last else features.shape[2:])
             x = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
-        reading, patches = places(x, (), self.prefix)
-        return Entry(pixels, wide(x), reading, patches, 0, grid)
+        query_index, patches = places(x, (), self.prefix)
+        return Entry(pixels, upcast(x), query_index, patches, 0, grid)
 
     def _trace_from(self, entry: Entry) -> Trace:
         return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
 
     def _go_on(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        with evaluating(self.model):
+        with eval_mode(self.model):
             pooled = self.trunk.forward_head(self._as_map(tokens.to(pixel_dtype(self.trunk)), grid))
             features = self.model.visual.head(pooled) if self.unit else pooled
         features = features.to(torch.promote_types(features.dtype, torch.float32))

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from .base import Entry, Tower, pixel_dtype, places, resized
-from .blocks import Block, UnsupportedModel, check_linear, linear, wide
+from .blocks import Block, UnsupportedModel, check_linear, linear, upcast
 
 
 class ResNetTower(Tower):
     """A ``ModifiedResNet`` of open_clip: RN50, RN101, RN50x4 and their kin."""
 
     name, kind = "image", "ModifiedResNet"
-    reader = "the mean of the patches reads"
+    query_token = "the mean of the patches reads"
 
     def __init__(self, model: nn.Module, visual: nn.Module, layers: int):
         if visual.attnpool is None:
@@ -35,12 +35,12 @@ class ResNetTower(Tower):
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = layer(x)
         grid = tuple(x.shape[-2:])
-        x = wide(x.flatten(2).transpose(1, 2))  # (B, h*w, D)
+        x = upcast(x.flatten(2).transpose(1, 2))  # (B, h*w, D)
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1)  # (B, 1 + h*w, D)
         own = tuple(side // 32 for side in self.image_size)
-        positions = wide(resized(visual.attnpool.positional_embedding, own, grid))
-        reading, patches = places(x, [0], 1)
-        return Entry(pixels, x, reading, patches, self.heads, grid, positions=positions)
+        positions = upcast(resized(visual.attnpool.positional_embedding, own, grid))
+        query_index, patches = places(x, [0], 1)
+        return Entry(pixels, x, query_index, patches, self.heads, grid, positions=positions)
 
     def _embed(self, x: Tensor) -> Tensor:
         return x[:, 0]  # c_proj is the end of it

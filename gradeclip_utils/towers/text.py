@@ -6,7 +6,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from .base import Entry, Tower, project_to
-from .blocks import OpenClipBlock, UnsupportedModel, norm, wide
+from .blocks import OpenClipBlock, UnsupportedModel, norm, upcast
 from .vit import through
 
 _CLIP_VOCABULARY = 49408
@@ -29,7 +29,7 @@ class TextTransformerTower(Tower):
         pool = pool if getattr(text, "cls_emb", None) is None else "cls"
         if pool not in _READERS:
             raise UnsupportedModel(f"the text tower pools by {pool!r}; only {', '.join(_READERS)} are known")
-        self.text, self.pool, self.reader = text, pool, _READERS[pool]
+        self.text, self.pool, self.query_token = text, pool, _READERS[pool]
         self.causal = text.attn_mask is not None
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
@@ -66,9 +66,9 @@ class TextTransformerTower(Tower):
 
     def _enter(self, ids: Tensor) -> Entry:
         text, ends = self.text, self.ends(ids)
-        reading = self._reading(ids, ends)[:, None]  # (B, 1)
+        query_index = self._reading(ids, ends)[:, None]  # (B, 1)
         cropped = self.causal and not self.masks_padding
-        length = int(reading.max()) + 1 if cropped else ids.shape[1]  # nothing behind the last reader is ever read
+        length = int(query_index.max()) + 1 if cropped else ids.shape[1]  # nothing behind the last reader is ever read
         dtype = text.transformer.get_cast_dtype()
         x = text.token_embedding(ids[:, :length]).to(dtype)
         if self.pool == "cls":
@@ -76,25 +76,27 @@ class TextTransformerTower(Tower):
         count = x.shape[1]
         x = x + text.positional_embedding[:count].to(dtype)
         mask = text.attn_mask[:count, :count] if self.causal else None
-        visible = self._visible(ids, count) if self.masks_padding else None
-        if visible is not None:  # as open_clip gives it to torch: one (N, N) for every input and head
-            mask = torch.zeros(visible.shape, dtype=dtype, device=ids.device).masked_fill(~visible, -torch.inf)
+        attention_mask = self._visible(ids, count) if self.masks_padding else None
+        if attention_mask is not None:  # as open_clip gives it to torch: one (N, N) for every input and head
+            mask = torch.zeros(attention_mask.shape, dtype=dtype, device=ids.device).masked_fill(
+                ~attention_mask, -torch.inf
+            )
             mask = mask.repeat_interleave(self.blocks[0].heads, dim=0)
-        x = wide(through(text.transformer, [block.module for block in self.below], x, mask))
-        real = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
-        return Entry(ids, x, reading, real, self.heads, None, visible)
+        x = upcast(through(text.transformer, [block.module for block in self.below], x, mask))
+        valid_mask = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
+        return Entry(ids, x, query_index, valid_mask, self.heads, None, attention_mask)
 
     def _visible(self, ids: Tensor, count: int) -> Tensor:
         """Who sees whom (B, N, N), where padding is hidden.
 
         CoCa's published weights were trained with this mask one place too far to the right; the model says which.
         """
-        real = ids != self.text.pad_id
+        valid_mask = ids != self.text.pad_id
         if self.pool == "cls":
-            cls = real.new_ones(len(real), 1)
-            real = torch.cat([real, cls] if self.text.correct_cls_mask else [cls, real], dim=1)
-        visible = real[:, None, :].expand(-1, count, -1)  # (B, N, N)
-        return visible & (self.text.attn_mask[:count, :count] == 0) if self.causal else visible
+            cls = valid_mask.new_ones(len(valid_mask), 1)
+            valid_mask = torch.cat([valid_mask, cls] if self.text.correct_cls_mask else [cls, valid_mask], dim=1)
+        attention_mask = valid_mask[:, None, :].expand(-1, count, -1)  # (B, N, N)
+        return attention_mask & (self.text.attn_mask[:count, :count] == 0) if self.causal else attention_mask
 
     def _embed(self, x: Tensor) -> Tensor:
         return project_to(self.text.text_projection, norm(self.text.ln_final, x)[:, 0])

@@ -16,7 +16,7 @@ from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from .base import Entry, Tower, pixel_dtype, places
-from .blocks import Block, UnsupportedModel, check_linear, check_norm, linear, norm, packed, scaled, wide
+from .blocks import Block, UnsupportedModel, check_linear, check_norm, linear, norm, packed, scaled, upcast
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -41,9 +41,9 @@ class TrunkTower(Tower):
         blocks: list[Block] = [TrunkBlock(block) for block in trunk.blocks]
         if trunk.attn_pool is not None:
             blocks.append(LatentPool(trunk.attn_pool, trunk.norm))
-            self.reader = "a latent query reads"
+            self.query_token = "a latent query reads"
         else:
-            self.reader = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
+            self.query_token = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
         size = trunk.patch_embed.img_size
         self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
         self.patch_size = tuple(side // count for side, count in zip(self.image_size, self.grid_size, strict=True))
@@ -66,9 +66,9 @@ class TrunkTower(Tower):
             reads = [0]
         else:
             reads = range(0 if getattr(trunk, "pool_include_prefix", False) else self.prefix, x.shape[1])
-        reading, patches = places(x, reads, self.prefix)
-        rotary = None if rotary is None else wide(rotary)
-        return Entry(pixels, wide(x), reading, patches, self.heads, grid, positions=rotary)
+        query_index, patches = places(x, reads, self.prefix)
+        rotary = None if rotary is None else upcast(rotary)
+        return Entry(pixels, upcast(x), query_index, patches, self.heads, grid, positions=rotary)
 
     def _with_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patches (B, h*w, D) behind the tokens that stand for no place, with position embeddings added."""
@@ -126,7 +126,7 @@ class TrunkBlock(Block):
             width = attn.qkv.out_features // 3
             x = packed(attn.qkv.weight, attn.qkv.bias, normed, part * width, width)
             bias = getattr(attn, ("q_bias", "k_bias", "v_bias")[part], None)
-            x = x if bias is None else x + wide(bias)
+            x = x if bias is None else x + upcast(bias)
         x = x.unflatten(-1, (self.heads, -1))  # norms and rotations are the model's own, head by head
         if part < 2:
             x = norm((attn.q_norm, attn.k_norm)[part], x)
@@ -161,7 +161,7 @@ class LatentPool(Block):
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
         pool = self.module
         if part == 0:
-            x = linear(pool.q, wide(pool.latent)).expand(len(normed), -1, -1)
+            x = linear(pool.q, upcast(pool.latent)).expand(len(normed), -1, -1)
         else:
             width = pool.kv.out_features // 2
             x = packed(pool.kv.weight, pool.kv.bias, normed, (part - 1) * width, width)
@@ -235,7 +235,7 @@ def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
 def _layer_scaled(block: nn.Module, number: int, x: Tensor) -> Tensor:
     """LayerScale is a module in a VisionTransformer (ls1), a parameter in Eva (gamma_1), or absent."""
     gamma = getattr(block, f"gamma_{number}", None)
-    return scaled(getattr(block, f"ls{number}", None), x) if gamma is None else x * wide(gamma)
+    return scaled(getattr(block, f"ls{number}", None), x) if gamma is None else x * upcast(gamma)
 
 
 def _patches(embed: nn.Module, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Entry, Tower, pixel_dtype, places, project_to, resized
-from .blocks import Block, OpenClipBlock, UnsupportedModel, check_linear, linear, norm, packed, wide
+from .blocks import Block, OpenClipBlock, UnsupportedModel, check_linear, linear, norm, packed, upcast
 
 
 class VisionTower(Tower):
@@ -29,9 +29,9 @@ class VisionTower(Tower):
         blocks: list[Block] = [OpenClipBlock(block, self.name) for block in visual.transformer.resblocks]
         if visual.attn_pool is not None:
             blocks.append(QueryPool(visual.attn_pool, self.token))
-            self.reader = "a latent query reads" if self.token else "latent queries read and are averaged"
+            self.query_token = "a latent query reads" if self.token else "latent queries read and are averaged"
         else:
-            self.reader = "CLS reads" if self.token else "all patches read and are averaged"
+            self.query_token = "CLS reads" if self.token else "all patches read and are averaged"
         super().__init__(
             model, visual, blocks, layers, lambda pixels: model.encode_image(pixels.to(pixel_dtype(visual)))
         )
@@ -45,10 +45,10 @@ class VisionTower(Tower):
         x = torch.cat([visual.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1)  # (B, 1 + h*w, D)
         positions = resized(visual.positional_embedding, tuple(visual.grid_size), grid)
         x = visual.ln_pre(x + positions.to(x))  # patch dropout belongs to training and is left out
-        x = wide(through(visual.transformer, [block.module for block in self.below], x, None))
+        x = upcast(through(visual.transformer, [block.module for block in self.below], x, None))
         latent = self.blocks[-1].latent
-        reading, patches = places(x, () if latent else [0] if self.token else range(1, x.shape[1]), 1)
-        return Entry(pixels, x, reading, patches, self.heads, grid)
+        query_index, patches = places(x, () if latent else [0] if self.token else range(1, x.shape[1]), 1)
+        return Entry(pixels, x, query_index, patches, self.heads, grid)
 
     def _embed(self, x: Tensor) -> Tensor:
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
@@ -78,14 +78,14 @@ class QueryPool(Block):
         attn = self.module.attn
         width = attn.embed_dim
         if part == 0:
-            query = norm(self.module.ln_q, wide(self.module.query[self.queries]))
+            query = norm(self.module.ln_q, upcast(self.module.query[self.queries]))
             normed = query.expand(len(normed), -1, -1)
         if attn.in_proj_weight is not None:
             projected = packed(attn.in_proj_weight, attn.in_proj_bias, normed, part * width, width)
         else:  # keys and values have another width than queries
             weight = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)[part]
-            bias = wide(attn.in_proj_bias[part * width : (part + 1) * width])
-            projected = nn.functional.linear(normed, wide(weight), bias)
+            bias = upcast(attn.in_proj_bias[part * width : (part + 1) * width])
+            projected = nn.functional.linear(normed, upcast(weight), bias)
         return projected.unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from gradeclip_utils.evaluation import localisation as localisation_module
 from gradeclip_utils.evaluation import sanity
 from gradeclip_utils.evaluation.localisation import MEASURES, localisation, pool, quadrant_hit, reference_baselines
 from gradeclip_utils.evaluation.sanity import agreement, cost, noisy, randomisation_check, randomised, stability
-from gradeclip_utils.images import model_view, onto_picture
+from gradeclip_utils.images import model_view, onto_image
 
 HIGH, WIDE = 36, 48
 GRID = (6, 8)  # tokens of 6 x 6 pixels
@@ -35,7 +35,7 @@ def rng() -> np.random.Generator:
 
 
 def grid_map(map_) -> np.ndarray:
-    return onto_picture(map_, (0, 0, WIDE, HIGH), (WIDE, HIGH))
+    return onto_image(map_, (0, 0, WIDE, HIGH), (WIDE, HIGH))
 
 
 def test_the_examples_in_the_docstrings_hold():
@@ -53,7 +53,7 @@ def test_a_constant_map_scores_exactly_chance_whatever_its_value(mask, value):
 
 
 def test_a_constant_map_is_constant_even_after_resizing_in_single_precision(mask):
-    heat = onto_picture(np.full(GRID, 0.1), (-0.3, -0.7, WIDE + 0.4, HIGH + 0.2), (WIDE, HIGH))
+    heat = onto_image(np.full(GRID, 0.1), (-0.3, -0.7, WIDE + 0.4, HIGH + 0.2), (WIDE, HIGH))
     assert np.ptp(heat) > 0  # resizing rounds
     assert localisation(heat, mask) == pytest.approx(dict.fromkeys(MEASURES, mask.mean()), abs=1e-12)
 

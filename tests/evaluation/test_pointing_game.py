@@ -19,7 +19,7 @@ from gradeclip_utils.evaluation.pointing_game import (
     question_maps,
 )
 from gradeclip_utils.evaluation.statistics import summarise
-from gradeclip_utils.images import onto_picture
+from gradeclip_utils.images import onto_image
 from gradeclip_utils.scenes import Span, arrange
 
 SIZE = (96, 96)
@@ -42,7 +42,7 @@ def shape(heat):
 
 
 def on_scene(map_, explanation):
-    return onto_picture(map_, [side * 96 / explanation.image.width for side in explanation.box], SIZE)
+    return onto_image(map_, [side * 96 / explanation.image.width for side in explanation.box], SIZE)
 
 
 def test_pictures_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing_else(played):
@@ -148,7 +148,7 @@ def test_layers_are_those_of_the_explainer(tiny):
         found = explainer.interactions(scene.image(), scene.caption)
         texts = [word.text for word in found.words]
         box = [side * 96 / found.image.width for side in found.box]
-        heats = [onto_picture(found.maps[texts.index(thing.noun)], box, SIZE) for thing in scene.objects]
+        heats = [onto_image(found.maps[texts.index(thing.noun)], box, SIZE) for thing in scene.objects]
         expected += [points(heat, scene)[i] for i, heat in enumerate(heats)]
     assert [(row.hit, row.on_mask) for row in rows.itertuples()] == expected
     usual = play(tiny, some, questions=["word x region"])

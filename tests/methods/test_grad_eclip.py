@@ -6,7 +6,7 @@ import torch
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip, spatial_weights
 from gradeclip_utils.methods.interactions import interactions, word_directions
 from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
-from gradeclip_utils.towers import ImageTower, Layer, TextTower
+from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
 from tests import plain
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
@@ -28,12 +28,12 @@ def close(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize(("side", "layers"), [("image", 1), ("image", 3), ("text", 3)])
 def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers, precise, pixels):
-    tower = (ImageTower if side == "image" else TextTower)(precise.model, layers)
+    tower = (open_image_tower if side == "image" else open_text_tower)(precise.model, layers)
     inputs = pixels[:1].double() if side == "image" else first_prompt(precise)
     direction = unit(48, dtype=torch.float64)
     trace = tower.trace(inputs)
     weights = channel_weights(tower, trace, direction[None, None])
-    reader = int(trace.reading[0, 0])
+    reader = int(trace.query_index[0, 0])
     for position, layer in enumerate(trace.layers):
         found = attention_gradient(weights[:, 0, position], layer.v)[0, :, 0].sum(0)  # heads summed: (N,)
         for token in range(0, trace.tokens.shape[1], 3):
@@ -50,10 +50,10 @@ def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers
 @pytest.mark.parametrize("layers", [1, 2])
 def test_where_all_patches_read_each_has_its_own_gradient_of_attention(layers, averaging, pixels):
     model = plain.copy.deepcopy(averaging.model).double()
-    tower, direction = ImageTower(model, layers), unit(48, dtype=torch.float64)
+    tower, direction = open_image_tower(model, layers), unit(48, dtype=torch.float64)
     trace = tower.trace(pixels[:1].double())
     weights = channel_weights(tower, trace, direction[None, None])
-    assert trace.reading[0].tolist() == list(range(1, 17))
+    assert trace.query_index[0].tolist() == list(range(1, 17))
     for position, layer in enumerate(trace.layers):
         found = attention_gradient(weights[:, 0, position], layer.v)[0].sum(0)  # (R, N)
         for reader, token in ((1, 1), (5, 0), (16, 9)):
@@ -74,11 +74,11 @@ def test_image_maps_agree_with_an_independent_derivation(name, layers, request):
     model = request.getfixturevalue(name).model
     size, total = model.visual.image_size[0], len(model.visual.transformer.resblocks)
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
-    tower, direction = ImageTower(model, layers), unit(model.visual.output_dim)
+    tower, direction = open_image_tower(model, layers), unit(model.visual.output_dim)
     trace = tower.trace(pixels)
     patches = range(1, trace.tokens.shape[1])
     expected = plain.grad_eclip(
-        model, "image", pixels, direction, range(total - layers, total), trace.reading[0].tolist(), patches
+        model, "image", pixels, direction, range(total - layers, total), trace.query_index[0].tolist(), patches
     )
     close(grad_eclip(tower, trace, direction[None, None])[0, 0], expected)
 
@@ -87,7 +87,7 @@ def test_image_maps_agree_with_an_independent_derivation(name, layers, request):
 def test_text_maps_agree_with_an_independent_derivation(name, layers, request):
     clip = request.getfixturevalue(name)
     ids, direction = first_prompt(clip), unit(clip.model.visual.output_dim)
-    tower = TextTower(clip.model, layers)
+    tower = open_text_tower(clip.model, layers)
     trace = tower.trace(ids)
     eot = int(ids[0].argmax())
     expected = plain.grad_eclip(clip.model, "text", ids, direction, range(3 - layers, 3), [eot], range(eot + 1))
@@ -95,17 +95,17 @@ def test_text_maps_agree_with_an_independent_derivation(name, layers, request):
 
 
 def test_the_map_is_the_sum_over_heads_of_lam_times_the_gradient_of_attention(tiny, pixels):
-    tower, direction = ImageTower(tiny.model), unit(48)
+    tower, direction = open_image_tower(tiny.model), unit(48)
     trace = tower.trace(pixels[:1])
     (layer,) = trace.layers
     weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
-    by_hand = spatial_weights(layer, trace.real) * attention_gradient(weights, layer.v)
+    by_hand = spatial_weights(layer, trace.valid_mask) * attention_gradient(weights, layer.v)
     close(grad_eclip(tower, trace, direction[None, None])[0, 0], by_hand.sum((1, 2))[0])
 
 
 @pytest.mark.parametrize("spatial", ["loosened", "softmax", "none"])
 def test_maps_are_linear_in_the_direction(spatial, tiny, pixels):
-    tower = ImageTower(tiny.model)
+    tower = open_image_tower(tiny.model)
     trace = tower.trace(pixels[:1])
     a, b = unit(48, 1), unit(48, 2)
     maps = grad_eclip(tower, trace, torch.stack([a, b, a - b])[None], spatial)[0]
@@ -113,21 +113,21 @@ def test_maps_are_linear_in_the_direction(spatial, tiny, pixels):
 
 
 def test_spatial_weights_span_zero_to_one_over_real_tokens_in_every_head(tiny, pixels, ids):
-    for tower, inputs in ((ImageTower(tiny.model), pixels), (TextTower(tiny.model), ids)):
+    for tower, inputs in ((open_image_tower(tiny.model), pixels), (open_text_tower(tiny.model), ids)):
         trace = tower.trace(inputs)
-        lam = spatial_weights(trace.layers[-1], trace.real)
-        there = trace.real[:, None, None].expand_as(lam)
+        lam = spatial_weights(trace.layers[-1], trace.valid_mask)
+        there = trace.valid_mask[:, None, None].expand_as(lam)
         assert (lam[~there] == 0).all()
         assert (lam.masked_fill(~there, 1).amin(-1) == 0).all() and (lam.amax(-1) == 1).all()
 
 
 def test_heads_apart_and_together_are_the_same_where_there_is_one_head(tiny, pixels):
-    tower = ImageTower(tiny.model)
+    tower = open_image_tower(tiny.model)
     trace = tower.trace(pixels)
     one = tower.with_one_head(trace)
 
     def both(layer):
-        return (spatial_weights(layer, one.real, heads=heads) for heads in ("apart", "together"))
+        return (spatial_weights(layer, one.valid_mask, heads=heads) for heads in ("apart", "together"))
 
     torch.testing.assert_close(*both(one.layers[0]))
     apart, together = both(trace.layers[0])
@@ -136,12 +136,12 @@ def test_heads_apart_and_together_are_the_same_where_there_is_one_head(tiny, pix
 
 
 def test_softmax_as_spatial_weight_is_attention_itself_and_none_is_one(tiny, pixels):
-    trace = ImageTower(tiny.model).trace(pixels)
+    trace = open_image_tower(tiny.model).trace(pixels)
     (layer,) = trace.layers
-    torch.testing.assert_close(spatial_weights(layer, trace.real, "softmax")[..., 1:], layer.attention[..., 1:])
-    assert spatial_weights(layer, trace.real, "none")[..., 1:].eq(1).all()
+    torch.testing.assert_close(spatial_weights(layer, trace.valid_mask, "softmax")[..., 1:], layer.attention[..., 1:])
+    assert spatial_weights(layer, trace.valid_mask, "none")[..., 1:].eq(1).all()
     with pytest.raises(ValueError, match=r"kind must be 'loosened', 'softmax' or 'none'.*got 'hard'"):
-        spatial_weights(layer, trace.real, "hard")
+        spatial_weights(layer, trace.valid_mask, "hard")
 
 
 def test_a_constant_cosine_gives_zeros_and_never_nan():
@@ -167,7 +167,7 @@ def test_warnings_point_at_the_line_that_asked():
 
 
 def test_word_directions_along_the_picture_are_the_word_scores(tiny):
-    tower, direction = TextTower(tiny.model), unit(48)
+    tower, direction = open_text_tower(tiny.model), unit(48)
     trace = tower.trace(first_prompt(tiny))
     scores = grad_eclip(tower, trace, direction[None, None])[0, 0]
     members = torch.zeros(3, trace.tokens.shape[1], dtype=torch.bool)
@@ -182,7 +182,7 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
 ):
     """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
     model, picture, ids = precise.model, pixels[:1].double(), first_prompt(precise)
-    image_tower, text_tower = ImageTower(model, image_layers), TextTower(model, text_layers)
+    image_tower, text_tower = open_image_tower(model, image_layers), open_text_tower(model, text_layers)
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
     found, _ = interactions(image_tower, image_trace, text_tower, text_trace, members, spatial="none")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods import perturbation
-from gradeclip_utils.towers import ImageTower, TextTower
+from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
 from tests.methods.test_registry import close, directions
@@ -34,7 +34,7 @@ def counting(model):
 
 
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
-    tower, target = ImageTower(tiny.model), directions(1, 2)
+    tower, target = open_image_tower(tiny.model), directions(1, 2)
     found = perturbation.pixels_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
     x = pixels[:1].clone().requires_grad_()
     for t in range(2):
@@ -45,7 +45,7 @@ def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
 
 def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     model, ids, target = copy.deepcopy(tiny.model), tiny.tokenizer([PROMPT]), directions(1, 1)
-    tower, entering = TextTower(tiny.model, 3), []
+    tower, entering = open_text_tower(tiny.model, 3), []
     model.transformer.resblocks[0].register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
     (slope,) = torch.autograd.grad(plain.embed(model, "text", ids)[0] @ target[0, 0], entering)
     found = perturbation.tokens_x_gradient(tower, tower.trace(ids), target)[0, 0]
@@ -53,7 +53,7 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
 
 
 def test_integrated_gradients_sum_to_what_the_picture_adds_to_the_baseline(tiny, pixels):
-    tower, target = ImageTower(tiny.model), directions(2, 2)
+    tower, target = open_image_tower(tiny.model), directions(2, 2)
     maps = perturbation.integrated_gradients(tower, tower.trace(pixels), target, steps=64)
     with torch.no_grad():
         gain = plain.embed(tiny.model, "image", pixels) - plain.embed(tiny.model, "image", torch.zeros_like(pixels))
@@ -64,7 +64,7 @@ def test_integrated_gradients_sum_to_what_the_picture_adds_to_the_baseline(tiny,
 
 
 def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels):
-    tower, target, steps = ImageTower(tiny.model), directions(1, 1), 5
+    tower, target, steps = open_image_tower(tiny.model), directions(1, 1), 5
     found = perturbation.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
     places, weights = np.polynomial.legendre.leggauss(steps)
     mean = torch.zeros_like(pixels[:1])
@@ -85,7 +85,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
     target = directions(1, 1)
     maps = []
     for model in (tiny.model, copy.deepcopy(tiny.model).to(dtype)):
-        tower = ImageTower(model)
+        tower = open_image_tower(model)
         trace = tower.trace(pixels[:1])
         maps.append(perturbation.pixels_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
     close(maps[1], maps[0], 1e-4 if dtype == torch.float64 else 0.2)
@@ -95,7 +95,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
 
 
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
-    tower, target, count = ImageTower(tiny.model), directions(1, 2), 30
+    tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
     found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
     lit, shifts = perturbation._mask_seeds(count, 7, 0.5, (32, 32), 3)
     light = perturbation._enlarged(lit, shifts, (32, 32))
@@ -120,7 +120,9 @@ class Seeing:
 
 def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
     white = torch.ones(1, 3, 32, 32)
-    found = perturbation.rise(Seeing, ImageTower(tiny.model).trace(white), torch.ones(1, 1, 1), masks=400)[0, 0, 1:]
+    found = perturbation.rise(Seeing, open_image_tower(tiny.model).trace(white), torch.ones(1, 1, 1), masks=400)[
+        0, 0, 1:
+    ]
     assert found.argmax() == 6 and found[6] > 3 * found[[0, 3, 12, 15]].abs().max()
 
 
@@ -163,7 +165,10 @@ def bottleneck_by_hand(tokens, noise, score, counted, beta, steps):
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pixels):
     inputs = pixels[:1].double() if side == "image" else precise.tokenizer([PROMPT])
-    tower, target = (ImageTower if side == "image" else TextTower)(precise.model, 1), directions(1, 1).double()
+    tower, target = (
+        (open_image_tower if side == "image" else open_text_tower)(precise.model, 1),
+        directions(1, 1).double(),
+    )
     found = perturbation.m2ib(tower, tower.trace(inputs), target, samples=2, steps=3, seed=1)[0, 0]
     model, entering = copy.deepcopy(precise.model), []
     last = plain.blocks_of(model, side)[-1]
@@ -185,7 +190,7 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
 
 
 def test_a_bottleneck_that_costs_nothing_stays_wider_than_one_that_costs_all(tiny, pixels):
-    tower, target = ImageTower(tiny.model), directions(1, 1)
+    tower, target = open_image_tower(tiny.model), directions(1, 1)
     trace = tower.trace(pixels[:1])
     free, dear = (perturbation.m2ib(tower, trace, target, beta=beta, samples=4) for beta in (1e-6, 100.0))
     assert (dear >= -1e-5).all() and dear.sum() < 0.1 * free.sum()
@@ -207,7 +212,7 @@ def test_leaving_one_word_out_is_the_prompt_written_without_it(tiny, picture):
 
 def test_without_words_every_piece_is_left_out_alone(tiny):
     ids, target = tiny.tokenizer(["a baaaall", "a dog"]), directions(2, 2)
-    tower = TextTower(tiny.model)
+    tower = open_text_tower(tiny.model)
     trace = tower.trace(ids)
     maps = perturbation.leave_one_out(tower, trace, target)
     end = int(ids[0].argmax())
@@ -240,7 +245,7 @@ def test_a_seed_gives_the_same_map_again_and_another_seed_another(method, tiny, 
 def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     clip = wrap(build())
     model, target = clip.model, directions(1, 2)
-    image, text = ImageTower(model), TextTower(model)
+    image, text = open_image_tower(model), open_text_tower(model)
     picture, prompt = image.trace(pixels[:1]), text.trace(clip.tokenizer([PROMPT]))
     seen = counting(model)
     perturbation.rise(image, picture, target, masks=50)
@@ -253,7 +258,7 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     assert sum(seen) == 1
     seen.clear()
     perturbation.leave_one_out(text, prompt, target)
-    assert sum(seen) == len(prompt.real[0]) - 2
+    assert sum(seen) == len(prompt.valid_mask[0]) - 2
 
 
 @pytest.mark.parametrize("method", ["rise", "m2ib", "integrated-gradients"])

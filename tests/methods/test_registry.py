@@ -12,7 +12,7 @@ from gradeclip_utils import METHODS, Explainer, UnsupportedModel
 from gradeclip_utils.methods import perturbation
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
-from gradeclip_utils.towers import ImageTower, TextTower
+from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
 from tests.test_explain import state_of
@@ -35,7 +35,7 @@ def close(found, expected, tolerance=1e-4):
 
 
 def tower_of(name, side, model):
-    kind, layers = (ImageTower if side == "image" else TextTower), METHODS[name].explained(3, side)
+    kind, layers = (open_image_tower if side == "image" else open_text_tower), METHODS[name].explained(3, side)
     return kind(model) if layers is None else kind(model, layers)
 
 
@@ -138,7 +138,7 @@ def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels
         for t in range(2):
             (slope,) = torch.autograd.grad(score @ target[0, t], opened.alphas[layer], retain_graph=True)
             expected[t] += slope[0].clamp_min(0).mean(dim=(0, 1)) / 2
-    tower = ImageTower(tiny.model, 2)
+    tower = open_image_tower(tiny.model, 2)
     found = legrad(tower, tower.trace(pixels[:1]), target)[0]
     for t in range(2):
         close(found[t], at(range(1, 17), expected[t]))
@@ -153,7 +153,7 @@ def test_maskclip_is_the_last_block_with_the_identity_for_attention(layers, tiny
         return alpha if count[0] < 3 else torch.eye(alpha.shape[-1]).expand_as(alpha)
 
     opened = Opened(tiny.model, "image", pixels[:1], change)
-    tower = ImageTower(tiny.model, layers)
+    tower = open_image_tower(tiny.model, layers)
     found = maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
     close(found, at(range(1, 17), opened.read(opened.leaving[-1][0]) @ target[0, 1]))
 
@@ -200,7 +200,7 @@ def test_the_two_ways_to_ask_for_one_head_are_the_same(tiny, picture):
     by_option = Explainer(tiny, attention="single-head").explain(picture, SEVERAL)
     np.testing.assert_array_equal(by_name.image_maps, by_option.image_maps)
     assert by_name.words == by_option.words and by_name.provenance == by_option.provenance
-    tower, embedding = ImageTower(tiny.model), directions(1, 2)
+    tower, embedding = open_image_tower(tiny.model), directions(1, 2)
     pixels = tiny.preprocess(picture)[None]
     direct = METHODS["grad-eclip-single-head"].image(tower, tower.trace(pixels), embedding)[0, :, 1:]
     found = Explainer(tiny, attention="single-head").explain(picture, embedding[0])

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip
-from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower, UnsupportedModel
+from gradeclip_utils.towers import UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from tests.shrinking import IDS, NAMES, attention_changed, config_of, fingerprint, small, text_side, without_memory
 
 README = Path(__file__).parents[2] / "README.md"
@@ -42,7 +42,7 @@ def registry() -> dict[str, dict]:
     found = {}
     for name in NAMES:
         model = without_memory(name)
-        image, text = describe(ImageTower, model), describe(TextTower, model)
+        image, text = describe(open_image_tower, model), describe(open_text_tower, model)
         if "hf_model_name" in config_of(name)["text_cfg"]:
             assert "a Hugging Face encoder, whose files only a hub has" in text
             text = HUB + "a Hugging Face text encoder"
@@ -56,8 +56,8 @@ def describe(door, model) -> str:
         tower = door(model)
     except UnsupportedModel as refusal:
         return "refused: " + re.sub(r"^the (image|text) tower is a ", "", str(refusal))
-    order = "" if door is ImageTower else "causal, " if tower.causal else "not causal, "
-    return f"{tower.kind}: {order}{tower.reader}"
+    order = "" if door is open_image_tower else "causal, " if tower.causal else "not causal, "
+    return f"{tower.kind}: {order}{tower.query_token}"
 
 
 def table(registry) -> str:
@@ -139,7 +139,7 @@ def lowest_tokens(tower, model, inputs):
     return seen[0]
 
 
-@pytest.mark.parametrize("side", [ImageTower, TextTower])
+@pytest.mark.parametrize("side", [open_image_tower, open_text_tower])
 @pytest.mark.parametrize("name", EXECUTED)
 def test_an_architecture_is_traced_as_it_computes(name, side):
     model = small(name)
@@ -164,18 +164,18 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
         close(torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2), layer.o)
     maps = grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
     assert maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
-    assert (maps.masked_select(~trace.real[:, None]) == 0).all()
-    if side is ImageTower:
-        assert int(trace.real[0].sum()) == trace.grid[0] * trace.grid[1]
+    assert (maps.masked_select(~trace.valid_mask[:, None]) == 0).all()
+    if side is open_image_tower:
+        assert int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
         dense = tower.dense(trace)
-        assert dense.shape == (*trace.real.shape, tower.width)
+        assert dense.shape == (*trace.valid_mask.shape, tower.width)
         close(dense.norm(dim=-1), torch.ones_like(dense[..., 0]))
 
 
 @pytest.mark.parametrize("name", ["ViT-L-14-CLIPA", "EVA02-B-16", "EVA02-E-14", "ViTamin-S", "MobileCLIP-B"])
 def test_all_layers_of_a_tower_without_a_pool_can_be_explained(name):
     model = small(name)
-    tower = ImageTower(model, 2)
+    tower = open_image_tower(model, 2)
     trace = tower.trace(inputs_of(tower))
     close(trace.embedding, tower.forward(trace.inputs))
     assert len(trace.layers) == 2
@@ -184,10 +184,10 @@ def test_all_layers_of_a_tower_without_a_pool_can_be_explained(name):
 @pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "coca_ViT-B-32", "PE-Core-T-16-384"])
 def test_of_a_tower_with_a_latent_query_the_pool_alone_can_be_explained(name):
     with pytest.raises(UnsupportedModel, match=r"the one layer where a latent query reads .*got image_layers=2"):
-        ImageTower(small(name), 2)
+        open_image_tower(small(name), 2)
 
 
-@pytest.mark.parametrize("side", [ImageTower, TextTower])
+@pytest.mark.parametrize("side", [open_image_tower, open_text_tower])
 @pytest.mark.parametrize("name", EXECUTED)
 def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
     model = copy.deepcopy(small(name))
@@ -212,7 +212,7 @@ def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
 @pytest.mark.parametrize("name", EXECUTED)
 def test_half_precision_is_traced_to_its_own_precision(name, dtype):
     model = copy.deepcopy(small(name)).to(dtype)
-    for tower in (ImageTower(model), TextTower(model)):
+    for tower in (open_image_tower(model), open_text_tower(model)):
         trace = tower.trace(inputs_of(tower))
         assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
         close(trace.embedding, tower.forward(trace.inputs), torch.finfo(dtype).eps)
@@ -224,29 +224,29 @@ def test_half_precision_is_traced_to_its_own_precision(name, dtype):
 @pytest.mark.parametrize(
     ("name", "side", "row"),
     [
-        ("RN50", ImageTower, 0),
-        ("ViT-B-16-SigLIP", ImageTower, 0),
-        ("PE-Core-T-16-384", ImageTower, 0),
-        ("coca_ViT-B-32", ImageTower, 0),
-        ("EVA02-B-16", ImageTower, 0),
-        ("EVA02-E-14", ImageTower, 0),
-        ("ViTamin-S", ImageTower, 3),
-        ("ViT-L-14-CLIPA", ImageTower, 4),
-        ("ViT-B-16-SigLIP", TextTower, -1),
-        ("MobileCLIP2-L-14", TextTower, 5),
-        ("coca_ViT-B-32", TextTower, -1),
+        ("RN50", open_image_tower, 0),
+        ("ViT-B-16-SigLIP", open_image_tower, 0),
+        ("PE-Core-T-16-384", open_image_tower, 0),
+        ("coca_ViT-B-32", open_image_tower, 0),
+        ("EVA02-B-16", open_image_tower, 0),
+        ("EVA02-E-14", open_image_tower, 0),
+        ("ViTamin-S", open_image_tower, 3),
+        ("ViT-L-14-CLIPA", open_image_tower, 4),
+        ("ViT-B-16-SigLIP", open_text_tower, -1),
+        ("MobileCLIP2-L-14", open_text_tower, 5),
+        ("coca_ViT-B-32", open_text_tower, -1),
     ],
 )
 def test_weighted_values_are_the_derivative_by_attention(name, side, row):
     model = copy.deepcopy(small(name)).double()
     tower = side(model, 1)
     inputs = inputs_of(tower)[:1]
-    inputs = inputs.double() if side is ImageTower else inputs
+    inputs = inputs.double() if side is open_image_tower else inputs
     direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(2)).double(), dim=0)
     trace = tower.trace(inputs)
     weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]  # (B, R, D)
     slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0]  # (R, N), summed over heads
-    place = (trace.reading[0] == row).nonzero() if row > 0 else torch.zeros(1, 1, dtype=torch.long)
+    place = (trace.query_index[0] == row).nonzero() if row > 0 else torch.zeros(1, 1, dtype=torch.long)
     with attention_changed(-1, 0, 0, 0.0) as calls:
         tower.forward(inputs)
     last = len(calls) - 1
@@ -267,7 +267,7 @@ def test_weighted_values_are_the_derivative_by_attention(name, side, row):
 )
 def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
     model = small(name)
-    tower = ImageTower(model)
+    tower = open_image_tower(model)
     down, across = tower.patch_size
     size = (4 * down, 6 * across)
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -275,13 +275,13 @@ def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
     assert trace.grid == (4, 6)
     resized = copy.deepcopy(model)
     resized.visual.trunk.set_input_size(size)
-    close(trace.embedding, ImageTower(resized).forward(pixels))
+    close(trace.embedding, open_image_tower(resized).forward(pixels))
 
 
 def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
     model = small("RN50")
     pixels = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
-    trace = ImageTower(model).trace(pixels)
+    trace = open_image_tower(model).trace(pixels)
     assert trace.grid == (3, 5)
     resized, positions = copy.deepcopy(model), model.visual.attnpool.positional_embedding.data
     square = positions[1:].T.reshape(1, -1, 2, 2)
@@ -297,11 +297,11 @@ def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
 def test_where_there_is_no_attention_the_last_feature_map_can_still_be_had(name):
     model = small(name)
     with pytest.raises(UnsupportedModel, match="the image tower is a timm"):
-        ImageTower(model)
-    tower = SpatialTower(model)
+        open_image_tower(model)
+    tower = open_feature_map(model)
     pixels = inputs_of(tower).requires_grad_()
     trace = tower.trace(pixels)
-    assert trace.layers == () and int(trace.real[0].sum()) == trace.grid[0] * trace.grid[1]
+    assert trace.layers == () and int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
     close(trace.embedding, tower.forward(pixels))
     tokens = trace.tokens.clone().requires_grad_()
     embedding = tower.resume(trace, tower.depth, tokens)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
-from gradeclip_utils.towers import ImageTower, SpatialTower, TextTower
+from gradeclip_utils.towers import open_feature_map, open_image_tower, open_text_tower
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 from tests.shrinking import attention_changed, stir
 
@@ -46,7 +46,7 @@ def with_own_attention(model):
 
 def test_a_block_with_an_own_attention_module_is_accepted_by_its_structure(tiny, pixels, ids):
     model = with_own_attention(tiny.model)
-    for door, inputs in ((ImageTower, pixels), (TextTower, ids)):
+    for door, inputs in ((open_image_tower, pixels), (open_text_tower, ids)):
         found, expected = door(model).trace(inputs), door(tiny.model).trace(inputs)
         torch.testing.assert_close(found.embedding, expected.embedding, atol=1e-6, rtol=0)
         torch.testing.assert_close(found.layers[-1].attention, expected.layers[-1].attention, atol=1e-6, rtol=0)
@@ -58,12 +58,12 @@ def test_an_own_attention_module_that_computes_more_is_refused_by_the_name_of_it
     attn = model.visual.transformer.resblocks[1].attn
     setattr(attn, extra, nn.LayerNorm(16) if extra == "q_norm" else nn.Parameter(torch.ones(4)))
     with pytest.raises(UnsupportedModel, match=f"the image tower has a ResidualAttentionBlock with attn.{extra}"):
-        ImageTower(model)
+        open_image_tower(model)
 
 
 def test_a_custom_block_without_its_extras_is_an_ordinary_block(pixels):
     model = build({"block_type": "custom"})
-    tower = ImageTower(model, 2)
+    tower = open_image_tower(model, 2)
     torch.testing.assert_close(tower.trace(pixels).embedding, tower.forward(pixels), atol=1e-5, rtol=0)
 
 
@@ -133,7 +133,7 @@ def test_a_classifier_is_explained_by_its_logits(classifier, picture):
 
 def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classifier, pixels):
     model = copy.deepcopy(classifier).double()
-    tower, inputs = ImageTower(model), pixels[:1].double()
+    tower, inputs = open_image_tower(model), pixels[:1].double()
     trace = tower.trace(inputs)
     weights = channel_weights(tower, trace, torch.eye(7, dtype=torch.float64)[None, 3:4])[:, 0, 0]
     slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
@@ -148,8 +148,8 @@ def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classif
 def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
     model = timm.create_model("convnext_atto", num_classes=7).eval()
     with pytest.raises(UnsupportedModel, match="a timm ConvNeXt"):
-        ImageTower(model)
-    tower = SpatialTower(model)
+        open_image_tower(model)
+    tower = open_feature_map(model)
     trace = tower.trace(F.interpolate(pixels, 64))
     assert trace.grid == (2, 2) and trace.embedding.shape == (2, 7)
     torch.testing.assert_close(trace.embedding, model(F.interpolate(pixels, 64)).detach(), atol=1e-5, rtol=0)
@@ -172,7 +172,7 @@ def blip() -> nn.Module:
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_picture_side_of_blip_is_traced_as_it_computes(layers, blip, pixels):
-    tower = ImageTower(blip, layers)
+    tower = open_image_tower(blip, layers)
     trace = tower.trace(pixels)
     torch.testing.assert_close(trace.embedding, tower.forward(pixels), atol=1e-5, rtol=0)
     assert (trace.embedding[0] - trace.embedding[1]).abs().max() > 1e-2
@@ -196,7 +196,7 @@ def test_the_similarity_that_is_explained_is_blips_own(blip, picture):
 
 def test_weighted_values_of_blip_are_the_derivative_by_attention(blip, pixels):
     model = copy.deepcopy(blip).double()
-    tower, inputs = ImageTower(model), pixels[:1].double()
+    tower, inputs = open_image_tower(model), pixels[:1].double()
     direction = F.normalize(torch.randn(24, generator=torch.Generator().manual_seed(2)).double(), dim=0)
     trace = tower.trace(inputs)
     weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
@@ -222,7 +222,7 @@ def _more(token, amount):
 
 def test_another_grid_gets_the_positions_that_transformers_would_give_it(blip):
     pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
-    trace = ImageTower(blip).trace(pixels)
+    trace = open_image_tower(blip).trace(pixels)
     assert trace.grid == (3, 7)
     with torch.no_grad():
         hidden = blip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 
-from gradeclip_utils.towers import ImageTower, TextTower, UnsupportedModel
+from gradeclip_utils.towers import UnsupportedModel, open_image_tower, open_text_tower
 from tests.conftest import BUNDLED_TEXT, BUNDLED_VISION, build
 
 
@@ -16,7 +16,7 @@ def plain(model, side, inputs):
 
 
 def gap(model, side, inputs, **options):
-    tower = (ImageTower if side == "image" else TextTower)(model, **options)
+    tower = (open_image_tower if side == "image" else open_text_tower)(model, **options)
     return (tower.trace(inputs).embedding - plain(model, side, inputs)).abs().max().item()
 
 
@@ -88,7 +88,7 @@ def test_half_precision_is_traced_to_its_own_precision_and_explained_in_float32(
         open_clip.convert_weights_to_lp(model, dtype)
     else:
         model.to(dtype)
-    for tower, inputs in ((ImageTower(model), pixels), (TextTower(model), ids)):
+    for tower, inputs in ((open_image_tower(model), pixels), (open_text_tower(model), ids)):
         trace = tower.trace(inputs)
         assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
         expected = tower.forward(inputs)
@@ -99,7 +99,7 @@ def test_half_precision_is_traced_to_its_own_precision_and_explained_in_float32(
 @pytest.mark.parametrize("name", ["tiny", "averaging"])
 def test_readout_without_a_nudge_and_resume_from_any_layer_give_the_embedding(name, layers, pixels, ids, request):
     model = request.getfixturevalue(name).model
-    for tower, inputs in ((ImageTower(model, layers), pixels), (TextTower(model, layers), ids)):
+    for tower, inputs in ((open_image_tower(model, layers), pixels), (open_text_tower(model, layers), ids)):
         trace = tower.trace(inputs)
         nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
         torch.testing.assert_close(tower.readout(trace, nothing), trace.embedding)
@@ -108,7 +108,7 @@ def test_readout_without_a_nudge_and_resume_from_any_layer_give_the_embedding(na
 
 
 def test_attention_rows_sum_to_one_and_collect_o(tiny, pixels, ids):
-    for tower, inputs in ((ImageTower(tiny.model, 2), pixels), (TextTower(tiny.model), ids)):
+    for tower, inputs in ((open_image_tower(tiny.model, 2), pixels), (open_text_tower(tiny.model), ids)):
         trace = tower.trace(inputs)
         for layer in trace.layers:
             torch.testing.assert_close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
@@ -117,18 +117,18 @@ def test_attention_rows_sum_to_one_and_collect_o(tiny, pixels, ids):
 
 
 def test_padding_behind_eot_is_neither_real_nor_attended(tiny, ids):
-    trace = TextTower(tiny.model).trace(ids)
-    assert trace.real.sum(-1).tolist() == [9, 4]  # SOT, pieces, EOT
+    trace = open_text_tower(tiny.model).trace(ids)
+    assert trace.valid_mask.sum(-1).tolist() == [9, 4]  # SOT, pieces, EOT
     assert trace.tokens.shape[1] == 9  # cropped behind the last EOT of the batch
     for layer in trace.layers:
-        assert (layer.attention.masked_select(~trace.real[:, None, None]) == 0).all()
+        assert (layer.attention.masked_select(~trace.valid_mask[:, None, None]) == 0).all()
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_one_head_is_the_model_with_its_explained_layers_set_to_one_head(side, tiny, pixels, ids):
     inputs = pixels if side == "image" else ids
     changed = copy.deepcopy(tiny.model)
-    tower = ImageTower(tiny.model, 2) if side == "image" else TextTower(tiny.model, 2)
+    tower = open_image_tower(tiny.model, 2) if side == "image" else open_text_tower(tiny.model, 2)
     transformer = changed.visual.transformer if side == "image" else changed.transformer
     for block in transformer.resblocks[-2:]:
         block.attn.num_heads, block.attn.head_dim = 1, block.attn.embed_dim
@@ -144,7 +144,7 @@ def test_training_mode_is_treated_as_evaluation_and_stays(pixels):
     model.train()
     model.visual.transformer.resblocks[0].eval()
     modes = [module.training for module in model.modules()]
-    assert (ImageTower(model).trace(pixels).embedding - expected).abs().max() < 1e-5
+    assert (open_image_tower(model).trace(pixels).embedding - expected).abs().max() < 1e-5
     assert [module.training for module in model.modules()] == modes
 
 
@@ -152,15 +152,15 @@ def test_a_tower_that_does_not_reproduce_its_model_is_refused(pixels):
     model = build()
     model.visual.transformer.resblocks[-1].register_forward_hook(lambda module, inputs, output: output.abs())
     with pytest.raises(RuntimeError, match="image tower of CLIP was opened wrongly"):
-        ImageTower(model).trace(pixels)
+        open_image_tower(model).trace(pixels)
 
 
 def test_nan_weights_are_refused_by_their_name(pixels, ids):
     model = build()
     model.visual.transformer.resblocks[1].mlp.c_fc.weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"its weight 'visual.transformer.resblocks.1.mlp.c_fc.weight' holds NaN"):
-        ImageTower(model).trace(pixels)
-    assert TextTower(model).trace(ids).embedding.isfinite().all()
+        open_image_tower(model).trace(pixels)
+    assert open_text_tower(model).trace(ids).embedding.isfinite().all()
 
 
 def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
@@ -170,7 +170,7 @@ def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
     open_clip.model.resize_pos_embed(state, large)
     large.load_state_dict(state)
     wide = torch.nn.functional.interpolate(pixels, (32, 56))
-    tower = ImageTower(small)
+    tower = open_image_tower(small)
     trace = tower.trace(wide)
     assert trace.grid == (4, 7) and tower.verified
     assert (trace.embedding - plain(large, "image", wide)).abs().max() < 1e-5
@@ -179,14 +179,14 @@ def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
 @pytest.mark.parametrize("layers", [0, 4, -1, 1.5])
 def test_layers_that_do_not_exist_are_refused(layers):
     with pytest.raises(ValueError, match=r"image_layers must be a whole number from 1 to 3, got"):
-        ImageTower(build(), layers)
+        open_image_tower(build(), layers)
     with pytest.raises(ValueError, match=r"text_layers must be a whole number from 1 to 3, got"):
-        TextTower(build(), layers)
+        open_text_tower(build(), layers)
 
 
 def test_two_thirds_of_the_text_layers_are_explained_by_default():
-    assert TextTower(build()).layers == 2
-    assert TextTower(build(text={"layers": 12})).layers == 8
+    assert open_text_tower(build()).layers == 2
+    assert open_text_tower(build(text={"layers": 12})).layers == 8
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_two_thirds_of_the_text_layers_are_explained_by_default():
 )
 def test_image_towers_that_cannot_be_opened_are_refused_by_name(name, vision):
     with pytest.raises(UnsupportedModel, match=name):
-        ImageTower(build(vision))
+        open_image_tower(build(vision))
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_image_towers_that_cannot_be_opened_are_refused_by_name(name, vision):
 )
 def test_text_towers_that_cannot_be_opened_are_refused_by_name(name, text):
     with pytest.raises(UnsupportedModel, match=name):
-        TextTower(build(text=text, custom_text=True))
+        open_text_tower(build(text=text, custom_text=True))
 
 
 def test_a_hugging_face_text_tower_is_refused_by_name():
     model = build(custom_text=True)
     model.text = torch.nn.Linear(2, 2)
     with pytest.raises(UnsupportedModel, match="the text tower is a Linear"):
-        TextTower(model)
+        open_text_tower(model)

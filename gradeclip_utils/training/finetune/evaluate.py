@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...evaluation.attributes import KINDS, draw_pairs, embed_captions, embed_pictures, judge, pictures_of
+from ...evaluation.attributes import KINDS, draw_pairs, embed_captions, embed_pictures, judge, images_of
 from ...evaluation.localisation import pool
 from ...evaluation.pointing_game import COUNTS, games, play
 from ...evaluation.statistics import interval
-from ...explain import Explainer, undisturbed
+from ...explain import Explainer, isolated_torch_state
 from ...images import model_view
 from ...models import Clip
 from ...scenes import Object, Scene, concepts, describe, draw_scene
@@ -108,9 +108,9 @@ def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene,
     tower = Explainer(clip).image_tower
     for start in range(0, len(scenes), _AT_ONCE):
         some = scenes[start : start + _AT_ONCE]
-        pictures = pictures_of(clip, some)
+        pictures = images_of(clip, some)
         views = [model_view(clip.preprocess, picture) for picture in pictures]
-        with undisturbed(tower.device):
+        with isolated_torch_state(tower.device):
             trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
             height, width = trace.grid
             dense = tower.dense(trace)[:, -height * width :].unflatten(1, trace.grid).float().cpu()
@@ -141,7 +141,7 @@ def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     rows = play(clip, _games(amount.pointing), "grad-eclip", ASKED)
     rows = rows.assign(
         figure="pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str),
-        right=rows["hit"], cluster=rows["picture"], chance=1 / 4,
+        right=rows["hit"], cluster=rows["image"], chance=1 / 4,
     )  # fmt: skip
     return rows.sort_values(["question", "objects"], kind="stable")[["figure", "right", "cluster", "chance"]]
 
@@ -173,7 +173,7 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 
 def _embedded(clip: Clip, scenes: Sequence[Scene]) -> Tensor:
-    return embed_pictures(clip, pictures_of(clip, scenes))
+    return embed_pictures(clip, images_of(clip, scenes))
 
 
 def _concept_prompts(clip: Clip) -> Tensor:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...explain import undisturbed
+from ...explain import isolated_torch_state
 from ...methods import METHODS
-from ...methods.interactions import word_directions, word_members
+from ...methods.interactions import word_directions, word_masks
 from ...models import Clip
-from ...towers import ImageTower, Layer, TextTower, Tower, Trace
-from ...towers.blocks import UnsupportedModel, learning
+from ...towers import Layer, Tower, Trace, open_image_tower, open_text_tower
+from ...towers.blocks import UnsupportedModel, with_grad
 from ...words import split_read
 from .pairs import Batch, identity
 
@@ -70,17 +70,17 @@ class Learner(nn.Module):
         if maps not in map_choices():
             raise ValueError(f"maps must be one of {', '.join(map(repr, map_choices()))}, got {maps!r}")
         self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
-        self.image_tower = ImageTower(clip.model)
+        self.image_tower = open_image_tower(clip.model)
         if not self.image_tower.unit:
             raise UnsupportedModel(f"fine-tuning needs a CLIP, and {clip.name} is a classifier: it has no text tower")
-        self.text_tower = TextTower(clip.model, layers=1)  # one layer: the others are the model's own, quick ones
+        self.text_tower = open_text_tower(clip.model, layers=1)  # one layer: the others are the model's own, quick ones
         self._mapper = None if maps in (WORDS, UNIFORM, OTHER, TRUTH) else _Mapper(clip, maps)
-        self._words = TextTower(clip.model) if maps == WORDS else None
+        self._words = open_text_tower(clip.model) if maps == WORDS else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`Features` as a dict: what passes through a wrapper for several processes."""
-        with learning():
-            trace = self.image_tower.learn(batch.pixels)
+        with with_grad():
+            trace = self.image_tower.trace_with_grad(batch.pixels)
             texts = self._read(batch.texts if self.regional else [batch.texts[i] for i in batch.captions.tolist()])
             found = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
             if not self.regional:
@@ -105,7 +105,7 @@ class Learner(nn.Module):
             return torch.ones(*phrases.shape[:2], patches, device=phrases.device)
         if self.maps == TRUTH:
             return batch.truth.to(phrases).flatten(2)
-        with undisturbed(phrases.device):
+        with isolated_torch_state(phrases.device):
             if self.maps == WORDS:
                 phrases = self._word_directions(batch, phrases)
             if self.maps in (WORDS, OTHER):
@@ -119,7 +119,7 @@ class Learner(nn.Module):
         """Unit embeddings (T, E), read in groups of like length, each cropped to its own end where text is causal."""
         ids = self.tokenizer(list(texts)).to(self.image_tower.device)
         order = self.text_tower.ends(ids).argsort()
-        parts = [self.text_tower.learn(ids[rows]).embedding for rows in order.chunk(min(_CHUNKS, len(ids)))]
+        parts = [self.text_tower.trace_with_grad(ids[rows]).embedding for rows in order.chunk(min(_CHUNKS, len(ids)))]
         return torch.cat(parts)[order.argsort()].float()
 
     def _word_directions(self, batch: Batch, phrases: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class Learner(nn.Module):
                 tower.trace(self.tokenizer([caption]).to(tower.device)),
                 split_read(caption, self.tokenizer, tower),
             )
-            words = word_members(split.owners, trace)  # (W, N)
+            words = word_masks(split.word_ids, trace)  # (W, N)
             own = [[a < phrase.end and z > phrase.start for a, z in split.spans] for phrase in batch.spans[b]]
             members = torch.stack([words[torch.tensor(mine)].any(0) for mine in own])
             directions[b, : len(own)] = word_directions(tower, trace, members)
@@ -145,9 +145,9 @@ class _Mapper:
 
     def __init__(self, clip: Clip, name: str) -> None:
         self.method = METHODS[name]
-        own = ImageTower(clip.model)
+        own = open_image_tower(clip.model)
         layers = self.method.explained(own.depth)
-        self.tower = None if layers in (None, own.layers) else ImageTower(clip.model, layers)
+        self.tower = None if layers in (None, own.layers) else open_image_tower(clip.model, layers)
 
     def __call__(self, tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
         if self.tower is None:

@@ -5,8 +5,8 @@
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(picture, caption)
     Explainer(tuned.clip).explain(picture, "a red car")
 
-    python -m gradeclip_utils.training.scratch fine-tune --captions captions.csv --images folder --out tuned.safetensors
-    accelerate launch -m gradeclip_utils.training.scratch fine-tune ...     # the same on several processes or GPUs
+    python -m gradeclip_utils fine-tune --captions captions.csv --images folder --out tuned.safetensors
+    accelerate launch -m gradeclip_utils fine-tune ...     # the same on several processes or GPUs
 
 The loss of a step is CLIP's contrastive loss over whole pictures and captions, plus `regions` times the region-phrase
 loss (`losses.region_loss`), plus, if asked for, that of hard negatives. The maps are drawn by the model as it is at
@@ -35,7 +35,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ...datasets import optional_library
-from ...explain import undisturbed
+from ...explain import isolated_torch_state
 from ...files import write_whole
 from ...models import Clip
 from .losses import HARD, TRUTH, Features, Learner, global_loss, region_loss
@@ -197,7 +197,7 @@ class _Run:
         """One update; a loss that is not finite is returned before it can do harm."""
         tuning, rows = self.tuning, []
         if step == 0:
-            with undisturbed(self.device):  # the first trace of a tower is compared with the model's own forward pass
+            with isolated_torch_state(self.device):  # the first trace of a tower is compared with the model's own forward pass
                 self.learner.image_tower.trace(batches[0].pixels[:1].to(self.device))
                 self.learner.text_tower.trace(self.learner.tokenizer(list(batches[0].texts[:1])).to(self.device))
         rate = _rate(step, tuning)
