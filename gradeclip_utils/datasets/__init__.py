@@ -21,10 +21,10 @@ from .example import Example, optional_library
 from .imagenet import imagenet_name, imagenet_s, imagenet_segmentation
 from .mscoco import coco, coco_captions
 from .own import own_pictures
-from .registry import load
+from .registry import load, spread
 from .sugarcrepe import Choice, sugar_crepe
 
 __all__ = [
     "Choice", "Example", "coco", "coco_captions", "emoji_scenes", "imagenet_name", "imagenet_s",
-    "imagenet_segmentation", "load", "optional_library", "own_pictures", "sugar_crepe",
+    "imagenet_segmentation", "load", "optional_library", "own_pictures", "spread", "sugar_crepe",
 ]  # fmt: skip

@@ -31,9 +31,18 @@ def load(what: str, limit: int | None = None) -> list[Example]:
         near = difflib.get_close_matches(kind, _KINDS, cutoff=0.4)
         known = f"did you mean {near[0]}:...?" if near and kind not in _KINDS else f"say {', '.join(_FORMS.values())}"
         raise ValueError(f"{what!r} names no data set: {known}")
+    spread([], limit)  # a limit that is none is refused before anything is read
+    return spread(_KINDS[kind](rest), limit)
+
+
+def spread(examples: list[Example], limit: int | None) -> list[Example]:
+    """No more examples than `limit`, evenly spread, because most data sets are sorted by concept; None keeps all.
+
+    Raises:
+        ValueError: the limit is not positive.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    examples = _KINDS[kind](rest)
     if limit is None or limit >= len(examples):
         return examples
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]

@@ -1,101 +1,190 @@
 """Results: a long computation kept in parts, so that it can be killed at any moment and taken up again.
 
-    chunk of examples -> rows -> part on disk -> all rows -> table
+    chunk of examples -> rows -> rows.sqlite -> all rows -> table
 
-A run is a folder: `settings.json` says what is computed, `parts/00007.parquet` holds the rows of chunk 7. A part
-appears whole or not at all (it is written under another name, flushed to the disk and renamed), so a kill loses the
-chunks that were being computed and nothing else; and because a chunk has one name, no row is ever there twice. Parts
-carry checksums: one that was damaged since is computed again. One process at a time writes to a run.
+A run is a folder. Its `rows.sqlite` says what is computed and holds the rows of every chunk that is done: a chunk is
+there whole or not at all, and once, whenever the process or the machine dies. Chunks carry a checksum: one that was
+damaged since is computed again. One process at a time works on a run; a second one is told so. (The lock is the
+operating system's, and goes with the process. On a network drive it is as good as that drive's locks.) A run that is
+done also has all of its rows as `rows.parquet`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sqlite3
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..files import write_whole
 
-SETTINGS, PARTS = "settings.json", "parts"
+ROWS, TABLE, LOCK = "rows.sqlite", "rows.parquet", "running.sqlite"
+_OURS = {name + end for name in (ROWS, TABLE, LOCK) for end in ("", "-journal")}
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS chunks (number INTEGER PRIMARY KEY, rows BLOB NOT NULL, checksum TEXT NOT NULL);
+"""
 
 
-def open_run(folder: str | Path, settings: Mapping) -> Path:
-    """The folder of a run, new or to be gone on with; `settings` is everything that its rows depend on.
+class Results:
+    """The rows of one run, for the process that works on it; close it when the work is done or given up.
+
+        with closing(Results("runs/mine", {"seed": 0})) as results:
+            results.write(0, rows)
+
+    Args:
+        folder: of this run alone, new or to be gone on with.
+        settings: everything that the rows depend on, as JSON can say it.
 
     Raises:
-        ValueError: the folder holds a run of other settings (the message names them), or something else.
+        OSError: nothing can be written there.
+        ValueError: another process is at work on the run; the folder holds a run of other settings (the message names
+            them), or something else.
     """
-    folder, settings = Path(folder), json.loads(json.dumps(settings))  # as they will be read again
-    file = folder / SETTINGS
-    if not file.is_file():
-        there = list(folder.iterdir()) if folder.is_dir() else [folder] if folder.exists() else []
-        if any(child.suffix != ".new" for child in there):  # a kill before the settings were whole leaves a .new
-            raise ValueError(f"{folder} is not empty and holds no {SETTINGS}: choose a folder for this run alone")
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
-        write_whole(file, lambda stream: stream.write(text.encode()))
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read ({error}): delete {folder}, or choose another folder") from error
-    differing = [
-        f"{key} was {_short(found.get(key))}, and is {_short(settings.get(key))} now"
-        for key in {**found, **settings}
-        if found.get(key) != settings.get(key)
-    ]
-    if differing:
-        raise ValueError(f"{folder} holds another run: {'; '.join(differing)}. Choose another folder, or delete it")
-    (folder / PARTS).mkdir(exist_ok=True)
-    for left in folder.rglob("*.new"):  # by a kill, before it was whole
-        left.unlink(missing_ok=True)
-    return folder
 
+    def __init__(self, folder: str | Path, settings: Mapping):
+        self.folder, settings = Path(folder), json.loads(json.dumps(settings))  # as they will be read again
+        there = list(self.folder.iterdir()) if self.folder.is_dir() else [self.folder] if self.folder.exists() else []
+        if any(child.name not in _OURS for child in there) and not (self.folder / ROWS).is_file():
+            raise ValueError(f"{folder} is not empty and holds no {ROWS}: choose a folder for this run alone")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        try:
+            self._rows = _opened(self.folder / ROWS)
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            self._check(settings)
+        except BaseException:
+            self.close()
+            raise
 
-def write_part(folder: Path, number: int, rows: pd.DataFrame) -> None:
-    """Keep the rows of one chunk; when this returns they are on the disk."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), sink, write_page_checksum=True)
-    write_whole(_part(folder, number), lambda stream: stream.write(sink.getvalue().to_pybytes()))
+    def read(self, number: int, expected: Sequence[tuple[str, str]]) -> pd.DataFrame | None:
+        """The rows of one chunk.
 
+        Args:
+            number: of the chunk.
+            expected: the (image, method) of its rows, in order.
 
-def read_part(folder: Path, number: int, expected: list[tuple]) -> pd.DataFrame | None:
-    """The rows of one chunk; None if they were not computed yet, or (with a warning) if the part is damaged.
-
-    `expected` lists the (picture, method) of its rows.
-    """
-    file = _part(folder, number)
-    if not file.is_file():
+        Returns:
+            Its rows; None if they were not computed yet, or (with a warning) if they are damaged.
+        """
+        found = self._rows.execute("SELECT rows, checksum FROM chunks WHERE number = ?", (number,)).fetchone()
+        if found is None:
+            return None
+        content, checksum = found
+        if checksum == _checksum(content):
+            rows = _unpacked(content)
+            if list(zip(rows["image"], rows["method"], strict=True)) == list(expected):
+                return rows
+        warnings.warn(f"chunk {number} of {self.folder} is damaged, and its rows are computed again", stacklevel=2)
         return None
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as part:
-            rows = part.read().to_pandas()
-        whole = list(zip(rows["image"], rows["method"], strict=True)) == expected
-    except (pa.ArrowException, OSError, KeyError):
-        whole = False
-    if not whole:
-        warnings.warn(f"{file} is damaged, and its rows are computed again", stacklevel=2)
-        return None
-    return rows
+
+    def write(self, number: int, rows: pd.DataFrame) -> None:
+        """Keep the rows of one chunk; when this returns they are on the disk.
+
+        Raises:
+            OSError: there is no space left, say.
+        """
+        content = json.dumps(rows.to_dict("list"), ensure_ascii=False).encode()
+        try:
+            with self._rows:
+                self._rows.execute("REPLACE INTO chunks VALUES (?, ?, ?)", (number, content, _checksum(content)))
+        except sqlite3.OperationalError as error:
+            raise OSError(f"the rows of chunk {number} cannot be kept in {self.folder}: {error}") from error
+
+    def write_table(self, rows: pd.DataFrame) -> None:
+        """Write all rows as `rows.parquet`, for other programs to read."""
+        write_whole(self.folder / TABLE, lambda stream: rows.to_parquet(stream, index=False))
+
+    def close(self) -> None:
+        """Let another process go on with the run."""
+        self._rows.close()
+        self._lock.close()
+
+    def _check(self, settings: dict) -> None:
+        """Keep the settings of a new run; compare them with those of an old one."""
+        found = {name: json.loads(value) for name, value in self._rows.execute("SELECT name, value FROM settings")}
+        if not found:
+            values = [(name, json.dumps(value, ensure_ascii=False)) for name, value in settings.items()]
+            with self._rows:
+                self._rows.executemany("INSERT INTO settings VALUES (?, ?)", values)
+            return
+        differing = [
+            f"{name} was {_short(found.get(name))}, and is {_short(settings.get(name))} now"
+            for name in {**found, **settings}
+            if found.get(name) != settings.get(name)
+        ]
+        if differing:
+            message = f"{self.folder} holds another run: {'; '.join(differing)}. Choose another folder, or delete it"
+            raise ValueError(message)
 
 
 def read_run(folder: str | Path) -> pd.DataFrame:
-    """All rows that a run has so far, in the order of the examples.
+    """All rows that a run has so far, in the order of the examples; also while it runs.
 
-    Raises FileNotFoundError if there is no run.
+    Raises:
+        FileNotFoundError: there is no run, or nothing is done yet.
     """
-    files = sorted((Path(folder) / PARTS).glob("*.parquet"))
-    if not files:
+    file = Path(folder) / ROWS
+    found = []
+    if file.is_file():
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as kept:
+            found = kept.execute("SELECT rows FROM chunks ORDER BY number").fetchall()
+    if not found:
         raise FileNotFoundError(f"{folder} holds no rows of an evaluation")
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    return pd.concat([_unpacked(content) for (content,) in found], ignore_index=True)
 
 
-def _part(folder: Path, number: int) -> Path:
-    return folder / PARTS / f"{number:05d}.parquet"
+def _locked(folder: Path) -> sqlite3.Connection:
+    """An open transaction on an empty database: it ends with this process, whatever ends it."""
+    try:
+        lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"nothing can be written to {folder}: {error}") from error
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        if "locked" not in str(error):
+            raise OSError(f"nothing can be written to {folder}: {error}") from error
+        message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
+        raise ValueError(message) from error
+    return lock
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """The database of a run; one that is damaged is set aside, with a warning, and a new one begun."""
+    kept = sqlite3.connect(file, timeout=60)
+    try:
+        if kept.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("its pages contradict one another")
+        kept.executescript(_SCHEMA)
+    except sqlite3.OperationalError:  # locked, or no space left: no damage
+        kept.close()
+        raise
+    except sqlite3.DatabaseError as error:
+        kept.close()
+        aside = file.with_suffix(".damaged")
+        warnings.warn(f"{file} is damaged ({error}): it is now {aside.name}, and all is computed again", stacklevel=4)
+        file.replace(aside)
+        Path(f"{file}-journal").unlink(missing_ok=True)
+        return _opened(file)
+    return kept
+
+
+def _unpacked(content: bytes) -> pd.DataFrame:
+    return pd.DataFrame(json.loads(content))
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _short(value) -> str:

@@ -1,4 +1,4 @@
-"""Run: is this map better than that one? One row a picture and method, kept as they come, in parallel if you like.
+"""Run: is this map better than that one? One row an image and method, kept as they come, in parallel if you like.
 
     data set + model -> Explainer -> maps -> measures -> rows -> table with intervals
 
@@ -7,7 +7,7 @@
 
 The rows lie in `--out` (see `results`): the same command goes on where it was stopped, and refuses a folder that holds
 another evaluation. Beside the methods stand reference baselines: what chance gets ("random", "centre"), what the
-baseline gets when asked for something that is not there ("wrong word") and what a map gets that never heard the prompt
+baseline gets when asked for something that is not there ("wrong word"), what a map gets that never heard the prompt
 ("text-blind", the attention of the last layer), and the best that the token grid allows ("oracle", the true mask).
 """
 
@@ -22,7 +22,7 @@ import pickle
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -33,15 +33,16 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
-from ..datasets import Example, load, optional_library
+from ..datasets import Example, load, optional_library, spread
 from ..methods import METHODS
 from ..models import Clip, load_clip
 from .localisation import MEASURES
-from .results import open_run, read_part, write_part
+from .results import Results
 from .statistics import paired, summarise
-from .worker import PROTOCOLS, Chunk, Plan, at_worker, generator, measure, open_explainers
+from .worker import PROTOCOLS, Chunk, Plan, at_worker, generator, measured, open_explainers
 
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
+LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")  # rows of other versions may differ
 
 
 def evaluate(
@@ -61,71 +62,88 @@ def evaluate(
     chunk: int = CHUNK,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure the maps of several methods on a data set: one row an example and method.
+    """Measure the maps of several methods on a data set.
 
         rows = evaluate(load_clip(), "scenes:development:100", ["grad-eclip", "maskclip"])
         summarise(rows, "average_precision", cluster="concept")
-
-    Columns: picture (the example's key), concept, prompt (the one that was asked), method, the measures of
-    `localisation` (NaN where the truth is not known), with `faithfulness` also deletion and insertion, and
-    seconds (of an explanation, with preparing the picture and scoring the words; a share of its batch).
 
     Args:
         clip: the model.
         data: what `datasets.load` takes, or examples.
         methods: names of `methods.METHODS`, or "all".
         out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
-        limit: no more examples than this, spread over the data set.
+        limit: no more examples than this, one or more, spread evenly over the data.
         references: add the rows of reference baselines (see the module).
         faithfulness: "published" (half range) or "full" adds the areas under the deletion and insertion curves of the
             similarity; "" does without, because it costs several forward passes a row.
-        resolution: as for `Explainer`.
+        resolution: as for `Explainer`; "native" goes without faithfulness, which asks the unmodified model.
         seed: of random maps, wrong words, and methods that draw.
-        jobs, dask: processes on this machine, or the address of a Dask scheduler whose workers see the same files.
+        jobs: processes on this machine.
+        dask: the address of a Dask scheduler whose workers see the same files; it takes the place of `jobs`.
         threads: of torch in each process; by default the processors of this machine shared out, and 1 for Dask.
         chunk: how many examples are measured together.
+        progress: show a bar.
+
+    Returns:
+        One row an example and method: image (the example's key), concept, prompt (the one that was asked), method, the
+        measures of `localisation` (NaN where the ground truth is not known), with `faithfulness` also deletion and
+        insertion, and seconds (of an explanation, with preparing the image and scoring the words; a fraction of its
+        batch).
 
     Raises:
-        ValueError: an unknown method, a data set without truth or a second concept, a folder of another evaluation.
+        ValueError: an unknown method, options that do not go together, a data set without ground truth or a second
+            concept, a folder of another evaluation, or one that another process is at work on.
         FileNotFoundError, ImportError: as `datasets.load`.
     """
-    plan = Plan(_known(methods), references, _protocol(faithfulness), resolution, seed)
-    examples = load(data, limit) if isinstance(data, str) else list(data)[:limit]
+    plan = Plan(_known(methods), references, _protocol(faithfulness, resolution), resolution, seed)
+    examples = load(data, limit) if isinstance(data, str) else spread(list(data), limit)
     chunks = _chunks(examples, plan, chunk)
-    folder = None if out is None else open_run(out, _settings(clip, data, examples, plan, chunk))
-    with tqdm(total=len(examples), unit="image", disable=not progress) as bar:
-        done = _kept(folder, plan, chunks)
+    kept = nullcontext() if out is None else closing(Results(out, _settings(clip, data, examples, plan, chunk)))
+    with kept as results, tqdm(total=len(examples), unit="image", disable=not progress) as bar:
+        done = {} if results is None else _done(results, plan, chunks)
         bar.update(sum(len(chunks[number].examples) for number in done))
         todo = [part for part in chunks if part.number not in done]
         with closing(_computed(clip, plan, todo, jobs, dask, threads)) as computed:  # workers stop when this stops
             for number, rows in computed:
-                if folder is not None:
-                    write_part(folder, number, rows)
+                if results is not None:
+                    results.write(number, rows)
                 done[number] = rows
                 bar.update(len(chunks[number].examples))
-    return pd.concat([done[part.number] for part in chunks], ignore_index=True)
+        rows = pd.concat([done[part.number] for part in chunks], ignore_index=True)
+        if results is not None:
+            results.write_table(rows)
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------- what is to be done
 
 
+def _possible() -> list[str]:
+    """Names of the methods that have a map of the image."""
+    return [name for name, method in METHODS.items() if method.image is not None]
+
+
 def _known(methods: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of methods that have a map of the picture; unknown ones are refused with the nearest."""
-    possible = [name for name, method in METHODS.items() if method.image is not None]
+    """The names that were asked for; unknown ones are refused with the nearest."""
+    possible = _possible()
     names = tuple(possible if methods == "all" else [methods] if isinstance(methods, str) else dict.fromkeys(methods))
     for name in names:
         if name not in possible:
             near = difflib.get_close_matches(str(name), possible, n=3, cutoff=0.3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(possible)}"
-            raise ValueError(f"{name!r} is no method that explains pictures: {hint}")
+            raise ValueError(f"{name!r} is no method that explains images: {hint}")
     if not names:
         raise ValueError(f"no method was given: choose from {', '.join(possible)}")
     return names
 
 
-def _protocol(faithfulness: str) -> str:
+def _protocol(faithfulness: str, resolution: str) -> str:
+    """The name of the protocol, if there is one and it can be measured at this resolution."""
     if faithfulness and faithfulness not in PROTOCOLS:
         raise ValueError(f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}")
+    if faithfulness and resolution != "model":
+        message = "faithfulness asks the unmodified model, which reads images of its own size only"
+        raise ValueError(f"{message}: it needs resolution='model', got {resolution!r}")
     return faithfulness
 
 
@@ -146,7 +164,7 @@ def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
 
 
 def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
-    """For each example the prompt of another, whose concept is not in the picture."""
+    """For each example the prompt of another, whose concept is not in the image."""
     prompts = {example.concept: example.prompt for example in examples}
     wrong = []
     for example in examples:
@@ -161,7 +179,6 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
 def _settings(clip: Clip, data, examples: list[Example], plan: Plan, chunk: int) -> dict:
     """Everything that the rows depend on, and how many processes made them not."""
     asked = [(example.key, example.prompt, example.concept, example.present) for example in examples]
-    versions = {name: metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")}
     return {
         "data": data if isinstance(data, str) else "examples in hand",
         "examples": len(examples),
@@ -171,7 +188,7 @@ def _settings(clip: Clip, data, examples: list[Example], plan: Plan, chunk: int)
         "weights": _digest(clip.model),
         **asdict(plan),
         "chunk": chunk,
-        "versions": versions,
+        "versions": {name: _version(name) for name in LIBRARIES},
     }
 
 
@@ -184,12 +201,17 @@ def _digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _kept(folder: Path | None, plan: Plan, chunks: list[Chunk]) -> dict[int, pd.DataFrame]:
-    """The rows that a folder has, chunk by chunk."""
-    if folder is None:
-        return {}
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _done(results: Results, plan: Plan, chunks: list[Chunk]) -> dict[int, pd.DataFrame]:
+    """The rows that were computed before, chunk by chunk."""
     expected = {part.number: [(e.key, name) for e in part.examples for name in plan.rows] for part in chunks}
-    found = {number: read_part(folder, number, pairs) for number, pairs in expected.items()}
+    found = {number: results.read(number, pairs) for number, pairs in expected.items()}
     return {number: rows for number, rows in found.items() if rows is not None}
 
 
@@ -201,7 +223,7 @@ def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Iterat
     if dask is None and jobs == 1:
         explainers = open_explainers(clip, plan) if todo else {}
         for part in todo:
-            yield part.number, measure(explainers, plan, part)
+            yield part.number, measured(explainers, plan, part)
     elif todo:
         with _workers(clip, jobs, dask) as source:
             each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // effective_n_jobs(jobs)))
@@ -233,7 +255,7 @@ def _workers(clip: Clip, jobs: int, dask: str | None) -> Iterator[Clip | str]:
 def report(rows: pd.DataFrame) -> str:
     """The table: for each measure the methods' means, and their differences from the baseline, with 95 % intervals.
 
-    Whole concepts are resampled, since pictures of one concept are alike. p is Holm's, over the rows of one measure.
+    Whole concepts are resampled, since images of one concept are alike. p is Holm's, over the rows of one measure.
     """
     names = list(dict.fromkeys(rows["method"]))
     baseline = "grad-eclip" if "grad-eclip" in names else names[0]
@@ -250,9 +272,9 @@ def report(rows: pd.DataFrame) -> str:
             cells = {r.Index: _cell(r.difference, r.low, r.high, "+") for r in against.itertuples()}
             table[f"minus {baseline}"] = table["method"].map(cells).fillna("")
             table["p"] = table["method"].map(against["p_holm"]).map("{:.4f}".format).replace("nan", "")
-        blocks.append(f"{table.to_string(index=False)}\n({means['n'].iloc[0]} pictures)")
+        blocks.append(f"{table.to_string(index=False)}\n({means['n'].iloc[0]} images)")
     seconds = rows.groupby("method", sort=False)["seconds"].median().dropna().round(4).reset_index()
-    blocks.append(f"{seconds.to_string(index=False)}\n(of an explanation; median over pictures)")
+    blocks.append(f"{seconds.to_string(index=False)}\n(of an explanation; median over images)")
     return "\n\n".join(blocks)
 
 
@@ -260,23 +282,16 @@ def _cell(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def run_command(options: argparse.Namespace) -> None:
-    """The command `evaluate`: measure, and print the table."""
-    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
-    methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
-    names = "data out limit frames faithfulness resolution seed jobs dask threads chunk".split()
-    rows = evaluate(clip, methods=methods, **{name: getattr(options, name) for name in names})
-    print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}\n\n{report(rows)}")
+# ------------------------------------------------------------------------------------------------------------ command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `evaluate`."""
+    """Add the arguments of `python -m gradeclip_utils evaluate`."""
     parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
     parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-    possible = [name for name, method in METHODS.items() if method.image is not None]
-    parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(possible)}")
+    parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(_possible())}")
     parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
     parser.add_argument("--no-references", dest="references", action="store_false", help="only the methods themselves")
     parser.add_argument("--faithfulness", default="", choices=["", *PROTOCOLS], help="deletion and insertion as well")
@@ -288,3 +303,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=int, default=CHUNK, help="examples measured together; %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Evaluate as the options say, and print the table.
+
+    Raises:
+        ValueError, OSError, ImportError: as `load_clip` and `evaluate`.
+    """
+    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
+    methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
+    names = "out limit references faithfulness resolution seed jobs dask threads chunk".split()
+    rows = evaluate(clip, options.data, methods, **{name: getattr(options, name) for name in names})
+    print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}\n\n{report(rows)}")

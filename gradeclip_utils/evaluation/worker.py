@@ -63,7 +63,7 @@ class Chunk:
 def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int) -> tuple[int, pd.DataFrame]:
     """The number of a chunk and its rows, in a process that keeps the model (`source`, or its file) between calls."""
     torch.set_num_threads(threads)  # else every process takes all processors, and they wait for one another
-    return part.number, measure(_kept(source, plan), plan, part)
+    return part.number, measured(_kept(source, plan), plan, part)
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +77,7 @@ def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     return {name: Explainer(clip, method=name, seed=plan.seed, resolution=plan.resolution) for name in names}
 
 
-def measure(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:
+def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:
     """The rows of one chunk: the trunk of the image tower runs once a method, for all its pictures."""
     pictures = [example.image() for example in part.examples]
     prompts = [example.prompt for example in part.examples]

@@ -30,7 +30,7 @@ from gradeclip_utils.scenes import (
     withheld_artist,
 )
 from gradeclip_utils.studies.binding.exposure import exposure, with_rivals, words_said
-from gradeclip_utils.training.scratch import Recipe, SceneBatches
+from gradeclip_utils.training.scratch import Recipe, scenes_of_training
 
 FEW = 16  # concepts: what these tests draw
 
@@ -256,9 +256,9 @@ def test_words_are_counted_by_caption():
 
 
 def test_exposure_is_counted_in_the_batches_that_training_drew():
-    recipe = Recipe(steps=3, batch=8)
-    words, rivals = exposure(recipe, steps=6)
-    every = [scene for step in range(6) for scene in SceneBatches(recipe).scenes(step)]
+    rounds = Recipe(steps=3, batch=8), Recipe(steps=3, batch=8, hard_negatives=True)
+    words, rivals = exposure(rounds, steps=6)
+    every = [scene for step in range(6) for scene in scenes_of_training(step, rounds)]
     for word in ("red", "small", "two", "above"):
         said = sum(re.search(rf"\b{word}\b", scene.caption) is not None for scene in every)
         assert words.set_index("word").loc[word, "times"] == pytest.approx(said)

@@ -1,12 +1,12 @@
 """Evaluations: one row a picture and method, whatever is killed, resumed, damaged or done by several processes."""
 
-import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +119,15 @@ def test_examples_in_hand_and_no_references_will_do(rows, tiny, data):
     same(found, expected)
 
 
+def test_a_limit_is_spread_over_examples_in_hand_as_over_a_data_set(rows, tiny, data):
+    options = {"references": False, "progress": False}
+    found, expected = (evaluate(tiny, given, limit=3, **options) for given in (load(data), data))
+    assert list(found["image"]) == list(expected["image"]) == [load(data)[i].key for i in (0, 4, 7)]
+    for limit in (0, -2):
+        with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):
+            evaluate(tiny, load(data), limit=limit, **options)
+
+
 def test_the_seed_decides_what_is_random_and_nothing_else_does(tiny, data):
     first, again, other = (evaluate(tiny, data, seed=seed, limit=3, progress=False) for seed in (1, 1, 2))
     same(again, first)
@@ -144,7 +153,7 @@ def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny
     assert found["insertion"].notna().all()
     mixed = evaluate(tiny, [*examples[:1], *load(data)[1:]], progress=False)
     assert mixed.groupby("image")["energy_pointing_game"].count().tolist().count(0) == 1
-    assert "(7 pictures)" in report(mixed)
+    assert "(7 images)" in report(mixed)
 
 
 def test_nothing_is_left_behind_on_the_model_or_in_torch(tiny, data):
@@ -158,7 +167,7 @@ def test_nothing_is_left_behind_on_the_model_or_in_torch(tiny, data):
 
 
 def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(rows, tiny, data, tmp_path, monkeypatch):
-    measured, measure = [], door.measure
+    measured, measure = [], door.measured
 
     def interrupted(explainers, plan, part):
         if len(measured) == 2:
@@ -166,12 +175,12 @@ def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(r
         measured.append(part.number)
         return measure(explainers, plan, part)
 
-    monkeypatch.setattr(door, "measure", interrupted)
+    monkeypatch.setattr(door, "measured", interrupted)
     options = {"out": tmp_path / "run", "chunk": 3, "progress": False}
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny, data, METHODS, **options)
     assert read_run(tmp_path / "run")["image"].nunique() == 6
-    monkeypatch.setattr(door, "measure", lambda *given: measured.append(given[2].number) or measure(*given))
+    monkeypatch.setattr(door, "measured", lambda *given: measured.append(given[2].number) or measure(*given))
     same(evaluate(tiny, data, METHODS, **options), rows)
     assert measured == [0, 1, 2]
     same(evaluate(tiny, data, METHODS, **options), rows)
@@ -194,49 +203,80 @@ def saved(tmp_path_factory):
     return path
 
 
-def test_a_command_that_is_killed_loses_and_repeats_no_row(saved, tmp_path):
+def test_a_command_that_is_killed_loses_and_repeats_no_row_and_while_it_runs_another_is_refused(saved, tmp_path):
     data, run = write_folder(tmp_path / "mine", 60), tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "gradeclip_utils.evaluation.run",
-        "--data",
-        data,
-        "--out",
-        str(run),
-        "--chunk",
-        "1",
-    ]
-    command += ["--model", "emoji", "--pretrained", str(saved), "--methods", "grad-eclip"]
     here = os.path.dirname(os.path.dirname(gradeclip_utils.__file__))
+    arguments = ["evaluate", "--data", data, "--out", str(run), "--chunk", "1", "--methods", "grad-eclip"]
+    command = [sys.executable, "-m", "gradeclip_utils", *arguments, "--model", "emoji", "--pretrained", str(saved)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
-    while len(list(run.glob("parts/*.parquet"))) < 3 and process.poll() is None and time.monotonic() < until:
+    while images_done(run) < 3 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)  # so that it cannot be done before the other one comes
+    with pytest.raises(ValueError, match=f"another process is at work on {run}: wait until it is done, or choose"):
+        evaluate(load_clip("emoji", saved), data, out=run, chunk=1, progress=False)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     survived = read_run(run)
     assert 3 <= survived["image"].nunique() < 61
     assert not survived.duplicated(["image", "method"]).any()
-    before = {file.name: file.stat().st_mtime_ns for file in run.glob("parts/*.parquet")}
     found = evaluate(load_clip("emoji", saved), data, out=run, chunk=1, progress=False)
-    assert {file.name: file.stat().st_mtime_ns for file in run.glob("parts/*.parquet")}.items() >= before.items()
+    pd.testing.assert_frame_equal(found[: len(survived)], survived)  # seconds and all: nothing was computed twice
     same(found, evaluate(load_clip("emoji", saved), data, chunk=8, progress=False))
-    same(read_run(run), found)
-    assert not list(run.rglob("*.new"))
+    pd.testing.assert_frame_equal(read_run(run), found)
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "rows.parquet"), found)
+    assert {file.name for file in run.iterdir()} == {"rows.sqlite", "rows.parquet", "running.sqlite"}
 
 
-def test_a_damaged_part_is_said_and_computed_again(rows, tiny, data, tmp_path):
+def images_done(run):
+    try:
+        return read_run(run)["image"].nunique()
+    except (FileNotFoundError, sqlite3.OperationalError):  # its tables are not there yet
+        return 0
+
+
+def test_a_run_that_somebody_works_on_is_left_as_it_is(tmp_path):
+    with closing(results.Results(tmp_path / "run", {"seed": 0})) as first:
+        with pytest.raises(ValueError, match="another process is at work"):
+            results.Results(tmp_path / "run", {"seed": 0})
+        table = pd.DataFrame({"image": ["a"], "method": ["rise"], "energy": [np.nan], "auc": [0.1 + 0.2]})
+        first.write(0, table)
+        pd.testing.assert_frame_equal(read_run(tmp_path / "run"), table)  # who only reads may do so at any time
+    with closing(results.Results(tmp_path / "run", {"seed": 0})) as next_one:
+        pd.testing.assert_frame_equal(next_one.read(0, [("a", "rise")]), table)
+
+
+def test_a_damaged_chunk_is_said_and_computed_again(rows, tiny, data, tmp_path):
     options = {"out": tmp_path, "chunk": 3, "progress": False}
     evaluate(tiny, data, METHODS, **options)
-    part, other = tmp_path / "parts/00001.parquet", (tmp_path / "parts/00000.parquet").read_bytes()
-    whole = part.read_bytes()
+    with closing(sqlite3.connect(tmp_path / "rows.sqlite")) as kept:
+        kept_rows = dict(kept.execute("SELECT number, rows FROM chunks"))
+        sums = dict(kept.execute("SELECT number, checksum FROM chunks"))
+    whole = kept_rows[1]
     flipped = whole[:200] + bytes(255 - byte for byte in whole[200:240]) + whole[240:]
-    for damaged in (whole[: len(whole) // 2], flipped, b"", other):  # the last is whole, but has another chunk's rows
-        part.write_bytes(damaged)
-        with pytest.warns(UserWarning, match="00001.parquet is damaged, and its rows are computed again"):
+    cases = [(whole[: len(whole) // 2], sums[1]), (flipped, sums[1]), (b"", sums[1]), (kept_rows[0], sums[0])]
+    for damaged in cases:  # the last is whole, but has another chunk's rows
+        with closing(sqlite3.connect(tmp_path / "rows.sqlite")) as kept, kept:
+            kept.execute("UPDATE chunks SET rows = ?, checksum = ? WHERE number = 1", damaged)
+        with pytest.warns(UserWarning, match="chunk 1 of .* is damaged, and its rows are computed again"):
             same(evaluate(tiny, data, METHODS, **options), rows)
         same(read_run(tmp_path), rows)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.0])
+def test_a_damaged_file_is_set_aside_and_computed_again(rows, tiny, data, tmp_path, keep):
+    options = {"out": tmp_path, "chunk": 3, "progress": False}
+    evaluate(tiny, data, METHODS, **options)
+    content = (tmp_path / "rows.sqlite").read_bytes()
+    damaged = content[: len(content) // 2] if keep else b"not a database, however long it may be" * 100
+    (tmp_path / "rows.sqlite").write_bytes(damaged)
+    with pytest.warns(
+        UserWarning, match="rows.sqlite is damaged .*: it is now rows.damaged, and all is computed again"
+    ):
+        same(evaluate(tiny, data, METHODS, **options), rows)
+    same(read_run(tmp_path), rows)
+    assert (tmp_path / "rows.damaged").read_bytes() == damaged
+    same(evaluate(tiny, data, METHODS, **options), rows)
 
 
 def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tiny, data, tmp_path):
@@ -254,19 +294,29 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
     assert len(read_run(tmp_path / "run")) == 3 * 6
 
 
+def test_rows_of_other_versions_of_what_they_depend_on_are_not_mixed(tiny, data, tmp_path, monkeypatch):
+    options, version = {"out": tmp_path / "run", "limit": 3, "progress": False}, door.metadata.version
+    evaluate(tiny, data, **options)
+    for library in ("gradeclip", "timm"):
+        other = {library: "0.0.0"}
+        monkeypatch.setattr(door.metadata, "version", lambda name, other=other: other.get(name) or version(name))
+        with pytest.raises(ValueError, match="holds another run: versions was"):
+            evaluate(tiny, data, **options)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("dear")
-    with pytest.raises(ValueError, match="is not empty and holds no settings.json"):
-        results.open_run(tmp_path, {})
+    with pytest.raises(ValueError, match="is not empty and holds no rows.sqlite"):
+        results.Results(tmp_path, {})
     with pytest.raises(ValueError, match="is not empty"):
-        results.open_run(tmp_path / "thesis.tex", {})
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/settings.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
-        results.open_run(tmp_path / "run", {})
-    (tmp_path / "run/settings.json").rename(tmp_path / "run/settings.json.17.new")  # killed while it was written
-    results.open_run(tmp_path / "run", {"seed": 1})
-    assert json.loads((tmp_path / "run/settings.json").read_text()) == {"seed": 1}
+        results.Results(tmp_path / "thesis.tex", {})
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(FileNotFoundError, match="holds no rows"):
+        read_run(tmp_path / "run")
+    results.Results(tmp_path / "run", {}).close()  # killed before its settings were whole
+    results.Results(tmp_path / "run", {"seed": 1}).close()
+    with pytest.raises(ValueError, match="seed was 1, and is 2 now"):
+        results.Results(tmp_path / "run", {"seed": 2})
     with pytest.raises(FileNotFoundError, match="holds no rows"):
         read_run(tmp_path / "run")
 
@@ -296,8 +346,8 @@ def test_a_dask_cluster_of_two_workers_gives_the_rows_of_one(rows, tiny, data):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ("grad-clip", "'grad-clip' is no method that explains pictures: did you mean grad-eclip"),
-        (["maskclip", "leave-one-out"], "'leave-one-out' is no method that explains pictures"),
+        ("grad-clip", "'grad-clip' is no method that explains images: did you mean grad-eclip"),
+        (["maskclip", "leave-one-out"], "'leave-one-out' is no method that explains images"),
         ("xyzzy", "'xyzzy' is no method .*: choose from grad-eclip, "),
         ([], "no method was given: choose from grad-eclip, "),
     ],
@@ -310,6 +360,8 @@ def test_a_method_that_does_not_exist_is_refused_with_the_nearest_names(tiny, da
 def test_what_cannot_be_measured_is_refused_before_anything_is_computed(tiny, data, tmp_path):
     with pytest.raises(ValueError, match="faithfulness must be one of published, full, or empty, got 'half'"):
         evaluate(tiny, data, faithfulness="half")
+    with pytest.raises(ValueError, match="unmodified model.* needs resolution='model', got 'native'"):
+        evaluate(tiny, data, faithfulness="full", resolution="native")
     with pytest.raises(ValueError, match="there is no wrong word: evaluate more examples, or without references"):
         evaluate(tiny, load(data)[:1])
     with pytest.raises(ValueError, match="in chunks of one or more; got 8 and 0"):
@@ -345,7 +397,7 @@ def test_the_command_prints_the_table_or_what_was_wrong_in_one_sentence(saved, d
     assert main([*arguments, "--methods", "grad-eclip,maskclip"]) == 0
     printed = capsys.readouterr()
     assert "minus grad-eclip" in printed.out
-    assert "(8 pictures)" in printed.out
+    assert "(8 images)" in printed.out
     assert "8/8" in printed.err  # the progress bar
     assert main([*arguments, "--methods", "maskclip"]) == 2
     assert "holds another run: methods was" in capsys.readouterr().err
