@@ -1,10 +1,11 @@
 # make        set up and execute every notebook into build/ (the committed notebooks stay as they are)
 # make test   everything that CI runs          make lab        JupyterLab on the notebooks
-# make lint   style only                       make notebooks  execute in place, to commit the outputs
-# make bench  speed against open_clip and against rivals, with nothing else running
+# make quick  tests for minutes of work: no notebooks, no browser, no training
+# make lint   style and types                  make notebooks  execute in place, to commit the outputs
+# make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test lab lint notebooks bench clean
+.PHONY: run test quick lab lint notebooks bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,14 +32,21 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[notebooks,test]'
 	@touch $@
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --no-loadscope-reorder tests
+
+quick: $(STAMP)
+	$(PYTEST) -m 'not slow and not browser' tests
 
 lab: $(STAMP)
 	$(BIN)/jupyter-lab notebooks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 notebooks: $(STAMP)
 	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)

