@@ -11,27 +11,36 @@ from .example import Example
 
 
 def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Example]:
-    """`n` emoji scenes of a split, one question a scene: where is this thing (or: these like things)?
+    """Emoji scenes of a split, one question a scene: where is this thing (or: these like things)?
 
     The thing is drawn from those in the scene, the prompt is its name as a caption would say it ("a red car", "two
-    owls"), and the mask is exact. `n_objects`: 1 to 4; as `draw_scene` by default.
+    owls"), and the mask is exact.
 
-    Raises ValueError for a split that does not exist, or for no scenes.
+    Args:
+        split: one of `scenes.SPLITS`.
+        n: how many scenes.
+        n_objects: 1 to 4 in each; as `draw_scene` by default.
+
+    Returns:
+        `n` examples, always the same ones.
+
+    Raises:
+        ValueError: a split that does not exist, or no scenes.
     """
     if split not in SPLITS or n < 1:
         raise ValueError(f"scenes come from {', '.join(SPLITS)}, one or more; got {split!r} and {n}")
-    return [_scene(f"{split}/{i}", draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects), i)
-            for i in range(n)]  # fmt: skip
+    scenes = (draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects) for i in range(n))
+    return [_asked(f"{split}/{i}", scene, i) for i, scene in enumerate(scenes)]
 
 
-def _scene(key: str, scene: Scene, i: int) -> Example:
+def _asked(key: str, scene: Scene, i: int) -> Example:
+    """The question about scene number i."""
     asked = scene.objects[np.random.default_rng([51, i]).integers(len(scene.objects))]
     members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
     prompt, _ = describe([scene.objects[k] for k in members])
     present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
-    truth = partial(_covered_by, scene, members)
-    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, truth)
+    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, partial(_mask, scene, members))
 
 
-def _covered_by(scene: Scene, members: list[int]) -> np.ndarray:
+def _mask(scene: Scene, members: list[int]) -> np.ndarray:
     return scene.masks()[members].any(axis=0)

@@ -1,9 +1,9 @@
-"""Example: one question about one picture, with the truth where it is known. What every data set is made of.
+"""Example: one question about one image, with the ground truth where it is known. What every data set is made of.
 
-    data set -> Example: picture, prompt, mask -> Explainer -> map -> evaluation
+    data set -> Example: image, prompt, mask -> Explainer -> map -> evaluation
 
-What the files of data sets have in common when they are read is here as well: what is missing is named, with the page
-that has it.
+What the files of data sets have in common when they are read is here as well: what is missing or damaged is named,
+with the page that has it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ..images import read_image
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One question about one picture: where is what the prompt names?
+    """One question about one image: where is what the prompt names?
 
     Attributes:
         key: its name, unique in the data set.
         prompt: what to look for, as it is given to the model.
         concept: what the prompt is about; examples of one concept are alike, and intervals treat them as a cluster.
-        caption: the picture's own caption, where it has one.
-        present: every concept that is known to be in the picture, `concept` among them.
+        caption: the image's own caption, where it has one.
+        present: every concept that is known to be in the image, `concept` among them.
+        load_image: reads the image; called whenever it is needed, also in another process.
+        load_mask: reads the mask, (H, W) bool; None where the data set has none.
     """
 
     key: str
@@ -38,35 +43,31 @@ class Example:
     concept: str
     caption: str
     present: tuple[str, ...]
-    _picture: Callable[[], Image.Image]
-    _truth: Callable[[], np.ndarray] | None = None
+    load_image: Callable[[], Image.Image]
+    load_mask: Callable[[], np.ndarray] | None = None
 
     def image(self) -> Image.Image:
-        """The picture, upright RGB, read now.
+        """The image, upright RGB, read now.
 
-        Raises FileNotFoundError if the file is not there, ValueError if it is not a picture.
+        Raises:
+            FileNotFoundError: the file is not there.
+            ValueError: it is not an image.
         """
-        return self._picture()
+        return self.load_image()
 
     def mask(self) -> np.ndarray | None:
         """Which pixels show what the prompt names, (H, W) bool, read now; None where the data set does not say.
 
-        Raises FileNotFoundError if the file is not there, ValueError if it does not fit the picture.
+        Raises:
+            FileNotFoundError: the file is not there.
+            ValueError: it does not fit the image.
         """
-        return None if self._truth is None else self._truth()
+        return None if self.load_mask is None else self.load_mask()
 
     @property
     def has_mask(self) -> bool:
         """Whether the data set says where the prompt's object is."""
-        return self._truth is not None
-
-
-def fitting(mask: np.ndarray, file: Path, picture: Path) -> np.ndarray:
-    """The mask, if it has the size of its picture; ValueError, with both sizes, if not."""
-    size = read_image(picture).size
-    if mask.shape != size[::-1]:
-        raise ValueError(f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its picture {size[0]} x {size[1]}")
-    return mask
+        return self.load_mask is not None
 
 
 def needed(path: str | Path, what: str, source: str) -> Path:
@@ -76,18 +77,32 @@ def needed(path: str | Path, what: str, source: str) -> Path:
     return Path(path)
 
 
-def not_empty(examples: list[Example], otherwise: str) -> list[Example]:
-    """The examples, if there are any; ValueError with `otherwise` if not."""
+def damaged(path: Path, what: str, source: str) -> ValueError:
+    """The error to raise for a file that is there and cannot be used, with what is wrong and where to get it."""
+    return ValueError(f"{path} {what}. Get it from {source}")
+
+
+def not_empty(examples: list[T], path: Path, what: str, source: str) -> list[T]:
+    """The examples, if there are any; ValueError, with what the path lacks and where to get it, if not."""
     if not examples:
-        raise ValueError(otherwise)
+        raise damaged(path, f"holds no {what}", source)
     return examples
 
 
 def read_json(path: Path, source: str):
+    """What a JSON file says; ValueError, with where to get it, if it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON, or is cut short ({error}): get it from {source}") from error
+        raise damaged(path, f"is not JSON, or is cut short ({error})", source) from error
+
+
+def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
+    """The mask (H, W), if it has the size of its image; ValueError, with both sizes, if not."""
+    size = read_image(image).size
+    if mask.shape != size[::-1]:
+        raise ValueError(f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}")
+    return mask
 
 
 def photo_prompt(name: str) -> str:

@@ -10,23 +10,31 @@ import numpy as np
 from PIL import Image
 
 from ..images import read_image
-from .example import Example, fitting, needed, not_empty, optional_library, photo_prompt
+from .example import Example, damaged, fitting, needed, not_empty, optional_library, photo_prompt
 
 IMAGENET_SEGMENTATION = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
 IMAGENET_S = "https://github.com/LUSSeg/ImageNet-S"
 
 
 def imagenet_segmentation(path: str | Path) -> list[Example]:
-    """ImageNet-Segmentation: one object class a picture, foreground and background.
+    """ImageNet-Segmentation: one object class an image, foreground and background.
 
-    M. Guillaumin, D. Kuettel, V. Ferrari. *ImageNet Auto-Annotation with Segmentation Propagation.* IJCV 2014. One
-    MATLAB 7.3 file (which is HDF5), with a struct `value` of three cell arrays, (N, 1) references: `img`, uint8
-    (3, W, H), because MATLAB counts columns first; `gt`, a cell that holds one array (W, H), 0 for background; and
-    `target`, the WordNet id, as characters. Reading it needs h5py.
+    M. Guillaumin, D. Kuettel, V. Ferrari. *ImageNet Auto-Annotation with Segmentation Propagation.* IJCV 2014.
 
-    Raises FileNotFoundError, ValueError (another file, or cut short) or ImportError.
+    Args:
+        path: one MATLAB 7.3 file (which is HDF5), with a struct `value` of three cell arrays, (N, 1) references:
+            `img`, uint8 (3, W, H), because MATLAB counts columns first; `gt`, a cell that holds one array (W, H), 0
+            for background; and `target`, the WordNet id, as characters.
+
+    Returns:
+        One example an image, in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is another file, or cut short.
+        ImportError: h5py is not installed.
     """
-    path = needed(path, "the pictures and masks of ImageNet-Segmentation", IMAGENET_SEGMENTATION)
+    path = needed(path, "the images and masks of ImageNet-Segmentation", IMAGENET_SEGMENTATION)
     h5py = optional_library("h5py", f"{path.name} is a MATLAB 7.3 file, which is HDF5")
     try:
         with h5py.File(path, "r") as file:
@@ -34,14 +42,11 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
             lengths = {name: len(value[name]) for name in ("img", "gt", "target")}
             ids = ["".join(map(chr, file[cell][()].ravel())) for cell in value["target"][:, 0]]
     except (OSError, KeyError) as error:
-        raise ValueError(
-            f"{path} is not ImageNet-Segmentation, or is cut short ({error}): it should be a MATLAB 7.3 file with the "
-            f"cell arrays img, gt and target in a struct 'value'. Get it from {IMAGENET_SEGMENTATION}"
-        ) from error
+        layout = "it should be a MATLAB 7.3 file with the cell arrays img, gt and target in a struct 'value'"
+        what = f"is not ImageNet-Segmentation, or is cut short ({error}): {layout}"
+        raise damaged(path, what, IMAGENET_SEGMENTATION) from error
     if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"{path} is damaged: its arrays differ in length, {lengths}. Get it from {IMAGENET_SEGMENTATION}"
-        )
+        raise damaged(path, f"is damaged: its arrays differ in length, {lengths}", IMAGENET_SEGMENTATION)
     return [
         Example(f"{i:04d}-{wnid}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
                 partial(_from_matlab, path, "img", i), partial(_from_matlab, path, "gt", i))
@@ -50,7 +55,7 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
 
 
 def _from_matlab(path: Path, name: str, i: int) -> Image.Image | np.ndarray:
-    """Picture or mask number i; the file is opened anew, because an open one cannot go to another process."""
+    """Image or mask number i; the file is opened anew, because an open one cannot go to another process."""
     with importlib.import_module("h5py").File(path, "r") as file:
         cell = file[file["value"][name][i, 0]]
         if name == "img":
@@ -59,37 +64,45 @@ def _from_matlab(path: Path, name: str, i: int) -> Image.Image | np.ndarray:
 
 
 def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
-    """ImageNet-S (50, 300 or 919 classes): pixel masks of validation pictures of ImageNet.
+    """ImageNet-S (50, 300 or 919 classes): pixel masks of validation images of ImageNet.
 
     S. Gao, Z.-Y. Li, M.-H. Yang, M.-M. Cheng, J. Han, P. Torr. *Large-scale Unsupervised Semantic Segmentation.* TPAMI
-    2022. `folder` is ImageNetS50, ImageNetS300 or ImageNetS919: pictures lie in `validation/n01440764/*.JPEG`, masks
-    in `validation-segmentation/n01440764/*.png`, the class of a pixel is red + 256 * green, 0 is any other class and
-    1000 is to be ignored (taken as background here). Classes are numbered from 1 in the order of their WordNet ids.
-    The question asked of a picture is the class of its folder.
+    2022. The class of a pixel is red + 256 * green, 0 is any other class and 1000 is to be ignored (taken as background
+    here). Classes are numbered from 1 in the order of their WordNet ids. The question asked of an image is the class of
+    its folder.
 
-    Raises FileNotFoundError or, when a mask is read, ValueError.
+    Args:
+        folder: ImageNetS50, ImageNetS300 or ImageNetS919: images lie in `validation/n01440764/*.JPEG`, masks in
+            `validation-segmentation/n01440764/*.png`.
+        split: the first folder's name; the second one's begins with it.
+
+    Returns:
+        One example a mask, class by class.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: a class is missing, or (when a mask is read) its file does not show its class.
     """
     folder = Path(folder)
     masks = needed(folder / f"{split}-segmentation", "the masks of ImageNet-S", IMAGENET_S)
-    pictures = needed(folder / split, "the pictures of ImageNet-S, prepared from ImageNet by its script", IMAGENET_S)
+    images = needed(folder / split, "the images of ImageNet-S, prepared from ImageNet by its script", IMAGENET_S)
     classes = sorted(child.name for child in masks.iterdir() if child.is_dir())
     size = folder.name.removeprefix("ImageNetS")
     if size.isdigit() and len(classes) != int(size):  # a class that is missing shifts the numbers of those behind it
-        raise ValueError(
-            f"{masks} holds {len(classes)} classes, but {folder.name} has {size}. Get it from {IMAGENET_S}"
-        )
+        raise damaged(masks, f"holds {len(classes)} classes, but {folder.name} has {size}", IMAGENET_S)
     examples = []
     for number, wnid in enumerate(classes, start=1):
         for file in sorted((masks / wnid).glob("*.png")):
-            picture = pictures / wnid / f"{file.stem}.JPEG"
+            image = images / wnid / f"{file.stem}.JPEG"
             examples.append(
                 Example(f"{wnid}/{file.stem}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
-                        partial(read_image, picture), partial(_class_mask, file, number, picture))
+                        partial(read_image, image), partial(_class_mask, file, number, image))
             )  # fmt: skip
-    return not_empty(examples, f"{masks} holds no masks (n*/*.png): get them from {IMAGENET_S}")
+    return not_empty(examples, masks, "masks (n*/*.png)", IMAGENET_S)
 
 
-def _class_mask(file: Path, number: int, picture: Path) -> np.ndarray:
+def _class_mask(file: Path, number: int, image: Path) -> np.ndarray:
+    """Where a mask file shows the class with this number, (H, W) bool."""
     pixels = np.asarray(read_image(file)).astype(int)
     classes = pixels[..., 0] + 256 * pixels[..., 1]
     if number not in classes:
@@ -97,7 +110,7 @@ def _class_mask(file: Path, number: int, picture: Path) -> np.ndarray:
         raise ValueError(
             f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?"
         )
-    return fitting(classes == number, file, picture)
+    return fitting(classes == number, file, image)
 
 
 @lru_cache(maxsize=1)

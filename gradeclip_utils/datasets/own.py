@@ -1,4 +1,4 @@
-"""A folder of your own pictures as examples."""
+"""A folder of your own images as examples."""
 
 from __future__ import annotations
 
@@ -9,53 +9,66 @@ import numpy as np
 import pandas as pd
 
 from ..images import read_image
-from .example import Example, fitting, not_empty
+from .example import Example, fitting
+
+_COLUMNS = "the columns image and caption"
 
 
-def own_pictures(path: str | Path) -> list[Example]:
-    """Pictures of your own: a folder with `captions.csv`, `pictures/` and, if you have them, `masks/`.
+def own_images(path: str | Path) -> list[Example]:
+    """Images of your own: a folder with `captions.csv`, `images/` and, if you have them, `masks/`.
 
-    `captions.csv` has a row for every question, and the columns `picture` (a file in `pictures/`) and `caption` (the
-    prompt); optionally `mask` (a file in `masks/`, of the picture's size, where anything but black is the object; the
-    picture's name with `.png` if there is no such column) and `concept` (the caption if there is no such column).
+    `captions.csv` has a row for every question, and the columns `image` (a file in `images/`) and `caption` (the
+    prompt); optionally `mask` (a file in `masks/`, of the image's size, where anything but black is the object; the
+    image's name with `.png` if there is no such column) and `concept` (the caption if there is no such column).
 
-    Raises FileNotFoundError or ValueError; they name the line of the table.
+    Args:
+        path: the folder.
+
+    Returns:
+        One example a row of the table, in its order.
+
+    Raises:
+        FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
+        ValueError: the table is not what it should be; the message names the line.
     """
     path = Path(path)
     table = path / "captions.csv"
     if not table.is_file():
-        columns = "a table with the columns picture and caption, and if you like mask and concept"
-        raise FileNotFoundError(f"{table} is missing: write {columns}, for pictures in {path / 'pictures'}")
+        wanted = f"a table with {_COLUMNS}, and if you like mask and concept, for images in {path / 'images'}"
+        raise FileNotFoundError(f"{table} is missing: write {wanted}")
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} cannot be read as a table with the columns picture and caption: {error}") from error
-    if not {"picture", "caption"} <= set(rows.columns):
-        raise ValueError(f"{table} must have the columns picture and caption, and has {', '.join(rows.columns)}")
+        raise ValueError(f"{table} cannot be read as a table with {_COLUMNS}: {error}") from error
+    if not {"image", "caption"} <= set(rows.columns):
+        raise ValueError(f"{table} must have {_COLUMNS}, and has {', '.join(rows.columns)}")
+    if rows.empty:
+        raise ValueError(f"{table} has no rows: write one for every image and caption")
     concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
-    present = concepts.groupby(rows["picture"]).agg(lambda of_picture: tuple(dict.fromkeys(of_picture)))
-    examples = [
-        _own(path, row, concept, present[row["picture"]], f"{table}, line {line}")
+    present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
+    return [
+        _example(path, row, concept, present[row["image"]], line)
         for line, (row, concept) in enumerate(zip(rows.to_dict("records"), concepts, strict=True), start=2)
     ]
-    return not_empty(examples, f"{table} has no rows: write one for every picture and caption")
 
 
-def _own(path: Path, row: dict, concept: str, present: tuple[str, ...], where: str) -> Example:
-    if not row["picture"] or not row["caption"]:
-        raise ValueError(f"{where}: a picture and a caption are needed, got {row}")
-    picture = path / "pictures" / row["picture"]
-    mask = path / "masks" / (row.get("mask") or f"{picture.stem}.png")
-    for file, wanted in ((picture, True), (mask, bool(row.get("mask")))):
+def _example(path: Path, row: dict, concept: str, present: tuple[str, ...], line: int) -> Example:
+    """The question of one line of the table; what is wrong with it is said with the line."""
+    where = f"{path / 'captions.csv'}, line {line}"
+    if not row["image"] or not row["caption"]:
+        raise ValueError(f"{where}: an image and a caption are needed, got {row}")
+    image = path / "images" / row["image"]
+    mask = path / "masks" / (row.get("mask") or f"{image.stem}.png")
+    for file, wanted in ((image, True), (mask, bool(row.get("mask")))):
         if wanted and not file.is_file():
             raise FileNotFoundError(f"{where}: there is no file {file}")
-    truth = partial(_drawn_mask, mask, picture) if mask.is_file() else None
-    key = f"{where.rsplit(maxsplit=1)[1]}-{row['picture']}"
-    return Example(key, row["caption"], concept, row["caption"], present, partial(read_image, picture), truth)
+    load_mask = partial(_drawn_mask, mask, image) if mask.is_file() else None
+    reading = partial(read_image, image)
+    return Example(f"{line}-{row['image']}", row["caption"], concept, row["caption"], present, reading, load_mask)
 
 
-def _drawn_mask(file: Path, picture: Path) -> np.ndarray:
-    mask = fitting(np.asarray(read_image(file)).any(axis=-1), file, picture)
+def _drawn_mask(file: Path, image: Path) -> np.ndarray:
+    mask = fitting(np.asarray(read_image(file)).any(axis=-1), file, image)
     if not mask.any():
         raise ValueError(f"{file} is black all over: what shows the object must have another colour")
     return mask

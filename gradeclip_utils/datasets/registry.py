@@ -1,10 +1,10 @@
-"""Registry: `load` finds a data set by one line of text."""
+"""Registry: `load` finds a data set by one line of text, and `register_dataset` tells it of another."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,14 +12,57 @@ from .emoji import emoji_scenes
 from .example import Example
 from .imagenet import imagenet_s, imagenet_segmentation
 from .mscoco import coco
-from .own import own_pictures
+from .own import own_images
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A kind of data set.
+
+    Attributes:
+        read: gets what stands after the colon, and gives the examples.
+        form: what should stand there, for messages.
+    """
+
+    read: Callable[[str], list[Example]]
+    form: str
+
+
+DATASETS: dict[str, Dataset] = {}  # by kind
+
+
+def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str = "WHERE") -> None:
+    """Let `load`, and so `evaluate` and the command line, find data sets of another kind.
+
+        register_dataset("birds", lambda path: [Example(...), ...], "FOLDER")
+        load("birds:/data/birds")
+
+    Args:
+        kind: what stands before the colon; words and hyphens.
+        read: gets what stands after the colon, and gives the examples. Where evaluations run in several processes, the
+            examples' `load_image` and `load_mask` must be picklable: functions of a module, or `functools.partial`.
+        form: what should stand after the colon, for messages.
+
+    Raises:
+        ValueError: the kind is taken, or cannot be told from what follows it.
+    """
+    if not kind or ":" in kind:
+        raise ValueError(f"a kind of data set is a name without a colon, got {kind!r}")
+    if kind in DATASETS:
+        raise ValueError(f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}")
+    DATASETS[kind] = Dataset(read, form)
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
-    """The examples of a data set, from one line of text: its kind, a colon, and where it is (see the module).
+    """The examples of a data set.
 
-    A split other than the default follows an `@`: `imagenet-s:folder@train-semi`, `coco:folder@train2017`. `limit`
-    keeps so many, spread evenly over the data set, because most are sorted by concept.
+    Args:
+        what: its kind, a colon, and where it is (see the package). A split other than the default follows an `@`:
+            `imagenet-s:folder@train-semi`, `coco:folder@train2017`.
+        limit: no more examples than this, see `spread`.
+
+    Returns:
+        Examples, in the order of the data set.
 
     Raises:
         ValueError: the kind is unknown, the limit is not positive, or a file is not what it should be.
@@ -27,12 +70,13 @@ def load(what: str, limit: int | None = None) -> list[Example]:
         ImportError: the data set needs a library that is not installed.
     """
     kind, _, rest = what.partition(":")
-    if kind not in _KINDS or not rest:
-        near = difflib.get_close_matches(kind, _KINDS, cutoff=0.4)
-        known = f"did you mean {near[0]}:...?" if near and kind not in _KINDS else f"say {', '.join(_FORMS.values())}"
-        raise ValueError(f"{what!r} names no data set: {known}")
-    spread([], limit)  # a limit that is none is refused before anything is read
-    return spread(_KINDS[kind](rest), limit)
+    if kind not in DATASETS or not rest:
+        near = difflib.get_close_matches(kind, DATASETS, n=1, cutoff=0.4)
+        forms = ", ".join(f"{name}:{known.form}" for name, known in DATASETS.items())
+        hint = f"did you mean {near[0]}:...?" if near and kind not in DATASETS else f"say {forms}"
+        raise ValueError(f"{what!r} names no data set: {hint}")
+    spread([], limit)  # what is no limit is refused before anything is read
+    return spread(DATASETS[kind].read(rest), limit)
 
 
 def spread(examples: list[Example], limit: int | None) -> list[Example]:
@@ -48,23 +92,25 @@ def spread(examples: list[Example], limit: int | None) -> list[Example]:
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
 
 
-def _split(loader: Callable[..., list[Example]], rest: str) -> list[Example]:
-    path, _, split = rest.partition("@")
-    return loader(path, split) if split else loader(path)
+def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Example]]:
+    """A reader of `FOLDER` or `FOLDER@SPLIT`."""
+
+    def reader(rest: str) -> list[Example]:
+        path, _, split = rest.partition("@")
+        return read(path, split) if split else read(path)
+
+    return reader
 
 
 def _drawn(rest: str) -> list[Example]:
     split, _, n = rest.partition(":")
     if not n.isdigit():
-        raise ValueError(f"say how many scenes: {_FORMS['scenes']}; got {'scenes:' + rest!r}")
+        raise ValueError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}")
     return emoji_scenes(split, int(n))
 
 
-_KINDS = {
-    "scenes": _drawn, "imagenet-segmentation": imagenet_segmentation, "imagenet-s": partial(_split, imagenet_s),
-    "coco": partial(_split, coco), "folder": own_pictures,
-}  # fmt: skip
-_FORMS = {
-    "scenes": "scenes:development:200", "imagenet-segmentation": "imagenet-segmentation:FILE",
-    "imagenet-s": "imagenet-s:FOLDER", "coco": "coco:FOLDER", "folder": "folder:FOLDER",
-}  # fmt: skip
+register_dataset("scenes", _drawn, "development:200")
+register_dataset("imagenet-segmentation", imagenet_segmentation, "FILE")
+register_dataset("imagenet-s", _with_split(imagenet_s), "FOLDER")
+register_dataset("coco", _with_split(coco), "FOLDER")
+register_dataset("folder", own_images, "FOLDER")

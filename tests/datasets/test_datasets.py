@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from timm.data import ImageNetInfo
 
 from gradeclip_utils.datasets import (
+    Example,
     coco,
     coco_captions,
     imagenet_name,
     imagenet_s,
     imagenet_segmentation,
     load,
+    register_dataset,
+    registry,
     sugar_crepe,
 )
-from gradeclip_utils.datasets.imagenet import _imagenet_names
+from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.scenes import draw_scene
 
 NOISE = np.random.default_rng(0)
@@ -90,8 +94,8 @@ def write_matlab(path, pictures, masks, ids):
         cells = {name: [] for name in ("img", "gt", "target")}
         for i, (image, mask, wnid) in enumerate(zip(pictures, masks, ids, strict=True)):
             image = file.create_dataset(f"#refs#/img{i}", data=image.transpose(2, 1, 0))
-            truth = file.create_dataset(f"#refs#/truth{i}", data=mask.T.astype(np.uint8))
-            wrapped = file.create_dataset(f"#refs#/gt{i}", data=np.array([[truth.ref]], dtype=h5py.ref_dtype))
+            ground_truth = file.create_dataset(f"#refs#/truth{i}", data=mask.T.astype(np.uint8))
+            wrapped = file.create_dataset(f"#refs#/gt{i}", data=np.array([[ground_truth.ref]], dtype=h5py.ref_dtype))
             codes = np.array([[ord(letter)] for letter in wnid], dtype=np.uint16)
             target = file.create_dataset(f"#refs#/target{i}", data=codes)
             for name, dataset in (("img", image), ("gt", wrapped), ("target", target)):
@@ -146,7 +150,7 @@ def write_imagenet_s(folder, classes, size=(12, 16)):
 
 
 def test_imagenet_s_decodes_classes_from_red_and_green_beyond_256(tmp_path):
-    wnids = sorted(_imagenet_names())[:300]
+    wnids = sorted(ImageNetInfo("imagenet-1k").label_names())[:300]
     write_imagenet_s(tmp_path / "ImageNetS300", wnids, size=(6, 8))
     examples = load(f"imagenet-s:{tmp_path / 'ImageNetS300'}")
     assert len(examples) == 600
@@ -177,7 +181,7 @@ def test_a_copy_of_imagenet_s_that_lacks_a_class_is_refused(tmp_path):
 def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path):
     write_imagenet_s(tmp_path / "part", ["n02084071"])
     save(tmp_path / "part/validation/n02084071/ILSVRC2012_val_00000001.JPEG", picture(13, 16))
-    with pytest.raises(ValueError, match="is 16 x 12 pixels, its picture 16 x 13"):
+    with pytest.raises(ValueError, match="is 16 x 12 pixels, its image 16 x 13"):
         imagenet_s(tmp_path / "part")[0].mask()
 
 
@@ -272,11 +276,11 @@ def test_a_library_that_is_not_installed_is_named_with_the_way_to_get_it(coco_fo
 
 @pytest.fixture
 def mine(tmp_path):
-    save(tmp_path / "pictures/cat.jpg", picture(20, 30))
-    save(tmp_path / "pictures/street.png", picture(10, 10))
+    save(tmp_path / "images/cat.jpg", picture(20, 30))
+    save(tmp_path / "images/street.png", picture(10, 10))
     save(tmp_path / "masks/cat.png", box(20, 30, 1, 2, 8, 9).astype(np.uint8) * 255)
     save(tmp_path / "masks/car.png", box(10, 10, 0, 0, 3, 3).astype(np.uint8))
-    rows = "picture,caption,mask,concept\ncat.jpg,a cat,,\nstreet.png,a red car,car.png,car\nstreet.png,a tree,,tree\n"
+    rows = "image,caption,mask,concept\ncat.jpg,a cat,,\nstreet.png,a red car,car.png,car\nstreet.png,a tree,,tree\n"
     (tmp_path / "captions.csv").write_text(rows)
     return tmp_path
 
@@ -293,7 +297,7 @@ def test_a_folder_of_pictures_needs_a_table_and_may_have_masks(mine):
 
 
 def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
-    (mine / "captions.csv").write_text("picture,caption\ncat.jpg,a cat\n")
+    (mine / "captions.csv").write_text("image,caption\ncat.jpg,a cat\n")
     (cat,) = load(f"folder:{mine}")
     assert (cat.concept, cat.has_mask) == ("a cat", True)
 
@@ -302,11 +306,11 @@ def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
     ("table", "message"),
     [
         ("", "cannot be read as a table"),
-        ("file,text\na,b\n", "must have the columns picture and caption, and has file, text"),
-        ("picture,caption\n", "has no rows"),
-        ("picture,caption\ncat.jpg,\n", "line 2: a picture and a caption are needed"),
-        ("picture,caption\ncat.jpg,a cat\ndog.jpg,a dog\n", "line 3: there is no file .*dog.jpg"),
-        ("picture,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
+        ("file,text\na,b\n", "must have the columns image and caption, and has file, text"),
+        ("image,caption\n", "has no rows"),
+        ("image,caption\ncat.jpg,\n", "line 2: an image and a caption are needed"),
+        ("image,caption\ncat.jpg,a cat\ndog.jpg,a dog\n", "line 3: there is no file .*dog.jpg"),
+        ("image,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_the_line(mine, table, message):
@@ -321,14 +325,38 @@ def test_masks_that_are_black_or_of_another_size_and_a_missing_table_are_refused
     with pytest.raises(ValueError, match="black all over"):
         cat.mask()
     save(mine / "masks/cat.png", np.ones((30, 20), dtype=np.uint8))
-    with pytest.raises(ValueError, match="is 20 x 30 pixels, its picture 30 x 20"):
+    with pytest.raises(ValueError, match="is 20 x 30 pixels, its image 30 x 20"):
         cat.mask()
     (mine / "captions.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="write a table with the columns picture and caption"):
+    with pytest.raises(FileNotFoundError, match="write a table with the columns image and caption"):
         load(f"folder:{mine}")
 
 
 # --------------------------------------------------------------------------------------------------------------- load
+
+
+def test_a_project_outside_adds_a_data_set_that_load_and_evaluate_find(tiny, monkeypatch):
+    monkeypatch.setattr(registry, "DATASETS", dict(registry.DATASETS))  # what this test adds goes with it
+    shown, mask = Image.fromarray(picture(36, 40)), box(36, 40, 5, 5, 20, 20)
+
+    def birds(where):
+        return [
+            Example(f"{where}/{i}", f"a {name}", name, "", (name,), lambda: shown, lambda: mask)
+            for i, name in enumerate(("owl", "duck", "owl"))
+        ]
+
+    with pytest.raises(ValueError, match="'birds:pond' names no data set"):
+        load("birds:pond")
+    register_dataset("birds", birds, "POND")
+    assert [example.key for example in load("birds:pond", limit=2)] == ["pond/0", "pond/2"]
+    assert list(evaluate(tiny, "birds:lake", references=False, progress=False)["concept"]) == ["owl", "duck", "owl"]
+    with pytest.raises(ValueError, match="say .*birds:POND"):
+        load("birds")
+    with pytest.raises(ValueError, match="there are data sets of the kind 'birds' already: birds:POND"):
+        register_dataset("birds", birds)
+    for name in ("", "my:birds"):
+        with pytest.raises(ValueError, match="a name without a colon"):
+            register_dataset(name, birds)
 
 
 def test_a_limit_spreads_over_the_whole_data_set():
@@ -396,7 +424,7 @@ def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(tmp_pat
     path = tmp_path / "own.json"
     for content, message in (
         ("{", "is not JSON, or is cut short"),
-        ("[]", "must hold one entry a picture.*got a list"),
+        ("[]", "must hold one entry an image.*got a list"),
         ('{"3": {"filename": "a.jpg", "caption": "a dog"}}', "entry '3' of .*own.json must be .*negative_caption"),
     ):
         path.write_text(content, encoding="utf-8")

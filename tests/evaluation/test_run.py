@@ -36,15 +36,15 @@ N = 7
 
 def write_folder(folder, n):
     """Noise with a bright box in it, which is the object; every second picture shows two things."""
-    noise, lines = np.random.default_rng(0), ["picture,caption,mask,concept"]
-    for kind in ("pictures", "masks"):
+    noise, lines = np.random.default_rng(0), ["image,caption,mask,concept"]
+    for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for i in range(n):
         pixels, mask = noise.integers(0, 120, (36, 40, 3), dtype=np.uint8), np.zeros((36, 40), dtype=np.uint8)
         top, left = noise.integers(0, 20, 2)
         mask[top : top + 14, left : left + 12] = 255
         pixels[mask > 0] += 120
-        Image.fromarray(pixels).save(folder / f"pictures/{i}.png")
+        Image.fromarray(pixels).save(folder / f"images/{i}.png")
         Image.fromarray(mask).save(folder / f"masks/{i}.png")
         lines.append(f"{i}.png,a {CONCEPTS[i % 3]},,{CONCEPTS[i % 3]}")
     lines.append(f"{n - 1}.png,a tree,,tree")
@@ -145,7 +145,7 @@ def test_faithfulness_adds_deletion_and_insertion_of_the_examples_own_prompt(tin
 
 
 def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny, data, tmp_path):
-    examples = [replace(example, _truth=None) for example in load(data)]
+    examples = [replace(example, load_mask=None) for example in load(data)]
     with pytest.raises(ValueError, match="not one example has a mask"):
         evaluate(tiny, examples, progress=False)
     found = evaluate(tiny, examples[-3:], faithfulness="full", progress=False)
