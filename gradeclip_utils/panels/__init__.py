@@ -10,6 +10,5 @@
 | `lesson` | `panel`: a pure function turned with sliders, menus and text fields |
 | `gallery` | the map of one prompt by every method |
 | `session` | what is computed once for a picture, and kept |
-| `blending` | Grad-ECLIP between softmax and loosened attention, for a slider |
 | `jobs` | long work beside the kernel, until a newer request comes |
 """

@@ -2,7 +2,7 @@
 
     session -> explorer_view -> controls -> explorer
 
-A pane gets `data` and `pictures` from Python and sends messages back, `{"kind": ..., ...}`. It keeps nothing.
+A pane gets `data` and `images` from Python and sends messages back, `{"kind": ..., ...}`. It keeps nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HINT = "Press a patch, and the words light up by how they match it."
 
 
 class Pane(AnyWidget):
-    """One of "gallery" (pictures to choose), "canvas" (a picture with patches), "words" (buttons), "script" (to copy).
+    """One of "gallery" (images to choose), "canvas" (a picture with patches), "words" (buttons), "script" (to copy).
 
     Args:
         kind: which.
@@ -33,7 +33,7 @@ class Pane(AnyWidget):
     _css = (_FRONT / "panes.css").read_text(encoding="utf-8")
     kind = traitlets.Unicode().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
-    pictures = traitlets.List(traitlets.Bytes()).tag(sync=True)  # PNG files
+    images = traitlets.List(traitlets.Bytes()).tag(sync=True)  # PNG files
 
     def __init__(self, kind: str, heard: Callable[[dict], None] | None = None, **traits):
         super().__init__(kind=kind, **traits)
@@ -53,9 +53,9 @@ class Side:
         """Show a panel; without one, be gone."""
         self.box.layout.display = "" if panel else "none"
         if panel is None:
-            self.title.value, self.legend.value, self.canvas.pictures = "", "", []
+            self.title.value, self.legend.value, self.canvas.images = "", "", []
             return
         self.title.value = explorer_view.title_html(state, panel)
         self.legend.value = explorer_view.legend_html(state, panel)
         self.canvas.data = {**explorer_view.canvas(state, panel), "hint": _HINT}
-        self.canvas.pictures = [explorer_view.png(explorer_view.painted(state, panel))]
+        self.canvas.images = [explorer_view.png(explorer_view.painted(state, panel))]

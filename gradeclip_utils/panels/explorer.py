@@ -29,14 +29,15 @@ from ..plots.colours import COLOURS
 from ..scenes import draw_scene
 from . import explorer_view
 from .controls import Pane, Side
-from .jobs import WRONG, Work
-from .session import Session, Source, State, View, as_source
+from .jobs import Work, sentence
+from .session import GRAD_ECLIP, SPATIAL_WEIGHTS, Session, Source, State, View, as_source
 
 CONTROLS = (
-    "gallery", "picture", "caption", "against", "words", "method", "beside", "layers", "loosened", "attention",
+    "gallery", "image", "caption", "against", "words", "method", "beside", "layers", "spatial", "attention",
     "resolution", "centred", "threshold", "opacity", "shared", "colours", "keep",
 )  # fmt: skip
 _GALLERY = (1, 2, 2, 3, 3, 4, 4, 1)  # objects in each scene of the gallery, whose seeds count from 0
+_UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
 _DISPLAY = {"threshold", "opacity", "colours"}  # fields that only say how to draw
 _HOW = "Press a word for its region; Shift and another word make a phrase; press it again for the whole caption."
 
@@ -59,8 +60,11 @@ def explore(image=None, caption: str | None = None, clip: Clip | None = None) ->
 
 
 def layer_slider(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
-    """A panel for the lesson on the method: how many layers, which spatial weight, and nothing else."""
-    return Explorer(image, caption, clip, controls=("layers", "loosened"))
+    """A panel for the lesson on the method: how many layers, which spatial weight, and nothing else.
+
+    Arguments and errors as of `explore`.
+    """
+    return Explorer(image, caption, clip, controls=("layers", "spatial"))
 
 
 @lru_cache(maxsize=1)
@@ -91,7 +95,7 @@ class Explorer(w.VBox):
         source = gallery()[1] if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
         self.view: View = self.session.view(State(source, caption, **settings))
-        self._wanted, self._work = self.view.state, Work()
+        self.wanted, self.work = self.view.state, Work()
         self._wrong: tuple[str, ...] = ()  # the fields whose last value was refused, and why
         self._why = ""
         # JupyterLab 4.4 and later may deliver a control's messages in two threads: one event at a time, and only the
@@ -112,11 +116,11 @@ class Explorer(w.VBox):
             turned = tuple(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
-            self._wanted = wanted = replace(self._wanted, **fields)
-            if self._work.running and fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again
+            self.wanted = wanted = replace(self.wanted, **fields)
+            if self.work.running and fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again
                 self.view = self._displayed(self.view)
                 return self._show()
-            return self._work.start(
+            return self.work.start(
                 lambda before_a_pass: self.session.view(wanted, before_a_pass),
                 lambda view: self._found(turned, view),
                 lambda error: self._refused(turned, error),
@@ -137,13 +141,13 @@ class Explorer(w.VBox):
         """The script that reproduces what is shown."""
         return explorer_view.python_lines(self.view, self._model)
 
-    def open_picture(self, image, name: str = "") -> None:
+    def open_image(self, image, name: str = "") -> None:
         """Show another picture: a scene, a PIL image, a path or an array; what is no picture is answered in words."""
         try:
             source = as_source(image, name)
-        except WRONG as error:
+        except _UNREADABLE as error:
             return self._refused(("source",), error)
-        return self._ask({"source": source, "caption": source.caption or self._wanted.caption})
+        return self._ask({"source": source, "caption": source.caption or self.wanted.caption})
 
     def __repr__(self) -> str:
         said = "; ".join(
@@ -153,21 +157,21 @@ class Explorer(w.VBox):
 
     def _displayed(self, view: View) -> View:
         """The view, drawn as is wanted now."""
-        return replace(view, state=replace(view.state, **{name: getattr(self._wanted, name) for name in _DISPLAY}))
+        return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
 
     def _found(self, fields: tuple[str, ...], view: View) -> None:
         with self._turn:
             self.view = self._displayed(view)
-            self._wanted = self.view.state
+            self.wanted = self.view.state
             if set(fields) & set(self._wrong):
                 self._wrong, self._why = (), ""
             self._say(self._why)
             self._show()
 
-    def _refused(self, fields: tuple[str, ...], error: Exception) -> None:
+    def _refused(self, fields: tuple[str, ...], error: BaseException) -> None:
         with self._turn:
-            self._wanted, self._wrong = self.view.state, fields
-            self._why = f"{str(error).rstrip('.')}. What is shown is still the last view, as its title says."
+            self.wanted, self._wrong = self.view.state, fields
+            self._why = f"{sentence(error)}. What is shown is still the last view, as its title says."
             self._say(self._why)
 
     def _say(self, text: str, kind: str = "") -> None:
@@ -177,21 +181,26 @@ class Explorer(w.VBox):
     def _tell(self, passes: int) -> None:
         """Long work is under way."""
         with self._turn:
-            names = " and ".join(METHODS[name].title for name in (self._wanted.method, self._wanted.beside) if name)
-            known = self.session.lengths.get((self._wanted.method, self._wanted.beside))
+            names = " and ".join(METHODS[name].title for name in (self.wanted.method, self.wanted.beside) if name)
+            known = self.session.lengths.get((self.wanted.method, self.wanted.beside))
             far = f' max="{known}" value="{passes}"' if known else ""
             bar = f'<progress aria-label="{html.escape(names)}"{far}></progress>'
             said = f"{bar} {names}: {passes} passes of the model so far. Any change stops it."
             self.message.value = f'<div class="gradeclip-message gradeclip-note" role="status">{said}</div>'
 
-    def _heard(self, message: dict) -> None:
-        """What was pressed on a pane."""
+    def press(self, message: dict) -> None:
+        """Answer what was pressed on a pane.
+
+        Args:
+            message: "kind" is "scene" ("index"), "word" ("index", "extend" with Shift), "patch" ("row", "column") or
+                "no patch".
+        """
         with self._turn:
             if message["kind"] == "scene":
                 source = gallery()[message["index"]]
                 self._ask({"source": source, "caption": source.caption, "against": ""})
             elif message["kind"] == "word":
-                index, phrase = message["index"], self._wanted.phrase
+                index, phrase = message["index"], self.wanted.phrase
                 if phrase and message.get("extend"):
                     phrase = min(phrase[0], index), max(phrase[1], index)
                 else:
@@ -209,7 +218,7 @@ class Explorer(w.VBox):
                 path.write_bytes(file["content"])
                 try:
                     image = read_image(path)
-                except WRONG as error:
+                except _UNREADABLE as error:
                     self._refused(("source",), ValueError(str(error).replace(str(path), file["name"])))
                 else:
                     self._ask({"source": as_source(image, file["name"], f"image = read_image({file['name']!r})")})
@@ -243,7 +252,7 @@ class Explorer(w.VBox):
             "method": w.Dropdown(description="method", options=titles),
             "beside": w.Dropdown(description="beside it", options=[("nothing", ""), *titles]),
             "layers": w.IntSlider(description="last layers", **depth),
-            "loosened": w.FloatSlider(description="loosened", continuous_update=False, **share),
+            "spatial": w.Dropdown(description="spatial weight", options=list(SPATIAL_WEIGHTS)),
             "attention": w.Dropdown(
                 description="attention", options=[("the model's own heads", "model"), ("one head", "single-head")]
             ),
@@ -264,15 +273,15 @@ class Explorer(w.VBox):
         self.path = w.Text(description="picture", placeholder="path of a picture file, then Enter", **text)
         self.path.style.description_width = "76px"
         self.path.layout = w.Layout(flex="1 1 260px", width="auto", max_width="620px")
-        self.path.add_class("gradeclip-picture")
-        self.path.observe(lambda change: change.new and self.open_picture(change.new.strip()), "value")
+        self.path.add_class("gradeclip-image")
+        self.path.observe(lambda change: change.new and self.open_image(change.new.strip()), "value")
         self.upload = w.FileUpload(accept="image/*", description="upload a picture", layout=w.Layout(width="170px"))
         self.upload.observe(lambda change: self._uploaded(change), "value")
         self.message, self.notice, self.other_words = w.HTML(), w.HTML(), w.HTML()
         small = [explorer_view.png(source.image.resize((96, 96))) for source in gallery()]
-        self.gallery = Pane("gallery", self._heard, pictures=small)
-        self.words = Pane("words", self._heard)
-        self.sides = [Side(self._heard) for _ in range(2)]
+        self.gallery = Pane("gallery", self.press, images=small)
+        self.words = Pane("words", self.press)
+        self.sides = [Side(self.press) for _ in range(2)]
         self._make_keeping()
 
     def _make_keeping(self) -> None:
@@ -292,7 +301,7 @@ class Explorer(w.VBox):
     def _arranged(self, controls: set[str]) -> list[w.Widget]:
         """The parts that are wanted, in a row that wraps where the window is narrow."""
         top = [self.gallery] if "gallery" in controls else []
-        if "picture" in controls:
+        if "image" in controls:
             top.append(_row(self.path, self.upload))
         top += [self.controls[name] for name in ("caption", "against") if name in controls]
         top += [self.message, self.notice, *([self.words, self.other_words] if "words" in controls else [])]
@@ -313,12 +322,14 @@ class Explorer(w.VBox):
         try:
             for name, control in self.controls.items():
                 if name not in self._wrong:
-                    control.value = getattr(self._wanted, name)  # which is ahead of the view while work is under way
+                    control.value = getattr(self.wanted, name)  # which is ahead of the view while work is under way
         finally:
             self._setting = before
-        own = state.method.startswith("grad-eclip"), state.method == "grad-eclip"
-        for name, turns in (("layers", own[0]), ("loosened", own[1]), ("attention", own[1]), ("centred", own[1])):
-            self.controls[name].disabled = not turns  # it would change nothing
+        own = state.method == GRAD_ECLIP
+        turns = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
+        turns["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
+        for name, turned in turns.items():
+            self.controls[name].disabled = not turned  # it would change nothing
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
         self.notice.value = f'<div class="gradeclip-message">{explorer_view.UNSEEN}</div>' if unseen else ""
         chosen = next((i for i, source in enumerate(gallery()) if source is state.source), -1)

@@ -12,17 +12,16 @@ from __future__ import annotations
 import html
 import io
 import textwrap
-from collections.abc import Callable
 
 import numpy as np
 from matplotlib.colors import to_hex
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..plots import InlineFigure, draw_words, paint
+from ..methods import Method
+from ..plots import InlineFigure, axes_at, draw_words, paint
 from ..plots.axes import NOTE, blank, drawable
 from ..plots.colours import number, range_in_words, scale, shown, text_colour
-from ..plots.html import gradient, words_html
 from .session import GRAD_ECLIP, Panel, State, View, settings
 
 UNSEEN = (
@@ -56,8 +55,6 @@ def subtitle(state: State, panel: Panel) -> str:
         parts[-1] += f", lead {lead:+.3f}"
     layers = provenance.get("image_layers") or state.layers
     parts += [explanation.origin, "last layer" if layers == 1 else f"last {layers} layers"]
-    if panel.method == GRAD_ECLIP and state.loosened != 1:
-        parts.append(f"spatial weight {state.loosened:.2f} (0 softmax, 1 loosened)")
     if provenance.get("centred"):
         parts.append("less what the nouns share")
     if state.resolution == "native":
@@ -78,41 +75,54 @@ def scale_in_words(state: State, panel: Panel) -> str:
     sentence = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
     if state.threshold and panel.scale:
         least = number(state.threshold * panel.scale, panel.scale)
-        sentence += f"; no ink below {least} ({state.threshold:.0%} of it)"
+        sentence += f"; no colour below {least} ({state.threshold:.0%} of it)"
     return sentence
 
 
 def legend_html(state: State, panel: Panel) -> str:
     """A colour bar with its ends, and the same in words."""
-    norm, _ = scale(panel.signed, panel.scale, state.colours)
+    norm, colours = scale(panel.signed, panel.scale, state.colours)
     ticks = [norm.vmin, 0, norm.vmax] if panel.signed else [0, norm.vmax / 2, norm.vmax]
     labels = "".join(f"<span>{number(tick, panel.scale) if panel.scale else ''}</span>" for tick in ticks)
-    bar = gradient(panel.signed, state.colours)
+    stops = ",".join(map(to_hex, colours(norm(np.linspace(norm.vmin, norm.vmax, 17)))))
     return (
-        f'<div class="gradeclip-legend"><div class="gradeclip-bar" style="background:{bar}">'
+        '<div class="gradeclip-legend"><div class="gradeclip-bar" '
+        f'style="background:linear-gradient(90deg,{stops})">'
         f'</div><div class="gradeclip-ticks">{labels}</div><small>{scale_in_words(state, panel)}</small></div>'
     )
 
 
 def word_marks(state: State, panel: Panel) -> list[dict]:
     """One dict a word: text, colours, its value, whether it is chosen, and a label for those who cannot see it."""
-    norm, colours = scale(panel.words_signed, panel.words_scale)
     first, last = state.phrase or (1, 0)
     marks = []
     for i, word in enumerate(panel.words):
-        colour = colours(norm(shown(word.score, panel.words_signed)))
+        background, colour = _word_colours(word.score, panel.words_signed, panel.words_scale)
         value = number(word.score, panel.words_scale) if panel.words_scale else ""
         label = f"{word.text}: {value}, {panel.words_of}" if value else f"{word.text}: {panel.words_of}"
-        marks.append({"text": word.text, "paper": to_hex(colour), "ink": text_colour(colour), "value": value,
+        marks.append({"text": word.text, "background": background, "colour": colour, "value": value,
                       "label": label, "chosen": first <= i <= last})  # fmt: skip
     return marks
+
+
+def _word_colours(score: float, signed: bool, vmax: float) -> tuple[str, str]:
+    """The background of a word, and the colour of its letters."""
+    norm, colours = scale(signed, vmax)
+    background = colours(norm(shown(score, signed)))
+    return to_hex(background), text_colour(background)
 
 
 def other_words_html(panel: Panel) -> str:
     """The words of the other caption of a contrast, shaded on the same scale; empty where there is none to show."""
     if not panel.others:
         return ""
-    words = words_html(panel.others, signed=True, vmax=panel.words_scale)
+    spans = []
+    for word in panel.others:
+        background, colour = _word_colours(word.score, True, panel.words_scale)
+        style = f"background:{background};color:{colour};padding:1px 4px;border-radius:3px"
+        value = number(word.score, panel.words_scale)
+        spans.append(f'<span style="{style}" title="{value}">{html.escape(word.text)}</span>')
+    words = f'<div class="gradeclip-line" style="line-height:1.9">{" ".join(spans)}</div>'
     return f'<div class="gradeclip-other"><small>rather than</small>{words}</div>'
 
 
@@ -176,61 +186,61 @@ def python_lines(view: View, model: str = "load_clip()") -> str:
         model: the expression that gives the model; a variable's name for a model in hand.
     """
     state, panel = view.state, view.panels[0]
-    blended = panel.method == GRAD_ECLIP and state.loosened != 1
-    names = ("method", "attention", "resolution", "image_layers")
-    usual = (GRAD_ECLIP, "model", "model", 1 if state.method.startswith(GRAD_ECLIP) else None)
-    chosen = settings(state, state.method)
-    options = [
-        f"{name}={value!r}" for name, value, default in zip(names, chosen, usual, strict=True) if value != default
-    ]
-    own, rest = state.phrase and state.method == GRAD_ECLIP, ""
-    prompt, groups = panel.explanation.prompts[0], list(panel.explanation.provenance.get("centred", ()))
-    against = f", against={state.against!r}" if panel.explanation.against is not None else ""
-    if own:
-        rest = f"words={bool(own)}"
-        chosen = f"[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
-    if blended:
-        arguments = [f"share={state.loosened!r}", *([against[2:]] if against else []), *([rest] if own else [])]
-        maps = f"blended_maps(explainer, image, {prompt!r}, {', '.join(arguments)})"
-        maps = (f"centred({maps}, {groups})" if groups else maps) + (chosen if own else "[0]")
-    elif own:
-        maps = f"explainer.interactions(image, {prompt!r}){f'.centred({groups})' if groups else ''}.maps{chosen}"
-    else:
-        maps = "explanation.image_maps[0]"
-    display = [f"{name}={value!r}" for name, value, usual in (
-        ("signed", panel.signed, False), ("vmax", float(panel.scale), None), ("threshold", state.threshold, 0.0),
-        ("opacity", state.opacity, 1.0), ("colours", state.colours, "paper"),
-    ) if value != usual]  # fmt: skip
+    explanation = panel.explanation
+    usual = settings(State(state.source, ""), panel.method) | {"method": GRAD_ECLIP}
+    options = {name: value for name, value in settings(state, panel.method).items() if value != usual[name]}
+    if isinstance(options.get("method"), Method):
+        options["method"] = _Code(f"with_spatial_weight({state.spatial!r})")
+    prompt, groups = explanation.prompts[0], list(explanation.provenance.get("centred", ()))
+    words = f"explainer.interactions(image, {state.caption!r}).maps"
+    if "method" in options:  # interactions are those of Grad-ECLIP's own weight
+        words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].numpy()"
+    maps = "explanation.image_maps[0]"
+    if state.phrase and panel.method == GRAD_ECLIP:
+        regions = f"centred({words}, {groups})" if groups else words
+        maps = f"{regions}[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
+    against = {"against": state.against} if explanation.against is not None else {}
+    display = {
+        "signed": (panel.signed, False), "vmax": (float(panel.scale), None), "threshold": (state.threshold, 0.0),
+        "opacity": (state.opacity, 1.0), "colours": (state.colours, "white"),
+    }  # fmt: skip
+    shown: dict = {name: value for name, (value, usual) in display.items() if value != usual}
     lines = [
-        *_imports(state, model, blended, bool(groups)),
         state.source.code,
-        f"explainer = Explainer({', '.join([model, *options])})",
-        f"explanation = explainer.explain(image, {prompt!r}{against})",
+        f"explainer = Explainer({_arguments(_Code(model), **options)})",
+        f"explanation = explainer.explain({_arguments(_Code('image'), prompt, **against)})",
         f"map_ = {maps}  # signed relevance of each patch",
     ]
-    if state.patch:
-        scores = f"blended_maps(explainer, image, {state.caption!r}, share={state.loosened!r}, words=True)"
-        if not blended:
-            scores = f"explainer.interactions(image, {state.caption!r}).maps"
-        if state.method == GRAD_ECLIP:
-            lines.append(f"scores = {scores}[:, {state.patch[0]}, {state.patch[1]}]  # of the words at one patch")
-    lines.append(f"painting = paint(explanation.image, map_, {', '.join(['box=explanation.box', *display])})")
-    return "\n".join([*lines, "painting"]) + "\n"
+    if state.patch and panel.method == GRAD_ECLIP:
+        lines.append(f"scores = {words}[:, {state.patch[0]}, {state.patch[1]}]  # of the words at one patch")
+    shown["box"] = _Code("explanation.box")
+    lines.append(f"painting = paint({_arguments(_Code('explanation.image'), _Code('map_'), **shown)})")
+    return "\n".join([*_imports("\n".join(lines)), "", *lines, "painting"]) + "\n"
 
 
-def _imports(state: State, model: str, blended: bool, told_apart: bool) -> list[str]:
-    """The import lines for what the script uses."""
-    names = ["Explainer", *(["load_clip"] if model.startswith("load_clip") else [])]
-    names += ["read_image"] if "read_image(" in state.source.code else []
-    scenes = [name for name in ("Object", "Scene", "Span", "arrange", "draw_scene") if f"{name}(" in state.source.code]
-    return [
-        f"from gradeclip_utils import {', '.join(names)}",
-        *(["from gradeclip_utils.panels.blending import blended_maps"] if blended else []),
-        *(["from gradeclip_utils.methods.interactions import centred"] if blended and told_apart else []),
-        "from gradeclip_utils.plots import paint",
-        *([f"from gradeclip_utils.scenes import {', '.join(scenes)}"] if scenes else []),
-        "",
-    ]
+class _Code(str):
+    """Python that stands in a script as it is, where another value stands as its repr."""
+
+    __repr__ = str.__str__
+
+
+def _arguments(*given, **named) -> str:
+    return ", ".join([*map(repr, given), *(f"{name}={value!r}" for name, value in named.items())])
+
+
+_IMPORTS = {
+    "": ("Explainer", "load_clip", "read_image"),
+    ".methods.interactions": ("centred",),
+    ".panels.session": ("with_spatial_weight",),
+    ".plots": ("paint",),
+    ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene"),
+}  # of a script, by the module of the package
+
+
+def _imports(script: str) -> list[str]:
+    """The import lines for what a script calls."""
+    called = {module: [name for name in names if f"{name}(" in script] for module, names in _IMPORTS.items()}
+    return [f"from gradeclip_utils{module} import {', '.join(names)}" for module, names in called.items() if names]
 
 
 def figure(view: View) -> InlineFigure:
@@ -242,8 +252,7 @@ def figure(view: View) -> InlineFigure:
     width = side * wide / max(wide, tall)
     inches = max(0.3 + width + count * (room + 0.2), 8.4), height + 2.5
     made = InlineFigure(*inches, "; ".join(f"{panel.subject}: {subtitle(state, panel)}" for panel in view.panels))
-    place = _placer(made, inches)
-    blank(place(0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
+    blank(axes_at(made, 0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
     made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "picture", fontsize=9, weight="bold")
     for i, panel in enumerate(view.panels):
         x = 0.3 + width + i * (room + 0.2)
@@ -251,24 +260,14 @@ def figure(view: View) -> InlineFigure:
                   va="top" if len(panel.subject) > 52 else "baseline", parse_math=False)  # fmt: skip
         made.text(x / inches[0], 1 - 0.42 / inches[1], _folded(subtitle(state, panel), 78, 4), fontsize=6.5, va="top",
                   color="0.35", parse_math=False)  # fmt: skip
-        blank(place(x, 0.95, width, height)).imshow(painted(state, panel))
+        blank(axes_at(made, x, 0.95, width, height)).imshow(painted(state, panel))
         made.text(x / inches[0], 1 - (1.0 + height) / inches[1], _folded(scale_in_words(state, panel), 62, 3),
                   va="top", **NOTE)  # fmt: skip
         draw_words(
-            place(x, 1.5 + height, room, 0.95), panel.words, signed=panel.words_signed, vmax=panel.words_scale,
+            axes_at(made, x, 1.5 + height, room, 0.95), panel.words, signed=panel.words_signed, vmax=panel.words_scale,
             values=bool(panel.words_scale), sentence=_folded(words_in_words(panel), 62, 2),
         )  # fmt: skip
     return made
-
-
-def _placer(made: InlineFigure, inches: tuple[float, float]) -> Callable:
-    """Axes at a place in inches from the upper left corner."""
-
-    def place(x: float, top: float, width: float, height: float):
-        across, down = inches
-        return made.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
-
-    return place
 
 
 def _folded(text: str, width: int, lines: int) -> str:

@@ -2,9 +2,9 @@
 
     session -> explorer_view -> jobs -> explorer, lesson
 
-A long job runs in a thread, so that the kernel goes on hearing the panel. It is told of nothing and shares nothing:
-before every pass of the model it asks whether it is still wanted, and gives up if not. What it found is handed over in
-the kernel's own loop, in the order of the requests; a result that was overtaken is never shown.
+A long job runs in a thread, so that the kernel goes on hearing the panel. Before every pass of the model it stops if a
+newer job was started. What it found is handed over in the kernel's own loop, in the order of the requests; a result
+that was overtaken is never shown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -25,23 +26,39 @@ class Interrupted(RuntimeError):
     """A newer request came while this one was computed."""
 
 
-WRONG = (ValueError, TypeError, OSError)  # what a user can cause; anything else is a fault of ours and is not hidden
+class UserError(ValueError):
+    """What the user of a panel asked for cannot be had; the sentence says why. Any other error is a fault of ours."""
+
+
 _EVERY = 0.2  # seconds between two reports
 
 
-class Work:
-    """Runs jobs. `running` says whether one is under way."""
+def sentence(error: BaseException) -> str:
+    """What is wrong, without a full stop: the words of a refusal (`ValueError`), or a fault with its name."""
+    said = str(error).rstrip(".")
+    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
 
-    def __init__(self):
-        self.running = False
+
+class Work:
+    """Runs jobs, one at a time.
+
+    Args:
+        answers: the errors that are answers to the user. Any other is a fault: it is said on the panel and then raised.
+
+    Attributes:
+        running: whether a job is under way beside the kernel's loop.
+    """
+
+    def __init__(self, answers: type[Exception] = UserError):
+        self.running, self._answers = False, answers
         self._number = 0  # of the newest job
 
     def start(
         self,
-        job: Callable[[Callable[[int], None]], object],
-        done: Callable[[object], None],
-        failed: Callable[[Exception], None],
-        tell: Callable[[int], None],
+        job: Callable[[Callable[[float], None]], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+        tell: Callable[[float], None],
         *,
         quick: bool,
     ) -> None:
@@ -50,25 +67,29 @@ class Work:
         Args:
             job: gets a function to call before every pass of the model, with the number of passes so far (or another
                 number that says how far it is).
-            done, failed: called in the loop; ``failed`` with what a user can cause (`WRONG`), and in a thread with any
-                other fault too, which is then raised there.
+            done: called with the result, in the loop.
+            failed: called with an answer to the user or with a fault, in the loop. A fault is then raised.
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
         """
         self._number += 1
         number, loop = self._number, None if quick else _loop()
         self.running = loop is not None
-        if loop is None:
-            try:
-                action, outcome = done, job(lambda passes: None)
-            except WRONG as error:
-                action, outcome = failed, error
-            if self._number == number:  # the kernel may hear the panel in another thread than the one that runs cells
-                action(outcome)
+        if loop is not None:
+            tell(0)
+            arguments = (number, loop, contextvars.copy_context(), job, done, failed, tell)
+            threading.Thread(target=self._beside, args=arguments, daemon=True).start()
             return
-        tell(0)
-        arguments = (number, loop, contextvars.copy_context(), job, done, failed, tell)
-        threading.Thread(target=self._beside, args=arguments, daemon=True).start()
+        try:
+            result = job(lambda passes: None)
+        except Exception as error:
+            if self._number == number:  # the kernel may hear the panel in another thread than the one that runs cells
+                failed(error)
+            if not isinstance(error, self._answers):
+                raise
+        else:
+            if self._number == number:
+                done(result)
 
     def stop(self) -> None:
         """Forget the job under way."""
@@ -88,7 +109,7 @@ class Work:
             if not loop.is_closed():  # else the kernel has ended, and nobody waits
                 loop.call_soon_threadsafe(if_still_wanted, context=context)
 
-        def before_a_pass(passes: int) -> None:
+        def before_a_pass(passes: float) -> None:
             nonlocal reported
             if self._number != number or loop.is_closed():
                 raise Interrupted
@@ -100,11 +121,10 @@ class Work:
             result = job(before_a_pass)
         except Interrupted:
             return
-        except WRONG as error:
+        except BaseException as error:
             hand_over(failed, error)
-        except BaseException as error:  # a fault: it is said where the answer is waited for, and told in full
-            hand_over(failed, error)
-            raise
+            if not isinstance(error, self._answers):
+                raise
         else:
             hand_over(done, result)
 

@@ -1,24 +1,26 @@
 """Lesson: turn a pure function ``state -> figure`` with sliders, menus and text fields. For the lessons.
 
-    session, lessons -> draw(**values) -> Figure or Page, or several -> panel
+    session, lessons -> draw(**values) -> Figure -> panel
 
     panel(draw, share=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
 
-The same ``draw``, or the numbers behind it, makes the static figure that stands beside the panel. A panel adds nothing
-to what is drawn: it hands over values, shows the picture with its alternative text, says which values are shown and how
-long they took, and answers what cannot be drawn with a sentence, while the last good figure stays.
+The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
+`InlineFigure.points` say under the mouse: it hands over values, shows the figure with its alternative text, says which
+values are shown and how long they took, and answers what cannot be drawn with a sentence, while the last good figure
+stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import html
 import inspect
 import io
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import ipywidgets as w
 import numpy as np
@@ -28,10 +30,8 @@ from PIL import Image
 
 from ..notices import heard_by
 from ..plots.figures import alternative
-from ..plots.html import Page, image_html, row_html, webp
-from .jobs import Work
+from .jobs import Work, sentence
 
-Shown = Figure | Page | tuple  # what draw gives
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
 _SHEET = 3.0  # inches on every side of a figure where something may be drawn too, such as a legend
@@ -43,19 +43,18 @@ _BOX = (
 _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 
 
-def panel(draw: Callable[..., Shown], **controls) -> FigurePanel:
+def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
     """A panel that shows ``draw(**values)`` and draws again when a control is turned.
 
         panel(draw, share=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(share=0.5)
 
     Args:
-        draw: a pure function of the controls' values that returns a matplotlib figure, a `html.Page` where figures are
-            too slow, or a tuple of these, which stand side by side. A ``ValueError`` is an answer to the user: its
-            sentence is shown and the last good figure stays. What an explanation warns of is a note beside the new
-            figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an argument
-            ``report`` (None by default) and call that now and then with the share that is done: the panel shows a bar,
-            and what ``report`` raises ends the work as soon as there is a newer change. What stands apart from a
-            figure, 3 inches or more outside it, is not shown.
+        draw: a pure function of the controls' values that returns a matplotlib figure. A ``ValueError`` is an answer to
+            the user: its sentence is shown and the last good figure stays. What an explanation warns of is a note
+            beside the new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an
+            argument ``report`` (None by default) and call that now and then with the fraction that is done: the panel
+            shows a bar, and what ``report`` raises ends the work as soon as there is a newer change. What stands apart
+            from a figure, 3 inches or more outside it, is not shown.
         **controls: for each argument of ``draw`` a widget, or a plain value as ``ipywidgets.interactive`` takes it:
             (low, high), (low, high, step), a list or dict to choose from, a text, a bool, a number, ``fixed(value)``.
             Whatever has no description gets the argument's name.
@@ -79,9 +78,12 @@ class FigurePanel(w.VBox):
         figure: the last good figure, or whatever ``draw`` gave.
         seconds: how long drawing took, down to what is sent to the browser.
         message: what is wrong, or to be noted; "" where there is nothing to say.
+        answer: the widget that says the message.
+        image: the widget that shows the figure.
+        status: the widget that says what is shown, or how far a long drawing is.
     """
 
-    def __init__(self, draw: Callable[..., Shown], **controls):
+    def __init__(self, draw: Callable[..., Figure], **controls):
         self._draw, self._fixed, self.controls = draw, {}, {}
         for name, given in controls.items():
             made = _control(name, given)
@@ -90,10 +92,11 @@ class FigurePanel(w.VBox):
         self.figure, self.seconds, self.message = None, 0.0, ""
         # JupyterLab 4.4 and later may deliver messages in several threads: one figure at a time, the newest values.
         self._turn, self._drawing, self._newest, self._muted = threading.RLock(), threading.RLock(), 0, False
-        self._work = Work() if "report" in inspect.signature(draw).parameters and "report" not in controls else None
-        self._said, self._picture, self._below = w.HTML(), w.HTML(), w.HTML()
+        slow = "report" in inspect.signature(draw).parameters and "report" not in controls
+        self._work = Work(ValueError) if slow else None
+        self.answer, self.image, self.status = w.HTML(), w.HTML(), w.HTML()
         column = w.Box(tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px"))
-        super().__init__(children=(column, self._said, self._picture, self._below))
+        super().__init__(children=(column, self.answer, self.image, self.status))
         self.add_class("gradeclip-panel")
         self._redraw(self._newest, first=True)
         for control in self.controls.values():
@@ -123,7 +126,7 @@ class FigurePanel(w.VBox):
 
     def __repr__(self) -> str:
         turned = ", ".join(map(_name, self.controls.values()))
-        return f"a panel (turn {turned}) that shows: {_told_all(self.figure)}"
+        return f"a panel (turn {turned}) that shows: {alternative(self.figure)}"
 
     def _turned(self) -> None:
         """A control has another value. Draw soon: a newer change, if one is waiting already, draws instead."""
@@ -136,7 +139,7 @@ class FigurePanel(w.VBox):
             loop = asyncio.get_running_loop()
         except RuntimeError:  # nobody would call us back
             return self._redraw(number)
-        self._below.value = _small("drawing …")
+        self.status.value = _small("drawing …")
         loop.call_later(_PAUSE, self._redraw if self._work is None else self._redraw_beside, number)
 
     def _redraw(self, number: int, first: bool = False) -> None:
@@ -162,39 +165,37 @@ class FigurePanel(w.VBox):
                 self._tell, quick=False,
             )  # fmt: skip
 
-    def _made(self, **report) -> tuple[Shown, str, list[str], float]:
+    def _made(self, **report) -> tuple[Figure, str, list[str], float]:
         """What the controls say: what draw gives, the same as HTML, notes, and seconds."""
         values, notes, begun = self.values, [], time.perf_counter()
         with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
             figure = self._draw(**values, **report)
         return figure, _html(figure), notes, time.perf_counter() - begun
 
-    def _take(self, number: int, made: tuple[Shown, str, list[str], float]) -> None:
+    def _take(self, number: int, made: tuple[Figure, str, list[str], float]) -> None:
         if number != self._newest:  # a newer change was heard meanwhile, and is drawn next
             return
-        self.figure, self._picture.value, notes, self.seconds = made
+        self.figure, self.image.value, notes, self.seconds = made
         self._show()
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
 
-    def _refused(self, error: Exception) -> None:
-        """Say what is wrong: in the words of who refused it, or, of a fault, with its name."""
-        fault = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        self._say(f"{fault}{str(error).rstrip('.')}. The figure is still the last one that could be drawn.", _WRONG)
-        self._below.value = _small(self._shown)
+    def _refused(self, error: BaseException) -> None:
+        self._say(f"{sentence(error)}. The figure is still the last one that could be drawn.", _WRONG)
+        self.status.value = _small(self._shown)
 
     def _tell(self, share: float) -> None:
         """How far a long drawing is."""
-        self._below.value = f'<progress max="1" value="{share:.2f}" aria-label="done"></progress> {_small("drawing …")}'
+        self.status.value = f'<progress max="1" value="{share:.2f}" aria-label="done"></progress> {_small("drawing …")}'
 
     def _show(self) -> None:
         pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
         self._shown = f"shown: {pairs} · drawn in {1e3 * self.seconds:.0f} ms"
-        self._below.value = _small(self._shown)
+        self.status.value = _small(self._shown)
 
     def _say(self, text: str, colour: str) -> None:
         self.message = text
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
-        self._said.value = (
+        self.answer.value = (
             f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>' if text else ""
         )
 
@@ -240,46 +241,59 @@ def _small(text: str) -> str:
     return f'<small class="gradeclip-shown" style="{style}">{html.escape(text)}</small>'
 
 
-def _told_all(figure: Shown) -> str:
-    """What draw gave, in words."""
-    if isinstance(figure, tuple):
-        return "; ".join(map(_told_all, figure))
-    return alternative(figure)
-
-
-def _html(figure: Shown) -> str:
-    """What draw gave, as HTML."""
-    if isinstance(figure, tuple):
-        parts = [f'<div style="min-width:0">{_html(part)}</div>' for part in figure]
-        return row_html(*parts, align="flex-start")
-    if isinstance(figure, Page):
-        return figure._repr_html_()
+def _html(figure: Figure) -> str:
+    """The figure as an image of a page; over it, unseen, what its points say under the mouse."""
     if not isinstance(figure, Figure):
-        raise TypeError(f"draw must return a matplotlib figure, a Page or a tuple of them, got {type(figure).__name__}")
-    return image_html(_picture(figure), alternative(figure), "max-width:100%;height:auto", "gradeclip-figure")
+        raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
+    pixels, corner = _cut_out(figure)
+    buffer, (height, width), alt = io.BytesIO(), pixels.shape[:2], html.escape(alternative(figure), quote=True)
+    Image.fromarray(pixels).save(buffer, "webp", lossless=True, quality=0, method=0)  # half the time of a PNG file
+    source = base64.b64encode(buffer.getvalue()).decode("ascii")
+    image = (
+        f'<img class="gradeclip-figure" src="data:image/webp;base64,{source}" alt="{alt}" '
+        'style="display:block;max-width:100%;height:auto">'
+    )
+    if points := "".join(_points(figure, corner)):
+        image += (
+            f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {width} {height}" '
+            f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{points}</svg>'
+        )
+    return f'<div style="position:relative;display:inline-block;max-width:100%">{image}</div>'
 
 
-def _picture(figure: Figure) -> bytes:
-    """The figure as a picture file, cut out as a notebook cuts it: with whatever lies around it.
+def _points(figure: Figure, corner: tuple[int, int]) -> Iterator[str]:
+    """For each of the figure's points a circle that says it; ``corner``: see `_cut_out`."""
+    for axes, x, y, said in getattr(figure, "points", ()):
+        across, up = axes.transData.transform((x, y))
+        yield (
+            f'<circle cx="{across + corner[0]:.1f}" cy="{corner[1] - up:.1f}" r="5">'
+            f"<title>{html.escape(said)}</title></circle>"
+        )
 
-    Drawn once, on a sheet larger than itself, and cut around the ink: to ask matplotlib for the bounds first costs up
-    to half as much as the drawing.
+
+def _cut_out(figure: Figure) -> tuple[np.ndarray, tuple[int, int]]:
+    """The pixels (H, W, 4) of a figure, as a notebook cuts it, and where its lower left corner is: right, down.
+
+    Drawn once, on a sheet larger than itself, and cut around what is drawn: to ask matplotlib for the bounds first
+    costs up to half as much as the drawing.
     """
-    drawn = _drawn(figure, _SHEET)
-    ink = drawn != drawn[0, 0]
-    if ink[[0, -1]].any() or ink[:, [0, -1]].any():  # it goes on beyond the sheet
+    sheet, drawn = _SHEET, _drawn(figure, _SHEET)
+    filled = drawn != drawn[0, 0]
+    if filled[[0, -1]].any() or filled[:, [0, -1]].any():  # it goes on beyond the sheet
         bounds = figure.get_tightbbox()
-        drawn = _drawn(figure, max(_SHEET, *-bounds.min, *(bounds.max - figure.bbox_inches.size)) + _MARGIN)
-        ink = drawn != drawn[0, 0]
+        sheet = max(_SHEET, *-bounds.min, *(bounds.max - figure.bbox_inches.size)) + _MARGIN
+        drawn = _drawn(figure, sheet)
+        filled = drawn != drawn[0, 0]
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
-    edge, margin = int(_SHEET * figure.dpi), int(_MARGIN * figure.dpi)
-    if not ink.any():
-        ink[edge:-edge, edge:-edge] = True  # an empty figure is shown as large as it is
-    rows, columns = (np.flatnonzero(ink.any(side)) for side in (1, 0))
-    cut = (slice(max(places[0] - margin, 0), places[-1] + 1 + margin) for places in (rows, columns))
-    pixels = np.ascontiguousarray(drawn[tuple(cut)])
-    return webp(Image.fromarray(pixels.view(np.uint8).reshape(*pixels.shape, 4)))
+    edge, margin = int(sheet * figure.dpi), int(_MARGIN * figure.dpi)
+    if not filled.any():
+        filled[edge:-edge, edge:-edge] = True  # an empty figure is shown as large as it is
+    rows, columns = (np.flatnonzero(filled.any(side)) for side in (1, 0))
+    top, left = (max(places[0] - margin, 0) for places in (rows, columns))
+    pixels = np.ascontiguousarray(drawn[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin])
+    corner = round(sheet * figure.dpi) - left, len(drawn) - round(sheet * figure.dpi) - top
+    return pixels.view(np.uint8).reshape(*pixels.shape, 4), corner
 
 
 def _drawn(figure: Figure, edge: float) -> np.ndarray:

@@ -17,19 +17,22 @@ import difflib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from ..explain import Explainer
-from ..explanation import Explanation, Interactions
+from ..explanation import Explanation
 from ..images import read_image
+from ..methods import METHODS, Method
+from ..methods.grad_eclip import grad_eclip
 from ..methods.interactions import Group, centred, named_things
 from ..models import Clip
 from ..notices import heard_by
@@ -37,11 +40,13 @@ from ..plots.colours import largest
 from ..plots.colours import shown as visible
 from ..scenes import Scene
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
-from .blending import map_pair
-from .jobs import is_small, one_thread
+from .jobs import UserError, is_small, one_thread
 
+Name = TypeVar("Name", bound=Hashable)
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
+SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
+_PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
 _KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
 
 
@@ -75,12 +80,12 @@ class State:
     attention: str = "model"
     resolution: str = "model"
     layers: int = 1
-    loosened: float = 1.0  # spatial weight, see `blended_maps`
+    spatial: str = "loosened"  # Grad-ECLIP's spatial weight, one of `SPATIAL_WEIGHTS`
     centred: bool = True  # regions of nouns without what the caption's nouns share, where it has two or more
     shared: bool = True  # one scale for all words and both methods, where their units agree
     threshold: float = 0.0
     opacity: float = 0.85
-    colours: str = "paper"
+    colours: str = "white"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +145,56 @@ def as_source(image, name: str = "", code: str = "") -> Source:
     return Source(name or Path(given).name or "your picture", picture, code)
 
 
-def settings(state: State, method: str) -> tuple[str, str, str, int | None]:
-    """Method, attention, resolution and image layers for an `Explainer`: rivals have their own heads and layers."""
+def settings(state: State, method: str) -> dict[str, Any]:
+    """The arguments of the `Explainer` that a state asks for: other methods have heads and layers of their own."""
+    chosen: str | Method = method
     attention = state.attention if method == GRAD_ECLIP else "model"
-    return method, attention, state.resolution, state.layers if method.startswith(GRAD_ECLIP) else None
+    if method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened":
+        chosen = with_spatial_weight(state.spatial)
+    layers = state.layers if method.startswith(GRAD_ECLIP) else None
+    return {"method": chosen, "attention": attention, "resolution": state.resolution, "image_layers": layers}
+
+
+@cache
+def with_spatial_weight(kind: str) -> Method:
+    """Grad-ECLIP with another spatial weight in the image, as a method for an `Explainer`.
+
+    Args:
+        kind: one of `SPATIAL_WEIGHTS`: "loosened" is Grad-ECLIP itself.
+
+    Raises:
+        UserError: there is no such weight.
+    """
+    if kind not in SPATIAL_WEIGHTS:
+        raise UserError(f"spatial must be one of {', '.join(SPATIAL_WEIGHTS)}, got {kind!r}")
+    own = METHODS[GRAD_ECLIP]
+
+    def maps(tower, trace, directions, **_):
+        return grad_eclip(tower, trace, directions, spatial=kind)
+
+    return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)
+
+
+def explain_each(
+    asked: Mapping[Name, Callable[..., Explanation]], report: Callable[[float], None] | None = None
+) -> dict[Name, Explanation]:
+    """What each of several questions finds, one after the other.
+
+    Args:
+        asked: name -> a call of `Session.explain` that lacks only ``on_pass``.
+        report: told, before every question and every pass of a model, the fraction of the questions that are answered.
+            What it raises ends the work, with nothing left half done.
+    """
+    found: dict[Name, Explanation] = {}
+
+    def tell(*_passes) -> None:
+        if report is not None:
+            report(len(found) / len(asked))
+
+    for name, question in asked.items():
+        tell()
+        found[name] = question(on_pass=tell)
+    return found
 
 
 class _Remembering:
@@ -156,7 +207,7 @@ class _Remembering:
         found = getattr(self._tower, name)
         if name == "model":  # some methods fetch it for every pass that they make themselves
             self._session.passed()
-        return self._reporting(found) if name in ("readout", "resume", "forward", "dense") else found
+        return self._reporting(found) if name in _PASSES else found
 
     def _reporting(self, action: Callable) -> Callable:
         def reported(*arguments, **options):
@@ -193,7 +244,8 @@ class Session:
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
         self._kept: dict[str, OrderedDict] = {name: OrderedDict() for name in _KEPT}
-        self._lock = threading.Lock()
+        self._working = threading.Lock()  # one view at a time
+        self._keeping = threading.Lock()  # what is kept is also asked for while a view is computed
 
     def view(self, state: State, on_pass: Callable[[int], None] | None = None) -> View:
         """What the state asks for; numbers that are known already are not computed again.
@@ -202,68 +254,80 @@ class Session:
         ends the work, and nothing is left half done.
 
         Raises:
-            ValueError: in one sentence, what is wrong with the caption or another part of the state.
+            UserError: in one sentence, what is wrong with the caption or another part of the state.
         """
         alone = self._small and self.is_quick(state)
-        with self._lock, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
+        with self._working, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
             self.on_pass, self._passes = on_pass, 0
             try:
                 self.check(state.caption, "caption")
                 if state.against:
                     self.check(state.against, "other caption")
                 panels = [self._panel(state, method) for method in (state.method, state.beside) if method]
+            except UserError:
+                raise
+            except ValueError as refusal:  # of `Explainer`, which says what cannot be had
+                raise UserError(str(refusal)) from refusal
             finally:
                 self.on_pass = None
+            self.keep("trunks", self._trunk(state), lambda: True)
+            pair = state.method, state.beside
+            self.lengths[pair] = max(self._passes, self.lengths.get(pair, 0))
         same_units = len(panels) == 2 and all(panel.method.startswith(GRAD_ECLIP) for panel in panels)
         if state.shared and same_units and not state.phrase:
             most = max(panel.scale for panel in panels)
             panels = [replace(panel, scale=most, note="the most in both maps") for panel in panels]
-        self.keep("trunks", self._trunk(state), lambda: True)
-        pair = state.method, state.beside
-        self.lengths[pair] = max(self._passes, self.lengths.get(pair, 0))
         return View(state, tuple(panels))
 
     def explain(
-        self, picture, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
+        self, image, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
     ) -> Explanation:
-        """The explanation of one prompt, from what is known already of the picture, which is one of `as_source`.
+        """The explanation of one prompt, from what is known already of the image, which is one of `as_source`.
 
-        Unlike `Explainer.explain` it reduces a picture of more than `LONGEST` pixels, refuses what `check` refuses, and
+        Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `check` refuses, and
         warns of nothing. ``on_pass`` and errors as in `view`.
         """
-        state = State(as_source(picture), prompt, against, method=method)
+        state = State(as_source(image), prompt, against, method=method)
         return self.view(state, on_pass).panels[0].explanation
 
     def is_quick(self, state: State) -> bool:
         """Whether the picture was looked at before with these settings, and the methods need nothing but a readout."""
         names = (state.method, state.beside or state.method)
-        return self._trunk(state) in self._kept["trunks"] and all(name.startswith(GRAD_ECLIP) for name in names)
+        with self._keeping:
+            seen = self._trunk(state) in self._kept["trunks"]
+        return seen and all(name.startswith(GRAD_ECLIP) for name in names)
 
     def check(self, caption: str, what: str = "caption") -> Split:
         """The words of a caption; refuses, in a sentence, what the model cannot read.
 
         Raises:
-            ValueError: it is empty, too long, or has words that the model was never shown. A tokenizer that does not
+            UserError: it is empty, too long, or has words that the model was never shown. A tokenizer that does not
                 tell words apart leaves only the first to be found; then there are no words.
         """
         if not caption.strip():
-            raise ValueError(f"The {what} is empty. Type what to look for, for example: a dog")
-        explainer = self._explainer(GRAD_ECLIP, "model", "model", 1)
+            raise UserError(f"The {what} is empty. Type what to look for, for example: a dog")
+        self._check_tokenizer(words=False)
+        explainer = self.keep("explainers", "captions", lambda: Explainer(self.clip))
         if explainer.text_tower is None:
-            raise explainer.text_refusal
-        check_tokenizer(self.clip.tokenizer, words=False)
+            raise UserError(str(explainer.text_refusal))
         if why_no_words(self.clip.tokenizer):
             return Split(caption, (), (), ())
         split = split_read(caption, self.clip.tokenizer, explainer.text_tower)
         if split.unread:
-            raise ValueError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
+            raise UserError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
         known = self.clip.vocabulary
         unknown = unknown_words(split, known) if known is not None else []
         if unknown:
             near = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.6) for word in unknown}
             hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
-            raise ValueError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}.")
+            raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}.")
         return split
+
+    def _check_tokenizer(self, words: bool) -> None:
+        try:
+            check_tokenizer(self.clip.tokenizer, words)
+        except TypeError as refusal:
+            raise UserError(str(refusal)) from refusal
 
     def passed(self) -> None:
         """A pass of the model is about to run."""
@@ -274,41 +338,42 @@ class Session:
     def keep(self, kind: str, key: Hashable, make: Callable):
         """What ``make`` gives, made once."""
         kept = self._kept[kind]
-        if key not in kept:
-            kept[key] = make()
+        with self._keeping:
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        made = make()
+        with self._keeping:
+            kept[key] = made
+            kept.move_to_end(key)
             if len(kept) > _KEPT[kind]:
                 kept.popitem(last=False)  # the one that was not asked for the longest
-        kept.move_to_end(key)
-        return kept[key]
+        return made
 
     @staticmethod
     def _trunk(state: State) -> Hashable:
         return state.source.pixels, state.resolution, state.layers, state.attention
 
-    def _explainer(self, method: str, attention: str, resolution: str, layers: int | None) -> Explainer:
+    def _explainer(self, state: State, method: str) -> Explainer:
+        chosen = settings(state, method)
+
         def make():
-            chosen = {"method": method, "attention": attention, "resolution": resolution, "image_layers": layers}
             explainer = Explainer(self.clip, **chosen)
             explainer.image_tower = _Remembering(explainer.image_tower, self)
             if explainer.text_tower is not None:
                 explainer.text_tower = _Remembering(explainer.text_tower, self)
             return explainer
 
-        return self.keep("explainers", (method, attention, resolution, layers), make)
+        return self.keep("explainers", tuple(chosen.values()), make)
 
     def _explained(self, state: State, method: str, caption: str, against: str = "") -> Explanation:
-        """The explanation of one prompt, with its map for the chosen spatial weight."""
-        chosen = settings(state, method)
+        """The explanation of one prompt."""
 
         def make():
-            return self._explainer(*chosen).explain(state.source.image, caption, against=against or None)
+            return self._explainer(state, method).explain(state.source.image, caption, against=against or None)
 
-        explanation = self.keep("found", (state.source.pixels, caption, against, *chosen), make)
-        if method != GRAD_ECLIP or state.loosened == 1:
-            return explanation
-        provenance = {**explanation.provenance, "spatial_weight": state.loosened}
-        maps = self._blend(state, caption, against, words=False)
-        return replace(explanation, image_maps=maps, provenance=provenance)
+        chosen = tuple(settings(state, method).values())
+        return self.keep("found", (state.source.pixels, caption, against, *chosen), make)
 
     def things(self, state: State) -> tuple[Group, ...]:
         """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
@@ -328,28 +393,20 @@ class Session:
 
     def _word_maps(self, state: State) -> np.ndarray:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
-        if state.loosened != 1:
-            return self._blend(state, state.caption, "", words=True)
-        chosen = settings(state, GRAD_ECLIP)
 
-        def make() -> Interactions:
-            return self._explainer(*chosen).interactions(state.source.image, state.caption)
+        def make() -> np.ndarray:
+            self._check_tokenizer(words=True)
+            explainer = self._explainer(state, GRAD_ECLIP)
+            _, directions = explainer.word_directions(state.caption)
+            return explainer.maps(state.source.image, directions)[0].float().cpu().numpy()
 
-        return self.keep("found", ("words", state.source.pixels, state.caption, *chosen), make).maps
-
-    def _blend(self, state: State, caption: str, against: str, words: bool) -> np.ndarray:
-        chosen = settings(state, GRAD_ECLIP)
-
-        def make():
-            return map_pair(self._explainer(*chosen), state.source.image, caption, against, words)
-
-        soft, loose = self.keep("found", ("pair", state.source.pixels, caption, against, words, *chosen), make)
-        return (1 - state.loosened) * soft + state.loosened * loose
+        chosen = tuple(settings(state, GRAD_ECLIP).values())
+        return self.keep("found", ("words", state.source.pixels, state.caption, *chosen), make)
 
     def _panel(self, state: State, method: str) -> Panel:
         split = self.check(state.caption)
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
-            raise ValueError(f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for.")
+            raise UserError(f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for.")
         whole = self._explained(state, method, state.caption, "" if state.phrase else state.against)
         shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the most in this map"
         if state.against:
@@ -378,7 +435,7 @@ class Session:
         if state.patch:
             maps, (row, column) = self._word_maps(state), state.patch
             if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
-                raise ValueError(f"There are {maps.shape[1]} x {maps.shape[2]} patches, and {state.patch} is not one.")
+                raise UserError(f"There are {maps.shape[1]} x {maps.shape[2]} patches, and {state.patch} is not one.")
             scores = maps[:, row, column]
             spans = zip(split.spans, scores, strict=True)
             words = tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)

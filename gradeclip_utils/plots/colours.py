@@ -16,7 +16,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from PIL import Image
 
-from ..images import onto_picture
+from ..images import onto_image
 
 
 def _from_paper(colours: np.ndarray) -> np.ndarray:
@@ -28,8 +28,8 @@ def _from_paper(colours: np.ndarray) -> np.ndarray:
 # Dark ends are cut where ink would hide the picture below it or the word above it.
 UNSIGNED = ListedColormap(_from_paper(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
 SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
-# Perceptually uniform and safe for colour-blind eyes, all of them; "paper" is the one that leaves the picture readable.
-COLOURS = {"paper": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
+# Perceptually uniform and safe for colour-blind eyes, all of them; "white" is the one that leaves the picture readable.
+COLOURS = {"white": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
 _SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
 
 
@@ -42,7 +42,7 @@ def paint(
     vmax: float | None = None,
     threshold: float = 0.0,
     opacity: float = 1.0,
-    colours: str = "paper",
+    colours: str = "white",
 ) -> Image.Image:
     """One bare map on the picture, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
 
@@ -71,7 +71,7 @@ def paint(
     base = _panel_sized(picture)
     across, down = base.width / picture.width, base.height / picture.height
     there = tuple(np.array(box or (0, 0, *picture.size)) * (across, down, across, down))
-    values = onto_picture(heat, there, base.size)  # (H, W)
+    values = onto_image(heat, there, base.size)  # (H, W)
     x, y = (np.arange(side) + 0.5 for side in base.size)
     seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
     table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
@@ -91,7 +91,7 @@ def largest(values: Iterable) -> float:
     return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
 
 
-def scale(signed: bool, vmax: float, colours: str = "paper") -> tuple[Normalize, Colormap]:
+def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
     """From values to colours; the darkest ink is `vmax`."""
     if colours not in COLOURS:
         raise ValueError(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}")
@@ -107,7 +107,7 @@ def number(value: float, vmax: float) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
 
 
-def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "paper") -> str:
+def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "white") -> str:
     """What the two ends of the scale stand for."""
     if not vmax:
         return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
@@ -115,7 +115,7 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
     note = f", {note}" if note else ""
     if signed:
         return f"{label}: purple \N{MINUS SIGN}{top} (against) to orange +{top} (for){note}"
-    low, high = ("pale", "dark") if colours == "paper" else ("dark", "bright")  # as matplotlib's own maps run
+    low, high = ("pale", "dark") if colours == "white" else ("dark", "bright")  # as matplotlib's own maps run
     return f"{label}: {low} 0 to {high} {top}{note}"
 
 

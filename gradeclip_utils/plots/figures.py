@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -26,15 +27,20 @@ class InlineFigure(Figure):
     """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
 
     Args:
-        width, height: inches.
+        width: inches.
+        height: inches.
         alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
         **options: of a matplotlib figure, such as ``layout="constrained"``.
+
+    Attributes:
+        points: (axes, x, y, text) of points that say a text under the mouse where the figure is in a lesson's panel.
     """
 
     def __init__(self, width: float, height: float, alt: str = "", **options):
         super().__init__(figsize=(width, height), dpi=110, **options)
         FigureCanvasAgg(self)
         self.alt = alt
+        self.points: list[tuple[Axes, float, float, str]] = []
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         picture = base64.b64encode(self._repr_png_()).decode("ascii")

@@ -1,9 +1,11 @@
 """Panels without a browser: what a state gives, that nothing is computed twice or stale, and that scripts agree."""
 
 import asyncio
+import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -12,7 +14,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gradeclip_utils import Explainer, Explanation
-from gradeclip_utils.panels.blending import blended_maps
 from gradeclip_utils.panels.explorer import Explorer, explore, gallery, layer_slider
 from gradeclip_utils.panels.explorer_view import (
     canvas,
@@ -27,8 +28,8 @@ from gradeclip_utils.panels.explorer_view import (
     title_html,
     word_marks,
 )
-from gradeclip_utils.panels.jobs import Interrupted, Work, one_thread
-from gradeclip_utils.panels.session import Session, State, as_source
+from gradeclip_utils.panels.jobs import Interrupted, UserError, Work, one_thread
+from gradeclip_utils.panels.session import Session, State, as_source, with_spatial_weight
 from gradeclip_utils.scenes import arrange
 from tests import plain
 
@@ -85,7 +86,7 @@ def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state
     np.testing.assert_allclose([word.score for word in view.words], maps[:, 3, 1], atol=1e-6)
 
 
-def test_softmax_at_the_end_of_the_slider_is_attention_over_its_largest_times_gradient(tiny, picture):
+def test_the_spatial_weight_softmax_is_attention_times_gradient(tiny, picture):
     """By the model's own forward pass with attention written out, and autograd; nothing of the package."""
     pixels, ids = tiny.preprocess(picture)[None], tiny.tokenizer([CAPTION])
     with torch.no_grad():
@@ -98,33 +99,40 @@ def test_softmax_at_the_end_of_the_slider_is_attention_over_its_largest_times_gr
     for head in range(layer["heads"]):
         part = slice(head * width, (head + 1) * width)
         alpha = torch.softmax(layer["k"][0, :, part] @ layer["q"][0, 0, part] / width**0.5, dim=0)
-        seen = alpha[1:] / alpha[1:].max()
-        expected = expected + seen * (layer["v"][0, 1:, part] @ layer["o"].grad[0, 0, part])
-    found = blended_maps(Explainer(tiny), picture, CAPTION, share=0.0)[0]
+        expected = expected + alpha[1:] * (layer["v"][0, 1:, part] @ layer["o"].grad[0, 0, part])
+    found = Explainer(tiny, method=with_spatial_weight("softmax")).explain(picture, CAPTION).image_maps[0]
     np.testing.assert_allclose(found.ravel(), expected.detach(), atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": "single-head"}, {"image_layers": 3}, {"resolution": "native"}])
-def test_loosened_at_the_other_end_is_grad_eclip_and_between_them_is_the_mean(tiny, picture, options):
-    explainer = Explainer(tiny, **options)
-    soft, half, loose = (blended_maps(explainer, picture, CAPTION, share, "a dog") for share in (0, 0.5, 1))
-    np.testing.assert_allclose(loose, explainer.explain(picture, CAPTION, "a dog").image_maps, atol=1e-6)
-    np.testing.assert_allclose(half, (soft + loose) / 2, atol=1e-7)
-    words = blended_maps(explainer, picture, CAPTION, 1.0, words=True)
-    np.testing.assert_allclose(words, explainer.interactions(picture, CAPTION).maps, atol=1e-6)
+@pytest.mark.parametrize("options", [{}, {"layers": 3}, {"resolution": "native"}, {"attention": "single-head"}])
+def test_the_words_of_every_spatial_weight_are_told_apart_by_their_own_maps(session, state, tiny, options):
+    """The loosened ones are those of `interactions`; maps are linear, so words add up to the same map as their sum."""
+    state = replace(state, centred=False, **options)
+    own = session.view(replace(state, phrase=(1, 2))).panels[0].map
+    options = {"image_layers" if name == "layers" else name: value for name, value in options.items()}
+    expected = Explainer(tiny, **options).interactions(state.source.image, CAPTION).maps[1:3].sum(0)
+    np.testing.assert_allclose(own, expected, atol=1e-6)
+    for kind in ("softmax", "none"):
+        one, other, both = (
+            session.view(replace(state, phrase=phrase, spatial=kind)).panels[0].map
+            for phrase in ((1, 1), (2, 2), (1, 2))
+        )
+        np.testing.assert_allclose(both, one + other, atol=1e-6)
+        differs = np.abs(both - own).max() > 1e-6
+        assert differs == ("attention" not in options)  # one head is the published variant, with its own weight
 
 
 def test_the_trunk_of_a_picture_runs_once_whatever_is_asked_of_it(session, state, trunk):
     session.view(state)
     once = len(trunk)
     for changed in (
-        {"caption": "a dog"}, {"against": "a cat"}, {"phrase": (0, 2)}, {"patch": (1, 1)}, {"loosened": 0.3},
+        {"caption": "a dog"}, {"against": "a cat"}, {"phrase": (0, 2)}, {"patch": (1, 1)}, {"spatial": "none"},
         {"threshold": 0.4, "opacity": 0.2, "colours": "cividis"}, {"attention": "single-head"}, {"shared": False},
         {"beside": "grad-eclip-no-spatial"},
     ):  # fmt: skip
         session.view(replace(state, **changed))
         assert len(trunk) == once, changed
-    assert session.is_quick(replace(state, caption="a house", loosened=0.7))
+    assert session.is_quick(replace(state, caption="a house", spatial="softmax"))
     assert not session.is_quick(replace(state, layers=2)) and not session.is_quick(replace(state, method="rise"))
 
 
@@ -210,6 +218,44 @@ def test_interrupted_work_leaves_nothing_half_done(session, state):
     np.testing.assert_allclose(session.view(state).panels[0].map, expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("method", ["m2ib", "rise", "integrated-gradients"])
+def test_every_slow_method_can_be_interrupted_between_two_passes(session, state, method):
+    told = []
+
+    def stop(passes):
+        told.append(passes)
+        if passes > 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        session.view(replace(state, method=method), stop)
+    assert told == [1, 2, 3, 4]
+
+
+def test_threads_may_share_what_a_session_keeps(session):
+    """One thread may not throw out what another has just been promised; each asks for more than is kept."""
+    wrong, before = [], sys.getswitchinterval()
+
+    def ask(first):
+        try:
+            for i in range(4000):
+                key = (first + i * 7) % 30
+                assert session.keep("explainers", key, lambda key=key: key) == key
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(4)]
+    try:
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+
+
 def test_a_large_picture_is_reduced_once_and_the_script_says_so(tmp_path):
     Image.new("RGB", (3000, 1500), "red").save(tmp_path / "large.png")
     source = as_source(tmp_path / "large.png")
@@ -227,12 +273,13 @@ def test_a_large_picture_is_reduced_once_and_the_script_says_so(tmp_path):
         {"against": "a dog"},
         {"phrase": (1, 2), "opacity": 0.5},
         {"phrase": (1, 2), "centred": False},
-        {"phrase": (2, 2), "loosened": 0.3, "resolution": "native"},
+        {"phrase": (2, 2), "spatial": "softmax", "resolution": "native"},
         {"patch": (2, 1), "threshold": 0.3},
-        {"loosened": 0.4, "layers": 2},
-        {"loosened": 0.4, "against": "a dog", "colours": "viridis"},
-        {"loosened": 0.2, "phrase": (0, 2), "attention": "single-head"},
-        {"loosened": 0.2, "patch": (0, 0)},
+        {"spatial": "none", "layers": 2},
+        {"spatial": "softmax", "against": "a dog", "colours": "viridis"},
+        {"phrase": (0, 2), "attention": "single-head"},
+        {"spatial": "none", "phrase": (1, 2)},
+        {"spatial": "softmax", "patch": (0, 0)},
         {"method": "maskclip", "resolution": "native"},
         {"method": "rollout", "layers": 2, "attention": "single-head"},
         {"method": "clip-surgery", "phrase": (1, 2)},
@@ -267,7 +314,7 @@ def test_the_script_draws_the_scene_again(session, source):
 
 
 def test_the_title_says_picture_caption_method_model_and_number(session, state):
-    view = session.view(replace(state, layers=2, loosened=0.25, resolution="native"))
+    view = session.view(replace(state, layers=2, spatial="softmax", resolution="native"))
     said = title_html(view.state, view.panels[0])
     similarity = f"similarity {view.panels[0].explanation.similarity[0]:.3f}".replace("-", "\N{MINUS SIGN}")
     for part in (
@@ -276,7 +323,7 @@ def test_the_title_says_picture_caption_method_model_and_number(session, state):
         "tiny",
         "Grad-ECLIP",
         "last 2 layers",
-        "0.25",
+        "spatial weight softmax",
         similarity,
         "own resolution",
     ):
@@ -347,33 +394,33 @@ def test_a_sentence_shows_html_and_does_not_run_it(knowing, picture):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("layers", 2), ("loosened", 0.3), ("threshold", 0.6), ("opacity", 0.1), ("method", "attention"),
+    [("layers", 2), ("spatial", "softmax"), ("threshold", 0.6), ("opacity", 0.1), ("method", "attention"),
      ("beside", "maskclip"), ("attention", "single-head"), ("resolution", "native"), ("shared", False),
      ("colours", "cividis"), ("against", "a dog"), ("centred", False)],
 )  # fmt: skip
 def test_every_control_turns_its_field_and_follows_the_view(panel, name, value):
-    before = panel.sides[0].canvas.pictures[0], panel.sides[1].canvas.pictures
+    before = panel.sides[0].canvas.images[0], panel.sides[1].canvas.images
     panel.controls[name].value = value
     assert getattr(panel.view.state, name) == value and panel.message.value == ""
     if name not in ("shared", "centred"):  # which matter with a word, or with two methods
-        assert (panel.sides[0].canvas.pictures[0], panel.sides[1].canvas.pictures) != before
+        assert (panel.sides[0].canvas.images[0], panel.sides[1].canvas.images) != before
     panel.change(**{name: getattr(State(panel.view.state.source, CAPTION), name)})
     assert panel.controls[name].value == getattr(panel.view.state, name) != value
 
 
 def test_pressing_words_patches_and_scenes(panel):
-    panel._heard({"kind": "word", "index": 2})
+    panel.press({"kind": "word", "index": 2})
     assert panel.view.state.phrase == (2, 2)
-    panel._heard({"kind": "word", "index": 0, "extend": True})
+    panel.press({"kind": "word", "index": 0, "extend": True})
     assert panel.view.state.phrase == (0, 2) and [mark["chosen"] for mark in panel.words.data["words"][:4]] == [
         True, True, True, False,
     ]  # fmt: skip
-    panel._heard({"kind": "patch", "row": 1, "column": 2})
+    panel.press({"kind": "patch", "row": 1, "column": 2})
     assert panel.view.state.patch == (1, 2) and panel.view.state.phrase is None
-    panel._heard({"kind": "no patch"})
+    panel.press({"kind": "no patch"})
     assert panel.view.state.patch is None
-    panel._heard({"kind": "word", "index": 5})
-    panel._heard({"kind": "scene", "index": 2})
+    panel.press({"kind": "word", "index": 5})
+    panel.press({"kind": "scene", "index": 2})
     assert panel.view.state.phrase is None and panel.view.state.caption == gallery()[2].caption
     assert panel.gallery.data["chosen"] == 2
 
@@ -424,38 +471,39 @@ def test_two_threads_on_one_thread_each_leave_the_usual_number_behind():
 def test_two_threads_may_turn_controls_at_once_and_the_panel_stays_in_line(panel):
     """JupyterLab hands messages of one panel to two threads of the kernel; a lost one left slider and map apart."""
     shares = np.linspace(0.05, 0.9, 12).round(2)
-    one = threading.Thread(target=lambda: [setattr(panel.controls["loosened"], "value", float(x)) for x in shares])
+    one = threading.Thread(target=lambda: [setattr(panel.controls["threshold"], "value", float(x)) for x in shares])
     other = threading.Thread(target=lambda: [setattr(panel.controls["opacity"], "value", float(x)) for x in shares])
     for thread in (one, other):
         thread.start()
     for thread in (one, other):
         thread.join(60)
         assert not thread.is_alive()
-    assert panel.view.state == panel._wanted
-    assert panel.view.state.loosened == panel.controls["loosened"].value == shares[-1]
+    assert panel.view.state == panel.wanted
+    assert panel.view.state.threshold == panel.controls["threshold"].value == shares[-1]
     assert panel.view.state.opacity == panel.controls["opacity"].value == shares[-1]
 
 
 def test_an_upload_is_shown_under_its_name_and_what_is_no_picture_is_not(panel, picture):
-    good = {"name": "mine.png", "content": memoryview(png(picture))}
-    panel._uploaded(type("Change", (), {"new": (good,)}))
+    good = {"name": "mine.png", "type": "image/png", "size": 1, "content": memoryview(png(picture))}
+    good["last_modified"] = datetime.now(UTC)
+    panel.upload.value = (good,)
     assert panel.view.state.source.name == "mine.png" and panel.view.state.caption == CAPTION
-    panel._uploaded(type("Change", (), {"new": ({"name": "x.png", "content": memoryview(b"no")},)}))
+    panel.upload.value = (good | {"name": "x.png", "content": memoryview(b"no")},)
     assert "x.png is not a picture" in panel.message.value and panel.view.state.source.name == "mine.png"
-    panel.open_picture("/nowhere/at/all.png")
+    panel.open_image("/nowhere/at/all.png")
     assert "There is no picture file" in panel.message.value and panel.view.state.source.name == "mine.png"
 
 
 def test_a_photograph_gets_a_warning_from_a_model_that_saw_drawings_only(knowing, picture):
     panel = Explorer(picture, "a dog", knowing)
     assert "never seen a photograph" in panel.notice.value
-    panel.open_picture(arrange(["dog"]))
+    panel.open_image(arrange(["dog"]))
     assert panel.notice.value == ""
 
 
 def test_what_is_kept_is_what_is_shown_and_never_overwrites(panel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    panel.change(phrase=(1, 2), loosened=0.5)
+    panel.change(phrase=(1, 2), spatial="softmax")
     for _ in range(2):
         panel.save_explanation.click()
     panel.save_picture.click()
@@ -531,11 +579,27 @@ def test_long_work_hands_over_its_result_or_what_the_user_did_wrong():
         return await asyncio.wait_for(done, 20)
 
     def wrong(before_a_pass):
-        raise ValueError("this caption is empty")
+        raise UserError("this caption is empty")
 
     assert asyncio.run(session(lambda before_a_pass: 7)) == 7
     with pytest.raises(ValueError, match="this caption is empty"):
         asyncio.run(session(wrong))
+
+
+def test_a_fault_of_ours_is_raised_and_not_told_as_a_mistake_of_the_user(panel, monkeypatch):
+    def broken(*arguments):
+        raise TypeError("unsupported operand")
+
+    view = panel.view
+    monkeypatch.setattr(panel.session, "view", broken)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        panel.change(caption="a dog")
+    assert panel.message.value.count("TypeError: unsupported operand") == 1 and panel.view is view
+    work, seen = Work(), []
+    for quick in (True, False):  # where no loop runs, long work is done at once too
+        with pytest.raises(TypeError):
+            work.start(broken, seen.append, seen.append, lambda passes: None, quick=quick)
+    assert [type(error) for error in seen] == [TypeError, TypeError]
 
 
 def test_a_slow_method_is_interrupted_by_another_choice(tiny, picture):
@@ -545,10 +609,10 @@ def test_a_slow_method_is_interrupted_by_another_choice(tiny, picture):
         panel.controls["method"].value = "rise"
         assert "RISE" in panel.message.value and panel.view.state.method == "grad-eclip"
         panel.controls["opacity"].value = 0.3  # which is no reason to begin again
-        assert panel.view.state.opacity == 0.3 and panel._work.running
+        assert panel.view.state.opacity == 0.3 and panel.work.running
         panel.controls["method"].value = "grad-eclip"
         assert panel.message.value == "" and panel.view.state.caption == CAPTION
         await asyncio.sleep(0.3)
-        assert panel.view.state.method == "grad-eclip" and panel.view.state.opacity == 0.3 and not panel._work.running
+        assert panel.view.state.method == "grad-eclip" and panel.view.state.opacity == 0.3 and not panel.work.running
 
     asyncio.run(session())

@@ -1,19 +1,16 @@
 """The gallery of methods: which maps it shows, and that it turns."""
 
-import base64
 from functools import partial
 
 import numpy as np
 import pytest
 
-from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.panels import gallery as gallery_module
-from gradeclip_utils.panels.gallery import method_gallery, method_page
+from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.panels.session import Session
-from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.html import webp
 
 NAMES = ("grad-eclip", "maskclip", "attention")
 
@@ -72,20 +69,9 @@ def test_another_prompt_does_not_look_at_the_picture_again(tiny, session, pictur
         hook.remove()
 
 
-def test_the_page_prints_the_maps_of_the_figure(tiny, session, picture):
-    for against in ("", "a cat"):
-        page, signed = method_page(session, NAMES, picture, "a dog", against), bool(against)
-        assert page.alt == method_gallery(session, NAMES, picture, "a dog", against).alt
-        for name in NAMES:
-            own = Explainer(tiny, method=name).explain(picture, "a dog", against=against or None)
-            most = np.abs(own.heatmap(0, signed=signed)).max()
-            painting = paint(own.image, own.image_maps[0], box=own.box, signed=signed, vmax=most)
-            assert METHODS[name].title in page.html and base64.b64encode(webp(painting)).decode() in page.html
-
-
 def test_it_reports_how_far_it_is_and_ends_when_nobody_waits(session, picture):
     told = []
-    method_page(session, NAMES, picture, "a dog", report=told.append)
+    method_gallery(session, NAMES, picture, "a dog", report=told.append)
     assert told == sorted(told) and set(told) == {0, 1 / 3, 2 / 3}
 
     def stop(share):
@@ -93,12 +79,12 @@ def test_it_reports_how_far_it_is_and_ends_when_nobody_waits(session, picture):
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        method_page(session, NAMES, picture, "a cat", report=stop)
+        method_gallery(session, NAMES, picture, "a cat", report=stop)
     assert "“a cat”" in method_gallery(session, NAMES, picture, "a cat").alt
 
 
 def test_it_turns_in_a_panel_and_answers_an_empty_prompt(session, picture):
-    shown = panel(partial(method_page, session, NAMES, picture), prompt="a dog", against="")
+    shown = panel(partial(method_gallery, session, NAMES, picture), prompt="a dog", against="")
     shown.change(prompt="a cat")
     assert "“a cat” by 3 methods" in shown.figure.alt
     shown.change(prompt=" ")

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import html
 import io
 import re
 import threading
@@ -22,7 +21,6 @@ from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.plots.figures import alternative
-from gradeclip_utils.plots.html import Page
 
 
 def curve(power=2, colour="red", caption="a dog"):
@@ -40,7 +38,7 @@ def shown():
 
 
 def source(shown):
-    return re.search(r'src="([^"]+)"', shown._picture.value).group(1)
+    return re.search(r'src="([^"]+)"', shown.image.value).group(1)
 
 
 def test_a_panel_is_a_box_of_named_controls_and_the_figure_of_their_values(shown):
@@ -49,7 +47,7 @@ def test_a_panel_is_a_box_of_named_controls_and_the_figure_of_their_values(shown
     assert [control.description for control in shown.controls.values()] == ["power", "colour", "caption"]
     assert shown.values == {"power": 3, "colour": "red", "caption": "a dog"}
     assert shown.figure.alt == "x to the power of 3 in red for a dog" and shown.message == ""
-    assert "power 3, colour red, caption “a dog”" in shown._below.value
+    assert "power 3, colour red, caption “a dog”" in shown.status.value
 
 
 @pytest.mark.parametrize(("name", "value"), [("power", 5), ("colour", "green"), ("caption", "a cat")])
@@ -58,7 +56,7 @@ def test_every_control_redraws_the_figure(shown, name, value):
     shown.controls[name].value = value
     assert str(value) in shown.figure.alt
     assert (source(shown) == before) == (name == "caption")  # which is in the alternative text alone
-    assert f'alt="{shown.figure.alt}"' in shown._picture.value
+    assert f'alt="{shown.figure.alt}"' in shown.image.value
 
 
 def inked(file):
@@ -107,13 +105,13 @@ def test_what_is_shown_is_the_picture_of_the_very_figure(shown):
 
 
 def test_what_cannot_be_drawn_gets_its_sentence_and_the_last_good_figure_stays(shown):
-    figure, picture, below = shown.figure, source(shown), shown._below.value
+    figure, picture, below = shown.figure, source(shown), shown.status.value
     shown.controls["caption"].value = "  "
-    assert shown.figure is figure and source(shown) == picture and shown._below.value == below
-    assert shown.message.startswith("The caption is empty.") and 'role="alert"' in shown._said.value
+    assert shown.figure is figure and source(shown) == picture and shown.status.value == below
+    assert shown.message.startswith("The caption is empty.") and 'role="alert"' in shown.answer.value
     assert shown.controls["caption"].value == "  "  # left for its author to mend
     shown.controls["caption"].value = "a bird"
-    assert shown.message == "" and shown._said.value == "" and shown.figure is not figure
+    assert shown.message == "" and shown.answer.value == "" and shown.figure is not figure
 
 
 def test_the_users_text_is_shown_and_never_run():
@@ -124,21 +122,37 @@ def test_the_users_text_is_shown_and_never_run():
 
     shown = panel(draw, caption='"><script>alert(1)</script>')
     shown.change(caption="bad <img onerror=alert(2)>")
-    for part in (shown._picture, shown._below, shown._said):
+    for part in (shown.image, shown.status, shown.answer):
         assert "<script" not in part.value and "<img onerror" not in part.value
-    assert "&lt;img onerror" in shown._said.value
+    assert "&lt;img onerror" in shown.answer.value
 
 
-def test_figures_and_pages_stand_side_by_side():
+@pytest.mark.parametrize("beyond", [0.0, 4.0])
+def test_points_say_their_text_right_where_they_are_drawn(beyond):
+    """Also where the figure is cut on all sides, or reaches beyond the sheet that it is drawn on."""
+
     def draw(caption):
-        return curve(caption=caption), Page(f"<p>{html.escape(caption)}</p>", f"a page of {caption}")
+        made = InlineFigure(3, 2, "two points")
+        axes = made.add_axes((0.2, 0.2, 0.6, 0.6))
+        axes.set(xlim=(0, 3), ylim=(0, 3))
+        axes.set_axis_off()
+        for x, y, colour in ((1, 2, "red"), (2, 1, "blue")):
+            axes.plot([x], [y], "s", color=colour, markersize=8)
+            made.points.append((axes, x, y, f"{caption} {colour}"))
+        made.text(-beyond, 0.4, "x")
+        return made
 
-    shown = panel(draw, caption="a <dog>")
-    assert shown._picture.value.count("<img") == 1 and "<p>a &lt;dog&gt;</p>" in shown._picture.value
-    assert repr(shown).endswith("for a <dog>; a page of a <dog>")
-    assert 'role="group" aria-label="a page of a &lt;dog&gt;"' in shown._picture.value
-    shown.change(caption=" ")
-    assert "empty" in shown.message and "a &lt;dog&gt;" in shown._picture.value
+    shown = panel(draw, caption="a <b>")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source(shown).partition(",")[2]))).convert("RGB"))
+    assert f'viewBox="0 0 {pixels.shape[1]} {pixels.shape[0]}"' in shown.image.value
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5"><title>(.*?)</title>', shown.image.value)
+    assert [text for _, _, text in found] == ["a &lt;b&gt; red", "a &lt;b&gt; blue"]
+    for (x, y, _), colour in zip(found, ((255, 0, 0), (0, 0, 255)), strict=True):
+        rows, columns = np.nonzero((pixels == colour).all(-1))
+        assert float(x) == pytest.approx(columns.mean() + 0.5, abs=1) and float(y) == pytest.approx(
+            rows.mean() + 0.5, abs=1
+        )
+    assert "<circle" not in panel(curve, power=(1, 5)).image.value
 
 
 def test_change_turns_several_controls_and_draws_once():
@@ -165,12 +179,12 @@ def test_in_a_running_loop_a_burst_of_changes_draws_the_newest_only():
     async def turn(shown):
         for level in range(1, 9):
             shown.controls["level"].value = level
-        assert "drawing" in shown._below.value
+        assert "drawing" in shown.status.value
         await asyncio.sleep(0.3)
 
     shown = panel(draw, level=w.IntSlider(0, 0, 10))
     asyncio.run(turn(shown))
-    assert drawn == [0, 8] and shown.figure.alt == "8" and "shown: level 8" in shown._below.value
+    assert drawn == [0, 8] and shown.figure.alt == "8" and "shown: level 8" in shown.status.value
 
 
 def test_a_figure_that_a_newer_change_overtook_is_never_shown():
@@ -183,14 +197,15 @@ def test_a_figure_that_a_newer_change_overtook_is_never_shown():
         return InlineFigure(1, 1, str(level))
 
     shown, seen = panel(draw, level=w.IntSlider(0, 0, 10)), []
-    shown._picture.observe(lambda change: seen.append(re.search('alt="(.)"', change.new).group(1)), "value")
+    shown.image.observe(lambda change: seen.append(re.search('alt="(.)"', change.new).group(1)), "value")
     slow = threading.Thread(target=lambda: shown.change(level=1))
     slow.start()
     assert started.wait(10)
     quick = threading.Thread(target=lambda: shown.change(level=2))
     quick.start()
-    while shown._newest < 2:
+    while shown.values["level"] != 2:
         time.sleep(0.01)
+    time.sleep(0.1)
     overtaken.set()
     slow.join(10), quick.join(10)
     assert seen == ["2"] and shown.figure.alt == "2"
@@ -219,10 +234,10 @@ def test_a_long_drawing_tells_how_far_it_is_and_ends_for_a_newer_change():
             await asyncio.sleep(0.01)
 
     shown = panel(draw, level=w.IntSlider(0, 0, 10))
-    shown._below.observe(lambda change: bars.append(change.new), "value")
+    shown.status.observe(lambda change: bars.append(change.new), "value")
     asyncio.run(asyncio.wait_for(turn(shown), 20))
     assert ends.wait(10) and len(reached) < 100
-    assert "shown: level 2" in shown._below.value and "progress" not in shown._below.value
+    assert "shown: level 2" in shown.status.value and "progress" not in shown.status.value
 
 
 def test_many_threads_leave_the_panel_in_line_with_its_controls():
@@ -243,7 +258,7 @@ def test_how_long_a_figure_took_is_measured_and_said():
     shown = panel(draw, wait=w.FloatSlider(0, min=0, max=1, step=0.1))
     shown.change(wait=0.2)
     assert 0.2 <= shown.seconds < 2
-    assert f"drawn in {1e3 * shown.seconds:.0f} ms" in shown._below.value
+    assert f"drawn in {1e3 * shown.seconds:.0f} ms" in shown.status.value
 
 
 def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
@@ -258,7 +273,7 @@ def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
     with pytest.warns(UserWarning, match="something else") as passed:
         shown.change(word="odd")
     assert [one.category for one in passed] == [UserWarning]
-    assert shown.message == "the model was never shown odd." and 'role="status"' in shown._said.value
+    assert shown.message == "the model was never shown odd." and 'role="status"' in shown.answer.value
     shown.change(word="plain")
     assert shown.message == ""
 
@@ -324,7 +339,7 @@ def test_a_fixed_value_is_handed_over_and_not_shown():
 def test_what_cannot_be_a_panel_is_refused_at_the_door():
     with pytest.raises(TypeError, match=r"the controls \(a\) are not the arguments of draw: .*'b'"):
         panel(lambda a, b: InlineFigure(1, 1), a=(0, 1))
-    with pytest.raises(TypeError, match="draw must return a matplotlib figure, a Page or a tuple of them, got str"):
+    with pytest.raises(TypeError, match="draw must return a matplotlib figure, got str"):
         panel(lambda a: "no figure", a=(0, 1))
     with pytest.raises(ValueError, match=r"a=None makes no control"):
         panel(lambda a: InlineFigure(1, 1), a=None)
@@ -341,7 +356,7 @@ def test_a_fault_of_draw_is_not_hidden():
     shown = panel(draw, a=w.IntSlider(0, 0, 5))
     with pytest.raises(IndexError):
         shown.change(a=4)
-    assert shown.message.startswith("IndexError: ") and "shown: a 0" in shown._below.value
+    assert shown.message.startswith("IndexError: ") and "shown: a 0" in shown.status.value
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -352,7 +367,7 @@ def test_a_fault_of_a_long_drawing_is_said_on_the_panel_too():
     async def turn(shown):
         for value in (4, 2):
             shown.controls["a"].value = value
-            while "drawing" in shown._below.value or not (shown.message or shown.figure.alt == "2"):
+            while "drawing" in shown.status.value or not (shown.message or shown.figure.alt == "2"):
                 await asyncio.sleep(0.01)
             said.append(shown.message)
 

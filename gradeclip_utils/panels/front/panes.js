@@ -1,5 +1,5 @@
-// Four panes that ipywidgets does not have: a gallery, a picture whose patches can be picked, words that are buttons,
-// and a script that can be copied. Python sends `data` and `pictures`; a pane answers with a message. Nothing is kept
+// Four panes that ipywidgets does not have: a gallery, an image whose patches can be picked, words that are buttons,
+// and a script that can be copied. Python sends `data` and `images`; a pane answers with a message. Nothing is kept
 // here, and nothing is loaded from anywhere. User text is only ever set as text, never as HTML.
 
 const make = (tag, attributes = {}, ...children) => {
@@ -11,7 +11,7 @@ const make = (tag, attributes = {}, ...children) => {
 
 const address = (bytes) => URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
 
-// A picture goes in only when it has been decoded, so that nothing flickers while a slider moves; the newest one wins.
+// An image goes in only when it has been decoded, so that nothing flickers while a slider moves; the newest one wins.
 const show = async (image, bytes) => {
   const next = new Image();
   next.src = image.newest = address(bytes);
@@ -26,14 +26,14 @@ const panes = {
   gallery(model, el) {
     const draw = () => {
       const { items = [], chosen = -1, label = "" } = model.get("data");
-      const pictures = model.get("pictures");
+      const images = model.get("images");
       if (el.children.length !== items.length) {
         el.setAttribute("role", "group");
         el.setAttribute("aria-label", label);
         el.replaceChildren(
           ...items.map((item, i) => {
             const image = make("img", { alt: "" });
-            image.src = address(pictures[i]);
+            image.src = address(images[i]);
             const button = make("button", { type: "button", title: item, "aria-label": `scene: ${item}` }, image);
             button.onclick = () => model.send({ kind: "scene", index: i });
             return button;
@@ -74,8 +74,8 @@ const panes = {
         node.title = word.label;
         node.setAttribute("aria-label", word.label);
         node.setAttribute("aria-pressed", word.chosen);
-        node.style.background = word.paper;
-        node.style.color = word.ink;
+        node.style.background = word.background;
+        node.style.color = word.colour;
       });
       note.textContent = said;
     };
@@ -145,9 +145,9 @@ const panes = {
       put(marker, patch);
       read(at);
     };
-    const paint = () => model.get("pictures").length && show(image, model.get("pictures")[0]);
+    const paint = () => model.get("images").length && show(image, model.get("images")[0]);
     model.on("change:data", draw);
-    model.on("change:pictures", paint);
+    model.on("change:images", paint);
     draw();
     paint();
   },

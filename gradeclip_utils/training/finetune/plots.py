@@ -8,6 +8,7 @@ Every figure is a pure function of its arguments, so that it can stand in a pane
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,17 +17,14 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from ...evaluation.localisation import pool
 from ...evaluation.statistics import verdict
-from ...explanation import Explanation
 from ...models import Clip
-from ...panels.session import Session
+from ...panels.session import Session, explain_each
 from ...plots import InlineFigure, plot_intervals, plot_maps
-from ...plots.html import Page, map_html, note_html, picture_html, row_html
 from ...scenes import Scene, arrange
 from .evaluate import dense_features
 from .experiment import ARMS, GLOBAL, OURS, tidy
 from .pairs import spoken
 
-_INKS = "relevance: pale 0 to dark, each map on a scale of its own"
 ANSWERS = ("better", "worse", "no difference")
 
 
@@ -94,7 +92,11 @@ def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regi
 
 
 def draw_before_after(
-    sessions: Mapping[str, Session], first: str = "cat", second: str = "guitar", asked: int = 0
+    sessions: Mapping[str, Session],
+    first: str = "cat",
+    second: str = "guitar",
+    asked: int = 0,
+    report: Callable[[float], None] | None = None,
 ) -> Figure:
     """The map of one phrase of a scene of two things, by every model: the same picture and words, another model.
 
@@ -102,43 +104,22 @@ def draw_before_after(
         sessions: name -> session of the model; it keeps what the picture's trunk gave, for the next phrase.
         first, second: what the picture shows, such as "red car".
         asked: which of the two is asked for, 0 or 1.
+        report: told how far it is, see `panels.session.explain_each`.
 
-    Raises ValueError for a thing that the world does not have, or if both are the same.
+    Returns:
+        The image and a map for each model, each on a scale of its own.
+
+    Raises:
+        ValueError: the world does not have such a thing, or both are the same.
     """
-    found = _before_after(sessions, first, second, asked)
-    picture, maps = next(iter(found.values())).image, {name: one.heatmap(0) for name, one in found.items()}
-    return plot_maps(picture, maps, shared_scale=False)
-
-
-def before_after_page(
-    sessions: Mapping[str, Session],
-    first: str = "cat",
-    second: str = "guitar",
-    asked: int = 0,
-    report: Callable[[float], None] | None = None,
-) -> Page:
-    """`draw_before_after` for a panel. ``report`` is told, before every pass of a model, the share that is done."""
-    found = _before_after(sessions, first, second, asked, report)
-    plain = picture_html(next(iter(found.values())).image)
-    maps = [map_html(one, name) for name, one in found.items()]
-    return Page(row_html(plain, *maps) + note_html(_INKS), f"A picture and its maps: {'; '.join(found)}")
-
-
-def _before_after(
-    sessions: Mapping[str, Session], first: str, second: str, asked: int, report=None
-) -> dict[str, Explanation]:
     if first == second:
         raise ValueError(f"both things are {first!r}: choose two different things, so that one can be asked for")
-    scene, found = arrange([first, second], background=17), {}
+    scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
-
-    def tell(*_passes) -> None:
-        if report is not None:
-            report(len(found) / len(sessions))
-
-    for name, session in sessions.items():
-        found[f"{text}: {name}"] = session.explain(scene, text, on_pass=tell)
-    return found
+    questions = {f"{text}: {name}": partial(session.explain, scene, text) for name, session in sessions.items()}
+    found = explain_each(questions, report)
+    image, maps = next(iter(found.values())).image, {name: one.heatmap(0) for name, one in found.items()}
+    return plot_maps(image, maps, shared_scale=False)
 
 
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """Figures of the study of words."""
 
-import html
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,6 @@ from gradeclip_utils.studies.concreteness.plots import (
     plot_shares,
     plot_words,
     shares,
-    words_page,
 )
 from gradeclip_utils.studies.concreteness.correlations import Permutation, answer
 
@@ -47,31 +44,24 @@ def test_a_searched_word_is_marked_and_shown_with_its_captions_and_maps(small):
     assert figure.alt.endswith("; food")
 
 
-def test_the_page_of_a_panel_says_what_the_figure_shows(small):
-    for chosen in ({}, {"word": " Food "}, {"norm": "visual", "part": "noun", "method": "grad-eclip", "word": "drink"}):
-        page, figure = words_page(small, draws=20, **chosen), plot_words(small, draws=20, **chosen)
-        assert page.alt == figure.alt
-        points = sum(len(line.get_xdata()) for line in figure.axes[0].lines if line.get_linestyle() == "None")
-        ringed = bool(chosen)  # in the figure the ring is a point too
-        assert page.html.count('r="3"') == points - ringed and page.html.count('r="7"') == ringed
-        captions = sum(1 for axes in figure.axes if axes.images)
-        assert page.html.count("<img") == captions == page.html.count("gradeclip-line")
-        if chosen:
-            own = small.rows[small.rows["word"] == chosen["word"].strip().lower()]["caption"].drop_duplicates()[:3]
-            for number in own:
-                assert html.escape(small.scenes[number].caption, quote=True) in page.html  # as alternative text
+def test_every_point_says_its_word_under_the_mouse(small):
+    figure = plot_words(small, norm="visual", part="noun", method="grad-eclip", word="drink", draws=20)
+    points = [xy for line in figure.axes[0].lines if line.get_marker() == "." for xy in line.get_xydata().tolist()]
+    assert [[x, y] for _, x, y, _ in figure.points] == points
+    (said,) = [said for _, _, _, said in figure.points if said.startswith("drink: ")]
+    assert f"{small.table.loc['drink', 'visual']:.3g} across" in said
 
 
-def test_a_page_tells_how_far_it_is_and_ends_when_nobody_waits(small):
+def test_a_figure_tells_how_far_it_is_and_ends_when_nobody_waits(small):
     told = []
-    words_page(small, word="music", draws=20, report=told.append)
+    plot_words(small, word="music", draws=20, report=told.append)
     assert told[0] == 0 and told == sorted(told) and len(told) <= 3
 
     def stop(share):
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        words_page(small, word="music", draws=20, report=stop)
+        plot_words(small, word="music", draws=20, report=stop)
 
 
 def test_norm_part_and_method_choose_what_is_shown(small):
@@ -93,16 +83,11 @@ def test_a_caption_is_read_once_whatever_is_then_plotted(small, monkeypatch):
 def test_a_word_without_a_rating_is_found_but_not_marked(small):
     unrated = small.table.index[small.table["concreteness"].isna() & (small.table["captions"] > 0)][0]
     assert any("is not in this plot" in text for text in texts(plot_words(small, word=unrated, draws=20)))
-    page = words_page(small, word=unrated, draws=20).html
-    assert "is not in this plot" in page and 'r="7"' not in page
-    rated = words_page(small, word="food", draws=20).html
-    assert f"{small.table.loc['food', 'concreteness']:.3g}; saliency by Leave one word out" in rated
 
 
 def test_what_cannot_be_shown_is_answered_with_a_sentence(small):
-    for draw in (plot_words, words_page):
-        with pytest.raises(ValueError, match=r"no caption of the study holds 'foood'; words like it are .*food"):
-            draw(small, word="foood")
+    with pytest.raises(ValueError, match=r"no caption of the study holds 'foood'; words like it are .*food"):
+        plot_words(small, word="foood")
     with pytest.raises(ValueError, match="there is no norm 'weight'; there are place"):
         plot_words(small, norm="weight")
     with pytest.raises(ValueError, match="there is no method 'rise'"):

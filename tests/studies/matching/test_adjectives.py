@@ -1,6 +1,5 @@
 """Matching: twins, decomposition, sums of maps, and the figures of the study."""
 
-import base64
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +7,6 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.statistics import summarise
-from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.html import webp
 from gradeclip_utils.scenes import arrange, is_trained
 from gradeclip_utils.studies.matching import adjectives as matching
 from gradeclip_utils.studies.matching.composition import noun_pairs
@@ -29,7 +26,7 @@ from gradeclip_utils.studies.matching.adjectives import (
     shown,
     twins,
 )
-from gradeclip_utils.studies.matching.plots import draw_path, draw_word_regions, path_page, plot_groups
+from gradeclip_utils.studies.matching.plots import draw_path, draw_word_regions, plot_groups
 from gradeclip_utils.studies.matching.wording import scene_regions
 from tests.conftest import build, wrap
 
@@ -218,15 +215,8 @@ def test_the_figure_of_a_way_says_where_it_stands(explainer):
     assert "weight of the adjective 0.25" in [axes.get_title(loc="left") for axes in figure.axes]
     (dot,) = [line for line in figure.axes[-1].lines if line.get_marker() == "o"]
     assert dot.get_xydata() == pytest.approx(np.array([[0.25, path.share(0.25)]]))
-    page, curve = path_page(path, 0.25)
-    assert curve.alt == figure.alt and "weight of the adjective 0.25" in page.html
-    painting = paint(path.image, path.at(0.25), box=path.box, vmax=path.maps.max())
-    assert base64.b64encode(webp(painting)).decode() in page.html
-    (dot,) = [line for line in curve.axes[0].lines if line.get_marker() == "o"]
-    assert dot.get_xydata() == pytest.approx(np.array([[0.25, path.share(0.25)]]))
-    for draw in (draw_path, path_page):
-        with pytest.raises(ValueError, match=r"from 0 \(absent\) to 1 .* got 1.5"):
-            draw(path, 1.5)
+    with pytest.raises(ValueError, match=r"from 0 \(absent\) to 1 .* got 1.5"):
+        draw_path(path, 1.5)
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
