@@ -67,9 +67,7 @@ def architecture_table(clips: Mapping[str, Clip]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def trace_deviations(
-    clip: Clip, image: Image.Image, prompt: str, tokens: int = 6, seed: int = 0
-) -> dict[str, float]:
+def trace_deviations(clip: Clip, image: Image.Image, prompt: str, tokens: int = 6, seed: int = 0) -> dict[str, float]:
     """How far three promises of a trace are kept, as the largest deviation: each should be zero but for rounding.
 
     - "trace": the embedding of the trace is the one of the model's own forward pass (float32).
@@ -139,9 +137,7 @@ def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd
     return pd.concat(rows, ignore_index=True)
 
 
-def maps_on_common_grid(
-    clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = 6
-) -> np.ndarray:
+def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = 6) -> np.ndarray:
     """Signed maps of one prompt for each image, averaged over the cells of a grid that all models share.
 
     The map is laid over the image as it is drawn, and averaged over equal cells, so that models with finer and with

@@ -1,9 +1,11 @@
-"""Binding: does the model know which object is red? (lesson 05)
+"""Binding: does the model know which object is red? (lesson 05).
 
 | file | holds |
 | --- | --- |
-| `measures` | where the maps of attribute words lie; ``figures(clip)`` |
+| `binding_index` | where the maps of attribute words lie |
 | `mistakes` | what foretells a wrong answer |
+| `exposure` | what training showed of each attribute |
 | `playground` | one scene that a reader changes |
+| `cached_explainer` | captions and images that are asked again and again |
 | `plots` | the figures |
 """

@@ -1,11 +1,12 @@
 """Exposure: what training showed of each attribute, counted in the very batches that the bundled model learnt from.
 
-    training's generator of scenes -> a sample of its batches -> words said, and captions with a rival
+    training's generator of scenes -> a sample of its batches -> words said, and captions with a hard negative
 
 A word's count says how often a caption held it. It does not say how often the word was *needed*: contrastive learning
-asks which of a batch's captions belongs to a picture, and if no other caption names the same things, knowing the things
-is enough (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words", ICLR 2023). A *rival* of
-a caption is another one of its batch that names the same things and that only one kind of attribute tells apart.
+asks which of a batch's captions belongs to an image, and if no other caption names the same things, knowing the things
+is enough (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words", ICLR 2023). A *hard
+negative* of a caption is here another one of its batch that names the same things and that only one kind of attribute
+tells apart.
 """
 
 from __future__ import annotations
@@ -19,61 +20,65 @@ import pandas as pd
 
 from ...evaluation.attributes import KINDS
 from ...evaluation.statistics import interval
-from ...scenes import COLOURS, NUMBERS, Scene, concepts
-from ...training.scratch import Recipe, SceneBatches
+from ...scenes import COLOURS, NUMBERS, POSITIONS, Scene, concepts
+from ...training.scratch import ROUNDS, Recipe, scenes_of_training
 
 # relation -> the kind of attribute, and whether it is the first thing that is said to be left, above or bigger
-_SAYS = {
-    "to the left of": ("left / right", True), "to the right of": ("left / right", False),
-    "above": ("above / below", True), "below": ("above / below", False),
-    "bigger than": ("bigger / smaller", True), "smaller than": ("bigger / smaller", False),
-}  # fmt: skip
-_WORDS = {
-    "colour": tuple(COLOURS),
-    "size": ("small", "big"),
-    "count": tuple(NUMBERS.values()),
-    "relation": tuple(_SAYS),
-}
+_RELATIONS = dict(
+    zip(
+        (*POSITIONS, "bigger than", "smaller than"),
+        ((kind, first) for kind in ("left / right", "above / below", "bigger / smaller") for first in (True, False)),
+        strict=True,
+    )
+)
+_WORDS = {"colour": COLOURS, "size": ("small", "big"), "count": NUMBERS.values(), "relation": _RELATIONS}
 ANY_NOUN = "(a noun)"
 
 
-def exposure(recipe: Recipe | None = None, *, steps: int = 32, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two tables of what training showed, from a seeded sample of `steps` batches, as many from every round.
+def attribute_exposure(
+    rounds: Sequence[Recipe] = ROUNDS, *, steps: int = 32, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What training showed of each attribute, from a seeded sample of its batches.
 
-    `recipe` is the bundled model's by default. Shares are of all captions, with 95 % bootstrap intervals over batches,
-    and `times` is the share times all captions of the recipe.
+    Args:
+        rounds: the recipes of the training; the bundled model's by default.
+        steps: batches, as many from every round.
+        seed: of the sample.
 
-    words: `kind` (as in `scenes.Span`), `word`, share, low, high, times. All nouns are one line, "(a noun)": the mean
-    over concepts.
+    Returns:
+        Two tables. Words: `kind` (as in `scenes.Span`), `word`, fraction, low, high, times; all nouns are one line,
+        "(a noun)": the mean over concepts. Hard negatives: `kind` (as in `attributes.KINDS`), fraction, low, high,
+        times: captions that have a hard negative in their batch. Fractions are of all captions, with 95 % bootstrap
+        intervals over batches, and `times` is the fraction times all captions of the training.
 
-    rivals: `kind` (as in `attributes.KINDS`), share, low, high, times: captions that have a rival in their batch. For
-    object identity, that is a caption of other things. For a colour, one of as many of the same things, not in the same
-    colours; if the colours are the same ones, they are swapped. For a count, one of the same things in the same colours
-    but another number. For a size or a relation, one of the same things in the same colours and numbers, where both
-    captions say a size or relation, and not the same.
+        For object identity, a hard negative is a caption of other things. For a colour, one of as many of the same
+        things, not in the same colours; if the colours are the same ones, they are swapped. For a count, one of the
+        same things in the same colours but another number. For a size or a relation, one of the same things in the same
+        colours and numbers, where both captions say a size or relation, and not the same.
     """
-    recipe = recipe or Recipe()
-    batches, rng = SceneBatches(recipe), np.random.default_rng([62, seed])
-    each, said, rivals = max(1, steps // recipe.rounds), [], []
-    for turn in range(recipe.rounds):
+    rng, before = np.random.default_rng([62, seed]), 0
+    each, said, negatives = max(1, steps // len(rounds)), [], []
+    for recipe in rounds:
         for within in rng.choice(recipe.steps, each, replace=False):
-            scenes = batches.scenes(turn * recipe.steps + int(within))
-            said.append(words_said(scenes))
-            rivals.append(with_rivals(scenes))
+            scenes = scenes_of_training(before + int(within), rounds)
+            said.append(attribute_words_said(scenes))
+            negatives.append(hard_negative_counts(scenes))
+        before += recipe.steps
     names = [("noun", ANY_NOUN), *((kind, word) for kind, words in _WORDS.items() for word in words)]
-    words = [(*name, *_shares([counts[name] for counts in said], recipe)) for name in names]
-    kinds = [(kind, *_shares([counts[kind] for counts in rivals], recipe)) for kind in KINDS]
-    columns = ["share", "low", "high", "times"]
+    words = [(*name, *_fractions([counts[name] for counts in said], rounds)) for name in names]
+    kinds = [(kind, *_fractions([counts[kind] for counts in negatives], rounds)) for kind in KINDS]
+    columns = ["fraction", "low", "high", "times"]
     return pd.DataFrame(words, columns=["kind", "word", *columns]), pd.DataFrame(kinds, columns=["kind", *columns])
 
 
-def _shares(counts: Sequence[float], recipe: Recipe) -> tuple[float, float, float, float]:
-    values = np.array(counts) / recipe.batch
+def _fractions(counts: Sequence[float], rounds: Sequence[Recipe]) -> tuple[float, float, float, float]:
+    """Mean fraction of a batch's captions, its interval over batches, and captions of the whole training."""
+    values = np.array(counts) / rounds[0].batch
     low, high = interval(values)
-    return values.mean(), low, high, values.mean() * recipe.rounds * recipe.steps * recipe.batch
+    return values.mean(), low, high, values.mean() * sum(one.steps * one.batch for one in rounds)
 
 
-def words_said(scenes: Sequence[Scene]) -> Counter:
+def attribute_words_said(scenes: Sequence[Scene]) -> Counter:
     """How many captions say each (kind, attribute word); for nouns the mean over concepts."""
     counts: Counter = Counter()
     for scene in scenes:
@@ -83,8 +88,8 @@ def words_said(scenes: Sequence[Scene]) -> Counter:
     return counts
 
 
-def with_rivals(scenes: Sequence[Scene]) -> Counter:
-    """How many captions of a batch have a rival in it, for every kind of attribute."""
+def hard_negative_counts(scenes: Sequence[Scene]) -> Counter:
+    """How many captions of a batch have a hard negative in it, for every kind of attribute."""
     alike, found = defaultdict(list), defaultdict(set)
     for i, scene in enumerate(scenes):
         facts = _facts(scene)
@@ -109,7 +114,7 @@ def _facts(scene: Scene) -> dict:
     }  # fmt: skip
     stand = None
     for noun, words, objects in said["relation"]:
-        kind, first = _SAYS[words]
+        kind, first = _RELATIONS[words]
         stand = kind, noun if first else scene.objects[objects[1]].noun
     return {
         "numbers": {scene.objects[i].noun: number for i, number in groups.items()},
@@ -120,7 +125,7 @@ def _facts(scene: Scene) -> dict:
 
 
 def _differences(one: dict, two: dict) -> Iterator[str]:
-    """The kinds of attribute in which two captions of the same things are rivals."""
+    """The kinds of attribute in which two captions of the same things are hard negatives of each other."""
     if one["colours"] != two["colours"]:
         if one["numbers"] == two["numbers"]:
             same = Counter(one["colours"].values()) == Counter(two["colours"].values())

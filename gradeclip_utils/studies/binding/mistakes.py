@@ -1,6 +1,6 @@
 """Mistakes: can it be told from outside when a model gives the wrong caption?
 
-    answers, binding index, appearance -> one row a picture -> nested logistic regressions -> added ROC-AUC
+    answers, binding index, appearance -> one row an image -> nested logistic regressions -> added ROC-AUC
 
 Whoever knows which of two similarities belongs to the right caption knows the answer. So what is known anyway are the
 higher and the lower of the two, and how large and how visible the objects are; the question is what the binding index
@@ -28,10 +28,15 @@ KNOWN = ("similarity higher", "similarity lower", "size", "contrast with backgro
 
 
 def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
-    """Size and contrast of the objects `asked`, on average.
+    """Size and contrast of some objects, on average.
 
-    Size is the share of the picture that one of them covers; contrast the distance of its mean colour from the
-    background's, as sRGB in 0 to 1 (the most is the square root of 3).
+    Args:
+        scene: has the objects.
+        asked: their numbers; others of the same noun count with them.
+
+    Returns:
+        The fraction of the image that one of them covers, and the distance of its mean colour from the background's,
+        as sRGB in 0 to 1 (the most is the square root of 3).
     """
     pixels, masks = np.asarray(scene.image(96)) / 255, scene.masks(96)
     ground = pixels[~masks.any(0)].mean(0)
@@ -40,18 +45,20 @@ def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
     return float(masks[own].mean()), float(np.mean([np.linalg.norm(pixels[masks[k]].mean(0) - ground) for k in own]))
 
 
-def trials(rows: pd.DataFrame, index: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """What could tell a wrong answer from a right one: one row a picture, for `added_auc`.
-
-    Columns: pair, side, kind, objects, `cell` (kind and number of objects), `wrong`; `similarity higher` and
-    `similarity lower`, those of the two captions without saying which caption is right, because with it they *are* the
-    answer; `size` and `contrast with background` of the objects asked; and for every method the mean index of the
-    attribute words of the caption that the model chose (`chosen: ...`), which whoever does not know the answer can see
-    as well, and of the right caption (`right: ...`).
+def mistake_table(rows: pd.DataFrame, index: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """What could tell a wrong answer from a right one: one row an image, for `added_auc`.
 
     Args:
         rows: of `attributes.judge`, for all of `pairs` at least.
         index: of `binding_index`, for all of `pairs`.
+        pairs: whose images are the rows.
+
+    Returns:
+        Columns: pair, side, kind, objects, `cell` (kind and number of objects), `wrong`; `similarity higher` and
+        `similarity lower`, those of the two captions without saying which caption is right, because with it they *are*
+        the answer; `size` and `contrast with background` of the objects asked; and for every method the mean index of
+        the attribute words of the caption that the model chose (`chosen: ...`), which whoever does not know the answer
+        can see as well, and of the right caption (`right: ...`).
     """
     keys = ["pair", "side"]
     table = rows.set_index(keys)
@@ -79,13 +86,23 @@ def added_auc(
     """How much better are wrong answers told from right ones with `extra` than with `base` alone?
 
     Two nested logistic regressions (standardised, L2 with C = 1), each predicting every row from folds that it was not
-    fitted on: five folds, `repeats` times, both pictures of a pair always in the same fold; the predictions of the
+    fitted on: five folds, `repeats` times, both images of a pair always in the same fold; the predictions of the
     repeats are averaged. The interval of the difference of the two areas under the ROC curve is a 95 % bootstrap
     interval over pairs, drawn anew with the predictions as they are (it does not include how the fits would vary).
 
-    Returns `base`, `full`, `added`, `low`, `high`, and the numbers of rows `n` and of `wrong` ones.
+    Args:
+        table: rows of `mistake_table`.
+        extra: a column or several.
+        base: columns that are known anyway.
+        draws: bootstrap samples.
+        repeats: of the five folds.
+        seed: of folds and samples.
 
-    Raises ValueError if there are fewer than ten wrong or right answers, or not two rows a pair.
+    Returns:
+        `base`, `full`, `added`, `low`, `high`, and the numbers of rows `n` and of `wrong` ones.
+
+    Raises:
+        ValueError: fewer than ten wrong or right answers, or not two rows a pair.
     """
     wrong = table["wrong"].to_numpy(dtype=bool)
     if min(wrong.sum(), (~wrong).sum()) < 10:
@@ -94,14 +111,14 @@ def added_auc(
         )
     pairs, names = pd.factorize(table["pair"])
     if (np.bincount(pairs) != 2).any():
-        raise ValueError("every pair needs its two rows, one a picture")
+        raise ValueError("every pair needs its two rows, one an image")
     extra = [extra] if isinstance(extra, str) else list(extra)
     scores = [_out_of_fold(table, columns, wrong, pairs, repeats, seed) for columns in (base, [*base, *extra])]
-    areas = [float(_auc(score[None], wrong[None])[0]) for score in scores]
+    areas = [float(auc(score[None], wrong[None])[0]) for score in scores]
     members = np.argsort(pairs, kind="stable").reshape(-1, 2)
     drawn = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
     rows = members[drawn].reshape(draws, -1)
-    differences = _auc(scores[1][rows], wrong[rows]) - _auc(scores[0][rows], wrong[rows])
+    differences = auc(scores[1][rows], wrong[rows]) - auc(scores[0][rows], wrong[rows])
     low, high = np.nanquantile(differences, [0.025, 0.975])
     counts = {"n": len(wrong), "wrong": int(wrong.sum())}
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
@@ -121,8 +138,8 @@ def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repe
     return np.mean(found, axis=0)
 
 
-def _auc(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Areas under the ROC curves of (draws, n) scores: the share of (wrong, right) rows in the right order."""
+def auc(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Areas under the ROC curves of (draws, n) scores: the fraction of (wrong, right) rows in the right order."""
     ranks, positive = rankdata(scores, axis=1), wrong.sum(1)
     above = (ranks * wrong).sum(1) - positive * (positive + 1) / 2
     pairs = positive * (wrong.shape[1] - positive)

@@ -1,6 +1,6 @@
 """The playground: two things of your own, a true and a false caption, and what the model answers to both.
 
-    state -> scene, captions -> similarities, maps -> a figure
+state -> scene, captions -> similarities, maps -> a figure
 """
 
 from __future__ import annotations
@@ -91,9 +91,12 @@ def playground(
 
     Args:
         cached: the model, and what it has read so far.
-        first, second: nouns of `scenes.concepts`.
-        first_colour, second_colour: a colour or "no colour".
-        first_place, second_place: names in `PLACES`.
+        first: a noun of `scenes.concepts`.
+        first_colour: a colour, or "no colour".
+        first_place: a name in `PLACES`.
+        second: another noun.
+        second_colour: its colour.
+        second_place: its place.
         question: how the false caption is made, one of `QUESTIONS`.
         background: number of the background.
         report: told, before the image is looked at and before the captions are asked, the fraction that is done. What

@@ -15,7 +15,6 @@ from ...plots.axes import NOTE, drawable
 from ..plots import PALETTE
 
 
-
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
     """Both images of a pair, each with its similarities to the two captions.
 

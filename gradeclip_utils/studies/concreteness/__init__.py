@@ -1,10 +1,10 @@
-"""Concreteness: are concrete words the ones that count? (lesson 06)
+"""Concreteness: are concrete words the ones that count? (lesson 06).
 
 | file | holds |
 | --- | --- |
-| `measures` | what each word of a caption counts for; ``figures(clip)`` |
+| `saliency` | what each word of a caption counts for |
+| `word_study` | many captions measured, and the questions about them |
 | `informativeness` | how often training said a word, and how much it tells |
-| `exposure` | what training showed of each attribute |
-| `statistics` | correlations over words, permutations, mixed models |
+| `correlations` | correlations over words, permutations, mixed models |
 | `plots` | the figures |
 """

@@ -1,4 +1,4 @@
-"""Word statistics: correlations over words, whose values are means over captions, with intervals that know both.
+"""Correlations over words, whose values are means over captions, with intervals that know both.
 
     word scores -> saliency, a table of words --here--> correlation, partial correlation, permutation test, mixed model
 
@@ -29,10 +29,15 @@ FEWEST = 3  # captions that must hold a word, or its mean says too little
 
 @dataclass(frozen=True)
 class Question:
-    """Does ``y``, a measured value, follow ``x`` over the words for which the column ``words`` of the table is true?
+    """Does one value follow another over words?
 
-    ``x`` is a column of the table or another value. With ``given`` the correlation is partial. ``minus`` is another
-    question, whose answer is subtracted.
+    Attributes:
+        figure: what to call the answer.
+        x: a column of the table of words, or of the measured values.
+        y: a measured value.
+        words: a column of booleans of the table: which words take part.
+        given: what is held constant; the correlation is partial then.
+        minus: another question, whose answer is subtracted.
     """
 
     figure: str
@@ -43,7 +48,7 @@ class Question:
     minus: Question | None = None
 
 
-def answer(
+def correlate(
     questions: Sequence[Question],
     rows: pd.DataFrame,
     values: pd.DataFrame,
@@ -57,13 +62,15 @@ def answer(
 
     Args:
         questions: what to correlate, over which words.
-        rows: ``caption`` and ``word`` of every occurrence of a word.
-        values: measured values, a row an occurrence as in ``rows``; NaN where there is none.
-        table: a row a word; numbers, text (which becomes one 0/1 column a value) and truth values.
+        rows: `caption` and `word` of every occurrence of a word.
+        values: measured values, a row an occurrence as in `rows`; NaN where there is none.
+        table: a row a word; numbers, text (which becomes one 0/1 column a value) and booleans.
         draws: bootstrap samples.
+        level: of the interval.
+        seed: of the draws.
 
     Returns:
-        One row a question: figure, estimate, low, high, n (words).
+        One row a question: figure, value, low, high, n (words).
 
     Raises:
         ValueError: a column that is neither in the table nor in the values, or fewer than ten words for a question.
@@ -87,7 +94,7 @@ def answer(
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     names = [question.figure for question in questions]
     counts = [int(some.sum()) for some in kept]
-    return pd.DataFrame({"figure": names, "estimate": found, "low": low, "high": high, "n": counts})
+    return pd.DataFrame({"figure": names, "value": found, "low": low, "high": high, "n": counts})
 
 
 class _Means:
@@ -163,9 +170,15 @@ def _correlations(question: Question, kept: np.ndarray, picks: np.ndarray, table
 
 
 def spearman(x: np.ndarray, y: np.ndarray, there: np.ndarray | bool = True) -> np.ndarray | float:
-    """Spearman's rank correlation along the last axis, of what is ``there``; NaN where one of the two is constant.
+    """Spearman's rank correlation along the last axis.
 
-    x, y and there (..., n) give (...); what is left out may be anything.
+    Args:
+        x: (..., n).
+        y: (..., n).
+        there: (..., n), what takes part; the rest may be anything.
+
+    Returns:
+        (...); NaN where one of the two is constant.
     """
     x, y, there = np.broadcast_arrays(x, y, there)
     n = there.sum(-1, keepdims=True)
@@ -204,13 +217,21 @@ class Permutation:
         return float(self.null.mean())
 
 
-def permuted(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000, seed: int = 0) -> Permutation:
-    """Spearman's correlation of x and y (W,), against x permuted within bins (one label a word).
+def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000, seed: int = 0) -> Permutation:
+    """Spearman's correlation of x and y, against x permuted within bins.
 
     What bins share stays as it was. So the null is not zero: it is the correlation that follows from the bins alone,
     and p says how often chance within bins is as far from it as what was found, on either side.
 
-    Raises ValueError if no bin holds two words, for then nothing can change places.
+    Args:
+        x: (W,), a value a word.
+        y: (W,), another one.
+        bins: one label a word.
+        draws: permutations.
+        seed: of these.
+
+    Raises:
+        ValueError: no bin holds two words, for then nothing can change places.
     """
     x, y, labels = np.asarray(x, dtype=float), np.asarray(y, dtype=float), pd.factorize(np.asarray(bins))[0]
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
@@ -226,7 +247,7 @@ def permuted(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000, 
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixedModel:
     """A mixed model's slope, in units of y for one standard deviation of x over words; no slope unless it converged."""
 
     estimate: float
@@ -241,21 +262,21 @@ class Mixed:
 
 def mixed_model(
     rows: pd.DataFrame, y: pd.Series, table: pd.DataFrame, x: str, given: Sequence[str], words: str
-) -> Mixed:
+) -> MixedModel:
     """Does y of a word in a caption follow x, given the controls, with an intercept of its own for every word?
 
         y_wc - mean_c y = a + b x_w + sum_k g_k z_kw + u_w + e_wc,    u_w ~ N(0, s)
 
     Taking away the mean of the caption (over its words that take part) removes all that a caption does to its words
-    alike. It also takes a share of 1 / n from the slope, n words a caption; the other way to remove captions, taking
+    alike. It also takes a fraction of 1 / n from the slope, n words a caption; the other way to remove captions, taking
     means from x as well, would make one word's occurrences look like many words. The random intercept u_w keeps them
     one word. Fitted by statsmodels (restricted maximum likelihood), by one optimiser after the other until one
     converges.
 
     Args:
-        rows: ``caption`` and ``word`` of every occurrence.
+        rows: `caption` and `word` of every occurrence.
         y: a value for each of them; NaN is left out.
-        table, x, given, words: as for ``Question`` and ``answer``.
+        table, x, given, words: as for `Question` and `answer`.
 
     Raises:
         ValueError: fewer than ten words are left.
@@ -279,10 +300,10 @@ def mixed_model(
             break
     sizes = frame["word"].nunique(), frame["caption"].nunique(), len(frame)
     if not converged:
-        return Mixed(float("nan"), float("nan"), float("nan"), *sizes, False, optimiser)
+        return MixedModel(float("nan"), float("nan"), float("nan"), *sizes, False, optimiser)
     at = list(predictors).index(x)
     low, high = fit.conf_int()[at]
-    return Mixed(float(fit.fe_params[at]), float(low), float(high), *sizes, True, optimiser)
+    return MixedModel(float(fit.fe_params[at]), float(low), float(high), *sizes, True, optimiser)
 
 
 def _fitted(model: MixedLM, optimiser: str) -> tuple[MixedLMResults | None, bool]:

@@ -3,11 +3,11 @@
     scenes, training --here--> words: exposure, informativeness --> studies of what a model reads
 
 Both are known exactly here, and of no model that was trained on photographs. Exposure is counted from the very scenes
-that training drew (`scratch.SceneBatches`); the counts of all of them are kept in ``data/word_exposure.csv``:
+that training drew (`scratch.scenes_of_training`); the counts of all of them are kept in `data/word_exposure.csv`:
 
     python -m gradeclip_utils study exposure --write    # counts the whole training
 
-Informativeness is computed from the caption grammar (``scenes``), and not from samples.
+Informativeness is computed from the caption grammar (`scenes`), and not from samples.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabular
 
 SAMPLE = tuple(range(0, 5600, 700))  # batches whose counts stand in the file on their own, to be counted again
 FEWEST, MOST = 500, 10_000  # captions of the training: words that were said less or more often are left out of studies
+# The probabilities of the caption grammar, which a test compares with captions:
 TAGGED, UNNAMED = 0.25, 0.5  # how often the grammar tags a thing, and leaves out the noun of one that it tags
 OPENED = 0.4  # how often a caption begins with one of the openings
 TINTED = 0.425  # how often a thing has a colour: the mean of the two rounds of the training
@@ -39,16 +40,21 @@ def caption_words(caption: str) -> list[str]:
     return caption.replace(",", " ").split()
 
 
-def count_words(batches: Iterable[int], recipe=None) -> pd.Series:
-    """How many captions of these training batches hold each word: (words,) int, indexed by word, in alphabetical order.
+def count_words(batches: Iterable[int], rounds=None) -> pd.Series:
+    """How many captions of some training batches hold each word.
 
-    Words of the vocabulary that no caption holds have zero. ``recipe``: a `scratch.Recipe`, its own by default.
+    Args:
+        batches: their numbers.
+        rounds: `scratch.Recipe`s of the training; those of the bundled model by default.
+
+    Returns:
+        (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.
     """
-    from ...training.scratch import Recipe, SceneBatches  # it needs torch, and reading what was counted does not
+    from ...training.scratch import ROUNDS, scenes_of_training  # it needs torch, and reading what was counted does not
 
-    drawn, counts = SceneBatches(recipe or Recipe()), Counter()
+    counts: Counter = Counter()
     for batch in batches:
-        for scene in drawn.scenes(batch):
+        for scene in scenes_of_training(batch, rounds or ROUNDS):
             counts.update(set(caption_words(scene.caption)))
     words = sorted({*vocabulary(), *counts})
     return pd.Series([counts[word] for word in words], index=pd.Index(words, name="word"), name="captions")
@@ -56,9 +62,9 @@ def count_words(batches: Iterable[int], recipe=None) -> pd.Series:
 
 @cache
 def training_exposure() -> pd.DataFrame:
-    """What ``data/word_exposure.csv`` holds, by word: ``captions`` of the training that hold it, and ``sample``.
+    """What `data/word_exposure.csv` holds, by word: `captions` of the training that hold it, and `sample`.
 
-    ``sample`` counts the batches ``SAMPLE`` alone, so that anybody can count these again in seconds and compare.
+    `sample` counts the batches `SAMPLE` alone, so that anybody can count these again in seconds and compare.
     """
     return pd.read_csv(data_path(_FILE), comment="#", keep_default_na=False, index_col="word")
 
@@ -67,11 +73,15 @@ def chosen_words(fewest: int = FEWEST, most: int = MOST) -> pd.DataFrame:
     """The words that a study of nouns and associations is about, chosen by exposure and role alone.
 
     Every noun of the world, and every association that CLDR gives to one of its concepts and that captions say for no
-    other reason (so not "picture", which opens captions as well), if ``fewest`` to ``most`` captions of the training
+    other reason (so not "picture", which opens captions as well), if `fewest` to `most` captions of the training
     held it. Nothing that people think of the words goes in here: norms come after.
 
+    Args:
+        fewest: captions of the training that hold a word, at least.
+        most: at most.
+
     Returns:
-        Indexed by word: ``role`` ("noun" or "association"), ``concepts`` (how many are said by it), ``exposure``.
+        Indexed by word: `role` ("noun" or "association"), `concepts` (how many are said by it), `exposure`.
     """
     table, everything = concepts(), concepts(removed=True)
     associations = table["keywords"].explode().dropna().value_counts().sort_index()
@@ -103,7 +113,7 @@ def informativeness() -> pd.DataFrame:
         Indexed by word, with these two columns.
     """
     table = concepts(removed=True)
-    tags = _tag_shares(table["keywords"])  # (concepts, associations)
+    tags = _tag_fractions(table["keywords"])  # (concepts, associations)
     tagged = TAGGED * (tags.sum(axis=1) > 0).to_numpy()  # (concepts,)
     named = 1 - UNNAMED * tagged
     said = {noun: named * (table.index == noun) for noun in table.index}
@@ -121,7 +131,7 @@ def informativeness() -> pd.DataFrame:
     return pd.DataFrame.from_dict(bits, orient="index", columns=columns).rename_axis("word").sort_index()
 
 
-def _tag_shares(keywords: pd.Series) -> pd.DataFrame:
+def _tag_fractions(keywords: pd.Series) -> pd.DataFrame:
     """How a tag falls on the associations of each concept: in inverse proportion to how many concepts share them."""
     pairs = keywords.explode().dropna()
     weights = 1 / pairs.map(pairs.value_counts())
@@ -158,11 +168,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(given: argparse.Namespace) -> None:
     """The command `study exposure`: count the words of the whole training, and print or keep the table."""
-    from ...training.scratch import Recipe
+    from ...training.scratch import ROUNDS
 
-    recipe = Recipe()
-    steps = recipe.rounds * recipe.steps
-    table = pd.DataFrame({"captions": count_words(tqdm(range(steps))), "sample": count_words(SAMPLE)})
+    recipe, steps = ROUNDS[0], sum(one.steps for one in ROUNDS)
+    table = pd.DataFrame({"captions": count_words(tqdm(range(steps)), ROUNDS), "sample": count_words(SAMPLE, ROUNDS)})
     comment = (
         f"# Captions of the training that hold each word: {steps} batches of {recipe.batch}, seed {recipe.seed}; "
         f"sample: of the batches {' '.join(map(str, SAMPLE))} alone.\n"

@@ -272,7 +272,9 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
         methods: columns of `study.values`.
     """
     text = study.scenes[caption].caption
-    figure = InlineFigure(9.4, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}")
+    figure = InlineFigure(
+        9.4, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}"
+    )
     height, below = 0.55 / figure.get_figheight(), 0.25 / figure.get_figheight()
     for row, method in enumerate(methods):
         bottom = below + (len(methods) - 1 - row) * height

@@ -3,14 +3,14 @@
     prompts -> text tower -> embeddings -> one row a sentence and question -> statistics
 
 Signed Grad-ECLIP maps are linear in the text embedding as long as the spatial weight is fixed, so whether the map of a
-sentence is the sum of the maps of its parts is decided here, before any picture is looked at. All prompts of a model
+sentence is the sum of the maps of its parts is decided here, before any image is looked at. All prompts of a model
 share a large part: the *mean prompt*. It lies in every span, and is therefore taken away: from parts the mean of the
 parts, from sentences the mean of the sentences of the same form. What remains is compared with the parts of *another*
 sentence, the control.
 
-Two vectors span little of a space of hundreds of dimensions, so a high share is no accident of geometry. Sums of word
-embeddings as a model of meaning: Mitchell and Lapata, "Composition in Distributional Models of Semantics", Cognitive
-Science 2010. CLIP as a bag of words: Yuksekgonul et al., "When and why vision-language models behave like
+Two vectors span little of a space of hundreds of dimensions, so a high fraction is no accident of geometry. Sums of
+word embeddings as a model of meaning: Mitchell and Lapata, "Composition in Distributional Models of Semantics",
+Cognitive Science 2010. CLIP as a bag of words: Yuksekgonul et al., "When and why vision-language models behave like
 bags-of-words, and what to do about it?", ICLR 2023.
 """
 
@@ -24,6 +24,7 @@ import pandas as pd
 
 from ...explain import Explainer
 from ...scenes import (
+    POSITIONS,
     SPLITS,
     Object,
     Scene,
@@ -35,7 +36,7 @@ from ...scenes import (
     recoloured,
     relation_between,
 )
-from .directions import embed, look
+from ..relevance import as_array
 
 CASES: dict[str, Callable[[str, str], str]] = {  # sentences of two nouns, by what they add to the two
     "and": lambda first, second: phrase(first, second),
@@ -45,20 +46,30 @@ CASES: dict[str, Callable[[str, str], str]] = {  # sentences of two nouns, by wh
 }
 PARTS = ("own", "one foreign", "foreign")  # whose parts a sentence is compared with: "foreign" is the control
 CHANGES = ("things in another order", "words shuffled", "colours swapped", "relation turned round", "a noun replaced")
-_OPPOSITE = {"to the left of": "to the right of", "above": "below"}
-_OPPOSITE |= {there: here for here, there in _OPPOSITE.items()}
+_LEFT, _RIGHT, _ABOVE, _BELOW = POSITIONS
+_OPPOSITE = {_LEFT: _RIGHT, _RIGHT: _LEFT, _ABOVE: _BELOW, _BELOW: _ABOVE}
 
 
 def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
-    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice."""
+    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice.
+
+    Args:
+        *nouns: nouns of `scenes.concepts`.
+        colour: of all of them.
+        relation: between the first two, in place of "and".
+    """
     return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
 
 def noun_pairs(n: int, split: str = "development") -> list[tuple[str, str]]:
-    """`n` pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
+    """Pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
 
-    Only nouns that have a plural, so that there may be two of them.
-    Raises ValueError if there are not so many.
+    Args:
+        n: how many; only nouns that have a plural take part, so that there may be two of them.
+        split: of the scenes; other splits have other pairs.
+
+    Raises:
+        ValueError: there are not so many.
     """
     rng = np.random.default_rng([SPLITS[split], 80])
     waiting, found = [noun for noun in rng.permutation(list(concepts().index)) if concept(noun)["plural"]], []
@@ -74,13 +85,18 @@ def noun_pairs(n: int, split: str = "development") -> list[tuple[str, str]]:
 
 
 def in_span(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each target lies in the span of its parts: (share (P,), weights (P, K)), by least squares.
+    """How much of each target lies in the span of its parts, by least squares.
 
-    ``share`` is the squared length of the projection over that of the target, 0 to 1; ``weights`` are those of the
-    parts in the projection. ``targets`` (P, E), ``parts`` (P, K, E).
+    Args:
+        targets: (P, E).
+        parts: (P, K, E), K parts of each.
 
-    >>> share, weights = in_span(np.array([[3.0, 4.0, 0.0]]), np.array([[[1.0, 0.0, 0.0]]]))
-    >>> share.round(2).tolist(), weights.round(2).tolist()
+    Returns:
+        The fraction (P,), squared length of the projection over that of the target, 0 to 1; and the weights (P, K) of
+        the parts in the projection.
+
+    >>> fraction, weights = in_span(np.array([[3.0, 4.0, 0.0]]), np.array([[[1.0, 0.0, 0.0]]]))
+    >>> fraction.round(2).tolist(), weights.round(2).tolist()
     ([0.36], [[3.0]])
     """
     weights = np.einsum("pek,pe->pk", np.linalg.pinv(parts), targets)
@@ -88,34 +104,54 @@ def in_span(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndar
     return (projection**2).sum(-1) / (targets**2).sum(-1), weights
 
 
-def spans(explainer: Explainer, pairs: Sequence[tuple[str, str]], cases: Sequence[str] = tuple(CASES)) -> pd.DataFrame:
+def span_fractions(
+    explainer: Explainer, pairs: Sequence[tuple[str, str]], cases: Sequence[str] = tuple(CASES)
+) -> pd.DataFrame:
     """Sentences of two nouns A and B against the span of e("a A") and e("a B"): one row a pair, case and question.
 
-    Columns: pair, case (of ``CASES``), mean_prompt ("removed" or "kept"), parts (of ``PARTS``: both nouns of
-    the sentence, its first and another pair's second, both of another pair), share (``in_span``), first and second (the
-    weights of the two parts).
+    Args:
+        explainer: embeds the prompts.
+        pairs: nouns A and B.
+        cases: sentences, of `CASES`.
+
+    Returns:
+        Columns: pair, case, mean_prompt ("removed" or "kept"), parts (of `PARTS`: both nouns of the sentence, its first
+        and another pair's second, both of another pair), fraction (`in_span`), first and second (the weights of the
+        two parts).
+
+    Raises:
+        ValueError: fewer than three pairs, so that there are no strangers.
     """
     if len(pairs) < 3:
         raise ValueError(f"sentences are compared with the parts of others: three pairs or more, got {len(pairs)}")
-    firsts, seconds = (embed(explainer, [phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True))
+
+    def embedded(texts: Sequence[str]) -> np.ndarray:
+        return as_array(explainer.embed_texts(texts))
+
+    firsts, seconds = (embedded([phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True))
     centre, rows = np.concatenate([firsts, seconds]).mean(0), []
     names = [" + ".join(pair) for pair in pairs]
     for case in cases:
-        sentences = embed(explainer, [CASES[case](*pair) for pair in pairs])
+        sentences = embedded([CASES[case](*pair) for pair in pairs])
         for kept in (False, True):
             away, middle = (0, 0) if kept else (centre, sentences.mean(0))
             own, other = firsts - away, seconds - away
             strange = np.roll(own, 1, axis=0), np.roll(other, 1, axis=0)
             for parts, both in zip(PARTS, [(own, other), (own, strange[1]), strange], strict=True):
-                share, weights = in_span(sentences - middle, np.stack(both, axis=1))
+                fraction, weights = in_span(sentences - middle, np.stack(both, axis=1))
                 told = {"pair": names, "case": case, "mean_prompt": "kept" if kept else "removed", "parts": parts}
-                found = {"share": share, "first": weights[:, 0], "second": weights[:, 1]}
+                found = {"fraction": fraction, "first": weights[:, 0], "second": weights[:, 1]}
                 rows.append(pd.DataFrame({**told, **found}))
     return pd.concat(rows, ignore_index=True)
 
 
-def coloured_pairs(n: int, split: str = "development") -> list[Scene]:
-    """`n` scenes of two different nouns, side by side or one above the other, each tinted in a colour of its own."""
+def two_colour_scenes(n: int, split: str = "development") -> list[Scene]:
+    """Scenes of two different nouns, side by side or one above the other, each tinted in a colour of its own.
+
+    Args:
+        n: how many.
+        split: of the scenes.
+    """
     found, seed = [], 0
     while len(found) < n:
         scene = draw_scene([81, seed], split=split, n_objects=2, tint=1, plain=True)
@@ -126,8 +162,17 @@ def coloured_pairs(n: int, split: str = "development") -> list[Scene]:
     return found
 
 
-def changed(scene: Scene, change: str, rng: np.random.Generator) -> tuple[str, str]:
-    """The caption of a scene of two things, and the same after one of ``CHANGES``."""
+def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tuple[str, str]:
+    """The caption of a scene of two things, and the same after one change.
+
+    Args:
+        scene: two things, each with a colour.
+        change: one of `CHANGES`.
+        rng: shuffles words and chooses another noun.
+
+    Raises:
+        ValueError: an unknown change.
+    """
     first, second = scene.objects
     if change == "things in another order":
         return scene.caption, describe([second, first])[0]
@@ -141,29 +186,38 @@ def changed(scene: Scene, change: str, rng: np.random.Generator) -> tuple[str, s
         return scene.caption, recoloured(scene, [second.colour, first.colour]).caption
     if change == "relation turned round":
         relation = relation_between(first, second)
-        return tuple(describe(scene.objects, one)[0] for one in (relation, _OPPOSITE[relation]))
+        return describe(scene.objects, relation)[0], describe(scene.objects, _OPPOSITE[relation])[0]
     if change == "a noun replaced":
         others = [noun for noun in concepts().index if noun not in (first.noun, second.noun)]
         return scene.caption, describe([first, replace(second, noun=str(rng.choice(others)))])[0]
     raise ValueError(f"a change is one of {', '.join(CHANGES)}, got {change!r}")
 
 
-def changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int = 0) -> pd.DataFrame:
-    """Does the picture still prefer its own caption to a changed one? One row a scene and change.
+def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int = 0) -> pd.DataFrame:
+    """Does the image still prefer its own caption to a changed one? One row a scene and change.
 
-    Columns: picture, change (of ``CHANGES``), caption, changed, drop (similarity of the own caption minus that of the
-    changed one), wins (1 if the own one is the more similar, one half if equal), alike (cosine of the two prompts,
-    the mean of all captions of the same form removed).
+    Args:
+        explainer: embeds images and captions.
+        scenes: as `two_colour_scenes` gives them.
+        seed: of the changes that are drawn at random.
+
+    Returns:
+        Columns: image, change (of `CHANGES`), caption, changed, drop (similarity of the own caption minus that of the
+        changed one), wins (1 if the own one is the more similar, one half if equal), alike (cosine of the two prompts,
+        the mean of all captions of the same form removed).
     """
-    seen, rng, rows = look(explainer, [scene.image() for scene in scenes]), np.random.default_rng([82, seed]), []
+    seen = as_array(explainer.embed_images([scene.image() for scene in scenes]))
+    rng, tables = np.random.default_rng([82, seed]), []
     for change in CHANGES:
-        told = [changed(scene, change, rng) for scene in scenes]
-        own, other = (embed(explainer, texts) for texts in zip(*told, strict=True))
+        before, after = zip(*(changed_captions(scene, change, rng) for scene in scenes), strict=True)
+        own, other = (as_array(explainer.embed_texts(texts)) for texts in (before, after))
         drop = (seen * (own - other)).sum(-1)
-        one, two = own - own.mean(0), other - own.mean(0)
-        rows += [
-            {"image": i, "change": change, "caption": before, "changed": after, "drop": by,
-             "wins": float(by > 0) + 0.5 * float(by == 0), "alike": a @ b / (np.linalg.norm(a) * np.linalg.norm(b))}
-            for i, ((before, after), by, a, b) in enumerate(zip(told, drop, one, two, strict=True))
-        ]  # fmt: skip
-    return pd.DataFrame(rows)
+        columns = {"image": range(len(scenes)), "change": change, "caption": before, "changed": after, "drop": drop}
+        alike = cosine(own - own.mean(0), other - own.mean(0))
+        tables.append(pd.DataFrame({**columns, "wins": (np.sign(drop) + 1) / 2, "alike": alike}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosine similarity along the last axis: (..., E) and (..., E) give (...)."""
+    return (one * other).sum(-1) / (np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1))

@@ -54,7 +54,9 @@ def _on_the_way(path: PromptPath, weight: float) -> tuple[float, float, str]:
         raise ValueError(f"the weight of an adjective goes from 0 (absent) to 1 (as in the prompt), got {weight!r}")
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
     names = f"“{path.before}” (0) to “{path.after}” (1)"
-    alt = f"Map of the way from {names} at {weight:.2f}: {fraction:.0%} of the relevance on both things lies on the first"
+    alt = (
+        f"Map of the way from {names} at {weight:.2f}: {fraction:.0%} of the relevance on both things lies on the first"
+    )
     return fraction, most, alt
 
 

@@ -1,8 +1,8 @@
 """Wording: what the words of a caption do. Scores by kind of word, the template, and which word answers to which thing.
 
-    captions, pictures -> Explainer -> words, interactions -> one row a word and question -> statistics
+    captions, images -> Explainer -> words, interactions -> one row a word and question -> statistics
 
-The part of speech is the tagger's (``language``), which works for any caption and errs now and then; the *kind* is the
+The part of speech is the tagger's (`language`), which works for any caption and errs now and then; the *kind* is the
 grammar's own, which the scenes know for certain.
 """
 
@@ -20,73 +20,87 @@ from ...evaluation.sanity import agreement
 from ...explain import Explainer
 from ...language import tagged_words
 from ...scenes import PREFIXES, Scene, arrange
-from .composition import phrase
-from .directions import embed, look, maps_of, regions
+from ..relevance import as_array, object_coverage
+from .composition import cosine, phrase
 
-KINDS = ("noun", "colour", "size", "count", "keyword", "something", "relation", "opening", "function", "mark")
+KINDS = (
+    "noun", "colour", "size", "count", "keyword", "something", "relation", "opening", "function", "punctuation",
+)  # fmt: skip
 ELSEWHERE = "elsewhere"
 TEMPLATES = {"cat": "[]", "a cat": "{}", **{f"{prefix} a cat": f"{prefix} {{}}" for prefix in PREFIXES}}
 
 
-def kinds_of(scene: Scene) -> list[tuple[str, str, str, tuple[int, ...]]]:
-    """Words of a scene's caption: text, part of speech, kind (of ``KINDS``), and the objects that it speaks of.
+def caption_word_kinds(scene: Scene) -> list[tuple[str, str, str, tuple[int, ...]]]:
+    """Words of a scene's caption: text, part of speech, kind (of `KINDS`), and the objects that it speaks of.
 
-    >>> kinds_of(arrange(["red car"]))[1:]
+    >>> caption_word_kinds(arrange(["red car"]))[1:]
     [('red', 'adjective', 'colour', (0,)), ('car', 'noun', 'noun', (0,))]
     """
     opening = max((len(prefix) for prefix in PREFIXES if scene.caption.startswith(f"{prefix} ")), default=0)
     found = []
     for word in tagged_words(scene.caption):
         own = next((span for span in scene.spans if span.start < word.end and word.start < span.end), None)
-        kind = own.kind if own else "opening" if word.end <= opening else "mark" if word.part == "mark" else "function"
-        found.append((word.text, word.part, kind, own.objects if own else ()))
+        written = any(map(str.isalnum, word.text))
+        other = "opening" if word.end <= opening else "function" if written else "punctuation"
+        found.append((word.text, word.part, own.kind if own else other, own.objects if own else ()))
     return found
 
 
-def word_shares(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """On which words does the relevance of a caption fall? One row a word, for its own picture and for another one's.
+def word_fractions(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """On which words does the relevance of a caption fall? One row a word, for its own image and for another one's.
 
-    Columns: picture, shown ("own picture" or "another picture", the control: what is left is the text tower's own
-    habit), word, part, kind, share: the word's share of the caption's positive relevance, times the number of words, so
-    that 1 is what every word has when all are alike; score, signed; and fall: by how much the similarity falls when the
-    word is left out, which asks the model itself and knows no gradient.
+    Args:
+        explainer: scores the words.
+        scenes: images with captions; the next scene's image is the other one.
+
+    Returns:
+        Columns: image, shown ("own image" or "another image", the control: what is left is the text encoder's own
+        habit), word, part, kind, fraction: the word's fraction of the caption's positive relevance, times the number of
+        words, so that 1 is what every word has when all are alike; score, signed; and leave_one_out: by how much the
+        similarity falls when the word is left out, which asks the model itself and knows no gradient.
     """
-    pictures, rows = [scene.image() for scene in scenes], []
-    captions, told = [scene.caption for scene in scenes], [kinds_of(scene) for scene in scenes]
-    falls = [embed(explainer, [caption])[0] - embed(explainer, shortened(caption)) for caption in captions]  # (W, E)
-    seen = look(explainer, pictures)
-    for which, step in (("own picture", 0), ("another picture", 1)):
+    images, rows = [scene.image() for scene in scenes], []
+    captions, told = [scene.caption for scene in scenes], [caption_word_kinds(scene) for scene in scenes]
+    shorter = [as_array(explainer.embed_texts(leave_one_out_captions(caption))) for caption in captions]  # (W, E) each
+    effects = [full - rest for full, rest in zip(as_array(explainer.embed_texts(captions)), shorter, strict=True)]
+    seen = as_array(explainer.embed_images(images))
+    for which, step in (("own image", 0), ("another image", 1)):
         order = np.roll(np.arange(len(scenes)), -step)
-        found = explainer.explain_batch([pictures[i] for i in order], captions)
+        found = explainer.explain_batch([images[i] for i in order], captions)
         for i, one in enumerate(found):
             scores = np.array([word.score for word in one.words[0]])
             positive = np.maximum(scores, 0)
-            shares = positive / positive.mean() if positive.any() else np.ones(len(scores))
+            fractions = positive / positive.mean() if positive.any() else np.ones(len(scores))
             assert [word.text for word in one.words[0]] == [text for text, *_ in told[i]]
-            columns = {"share": shares, "score": scores, "fall": falls[i] @ seen[order[i]]}
+            columns = {"fraction": fractions, "score": scores, "leave_one_out": effects[i] @ seen[order[i]]}
             words = pd.DataFrame([row[:3] for row in told[i]], columns=["word", "part", "kind"])
             rows.append(words.assign(image=i, shown=which, **columns))
     return pd.concat(rows, ignore_index=True)
 
 
-def score_and_fall(words: pd.DataFrame) -> pd.Series:
-    """Spearman's rank correlation of score and fall within each caption of ``word_shares``, beside its own picture.
+def leave_one_out_agreement(words: pd.DataFrame) -> pd.Series:
+    """Spearman's rank correlation of score and leave-one-out effect within each caption, beside its own image.
 
-    Captions of fewer than four words, or whose scores are all alike, have no order worth the name and are left out.
+    Args:
+        words: rows of `word_fractions`. Captions of fewer than four words, or whose scores are all alike, have no order
+            worth the name and are left out.
+
+    Returns:
+        Correlations, indexed by image.
     """
-    own = words[words["shown"] == "own picture"].groupby("image")
+    own = words[words["shown"] == "own image"].groupby("image")
     ordered = {
-        picture: rows["score"].corr(rows["fall"], method="spearman")
-        for picture, rows in own
-        if len(rows) > 3 and rows["score"].nunique() > 1 and rows["fall"].nunique() > 1
+        image: rows["score"].corr(rows["leave_one_out"], method="spearman")
+        for image, rows in own
+        if len(rows) > 3 and rows["score"].nunique() > 1 and rows["leave_one_out"].nunique() > 1
     }
     return pd.Series(ordered, dtype=float)
 
 
-def shortened(caption: str) -> list[str]:
+def leave_one_out_captions(caption: str) -> list[str]:
     """The caption without each of its words, one after the other.
 
-    >>> shortened("a cat, a dog")[:3]
+    >>> leave_one_out_captions("a cat, a dog")[:3]
     ['cat, a dog', 'a, a dog', 'a cat a dog']
     """
     return [
@@ -96,16 +110,23 @@ def shortened(caption: str) -> list[str]:
 
 
 def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
-    """One thing, one noun, many templates (``TEMPLATES``): one row a noun and template, beside the template "a cat".
+    """One thing, one noun, many templates: one row a noun and template (of `TEMPLATES`), beside the template "a cat".
 
-    Columns: picture (the noun), template, gain (similarity minus that of "a cat"), right (1 if the true noun is the
-    most similar of these nouns, in the same template), map (rank correlation with the map of "a cat"), alike (cosine of
-    the prompt with "a cat"), alike_centred (the same, the mean of each template over the nouns removed).
+    Args:
+        explainer: embeds and maps.
+        nouns: of `scenes.concepts`; one image each.
+
+    Returns:
+        Columns: image (the noun), template, gain (similarity minus that of "a cat"), right (1 if the true noun is the
+        most similar of these nouns, in the same template), map (rank correlation with the map of "a cat"), alike
+        (cosine of the prompt with "a cat"), alike_centred (the same, the mean of each template over the nouns removed).
     """
-    pictures = [arrange([noun], background=i).image() for i, noun in enumerate(nouns)]
-    seen = look(explainer, pictures)
-    texts = {name: embed(explainer, [filled(one, noun) for noun in nouns]) for name, one in TEMPLATES.items()}
-    maps = maps_of(explainer, pictures, np.stack(list(texts.values()), axis=1))
+    images = [arrange([noun], background=i).image() for i, noun in enumerate(nouns)]
+    seen = as_array(explainer.embed_images(images))
+    texts = {
+        name: as_array(explainer.embed_texts([filled(one, noun) for noun in nouns])) for name, one in TEMPLATES.items()
+    }
+    maps = as_array(explainer.maps(images, np.stack(list(texts.values()), axis=1)))
     plain = list(TEMPLATES).index("a cat")
     base, tables = texts["a cat"], []
     for i, (name, own) in enumerate(texts.items()):
@@ -115,7 +136,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
             "right": (scores.argmax(1) == np.arange(len(nouns))).astype(float),
             "map": agreement(maps[:, i], maps[:, plain]),
             "alike": (own * base).sum(-1),
-            "alike_centred": _cosine(own - own.mean(0), base - base.mean(0)),
+            "alike_centred": cosine(own - own.mean(0), base - base.mean(0)),
         }
         tables.append(pd.DataFrame({"image": list(nouns), "template": name, **columns}))
     return pd.concat(tables, ignore_index=True)
@@ -130,15 +151,17 @@ def filled(template: str, noun: str) -> str:
     return template.replace("{}", phrase(noun)).replace("[]", noun)
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one * other).sum(-1) / (np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1))
-
-
 @dataclass(frozen=True, eq=False)
 class WordRegions:
-    """Which word answers to which region: ``values`` (W, R), mean signed interaction a token, of words and regions.
+    """Which word answers to which region: mean signed interactions a token.
 
-    ``centred``: the mean of the caption's words is taken away, because words share a part.
+    Attributes:
+        caption, words, regions: W words and R regions, by name.
+        values: (W, R).
+        centred: the mean of the caption's words is taken away, because words share a part.
+        image: the image that was explained.
+        masks: (H, W) bool of each region, in the image's pixels.
+        origin: which model made it.
     """
 
     caption: str
@@ -147,42 +170,45 @@ class WordRegions:
     values: np.ndarray
     centred: bool
     image: Image.Image
-    masks: tuple[np.ndarray, ...]  # (H, W) bool each, in the picture's pixels
+    masks: tuple[np.ndarray, ...]
     origin: str
 
 
 def word_regions(
-    explainer: Explainer, picture: Image.Image, caption: str, masks: Mapping[str, np.ndarray], *, centred: bool = True
+    explainer: Explainer, image: Image.Image, caption: str, masks: Mapping[str, np.ndarray], *, centred: bool = True
 ) -> WordRegions:
     """The word x region matrix of one caption: interactions (`methods.interactions`) averaged over each region.
 
     Args:
-        masks: name -> (H, W) bool in the picture's pixels. What no mask covers is added as "elsewhere".
+        explainer: has the interactions.
+        image: what is looked at.
+        caption: its words are the rows.
+        masks: name -> (H, W) bool in the image's pixels. What no mask covers is added as "elsewhere".
+        centred: take away the mean of the words.
 
     Raises:
-        ValueError: no masks, or one that does not fit the picture.
+        ValueError: no masks, or one that does not fit the image.
     """
-    size = picture.size[::-1]
+    size = image.size[::-1]
     wrong = [name for name, mask in masks.items() if mask.shape != size or not mask.any()]
     if wrong or not masks:
         raise ValueError(
-            f"masks must be {size} and mark something, as the picture is; not so: {wrong or 'there are none'}"
+            f"masks must be {size} and cover something, as the image is; not so: {wrong or 'there are none'}"
         )
-    found = explainer.interactions(picture, caption)
+    found = explainer.interactions(image, caption)
     named = {name: mask.astype(bool) for name, mask in masks.items()}
     rest = ~np.any(list(named.values()), axis=0)
     if rest.any():
         named[ELSEWHERE] = rest
-    covered = np.stack([pool(mask, found.maps.shape[1:], found.box) for mask in named.values()])
-    values = _means(found.maps.astype(float), covered)
-    values = values - values.mean(0) if centred else values
+    coverage = np.stack([pool(mask, found.maps.shape[1:], found.box) for mask in named.values()])
+    values = _region_means(found.maps.astype(float), coverage, centred)
     words = tuple(word.text for word in found.words)
-    return WordRegions(caption, words, tuple(named), values, centred, picture, tuple(named.values()), found.origin)
+    return WordRegions(caption, words, tuple(named), values, centred, image, tuple(named.values()), found.origin)
 
 
 def scene_regions(explainer: Explainer, scene: Scene, *, centred: bool = True) -> WordRegions:
-    """``word_regions`` of a scene: its regions are its things, named by their nouns."""
-    names = []
+    """`word_regions` of a scene: its regions are its things, named by colour and noun."""
+    names: list[str] = []
     for thing in scene.objects:
         name = phrase(thing.noun, colour=thing.colour)
         names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
@@ -190,28 +216,34 @@ def scene_regions(explainer: Explainer, scene: Scene, *, centred: bool = True) -
     return word_regions(explainer, scene.image(), scene.caption, masks, centred=centred)
 
 
-def own_region(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
+def own_region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Does a noun, and does a colour, answer to its own thing most? One row a word, with and without centring.
 
-    Columns: picture, word, kind ("noun" or "colour"), centred, hit (1 if the mean interaction is largest on its own
-    thing, of all things; by chance 1 / number of things).
+    Args:
+        explainer: has the interactions.
+        scenes: images of several things.
+
+    Returns:
+        Columns: image, word, kind ("noun" or "colour"), centred, hit (1 if the mean interaction is largest on its own
+        thing, of all things; by chance 1 / number of things).
     """
     rows = []
     for i, scene in enumerate(scenes):
         found = explainer.interactions(scene.image(), scene.caption)
-        values = _means(found.maps.astype(float), regions(explainer, scene, found.maps.shape[1:]))  # (W, things)
-        told = kinds_of(scene)
+        coverage = object_coverage(explainer, scene, found.maps.shape[1:])
+        told = caption_word_kinds(scene)
         assert [word.text for word in found.words] == [text for text, *_ in told]
         for centred in (False, True):
-            shown = values - values.mean(0) if centred else values
+            values = _region_means(found.maps.astype(float), coverage, centred)  # (W, things)
             rows += [
                 {"image": i, "word": text, "kind": kind, "centred": centred, "hit": float(row.argmax() == own[0])}
-                for (text, _, kind, own), row in zip(told, shown, strict=True)
+                for (text, _, kind, own), row in zip(told, values, strict=True)
                 if kind in ("noun", "colour") and len(own) == 1
             ]
     return pd.DataFrame(rows)
 
 
-def _means(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
+def _region_means(maps: np.ndarray, coverage: np.ndarray, centred: bool) -> np.ndarray:
     """Mean of each map (W, h, w) over the tokens of each region (R, h, w), weighted by how much it covers: (W, R)."""
-    return np.einsum("whv,rhv->wr", maps, covered) / covered.sum((1, 2))
+    values = np.einsum("whv,rhv->wr", maps, coverage) / coverage.sum((1, 2))
+    return values - values.mean(0) if centred else values

@@ -7,11 +7,11 @@ from scipy.stats import rankdata, spearmanr
 
 from gradeclip_utils.studies.concreteness.correlations import (
     Question,
-    answer,
     columns_of,
+    correlate,
     mixed_model,
     partial,
-    permuted,
+    permutation_test,
     spearman,
 )
 
@@ -42,16 +42,16 @@ PLAIN = Question("x", "x", "y", "all")
 
 def test_the_estimate_is_spearmans_correlation_over_word_means():
     rows, values, table = world()
-    found = answer([PLAIN], rows, values, table, draws=50).iloc[0]
+    found = correlate([PLAIN], rows, values, table, draws=50).iloc[0]
     means = values["y"].groupby(rows["word"]).mean()
-    assert found.estimate == pytest.approx(spearmanr(table["x"], means[table.index])[0])
-    assert found.low < found.estimate < found.high and found.n == len(table)
+    assert found.value == pytest.approx(spearmanr(table["x"], means[table.index])[0])
+    assert found.low < found.value < found.high and found.n == len(table)
 
 
 def test_the_interval_shrinks_with_the_number_of_words():
     widths = []
     for words in (40, 640):
-        found = answer([PLAIN], *world(words, slope=0.3), draws=200).iloc[0]
+        found = correlate([PLAIN], *world(words, slope=0.3), draws=200).iloc[0]
         widths.append(found.high - found.low)
     assert widths[1] < widths[0] / 2.5
 
@@ -59,34 +59,36 @@ def test_the_interval_shrinks_with_the_number_of_words():
 def test_the_interval_covers_zero_about_as_often_as_it_says_when_there_is_nothing():
     missed = 0
     for seed in range(40):
-        found = answer([PLAIN], *world(40, slope=0, seed=seed), draws=80).iloc[0]
+        found = correlate([PLAIN], *world(40, slope=0, seed=seed), draws=80).iloc[0]
         missed += not found.low <= 0 <= found.high
     assert missed <= 6  # 2 are expected; 7 or more have a chance below 0.5 %
 
 
 def test_few_captions_that_disagree_make_the_interval_wide():
     """Every word is in all of the few captions, which disagree about the slope: more words do not help."""
-    agree = answer([PLAIN], *world(200, each=4, steep=[1, 1, 1, 1]), draws=200).iloc[0]
-    disagree = answer([PLAIN], *world(200, each=4, steep=[3, 3, -2, -2]), draws=200).iloc[0]
-    assert agree.estimate > 0.8 and disagree.estimate > 0.7
+    agree = correlate([PLAIN], *world(200, each=4, steep=[1, 1, 1, 1]), draws=200).iloc[0]
+    disagree = correlate([PLAIN], *world(200, each=4, steep=[3, 3, -2, -2]), draws=200).iloc[0]
+    assert agree.value > 0.8 and disagree.value > 0.7
     assert disagree.high - disagree.low > 5 * (agree.high - agree.low)
 
 
 def test_the_same_seed_gives_the_same_interval_and_questions_do_not_disturb_each_other():
     rows, values, table = world()
-    alone = answer([PLAIN], rows, values, table, draws=60, seed=4)
-    beside = answer([PLAIN, Question("z", "z", "y", "all")], rows, values, table, draws=60, seed=4)
+    alone = correlate([PLAIN], rows, values, table, draws=60, seed=4)
+    beside = correlate([PLAIN, Question("z", "z", "y", "all")], rows, values, table, draws=60, seed=4)
     assert alone.iloc[0].equals(beside.iloc[0])
-    assert not alone.equals(answer([PLAIN], rows, values, table, draws=60, seed=5))
+    assert not alone.equals(correlate([PLAIN], rows, values, table, draws=60, seed=5))
 
 
 def test_a_difference_is_that_of_the_two_answers_and_is_paired():
     rows, values, table = world()
     table["copy"] = table["x"] + 0.05 * table["z"]
     other = Question("copy", "copy", "y", "all")
-    found = answer([PLAIN, other, Question("difference", "x", "y", "all", minus=other)], rows, values, table, draws=150)
+    found = correlate(
+        [PLAIN, other, Question("difference", "x", "y", "all", minus=other)], rows, values, table, draws=150
+    )
     difference = found.iloc[2]
-    assert difference.estimate == pytest.approx(found.estimate[0] - found.estimate[1])
+    assert difference.value == pytest.approx(found.value[0] - found.value[1])
     assert difference.high - difference.low < 0.5 * (found.high[0] - found.low[0])
 
 
@@ -107,7 +109,7 @@ def test_words_without_a_rating_or_in_few_captions_are_left_out_and_counted():
     table.loc[table.index[:5], "x"] = np.nan
     rare = rows["word"] == table.index[10]
     some = rows.index[~rare].append(rows.index[rare][:2])
-    found = answer([PLAIN], rows.loc[some], values.loc[some], table, draws=20).iloc[0]
+    found = correlate([PLAIN], rows.loc[some], values.loc[some], table, draws=20).iloc[0]
     assert found.n == len(table) - 6
 
 
@@ -132,8 +134,8 @@ def test_partial_correlation_is_that_of_the_residuals_of_ranks():
 
 def test_a_partial_question_is_answered_with_an_interval():
     rows, values, table = world()
-    found = answer([Question("x", "x", "y", "all", given=("z", "part"))], rows, values, table, draws=40).iloc[0]
-    assert found.low < found.estimate < found.high and found.estimate > 0.5
+    found = correlate([Question("x", "x", "y", "all", given=("z", "part"))], rows, values, table, draws=40).iloc[0]
+    assert found.low < found.value < found.high and found.value > 0.5
 
 
 def test_permuting_within_bins_keeps_what_bins_share():
@@ -141,20 +143,22 @@ def test_permuting_within_bins_keeps_what_bins_share():
     rng = np.random.default_rng(3)
     bins = pd.Series(rng.integers(0, 5, 400))
     x, y = bins + 0.1 * rng.normal(size=400), bins + 0.1 * rng.normal(size=400)
-    found = permuted(x, y, bins, draws=300)
+    found = permutation_test(x, y, bins, draws=300)
     assert found.observed > 0.9 and abs(found.observed - found.expected) < 0.03 and found.p > 0.01
 
 
 def test_permuting_within_bins_finds_what_bins_do_not_explain():
     rng = np.random.default_rng(4)
     x = rng.normal(size=300)
-    found = permuted(pd.Series(x), pd.Series(x + rng.normal(size=300)), pd.Series(np.arange(300) % 4), draws=300)
+    found = permutation_test(
+        pd.Series(x), pd.Series(x + rng.normal(size=300)), pd.Series(np.arange(300) % 4), draws=300
+    )
     assert found.p == pytest.approx(1 / 301) and abs(found.expected) < 0.03
 
 
 def test_permuting_needs_bins_of_two_or_more():
     with pytest.raises(ValueError, match="each of the 3 bins holds a single word"):
-        permuted(pd.Series([1.0, 2, 3]), pd.Series([1.0, 2, 3]), pd.Series(["a", "b", "c"]))
+        permutation_test(pd.Series([1.0, 2, 3]), pd.Series([1.0, 2, 3]), pd.Series(["a", "b", "c"]))
 
 
 def test_the_mixed_model_finds_the_slope_and_ignores_what_a_caption_does_to_all_its_words():
@@ -198,11 +202,11 @@ def unpacked(made):
 def test_questions_that_cannot_be_answered_are_refused():
     rows, values, table = world(12)
     with pytest.raises(ValueError, match="'odd' asks for 'length': no column of"):
-        answer([Question("odd", "length", "y", "all")], rows, values, table)
+        correlate([Question("odd", "length", "y", "all")], rows, values, table)
     table["few"] = table.index < "w005"
     with pytest.raises(ValueError, match="'x' has 5 words; a correlation over words needs ten"):
-        answer([Question("x", "x", "y", "few")], rows, values, table)
+        correlate([Question("x", "x", "y", "few")], rows, values, table)
     with pytest.raises(ValueError, match="needs ten or more, got 5"):
         mixed_model(rows, values["y"], table, "x", [], "few")
     with pytest.raises(ValueError, match="same occurrences"):
-        answer([PLAIN], rows.iloc[1:], values, table)
+        correlate([PLAIN], rows.iloc[1:], values, table)

@@ -42,13 +42,13 @@ def test_the_counts_on_file_are_those_of_the_training():
 
 
 def test_a_word_counts_once_in_a_caption():
-    assert count_words([0], Recipe(batch=8))["a"] <= 8
+    assert count_words([0], [Recipe(batch=8)])["a"] <= 8
     assert caption_words("a cat, a dog") == ["a", "cat", "a", "dog"]
 
 
 def test_counts_of_batches_add_up():
-    together = count_words([0, 1], Recipe(batch=8))
-    assert (together == count_words([0], Recipe(batch=8)) + count_words([1], Recipe(batch=8))).all()
+    together = count_words([0, 1], [Recipe(batch=8)])
+    assert (together == count_words([0], [Recipe(batch=8)]) + count_words([1], [Recipe(batch=8)])).all()
 
 
 def test_the_chosen_words_are_frozen():
@@ -121,7 +121,7 @@ def test_information_is_never_negative(bits):
 def test_the_command_prints_what_it_counted(capsys, monkeypatch):
     from gradeclip_utils.training import scratch
 
-    monkeypatch.setattr(scratch, "Recipe", lambda: Recipe(rounds=1, steps=2, batch=4))
+    monkeypatch.setattr(scratch, "ROUNDS", [Recipe(steps=2, batch=4)])
     monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLE", (0,))
     assert main(["study", "exposure"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -5,22 +5,23 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.panels.jobs import Interrupted
-from gradeclip_utils.studies.concreteness.saliency import METHODS, study
+from gradeclip_utils.studies.concreteness.correlations import Permutation, correlate
 from gradeclip_utils.studies.concreteness.plots import (
-    plot_answers,
+    importance_fractions,
+    plot_correlations,
+    plot_importance,
     plot_permutations,
-    plot_shares,
     plot_words,
-    shares,
 )
-from gradeclip_utils.studies.concreteness.correlations import Permutation, answer
+from gradeclip_utils.studies.concreteness.saliency import METHODS
+from gradeclip_utils.studies.concreteness.word_study import study_questions, word_study
 
 WORDS = "apple dog car fruit food drink pet music game dessert insect flower weather".split()
 
 
 @pytest.fixture(scope="module")
 def small(bundled):
-    return study(bundled, WORDS, each=3, draw=3000)
+    return word_study(bundled, WORDS, each=3, draw=3000)
 
 
 def texts(figure):
@@ -30,7 +31,7 @@ def texts(figure):
 
 def test_every_rated_word_is_a_point_and_the_headline_counts_them(small):
     figure = plot_words(small, draws=20)
-    points = sum(len(line.get_xdata()) for line in figure.axes[0].lines if line.get_linestyle() == "None")
+    points = len(figure.axes[0].collections[0].get_offsets())
     headline = next(text for text in texts(figure) if text.startswith("Spearman"))
     assert headline.endswith(f"{points} words") and points >= 10
     assert "Name a word to see its captions" in " ".join(texts(figure))
@@ -46,7 +47,7 @@ def test_a_searched_word_is_marked_and_shown_with_its_captions_and_maps(small):
 
 def test_every_point_says_its_word_under_the_mouse(small):
     figure = plot_words(small, norm="visual", part="noun", method="grad-eclip", word="drink", draws=20)
-    points = [xy for line in figure.axes[0].lines if line.get_marker() == "." for xy in line.get_xydata().tolist()]
+    points = figure.axes[0].collections[0].get_offsets().tolist()
     assert [[x, y] for _, x, y, _ in figure.points] == points
     (said,) = [said for _, _, _, said in figure.points if said.startswith("drink: ")]
     assert f"{small.table.loc['drink', 'visual']:.3g} across" in said
@@ -69,8 +70,7 @@ def test_norm_part_and_method_choose_what_is_shown(small):
     assert nouns.alt != every.alt
     assert "visual strength" in plot_words(small, norm="visual", draws=20).axes[0].get_xlabel()
     assert (
-        "Grad-ECLIP, other picture"
-        in plot_words(small, method="grad-eclip, other picture", draws=20).axes[0].get_ylabel()
+        "Grad-ECLIP, other image" in plot_words(small, method="grad-eclip, other image", draws=20).axes[0].get_ylabel()
     )
 
 
@@ -96,9 +96,9 @@ def test_what_cannot_be_shown_is_answered_with_a_sentence(small):
         plot_words(small, part="clause")
 
 
-def test_shares_of_a_caption_add_up_to_one_and_follow_the_scores(small):
+def test_fractions_of_a_caption_add_up_to_one_and_follow_the_scores(small):
     for method in METHODS:
-        words = shares(small, 0, method)
+        words = importance_fractions(small, 0, method)
         mine = small.rows[small.rows["caption"] == 0]
         positive = mine[method].clip(lower=0)
         assert [word.text.lower() for word in words] == mine["word"].tolist()
@@ -106,17 +106,15 @@ def test_shares_of_a_caption_add_up_to_one_and_follow_the_scores(small):
         assert all(small.scenes[0].caption[word.start : word.end] == word.text for word in words)
 
 
-def test_shares_are_drawn_one_row_a_method(small):
-    figure = plot_shares(small, 1, METHODS)
+def test_fractions_are_drawn_one_row_a_method(small):
+    figure = plot_importance(small, 1, METHODS)
     assert len(figure.axes) == len(METHODS) and "Leave one word out" in texts(figure)
 
 
 def test_answers_and_permutations_are_drawn_with_their_numbers(small):
-    from gradeclip_utils.studies.concreteness.saliency import questions
-
-    asked = [question for question in questions(small) if question.figure == "leave-one-out: all words"]
-    found = answer(asked, small.rows, small.values, small.table, draws=20)
-    figure = plot_answers(found, "a title")
+    asked = [question for question in study_questions(small) if question.figure == "leave-one-out: all words"]
+    found = correlate(asked, small.rows, small.values, small.table, draws=20)
+    figure = plot_correlations(found, "a title")
     assert figure.axes[0].get_yticklabels()[0].get_text() == f"leave-one-out: all words ({found['n'][0]})"
     null = np.linspace(-0.1, 0.1, 50)
     drawn = plot_permutations({"one": Permutation(0.3, null, 0.0004), "two": Permutation(0.0, null, 0.5)})

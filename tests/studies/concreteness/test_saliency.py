@@ -13,26 +13,20 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Example, coco_captions
 from gradeclip_utils.language import phrases
 from gradeclip_utils.scenes import draw_scene, is_trained
+from gradeclip_utils.studies.concreteness.correlations import Question, correlate
 from gradeclip_utils.studies.concreteness.informativeness import caption_words
 from gradeclip_utils.studies.concreteness.saliency import (
-    CONTROLS,
     EVEN,
     METHODS,
     OTHER,
-    RANDOM,
-    Study,
-    as_examples,
-    figures,
-    gather,
-    measure,
-    other_pictures,
-    picture_embeddings,
-    questions,
+    gather_scenes,
     saliency,
-    study,
+    scene_examples,
+    unrelated_images,
+    word_scores,
     word_table,
 )
-from gradeclip_utils.studies.concreteness.correlations import Question, answer
+from gradeclip_utils.studies.concreteness.word_study import CONTROLS, RANDOM, WordStudy, study_questions, word_study
 from tests.conftest import build, wrap
 
 WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable dessert insect flower weather".split()
@@ -40,22 +34,22 @@ WORDS = "apple dog car fruit bird food drink pet music game celebration vegetabl
 
 @pytest.fixture(scope="module")
 def scenes():
-    return gather(WORDS, each=2, draw=6000)
+    return gather_scenes(WORDS, each=2, draw=6000)
 
 
 @pytest.fixture(scope="module")
 def examples():
-    return as_examples([draw_scene([97, i], split="development", n_objects=1 + i % 3) for i in range(12)])
+    return scene_examples([draw_scene([97, i], split="development", n_objects=1 + i % 3) for i in range(12)])
 
 
 @pytest.fixture(scope="module")
 def rows(bundled, examples):
-    return measure(bundled, examples)
+    return word_scores(bundled, examples)
 
 
 @pytest.fixture(scope="module")
 def small(bundled):
-    return study(bundled, WORDS, each=3, draw=3000)
+    return word_study(bundled, WORDS, each=3, draw=3000)
 
 
 def test_every_word_is_gathered_as_often_as_asked_and_captions_are_the_worlds_own(scenes):
@@ -66,18 +60,18 @@ def test_every_word_is_gathered_as_often_as_asked_and_captions_are_the_worlds_ow
 
 def test_gathering_words_that_no_caption_holds_is_refused():
     with pytest.raises(ValueError, match="none of 5 captions holds any of the words: xyzzy"):
-        gather(["xyzzy"], draw=5)
+        gather_scenes(["xyzzy"], draw=5)
 
 
 def test_examples_say_what_is_in_the_picture_at_the_size_asked_for(scenes):
-    one = as_examples(scenes, 192)[0]
+    one = scene_examples(scenes, 192)[0]
     assert one.image().size == (192, 192) and one.caption == scenes[0].caption
     assert set(one.present) == {thing.noun for thing in scenes[0].objects}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_are_those_of_an_explanation(bundled, examples, rows, method):
-    other = other_pictures(examples)
+    other = unrelated_images(examples)
     explainer = Explainer(bundled, method=method)
     for i in (0, 5):
         for column, picture in ((method, examples[i]), (method + OTHER, examples[other[i]])):
@@ -100,7 +94,7 @@ def test_rows_know_place_pieces_and_part_of_speech(bundled):
     picture = Image.new("RGB", (96, 96), "white")
     texts = (caption, "two yellow ducks")
     pair = [Example(str(i), text, text, text, (text,), lambda: picture) for i, text in enumerate(texts)]
-    one = measure(bundled, pair, methods=["attention"]).query("caption == 0")
+    one = word_scores(bundled, pair, methods=["attention"]).query("caption == 0")
     assert one["word"].tolist() == "a dog a teapot and a red carrot".split()
     assert one["place"].tolist() == pytest.approx(np.linspace(0, 1, 8))
     parts = one.drop_duplicates("word").set_index("word")["part"]
@@ -110,36 +104,38 @@ def test_rows_know_place_pieces_and_part_of_speech(bundled):
 
 
 def test_a_model_of_another_kind_is_measured_in_the_same_way(tiny, examples):
-    table = measure(tiny, examples[:4])
+    table = word_scores(tiny, examples[:4])
     assert np.isfinite(table[list(METHODS)]).all(axis=None) and table["caption"].nunique() == 4
 
 
 def test_embeddings_may_be_handed_over(bundled, examples, rows):
-    again = measure(bundled, examples, picture_embeddings(bundled, examples), methods=["grad-eclip"])
+    again = word_scores(
+        bundled, examples, Explainer(bundled).embed_images([one.image() for one in examples]), methods=["grad-eclip"]
+    )
     np.testing.assert_allclose(again["grad-eclip"], rows["grad-eclip"], atol=1e-6)
 
 
 def test_nothing_is_left_behind_on_the_model(examples):
     clip = wrap(build())
     before = {name: weight.clone() for name, weight in clip.model.state_dict().items()}
-    measure(clip, examples[:3])
+    word_scores(clip, examples[:3])
     assert all((weight == before[name]).all() for name, weight in clip.model.state_dict().items())
     assert not any(len(module._forward_hooks) for module in clip.model.modules()) and not clip.model.training
 
 
 def test_methods_without_word_scores_are_refused_by_name(bundled, examples):
     with pytest.raises(ValueError, match=r"'rise' gives no word scores; methods that do are grad-eclip"):
-        measure(bundled, examples, methods=["rise"])
+        word_scores(bundled, examples, methods=["rise"])
 
 
 def test_a_tokenizer_without_words_is_refused(tiny, examples):
     with pytest.raises(TypeError, match="SimpleTokenizer"):
-        measure(replace(tiny, tokenizer=lambda texts: None), examples)
+        word_scores(replace(tiny, tokenizer=lambda texts: None), examples)
 
 
 def test_the_other_picture_shows_nothing_alike(examples):
-    other = other_pictures(examples, seed=3)
-    assert (other == other_pictures(examples, seed=3)).all()
+    other = unrelated_images(examples, seed=3)
+    assert (other == unrelated_images(examples, seed=3)).all()
     for i, j in enumerate(other):
         assert i != j and not set(examples[i].present) & set(examples[j].present)
         heads = [{phrase.head for phrase in phrases(examples[k].caption)} for k in (i, j)]
@@ -149,7 +145,7 @@ def test_the_other_picture_shows_nothing_alike(examples):
 def test_where_all_examples_are_alike_there_is_no_other_picture():
     alike = [Example(str(i), "a dog", "dog", "a dog", ("dog",), None) for i in range(3)]
     with pytest.raises(ValueError, match="every other example shares something with 'a dog'"):
-        other_pictures(alike)
+        unrelated_images(alike)
 
 
 def hand_made(*captions):
@@ -202,7 +198,7 @@ def test_elsewhere_the_table_has_only_what_is_known_elsewhere(rows):
 
 
 def test_a_study_measures_the_model_another_picture_and_a_tower_without_knowledge(small):
-    assert isinstance(small, Study) and len(small.values) == len(small.rows)
+    assert isinstance(small, WordStudy) and len(small.values) == len(small.rows)
     expected = {*METHODS, *(name + OTHER for name in METHODS), "grad-eclip" + RANDOM, "leave-one-out" + RANDOM}
     assert set(small.values) == expected
     assert (small.values["leave-one-out"] - small.values["leave-one-out" + RANDOM]).abs().mean() > 0.1
@@ -218,15 +214,8 @@ def test_exposure_is_held_constant_only_where_it_is_known(small):
     assert small.controls == CONTROLS
     elsewhere = replace(small, clip=replace(small.clip, vocabulary=None))
     assert "exposure" not in elsewhere.controls
-    partial = [question for question in questions(elsewhere) if question.given]
+    partial = [question for question in study_questions(elsewhere) if question.given]
     assert len(partial) == 2 and "exposure" not in partial[0].given
-
-
-@pytest.mark.filterwarnings("ignore:The covariance matrix is rank-deficient")  # few words, so controls repeat others
-def test_the_main_figures_come_as_one_table(bundled):
-    found = figures(bundled, draws=20, words=WORDS, each=3, draw=3000)
-    assert list(found) == ["figure", "estimate", "low", "high", "n"] and len(found) == 12
-    assert found["figure"].is_unique and (found["low"] <= found["high"]).all()
 
 
 @pytest.mark.filterwarnings("ignore:The covariance matrix is rank-deficient")
@@ -247,7 +236,7 @@ def test_captions_of_photographs_are_measured_in_the_same_way(tiny, tmp_path):
     notes = [{"id": 10 + i, "image_id": i, "caption": text} for i, text in enumerate(said)]
     record = {"images": images, "annotations": notes}
     (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(record))
-    rows = measure(tiny, coco_captions(tmp_path), methods=["grad-eclip", "leave-one-out"])
+    rows = word_scores(tiny, coco_captions(tmp_path), methods=["grad-eclip", "leave-one-out"])
     values = pd.DataFrame({"leave-one-out": saliency(rows, "leave-one-out", magnitude=True)})
     table = word_table(rows, own_world=False)
     assert table["part"]["bus"] == table["part"]["idea"] == "noun" and "." not in table.index
@@ -256,5 +245,5 @@ def test_captions_of_photographs_are_measured_in_the_same_way(tiny, tmp_path):
     given = ("frequency", "place")
     asked = [Question("plain", "concreteness", "leave-one-out", "content"),
              Question("held", "concreteness", "leave-one-out", "content", given)]  # fmt: skip
-    found = answer(asked, repeated, pd.concat([values] * 3, ignore_index=True), table, draws=20)
-    assert (found["n"] >= 10).all() and found["estimate"].notna().all()
+    found = correlate(asked, repeated, pd.concat([values] * 3, ignore_index=True), table, draws=20)
+    assert (found["n"] >= 10).all() and found["value"].notna().all()

@@ -1,4 +1,4 @@
-"""Wording: kinds of words, shares of relevance, templates, and the word x region matrix."""
+"""Wording: kinds of words, fractions of relevance, templates, and the word x region matrix."""
 
 import numpy as np
 import pandas as pd
@@ -10,15 +10,15 @@ from gradeclip_utils.studies.matching.wording import (
     ELSEWHERE,
     KINDS,
     TEMPLATES,
+    caption_word_kinds,
     filled,
-    kinds_of,
-    own_region,
+    leave_one_out_agreement,
+    leave_one_out_captions,
+    own_region_hits,
     scene_regions,
-    score_and_fall,
-    shortened,
     template_effect,
+    word_fractions,
     word_regions,
-    word_shares,
 )
 from tests.conftest import build, wrap
 
@@ -32,52 +32,54 @@ def explainer():
 
 def test_kinds_are_those_that_the_scene_knows():
     scene = arrange(["red car", "owl", "cat"], prefix="a photo of")
-    told = [(text, kind, own) for text, _, kind, own in kinds_of(scene)]
+    told = [(text, kind, own) for text, _, kind, own in caption_word_kinds(scene)]
     assert told[:6] == [
         ("a", "opening", ()), ("photo", "opening", ()), ("of", "opening", ()),
         ("a", "function", ()), ("red", "colour", (0,)), ("car", "noun", (0,)),
     ]  # fmt: skip
-    assert (",", "mark", ()) in told and told[-1] == ("cat", "noun", (2,))
+    assert (",", "punctuation", ()) in told and told[-1] == ("cat", "noun", (2,))
     relation = arrange(["cat", "dog"], relation="to the left of")
-    assert [kind for _, _, kind, _ in kinds_of(relation)].count("relation") == 4
+    assert [kind for _, _, kind, _ in caption_word_kinds(relation)].count("relation") == 4
 
 
 def test_every_word_of_many_captions_has_a_kind():
-    found = [one for i in range(60) for one in kinds_of(draw_scene(i, split="development"))]
+    found = [one for i in range(60) for one in caption_word_kinds(draw_scene(i, split="development"))]
     assert {kind for _, _, kind, _ in found} == set(KINDS)
 
 
-def test_shares_of_a_caption_are_one_on_average(explainer):
-    table = word_shares(explainer, SCENES)
-    assert np.allclose(table.groupby(["image", "shown"])["share"].mean(), 1)
+def test_fractions_of_a_caption_are_one_on_average(explainer):
+    table = word_fractions(explainer, SCENES)
+    assert np.allclose(table.groupby(["image", "shown"])["fraction"].mean(), 1)
     scores = [word.score for word in explainer.explain(SCENES[0].image(), SCENES[0].caption).words[0]]
-    mine = table[(table["image"] == 0) & (table["shown"] == "own picture")]
+    mine = table[(table["image"] == 0) & (table["shown"] == "own image")]
     assert np.allclose(mine["score"], scores, atol=1e-6) and list(mine["word"]) == SCENES[0].caption.split()
-    assert not np.allclose(mine["score"], table[(table["image"] == 0) & (table["shown"] != "own picture")]["score"])
+    assert not np.allclose(mine["score"], table[(table["image"] == 0) & (table["shown"] != "own image")]["score"])
 
 
-def test_a_fall_is_what_the_model_says_of_the_shorter_caption(explainer):
-    table = word_shares(explainer, SCENES)
+def test_a_leave_one_out_effect_is_what_the_model_says_of_the_shorter_caption(explainer):
+    table = word_fractions(explainer, SCENES)
     picture, caption = SCENES[0].image(), SCENES[0].caption
-    red = table[(table["image"] == 0) & (table["shown"] == "own picture") & (table["word"] == "red")].iloc[0]
+    red = table[(table["image"] == 0) & (table["shown"] == "own image") & (table["word"] == "red")].iloc[0]
     full, without = explainer.explain(picture, [caption, "a car and a blue ball"]).similarity
-    assert caption == "a red car and a blue ball" and red["fall"] == pytest.approx(full - without, abs=1e-5)
-    other = table[(table["image"] == 0) & (table["shown"] == "another picture") & (table["word"] == "red")].iloc[0]
+    assert caption == "a red car and a blue ball" and red["leave_one_out"] == pytest.approx(full - without, abs=1e-5)
+    other = table[(table["image"] == 0) & (table["shown"] == "another image") & (table["word"] == "red")].iloc[0]
     full, without = explainer.explain(SCENES[1].image(), [caption, "a car and a blue ball"]).similarity
-    assert other["fall"] == pytest.approx(full - without, abs=1e-5)
+    assert other["leave_one_out"] == pytest.approx(full - without, abs=1e-5)
 
 
 def test_words_are_left_out_with_their_space():
-    assert shortened("a cat, a dog") == ["cat, a dog", "a, a dog", "a cat a dog", "a cat, dog", "a cat, a"]
+    assert leave_one_out_captions("a cat, a dog") == ["cat, a dog", "a, a dog", "a cat a dog", "a cat, dog", "a cat, a"]
 
 
-def test_scores_that_order_words_as_falls_do_correlate_by_one():
+def test_scores_that_order_words_as_leaving_them_out_does_correlate_by_one():
     rows = pd.DataFrame(
-        {"image": [0] * 4 + [1] * 3, "score": range(7), "fall": np.arange(7) ** 3, "shown": "own picture"}
+        {"image": [0] * 4 + [1] * 3, "score": range(7), "leave_one_out": np.arange(7) ** 3, "shown": "own image"}
     )
-    assert score_and_fall(rows).to_dict() == {0: pytest.approx(1)}
-    assert score_and_fall(rows.assign(fall=-rows["fall"])).to_dict() == {0: pytest.approx(-1)}
-    assert not len(score_and_fall(rows.assign(score=1.0)))
+    assert leave_one_out_agreement(rows).to_dict() == {0: pytest.approx(1)}
+    assert leave_one_out_agreement(rows.assign(leave_one_out=-rows["leave_one_out"])).to_dict() == {
+        0: pytest.approx(-1)
+    }
+    assert not len(leave_one_out_agreement(rows.assign(score=1.0)))
 
 
 def test_a_template_holds_the_noun_with_its_article():
@@ -123,7 +125,7 @@ def test_masks_must_fit_the_picture(explainer):
 
 
 def test_a_word_hits_where_its_matrix_is_largest(explainer):
-    table = own_region(explainer, SCENES[:2])
+    table = own_region_hits(explainer, SCENES[:2])
     assert set(zip(table["word"], table["kind"], strict=True)) == {
         ("red", "colour"), ("car", "noun"), ("blue", "colour"), ("ball", "noun"),
         ("owl", "noun"), ("green", "colour"), ("cat", "noun"),

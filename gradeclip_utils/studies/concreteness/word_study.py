@@ -1,0 +1,121 @@
+"""The study of words: what each word of many captions counts for, and what it is asked.
+
+scenes -> word scores -> saliency, a table of words --here--> questions -> correlations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ...evaluation.sanity import randomised
+from ...explain import Explainer
+from ...models import Clip
+from ...scenes import CANVAS, Scene
+from .correlations import Question
+from .informativeness import chosen_words
+from .saliency import (
+    OTHER,
+    embed_examples,
+    gather_scenes,
+    saliency,
+    scene_examples,
+    score_columns,
+    word_scores,
+    word_table,
+)
+
+RANDOM = ", random weights"  # added to a method's name: the text encoder knew nothing
+CONTROLS = ("part", "role", "frequency", "pieces", "place", "exposure", "mutual_information", "when_said")
+
+
+@dataclass(frozen=True, eq=False)
+class WordStudy:
+    """All that was measured of one model.
+
+    Attributes:
+        clip: the model.
+        scenes: images with captions.
+        rows: of `word_scores`.
+        values: saliency, a row an occurrence of a word, a column a method, also with `OTHER` and, of models without
+            knowledge, with `RANDOM`.
+        table: of `word_table`.
+    """
+
+    clip: Clip
+    scenes: tuple[Scene, ...]
+    rows: pd.DataFrame
+    values: pd.DataFrame
+    table: pd.DataFrame
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """What is held constant: `CONTROLS`; exposure only of a model that was trained on this world."""
+        return tuple(name for name in CONTROLS if name != "exposure" or self.clip.vocabulary is not None)
+
+
+def word_study(
+    clip: Clip,
+    words: Iterable[str] | None = None,
+    *,
+    each: int = 4,
+    draw: int = 20_000,
+    seeds: Sequence[int] = (0,),
+    progress: bool = False,
+    **files,
+) -> WordStudy:
+    """Gather scenes, measure the model and its controls, and join the norms.
+
+    Args:
+        clip: the model.
+        words: what captions must hold; the `chosen_words` by default.
+        each: captions for each word, at least, as far as `draw` random scenes have them.
+        draw: random scenes to choose from.
+        seeds: of the text encoders without knowledge; their saliencies are averaged. Images keep the embeddings of the
+            model: they only say in which direction the caption is asked, which such an encoder cannot know.
+        progress: show a bar.
+        **files: published norms, see `word_table`.
+    """
+    scenes = gather_scenes(chosen_words().index if words is None else words, each=each, draw=draw)
+    explainer = Explainer(clip)
+    examples = scene_examples(scenes, CANVAS * -(-max(explainer.image_tower.image_size) // CANVAS))
+    embeddings = embed_examples(explainer, examples, progress=progress)
+    rows = word_scores(clip, examples, embeddings, progress=progress)
+    values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})
+    explained = ("grad-eclip", "leave-one-out")
+    blind = [
+        word_scores(
+            randomised(clip, seed=seed, side="text"), examples, embeddings, methods=explained, progress=progress
+        )
+        for seed in seeds
+    ]
+    for name in explained:
+        values[name + RANDOM] = np.mean([saliency(one, name) for one in blind], axis=0)
+    return WordStudy(clip, tuple(scenes), rows, values, word_table(rows, **files))
+
+
+def study_questions(found: WordStudy) -> list[Question]:
+    """All that the study asks, each with one number for an answer; figures are named "method: what"."""
+    asked = []
+    for method in ("grad-eclip", "leave-one-out"):
+        plain = Question(f"{method}: studied words", "concreteness", method, "studied")
+        other, blind = replace(plain, y=method + OTHER), replace(plain, y=method + RANDOM)
+        asked += [
+            Question(f"{method}: all words", "concreteness", method, "all"),
+            Question(f"{method}: content words", "concreteness", method, "content"),
+            plain,
+            Question(f"{method}: associations only", "concreteness", method, "association"),
+            replace(plain, figure=f"{method}: informativeness", x="mutual_information"),
+            replace(plain, figure=f"{method}: visual strength", x="visual"),
+            replace(plain, figure=f"{method}: concreteness - visual", minus=replace(plain, x="visual")),
+            replace(plain, figure=f"{method}: beyond all controls", given=found.controls),
+            replace(plain, figure=f"{method}: taken by controls", minus=replace(plain, given=found.controls)),
+            replace(other, figure=f"{method}: another image"),
+            replace(plain, figure=f"{method}: own - another image", minus=other),
+            replace(blind, figure=f"{method}: random weights"),
+        ]
+    blind = Question("attention: studied words", "concreteness", "attention", "studied")
+    return [*asked, blind, replace(blind, figure="attention: informativeness", x="mutual_information")]

@@ -1,0 +1,179 @@
+"""Sums of maps: is the map of a whole made of the maps of its parts?
+
+    scenes, prompts -> directions -> Grad-ECLIP -> maps -> one row an image and question -> statistics
+
+    parts      is the map of "a red car" that of "a car"? and the sentence's that of its phrases, or its words?
+    addition   is the map of "A and B" the sum of two maps? (`composition` asks the same of the embeddings)
+
+A map is linear in the direction that it is drawn for, so differences and sums of directions have maps as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from ...evaluation.sanity import agreement
+from ...explain import Explainer
+from ...scenes import CANVAS, Scene, arrange
+from ..relevance import as_array, fraction_on_first, object_coverage
+from .composition import CASES, phrase
+
+DISPLAYS = ("signed", "signed, mean removed", "relu", "relu, normalised")
+_SIZE, _HIDING = 40, 5  # canvas units: of a thing, and between the middles of two that overlap, halved
+
+
+def part_agreement(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """How alike are the maps of a whole and of its parts, in one image? One row a scene and question.
+
+    Args:
+        explainer: embeds and maps.
+        scenes: two coloured things each, as `two_colour_scenes` gives them.
+
+    Returns:
+        Columns: image, whole, part, agreement (Spearman's rank correlation of the two signed maps). The last row of
+        each whole is the control: the same part of *another* scene, asked of this image.
+    """
+
+    def embedded(texts: Sequence[str]) -> np.ndarray:
+        return as_array(explainer.embed_texts(texts))
+
+    phrases = [[phrase(thing.noun, colour=thing.colour) for thing in scene.objects] for scene in scenes]
+    noun = embedded([phrase(scene.objects[0].noun) for scene in scenes])
+    red_noun, second = (embedded([both[i] for both in phrases]) for i in (0, 1))
+    colour = embedded([scene.objects[0].colour for scene in scenes])
+    sentence = embedded([scene.caption for scene in scenes])
+    apart = np.stack([embedded(scene.caption.split()).sum(0) for scene in scenes])
+    inside = np.stack([as_array(explainer.word_directions(scene.caption)[1]).sum(0) for scene in scenes])
+    asked = [
+        ("adjective + noun", "its noun", red_noun, noun),
+        ("adjective + noun", "its adjective alone", red_noun, colour),
+        ("adjective + noun", "what the adjective adds", red_noun, red_noun - noun),
+        ("adjective + noun", "another's adjective + noun", red_noun, np.roll(red_noun, 1, axis=0)),
+        ("sentence", "one of its phrases", sentence, red_noun),
+        ("sentence", "its phrases, added", sentence, red_noun + second),
+        ("sentence", "its words as prompts, added", sentence, apart),
+        ("sentence", "its words as read in it, added", sentence, inside),
+        ("sentence", "another's phrases, added", sentence, np.roll(red_noun + second, 1, axis=0)),
+    ]
+    directions = np.stack([one for _, _, *both in asked for one in both], axis=1)
+    maps = as_array(explainer.maps([scene.image() for scene in scenes], directions))
+    tables = []
+    for i, (whole, part, *_) in enumerate(asked):
+        alike = agreement(maps[:, 2 * i], maps[:, 2 * i + 1])
+        tables.append(pd.DataFrame({"image": range(len(scenes)), "whole": whole, "part": part, "agreement": alike}))
+    return pd.concat(tables, ignore_index=True)
+
+
+ARRANGEMENTS = ("apart", "in this order", "occluded", "twice")
+SUMS = {  # case: the sentence (of `composition.CASES`), and how the things lie
+    "A and B": ("and", "apart"),
+    "A and B, A half hidden": ("and", "occluded"),
+    "A to the left of B": ("to the left of", "in this order"),
+    "A and no B": ("and no", "apart"),
+    "two As": ("two of the first", "twice"),
+}
+
+
+def two_thing_scene(first: str, second: str, arrangement: str, *, seed: int = 0) -> Scene:
+    """A scene of two untinted things, side by side.
+
+    Args:
+        first: a noun.
+        second: another.
+        arrangement: one of `ARRANGEMENTS`: "apart", on sides that the seed decides; "in this order", the first on the
+            left; "occluded", the second before the first, so that about half of that is hidden; "twice", the first noun
+            on both sides.
+        seed: of the sides and the background.
+
+    Raises:
+        ValueError: an unknown arrangement.
+    """
+    if arrangement not in ARRANGEMENTS:
+        raise ValueError(f"an arrangement is one of {', '.join(ARRANGEMENTS)}, got {arrangement!r}")
+    rng = np.random.default_rng([72, seed])
+    side = 1 if rng.random() < 0.5 or arrangement == "in this order" else -1
+    offset = side * (_HIDING if arrangement == "occluded" else CANVAS / 4)
+    nouns = (first, first if arrangement == "twice" else second)
+    things = [
+        replace(arrange([noun]).objects[0], x=x, y=CANVAS / 2, size=_SIZE)
+        for noun, x in zip(nouns, (CANVAS / 2 - offset, CANVAS / 2 + offset), strict=True)
+    ]
+    return arrange(things, background=int(rng.integers(100_000)))
+
+
+def map_sums(
+    explainer: Explainer, pairs: Sequence[tuple[str, str]], cases: Sequence[str] = tuple(SUMS)
+) -> pd.DataFrame:
+    """Is the map of a sentence the sum of its nouns' maps, as they are displayed? One row a pair, case and question.
+
+    Args:
+        explainer: embeds and maps.
+        pairs: nouns, as `noun_pairs` gives them.
+        cases: of `SUMS`.
+
+    Returns:
+        Columns: image, case, display (of `DISPLAYS`; where the mean is removed, it is the mean prompt's map), parts
+        ("own", or "foreign": the nouns of another pair, asked of this image), alike (`energy_explained` of the
+        sentence's map by the sum); and of the sentence's positive relevance on both things, the fraction on the first
+        ("on_first"), that of the sum of the two maps ("on_first_sum"), and the first one's fraction of the visible
+        pixels ("seen_first").
+    """
+    names = [" + ".join(pair) for pair in pairs]
+    firsts, seconds = (
+        as_array(explainer.embed_texts([phrase(noun) for noun in nouns])) for nouns in zip(*pairs, strict=True)
+    )
+    middle, rows = np.concatenate([firsts, seconds]).mean(0), []
+    for case in cases:
+        sentence, arrangement = SUMS[case]
+        scenes = [two_thing_scene(*pair, arrangement, seed=i) for i, pair in enumerate(pairs)]
+        whole = as_array(explainer.embed_texts([CASES[sentence](*pair) for pair in pairs]))
+        left, right = firsts, firsts if arrangement == "twice" else seconds
+        still = (np.broadcast_to(one, whole.shape) for one in (middle, whole.mean(0)))
+        asked = [whole, left, right, np.roll(left, 1, axis=0), np.roll(right, 1, axis=0), *still]
+        maps = as_array(explainer.maps([one.image() for one in scenes], np.stack(asked, axis=1)))
+        for name, scene, mine in zip(names, scenes, maps, strict=True):
+            rows += [{"image": name, "case": case, **row} for row in _sum_rows(explainer, scene, mine)]
+    return pd.DataFrame(rows)
+
+
+def _sum_rows(explainer: Explainer, scene: Scene, maps: np.ndarray) -> list[dict]:
+    """The rows of one image from its maps: whole, own parts (2), foreign parts (2), mean part, mean sentence."""
+    whole, first, second, *foreign, mean, mean_whole = maps
+    coverage = object_coverage(explainer, scene, whole.shape)
+    seen = coverage.sum((1, 2))
+    on = {"on_first": fraction_on_first(whole, coverage), "on_first_sum": fraction_on_first(first + second, coverage)}
+    on["seen_first"] = float(seen[0] / seen.sum())
+    rows = []
+    for parts, both in (("own", (first, second)), ("foreign", foreign)):
+        for display in DISPLAYS:
+            removed = display == "signed, mean removed"
+            total = sum(displayed(one - removed * mean, display) for one in both)
+            target = displayed(whole - removed * mean_whole, display)
+            rows.append({"display": display, "parts": parts, "alike": energy_explained(target, total), **on})
+    return rows
+
+
+def displayed(map_: np.ndarray, display: str) -> np.ndarray:
+    """A map (h, w) as one of `DISPLAYS` shows it (the mean prompt's map is to be removed before).
+
+    Raises:
+        ValueError: an unknown display.
+    """
+    if display not in DISPLAYS:
+        raise ValueError(f"a display is one of {', '.join(DISPLAYS)}, got {display!r}")
+    heat = map_ if display.startswith("signed") else np.maximum(map_, 0)
+    return heat / heat.max() if display == "relu, normalised" and heat.max() > 0 else heat
+
+
+def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
+    """Fraction of a map's energy (sum of squares) that the best positive multiple of another explains: cosine squared.
+
+    >>> energy_explained(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0]]))
+    0.36
+    """
+    lengths = np.linalg.norm(target) * np.linalg.norm(model)
+    return float(max((target * model).sum() / lengths, 0) ** 2) if lengths > 0 else 0.0

@@ -1,0 +1,119 @@
+"""Plots that several studies share: means with their intervals, in groups.
+
+table of `statistics.summarise` -> figure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+
+from ..plots import InlineFigure, axes_at, name_rows
+
+PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey; told apart by their markers too
+_MARKERS = ("o", "s", "D")
+
+
+def plot_groups(
+    panels: pd.DataFrame | Mapping[str, pd.DataFrame],
+    by: str,
+    group: str | None = None,
+    *,
+    label: str = "",
+    reference: float | Mapping[str, float] | None = None,
+    reference_label: str = "",
+    order: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+    width: float = 4.3,
+    title: str = "",
+) -> InlineFigure:
+    """Means with intervals, a row for each value of a column, and a marker of its own for each of another one.
+
+        plot_groups(summarise(rows, "moved", by=["prompt", "second"]), "prompt", "second", label="moved", reference=0)
+
+    Args:
+        panels: a table with the columns mean, low and high, as `statistics.summarise` gives it, or title -> table, one
+            panel beside the other. A single panel has its numbers beside it.
+        by: the column whose values are the rows.
+        group: the column whose values (up to three) are drawn in colours and markers of their own.
+        label: what the values are, under the axis.
+        reference: a dashed line; of panels with titles one for each, as far as they have one.
+        reference_label: what it stands for.
+        order: the rows from the top; as they come in the first table by default.
+        limits: of the values of all panels; each has its own by default.
+        width: inches of a panel.
+        title: over all.
+
+    Raises:
+        ValueError: there is no table, a column is missing, more than three groups, or an order of other rows.
+    """
+    tables = {title: panels} if isinstance(panels, pd.DataFrame) else dict(panels)
+    columns = [by, *([group] if group else []), "mean", "low", "high"]
+    lacking = [(name, column) for name, table in tables.items() for column in columns if column not in table]
+    if not tables or lacking:
+        raise ValueError(f"tables need the columns {', '.join(columns)}; lacking: {lacking or 'every table'}")
+    first = next(iter(tables.values()))
+    names = list(dict.fromkeys(first[by] if order is None else order))
+    groups = list(dict.fromkeys(value for table in tables.values() for value in table[group])) if group else [None]
+    if len(groups) > len(PALETTE) or not set(names) <= set(first[by]):
+        raise ValueError(f"up to {len(PALETTE)} groups and rows of the table are drawn, got {groups} and {names}")
+    left, tall = 0.35 + 0.078 * max(len(str(name)) for name in names), 0.17 * len(names) * (len(groups) + 0.9)
+    figure = InlineFigure(
+        left + len(tables) * (width + 0.25) + 2.0, tall + 1.35, _alt(title or label, tables, by, group)
+    )
+    for i, (name, table) in enumerate(tables.items()):
+        axes = axes_at(figure, left + i * (width + 0.25), 0.6, width, tall)
+        _draw_intervals(axes, table, by, group, names, groups)
+        if limits:
+            axes.set_xlim(limits)
+        line = reference.get(name) if isinstance(reference, Mapping) else reference
+        if line is not None:
+            axes.axvline(line, color="0.4", linestyle="--", linewidth=1, label=reference_label or None)
+        name_rows(axes, [str(one) for one in names] if i == 0 else [""] * len(names), label, name)
+    if len(tables) == 1:
+        _write_means(figure.axes[0])
+    elif title:
+        figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
+    if group or reference_label:
+        figure.axes[-1].legend(fontsize=8, loc="center left", frameon=False,
+                               bbox_to_anchor=(1 + (0.5 if len(tables) == 1 else 0.1) / width, 0.5))  # fmt: skip
+    return figure
+
+
+def _draw_intervals(axes: Axes, table: pd.DataFrame, by: str, group: str | None, names: list, groups: list) -> None:
+    """By seaborn, of which low, mean and high are three draws: their median is the mean, and they span the interval."""
+    draws = table[table[by].isin(names)].melt([by, *([group] if group else [])], ["low", "mean", "high"])
+    seaborn.pointplot(
+        draws, x="value", y=by, hue=group, order=names, hue_order=groups if group else None, ax=axes,
+        estimator="median", errorbar=("pi", 100), dodge=0.26 * (len(groups) - 1) if len(groups) > 1 else False,
+        markers=list(_MARKERS[: len(groups)]), palette=list(PALETTE[: len(groups)]) if group else None,
+        color=None if group else PALETTE[0], linestyle="none", markersize=5, err_kws={"linewidth": 2}, legend="full",
+    )  # fmt: skip
+    axes.set(xlabel="", ylabel="")
+    if axes.get_legend():
+        axes.get_legend().remove()
+
+
+def _write_means(axes: Axes) -> None:
+    """Every mean as a number beside its row, in its own colour."""
+    for line in axes.lines:
+        if line.get_marker() in _MARKERS:
+            for value, row in zip(*line.get_data(), strict=True):
+                if np.isfinite(value):
+                    axes.text(1.02, row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=7.5,
+                              color=line.get_color(), transform=axes.get_yaxis_transform())  # fmt: skip
+
+
+def _alt(title: str, tables: Mapping[str, pd.DataFrame], by: str, group: str | None) -> str:
+    """All numbers in words."""
+    keys = [by, group] if group else [by]
+    told = (
+        f"{' '.join(map(str, [name, *row[keys]]))}: {row['mean']:.3f}, {row['low']:.3f} to {row['high']:.3f}"
+        for name, table in tables.items()
+        for _, row in table.iterrows()
+    )
+    return f"{title}. {'; '.join(told)}"

@@ -1,0 +1,61 @@
+"""Relevance: which part of a map lies on which object of a scene, and tensors as the arrays that studies count with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..evaluation.localisation import pool
+from ..explain import Explainer
+from ..images import model_view
+from ..scenes import PICTURE, Scene
+
+_SIDE = 96  # pixels of a mask's sides
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The same values in float64 on the CPU, so that sums of thousands lose nothing."""
+    return tensor.detach().cpu().double().numpy()
+
+
+def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
+    """Which fraction of every token each object covers.
+
+    Args:
+        explainer: says which part of an image its model sees.
+        scene: objects with known masks.
+        grid: (h, w) of the map.
+
+    Returns:
+        (objects, h, w), 0 to 1.
+    """
+    box = _seen_box(explainer.clip.preprocess)
+    return np.stack([pool(mask, grid, box) for mask in scene.masks(_SIDE)])
+
+
+@lru_cache(maxsize=4)
+def _seen_box(preprocess: Callable) -> tuple[float, ...]:
+    """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
+    box = model_view(preprocess, Image.new("RGB", (PICTURE, PICTURE))).box
+    return tuple(side * _SIDE / PICTURE for side in box)
+
+
+def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
+    """Of the positive relevance on all objects, the fraction on the first.
+
+    Args:
+        map_: (h, w), signed.
+        coverage: (objects, h, w), as `object_coverage` gives it.
+
+    Returns:
+        0 to 1; one part in so many objects where there is no positive relevance on any.
+
+    >>> fraction_on_first(np.array([[3.0, 1.0, -5.0]]), np.eye(3)[:, None])
+    0.75
+    """
+    on_objects = (np.maximum(map_, 0) * coverage).sum((1, 2))
+    return float(on_objects[0] / on_objects.sum()) if on_objects.any() else 1 / len(coverage)

@@ -1,0 +1,90 @@
+"""Summaries: the main figures of every study in one form, with their intervals."""
+
+import pandas as pd
+import pytest
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.evaluation.attributes import draw_pairs, judge
+from gradeclip_utils.studies import STUDIES
+from gradeclip_utils.studies.binding.binding_index import binding_index
+from gradeclip_utils.studies.summaries import (
+    COLUMNS,
+    architecture_summary,
+    binding_summary,
+    concreteness_summary,
+    matching_summary,
+    matching_tables,
+)
+from tests.conftest import build, wrap
+
+WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable dessert insect flower weather".split()
+
+
+def check(table, study, count):
+    """One row a figure, in order, with its interval."""
+    assert list(table) == COLUMNS and set(table["study"]) == {study}
+    assert table["figure"].is_unique and len(table) == count and (table["n"] >= 2).all()
+    assert ((table["low"] <= table["value"] + 1e-9) & (table["value"] <= table["high"] + 1e-9)).all()
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    return Explainer(wrap(build(text={"context_length": 77})))
+
+
+@pytest.fixture(scope="module")
+def tables(explainer):
+    return matching_tables(explainer.clip, 3)
+
+
+def test_matching_is_summed_up_from_its_tables(explainer, tables):
+    table = matching_summary(explainer.clip, tables=tables)
+    check(table, "matching", 12)
+    spans = tables["spans"]
+    own = spans[(spans["case"] == "and") & (spans["mean_prompt"] == "removed") & (spans["parts"] == "own")]
+    value = table.set_index("figure")["value"]
+    assert value["A and B in the span of its parts"] == pytest.approx(own["fraction"].mean())
+
+
+def test_nothing_is_left_behind_on_the_model(explainer, tables):
+    model = explainer.clip.model
+    assert not model.training and all(not module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_binding_is_summed_up_from_what_was_measured_before(bundled_shape):
+    def drawn(kind, **options):
+        return draw_pairs(kind, 2, nouns=16, **options)
+
+    swapped = {n: drawn("swapped colours", objects=n) for n in (2, 4)}
+    index = binding_index(bundled_shape, [*swapped[2], *swapped[4]])
+    pairs = [*swapped[2], *swapped[4], *drawn("colour"), *drawn("swapped colours", composition="withheld")]
+    check(binding_summary(bundled_shape, rows=judge(bundled_shape, pairs), index=index), "binding", 8)
+
+
+def test_the_bundled_model_binds_colours_and_not_places(bundled):
+    """Few pairs, far from the border: the lesson has the figures."""
+    pairs = [pair for kind in ("swapped colours", "left / right") for pair in draw_pairs(kind, 12, nouns=16)]
+    right, change = (judge(bundled, pairs).groupby("kind")[column].mean() for column in ("right", "text_change"))
+    assert right["swapped colours"] > 0.8 > 0.7 > right["left / right"]
+    assert change["swapped colours"] > 5 * change["left / right"]
+
+
+@pytest.mark.filterwarnings("ignore:The covariance matrix is rank-deficient")  # few words, so controls repeat others
+def test_concreteness_is_summed_up_by_its_correlations(bundled):
+    check(concreteness_summary(bundled, draws=20, words=WORDS, each=3, draw=3000), "concreteness", 12)
+
+
+def test_architectures_are_summed_up_beside_their_baselines(bundled):
+    table = architecture_summary(bundled, 6, things=6)
+    check(table, "architectures", 10)
+    value = table.set_index("figure")["value"]
+    assert value["average precision, oracle"] > value["average precision, random"]
+    assert value["recognised, one thing"] > 0.5
+
+
+def test_a_study_is_called_by_its_name_and_another_one_can_be_added(tiny, monkeypatch):
+    assert list(STUDIES) == ["matching", "binding", "concreteness", "architectures"]
+    asked = pd.DataFrame([{"study": "matching", "figure": "moved", "value": 0.1}])
+    monkeypatch.setattr("gradeclip_utils.studies.summaries.matching_summary", lambda clip, n: asked.assign(n=n))
+    assert STUDIES["matching"](tiny, n=7)["n"].tolist() == [7]
