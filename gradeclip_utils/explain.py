@@ -35,6 +35,7 @@ Prompts = str | Sequence[str] | Tensor | np.ndarray
 _AT_ONCE = 64  # prompts in one batch
 _PAIRS_AT_ONCE = 16  # pictures in one batch
 _ONE_HEAD = "grad-eclip-single-head"
+_GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # what has attention heads to choose, and interactions
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class Explainer:
 
     Args:
         clip: a model with its preprocessing and tokenizer.
-        method: a name in ``methods.METHODS``, which says for each what it explains, its paper and its cost. Where it is
-            not defined for prompts, explanations have no words; where it is not defined for pictures, maps are zero.
+        method: a name in `methods.METHODS`, which says for each what it explains, its paper and its cost, or a
+            `methods.Method` of your own. Where it is not defined for prompts, explanations have no words; where it is
+            not defined for images, maps are zero.
         seed: of the methods that draw random numbers (RISE, M2IB).
         progress: show a bar for the methods that take long.
         attention: "model" explains the model's own similarity, through its own attention heads. "single-head" is the
@@ -93,7 +95,7 @@ class Explainer:
         self,
         clip: Clip,
         *,
-        method: str = "grad-eclip",
+        method: str | Method = "grad-eclip",
         seed: int = 0,
         progress: bool = False,
         attention: str = "model",
@@ -103,18 +105,19 @@ class Explainer:
     ):
         if not isinstance(clip, Clip):
             raise TypeError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        if not isinstance(method, Method) and method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, or a Method, got {method!r}")
         if attention not in ("model", "single-head"):
             raise ValueError(f"attention must be 'model' or 'single-head', got {attention!r}")
         if resolution not in ("model", "native"):
             raise ValueError(f"resolution must be 'model' or 'native', got {resolution!r}")
+        method = method if isinstance(method, Method) else METHODS[method]
         if attention == "single-head":
-            if method not in ("grad-eclip", _ONE_HEAD):
-                raise ValueError(f"attention='single-head' is a variant of 'grad-eclip', got method={method!r}")
-            method = _ONE_HEAD
-        self.clip, self.method, self.seed, self.progress = clip, METHODS[method], seed, progress
-        self.attention = "single-head" if method == _ONE_HEAD else "model"
+            if method.name not in _GRAD_ECLIP:
+                raise ValueError(f"attention='single-head' is a variant of 'grad-eclip', got method={method.name!r}")
+            method = METHODS[_ONE_HEAD]
+        self.clip, self.method, self.seed, self.progress = clip, method, seed, progress
+        self.attention = "single-head" if method.name == _ONE_HEAD else "model"
         self.resolution = resolution
         self.image_tower = _opened(clip.model, "image", image_layers, self.method)
         try:
@@ -166,7 +169,7 @@ class Explainer:
         A word's score is its first-order score, the same as from ``explain``. Only Grad-ECLIP has interactions. To tell
         several things of one caption apart, take away what their words share: ``interactions(...).centred()``.
         """
-        if self.method.name not in ("grad-eclip", _ONE_HEAD):
+        if self.method.name not in _GRAD_ECLIP:
             raise ValueError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}")
         if not isinstance(caption, str):
             raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
@@ -450,7 +453,7 @@ class Explainer:
             "pretrained": self.clip.pretrained,
             "method": self.method.title,
             "explains": self.method.explains,
-            "attention": self.attention if self.method.name in ("grad-eclip", _ONE_HEAD) else None,
+            "attention": self.attention if self.method.name in _GRAD_ECLIP else None,
             "image_layers": self.image_tower.layers,
             "text_layers": None if self.text_tower is None else self.text_tower.layers,
             "resolution": self.resolution,

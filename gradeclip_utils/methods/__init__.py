@@ -1,10 +1,10 @@
 """Methods: from a tower's trace and a target to a signed map. They know no architecture.
 
-    architecture --trace--> Trace --method--> map --Explanation--> picture
+    tower --trace--> Trace --method--> map --Explanation--> figure
 
 | file | holds |
 | --- | --- |
-| `registry` | `METHODS`, the list of all of them; `Method`, what is known of each |
+| `registry` | `METHODS`, the list of all of them; `Method`, what is known of each; `register_method` |
 | `grad_eclip` | Grad-ECLIP and its ablations |
 | `interactions` | word x region maps by Grad-ECLIP |
 | `attention` | by attention: raw attention, rollout, GAME, LeGrad |
@@ -12,6 +12,6 @@
 | `perturbation` | by changing the input: gradients, RISE, M2IB, leave-one-out |
 """
 
-from .registry import METHODS, Method
+from .registry import METHODS, Method, register_method, unregister_method
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "register_method", "unregister_method"]

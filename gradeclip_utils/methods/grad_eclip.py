@@ -1,23 +1,11 @@
-"""Grad-ECLIP and its ablations: from traces and a target to a map.
+"""Grad-ECLIP: which patches made an image and a sentence match?
 
-    architecture --trace--> Trace --method--> map --Explanation--> picture
+    tower --trace--> Trace --method--> map --Explanation--> figure
 
-The reading token collected ``o = sum_i alpha_i v_i``. How much does the target S owe to token i?
-
-    channel weight   w     = dS/do                    which channels of what was collected matter
-    spatial weight   lam_i = minmax_i cos(q, k_i)     how strongly token i answers the reading token's query
-    map              m_i   = sum_c w_c lam_i v_ic     signed; a heat map is relu(m), which is left to the plots
-
-Since o is linear in alpha, ``w . v_i = dS/d alpha_i``: Grad-ECLIP is the gradient of the attention, weighted by a
-*loosened* attention. The softmax is too sparse to serve as that weight; the cosine, stretched to [0, 1], is not.
-
-Grad-ECLIP: Zhao, Wang, Hsiao and Chan, "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024, and
-arXiv 2502.18816. Where we deviate: the model's own attention heads are kept (see ``spatial_weights``), q and k are
-raw, lam never sees padding, and a constant lam gives zeros instead of NaN.
-
-Everything is linear in the target's direction: a similarity has the direction e_T (seen from the picture), the
-difference of two similarities has e_A - e_B. Shapes: B inputs, T targets, L explained layers, R reading tokens,
-N tokens, H heads of C channels, D = H * C, E the width of the embedding.
+The query token of the last layer (CLS) collects `o = sum_i alpha_i v_i`, and the similarity S is read off `o`. How much
+does S owe to patch i? `paper_grad_eclip` says it as the paper does (Zhao, Wang, Hsiao and Chan, "Gradient-based Visual
+Explanation for Transformer-based CLIP", ICML 2024, arXiv 2502.18816); the rest of the file does the same for many
+inputs, targets and layers at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,13 +16,52 @@ from torch.nn import functional as F
 
 from ..towers import Layer, Tower, Trace
 
+
+def paper_grad_eclip(q: Tensor, k: Tensor, v: Tensor, o: Tensor, similarity: Callable[[Tensor], Tensor]) -> Tensor:
+    """Grad-ECLIP of one image, line by line as in the paper, but for the relu at the end, which belongs to the figure.
+
+    Args:
+        q: (D,) the query of CLS in the last layer.
+        k: (N, D) the keys of the N patches.
+        v: (N, D) their values.
+        o: (D,) what CLS collected: the attention's output, before the output projection.
+        similarity: S as a function of o: the rest of the image encoder, then the cosine with the prompt's embedding.
+
+    Returns:
+        (N,) signed relevance of each patch for S.
+    """
+    o = o.detach().requires_grad_()
+    (w,) = torch.autograd.grad(similarity(o), o)  # channel weight, w_c = dS/do_c: which channels of o matter
+
+    cosine = F.cosine_similarity(q[None], k, dim=-1)  # how well patch i answers the query of CLS ...
+    lam = (cosine - cosine.min()) / (cosine.max() - cosine.min())  # ... from 0 to 1: the loosened spatial weight
+
+    return (w * lam[:, None] * v).sum(-1)  # map_i = sum_c w_c lam_i v_ic
+
+
+# The same, fast and general. S is linear in the target's direction d, S = embedding . d: a similarity has the prompt's
+# embedding for d, a contrast the difference of two. Since o is linear in alpha, w . v_i = dS/d alpha_i: the map is the
+# attention's gradient, weighted by a loosened attention. Where we deviate: the model's own attention heads are kept
+# (see `spatial_weights`), q and k are raw, lam never sees padding, and a constant lam gives zeros instead of NaN.
+#
+# Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens, H heads of C channels, D = H * C, E the
+# width of the embedding.
+
 _AT_ONCE = 64  # directions whose channel weights are held at one time
 
 
 def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """w = dS/do (B, T, L, R, D) of the targets S = embedding . direction, for ``directions`` (B, T, E).
+    """Channel weights w = dS/do of the targets S = embedding . direction.
 
     The readout is differentiated once, and pulled back along all directions in one batch.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E).
+
+    Returns:
+        (B, T, L, R, D).
     """
     with torch.enable_grad():
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), zero_delta(trace))
@@ -43,10 +70,18 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 
 def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:
-    """d (embedding . direction) / d ``at`` (B, ...), for one of the ``directions`` (B, T, E) after the other.
+    """Gradients of the targets embedding . direction, one direction after the other.
 
-    ``encode`` goes from ``at`` to the embeddings (B, E). It runs once; every direction costs one backward pass, which
-    takes about as long, because no parameter asks for its gradient.
+    `encode` runs once; every direction costs one backward pass, which takes about as long, because no parameter asks
+    for its gradient.
+
+    Args:
+        encode: from `at` to the embeddings (B, E).
+        at: (B, ...), where the gradient is taken.
+        directions: (B, T, E).
+
+    Yields:
+        T gradients of the shape of `at`.
     """
     with torch.enable_grad():
         at = at.detach().requires_grad_()
@@ -56,15 +91,22 @@ def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
 
 
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", heads: str = "together") -> Tensor:
-    """How strongly each token answers each reading token's query, (B, H, R, N) in [0, 1]; zero where not ``real``.
+    """Spatial weights: how strongly each token answers each query token, and zero where no token answers better.
 
-    ``kind``: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
-    attention times gradient; "none" is one everywhere, so that the map becomes the gradient alone.
+    Args:
+        layer: an explained layer of B inputs.
+        valid_mask: (B, N) bool, the tokens that a map is about.
+        kind: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
+            attention times gradient; "none" is one everywhere, so that the map becomes the gradient alone.
+        heads: "together" takes one cosine over the whole width, the same for all heads, as the formula is written; so
+            lam is that of the published single-head variant, while alpha, o and S stay the model's own. "apart" takes
+            one cosine a head; on development scenes it found the named object less often.
 
-    ``heads``: "together" takes one cosine over the whole width, the same for all heads, as the formula is written; so
-    lam is that of the published single-head variant, while alpha, o and S stay the model's own. "apart" takes one
-    cosine a head; on development scenes it found the named object less often. Where no token answers better than
-    another there is nothing to say about where to look: zero.
+    Returns:
+        (B, H, R, N) in [0, 1], zero where a token is not valid.
+
+    Raises:
+        ValueError: another `kind` or `heads`.
     """
     there = valid_mask[:, None, None, :]  # (B, 1, 1, N)
     if kind == "none":
@@ -85,21 +127,30 @@ def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", he
 
 
 def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
-    """w . v_i = dS/d alpha_i, (B, H, R, N), from one layer's channel ``weights`` (B, R, D) and ``v`` (B, N, H, C)."""
+    """Gradient of the attention w . v_i = dS/d alpha_i, (B, H, R, N), from `weights` (B, R, D) and `v` (B, N, H, C)."""
     return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
 
 
 def grad_eclip(
     tower: Tower, trace: Trace, directions: Tensor, spatial: str = "loosened", heads: str = "together"
 ) -> Tensor:
-    """Signed maps (B, T, N) over a trace's tokens: sum over layers, heads and readers of lam_i * dS/d alpha_i.
+    """Grad-ECLIP: the sum over layers, heads and query tokens of lam_i * dS/d alpha_i.
 
-    ``directions`` (B, T, E) are the targets' directions in embedding space. In a picture the last h * w tokens are the
-    patches. An image tower that averages its patches has many readers, and every one adds its own map.
+    An image encoder that averages its patches has many query tokens, and every one adds its own map.
 
-    >>> trace = tower.trace(pixels)                                        # doctest: +SKIP
-    >>> maps = grad_eclip(tower, trace, text_embeddings[None])             # doctest: +SKIP
-    >>> maps[0, :, 1:].unflatten(-1, trace.grid)                           # (T, h, w); doctest: +SKIP
+        trace = tower.trace(pixels)
+        maps = grad_eclip(tower, trace, text_embeddings[None])             # (1, T, N)
+        maps[0, :, 1:].unflatten(-1, trace.grid)                           # (T, h, w)
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        spatial: the `kind` of `spatial_weights`.
+        heads: as `spatial_weights` takes it.
+
+    Returns:
+        Signed maps (B, T, N) over the trace's tokens, of which an image's patches are the last h * w.
     """
     maps = [_grad_eclip(tower, trace, part, spatial, heads) for part in directions.split(_AT_ONCE, dim=1)]
     return torch.cat(maps, dim=1)
@@ -117,7 +168,8 @@ def _grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str, he
 
 
 def zero_delta(trace: Trace) -> Tensor:
-    return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))  # (L, B, R, D)
+    """No change of o in any explained layer: (L, B, R, D)."""
+    return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
 
 def grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:

@@ -1,33 +1,37 @@
-"""Towers: from a picture or a prompt to a trace, and on from there.
+"""Towers: from an image or a prompt to a trace, and on from there.
 
-    architecture --trace--> Trace --method--> map --Explanation--> picture
+    model --tower--> Trace --method--> map --Explanation--> figure
 
-A tower is one of CLIP's two encoders, opened just before its embedding. In each explained layer the *reading tokens*
+A tower is one of CLIP's two encoders, opened just before its embedding. In each explained layer the *query tokens*
 (CLS; EOT; a latent query in an attention pool; every patch where the tower averages) ask a query of the others and
 collect
 
     o = sum_i alpha_i v_i,        alpha = softmax_i(q . k_i / sqrt(C)),        head by head,
 
-and what the tower does with ``o`` afterwards is the *readout*. A tower therefore answers four questions, and knows
-nothing of relevance: ``trace`` (what were q, k, v, alpha and o?), ``readout`` (what would the embedding be if o were
-nudged?), ``resume`` (what would it be if other tokens entered a layer?) and ``forward`` (what does the unmodified
+and what the tower does with `o` afterwards is the *readout*. A tower therefore answers four questions, and knows
+nothing of relevance: `trace` (what were q, k, v, alpha and o?), `readout` (what would the embedding be if o were
+changed?), `resume` (what would it be if other tokens entered a layer?) and `forward` (what does the unmodified
 model say?). A new model family is one more tower: it says how inputs become tokens, what its layers are, and what
-becomes of the reading tokens in the end.
+becomes of the query tokens in the end.
 
 | file | family |
 | --- | --- |
-| ``vit`` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
-| ``resnet`` | open_clip's ModifiedResNet: attention pool |
-| ``timm_vit`` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
-| ``blip`` | BLIP's image side (transformers) |
-| ``text`` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
-| ``feature_map`` | what has no attention to explain: the last feature map alone |
+| `vit` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
+| `resnet` | open_clip's ModifiedResNet: attention pool |
+| `timm_vit` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
+| `blip` | BLIP's image encoder (transformers) |
+| `text` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
+| `feature_map` | what has no attention to explain: the last feature map alone |
 
 Three promises. Nothing is patched: the layers below are the model's own blocks, the explained ones are computed here
 from the model's parameters, without hooks, in float32 at least. What the readout cannot feel is not computed: causal
-text stops at its last EOT, and the last block runs for the reading tokens alone. And the trace is the model: the first
+text stops at its last EOT, and the last block runs for the query tokens alone. And the trace is the model: the first
 trace of every tower is compared with the model's own forward pass.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
@@ -52,21 +56,84 @@ __all__ = [
     "open_feature_map",
     "open_image_tower",
     "open_text_tower",
+    "register_tower",
+    "unregister_tower",
 ]
 
 
-def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
-    """Open the image side of a model: open_clip's, a bare timm transformer (a classifier), or BLIP's.
+@dataclass(frozen=True)
+class _Family:
+    """Towers that a project outside has registered."""
+
+    side: str
+    matches: Callable[[nn.Module], bool]
+    opens: Callable[[nn.Module, int | None], Tower]
+
+
+_REGISTERED: dict[str, _Family] = {}
+
+
+def register_tower(
+    name: str,
+    side: Literal["image", "text"],
+    matches: Callable[[nn.Module], bool],
+    opens: Callable[[nn.Module, int | None], Tower],
+) -> None:
+    """Let `open_image_tower` or `open_text_tower`, and so `Explainer`, open one more family of models.
+
+        register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
+
+    What was registered is asked first, the latest before the others, and then the families that are known here.
 
     Args:
-        model: an open_clip ``CLIP``, ``CustomTextCLIP`` or ``CoCa``; a timm ``VisionTransformer`` or ``Eva``; a
-            transformers ``BlipForImageTextRetrieval``. It is not changed.
+        name: what the family is called.
+        side: "image" or "text".
+        matches: whether a model is of this family.
+        opens: from the model, and how many of its last layers are explained (None: as many as the family likes), to a
+            `towers.base.Tower`; most often a subclass of it.
+
+    Raises:
+        ValueError: there is a family of this name, or another side.
+    """
+    if name in _REGISTERED:
+        raise ValueError(f"there is a family of towers {name!r}: choose another name")
+    if side not in ("image", "text"):
+        raise ValueError(f"side must be 'image' or 'text', got {side!r}")
+    _REGISTERED[name] = _Family(side, matches, opens)
+
+
+def unregister_tower(name: str) -> None:
+    """Forget a family that was registered, as a test does at its end.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    del _REGISTERED[name]
+
+
+def _registered(side: str, model: nn.Module) -> _Family | None:
+    """The family that was registered last of those to which the model belongs."""
+    families = reversed(_REGISTERED.values())
+    return next((family for family in families if family.side == side and family.matches(model)), None)
+
+
+def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
+    """Open the image encoder of a model: open_clip's, a bare timm transformer (a classifier), or BLIP's.
+
+    Args:
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; a timm `VisionTransformer` or `Eva`; a transformers
+            `BlipForImageTextRetrieval`; or one of a registered family (`register_tower`). It is not changed.
         layers: how many of the last layers are explained.
+
+    Returns:
+        The encoder, opened; nothing is computed yet.
 
     Raises:
         UnsupportedModel: it has no attention that could be explained, or one that is not computed here; says why.
         ValueError: there are not as many layers.
     """
+    if family := _registered("image", model):
+        return family.opens(model, layers)
     visual = getattr(model, "visual", None)
     if isinstance(visual, VisionTransformer):
         return VisionTower(model, visual, layers)
@@ -83,20 +150,35 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
 
 
 def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
-    """Open the text side of an open_clip model. Two thirds of its layers are explained by default.
+    """Open the text encoder of an open_clip model, or of a registered family.
+
+    Args:
+        model: an open_clip model with a text transformer of its own. It is not changed.
+        layers: how many of the last layers are explained; two thirds by default.
+
+    Returns:
+        The encoder, opened; nothing is computed yet.
 
     Raises:
         UnsupportedModel: it is another encoder (Hugging Face, BLIP), or has a part that is not computed here.
         ValueError: there are not as many layers.
     """
+    if family := _registered("text", model):
+        return family.opens(model, layers)
     return TextTransformerTower(model, text_of(model), layers)
 
 
 def open_feature_map(model: nn.Module) -> FeatureMapTower:
     """Open what a model without attention has, a last feature map: for methods that need no more than that.
 
+    Args:
+        model: a timm model, or an open_clip model whose image encoder is one. It is not changed.
+
+    Returns:
+        A tower whose trace has no layers.
+
     Raises:
-        UnsupportedModel: the image side is not from timm; `open_image_tower` opens open_clip's own.
+        UnsupportedModel: the image encoder is not from timm; `open_image_tower` opens open_clip's own.
     """
     visual = getattr(model, "visual", None)
     if isinstance(visual, TimmModel):

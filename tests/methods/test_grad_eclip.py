@@ -1,9 +1,17 @@
 """Methods: the algebra that Grad-ECLIP promises, confirmed by plain forward passes that share none of its code."""
 
+import inspect
+
 import pytest
 import torch
 
-from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip, spatial_weights
+from gradeclip_utils.methods.grad_eclip import (
+    attention_gradient,
+    channel_weights,
+    grad_eclip,
+    paper_grad_eclip,
+    spatial_weights,
+)
 from gradeclip_utils.methods.interactions import interactions, word_directions
 from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
@@ -203,3 +211,24 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
         regions = slope("image", picture, range(3 - image_layers, 3), 0, region)
         words = slope("text", ids, range(3 - text_layers, 3), eot, word + 1)
         assert abs(found[word, region] - regions @ words) < 1e-6 * found.abs().max()
+
+
+@pytest.mark.parametrize("name", ["tiny", "bundled"])
+def test_the_method_as_the_paper_has_it_is_the_fast_one(name, request, pixels):
+    clip = request.getfixturevalue(name)
+    tower = open_image_tower(clip.model)
+    trace = tower.trace(torch.nn.functional.interpolate(pixels[:1], tower.image_size))
+    direction, layer = unit(tower.width), trace.layers[0]
+
+    def similarity(o):
+        return tower.readout(trace, o - layer.o)[0] @ direction
+
+    q, k, v, o = layer.q[0, 0].flatten(), layer.k[0, 1:].flatten(1), layer.v[0, 1:].flatten(1), layer.o[0, 0]
+    with torch.enable_grad():
+        found = paper_grad_eclip(q, k, v, o, lambda o: similarity(o[None, None, None]))
+    close(found, grad_eclip(tower, trace, direction[None, None])[0, 0, 1:])
+
+
+def test_the_file_opens_with_the_method_in_at_most_60_lines():
+    lines, first = inspect.getsourcelines(paper_grad_eclip)
+    assert first + len(lines) <= 60

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
-from gradeclip_utils.methods import perturbation
+from gradeclip_utils.methods import Method, perturbation, register_method, unregister_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
@@ -400,3 +400,57 @@ def test_more_prompts_than_are_held_at_one_time_are_the_same(tiny, pixels):
     target = directions(1, 70)
     maps = run("grad-eclip", "image", tiny.model, pixels[:1], target)
     close(maps[:, 63:66], run("grad-eclip", "image", tiny.model, pixels[:1], target[:, 63:66]))
+
+
+# --- a method of your own -----------------------------------------------------------------------------------------
+
+
+def values_along(tower, trace, directions):
+    """A method that somebody else wrote: how much each token's last feature points along the target."""
+    return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
+
+
+def noise(tower, trace, directions, *, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*directions.shape[:2], trace.valid_mask.shape[1], generator=generator) * trace.valid_mask[:, None]
+
+
+def mine(name="mine", **options):
+    return Method(name, "Mine", "A. Author, 2030", "a number of mine", "the last block", **options)
+
+
+def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
+    found = Explainer(tiny, method=mine(image=values_along)).explain(picture, SEVERAL)
+    expected = Explainer(tiny, method="maskclip").explain(picture, SEVERAL)
+    np.testing.assert_array_equal(found.image_maps, expected.image_maps)
+    assert found.words == ((), ()) and found.provenance["method"] == "Mine" and "mine" not in METHODS
+    assert found.origin.endswith("Mine: explains a number of mine")
+
+
+def test_a_method_is_given_those_options_that_it_names(tiny, picture):
+    drawn = [
+        Explainer(tiny, method=mine(image=noise, text=noise), seed=seed).explain(picture, "a dog") for seed in (1, 1, 2)
+    ]
+    assert (drawn[0].image_maps == drawn[1].image_maps).all() and (drawn[0].image_maps != drawn[2].image_maps).any()
+    assert drawn[0].words == drawn[1].words != drawn[2].words
+
+
+def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(tiny, picture):
+    known = list(METHODS)
+    method = register_method(mine(image=values_along))
+    try:
+        assert list(METHODS) == [*known, "mine"] and Explainer(tiny, method="mine").method is method
+        with pytest.raises(ValueError, match=r"there is a method 'mine' \(Mine\): choose another name"):
+            register_method(mine(text=noise))
+    finally:
+        unregister_method("mine")
+    assert list(METHODS) == known
+    with pytest.raises(ValueError, match="there is a method 'grad-eclip'"):
+        register_method(mine("grad-eclip", image=noise))
+
+
+def test_a_method_that_cannot_work_is_refused_when_it_is_made():
+    with pytest.raises(ValueError, match="'mine' explains neither images nor prompts"):
+        mine()
+    with pytest.raises(ValueError, match="layers must be one of last, all, half, sixth, got 'third'"):
+        mine(image=noise, layers="third")

@@ -11,7 +11,18 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
-from gradeclip_utils.towers import open_feature_map, open_image_tower, open_text_tower
+from gradeclip_utils.towers import (
+    Entry,
+    Tower,
+    open_feature_map,
+    open_image_tower,
+    open_text_tower,
+    register_tower,
+    unregister_tower,
+)
+from gradeclip_utils.towers.base import places
+from gradeclip_utils.towers.blocks import Block
+from gradeclip_utils.towers.vit import VisionTower
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 from tests.shrinking import attention_changed, stir
 
@@ -228,3 +239,90 @@ def test_another_grid_gets_the_positions_that_transformers_would_give_it(blip):
         hidden = blip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
         expected = F.normalize(blip.vision_proj(hidden), dim=-1)
     torch.testing.assert_close(trace.embedding, expected, atol=1e-5, rtol=0)
+
+
+# --- a family of your own -----------------------------------------------------------------------------------------
+
+
+class Linear(nn.Module):
+    """An encoder that nobody here knows: patches, and one attention whose query is the first of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.out = nn.Linear(16, 48)
+
+    def encode_image(self, pixels):
+        x = self.patches(pixels).flatten(2).transpose(1, 2)
+        alpha = (x[:, :1] @ x.transpose(1, 2) / 4).softmax(-1)
+        return self.out(alpha @ x)[:, 0]
+
+
+class Itself(Block):
+    """A patch asks with itself, and is answered with the others as they are."""
+
+    pools = True
+
+    def enter(self, x, positions=None):
+        return x
+
+    def project(self, normed, part, heads, positions=None):
+        return normed.unflatten(-1, (heads, -1))
+
+    def finish(self, x, o):
+        return o
+
+
+class LinearTower(Tower):
+    name, kind, query_token, width, image_size, patch_size = "image", "Linear", "the first patch", 48, (32, 32), (8, 8)
+
+    def __init__(self, model, layers):
+        super().__init__(model, model, [Itself(model, 1)], layers, model.encode_image)
+
+    def _enter(self, pixels):
+        x = self.model.patches(pixels).flatten(2).transpose(1, 2)
+        query_index, valid_mask = places(x, [0], 0)
+        return Entry(pixels, x, query_index, valid_mask, 1, (4, 4))
+
+    def _embed(self, x):
+        return self.model.out(x)[:, 0]
+
+
+@pytest.fixture
+def linear():
+    register_tower("linear", "image", lambda model: isinstance(model, Linear), LinearTower)
+    yield
+    unregister_tower("linear")
+
+
+def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, picture):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Linear().eval()
+    explainer = Explainer(Clip(model, tiny.preprocess, None))
+    directions = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
+    found = explainer.explain(picture, directions)
+    with torch.no_grad():
+        image = F.normalize(model.encode_image(tiny.preprocess(picture)[None]), dim=-1)
+    torch.testing.assert_close(torch.tensor(found.similarity), (image @ F.normalize(directions, dim=-1).T)[0])
+    assert found.image_maps.shape == (2, 4, 4) and found.image_maps.any()
+    assert isinstance(open_image_tower(tiny.model), VisionTower), "others are opened as before"
+
+
+def test_a_family_of_a_name_that_is_taken_or_of_no_side_is_refused(linear):
+    with pytest.raises(ValueError, match="there is a family of towers 'linear': choose another name"):
+        register_tower("linear", "text", lambda model: True, LinearTower)
+    with pytest.raises(ValueError, match="side must be 'image' or 'text', got 'audio'"):
+        register_tower("other", "audio", lambda model: True, LinearTower)
+
+
+def test_what_was_registered_last_is_asked_first_and_can_be_taken_out(linear, tiny):
+    register_tower("later", "image", lambda model: isinstance(model, Linear), lambda model, layers: "later")
+    assert open_image_tower(Linear()) == "later"
+    unregister_tower("later")
+    assert isinstance(open_image_tower(Linear()), LinearTower)
+    register_tower("prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers)
+    assert open_text_tower(Linear(), 2) == 2 and open_text_tower(Linear()) is None
+    unregister_tower("prompts")
+    with pytest.raises(UnsupportedModel):
+        open_text_tower(Linear())
