@@ -35,12 +35,12 @@ from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.panels.session import Session, State, as_source
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.architectures import gallery
-from gradeclip_utils.studies.binding.binding_index import Reader
+from gradeclip_utils.studies.architectures import plot_model_maps
+from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
 from gradeclip_utils.studies.binding.playground import QUESTIONS, playground
 from gradeclip_utils.studies.concreteness.plots import plot_words
-from gradeclip_utils.studies.concreteness.saliency import study
-from gradeclip_utils.studies.matching.adjectives import path_between, twins
+from gradeclip_utils.studies.concreteness.word_study import word_study
+from gradeclip_utils.studies.matching.adjectives import colour_pairs, prompt_path
 from gradeclip_utils.studies.matching.plots import draw_path
 from gradeclip_utils.training.finetune.experiment import read, tidy
 from gradeclip_utils.training.finetune.plots import draw_arms, draw_before_after
@@ -91,21 +91,21 @@ def measure(clip: Clip, image, rounds: int) -> dict[str, list[float]]:
 
 def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dict, dict]]]]:
     """What is changed, the panel, whether it has a limit, and what to turn before (the picture) and then (measured)."""
-    explainer, reader, pairs = Explainer(clip), Reader(clip), list(itertools.permutations(_THINGS, 2))
+    explainer, cached, pairs = Explainer(clip), CachedExplainer(clip), list(itertools.permutations(_THINGS, 2))
     pictures = [{"first": one, "second": other} for one, other in pairs]
     slow = ("m2ib", "rise", "integrated-gradients")
     some = [name for name, method in METHODS.items() if method.image and name not in slow]
     scene, prompts = arrange(["dog", "umbrella"], background=23).image(), [{"prompt": f"a {one}"} for one in _THINGS]
     shown = panel(partial(method_gallery, Session(clip), some, scene), prompt="a dog", against="")
     yield f"03, prompt of {len(some)} methods", shown, False, [({}, one) for one in prompts]
-    way = path_between(explainer, twins(1)[0].scene, "a dog", "a red dog")
+    way = prompt_path(explainer, colour_pairs(1)[0].scene, "a dog", "a red dog")
     shown = panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.01))
     yield "04, weight of the adjective", shown, True, [({}, {"weight": 0.03 + 0.07 * i}) for i in range(len(pairs))]
     chosen = {"first": list(_THINGS), "second": list(_THINGS[::-1]), "question": list(QUESTIONS)}
-    shown = panel(lambda **asked: playground(reader, **asked).figure(), **chosen)
+    shown = panel(lambda **asked: playground(cached, **asked).figure(), **chosen)
     changes = [({**one, "question": QUESTIONS[0]}, {"question": QUESTIONS[1]}) for one in pictures]
     yield "05, question of the playground", shown, True, changes
-    found = study(clip)
+    found = word_study(clip)
     norms, methods = [*NORMS], [*found.values]
     shown = panel(partial(plot_words, found), norm=norms, part=["all", "noun"], method=methods, word="")
     turned = [{"norm": norm, "method": method} for norm in norms for method in methods[1:]]
@@ -123,7 +123,7 @@ def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dic
     yield "07, phrase of two models", shown, True, [({**one, "asked": 0}, {"asked": 1}) for one in pictures]
     names = ("emoji", "emoji-average", "emoji-siglip", "emoji-resnet")
     readers = {name: Session(load_clip(name)) for name in names}
-    shown = panel(lambda prompt, report=None: gallery(readers, scene, [prompt], report), prompt="a kite")
+    shown = panel(lambda prompt, report=None: plot_model_maps(readers, scene, [prompt], report), prompt="a kite")
     yield "08, prompt of four models", shown, False, [({}, one) for one in prompts]
 
 

@@ -56,28 +56,28 @@ some = ["grad-eclip", "maskclip"]
 panel(partial(method_page, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
     """
-from gradeclip_utils.studies.matching.adjectives import path_between, twins
-from gradeclip_utils.studies.matching.plots import path_page
+from gradeclip_utils.studies.matching.adjectives import colour_pairs, prompt_path
+from gradeclip_utils.studies.matching.plots import draw_path
 
-twin = twins(1)[0]
-way = path_between(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
-panel(lambda weight: path_page(way, weight), weight=(0.0, 1.0, 0.05))
+twin = colour_pairs(1)[0]
+way = prompt_path(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
+panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.05))
 """,
     """
-from gradeclip_utils.studies.binding.binding_index import Reader
+from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
 from gradeclip_utils.studies.binding.playground import QUESTIONS, playground
 
-reader = Reader(clip)
-panel(lambda question: playground(reader, question=question).page(), question=list(QUESTIONS))
+cached = CachedExplainer(clip)
+panel(lambda question: playground(cached, question=question).figure(), question=list(QUESTIONS))
 """,
     """
-from gradeclip_utils.studies.concreteness.saliency import study
+from gradeclip_utils.studies.concreteness.word_study import word_study
 from gradeclip_utils.studies.concreteness.informativeness import chosen_words
-from gradeclip_utils.studies.concreteness.plots import words_page
+from gradeclip_utils.studies.concreteness.plots import plot_words
 
-found = study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
+found = word_study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
 def draw(method, word, report=None):
-    return words_page(found, method=method, word=word, report=report)
+    return plot_words(found, method=method, word=word, report=report)
 
 panel(draw, method=["leave-one-out", "grad-eclip"], word=found.rows["word"].iloc[0])
 """,
