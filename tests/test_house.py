@@ -23,9 +23,9 @@ FLOORS = (
     ("plots", "datasets"),
     ("methods", "images", "models", "scenes"),
     ("towers",),
-    ("words", "language", "notices", "files"),
+    ("words", "language", "notices", "files", "checks"),
 )
-FLAT = {"__init__", "__main__", "explain", "explanation", "files", "images", "language", "notices", "words"}
+FLAT = {"__init__", "__main__", "checks", "explain", "explanation", "files", "images", "language", "notices", "words"}
 
 
 def sources(package: Path) -> dict[str, str]:

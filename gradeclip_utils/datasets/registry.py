@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..checks import nearest
 from .emoji import emoji_scenes
 from .example import Example
 from .imagenet import imagenet_s, imagenet_segmentation
@@ -71,7 +71,7 @@ def load(what: str, limit: int | None = None) -> list[Example]:
     """
     kind, _, rest = what.partition(":")
     if kind not in DATASETS or not rest:
-        near = difflib.get_close_matches(kind, DATASETS, n=1, cutoff=0.4)
+        near = nearest(kind, DATASETS, most=1)
         forms = ", ".join(f"{name}:{known.form}" for name, known in DATASETS.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in DATASETS else f"say {forms}"
         raise ValueError(f"{what!r} names no data set: {hint}")

@@ -14,7 +14,6 @@ baseline gets when asked for something that is not there ("wrong word"), what a 
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import json
 import os
@@ -33,6 +32,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
+from ..checks import hint
 from ..datasets import Example, load, optional_library, spread
 from ..methods import METHODS
 from ..models import Clip, load_clip
@@ -129,9 +129,7 @@ def _known(methods: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(possible if methods == "all" else [methods] if isinstance(methods, str) else dict.fromkeys(methods))
     for name in names:
         if name not in possible:
-            near = difflib.get_close_matches(str(name), possible, n=3, cutoff=0.3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(possible)}"
-            raise ValueError(f"{name!r} is no method that explains images: {hint}")
+            raise ValueError(f"{name!r} is no method that explains images: {hint(str(name), possible)}")
     if not names:
         raise ValueError(f"no method was given: choose from {', '.join(possible)}")
     return names

@@ -8,7 +8,6 @@ unmodified open_clip model.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
 import warnings
@@ -24,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from ..checks import nearest
 from ..files import data_path
 from ..towers import Tower, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from ..words import why_no_words
@@ -221,8 +221,7 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    lowered = {candidate.lower(): candidate for candidate in known}
-    near = [lowered[key] for key in difflib.get_close_matches(word.lower(), lowered, n=4, cutoff=0.5)]
+    near = nearest(word, known, most=4)
     return f" Nearest: {', '.join(near)}." if near else " open_clip.list_models() lists what it has."
 
 

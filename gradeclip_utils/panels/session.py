@@ -13,7 +13,6 @@ nothing is computed twice, that wrong input is refused in a sentence, and two wa
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import threading
 from collections import OrderedDict
@@ -28,6 +27,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..checks import nearest
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..images import read_image
@@ -318,7 +318,7 @@ class Session:
         known = self.clip.vocabulary
         unknown = unknown_words(split, known) if known is not None else []
         if unknown:
-            near = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.6) for word in unknown}
+            near = {word: nearest(word, known, cutoff=0.6) for word in unknown}
             hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
             raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}.")
         return split
