@@ -25,7 +25,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils.evaluation.attributes import draw_pairs
 from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.scenes import arrange
+from gradeclip_utils.studies.architectures import maps_by_query, maps_on_common_grid
+from gradeclip_utils.studies.binding.binding_index import binding_index
+from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
+from gradeclip_utils.studies.binding.playground import playground
+from gradeclip_utils.studies.concreteness.saliency import scene_examples, word_scores
+from gradeclip_utils.studies.matching.adjectives import adjective_shift, colour_pairs
+from gradeclip_utils.studies.matching.map_sums import part_agreement
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests.conftest import build, wrap
 from tests.shrinking import small
@@ -33,7 +42,13 @@ from tests.towers.test_architectures import EXECUTED, inputs_of
 
 PROMPTS = ["a red car and a ball", "unbelievable!"]
 HALVES = {"half: float16": torch.float16, "half: bfloat16": torch.bfloat16}
-CASES = [f"method: {name}" for name in METHODS] + [f"tower: {name}" for name in EXECUTED] + list(HALVES)
+STUDIES = ("matching", "binding", "concreteness", "architectures")
+CASES = [
+    *(f"method: {name}" for name in METHODS),
+    *(f"tower: {name}" for name in EXECUTED),
+    *(f"study: {name}" for name in STUDIES),
+    *HALVES,
+]
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
@@ -184,12 +199,33 @@ def traced(model: nn.Module) -> list[np.ndarray]:
     return [value.float().cpu().numpy() for value in values]
 
 
+def studied(model: nn.Module, study: str) -> list[np.ndarray]:
+    """What a function or two of a study give of two scenes."""
+    clip = wrap(model)
+    explainer, scenes = Explainer(clip), [arrange(["red car", "blue owl"]), arrange(["green cat", "dog", "apple"])]
+    if study == "matching":
+        table = adjective_shift(explainer, colour_pairs(2))
+        return [table["fraction"], part_agreement(explainer, scenes)["agreement"]]
+    if study == "binding":
+        pairs, cached = draw_pairs("swapped colours", 1, nouns=8), CachedExplainer(clip)
+        answers = playground(cached)
+        return [binding_index(cached, pairs)["index"], answers.similarity, *answers.maps.values()]
+    examples = scene_examples(scenes)
+    if study == "concreteness":
+        return list(word_scores(clip, examples)[["grad-eclip", "leave-one-out", "attention"]].to_numpy())
+    trace = explainer.image_tower.trace(clip.preprocess(scenes[0].image())[None].to(explainer.image_tower.device))
+    apart = maps_by_query(explainer.image_tower, trace, explainer.embed_texts("a dog")[0])
+    return [apart.cpu().numpy(), maps_on_common_grid(clip, examples, ["a dog", "a cat"])]
+
+
 def values_of(case: str, device: torch.device | None) -> list[np.ndarray]:
     kind, name = case.split(": ", 1)
-    model = small(name) if kind == "tower" else build()
+    model = small(name) if kind == "tower" else build(text={"context_length": 77} if kind == "study" else None)
     if kind == "half":
         model = model.to(HALVES[case])
     model = model if device is None else moved(model, device)
+    if kind == "study":
+        return [np.asarray(value, dtype=float) for value in studied(model, name)]
     return traced(model) if kind == "tower" else explained(model, name if kind == "method" else "grad-eclip")
 
 
