@@ -58,6 +58,11 @@ STUDIES = {
     "concreteness": Command(
         "the main figures of word concreteness, of any model", "concreteness --model emoji-fine", ".studies.command"
     ),
+    "architectures": Command(
+        "the main figures of a model among other architectures",
+        "architectures --model emoji-resnet",
+        ".studies.command",
+    ),
     "seeds": Command(
         "do the figures hold when the bundled model is trained again? Writes data/seeds.csv",
         "seeds data/emoji.safetensors runs/seed1.safetensors",
@@ -149,7 +154,7 @@ def _add_commands(parser: argparse.ArgumentParser, commands: dict[str, Command],
     """Add `commands` to `parser`; only the room of the one that `arguments` begin with is imported."""
     before = parser.prog
     group = before.removeprefix(PROGRAM).strip() or "command"
-    parsers = parser.add_subparsers(metavar=group.upper(), required=True, dest=group)
+    parsers = parser.add_subparsers(metavar=group.upper(), required=True, dest="command")
     for name, command in commands.items():
         added = parsers.add_parser(
             name,
