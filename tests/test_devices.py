@@ -18,6 +18,8 @@ DEVICES = [
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
 ]
 
+pytestmark = pytest.mark.slow  # every tower and method, on a device made of Python
+
 
 @cache
 def differences(device: str) -> dict:

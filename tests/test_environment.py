@@ -84,6 +84,7 @@ def test_the_package_imports_what_it_declares_and_declares_what_it_imports():
     assert {normal(owners[name][0]) for name in outside} == set(parsed(PROJECT["dependencies"]))
 
 
+@pytest.mark.slow
 def test_a_plain_install_carries_the_model_the_scenes_and_the_types(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True)

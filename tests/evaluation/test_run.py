@@ -203,6 +203,7 @@ def saved(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_loses_and_repeats_no_row_and_while_it_runs_another_is_refused(saved, tmp_path):
     data, run = write_folder(tmp_path / "mine", 60), tmp_path / "run"
     here = os.path.dirname(os.path.dirname(gradeclip_utils.__file__))
@@ -324,12 +325,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 # ------------------------------------------------------------------------------------------------------- many workers
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(rows, tiny, data, tmp_path):
     found = evaluate(tiny, data, METHODS, chunk=3, jobs=2, threads=1, out=tmp_path, progress=False)
     same(found, rows)
     same(read_run(tmp_path), rows)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_of_two_workers_gives_the_rows_of_one(rows, tiny, data):
     distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
     cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0")

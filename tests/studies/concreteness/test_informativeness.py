@@ -33,6 +33,7 @@ def bits():
     return informativeness()
 
 
+@pytest.mark.slow
 def test_the_counts_on_file_are_those_of_the_training():
     counted = count_words(SAMPLE)
     on_file = training_exposure()
