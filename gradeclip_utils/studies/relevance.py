@@ -38,10 +38,11 @@ def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -
 
 
 @lru_cache(maxsize=4)
-def _seen_box(preprocess: Callable) -> tuple[float, ...]:
+def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
     box = model_view(preprocess, Image.new("RGB", (PICTURE, PICTURE))).box
-    return tuple(side * _SIDE / PICTURE for side in box)
+    left, upper, right, lower = (side * _SIDE / PICTURE for side in box)
+    return left, upper, right, lower
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -125,4 +126,5 @@ def run_command(options: argparse.Namespace) -> None:
         if options.out.exists():
             before = pd.read_csv(options.out)
             rows = pd.concat([before[~before["seed"].isin(rows["seed"])], rows]).sort_values("seed", kind="stable")
-        write_whole(options.out, lambda stream, rows=rows: stream.write(rows.round(5).to_csv(index=False).encode()))
+        text = rows.round(5).to_csv(index=False).encode()
+        write_whole(options.out, methodcaller("write", text))

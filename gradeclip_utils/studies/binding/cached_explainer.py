@@ -24,11 +24,11 @@ class CachedExplainer:
 
     def __init__(self, clip: Clip) -> None:
         self.explainer = Explainer(clip)
-        if self.explainer.text_tower is None:
+        if self.explainer.text_refusal is not None:
             raise self.explainer.text_refusal
         self._embeddings: dict[str, Tensor] = {}
         self._words: dict[str, tuple[Split, Tensor]] = {}
-        self._traced: tuple[Image.Image | None, View | None, Trace | None] = (None, None, None)
+        self._traced: tuple[Image.Image, View, Trace] | None = None
 
     def embedding(self, caption: str) -> Tensor:
         """The caption's unit embedding (E,)."""
@@ -56,9 +56,9 @@ class CachedExplainer:
     def traced(self, image: Image.Image) -> tuple[View, Trace]:
         """What the model sees of the image, and the trace of that; the last image is kept."""
         last = self._traced  # a panel may ask from two threads, for two images
-        if last[0] != image:
+        if last is None or last[0] != image:
             view, tower = model_view(self.explainer.clip.preprocess, image), self.explainer.image_tower
             with isolated_torch_state(tower.device):
                 trace = tower.trace(view.pixels[None].to(tower.device))
             self._traced = last = image.copy(), view, trace  # a copy, because the caller may draw on theirs
-        return last[1:]
+        return last[1], last[2]

@@ -12,7 +12,7 @@ tells apart.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -78,11 +78,12 @@ def _fractions(counts: Sequence[float], rounds: Sequence[Recipe]) -> tuple[float
     return values.mean(), low, high, values.mean() * sum(one.steps * one.batch for one in rounds)
 
 
-def attribute_words_said(scenes: Sequence[Scene]) -> Counter:
+def attribute_words_said(scenes: Sequence[Scene]) -> Mapping[tuple[str, str], float]:
     """How many captions say each (kind, attribute word); for nouns the mean over concepts."""
-    counts: Counter = Counter()
+    counts: defaultdict[tuple[str, str], float] = defaultdict(float)
     for scene in scenes:
-        counts.update({(span.kind, scene.caption[span.start : span.end]) for span in scene.spans})
+        for said in {(span.kind, scene.caption[span.start : span.end]) for span in scene.spans}:
+            counts[said] += 1
     nouns = sum(count for (kind, _), count in counts.items() if kind == "noun")
     counts["noun", ANY_NOUN] = nouns / len(concepts(removed=True))
     return counts

@@ -115,6 +115,7 @@ def playground(
     report(0.0)
     view, trace = cached.traced(image)
     report(0.5)
+    assert trace.grid is not None
     with isolated_torch_state(tower.device), one_thread(is_small(tower)):
         right, wrong = cached.embedding(scene.caption), cached.embedding(false)
         words = [cached.words(scene.caption)[1][cached.word_indices(scene.caption, s.start, s.end)] for s in spans]
@@ -149,8 +150,8 @@ def playground_scene(
         caption, spans = describe(things)
     else:
         moved = [replace(a, x=b.x, y=b.y) for a, b in (things, things[::-1])]
-        false, _ = describe(things, relation_between(*moved))
-        caption, spans = describe(things, relation_between(*things))
+        false, _ = describe(things, relation_between(moved[0], moved[1]))
+        caption, spans = describe(things, relation_between(things[0], things[1]))
     return Scene(tuple(things), caption, spans, background), false
 
 

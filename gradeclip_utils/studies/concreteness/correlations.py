@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 import pingouin
 from scipy.sparse import csr_array
-from scipy.stats import rankdata
 from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMResults
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
+
+from ...evaluation.statistics import spearman
 
 FEWEST = 3  # captions that must hold a word, or its mean says too little
 
@@ -169,26 +170,6 @@ def _correlations(question: Question, kept: np.ndarray, picks: np.ndarray, table
     return found if question.minus is None else found - _correlations(question.minus, kept, picks, table, means)
 
 
-def spearman(x: np.ndarray, y: np.ndarray, there: np.ndarray | bool = True) -> np.ndarray | float:
-    """Spearman's rank correlation along the last axis.
-
-    Args:
-        x: (..., n).
-        y: (..., n).
-        there: (..., n), what takes part; the rest may be anything.
-
-    Returns:
-        (...); NaN where one of the two is constant.
-    """
-    x, y, there = np.broadcast_arrays(x, y, there)
-    n = there.sum(-1, keepdims=True)
-    # What is left out is put last, so that it leaves the other ranks as they are.
-    ranks = [np.where(there, rankdata(np.where(there, one, np.inf), axis=-1), 0.0) for one in (x, y)]
-    a, b = (np.where(there, rank - (n + 1) / 2, 0.0) for rank in ranks)  # ranks of n values have this mean
-    spread = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    return np.divide((a * b).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0)[()]
-
-
 def columns_of(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The named columns as numbers: text becomes 0/1 columns, one a value but the first; constant ones are left out."""
     numbers = pd.get_dummies(table[list(names)], drop_first=True, dtype=float)
@@ -237,7 +218,7 @@ def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int 
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if max(map(len, members)) < 2:
         raise ValueError(f"each of the {len(members)} bins holds a single word: make the bins coarser")
-    rng, found, changed = np.random.default_rng(seed), spearman(x, y), np.tile(x, (draws, 1))
+    rng, found, changed = np.random.default_rng(seed), float(spearman(x, y)), np.tile(x, (draws, 1))
     for one in changed:
         for some in members:
             one[some] = x[rng.permutation(some)]
@@ -276,7 +257,13 @@ def mixed_model(
     Args:
         rows: `caption` and `word` of every occurrence.
         y: a value for each of them; NaN is left out.
-        table, x, given, words: as for `Question` and `answer`.
+        table: a row a word.
+        x: a column of it.
+        given: columns that are held constant.
+        words: the column of booleans that says which words take part.
+
+    Returns:
+        The slope, and whether a fit converged.
 
     Raises:
         ValueError: fewer than ten words are left.
@@ -299,7 +286,7 @@ def mixed_model(
         if converged:
             break
     sizes = frame["word"].nunique(), frame["caption"].nunique(), len(frame)
-    if not converged:
+    if fit is None or not converged:
         return MixedModel(float("nan"), float("nan"), float("nan"), *sizes, False, optimiser)
     at = list(predictors).index(x)
     low, high = fit.conf_int()[at]

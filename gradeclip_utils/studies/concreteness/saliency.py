@@ -141,6 +141,8 @@ def word_scores(
         ValueError: a method that is not defined for prompts, or what `unrelated_images` raises.
         TypeError: the tokens of this tokenizer make up no words.
     """
+    if clip.tokenizer is None:
+        raise TypeError(f"word scores need a tokenizer, and {clip.name or 'this model'} has none")
     check_tokenizer(clip.tokenizer)
     unfit = [name for name in methods if name not in KNOWN or KNOWN[name].text is None]
     if unfit:
@@ -166,6 +168,7 @@ def embed_examples(explainer: Explainer, examples: Sequence[Example], *, progres
 
 def _batch(clip: Clip, captions: list[str], directions: Tensor, explainers: dict, first: int) -> pd.DataFrame:
     """Rows of some captions; directions (B, 2, E) are the two images that each is asked of."""
+    assert clip.tokenizer is not None
     ids = clip.tokenizer(captions)
     tower = next(iter(explainers.values())).text_tower
     ends = tower.ends(ids.to(tower.device)).tolist()

@@ -81,7 +81,7 @@ def word_study(
     """
     scenes = gather_scenes(chosen_words().index if words is None else words, each=each, draw=draw)
     explainer = Explainer(clip)
-    examples = scene_examples(scenes, CANVAS * -(-max(explainer.image_tower.image_size) // CANVAS))
+    examples = scene_examples(scenes, CANVAS * -(-max(explainer.image_tower.image_size or (CANVAS,)) // CANVAS))
     embeddings = embed_examples(explainer, examples, progress=progress)
     rows = word_scores(clip, examples, embeddings, progress=progress)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})

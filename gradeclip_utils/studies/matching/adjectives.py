@@ -72,14 +72,15 @@ def colour_pairs(n: int, split: str = "development") -> list[ColourPair]:
 
 
 def _colour_pair(noun: str, rng: np.random.Generator) -> ColourPair:
+    """Two things of one noun; colours, artist, size and places are drawn."""
     known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
-    colours = [str(colour) for colour in rng.choice(known, 3, replace=False)]
+    colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
     artist = str(rng.choice([artist for artist in ARTISTS if artist != withheld_artist(noun)]))
     size, background = int(rng.choice([34, 38, 42])), int(rng.integers(100_000))
     places = [(CANVAS / 4 + CANVAS / 2 * (i % 2), CANVAS / 4 + CANVAS / 2 * (i // 2)) for i in rng.permutation(4)[:2]]
-    first, second = (Object(noun, artist, tint, *at, size) for tint, at in zip(colours[:2], places, strict=True))
+    first, second = (Object(noun, artist, tint, *at, size) for tint, at in zip((colour, other), places, strict=True))
     plain = arrange([first, replace(second, colour=None)], background=background)
-    return ColourPair(noun, *colours, arrange([first, second], background=background), plain)
+    return ColourPair(noun, colour, other, absent, arrange([first, second], background=background), plain)
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ def part_agreement(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFram
     phrases = [[phrase(thing.noun, colour=thing.colour) for thing in scene.objects] for scene in scenes]
     noun = embedded([phrase(scene.objects[0].noun) for scene in scenes])
     red_noun, second = (embedded([both[i] for both in phrases]) for i in (0, 1))
-    colour = embedded([scene.objects[0].colour for scene in scenes])
+    colour = embedded([str(scene.objects[0].colour) for scene in scenes])
     sentence = embedded([scene.caption for scene in scenes])
     apart = np.stack([embedded(scene.caption.split()).sum(0) for scene in scenes])
     inside = np.stack([as_array(explainer.word_directions(scene.caption)[1]).sum(0) for scene in scenes])
@@ -151,7 +151,7 @@ def _sum_rows(explainer: Explainer, scene: Scene, maps: np.ndarray) -> list[dict
     for parts, both in (("own", (first, second)), ("foreign", foreign)):
         for display in DISPLAYS:
             removed = display == "signed, mean removed"
-            total = sum(displayed(one - removed * mean, display) for one in both)
+            total = np.sum([displayed(one - removed * mean, display) for one in both], axis=0)
             target = displayed(whole - removed * mean_whole, display)
             rows.append({"display": display, "parts": parts, "alike": energy_explained(target, total), **on})
     return rows

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
+from gradeclip_utils.evaluation.statistics import spearman
 from gradeclip_utils.studies.concreteness.correlations import (
     Question,
     columns_of,
@@ -12,7 +13,6 @@ from gradeclip_utils.studies.concreteness.correlations import (
     mixed_model,
     partial,
     permutation_test,
-    spearman,
 )
 
 
