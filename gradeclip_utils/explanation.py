@@ -20,7 +20,7 @@ from .methods.interactions import centred, named_things
 from .words import Word
 
 Box = tuple[float, float, float, float]
-_ARRAYS, _RECORD, _PICTURE = "explanation.safetensors", "explanation.json", "picture.png"
+_ARRAYS, _RECORD, _IMAGE = "explanation.safetensors", "explanation.json", "image.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class Explanation:
         record = {name: getattr(self, name) for name in names}
         text = json.dumps(record, default=asdict, ensure_ascii=False, indent=1)
         (folder / _RECORD).write_text(text, encoding="utf-8")
-        self.image.save(folder / _PICTURE)
+        self.image.save(folder / _IMAGE)
         return folder
 
     @classmethod
@@ -105,14 +105,14 @@ class Explanation:
         for name in ("words", "against_words"):
             if record[name] is not None:
                 record[name] = tuple(tuple(Word(**word) for word in words) for words in record[name])
-        with Image.open(folder / _PICTURE) as picture:
+        with Image.open(folder / _IMAGE) as picture:
             image = picture.convert("RGB")
         return cls(**record, **load_file(folder / _ARRAYS), image=image)
 
     def __post_init__(self):
-        for array in (self.similarity, self.image_maps, self.against_similarity):
-            if array is not None:
-                array.flags.writeable = False
+        for name in ("similarity", "image_maps", "against_similarity"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return self.plot()._repr_mimebundle_()
@@ -180,10 +180,17 @@ class Interactions:
         return plot_interactions(self, **options)
 
     def __post_init__(self):
-        self.maps.flags.writeable = False
+        object.__setattr__(self, "maps", _read_only(self.maps))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return self.plot()._repr_mimebundle_()
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A copy that cannot be written to; the caller's own stays as it is."""
+    array = np.array(array)
+    array.flags.writeable = False
+    return array
 
 
 def _origin(provenance: dict, similarity) -> str:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_image(image: Image.Image | str | Path | np.ndarray) -> Image.Image:
+ImageLike = Image.Image | str | Path | np.ndarray
+
+
+def read_image(image: ImageLike) -> Image.Image:
     """The picture as RGB, upright and 8 bits a channel, whatever it was.
 
     EXIF rotation is applied; a palette, greyscale, CMYK and 16 bits are converted; what is transparent is laid over

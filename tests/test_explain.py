@@ -400,3 +400,41 @@ def test_a_clip_in_hand_needs_only_model_preprocess_and_tokenizer(tiny, picture)
     clip = Clip(tiny.model, tiny.preprocess, tiny.tokenizer)
     explanation = Explainer(clip).explain(np.asarray(picture), "a dog")
     assert isinstance(explanation.words[0][0], Word) and explanation.provenance["model"] == "custom"
+
+
+def test_single_head_interactions_report_the_similarity_that_they_explain(tiny, picture):
+    explainer = Explainer(tiny, attention="single-head")
+    found = explainer.interactions(picture, PROMPTS[1])
+    image = explainer.image_tower.trace(tiny.preprocess(picture)[None])
+    text = explainer.text_tower.trace(tiny.tokenizer(PROMPTS[1:2]))
+    one_head = [
+        tower.with_one_head(trace) for tower, trace in ((explainer.image_tower, image), (explainer.text_tower, text))
+    ]
+    both = float(one_head[0].embedding[0] @ one_head[1].embedding[0])
+    prompt_alone = float(image.embedding[0] @ one_head[1].embedding[0])
+    reported = found.provenance["single_head_similarity"]
+    np.testing.assert_allclose([*reported["image"], *reported["text"]], [both, prompt_alone], atol=1e-6)
+    assert f"explains {both:.3f} (picture) and {prompt_alone:.3f} (words), not {found.similarity:.3f}" in found.origin
+    assert reported["text"] == explainer.explain(picture, PROMPTS[1]).provenance["single_head_similarity"]["text"]
+    assert "single_head_similarity" not in Explainer(tiny).interactions(picture, PROMPTS[1]).provenance
+
+
+def test_embeddings_of_a_large_batch_are_numbered_on(tiny, picture):
+    prompts = torch.randn(18, 48, generator=torch.Generator().manual_seed(0))
+    found = Explainer(tiny).explain_batch([picture] * 18, prompts, against=prompts.flip(0))
+    assert [one.prompts for one in found] == [(f"embedding {i}",) for i in range(18)]
+    assert [one.against for one in found] == [(f"embedding {i}",) for i in range(18)]
+
+
+def test_an_explanation_freezes_a_copy_and_not_the_callers_array(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, "a dog", against="a cat")
+    mine = {name: np.array(getattr(explanation, name)) for name in ("similarity", "image_maps", "against_similarity")}
+    made = replace(explanation, **mine)
+    for name, array in mine.items():
+        array += 1  # it can be written to
+        assert not getattr(made, name).flags.writeable and (getattr(made, name) == getattr(explanation, name)).all()
+    interactions = Explainer(tiny).interactions(picture, "a dog")
+    maps = np.array(interactions.maps)
+    made = replace(interactions, maps=maps)
+    maps += 1
+    assert not made.maps.flags.writeable and (made.maps == interactions.maps).all()

@@ -3,8 +3,10 @@ that has a room.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,16 @@ FLOORS = (
     ("training",),
     ("panels", "evaluation"),
     ("explain",),
-    ("explanation",),
+    ("explanation", "encoders"),
     ("plots", "datasets"),
-    ("methods", "images", "models", "scenes"),
+    ("methods", "images", "models", "scenes", "prompts"),
     ("towers",),
     ("words", "language", "notices", "files", "checks"),
 )
-FLAT = {"__init__", "__main__", "checks", "explain", "explanation", "files", "images", "language", "notices", "words"}
+FLAT = {
+    "__init__", "__main__", "checks", "encoders", "explain", "explanation", "files", "images", "language", "notices",
+    "prompts", "words",
+}  # fmt: skip
 
 
 def sources(package: Path) -> dict[str, str]:
@@ -139,3 +144,124 @@ def test_a_circle_is_found_however_long_it_is():
     house = {"a": "from .b import x", "b": "def later():\n    from .c import y", "c": "import gradeclip_utils.a"}
     assert set(circle(arrows_of(house, set()))) == {"a", "b", "c"}
     assert circle(arrows_of({**house, "c": ""}, set())) == []
+
+
+# ------------------------------------------------------------------------------------------------------- the field's words
+
+# The field's word for each private one: never a part of a name,
+PARTS = {
+    "picture": "image", "pictures": "images", "companion": "hard negative", "companions": "hard negatives",
+    "rival": "method, or hard negative", "rivals": "methods, or hard negatives", "pupil": "student", "pupils": "students",
+    "likeness": "distillation weight", "reader": "query token", "readers": "query tokens", "nudge": "delta", "ink": "colour",
+    "ceiling": "oracle", "hottest": "pointing game", "share": "fraction", "shares": "fractions", "twin": "colour pair",
+    "twins": "colour pairs", "undisturbed": "isolated_torch_state", "truth": "ground truth",
+}  # fmt: skip
+# and never a name on their own.
+WHOLE = {
+    "rate": "learning_rate", "decay": "weight_decay", "focus": "focal_gamma", "average": "ema_decay", "lead": "selectivity",
+    "accumulate": "grad_accum_steps", "course": "distillation config", "pieces": "tokens", "owners": "word_ids",
+    "members": "word_mask", "marks": "punctuation", "visible": "attention_mask", "real": "valid_mask", "wide": "upcast",
+    "settled": "detached", "evaluating": "eval_mode", "learning": "with_grad", "coverage": "pixel AUC",
+    "energy": "energy pointing game", "frames": "reference baselines", "fall": "leave-one-out effect", "paper": "background",
+}  # fmt: skip
+CITED = {("methods.registry", "paper")}  # the paper of a method, as the field calls it
+# Names that still say a private word; this list only gets shorter.
+STILL = set()
+
+
+def names_of(source: str) -> set[str]:
+    """The names that a module gives: to functions, classes, arguments, variables and attributes."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return found
+
+
+def private_words(name: str) -> list[str]:
+    """The private words in a name, each with the field's own."""
+    parts = [part.lower() for part in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)]
+    parts = [part for before, part in pairwise(["", *parts]) if (before, part) != ("ground", "truth")]
+    whole = name.strip("_").lower()
+    return [f"{part}: {PARTS[part]}" for part in parts if part in PARTS] + (
+        [f"{whole}: {WHOLE[whole]}"] if whole in WHOLE else []
+    )
+
+
+def test_names_are_the_fields_own_words():
+    found = {
+        f"{module}: {name}"
+        for module, source in sources(PACKAGE).items()
+        if not module.startswith("scenes")
+        for name in names_of(source)
+        if private_words(name) and (module, name) not in CITED
+    }
+    assert sorted(found - STILL) == []
+    assert sorted(STILL - found) == [], "these are mended: take them out of STILL"
+
+
+def test_a_private_word_is_found_wherever_it_stands_in_a_name():
+    source = "class PictureSide:\n    rate: float\ndef ground_truth(onto_picture, *, learning_rate): self._reader = truth = 1"
+    found = {name: words for name in names_of(source) if (words := private_words(name))}
+    assert set(found) == {"PictureSide", "rate", "onto_picture", "_reader", "truth"}
+    assert found["rate"] == ["rate: learning_rate"]
+
+
+# ------------------------------------------------------------------------------------------------------- private names
+
+# Private names of the package that tests still take hold of; this list only gets shorter.
+POKED = set()
+
+
+def poked(source: str) -> set[str]:
+    """The private names of modules of the package that a test imports, uses or replaces."""
+    tree, found = ast.parse(source), set()
+    imported = [
+        (alias.name, alias.asname or alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name
+        for alias in node.names
+    ]
+    ours = {called: name for name, called in imported}
+    found |= {name for name in ours.values() if _is_private(name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner, name = node.value.id, node.attr
+        elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[0], ast.Name):
+            owner, name = node.args[0].id, getattr(node.args[1], "value", "")  # monkeypatch.setattr(module, "_name", ...)
+        else:
+            continue
+        if owner in ours and isinstance(name, str) and _is_private(name):
+            found.add(f"{ours[owner]}.{name}")
+    return found
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith(("__", "_repr_"))
+
+
+def test_tests_leave_the_private_names_of_the_package_alone():
+    tests = Path(__file__).parent
+    found = {
+        f"{file.relative_to(tests).as_posix()}: {name}"
+        for file in tests.rglob("*.py")
+        if "scenes" not in file.parts
+        for name in poked(file.read_text(encoding="utf-8"))
+    }
+    assert sorted(found - POKED) == []
+    assert sorted(POKED - found) == [], "these are mended: take them out of POKED"
+
+
+def test_a_private_name_is_found_wherever_a_test_takes_hold_of_it():
+    source = (
+        "from gradeclip_utils import explain\nfrom gradeclip_utils.plots import axes as drawn, _hidden\n"
+        "explain._as_images([]); figure.axes._left_title; drawn.__name__; drawn._repr_png_()\n"
+        "monkeypatch.setattr(drawn, '_box', None)"
+    )
+    assert poked(source) == {"_hidden", "explain._as_images", "axes._box"}

@@ -322,6 +322,13 @@ def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, T
 
 
 @contextmanager
+def isolated_torch_state(device: torch.device) -> Iterator[None]:
+    """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; every module gets its own mode back, whatever happens."""
     training = [module for module in model.modules() if module.training]

@@ -1,0 +1,274 @@
+"""Encoders: both encoders of a model, opened for a method, and what they say of images, prompts and directions.
+
+    images, prompts --here--> embeddings;    images, directions --here--> maps
+
+What an `Explainer` does for one image and its prompts, with all that is needed to look at it, this does for thousands
+of images and vectors: tensors in batches, on the model's own device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .images import ImageLike, View, read_image, view_of
+from .methods import METHODS, Method
+from .methods.interactions import word_directions, word_masks
+from .models import Clip
+from .prompts import as_prompts
+from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
+from .towers.base import eval_mode, isolated_torch_state
+from .towers.blocks import upcast
+from .words import Split, check_tokenizer, split_read
+
+PROMPTS_AT_ONCE, IMAGES_AT_ONCE = 64, 16  # in one batch
+ONE_HEAD = "grad-eclip-single-head"
+GRAD_ECLIP = ("grad-eclip", ONE_HEAD)  # what has attention heads to choose, and interactions
+
+
+class Encoders:
+    """The image encoder and the text encoder of a model. `Explainer` is one, and says what the arguments are.
+
+    Attributes:
+        clip: the model.
+        image_tower: the image encoder, opened.
+        text_tower: the text encoder, opened, or None where it cannot be.
+        text_refusal: then the reason.
+        method, seed, progress, attention, resolution: as given.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        *,
+        method: str | Method = "grad-eclip",
+        seed: int = 0,
+        progress: bool = False,
+        attention: str = "model",
+        image_layers: int | None = None,
+        text_layers: int | None = None,
+        resolution: str = "model",
+    ):
+        if not isinstance(clip, Clip):
+            raise TypeError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
+        if not isinstance(method, Method) and method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, or a Method, got {method!r}")
+        if attention not in ("model", "single-head"):
+            raise ValueError(f"attention must be 'model' or 'single-head', got {attention!r}")
+        if resolution not in ("model", "native"):
+            raise ValueError(f"resolution must be 'model' or 'native', got {resolution!r}")
+        method = method if isinstance(method, Method) else METHODS[method]
+        if attention == "single-head":
+            if method.name not in GRAD_ECLIP:
+                raise ValueError(f"attention='single-head' is a variant of 'grad-eclip', got method={method.name!r}")
+            method = METHODS[ONE_HEAD]
+        self.clip, self.method, self.seed, self.progress = clip, method, seed, progress
+        self.attention = "single-head" if method.name == ONE_HEAD else "model"
+        self.resolution = resolution
+        self.image_tower = _opened(clip.model, "image", image_layers, self.method)
+        self.text_tower: Tower | None = None
+        self.text_refusal: UnsupportedModel | None = None
+        try:
+            self.text_tower = _opened(clip.model, "text", text_layers, self.method)
+        except UnsupportedModel as refusal:
+            self.text_refusal = refusal
+
+    def embed_images(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> Tensor:
+        """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
+
+        Args:
+            images: N images as for `explain`; a single one counts as a sequence of one.
+            batch_size: how many images go through the model at once.
+
+        Returns:
+            (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on the model's device,
+            without a graph. `embed_images(images) @ embed_texts(texts).T` holds the similarities that `explain` gives.
+
+        Raises:
+            ValueError: an image cannot be read, there is none, or the model holds NaN.
+        """
+        found = [trace.embedding for trace in self._image_traces(_as_images(images), batch_size)]
+        with isolated_torch_state(self.image_tower.device):
+            return torch.cat(found)
+
+    def embed_texts(self, texts: str | Sequence[str], batch_size: int = PROMPTS_AT_ONCE) -> Tensor:
+        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model.
+
+        A text encoder that cannot be opened can still embed, and `explain` takes what it gave in place of prompts.
+
+        Args:
+            texts: N prompts; a single string counts as a sequence of one. What is longer than the context is cut off.
+            batch_size: how many prompts go through the model at once.
+
+        Returns:
+            (N, E), of unit length, in float32 at least, on the model's device, without a graph.
+
+        Raises:
+            UnsupportedModel: the model has no text encoder that open_clip knows.
+            TypeError: a prompt is no string, or the tokenizer drops tokens at random.
+        """
+        prompts, tower = as_prompts(texts), self.text_tower
+        if isinstance(prompts, Tensor):
+            raise TypeError(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}")
+        with isolated_torch_state(self.image_tower.device):
+            if tower is None and not hasattr(self.clip.model, "encode_text"):
+                self._opened_text_tower()
+            check_tokenizer(self.clip.tokenizer, words=False)
+            ids = self.clip.tokenizer(prompts).to(self.image_tower.device)
+            if tower is None:
+                with eval_mode(self.clip.model):
+                    found = [self.clip.model.encode_text(part) for part in ids.split(batch_size)]
+                return F.normalize(upcast(torch.cat(found)), dim=-1)
+            order = tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
+            found = [tower.trace(ids[part]).embedding for part in order.split(batch_size)]
+            return torch.cat(found)[order.argsort()]
+
+    def maps(
+        self, images: ImageLike | Sequence[ImageLike], directions: Tensor | np.ndarray, batch_size: int = IMAGES_AT_ONCE
+    ) -> Tensor:
+        """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
+
+        The target of a direction d is `embed_images(image) . d`: with the embedding of a prompt its similarity, with
+        the difference of two their contrast, with a row of `word_directions` a word's score. Directions keep their
+        length, in which Grad-ECLIP is linear.
+
+            explainer.maps(images, explainer.embed_texts(["a dog", "a cat"]))      # (N, 2, h, w)
+
+        Args:
+            images: N images as for `explain`; a single one counts as a sequence of one.
+            directions: (M, E), the same for all images, or (N, M, E), each image's own.
+            batch_size: how many images go through the model at once.
+
+        Returns:
+            (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's device, without a graph:
+            what `explain` shows for the same prompts.
+
+        Raises:
+            ValueError: the method has no maps of images; directions of another shape; images of several grids
+                (`resolution="native"`) in one call.
+        """
+        if self.method.image is None:
+            raise ValueError(f"{self.method.title} explains prompts only: it has no maps of images")
+        images, device, width = _as_images(images), self.image_tower.device, self.image_tower.width
+        directions = torch.as_tensor(directions)
+        if directions.ndim not in (2, 3) or directions.shape[-1] != width or not directions.numel():
+            shape = f"(M, {width}) or ({len(images)}, M, {width})"
+            raise ValueError(f"directions must be {shape}, got {tuple(directions.shape)}")
+        if directions.ndim == 3 and len(directions) != len(images):
+            raise ValueError(f"{len(images)} images need as many sets of directions, got {len(directions)}")
+        with isolated_torch_state(device):
+            directions = directions.detach().to(device, copy=True).expand(len(images), -1, -1)
+            empty = self._empty_prompt()
+        found, start = [], 0
+        for trace in self._image_traces(images, batch_size):
+            with isolated_torch_state(device):
+                some = directions[start : start + len(trace.embedding)].to(trace.embedding)
+                found.append(on_grid(self._token_maps(trace, some, empty), trace))
+            start += len(some)
+        if len({part.shape[2:] for part in found}) > 1:
+            raise ValueError("images of several sizes have maps of several shapes: ask for them one at a time")
+        with isolated_torch_state(device):
+            return torch.cat(found)
+
+    def word_directions(self, caption: str) -> tuple[Split, Tensor]:
+        """The words of a caption, and the direction (W, E) in which each of its W words pushes the embedding.
+
+        A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
+        regions that each word matches: what `interactions` shows. See `methods.interactions.word_directions`.
+
+        Args:
+            caption: one prompt. Words beyond the context length are in `Split.unread` and have no direction.
+
+        Returns:
+            The words as they stand in the caption (`Split.spans`), and (W, E) on the model's device, without a graph.
+
+        Raises:
+            UnsupportedModel: the text encoder cannot be opened.
+            TypeError: the tokenizer does not say which tokens make up a word.
+        """
+        tower = self._opened_text_tower()
+        check_tokenizer(self.clip.tokenizer)
+        with isolated_torch_state(tower.device):
+            split = split_read(caption, self.clip.tokenizer, tower)
+            trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
+            return split, word_directions(tower, trace, word_masks(split.word_ids, trace))
+
+    def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
+        """Maps (B, T, N) by the method; zero where it has none for images."""
+        if self.method.image is None:
+            return torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1])
+        options = {"seed": self.seed, "progress": self.progress, "empty": empty}
+        return self.method.image(self.image_tower, trace, directions, **options)
+
+    def _empty_prompt(self) -> Tensor | None:
+        """The embedding (E,) of a prompt without words, for the method that subtracts it."""
+        if not self.method.wants_empty or self.text_tower is None:
+            return None
+        return self.text_tower.forward(self.clip.tokenizer([""]).to(self.text_tower.device))[0]
+
+    def _opened_text_tower(self) -> Tower:
+        if self.text_tower is None:
+            assert self.text_refusal is not None
+            raise self.text_refusal
+        return self.text_tower
+
+    def _image_traces(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[Trace]:
+        """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
+        step = 1 if self.resolution == "native" else batch_size  # native images differ in size
+        for start in range(0, len(images), step):
+            read = [read_image(image) for image in images[start : start + step]]
+            with isolated_torch_state(self.image_tower.device):
+                if self.resolution == "native":
+                    pixels = [self._view(image).pixels for image in read]
+                else:
+                    pixels = [self.clip.preprocess(image) for image in read]
+                trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device))
+            yield trace
+
+    def _trace_images(self, views: list[View]) -> tuple[Trace, Tensor]:
+        pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
+        return self._both(self.image_tower, self.image_tower.trace(pixels))
+
+    def _both(self, tower: Tower, trace: Trace) -> tuple[Trace, Tensor]:
+        """The trace to explain, and the model's own embedding (B, E)."""
+        return (tower.with_one_head(trace) if self.attention == "single-head" else trace), trace.embedding
+
+    def _view(self, image: Image.Image) -> View:
+        return view_of(self.clip.preprocess, image, self.resolution, self.image_tower.patch_size)
+
+
+def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
+    """The tower, with as many explained layers as the user or else the method asks for."""
+    opened = open_image_tower if side == "image" else open_text_tower
+    try:
+        tower = opened(model) if layers is None else opened(model, layers)
+    except UnsupportedModel:
+        if side == "text" or method.wants_attention:
+            raise
+        return open_feature_map(model)
+    asked = None if layers is not None else method.explained(tower.depth, side)
+    try:
+        return tower if asked is None else opened(model, asked)
+    except UnsupportedModel as refusal:
+        raise UnsupportedModel(f"{method.title} goes through {asked} layers, and {refusal}") from refusal
+
+
+def _as_images(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
+    """Images as a sequence; a single one, which would be taken for its own rows or letters, as a sequence of one."""
+    single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    images = [images] if single else images
+    if len(images) == 0:
+        raise ValueError("there are no images: give at least one")
+    return images
+
+
+def on_grid(maps: Tensor, trace: Trace) -> Tensor:
+    """Maps (..., N) over the tokens of a trace as maps (..., h, w) over its patches."""
+    height, width = trace.grid
+    return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)

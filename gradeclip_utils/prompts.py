@@ -1,0 +1,136 @@
+"""Prompts: what an image is compared with, checked: strings as token ids and words, or embeddings, which have neither.
+
+prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .notices import warn
+from .towers import Tower
+from .words import Split, check_tokenizer, split_prompt, unknown_words, why_no_words
+
+Prompts = str | Sequence[str] | Tensor | np.ndarray
+
+
+@dataclass(frozen=True)
+class Asked:
+    """P prompts, checked: token ids, split into words where the tokenizer tells, or embeddings.
+
+    Attributes:
+        names: what each is called: the string itself, or "embedding 3".
+        splits: their words; empty where there are none.
+        ids: token ids (P, context_length), or None.
+        embedding: (P, E), or None.
+    """
+
+    names: tuple[str, ...]
+    splits: tuple[Split, ...] = ()
+    ids: Tensor | None = None
+    embedding: Tensor | None = None
+
+    def token_counts(self) -> list[int]:
+        """How many tokens of words each prompt has."""
+        return [len(split.word_ids) for split in self.splits] or [0] * len(self.names)
+
+    def word_ids(self, some: Sequence[int], valid_mask: Tensor) -> Tensor:
+        """The word of every token (B, N) of some of the prompts; -1 for SOT, EOT and padding."""
+        word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
+        for row, i in zip(word_ids, some, strict=True):
+            row[1 : 1 + len(self.splits[i].word_ids)] = torch.tensor(self.splits[i].word_ids)
+        return word_ids
+
+
+def as_prompts(prompts: Prompts) -> list[str] | Tensor:
+    """Prompts as a list of strings, or embeddings as a tensor (T, E).
+
+    Raises:
+        ValueError: embeddings are no floats, or of another shape.
+        TypeError: a prompt is no string.
+    """
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
+        prompts = torch.from_numpy(prompts)
+    if isinstance(prompts, Tensor):
+        if not prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
+            raise ValueError(f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}")
+        return prompts.reshape(-1, prompts.shape[-1])  # (E,) -> (1, E)
+    prompts = list(prompts)
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise TypeError(f"prompts must be strings, or a float array of embeddings (T, E), got {prompts!r}")
+    return prompts
+
+
+def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
+    """One prompt for all `count`, or one for each.
+
+    Raises:
+        ValueError: there are neither one nor `count`.
+    """
+    if len(prompts) not in (1, count):
+        raise ValueError(f"against must be one prompt, or one for each of {count}, got {len(prompts)}")
+    if len(prompts) == count:
+        return prompts
+    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * count
+
+
+def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
+    """Embeddings in place of prompts, checked.
+
+    Args:
+        embeddings: (P, E).
+        width: E, that of the model.
+        first: the number in the name of the first one.
+
+    Raises:
+        ValueError: another width, or one that is not finite, or zero.
+    """
+    if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
+        shape = tuple(embeddings.shape)
+        raise ValueError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
+    names = tuple(f"embedding {i}" for i in range(first, first + len(embeddings)))
+    return Asked(names, embedding=embeddings.detach().clone())
+
+
+def ask_strings(
+    prompts: Sequence[str], tokenizer: Callable, tower: Tower, name: str, vocabulary: frozenset[str] | None
+) -> Asked:
+    """Check P prompts, split them into words, and warn of what the model cannot read or does not know.
+
+    Args:
+        prompts: P strings.
+        tokenizer: the model's own.
+        tower: the text encoder, opened.
+        name: the model's, for warnings.
+        vocabulary: the words that it was trained on, or None where no word is foreign to it.
+
+    Raises:
+        ValueError: a prompt has no words.
+        TypeError: the tokenizer drops tokens at random.
+    """
+    check_tokenizer(tokenizer, words=False)
+    ids = tokenizer(prompts).to(tower.device)
+    if reason := why_no_words(tokenizer):
+        warn(f"the picture is explained, the words of the prompt are not: {reason}")
+        return Asked(tuple(prompts), ids=ids)
+    ends = tower.ends(ids).tolist()
+    splits = tuple(
+        split_prompt(prompt, tokenizer, row[1:end])
+        for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
+    )
+    for split in splits:
+        if split.unread:
+            start, unread = split.prompt[:40], " ".join(split.unread)
+            warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
+    if vocabulary is not None:
+        unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, vocabulary))
+        if unknown:
+            warn(f"the model {name!r} was never shown these words: {', '.join(unknown)}")
+    return Asked(tuple(prompts), splits, ids)
