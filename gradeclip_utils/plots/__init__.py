@@ -5,16 +5,15 @@
 | file | holds |
 | --- | --- |
 | `colours` | what a value looks like: colour maps, scales in words, `paint` |
-| `axes` | one map, prompt or picture on matplotlib axes |
+| `axes` | one map, prompt, image or set of intervals on matplotlib axes, and the theme |
 | `figures` | whole figures: `plot_maps`, `plot_explanation`, `plot_intervals`, ... |
-| `html` | the same in HTML, for panels that must be quick |
 """
 
-from .axes import axes_at, draw_heatmap, draw_words, name_rows, show_image
+from .axes import axes_at, draw_heatmap, draw_intervals, draw_words, name_rows, show_image, style
 from .colours import paint
 from .figures import InlineFigure, plot_explanation, plot_interactions, plot_intervals, plot_maps
 
 __all__ = [
-    "InlineFigure", "axes_at", "draw_heatmap", "draw_words", "name_rows", "paint", "plot_explanation",
-    "plot_interactions", "plot_intervals", "plot_maps", "show_image",
+    "InlineFigure", "axes_at", "draw_heatmap", "draw_intervals", "draw_words", "name_rows", "paint",
+    "plot_explanation", "plot_interactions", "plot_intervals", "plot_maps", "show_image", "style",
 ]  # fmt: skip

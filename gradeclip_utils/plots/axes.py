@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,12 @@ from PIL import Image
 
 from .colours import grey_background, largest, number, range_in_words, scale, shown, text_colour
 
-NOTE = {"color": "0.35", "fontsize": 8}
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOTE: dict[str, Any] = {"color": "0.35", "fontsize": 8}
+PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which are told apart by their markers too
+MARKERS = ("o", "s", "D")
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel picture is reduced to it before it is coloured
 
 
@@ -210,17 +216,62 @@ def _flow(ems: Sequence[float], values: bool, pixels: float, line_width: float):
     return places, y + height
 
 
-def name_rows(axes, names: Sequence[str], label: str, title: str = "") -> None:
+def draw_intervals(
+    axes: Axes, table: pd.DataFrame, by: str, group: str | None = None, *, order: Sequence | None = None
+) -> None:
+    """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top.
+
+    Args:
+        axes: where to draw.
+        table: with the columns mean, low and high, as `statistics.summarise` gives it, ``by`` and ``group``.
+        by: the column whose values are the rows.
+        group: the column whose values (up to three) have colours and markers of their own, and stand below each other.
+        order: the rows; as they come in the table by default.
+    """
+    import seaborn  # slow to import, and most figures do without
+
+    groups = list(dict.fromkeys(table[group])) if group else [None]
+    own: dict = {"color": PALETTE[0], "markers": MARKERS[0]}
+    if group:
+        own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": False,
+               "markers": list(MARKERS[: len(groups)]), "dodge": 0.26 * (len(groups) - 1)}  # fmt: skip
+    # low, mean and high as three draws: their median is the mean, and they span the interval
+    draws = table.melt([by, *([group] if group else [])], ["low", "mean", "high"])
+    seaborn.pointplot(
+        draws, x="value", y=by, orient="h", order=list(dict.fromkeys(table[by]) if order is None else order), ax=axes,
+        estimator="median", errorbar=("pi", 100), linestyle="none", markersize=5, err_kws={"linewidth": 2}, **own,
+    )  # fmt: skip
+
+
+def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:
     """Axes with a named row for each of ``names``, the first one on top, and what the values are under them."""
     axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    style(axes, label, title=title)
     axes.set_yticklabels(names, fontsize=9, parse_math=False)
     axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel(label, fontsize=9, parse_math=False)
+
+
+def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
+    """The theme of all statistical axes: an open frame, small type, and nothing taken for a formula.
+
+    Args:
+        axes: with what is drawn on them.
+        across: what the values across are.
+        up: what the values up are.
+        title: above, on the left.
+
+    Returns:
+        The axes.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel(drawable(across), fontsize=9, parse_math=False)
+    axes.set_ylabel(drawable(up), fontsize=9, parse_math=False)
     axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
+    return axes
 
 
 def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:

@@ -19,7 +19,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .axes import NOTE, axes_at, draw_colour_bar, draw_heatmap, draw_words, drawable, entitle, name_rows, show_image
+from .axes import (
+    NOTE,
+    axes_at,
+    draw_colour_bar,
+    draw_heatmap,
+    draw_intervals,
+    draw_words,
+    drawable,
+    entitle,
+    name_rows,
+    show_image,
+)
 from .colours import largest, range_in_words, shown
 
 
@@ -214,17 +225,16 @@ def plot_intervals(
     if missing or not len(table):
         raise ValueError(f"the table needs rows with mean, low and high; it has {list(table)} and {len(table)} rows")
     names = _row_names(table, names)
-    mean, low, high = (table[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
+    rows = table[["mean", "low", "high"]].astype(float).assign(row=range(len(table)))
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
     figure = InlineFigure(left + 5.2, height + 0.9, f"{title or label}: " + "; ".join(
-        f"{name} {a:.3f}, {b:.3f} to {c:.3f}" for name, a, b, c in zip(names, mean, low, high, strict=True)
+        f"{name} {row.mean:.3f}, {row.low:.3f} to {row.high:.3f}"
+        for name, row in zip(names, rows.itertuples(), strict=True)
     ))  # fmt: skip
     axes = axes_at(figure, left, 0.35, 4.3, height)
-    rows = np.arange(len(names))
-    axes.hlines(rows, low, high, color="#5b3a86", linewidth=2)
-    axes.plot(mean, rows, "o", color="#5b3a86", markersize=5)
-    for row, value in zip(rows, mean, strict=True):
+    draw_intervals(axes, rows, "row")
+    for row, value in enumerate(rows["mean"]):
         axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1)

@@ -329,7 +329,7 @@ def test_there_is_no_ink_beyond_what_the_model_saw():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"threshold": 2}, "0 to 1"), ({"opacity": -1}, "0 to 1"), ({"colours": "jet"}, "one of paper, .*got 'jet'")],
+    [({"threshold": 2}, "0 to 1"), ({"opacity": -1}, "0 to 1"), ({"colours": "jet"}, "one of white, .*got 'jet'")],
 )
 def test_a_painting_with_another_option_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -366,8 +366,11 @@ def table(**columns):
 def test_intervals_are_drawn_where_they_are_and_written():
     figure = plot_intervals(table(), chance=0.25, label="pointing game")
     axes = figure.axes[0]
-    segments = axes.collections[0].get_segments()
-    assert [(float(a[0]), float(b[0])) for a, b in segments] == [(0.4, 0.7), (0.1, 0.3)]
+    points, *intervals = [
+        line.get_xydata() for line in axes.lines if len(line.get_xdata()) and line.get_linestyle() != "--"
+    ]
+    np.testing.assert_allclose(points, [(0.5, 0), (0.2, 1)])
+    np.testing.assert_allclose(intervals, [[(0.4, 0), (0.7, 0)], [(0.1, 1), (0.3, 1)]])
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Grad-ECLIP", "$rollout_"]
     written = [text.get_text() for text in axes.texts]
     assert "0.500" in written and "0.200" in written and "chance" in written
