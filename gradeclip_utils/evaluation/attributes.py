@@ -15,7 +15,7 @@ What training showed of each attribute is counted in `exposure`; where the maps 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, permutations
@@ -23,9 +23,10 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from PIL import Image
 
 from ..datasets import Choice
+from ..explain import Explainer
 from ..models import Clip
 from ..scenes import (
     ARTISTS,
@@ -263,52 +264,41 @@ _DRAWN: dict[str, Callable] = {
 # ------------------------------------------------------------------------------------------------------------ answers
 
 
-def images_of(clip: Clip, scenes: Sequence[Scene]) -> list:
-    """The pictures of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
+def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
+    """The images of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
     size = getattr(clip.model.visual, "image_size", PICTURE)
     wanted = max(size) if isinstance(size, (tuple, list)) else size
     side = min(PICTURE, CANVAS * math.ceil(wanted / CANVAS))
     return [scene.image(side) for scene in scenes]
 
 
-@torch.no_grad()
-def embed_pictures(clip: Clip, pictures: Sequence, batch: int = 64) -> Tensor:
-    """Unit image embeddings (N, E) of pictures, through the model's own preprocessing."""
-    device, parts = next(clip.model.parameters()).device, []
-    for start in range(0, len(pictures), batch):
-        pixels = torch.stack([clip.preprocess(picture) for picture in pictures[start : start + batch]])
-        parts.append(clip.model.encode_image(pixels.to(device), normalize=True).float().cpu())
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def embed_captions(clip: Clip, captions: Sequence[str], batch: int = 256) -> Tensor:
-    """Unit text embeddings (N, E)."""
-    parts = [
-        clip.model.encode_text(clip.tokenizer(list(captions[i : i + batch])), normalize=True)
-        for i in range(0, len(captions), batch)
-    ]
-    return torch.cat(parts)
-
-
 def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Ask both pictures of every pair which caption is theirs: two rows a pair.
+    """Ask both images of every pair which caption is theirs.
 
-    Columns: pair, kind, objects, composition, side; `word`, what the right caption says and the other does not (of
-    swapped words the first), `caption` and `other`; `similarity` and `other_similarity`, cosines with the right and
-    the wrong caption, and `margin`, their difference; `right`, 1 if it is positive, 1/2 for a tie; `text_only`, the
-    same for a scorer that never sees this picture, only the mean of all pictures here. For the pair, on both rows:
-    `image_change` and `text_change`, the lengths of the differences of the two embeddings, and `agreement`, the
-    cosine of these differences. They multiply to the sum of the two margins: (I_1 - I_2) . (T_1 - T_2).
+    Args:
+        clip: the model that is asked.
+        pairs: such as `draw_pairs` gives.
+
+    Returns:
+        Two rows a pair. Columns: pair, kind, objects, composition, side; `word`, what the right caption says and the
+        other does not (of swapped words the first), `caption` and `other`; `similarity` and `other_similarity`,
+        cosines with the right and the wrong caption, and `margin`, their difference; `right`, 1 if it is positive, 1/2
+        for a tie; `text_only`, the same for a scorer that never sees this image, only the mean of all images here. For
+        the pair, on both rows: `image_change` and `text_change`, the lengths of the differences of the two embeddings,
+        and `agreement`, the cosine of these differences. They multiply to the sum of the two margins:
+        (I_1 - I_2) . (T_1 - T_2).
+
+    Raises:
+        ValueError: there are no pairs.
     """
     if not pairs:
         raise ValueError("there are no pairs to judge: draw some with draw_pairs")
-    scenes = [scene for pair in pairs for scene in pair.scenes]
-    texts = embed_captions(clip, [scene.caption for scene in scenes]).float().cpu().unflatten(0, (-1, 2))  # (P, 2, E)
-    seen = embed_pictures(clip, images_of(clip, scenes)).unflatten(0, (-1, 2))  # (P, 2, E)
-    scores = (seen @ texts.transpose(1, 2)).numpy()  # (P, pictures, captions)
-    prior = (texts @ seen.mean((0, 1))).numpy()  # (P, captions)
-    moved = [(part[:, 0] - part[:, 1]).double() for part in (seen, texts)]  # (P, E) each
+    scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
+    texts = explainer.embed_texts([scene.caption for scene in scenes]).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
+    images = explainer.embed_images(images_of(clip, scenes)).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
+    scores = (images @ texts.transpose(1, 2)).numpy()  # (P, images, captions)
+    prior = (texts @ images.mean((0, 1))).numpy()  # (P, captions)
+    moved = [(part[:, 0] - part[:, 1]).double() for part in (images, texts)]  # (P, E) each
     lengths = [part.norm(dim=-1).numpy() for part in moved]
     turned = torch.nn.functional.cosine_similarity(*moved, dim=-1).numpy()
     rows = []
@@ -328,42 +318,51 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
 def margins_after(
     clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene | None]
 ) -> pd.DataFrame:
-    """S(right caption) - S(wrong caption) when every picture is `change(scene, asked)`: pair, side, margin.
+    """S(right caption) - S(wrong caption) when every scene is changed: an experiment on what an answer hangs on.
 
-    The captions stay those of the pair. An experiment on the picture, to find out what an answer hangs on; pictures for
-    which `change` gives None are left out.
+    Args:
+        clip: the model that is asked.
+        pairs: such as `draw_pairs` gives; their captions stay.
+        change: a scene and the objects that are asked for -> another scene; images where it gives None are left out.
+
+    Returns:
+        One row an image: pair, side, margin.
     """
     asked = [(pair, side, change(pair.scenes[side], pair.asked)) for pair in pairs for side in (0, 1)]
-    asked = [(pair, side, scene) for pair, side, scene in asked if scene is not None]
-    seen = embed_pictures(clip, images_of(clip, [scene for *_, scene in asked]))
-    right, wrong = (
-        embed_captions(clip, [pair.scenes[abs(side - turn)].caption for pair, side, _ in asked]).float().cpu()
-        for turn in (0, 1)
-    )
-    rows = [(pair.name, side) for pair, side, _ in asked]
-    return pd.DataFrame(rows, columns=["pair", "side"]).assign(margin=(seen * (right - wrong)).sum(-1).tolist())
+    changed = [(pair, side, scene) for pair, side, scene in asked if scene is not None]
+    captions = [[pair.scenes[abs(side - turn)].caption for pair, side, _ in changed] for turn in (0, 1)]
+    table = pd.DataFrame([(pair.name, side) for pair, side, _ in changed], columns=["pair", "side"])
+    margins, _ = _margins(clip, [images_of(clip, [scene for *_, scene in changed])], *captions)
+    return table.assign(margin=margins)
 
 
 def judge_choices(clip: Clip, choices: Sequence[Choice], batch: int = 64) -> pd.DataFrame:
-    """The same for pictures with a right and a wrong caption from a data set: key, kind, margin, right, text_only.
+    """Ask images of a data set which of two captions is theirs.
 
-    Here nobody balanced the captions: `text_only` says what a scorer without pictures reaches, and what is above chance
+    Here nobody balanced the captions: `text_only` says what a scorer without images reaches, and what is above chance
     only if it is above that.
+
+    Args:
+        clip: the model that is asked.
+        choices: such as `datasets.sugar_crepe` gives.
+        batch: how many images are held in memory at once.
+
+    Returns:
+        One row a choice: key, kind, margin, right, text_only.
     """
-    seen = torch.cat([
-        embed_pictures(clip, [choice.image() for choice in choices[start : start + batch]], batch)
-        for start in range(0, len(choices), batch)
-    ])  # fmt: skip
-    texts = [
-        embed_captions(clip, [getattr(c, name) for c in choices]).float().cpu() for name in ("caption", "negative")
-    ]
-    apart = texts[0] - texts[1]
-    margins, blind = (seen * apart).sum(-1).tolist(), (apart @ seen.mean(0)).tolist()
-    rows = [
-        {"key": choice.key, "kind": choice.kind, "margin": margin, "right": _right(margin), "text_only": _right(prior)}
-        for choice, margin, prior in zip(choices, margins, blind, strict=True)
-    ]
-    return pd.DataFrame(rows)
+    parts = [choices[start : start + batch] for start in range(0, len(choices), batch)]
+    captions = [[getattr(choice, name) for choice in choices] for name in ("caption", "negative")]
+    margins, prior = _margins(clip, ([choice.image() for choice in part] for part in parts), *captions)
+    table = pd.DataFrame([(choice.key, choice.kind) for choice in choices], columns=["key", "kind"])
+    return table.assign(margin=margins, right=list(map(_right, margins)), text_only=list(map(_right, prior)))
+
+
+def _margins(clip: Clip, images: Iterable[list], right: list[str], wrong: list[str]) -> tuple[list[float], list[float]]:
+    """Of N images, in batches: S(right caption) - S(wrong caption), and the same of the mean image."""
+    explainer = Explainer(clip)
+    seen = torch.cat([explainer.embed_images(some) for some in images])  # (N, E)
+    apart = explainer.embed_texts(right) - explainer.embed_texts(wrong)
+    return (seen * apart).sum(-1).tolist(), (apart @ seen.mean(0)).tolist()
 
 
 def _right(margin: float) -> float:

@@ -1,11 +1,11 @@
-"""Pointing game: several objects in one picture and one caption. Does the map of each word point at its own object?
+"""Pointing game: several objects in one image and one caption. Does the map of each word point at its own object?
 
     scene -> directions, one a question -> trace, method -> map -> its maximum -> one row an object and question
 
 The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
 three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
 game shows the first n objects of one drawn scene, so that between n = 1 and n = 4 nothing differs but how many there
-are. Every object lies within a quadrant of the picture, and no two in the same one: a guess is right one time in four.
+are. Every object lies within a quadrant of the image, and no two in the same one: a guess is right one time in four.
 
 All questions about a noun are asked by a *direction* in the space of embeddings, and any method draws the map of it:
 
@@ -28,43 +28,47 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..explain import Explainer, isolated_torch_state
+from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
-from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
 from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
-from ..towers import Tower
-from ..words import split_read
 from .localisation import levelled, quadrant_hit
 
-COUNTS = (1, 2, 3, 4)  # objects in a picture
+COUNTS = (1, 2, 3, 4)  # objects in an image
 CHANCE = 1 / 4
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
-ASKED_OF_ALL = ("caption", "prompt")  # what the rivals are asked as well
+ASKED_OF_ALL = ("caption", "prompt")  # what the other methods are asked as well
 _SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
 _COLUMNS = ["image", "objects", "noun", "question", "method", "hit", "on_mask", "area"]
-_SIDE, _AT_ONCE = 96, 16  # pixels of a heat map's sides; pictures in one batch
+_SIDE, _AT_ONCE = 96, 16  # pixels of a heat map's sides; images in one batch
 
 
 @dataclass(frozen=True)
 class Game:
-    """One picture of a game; all pictures that show objects of one drawn scene have its name."""
+    """One image of a game; all images that show objects of one drawn scene have one name."""
 
     name: str
     scene: Scene
 
 
 def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
-    """Games from `n` scenes of four objects of different nouns: for each scene one picture a number of objects.
+    """Games from scenes of four objects of different nouns: for each scene one image a number of objects.
 
     >>> [len(game.scene.objects) for game in games(1)]
     [1, 2, 3, 4]
 
-    `counts`: how many of the four objects are shown, each from 1 to 4. `tint`: the share of objects that get a colour,
-    and a colour word in the caption.
+    Args:
+        n: how many scenes.
+        split: where they are from, see `scenes.SPLITS`.
+        counts: how many of the four objects are shown, each from 1 to 4.
+        tint: the fraction of objects that get a colour, and a colour word in the caption.
 
-    Raises ValueError for no scenes or no counts, or counts beyond 1 to 4.
+    Returns:
+        n * len(counts) games, scene by scene.
+
+    Raises:
+        ValueError: no scenes or no counts, or counts beyond 1 to 4.
     """
     if n < 1 or not counts or not set(counts) <= set(COUNTS):
         raise ValueError(f"games need one scene or more, and one to four objects, got n={n!r} and counts={counts!r}")
@@ -93,13 +97,10 @@ def play(
 
         summarise(play(load_clip(), games(50)), "hit", by=["question", "method", "objects"])
 
-    Columns: picture, objects, noun, question, method; `hit`, the share of the maximum (ties are shared) in the noun's
-    own quadrant, by chance 1/4; `on_mask`, its share on the very pixels of the object; and `area`, the share of the
-    picture that these pixels are, which is chance for `on_mask`.
-
     Args:
+        clip: the model.
         played: what `games` gives.
-        methods: one or several names in `methods.METHODS` that explain pictures.
+        methods: one or several names in `methods.METHODS` that explain images.
         questions: some of `QUESTIONS`, asked of every method; by default all of Grad-ECLIP, and "caption" and "prompt"
             of the others. Directions other than these two may mean little to a method that is not linear in them.
         image_layers: how many of the last image layers the methods go through; by default each as many as it wants.
@@ -107,6 +108,12 @@ def play(
             four objects .98, .92, .86 of the quadrants instead of .94, .88, .81 (150 development scenes).
         text_layers: of the text tower that gives words their directions; two thirds of its layers by default.
         seed: of methods that draw.
+        progress: show a bar.
+
+    Returns:
+        One row a noun, question and method. Columns: image, objects, noun, question, method; `hit`, the fraction of the
+        maximum (ties are shared) in the noun's own quadrant, by chance 1/4; `on_mask`, its fraction on the very pixels
+        of the object; and `area`, the fraction of the image that these pixels are, which is chance for `on_mask`.
 
     Raises:
         ValueError: an unknown method or question, a caption longer than the model reads.
@@ -129,60 +136,62 @@ def play(
 
 
 def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]) -> dict[str, Tensor]:
-    """The directions of the questions: for B scenes of n objects each (B, n, E), and (B, 1, E) for "caption".
+    """The directions of the questions in the space of embeddings.
 
-    `explainer` is Grad-ECLIP's, because words have their directions by Grad-ECLIP. Questions that need a second object
-    are left out where there is none.
-    Raises ValueError if a caption is longer than the model reads, UnsupportedModel if the text tower is.
+    Args:
+        explainer: Grad-ECLIP's, because words have their directions by Grad-ECLIP.
+        scenes: B scenes of n objects each.
+        questions: some of `QUESTIONS`; those that need a second object are left out where there is none.
+
+    Returns:
+        For each question (B, n, E), and (B, 1, E) for "caption".
+
+    Raises:
+        ValueError: a caption is longer than the model reads.
+        UnsupportedModel: the text tower cannot be opened.
     """
-    if explainer.text_tower is None:
-        raise explainer.text_refusal
     asked = [question for question in questions if len(scenes[0].objects) > 1 or question not in _SECOND]
-    tokenizer, tower, found = explainer.clip.tokenizer, explainer.text_tower, {}
+    found = {}
 
     def embed(texts: list[str]) -> Tensor:
-        return tower.forward(tokenizer(texts).to(tower.device)).unflatten(0, (len(scenes), -1))
+        return explainer.embed_texts(texts).unflatten(0, (len(scenes), -1))
 
-    with isolated_torch_state(tower.device):
-        if "caption" in asked:
-            found["caption"] = embed([scene.caption for scene in scenes])
-        if "prompt" in asked:
-            alone = [replace(thing, colour=None) for scene in scenes for thing in scene.objects]
-            found["prompt"] = embed([describe([thing])[0] for thing in alone])
-        if "contrast" in asked:
-            fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
-            found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)
-        if any(question.startswith("word") for question in asked):
-            words = torch.stack([_noun_directions(tower, tokenizer, scene) for scene in scenes])
-            found["word x region"], found["word x region, centred"] = words, words - words.mean(1, keepdim=True)
+    if "caption" in asked:
+        found["caption"] = embed([scene.caption for scene in scenes])
+    if "prompt" in asked:
+        alone = [replace(thing, colour=None) for scene in scenes for thing in scene.objects]
+        found["prompt"] = embed([describe([thing])[0] for thing in alone])
+    if "contrast" in asked:
+        fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
+        found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)
+    if any(question.startswith("word") for question in asked):
+        words = torch.stack([_noun_directions(explainer, scene) for scene in scenes])
+        found["word x region"], found["word x region, centred"] = words, words - words.mean(1, keepdim=True)
     return {question: found[question] for question in asked}
 
 
 def question_maps(
     explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
 ) -> dict[str, np.ndarray]:
-    """Signed heat maps of every question, by the explainer's method: (B, n, 96, 96), or (B, 1, 96, 96) for "caption".
+    """Signed heat maps of every question, by the explainer's method.
 
-    One trace serves all questions. Only CLIP Surgery, whose maps depend on the other prompts of a call, is asked one
-    after the other. A direction's length does not matter to where its map is largest.
+    Only CLIP Surgery, whose maps depend on the other prompts of a call, is asked for one direction after the other. A
+    direction's length does not matter to where its map is largest.
+
+    Args:
+        explainer: of the method that draws.
+        scenes: B scenes of n objects each.
+        directions: what `question_directions` gives.
+
+    Returns:
+        For each question (B, n, 96, 96), and (B, 1, 96, 96) for "caption".
     """
     if not directions:  # all of them need a second object
         return {}
-    tower, method = explainer.image_tower, explainer.method
-    pictures = [scene.image() for scene in scenes]
-    views = [model_view(explainer.clip.preprocess, picture) for picture in pictures]
-    options = {"seed": explainer.seed, "progress": explainer.progress}
-    with isolated_torch_state(tower.device):
-        trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
-        wanted = torch.cat(list(directions.values()), dim=1).to(trace.embedding)  # (B, T, E)
-        if method.wants_empty:
-            empty = explainer.text_tower.forward(explainer.clip.tokenizer([""]).to(tower.device))[0]
-            parts = [method.image(tower, trace, one, empty=empty, **options) for one in wanted.split(1, dim=1)]
-        else:
-            parts = [method.image(tower, trace, wanted, **options)]
-        height, width = trace.grid
-        maps = torch.cat(parts, dim=1)[..., -height * width :].unflatten(-1, trace.grid).float().cpu().numpy()
-    boxes = [[side * _SIDE / picture.width for side in view.box] for picture, view in zip(pictures, views, strict=True)]
+    images, wanted = [scene.image() for scene in scenes], torch.cat(list(directions.values()), dim=1)  # (B, T, E)
+    parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
+    maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
+    boxes = [[side * _SIDE / one.width for side in model_view(explainer.clip.preprocess, one).box] for one in images]
     heats = np.array([
         [onto_image(map_, box, (_SIDE, _SIDE)) for map_ in mine] for box, mine in zip(boxes, maps, strict=True)
     ])  # fmt: skip
@@ -193,7 +202,7 @@ def question_maps(
 def points(heat: np.ndarray, scene: Scene) -> list[tuple[float, float]]:
     """Where the maximum of a heat map (H, H) of a scene lies: for every object, (in its quadrant, on its mask).
 
-    Both are shares of the maximal pixels, so that a constant map scores 1/4 and the object's share of the picture.
+    Both are fractions of the maximal pixels, so that a constant map scores 1/4 and the object's part of the image.
     """
     values = levelled(np.asarray(heat, dtype=float))
     highest, quadrants = values == values.max(), quadrant_hit(heat)
@@ -212,17 +221,16 @@ def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
         yield {**about, "hit": hit, "on_mask": on_mask}
 
 
-def _noun_directions(tower: Tower, tokenizer, scene: Scene) -> Tensor:
+def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
-    trace = tower.trace(tokenizer([scene.caption]).to(tower.device))
-    split = split_read(scene.caption, tokenizer, tower)
+    split, directions = explainer.word_directions(scene.caption)
     if split.unread:
         raise ValueError(f"the model does not read all of {scene.caption!r}, not {' '.join(split.unread)!r}")
-    words, nouns = word_masks(split.word_ids, trace), []
+    nouns = []
     for noun in sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects):
         own = [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
-        nouns.append(words[own].any(0))
-    return word_directions(tower, trace, torch.stack(nouns))
+        nouns.append(directions[own].sum(0))
+    return torch.stack(nouns)
 
 
 @lru_cache(maxsize=64)
@@ -243,7 +251,7 @@ def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dic
     names = [methods] if isinstance(methods, str) else list(methods)
     possible = [name for name, method in METHODS.items() if method.image is not None]
     if not names or not set(names) <= set(possible):
-        raise ValueError(f"methods must be some of {', '.join(possible)}, which explain pictures; got {methods!r}")
+        raise ValueError(f"methods must be some of {', '.join(possible)}, which explain images; got {methods!r}")
     if questions is not None and (isinstance(questions, str) or not set(questions) <= set(QUESTIONS)):
         raise ValueError(f"questions must be some of {', '.join(map(repr, QUESTIONS))}, got {questions!r}")
     usual = {name: QUESTIONS if name == "grad-eclip" else ASKED_OF_ALL for name in names}

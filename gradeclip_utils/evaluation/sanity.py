@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy.stats import rankdata
 
 from ..images import read_image
 from ..models import Clip
 from .localisation import finite, levelled
+from .statistics import spearman
 
 _BLOCK = re.compile(r"^(.*?)\b(?:resblocks|blocks|layers?)\.(\d+)\.")
 _STEM = re.compile(  # what a token passes before the first block
@@ -63,14 +63,8 @@ def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -
     maps, others = np.asarray(maps, dtype=float), np.asarray(others, dtype=float)
     if maps.shape != others.shape or maps.ndim < 2:
         raise ValueError(f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}")
-    ranks = []
-    for stack in (maps, others):
-        flat = np.stack([levelled(finite(one)) for one in stack.reshape(len(stack), -1)])
-        ranked = rankdata(np.abs(flat) if absolute else flat, axis=-1)
-        centred = ranked - ranked.mean(axis=-1, keepdims=True)
-        length = np.linalg.norm(centred, axis=-1, keepdims=True)
-        ranks.append(centred / np.where(length > 0, length, 1))
-    return (ranks[0] * ranks[1]).sum(axis=-1)
+    flat = [np.stack([levelled(finite(one)) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)]
+    return np.nan_to_num(spearman(*(np.abs(flat) if absolute else flat)))
 
 
 def randomisation_check(

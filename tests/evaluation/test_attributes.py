@@ -13,8 +13,6 @@ from gradeclip_utils.evaluation.attributes import (
     KINDS,
     SWAPPED,
     draw_pairs,
-    embed_captions,
-    embed_pictures,
     images_of,
     judge,
     judge_choices,
@@ -29,7 +27,7 @@ from gradeclip_utils.scenes import (
     is_withheld_pair,
     withheld_artist,
 )
-from gradeclip_utils.studies.binding.exposure import exposure, with_rivals, words_said
+from gradeclip_utils.studies.binding.exposure import attribute_exposure, attribute_words_said, hard_negative_counts
 from gradeclip_utils.training.scratch import Recipe, scenes_of_training
 
 FEW = 16  # concepts: what these tests draw
@@ -204,8 +202,8 @@ def test_choices_of_a_data_set_are_judged_by_the_same_similarities(tiny, picture
         Choice("swap/1", "swap", "a blue dog", "a red dog", lambda: picture),
     ]
     rows = judge_choices(tiny, choices)
-    difference = embed_captions(tiny, ["a red dog"]) - embed_captions(tiny, ["a blue dog"])
-    margin = float((embed_pictures(tiny, [picture]) @ difference.T)[0, 0])
+    right, wrong = Explainer(tiny).explain(picture, ["a red dog", "a blue dog"]).similarity
+    margin = float(right - wrong)
     assert list(rows["margin"]) == pytest.approx([margin, -margin], abs=1e-6)
     assert sorted(rows["right"]) == [0, 1] and list(rows["text_only"]) == list(rows["right"])
 
@@ -218,7 +216,7 @@ def scene_of(*things, **caption):
     return arrange(objects, **caption)
 
 
-def test_rivals_are_captions_that_only_one_kind_of_attribute_tells_apart():
+def test_hard_negatives_are_captions_that_only_one_kind_of_attribute_tells_apart():
     red, blue = scene_of(("dog", "red"), ("cat", "blue")), scene_of(("dog", "blue"), ("cat", "red"))
     cases = {
         "swapped colours": (red, blue),
@@ -237,29 +235,31 @@ def test_rivals_are_captions_that_only_one_kind_of_attribute_tells_apart():
     }
     for kind, scenes in cases.items():
         others = [scene_of(("apple", None))]
-        found = with_rivals([*scenes, *others])
+        found = hard_negative_counts([*scenes, *others])
         assert found[kind] == 2 and sum(found.values()) - found["object identity"] == 2, kind
 
 
 def test_the_same_said_in_other_words_or_beside_an_easier_difference_is_no_rival():
     mirrored = scene_of(("dog", None), ("cat", None), relation="to the left of")
     same = scene_of(("cat", None), ("dog", None), relation="to the right of")
-    assert with_rivals([mirrored, same])["left / right"] == 0
+    assert hard_negative_counts([mirrored, same])["left / right"] == 0
     recoloured = scene_of(("dog", "red"), ("cat", None), relation="to the right of")
-    assert with_rivals([mirrored, recoloured])["left / right"] == 0
-    assert with_rivals([mirrored, scene_of(("dog", None), ("cat", None), relation="above")])["left / right"] == 0
+    assert hard_negative_counts([mirrored, recoloured])["left / right"] == 0
+    assert (
+        hard_negative_counts([mirrored, scene_of(("dog", None), ("cat", None), relation="above")])["left / right"] == 0
+    )
 
 
 def test_words_are_counted_by_caption():
-    counts = words_said([scene_of(("dog", "red"), ("cat", "red")), scene_of(("dog", "red"))])
+    counts = attribute_words_said([scene_of(("dog", "red"), ("cat", "red")), scene_of(("dog", "red"))])
     assert counts["colour", "red"] == 2 and counts["colour", "blue"] == 0
 
 
 def test_exposure_is_counted_in_the_batches_that_training_drew():
     rounds = Recipe(steps=3, batch=8), Recipe(steps=3, batch=8, hard_negatives=True)
-    words, rivals = exposure(rounds, steps=6)
+    words, negatives = attribute_exposure(rounds, steps=6)
     every = [scene for step in range(6) for scene in scenes_of_training(step, rounds)]
     for word in ("red", "small", "two", "above"):
         said = sum(re.search(rf"\b{word}\b", scene.caption) is not None for scene in every)
         assert words.set_index("word").loc[word, "times"] == pytest.approx(said)
-    assert list(rivals["kind"]) == list(KINDS) and (rivals["share"] <= 1).all()
+    assert list(negatives["kind"]) == list(KINDS) and (negatives["fraction"] <= 1).all()

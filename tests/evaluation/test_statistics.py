@@ -5,11 +5,19 @@ import doctest
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest, permutation_test
+from scipy.stats import kstest, permutation_test, rankdata, spearmanr
 from statsmodels.stats.multitest import multipletests
 
 from gradeclip_utils.evaluation import statistics
-from gradeclip_utils.evaluation.statistics import conclude, interval, paired, summarise, verdict
+from gradeclip_utils.evaluation.statistics import (
+    conclude,
+    interval,
+    paired,
+    proportion_interval,
+    spearman,
+    summarise,
+    verdict,
+)
 
 
 def table(values: dict, **columns) -> pd.DataFrame:
@@ -98,6 +106,22 @@ def test_a_copy_of_every_picture_is_no_new_evidence_to_a_clustered_interval():
 def test_an_interval_that_cannot_be_had_is_refused_in_one_sentence(values, clusters, says):
     with pytest.raises(ValueError, match=says):
         interval(values, clusters)
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 40), (20, 20)])
+def test_the_interval_of_a_fraction_holds_those_whose_score_test_does_not_reject(right, of):
+    """Re-derived: Wilson's bounds are the fractions p that lie 1.96 of their own standard errors from what was seen."""
+    for p in proportion_interval([True] * right + [False] * (of - right)):
+        error = (p * (1 - p) / of) ** 0.5
+        assert abs(p - right / of) == pytest.approx(1.959964 * error, abs=1e-6)
+
+
+def test_rank_correlation_of_many_rows_at_once_is_scipys_row_by_row_ties_and_gaps_included():
+    rng = np.random.default_rng(0)
+    x, y, there = rng.integers(0, 5, (6, 30)), rng.normal(size=(6, 30)), rng.random((6, 30)) < 0.7
+    expected = [spearmanr(a[some], b[some]).statistic for a, b, some in zip(x, y, there, strict=True)]
+    np.testing.assert_allclose(spearman(x, y, there), expected)
+    assert spearman(x[0], rankdata(x[0])) == pytest.approx(1) and np.isnan(spearman(np.ones(4), np.arange(4)))
 
 
 def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
