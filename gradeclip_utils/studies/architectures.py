@@ -184,21 +184,21 @@ def two_thing_examples(n: int) -> list[Example]:
 
 def plot_model_maps(
     sessions: Mapping[str, Session],
-    picture: Image.Image,
+    image: Image.Image,
     prompts: Sequence[str],
     report: Callable[[float], None] | None = None,
 ) -> InlineFigure:
-    """The maps of one picture: a row a prompt, a column a model, each divided by its own largest value.
+    """The maps of one image: a row a prompt, a column a model, each divided by its own largest value.
 
     Models differ in the size of their gradients, so only where the colour lies can be compared, not how strong it is.
 
     Args:
-        sessions: name -> session of a model, which keeps what the picture's trunk gave, for the next prompt.
-        picture: the image.
+        sessions: name -> session of a model, which keeps what the image's trunk gave, for the next prompt.
+        image: what they look at.
         prompts: one for each row.
         report: told how far it is, see `panels.session.explain_each`.
     """
-    source = as_source(picture)
+    source = as_source(image)
     found = explain_each(
         {(i, name): partial(session.explain, source, prompt)
          for i, prompt in enumerate(prompts) for name, session in sessions.items()}, report,

@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 
-from ..plots import InlineFigure, axes_at, name_rows
-
-PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey; told apart by their markers too
-_MARKERS = ("o", "s", "D")
+from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
+from ..plots.axes import MARKERS, PALETTE
 
 
 def plot_groups(
@@ -67,7 +64,7 @@ def plot_groups(
     )
     for i, (name, table) in enumerate(tables.items()):
         axes = axes_at(figure, left + i * (width + 0.25), 0.6, width, tall)
-        _draw_intervals(axes, table, by, group, names, groups)
+        draw_intervals(axes, table, by, group, order=names, groups=groups)
         if limits:
             axes.set_xlim(limits)
         line = reference.get(name) if isinstance(reference, Mapping) else reference
@@ -84,24 +81,10 @@ def plot_groups(
     return figure
 
 
-def _draw_intervals(axes: Axes, table: pd.DataFrame, by: str, group: str | None, names: list, groups: list) -> None:
-    """By seaborn, of which low, mean and high are three draws: their median is the mean, and they span the interval."""
-    draws = table[table[by].isin(names)].melt([by, *([group] if group else [])], ["low", "mean", "high"])
-    seaborn.pointplot(
-        draws, x="value", y=by, hue=group, order=names, hue_order=groups if group else None, ax=axes,
-        estimator="median", errorbar=("pi", 100), dodge=0.26 * (len(groups) - 1) if len(groups) > 1 else False,
-        markers=list(_MARKERS[: len(groups)]), palette=list(PALETTE[: len(groups)]) if group else None,
-        color=None if group else PALETTE[0], linestyle="none", markersize=5, err_kws={"linewidth": 2}, legend="full",
-    )  # fmt: skip
-    axes.set(xlabel="", ylabel="")
-    if axes.get_legend():
-        axes.get_legend().remove()
-
-
 def _write_means(axes: Axes) -> None:
     """Every mean as a number beside its row, in its own colour."""
     for line in axes.lines:
-        if line.get_marker() in _MARKERS:
+        if line.get_marker() in MARKERS:
             for value, row in zip(*line.get_data(), strict=True):
                 if np.isfinite(value):
                     axes.text(1.02, row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=7.5,

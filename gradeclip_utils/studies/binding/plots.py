@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import NOTE, drawable
-from ..plots import PALETTE
+from ...plots.axes import NOTE, PALETTE, drawable
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:

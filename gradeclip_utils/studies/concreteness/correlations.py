@@ -105,13 +105,13 @@ class _Means:
         if not rows.index.equals(values.index):
             raise ValueError(f"rows and values must be of the same occurrences, got {len(rows)} and {len(values)} rows")
         captions, _ = pd.factorize(rows["caption"])
-        owners, words = pd.factorize(rows["word"], sort=True)
+        occurrences, words = pd.factorize(rows["word"], sort=True)
         self.words, self.captions, self.names = pd.Index(words, name="word"), int(captions.max()) + 1, list(values)
         shape, self._sums, self._sizes = (len(words), self.captions), {}, {}
         for name in self.names:
             value = values[name].to_numpy(dtype=float)
             there = np.isfinite(value)
-            where = owners[there], captions[there]
+            where = occurrences[there], captions[there]
             self._sums[name] = csr_array((value[there], where), shape=shape)
             self._sizes[name] = csr_array((np.ones(there.sum()), where), shape=shape)
         self.counts = {name: (size > 0).sum(axis=1) for name, size in self._sizes.items()}  # captions of each word

@@ -104,7 +104,7 @@ def informativeness() -> pd.DataFrame:
 
     A rare word can tell much when it is said and yet little over all captions. Words that only open a caption tell
     nothing. Combinations that training withholds are not taken out. Articles are not in the table, and neither is what
-    only a picture of several things calls for (positions, numbers, "and").
+    only an image of several things calls for (positions, numbers, "and").
 
     Shannon, "A Mathematical Theory of Communication", Bell System Technical Journal 1948; for the second, DeWeese and
     Meister, "How to measure the information gained from one symbol", Network: Computation in Neural Systems 1999.
@@ -123,7 +123,7 @@ def informativeness() -> pd.DataFrame:
         opening = OPENED * sum(word in phrase.split() for phrase in PREFIXES) / len(PREFIXES)  # whatever is shown
         said[word] = 1 - (1 - opening) * (1 - said.get(word, np.zeros(len(table))))
     each = np.full(len(table), 1 / len(table))
-    bits = {word: _bits(each, share) for word, share in said.items()}
+    bits = {word: _bits(each, fraction) for word, fraction in said.items()}
     looks = {word: (TINTED / len(COLOURS), 1.0) for word in COLOURS} | {word: (p, 0.5) for word, p in SIZES.items()}
     for word, (has, spoken) in looks.items():  # said of a thing that looks so and is named
         bits[word] = _bits(np.outer([has, 1 - has], each).ravel(), np.outer([spoken, 0], named).ravel())
@@ -136,8 +136,8 @@ def _tag_fractions(keywords: pd.Series) -> pd.DataFrame:
     pairs = keywords.explode().dropna()
     weights = 1 / pairs.map(pairs.value_counts())
     long = pd.DataFrame({"noun": pairs.index, "word": pairs.to_numpy(), "weight": weights.to_numpy()})
-    shares = long.pivot(index="noun", columns="word", values="weight").fillna(0.0)
-    return shares.div(shares.sum(axis=1), axis=0).reindex(keywords.index, fill_value=0.0)
+    fractions = long.pivot(index="noun", columns="word", values="weight").fillna(0.0)
+    return fractions.div(fractions.sum(axis=1), axis=0).reindex(keywords.index, fill_value=0.0)
 
 
 def _bits(p: np.ndarray, said: np.ndarray) -> tuple[float, float]:
@@ -149,9 +149,9 @@ def _bits(p: np.ndarray, said: np.ndarray) -> tuple[float, float]:
     return max(0.0, _entropy(overall) - float(p @ _entropy(said))), max(0.0, float((p * said / overall) @ gained))
 
 
-def _entropy(share):
+def _entropy(p):
     """Of a yes or no, in bits."""
-    return (entr(share) + entr(1 - np.asarray(share))) / np.log(2)
+    return (entr(p) + entr(1 - np.asarray(p))) / np.log(2)
 
 
 @cache

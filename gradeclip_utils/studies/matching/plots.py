@@ -75,7 +75,7 @@ def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -
 
 
 def draw_word_regions(matrix: WordRegions) -> InlineFigure:
-    """A caption against the things of its picture: one row a word, one column a region, the strongest in a frame.
+    """A caption against the things of its image: one row a word, one column a region, the strongest in a frame.
 
     Orange speaks for, purple against, and every value is written into its cell, in thousandths of a similarity.
     """

@@ -89,7 +89,7 @@ def test_attention_does_not_hear_the_picture_and_the_others_do(rows):
         assert (rows[method] - rows[method + OTHER]).abs().max() > 1e-3
 
 
-def test_rows_know_place_pieces_and_part_of_speech(bundled):
+def test_rows_know_place_tokens_and_part_of_speech(bundled):
     caption = "A dog, a teapot and a red carrot!"
     picture = Image.new("RGB", (96, 96), "white")
     texts = (caption, "two yellow ducks")
@@ -99,8 +99,8 @@ def test_rows_know_place_pieces_and_part_of_speech(bundled):
     assert one["place"].tolist() == pytest.approx(np.linspace(0, 1, 8))
     parts = one.drop_duplicates("word").set_index("word")["part"]
     assert parts[["dog", "teapot", "red", "and"]].tolist() == ["noun", "noun", "adjective", "function"]
-    pieces = [len(bundled.tokenizer.encode(word)) for word in one["word"]]
-    assert one["pieces"].tolist() == pieces
+    tokens = [len(bundled.tokenizer.encode(word)) for word in one["word"]]
+    assert one["tokens"].tolist() == tokens
 
 
 def test_a_model_of_another_kind_is_measured_in_the_same_way(tiny, examples):
