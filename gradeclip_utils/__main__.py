@@ -231,6 +231,7 @@ def _difference(clip: Clip, image: Image.Image, caption: str, similarity: float)
     """Between the explained number and what open_clip's own `encode_image` and `encode_text` give."""
     import torch
 
+    assert clip.tokenizer is not None  # it was explained, so that it could be read
     weight = next(clip.model.visual.parameters())
     pixels = clip.preprocess(image)[None].to(weight.device, weight.dtype)
     tokens = clip.tokenizer([caption]).to(weight.device)

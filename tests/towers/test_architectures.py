@@ -64,13 +64,13 @@ def table(registry) -> str:
     rows = defaultdict(list)
     for name, found in registry.items():
         rows[found["image"], found["text"]].append(name)
-    lines = ["| picture | prompt | configs of open_clip |", "| --- | --- | --- |"]
+    lines = ["| image encoder | text encoder | configs of open_clip |", "| --- | --- | --- |"]
     for (image, text), names in sorted(rows.items(), key=lambda row: ("refused" in row[0][0], -len(row[1]), row[0])):
         every = f"<details><summary>{len(names)}, such as {names[0]}</summary>{', '.join(names)}</details>"
         lines.append(f"| {image} | {text} | {every if len(names) > 1 else names[0]} |")
     explained = sum("refused" not in f["image"] for f in registry.values())
     texts = sum("refused" not in f["text"] and HUB not in f["text"] for f in registry.values())
-    sides = f"the picture side of {explained} can be explained, the prompt side of {texts}"
+    sides = f"the image encoder of {explained} can be explained, the text encoder of {texts}"
     count = f"Of the {len(registry)} configs that open_clip {open_clip.__version__} registers, {sides}."
     return "\n".join([count, "", *lines])
 
