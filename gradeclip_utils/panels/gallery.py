@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ..explain import Picture
+from ..images import ImageLike
 from ..plots import InlineFigure, plot_maps
 from .session import Session, as_source, explain_each
 
@@ -18,7 +18,7 @@ from .session import Session, as_source, explain_each
 def method_gallery(
     session: Session,
     methods: Sequence[str],
-    image: Picture,
+    image: ImageLike,
     prompt: str,
     against: str = "",
     *,

@@ -217,7 +217,13 @@ def _flow(ems: Sequence[float], values: bool, pixels: float, line_width: float):
 
 
 def draw_intervals(
-    axes: Axes, table: pd.DataFrame, by: str, group: str | None = None, *, order: Sequence | None = None
+    axes: Axes,
+    table: pd.DataFrame,
+    by: str,
+    group: str | None = None,
+    *,
+    order: Sequence | None = None,
+    groups: Sequence | None = None,
 ) -> None:
     """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top.
 
@@ -227,20 +233,23 @@ def draw_intervals(
         by: the column whose values are the rows.
         group: the column whose values (up to three) have colours and markers of their own, and stand below each other.
         order: the rows; as they come in the table by default.
+        groups: the groups, which the axes' legend has in this order; as they come in the table by default.
     """
     import seaborn  # slow to import, and most figures do without
 
-    groups = list(dict.fromkeys(table[group])) if group else [None]
-    own: dict = {"color": PALETTE[0], "markers": MARKERS[0]}
+    rows, own = list(dict.fromkeys(table[by]) if order is None else order), {"color": PALETTE[0], "markers": MARKERS[0]}
     if group:
-        own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": False,
+        groups = list(dict.fromkeys(table[group]) if groups is None else groups)
+        own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": "full",
                "markers": list(MARKERS[: len(groups)]), "dodge": 0.26 * (len(groups) - 1)}  # fmt: skip
     # low, mean and high as three draws: their median is the mean, and they span the interval
-    draws = table.melt([by, *([group] if group else [])], ["low", "mean", "high"])
+    draws = table[table[by].isin(rows)].melt([by, *([group] if group else [])], ["low", "mean", "high"])
     seaborn.pointplot(
-        draws, x="value", y=by, orient="h", order=list(dict.fromkeys(table[by]) if order is None else order), ax=axes,
+        draws, x="value", y=by, orient="h", order=rows, ax=axes,
         estimator="median", errorbar=("pi", 100), linestyle="none", markersize=5, err_kws={"linewidth": 2}, **own,
     )  # fmt: skip
+    if legend := axes.get_legend():
+        legend.remove()
 
 
 def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:
