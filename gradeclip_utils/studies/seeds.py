@@ -47,10 +47,13 @@ def seed_figures(path: Path, studies: Mapping[str, Callable[[Clip], pd.DataFrame
         Columns study, seed, figure, value, low, high, n.
 
     Raises:
-        ValueError: the file does not say from which seed it was trained.
+        ValueError: the file is damaged, or does not say from which seed it was trained.
     """
-    with safetensors.safe_open(path, "pt") as file:
-        seed = (file.metadata() or {}).get("seed")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            seed = (file.metadata() or {}).get("seed")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or not a model of `train --export`: {error}") from error
     if seed is None:
         raise ValueError(f"{path} does not say its seed: give a file that `train --export` wrote")
     clip = load_clip("emoji", path)

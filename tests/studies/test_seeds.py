@@ -114,6 +114,12 @@ def test_a_file_that_does_not_say_its_seed_is_refused(trained):
         seed_figures(trained(None), {"matching": weight})
 
 
+def test_a_file_that_is_damaged_is_refused_in_one_sentence(tmp_path, capsys):
+    (tmp_path / "junk.safetensors").write_text("junk")
+    assert main(["study", "seeds", str(tmp_path / "junk.safetensors")]) == 2
+    assert "junk.safetensors is damaged" in capsys.readouterr().err
+
+
 def test_the_shipped_table_has_both_seeds_of_every_figure_and_says_how_it_was_made():
     table = pd.read_csv(data_path(seeds.TABLE))
     assert table["command"].str.match(r"python -m gradeclip_utils[. ]stud(y|ies)[. ]seeds").all()
