@@ -146,6 +146,20 @@ def test_a_circle_is_found_however_long_it_is():
     assert circle(arrows_of({**house, "c": ""}, set())) == []
 
 
+# --- the command line ---------------------------------------------------------------------------------------------
+
+
+def runs_by_itself(source: str) -> bool:
+    """Whether a module is a command: it asks whether it is `__main__`, or makes a parser of arguments."""
+    nodes = list(ast.walk(ast.parse(source)))
+    asks = any(isinstance(n, ast.Compare) and getattr(n.left, "id", "") == "__name__" for n in nodes)
+    return asks or any(isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "ArgumentParser" for n in nodes)
+
+
+def test_there_is_one_command_line():
+    assert [module for module, source in sources(PACKAGE).items() if runs_by_itself(source)] == ["__main__"]
+
+
 # --- the field's words --------------------------------------------------------------------------------------------
 
 # The field's word for each private one: never a part of a name,
@@ -164,28 +178,14 @@ WHOLE = {
     "owners": "word_ids", "paper": "background", "pieces": "tokens", "rate": "learning_rate", "real": "valid_mask",
     "settled": "detached", "visible": "attention_mask",
 }  # fmt: skip
-# What the field itself calls so: the paper of a method; the reader of a file.
-CITED = {("methods.registry", "paper"), ("datasets.registry", "reader")}
+# What the field itself calls so: the paper of a method.
+CITED = {("methods.registry", "paper")}
 # Names that still say a private word; this list only gets shorter.
 STILL = {
-    "evaluation.faithfulness: _check_picture",
-    "evaluation.faithfulness: pictures",
-    "evaluation.localisation: shares",
-    "evaluation.pointing_game: reader",
-    "evaluation.sanity: picture",
-    "evaluation.sanity: pictures",
-    "evaluation.worker: pictures",
-    "panels.explorer: save_picture",
     "panels.explorer: share",
-    "panels.explorer_view: lead",
     "panels.explorer_view: marks",
     "panels.lesson: share",
-    "panels.session: picture",
-    "plots.axes: picture",
     "plots.axes: share",
-    "plots.colours: paper",
-    "plots.colours: picture",
-    "plots.figures: picture",
     "plots.figures: share",
     "training.distil: decay",
     "training.finetune.evaluate: share",
@@ -255,8 +255,6 @@ def test_a_private_word_is_found_wherever_it_stands_in_a_name():
 
 # Private names of the package that tests still take hold of; this list only gets shorter.
 POKED = {
-    "evaluation/test_run.py: run._known",
-    "evaluation/test_statistics.py: statistics._AT_ONCE",
     "training/finetune/test_evaluate.py: evaluate._COLUMNS",
     "training/finetune/test_evaluate.py: evaluate._concept_prompts",
     "training/test_card.py: card._counts",
