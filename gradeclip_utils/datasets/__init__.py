@@ -21,11 +21,12 @@ from .emoji import emoji_scenes
 from .example import Example, optional_library
 from .imagenet import imagenet_name, imagenet_s, imagenet_segmentation
 from .mscoco import coco, coco_captions
-from .own import own_images
+from .own import own_images, read_captions
 from .registry import load, register_dataset, spread
 from .sugarcrepe import Choice, sugar_crepe
 
 __all__ = [
     "Choice", "Example", "coco", "coco_captions", "emoji_scenes", "imagenet_name", "imagenet_s",
-    "imagenet_segmentation", "load", "optional_library", "own_images", "register_dataset", "spread", "sugar_crepe",
+    "imagenet_segmentation", "load", "optional_library", "own_images", "read_captions", "register_dataset",
+    "spread", "sugar_crepe",
 ]  # fmt: skip

@@ -43,4 +43,4 @@ def _asked(key: str, scene: Scene, i: int) -> Example:
 
 
 def _mask(scene: Scene, members: list[int]) -> np.ndarray:
-    return scene.masks()[members].any(axis=0)
+    return np.asarray(scene.masks()[members].any(axis=0))

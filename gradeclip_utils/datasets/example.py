@@ -34,8 +34,9 @@ class Example:
         concept: what the prompt is about; examples of one concept are alike, and intervals treat them as a cluster.
         caption: the image's own caption, where it has one.
         present: every concept that is known to be in the image, `concept` among them.
-        load_image: reads the image; called whenever it is needed, also in another process.
-        load_mask: reads the mask, (H, W) bool; None where the data set has none.
+        image: a function that reads the image, upright RGB; called whenever it is needed, also in another process.
+            FileNotFoundError if the file is not there, ValueError if it is not an image.
+        load_mask: a function that reads the mask, (H, W) bool; None where the data set has none.
     """
 
     key: str
@@ -43,17 +44,8 @@ class Example:
     concept: str
     caption: str
     present: tuple[str, ...]
-    load_image: Callable[[], Image.Image]
+    image: Callable[[], Image.Image]
     load_mask: Callable[[], np.ndarray] | None = None
-
-    def image(self) -> Image.Image:
-        """The image, upright RGB, read now.
-
-        Raises:
-            FileNotFoundError: the file is not there.
-            ValueError: it is not an image.
-        """
-        return self.load_image()
 
     def mask(self) -> np.ndarray | None:
         """Which pixels show what the prompt names, (H, W) bool, read now; None where the data set does not say.

@@ -49,18 +49,24 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
         raise damaged(path, f"is damaged: its arrays differ in length, {lengths}", IMAGENET_SEGMENTATION)
     return [
         Example(f"{i:04d}-{wnid}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
-                partial(_from_matlab, path, "img", i), partial(_from_matlab, path, "gt", i))
+                partial(_image_from_matlab, path, i), partial(_mask_from_matlab, path, i))
         for i, wnid in enumerate(ids)
     ]  # fmt: skip
 
 
-def _from_matlab(path: Path, name: str, i: int) -> Image.Image | np.ndarray:
-    """Image or mask number i; the file is opened anew, because an open one cannot go to another process."""
-    with importlib.import_module("h5py").File(path, "r") as file:
-        cell = file[file["value"][name][i, 0]]
-        if name == "img":
-            return read_image(np.ascontiguousarray(cell[()].transpose(2, 1, 0)))  # (3, W, H) -> (H, W, 3)
-        return file[cell[0, 0]][()].T != 0  # (W, H) -> (H, W)
+def _opened(path: Path):
+    """The file, opened anew for every image, because an open one cannot go to another process."""
+    return importlib.import_module("h5py").File(path, "r")
+
+
+def _image_from_matlab(path: Path, i: int) -> Image.Image:
+    with _opened(path) as file:
+        return read_image(np.ascontiguousarray(file[file["value"]["img"][i, 0]][()].transpose(2, 1, 0)))  # to (H, W, 3)
+
+
+def _mask_from_matlab(path: Path, i: int) -> np.ndarray:
+    with _opened(path) as file:
+        return file[file[file["value"]["gt"][i, 0]][0, 0]][()].T != 0  # (W, H) -> (H, W)
 
 
 def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:

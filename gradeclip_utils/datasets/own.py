@@ -11,7 +11,7 @@ import pandas as pd
 from ..images import read_image
 from .example import Example, fitting
 
-_COLUMNS = "the columns image and caption"
+COLUMNS = "the columns image and caption"
 
 
 def own_images(path: str | Path) -> list[Example]:
@@ -32,18 +32,7 @@ def own_images(path: str | Path) -> list[Example]:
         ValueError: the table is not what it should be; the message names the line.
     """
     path = Path(path)
-    table = path / "captions.csv"
-    if not table.is_file():
-        wanted = f"a table with {_COLUMNS}, and if you like mask and concept, for images in {path / 'images'}"
-        raise FileNotFoundError(f"{table} is missing: write {wanted}")
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} cannot be read as a table with {_COLUMNS}: {error}") from error
-    if not {"image", "caption"} <= set(rows.columns):
-        raise ValueError(f"{table} must have {_COLUMNS}, and has {', '.join(rows.columns)}")
-    if rows.empty:
-        raise ValueError(f"{table} has no rows: write one for every image and caption")
+    rows = read_captions(path / "captions.csv")
     concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
     present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
     return [
@@ -52,23 +41,49 @@ def own_images(path: str | Path) -> list[Example]:
     ]
 
 
+def read_captions(table: str | Path) -> pd.DataFrame:
+    """A table of images and captions.
+
+    Args:
+        table: a CSV file with the columns `image` and `caption`, and whatever else.
+
+    Returns:
+        Its rows, as text; all of them have an image and a caption.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, lacks a column, is empty, or a row (its line is named) lacks image or caption.
+    """
+    table = Path(table)
+    if not table.is_file():
+        raise FileNotFoundError(f"{table} is missing: write a table with {COLUMNS}")
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{table} cannot be read as a table with {COLUMNS}: {error}") from error
+    if not {"image", "caption"} <= set(rows.columns):
+        raise ValueError(f"{table} must have {COLUMNS}, and has {', '.join(rows.columns)}")
+    empty = np.flatnonzero(rows["image"].str.strip().eq("") | rows["caption"].str.strip().eq(""))
+    if rows.empty or len(empty):
+        where = f"line {empty[0] + 2} lacks one of them" if len(empty) else "it has no rows"
+        raise ValueError(f"{table} needs an image and a caption in every row: {where}")
+    return rows
+
+
 def _example(path: Path, row: dict, concept: str, present: tuple[str, ...], line: int) -> Example:
     """The question of one line of the table; what is wrong with it is said with the line."""
-    where = f"{path / 'captions.csv'}, line {line}"
-    if not row["image"] or not row["caption"]:
-        raise ValueError(f"{where}: an image and a caption are needed, got {row}")
     image = path / "images" / row["image"]
     mask = path / "masks" / (row.get("mask") or f"{image.stem}.png")
     for file, wanted in ((image, True), (mask, bool(row.get("mask")))):
         if wanted and not file.is_file():
-            raise FileNotFoundError(f"{where}: there is no file {file}")
+            raise FileNotFoundError(f"{path / 'captions.csv'}, line {line}: there is no file {file}")
     load_mask = partial(_drawn_mask, mask, image) if mask.is_file() else None
     reading = partial(read_image, image)
     return Example(f"{line}-{row['image']}", row["caption"], concept, row["caption"], present, reading, load_mask)
 
 
 def _drawn_mask(file: Path, image: Path) -> np.ndarray:
-    mask = fitting(np.asarray(read_image(file)).any(axis=-1), file, image)
+    mask = fitting(np.any(np.asarray(read_image(file)), axis=-1), file, image)
     if not mask.any():
         raise ValueError(f"{file} is black all over: what shows the object must have another colour")
     return mask

@@ -40,7 +40,7 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     Args:
         kind: what stands before the colon; words and hyphens.
         read: gets what stands after the colon, and gives the examples. Where evaluations run in several processes, the
-            examples' `load_image` and `load_mask` must be picklable: functions of a module, or `functools.partial`.
+            examples' `image` and `load_mask` must be picklable: functions of a module, or `functools.partial`.
         form: what should stand after the colon, for messages.
 
     Raises:
@@ -95,11 +95,11 @@ def spread(examples: list[Example], limit: int | None) -> list[Example]:
 def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Example]]:
     """A reader of `FOLDER` or `FOLDER@SPLIT`."""
 
-    def reader(rest: str) -> list[Example]:
+    def split_read(rest: str) -> list[Example]:
         path, _, split = rest.partition("@")
         return read(path, split) if split else read(path)
 
-    return reader
+    return split_read
 
 
 def _drawn(rest: str) -> list[Example]:

@@ -26,23 +26,14 @@ class Choice:
         kind: how the wrong caption was made, such as `swap_att`.
         caption: the right caption.
         negative: the wrong one.
-        load_image: reads the image; called whenever it is needed.
+        image: a function that reads the image, upright RGB, as that of `Example`.
     """
 
     key: str
     kind: str
     caption: str
     negative: str
-    load_image: Callable[[], Image.Image]
-
-    def image(self) -> Image.Image:
-        """The image, upright RGB, read now.
-
-        Raises:
-            FileNotFoundError: the file is not there.
-            ValueError: it is not an image.
-        """
-        return self.load_image()
+    image: Callable[[], Image.Image]
 
 
 def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:

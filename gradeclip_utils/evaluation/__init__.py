@@ -10,7 +10,7 @@ Measures take plain maps and give tidy rows; `run` measures methods on data sets
 | `faithfulness` | deletion and insertion: does the answer hang on what the map marks? |
 | `pointing_game` | several things in one caption: does each word point at its own? |
 | `sanity` | does a map depend on the model's weights, is it stable, and what does it cost? |
-| `attributes` | pairs of pictures and captions that differ in one attribute: can the model tell? |
+| `attributes` | pairs of images and captions that differ in one attribute: can the model tell? |
 | `statistics` | intervals and verdicts of rows |
 | `run`, `worker`, `results` | methods on a data set: what is asked, what a process does, what is kept |
 """

@@ -1,12 +1,12 @@
-"""Attributes: does a model know who is red? Pairs of pictures and captions in which nothing but one attribute differs.
+"""Attributes: does a model know who is red? Pairs of images and captions in which nothing but one attribute differs.
 
-    kind of attribute -> pairs: two pictures, two captions -> similarities -> one row a picture -> accuracy
+    kind of attribute -> pairs: two images, two captions -> similarities -> one row an image -> accuracy
 
-A *pair* has two pictures that differ in one attribute only, and the caption of each. Each picture is asked which of
+A *pair* has two images that differ in one attribute only, and the caption of each. Each image is asked which of
 the two captions is its own, so every caption is right once and wrong once: whoever looks at the captions alone gives
-both pictures the same answer and is right in exactly one of two, whatever he knows about captions (Hsieh et al.,
+both images the same answer and is right in exactly one of two, whatever he knows about captions (Hsieh et al.,
 "SugarCrepe", NeurIPS 2023, show what such a scorer reaches where that is not so). This is the text score of Winoground
-(Thrush et al., CVPR 2022), one picture at a time.
+(Thrush et al., CVPR 2022), one image at a time.
 
 What training showed of each attribute is counted in `exposure`; where the maps of attribute words lie is measured in
 `binding`.
@@ -71,7 +71,7 @@ class Pair:
 
     @property
     def objects(self) -> int:
-        """How many objects the picture with more of them shows."""
+        """How many objects the image with more of them shows."""
         return max(len(scene.objects) for scene in self.scenes)
 
     def words(self, side: int) -> list[Span]:
@@ -93,14 +93,18 @@ def draw_pairs(
     >>> [scene.caption for scene in draw_pairs("swapped colours", 1)[0].scenes]            # doctest: +SKIP
     ['a red horse and a green bell', 'a green horse and a red bell']
 
-    Both pictures have the same places, artists and background, and a composition that training showed ("seen"), or that
-    it did not ("withheld", in both pictures): a colour on a noun where colours are asked, else two nouns in one
-    picture. Drawings are always such as training showed.
+    Both images have the same places, artists and background, and a composition that training showed ("seen"), or that
+    it did not ("withheld", in both images): a colour on a noun where colours are asked, else two nouns in one
+    image. Drawings are always such as training showed.
 
     Args:
         kind: one of `KINDS`.
-        objects: 2 (the default) to 4 in a picture, for identity, colour, size and what is swapped. Count asks two or
+        n: how many pairs.
+        objects: 2 (the default) to 4 in an image, for identity, colour, size and what is swapped. Count asks two or
             three of a kind beside another thing, and relations have two objects.
+        composition: "seen" or "withheld".
+        split: of the scenes, see `scenes.SPLITS`.
+        seed: of what is drawn.
         nouns: how many concepts take part, always the same ones. The first raster of a drawing costs more than
             everything else.
 
@@ -140,7 +144,7 @@ def _pool(nouns: int) -> tuple[str, ...]:
     return tuple(table.index[chosen])
 
 
-def _things(rng: np.random.Generator, nouns: Sequence[str], corners: Sequence[int], sizes: Sequence[int]) -> list:
+def _things(rng: np.random.Generator, nouns: Sequence[str], corners, sizes) -> list[Object]:
     """Objects in corners of their own, with room enough for the largest of them to take any of the places."""
     room, things = CANVAS / 4 - max(sizes) / 2, []
     for noun, corner, size in zip(nouns, corners, sizes, strict=True):

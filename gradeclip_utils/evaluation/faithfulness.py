@@ -1,6 +1,6 @@
 """Faithfulness: what a map calls important is taken away, or given back, and the model is asked again.
 
-    map --order--> changed pictures or captions --unmodified model--> curve --area--> one number a picture
+    map --order--> changed images or captions --unmodified model--> curve --area--> one number an image
 
 *Deletion* removes what the map ranks highest first: the score should fall early, so a small area under the curve is
 good. *Insertion* starts from an empty canvas and brings the highest back first: the score should rise early, so a large
@@ -11,14 +11,14 @@ Three choices decide what such a figure means, and all are arguments here:
 
 - **What the model sees.** Pixels are removed from the model's own input, after its preprocessing, and a map is on that
   input. Nobody's map is stretched over a crop that it was not made for.
-- **How far.** ``PUBLISHED`` removes half of the pixels, read in steps of 5 % (Grad-ECLIP's evaluation: 100 steps of
+- **How far.** `PUBLISHED` removes half of the pixels, read in steps of 5 % (Grad-ECLIP's evaluation: 100 steps of
   0.5 %, read every 10), on uniform noise, and inserts on black. Half a curve ignores how the lower half is ranked.
-  ``FULL`` goes all the way. (The published insertion script does not read its empty canvas, and appends the whole
-  picture as an eleventh point; ours reads 0 to 50 %, as for deletion.)
+  `FULL` goes all the way. (The published insertion script does not read its empty canvas, and appends the whole
+  image as an eleventh point; ours reads 0 to 50 %, as for deletion.)
 - **Ties.** Equal values are ordered at random, by the seed, the same way for every map; raster order would give a
-  constant map the top of the picture as its opinion.
+  constant map the top of the image as its opinion.
 
-Scores come from the unmodified model. ``similarity`` is a cosine; ``accuracy`` is 1 or 0, whether the true class is
+Scores come from the unmodified model. `similarity` is a cosine; `accuracy` is 1 or 0, whether the true class is
 the nearest of all.
 """
 
@@ -45,13 +45,13 @@ Colours = tuple[Sequence[float], Sequence[float]]  # mean and deviation of the m
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a picture is taken apart and put together. The defaults are the published ones, see ``PUBLISHED``.
+    """How an image is taken apart and put together. The defaults are the published ones, see `PUBLISHED`.
 
     Attributes:
         span: the fraction of the image that is removed or inserted in the end: 0.5 is the half range, 1 the full one.
-        points: how many points of the curve are read, evenly from 0 to ``span``; None reads after every unit.
+        points: how many points of the curve are read, evenly from 0 to `span`; None reads after every unit.
         unit: "pixel", or "patch": whole cells of the map's token grid, which fits small grids and costs fewer points.
-        fill: what deleted pixels become: "random" (uniform in colour, seeded), "mean" (the picture's own mean colour)
+        fill: what deleted pixels become: "random" (uniform in colour, seeded), "mean" (the image's own mean colour)
             or "black".
         canvas: what insertion starts from: the same choices.
         seed: of the random pixels and of the order of ties.
@@ -93,32 +93,35 @@ def image_curves(
     games: Sequence[str] = GAMES,
     batch: int = 64,
 ) -> pd.DataFrame:
-    """Deletion and insertion curves of one picture, for one map a method: method, game, measure, fraction, score.
+    """Deletion and insertion curves of one image, for one map a method (Petsiuk, Das and Saenko, BMVC 2018).
 
-    >>> pixels = model_view(clip.preprocess, picture).pixels                               # doctest: +SKIP
+    >>> pixels = model_view(clip.preprocess, image).pixels                               # doctest: +SKIP
     >>> score = image_score(explainer.image_tower.forward, text_embedding)              # doctest: +SKIP
-    >>> maps = {"grad-eclip": explainer.explain(picture, prompt).image_maps[0]}            # doctest: +SKIP
+    >>> maps = {"grad-eclip": explainer.explain(image, prompt).image_maps[0]}            # doctest: +SKIP
     >>> areas(image_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
 
     Args:
-        score: changed pictures (B, 3, H, W) -> numbers (B,), or several by name; see ``image_score``.
+        score: changed images (B, 3, H, W) -> numbers (B,), or several by name; see `image_score`.
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of *this input*, signed or not: (h, w) on its token grid, resized as heat maps are,
-            or (H, W) in its pixels. A heat map in the picture's own pixels must be cropped to what the model sees
-            first: ``localisation.pool(heat, pixels.shape[1:], explanation.box)``.
+            or (H, W) in its pixels. A heat map in the image's own pixels must be cropped to what the model sees
+            first: `localisation.pool(heat, pixels.shape[1:], explanation.box)`.
         protocol: how far, in which units, with what in place of what is gone.
-        colours: mean and deviation of the model's normalisation, which "random" and "black" need; ``colours_of``.
+        colours: mean and deviation of the model's normalisation, which "random" and "black" need; `colours_of`.
         games: "deletion", "insertion" or both.
-        batch: how many changed pictures go through the model at once.
+        batch: how many changed images go through the model at once.
+
+    Returns:
+        Rows of method, game, measure, fraction (of the units that are gone, or back) and score, curve by curve.
 
     Raises:
         ValueError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
             missing, an unknown game.
     """
-    _check_picture(pixels, maps, games)
+    _check_image(pixels, maps, games)
     size = tuple(pixels.shape[1:])
     blanks = [_blank(kind, pixels, colours, protocol.seed) for kind in (protocol.fill, protocol.canvas)]
-    jobs, masks = [], []  # one a changed picture: where it stands in the table, and which pixels are ranked higher
+    jobs, masks = [], []  # one a changed image: where it stands in the table, and which pixels are ranked higher
     for name, map_ in maps.items():
         order, count = _ranks(np.asarray(map_, dtype=float), size, protocol)
         for game in games:
@@ -139,19 +142,26 @@ def image_curves(
 def image_score(
     encode: Callable[[Tensor], Tensor], target: Tensor, classes: Tensor | None = None, label: int | None = None
 ) -> Score:
-    """A score for ``image_curves``: the similarity with ``target`` (E,), and zero-shot accuracy if there are classes.
+    """A score for `image_curves`: the similarity with `target` (E,), and zero-shot accuracy if there are classes.
 
     Args:
-        encode: pictures (B, 3, H, W) -> embeddings (B, E) by the unmodified model; ``explainer.image_tower.forward``.
+        encode: images (B, 3, H, W) -> embeddings (B, E) by the unmodified model; `explainer.image_tower.forward`.
         target: the embedding of the prompt.
-        classes: (C, E) embeddings of all classes; with ``label``, which of them is true.
+        classes: (C, E) embeddings of all classes.
+        label: which of them is the true one.
+
+    Returns:
+        A function: changed images (B, 3, H, W) -> `similarity` (B,) and, with classes, `accuracy` (B,), 0 or 1.
+
+    Raises:
+        ValueError: classes without a label, or a label without classes.
     """
     if (classes is None) != (label is None):
         raise ValueError("accuracy needs both classes (C, E) and the label of the true one")
     target = F.normalize(target.float(), dim=-1)
 
-    def score(pictures: Tensor) -> dict[str, Tensor]:
-        embeddings = F.normalize(encode(pictures).float(), dim=-1)
+    def score(images: Tensor) -> dict[str, Tensor]:
+        embeddings = F.normalize(encode(images).float(), dim=-1)
         scores = {"similarity": embeddings @ target.to(embeddings.device)}
         if classes is not None:
             nearest = (embeddings @ F.normalize(classes.float(), dim=-1).to(embeddings.device).T).argmax(-1)
@@ -163,6 +173,12 @@ def image_score(
 
 def colours_of(preprocess: Callable) -> Colours:
     """Mean and deviation by which a model's preprocessing normalises colours.
+
+    Args:
+        preprocess: `clip.preprocess`.
+
+    Returns:
+        Both as (red, green, blue), of values in 0 to 1.
 
     Raises:
         ValueError: it has no Normalize step.
@@ -184,9 +200,9 @@ def word_curves(
     seed: int = 0,
     batch: int = 64,
 ) -> pd.DataFrame:
-    """Deletion and insertion of words: as ``image_curves``, and what is left of the caption keeps its order.
+    """Deletion and insertion of words: as `image_curves`, and what is left of the caption keeps its order.
 
-    Every word counts, one after the other, from the whole caption to the empty one; ties are ordered by ``seed``.
+    Every word counts, one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
 
     >>> spans = [(word.start, word.end) for word in explanation.words[0]]                  # doctest: +SKIP
     >>> scores = {"grad-eclip": [word.score for word in explanation.words[0]]}             # doctest: +SKIP
@@ -194,11 +210,17 @@ def word_curves(
     >>> word_curves(score, caption, scores, spans)                                         # doctest: +SKIP
 
     Args:
-        score: a list of B captions -> numbers (B,), or several by name; see ``caption_score``.
+        score: a list of B captions -> numbers (B,), or several by name; see `caption_score`.
         caption: the caption.
         scores: for each method one number a word.
-        spans: where the W words stand, ``caption[start:end]``; cut at white space if left out. What no span covers
+        spans: where the W words stand, `caption[start:end]`; cut at white space if left out. What no span covers
             stays in every caption, however many words are deleted.
+        games: "deletion", "insertion" or both.
+        seed: of the order of ties.
+        batch: how many changed captions go through the model at once.
+
+    Returns:
+        Rows of method, game, measure, fraction (of the words that are gone, or back) and score, curve by curve.
 
     Raises:
         ValueError: a caption without words, scores that are not one a word or not finite, an unknown game.
@@ -208,8 +230,8 @@ def word_curves(
     if not spans:
         raise ValueError(f"a caption needs at least one word, got {caption!r}")
     jobs, captions = [], []
-    for name, values in scores.items():
-        values = np.asarray(values, dtype=float)
+    for name, given in scores.items():
+        values = np.asarray(given, dtype=float)
         if values.shape != (len(spans),) or not np.isfinite(values).all():
             words = [caption[start:end] for start, end in spans]
             raise ValueError(f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}")
@@ -225,9 +247,16 @@ def word_curves(
 def caption_score(
     encode: Callable[[Tensor], Tensor], tokenizer: Callable[[list[str]], Tensor], image_embedding: Tensor
 ) -> Score:
-    """A score for ``word_curves``: the similarity of captions with one picture's embedding (E,).
+    """A score for `word_curves`: the similarity of captions with one image's embedding.
 
-    ``encode`` takes token ids (B, context length); ``explainer.text_tower.forward`` is the unmodified model's.
+    Args:
+        encode: token ids (B, context length) -> embeddings (B, E) by the unmodified model;
+            `explainer.text_tower.forward`.
+        tokenizer: captions -> token ids.
+        image_embedding: (E,).
+
+    Returns:
+        A function: B captions -> `similarity` (B,).
     """
     target = F.normalize(image_embedding.float(), dim=-1)
 
@@ -239,13 +268,20 @@ def caption_score(
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
-    """Area under each curve over its range, by trapezia: its mean height. Columns other than fraction and score stay.
-
-    One row a curve in the column "auc", ready for ``statistics.summarise`` once a column says which picture it is.
+    """Area under each curve over its range, by trapezia: its mean height.
 
     >>> curve = pd.DataFrame({"method": "a", "fraction": [0.0, 0.25, 0.5], "score": [1.0, 0.5, 0.0]})
     >>> areas(curve)["auc"].tolist()
     [0.5]
+
+    Args:
+        curves: as `image_curves` and `word_curves` give them; columns other than fraction and score tell curves apart.
+
+    Returns:
+        One row a curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
+
+    Raises:
+        ValueError: a curve of one point, or whose fractions do not grow.
     """
     keys = [name for name in curves if name not in ("fraction", "score")]
     records = []
@@ -257,7 +293,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=[*keys, "auc"])
 
 
-def _check_picture(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence[str]) -> None:
+def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence[str]) -> None:
     _check_games(games)
     if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3:
         raise ValueError(f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}")
@@ -265,7 +301,7 @@ def _check_picture(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequen
         if np.ndim(map_) != 2 or not all(0 < a <= b for a, b in zip(np.shape(map_), pixels.shape[1:], strict=True)):
             raise ValueError(
                 f"the map of {name!r} has shape {np.shape(map_)}: it must be on the token grid or in the pixels of the "
-                f"model's input {tuple(pixels.shape[1:])}; bring a picture's heat map there with metrics.pool"
+                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool"
             )
         if not np.isfinite(map_).all():
             raise ValueError(f"the map of {name!r} holds NaN or infinite values; it has no order to delete by")
@@ -277,7 +313,7 @@ def _check_games(games: Sequence[str]) -> None:
 
 
 def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:
-    """What stands where there is no picture, (3, H, W) or (3, 1, 1), as the model's input."""
+    """What stands where there is no image, (3, H, W) or (3, 1, 1), as the model's input."""
     if kind == "mean":
         return pixels.mean(dim=(1, 2), keepdim=True)
     if colours is None:
@@ -311,7 +347,7 @@ def _order(values: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _readings(count: int, span: float, points: int | None) -> np.ndarray:
-    """How many of ``count`` units are gone at each point that is read."""
+    """How many of `count` units are gone at each point that is read."""
     last = round(span * count)
     return np.arange(last + 1) if points is None else np.unique(np.rint(np.linspace(0, last, points)).astype(int))
 

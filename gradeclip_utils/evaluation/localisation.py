@@ -1,13 +1,13 @@
 """Localisation: does a map lie on the object?
 
-    map --resized--> heat map, true mask --here--> one number a picture --statistics--> table
+    map --resized--> heat map, true mask --here--> one number an image --statistics--> table
 
 Everything takes plain arrays, so that a map made by anybody can be measured. A heat map is (H, W), signed or not, and
 the mask of what it should lie on is (H, W) bool, in the same pixels. No measure means much alone:
 `reference_baselines` gives the maps that every table should show beside a method's.
 
 Values that differ by less than a millionth of the largest magnitude are ties, because single precision and resizing
-cannot tell them apart; and ties are shared. So a constant map, whatever its value, marks the whole picture and scores
+cannot tell them apart; and ties are shared. So a constant map, whatever its value, marks the whole image and scores
 the mask's area, which is chance, in every measure of localisation. It never wins by the first pixel.
 """
 
@@ -22,18 +22,18 @@ THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
 
 
 def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRESHOLD) -> dict[str, float]:
-    """How well a heat map (H, W) finds the object in ``mask`` (H, W): six measures between 0 and 1, 1 is best.
+    """How well a heat map (H, W) finds the object in `mask` (H, W): six measures between 0 and 1, 1 is best.
 
     - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation
       Backprop", ECCV 2016, without its tolerance of 15 pixels: the mask is exact.) Of several maxima, the fraction in
       the mask.
     - `energy_pointing_game`: the fraction of the positive relevance that lies in the mask (Wang et al., "Score-CAM",
       CVPR Workshops 2020, there with boxes). A map without a positive part points nowhere: chance.
-    - ``average_precision``: of the pixels, ranked by the map; the area under precision over recall, by steps.
-    - ``iou_best``: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds.
+    - `average_precision`: of the pixels, ranked by the map; the area under precision over recall, by steps.
+    - `iou_best`: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds.
       It knows the answer, so it bounds what any rule for a threshold could reach.
-    - ``iou_fixed`` and ``pixel_accuracy``: intersection over union, and share of pixels on the right side, where the
-      map's positive part reaches ``threshold`` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
+    - `iou_fixed` and `pixel_accuracy`: intersection over union, and fraction of pixels on the right side, where the
+      map's positive part reaches `threshold` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
       Features for Discriminative Localization", CVPR 2016. Published tables use other rules (above the map's mean,
       say), so compare within a table only. With small objects, pixel accuracy favours maps that mark little.
 
@@ -41,6 +41,14 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     >>> mask[:2, :2] = True
     >>> set(localisation(mask.astype(float), mask).values()), set(localisation(np.ones((4, 4)), mask).values())
     ({1.0}, {0.25})
+
+    Args:
+        heat: (H, W), signed or not.
+        mask: (H, W) of True and False, in the same pixels.
+        threshold: a fraction of the map's maximum.
+
+    Returns:
+        The six by name, in the order of `MEASURES`.
 
     Raises:
         ValueError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False, a
@@ -50,7 +58,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     if heat.shape != mask.shape:
         raise ValueError(f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first")
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold is a share of the map's maximum, between 0 and 1, got {threshold!r}")
+        raise ValueError(f"threshold is a fraction of the map's maximum, between 0 and 1, got {threshold!r}")
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
     marked = positive >= threshold * positive.max()
@@ -69,59 +77,81 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
 
 
 def quadrant_hit(heat: np.ndarray) -> np.ndarray:
-    """In which quadrant does the map's maximum lie? Shares (4,) of the maximal pixels, which sum to one.
+    """In which quadrant does the map's maximum lie?
 
-    Top left, top right, bottom left, bottom right. ``quadrant_hit(heat)[k]`` is therefore the score of a map whose
-    object lies in quadrant k, and a constant map scores 1/4, which is chance. A middle row or column of an odd number
-    of pixels belongs half to either side.
+    `quadrant_hit(heat)[k]` is the score of a map whose object lies in quadrant k, and a constant map scores 1/4, which
+    is chance. A middle row or column of an odd number of pixels belongs half to either side.
 
     >>> quadrant_hit(np.array([[0.0, 3.0], [1.0, 3.0]])).tolist()
     [0.0, 0.5, 0.0, 0.5]
+
+    Args:
+        heat: (H, W), signed or not.
+
+    Returns:
+        Fractions (4,) of the maximal pixels, which sum to one: top left, top right, bottom left, bottom right.
+
+    Raises:
+        ValueError: no map, or one that is not finite.
     """
     values = levelled(_heat(heat))
     highest = (values == values.max()).astype(float)
     top, left = (np.clip(side / 2 - np.arange(side), 0, 1) for side in values.shape)
-    shares = np.stack([top, 1 - top]) @ highest @ np.stack([left, 1 - left], axis=1)  # (2, 2)
-    return shares.ravel() / highest.sum()
+    fractions = np.stack([top, 1 - top]) @ highest @ np.stack([left, 1 - left], axis=1)  # (2, 2)
+    return fractions.ravel() / highest.sum()
 
 
 def reference_baselines(
     grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None
 ) -> dict[str, np.ndarray]:
-    """Heat maps (H, W) that frame a table: "random", "centre" and "oracle", on the same token grid as the methods'.
+    """Reference baselines of a table, on the same token grid as the methods' maps: "random", "centre" and "oracle".
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
-    deviation a quarter of the sides, because pictures are taken with their subject in the middle; "oracle" is the true
-    mask, averaged over each token and resized as maps are: what a map of this resolution scores when it knows the
-    answer. That is a reference and no proven bound: a map that lights only the token that lies deepest in the object
-    can put a larger share of its energy inside.
+    deviation a quarter of the sides, because photographs have their subject in the middle; "oracle" is the true mask,
+    averaged over each token and resized as maps are: what a map of this resolution scores when it knows the answer.
+    That is a reference and no proven bound: a map that lights only the token that lies deepest in the object
+    can put a larger fraction of its energy inside.
 
     Args:
         grid: (h, w) tokens.
-        mask: (H, W) bool, in the picture's pixels.
+        mask: (H, W) bool, in the image's pixels.
         rng: where the random map comes from.
-        box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole picture if left out.
+        box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image if left out.
+
+    Returns:
+        Heat maps (H, W) by name.
+
+    Raises:
+        ValueError: as `localisation`, of the mask.
     """
     mask = _mask(mask)
-    size = mask.shape[::-1]
-    box = (0.0, 0.0, *map(float, size)) if box is None else box
+    height, width = mask.shape
+    box = (0.0, 0.0, float(width), float(height)) if box is None else box
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
     maps = {
         "random": rng.random(grid),
         "centre": np.exp(-(down[:, None] ** 2 + across**2) / 2),
         "oracle": pool(mask, grid, box),
     }
-    return {name: onto_image(map_, box, size) for name, map_ in maps.items()}
+    return {name: onto_image(map_, box, (width, height)) for name, map_ in maps.items()}
 
 
 def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:
-    """Means (h, w) of ``values`` (H, W) over each cell of a grid that covers ``box``; outside of the picture is zero.
+    """Means over each cell of a grid that covers `box`; outside of the image is zero.
 
-    The way back from a picture's pixels to what the model sees: a mask onto the token grid, or another tool's heat map
-    onto the pixels of the model's input (``grid`` is then the input's height and width).
+    The way back from an image's pixels to what the model sees: a mask onto the token grid, or another tool's heat map
+    onto the pixels of the model's input (`grid` is then the input's height and width).
 
     >>> pool(np.array([[1.0, 0.0, 0.0, 2.0]]), (1, 2)).tolist()
     [[0.5, 1.0]]
+
+    Args:
+        values: (H, W).
+        grid: (h, w) cells.
+        box: left, top, right, bottom in pixels of `values`; all of it if left out.
+
+    Returns:
+        (h, w).
     """
     height, width = values.shape
     left, top, right, bottom = (0.0, 0.0, width, height) if box is None else box
@@ -129,6 +159,7 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> n
 
 
 def _heat(heat: np.ndarray) -> np.ndarray:
+    """The map (H, W) as floats, checked."""
     heat = np.asarray(heat, dtype=float)
     if heat.ndim != 2 or not heat.size:
         raise ValueError(f"a map has rows and columns, (H, W), got shape {heat.shape}")
@@ -136,6 +167,7 @@ def _heat(heat: np.ndarray) -> np.ndarray:
 
 
 def finite(heat: np.ndarray) -> np.ndarray:
+    """The map, if all of its values are numbers; ValueError, with how many are not, otherwise."""
     broken = int((~np.isfinite(heat)).sum())
     if broken:
         raise ValueError(f"{broken} of {heat.size} values of the map are NaN or infinite; it cannot be measured")
@@ -143,11 +175,12 @@ def finite(heat: np.ndarray) -> np.ndarray:
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
+    """The mask (H, W) as bool, checked."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
         raise ValueError(f"a mask is (H, W) of True and False, got shape {mask.shape} of {mask.dtype}")
     if not mask.any():
-        raise ValueError("the mask is empty: there is no object to find; leave such pictures out, and say how many")
+        raise ValueError("the mask is empty: there is no object to find; leave such images out, and say how many")
     return mask.astype(bool)
 
 
@@ -158,7 +191,7 @@ def levelled(heat: np.ndarray) -> np.ndarray:
 
 
 def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """Which share of each of ``cells`` between ``start`` and ``end`` each pixel covers: (cells, pixels)."""
+    """Which fraction of each of `cells` between `start` and `end` each pixel covers: (cells, pixels)."""
     edges = np.linspace(start, end, cells + 1)[:, None]
     places = np.arange(pixels)
     covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)

@@ -25,6 +25,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -120,12 +121,12 @@ def play(
     """
     asked = _asked(methods, questions)
     explainers = {name: Explainer(clip, method=name, seed=seed, image_layers=image_layers) for name in asked}
-    reader, rows = Explainer(clip, text_layers=text_layers), []
+    asking, rows = Explainer(clip, text_layers=text_layers), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
     with tqdm(total=len(played), unit="image", disable=not progress) as bar:
         for some in _alike(played):
             scenes = [game.scene for game in some]
-            directions = question_directions(reader, scenes, wanted)
+            directions = question_directions(asking, scenes, wanted)
             for name, explainer in explainers.items():
                 mine = {question: directions[question] for question in asked[name] if question in directions}
                 for question, heats in question_maps(explainer, scenes, mine).items():
@@ -191,12 +192,23 @@ def question_maps(
     images, wanted = [scene.image() for scene in scenes], torch.cat(list(directions.values()), dim=1)  # (B, T, E)
     parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
     maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
-    boxes = [[side * _SIDE / one.width for side in model_view(explainer.clip.preprocess, one).box] for one in images]
-    heats = np.array([
-        [onto_image(map_, box, (_SIDE, _SIDE)) for map_ in mine] for box, mine in zip(boxes, maps, strict=True)
-    ])  # fmt: skip
+    heats = np.array(
+        [
+            [onto_image(map_, box, (_SIDE, _SIDE)) for map_ in mine]
+            for box, mine in zip(_boxes(explainer, images), maps, strict=True)
+        ]
+    )
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
     return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
+
+
+def _boxes(explainer: Explainer, images: Sequence[Image.Image]) -> Iterator[tuple[float, float, float, float]]:
+    """What the model sees of each image, in pixels of a heat map."""
+    for image in images:
+        left, top, right, bottom = (
+            side * _SIDE / image.width for side in model_view(explainer.clip.preprocess, image).box
+        )
+        yield left, top, right, bottom
 
 
 def points(heat: np.ndarray, scene: Scene) -> list[tuple[float, float]]:
@@ -212,7 +224,7 @@ def points(heat: np.ndarray, scene: Scene) -> list[tuple[float, float]]:
 
 
 def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
-    """One row a noun of one picture, from the maps of one question: one for all nouns, or one each."""
+    """One row a noun of one image, from the maps of one question: one for all nouns, or one each."""
     things, areas = game.scene.objects, _masks(game.scene, _SIDE).mean(axis=(1, 2))
     found = [points(heat, game.scene) for heat in heats]
     for i, thing in enumerate(things):

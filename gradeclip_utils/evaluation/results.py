@@ -48,7 +48,7 @@ class Results:
     """
 
     def __init__(self, folder: str | Path, settings: Mapping):
-        self.folder, settings = Path(folder), json.loads(json.dumps(settings))  # as they will be read again
+        self.folder = Path(folder)
         there = list(self.folder.iterdir()) if self.folder.is_dir() else [self.folder] if self.folder.exists() else []
         if any(child.name not in _OURS for child in there) and not (self.folder / ROWS).is_file():
             raise ValueError(f"{folder} is not empty and holds no {ROWS}: choose a folder for this run alone")
@@ -60,7 +60,7 @@ class Results:
             self._lock.close()
             raise
         try:
-            self._check(settings)
+            self._check(json.loads(json.dumps(settings)))  # as they will be read again
         except BaseException:
             self.close()
             raise

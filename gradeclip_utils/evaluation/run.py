@@ -20,7 +20,7 @@ import os
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from importlib import metadata
@@ -95,7 +95,7 @@ def evaluate(
             concept, a folder of another evaluation, or one that another process is at work on.
         FileNotFoundError, ImportError: as `datasets.load`.
     """
-    plan = Plan(_known(methods), references, _protocol(faithfulness, resolution), resolution, seed)
+    plan = Plan(method_names(methods), references, _protocol(faithfulness, resolution), resolution, seed)
     examples = load(data, limit) if isinstance(data, str) else spread(list(data), limit)
     chunks = _chunks(examples, plan, chunk)
     kept = nullcontext() if out is None else closing(Results(out, _settings(clip, data, examples, plan, chunk)))
@@ -123,7 +123,7 @@ def _possible() -> list[str]:
     return [name for name, method in METHODS.items() if method.image is not None]
 
 
-def _known(methods: str | Sequence[str]) -> tuple[str, ...]:
+def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     """The names that were asked for; unknown ones are refused with the nearest."""
     possible = _possible()
     names = tuple(possible if methods == "all" else [methods] if isinstance(methods, str) else dict.fromkeys(methods))
@@ -216,7 +216,7 @@ def _done(results: Results, plan: Plan, chunks: list[Chunk]) -> dict[int, pd.Dat
 # ----------------------------------------------------------------------------------------------------------- doing it
 
 
-def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Iterator[tuple[int, pd.DataFrame]]:
+def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Generator[tuple[int, pd.DataFrame]]:
     """Chunks and their rows, in the order in which they are done."""
     if dask is None and jobs == 1:
         explainers = open_explainers(clip, plan) if todo else {}

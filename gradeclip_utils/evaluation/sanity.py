@@ -1,6 +1,6 @@
 """Sanity: does a map depend on the model, is it stable, and what does it cost?
 
-model -> model that knows nothing, picture -> picture with noise --> maps --here--> agreement
+model -> model that knows nothing, image -> image with noise --> maps --here--> agreement
 """
 
 import copy
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..images import read_image
+from ..images import ImageLike, read_image
 from ..models import Clip
 from .localisation import finite, levelled
 from .statistics import spearman
@@ -29,13 +29,18 @@ _STEM = re.compile(  # what a token passes before the first block
 def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | None = None) -> Clip:
     """A copy of the model that knows nothing: every weight tensor drawn anew, normal, with its own mean and deviation.
 
-    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that survives this shows the picture and not
-    the model. With ``blocks``, only the topmost blocks of each tower and what follows them are drawn (their cascading
-    randomisation, one step of it). Single numbers, such as the logit scale, and buffers are kept.
+    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that survives this shows the image and not
+    the model. Single numbers, such as the logit scale, and buffers are kept.
 
     Args:
+        clip: the model, which is left as it is.
+        seed: of what is drawn.
         side: "both" towers, "image" or "text".
-        blocks: how many of the topmost blocks; every weight if left out.
+        blocks: how many of the topmost blocks of each tower, which are drawn with what follows them (one step of the
+            cascading randomisation of Adebayo et al.); every weight if left out.
+
+    Returns:
+        The copy; its name says what was drawn.
 
     Raises:
         ValueError: a side that does not exist; more blocks than the tower has, or a tower that is no stack of blocks.
@@ -55,10 +60,18 @@ def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | N
 
 
 def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -> np.ndarray:
-    """Spearman's rank correlation (P,) of each map in ``maps`` (P, ...) with the same one in ``others``.
+    """Spearman's rank correlation of each map with the same one in another stack.
 
-    A constant map has no order and agrees with nothing: zero. ``absolute`` compares magnitudes, so that a map with its
-    sign flipped agrees fully (Adebayo et al. report both).
+    Args:
+        maps: (P, ...).
+        others: (P, ...).
+        absolute: compare magnitudes, so that a map with its sign flipped agrees fully (Adebayo et al. report both).
+
+    Returns:
+        (P,), from -1 to 1. A constant map has no order and agrees with nothing: zero.
+
+    Raises:
+        ValueError: stacks of different shapes, or maps that are not finite.
     """
     maps, others = np.asarray(maps, dtype=float), np.asarray(others, dtype=float)
     if maps.shape != others.shape or maps.ndim < 2:
@@ -75,10 +88,17 @@ def randomisation_check(
     side: str = "both",
     blocks: Sequence[int | None] = (None,),
 ) -> pd.DataFrame:
-    """How much the maps of randomised models agree with the model's own: rows of picture, blocks, seed, agreement.
+    """How much the maps of randomised models agree with the model's own.
 
-    ``maps_of(clip)`` gives maps (P, h, w) of the same P pictures and prompts each time. ``blocks`` lists the steps of
-    a cascade, from the top, such as (1, 2, 3, None); "all" in the table is a model with every weight drawn anew.
+    Args:
+        clip: the model.
+        maps_of: a model -> maps (P, h, w) of the same P images and prompts each time.
+        seeds: of the randomised models.
+        side: as for `randomised`.
+        blocks: the steps of a cascade, from the top, such as (1, 2, 3, None).
+
+    Returns:
+        Rows of image (0 to P - 1), blocks ("all" where every weight was drawn anew), seed, agreement.
     """
     own, parts = maps_of(clip), []
     for count in blocks:
@@ -89,35 +109,59 @@ def randomisation_check(
     return pd.concat(parts, ignore_index=True)
 
 
-def noisy(picture, *, level: int = 4, seed: int = 0) -> Image.Image:
-    """The picture with independent noise on every colour of every pixel: whole steps from -level to level, of 255."""
-    image = np.asarray(read_image(picture)).astype(int)
-    noise = np.random.default_rng(seed).integers(-level, level + 1, image.shape)
-    return Image.fromarray(np.clip(image + noise, 0, 255).astype(np.uint8))
+def noisy(image: ImageLike, *, level: int = 4, seed: int = 0) -> Image.Image:
+    """An image with independent noise on every colour of every pixel: whole steps from -level to level, of 255."""
+    pixels = np.asarray(read_image(image)).astype(int)
+    noise = np.random.default_rng(seed).integers(-level, level + 1, pixels.shape)
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
 
 
 def stability(
-    maps_of: Callable[[list], np.ndarray], pictures: Sequence, *, level: int = 4, seeds: Iterable[int] = range(3)
+    maps_of: Callable[[list], np.ndarray],
+    images: Sequence[ImageLike],
+    *,
+    level: int = 4,
+    seeds: Iterable[int] = range(3),
 ) -> pd.DataFrame:
-    """How much maps agree before and after a little noise that nobody sees: rows of picture, seed, agreement.
+    """How much maps agree before and after a little noise that nobody sees.
 
-    ``maps_of(pictures)`` gives maps (P, h, w). The noise is random (``noisy``). Published figures of robustness use an
-    attack instead (FGSM, 4/255), which is chosen to do harm, and cannot be compared with these.
+    The noise is random. Published figures of robustness use an attack instead (FGSM, 4/255), which is chosen to do
+    harm, and cannot be compared with these.
+
+    Args:
+        maps_of: P images -> maps (P, h, w).
+        images: P images, as for `read_image`.
+        level: of the noise, as for `noisy`.
+        seeds: of the noise.
+
+    Returns:
+        Rows of image (0 to P - 1), seed, agreement.
     """
-    own, parts = maps_of(list(pictures)), []
+    own, parts = maps_of(list(images)), []
     for seed in seeds:
-        changed = [noisy(picture, level=level, seed=seed) for picture in pictures]
+        changed = [noisy(image, level=level, seed=seed) for image in images]
         found = agreement(own, maps_of(changed))
         parts.append(pd.DataFrame({"image": range(len(own)), "seed": seed, "agreement": found}))
     return pd.concat(parts, ignore_index=True)
 
 
 def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5) -> pd.DataFrame:
-    """What each call costs in units of ``plain``, a call that runs one forward pass: rows of method, seconds, passes.
+    """What each call costs in forward passes.
 
     Calls take turns, round by round, so that a machine that slows down slows all of them; the first round is not
-    counted. ``passes`` is the median over rounds of the ratio to the plain call of the same round, ``low`` and
-    ``high`` the smallest and the largest.
+    counted.
+
+    Args:
+        calls: what is timed, by the method's name.
+        plain: a call that runs one forward pass.
+        repeats: how many rounds are counted.
+
+    Returns:
+        Rows of method; seconds, the median over rounds; passes, the median over rounds of the ratio to the plain call
+        of the same round; low and high, the smallest ratio and the largest.
+
+    Raises:
+        ValueError: fewer than one round.
     """
     if repeats < 1:
         raise ValueError(f"repeats is the number of rounds that are counted, one or more, got {repeats!r}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from statsmodels.stats.multitest import multipletests
 DRAWS = 4000  # bootstrap samples of an interval
 FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
 EXACT = 12  # with up to so many units, all 2**12 sign patterns are tried
-_AT_ONCE = 2**21  # numbers drawn together, to bound the memory
+AT_ONCE = 2**21  # numbers drawn together, to bound the memory
 
 
 def interval(
@@ -108,10 +109,9 @@ def summarise(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Mean and 95 % interval of a measure in every group.
+    """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
 
-    Rows of one unit (several prompts of one image) are averaged first. A group with a single unit or cluster keeps its
-    mean, its interval is NaN, and a warning says so.
+    A group with a single unit or cluster keeps its mean, its interval is NaN, and a warning says so.
 
     Args:
         rows: one row a unit and group, or several.
@@ -130,8 +130,8 @@ def summarise(
     """
     by, unit = _names(by), _names(unit)
     if not isinstance(value, str):
-        options = {"unit": unit, "cluster": cluster, "draws": draws, "seed": seed}
-        return _below(value, [summarise(rows, one, by, **options) for one in value], len(by))
+        each = partial(summarise, rows, by=by, unit=unit, cluster=cluster, draws=draws, seed=seed)
+        return _below(value, [each(one) for one in value], len(by))
     groups = list(_unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False))
     samples = [(part[value].to_numpy(), None if cluster is None else part[cluster].array) for _, part in groups]
     bounds = _bounds(samples, [_listed(group) for group, _ in groups], draws, seed)
@@ -183,8 +183,8 @@ def paired(
     """
     unit = _names(unit)
     if not isinstance(value, str):
-        options = {"baseline": baseline, "by": by, "unit": unit, "cluster": cluster}
-        return _below(value, [paired(rows, one, **options, draws=draws, flips=flips, seed=seed) for one in value], 1)
+        each = partial(paired, rows, baseline=baseline, by=by, unit=unit, cluster=cluster, draws=draws, flips=flips)
+        return _below(value, [each(one, seed=seed) for one in value], 1)
     means = _unit_means(rows, value, [by], unit, cluster)
     differences, labels = _differences(means, value, baseline, by, unit, cluster)
     sums, sizes = _by_cluster(differences.to_numpy(), labels)
@@ -250,7 +250,7 @@ def conclude(
     """
     low, high = interval(values, clusters, draws=draws, seed=seed)
     answer = verdict(low, high, margin, more, less, same)
-    mean, low, high = np.round([np.mean(values), low, high], 3) + 0.0  # no "-0.000"
+    mean, low, high = np.round([np.mean(np.asarray(values)), low, high], 3) + 0.0  # no "-0.000"
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], so: {answer}"
 
 
@@ -294,7 +294,7 @@ def _bootstrap(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int, level
 
     bounds = bootstrap(
         (sums.T, np.broadcast_to(sizes, sums.T.shape)), mean, paired=True, vectorized=True, axis=-1,
-        method="percentile", confidence_level=level, n_resamples=draws, batch=max(1, _AT_ONCE // sums.size),
+        method="percentile", confidence_level=level, n_resamples=draws, batch=max(1, AT_ONCE // sums.size),
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return np.stack([bounds.low, bounds.high], axis=-1)
@@ -306,10 +306,10 @@ def _sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:
     found = np.abs(sums.sum(0))
     found = found - 1e-12 * np.abs(sums).sum(0)  # equal up to rounding counts as equal
     if count <= EXACT:
-        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
         return (np.abs(signs @ sums) >= found).mean(0)
     generator, beyond = np.random.default_rng(seed), np.zeros(sums.shape[1])
-    step = max(1, _AT_ONCE // count)
+    step = max(1, AT_ONCE // count)
     for start in range(0, flips, step):
         signs = 1.0 - 2.0 * generator.integers(0, 2, (min(step, flips - start), count), dtype=np.int8)
         beyond += (np.abs(signs @ sums) >= found).sum(0)
@@ -322,7 +322,7 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
     missing = [name for name in (*keys, value, *([] if cluster is None else [cluster])) if name not in rows]
     if missing:
         raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, rows.columns))}")
-    if not len(rows):
+    if rows.empty:
         raise ValueError(f"the table is empty: there is no {value!r} to average")
     broken = rows[~np.isfinite(rows[value].astype(float))]
     if len(broken):
@@ -357,8 +357,8 @@ def _bounds(samples: list[tuple], names: list[str], draws: int, seed: int) -> np
         else:
             warnings.warn(f"no interval for {names[i]}: {_too_few(len(values), labels)}", stacklevel=3)
     for sizes, members in alike.items():
-        where, sums = zip(*members, strict=True)
-        bounds[list(where)] = _bootstrap(np.stack(sums, axis=1), np.array(sizes), draws, seed)
+        sums = np.stack([own for _, own in members], axis=1)
+        bounds[[i for i, _ in members]] = _bootstrap(sums, np.array(sizes), draws, seed)
     return bounds
 
 

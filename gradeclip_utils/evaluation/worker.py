@@ -1,4 +1,4 @@
-"""Worker: from a few examples to their rows, one a picture and method. What a worker process of an evaluation does.
+"""Worker: from a few examples to their rows, one an image and method. What a worker process of an evaluation does.
 
     chunk of examples -> Explainer -> maps -> measures -> rows
 
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A few examples that are measured together, and a prompt for each that its picture does not show."""
+    """A few examples that are measured together, and a prompt for each that its image does not show."""
 
     number: int
     examples: tuple[Example, ...]
@@ -78,8 +78,8 @@ def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
 
 
 def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:
-    """The rows of one chunk: the trunk of the image tower runs once a method, for all its pictures."""
-    pictures = [example.image() for example in part.examples]
+    """The rows of one chunk: the trunk of the image tower runs once a method, for all its images."""
+    images = [example.image() for example in part.examples]
     prompts = [example.prompt for example in part.examples]
     asked = {name: (name, prompts) for name in plan.methods}
     if plan.references:
@@ -87,8 +87,8 @@ def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.Da
     explained, seconds = {}, {}
     for name, (method, texts) in asked.items():
         begin = time.perf_counter()
-        explained[name] = explainers[method].explain_batch(pictures, texts)
-        seconds[name] = (time.perf_counter() - begin) / len(pictures)
+        explained[name] = explainers[method].explain_batch(images, texts)
+        seconds[name] = (time.perf_counter() - begin) / len(images)
     rows = []
     for i, example in enumerate(part.examples):
         mine = {name: explanations[i] for name, explanations in explained.items()}
@@ -109,9 +109,8 @@ def _measures(explainer: Explainer, plan: Plan, example: Example, explained: dic
         whole = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
         grid, rng = baseline.image_maps.shape[1:], generator(example, plan.seed)
         references = reference_baselines(grid, whole, rng, box=baseline.box)
-    known = mask is not None and mask.any()
     measures = {
-        name: localisation(heat, mask) if known else dict.fromkeys(MEASURES, np.nan)
+        name: dict.fromkeys(MEASURES, np.nan) if mask is None or not mask.any() else localisation(heat, mask)
         for name, heat in {**heats, **references}.items()
     }
     if plan.faithfulness:
@@ -126,8 +125,8 @@ def _faithfulness(explainer: Explainer, plan: Plan, example: Example, baseline, 
     clip, tower = explainer.clip, explainer.image_tower
     pixels = view_of(clip.preprocess, baseline.image, plan.resolution, tower.patch_size).pixels
     references = {name: pool(heat, tuple(pixels.shape[1:]), baseline.box) for name, heat in references.items()}
-    target = explainer.text_tower.forward(clip.tokenizer([example.prompt]).to(tower.device))[0]
-    score, protocol = image_score(tower.forward, target), PROTOCOLS[plan.faithfulness]
+    score = image_score(tower.forward, explainer.embed_texts([example.prompt])[0])
+    protocol = PROTOCOLS[plan.faithfulness]
     pixels, colours = pixels.to(tower.device), colours_of(clip.preprocess)
     return areas(image_curves(score, pixels, {**maps, **references}, protocol, colours=colours))
 

@@ -307,8 +307,8 @@ def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
     [
         ("", "cannot be read as a table"),
         ("file,text\na,b\n", "must have the columns image and caption, and has file, text"),
-        ("image,caption\n", "has no rows"),
-        ("image,caption\ncat.jpg,\n", "line 2: an image and a caption are needed"),
+        ("image,caption\n", "it has no rows"),
+        ("image,caption\ncat.jpg,\n", "line 2 lacks one of them"),
         ("image,caption\ncat.jpg,a cat\ndog.jpg,a dog\n", "line 3: there is no file .*dog.jpg"),
         ("image,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
     ],

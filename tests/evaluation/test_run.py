@@ -376,10 +376,10 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_computed(tiny, da
 
 
 def test_all_methods_are_those_that_explain_pictures():
-    names = door._known("all")
+    names = door.method_names("all")
     assert names[0] == "grad-eclip"
     assert "leave-one-out" not in names
-    assert door._known(["rise", "maskclip", "rise"]) == ("rise", "maskclip")
+    assert door.method_names(["rise", "maskclip", "rise"]) == ("rise", "maskclip")
 
 
 def test_the_report_has_means_intervals_and_differences_from_the_baseline(rows):
