@@ -5,7 +5,7 @@
 | `binding_index` | where the maps of attribute words lie |
 | `mistakes` | what foretells a wrong answer |
 | `exposure` | what training showed of each attribute |
-| `playground` | one scene that a reader changes |
+| `playground` | one scene that you change |
 | `cached_explainer` | captions and images that are asked again and again |
 | `plots` | the figures |
 """

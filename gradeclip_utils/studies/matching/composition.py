@@ -1,6 +1,6 @@
 """Composition: what the embedding of a sentence is made of. Is "a cat and a dog" the sum of "a cat" and "a dog"?
 
-    prompts -> text tower -> embeddings -> one row a sentence and question -> statistics
+    prompts -> text encoder -> embeddings -> one row a sentence and question -> statistics
 
 Signed Grad-ECLIP maps are linear in the text embedding as long as the spatial weight is fixed, so whether the map of a
 sentence is the sum of the maps of its parts is decided here, before any image is looked at. All prompts of a model
