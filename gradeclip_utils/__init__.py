@@ -1,9 +1,9 @@
-"""gradeclip: what CLIP matched in a picture and in a sentence (Grad-ECLIP on unmodified open_clip models).
+"""gradeclip: what CLIP matched in an image and in a sentence (Grad-ECLIP on unmodified open_clip models).
 
 from gradeclip_utils import load_clip, Explainer
 
 explainer = Explainer(load_clip())
-explainer.explain("picture.png", ["a dog", "a red car"]).plot()
+explainer.explain("image.png", ["a dog", "a red car"]).plot()
 """
 
 from importlib import import_module

@@ -261,14 +261,15 @@ def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Metho
 
 def _as_images(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
     """Images as a sequence; a single one, which would be taken for its own rows or letters, as a sequence of one."""
-    single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3)
-    images = [images] if single else images
+    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        return [images]
     if len(images) == 0:
         raise ValueError("there are no images: give at least one")
-    return images
+    return list(images) if isinstance(images, np.ndarray) else images
 
 
 def on_grid(maps: Tensor, trace: Trace) -> Tensor:
     """Maps (..., N) over the tokens of a trace as maps (..., h, w) over its patches."""
+    assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)

@@ -215,6 +215,7 @@ class Explainer(Encoders):
             embedding = F.normalize(asked.embedding.to(image), dim=-1)
             similarity = (image * embedding).sum(-1)
             return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
+        assert asked.ids is not None
         tower, tokens = self._opened_text_tower(), asked.token_counts()
         order = sorted(range(len(tokens)), key=tokens.__getitem__)  # a batch costs as much as its longest prompt
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
@@ -235,7 +236,7 @@ class Explainer(Encoders):
     def _provenance(self, image_explained: list[float], text_explained: list[float] | None) -> dict:
         """Where an explanation comes from; with single-head attention also the similarities that it explains."""
         libraries = ("gradeclip", "torch", "open_clip_torch")
-        provenance = {
+        provenance: dict = {
             "model": self.clip.name,
             "pretrained": self.clip.pretrained,
             "method": self.method.title,

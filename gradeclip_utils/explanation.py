@@ -1,9 +1,9 @@
-"""Explanation: what was found out about one picture, with all that is needed to look at it and to trust it.
+"""Explanation: what was found out about one image, with all that is needed to look at it and to trust it.
 
-    architecture -> trace -> method -> map -> Explanation -> picture
+    tower -> trace -> method -> map -> Explanation -> figure
 
 Frozen results: arrays are read-only and numbers are raw and signed. Cutting off what is negative, scaling and resizing
-are display, and happen in ``heatmap`` and in the plots.
+are display, and happen in `heatmap` and in the plots.
 """
 
 import json
@@ -25,17 +25,17 @@ _ARRAYS, _RECORD, _IMAGE = "explanation.safetensors", "explanation.json", "image
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One picture and T prompts explained. The target is each prompt's similarity, or its lead over ``against``.
+    """One image and T prompts explained. The target is each prompt's similarity, or its lead over `against`.
 
     Attributes:
         prompts: the T prompts.
         similarity: (T,) the model's own cosine similarities.
         image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid; zero if the method has
-            none for pictures.
+            none for images.
         words: for each prompt its words, with the signed relevance of each word for the target; none if the prompt is
             an embedding, or the method has none for prompts.
-        image: the picture as it was given, upright RGB.
-        box: left, top, right, bottom of what the model saw, in the picture's pixels; beyond it where it was padded.
+        image: the image as it was given, upright RGB.
+        box: left, top, right, bottom of what the model saw, in the image's pixels; beyond it where it was padded.
         provenance: model, pretrained, method and what it explains, attention (of Grad-ECLIP), layers, resolution,
             library versions; for single-head attention also the similarities that the single-head towers give, because
             those are the numbers explained.
@@ -64,24 +64,24 @@ class Explanation:
         return _origin(self.provenance, self.similarity)
 
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
-        """The map of one prompt in the picture's own pixels, (H, W) float32, zero where the model did not look.
+        """The map of one prompt in the image's own pixels, (H, W) float32, zero where the model did not look.
 
-        Relevance below zero is cut off on the token grid, unless ``signed``; then the map is resized bilinearly.
+        Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
         """
         return _heatmap(self.image_maps[index], self.box, self.image, signed)
 
     def plot(self, **options):
-        """A matplotlib figure: picture, heat maps with a colour bar, words shaded by score. See ``plots``."""
+        """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
         from .plots import plot_explanation  # matplotlib is slow to import, and only this needs it
 
         return plot_explanation(self, **options)
 
     def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the picture (PNG) into ``folder``."""
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"similarity": self.similarity, "image_maps": self.image_maps}
-        if self.against is not None:
+        if self.against_similarity is not None:
             arrays["against_similarity"] = self.against_similarity
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / _ARRAYS)
         names = ("prompts", "words", "box", "provenance", "against", "against_words")
@@ -93,7 +93,7 @@ class Explanation:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Explanation":
-        """Read what ``save`` wrote.
+        """Read what `save` wrote.
 
         Raises:
             FileNotFoundError: one of the three files is missing.
@@ -105,9 +105,9 @@ class Explanation:
         for name in ("words", "against_words"):
             if record[name] is not None:
                 record[name] = tuple(tuple(Word(**word) for word in words) for words in record[name])
-        with Image.open(folder / _IMAGE) as picture:
-            image = picture.convert("RGB")
-        return cls(**record, **load_file(folder / _ARRAYS), image=image)
+        with Image.open(folder / _IMAGE) as file:
+            record["image"] = file.convert("RGB")
+        return cls(**record | load_file(folder / _ARRAYS))
 
     def __post_init__(self):
         for name in ("similarity", "image_maps", "against_similarity"):
@@ -120,14 +120,14 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Word x region: which part of the picture each word of the caption matches.
+    """Word x region: which part of the image each word of the caption matches.
 
     Attributes:
         caption: the caption.
-        words: its W words, with their first-order scores (those of ``Explainer.explain``).
+        words: its W words, with their first-order scores (those of `Explainer.explain`).
         maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the similarity.
         similarity: the model's own cosine similarity.
-        image, box, provenance: as in ``Explanation``.
+        image, box, provenance: as in `Explanation`.
     """
 
     caption: str
@@ -140,7 +140,7 @@ class Interactions:
 
     @property
     def origin(self) -> str:
-        """What belongs under every figure, as in ``Explanation``."""
+        """What belongs under every figure, as in `Explanation`."""
         return _origin(self.provenance, [self.similarity]) + (
             ", things told apart by their mean" if "centred" in self.provenance else ""
         )
@@ -170,11 +170,11 @@ class Interactions:
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
-        """The map of one word in the picture's own pixels, (H, W); as ``Explanation.heatmap``."""
+        """The map of one word in the image's own pixels, (H, W); as `Explanation.heatmap`."""
         return _heatmap(self.maps[index], self.box, self.image, signed)
 
     def plot(self, **options):
-        """A matplotlib figure: one signed map a word, all on one scale. See ``plots``."""
+        """A matplotlib figure: one signed map a word, all on one scale. See `plots`."""
         from .plots import plot_interactions
 
         return plot_interactions(self, **options)
@@ -197,9 +197,9 @@ def _origin(provenance: dict, similarity) -> str:
     start = f"{provenance['model']} ({provenance['pretrained'] or 'own weights'}), {provenance['method']}"
     scores = provenance.get("single_head_similarity")
     if scores is not None:
-        picture, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
+        image, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
         words = "" if words is None else f" and {words} (words)"
-        return f"{start}: explains {picture} (picture){words}, not {_listed(similarity)}"
+        return f"{start}: explains {image} (picture){words}, not {_listed(similarity)}"
     if provenance["attention"] is None:  # not Grad-ECLIP
         return f"{start}: explains {provenance['explains']}"
     return f"{start} with the model's own heads" if provenance["attention"] == "model" else start

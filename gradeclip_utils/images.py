@@ -1,9 +1,9 @@
-"""Images: a picture from whatever form it has, what the model sees of it, and where that lies in the picture.
+"""Images: an image from whatever form it has, what the model sees of it, and where that lies in the image.
 
-    file, array -> picture -> pixels --architecture--> trace --method--> map -> heat map in the picture's own pixels
+    file, array -> image -> pixels --architecture--> trace --method--> map -> heat map in the image's own pixels
 
-A model's own preprocessing resizes and crops. To put a map back on the picture, the steps of the preprocessing are
-read, and what they did to the corners is undone. torch is imported where it is needed, so that reading a picture, and
+A model's own preprocessing resizes and crops. To put a map back on the image, the steps of the preprocessing are
+read, and what they did to the corners is undone. torch is imported where it is needed, so that reading an image, and
 laying a map on it, start at once.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-ImageLike = Image.Image | str | Path | np.ndarray
+ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
 
 
 def read_image(image: ImageLike) -> Image.Image:
-    """The picture as RGB, upright and 8 bits a channel, whatever it was.
+    """The image as RGB, upright and 8 bits a channel, whatever it was.
 
     EXIF rotation is applied; a palette, greyscale, CMYK and 16 bits are converted; what is transparent is laid over
     white. Of an animation the first frame is taken.
@@ -35,11 +35,11 @@ def read_image(image: ImageLike) -> Image.Image:
         read_image("holiday.jpg").size
 
     Args:
-        image: a PIL image, the path of a picture file, or a uint8 array (H, W, 3) with red, green, blue in 0 to 255.
+        image: a PIL image, the path of an image file, or a uint8 array (H, W, 3) with red, green, blue in 0 to 255.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a picture, or ends too early; the array has another shape or dtype.
+        ValueError: the file is not an image, or ends too early; the array has another shape or dtype.
         TypeError: it is none of the three.
     """
     if isinstance(image, np.ndarray):
@@ -71,8 +71,8 @@ def _open(path: Path) -> Image.Image:
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a picture.")
     try:
-        with Image.open(path) as picture:
-            return _to_rgb(picture, str(path))
+        with Image.open(path) as image:
+            return _to_rgb(image, str(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no picture file {path}.") from None
     except UnidentifiedImageError:
@@ -81,64 +81,64 @@ def _open(path: Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read as a picture: it is damaged or ends too early ({error}).") from error
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    if 0 in picture.size:
-        raise ValueError(f"{name} has no pixels: {picture.width} x {picture.height}.")
-    if picture.mode == "F":
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError(f"{name} has no pixels: {image.width} x {image.height}.")
+    if image.mode == "F":
         raise ValueError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first.")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        picture = _to_8_bits(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """16-bit greyscale. Pillow's own conversion clips at 255 instead of scaling, which turns most pictures white."""
-    values = np.asarray(picture).astype(np.int64)
-    if picture.mode != "I" or values.max() > 255:  # "I" holds 32 bits, and small values there are 8-bit greys
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit greyscale. Pillow's own conversion clips at 255 instead of scaling, which turns most images white."""
+    values = np.asarray(image).astype(np.int64)
+    if image.mode != "I" or values.max() > 255:  # "I" holds 32 bits, and small values there are 8-bit greys
         values = np.round(values / 257)  # 65535 / 257 = 255
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-MOST_PATCHES = 2048  # attention is quadratic in them: a larger picture at native resolution is scaled down to this
+MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native resolution is scaled down to this
 
 
 @dataclass(frozen=True)
 class View:
-    """The model's input (3, H, W), and the box (left, top, right, bottom) of it in the picture's pixels.
+    """The model's input (3, H, W), and the box (left, top, right, bottom) of it in the image's pixels.
 
-    Where the preprocessing pads, the box is larger than the picture.
+    Where the preprocessing pads, the box is larger than the image.
     """
 
     pixels: Tensor
     box: tuple[float, float, float, float]
 
 
-def view_of(preprocess: Callable, picture: Image.Image, resolution: str, patch: tuple[int, int]) -> View:
-    """The picture as a model of patches ``patch`` sees it: ``resolution`` is "model" or "native"."""
-    return native_view(preprocess, picture, patch) if resolution == "native" else model_view(preprocess, picture)
+def view_of(preprocess: Callable, image: Image.Image, resolution: str, patch: tuple[int, int]) -> View:
+    """The image as a model of patches `patch` sees it: `resolution` is "model" or "native"."""
+    return native_view(preprocess, image, patch) if resolution == "native" else model_view(preprocess, image)
 
 
-def model_view(preprocess: Callable, picture: Image.Image) -> View:
-    """The picture through the model's own preprocessing.
+def model_view(preprocess: Callable, image: Image.Image) -> View:
+    """The image through the model's own preprocessing.
 
-    A preprocessing with a step that is not known here is taken to squash the whole picture; a warning says so.
+    A preprocessing with a step that is not known here is taken to squash the whole image; a warning says so.
     """
     from open_clip.transform import CenterCropOrPad, MaybeConvertMode, MaybeToTensor, ResizeKeepRatio
     from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
 
     steps = getattr(preprocess, "transforms", [preprocess])
-    width, height = scaled = picture.size
-    left = top = 0  # of the view, in the scaled picture
+    width, height = scaled = image.size
+    left = top = 0  # of the view, in the scaled image
     view = scaled
     for step in steps:
         if isinstance(step, Resize) and step.max_size is None:
             scaled = view = _resized(step.size, *scaled)
         elif isinstance(step, ResizeKeepRatio):
-            scaled = view = step.get_params(picture, step.size, step.longest)[::-1]
+            scaled = view = step.get_params(image, step.size, step.longest)[::-1]
         elif isinstance(step, (CenterCrop, CenterCropOrPad)):
             view = tuple(step.size)[::-1]
             left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
@@ -146,16 +146,16 @@ def model_view(preprocess: Callable, picture: Image.Image) -> View:
             name = getattr(step, "__name__", type(step).__name__)
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
             warn(message)
-            return View(preprocess(picture), (0.0, 0.0, float(width), float(height)))
+            return View(preprocess(image), (0.0, 0.0, float(width), float(height)))
     across, down = width / scaled[0], height / scaled[1]
     box = (left * across, top * down, (left + view[0]) * across, (top + view[1]) * down)
-    return View(preprocess(picture), box)
+    return View(preprocess(image), box)
 
 
-def native_view(preprocess: Callable, picture: Image.Image, patch: tuple[int, int]) -> View:
-    """The whole picture at its own size and shape, both sides rounded to whole patches (height, width).
+def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:
+    """The whole image at its own size and shape, both sides rounded to whole patches (height, width).
 
-    Colours are normalised as the model's own preprocessing does. Of more than ``MOST_PATCHES`` patches, the picture
+    Colours are normalised as the model's own preprocessing does. Of more than `MOST_PATCHES` patches, the image
     is scaled down.
 
     Raises:
@@ -170,18 +170,18 @@ def native_view(preprocess: Callable, picture: Image.Image, patch: tuple[int, in
     if normalize is None:
         raise ValueError("resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation")
     resize = next((step.interpolation for step in steps if isinstance(step, (Resize, ResizeKeepRatio))), None)
-    rows, columns = picture.height / patch[0], picture.width / patch[1]
+    rows, columns = image.height / patch[0], image.width / patch[1]
     shrink = min(1.0, (MOST_PATCHES / (rows * columns)) ** 0.5)
     # Python rounds halves to even and the last patch must not exceed the limit: floor when shrinking
     to_whole = round if shrink == 1.0 else int
     size = [max(1, to_whole(side * shrink)) * step for side, step in zip((rows, columns), patch, strict=True)]
-    scaled = transforms.resize(picture, size, resize or InterpolationMode.BICUBIC)
+    scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
     pixels = normalize(transforms.to_tensor(scaled))
-    return View(pixels, (0.0, 0.0, float(picture.width), float(picture.height)))
+    return View(pixels, (0.0, 0.0, float(image.width), float(image.height)))
 
 
 def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) on the token grid as (H, W) in the picture's pixels, ``size`` (width, height); zero outside the box.
+    """A map (h, w) on the token grid as (H, W) in the image's pixels, `size` (width, height); zero outside the box.
 
     Bilinear between the centres of the tokens, constant beyond the outermost ones.
     """
@@ -192,12 +192,12 @@ def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: t
 
 
 def _bilinear(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """How much each of ``cells`` between ``start`` and ``end`` gives to each pixel: (pixels, cells)."""
+    """How much each of `cells` between `start` and `end` gives to each pixel: (pixels, cells)."""
     centres = np.arange(pixels) + 0.5
     places = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
-    shares = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
     inside = (centres >= start) & (centres <= end)
-    return (shares * inside[:, None]).astype(np.float32)
+    return (weights * inside[:, None]).astype(np.float32)
 
 
 def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int,
 
 
 def _crop_start(full: int, part: int) -> int:
-    """Where a centre crop of ``part`` begins; negative where the picture is padded to reach it."""
+    """Where a centre crop of `part` begins; negative where the image is padded to reach it."""
     padding = max(0, part - full) // 2
     return round((max(full, part) - part) / 2) - padding
 

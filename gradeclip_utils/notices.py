@@ -8,7 +8,7 @@ package that asked for the explanation; a panel, which has a place of its own fo
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
 
 @contextmanager
 def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
-    """Within it, and in this thread alone, what explanations warn of goes to ``listener`` instead.
+    """Within it, and in this thread alone, what explanations warn of goes to `listener` instead.
 
     Python's own `warnings.catch_warnings` changes what all threads share, and panels draw in several.
     """
@@ -47,11 +47,11 @@ def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
 
 
 def warn(message: str) -> None:
-    """An ``ExplanationWarning`` at the line outside of this package that asked for it, unless `heard_by` somebody."""
+    """An `ExplanationWarning` at the line outside of this package that asked for it, unless `heard_by` somebody."""
     if (listener := _listener.get()) is not None:
         listener(message)
         return
-    depth, frame = 1, sys._getframe()
+    depth, frame = 1, inspect.currentframe()
     while frame and _ours(frame.f_globals.get("__package__")):
         depth, frame = depth + 1, frame.f_back
     warnings.warn(message, ExplanationWarning, stacklevel=depth)

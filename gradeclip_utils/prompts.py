@@ -5,8 +5,9 @@ prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from .notices import warn
 from .towers import Tower
 from .words import Split, check_tokenizer, split_prompt, unknown_words, why_no_words
 
-Prompts = str | Sequence[str] | Tensor | np.ndarray
+Prompts: TypeAlias = str | Sequence[str] | Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
 
 
 def ask_strings(
-    prompts: Sequence[str], tokenizer: Callable, tower: Tower, name: str, vocabulary: frozenset[str] | None
+    prompts: Sequence[str], tokenizer: Any, tower: Tower, name: str, vocabulary: frozenset[str] | None
 ) -> Asked:
     """Check P prompts, split them into words, and warn of what the model cannot read or does not know.
 

@@ -1,16 +1,16 @@
-"""Words: from the pieces that a tokenizer made of a prompt back to the words that a person wrote.
+"""Words: from the tokens that a tokenizer made of a prompt back to the words that a person wrote.
 
-    prompt --tokenizer--> pieces --tower, method--> a score each --here--> words --> Explanation
+    prompt --tokenizer--> tokens --tower, method--> a score each --here--> words --> Explanation
 
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
-lower case) and cuts it into pieces that may be shorter than a word, and shorter than a letter: an emoji is several.
-Scores belong to words, in the prompt as it was written, so that ``prompt[word.start:word.end] == word.text`` always.
+lower case) and cuts it into tokens that may be shorter than a word, and shorter than a letter: an emoji is several.
+Scores belong to words, in the prompt as it was written, so that `prompt[word.start:word.end] == word.text` always.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import unescape
+from typing import Any
 
 import regex
 
@@ -21,7 +21,7 @@ _UNIT = regex.compile(r"&(?:#\w+|\w+);|.", regex.DOTALL)  # an HTML entity is cl
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a prompt, where it stands, and its signed score. ``prompt[start:end] == text``."""
+    """A word of a prompt, where it stands, and its signed score. `prompt[start:end] == text`."""
 
     text: str
     score: float
@@ -31,26 +31,26 @@ class Word:
 
 @dataclass(frozen=True)
 class Split:
-    """How the pieces that the model read make up the words of one prompt."""
+    """How the tokens that the model read make up the words of one prompt."""
 
     prompt: str
     spans: tuple[tuple[int, int], ...]  # of the words that were read, in characters of the prompt
-    word_ids: tuple[int, ...]  # the word that each piece belongs to; piece p is token 1 + p, after SOT
+    word_ids: tuple[int, ...]  # the word of each token between SOT and EOT
     unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
 
     def words(self, scores) -> tuple[Word, ...]:
-        """Words with ``scores`` (one a piece) added up."""
+        """Words with `scores` (one a token) added up."""
         totals = [0.0] * len(self.spans)
-        for owner, score in zip(self.word_ids, scores, strict=True):
-            totals[owner] += float(score)
+        for word, score in zip(self.word_ids, scores, strict=True):
+            totals[word] += float(score)
         return tuple(
             Word(self.prompt[start:end], total, start, end)
             for (start, end), total in zip(self.spans, totals, strict=True)
         )
 
 
-def why_no_words(tokenizer: Callable) -> str | None:
-    """Why the pieces of this tokenizer cannot be put together into words; None if they can."""
+def why_no_words(tokenizer: Any) -> str | None:
+    """Why the tokens of this tokenizer cannot be put together into words; None if they can."""
     missing = [name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)]
     if not missing:
         return None
@@ -61,8 +61,8 @@ def why_no_words(tokenizer: Callable) -> str | None:
     )
 
 
-def check_tokenizer(tokenizer: Callable, words: bool = True) -> None:
-    """Refuse, by name, a tokenizer that does not read what was written, or (``words``) whose pieces make up no words.
+def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
+    """Refuse, by name, a tokenizer that does not read what was written, or (`words`) whose tokens make up no words.
 
     Raises:
         TypeError: says which.
@@ -75,20 +75,20 @@ def check_tokenizer(tokenizer: Callable, words: bool = True) -> None:
         raise TypeError(reason)
 
 
-def split_read(prompt: str, tokenizer: Callable, tower) -> Split:
-    """The words of a prompt as a text tower reads it; as ``split_prompt``, which gets the pieces in hand."""
+def split_read(prompt: str, tokenizer: Any, tower) -> Split:
+    """The words of a prompt as a text encoder reads it; as `split_prompt`, which gets the tokens in hand."""
     ids = tokenizer([prompt]).to(tower.device)
     return split_prompt(prompt, tokenizer, ids[0, 1 : int(tower.ends(ids)[0])].tolist())
 
 
-def split_prompt(prompt: str, tokenizer: Callable, ids: list[int]) -> Split:
-    """Words of ``prompt`` and the pieces that make them up, for the token ``ids`` between SOT and EOT.
+def split_prompt(prompt: str, tokenizer: Any, ids: list[int]) -> Split:
+    """Words of `prompt` and the tokens that make them up, for the token `ids` between SOT and EOT.
 
-    Punctuation marks are words of their own. Words that share a piece ("..." or "?!"), or one
+    Punctuation marks are words of their own. Words that share a token ("..." or "?!"), or one
     character of the prompt, are one word.
 
     Raises:
-        ValueError: the prompt has no words, or ``ids`` are not what the tokenizer's own pieces begin with.
+        ValueError: the prompt has no words, or `ids` are not what the tokenizer's own begin with.
     """
     tokens = tokenizer.encode(prompt)
     if not ids:
@@ -96,7 +96,7 @@ def split_prompt(prompt: str, tokenizer: Callable, ids: list[int]) -> Split:
     if tokens[: len(ids)] != ids:
         raise ValueError(f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained")
     cleaned = tokenizer.clean_fn(prompt)
-    firsts, word_ids = _group(cleaned, _piece_ranges(cleaned, tokens, tokenizer), _positions_in_prompt(prompt, cleaned))
+    firsts, word_ids = _group(cleaned, _token_ranges(cleaned, tokens, tokenizer), _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
         (start, start + max(1, len(prompt[start:end].rstrip())))
         for start, end in zip(firsts, [*firsts[1:], len(prompt)], strict=True)
@@ -112,24 +112,24 @@ def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word not in vocabulary and any(map(str.isalnum, word))]
 
 
-def _piece_ranges(cleaned: str, tokens: list[int], tokenizer: Callable) -> list[tuple[int, int]]:
-    """The characters of the cleaned prompt [first, last] that each piece covers, through UTF-8's bytes."""
-    byte_owner = [
+def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple[int, int]]:
+    """The characters of the cleaned prompt [first, last] that each token covers, through UTF-8's bytes."""
+    byte_places = [
         match.start() + offset
         for match in tokenizer.pat.finditer(cleaned)
         for offset, character in enumerate(match.group())
         for _ in character.encode("utf-8")
     ]
     ranges, position = [], 0
-    for piece in tokens:
-        length = len(tokenizer.decoder[piece].removesuffix("</w>"))  # the pieces' alphabet has one letter a byte
-        ranges.append((byte_owner[position], byte_owner[position + length - 1]))
+    for token in tokens:
+        length = len(tokenizer.decoder[token].removesuffix("</w>"))  # the tokens' alphabet has one letter a byte
+        ranges.append((byte_places[position], byte_places[position + length - 1]))
         position += length
     return ranges
 
 
 def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) -> tuple[list[int], list[int]]:
-    """Where each word begins in the prompt, and the word that each piece belongs to."""
+    """Where each word begins in the prompt, and the word that each token belongs to."""
     begins, number = {}, {}  # of the word at each character of the cleaned prompt
     for index, match in enumerate(_WORD.finditer(cleaned)):
         begins.update(dict.fromkeys(range(*match.span()), match.start()))

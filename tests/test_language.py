@@ -18,7 +18,7 @@ def texts(caption):
 @pytest.fixture
 def without_nltk_data(monkeypatch):
     """As on a machine where nltk's tagger was never downloaded."""
-    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: False)
+    monkeypatch.setattr(language, "has_nltk_tagger", lambda: False)
 
 
 def test_a_phrase_is_adjectives_numbers_and_nouns_without_the_article():
@@ -102,11 +102,11 @@ def test_the_tagger_is_nltks_where_its_data_is_and_textblobs_elsewhere(monkeypat
         return [(word, "NN") for word in words]
 
     monkeypatch.setattr(nltk, "pos_tag", pos_tag)
-    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: True)
+    monkeypatch.setattr(language, "has_nltk_tagger", lambda: True)
     assert tagger_name() == "nltk"
     assert [word.tag for word in tagged_words("quite unheard-of words")] == ["NN", "NN", "NN"]
     assert asked == [["quite", "unheard-of", "words"]]
-    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: False)
+    monkeypatch.setattr(language, "has_nltk_tagger", lambda: False)
     assert tagger_name() == "textblob"
     assert tagged_words("quite unheard-of words")[0].tag == "RB"
 

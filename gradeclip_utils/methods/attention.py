@@ -1,8 +1,8 @@
 """Methods that read attention: raw attention, rollout, GAME and LeGrad.
 
-    architecture --trace--> Trace --here--> map --Explanation--> picture
+    model --tower--> Trace --here--> map --Explanation--> figure
 
-`registry` says what they have in common. Shapes: B inputs, T targets, L explained layers, R reading tokens, N tokens of
+`registry` says what they have in common. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
 width D, H heads of C channels, E the width of the embedding.
 """
 
@@ -16,7 +16,7 @@ from ..towers.blocks import Block, attend
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over reading tokens.
+    """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens.
 
     Explains where the tower looks, whatever the target is: the directions are not used and all T maps are the same.
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017; as an explanation, Jain and Wallace, "Attention is not
@@ -26,22 +26,22 @@ def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 
 def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Attention rollout: the reading tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest.
+    """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest.
 
     A_l is the attention of layer l averaged over heads; the identity stands for the residual stream. Explains how
     attention could mix the input, whatever the target is, as raw attention. Abnar and Zuidema, "Quantifying Attention
     Flow in Transformers", ACL 2020, arXiv 2005.00928. Only the row that is read is multiplied, from the top down. An
     attention pool has no residual stream, and so no identity. Cost: 1 forward pass.
     """
-    layers = [(block, weights.mean(1)) for block, weights, _ in _passes(tower, trace)]  # (B, N, N)
-    row = _reading_row(tower, trace)
+    layers = [(block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)]  # (B, N, N)
+    row = _query_row(tower, trace)
     for block, weights in reversed(layers):
         row = _times(row, weights) if block.pools else 0.5 * (row + _times(row, weights))
     return _same_for_all(trace, row, directions)
 
 
 def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """GAME (Chefer): the reading tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards.
+    """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards.
 
     Explains the model's own similarity, by attention that pulls it up in any layer. Chefer, Gur and Wolf, "Generic
     Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers", ICCV 2021, arXiv
@@ -49,17 +49,17 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     takes only the last unless it is told otherwise. Not linear in the direction, because of the relu.
 
     Where we deviate, in arithmetic only: one call of autograd for the gradients of all layers; only the row that is
-    read is multiplied, from the top down; the 1 that the identity gives a reading token itself is left out. An
+    read is multiplied, from the top down; the 1 that the identity gives a query token itself is left out. An
     attention pool has no residual stream, and so no identity. Cost: 1 forward pass with a graph, and a backward pass
     (as long again) a target.
     """
     with torch.enable_grad():
-        blocks, attentions, outputs = zip(*_passes(tower, trace), strict=True)
+        blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
         embedding = tower.resume(trace, tower.depth, outputs[-1])
     maps = []
     for direction in directions.unbind(1):
         slopes = torch.autograd.grad(embedding, attentions, direction, retain_graph=True)
-        row = start = _reading_row(tower, trace)
+        row = start = _query_row(tower, trace)
         for block, weights, slope in zip(reversed(blocks), reversed(attentions), reversed(slopes), strict=True):
             pulled = _times(row, (slope * weights.detach()).relu().mean(1))
             row = pulled if block.pools else row + pulled
@@ -82,7 +82,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
         *directions.shape[:2], trace.valid_mask.shape[1], dtype=directions.dtype, device=directions.device
     )
     with torch.enable_grad():
-        for block, weights, output in _passes(tower, trace):
+        for block, weights, output in _layer_passes(tower, trace):
             read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
             embedding = tower.resume(trace, tower.depth, read)
             for target, direction in enumerate(directions.unbind(1)):
@@ -91,7 +91,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return maps * trace.valid_mask[:, None]
 
 
-def _passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
+def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
     """Each explained layer, its attention (B, H, N, N) and its output (B, N, D) for every token, in the caller's graph.
 
     Of a pool with latent queries, which are no tokens, (B, H, R, N) and (B, R, D).
@@ -108,11 +108,11 @@ def _passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]
         yield block, weights, x
 
 
-def _reading_row(tower: Tower, trace: Trace) -> Tensor:
-    """(B, N), one shared out over the reading tokens; (B, R) where latent queries read."""
+def _query_row(tower: Tower, trace: Trace) -> Tensor:
+    """(B, N), one shared out over the query tokens; (B, R) where latent queries read."""
     if tower.explained[-1].latent:
-        readers = trace.layers[-1].o.shape[1]
-        return torch.full_like(trace.layers[-1].o[..., 0], 1 / readers)
+        queries = trace.layers[-1].o.shape[1]
+        return torch.full_like(trace.layers[-1].o[..., 0], 1 / queries)
     row = torch.zeros_like(trace.valid_mask, dtype=trace.embedding.dtype)
     return row.scatter(1, trace.query_index, 1 / trace.query_index.shape[1])
 

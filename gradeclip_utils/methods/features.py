@@ -1,6 +1,6 @@
 """Methods that read the tokens themselves: Grad-CAM, MaskCLIP and CLIP Surgery.
 
-    architecture --trace--> Trace --here--> map --Explanation--> picture
+    model --tower--> Trace --here--> map --Explanation--> figure
 
 `registry` says what they have in common. Shapes: B inputs, T targets, N tokens of width D, E the width of the
 embedding.
@@ -20,7 +20,7 @@ def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic.
 
     The mean goes over patches. Explains the model's own similarity, by channels that are taken to mean the same
-    everywhere in the picture. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    everywhere in the image. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017, arXiv 1610.02391. It was made for the last convolution of a CNN, where all positions feed
     the output; in a ViT the last place where patches still do is the *input* of the last block. With more explained
     layers x enters the first of them. Cost: the last block forward, and backward for each target.
@@ -57,7 +57,7 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
         map_ti = w_t f_i . d_t - mean_s w_s f_i . d_s,    w = T softmax_t(2 S_t),  S_t the model's own similarity
 
     so **a map depends on the other prompts of its call**. With one target there is nothing to share; the authors then
-    subtract the embedding of an ``empty`` prompt, map_i = f_i . (d - empty). The Explainer does this too, except for a
+    subtract the embedding of an `empty` prompt, map_i = f_i . (d - empty). The Explainer does this too, except for a
     contrast e_A - e_B, from which it would cancel. Explains no number of the model's: another network's features, and
     a sum that no longer is a cosine. Li et al., "CLIP Surgery for Better Explainability with Enhancement in
     Open-Vocabulary Tasks", arXiv 2304.05653; later in Pattern Recognition (2025). Where we deviate: features have unit

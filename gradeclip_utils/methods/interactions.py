@@ -1,11 +1,11 @@
 """Interactions: word x region maps, and the same without the part that all named things share.
 
-    trace of a prompt -> direction of each word -> Grad-ECLIP of the picture -> a region for each word
+    trace of a prompt -> direction of each word -> Grad-ECLIP of the image -> a region for each word
 
-A word pushes the prompt's embedding in a direction; Grad-ECLIP of the picture with that direction for a target is the
+A word pushes the prompt's embedding in a direction; Grad-ECLIP of the image with that direction for a target is the
 region that *this word* matches. The directions of a caption have a part in common, which answers to whatever is in the
-picture. Take the mean of the caption's nouns away from each of them, and what is left tells them apart: the map of a
-noun *rather than of the nouns of this caption*, a contrast in the sense of `Explainer.explain`'s ``against``.
+image. Take the mean of the caption's nouns away from each of them, and what is left tells them apart: the map of a
+noun *rather than of the nouns of this caption*, a contrast in the sense of `Explainer.explain`'s `against`.
 Directions and maps are linear, so it is the same whether it is done before or after the map.
 
 Shapes: N tokens, W words, E the width of the embedding.
@@ -25,9 +25,9 @@ from .grad_eclip import grad_eclip, spatial_weights, zero_delta
 
 
 def word_masks(word_ids: Sequence[int], trace: Trace) -> Tensor:
-    """Which tokens of the one prompt in ``trace`` are the pieces of which word, (W, N) bool.
+    """Which tokens of the one prompt in `trace` belong to which word, (W, N) bool.
 
-    `word_ids` says for each piece which word it belongs to. SOT, EOT and what stands behind it are in no word.
+    `word_ids` says for each token which word it belongs to. SOT, EOT and what stands behind it are in no word.
     """
     word_ids = torch.tensor(word_ids, device=trace.valid_mask.device)
     return F.pad(F.one_hot(word_ids).T.bool(), (1, trace.valid_mask.shape[1] - 1 - len(word_ids)))
@@ -36,13 +36,13 @@ def word_masks(word_ids: Sequence[int], trace: Trace) -> Tensor:
 def word_directions(
     tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened", heads: str = "together"
 ) -> Tensor:
-    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in ``trace``.
+    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`.
 
-    A word's pieces contribute ``mu_i u_i`` (spatial weight times value) to o in every explained layer. Pushed through
-    the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So ``t_j . e_I`` is the
-    word's score, and Grad-ECLIP of the picture with t_j for the prompt is the region that *this word* matches.
+    A word's tokens contribute `mu_i u_i` (spatial weight times value) to o in every explained layer. Pushed through
+    the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So `t_j . e_I` is the
+    word's score, and Grad-ECLIP of the image with t_j for the prompt is the region that *this word* matches.
 
-    ``word_mask`` (W, N) bool says which tokens are the pieces of which word.
+    `word_mask` (W, N) bool says which tokens belong to which word.
     """
     assert len(trace.tokens) == 1
     pushes = []
@@ -67,7 +67,7 @@ def interactions(
     spatial: str = "loosened",
     heads: str = "together",
 ) -> tuple[Tensor, Tensor]:
-    """Word x region: signed maps (W, N) of one picture, one a word, and the words' directions (W, E).
+    """Word x region: signed maps (W, N) of one image, one a word, and the words' directions (W, E).
 
     S = e_I . e_T, so entry (j, i) is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none") exactly the
     mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of

@@ -1,12 +1,12 @@
 """Perturbation: change what goes in and watch what comes out. Methods that need no look inside the model.
 
-    picture or prompt --changed--> model -> embedding -> target -> map
+    image or prompt --changed--> model -> embedding -> target -> map
 
-Masked pictures (RISE), a prompt without one of its words (leave-one-out), noisy tokens (M2IB), and changes too small to
-see, which are gradients (input x gradient, integrated gradients). From a tower they need ``forward`` or ``trace``,
-``resume`` or ``embed_pixels``, so most of them also apply to towers that have no attention to read.
+Masked images (RISE), a prompt without one of its words (leave-one-out), noisy tokens (M2IB), and changes too small to
+see, which are gradients (input x gradient, integrated gradients). From a tower they need `forward` or `trace`,
+`resume` or `embed_pixels`, so most of them also apply to towers that have no attention to read.
 
-Every function gets a tower, a trace and the targets' ``directions`` (B, T, E), and returns signed maps (B, T, N) over
+Every function gets a tower, a trace and the targets' `directions` (B, T, E), and returns signed maps (B, T, N) over
 the trace's tokens. The target of a direction d is S = embedding . d: a similarity, or the difference of two. Shapes: B
 inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
 """
@@ -21,18 +21,18 @@ from tqdm.auto import tqdm
 from ..towers import Tower, Trace
 from .grad_eclip import gradients
 
-_AT_ONCE = 64  # pictures or prompts in one forward pass
+_AT_ONCE = 64  # images or prompts in one forward pass
 
 
 def pixels_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i.
 
-    Explains the model's own similarity, as if it were linear between the picture and the mean colour, which is zero
+    Explains the model's own similarity, as if it were linear between the image and the mean colour, which is zero
     after preprocessing. Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713. Linear in the direction. Cost: one
     forward pass with a graph, and one backward pass a target.
 
     Raises:
-        ValueError: the picture is not of the model's own size.
+        ValueError: the image is not of the model's own size.
     """
     pixels = _own_pixels(tower, trace)
     slopes = gradients(tower.embed_pixels, pixels, directions)
@@ -43,7 +43,7 @@ def pixels_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Input x gradient for prompts: map_i = x_i . dS/dx_i, with x_i the token that enters the first explained block.
 
-    As ``pixels_x_gradient``. Ours traces all blocks for it, so that x_i is the token's embedding plus that of its
+    As `pixels_x_gradient`. Ours traces all blocks for it, so that x_i is the token's embedding plus that of its
     position: what the transformer reads, and what every tower has. Cost: one forward pass with a graph, and one
     backward pass a target.
     """
@@ -56,13 +56,13 @@ def integrated_gradients(
 ) -> Tensor:
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1.
 
-    Explains the model's own similarity. The baseline is a picture of the mean colour, zero after preprocessing, and
-    maps sum to S(picture) - S(baseline), as far as ``steps`` points of Gauss-Legendre's rule follow the path. That is
-    captum's ``IntegratedGradients``. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
-    arXiv 1703.01365. Linear in the direction. Cost: ``steps`` forward and backward passes a target.
+    Explains the model's own similarity. The baseline is an image of the mean colour, zero after preprocessing, and
+    maps sum to S(image) - S(baseline), as far as `steps` points of Gauss-Legendre's rule follow the path. That is
+    captum's `IntegratedGradients`. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
+    arXiv 1703.01365. Linear in the direction. Cost: `steps` forward and backward passes a target.
 
     Raises:
-        ValueError: the picture is not of the model's own size.
+        ValueError: the image is not of the model's own size.
     """
     from captum.attr import IntegratedGradients  # slow to import, and only this needs it
 
@@ -87,32 +87,32 @@ def rise(
     *,
     masks: int = 500,
     cells: int = 7,
-    share: float = 0.5,
+    lit_fraction: float = 0.5,
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """RISE: how much more the target is when a patch is seen, over random masks M of the picture.
+    """RISE: how much more the target is when a patch is seen, over random masks M of the image.
 
-        map_i = 1 / (n * share) * sum_n (S(picture * M_n) - mean S) * M_n(i)
+        map_i = 1 / (n * p) * sum_n (S(image * M_n) - mean S) * M_n(i)
 
     Explains the model's own similarity, through the mean colour (zero after preprocessing) that stands where a mask is
     dark. Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018,
-    arXiv 1806.07421. A mask is a grid of ``cells`` x ``cells``, each lit with probability ``share``, enlarged
+    arXiv 1806.07421. A mask is a grid of `cells` x `cells`, each lit with probability p = `lit_fraction`, enlarged
     bilinearly and shifted at random.
 
     Where we deviate: scores are centred before they are averaged. The authors' map is this one plus a constant times
     how often a patch happened to be lit; without it the map is signed, zero where seeing makes no difference, and less
-    noisy. And n is 500 by default (4000 to 8000 in the paper), so look at the map of a second ``seed`` before you
-    trust a detail. Linear in the direction. Cost: ``masks`` forward passes, for all targets together.
+    noisy. And n is 500 by default (4000 to 8000 in the paper), so look at the map of a second `seed` before you
+    trust a detail. Linear in the direction. Cost: `masks` forward passes, for all targets together.
     """
     pixels = trace.inputs
-    lit, shifts = _mask_seeds(masks, cells, share, tuple(pixels.shape[-2:]), seed)
+    lit, shifts = mask_seeds(masks, cells, lit_fraction, tuple(pixels.shape[-2:]), seed)
     own = tuple(pixels.shape[-2:]) == tower.image_size
-    look = tower.forward if own else lambda some: tower.trace(some).embedding  # a native picture has no plain pass
+    look = tower.forward if own else lambda some: tower.trace(some).embedding  # a native image has no plain pass
     scores, seen, step = [], [], max(1, _AT_ONCE // len(pixels))
     with tqdm(total=masks, desc="RISE", disable=not progress) as bar:
         for some in torch.arange(masks).split(step):
-            light = _enlarged(lit[some], shifts[some], tuple(pixels.shape[-2:])).to(pixels)  # (n, H, W)
+            light = enlarged(lit[some], shifts[some], tuple(pixels.shape[-2:])).to(pixels)  # (n, H, W)
             masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
             embeddings = look(masked).unflatten(0, (len(pixels), -1))  # (B, n, E)
             scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
@@ -120,7 +120,7 @@ def rise(
             bar.update(len(some))
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
     centred = scores - scores.mean(-1, keepdim=True)
-    return _on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * share))
+    return _on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
 
 
 def m2ib(
@@ -131,7 +131,7 @@ def m2ib(
     beta: float = 0.1,
     samples: int = 10,
     steps: int = 10,
-    rate: float = 1.0,
+    learning_rate: float = 1.0,
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
@@ -146,9 +146,9 @@ def m2ib(
     2312.17174. x are the tokens that enter the explained layers: the last sixth, two of twelve, as in the authors' code
     (their layer 9), from which beta, Adam's rate 1, ten steps and ten samples are taken as well.
 
-    Where we deviate: the noise comes from ``seed`` (CPU generator: the same on every device), so a map can be repeated;
-    the causal mask of the text tower stays; padding costs nothing; information is read off after the last step. Not
-    linear in the direction. Cost: ``steps`` * ``samples`` forward and backward passes through a sixth of the tower, a
+    Where we deviate: the noise comes from `seed` (CPU generator: the same on every device), so a map can be repeated;
+    the causal mask of the text encoder stays; padding costs nothing; information is read off after the last step. Not
+    linear in the direction. Cost: `steps` * `samples` forward and backward passes through a sixth of the tower, a
     target: about 35 forward passes of the whole.
     """
     batch, count, width = trace.tokens.shape
@@ -159,17 +159,17 @@ def m2ib(
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in tqdm(pairs, "M2IB", disable=not progress):
         one = _repeated(trace, i, samples)
-        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta, rate)
+        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta, learning_rate)
     return maps * trace.valid_mask[:, None]
 
 
 def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None) -> Tensor:
-    """Leave one word out: S(prompt) - S(prompt without the word), at the word's first piece.
+    """Leave one word out: S(prompt) - S(prompt without the word), at the word's first token.
 
     Explains the model's own similarity. Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation
-    Erasure", arXiv 1612.08220. The word's pieces are taken out of the token ids and the rest closes up, so positions
-    move, as they do when a person writes the shorter prompt. ``words`` (B, N) numbers the word of every token, -1 where
-    there is none; without it every piece is a word. Linear in the direction. Cost: a forward pass a word, for all
+    Erasure", arXiv 1612.08220. The word's tokens are taken out of the token ids and the rest closes up, so positions
+    move, as they do when a person writes the shorter prompt. `words` (B, N) numbers the word of every token, -1 where
+    there is none; without it every token is a word. Linear in the direction. Cost: a forward pass a word, for all
     targets together.
     """
     if words is None:
@@ -210,19 +210,19 @@ def _on_patches(trace: Trace, values: Tensor) -> Tensor:
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
 
 
-def _mask_seeds(count: int, cells: int, share: float, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
+def mask_seeds(count: int, cells: int, lit_fraction: float, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
     """Which cells are lit (n, cells, cells), and by how many pixels each mask is shifted (n, 2)."""
     generator = torch.Generator().manual_seed(seed)
-    lit = (torch.rand(count, cells, cells, generator=generator) < share).float()
+    lit = (torch.rand(count, cells, cells, generator=generator) < lit_fraction).float()
     return lit, (torch.rand(count, 2, generator=generator) * torch.tensor(_cell(cells, size))).long()
 
 
 def _cell(cells: int, size: tuple[int, int]) -> list[int]:
-    return [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the picture
+    return [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the image
 
 
-def _enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (n, H, W) in [0, 1]: one cell larger than the picture, then shifted and cropped to it."""
+def enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (n, H, W) in [0, 1]: one cell larger than the image, then shifted and cropped to it."""
     cells = lit.shape[-1]
     larger = [(cells + 1) * side for side in _cell(cells, size)]
     smooth = F.interpolate(lit[:, None], larger, mode="bilinear", align_corners=False)[:, 0]
@@ -234,19 +234,21 @@ def _enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _repeated(trace: Trace, index: int, count: int) -> Trace:
-    """One input of a trace, ``count`` times, as far as ``Tower.resume`` asks."""
+    """One input of a trace, `count` times, as far as `Tower.resume` asks."""
     rows = {name: getattr(trace, name)[[index] * count] for name in ("inputs", "tokens", "query_index", "valid_mask")}
-    each = trace.attention_mask is not None and len(trace.attention_mask) > 1
-    return replace(trace, **rows, attention_mask=trace.attention_mask[[index]] if each else trace.attention_mask)
+    mask = trace.attention_mask
+    return replace(trace, **rows, attention_mask=mask if mask is None or len(mask) == 1 else mask[[index]])
 
 
-def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float, rate: float) -> Tensor:
-    """Nats (N,) that each token of one input (repeated in ``trace``) keeps after the bottleneck is optimised."""
+def _squeezed(
+    tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float, learning_rate: float
+) -> Tensor:
+    """Nats (N,) that each token of one input (repeated in `trace`) keeps after the bottleneck is optimised."""
     tokens, reads = trace.tokens[0], torch.zeros_like(trace.valid_mask[0])
     reads[trace.query_index[0]] = True
     counted = trace.valid_mask[0] | reads
     openness = torch.full_like(tokens, 5.0).requires_grad_()
-    optimizer = torch.optim.Adam([openness], lr=rate)
+    optimizer = torch.optim.Adam([openness], lr=learning_rate)
     for sample in noise:  # (samples, N, D)
         with torch.enable_grad():
             lam = openness.sigmoid()
@@ -264,7 +266,7 @@ def _information(openness: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _without(ids: Tensor, gone: Tensor) -> Tensor:
-    """Token ids without those that are ``gone``; the row's own last id fills up behind the end, where nobody reads."""
+    """Token ids without those that are `gone`; the row's own last id fills up behind the end, where nobody reads."""
     keep, gone = torch.ones_like(ids, dtype=torch.bool), gone[: len(ids)]  # an appended CLS has no id
     keep[: len(gone)] = ~gone
     return torch.cat([ids[keep], ids[-1:].expand(int(gone.sum()))])

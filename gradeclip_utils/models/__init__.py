@@ -1,6 +1,6 @@
 """Models: `load_clip` gives a `Clip`, everything an explainer needs to know about a model and nothing else.
 
-    checkpoint, open_clip -> models -> architecture -> trace -> method -> explanation
+    checkpoint, open_clip -> models -> towers -> trace -> method -> explanation
 
 | file | holds |
 | --- | --- |

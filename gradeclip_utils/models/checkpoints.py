@@ -1,6 +1,6 @@
 """Files of weights: finding them, checking them before they are used, and saying what is wrong when they do not fit.
 
-    weights -> models -> architecture -> trace -> method -> explanation
+    weights -> models -> towers -> trace -> method -> explanation
 
 `models.load_clip` is the door; this is where its error messages come from. open_clip does the downloading and the
 loading. What it leaves open is answered here: is the hub within reach, how large is the file, where does it go on a
@@ -24,6 +24,7 @@ from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _REACH_SECONDS = 10
@@ -47,7 +48,8 @@ def find_weights(name: str, tag: str) -> Path:
         found = try_to_load_from_cache(repository, file)
         if isinstance(found, str):
             return Path(found)
-    reason = _why_unreachable(hub.ENDPOINT if repository else config["url"])
+    at_home = not repository and _url_cache(config).is_file()
+    reason = None if at_home else _why_unreachable(hub.ENDPOINT if repository else config["url"])
     if reason is None:
         try:
             return Path(open_clip.download_pretrained(config))
@@ -62,6 +64,11 @@ def _hub_address(config: dict) -> tuple[str, list[str]]:
     if not file:
         return repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     return repository, list(dict.fromkeys((re.sub(r"\.(bin|pth)$", ".safetensors", file), file)))
+
+
+def _url_cache(config: dict) -> Path:
+    """Where open_clip keeps what it fetched from an address that is no hub."""
+    return Path("~/.cache/clip").expanduser() / Path(config["url"]).name
 
 
 def _why_unreachable(url: str) -> str | None:
@@ -90,8 +97,7 @@ def _how_to_get(name: str, tag: str, reason: str) -> str:
     config = tag_config(name, tag)
     repository, files = _hub_address(config)
     file = files[0] if config.get("hf_hub", "").endswith("/") else files[-1]
-    size = download_size(name)
-    size = f"about {size / 1e9:.1f} GB in float32" if size else "size unknown"
+    size = f"about {bytes_ / 1e9:.1f} GB in float32" if (bytes_ := download_size(name)) else "size unknown"
     local_name = quick_gelu_name(name) if config.get("quick_gelu") else name
     folder = Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     lines = [f"The weights {tag!r} of {name} ({size}) are not on this machine and cannot be downloaded ({reason})."]
@@ -106,7 +112,7 @@ def _how_to_get(name: str, tag: str, reason: str) -> str:
         lines += [
             f"Without network, fetch {config['url']} elsewhere, and then",
             f'  1. copy the file here and pass its path: load_clip("{local_name}", pretrained="/path/to/file"), or',
-            f"  2. put it into {Path('~/.cache/clip').expanduser()} under its own name.",
+            f"  2. put it into {_url_cache(config).parent} under its own name.",
         ]
     return "\n".join(lines)
 
@@ -117,8 +123,8 @@ def quick_gelu_name(name: str) -> str:
     return quick if quick in open_clip.list_models() else name
 
 
-def download_size(name: str) -> int | None:
-    """Bytes of the weights of the open_clip model `name` in float32, counted without making them; None if unknown."""
+def _without_memory(name: str) -> nn.Module | None:
+    """The open_clip model `name` on the meta device; None where it cannot be made without files from a hub."""
     config = open_clip.get_model_config(name)
     if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config:
         return None
@@ -126,7 +132,13 @@ def download_size(name: str) -> int | None:
         config["vision_cfg"]["timm_model_pretrained"] = False
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     with torch.device("meta"):
-        return 4 * sum(parameter.numel() for parameter in kind(**config).parameters())
+        return kind(**config)
+
+
+def download_size(name: str) -> int | None:
+    """Bytes of the weights of the open_clip model `name` in float32, counted without making them; None if unknown."""
+    model = _without_memory(name)
+    return None if model is None else 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
 def is_torchscript(path: Path) -> bool:
@@ -195,17 +207,37 @@ def _damaged(path: Path, reason: str) -> str:
     return f"{path} ({path.stat().st_size:,} bytes) is damaged, cut off, or not a checkpoint: {reason}."
 
 
-def misfit(name: str, path: Path, error: RuntimeError) -> str:
-    """Why the checkpoint does not fit the model, read from what torch's `load_state_dict` reports."""
-    text = str(error)
-    shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)", text)
-    parts = [f"{key} is {theirs} in the file and {ours} in the model" for key, theirs, ours in shapes]
-    for label, pattern in (("lacks", r"Missing key\(s\).*"), ("has besides", r"Unexpected key\(s\).*")):
-        keys = re.findall(r'"([^"]+)"', "".join(re.findall(pattern, text)))
-        parts += [f"it {label} {_some(keys, 3)}"] if keys else []
-    if not parts:
-        parts = [text.splitlines()[0]]
-    return f"{path} is a checkpoint of another architecture than {name}: {_some(parts, 6, '; ')}."
+def misfit(name: str, path: Path, state: Mapping[str, torch.Tensor], model: nn.Module) -> str | None:
+    """Why weights do not fit a model, found by comparing names and shapes; None if they fit.
+
+    Args:
+        name: the model's, for the message.
+        path: the file of the weights, for the message.
+        state: the weights, as the model would name them.
+        model: it may be on the meta device, without memory.
+    """
+    own = model.state_dict()
+    parts = [
+        f"{key} is {list(state[key].shape)} in the file and {list(value.shape)} in the model"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    lacks, besides = [key for key in own if key not in state], [key for key in state if key not in own]
+    parts += [f"it lacks {_some(lacks, 3)}"] if lacks else []
+    parts += [f"it has besides {_some(besides, 3)}"] if besides else []
+    return f"{path} is a checkpoint of another architecture than {name}: {_some(parts, 6, '; ')}." if parts else None
+
+
+def checkpoint_misfit(name: str, path: Path, *, weights_only: bool = True) -> str | None:
+    """Why the weights in a file do not fit the open_clip model `name`; None if they do, or if it cannot be told.
+
+    They are read and renamed by open_clip, for a model without memory that is given them instead of loading them.
+    """
+    model = _without_memory(name)
+    if model is None:
+        return None
+    model.load_state_dict = lambda state, strict=True: state
+    return misfit(name, path, open_clip.load_checkpoint(model, str(path), weights_only=weights_only), model)
 
 
 def _some(items: list[str], count: int, separator: str = ", ") -> str:

@@ -1,10 +1,10 @@
 """Compact files: a model that knows few words, small enough to be shipped, and an ordinary open_clip model again.
 
-    compact -> models -> architecture -> trace -> method -> explanation
+    compact -> models -> towers -> trace -> method -> explanation
 
 A compact file is safetensors in half precision. Of the token embeddings it holds the rows that captions can need, and
-a model that shares weights with another one (a pupil with its teacher's text tower) leaves those out and names the file
-that has them. The config beside it, .json, is open_clip's own, with the preprocessing of pictures added.
+a model that shares weights with another one (a student with its teacher's text encoder) leaves those out and names the
+file that has them. The config beside it, .json, is open_clip's own, with the preprocessing of images added.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BUNDLED_MODELS = {  # what load_clip knows by name without a network: the file i
     "emoji-resnet": "emoji-resnet.safetensors",
     "emoji-fine": "emoji-fine.safetensors",
 }
-_TABLE = "token_embedding.weight"  # under "text." in a model with a text tower of its own
+_TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
 
 
 def emoji_vit_map(pretrained: bool = False, **options) -> nn.Module:
-    """timm's VisionTransformer at the size of emoji scenes, without CLS, read by a latent query (MAP), as in SigLIP.
+    """A VisionTransformer at the size of emoji scenes, without CLS, read by a latent query (MAP), as in SigLIP.
 
     A norm stands before the first layer and patches have no bias, as in CLIP and unlike in SigLIP, so that CLIP's
     layers can be taken over.
@@ -54,7 +54,7 @@ if not timm.is_model(emoji_vit_map.__name__):  # open_clip's configs name timm's
 
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
-    """The model that an open_clip config describes, with random weights: ``CLIP``, or ``CustomTextCLIP``."""
+    """The model that an open_clip config describes, with random weights: `CLIP`, or `CustomTextCLIP`."""
     config = {key: value for key, value in config.items() if key != "preprocess"}
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     return kind(**config, cast_dtype=get_cast_dtype(precision))
@@ -80,7 +80,7 @@ def save_compact(
         words: what stood in the captions, with any punctuation beside comma and full stop.
         metadata: provenance (steps, seed, ...), kept in the file.
         config: if given, written beside it as .json: open_clip's model config and, under "preprocess", the mean, std,
-            interpolation, resize_mode and size of the pictures.
+            interpolation, resize_mode and size of the images.
         shared: a compact file in the same folder. Tensors that it has too, bit by bit, are left out and read from it.
 
     Raises:
@@ -111,7 +111,7 @@ def save_compact(
 
 
 def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tuple[nn.Module, dict, str]:
-    """The model of a compact file with the full vocabulary, the preprocessing of its pictures, and its words.
+    """The model of a compact file with the full vocabulary, the preprocessing of its images, and its words.
 
     A token that the model never saw gets the mean of the rows that it has.
 
@@ -138,10 +138,9 @@ def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tupl
     table, ids = _table_of(state), state.pop("token_ids").long()
     rows = state[table].float()
     state[table] = rows.mean(0).repeat(config["text_cfg"].get("vocab_size", 49408), 1).index_copy(0, ids, rows)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(misfit(config_path.name, path, error)) from error
+    if reason := misfit(config_path.name, path, state, model):
+        raise ValueError(reason)
+    model.load_state_dict(state)
     return model, config["preprocess"], metadata.get("words", "")
 
 

@@ -1,6 +1,6 @@
 """Loading: `load_clip` gives a `Clip`, everything an explainer needs to know about a model and nothing else.
 
-    models -> architecture -> trace -> method -> explanation
+    models -> towers -> trace -> method -> explanation
 
 The default is the small bundled model, which needs no network. Real CLIP is one argument away, and stays an ordinary,
 unmodified open_clip model.
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -30,9 +31,9 @@ from ..words import why_no_words
 from .checkpoints import (
     check_checkpoint,
     check_reachable,
+    checkpoint_misfit,
     find_weights,
     is_torchscript,
-    misfit,
     plain_state,
     quick_gelu_name,
     tag_config,
@@ -59,7 +60,7 @@ class Clip:
 
     model: torch.nn.Module
     preprocess: Callable[[Image.Image], torch.Tensor]
-    tokenizer: Callable[[list[str]], torch.Tensor] | None
+    tokenizer: Any  # Callable[[list[str]], torch.Tensor] | None; typing it so asks every caller whether it is there
     name: str = "custom"
     pretrained: str = ""
     vocabulary: frozenset[str] | None = None
@@ -112,6 +113,8 @@ def load_clip(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     _check_device(device)
     if name in BUNDLED_MODELS:
+        if isinstance(pretrained, Mapping):
+            raise ValueError(f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict.")
         path = Path(pretrained) if pretrained else data_path(BUNDLED_MODELS[name])
         return load_compact(path, name=name, device=device, precision=precision)
     if "/" in name and Path(name).expanduser().is_dir():
@@ -161,7 +164,8 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
             weights_only=not published,
         )
     except RuntimeError as error:
-        raise ValueError(misfit(name, path, error)) from error
+        reason = checkpoint_misfit(name, path, weights_only=not published)
+        raise ValueError(reason or f"{path} cannot be loaded into {name}: {str(error).splitlines()[0]}") from error
     return _finish(model, name, str(pretrained))
 
 
@@ -229,7 +233,7 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
     """Load what `save_compact` wrote as an ordinary open_clip model with the full vocabulary.
 
     A token that the model never saw gets the mean of the rows that it has. The config is the .json beside the file,
-    that of the bundled model ``name``, or else that of the default.
+    that of the bundled model `name`, or else that of the default.
 
     Raises:
         FileNotFoundError: the file or its config is missing.
@@ -265,14 +269,14 @@ def describe(clip: Clip) -> str:
         f"{clip.name} ({clip.pretrained or 'weights of your own'})",
         f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
         f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
-        f"  picture  {_describe_picture(clip.model)}",
-        f"  prompt   {_describe_prompt(clip.model, clip.tokenizer)}",
+        f"  picture  {_describe_image(clip.model)}",
+        f"  prompt   {_describe_text(clip.model, clip.tokenizer)}",
         f"  words    {words}",
     ]
     return "\n".join(lines)
 
 
-def _describe_picture(model: nn.Module) -> str:
+def _describe_image(model: nn.Module) -> str:
     try:
         tower = open_image_tower(model)
     except UnsupportedModel as refusal:
@@ -302,7 +306,7 @@ def _describe_layers(tower: Tower) -> str:
     return f"{below}an attention pool of {tower.heads} heads, {tower.query_token}; the pool alone can be explained"
 
 
-def _describe_prompt(model: nn.Module, tokenizer: Callable) -> str:
+def _describe_text(model: nn.Module, tokenizer: Callable) -> str:
     try:
         tower = open_text_tower(model)
     except UnsupportedModel as refusal:

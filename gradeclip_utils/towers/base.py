@@ -1,9 +1,9 @@
 """What all towers share: the trace, and how explained layers are computed. See the package for the idea.
 
-    architecture --here--> Trace --method--> map --Explanation--> picture
+    model --here--> Trace --method--> map --Explanation--> figure
 
-A family says how inputs become tokens (``_enter``), what its layers are (``blocks``) and what becomes of the reading
-tokens in the end (``_embed``). Everything else is the same for all of them, and is here.
+A family says how inputs become tokens (`_enter`), what its layers are (`blocks`) and what becomes of the query
+tokens in the end (`_embed`). Everything else is the same for all of them, and is here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from .blocks import Block, UnsupportedModel, attend, attend_fused, upcast
 
 @dataclass(frozen=True)
 class Layer:
-    """What one explained layer did: B inputs, N tokens, R reading tokens, H heads of C channels, D = H * C."""
+    """What one explained layer did: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C."""
 
     q: Tensor  # (B, R, H, C)
     k: Tensor  # (B, N, H, C)
@@ -34,8 +34,8 @@ class Entry:
 
     inputs: Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
     tokens: Tensor  # (B, N, D)
-    query_index: Tensor  # (B, R), positions of the reading tokens; (B, 0) where a latent query reads, which is no token
-    valid_mask: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, pieces and EOT, but no padding)
+    query_index: Tensor  # (B, R), positions of the query tokens; (B, 0) where a latent query reads, which is no token
+    valid_mask: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, words and EOT, but no padding)
     heads: int  # of the explained layers
     grid: tuple[int, int] | None  # (h, w) of the patches, which are the last h * w tokens
     attention_mask: Tensor | None = (
@@ -55,14 +55,15 @@ class Trace(Entry):
 class Tower:
     """One encoder, opened. Made by `open_image_tower(model, layers)` and `open_text_tower`.
 
-    ``shielded`` says that, within the explained layers, no other token sees what the reading tokens become: always
-    so in causal text, where they come last, and in a single layer. Then the readout carries the reading tokens alone,
+    `shielded` says that, within the explained layers, no other token sees what the query tokens become: always
+    so in causal text, where they come last, and in a single layer. Then the readout carries the query tokens alone,
     and the others are remembered as keys and values. Otherwise it carries every token.
 
-    Attributes: ``blocks`` (all layers, the lowest first, an attention pool last), ``explained`` (the last ``layers``
-    of them), ``heads`` (of the explained layers), ``width`` (E), ``kind`` (the model's own class) and ``reader`` (who
-    reads), in words, ``causal``, ``unit`` (whether embeddings have unit length). Image towers have ``patch_size``
-    (pixels that one token of the grid stands for, down and across) and ``image_size``, the model's own (H, W).
+    Attributes: `blocks` (all layers, the lowest first, an attention pool last), `explained` (the last `layers`
+    of them), `heads` (of the explained layers), `width` (E), `kind` (the model's own class) and `query_token` (who
+    reads), in words, `causal`, `unit` (whether embeddings have unit length). Image towers have `patch_size`
+    (pixels that one token of the grid stands for, down and across) and `image_size`, the model's own (H, W); text
+    towers have `context_length` and `ends`.
     """
 
     name: str
@@ -71,8 +72,9 @@ class Tower:
     width: int
     kind: str
     query_token: str
-    patch_size: tuple[int, int] | None = None
-    image_size: tuple[int, int] | None = None
+    patch_size: tuple[int, int]
+    image_size: tuple[int, int]
+    context_length: int
 
     def __init__(self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int, encode: Callable):
         if not isinstance(layers, int) or not 1 <= layers <= len(blocks):
@@ -116,7 +118,7 @@ class Tower:
         return trace
 
     def trace_with_grad(self, inputs: Tensor) -> Trace:
-        """``trace`` within `blocks.learning`, with a graph from embedding, tokens and layers into the parameters.
+        """`trace` within `blocks.with_grad`, with a graph from embedding, tokens and layers into the parameters.
 
         Nothing is checked: a tower that was traced once is known to be the model.
         """
@@ -132,14 +134,14 @@ class Tower:
         return self._trace_from(Entry(**{**entry, "heads": 1}))
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:
-        """Embeddings (B, E) when ``nudge`` (L, B, R, D) is added to o in the L explained layers.
+        """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers.
 
         A plain differentiable function, so that reverse mode gives channel weights and forward mode word directions.
         """
         return self._read(trace, [(layer.q, layer.k, layer.v) for layer in trace.layers], delta)[0]
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when ``tokens`` (B, N, D) enter block ``layer``, counted from 0, the lowest.
+        """Embeddings (B, E) when `tokens` (B, N, D) enter block `layer`, counted from 0, the lowest.
 
         Every token is computed. The trace says where to read, and how many heads its explained layers have.
         """
@@ -148,7 +150,7 @@ class Tower:
         return self._finished(tokens if self.blocks[-1].latent else tokens[_at(trace)])
 
     def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
-        """Block number ``position`` (0 is the lowest) for every token (B, N, D); a pool gives its R readers (B, R, D).
+        """Block number `position` (0 is the lowest) for every token (B, N, D); a pool gives its R queries (B, R, D).
 
         The explained blocks have the trace's heads, so that a trace with one head goes on with one.
         """
@@ -160,14 +162,14 @@ class Tower:
         return block.finish(tokens, attend_fused(q, k, v, attention_mask, self.causal))
 
     def dense(self, trace: Trace) -> Tensor:
-        """Dense features (B, N, E) of a picture: every token as if it had attended to itself alone in the last layer.
+        """Dense features (B, N, E) of an image: every token as if it had attended to itself alone in the last layer.
 
         So its value takes the place of o: through out_proj, residual and MLP (where the layer has them), norm and
         projection, of unit length. For an attention pool that is what MaskCLIP does in its ResNet, and for a
         transformer what its code does (Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
 
         Raises:
-            UnsupportedModel: this is a text tower.
+            UnsupportedModel: this is a text encoder.
         """
         if trace.grid is None:
             raise UnsupportedModel(f"dense features belong to pictures; this is a {self.name} tower")
@@ -195,6 +197,10 @@ class Tower:
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         return F.normalize(features, dim=-1) if self.unit else features
 
+    def ends(self, ids: Tensor) -> Tensor:
+        """Where the words of each prompt end, (B,), for token ids (B, context_length); of text towers alone."""
+        raise AssertionError(f"{type(self).__name__} reads no prompts")
+
     def _enter(self, inputs: Tensor) -> Entry:
         raise AssertionError(f"{type(self).__name__} does not say how its inputs become tokens")
 
@@ -209,43 +215,43 @@ class Tower:
         return F.normalize(self._embed(x), dim=-1) if self.unit else self._embed(x)
 
     def _trace_from(self, entry: Entry) -> Trace:
-        embedding, layers = self._read(entry, self._remember(entry) if self.shielded else None)
+        embedding, layers = self._read(entry, self._remember(entry) if self.shielded else [])
         entered = {field.name: getattr(entry, field.name) for field in fields(Entry)}
         return Trace(**entered, layers=layers, embedding=embedding)
 
     def _remember(self, entry: Entry) -> list[tuple[Tensor | None, Tensor, Tensor]]:
         """Keys and values of all tokens in every explained layer; of the last layer nothing else is computed.
 
-        With them the readers' queries in the first one, which come before anything that a nudge could change.
+        With them the query tokens' queries in the first one, which come before anything that a delta could change.
         """
-        remembered, tokens = [], entry.tokens
+        cached, tokens = [], entry.tokens
         attention_mask = None if entry.attention_mask is None else entry.attention_mask[:, None]
         for place, block in enumerate(self.explained):
             normed = block.enter(tokens, entry.positions)
             k, v = (block.project(normed, part, entry.heads, entry.positions) for part in (1, 2))
-            remembered.append((self._queries(block, normed, entry) if place == 0 else None, k, v))
+            cached.append((self._queries(block, normed, entry) if place == 0 else None, k, v))
             if place < self.layers - 1:
                 q = block.project(normed, 0, entry.heads, entry.positions)
                 tokens = block.finish(tokens, attend_fused(q, k, v, attention_mask, self.causal))
-        return remembered
+        return cached
 
     def _queries(self, block: Block, normed: Tensor, entry: Entry) -> Tensor:
         if entry.positions is None or block.latent:
             return block.project(normed[_at(entry)], 0, entry.heads)
         return block.project(normed, 0, entry.heads, entry.positions)[_at(entry)]
 
-    def _read(self, entry: Entry, remembered: list | None, delta: Tensor | None = None):
+    def _read(self, entry: Entry, cached: list, delta: Tensor | None = None):
         """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel."""
-        at, attention_mask = _at(entry), self._sight(entry)
+        at, attention_mask = _at(entry), self._query_mask(entry)
         x, layers = entry.tokens[at] if self.shielded else entry.tokens, []
         for place, block in enumerate(self.explained):
             if self.shielded and place == 0:
-                q, k, v = remembered[0]
+                q, k, v = cached[0]
             else:
                 normed = block.enter(x, entry.positions)
                 q, k, v = (block.project(normed, part, entry.heads, entry.positions) for part in range(3))
             if self.shielded and place > 0:  # the other tokens are as they were
-                k, v = (old.index_put(at, new) for old, new in zip(remembered[place][1:], (k, v), strict=True))
+                k, v = (old.index_put(at, new) for old, new in zip(cached[place][1:], (k, v), strict=True))
             attention, o = attend(q, k, v, attention_mask)
             if delta is not None:
                 o = o + delta[place] if self.shielded else o.index_put(at, delta[place], accumulate=True)
@@ -257,7 +263,7 @@ class Tower:
             x = block.finish(x, o)
         return self._finished(x if self.shielded else x[at]), tuple(layers)
 
-    def _sight(self, entry: Entry) -> Tensor | None:
+    def _query_mask(self, entry: Entry) -> Tensor | None:
         """What the tokens that are carried can see, (B or 1, 1, R or N, N), or None where they see everything."""
         if entry.attention_mask is not None:
             attention_mask = (
@@ -273,8 +279,8 @@ class Tower:
 
     def _verify(self, inputs: Tensor, trace: Trace) -> None:
         own = inputs
-        if self.image_size is not None and tuple(inputs.shape[-2:]) != self.image_size:
-            own = F.interpolate(inputs, self.image_size)  # a native picture has no plain forward pass
+        if self.name == "image" and tuple(inputs.shape[-2:]) != self.image_size:
+            own = F.interpolate(inputs, self.image_size)  # a native image has no plain forward pass
         found = trace if own is inputs else self._trace_from(self._entered(own))
         expected = self.forward(own)
         precision = max(torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point())
@@ -311,12 +317,12 @@ def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], anti
 
 
 def pixel_dtype(part: nn.Module) -> torch.dtype:
-    """The precision in which an image tower takes its pixels: that of its first convolution."""
+    """The precision in which an image encoder takes its pixels: that of its first convolution."""
     return next(module for module in part.modules() if isinstance(module, nn.Conv2d)).weight.dtype
 
 
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
-    """Reading positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D)."""
+    """Query positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D)."""
     query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
     return query_index, (torch.arange(x.shape[1], device=x.device) >= first_patch).expand(len(x), -1)
 
@@ -342,5 +348,5 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _at(entry: Entry) -> tuple[Tensor, Tensor]:
-    """An index of the reading tokens."""
+    """An index of the query tokens."""
     return torch.arange(len(entry.query_index), device=entry.query_index.device)[:, None], entry.query_index

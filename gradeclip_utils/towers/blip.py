@@ -1,8 +1,8 @@
-"""BLIP's image side, as transformers has it (Li, Li, Xiong and Hoi, arXiv 2201.12086): CLS reads, contrastive head.
+"""BLIP's image encoder, as transformers has it (Li, Li, Xiong and Hoi, arXiv 2201.12086): CLS reads, contrastive head.
 
-Pictures alone: the contrastive similarity has two sides, and the paper adapts its method to the picture's. Prompts are
-embedded by the model itself (``text_proj`` of its text encoder's CLS, as its own forward pass does with
-``use_itm_head=False``) and passed as embeddings. The matching head, which reads both together, is another number.
+Images alone: the contrastive similarity has two sides, and the paper adapts its method to the image's. Prompts are
+embedded by the model itself (`text_proj` of its text encoder's CLS, as its own forward pass does with
+`use_itm_head=False`) and passed as embeddings. The matching head, which reads both together, is another number.
 
 transformers is an optional library: it is not imported here. Whoever has a BLIP model has it.
 """
@@ -15,7 +15,7 @@ from .blocks import Block, UnsupportedModel, check_linear, linear, norm, packed,
 
 
 class BlipTower(Tower):
-    """The vision encoder of a ``BlipForImageTextRetrieval``, read by its contrastive projection ``vision_proj``."""
+    """The vision encoder of a `BlipForImageTextRetrieval`, read by its contrastive projection `vision_proj`."""
 
     name, kind = "image", "BLIP VisionModel"
     query_token = "CLS reads"
@@ -38,7 +38,7 @@ class BlipTower(Tower):
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([embeddings.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1)
-        own = tuple(side // self.patch_size[0] for side in self.image_size)
+        own = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
         x = x + resized(embeddings.position_embedding[0], own, grid, antialias=False).to(x)  # as transformers does
         for block in self.below:
             x = block.module(x)
@@ -60,13 +60,16 @@ class BlipBlock(Block):
         super().__init__(block, block.self_attn.num_heads)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The norm before attention."""
         return norm(self.module.layer_norm1, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """Rows of the packed projection."""
         qkv, width = self.module.self_attn.qkv, normed.shape[-1]
         return packed(qkv.weight, qkv.bias, normed, part * width, width).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """Output projection and MLP, each with its residual."""
         block = self.module
         x = x + linear(block.self_attn.projection, o)
         hidden = block.mlp.activation_fn(linear(block.mlp.fc1, norm(block.layer_norm2, x)))

@@ -2,7 +2,7 @@
 
     blocks -> tower --trace--> Trace --method--> map
 
-A transformer block is ``x + out_proj(o)``, then ``x + mlp(norm(x))``, where o is what attention collected. Libraries
+A transformer block is `x + out_proj(o)`, then `x + mlp(norm(x))`, where o is what attention collected. Libraries
 differ in where the norms stand and what the parts are called, and an attention pool has no residual at all; every
 layer answers the same three questions:
 
@@ -10,9 +10,9 @@ layer answers the same three questions:
     project(normed, part)  queries, keys or values, head by head
     finish(x, o)           what becomes of the tokens when attention has collected o
 
-and ``attend`` is the same for all. So every part can be had alone: queries without keys, the softmax without the fused
+and `attend` is the same for all. So every part can be had alone: queries without keys, the softmax without the fused
 kernel that hides it, the rest of the block for one token. All arithmetic is float32 at least, whatever the model's
-precision. Shapes: B inputs, N tokens, R reading tokens, H heads of C channels, D = H * C.
+precision. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-_LEARNING = ContextVar("learning", default=False)
+_WITH_GRAD = ContextVar("with_grad", default=False)
 
 
 class UnsupportedModel(ValueError):
@@ -34,7 +34,7 @@ class UnsupportedModel(ValueError):
 class Block:
     """One layer: a module of the model, computed part by part. A library's own kind of block is one subclass.
 
-    ``pools`` is true of an attention pool, and ``latent`` where its queries are its own parameters, not made of tokens.
+    `pools` is true of an attention pool, and `latent` where its queries are its own parameters, not made of tokens.
     """
 
     pools = latent = False
@@ -47,7 +47,7 @@ class Block:
         raise AssertionError(f"{type(self).__name__} does not say what enters it")
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries (part 0), keys (1) or values (2), (B, N, H, C), of what ``enter`` gave."""
+        """Queries (part 0), keys (1) or values (2), (B, N, H, C), of what `enter` gave."""
         raise AssertionError(f"{type(self).__name__} does not say what its queries, keys and values are")
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
@@ -67,13 +67,16 @@ class OpenClipBlock(Block):
         super().__init__(block, block.attn.num_heads)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The norm before attention."""
         return norm(self.module.ln_1, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """Rows of the packed projection."""
         attn, width = self.module.attn, normed.shape[-1]
         return packed(attn.in_proj_weight, attn.in_proj_bias, normed, part * width, width).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """Output projection and MLP, each with its residual and its LayerScale."""
         block = self.module
         x = x + scaled(block.ls_1, linear(block.attn.out_proj, o))
         hidden = block.mlp.gelu(linear(block.mlp.c_fc, norm(block.ln_2, x)))
@@ -117,19 +120,19 @@ def check_norm(inside: str, *modules: nn.Module) -> None:
 @contextmanager
 def with_grad() -> Iterator[None]:
     """Within it, what blocks and towers compute has a graph into the model's parameters, so that it can be trained."""
-    token = _LEARNING.set(True)
+    token = _WITH_GRAD.set(True)
     try:
         yield
     finally:
-        _LEARNING.reset(token)
+        _WITH_GRAD.reset(token)
 
 
 def upcast(tensor: Tensor) -> Tensor:
     """Half precision widened to float32, float32 and float64 as they are.
 
-    No graph into the parameters, except while ``learning``.
+    No graph into the parameters, except within `with_grad`.
     """
-    tensor = tensor if _LEARNING.get() else tensor.detach()
+    tensor = tensor if _WITH_GRAD.get() else tensor.detach()
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -141,7 +144,7 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
-    """A linear layer made of ``width`` rows of a packed one, from row ``start`` on."""
+    """A linear layer made of `width` rows of a packed one, from row `start` on."""
     rows = slice(start, start + width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
 

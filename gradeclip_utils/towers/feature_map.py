@@ -1,6 +1,6 @@
 """A tower that has no attention to explain: its last feature map, and how the model goes on from it.
 
-Enough for what needs no attention: Grad-CAM (``resume``), RISE (``forward``) and input gradients (``embed_pixels``).
+Enough for what needs no attention: Grad-CAM (`resume`), RISE (`forward`) and input gradients (`embed_pixels`).
 """
 
 import torch
@@ -12,9 +12,9 @@ from .timm_vit import out_features
 
 
 class FeatureMapTower(Tower):
-    """Any timm trunk, alone (a classifier) or inside open_clip's ``TimmModel``. Its trace has no layers.
+    """Any timm trunk, alone (a classifier) or inside open_clip's `TimmModel`. Its trace has no layers.
 
-    ``trace.tokens`` (B, h*w, D) is the last feature map, and ``resume(trace, 0, tokens)`` the embedding that the model
+    `trace.tokens` (B, h*w, D) is the last feature map, and `resume(trace, 0, tokens)` the embedding that the model
     makes of another one.
     """
 
@@ -33,7 +33,10 @@ class FeatureMapTower(Tower):
         self.prefix = getattr(trunk, "num_prefix_tokens", 0)
         size = getattr(model.visual, "image_size", None) if self.unit else trunk.default_cfg["input_size"][-2:]
         embed = getattr(trunk, "patch_embed", None)
-        self.image_size = tuple(getattr(embed, "img_size", None) or size)
+        size = getattr(embed, "img_size", None) or size
+        assert size is not None
+        height, width = size
+        self.image_size = (height, width)
         encode = model.encode_image if self.unit else model
         self._encode = lambda pixels: encode(pixels.to(pixel_dtype(trunk)))
         features = trunk.num_classes or trunk.num_features
@@ -42,7 +45,7 @@ class FeatureMapTower(Tower):
         self.patch_size = (self.image_size[0] // height, self.image_size[1] // width)
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when ``tokens`` (B, N, D) take the place of the last feature map (``layer`` is 0)."""
+        """Embeddings (B, E) when `tokens` (B, N, D) take the place of the last feature map (`layer` is 0)."""
         if layer != 0:
             raise ValueError(f"a {type(self.trunk).__name__} goes on from its last feature map, layer 0; got {layer}")
         return self._go_on(tokens, trace.grid)
@@ -63,7 +66,8 @@ class FeatureMapTower(Tower):
     def _trace_from(self, entry: Entry) -> Trace:
         return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
 
-    def _go_on(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _go_on(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        assert grid is not None
         with eval_mode(self.model):
             pooled = self.trunk.forward_head(self._as_map(tokens.to(pixel_dtype(self.trunk)), grid))
             features = self.model.visual.head(pooled) if self.unit else pooled
@@ -86,7 +90,7 @@ def _channels_last(trunk: nn.Module) -> bool:
 
 
 def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """The grid of the last feature map for a picture of this size, from the reduction that timm records."""
+    """The grid of the last feature map for an image of this size, from the reduction that timm records."""
     if _sequence(trunk):
         return tuple(trunk.patch_embed.dynamic_feat_size(size))
     reduction = trunk.feature_info[-1]["reduction"]

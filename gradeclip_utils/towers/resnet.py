@@ -11,7 +11,7 @@ from .blocks import Block, UnsupportedModel, check_linear, linear, upcast
 
 
 class ResNetTower(Tower):
-    """A ``ModifiedResNet`` of open_clip: RN50, RN101, RN50x4 and their kin."""
+    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4 and their kin."""
 
     name, kind = "image", "ModifiedResNet"
     query_token = "the mean of the patches reads"
@@ -37,7 +37,7 @@ class ResNetTower(Tower):
         grid = tuple(x.shape[-2:])
         x = upcast(x.flatten(2).transpose(1, 2))  # (B, h*w, D)
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1)  # (B, 1 + h*w, D)
-        own = tuple(side // 32 for side in self.image_size)
+        own = (self.image_size[0] // 32, self.image_size[1] // 32)
         positions = upcast(resized(visual.attnpool.positional_embedding, own, grid))
         query_index, patches = places(x, [0], 1)
         return Entry(pixels, x, query_index, patches, self.heads, grid, positions=positions)
@@ -56,12 +56,15 @@ class MeanPool(Block):
         super().__init__(pool, pool.num_heads)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The mean made anew, and positions added."""
         patches = x[:, 1:]
         return torch.cat([patches.mean(1, keepdim=True), patches], dim=1) + positions
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """One of three linear layers."""
         layer = (self.module.q_proj, self.module.k_proj, self.module.v_proj)[part]
         return linear(layer, normed).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """The output projection, which is all that follows."""
         return linear(self.module.c_proj, o)

@@ -1,4 +1,4 @@
-"""open_clip's text transformer, in ``CLIP``, ``CustomTextCLIP`` and ``CoCa``: causal or not, read at EOT or not."""
+"""open_clip's text transformer, in `CLIP`, `CustomTextCLIP` and `CoCa`: causal or not, read at EOT or not."""
 
 import open_clip
 import torch
@@ -10,7 +10,7 @@ from .blocks import OpenClipBlock, UnsupportedModel, norm, upcast
 from .vit import through
 
 _CLIP_VOCABULARY = 49408
-_READERS = {
+_QUERY_TOKENS = {
     "argmax": "EOT reads",
     "eos": "EOT reads",
     "last": "the last token reads",
@@ -27,9 +27,9 @@ class TextTransformerTower(Tower):
     def __init__(self, model: nn.Module, text: nn.Module, layers: int | None):
         pool = text.pool_type if isinstance(text, TextTransformer) else text.text_pool_type
         pool = pool if getattr(text, "cls_emb", None) is None else "cls"
-        if pool not in _READERS:
-            raise UnsupportedModel(f"the text tower pools by {pool!r}; only {', '.join(_READERS)} are known")
-        self.text, self.pool, self.query_token = text, pool, _READERS[pool]
+        if pool not in _QUERY_TOKENS:
+            raise UnsupportedModel(f"the text tower pools by {pool!r}; only {', '.join(_QUERY_TOKENS)} are known")
+        self.text, self.pool, self.query_token = text, pool, _QUERY_TOKENS[pool]
         self.causal = text.attn_mask is not None
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
@@ -60,15 +60,15 @@ class TextTransformerTower(Tower):
         filling = (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)  # how many equal tokens at the end
         return ids.shape[1] - filling
 
-    def _reading(self, ids: Tensor, ends: Tensor) -> Tensor:
+    def _query_index(self, ids: Tensor, ends: Tensor) -> Tensor:
         fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
         return torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends
 
     def _enter(self, ids: Tensor) -> Entry:
         text, ends = self.text, self.ends(ids)
-        query_index = self._reading(ids, ends)[:, None]  # (B, 1)
+        query_index = self._query_index(ids, ends)[:, None]  # (B, 1)
         cropped = self.causal and not self.masks_padding
-        length = int(query_index.max()) + 1 if cropped else ids.shape[1]  # nothing behind the last reader is ever read
+        length = int(query_index.max()) + 1 if cropped else ids.shape[1]  # nothing behind it is ever read
         dtype = text.transformer.get_cast_dtype()
         x = text.token_embedding(ids[:, :length]).to(dtype)
         if self.pool == "cls":
@@ -76,7 +76,7 @@ class TextTransformerTower(Tower):
         count = x.shape[1]
         x = x + text.positional_embedding[:count].to(dtype)
         mask = text.attn_mask[:count, :count] if self.causal else None
-        attention_mask = self._visible(ids, count) if self.masks_padding else None
+        attention_mask = self._padding_mask(ids, count) if self.masks_padding else None
         if attention_mask is not None:  # as open_clip gives it to torch: one (N, N) for every input and head
             mask = torch.zeros(attention_mask.shape, dtype=dtype, device=ids.device).masked_fill(
                 ~attention_mask, -torch.inf
@@ -86,7 +86,7 @@ class TextTransformerTower(Tower):
         valid_mask = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
         return Entry(ids, x, query_index, valid_mask, self.heads, None, attention_mask)
 
-    def _visible(self, ids: Tensor, count: int) -> Tensor:
+    def _padding_mask(self, ids: Tensor, count: int) -> Tensor:
         """Who sees whom (B, N, N), where padding is hidden.
 
         CoCa's published weights were trained with this mask one place too far to the right; the model says which.

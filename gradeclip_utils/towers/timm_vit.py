@@ -1,10 +1,11 @@
-"""timm's transformers, as open_clip's image towers (SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B) or as classifiers.
+"""timm's transformers, as open_clip's image encoders (SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B) or as classifiers.
 
 CLS reads, all patches read and are averaged, or a latent query reads in an attention pool (MAP). A bare timm model is
 a classifier: its embedding is its logits, and the direction of a class is one-hot.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU, apply_rot_embed_cat, resample_abs_pos_embed
@@ -27,7 +28,7 @@ _WHY_NOT = {
 
 
 class TrunkTower(Tower):
-    """A timm ``VisionTransformer`` or ``Eva``, alone (a classifier) or inside open_clip's ``TimmModel``."""
+    """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`."""
 
     name = "image"
 
@@ -61,7 +62,7 @@ class TrunkTower(Tower):
             if not block.latent:
                 x = block.module(x) if rotary is None else block.module(x, rope=rotary)
         if trunk.attn_pool is not None:
-            reads = ()
+            reads: Sequence[int] = ()
         elif trunk.global_pool == "token":
             reads = [0]
         else:
@@ -116,9 +117,11 @@ class TrunkBlock(Block):
         super().__init__(block, attn.num_heads)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The norm before attention, where it stands there."""
         return x if self.norm_last else norm(self.module.norm1, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """A linear layer or rows of a packed one, then norms and rotations of queries and keys."""
         attn = self.module.attn
         if attn.qkv is None:
             x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], normed)
@@ -134,6 +137,7 @@ class TrunkBlock(Block):
         return x.flatten(-2).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """Output projection and MLP, each with its residual, and norms before or behind them."""
         block = self.module
         gathered = linear(block.attn.proj, norm(block.attn.norm, o))
         if self.norm_last:
@@ -156,9 +160,11 @@ class LatentPool(Block):
         self.before = before
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The norm of the whole transformer."""
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """The latent query, or keys and values of the tokens."""
         pool = self.module
         if part == 0:
             x = linear(pool.q, upcast(pool.latent)).expand(len(normed), -1, -1)
@@ -170,6 +176,7 @@ class LatentPool(Block):
         return x.flatten(-2).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """Output projection, and an MLP with its residual."""
         x = linear(self.module.proj, o)
         return x if self.module.mlp is None else x + _mlp(self.module.mlp, norm(self.module.norm, x))
 
@@ -218,7 +225,7 @@ def out_features(head: nn.Module, features: int) -> int:
 
 
 def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
-    """timm's MLPs: plain, and gated in three ways of packing the same."""
+    """An MLP of timm's: plain, and gated in three ways of packing the same."""
     if isinstance(mlp, GeGluMlp):
         x = norm(mlp.norm, x)
         return linear(mlp.w2, mlp.act(linear(mlp.w0, x)) * linear(mlp.w1, x))
@@ -239,7 +246,7 @@ def _layer_scaled(block: nn.Module, number: int, x: Tensor) -> Tensor:
 
 
 def _patches(embed: nn.Module, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Patches (B, h*w, D) and their grid (h, w), of a picture of any size."""
+    """Patches (B, h*w, D) and their grid (h, w), of an image of any size."""
     x = embed.proj(embed.backbone(pixels) if hasattr(embed, "backbone") else pixels)  # (B, D, h, w)
     return getattr(embed, "norm", nn.Identity())(x.flatten(2).transpose(1, 2)), tuple(x.shape[-2:])
 

@@ -8,7 +8,7 @@ from .blocks import Block, OpenClipBlock, UnsupportedModel, check_linear, linear
 
 
 class VisionTower(Tower):
-    """A ``VisionTransformer`` of open_clip. Without an attention pool, CLS reads or all patches do."""
+    """A `VisionTransformer` of open_clip. Without an attention pool, CLS reads or all patches do."""
 
     name, kind = "image", "VisionTransformer"
 
@@ -72,9 +72,11 @@ class QueryPool(Block):
         self.queries = slice(0, 1) if first else slice(1, None)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The norm of keys and values."""
         return norm(self.module.ln_k, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """The latent queries, or keys and values of the tokens."""
         attn = self.module.attn
         width = attn.embed_dim
         if part == 0:
@@ -89,6 +91,7 @@ class QueryPool(Block):
         return projected.unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """The output projection, which is all that follows."""
         return linear(self.module.attn.out_proj, o)
 
 

@@ -97,8 +97,8 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
     found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
-    lit, shifts = perturbation._mask_seeds(count, 7, 0.5, (32, 32), 3)
-    light = perturbation._enlarged(lit, shifts, (32, 32))
+    lit, shifts = perturbation.mask_seeds(count, 7, 0.5, (32, 32), 3)
+    light = perturbation.enlarged(lit, shifts, (32, 32))
     with torch.no_grad():
         scores = torch.stack([plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light]) @ target[0].T
     for t in range(2):
@@ -127,10 +127,10 @@ def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
 
 
 def test_masks_are_soft_and_light_as_asked_for_and_cover_the_picture():
-    for share, size in ((0.5, (32, 32)), (0.25, (48, 80))):
-        light = perturbation._enlarged(*perturbation._mask_seeds(300, 7, share, size, 0), size)
+    for lit_fraction, size in ((0.5, (32, 32)), (0.25, (48, 80))):
+        light = perturbation.enlarged(*perturbation.mask_seeds(300, 7, lit_fraction, size, 0), size)
         assert light.shape == (300, *size) and light.min() >= 0 and light.max() <= 1
-        assert abs(light.mean() - share) < 0.02 and abs(light.mean(0) - share).max() < 0.12
+        assert abs(light.mean() - lit_fraction) < 0.02 and abs(light.mean(0) - lit_fraction).max() < 0.12
 
 
 def test_rise_also_looks_at_a_whole_picture_in_its_own_shape(tiny, picture):

@@ -245,6 +245,32 @@ def test_weights_in_the_cache_are_found_without_network(tmp_path, monkeypatch):
     assert checkpoints.find_weights("ViT-B-16", "openai").read_bytes() == b"weights"
 
 
+def test_weights_from_an_address_are_found_at_home_before_anybody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-tiny", {"own": {"url": "http://127.0.0.1:9/my.pt"}})
+    with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE"):
+        checkpoints.find_weights("ViT-tiny", "own")
+    (tmp_path / ".cache/clip").mkdir(parents=True)
+    (tmp_path / ".cache/clip/my.pt").write_bytes(b"weights")
+    assert checkpoints.find_weights("ViT-tiny", "own").read_bytes() == b"weights"
+
+
+def test_why_weights_do_not_fit_does_not_hang_on_the_words_of_torchs_error(model, tmp_path, monkeypatch):
+    path = saved(model.state_dict() | {"head.weight": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    load = torch.nn.Module.load_state_dict
+
+    def terse(module, *arguments, **options):
+        try:
+            return load(module, *arguments, **options)
+        except RuntimeError:
+            raise RuntimeError("no") from None
+
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", terse)
+    with pytest.raises(ValueError, match=r"another architecture than ViT-tiny: it has besides head.weight\.$"):
+        load_clip("ViT-tiny", path)
+
+
 def test_a_name_on_a_hub_is_loaded_from_the_cache_without_network(model, tmp_path, monkeypatch):
     snapshot = tmp_path / "models--somebody--model/snapshots/abc"
     snapshot.mkdir(parents=True)
