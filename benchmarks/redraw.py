@@ -33,7 +33,8 @@ from gradeclip_utils.language import NORMS
 from gradeclip_utils.panels.explorer_view import canvas, legend_html, painted, png, title_html, word_marks
 from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.lesson import FigurePanel, panel
-from gradeclip_utils.panels.session import Session, State, as_source
+from gradeclip_utils.panels.session import Session
+from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.studies.architectures import plot_model_maps
 from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer

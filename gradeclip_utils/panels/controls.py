@@ -15,14 +15,14 @@ import traitlets
 from anywidget import AnyWidget
 
 from . import explorer_view
-from .session import State
+from .state import State
 
 _FRONT = Path(__file__).parent / "front"
 _HINT = "Press a patch, and the words light up by how they match it."
 
 
 class Pane(AnyWidget):
-    """One of "gallery" (images to choose), "canvas" (a picture with patches), "words" (buttons), "script" (to copy).
+    """One of "gallery" (images to choose), "canvas" (an image with patches), "words" (buttons), "script" (to copy).
 
     Args:
         kind: which.
@@ -43,7 +43,7 @@ class Pane(AnyWidget):
 
 
 class Side:
-    """One method's part of the panel: title, picture with patches, colour bar."""
+    """One method's part of the panel: title, image with patches, colour bar."""
 
     def __init__(self, heard):
         self.title, self.canvas, self.legend = w.HTML(), Pane("canvas", heard), w.HTML()

@@ -30,7 +30,8 @@ from ..scenes import draw_scene
 from . import explorer_view
 from .controls import Pane, Side
 from .jobs import Work, sentence
-from .session import GRAD_ECLIP, SPATIAL_WEIGHTS, Session, Source, State, View, as_source
+from .session import Session
+from .state import GRAD_ECLIP, SPATIAL_WEIGHTS, Source, State, View, as_source
 
 CONTROLS = (
     "gallery", "image", "caption", "against", "words", "method", "beside", "layers", "spatial", "attention",
@@ -43,18 +44,18 @@ _HOW = "Press a word for its region; Shift and another word make a phrase; press
 
 
 def explore(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
-    """The whole panel: any picture, any caption, every control.
+    """The whole panel: any image, any caption, every control.
 
         explore()
         explore("dog.jpg", "a dog on a sofa", load_clip("ViT-B-16", pretrained="openai"))
 
     Args:
         image: a scene, a PIL image, a path or a uint8 array; a scene of the gallery by default.
-        caption: what to look for; a scene's own caption by default, and "a photo" for any other picture.
+        caption: what to look for; a scene's own caption by default, and "a photo" for any other image.
         clip: the model; by default what `load_clip()` gives.
 
     Raises:
-        ValueError, FileNotFoundError, TypeError: the picture or the caption cannot be used.
+        ValueError, FileNotFoundError, TypeError: the image or the caption cannot be used.
     """
     return Explorer(image, caption, clip)
 
@@ -100,7 +101,8 @@ class Explorer(w.VBox):
         self._why = ""
         # JupyterLab 4.4 and later may deliver a control's messages in two threads: one event at a time, and only the
         # thread that is setting the controls to what is shown must not take that for a wish of the user.
-        self._turn, self._setting = threading.RLock(), None
+        self._turn = threading.RLock()
+        self._setting: int | None = None
         self._make()
         super().__init__(children=self._arranged(set(controls)))
         self.add_class("gradeclip-explorer")
@@ -142,12 +144,13 @@ class Explorer(w.VBox):
         return explorer_view.python_lines(self.view, self._model)
 
     def open_image(self, image, name: str = "") -> None:
-        """Show another picture: a scene, a PIL image, a path or an array; what is no picture is answered in words."""
+        """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words."""
         try:
             source = as_source(image, name)
         except _UNREADABLE as error:
-            return self._refused(("source",), error)
-        return self._ask({"source": source, "caption": source.caption or self.wanted.caption})
+            self._refused(("source",), error)
+            return
+        self._ask({"source": source, "caption": source.caption or self.wanted.caption})
 
     def __repr__(self) -> str:
         said = "; ".join(
@@ -178,7 +181,7 @@ class Explorer(w.VBox):
         body = f'<div class="gradeclip-message {kind}" role="alert">{html.escape(text)}</div>' if text else ""
         self.message.value = body
 
-    def _tell(self, passes: int) -> None:
+    def _tell(self, passes: float) -> None:
         """Long work is under way."""
         with self._turn:
             names = " and ".join(METHODS[name].title for name in (self.wanted.method, self.wanted.beside) if name)
@@ -227,11 +230,11 @@ class Explorer(w.VBox):
     def _keep(self, what: str) -> None:
         """Write the figure or the explanation to a name that is free."""
         name = self.name.value.strip() or "explanation"
-        suffix = ".png" if what == "picture" else ""
+        suffix = ".png" if what == "image" else ""
         paths = [Path(f"{name}{suffix}"), *(Path(f"{name}-{i}{suffix}") for i in range(2, 1000))]
         path = next(path for path in paths if not path.exists())
         try:
-            if what == "picture":
+            if what == "image":
                 self.figure().savefig(path)
             else:
                 self.view.panels[0].explanation.save(path)
@@ -257,7 +260,7 @@ class Explorer(w.VBox):
                 description="attention", options=[("the model's own heads", "model"), ("one head", "single-head")]
             ),
             "resolution": w.Dropdown(
-                description="resolution", options=[("the model's own", "model"), ("the picture's own", "native")]
+                description="resolution", options=[("the model's own", "model"), ("the image's own", "native")]
             ),
             "centred": w.Dropdown(description="shared part", options=[("taken away", True), ("left in", False)]),
             "threshold": w.FloatSlider(description="threshold", **share),
@@ -270,12 +273,12 @@ class Explorer(w.VBox):
             control.style.description_width = "76px"
             control.add_class(f"gradeclip-{name}")
             control.observe(lambda change, name=name: self._turned({name: change.new}), "value")
-        self.path = w.Text(description="picture", placeholder="path of a picture file, then Enter", **text)
+        self.path = w.Text(description="image", placeholder="path of an image file, then Enter", **text)
         self.path.style.description_width = "76px"
         self.path.layout = w.Layout(flex="1 1 260px", width="auto", max_width="620px")
         self.path.add_class("gradeclip-image")
-        self.path.observe(lambda change: change.new and self.open_image(change.new.strip()), "value")
-        self.upload = w.FileUpload(accept="image/*", description="upload a picture", layout=w.Layout(width="170px"))
+        self.path.observe(lambda change: self.open_image(change.new.strip()) if change.new else None, "value")
+        self.upload = w.FileUpload(accept="image/*", description="upload an image", layout=w.Layout(width="170px"))
         self.upload.observe(lambda change: self._uploaded(change), "value")
         self.message, self.notice, self.other_words = w.HTML(), w.HTML(), w.HTML()
         small = [explorer_view.png(source.image.resize((96, 96))) for source in gallery()]
@@ -288,8 +291,8 @@ class Explorer(w.VBox):
         """What is done with a view: files, script, tables."""
         self.name = w.Text("explanation", description="name", layout=w.Layout(width="260px"))
         self.name.style.description_width = "76px"
-        self.save_picture = w.Button(description="save picture (PNG)")
-        self.save_picture.on_click(lambda _: self._keep("picture"))
+        self.save_image = w.Button(description="save image (PNG)")
+        self.save_image.on_click(lambda _: self._keep("image"))
         self.save_explanation = w.Button(description="save explanation")
         self.save_explanation.on_click(lambda _: self._keep("explanation"))
         self.as_python = w.ToggleButton(description="copy as Python")
@@ -311,7 +314,7 @@ class Explorer(w.VBox):
         turned = w.VBox(turned, layout=w.Layout(flex="0 0 290px"))
         bottom = []
         if "keep" in controls:
-            buttons = _row(self.name, self.save_picture, self.save_explanation, self.as_python, self.as_table)
+            buttons = _row(self.name, self.save_image, self.save_explanation, self.as_python, self.as_table)
             bottom = [buttons, self.script, self.tables]
         return [*top, _row(*(side.box for side in self.sides), turned), *bottom]
 

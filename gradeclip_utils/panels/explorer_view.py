@@ -1,4 +1,4 @@
-"""Explorer view: a view's numbers as a picture, as HTML, as Python and as a figure. Pure functions without a widget.
+"""Explorer view: a view's numbers as an image, as HTML, as Python and as a figure. Pure functions without a widget.
 
     architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
@@ -22,7 +22,7 @@ from ..methods import Method
 from ..plots import InlineFigure, axes_at, draw_words, paint
 from ..plots.axes import NOTE, blank, drawable
 from ..plots.colours import number, range_in_words, scale, shown, text_colour
-from .session import GRAD_ECLIP, Panel, State, View, settings
+from .state import GRAD_ECLIP, Panel, State, View, settings
 
 UNSEEN = (
     "This is not one of the project's scenes. The bundled model was trained on drawn scenes only and has never seen a "
@@ -31,7 +31,7 @@ UNSEEN = (
 
 
 def painted(state: State, panel: Panel) -> Image.Image:
-    """The map on the picture, as the state wants it drawn."""
+    """The map on the image, as the state wants it drawn."""
     return paint(
         panel.explanation.image, panel.map, box=panel.explanation.box, signed=panel.signed, vmax=panel.scale,
         threshold=state.threshold, opacity=state.opacity, colours=state.colours,
@@ -47,18 +47,17 @@ def png(image: Image.Image, title: str = "") -> bytes:
 
 
 def subtitle(state: State, panel: Panel) -> str:
-    """Which picture, number, method, settings and model made a panel, in one line."""
+    """Which image, number, method, settings and model made a panel, in one line."""
     explanation, provenance = panel.explanation, panel.explanation.provenance
-    parts = [f"picture: {state.source.name}", f"similarity {explanation.similarity[0]:.3f}"]
-    if explanation.against is not None:
-        lead = explanation.similarity[0] - explanation.against_similarity[0]
-        parts[-1] += f", lead {lead:+.3f}"
+    parts = [f"image: {state.source.name}", f"similarity {explanation.similarity[0]:.3f}"]
+    if explanation.against_similarity is not None:
+        parts[-1] += f", gap {explanation.similarity[0] - explanation.against_similarity[0]:+.3f}"
     layers = provenance.get("image_layers") or state.layers
     parts += [explanation.origin, "last layer" if layers == 1 else f"last {layers} layers"]
     if provenance.get("centred"):
         parts.append("less what the nouns share")
     if state.resolution == "native":
-        parts.append("the picture's own resolution")
+        parts.append("the image's own resolution")
     return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
 
 
@@ -134,7 +133,7 @@ def words_in_words(panel: Panel) -> str:
 
 
 def canvas(state: State, panel: Panel) -> dict:
-    """What the picture's pane needs beside the image: where the patches lie, their values, and a description."""
+    """What the image's pane needs beside the image: where the patches lie, their values, and a description."""
     explanation, map_ = panel.explanation, panel.map
     width, height = explanation.image.size
     left, top, right, bottom = explanation.box
@@ -231,7 +230,7 @@ def _arguments(*given, **named) -> str:
 _IMPORTS = {
     "": ("Explainer", "load_clip", "read_image"),
     ".methods.interactions": ("centred",),
-    ".panels.session": ("with_spatial_weight",),
+    ".panels.state": ("with_spatial_weight",),
     ".plots": ("paint",),
     ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene"),
 }  # of a script, by the module of the package
@@ -244,7 +243,7 @@ def _imports(script: str) -> list[str]:
 
 
 def figure(view: View) -> InlineFigure:
-    """The view as a static figure: the picture, each panel with title, colour bar in words, and the shaded words."""
+    """The view as a static figure: the image, each panel with title, colour bar in words, and the shaded words."""
     state, count = view.state, len(view.panels)
     side, room = 3.0, 4.0
     wide, tall = state.source.image.size
@@ -253,7 +252,7 @@ def figure(view: View) -> InlineFigure:
     inches = max(0.3 + width + count * (room + 0.2), 8.4), height + 2.5
     made = InlineFigure(*inches, "; ".join(f"{panel.subject}: {subtitle(state, panel)}" for panel in view.panels))
     blank(axes_at(made, 0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
-    made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "picture", fontsize=9, weight="bold")
+    made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "image", fontsize=9, weight="bold")
     for i, panel in enumerate(view.panels):
         x = 0.3 + width + i * (room + 0.2)
         made.text(x / inches[0], 1 - 0.2 / inches[1], _folded(panel.subject, 52, 2), fontsize=9, weight="bold",

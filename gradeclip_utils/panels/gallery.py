@@ -12,7 +12,8 @@ import numpy as np
 
 from ..images import ImageLike
 from ..plots import InlineFigure, plot_maps
-from .session import Session, as_source, explain_each
+from .session import Session, explain_each
+from .state import as_source
 
 
 def method_gallery(

@@ -159,7 +159,7 @@ class FigurePanel(w.VBox):
 
     def _redraw_beside(self, number: int) -> None:
         """The same beside the kernel's loop, which hears the next change meanwhile, and ends the work for it."""
-        if number == self._newest:
+        if self._work is not None and number == self._newest:
             self._work.start(
                 lambda report: self._made(report=report), lambda made: self._take(number, made), self._refused,
                 self._tell, quick=False,

@@ -1,8 +1,8 @@
-"""Session: what a panel needs to redraw while somebody is watching. A picture's trunk is computed once, and kept.
+"""Session: what a panel needs to redraw while somebody is watching. An image's trunk is computed once, and kept.
 
     architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
-A frozen `State` says what is wanted: which picture, caption, method, layers, and how to draw it. `Session.view` answers
+A frozen `State` says what is wanted: which image, caption, method, layers, and how to draw it. `Session.view` answers
 with a frozen `View`, the numbers of one or two panels. All relevance comes from `Explainer`; what is added here is that
 nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
 
@@ -17,184 +17,27 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from hashlib import blake2b
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from ..checks import nearest
 from ..explain import Explainer
 from ..explanation import Explanation
-from ..images import read_image
-from ..methods import METHODS, Method
-from ..methods.grad_eclip import grad_eclip
 from ..methods.interactions import Group, centred, named_things
 from ..models import Clip
 from ..notices import heard_by
 from ..plots.colours import largest
 from ..plots.colours import shown as visible
-from ..scenes import Scene
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .jobs import UserError, is_small, one_thread
+from .state import GRAD_ECLIP, Panel, State, View, as_source, settings
 
 Name = TypeVar("Name", bound=Hashable)
-GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
-LONGEST = 1024  # pixels: a larger picture is reduced first, so that every redraw costs the same
-SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
 _KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A picture, its name, and the Python lines that make it (`image = ...`). ``drawn``: it is one of our scenes."""
-
-    name: str
-    image: Image.Image
-    code: str
-    drawn: bool = False
-    caption: str = ""  # of a scene
-
-    @cached_property
-    def pixels(self) -> Hashable:
-        """The same for equal pictures, whatever they are called: they are looked at once."""
-        return self.image.mode, self.image.size, blake2b(self.image.tobytes(), digest_size=16).digest()
-
-
-@dataclass(frozen=True)
-class State:
-    """What is wanted: every control of a panel. The last four are display."""
-
-    source: Source
-    caption: str
-    against: str = ""  # another caption: then the lead over it is explained
-    phrase: tuple[int, int] | None = None  # first and last word of the caption whose region is wanted
-    patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
-    method: str = GRAD_ECLIP
-    beside: str = ""  # a second method
-    attention: str = "model"
-    resolution: str = "model"
-    layers: int = 1
-    spatial: str = "loosened"  # Grad-ECLIP's spatial weight, one of `SPATIAL_WEIGHTS`
-    centred: bool = True  # regions of nouns without what the caption's nouns share, where it has two or more
-    shared: bool = True  # one scale for all words and both methods, where their units agree
-    threshold: float = 0.0
-    opacity: float = 0.85
-    colours: str = "white"
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """What one method found: numbers, nothing drawn.
-
-    Attributes:
-        method: key in METHODS.
-        explanation: of the caption (or of the phrase read alone); its one map is the map that is shown.
-        subject: what the map is of, in words.
-        words: of the caption, with the scores that shade them.
-        others: in a contrast the words of the other caption, on the same scale.
-        words_of: what these scores are, in words.
-        signed, words_signed: whether what is negative is shown.
-        scale, words_scale: the value of the darkest ink.
-        note: what `scale` is, in words.
-    """
-
-    method: str
-    explanation: Explanation
-    subject: str
-    words: tuple[Word, ...]
-    others: tuple[Word, ...]
-    words_of: str
-    signed: bool
-    words_signed: bool
-    scale: float
-    words_scale: float
-    note: str
-
-    @property
-    def map(self) -> np.ndarray:
-        """(h, w), signed, on the token grid."""
-        return self.explanation.image_maps[0]
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """The answer to a state: one panel, or two with a method beside."""
-
-    state: State
-    panels: tuple[Panel, ...]
-
-
-def as_source(image, name: str = "", code: str = "") -> Source:
-    """A scene, a PIL image, a path or a uint8 array as a picture with a name. Errors as in `read_image`."""
-    if isinstance(image, Source):
-        return image
-    if isinstance(image, Scene):
-        return Source(name or image.caption, image.image(), code or f"image = {image!r}.image()", True, image.caption)
-    picture = read_image(image)
-    given = str(image) if isinstance(image, (str, Path)) else ""
-    code = code or (f"image = read_image({given!r})" if given else "# image is the picture that you gave to explore()")
-    if max(picture.size) > LONGEST:
-        picture.thumbnail((LONGEST, LONGEST))  # on the copy that read_image made
-        code += f"\nimage.thumbnail(({LONGEST}, {LONGEST}))"
-    return Source(name or Path(given).name or "your picture", picture, code)
-
-
-def settings(state: State, method: str) -> dict[str, Any]:
-    """The arguments of the `Explainer` that a state asks for: other methods have heads and layers of their own."""
-    chosen: str | Method = method
-    attention = state.attention if method == GRAD_ECLIP else "model"
-    if method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened":
-        chosen = with_spatial_weight(state.spatial)
-    layers = state.layers if method.startswith(GRAD_ECLIP) else None
-    return {"method": chosen, "attention": attention, "resolution": state.resolution, "image_layers": layers}
-
-
-@cache
-def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with another spatial weight in the image, as a method for an `Explainer`.
-
-    Args:
-        kind: one of `SPATIAL_WEIGHTS`: "loosened" is Grad-ECLIP itself.
-
-    Raises:
-        UserError: there is no such weight.
-    """
-    if kind not in SPATIAL_WEIGHTS:
-        raise UserError(f"spatial must be one of {', '.join(SPATIAL_WEIGHTS)}, got {kind!r}")
-    own = METHODS[GRAD_ECLIP]
-
-    def maps(tower, trace, directions, **_):
-        return grad_eclip(tower, trace, directions, spatial=kind)
-
-    return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)
-
-
-def explain_each(
-    asked: Mapping[Name, Callable[..., Explanation]], report: Callable[[float], None] | None = None
-) -> dict[Name, Explanation]:
-    """What each of several questions finds, one after the other.
-
-    Args:
-        asked: name -> a call of `Session.explain` that lacks only ``on_pass``.
-        report: told, before every question and every pass of a model, the fraction of the questions that are answered.
-            What it raises ends the work, with nothing left half done.
-    """
-    found: dict[Name, Explanation] = {}
-
-    def tell(*_passes) -> None:
-        if report is not None:
-            report(len(found) / len(asked))
-
-    for name, question in asked.items():
-        tell()
-        found[name] = question(on_pass=tell)
-    return found
 
 
 class _Remembering:
@@ -230,7 +73,7 @@ class _Remembering:
 
 
 class Session:
-    """Answers states with views for one model. A picture is traced once for each number of explained layers.
+    """Answers states with views for one model. An image is traced once for each number of explained layers.
 
     >>> session = Session(load_clip())                                               # doctest: +SKIP
     >>> session.view(State(as_source("dog.png"), "a dog")).panels[0].map.shape       # doctest: +SKIP
@@ -291,7 +134,7 @@ class Session:
         return self.view(state, on_pass).panels[0].explanation
 
     def is_quick(self, state: State) -> bool:
-        """Whether the picture was looked at before with these settings, and the methods need nothing but a readout."""
+        """Whether the image was looked at before with these settings, and the methods need nothing but a readout."""
         names = (state.method, state.beside or state.method)
         with self._keeping:
             seen = self._trunk(state) in self._kept["trunks"]
@@ -316,8 +159,7 @@ class Session:
         if split.unread:
             raise UserError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
         known = self.clip.vocabulary
-        unknown = unknown_words(split, known) if known is not None else []
-        if unknown:
+        if known is not None and (unknown := unknown_words(split, known)):
             near = {word: nearest(word, known, cutoff=0.6) for word in unknown}
             hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
             raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}.")
@@ -422,12 +264,13 @@ class Session:
         scale = largest([visible(shown.image_maps, signed)])
         if state.phrase and state.shared and method == GRAD_ECLIP:
             scale, note = max(scale, largest([self._regions(state)])), "the most of any word"
-        told, apart = {"shown": subject}, self.things(state)
+        told: dict[str, Any] = {"shown": subject}
+        apart = self.things(state)
         if state.phrase and method == GRAD_ECLIP and any(first <= i <= last for group in apart for i in group):
             told["centred"] = apart
         shown = replace(shown, provenance={**shown.provenance, **told})
         words, words_of, words_signed, most = self._words(state, whole, split)
-        others = whole.against_words[0] if whole.against and not state.patch else ()
+        others = whole.against_words[0] if whole.against_words and not state.patch else ()
         return Panel(method, shown, subject, words, others, words_of, signed, words_signed, scale, most, note)
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, bool, float]:
@@ -446,6 +289,28 @@ class Session:
             blank = tuple(Word(state.caption[a:b], 0.0, a, b) for a, b in split.spans)
             why = "this method has no word scores" if blank else "the model's tokenizer does not tell words apart"
             return blank, why, False, 0.0
-        words_of = "relevance of each word" + (" for the lead over the other caption" if whole.against else "")
-        both = [*words, *(whole.against_words[0] if whole.against else ())]
+        words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
+        both = [*words, *(whole.against_words[0] if whole.against_words else ())]
         return words, words_of, bool(whole.against), largest([[word.score for word in both]])
+
+
+def explain_each(
+    asked: Mapping[Name, Callable[..., Explanation]], report: Callable[[float], None] | None = None
+) -> dict[Name, Explanation]:
+    """What each of several questions finds, one after the other.
+
+    Args:
+        asked: name -> a call of `Session.explain` that lacks only ``on_pass``.
+        report: told, before every question and every pass of a model, the fraction of the questions that are answered.
+            What it raises ends the work, with nothing left half done.
+    """
+    found: dict[Name, Explanation] = {}
+
+    def tell(*_passes) -> None:
+        if report is not None:
+            report(len(found) / len(asked))
+
+    for name, question in asked.items():
+        tell()
+        found[name] = question(on_pass=tell)
+    return found

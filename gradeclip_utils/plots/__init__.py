@@ -1,4 +1,4 @@
-"""Plots: from what an explanation holds to a picture for people. Nothing here computes relevance.
+"""Plots: from what an explanation holds to an image for people. Nothing here computes relevance.
 
     architecture -> trace -> method -> Explanation -> plots
 

@@ -1,4 +1,4 @@
-"""Axes: one map, one prompt or one picture drawn onto matplotlib axes.
+"""Axes: one map, one prompt or one image drawn onto matplotlib axes.
 
 Explanation -> colours -> axes -> figures
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 NOTE: dict[str, Any] = {"color": "0.35", "fontsize": 8}
 PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which are told apart by their markers too
 MARKERS = ("o", "s", "D")
-_PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel picture is reduced to it before it is coloured
+_PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel image is reduced to it before it is coloured
 
 
 def draw_heatmap(
     axes: Axes,
-    picture: Image.Image,
+    image: Image.Image,
     heat: np.ndarray,
     *,
     signed: bool = False,
@@ -43,14 +43,14 @@ def draw_heatmap(
     upsample: str = "bilinear",
     colour_bar: bool = True,
 ) -> None:
-    """Print a map over the picture, which turns into a pale grey print of itself so that only the map has colour.
+    """Lay a map over the image, which turns into a pale grey background so that only the map has colour.
 
     Args:
         axes: where to draw.
-        picture: the picture that was explained.
-        heat: (H, W) of the picture, or (h, w) on the token grid, which is then stretched over the whole picture.
+        image: the image that was explained.
+        heat: (H, W) of the image, or (h, w) on the token grid, which is then stretched over the whole image.
         signed: draw negative values too, centred on zero; else they count as zero.
-        vmax: the value of the darkest ink; the map's own largest by default.
+        vmax: the value of the darkest colour; the map's own largest by default.
         label: what the values are.
         note: what `vmax` is, in words; "" leaves the whole sentence out, where another panel says it.
         upsample: "bilinear" or "nearest", for a map on the token grid.
@@ -59,11 +59,11 @@ def draw_heatmap(
     heat = shown(np.asarray(heat, dtype=np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
-    small = reduced(picture)
-    printed = grey_background(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
-    blank(axes).imshow(printed, interpolation=sampling(picture))
+    small = reduced(image)
+    overlay = grey_background(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
+    blank(axes).imshow(overlay, interpolation=sampling(image))
     if colour_bar:
-        draw_colour_bar(axes, picture, signed, vmax)
+        draw_colour_bar(axes, image, signed, vmax)
     if colour_bar and note:
         letters = int((_inches(axes)[0] + 0.75) * 13.5)
         sentence = textwrap.fill(range_in_words(label, signed, vmax, note), max(letters, 24))
@@ -85,10 +85,10 @@ def draw_words(
         axes: where to write; its size must be final.
         words: `Word(text, score, start, end)` in reading order.
         signed: shade negative scores too; else they count as zero (their value is still written).
-        vmax: the score of the darkest ink; the words' own largest magnitude by default, of either sign, so that a
+        vmax: the score of the darkest colour; the words' own largest magnitude by default, of either sign, so that a
             trifle is pale even where every other word speaks against.
         values: write every score under its word.
-        sentence: written below; by default what the palest and the darkest ink stand for.
+        sentence: written below; by default what the palest and the darkest colour stand for.
     """
     blank(axes)
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
@@ -124,13 +124,13 @@ def drawable(text: str) -> str:
     return "".join(letter if font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text)
 
 
-def draw_colour_bar(axes: Axes, picture: Image.Image, signed: bool, vmax: float) -> None:
-    """The scale beside a picture, in inches that do not depend on the shape of the picture.
+def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -> None:
+    """The scale beside an image, in inches that do not depend on the shape of the image.
 
     An image, a frame and three words in the same axes: axes of its own cost a panel five times as long.
     """
     norm, colours = scale(signed, vmax)
-    inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * picture.width / picture.height)  # of what the picture will fill
+    inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * image.width / image.height)  # of what the image will fill
     left, width, outside = 1 + 0.09 * inch, 0.1 * inch, {"transform": axes.transAxes, "clip_on": False}
     place = TransformedBbox(Bbox.from_bounds(left, 0, width, 1), axes.transAxes)
     bar = BboxImage(place, interpolation="nearest", clip_on=False)
@@ -168,16 +168,16 @@ def entitle(axes: Axes, title: str, loc: str = "left", fontsize: float = 9) -> N
     axes.set_title(title, loc=loc, fontsize=fontsize, y=1.0, parse_math=False)
 
 
-def reduced(picture: Image.Image) -> Image.Image:
+def reduced(image: Image.Image) -> Image.Image:
     """An RGB copy, no larger than a panel needs."""
-    picture = picture.convert("RGB")
-    picture.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))  # on the copy that convert made; never enlarges
-    return picture
+    image = image.convert("RGB")
+    image.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))  # on the copy that convert made; never enlarges
+    return image
 
 
-def sampling(picture: Image.Image) -> str:
-    """How matplotlib shows the picture: a small one keeps its pixels, and is never blurred."""
-    return "nearest" if max(picture.size) < 200 else "auto"
+def sampling(image: Image.Image) -> str:
+    """How matplotlib shows the image: a small one keeps its pixels, and is never blurred."""
+    return "nearest" if max(image.size) < 200 else "auto"
 
 
 def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.ndarray:
@@ -237,7 +237,8 @@ def draw_intervals(
     """
     import seaborn  # slow to import, and most figures do without
 
-    rows, own = list(dict.fromkeys(table[by]) if order is None else order), {"color": PALETTE[0], "markers": MARKERS[0]}
+    rows = list(dict.fromkeys(table[by]) if order is None else order)
+    own: dict[str, Any] = {"color": PALETTE[0], "markers": MARKERS[0]}
     if group:
         groups = list(dict.fromkeys(table[group]) if groups is None else groups)
         own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": "full",
@@ -289,7 +290,7 @@ def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
 
 
-def show_image(axes: Axes, picture: Image.Image, title: str) -> None:
-    """The picture itself, never blurred."""
-    blank(axes).imshow(reduced(picture), interpolation=sampling(picture))
+def show_image(axes: Axes, image: Image.Image, title: str) -> None:
+    """The image itself, never blurred."""
+    blank(axes).imshow(reduced(image), interpolation=sampling(image))
     entitle(axes, title)

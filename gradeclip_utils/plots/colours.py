@@ -1,10 +1,11 @@
-"""Colours: from values to colours, and a map printed over its picture without axes or words.
+"""Colours: from values to colours, and a map laid over its image without axes or words.
 
     Explanation -> colours -> axes -> figures
 
-One reading for maps and words alike: paper is "no relevance", ink is "much". Unsigned relevance goes from white to dark
-(`magma`, reversed), signed relevance from purple through white to orange (`PuOr`, reversed), always centred on zero;
-both are safe for colour-blind eyes. Colour is linear in the value, with nothing clipped, squared or smoothed.
+One reading for maps and words alike: white is "no relevance", a dark colour is "much". Unsigned relevance goes from
+white to dark (`magma`, reversed), signed relevance from purple through white to orange (`PuOr`, reversed), always
+centred on zero; both are safe for colour-blind eyes. Colour is linear in the value; nothing is clipped, squared or
+smoothed.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from PIL import Image
 from ..images import onto_image
 
 
-def _from_paper(colours: np.ndarray) -> np.ndarray:
-    """Let (N, 4) colours begin at white: magma's own pale end is a yellow that would tint the whole picture."""
-    paper = np.clip(1 - np.linspace(0, 1, len(colours)) / 0.3, 0, 1)[:, None]
-    return paper + (1 - paper) * colours
+def _from_white(colours: np.ndarray) -> np.ndarray:
+    """Let (N, 4) colours begin at white: magma's own pale end is a yellow that would tint the whole image."""
+    white = np.clip(1 - np.linspace(0, 1, len(colours)) / 0.3, 0, 1)[:, None]
+    return white + (1 - white) * colours
 
 
-# Dark ends are cut where ink would hide the picture below it or the word above it.
-UNSIGNED = ListedColormap(_from_paper(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
+# Dark ends are cut where colour would hide the image below it or the word above it.
+UNSIGNED = ListedColormap(_from_white(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
 SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
-# Perceptually uniform and safe for colour-blind eyes, all of them; "white" is the one that leaves the picture readable.
+# Perceptually uniform and safe for colour-blind eyes, all of them; "white" is the one that leaves the image readable.
 COLOURS = {"white": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
 _SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
 
 
 def paint(
-    picture: Image.Image,
+    image: Image.Image,
     heat: np.ndarray,
     *,
     box: tuple[float, float, float, float] | None = None,
@@ -44,20 +45,20 @@ def paint(
     opacity: float = 1.0,
     colours: str = "white",
 ) -> Image.Image:
-    """One bare map on the picture, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
+    """One bare map on the image, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
 
-    The print of `draw_heatmap` without its layout, in milliseconds. A small picture is enlarged by a whole factor.
+    The overlay of `draw_heatmap` without its layout, in milliseconds. A small image is enlarged by a whole factor.
 
         paint(explanation.image, explanation.image_maps[0], box=explanation.box, opacity=0.8)
 
     Args:
-        picture: the picture that was explained.
+        image: the image that was explained.
         heat: (h, w) on the token grid.
-        box: left, top, right, bottom of what the model saw, in the picture's pixels (no ink beyond it); all by default.
+        box: left, top, right, bottom of what the model saw, in the image's pixels (no colour beyond); all by default.
         signed: paint negative values too, centred on zero; else they count as zero.
-        vmax: the value of the darkest ink; the map's own largest by default.
-        threshold: ink is left out where the magnitude is below this share of `vmax`.
-        opacity: 1 is the print, where only the map has colour, 0 the picture as it is, and between them they mix.
+        vmax: the value of the darkest colour; the map's own largest by default.
+        threshold: colour is left out where the magnitude is below this share of `vmax`.
+        opacity: at 1 only the map has colour, 0 the image as it is, and between them they mix.
         colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange.
 
     Raises:
@@ -68,9 +69,9 @@ def paint(
     heat = shown(np.asarray(heat, dtype=np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
     norm, palette = scale(signed, vmax, colours)
-    base = _panel_sized(picture)
-    across, down = base.width / picture.width, base.height / picture.height
-    there = tuple(np.array(box or (0, 0, *picture.size)) * (across, down, across, down))
+    base = _panel_sized(image)
+    across, down = base.width / image.width, base.height / image.height
+    there = tuple(np.array(box or (0, 0, *image.size)) * (across, down, across, down))
     values = onto_image(heat, there, base.size)  # (H, W)
     x, y = (np.arange(side) + 0.5 for side in base.size)
     seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
@@ -92,10 +93,10 @@ def largest(values: Iterable) -> float:
 
 
 def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
-    """From values to colours; the darkest ink is `vmax`."""
+    """From values to colours; the darkest colour is `vmax`."""
     if colours not in COLOURS:
         raise ValueError(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}")
-    vmax = vmax or 1.0  # an all-zero map: everything is paper
+    vmax = vmax or 1.0  # an all-zero map: everything is white
     return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
 
 
@@ -119,18 +120,18 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
     return f"{label}: {low} 0 to {high} {top}{note}"
 
 
-def grey_background(picture: Image.Image) -> np.ndarray:
-    """A pale grey print of the picture, (H, W, 1) in 0.5 to 1."""
-    return 0.5 + 0.5 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
+def grey_background(image: Image.Image) -> np.ndarray:
+    """The image as a pale grey background, (H, W, 1) in 0.5 to 1."""
+    return 0.5 + 0.5 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
 
 
-def _panel_sized(picture: Image.Image) -> Image.Image:
-    """An RGB copy of 320 to 640 pixels; a small picture is enlarged by a whole factor, so that it is never blurred."""
-    picture, factor = picture.convert("RGB"), -(-_SMALL // max(picture.size))
+def _panel_sized(image: Image.Image) -> Image.Image:
+    """An RGB copy of 320 to 640 pixels; a small image is enlarged by a whole factor, so that it is never blurred."""
+    image, factor = image.convert("RGB"), -(-_SMALL // max(image.size))
     if factor > 1:
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    picture.thumbnail((_LARGE, _LARGE))
-    return picture
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((_LARGE, _LARGE))
+    return image
 
 
 def text_colour(colour) -> str:

@@ -54,9 +54,9 @@ class InlineFigure(Figure):
         self.points: list[tuple[Axes, float, float, str]] = []
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        picture = base64.b64encode(self._repr_png_()).decode("ascii")
+        image = base64.b64encode(self._repr_png_()).decode("ascii")
         alt = alternative(self)
-        return {"image/png": picture, "text/plain": alt}, {"image/png": {"alt": alt}}
+        return {"image/png": image, "text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -80,7 +80,7 @@ _FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its
 
 
 def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = True) -> InlineFigure:
-    """Picture, heat map and shaded words: one row a prompt.
+    """Image, heat map and shaded words: one row a prompt.
 
     A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
     prompt and purple for the other one, wherever it stands.
@@ -95,8 +95,8 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     heats = [_heat(explanation, i, signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[word.score for _, words in both for word in words] for both in prompts]
-    picture = explanation.image
-    width, height = _panel(picture, 2.8, 2.5 if count <= 3 else 1.8)
+    image = explanation.image
+    width, height = _panel(image, 2.8, 2.5 if count <= 3 else 1.8)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "" if shared_scale or count == 1 else "a scale of its own"
     sentence = range_in_words("words", signed, largest(scores[0]), own)
@@ -108,13 +108,13 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
     figure = InlineFigure(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
     _sign(figure, explanation.origin)
-    show_image(axes_at(figure, _MARGIN, 0.32, width, height), picture, "picture")
+    show_image(axes_at(figure, _MARGIN, 0.32, width, height), image, "picture")
     for i in range(count):
         mine = slice(None) if shared_scale else slice(i, i + 1)
         top = 0.32 + i * (row + gap)
         note = "" if shared_scale and i else f"the most in this {'figure' if shared_scale and count > 1 else 'map'}"
         axes = axes_at(figure, middle, top, width, height)
-        draw_heatmap(axes, picture, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
+        draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
         if i == 0:
             entitle(axes, "where it speaks for, and against" if signed else "where it answers")
         for headline, words in prompts[i]:
@@ -129,7 +129,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
 
 
 def plot_maps(
-    picture: Image.Image,
+    image: Image.Image,
     maps: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
     *,
     signed: bool = False,
@@ -138,12 +138,12 @@ def plot_maps(
     upsample: str = "bilinear",
     label: str | Sequence[str] = "relevance",
 ) -> InlineFigure:
-    """Several maps of one picture side by side, after the picture itself.
+    """Several maps of one image side by side, after the image itself.
 
-        plot_maps(picture, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
+        plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
 
     Args:
-        picture: the picture that was explained.
+        image: the image that was explained.
         maps: title -> map, (H, W) or (h, w) as in `draw_heatmap`; pairs when titles repeat.
         signed: draw negative values too, centred on zero.
         shared_scale: one scale and one colour bar; else each panel has its own, and says so.
@@ -161,40 +161,40 @@ def plot_maps(
         raise ValueError(msg)
     columns = min(columns, len(panels) + 1)
     rows = -(-(len(panels) + 1) // columns)
-    width, height = _panel(picture, 2.3, 2.6)
+    width, height = _panel(image, 2.3, 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     alt = "A picture and its maps: " + "; ".join(title for title, _ in panels)
     inches = 2 * _MARGIN + columns * across + (0.7 if shared_scale else 0), rows * down + (0.4 if shared_scale else 0.2)
     figure = InlineFigure(*inches, alt)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
-    show_image(axes_at(figure, *places[0], width, height), picture, "picture")
+    show_image(axes_at(figure, *places[0], width, height), image, "picture")
     top = largest([shown(heat, signed) for _, heat in panels])
     for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
         axes = axes_at(figure, *place, width, height)
         vmax = top if shared_scale else None
-        draw_heatmap(axes, picture, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
+        draw_heatmap(axes, image, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
                      label=name, note="a scale of its own")  # fmt: skip
         entitle(axes, _shortened(title, int(across * 14)))
         if shared_scale and place == places[columns - 1]:
-            draw_colour_bar(axes, picture, signed, top)
+            draw_colour_bar(axes, image, signed, top)
     if shared_scale:
-        sentence = range_in_words(label, signed, top, "the most in this figure")
+        sentence = range_in_words(str(label), signed, top, "the most in this figure")
         sentence = textwrap.fill(sentence, int(figure.get_figwidth() * 13))
         figure.text(_MARGIN / figure.get_figwidth(), 0.1 / figure.get_figheight(), sentence, va="bottom", **NOTE)
     return figure
 
 
-def plot_interactions(interactions, picture: Image.Image | None = None, *, columns: int = 5) -> InlineFigure:
+def plot_interactions(interactions, image: Image.Image | None = None, *, columns: int = 5) -> InlineFigure:
     """Which region each word of the caption answers to: one signed map a word, all on one scale.
 
     Args:
         interactions: an `Interactions`.
-        picture: the picture that was explained, when it is not the one that `interactions` carries.
+        image: the image that was explained, when it is not the one that `interactions` carries.
         columns: panels in a row.
     """
-    picture = interactions.image if picture is None else picture
+    image = interactions.image if image is None else image
     maps = [(word.text, _heat(interactions, i, True)) for i, word in enumerate(interactions.words)]
-    figure = plot_maps(picture, maps, signed=True, columns=columns, label="interaction")
+    figure = plot_maps(image, maps, signed=True, columns=columns, label="interaction")
     _sign(figure, interactions.origin)
     return figure
 
@@ -258,7 +258,7 @@ def _sign(figure: InlineFigure, origin: str) -> None:
 
 
 def _heat(explained, index: int, signed: bool) -> np.ndarray:
-    """(H, W) in the picture's pixels; only a signed picture needs what speaks against."""
+    """(H, W) in the image's pixels; only a signed image needs what speaks against."""
     return explained.heatmap(index, signed=True) if signed else explained.heatmap(index)
 
 
@@ -280,10 +280,10 @@ def _shortened(text: str, length: int) -> str:
     return drawable(text if len(text) <= length else text[: length - 1].rstrip() + "…")
 
 
-def _panel(picture: Image.Image, width: float, height: float) -> tuple[float, float]:
-    """Inches of the largest panel of the picture's shape within the given ones; never too thin for a title."""
-    scale = min(width / picture.width, height / picture.height)
-    return max(picture.width * scale, 0.9), max(picture.height * scale, 0.35)
+def _panel(image: Image.Image, width: float, height: float) -> tuple[float, float]:
+    """Inches of the largest panel of the image's shape within the given ones; never too thin for a title."""
+    scale = min(width / image.width, height / image.height)
+    return max(image.width * scale, 0.9), max(image.height * scale, 0.35)
 
 
 def _one_line(prompts: Sequence) -> float:

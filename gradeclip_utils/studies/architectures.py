@@ -26,7 +26,8 @@ from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..models import Clip
-from ..panels.session import Session, as_source, explain_each
+from ..panels.session import Session, explain_each
+from ..panels.state import as_source
 from ..plots import InlineFigure, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
 from ..towers import Tower, Trace, open_image_tower

@@ -29,7 +29,8 @@ from gradeclip_utils.panels.explorer_view import (
     word_marks,
 )
 from gradeclip_utils.panels.jobs import Interrupted, UserError, Work, one_thread
-from gradeclip_utils.panels.session import Session, State, as_source, with_spatial_weight
+from gradeclip_utils.panels.session import Session
+from gradeclip_utils.panels.state import State, as_source, with_spatial_weight
 from gradeclip_utils.scenes import arrange
 from tests import plain
 
@@ -319,7 +320,7 @@ def test_the_title_says_picture_caption_method_model_and_number(session, state):
     similarity = f"similarity {view.panels[0].explanation.similarity[0]:.3f}".replace("-", "\N{MINUS SIGN}")
     for part in (
         CAPTION,
-        "picture: noise",
+        "image: noise",
         "tiny",
         "Grad-ECLIP",
         "last 2 layers",
@@ -506,14 +507,14 @@ def test_what_is_kept_is_what_is_shown_and_never_overwrites(panel, tmp_path, mon
     panel.change(phrase=(1, 2), spatial="softmax")
     for _ in range(2):
         panel.save_explanation.click()
-    panel.save_picture.click()
+    panel.save_image.click()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explanation", "explanation-2", "explanation.png"]
     kept = Explanation.load(tmp_path / "explanation-2")
     np.testing.assert_allclose(kept.image_maps[0], panel.view.panels[0].map)
     assert kept.provenance["shown"] == "“red car” in “a red car and a blue ball”"
     assert load_file(tmp_path / "explanation" / "explanation.safetensors")["image_maps"].shape == (1, 4, 4)
     panel.name.value = "no/such/folder"
-    panel.save_picture.click()
+    panel.save_image.click()
     assert "could not be written" in panel.message.value
 
 

@@ -165,8 +165,7 @@ def test_a_pressed_patch_lights_the_words_with_mouse_and_with_keys(panel):
     ("slider", "key", "said"),
     [
         ("layers", "ArrowRight", r"last 2 layers"),
-        ("loosened", "ArrowLeft", r"spatial weight 0\.\d"),
-        ("threshold", "ArrowRight", r"no ink below"),
+        ("threshold", "ArrowRight", r"no colour below"),
         ("opacity", "ArrowLeft", ""),
     ],
 )
@@ -181,6 +180,15 @@ def test_each_slider_redraws_the_map(panel, slider, key, said):
     panel.turn(slider, back, times)
     if said:
         expect(panel.box).not_to_contain_text(re.compile(said))
+
+
+def test_another_spatial_weight_is_said_in_the_title(panel):
+    before = panel.shown()
+    panel.choose("spatial", "softmax")
+    expect(panel.picture).not_to_have_attribute("src", before)
+    expect(panel.subtitle).to_contain_text("spatial weight softmax")
+    panel.choose("spatial", "loosened")
+    expect(panel.subtitle).not_to_contain_text("spatial weight")
 
 
 def test_two_methods_stand_side_by_side_and_a_contrast_is_signed(panel):
@@ -234,25 +242,25 @@ def png(size=(300, 200)):
 
 def upload(panel, name, content):
     with panel.page.expect_file_chooser() as chooser:
-        panel.box.get_by_role("button", name="upload a picture").click()
+        panel.box.get_by_role("button", name="upload an image").click()
     chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
 def test_an_uploaded_picture_is_shown_with_a_warning_and_no_picture_is_refused(panel):
     upload(panel, "disc <b>.png", png())
-    expect(panel.subtitle).to_contain_text("picture: disc <b>.png")
+    expect(panel.subtitle).to_contain_text("image: disc <b>.png")
     expect(panel.message.first).to_contain_text("has never seen a photograph")
     panel.shoot("11_upload")
     upload(panel, "notes.png", b"no picture at all")
     expect(panel.message.first).to_contain_text("notes.png is not a picture")
-    expect(panel.subtitle).to_contain_text("picture: disc <b>.png")
-    panel.box.locator(".gradeclip-picture input[type=text]").fill("/nowhere/to/be/found.png")
-    panel.box.locator(".gradeclip-picture input[type=text]").press("Enter")
+    expect(panel.subtitle).to_contain_text("image: disc <b>.png")
+    panel.box.locator(".gradeclip-image input[type=text]").fill("/nowhere/to/be/found.png")
+    panel.box.locator(".gradeclip-image input[type=text]").press("Enter")
     expect(panel.message.first).to_contain_text("There is no picture file")
 
 
 def test_a_view_can_be_saved_and_shown_as_python_and_as_tables(panel):
-    for button, file in (("save picture (PNG)", "explanation.png"), ("save explanation", "explanation")):
+    for button, file in (("save image (PNG)", "explanation.png"), ("save explanation", "explanation")):
         panel.box.get_by_role("button", name=button).click()
         expect(panel.message.first).to_contain_text(f"Saved as {file}")
     panel.box.get_by_role("button", name="copy as Python").click()

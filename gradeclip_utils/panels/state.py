@@ -1,0 +1,153 @@
+"""State: what a panel is asked to show, and what it found. Frozen values, which compute nothing.
+
+image, caption, controls -> State -> session -> View -> explorer_view -> explorer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..explanation import Explanation
+from ..images import read_image
+from ..methods import METHODS, Method
+from ..methods.grad_eclip import grad_eclip
+from ..scenes import Scene
+from ..words import Word
+from .jobs import UserError
+
+GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
+LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
+SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An image, its name, and the Python lines that make it (`image = ...`). ``drawn``: it is one of our scenes."""
+
+    name: str
+    image: Image.Image
+    code: str
+    drawn: bool = False
+    caption: str = ""  # of a scene
+
+    @cached_property
+    def pixels(self) -> Hashable:
+        """The same for equal images, whatever they are called: they are looked at once."""
+        return self.image.mode, self.image.size, blake2b(self.image.tobytes(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class State:
+    """What is wanted: every control of a panel. The last four are display."""
+
+    source: Source
+    caption: str
+    against: str = ""  # another caption: then the similarity gap is explained
+    phrase: tuple[int, int] | None = None  # first and last word of the caption whose region is wanted
+    patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
+    method: str = GRAD_ECLIP
+    beside: str = ""  # a second method
+    attention: str = "model"
+    resolution: str = "model"
+    layers: int = 1
+    spatial: str = "loosened"  # Grad-ECLIP's spatial weight, one of `SPATIAL_WEIGHTS`
+    centred: bool = True  # regions of nouns without what the caption's nouns share, where it has two or more
+    shared: bool = True  # one scale for all words and both methods, where their units agree
+    threshold: float = 0.0
+    opacity: float = 0.85
+    colours: str = "white"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What one method found: numbers, nothing drawn.
+
+    Attributes:
+        method: key in METHODS.
+        explanation: of the caption (or of the phrase read alone); its one map is the map that is shown.
+        subject: what the map is of, in words.
+        words: of the caption, with the scores that shade them.
+        others: in a contrast the words of the other caption, on the same scale.
+        words_of: what these scores are, in words.
+        signed, words_signed: whether what is negative is shown.
+        scale, words_scale: the value of the darkest colour.
+        note: what `scale` is, in words.
+    """
+
+    method: str
+    explanation: Explanation
+    subject: str
+    words: tuple[Word, ...]
+    others: tuple[Word, ...]
+    words_of: str
+    signed: bool
+    words_signed: bool
+    scale: float
+    words_scale: float
+    note: str
+
+    @property
+    def map(self) -> np.ndarray:
+        """(h, w), signed, on the token grid."""
+        return self.explanation.image_maps[0]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The answer to a state: one panel, or two with a method beside."""
+
+    state: State
+    panels: tuple[Panel, ...]
+
+
+def as_source(image, name: str = "", code: str = "") -> Source:
+    """A scene, a PIL image, a path or a uint8 array as an image with a name. Errors as in `read_image`."""
+    if isinstance(image, Source):
+        return image
+    if isinstance(image, Scene):
+        return Source(name or image.caption, image.image(), code or f"image = {image!r}.image()", True, image.caption)
+    found = read_image(image)
+    given = str(image) if isinstance(image, (str, Path)) else ""
+    code = code or (f"image = read_image({given!r})" if given else "# image is the one that you gave to explore()")
+    if max(found.size) > LONGEST:
+        found.thumbnail((LONGEST, LONGEST))  # on the copy that read_image made
+        code += f"\nimage.thumbnail(({LONGEST}, {LONGEST}))"
+    return Source(name or Path(given).name or "your image", found, code)
+
+
+def settings(state: State, method: str) -> dict[str, Any]:
+    """The arguments of the `Explainer` that a state asks for: other methods have heads and layers of their own."""
+    chosen: str | Method = method
+    attention = state.attention if method == GRAD_ECLIP else "model"
+    if method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened":
+        chosen = with_spatial_weight(state.spatial)
+    layers = state.layers if method.startswith(GRAD_ECLIP) else None
+    return {"method": chosen, "attention": attention, "resolution": state.resolution, "image_layers": layers}
+
+
+@cache
+def with_spatial_weight(kind: str) -> Method:
+    """Grad-ECLIP with another spatial weight in the image, as a method for an `Explainer`.
+
+    Args:
+        kind: one of `SPATIAL_WEIGHTS`: "loosened" is Grad-ECLIP itself.
+
+    Raises:
+        UserError: there is no such weight.
+    """
+    if kind not in SPATIAL_WEIGHTS:
+        raise UserError(f"spatial must be one of {', '.join(SPATIAL_WEIGHTS)}, got {kind!r}")
+    own = METHODS[GRAD_ECLIP]
+
+    def maps(tower, trace, directions, **_):
+        return grad_eclip(tower, trace, directions, spatial=kind)
+
+    return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)
