@@ -1,6 +1,6 @@
 """Evaluation: is this map better than that one?
 
-    map + truth -> measure -> rows -> statistics -> table with intervals
+    map + ground truth -> measure -> rows -> statistics -> table with intervals
 
 Measures take plain maps and give tidy rows; `run` measures methods on data sets.
 

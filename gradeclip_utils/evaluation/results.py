@@ -16,7 +16,7 @@ import json
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pandas as pd
@@ -53,17 +53,11 @@ class Results:
         if any(child.name not in _OURS for child in there) and not (self.folder / ROWS).is_file():
             raise ValueError(f"{folder} is not empty and holds no {ROWS}: choose a folder for this run alone")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder)
-        try:
-            self._rows = _opened(self.folder / ROWS)
-        except BaseException:
-            self._lock.close()
-            raise
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(closing(_locked(self.folder)))
+            self._rows = opened.enter_context(closing(_opened(self.folder / ROWS)))
             self._check(json.loads(json.dumps(settings)))  # as they will be read again
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     def read(self, number: int, expected: Sequence[tuple[str, str]]) -> pd.DataFrame | None:
         """The rows of one chunk.
@@ -105,8 +99,7 @@ class Results:
 
     def close(self) -> None:
         """Let another process go on with the run."""
-        self._rows.close()
-        self._lock.close()
+        self._opened.close()
 
     def _check(self, settings: dict) -> None:
         """Keep the settings of a new run; compare them with those of an old one."""
@@ -144,18 +137,17 @@ def read_run(folder: str | Path) -> pd.DataFrame:
 
 def _locked(folder: Path) -> sqlite3.Connection:
     """An open transaction on an empty database: it ends with this process, whatever ends it."""
-    try:
-        lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
-    except sqlite3.OperationalError as error:
-        raise OSError(f"nothing can be written to {folder}: {error}") from error
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        if "locked" not in str(error):
-            raise OSError(f"nothing can be written to {folder}: {error}") from error
-        message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
-        raise ValueError(message) from error
+    with ExitStack() as opened:
+        try:
+            lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+            opened.callback(lock.close)
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise OSError(f"nothing can be written to {folder}: {error}") from error
+            message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
+            raise ValueError(message) from error
+        opened.pop_all()
     return lock
 
 

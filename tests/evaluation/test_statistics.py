@@ -198,7 +198,7 @@ def test_a_broken_table_is_refused_in_one_sentence(measure):
 def test_a_paired_difference_sees_what_the_separate_intervals_cannot():
     rng = np.random.default_rng(0)
     pictures = rng.normal(size=40)  # some pictures are easy for every method
-    rows = table({"grad-eclip": pictures, "rival": pictures + 0.1 + 0.05 * rng.normal(size=40)})
+    rows = table({"grad-eclip": pictures, "other": pictures + 0.1 + 0.05 * rng.normal(size=40)})
     apart = summarise(rows, "score")
     together = paired(rows, "score").iloc[0]
     assert apart["low"].max() < apart["high"].min()  # the intervals overlap
