@@ -17,11 +17,12 @@ torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 def pytest_collection_modifyitems(items):
     """Notebooks take longest and start first. Browser tests come last: Playwright leaves an event loop running, and
-    panels behave differently inside one. Notebooks and what trains are "slow", which `make quick` does without.
+    panels behave differently inside one. Notebooks, all configs of
+    open_clip, and what trains are "slow", which `make quick` does without.
     """
     training = Path(__file__).parent / "training"
     for item in items:
-        if "executed" in item.fixturenames or training in item.path.parents:
+        if {"executed", "registry"} & set(item.fixturenames) or training in item.path.parents:
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, "executed" not in item.fixturenames))
 

@@ -187,20 +187,6 @@ STILL = {
     "panels.lesson: share",
     "plots.axes: share",
     "plots.figures: share",
-    "training.distil: decay",
-    "training.finetune.evaluate: share",
-    "training.finetune.pairs: share",
-    "training.finetune.pairs: truth",
-    "training.finetune.plots: share",
-    "training.finetune.run: average",
-    "training.finetune.run: share",
-    "training.loop: average",
-    "training.loop: decay",
-    "training.loop: learning",
-    "training.loop: rate",
-    "training.scratch: decay",
-    "training.scratch: pieces",
-    "training.scratch: shares",
 }
 
 
