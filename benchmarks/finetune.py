@@ -2,9 +2,9 @@
 
     python -m benchmarks.finetune
 
-Both steps are whole ones, as `fine_tune` takes them: pictures preprocessed, both towers forward and backward, the
+Both steps are whole ones, as `fine_tune` takes them: images preprocessed, both towers forward and backward, the
 optimiser. The step without maps is as lean as ours can be (text cropped behind its end, the last image block for the
-reading token alone), so that the comparison does not flatter. They take turns, a few steps each; the ratio is that of
+query token alone), so that the comparison does not flatter. They take turns, a few steps each; the ratio is that of
 the medians. The follow-up paper reports 1.18 for an epoch. Prints a table in Markdown; exits with 1 above the limit.
 """
 
@@ -57,7 +57,7 @@ def main() -> int:
     large = Clip(model.eval(), preprocess, open_clip.get_tokenizer("ViT-B-16"), "ViT-B-16")
     cases = [
         ("emoji, 32 scenes", load_clip("emoji"), ScenePairs(32), Tuning(steps=5, batch=32)),
-        ("ViT-B-16, 4 pictures of four phrases", large, photo_like(4), Tuning(steps=3, batch=4, precision="fp32")),
+        ("ViT-B-16, 4 images of four phrases", large, photo_like(4), Tuning(steps=3, batch=4, precision="fp32")),
     ]
     print(f"{given.threads} thread(s), torch {torch.__version__}, medians of {given.rounds} turns\n")
     print("| fine-tuning, one step | without maps | with maps | ratio | limit |")

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs
 from gradeclip_utils.methods.grad_eclip import grad_eclip
-from gradeclip_utils.scenes import arrange
+from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.studies.architectures import maps_by_query, maps_on_common_grid
 from gradeclip_utils.studies.binding.binding_index import binding_index
 from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
@@ -36,6 +36,8 @@ from gradeclip_utils.studies.concreteness.saliency import scene_examples, word_s
 from gradeclip_utils.studies.matching.adjectives import adjective_shift, colour_pairs
 from gradeclip_utils.studies.matching.map_sums import part_agreement
 from gradeclip_utils.towers import open_image_tower, open_text_tower
+from gradeclip_utils.training import card
+from gradeclip_utils.training.finetune.evaluate import Amount, dense_features, measure
 from tests.conftest import build, wrap
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
@@ -47,6 +49,8 @@ CASES = [
     *(f"method: {name}" for name in METHODS),
     *(f"tower: {name}" for name in EXECUTED),
     *(f"study: {name}" for name in STUDIES),
+    "training: card",
+    "training: regions",
     *HALVES,
 ]
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -218,14 +222,29 @@ def studied(model: nn.Module, study: str) -> list[np.ndarray]:
     return [apart.cpu().numpy(), maps_on_common_grid(clip, examples, ["a dog", "a cat"])]
 
 
+def learnt(model: nn.Module, what: str) -> list[np.ndarray]:
+    """What is measured of a model that was trained: its card, or how fine it sees."""
+    clip = wrap(model)
+    if what == "regions":
+        few = Amount(regions=2, pointing=2, pairs=2, whole=3)
+        (_, dense, _), *_ = dense_features(clip, [arrange(["red car", "blue owl"])])
+        return [dense.numpy(), measure(clip, few)["estimate"]]
+    answers = card.classification(clip, "development", 1, tints=(True,), only=["dog", "cat"])
+    scenes = [draw_scene([96, i], split="development") for i in range(3)]
+    told = card.chosen(clip, [(scene, scene.caption, "a dog") for scene in scenes])
+    return [card.embed_scenes(Explainer(clip), scenes).numpy(), answers["right"], np.asarray(told)]
+
+
 def values_of(case: str, device: torch.device | None) -> list[np.ndarray]:
     kind, name = case.split(": ", 1)
-    model = small(name) if kind == "tower" else build(text={"context_length": 77} if kind == "study" else None)
+    long = {"context_length": 77} if kind in ("study", "training") else None
+    model = small(name) if kind == "tower" else build(text=long)
     if kind == "half":
         model = model.to(HALVES[case])
     model = model if device is None else moved(model, device)
-    if kind == "study":
-        return [np.asarray(value, dtype=float) for value in studied(model, name)]
+    if kind in ("study", "training"):
+        measured = studied if kind == "study" else learnt
+        return [np.asarray(value, dtype=float) for value in measured(model, name)]
     return traced(model) if kind == "tower" else explained(model, name if kind == "method" else "grad-eclip")
 
 

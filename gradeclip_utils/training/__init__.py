@@ -3,7 +3,9 @@
 | file | holds |
 | --- | --- |
 | `scratch` | the bundled model, trained from nothing on emoji scenes |
-| `distil` | its pupils: models of other architectures that learn from it |
+| `distil` | its students: models of other architectures that learn from it |
 | `card` | what the bundled model recognises, and what it cannot |
+| `loop` | the loop of all of them, with a state that a killed run goes on from |
+| `options` | a recipe as arguments, a table in a card |
 | `finetune/` | a model's own maps as region labels, so that it sees finer |
 """

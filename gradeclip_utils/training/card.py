@@ -3,9 +3,10 @@
     python -m gradeclip_utils card                          # development scenes, printed
     python -m gradeclip_utils card --remove                 # takes concepts that it hardly recognises out of data/
     python -m gradeclip_utils card --split test --write     # the published figures, into data/
+    python -m gradeclip_utils card --gallery gallery.png    # maps of the first test scenes, unchosen
 
-Every figure is a share of right answers with its 95 % Wilson interval; where a picture gives several answers, as in
-pointing, the interval resamples pictures. Classification is zero-shot, by cosine similarity with the prompts "a dog",
+Every figure is a fraction of right answers with its 95 % Wilson interval; where an image gives several answers, as in
+pointing, the interval resamples images. Classification is zero-shot, by cosine similarity with the prompts "a dog",
 "an owl", "bread" of all concepts; what was withheld from training (drawings, compositions) is always reported beside
 what was not.
 """
@@ -13,6 +14,7 @@ what was not.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,14 +23,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..evaluation.attributes import embed_captions
 from ..evaluation.pointing_game import CHANCE, games, play
-from ..evaluation.statistics import summarise
+from ..evaluation.statistics import proportion_interval, summarise
+from ..explain import Explainer
 from ..files import data_path
 from ..models import Clip, load_clip
+from ..plots import InlineFigure, axes_at, paint, show_image
+from ..plots.colours import largest, range_in_words
 from ..scenes import (
     ARTISTS,
     COLOURS,
@@ -45,20 +49,22 @@ from ..scenes import (
     relation_between,
     withheld_artist,
 )
+from .options import markdown_table, write_between
 
-WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this share of its trained drawings
-_COLUMNS = ("figure", "share", "low", "high", "n", "chance")
+WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this fraction of its trained drawings
+_COLUMNS = ("figure", "fraction", "low", "high", "n", "chance")
 START, END = "<!-- figures: written by python -m gradeclip_utils card -->", "<!-- end of figures -->"
 
 
-@torch.no_grad()
-def embed_scenes(clip: Clip, scenes: Sequence[Scene], batch: int = 64) -> Tensor:
-    """Unit image embeddings (N, E), through the model's own preprocessing of the pictures shown to people."""
-    parts = []
-    for start in range(0, len(scenes), batch):
-        pixels = torch.stack([clip.preprocess(scene.image()) for scene in scenes[start : start + batch]])
-        parts.append(clip.model.encode_image(pixels, normalize=True))
-    return torch.cat(parts)
+def embed_scenes(explainer: Explainer, scenes: Sequence[Scene], batch: int = 64) -> Tensor:
+    """Unit image embeddings (N, E) on the CPU, of the images that are shown to people, drawn a batch at a time."""
+    parts = (scenes[start : start + batch] for start in range(0, len(scenes), batch))
+    return torch.cat([explainer.embed_images([scene.image() for scene in part]).cpu() for part in parts])
+
+
+def prompt_of(noun: str) -> str:
+    """What a concept is asked for by: "a dog", "an owl", "bread"."""
+    return describe([Object(noun)])[0]
 
 
 def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None) -> Scene:
@@ -68,20 +74,33 @@ def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str 
 
 
 def classification(
-    clip: Clip, split: str, rounds: int = 2, *, tints: Sequence[bool] = (False, True), removed: bool = False,
+    clip: Clip,
+    split: str,
+    repeats: int = 2,
+    *,
+    tints: Sequence[bool] = (False, True),
+    removed: bool = False,
     only: Sequence[str] | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """One row a picture of one object: noun, artist, colour, whether withheld, and whether the top concept is right.
+) -> pd.DataFrame:
+    """Zero-shot answers for images of one object, at random sizes and places. The answer is one of all concepts.
 
-    Each concept's two drawings are shown `rounds` times untinted and tinted, at random sizes and places; `only` some
-    concepts, if named, but the answer is always one of all.
+    Args:
+        clip: the model.
+        split: of the scenes, "development" or "test".
+        repeats: how often each of a concept's two drawings is shown without, and with a colour.
+        tints: which of the two: without a colour (False), with one (True).
+        removed: whether removed concepts are shown and can be answered.
+        only: some concepts to show; by default all.
+
+    Returns:
+        One row an image: noun, artist, colour, withheld_drawing, withheld_colour, size, and whether it is right.
     """
-    nouns = list(concepts(removed=removed).index)
-    prompts = embed_captions(clip, [describe([Object(noun)])[0] for noun in nouns])
+    nouns, explainer = list(concepts(removed=removed).index), Explainer(clip)
+    prompts = explainer.embed_texts([prompt_of(noun) for noun in nouns]).cpu()
     asked = [
         (i, noun, artist, tinted, turn)
         for tinted in tints
-        for turn in range(rounds)
+        for turn in range(repeats)
         for i, noun in enumerate(nouns)
         if only is None or noun in only
         for artist in ARTISTS
@@ -93,15 +112,16 @@ def classification(
         scenes.append(single(noun, artist, seed, split, colour))
         withheld = withheld_artist(noun) == artist, is_withheld_colour(noun, colour)
         rows.append((noun, artist, colour, *withheld, scenes[-1].objects[0].size))
-    right = (embed_scenes(clip, scenes) @ prompts.T).argmax(-1) == torch.tensor([i for i, *_ in asked])
+    right = (embed_scenes(explainer, scenes) @ prompts.T).argmax(-1) == torch.tensor([i for i, *_ in asked])
     columns = ["noun", "artist", "colour", "withheld_drawing", "withheld_colour", "size"]
     return pd.DataFrame(rows, columns=columns).assign(right=right.numpy())
 
 
 def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Zero-shot answers for pictures of one untinted thing, of ``n`` concepts (trained drawings): noun, artist, right.
+    """Zero-shot answers for development images of one untinted thing, of `n` concepts (trained drawings).
 
-    The answer is one of all concepts, on development scenes.
+    Returns:
+        One row an image: noun, artist, right, ...; the answer is one of all concepts.
     """
     nouns = np.random.default_rng(seed).choice(list(concepts().index), n, replace=False)
     rows = classification(clip, "development", 1, tints=(False,), only=list(nouns))
@@ -109,7 +129,7 @@ def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
 
 
 def weak(clip: Clip) -> pd.Series:
-    """The concepts that are not recognised well enough, and their recall: untinted, eight pictures a trained drawing.
+    """The concepts that are not recognised well enough, and their recall: untinted, eight images a trained drawing.
 
     Measured on development scenes and among all concepts that training shows, whether they were removed before or not.
     """
@@ -125,20 +145,21 @@ def remove(nouns: Sequence[str], path: Path) -> None:
     table.to_csv(path, index=False)
 
 
-def caption_among_256(clip: Clip, split: str, n_objects: int, rounds: int = 4) -> list[bool]:
-    """For each picture: is its caption the best of 256? One that reads the same as its own counts as right."""
-    right = []
-    for turn in range(rounds):
+def caption_among_256(clip: Clip, split: str, n_objects: int, repeats: int = 4) -> list[bool]:
+    """For each image: is its caption the best of 256? One that reads the same as its own counts as right."""
+    explainer, right = Explainer(clip), []
+    for turn in range(repeats):
         scenes = [draw_scene([10 + n_objects, turn, i], split=split, n_objects=n_objects) for i in range(256)]
         captions = [s.caption for s in scenes]
-        best = (embed_scenes(clip, scenes) @ embed_captions(clip, captions).T).argmax(-1).tolist()
+        best = (embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T).argmax(-1).tolist()
         right += [captions[i] == captions[j] for i, j in enumerate(best)]
     return right
 
 
 def binding_pairs(split: str, seed: int, keep: Callable[[Scene], bool], n: int) -> list[Scene]:
     """`n` scenes of two different single objects that satisfy `keep`, all different drawings of the same seeds."""
-    found, i = [], 0
+    found: list[Scene] = []
+    i = 0
     while len(found) < n:
         scene = draw_scene([20, seed, i], split=split, n_objects=2, tint=0, trained=False, plain=True)
         i += 1
@@ -150,9 +171,9 @@ def binding_pairs(split: str, seed: int, keep: Callable[[Scene], bool], n: int) 
 def chosen(clip: Clip, triples: Sequence[tuple[Scene, str, str]]) -> list[bool]:
     """For each (scene, right caption, wrong caption): does the right one have the higher similarity?"""
     scenes, right, wrong = zip(*triples, strict=True)
-    image = embed_scenes(clip, scenes)
-    margin = (image * (embed_captions(clip, right) - embed_captions(clip, wrong))).sum(-1)
-    return (margin > 0).tolist()
+    explainer = Explainer(clip)
+    apart = (explainer.embed_texts(right) - explainer.embed_texts(wrong)).cpu()
+    return ((embed_scenes(explainer, scenes) * apart).sum(-1) > 0).tolist()
 
 
 def _swapped_colours(split: str, trained: bool, n: int) -> list[tuple[Scene, str, str]]:
@@ -180,7 +201,8 @@ def _relation(split: str, words: tuple[str, str], n: int) -> list[tuple[Scene, s
     kind = "size" if "than" in words[0] else "position"
     triples = []
     for scene in binding_pairs(split, 2, is_trained, 6 * n):
-        said = relation_between(*scene.objects, kind=kind)
+        first, second = scene.objects
+        said = relation_between(first, second, kind=kind)
         if said in words:
             other = words[1 - words.index(said)]
             triples.append((scene, describe(scene.objects, said)[0], describe(scene.objects, other)[0]))
@@ -227,11 +249,20 @@ def pointing(clip: Clip, split: str, n: int = 150) -> pd.DataFrame:
     rows = pd.concat([one, two.assign(question=two["question"] + ", two image layers")])
     told = summarise(rows, "hit", by=["question", "objects"]).sort_values(["objects", "question"], kind="stable")
     names = [f"points at its own object, objects: {row.objects}, {row.question}" for row in told.itertuples()]
-    return told.rename(columns={"mean": "share"}).assign(figure=names, chance=CHANCE)[list(_COLUMNS)]
+    return told.rename(columns={"mean": "fraction"}).assign(figure=names, chance=CHANCE)[list(_COLUMNS)]
 
 
 def figures(clip: Clip, split: str, n: int = 400) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All figures of the card (figure, share, low, high, n, chance), and the rows of `classification`."""
+    """All figures of the card.
+
+    Args:
+        clip: the model.
+        split: of the scenes, "development" or "test".
+        n: images of each question with a right and a wrong caption.
+
+    Returns:
+        The figures (figure, fraction, low, high, n, chance), and the rows of `classification`.
+    """
     singles = classification(clip, split)
     known = singles[~singles["withheld_drawing"] & ~singles["withheld_colour"]]
     plain, tinted = known[known["colour"].isna()], known[known["colour"].notna()]
@@ -261,35 +292,65 @@ def figures(clip: Clip, split: str, n: int = 400) -> tuple[pd.DataFrame, pd.Data
         ("bigger / smaller", two(_relation(split, ("bigger than", "smaller than"), n)), 0.5),
         ("two / three of a kind", two(_counts(split, n)), 0.5),
     ]  # fmt: skip
-    told = pd.DataFrame([_share(name, list(right), chance) for name, right, chance in answers])
+    told = pd.DataFrame([_fraction(name, list(right), chance) for name, right, chance in answers])
     return pd.concat([told, pointing(clip, split)], ignore_index=True), singles
 
 
-def _share(name: str, right: list[bool], chance: float) -> dict:
-    test = binomtest(sum(map(bool, right)), len(right))
-    low, high = test.proportion_ci(method="wilson")
-    return {"figure": name, "share": test.statistic, "low": low, "high": high, "n": len(right), "chance": chance}
+def _fraction(name: str, right: list[bool], chance: float) -> dict:
+    """A figure with its Wilson interval."""
+    low, high = proportion_interval(right)
+    return {"figure": name, "fraction": np.mean(right), "low": low, "high": high, "n": len(right), "chance": chance}
 
 
 def as_markdown(table: pd.DataFrame) -> str:
     """The table of figures for the card."""
-    lines = ["| figure | right | 95 % interval | pictures | chance |", "| --- | --- | --- | --- | --- |"]
-    for row in table.itertuples():
-        name = row.figure.replace("  ", "&emsp;")
-        interval = f"{row.low:.1%} to {row.high:.1%}"
-        lines.append(f"| {name} | {row.share:.1%} | {interval} | {row.n} | {row.chance:.1%} |")
-    return "\n".join(lines)
+    rows = [
+        (row.figure.replace("  ", "&emsp;"), f"{row.fraction:.1%}", f"{row.low:.1%} to {row.high:.1%}", str(row.n),
+         f"{row.chance:.1%}")
+        for row in table.itertuples()
+    ]  # fmt: skip
+    return markdown_table(("figure", "right", "95 % interval", "images", "chance"), rows)
 
 
 def write(table: pd.DataFrame, singles: pd.DataFrame, folder: Path) -> None:
     """Put the figures into README.md, between its two markers, and what was recognised into recognised.csv."""
-    card = folder / "README.md"
-    text = card.read_text()
-    before, rest = text.split(START)
-    card.write_text(f"{before}{START}\n\n{as_markdown(table)}\n\n{END}{rest.split(END)[1]}")
+    write_between(folder / "README.md", START, END, as_markdown(table))
     drawings = singles[singles["colour"].isna()].groupby(["noun", "artist", "withheld_drawing"], sort=False)["right"]
-    drawings.agg(right="sum", pictures="size").reset_index().to_csv(folder / "recognised.csv", index=False)
+    drawings.agg(right="sum", images="size").reset_index().to_csv(folder / "recognised.csv", index=False)
     table.to_csv(folder / "figures.csv", index=False)
+
+
+def named_nouns(scene: Scene) -> list[str]:
+    """The nouns that a scene's caption says, each once, in the order of its words."""
+    return list(dict.fromkeys(scene.objects[span.objects[0]].noun for span in scene.spans if span.kind == "noun"))
+
+
+def gallery(clip: Clip, n: int = 24) -> Figure:
+    """Maps of the first `n` test scenes, of two and three things in turn, all in one scale: none is chosen.
+
+    Beside each image stands a map for every noun that its caption names, asked for by "a dog". The figure is 9 inches
+    wide, with two scenes in a row.
+    """
+    scenes = [draw_scene([90, i], split="test", n_objects=2 + i % 2) for i in range(n)]
+    explainer = Explainer(clip)
+    found = [explainer.explain(scene.image(), [prompt_of(noun) for noun in named_nouns(scene)]) for scene in scenes]
+    most = largest(np.maximum(one.image_maps, 0) for one in found)
+    side, across, down, left = 1.08, 1.16, 1.72, (0.12, 3.9)  # inches
+    alt = "Images and maps of test scenes: " + "; ".join(scene.caption for scene in scenes)
+    figure = InlineFigure(9.0, down * -(-n // 2) + 0.35, alt)
+    for number, (scene, one) in enumerate(zip(scenes, found, strict=True)):
+        x, top = left[number % 2], 0.52 + down * (number // 2)
+        caption = textwrap.fill(scene.caption, 58 if number % 2 == 0 else 76)
+        figure.text(x / 9, 1 - (top - 0.2) / figure.get_figheight(), caption, va="bottom", fontsize=7.5, color="0.3")
+        show_image(axes_at(figure, x, top, side, side), one.image, "")
+        for i, prompt in enumerate(one.prompts):
+            map_ = paint(one.image, one.image_maps[i], box=one.box, vmax=most)
+            axes = axes_at(figure, x + (i + 1) * across, top, side, side)
+            show_image(axes, map_, "")
+            axes.set_title(f"{prompt}  {one.similarity[i]:.2f}", fontsize=7.5, loc="left", pad=2)
+    sentence = range_in_words("relevance", False, most, "the most in this figure; numbers: similarity")
+    figure.text(left[0] / 9, 0.08 / figure.get_figheight(), sentence, va="bottom", fontsize=8, color="0.35")
+    return figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -297,12 +358,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=["development", "test"], default="development")
     parser.add_argument("--weights", help="another compact checkpoint than the bundled one")
     parser.add_argument("--write", action="store_true", help="put the figures into the folder data/")
+    parser.add_argument("--gallery", type=Path, metavar="PNG", help="only draw maps of the first test scenes")
     parser.add_argument("--remove", action="store_true", help="only mark concepts that are hardly recognised, in data/")
 
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `card`: measure and print the figures, or what they advise."""
     clip = load_clip("emoji", options.weights)
+    if options.gallery:
+        return gallery(clip).savefig(options.gallery, dpi=100)
     if options.remove:
         recall = weak(clip)
         print(f"{len(recall)} of {len(concepts(removed=True))} concepts removed: {recall.to_dict()}")

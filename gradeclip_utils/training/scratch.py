@@ -1,240 +1,294 @@
-"""Train the bundled CLIP on emoji scenes, from nothing.
+"""Train the bundled CLIP on emoji scenes, from nothing or from a checkpoint: one command trains one round.
 
     python -m gradeclip_utils train                                    # seeded, goes on where it was interrupted
     python -m gradeclip_utils train --export data/emoji.safetensors    # what load_clip() loads
     python -m gradeclip_utils card                                     # what it recognises, on scenes never trained on
 
+    python -m gradeclip_utils train --folder runs/second --start data/emoji.safetensors --hard-negatives --seed 1
+
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
 the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it where an object is. Three
 things make it quick enough for two CPU cores: scenes begin with one object and grow to four, most patches are dropped
-until the last tenth (Li et al. 2023, FLIP), and the matrices are updated by Muon (Jordan et al. 2024).
+until the last few steps (Li et al. 2023, FLIP), and the matrices are updated by Muon (Jordan et al. 2024).
 
 Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does such a batch hold two
-pictures that only binding tells apart (Yuksekgonul et al. 2023). From the second round on, a scene of several things is
-followed by its companion, in which the colours have changed places; position, size and number get no such help.
+images that only binding tells apart (Yuksekgonul et al. 2023). A round with hard negatives begins from its weights: a
+scene is followed by one that differs from it in what a bag of words cannot tell.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from open_clip.loss import ClipLoss
-from timm.optim import Muon
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm.auto import tqdm
 
-from ..files import write_whole
-from ..models import save_compact
-from ..scenes import CANVAS, Scene, companion, draw_scene, render, vocabulary
+from ..models import load_clip, save_compact
+from ..scenes import CANVAS, Scene, draw_scene, render, vocabulary
+from ..scenes import companion as hard_negative
+from .loop import Loop, linear_decay, muon_of, quick_arithmetic
+from .options import add_fields, read_fields
 
 __all__ = [
-    "CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export", "normalise", "train",
-    "vocabulary_ids",
+    "CONFIG", "MEAN", "ROUNDS", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export", "normalise",
+    "scenes_of_training", "train", "vocabulary_ids",
 ]  # fmt: skip
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "embed_dim": 192,
     "vision_cfg": {"image_size": CANVAS, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 3},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # shares of scenes with 1, 2, 3 and 4 objects when training begins,
+FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
 FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
-TINTED = (0.35, 0.5)  # the share of objects with a colour, in the first round and after it
+GROWTH = 0.3  # the fraction of a first round's steps over which scenes grow
+STATE = "state.pt"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the trained weights; `seed` decides both the initial weights and the scenes."""
+    """Everything that decides the weights of one round.
 
-    rounds: int = 2  # each lets the rate rise and fall once; scenes have companions from the second on
-    steps: int = 2800  # of a round
+    Attributes:
+        steps: updates of the weights, and batches.
+        batch: scenes in a batch.
+        learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
+        weight_decay: of the matrices.
+        patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
+        whole_images: fraction of the steps, at the end, that see every patch.
+        tint: fraction of the objects with a colour.
+        hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.
+        start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin from nothing.
+        seed: of the initial weights, the scenes and the dropped patches.
+    """
+
+    steps: int = 2200
     batch: int = 256
-    rate: float = 2e-3
-    decay: float = 0.05
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
     warmup: int = 150
     patches_dropped: float = 0.75
-    whole_pictures: float = 0.1  # the share of a round's steps, at its end, that see every patch
+    whole_images: float = 0.03
+    tint: float = 0.45
+    hard_negatives: bool = False
+    start: str = ""
     seed: int = 0
 
 
+ROUNDS = (  # that made the bundled model
+    Recipe(steps=2800, tint=0.35, whole_images=0.1),
+    Recipe(steps=2800, tint=0.5, whole_images=0.1, hard_negatives=True, start="the first round"),
+)
+
+
 class SceneBatches(torch.utils.data.Dataset):
-    """Batch number i: (pictures (B, 96, 96, 3) uint8, tokens (B, L) long), the same whatever was asked for before."""
+    """Batch number i of a recipe, the same whatever was asked for before."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.tokenizer = recipe, open_clip.SimpleTokenizer()
 
     def __len__(self) -> int:
-        return self.recipe.rounds * self.recipe.steps
+        return self.recipe.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Draw batch `step`; early batches hold fewer objects."""
+        """Draw batch `step`: images (B, 96, 96, 3) uint8, tokens (B, L) long."""
+        return self.drawn(step, CANVAS)
+
+    def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Draw batch `step` with images of another size: (B, size, size, 3) uint8, tokens (B, L) long."""
         scenes = self.scenes(step)
-        pictures = np.stack([render(s.objects, s.background, CANVAS) for s in scenes])
-        return torch.from_numpy(pictures), self.tokenizer([s.caption for s in scenes])
+        images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
+        return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
 
     def scenes(self, step: int) -> list[Scene]:
-        """The scenes of batch `step`."""
+        """The scenes of batch `step`; those of early batches hold fewer objects, unless there is a start."""
         recipe = self.recipe
-        turn, within = divmod(step, recipe.steps)
-        grown = 1.0 if turn else min(1.0, within / (0.3 * recipe.steps))
-        shares = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
-        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=shares)
-        scenes = []
+        grown = 1.0 if recipe.start else min(1.0, step / (GROWTH * recipe.steps))
+        fractions = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
+        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=fractions)
+        scenes: list[Scene] = []
         for i, n in enumerate(counts):
             seed = [recipe.seed, step, i]
-            like = companion(scenes[-1], seed) if turn and i % 2 else None
-            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=TINTED[min(turn, 1)]))
+            wanted = recipe.hard_negatives and i % 2 and not getattr(scenes[-1], "unnamed", ())
+            like = hard_negative(scenes[-1], seed) if wanted else None
+            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=recipe.tint))
         return scenes
 
 
-def normalise(pictures: Tensor) -> Tensor:
+@cache
+def _batches(recipe: Recipe) -> SceneBatches:
+    return SceneBatches(recipe)
+
+
+def scenes_of_training(number: int, rounds: Sequence[Recipe] = ROUNDS) -> list[Scene]:
+    """The scenes of a batch of a whole training of several rounds, by default the bundled model's.
+
+    Args:
+        number: of the batch, from 0, counted through all rounds.
+        rounds: their recipes.
+
+    Raises:
+        IndexError: there are not so many batches.
+    """
+    before = 0
+    for recipe in rounds:
+        before += recipe.steps
+        if 0 <= number < before:
+            return _batches(recipe).scenes(number)  # the rounds of this model numbered their batches through
+    raise IndexError(f"the training has {before} batches, and number {number} was asked for")
+
+
+def normalise(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float as the model's preprocessing makes it."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
-    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def vocabulary_ids(tokenizer) -> Tensor:
-    """The token ids that captions can hold, ascending, start and end of text among them: (V,) long."""
-    texts = [*vocabulary(), ","]
-    return torch.unique(torch.cat([torch.tensor(tokenizer.encode(t)) for t in texts] + [
-        torch.tensor([0, tokenizer.sot_token_id, tokenizer.eot_token_id])
-    ]))  # fmt: skip
+def vocabulary_ids(tokenizer: open_clip.SimpleTokenizer) -> Tensor:
+    """The token ids that captions can hold, ascending, padding, start and end of text among them: (V,) long."""
+    found = {0, tokenizer.sot_token_id, tokenizer.eot_token_id}
+    return torch.tensor(sorted(found.union(*(tokenizer.encode(text) for text in [*vocabulary(), ","]))))
+
+
+def rows_of(ids: Tensor) -> Tensor:
+    """Where the embedding of each of CLIP's tokens is among those of `ids` (V,): (49408,) long, 0 for the rest."""
+    empty = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long)
+    return empty.index_copy(0, ids, torch.arange(len(ids)))
+
+
+def full_table(rows: Tensor, ids: Tensor) -> Tensor:
+    """The embeddings (49408, D) of all of CLIP's tokens from those (V, D) of `ids`; the others get their mean."""
+    return rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1).index_copy(0, ids, rows)
 
 
 def encode_text_by_length(model: nn.Module, tokens: Tensor, chunks: int = 4) -> Tensor:
-    """`encode_text`, computed in chunks of like length and cropped to it: causal text needs nothing after EOT."""
+    """`encode_text`, computed in chunks of like length and cropped to it: causal text needs nothing after EOT.
+
+    Args:
+        model: an open_clip `CLIP` with causal text.
+        tokens: (B, L) long, in which EOT has the highest number.
+        chunks: how many.
+
+    Returns:
+        Embeddings (B, E), not normalised.
+    """
     lengths = tokens.argmax(dim=-1) + 1
     order = lengths.argsort()
     positions, mask = model.positional_embedding, model.attn_mask
-    pieces = []
+    found = []
     for rows in order.chunk(chunks):
         n = int(lengths[rows].max())
         x = model.token_embedding(tokens[rows, :n]) + positions[:n]
         x = model.ln_final(model.transformer(x, attn_mask=mask[:n, :n].to(x.dtype)))
-        pieces.append(x[torch.arange(len(rows)), lengths[rows] - 1] @ model.text_projection)
-    return torch.cat(pieces)[order.argsort()]
+        found.append(x[torch.arange(len(rows)), lengths[rows] - 1] @ model.text_projection)
+    return torch.cat(found)[order.argsort()]
 
 
-def _optimiser(model: nn.Module, recipe: Recipe) -> Muon:
-    matrices, rest = [], []
-    for name, p in model.named_parameters():
-        (matrices if p.ndim == 2 and "resblocks" in name else rest).append(p)
-    return Muon(
-        [{"params": matrices}, {"params": rest, "use_fallback": True, "weight_decay": 0.0}],
-        lr=recipe.rate, weight_decay=recipe.decay, nesterov=True, fallback_lr_scale=0.5,
-    )  # fmt: skip
+def new_model(recipe: Recipe, ids: Tensor) -> nn.Module:
+    """The model that a round begins with: a `CLIP` that has only the embeddings of the token `ids` (V,).
+
+    Its weights are drawn from torch's global generator, or those of the recipe's `start`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged, or of another architecture.
+    """
+    text = {**CONFIG["text_cfg"], "vocab_size": len(ids)}
+    model = open_clip.CLIP(CONFIG["embed_dim"], CONFIG["vision_cfg"], text)
+    if recipe.start:
+        state = load_clip("emoji", recipe.start).model.state_dict()
+        state["token_embedding.weight"] = state["token_embedding.weight"][ids]
+        model.load_state_dict(state)
+    return model
 
 
-def _rate(within: int, recipe: Recipe) -> float:
-    return recipe.rate * min((within + 1) / recipe.warmup, 1 - within / recipe.steps)
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    return weight.ndim == 2 and "resblocks" in name
 
 
 @torch.random.fork_rng(devices=[])
-def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int = 1) -> nn.Module:
-    """Train a model by `recipe`; state is kept in `folder` every `save_every` steps, and taken up again from there.
+def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1) -> nn.Module:
+    """Train a model by `recipe`.
 
     The vocabulary is the scenes' own: embeddings are trained for the token ids that captions can hold, others are left
     out (`models.save_compact` stores, and `load_clip` restores, the model with CLIP's full vocabulary).
-    Raises ValueError if `folder` holds the state of another recipe, FloatingPointError if the loss is not finite.
+
+    Args:
+        folder: where the state is kept, and taken up again from.
+        recipe: what to do.
+        save_every: steps between two states.
+        workers: processes that draw scenes ahead.
+
+    Returns:
+        The model, in evaluation mode, with the embeddings of its own tokens (`vocabulary_ids`) alone.
+
+    Raises:
+        ValueError: `folder` holds the state of another recipe.
+        FileNotFoundError: there is no checkpoint to start from.
+        FloatingPointError: the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)  # open_clip draws initial weights and dropped patches from the global generator
     data = SceneBatches(recipe)
     ids = vocabulary_ids(data.tokenizer)
-    model = open_clip.CLIP(CONFIG["embed_dim"], CONFIG["vision_cfg"], {**CONFIG["text_cfg"], "vocab_size": len(ids)})
-    optimiser, state_file = _optimiser(model, recipe), folder / "state.pt"
-    state = _resumed(state_file, recipe, model, optimiser)
-    first = state["step"] if state else 0
-    remaining, ahead = range(first, len(data)), 4 if workers else None
-    loader = torch.utils.data.DataLoader(
-        data, batch_size=None, sampler=remaining, num_workers=workers, prefetch_factor=ahead
-    )
-    batches = iter(loader)
-    if state:  # last, because making the iterator draws a number as well
-        torch.set_rng_state(state["random"])
-    compact = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
+    model, rows = new_model(recipe, ids).train(), rows_of(ids)
+    optimiser = muon_of(model, _is_matrix, recipe.learning_rate, recipe.weight_decay)
     drop = model.visual.patch_dropout = open_clip.transformer.PatchDropout(recipe.patches_dropped)
-    began, model = time.time(), model.train()
-    with (folder / "log.jsonl").open("a") as log:
-        progress = tqdm(batches, initial=first, total=len(data), mininterval=5)
-        for step, (pictures, tokens) in enumerate(progress, start=first):
-            turn, within = divmod(step, recipe.steps)
-            if turn and not within:  # a new round is a new start of all but the weights, resumed here or not
-                torch.manual_seed(recipe.seed + turn)
-                optimiser = _optimiser(model, recipe)
-            drop.prob = recipe.patches_dropped if within < (1 - recipe.whole_pictures) * recipe.steps else 0.0
-            for group in optimiser.param_groups:
-                group["lr"] = _rate(within, recipe)
-            loss = _step(model, optimiser, normalise(pictures), compact[tokens])
-            if not math.isfinite(loss):
-                msg = f"the loss became {loss} at step {step}: the last good state is in {state_file}; lower --rate"
-                raise FloatingPointError(msg)
-            if (step + 1) % 20 == 0:
-                progress.set_postfix(loss=f"{loss:.3f}")
-                line = {"step": step + 1, "loss": round(loss, 4), "seconds": round(time.time() - began, 1)}
-                print(json.dumps(line), file=log, flush=True)
-            if (step + 1) % save_every == 0 or step + 1 == len(data):
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-                state |= {"step": step + 1, "recipe": asdict(recipe), "ids": ids, "random": torch.get_rng_state()}
-                write_whole(state_file, lambda stream, state=state: torch.save(state, stream))
+    whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
+
+    def losses(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        images, tokens = batch
+        drop.prob = recipe.patches_dropped if step < whole_from else 0.0
+        with quick_arithmetic(torch.device("cpu")):
+            image = model.encode_image(normalise(images), normalize=True)
+            text = nn.functional.normalize(encode_text_by_length(model, rows[tokens]), dim=-1)
+        return loss_of(image.float(), text.float(), model.logit_scale.exp()), {}
+
+    schedule = partial(linear_decay, recipe.learning_rate, recipe.warmup, recipe.steps)
+    loop = Loop(
+        model,
+        optimiser,
+        asdict(recipe),
+        recipe.steps,
+        schedule,
+        folder / STATE,
+        save_every=save_every,
+        extra={"ids": ids},
+    )
+    loop.run(data, losses, workers)
     return model.eval()
-
-
-def _resumed(state_file: Path, recipe: Recipe, model: nn.Module, optimiser: Muon) -> dict | None:
-    """The state that was kept, put into model and optimiser; None if there is none."""
-    if not state_file.exists():
-        return None
-    state = torch.load(state_file, weights_only=True)
-    if state["recipe"] != asdict(recipe):
-        msg = f"{state_file} holds a run of another recipe ({state['recipe']}): choose another folder, or delete it"
-        raise ValueError(msg)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state
-
-
-def _step(model: nn.Module, optimiser: Muon, pixels: Tensor, tokens: Tensor) -> float:
-    """One step of contrastive training; a loss that is not finite is returned before it can do harm."""
-    # the unfused kernel: on CPU it is half as slow again to go back through the fused one at this size
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        image = model.encode_image(pixels, normalize=True)
-        text = nn.functional.normalize(encode_text_by_length(model, tokens), dim=-1)
-    loss = ClipLoss()(image.float(), text.float(), model.logit_scale.exp())
-    if math.isfinite(loss.item()):
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        model.logit_scale.data.clamp_(max=math.log(100))
-    return loss.item()
 
 
 def export(folder: Path, path: Path) -> None:
     """Write the model that `folder` holds as a compact checkpoint with its config: `models.load_clip` loads it.
 
-    Raises FileNotFoundError if nothing was trained there.
+    Raises:
+        FileNotFoundError: nothing was trained there.
     """
-    state_file = folder / "state.pt"
+    state_file = folder / STATE
     if not state_file.exists():
         raise FileNotFoundError(f"{state_file} is missing: train first, with --folder {folder}")
     state = torch.load(state_file, weights_only=True)
     model = open_clip.CLIP(**CONFIG)
-    rows, ids = state["model"]["token_embedding.weight"], state["ids"]
-    table = rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1).index_copy(0, ids, rows)
+    table = full_table(state["model"]["token_embedding.weight"], state["ids"])
     model.load_state_dict({**state["model"], "token_embedding.weight": table})
     metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
-    picture = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": CANVAS}
-    save_compact(model, path, words=vocabulary(), metadata=metadata, config={**CONFIG, "preprocess": picture})
+    save_compact(model, path, words=vocabulary(), metadata=metadata, config=config_of(CONFIG, CANVAS))
+
+
+def config_of(config: dict, size: int) -> dict:
+    """The config of a compact checkpoint: open_clip's, and how images of `size` pixels a side are preprocessed."""
+    images = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": size}
+    return {**config, "preprocess": images}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -243,12 +297,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export", type=Path, metavar="FILE", help="train nothing: write what --folder holds, for load_clip"
     )
-    for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="%(default)s")
+    add_fields(parser, Recipe())
 
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `train`: train the bundled model, or export what was trained."""
     if options.export:
         return export(options.folder, options.export)
-    train(options.folder, Recipe(**{name: getattr(options, name) for name in asdict(Recipe())}))
+    train(options.folder, read_fields(options, Recipe()))

@@ -62,21 +62,21 @@ def test_every_kind_of_model_comes_back_as_it_was(config, tmp_path):
 
 
 def test_what_two_models_share_is_kept_once_and_read_from_the_other(tmp_path):
-    teacher, pupil = made(CONFIG), made(CONFIG)
-    pupil.visual.proj.data += 1
+    teacher, student = made(CONFIG), made(CONFIG)
+    student.visual.proj.data += 1
     base = saved(teacher, CONFIG, tmp_path / "base.safetensors")
-    path = saved(pupil, CONFIG, tmp_path / "pupil.safetensors", shared=base)
+    path = saved(student, CONFIG, tmp_path / "student.safetensors", shared=base)
     assert names_in(path) == {"visual.proj"}
     assert path.stat().st_size < base.stat().st_size / 10
     found = load_compact(path).model
-    assert torch.allclose(found.visual.proj, pupil.visual.proj, atol=2e-3)
+    assert torch.allclose(found.visual.proj, student.visual.proj, atol=2e-3)
     for name, value in load_compact(base).model.state_dict().items():
         assert name == "visual.proj" or torch.equal(value, found.state_dict()[name])
 
 
 def test_a_shared_file_that_is_missing_or_another_one_is_noticed(tmp_path):
     base = saved(made(CONFIG), CONFIG, tmp_path / "base.safetensors")
-    path = saved(made(CONFIG, seed=1), CONFIG, tmp_path / "pupil.safetensors", shared=base)
+    path = saved(made(CONFIG, seed=1), CONFIG, tmp_path / "student.safetensors", shared=base)
     saved(made(CONFIG, seed=2), CONFIG, base)
     with pytest.raises(ValueError, match=r"shares weights with base.safetensors as it was when .* is another one"):
         load_compact(path)

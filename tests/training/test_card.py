@@ -59,7 +59,7 @@ def test_guessing_is_right_half_of_the_time(tiny):
 
 def test_the_published_figures_are_the_bundled_models_own(bundled):
     right = card.chosen(bundled, card._relation("test", ("bigger than", "smaller than"), 400))
-    assert sum(right) / 400 == pytest.approx(published().loc["bigger / smaller", "share"], abs=0.005)
+    assert sum(right) / 400 == pytest.approx(published().loc["bigger / smaller", "fraction"], abs=0.005)
 
 
 def test_the_card_shows_the_published_figures():
@@ -68,14 +68,14 @@ def test_the_card_shows_the_published_figures():
 
 
 def test_the_bundled_model_recognises_what_the_lessons_show():
-    share = published()["share"]
+    share = published()["fraction"]
     assert share["top-1, one untinted object, trained drawings"] >= 0.93
     assert share["right caption among 256, objects: 2"] >= 0.95
     assert share["swapped colours told apart, trained compositions"] >= 0.93
 
 
 def test_words_of_a_caption_point_at_their_own_objects_where_whole_captions_cannot():
-    share = published()["share"]
+    share = published()["fraction"]
     for objects, wanted in ((2, 0.95), (3, 0.85), (4, 0.8)):
         name = f"points at its own object, objects: {objects}, "
         assert share[name + "word x region, centred, two image layers"] >= wanted

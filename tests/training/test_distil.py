@@ -1,4 +1,4 @@
-"""Pupils: what they take over, what learns, and that a lesson goes on where it was interrupted."""
+"""Students: what they take over, what learns, and that a run goes on where it was interrupted."""
 
 from dataclasses import replace
 
@@ -9,14 +9,23 @@ from safetensors import safe_open
 from gradeclip_utils import load_clip
 from gradeclip_utils.scenes import is_trained
 from gradeclip_utils.training import distil
-from gradeclip_utils.training.distil import CONFIGS, COURSES, Lessons, Pupil, Targets, export, losses, teach
+from gradeclip_utils.training.distil import (
+    CONFIGS,
+    DISTILLATIONS,
+    DistillationBatches,
+    Student,
+    Targets,
+    export,
+    losses,
+    teach,
+)
 from gradeclip_utils.training.scratch import normalise
 
 torch.set_num_threads(1)
 
 
 def short(name, **options):
-    return replace(COURSES[name], **{"steps": 3, "different": 2, "batch": 4, "warmup": 1, **options})
+    return replace(DISTILLATIONS[name], **{"steps": 3, "different": 2, "batch": 4, "warmup": 1, **options})
 
 
 @pytest.fixture(scope="module")
@@ -25,121 +34,132 @@ def teacher():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_only_what_the_course_names_learns(name, teacher, tmp_path):
-    course = short(name)
-    before, after = Pupil(name, teacher, course.seed).state_dict(), teach(name, teacher, tmp_path, course).state_dict()
+def test_only_what_the_config_names_learns(name, teacher, tmp_path):
+    config = short(name)
+    before, after = (
+        Student(name, teacher, config.seed).state_dict(),
+        teach(name, teacher, tmp_path, config).state_dict(),
+    )
     changed = {key for key in before if not torch.equal(before[key], after[key])}
-    assert changed and all(key.startswith(course.learns) for key in changed)
-    weights = {key for key, value in before.items() if value.is_floating_point() and key.startswith(course.learns)}
+    assert changed and all(key.startswith(config.learns) for key in changed)
+    weights = {key for key, value in before.items() if value.is_floating_point() and key.startswith(config.learns)}
     assert len(changed) > 0.9 * len(weights)
 
 
-def test_an_averaging_pupil_sees_patches_exactly_as_its_teacher_does(teacher):
-    pupil = Pupil("emoji-average", teacher, 0)
-    pixels = normalise(Lessons(short("emoji-average"), 96)[0][0])
+def test_the_teacher_stays_as_it_is(teacher, tmp_path):
+    """Frozen for good, its attention would take another path than its student's, and differ in the last digits."""
+    before = [(parameter.requires_grad, parameter.grad) for parameter in teacher.parameters()], teacher.training
+    teach("emoji-average", teacher, tmp_path, short("emoji-average", steps=1))
+    assert ([(one.requires_grad, one.grad) for one in teacher.parameters()], teacher.training) == before
+    assert any(one.requires_grad for one in teacher.parameters())
+
+
+def test_an_averaging_student_sees_patches_exactly_as_its_teacher_does(teacher):
+    student = Student("emoji-average", teacher, 0)
+    pixels = normalise(DistillationBatches(short("emoji-average"), 96)[0][0])
     seen = {}
-    for side, visual in (("pupil", pupil.visual.eval()), ("teacher", teacher.visual.eval())):
+    for side, visual in (("student", student.visual.eval()), ("teacher", teacher.visual.eval())):
         hook = visual.transformer.resblocks[5].register_forward_pre_hook(
             lambda module, args, side=side: seen.update({side: args[0]})
         )
         with torch.no_grad():
             visual(pixels)
         hook.remove()
-    assert torch.equal(seen["pupil"], seen["teacher"])
+    assert torch.equal(seen["student"], seen["teacher"])
 
 
-def test_a_siglip_pupil_takes_over_the_layers_and_the_prompts_of_its_teacher(teacher):
-    pupil = Pupil("emoji-siglip", teacher, 0)
+def test_a_siglip_student_takes_over_the_layers_and_the_prompts_of_its_teacher(teacher):
+    student = Student("emoji-siglip", teacher, 0)
     for number in (0, 5):
-        mine, theirs = pupil.visual.trunk.blocks[number], teacher.visual.transformer.resblocks[number]
+        mine, theirs = student.visual.trunk.blocks[number], teacher.visual.transformer.resblocks[number]
         assert torch.equal(mine.attn.qkv.weight, theirs.attn.in_proj_weight)
         assert torch.equal(mine.mlp.fc2.bias, theirs.mlp.c_proj.bias)
     x = torch.randn(2, 144, 192, generator=torch.Generator().manual_seed(0))
-    block, twin = pupil.visual.trunk.blocks[3], teacher.visual.transformer.resblocks[3]
+    block, twin = student.visual.trunk.blocks[3], teacher.visual.transformer.resblocks[3]
     with torch.no_grad():
         assert torch.allclose(block(x), twin(x), atol=1e-4)
-    assert torch.equal(pupil.text.transformer.resblocks[1].attn.in_proj_weight,
+    assert torch.equal(student.text.transformer.resblocks[1].attn.in_proj_weight,
                        teacher.transformer.resblocks[1].attn.in_proj_weight)  # fmt: skip
-    assert torch.equal(pupil.text.token_embedding.weight, teacher.token_embedding.weight[pupil.ids])
+    assert torch.equal(student.text.token_embedding.weight, teacher.token_embedding.weight[student.ids])
 
 
 def test_a_resnet_begins_from_nothing(teacher):
-    pupil, again = Pupil("emoji-resnet", teacher, 0), Pupil("emoji-resnet", teacher, 1)
+    student, again = Student("emoji-resnet", teacher, 0), Student("emoji-resnet", teacher, 1)
     theirs = {value.data_ptr() for value in teacher.state_dict().values()}
-    assert not any(value.data_ptr() in theirs for value in pupil.state_dict().values())
-    assert not torch.equal(pupil.visual.attnpool.q_proj.weight, again.visual.attnpool.q_proj.weight)
+    assert not any(value.data_ptr() in theirs for value in student.state_dict().values())
+    assert not torch.equal(student.visual.attnpool.q_proj.weight, again.visual.attnpool.q_proj.weight)
 
 
-def test_a_pupil_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(teacher):
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(teacher):
     class Twin(torch.nn.Module):
         visual, text = teacher.visual, None
 
-    course = short("emoji-average")
-    lessons = Lessons(course, 96)
-    pictures, tokens = lessons[0]
-    found = losses(Twin(), normalise(pictures), tokens, *Targets(teacher, course, {})(lessons, 0))
-    assert found["picture"].abs() < 1e-3
-    wrong = losses(Twin(), normalise(pictures).flip(0), tokens, *Targets(teacher, course, {})(lessons, 0))
-    assert wrong["picture"] > 0.1 and wrong["contrast"] > found["contrast"]
+    config = short("emoji-average")
+    batches = DistillationBatches(config, 96)
+    images, tokens = batches[0]
+    found = losses(Twin(), normalise(images), tokens, *Targets(teacher, config, {})(batches, 0))
+    assert found["image"].abs() < 1e-3
+    wrong = losses(Twin(), normalise(images).flip(0), tokens, *Targets(teacher, config, {})(batches, 0))
+    assert wrong["image"] > 0.1 and wrong["contrast"] > found["contrast"]
 
 
 def test_scenes_are_those_of_the_training_and_come_again(teacher):
-    lessons = Lessons(short("emoji-average", batch=20), 96)
+    batches = DistillationBatches(short("emoji-average", batch=20), 96)
     for step in (0, 1):
-        assert all(is_trained(scene) for scene in lessons.batches.scenes(step))
-    assert torch.equal(lessons[0][0], lessons[2][0]) and not torch.equal(lessons[0][0], lessons[1][0])
-    assert lessons.of(1, 192)[0].shape == (20, 192, 192, 3)
+        assert all(is_trained(scene) for scene in batches.halves[step].scenes(step))
+    assert torch.equal(batches[0][0], batches[2][0]) and not torch.equal(batches[0][0], batches[1][0])
+    assert batches.drawn(1, 192)[0].shape == (20, 192, 192, 3)
 
 
 def test_the_teacher_is_asked_once_about_a_batch(teacher, monkeypatch):
     asked, ask = [], type(teacher).encode_image
     monkeypatch.setattr(type(teacher), "encode_image", lambda self, *a, **k: asked.append(1) or ask(self, *a, **k))
-    course, seen = short("emoji-average"), {}
-    targets, lessons = Targets(teacher, course, seen), Lessons(course, 96)
-    first = targets(lessons, 0)
-    again = Targets(teacher, course, seen)(lessons, 2)
+    config, seen = short("emoji-average"), {}
+    targets, batches = Targets(teacher, config, seen), DistillationBatches(config, 96)
+    first = targets(batches, 0)
+    again = Targets(teacher, config, seen)(batches, 2)
     assert asked == [1] and torch.equal(first[0], again[0])
 
 
-def test_a_lesson_that_is_interrupted_goes_on_to_the_same_weights(teacher, tmp_path, monkeypatch):
-    name, course = "emoji-resnet", short("emoji-resnet")
-    whole = teach(name, teacher, tmp_path / "whole", course).state_dict()
-    draw = Lessons.__getitem__
+def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(teacher, tmp_path, monkeypatch):
+    name, config = "emoji-resnet", short("emoji-resnet")
+    whole = teach(name, teacher, tmp_path / "whole", config).state_dict()
+    draw = DistillationBatches.__getitem__
 
     def killed(self, step):
         if step == 2:
             raise KeyboardInterrupt
         return draw(self, step)
 
-    monkeypatch.setattr(Lessons, "__getitem__", killed)
+    monkeypatch.setattr(DistillationBatches, "__getitem__", killed)
     with pytest.raises(KeyboardInterrupt):
-        teach(name, teacher, tmp_path / "cut", course, save_every=1)
+        teach(name, teacher, tmp_path / "cut", config, save_every=1)
     monkeypatch.undo()
-    resumed = teach(name, teacher, tmp_path / "cut", course).state_dict()
+    resumed = teach(name, teacher, tmp_path / "cut", config).state_dict()
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-    with pytest.raises(ValueError, match="holds a run of another course"):
-        teach(name, teacher, tmp_path / "cut", replace(course, seed=1))
+    with pytest.raises(ValueError, match="holds a run of another recipe .seed is 100 there and 1 here"):
+        teach(name, teacher, tmp_path / "cut", replace(config, seed=1))
 
 
-def test_a_loss_that_is_not_finite_stops_the_lesson(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(distil, "normalise", lambda pictures: torch.full((len(pictures), 3, 96, 96), torch.nan))
+def test_a_loss_that_is_not_finite_stops_the_run(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(distil, "normalise", lambda images: torch.full((len(images), 3, 96, 96), torch.nan))
     with pytest.raises(FloatingPointError, match="the loss became nan at step 0"):
         teach("emoji-average", teacher, tmp_path, short("emoji-average"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_an_exported_pupil_is_the_taught_one(name, teacher, tmp_path):
-    course = short(name, steps=1)
-    pupil = teach(name, teacher, tmp_path, course)
+def test_an_exported_student_is_the_taught_one(name, teacher, tmp_path):
+    config = short(name, steps=1)
+    student = teach(name, teacher, tmp_path, config)
     path = tmp_path / f"{name}.safetensors"
-    export(name, pupil, teacher, course, path)
+    export(name, student, teacher, config, path)
     clip = load_clip(name, path)
-    pictures, tokens = Lessons(course, pupil.size)[0]
+    images, tokens = DistillationBatches(config, student.size)[0]
     with torch.no_grad():
-        found, expected = clip.model.encode_image(normalise(pictures)), pupil.visual(normalise(pictures))
+        found, expected = clip.model.encode_image(normalise(images)), student.visual(normalise(images))
         assert torch.allclose(found, expected, atol=0.02 * expected.abs().max())
-        text = pupil.encode_text(tokens) if pupil.text is not None else teacher.encode_text(tokens)
-        own = clip.model.encode_text(tokens[:, : 32 if pupil.text is not None else 77])
+        text = student.encode_text(tokens) if student.text is not None else teacher.encode_text(tokens)
+        own = clip.model.encode_text(tokens[:, : 32 if student.text is not None else 77])
         assert torch.allclose(own, text, atol=0.02 * text.abs().max())
     with safe_open(path, framework="pt") as file:
         assert file.metadata()["steps"] == "1" and file.metadata()["teacher"] == "emoji"

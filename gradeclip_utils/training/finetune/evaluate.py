@@ -1,9 +1,9 @@
-"""How fine does a model see? Regions, pointing, binding and whole scenes, on development scenes whose truth is known.
+"""How fine does a model see? Regions, pointing, binding and whole scenes, on scenes whose ground truth is known.
 
     Clip --here--> one row a figure, with its interval --> experiment, notebook
 
 What fine-tuning is for is measured first (does the dense feature of a region know what stands there?), what it might
-break last (zero-shot and retrieval of whole pictures). A model is asked the same questions about the same scenes
+break last (zero-shot and retrieval of whole images). A model is asked the same questions about the same scenes
 whenever it is measured, so two models can be compared figure by figure.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...evaluation.attributes import KINDS, draw_pairs, embed_captions, embed_pictures, judge, images_of
+from ...evaluation.attributes import KINDS, draw_pairs, images_of, judge
 from ...evaluation.localisation import pool
 from ...evaluation.pointing_game import COUNTS, games, play
 from ...evaluation.statistics import interval
@@ -29,7 +29,7 @@ from ...scenes import Object, Scene, concepts, describe, draw_scene
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game
-_AT_ONCE = 32  # pictures in one batch
+_AT_ONCE = 32  # images in one batch
 _COLUMNS = ["figure", "estimate", "low", "high", "n", "chance"]
 
 
@@ -39,7 +39,7 @@ class Amount:
 
     regions: int = 150  # scenes of one to four objects
     pointing: int = 30  # scenes of four, shown with 1, 2, 3 and 4 objects
-    pairs: int = 40  # pairs of pictures for each kind of attribute
+    pairs: int = 40  # pairs of images for each kind of attribute
     whole: int = 256  # scenes that captions are retrieved for, and as many of one object
 
 
@@ -48,19 +48,24 @@ AMOUNT = Amount()
 
 @dataclass(frozen=True)
 class Seen:
-    """A square picture's side in pixels, and the box (left, top, right, bottom) in it that the model saw."""
+    """A square image's side in pixels, and the box (left, top, right, bottom) in it that the model saw."""
 
     size: int
     box: tuple[float, float, float, float]
 
 
 def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
-    """Every figure of a model on development scenes: figure, estimate, low, high (95 %), n, chance.
+    """Every figure of a model on development scenes.
 
-    Regions and pointing resample whole scenes; the rest resamples pictures (`statistics.interval`).
+    Regions and pointing resample whole scenes; the rest resamples images (`statistics.interval`).
 
     Args:
+        clip: the model.
+        amount: how much is measured.
         only: some of "regions", "pointing", "binding", "whole"; by default all.
+
+    Returns:
+        Columns figure, estimate, low, high (95 %), n, chance.
 
     Raises:
         ValueError: an unknown part.
@@ -92,8 +97,8 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     for number, (scene, dense, view) in enumerate(dense_features(clip, region_scenes(amount.regions))):
         for thing, mask in zip(scene.objects, scene.masks(view.size), strict=True):
             for shape, covered in (("boxes", boxed(mask)), ("masks", mask)):
-                share = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], view.box)).to(dense)
-                embedding = torch.nn.functional.normalize(torch.einsum("hw,hwe->e", share, dense), dim=-1)
+                fraction = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], view.box)).to(dense)
+                embedding = torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fraction, dense), dim=-1)
                 scores = prompts @ embedding  # (concepts,)
                 better = (scores > scores[nouns.index(thing.noun)]).sum()
                 for top in TOP:
@@ -104,17 +109,17 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 
 def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Tensor, Seen]]:
-    """Each scene with its dense features (h, w, E), and what the model saw of its picture."""
+    """Each scene with its dense features (h, w, E), and what the model saw of its image."""
     tower = Explainer(clip).image_tower
     for start in range(0, len(scenes), _AT_ONCE):
         some = scenes[start : start + _AT_ONCE]
-        pictures = images_of(clip, some)
-        views = [model_view(clip.preprocess, picture) for picture in pictures]
+        images = images_of(clip, some)
+        views = [model_view(clip.preprocess, image) for image in images]
         with isolated_torch_state(tower.device):
             trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
             height, width = trace.grid
             dense = tower.dense(trace)[:, -height * width :].unflatten(1, trace.grid).float().cpu()
-        seen = [Seen(picture.width, view.box) for picture, view in zip(pictures, views, strict=True)]
+        seen = [Seen(image.width, view.box) for image, view in zip(images, views, strict=True)]
         yield from zip(some, dense, seen, strict=True)
 
 
@@ -132,8 +137,7 @@ def region_scenes(n: int) -> tuple[Scene, ...]:
 
 def boxed(mask: np.ndarray) -> np.ndarray:
     """The smallest upright box around a mask (H, W) bool; nothing where the mask is empty."""
-    rows, columns = mask.any(1), mask.any(0)
-    return np.outer(_filled(rows), _filled(columns))
+    return np.outer(_filled(np.asarray(mask.any(1))), _filled(np.asarray(mask.any(0))))
 
 
 def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
@@ -147,14 +151,14 @@ def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 
 def binding_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
-    """Two captions, one picture: right captions told from wrong ones, by the kind of attribute that is wrong."""
+    """Two captions, one image: right captions told from wrong ones, by the kind of attribute that is wrong."""
     rows = judge(clip, _pairs(amount.pairs))
     name = "binding, " + rows["kind"] + rows["composition"].map({"seen": "", "withheld": " (withheld)"})
     return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[["figure", "right", "cluster", "chance"]]
 
 
 def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
-    """Zero-shot classification of pictures of one object, and retrieval of whole scenes both ways (recall at 1).
+    """Zero-shot classification of images of one object, and retrieval of whole scenes both ways (recall at 1).
 
     Of two captions that read the same, either is right.
     """
@@ -164,7 +168,7 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     rows = [("zero-shot, one object", one, 1 / len(nouns)) for one in right]
     scenes = _mixed(amount.whole)
     captions = [scene.caption for scene in scenes]
-    scores = _embedded(clip, scenes) @ embed_captions(clip, captions).float().cpu().T  # (pictures, captions)
+    scores = _embedded(clip, scenes) @ Explainer(clip).embed_texts(captions).cpu().T  # (images, captions)
     for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
         right = [captions[i] == captions[j] for i, j in enumerate(best.tolist())]
         rows += [(f"retrieval, {figure}", one, 1 / len(scenes)) for one in right]
@@ -173,11 +177,11 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 
 def _embedded(clip: Clip, scenes: Sequence[Scene]) -> Tensor:
-    return embed_pictures(clip, images_of(clip, scenes))
+    return Explainer(clip).embed_images(images_of(clip, scenes)).cpu()
 
 
 def _concept_prompts(clip: Clip) -> Tensor:
-    return embed_captions(clip, [describe([Object(noun)])[0] for noun in concepts().index]).float().cpu()
+    return Explainer(clip).embed_texts([describe([Object(noun)])[0] for noun in concepts().index]).cpu()
 
 
 @lru_cache(maxsize=2)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,18 +28,20 @@ import torch
 from ...files import commit, data_path, write_whole
 from ...models import Clip, load_clip
 from ...scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
+from ..options import add_fields, markdown_table, read_fields
 from .command import save_tuned
 from .evaluate import AMOUNT, Amount, measure
-from .losses import OTHER, TRUTH, UNIFORM, WORDS
+from .losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
 from .pairs import Pair
 from .run import STATE, Tuning, fine_tune
 
 BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
-# Pilots of grad-eclip, one seed: at rate 3e-4 the single objects that zero-shot names fell by more than a tenth in 30
-# steps; at 1e-4 they fell less with a quarter of the region loss than with all of it, and regions were named as well.
-PILOT = Tuning(steps=100, batch=32, rate=1e-4, warmup=10, regions=0.25)
+# Pilots of grad-eclip, one seed: at a learning rate of 3e-4 the single objects that zero-shot names fell by more than
+# a tenth in 30 steps; at 1e-4 they fell less with a quarter of the region loss than with all of it, and regions were
+# named as well.
+PILOT = Tuning(steps=100, batch=32, learning_rate=1e-4, warmup=10, regions=0.25)
 SEEDS = 5
-ARMS = {
+ARMS: dict[str, dict[str, Any] | None] = {
     BEFORE: None,
     GLOBAL: {"regions": 0.0},
     OURS: {},
@@ -46,8 +49,8 @@ ARMS = {
     "maskclip": {"maps": "maskclip"},
     WORDS: {"maps": WORDS},
     "uniform map": {"maps": UNIFORM},
-    "map of another picture": {"maps": OTHER},
-    "true mask": {"maps": TRUTH},
+    "map of another image": {"maps": OTHER},
+    "true mask": {"maps": GROUND_TRUTH},
     "grad-eclip without w": {"weighted": False},
     "grad-eclip, hard negatives": {"negatives": 2},
 }
@@ -66,13 +69,13 @@ same words, the same architecture; it has never seen a photograph.
     python -m gradeclip_utils study fine-tuning --arms before grad-eclip
     python -m gradeclip_utils study fine-tuning --ship
 
-{steps} steps of {batch} training scenes (image and caption only), rate {rate}, region-phrase loss times {regions};
-{minutes} minutes on a shared machine, at commit {commit}. This file is written by the second command, from
-`finetuning.csv`.
+{steps} steps of {batch} training scenes (image and caption only), learning rate {learning_rate}, region-phrase loss
+times {regions}; {minutes} minutes on a shared machine, at commit {commit}. This file is written by the second command,
+from `finetuning.csv`.
 
 ## Before and after
 
-Shares right on development scenes, with 95 % intervals over scenes. Regions: which of all concepts do the dense
+Fractions right on development scenes, with 95 % intervals over scenes. Regions: which of all concepts do the dense
 features inside a box or mask name? Pointing: is a map's maximum in the object's quadrant? Binding: is the right caption
 told from one in which this attribute is wrong?
 
@@ -84,11 +87,12 @@ What is lower on the right was lost.
 
 As of [`emoji`](README.md): OpenMoji, CC BY-SA 4.0, and Twemoji, CC BY 4.0. The weights are shared under CC BY-SA 4.0.
 """
-_ABOUT = ["arm", "seed", "steps", "batch", "rate", "regions", "minutes", "cpu_minutes", "threads", "commit", "command"]
+_DECIDED = ("steps", "batch", "learning_rate", "regions")  # of the recipe, what is in the table
+_ABOUT = ["arm", "seed", *_DECIDED, "minutes", "cpu_minutes", "threads", "commit", "command"]
 
 
 @dataclass(frozen=True)
-class ScenePairs:
+class ScenePairs(Sequence[Pair]):
     """`n` training scenes as pairs, drawn when they are asked for; they know which pixels a phrase speaks of."""
 
     n: int
@@ -96,7 +100,7 @@ class ScenePairs:
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, i: int) -> Pair:
+    def __getitem__(self, i: int) -> Pair:  # type: ignore[override]  # nobody asks for several at once
         if not 0 <= i < self.n:
             raise IndexError(f"there are {self.n} pairs, and number {i} was asked for")
         scene = draw_scene([70, i], split="train")
@@ -141,7 +145,7 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
         tuned, minutes, cpu = _tuned(clip, pairs, arm, replace(tuning, seed=seed), folder)
         about = {"arm": arm, "seed": seed, "steps": 0 if ARMS[arm] is None else tuning.steps, "batch": tuning.batch}
         about |= {
-            "rate": tuning.rate,
+            "learning_rate": tuning.learning_rate,
             "regions": tuning.regions,
             "minutes": round(minutes, 2),
             "cpu_minutes": round(cpu, 2),
@@ -150,7 +154,7 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
         about |= {"threads": torch.get_num_threads(), "commit": commit(), "command": command}
         row = about | _wide(measure(tuned, amount))
         whole = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
-        write_whole(table, lambda stream, whole=whole: stream.write(whole.to_csv(index=False).encode()))
+        _write(table, whole.to_csv(index=False).encode())
 
 
 def _folder(runs: Path, arm: str, seed: int) -> Path:
@@ -159,13 +163,14 @@ def _folder(runs: Path, arm: str, seed: int) -> Path:
 
 def _tuned(clip: Clip, pairs: ScenePairs, arm: str, tuning: Tuning, folder: Path) -> tuple[Clip, float, float]:
     """The arm's model as it would be shipped, and how long training took: wall clock and CPU minutes."""
-    if ARMS[arm] is None:
+    changes = ARMS[arm]
+    if changes is None:
         return clip, 0.0, 0.0
-    tuning, file, log = replace(tuning, **ARMS[arm]), folder / MODEL, folder / "log.csv"
+    tuning, file, log = replace(tuning, **changes), folder / MODEL, folder / "log.csv"
     if not (file.is_file() and log.is_file()):
         tuned = fine_tune(clip, pairs, tuning, folder=folder, save_every=20, allowed=allowed)
         save_tuned(tuned.clip, file, {name: str(value) for name, value in asdict(tuning).items()})
-        write_whole(log, lambda stream: stream.write(tuned.log.to_csv(index=False).encode()))
+        _write(log, tuned.log.to_csv(index=False).encode())
         (folder / STATE).unlink(missing_ok=True)
     last = pd.read_csv(log).iloc[-1]
     return load_clip("emoji", file), last["seconds"] / 60, last["cpu_seconds"] / 60
@@ -204,19 +209,23 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
     if not after.loc[TUNED_FOR, "low"] > before.loc[TUNED_FOR, "high"]:
         raise ValueError(f"{OURS!r} is not measurably better than {BEFORE!r} in {TUNED_FOR!r}: nothing is shipped")
     made = read(table).query("arm == @OURS and seed == 0").iloc[0]
-    lines = ["| figure | `emoji` | `emoji-fine` | n | chance |", "| --- | --- | --- | --- | --- |"]
+    told = []
     for name in after.index:
         cells = [
-            f"{r['estimate']:.1%} ({r['low']:.1%} to {r['high']:.1%})" for r in (before.loc[name], after.loc[name])
+            f"{row['estimate']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
+            for row in (before.loc[name], after.loc[name])
         ]
-        lines.append(
-            f"| {name} | {cells[0]} | {cells[1]} | {after.loc[name, 'n']:.0f} | {after.loc[name, 'chance']:.1%} |"
-        )
-    card = CARD.format(table="\n".join(lines), **made[["steps", "batch", "rate", "regions", "minutes", "commit"]])
+        told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
+    table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
+    card = CARD.format(table=table_text, **made[[*_DECIDED, "minutes", "commit"]])
     model = _folder(runs, OURS, 0) / MODEL
-    write_whole(folder / "emoji-fine.safetensors", lambda stream: stream.write(model.read_bytes()))
-    write_whole(folder / "emoji-fine.json", lambda stream: stream.write(data_path("emoji.json").read_bytes()))
-    write_whole(folder / "emoji-fine.md", lambda stream: stream.write(card.encode()))
+    _write(folder / "emoji-fine.safetensors", model.read_bytes())
+    _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
+    _write(folder / "emoji-fine.md", card.encode())
+
+
+def _write(file: Path, content: bytes) -> None:
+    write_whole(file, lambda stream: stream.write(content))
 
 
 def _wide(figures: pd.DataFrame) -> dict[str, float]:
@@ -226,7 +235,7 @@ def _wide(figures: pd.DataFrame) -> dict[str, float]:
 
 def _check_same(done: pd.DataFrame, tuning: Tuning, table: Path) -> None:
     tuned = done[done["steps"] > 0]
-    for name in ("steps", "batch", "rate", "regions"):
+    for name in _DECIDED:
         other = tuned[tuned[name] != getattr(tuning, name)]
         if len(other):
             was = other[name].iloc[0]
@@ -239,9 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="where states and models are kept")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="only these, with their seeds")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of the two main arms")
-    for name in ("steps", "batch", "rate", "regions"):
-        value = getattr(PILOT, name)
-        parser.add_argument(f"--{name}", type=type(value), default=value)
+    add_fields(parser, PILOT, _DECIDED)
     parser.add_argument("--ship", action="store_true", help="put the tuned model and its card into data/; run nothing")
 
 
@@ -249,7 +256,6 @@ def run_command(given: argparse.Namespace) -> None:
     """The command `study fine-tuning`: run what is missing of the experiment, or ship its model."""
     if given.ship:
         return ship(given.table, given.runs, data_path())
-    tuning = replace(PILOT, **{name: getattr(given, name) for name in ("steps", "batch", "rate", "regions")})
     todo = [(arm, seed) for arm, seed in plan(given.seeds) if not given.arms or arm in given.arms]
     given.table.parent.mkdir(parents=True, exist_ok=True)
-    run(given.table, given.runs, tuning, todo=todo)
+    run(given.table, given.runs, read_fields(given, PILOT), todo=todo)

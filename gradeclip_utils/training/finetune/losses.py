@@ -1,11 +1,11 @@
-"""Regions: a phrase's map gathers the picture's dense features into one embedding, which should be the phrase's.
+"""Regions: a phrase's map gathers the image's dense features into one embedding, which should be the phrase's.
 
     pairs -> trace, phrases -> map of each phrase -> region embedding --here--> losses --> fine-tuned model
 
-CLIP aligns whole pictures with whole captions. Its maps say where in the picture a phrase of the caption is answered,
+CLIP aligns whole images with whole captions. Its maps say where in the image a phrase of the caption is answered,
 so they can serve as labels that nobody had to draw (Zhao, Wang, Hsiao and Chan, arXiv 2502.18816). For a phrase t,
 
-    map_i   = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(picture, t), no graph: a label, not a path to learn by
+    map_i   = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(image, t), no graph: a label, not a path to learn by
     f_i     = dense feature of patch i      the last block without self-attention (`Tower.dense`), unit length
     region  = normalise(sum_i map_i f_i)
 
@@ -31,14 +31,20 @@ from ...towers.blocks import UnsupportedModel, with_grad
 from ...words import split_read
 from .pairs import Batch, identity
 
-WORDS, UNIFORM, OTHER, TRUTH = "word x region", "uniform", "other picture", "truth"
+WORDS, UNIFORM, OTHER, GROUND_TRUTH = "word x region", "uniform", "other image", "ground truth"
 _CHUNKS = 4  # texts are read in so many groups of like length, so that short ones cost little
 HARD = 0.5  # what the loss of the hard negatives counts, beside that of the regions
 
 
 def map_choices() -> tuple[str, ...]:
-    """What can be asked for as `maps`: methods that explain pictures, `word x region`, and the frames of comparison."""
-    return (*(name for name, method in METHODS.items() if method.image is not None), WORDS, UNIFORM, OTHER, TRUTH)
+    """What can be asked for as `maps`: methods that explain images, `word x region`, and the reference baselines."""
+    return (
+        *(name for name, method in METHODS.items() if method.image is not None),
+        WORDS,
+        UNIFORM,
+        OTHER,
+        GROUND_TRUTH,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Learner(nn.Module):
         if not self.image_tower.unit:
             raise UnsupportedModel(f"fine-tuning needs a CLIP, and {clip.name} is a classifier: it has no text tower")
         self.text_tower = open_text_tower(clip.model, layers=1)  # one layer: the others are the model's own, quick ones
-        self._mapper = None if maps in (WORDS, UNIFORM, OTHER, TRUTH) else _Mapper(clip, maps)
+        self._mapper = _Mapper(clip, maps if maps in METHODS else "grad-eclip")
         self._words = open_text_tower(clip.model) if maps == WORDS else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -85,10 +91,10 @@ class Learner(nn.Module):
             found = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
             if not self.regional:
                 return found | {"captions": texts}
-            patches = trace.grid[0] * trace.grid[1]
+            patches = _patches(trace)
             dense = self.image_tower.dense(trace)[:, -patches:].float()  # (B, N, E)
         phrases, there = texts[batch.phrases], batch.there
-        maps = self.phrase_maps(settled(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
+        maps = self.phrase_maps(detached(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
         with torch.autocast(phrases.device.type, enabled=False):
             gathered = torch.einsum("bpn,bne->bpe", maps / maps.sum(-1, keepdim=True).clamp_min(1e-12), dense)
         wrong = texts[batch.negatives.clamp_min(0)] * (batch.negatives >= 0)[..., None]
@@ -99,19 +105,17 @@ class Learner(nn.Module):
         }  # fmt: skip
 
     def phrase_maps(self, trace: Trace, phrases: Tensor, batch: Batch) -> Tensor:
-        """Signed maps (B, P, N) over the patches, without a graph; `trace` and `phrases` (B, P, E) are settled."""
-        patches = trace.grid[0] * trace.grid[1]
+        """Signed maps (B, P, N) over the patches, without a graph; `trace` and `phrases` (B, P, E) are detached."""
+        patches = _patches(trace)
         if self.maps == UNIFORM:
             return torch.ones(*phrases.shape[:2], patches, device=phrases.device)
-        if self.maps == TRUTH:
-            return batch.truth.to(phrases).flatten(2)
+        if self.maps == GROUND_TRUTH:
+            assert batch.ground_truth is not None
+            return batch.ground_truth.to(phrases).flatten(2)
         with isolated_torch_state(phrases.device):
             if self.maps == WORDS:
                 phrases = self._word_directions(batch, phrases)
-            if self.maps in (WORDS, OTHER):
-                maps = METHODS["grad-eclip"].image(self.image_tower, trace, phrases)
-            else:
-                maps = self._mapper(self.image_tower, trace, phrases)
+            maps = self._mapper(self.image_tower, trace, phrases)
         maps = maps[..., -patches:]
         return _of_the_neighbour(maps, batch.there) if self.maps == OTHER else maps
 
@@ -123,8 +127,9 @@ class Learner(nn.Module):
         return torch.cat(parts)[order.argsort()].float()
 
     def _word_directions(self, batch: Batch, phrases: Tensor) -> Tensor:
-        """t (B, P, E) of every phrase inside its caption, the sum of its words' directions."""
+        """The direction t (B, P, E) of every phrase inside its caption, the sum of its words' directions."""
         directions, tower = torch.zeros_like(phrases), self._words
+        assert tower is not None
         for b, row in enumerate(batch.captions.tolist()):
             if not batch.spans[b]:
                 continue
@@ -141,21 +146,26 @@ class Learner(nn.Module):
 
 
 class _Mapper:
-    """A method that explains pictures, with the layers that it goes through."""
+    """A method that explains images, with the layers that it goes through."""
 
     def __init__(self, clip: Clip, name: str) -> None:
-        self.method = METHODS[name]
-        own = open_image_tower(clip.model)
-        layers = self.method.explained(own.depth)
+        method, own = METHODS[name], open_image_tower(clip.model)
+        assert method.image is not None
+        self.image, layers = method.image, method.explained(own.depth)
         self.tower = None if layers in (None, own.layers) else open_image_tower(clip.model, layers)
 
     def __call__(self, tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
         if self.tower is None:
-            return self.method.image(tower, trace, directions)
-        return self.method.image(self.tower, self.tower.trace(trace.inputs), directions)
+            return self.image(tower, trace, directions)
+        return self.image(self.tower, self.tower.trace(trace.inputs), directions)
 
 
-def settled(trace: Trace) -> Trace:
+def _patches(trace: Trace) -> int:
+    assert trace.grid is not None
+    return trace.grid[0] * trace.grid[1]
+
+
+def detached(trace: Trace) -> Trace:
     """The same trace without a graph, in float32: what a map is made of."""
 
     def plain(tensor: Tensor) -> Tensor:
@@ -169,28 +179,30 @@ def settled(trace: Trace) -> Trace:
 
 
 def global_loss(features: Features) -> Tensor:
-    """CLIP's symmetric contrastive loss over pictures and captions (Radford et al. 2021)."""
+    """CLIP's symmetric contrastive loss over images and captions (Radford et al. 2021)."""
     logits = features.scale * features.images @ features.captions.T  # (B, B)
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def region_loss(features: Features, focus: float = 2.0, weighted: bool = True) -> tuple[Tensor, Tensor, int]:
+def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = True) -> tuple[Tensor, Tensor, int]:
     """Focal region-phrase loss, the loss of the hard negatives, and the number R of regions that took part.
 
     With p the softmax probability that a region finds its own phrase among those of the batch, and q that the phrase
     finds its region,
 
-        loss = sum_t w_t ((1 - p_t)^focus (-log p_t) + (1 - q_t)^focus (-log q_t)) / 2  /  sum_t w_t
+        loss = sum_t w_t ((1 - p_t)^focal_gamma (-log p_t) + (1 - q_t)^focal_gamma (-log q_t)) / 2  /  sum_t w_t
 
     the focal loss of Lin et al. 2017 (arXiv 1708.02002) with the paper's exponent 2. Phrases of the same text are not
     each other's negatives. `w_t = max_i map_ti`: the largest value of the *raw* map, relu'd and not normalised, which
-    has the unit of S for a shift of all attention to that patch. It is small where the picture does not answer the
+    has the unit of S for a shift of all attention to that patch. It is small where the image does not answer the
     phrase. Since the sum is divided by sum_t w_t, only ratios of weights within a batch count: the loss is as large
     with them as without (`weighted=False`: every region counts 1).
 
     The temperature is the model's own; its gradient stays with the global loss. Zeros, with a graph, if R is 0.
     """
+    assert features.regions is not None and features.phrases is not None and features.negatives is not None
+    assert features.weights is not None and features.same is not None
     taken = features.weights > 0
     regions, phrases, same = features.regions[taken], features.phrases[taken], features.same[taken]
     weights = features.weights[taken] if weighted else torch.ones_like(features.weights[taken])
@@ -201,23 +213,23 @@ def region_loss(features: Features, focus: float = 2.0, weighted: bool = True) -
     logits = scale * regions @ phrases.T  # (R, R)
     alike = (same[:, None] == same) & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     logits = logits.masked_fill(alike, -torch.inf)
-    share = weights / weights.sum()
-    loss = sum(share @ _focal(part.log_softmax(-1).diagonal(), focus) for part in (logits, logits.T)) / 2
+    fraction = weights / weights.sum()
+    loss = sum(fraction @ _focal(part.log_softmax(-1).diagonal(), focal_gamma) for part in (logits, logits.T)) / 2
     wrong = features.negatives[taken]  # (R, K, E)
     against = torch.einsum("re,rke->rk", regions, wrong)
     exists = (wrong != 0).any(-1)
     right = (regions * phrases).sum(-1, keepdim=True)
     among = scale * torch.cat([right, against.masked_fill(~exists, -torch.inf)], dim=1)
-    hard = -(share * exists.any(-1)) @ among.log_softmax(-1)[:, 0] if wrong.shape[1] else 0.0 * right.sum()
+    hard = -(fraction * exists.any(-1)) @ among.log_softmax(-1)[:, 0] if wrong.shape[1] else 0.0 * right.sum()
     return loss, hard, len(regions)
 
 
-def _focal(log_p: Tensor, focus: float) -> Tensor:
-    return -((1 - log_p.exp()).clamp_min(0) ** focus) * log_p
+def _focal(log_p: Tensor, focal_gamma: float) -> Tensor:
+    return -((1 - log_p.exp()).clamp_min(0) ** focal_gamma) * log_p
 
 
 def _of_the_neighbour(maps: Tensor, there: Tensor) -> Tensor:
-    """For each phrase a map of the next picture's phrase in the same place, or of its first one; uniform if none."""
+    """For each phrase a map of the next image's phrase in the same place, or of its first one; uniform if none."""
     maps, there = maps.roll(-1, 0), there.roll(-1, 0)
     first = torch.where(there[:, :1, None], maps[:, :1], torch.ones_like(maps[:, :1]))
     return torch.where(there[..., None], maps, first.expand_as(maps))

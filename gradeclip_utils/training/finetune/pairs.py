@@ -1,10 +1,10 @@
-"""Pairs: a picture and its caption, and what fine-tuning takes from them. The door of `run`.
+"""Pairs: an image and its caption, and what fine-tuning takes from them. The door of `run`.
 
-    captions.csv, pictures --here--> batches of pixels, captions, phrases --> regions --> fine-tuned model
+    captions.csv, images --here--> batches of pixels, captions, phrases --> regions --> fine-tuned model
 
-A caption is cut into noun phrases (`language.phrases`), each of which will be given a region of the picture. Nothing
-else is known of a pair, and nothing else is needed; where the truth is known (emoji scenes), `Pair.where` can tell it,
-which serves as a ceiling and is never looked at otherwise.
+A caption is cut into noun phrases (`language.phrases`), each of which will be given a region of the image. Nothing
+else is known of a pair, and nothing else is needed; where the ground truth is known (emoji scenes), `Pair.where` can
+tell it, which serves as an oracle and is never looked at otherwise.
 
 Hard negatives are phrases in which one attribute is wrong: "a blue car" for the region of "a red car" (the idea of
 FG-CLIP: Xie et al., "FG-CLIP: Fine-Grained Visual and Textual Alignment", ICML 2025). Half of them, where the caption
@@ -22,15 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ...datasets import read_captions
 from ...evaluation.localisation import pool
 from ...images import model_view, read_image
 from ...language import phrases as noun_phrases
-from ...models import Clip
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
@@ -39,16 +38,16 @@ _TRIES = 8  # to find a hard negative that is allowed
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its caption.
+    """A image and its caption.
 
     Attributes:
-        picture: a PIL image, a path, or a function that gives the picture when it is needed.
+        image: a PIL image, a path, or a function that gives the image when it is needed.
         caption: any English text.
-        where: the truth, if it is known: characters `start` to `end` of the caption -> mask (H, W) bool of what they
-            speak of, or None. Only `maps="truth"` asks for it.
+        where: the ground truth, if it is known: characters `start` to `end` of the caption -> mask (H, W) bool of what
+            they speak of, or None. Only `maps="ground truth"` asks for it.
     """
 
-    picture: Image.Image | str | Path | Callable[[], Image.Image]
+    image: Image.Image | str | Path | Callable[[], Image.Image]
     caption: str
     where: Callable[[int, int], np.ndarray | None] | None = None
 
@@ -74,60 +73,46 @@ class Batch:
     there: Tensor  # (B, P) bool: which of the places hold a phrase
     negatives: Tensor  # (B, P, K) long; -1 where there is none
     spans: tuple[tuple[Spoken, ...], ...]  # the phrases themselves
-    truth: Tensor | None  # (B, P, h, w), shares of each cell that the mask covers; only if it was asked for
+    ground_truth: Tensor | None  # (B, P, h, w), fractions of each cell that the mask covers; only if asked for
 
 
 def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
-    """The pairs of a table with the columns `picture` (a file in the folder `images`) and `caption`.
+    """The pairs of a table with the columns `image` (a file in the folder `images`) and `caption`.
 
     Raises:
-        FileNotFoundError: there is no such table. (Missing pictures are `present_pairs`' concern.)
-        ValueError: it cannot be read, lacks a column, is empty, or a row lacks its picture or caption.
+        FileNotFoundError: there is no such table. (Missing images are `present_pairs`' concern.)
+        ValueError: it cannot be read, lacks a column, is empty, or a row lacks its image or caption.
     """
-    captions = Path(captions)
-    if not captions.is_file():
-        raise FileNotFoundError(f"{captions} is missing: write a table with the columns picture and caption")
-    try:
-        rows = pd.read_csv(captions, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{captions} cannot be read as a table with the columns picture and caption: {error}"
-        ) from None
-    if not {"picture", "caption"} <= set(rows.columns):
-        raise ValueError(f"{captions} must have the columns picture and caption, and has {', '.join(rows.columns)}")
-    empty = [line for line, row in enumerate(rows.itertuples(), start=2) if not row.picture or not row.caption.strip()]
-    if empty or rows.empty:
-        where = f"line {empty[0]} lacks one of them" if empty else "it has no rows"
-        raise ValueError(f"{captions} needs a picture and a caption in every row: {where}")
-    return [Pair(Path(images) / row.picture, row.caption) for row in rows.itertuples()]
+    rows = read_captions(captions)
+    return [Pair(Path(images) / row.image, row.caption) for row in rows.itertuples()]
 
 
 def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
-    """The pairs, if every picture that is a file is there; without those that are not, if that is asked for.
+    """The pairs, if every image that is a file is there; without those that are not, if that is asked for.
 
     Raises:
-        FileNotFoundError: pictures are missing and `skip_missing` is False; lists the first ones and their number.
+        FileNotFoundError: images are missing and `skip_missing` is False; lists the first ones and their number.
         ValueError: no pair is left.
     """
     if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
         return pairs
-    missing = [p for p in pairs if isinstance(p.picture, (str, Path)) and not Path(p.picture).expanduser().is_file()]
+    missing = [p for p in pairs if isinstance(p.image, (str, Path)) and not Path(p.image).expanduser().is_file()]
     if missing:
-        listed = ", ".join(str(pair.picture) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
-        message = f"{len(missing)} of {len(pairs)} pictures are missing: {listed}"
+        listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
         if not skip_missing:
             raise FileNotFoundError(f"{message}. Correct the table or the folder, or ask to skip them (skip_missing)")
         warnings.warn(f"{message}. Their pairs are skipped.", stacklevel=3)
         gone = set(map(id, missing))
         pairs = [pair for pair in pairs if id(pair) not in gone]
     if not pairs:
-        raise ValueError("fine-tuning needs pairs of a picture and a caption, and there are none")
+        raise ValueError("fine-tuning needs pairs of an image and a caption, and there are none")
     return pairs
 
 
 @lru_cache(maxsize=100_000)
 def spoken(caption: str) -> tuple[Spoken, ...]:
-    """The noun phrases of a caption, with their articles, without words for the picture itself ("a photo of").
+    """The noun phrases of a caption, with their articles, without words for the image itself ("a photo of").
 
     >>> [phrase.text for phrase in spoken("a photo of a red car and two small dogs")]
     ['a red car', 'two small dogs']
@@ -152,14 +137,23 @@ def attributes_of(captions: Iterable[str]) -> tuple[str, ...]:
 
 def hard_negatives(
     phrases: Sequence[Spoken], i: int, k: int, known: Sequence[str], rng: np.random.Generator,
-    allowed: Callable[[str], bool] = lambda text: True,
+    allowed: Callable[[str], bool] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Up to `k` different texts that say of phrase number `i` of a caption one thing that is wrong.
+    """Texts that say of a phrase one thing that is wrong. An attribute is replaced by one of its own kind.
 
-    `known`: attributes to put in; `allowed` says which texts may be used (tests may have to stay unseen). A phrase
-    without an attribute has no hard negatives. An attribute is replaced by one of its own kind, a number by a number.
+    Args:
+        phrases: of a caption.
+        i: which of them.
+        k: the most texts. A phrase without an attribute has none.
+        known: attributes to put in.
+        rng: which texts are drawn.
+        allowed: which may be used (tests may have to stay unseen); by default all.
+
+    Returns:
+        Up to `k` different texts.
     """
-    own, found = phrases[i], []
+    own = phrases[i]
+    found: list[str] = []
     if not own.attributes:
         return found
     here = {own.text[a:b].lower() for a, b in own.attributes}
@@ -173,7 +167,7 @@ def hard_negatives(
             continue
         text = own.text[:start] + str(choice[rng.integers(len(choice))]) + own.text[end:]
         text = re.sub(r"^an? (?=([a-z]))", lambda m: "an " if m[1] in "aeiou" else "a ", text)
-        if text not in found and text != own.text and allowed(text):
+        if text not in found and text != own.text and (allowed is None or allowed(text)):
             found.append(text)
         if len(found) == k:
             break
@@ -192,22 +186,25 @@ class PairBatches(torch.utils.data.Dataset):
     """Batch number i of a seeded run, the same whatever was asked for before: a new order of the pairs each time round.
 
     Args:
-        clip: whose preprocessing makes pixels of pictures, and whose grid (h, w) the truth is pooled to.
+        preprocess: makes pixels of an image, as `Clip.preprocess` does.
         pairs: the pairs.
-        batch, count: pairs in a batch, and the number of batches.
-        share: (number of this process, number of processes): a batch is dealt out in equal consecutive parts.
+        batch: pairs in a batch.
+        count: the number of batches.
+        seed: of the order of the pairs, and of the hard negatives.
+        place: (number of this process, number of processes): a batch is dealt out in equal consecutive parts.
         places: P, the most phrases of a caption that are used; the first ones.
-        negatives: K, hard negatives a phrase. `allowed`: which texts may serve as such.
-        truth: whether the true masks are wanted, pooled to this grid.
+        negatives: K, hard negatives a phrase.
+        allowed: which texts may serve as such; by default all.
+        grid: (h, w) that the true masks are pooled to, if they are wanted.
     """
 
     def __init__(
-        self, clip: Clip, pairs: Sequence[Pair], batch: int, count: int, seed: int, *, share: tuple[int, int] = (0, 1),
-        places: int = 4, negatives: int = 0, allowed: Callable[[str], bool] = lambda text: True,
-        truth: tuple[int, int] | None = None,
+        self, preprocess: Callable, pairs: Sequence[Pair], batch: int, count: int, seed: int, *,
+        place: tuple[int, int] = (0, 1), places: int = 4, negatives: int = 0,
+        allowed: Callable[[str], bool] | None = None, grid: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
-        self.clip, self.pairs, self.batch, self.count, self.seed, self.share = clip, pairs, batch, count, seed, share
-        self.places, self.negatives, self.allowed, self.truth = places, negatives, allowed, truth
+        self.preprocess, self.pairs, self.batch, self.count, self.seed = preprocess, pairs, batch, count, seed
+        self.place, self.places, self.negatives, self.allowed, self.grid = place, places, negatives, allowed, grid
         some = (pairs[i].caption for i in range(min(len(pairs), 2000))) if negatives else ()
         self.known = attributes_of(some)
 
@@ -220,14 +217,14 @@ class PairBatches(torch.utils.data.Dataset):
         order = {turn: np.random.default_rng([self.seed, int(turn)]).permutation(len(self.pairs)) for turn in turns}
         places = start + np.arange(self.batch)
         all_rows = np.array([order[place // len(self.pairs)][place % len(self.pairs)] for place in places])
-        mine, processes = self.share
+        mine, processes = self.place
         each = self.batch // processes
         return all_rows[mine * each : (mine + 1) * each]
 
     def __getitem__(self, number: int) -> Batch:
-        """Batch `number`: pictures are read and made pixels, captions cut into phrases."""
+        """Batch `number`: images are read and made pixels, captions cut into phrases."""
         pairs = [self.pairs[int(row)] for row in self.rows(number)]
-        views = [model_view(self.clip.preprocess, _picture(pair)) for pair in pairs]
+        views = [model_view(self.preprocess, _image(pair)) for pair in pairs]
         spans = tuple(spoken(pair.caption)[: self.places] for pair in pairs)
         texts: dict[str, int] = {}
 
@@ -241,12 +238,13 @@ class PairBatches(torch.utils.data.Dataset):
         for b, own in enumerate(spans):
             for p, phrase in enumerate(own):
                 phrases[b, p], there[b, p] = row_of(phrase.text), True
-                rng = np.random.default_rng([self.seed, number, self.share[0] * len(pairs) + b, p])
+                rng = np.random.default_rng([self.seed, number, self.place[0] * len(pairs) + b, p])
                 for k, text in enumerate(hard_negatives(own, p, self.negatives, self.known, rng, self.allowed)):
                     wrong[b, p, k] = row_of(text)
-        truth = None if self.truth is None else _truth(pairs, spans, [v.box for v in views], self.places, self.truth)
+        boxes = [view.box for view in views]
+        ground_truth = None if self.grid is None else _ground_truth(pairs, spans, boxes, self.places, self.grid)
         pixels = torch.stack([view.pixels for view in views])
-        return Batch(pixels, tuple(texts), captions, phrases, there, wrong, spans, truth)
+        return Batch(pixels, tuple(texts), captions, phrases, there, wrong, spans, ground_truth)
 
 
 def identity(text: str) -> int:
@@ -254,18 +252,20 @@ def identity(text: str) -> int:
     return zlib.crc32(text.lower().encode())
 
 
-def _picture(pair: Pair) -> Image.Image:
-    return read_image(pair.picture() if callable(pair.picture) else pair.picture)
+def _image(pair: Pair) -> Image.Image:
+    return read_image(pair.image() if callable(pair.image) else pair.image)
 
 
-def _truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:
+def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:
     """(B, P, h, w): how much of each cell belongs to what the phrase speaks of; zero where nobody knows."""
-    truth = torch.zeros(len(pairs), places, *grid)
+    ground_truth = torch.zeros(len(pairs), places, *grid)
     for b, (pair, own, box) in enumerate(zip(pairs, spans, boxes, strict=True)):
         if pair.where is None:
-            raise ValueError(f"maps='truth' needs pairs that know where things are; {pair.caption!r} has no `where`")
+            raise ValueError(
+                f"maps='ground truth' needs pairs that know where things are; {pair.caption!r} has no `where`"
+            )
         for p, phrase in enumerate(own):
             mask = pair.where(phrase.start, phrase.end)
             if mask is not None:
-                truth[b, p] = torch.from_numpy(pool(mask.astype(float), grid, box)).float()
-    return truth
+                ground_truth[b, p] = torch.from_numpy(pool(mask.astype(float), grid, box)).float()
+    return ground_truth

@@ -36,6 +36,8 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin:
 
     Args:
         rows: `training.finetune.experiment.read()`.
+        arm: the name of one arm.
+        baseline: of the other, which is subtracted.
         margin: a difference up to this does not matter.
     """
     wide = tidy(rows).pivot_table(index="figure", columns=["arm", "seed"], values="estimate", sort=False)
@@ -71,7 +73,7 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
         raise ValueError(f"the table has no figure {figure!r}")
     order = [arm for arm in ARMS if arm in set(table["arm"])]
     table = table.set_index("arm").loc[order].rename(columns={"estimate": "mean"})
-    label = "share right, with its 95 % interval over scenes"
+    label = "fraction right, with its 95 % interval over scenes"
     return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=figure)
 
 
@@ -98,11 +100,12 @@ def draw_before_after(
     asked: int = 0,
     report: Callable[[float], None] | None = None,
 ) -> Figure:
-    """The map of one phrase of a scene of two things, by every model: the same picture and words, another model.
+    """The map of one phrase of a scene of two things, by every model: the same image and words, another model.
 
     Args:
-        sessions: name -> session of the model; it keeps what the picture's trunk gave, for the next phrase.
-        first, second: what the picture shows, such as "red car".
+        sessions: name -> session of the model; it keeps what the image's trunk gave, for the next phrase.
+        first: what the image shows, such as "red car".
+        second: what else it shows.
         asked: which of the two is asked for, 0 or 1.
         report: told how far it is, see `panels.session.explain_each`.
 
@@ -131,8 +134,8 @@ def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], t
     nouns, matrix = list(prompts), np.stack(list(prompts.values()))
     found = {}
     for thing, mask in zip(scene.objects, scene.masks(seen.size), strict=True):
-        share = pool(mask.astype(float), dense.shape[:2], seen.box)
-        embedding = np.einsum("hw,hwe->e", share, dense.numpy())
+        fraction = pool(mask.astype(float), dense.shape[:2], seen.box)
+        embedding = np.einsum("hw,hwe->e", fraction, dense.numpy())
         best = (matrix @ embedding).argsort()[::-1][:top]
         found[thing.noun] = [nouns[i] for i in best]
     return pd.DataFrame(found, index=[f"answer {i + 1}" for i in range(top)]).T

@@ -234,7 +234,15 @@ def test_regions_are_named_by_the_nearest_prompt(bundled):
 
 def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(tmp_path):
     def table(after):
-        about = {"seed": 0, "steps": 1, "batch": 2, "rate": 0.1, "regions": 1.0, "minutes": 2.0, "commit": "abc"}
+        about = {
+            "seed": 0,
+            "steps": 1,
+            "batch": 2,
+            "learning_rate": 0.1,
+            "regions": 1.0,
+            "minutes": 2.0,
+            "commit": "abc",
+        }
         about |= {f"{experiment.TUNED_FOR} | n": 9, f"{experiment.TUNED_FOR} | chance": 0.1}
         shifts = {"estimate": 0.0, "low": -0.05, "high": 0.05}
         rows = [

@@ -15,8 +15,7 @@ from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.towers.blocks import with_grad
-from gradeclip_utils.training.finetune import run as finetuning
-from gradeclip_utils.training.finetune.losses import Features, Learner, global_loss, map_choices, region_loss, settled
+from gradeclip_utils.training.finetune.losses import Features, Learner, detached, global_loss, map_choices, region_loss
 from gradeclip_utils.training.finetune.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
 from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
 from tests.conftest import build, wrap
@@ -25,14 +24,14 @@ CAPTIONS = [
     "a red car and a blue ball", "a dog", "two green apples", "a small cat above a big tree", "a yellow bus",
     "something", "a photo of a black bird", "an old boat on a quiet lake",
 ]  # fmt: skip
-SHORT = Tuning(steps=4, batch=4, rate=1e-3, warmup=1, precision="fp32")
+SHORT = Tuning(steps=4, batch=4, learning_rate=1e-3, warmup=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def pairs():
     noise = np.random.default_rng(3).integers(0, 256, (len(CAPTIONS), 4, 4, 3), dtype=np.uint8)
-    pictures = [Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC) for one in noise]
-    return [Pair(picture, caption) for picture, caption in zip(pictures, CAPTIONS, strict=True)]
+    images = [Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC) for one in noise]
+    return [Pair(image, caption) for image, caption in zip(images, CAPTIONS, strict=True)]
 
 
 def tune(clip, pairs, tuning=SHORT, **options):
@@ -129,12 +128,12 @@ def test_a_hard_negative_is_never_one_that_is_not_allowed_and_no_attribute_means
 
 
 def test_a_batch_is_the_same_whatever_was_asked_for_before_and_every_pair_comes_once_a_turn(tiny, pairs):
-    batches = PairBatches(tiny, pairs, 4, 6, seed=1, negatives=1)
-    again = PairBatches(tiny, pairs, 4, 6, seed=1, negatives=1)
+    batches = PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, negatives=1)
+    again = PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, negatives=1)
     first = [batches[i] for i in (3, 0, 1)]
     assert again[3].texts == first[0].texts and torch.equal(again[3].negatives, first[0].negatives)
     assert sorted(np.concatenate([batches.rows(0), batches.rows(1)])) == list(range(8))
-    halves = [PairBatches(tiny, pairs, 4, 6, seed=1, share=(i, 2)).rows(1).tolist() for i in (0, 1)]
+    halves = [PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, place=(i, 2)).rows(1).tolist() for i in (0, 1)]
     assert [*halves[0], *halves[1]] == batches.rows(1).tolist()
 
 
@@ -163,7 +162,7 @@ def test_the_global_loss_is_open_clips():
 
 def test_the_region_loss_is_the_formula_written_out_with_loops():
     some = features(negatives=2)
-    some.same[3, 0] = some.same[0, 0]  # the same text in two pictures
+    some.same[3, 0] = some.same[0, 0]  # the same text in two images
     places = [(b, p) for b in range(5) for p in range(2) if some.weights[b, p] > 0]
     total, hard, sizes = 0.0, 0.0, 0.0
     for t in places:
@@ -198,40 +197,40 @@ def test_without_any_region_the_loss_is_zero_and_not_nan():
 
 def test_maps_are_those_of_the_explainer_and_weigh_the_dense_features(tiny, pairs):
     learner = Learner(tiny)
-    batch = PairBatches(tiny, pairs, 4, 1, seed=0)[0]
+    batch = PairBatches(tiny.preprocess, pairs, 4, 1, seed=0)[0]
     found = learner(batch)
     explainer = Explainer(tiny)
     trace = explainer.image_tower.trace(batch.pixels)
     dense = explainer.image_tower.dense(trace)[:, 1:]
-    rows = PairBatches(tiny, pairs, 4, 1, seed=0).rows(0)
+    rows = PairBatches(tiny.preprocess, pairs, 4, 1, seed=0).rows(0)
     for b, p in batch.there.nonzero().tolist():
-        explanation = explainer.explain(pairs[rows[b]].picture, batch.spans[b][p].text)
+        explanation = explainer.explain(pairs[rows[b]].image, batch.spans[b][p].text)
         heat = torch.tensor(explanation.image_maps[0]).relu().flatten()
         assert found["weights"][b, p].item() == pytest.approx(heat.max().item(), rel=1e-3)
         torch.testing.assert_close(found["regions"][b, p], F.normalize(heat @ dense[b], dim=-1), atol=1e-4, rtol=0)
     assert (found["weights"][~batch.there] == 0).all() and found["regions"].requires_grad
 
 
-@pytest.mark.parametrize("maps", ["grad-cam", "maskclip", "word x region", "uniform", "other picture"])
+@pytest.mark.parametrize("maps", ["grad-cam", "maskclip", "word x region", "uniform", "other image"])
 def test_every_choice_of_maps_gives_one_map_a_phrase(maps, tiny, pairs):
-    batches = PairBatches(tiny, pairs, 8, 1, seed=0)
+    batches = PairBatches(tiny.preprocess, pairs, 8, 1, seed=0)
     learner, batch, rows = Learner(tiny, maps), batches[0], batches.rows(0).tolist()
     found = learner(batch)
-    trace = settled(open_image_tower(tiny.model).trace(batch.pixels))
+    trace = detached(open_image_tower(tiny.model).trace(batch.pixels))
     drawn = learner.phrase_maps(trace, found["phrases"].detach(), batch)
     assert drawn.shape == (*batch.there.shape, 16) and torch.isfinite(drawn).all() and not drawn.requires_grad
     if maps == "uniform":
         assert (drawn == 1).all()
     if maps in ("grad-cam", "maskclip"):
-        own = Explainer(tiny, method=maps).explain(pairs[0].picture, "a red car").image_maps[0]
+        own = Explainer(tiny, method=maps).explain(pairs[0].image, "a red car").image_maps[0]
         torch.testing.assert_close(drawn[rows.index(0), 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
     if maps == "word x region":  # "a red car" is the sum of its words
-        own = Explainer(tiny).interactions(pairs[0].picture, CAPTIONS[0]).maps[:3].sum(0)
+        own = Explainer(tiny).interactions(pairs[0].image, CAPTIONS[0]).maps[:3].sum(0)
         torch.testing.assert_close(drawn[rows.index(0), 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
-    if maps == "other picture":
+    if maps == "other image":
         b = next(b for b in range(8) if batch.there[b, 0] and batch.there[(b + 1) % 8, 0])
         other = batch.spans[(b + 1) % 8][0].text
-        own = Explainer(tiny).explain(pairs[rows[(b + 1) % 8]].picture, other).image_maps[0]
+        own = Explainer(tiny).explain(pairs[rows[(b + 1) % 8]].image, other).image_maps[0]
         torch.testing.assert_close(drawn[b, 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
 
 
@@ -258,13 +257,13 @@ def test_both_losses_fall_on_pairs_that_are_seen_again_and_again(tiny, pairs):
 def test_captions_without_a_phrase_are_counted_and_used_globally(tiny, pairs):
     log = tune(tiny, pairs, replace(SHORT, batch=8)).log
     assert (log["wordless"] == 1).all() and (log["phrases"] > 5).all()
-    wordless = [Pair(pair.picture, "something") for pair in pairs]
+    wordless = [Pair(pair.image, "something") for pair in pairs]
     log = tune(tiny, wordless).log
     assert (log["phrases"] == 0).all() and (log["regions"] == 0).all() and (log["contrast"] > 0).all()
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path, monkeypatch):
-    tuning = replace(SHORT, negatives=1, average=0.5)
+    tuning = replace(SHORT, negatives=1, ema_decay=0.5)
     whole = tune(tiny, pairs, tuning)
     original = PairBatches.__getitem__
 
@@ -284,29 +283,6 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path,
     assert resumed.log["seconds"].is_monotonic_increasing and resumed.log["cpu_seconds"].is_monotonic_increasing
 
 
-def test_a_kill_while_the_state_is_written_leaves_the_state_before(tiny, pairs, tmp_path, monkeypatch):
-    tune(tiny, pairs, folder=tmp_path, save_every=2)
-    kept = (tmp_path / STATE).read_bytes()
-
-    def killed(state, stream):
-        stream.write(b"half of it")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", killed)
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again" / STATE).write_bytes(kept)
-    run = finetuning._Run(tiny, SHORT)
-    with pytest.raises(KeyboardInterrupt):
-        run.keep(tmp_path / "again" / STATE, {})
-    assert (tmp_path / "again" / STATE).read_bytes() == kept
-
-
-def test_another_run_in_the_same_folder_is_refused(tiny, pairs, tmp_path):
-    tune(tiny, pairs, replace(SHORT, steps=1), folder=tmp_path)
-    with pytest.raises(ValueError, match="holds another run, with {'steps': 1}"):
-        tune(tiny, pairs, folder=tmp_path)
-
-
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tiny, pairs, tmp_path, monkeypatch):
     original = PairBatches.__getitem__
 
@@ -321,32 +297,69 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tiny, pai
     assert len(state["log"]) == 2 and all(torch.isfinite(value).all() for value in state["model"].values())
 
 
-def test_the_average_of_the_weights_is_the_result_that_is_asked_for(tiny, pairs, tmp_path, monkeypatch):
+def test_the_average_of_the_weights_is_the_result_that_is_asked_for(tiny, pairs, tmp_path):
+    plain, averaged = SHORT, replace(SHORT, ema_decay=0.75)
     states = []
-    monkeypatch.setattr(
-        finetuning._Run, "keep", lambda self, file, about: states.append(weights(self.model)), raising=True
-    )
-    tuned = tune(tiny, pairs, replace(SHORT, steps=3, average=0.75), folder=tmp_path, save_every=1)
+    for steps in (1, 2, 3):  # the learning rate falls with the steps of the recipe: cut short, not shorter
+        folder = tmp_path / str(steps)
+        with pytest.raises(FloatingPointError):
+            cut_short(tiny, pairs, plain, folder, steps)
+        states.append(torch.load(folder / STATE, weights_only=True)["model"])
+    with pytest.raises(FloatingPointError):
+        cut_short(tiny, pairs, averaged, tmp_path / "averaged", 3)
     expected = states[0]
     for state in states[1:]:
         expected = {name: 0.75 * expected[name] + 0.25 * value for name, value in state.items()}
-    same(expected, weights(tuned.clip.model), 1e-6)
+    kept = torch.load(tmp_path / "averaged" / STATE, weights_only=True)["average"]
+    same(expected, {name.removeprefix("module."): v for name, v in kept.items() if name != "n_averaged"}, 1e-6)
+    result = tune(tiny, pairs, averaged, folder=tmp_path / "averaged").clip.model
+    last = torch.load(tmp_path / "averaged" / STATE, weights_only=True)["average"]
+    same(weights(result), {name.removeprefix("module."): v for name, v in last.items() if name != "n_averaged"})
+
+
+def cut_short(clip, pairs, tuning, folder, steps):
+    """Run until the loss of step number `steps` is not finite; the state of the step before is kept."""
+    original = PairBatches.__getitem__
+
+    def batch(self, number):
+        found = original(self, number)
+        return replace(found, pixels=found.pixels * torch.nan) if number == steps else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PairBatches, "__getitem__", batch)
+        tune(clip, pairs, tuning, folder=folder, save_every=1)
 
 
 def test_two_passes_over_the_same_batch_are_one_step_over_it(tiny, pairs):
     """With as many pairs as a pass holds, both passes of a step see the same pairs in another order."""
-    once, twice = (tune(tiny, pairs, replace(SHORT, batch=8, accumulate=n)) for n in (1, 2))
+    once, twice = (tune(tiny, pairs, replace(SHORT, batch=8, grad_accum_steps=n)) for n in (1, 2))
     same(weights(once.clip.model), weights(twice.clip.model), 2e-5)
 
 
-def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs):
+def test_bfloat16_is_not_emulated(tiny, pairs, monkeypatch):
+    monkeypatch.setattr("gradeclip_utils.training.loop.has_bfloat16", lambda device: False)
+    losses = [tune(tiny, pairs, replace(SHORT, steps=1, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
+    assert losses[0] == losses[1]
+
+
+def test_workers_that_are_spawned_can_be_given_the_batches(tiny, pairs):
+    batches = PairBatches(tiny.preprocess, pairs, 4, 2, seed=1, negatives=1)
+    spawned = torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=range(2), num_workers=1, multiprocessing_context="spawn"
+    )
+    for number, batch in enumerate(spawned):
+        assert torch.equal(batch.pixels, batches[number].pixels) and batch.texts == batches[number].texts
+
+
+def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs, monkeypatch):
+    monkeypatch.setattr("gradeclip_utils.training.loop.has_bfloat16", lambda device: True)
     losses = [tune(tiny, pairs, replace(SHORT, steps=1, batch=8, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def _tuned_in_a_process(clip, pairs, folder):
     torch.set_num_threads(1)
-    tuned = fine_tune(clip, pairs, replace(SHORT, accumulate=2, negatives=1), folder=folder, progress=False)
+    tuned = fine_tune(clip, pairs, replace(SHORT, grad_accum_steps=2, negatives=1), folder=folder, progress=False)
     if os.environ["RANK"] == "0":
         tuned.log.to_csv(folder / "log.csv", index=False)
         torch.save(tuned.clip.model.state_dict(), folder / "weights.pt")
@@ -354,7 +367,7 @@ def _tuned_in_a_process(clip, pairs, folder):
 
 def test_two_processes_have_the_loss_and_the_weights_of_one(tiny, pairs, tmp_path):
     accelerate = pytest.importorskip("accelerate")
-    one = tune(tiny, pairs, replace(SHORT, accumulate=2, negatives=1))
+    one = tune(tiny, pairs, replace(SHORT, grad_accum_steps=2, negatives=1))
     accelerate.debug_launcher(_tuned_in_a_process, (tiny, pairs, tmp_path), num_processes=2)
     log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
     for name in ("loss", "contrast", "regions", "negatives", "phrases", "wordless"):
@@ -392,8 +405,8 @@ def test_a_tower_without_dense_features_is_refused_by_name(tiny, pairs):
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch": 1}, "batch must be at least 2, got 1"),
-        ({"rate": -1.0}, "rate must be zero or more, got -1.0"),
-        ({"average": 1.0}, "momentum, from 0 .none. to below 1, got 1.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be zero or more, got -1.0"),
+        ({"ema_decay": 1.0}, "ema_decay is from 0 .no average. to below 1, got 1.0"),
         ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
         ({"maps": "gradcam"}, "maps must be one of 'grad-eclip', .*got 'gradcam'"),
     ],
@@ -404,17 +417,17 @@ def test_a_recipe_that_does_not_hold_together_is_refused(change, message, tiny, 
 
 
 def test_the_truth_is_asked_for_only_where_it_is_known(tiny, pairs):
-    assert "truth" in map_choices()
+    assert "ground truth" in map_choices()
     with pytest.raises(ValueError, match="needs pairs that know where things are"):
-        tune(tiny, pairs, replace(SHORT, maps="truth"))
+        tune(tiny, pairs, replace(SHORT, maps="ground truth"))
 
 
 def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs):
-    pairs[0].picture.save(tmp_path / "there.png")
+    pairs[0].image.save(tmp_path / "there.png")
     files = [Pair(tmp_path / name, "a dog") for name in ("there.png", "gone.png", "lost.png")]
-    with pytest.raises(FileNotFoundError, match="2 of 3 pictures are missing: .*gone.png, .*lost.png"):
+    with pytest.raises(FileNotFoundError, match="2 of 3 images are missing: .*gone.png, .*lost.png"):
         present_pairs(files)
-    with pytest.warns(UserWarning, match="2 of 3 pictures are missing"):
+    with pytest.warns(UserWarning, match="2 of 3 images are missing"):
         assert present_pairs(files, skip_missing=True) == files[:1]
     with pytest.raises(ValueError, match="there are none"):
         present_pairs([])
@@ -422,20 +435,20 @@ def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs
 
 def test_a_table_of_captions_says_which_line_is_wrong(tmp_path):
     table = tmp_path / "captions.csv"
-    with pytest.raises(FileNotFoundError, match="write a table with the columns picture and caption"):
+    with pytest.raises(FileNotFoundError, match="write a table with the columns image and caption"):
         read_pairs(table, tmp_path)
     table.write_text("file,caption\na.png,a dog\n")
-    with pytest.raises(ValueError, match="must have the columns picture and caption, and has file, caption"):
+    with pytest.raises(ValueError, match="must have the columns image and caption, and has file, caption"):
         read_pairs(table, tmp_path)
-    table.write_text("picture,caption\na.png,a dog\nb.png,\n")
+    table.write_text("image,caption\na.png,a dog\nb.png,\n")
     with pytest.raises(ValueError, match="line 3 lacks one"):
         read_pairs(table, tmp_path)
 
 
 def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path, pairs, capsys):
-    lines = ["picture,caption"]
+    lines = ["image,caption"]
     for i, caption in enumerate(("a red car", "a dog", "two cats", "something")):
-        pairs[i].picture.resize((96, 96)).save(tmp_path / f"{i}.png")
+        pairs[i].image.resize((96, 96)).save(tmp_path / f"{i}.png")
         lines.append(f"{i}.png,{caption}")
     (tmp_path / "captions.csv").write_text("\n".join([*lines, "gone.png,a bird"]) + "\n")
     given = ["fine-tune", "--captions", str(tmp_path / "captions.csv"), "--images", str(tmp_path), "--model", "emoji"]
@@ -450,10 +463,10 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
         str(tmp_path / "run"),
     ]
     assert main(given) == 2
-    assert "1 of 5 pictures are missing" in capsys.readouterr().err
+    assert "1 of 5 images are missing" in capsys.readouterr().err
     assert main([*given, "--skip-missing"]) == 0
     printed = capsys.readouterr()
     assert "are skipped" in printed.err
     assert "1 captions had no phrase" in printed.out
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
-    assert Explainer(clip).explain(pairs[0].picture, "a red car").image_maps.shape == (1, 12, 12)
+    assert Explainer(clip).explain(pairs[0].image, "a red car").image_maps.shape == (1, 12, 12)

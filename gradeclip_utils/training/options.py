@@ -1,0 +1,54 @@
+"""What the commands of this room share: a recipe as arguments, and a table in Markdown that is written into a card."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+Recipe = TypeVar("Recipe")
+
+
+def add_fields(parser: argparse.ArgumentParser, recipe: Any, only: Sequence[str] = (), *, unset: bool = False) -> None:
+    """Add an argument for every field of a recipe: `--learning-rate 0.002` for `learning_rate`.
+
+    Args:
+        parser: gains the arguments.
+        recipe: an instance of a dataclass with its defaults: numbers, strings, booleans.
+        only: some of its fields; by default all.
+        unset: what is not given stays None, because its default depends on other arguments.
+    """
+    for name in only or [one.name for one in fields(recipe)]:
+        value = getattr(recipe, name)
+        kind: dict[str, Any] = {"type": type(value)}
+        if isinstance(value, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        told = "in place of its own" if unset else "%(default)s by default" if value != "" else "none by default"
+        parser.add_argument(f"--{name.replace('_', '-')}", default=None if unset else value, help=told, **kind)
+
+
+def read_fields(options: argparse.Namespace, recipe: Recipe) -> Recipe:
+    """The recipe with what was given of its fields in place of its own."""
+    given = {one.name: getattr(options, one.name, None) for one in fields(recipe)}  # type: ignore[arg-type]
+    return replace(recipe, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, without a line end behind its last row."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
+
+
+def write_between(file: Path, begin: str, end: str, text: str) -> None:
+    """Write `text` into a file, in place of what stands between two markers, which stay.
+
+    Raises:
+        ValueError: the file lacks one of the markers.
+    """
+    whole = file.read_text(encoding="utf-8")
+    before, found, rest = whole.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{file} needs the lines {begin!r} and {end!r}, between which the table goes")
+    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

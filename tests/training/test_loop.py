@@ -1,0 +1,219 @@
+"""The loop that every training shares: its state, its log, its arithmetic; and the options of the commands."""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import pytest
+import timm.optim.muon
+import torch
+from torch import nn
+
+from gradeclip_utils.training.loop import (
+    Loop,
+    Muon,
+    cosine_decay,
+    has_bfloat16,
+    linear_decay,
+    muon_of,
+    quick_arithmetic,
+)
+from gradeclip_utils.training.options import add_fields, markdown_table, read_fields, write_between
+
+
+@dataclass(frozen=True)
+class Recipe:
+    steps: int = 6
+    learning_rate: float = 0.01
+    name: str = ""
+    wide: bool = False
+
+
+class Batches:
+    """Numbers of which no two are the same; the one numbered `killed` is a kill."""
+
+    def __init__(self, killed=None):
+        self.killed = killed
+
+    def __getitem__(self, number):
+        if number == self.killed:
+            raise KeyboardInterrupt
+        return torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+
+
+def looped(recipe=Recipe(), file=None, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    optimiser = muon_of(model, lambda name, weight: weight.ndim == 2, recipe.learning_rate, 0.1)
+    decay = partial(linear_decay, recipe.learning_rate, 2, recipe.steps)
+    return Loop(model, optimiser, asdict(recipe), recipe.steps, decay, file=file, progress=False, **options)
+
+
+def train(loop, data=None):
+    """Losses that draw from torch's own generator, as dropped patches do."""
+
+    def losses(step, batch):
+        loss = (loop.model(batch + torch.randn(4, 3)) ** 2).mean()
+        return loss, {"half": loss.item() / 2}
+
+    return loop.run(Batches() if data is None else data, losses)
+
+
+def same(one, other):
+    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_path):
+    whole, cut, resumed = (looped(file=tmp_path / f"{name}.pt", save_every=2) for name in ("whole", "cut", "cut"))
+    log = train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, Batches(killed=3))
+    torch.randn(5)  # what others draw in between does not matter
+    again = train(resumed)
+    same(whole, resumed)
+    assert again["loss"].tolist() == log["loss"].tolist() and again["step"].tolist() == list(range(6))
+    assert again["seconds"].is_monotonic_increasing and again["cpu_seconds"].is_monotonic_increasing
+    lines = [json.loads(line) for line in (tmp_path / "cut.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(6))  # the third step was taken twice, and is there once
+    assert lines[4]["loss"] == pytest.approx(log["loss"][4], rel=1e-5)
+
+
+def test_a_run_that_is_finished_is_not_run_again(tmp_path):
+    train(looped(file=tmp_path / "state.pt"))
+    kept = (tmp_path / "state.pt").read_bytes()
+    again = looped(file=tmp_path / "state.pt")
+    assert len(train(again, Batches(killed=0))) == 6 and (tmp_path / "state.pt").read_bytes() == kept
+
+
+def test_a_kill_while_the_state_is_written_leaves_the_state_before(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        train(looped(file=tmp_path / "state.pt", save_every=1), Batches(killed=2))
+    kept = (tmp_path / "state.pt").read_bytes()
+
+    def killed(state, stream):
+        stream.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(looped(file=tmp_path / "state.pt", save_every=1))
+    assert (tmp_path / "state.pt").read_bytes() == kept
+
+
+def test_the_state_of_another_recipe_is_refused_by_the_fields_that_differ(tmp_path):
+    train(looped(file=tmp_path / "state.pt"))
+    other = looped(replace(Recipe(), steps=7, wide=True), tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"\(steps is 6 there and 7 here, wide is False there and True here\)"):
+        train(other)
+    more = looped(file=tmp_path / "state.pt")
+    more.recipe = {**more.recipe, "new": 1}
+    with pytest.raises(ValueError, match=r"\(new is 'none' there and 1 here\)"):
+        train(more)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
+    class Broken(Batches):
+        def __getitem__(self, number):
+            return super().__getitem__(number) * (torch.nan if number == 2 else 1)
+
+    loop = looped(file=tmp_path / "state.pt", save_every=1)
+    with pytest.raises(FloatingPointError, match="became nan at step 2: the last good state is in .*state.pt"):
+        train(loop, Broken())
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert kept["step"] == 2 and all(torch.isfinite(value).all() for value in loop.model.state_dict().values())
+    with pytest.raises(FloatingPointError, match="no state was kept; lower the learning rate"):
+        train(looped(), Broken())
+
+
+def test_the_global_random_state_of_the_caller_stays(tmp_path):
+    loop = looped(file=tmp_path / "state.pt")
+    before = torch.get_rng_state()
+    train(loop)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_gradients_of_several_batches_are_averaged():
+    once = looped()
+    images = torch.cat([Batches()[0], Batches()[1]])
+    once.run([images] * 6, lambda step, batch: ((once.model(batch) ** 2).mean(), {}))
+    twice = looped(grad_accum_steps=2)
+    twice.run([images[:4], images[4:]] * 6, lambda step, batch: ((twice.model(batch) ** 2).mean(), {}))
+    for name, value in once.model.state_dict().items():
+        assert torch.allclose(value, twice.model.state_dict()[name], atol=1e-6), name
+
+
+def test_the_learning_rate_rises_and_falls():
+    linear, cosine = ([decay(0.5, 4, 10, step) for step in range(10)] for decay in (linear_decay, cosine_decay))
+    assert linear[0] == cosine[0] == pytest.approx(0.125) and linear[9] == pytest.approx(0.05)
+    assert max(linear) <= 0.5 and linear[3:] == sorted(linear[3:], reverse=True)
+    assert cosine[9] == pytest.approx(0.25 * (1 + torch.tensor(0.9 * torch.pi).cos().item()))
+
+
+# --- arithmetic --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True), ({"avx512_bf16": False}, False),
+     ({}, False)],
+)  # fmt: skip
+def test_bfloat16_is_used_only_where_the_processor_has_it(capabilities, native, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_bfloat16(torch.device("cpu")) == native
+    for wanted in (True, False):
+        with quick_arithmetic(torch.device("cpu"), wanted):
+            found = torch.ones(2, 2) @ torch.ones(2, 2)
+        assert found.dtype == (torch.bfloat16 if native and wanted else torch.float32)
+
+
+def test_a_torch_that_does_not_tell_computes_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_bfloat16(torch.device("cpu"))
+
+
+def test_muon_orthogonalises_in_float32_and_leaves_timm_as_it_was():
+    own, timms = timm.optim.muon.zeropower_via_newtonschulz, timm.optim.muon.Muon
+    gradient = torch.randn(6, 9, generator=torch.Generator().manual_seed(1))
+    updates = {}
+    for kind in (Muon, timms):
+        weight = nn.Parameter(torch.zeros(6, 9))
+        weight.grad = gradient.clone()
+        kind([weight], lr=1.0, adjust_lr_fn="original").step()
+        updates[kind] = -weight.detach()
+    # five steps of the quintic iteration, written out in float64
+    x = gradient.double() / gradient.double().norm()
+    for a, b, c in timm.optim.muon._COEFFICIENTS["quintic"]:
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    assert (updates[Muon] - x).abs().max() < 1e-5 < 1e-3 < (updates[timms] - x).abs().max()
+    assert timm.optim.muon.zeropower_via_newtonschulz is own
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_read_from_its_arguments():
+    parser = argparse.ArgumentParser()
+    add_fields(parser, Recipe())
+    assert read_fields(parser.parse_args([]), Recipe()) == Recipe()
+    given = parser.parse_args(["--learning-rate", "0.5", "--wide", "--name", "x"])
+    assert read_fields(given, Recipe()) == Recipe(learning_rate=0.5, wide=True, name="x")
+
+
+def test_fields_that_are_not_given_may_stay_those_of_another_recipe():
+    parser = argparse.ArgumentParser()
+    add_fields(parser, Recipe(), ("steps",), unset=True)
+    assert read_fields(parser.parse_args([]), Recipe(steps=9)) == Recipe(steps=9)
+    assert read_fields(parser.parse_args(["--steps", "3"]), Recipe(steps=9, name="y")) == Recipe(steps=3, name="y")
+
+
+def test_a_table_is_written_between_its_markers_and_nothing_else_changes(tmp_path):
+    card = tmp_path / "card.md"
+    card.write_text("before\n<!-- a -->\nold\n<!-- b -->\nafter\n")
+    write_between(card, "<!-- a -->", "<!-- b -->", markdown_table(("x", "y"), [("1", "2")]))
+    assert card.read_text() == "before\n<!-- a -->\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n\n<!-- b -->\nafter\n"
+    for begin, end in (("<!-- c -->", "<!-- b -->"), ("<!-- a -->", "<!-- c -->")):
+        with pytest.raises(ValueError, match="card.md needs the lines"):
+            write_between(card, begin, end, "new")
+    assert "1 | 2" in card.read_text()
