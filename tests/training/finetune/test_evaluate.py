@@ -98,7 +98,7 @@ def test_pairs_are_training_scenes_that_know_what_a_phrase_speaks_of():
         pairs[40]
     for i in range(40):
         scene = draw_scene([70, i], split="train")
-        assert pairs[i].caption == scene.caption and pairs[i].picture().size == (96, 96)
+        assert pairs[i].caption == scene.caption and pairs[i].image().size == (96, 96)
         for phrase in spoken(scene.caption):
             mask = pairs[i].where(phrase.start, phrase.end)
             words = [s for s in scene.spans if phrase.start <= s.start and s.end <= phrase.end]
