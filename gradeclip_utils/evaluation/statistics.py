@@ -136,7 +136,7 @@ def summarise(
     samples = [(part[value].to_numpy(), None if cluster is None else part[cluster].array) for _, part in groups]
     bounds = _bounds(samples, [_listed(group) for group, _ in groups], draws, seed)
     records = [
-        (*group, values.mean(), *bound, len(values))
+        (*group, values.mean(), *_apart(bound, values.mean()), len(values))
         for (group, _), (values, _), bound in zip(groups, samples, bounds, strict=True)
     ]
     return pd.DataFrame(records, columns=[*by, "mean", "low", "high", "n"])
@@ -191,7 +191,7 @@ def paired(
     if len(sums) < 2:
         raise ValueError(_too_few(len(differences), labels))
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
-    table[["low", "high"]] = _bootstrap(sums, sizes, draws, seed)
+    table[["low", "high"]] = _apart(_bootstrap(sums, sizes, draws, seed), table[["difference"]].to_numpy())
     p = _sign_flip_p(sums, flips, seed)
     return table.assign(p=p, p_holm=multipletests(p, method="holm")[1], n=len(differences))
 
@@ -298,6 +298,11 @@ def _bootstrap(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int, level
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return np.stack([bounds.low, bounds.high], axis=-1)
+
+
+def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
+    """The bounds; one that differs from the mean by rounding only is the mean: no mean lies beyond its bounds."""
+    return np.where(np.abs(bounds - mean) < 1e-12, mean, bounds)
 
 
 def _sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:

@@ -301,3 +301,10 @@ def test_a_conclusion_reads_as_mean_interval_and_verdict():
     assert conclude(noisy, 0.02, "yes", "no", "neither").endswith("], so: cannot tell")
     with pytest.raises(ValueError, match="all 10 values belong to 1"):
         conclude(noisy, 0.02, "yes", "no", "neither", clusters=[1] * 10)
+
+
+def test_a_mean_does_not_lie_beyond_its_bounds_by_rounding():
+    """Error bars of a negative length are refused, and two ways to add the same values differ in their last digit."""
+    rows = pd.DataFrame({"image": [*range(10)] * 2, "method": ["a"] * 10 + ["b"] * 10, "hit": [0.7] * 10 + [0.95] * 10})
+    for one in summarise(rows, "hit", by="method", unit="image").itertuples():
+        assert one.low == one.mean == one.high
