@@ -24,6 +24,7 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,22 +32,16 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.loss import ClipLoss
-from timm.optim import Muon
+from timm.optim import Muon, muon
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from .files import write_whole
 from .models import save_compact
-from .scenes import Scene, companion, draw_scene, vocabulary
-from .sprites import CANVAS, render
-from .tuning.finetuning import Tuning, fine_tune
-from .tuning.tuning_command import add_command, run_command
+from .scenes import CANVAS, Scene, draw_scene, hard_negative, render, vocabulary
 
-__all__ = [
-    "CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "Tuning", "encode_text_by_length", "export", "fine_tune",
-    "normalise", "train", "vocabulary_ids",
-]  # fmt: skip
+__all__ = ["CONFIG", "MEAN", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export", "normalise", "train", "vocabulary_ids"]
 
 CONFIG = {
     "embed_dim": 192,
@@ -56,21 +51,23 @@ CONFIG = {
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # shares of scenes with 1, 2, 3 and 4 objects when training begins,
 FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
-TINTED = (0.35, 0.5)  # the share of objects with a colour, in the first round and after it
+WITH_HARD_NEGATIVE = 0.7  # the fraction of scenes that are followed by a hard negative, where there is one
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the trained weights; `seed` decides both the initial weights and the scenes."""
+    """Everything that decides the weights of one round; `seed` decides both the initial weights and the scenes."""
 
-    rounds: int = 2  # each lets the rate rise and fall once; scenes have companions from the second on
-    steps: int = 2800  # of a round
+    steps: int = 2200
     batch: int = 256
-    rate: float = 2e-3
-    decay: float = 0.05
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
     warmup: int = 150
     patches_dropped: float = 0.75
-    whole_pictures: float = 0.1  # the share of a round's steps, at its end, that see every patch
+    whole_images: float = 0.03  # the fraction of the steps, at the end, that see every patch
+    tint: float = 0.45  # the fraction of objects with a colour
+    hard_negatives: bool = False
+    start: str = ""  # a checkpoint to begin from, instead of from nothing
     seed: int = 0
 
 
@@ -81,7 +78,7 @@ class SceneBatches(torch.utils.data.Dataset):
         self.recipe, self.tokenizer = recipe, open_clip.SimpleTokenizer()
 
     def __len__(self) -> int:
-        return self.recipe.rounds * self.recipe.steps
+        return self.recipe.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step`; early batches hold fewer objects."""
@@ -92,15 +89,14 @@ class SceneBatches(torch.utils.data.Dataset):
     def scenes(self, step: int) -> list[Scene]:
         """The scenes of batch `step`."""
         recipe = self.recipe
-        turn, within = divmod(step, recipe.steps)
-        grown = 1.0 if turn else min(1.0, within / (0.3 * recipe.steps))
+        grown = 1.0 if recipe.start else min(1.0, step / (0.3 * recipe.steps))
         shares = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
         counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=shares)
         scenes = []
         for i, n in enumerate(counts):
             seed = [recipe.seed, step, i]
-            like = companion(scenes[-1], seed) if turn and i % 2 else None
-            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=TINTED[min(turn, 1)]))
+            like = hard_negative(scenes[-1], seed) if recipe.hard_negatives and i % 2 and not scenes[-1].unnamed else None
+            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=recipe.tint))
         return scenes
 
 
@@ -132,22 +128,26 @@ def encode_text_by_length(model: nn.Module, tokens: Tensor, chunks: int = 4) -> 
     return torch.cat(pieces)[order.argsort()]
 
 
+# timm orthogonalises in bfloat16, which most processors of this size emulate: three times as slow
+muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+
+
 def _optimiser(model: nn.Module, recipe: Recipe) -> Muon:
     matrices, rest = [], []
     for name, p in model.named_parameters():
         (matrices if p.ndim == 2 and "resblocks" in name else rest).append(p)
     return Muon(
         [{"params": matrices}, {"params": rest, "use_fallback": True, "weight_decay": 0.0}],
-        lr=recipe.rate, weight_decay=recipe.decay, nesterov=True, fallback_lr_scale=0.5,
+        lr=recipe.learning_rate, weight_decay=recipe.weight_decay, nesterov=True, fallback_lr_scale=0.5,
     )  # fmt: skip
 
 
-def _rate(within: int, recipe: Recipe) -> float:
-    return recipe.rate * min((within + 1) / recipe.warmup, 1 - within / recipe.steps)
+def _rate(step: int, recipe: Recipe) -> float:
+    return recipe.learning_rate * min((step + 1) / recipe.warmup, 1 - step / recipe.steps)
 
 
 @torch.random.fork_rng(devices=[])
-def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int = 1) -> nn.Module:
+def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1) -> nn.Module:
     """Train a model by `recipe`; state is kept in `folder` every `save_every` steps, and taken up again from there.
 
     The vocabulary is the scenes' own: embeddings are trained for the token ids that captions can hold, others are left
@@ -175,13 +175,9 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 100, workers: int =
     with (folder / "log.jsonl").open("a") as log:
         progress = tqdm(batches, initial=first, total=len(data), mininterval=5)
         for step, (pictures, tokens) in enumerate(progress, start=first):
-            turn, within = divmod(step, recipe.steps)
-            if turn and not within:  # a new round is a new start of all but the weights, resumed here or not
-                torch.manual_seed(recipe.seed + turn)
-                optimiser = _optimiser(model, recipe)
-            drop.prob = recipe.patches_dropped if within < (1 - recipe.whole_pictures) * recipe.steps else 0.0
+            drop.prob = recipe.patches_dropped if step < (1 - recipe.whole_images) * recipe.steps else 0.0
             for group in optimiser.param_groups:
-                group["lr"] = _rate(within, recipe)
+                group["lr"] = _rate(step, recipe)
             loss = _step(model, optimiser, normalise(pictures), compact[tokens])
             if not math.isfinite(loss):
                 msg = f"the loss became {loss} at step {step}: the last good state is in {state_file}; lower --rate"
@@ -210,10 +206,15 @@ def _resumed(state_file: Path, recipe: Recipe, model: nn.Module, optimiser: Muon
     return state
 
 
+def _has_bfloat16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 def _step(model: nn.Module, optimiser: Muon, pixels: Tensor, tokens: Tensor) -> float:
     """One step of contrastive training; a loss that is not finite is returned before it can do harm."""
     # the unfused kernel: on CPU it is half as slow again to go back through the fused one at this size
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    # and bfloat16 only where the processor has it: emulated, a step takes more than twice as long
+    with torch.autocast("cpu", torch.bfloat16, enabled=_has_bfloat16()), sdpa_kernel(SDPBackend.MATH):
         image = model.encode_image(pixels, normalize=True)
         text = nn.functional.normalize(encode_text_by_length(model, tokens), dim=-1)
     loss = ClipLoss()(image.float(), text.float(), model.logit_scale.exp())
@@ -255,10 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
     command = commands.add_parser("export", help="write the trained model for load_clip")
     command.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept")
     command.add_argument("--out", type=Path, required=True, help="a file ending in .safetensors")
-    add_command(commands)
     given = vars(parser.parse_args(arguments))
-    if given["command"] == "fine-tune":
-        return run_command(given)
     if given["command"] == "export":
         return export(given["folder"], given["out"])
     recipe = Recipe(**{name: given[name] for name in asdict(Recipe())})

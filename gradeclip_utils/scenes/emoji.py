@@ -1,0 +1,182 @@
+"""Emoji as pixels: one drawing, sized, mirrored, tilted and tinted, laid on a background with others.
+
+    concepts -> drawing -> Object -> scene -> image
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageChops
+
+from ..files import data_path
+from .art import drawing
+
+CANVAS = 96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
+PICTURE = 384  # pixels of the image shown to people; smaller sizes are what this image looks like when reduced
+BACKGROUNDS = 2048  # different ones, which training keeps
+COLOURS = {
+    "red": (222, 30, 38), "orange": (245, 130, 20), "yellow": (250, 215, 25), "green": (40, 165, 60),
+    "blue": (35, 95, 225), "purple": (130, 50, 175), "pink": (250, 130, 185), "brown": (130, 80, 40),
+}  # fmt: skip
+# Their left and right mean something, most often because there are letters or digits on them.
+NOT_MIRRORED = frozenset(
+    "ambulance book bus calendar chart clock dice dollar keyboard moneybag newspaper recycling thermometer watch".split()
+)
+
+
+@dataclass(frozen=True)
+class Object:
+    """One drawing in a scene.
+
+    Attributes:
+        noun: its concept.
+        artist: whose drawing it is, one of `artists_of(noun)`.
+        colour: the colour that it is tinted in, or None for its own colours.
+        x: of its centre, in canvas units (a scene is 96 x 96).
+        y: of its centre, in canvas units.
+        size: the longest side of the upright drawing, in canvas units.
+        mirrored: whether left and right have changed places.
+        tilt: by how many degrees it is turned, counter-clockwise.
+        hue: by how many degrees the hue of its own colours is turned.
+        lightness: what its own colours are multiplied by.
+    """
+
+    noun: str
+    artist: str = "openmoji"
+    colour: str | None = None
+    x: float = CANVAS / 2
+    y: float = CANVAS / 2
+    size: float = 48
+    mirrored: bool = False
+    tilt: float = 0.0
+    hue: float = 0.0
+    lightness: float = 1.0
+
+
+@cache
+def concepts(*, removed: bool = False) -> pd.DataFrame:
+    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them.
+
+    `removed=True` adds those that training shows but that the trained model does not recognise well enough
+    (`card.weak`): scenes to look at and to measure with do without them.
+    """
+    table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
+    table["keywords"] = table["keywords"].str.split()
+    kept = table if removed else table[table["removed"] == ""]
+    return kept.set_index("noun", drop=False)
+
+
+@cache
+def concept(noun: str) -> dict:
+    """One row of `concepts(removed=True)`, quickly."""
+    return concepts(removed=True).loc[noun].to_dict()
+
+
+@lru_cache(maxsize=1024)
+def _recolouring(hue: float, lightness: float) -> tuple[float, ...]:
+    """The colour matrix, rows of three and an offset, that turns the hue by an angle and multiplies by `lightness`."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    cosine, sine = math.cos(math.radians(hue)), math.sin(math.radians(hue))
+    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    matrix = lightness * np.linalg.inv(to_yiq) @ turn @ to_yiq
+    return tuple(np.column_stack([matrix, np.zeros(3)]).ravel().tolist())
+
+
+@cache
+def _tinting(colour: str) -> tuple[float, ...]:
+    """The colour matrix from a drawing's shade to its tint: from dark over the hue to light."""
+    hue = np.array(COLOURS[colour])
+    dark, light = 0.25 * hue, 0.6 * hue + 0.4 * 255
+    return tuple(np.column_stack([hue - dark, light - hue, dark, np.zeros(3)]).ravel() / 255)
+
+
+@lru_cache(maxsize=64)  # who checks what a layout hides draws the same objects next
+def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
+    """The part of a drawing that lies in an image of `pixels` pixels: RGB with alpha multiplied in, alpha, and its box."""
+    scale = pixels / CANVAS
+    long = thing.size * scale
+    layers = drawing(thing.noun, thing.artist, 1.35 * long)  # finer than it is shown, because bilinear sampling blurs
+    image = layers.own if thing.colour is None else layers.shade
+    shrink = max(image.size) / long  # pixels of the raster a pixel of the image
+    cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
+    reach_x = (image.width * abs(cosine) + image.height * abs(sine)) / shrink / 2 + 1
+    reach_y = (image.width * abs(sine) + image.height * abs(cosine)) / shrink / 2 + 1
+    x, y = thing.x * scale, thing.y * scale
+    left, right = max(math.floor(x - reach_x), 0), min(math.ceil(x + reach_x), pixels)
+    top, bottom = max(math.floor(y - reach_y), 0), min(math.ceil(y + reach_y), pixels)
+    if right <= left or bottom <= top:  # it lies outside
+        left = right = top = bottom = 0
+    flip = -1 if thing.mirrored else 1
+    a, b, d, e = flip * shrink * cosine, -flip * shrink * sine, shrink * sine, shrink * cosine
+    c, f = image.width / 2 - a * (x - left) - b * (y - top), image.height / 2 - d * (x - left) - e * (y - top)
+    shown = image.transform((right - left, bottom - top), Image.AFFINE, (a, b, c, d, e, f), Image.BILINEAR)
+    *colours, alpha = shown.split()
+    if thing.colour is not None:
+        rgb = shown.convert("RGB", _tinting(thing.colour))
+    else:
+        rgb = Image.merge("RGB", colours)
+        if thing.hue or thing.lightness != 1:
+            rgb = rgb.convert("RGB", _recolouring(thing.hue, thing.lightness))
+            rgb = ImageChops.darker(rgb, Image.merge("RGB", [alpha] * 3))
+    return rgb, alpha, (left, top, right, bottom)
+
+
+def _draw_background(seed: int, size: int) -> Image.Image:
+    """A soft, pale to dark, weakly coloured background: plain, gradient, clouds or stripes."""
+    rng = np.random.default_rng([7, seed])
+    kind = rng.integers(4)
+    base = rng.uniform(105, 245) + rng.uniform(-28, 28, 3)
+    rows, columns = rng.integers(2, 6, 2)
+    light, hue = rng.normal(0, 1, (rows, columns, 1)), rng.normal(0, 1, (rows, columns, 3))
+    grid = base + (0, 18, 18, 0)[kind] * light + (0, 7, 7, 0)[kind] * hue
+    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize((size, size), Image.BILINEAR)
+    if kind == 3:
+        angle, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.5)
+        y, x = (np.mgrid[:size, :size] + 0.5) / size
+        wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
+        striped = np.asarray(image, np.float32) + rng.uniform(6, 22) * wave[..., None]
+        image = Image.fromarray(np.clip(striped, 0, 255).astype(np.uint8))
+    return image
+
+
+@lru_cache(maxsize=BACKGROUNDS)
+def _small_background(seed: int) -> Image.Image:
+    return _draw_background(seed, CANVAS)
+
+
+def render(objects: Sequence[Object], background: int, size: int = PICTURE) -> np.ndarray:
+    """Draw objects on a background, the first one first: (size, size, 3) uint8.
+
+    Raises ValueError unless `size` is a multiple of 96.
+    """
+    if size % CANVAS or size <= 0:
+        msg = f"a scene can't be drawn at {size} pixels: choose a multiple of {CANVAS}, such as {CANVAS} or {PICTURE}"
+        raise ValueError(msg)
+    canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
+    for thing in objects:
+        rgb, alpha, box = _placed(thing, size)
+        behind = ImageChops.multiply(canvas.crop(box), Image.merge("RGB", [ImageChops.invert(alpha)] * 3))
+        canvas.paste(ImageChops.add(behind, rgb), box)
+    return np.asarray(canvas)
+
+
+def covered(objects: Sequence[Object], size: int = PICTURE) -> np.ndarray:
+    """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
+    masks = np.zeros((len(objects), size, size), bool)
+    for i, thing in enumerate(objects):
+        _, alpha, (left, top, right, bottom) = _placed(thing, size)
+        masks[i, top:bottom, left:right] = np.asarray(alpha) > 127
+        masks[:i] &= ~masks[i]
+    return masks
+
+
+def hidden(objects: Sequence[Object], size: int = CANVAS) -> np.ndarray:
+    """The fraction of each object's pixels that objects in front of it hide: (objects,)."""
+    alone = np.array([covered([thing], size).sum() for thing in objects])
+    return 1 - covered(objects, size).sum((1, 2)) / np.maximum(alone, 1)

@@ -1,0 +1,111 @@
+"""Captions: a small grammar that writes what is in a scene, and remembers which word speaks of which object."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from .emoji import COLOURS, Object, concept, concepts
+
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
+POSITIONS = ("to the left of", "to the right of", "above", "below")
+CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of a caption (characters `start` to `end`), its kind, and the objects (indices) that it speaks of.
+
+    Kinds: noun, colour, size, count, keyword, relation, something.
+    """
+
+    start: int
+    end: int
+    kind: str
+    objects: tuple[int, ...]
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can hold, in alphabetical order."""
+    table = concepts(removed=True)
+    grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
+    words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
+    words.update(word for keywords in table["keywords"] for word in keywords)
+    words.update(word for phrase in (*PREFIXES, *POSITIONS) for word in phrase.split())
+    return sorted(words - {""})
+
+
+class _Caption:
+    """A caption as it is written: text, and what each word speaks of."""
+
+    def __init__(self) -> None:
+        self.text, self.spans = "", []
+
+    def say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
+        """Add a word or phrase; with a kind, remember what it speaks of."""
+        if self.text and text != ",":
+            self.text += " "
+        if kind:
+            self.spans.append(Span(len(self.text), len(self.text) + len(text), kind, tuple(objects)))
+        self.text += text
+
+    def name(self, things: Sequence[Object], members: Sequence[int], *, size="", tag="", named=True, colour=True):
+        """Write the noun phrase of one group of like objects: `two red cars`, `something tagged peace`."""
+        entry, tint = concept(things[members[0]].noun), things[members[0]].colour
+        several = len(members) > 1
+        words = [(size, "size"), ((tint or "") if colour else "", "colour")] if named else []
+        head = entry["plural" if several else "noun"] if named else "something"
+        words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
+        if several:
+            self.say(NUMBERS[len(members)], "count", members)
+        elif named and entry["article"]:
+            self.say("an" if words[0][0][0] in "aeiou" and words[0][0] != "unicorn" else "a")
+        for word, kind in words:
+            self.say(word, kind, members)
+        if tag:
+            self.say("tagged")
+            self.say(tag, "keyword", members)
+
+
+def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
+    """The indices of the objects that are named, neighbours of one noun and colour together."""
+    groups: list[list[int]] = []
+    for i, thing in enumerate(objects):
+        if i in unnamed:
+            continue
+        same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
+        groups[-1].append(i) if same else groups.append([i])
+    return groups
+
+
+def describe(
+    objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases
+) -> tuple[str, tuple[Span, ...]]:
+    """The plain caption of these objects in the order given, like neighbours grouped, and its spans.
+
+    `relation` stands between two groups (`above`, `bigger than`). `unnamed` are objects (indices) that the caption
+    leaves out. `phrases` maps `size`, `tag`, `named` and `colour` to one value a group (see the caption grammar in
+    data/README.md).
+    """
+    groups, caption = grouped(objects, unnamed), _Caption()
+    if prefix:
+        caption.say(prefix)
+    for i, members in enumerate(groups):
+        if i and relation:
+            caption.say(relation, "relation", (groups[0][0], groups[1][0]))
+        elif i:
+            caption.say("and" if i == len(groups) - 1 else ",")
+        caption.name(objects, members, **{key: values[i] for key, values in phrases.items()})
+    return caption.text, tuple(caption.spans)
+
+
+def relation_between(first: Object, second: Object, kind: str = "position") -> str:
+    """How the first object stands to the second: by position, the axis on which they differ more; by size, if clear."""
+    if kind == "size":
+        ratio = first.size / second.size
+        return "bigger than" if ratio > CLEARLY else "smaller than" if ratio < 1 / CLEARLY else ""
+    across, down = first.x - second.x, first.y - second.y
+    if abs(across) >= abs(down):
+        return "to the left of" if across < 0 else "to the right of"
+    return "above" if down < 0 else "below"
