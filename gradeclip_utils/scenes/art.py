@@ -53,7 +53,7 @@ ARTISTS = tuple(PACKAGES)
 UNSEEN_ARTIST = "noto"  # never trained on
 TRAINED_ARTISTS = tuple(artist for artist in ARTISTS if artist != UNSEEN_ARTIST)
 
-_LEVELS = (24, 34, 48, 68, 96, 136, 192, 272, 384)  # pixels of the longest side of the rasters that are kept
+_LEVELS = (48, 68, 96, 136, 192, 272, 384)  # pixels of the longest side of the rasters that are kept
 _KEPT = 136  # levels up to this one are kept for every drawing: what training draws,
 _MASTER = 192  # and reduced from one raster of the whole square, this many pixels on a side
 

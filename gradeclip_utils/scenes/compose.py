@@ -28,6 +28,7 @@ SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits 
 MOST = 4  # objects that a layout has room for
 SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
 SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
+KEPT_WITHOUT_MIDDLE = 0.35  # packing leaves the middle empty, so other layouts are kept less often than those that do not
 OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 
 
@@ -88,7 +89,7 @@ def draw_layout(rng: np.random.Generator, *, around: Sequence[Object] = (), over
     allowed = OVERLAP if overlapping else 0.02
     taken = [(o.x, o.y, o.size) for o in around]
     for attempt in range(1000):
-        chance = iter(rng.random(8 + 48 * MOST).tolist())
+        chance = iter(rng.random(16 + 48 * MOST).tolist())
         cut = 0.2 if next(chance) < 0.4 else 0.0
         middle = SIZES[1] if attempt < 500 else SIZES[0]  # around many objects only small ones may fit
         sizes = [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(MOST)]
@@ -104,7 +105,8 @@ def draw_layout(rng: np.random.Generator, *, around: Sequence[Object] = (), over
                     break
             else:
                 break
-        if len(placed) == len(taken) + MOST:
+        central = any(max(abs(x - CANVAS / 2), abs(y - CANVAS / 2)) < CANVAS / 8 for x, y, _ in placed)
+        if len(placed) == len(taken) + MOST and (central or next(chance) < KEPT_WITHOUT_MIDDLE):
             return [placed[len(taken) + i] for i in rng.permutation(MOST)]
     raise ValueError(f"there is no room for other objects beside these {len(around)}: give all of them a place")
 
@@ -114,14 +116,20 @@ def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
 
 
 def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
-    """These objects in a random layout; nothing hides more than a quarter of another."""
-    overlapping = rng.random() < 0.35
-    for _ in range(20 if overlapping and len(things) > 1 else 0):
-        placed = _lay_out(things, draw_layout(rng, overlapping=True))
-        if not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2)):
-            return placed
-        if hidden(placed).max() <= OVERLAP:
-            return placed
+    """These objects in a random layout; nothing hides more than a quarter of another.
+
+    Whether an overlapping layout hides too much is asked of four objects, however many there are: else layouts of many
+    would be others than layouts of few.
+    """
+    if rng.random() < 0.35:
+        nouns = _nouns(True)
+        others = [_drawn(rng, nouns[i], None, TRAINED_ARTISTS) for i in rng.integers(len(nouns), size=MOST - len(things))]
+        for _ in range(20):
+            placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
+            if not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2)):
+                return placed[: len(things)]
+            if hidden(placed).max() <= OVERLAP:
+                return placed[: len(things)]
     return _lay_out(things, draw_layout(rng))
 
 

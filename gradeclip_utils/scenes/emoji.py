@@ -101,7 +101,7 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     """The part of a drawing that lies in an image of `pixels` pixels: RGB with alpha multiplied in, alpha, and its box."""
     scale = pixels / CANVAS
     long = thing.size * scale
-    layers = drawing(thing.noun, thing.artist, 1.35 * long)  # finer than it is shown, because bilinear sampling blurs
+    layers = drawing(thing.noun, thing.artist, 1.7 * long)  # finer than it is shown, because bilinear sampling blurs
     image = layers.own if thing.colour is None else layers.shade
     shrink = max(image.size) / long  # pixels of the raster a pixel of the image
     cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
