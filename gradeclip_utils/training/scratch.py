@@ -32,8 +32,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from ..models import load_clip, save_compact
-from ..scenes import CANVAS, Scene, draw_scene, render, vocabulary
-from ..scenes import companion as hard_negative
+from ..scenes import CANVAS, Scene, draw_scene, hard_negative, render, vocabulary
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
 from .options import add_fields, read_fields
 
