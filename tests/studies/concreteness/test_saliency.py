@@ -28,18 +28,19 @@ from gradeclip_utils.studies.concreteness.saliency import (
 )
 from gradeclip_utils.studies.concreteness.word_study import CONTROLS, RANDOM, WordStudy, study_questions, word_study
 from tests.conftest import build, wrap
-
-WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable dessert insect flower weather".split()
+from tests.studies.few import WORDS, few_nouns
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return gather_scenes(WORDS, each=2, draw=6000)
+    with few_nouns(WORDS):
+        return gather_scenes(WORDS, each=2, draw=800)
 
 
 @pytest.fixture(scope="module")
 def examples():
-    return scene_examples([draw_scene([97, i], split="development", n_objects=1 + i % 3) for i in range(12)])
+    with few_nouns(WORDS):
+        return scene_examples([draw_scene([97, i], split="development", n_objects=1 + i % 3) for i in range(12)])
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,14 @@ def rows(bundled, examples):
 
 @pytest.fixture(scope="module")
 def small(bundled):
-    return word_study(bundled, WORDS, each=3, draw=3000)
+    with few_nouns(WORDS):
+        return word_study(bundled, WORDS, each=3, draw=800)
 
 
 def test_every_word_is_gathered_as_often_as_asked_and_captions_are_the_worlds_own(scenes):
     held = Counter(word for scene in scenes for word in set(caption_words(scene.caption)))
     assert all(held[word] >= 2 for word in WORDS)
-    assert len(scenes) <= 2 * len(WORDS) and is_trained(scenes[0])
+    assert len(scenes) <= 2 * len(WORDS) and is_trained(scenes[0].objects)
 
 
 def test_gathering_words_that_no_caption_holds_is_refused():
