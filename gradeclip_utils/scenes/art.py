@@ -1,9 +1,10 @@
-"""Art: what seven emoji sets drew of each concept, as vector art in `data/art.zip`, and its rasters.
+"""Art: what seven emoji sets drew of each concept, in `data/art.zip`, and its rasters.
 
-    python -m gradeclip_utils.scenes.art     # makes data/art.zip anew, from the named packages, with `npm`
+    python -m gradeclip_utils art     # makes data/art.zip anew, from the named packages, with `npm`
 
 Iconify repackages the sets for npm, one SVG body an icon. Six sets are for training; Noto is never trained on and
-stands for an artist that the model has not seen. `data/README.md` credits author and licence of each.
+stands for an artist that the model has not seen. `data/README.md` credits author and licence of each. The archive
+holds vector art, but for Fluent's: its shades take a tenth of a second to draw, so it is kept as rasters.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from PIL import Image
 from ..files import data_path
 
 ART = "art.zip"
+RASTERS = ("fluent",)  # the artists whose drawings are kept as pixels,
+_KEPT_PIXELS = 384  # this many on a side of the whole square
 
 
 class Package(NamedTuple):
@@ -41,19 +44,61 @@ class Package(NamedTuple):
 
 
 PACKAGES = {
-    "openmoji": Package("@iconify-json/openmoji", "1.2.29", "7075331faab544067dbff4236471dd378bb5410aa05799a8a343c9ebf5c5984c", "OpenMoji", "CC BY-SA 4.0"),
-    "twemoji": Package("@iconify-json/twemoji", "1.2.5", "5d5d820790565b764f2728675d487c9ee4c1fc83916d8567d5aca8ba7527c242", "Twitter and contributors", "CC BY 4.0"),
-    "fluent": Package("@iconify-json/fluent-emoji", "1.2.7", "87f3336be6f46747d40d046a15ffa8b23809ff7a1a280b5d3521d3782fb85de7", "Microsoft Corporation", "MIT"),
-    "fluent-flat": Package("@iconify-json/fluent-emoji-flat", "1.2.6", "f5f4cf457c0db2ad5a2e42e033e02e0c87d10e43d0164cfffb3bb84914970a63", "Microsoft Corporation", "MIT"),
-    "emojione": Package("@iconify-json/emojione", "1.2.3", "e9a865faed523a7c3535b5319ae533d09fac1a62b4e96920eb178bb60e707e80", "Emoji One", "CC BY 4.0"),
-    "emojione-1": Package("@iconify-json/emojione-v1", "1.2.3", "7209a500c5607daff4969e5d5ae25da710ab1877c29efec6199d3611a8d5c942", "Emoji One", "CC BY-SA 4.0"),
-    "noto": Package("@iconify-json/noto", "1.2.9", "9eac6ef4e7ec122b6f0e7ac281d61008afdbc720d0ce861e398b939daaa347c6", "Google Inc.", "Apache 2.0"),
+    "openmoji": Package(
+        "@iconify-json/openmoji",
+        "1.2.29",
+        "7075331faab544067dbff4236471dd378bb5410aa05799a8a343c9ebf5c5984c",
+        "OpenMoji",
+        "CC BY-SA 4.0",
+    ),
+    "twemoji": Package(
+        "@iconify-json/twemoji",
+        "1.2.5",
+        "5d5d820790565b764f2728675d487c9ee4c1fc83916d8567d5aca8ba7527c242",
+        "Twitter and contributors",
+        "CC BY 4.0",
+    ),
+    "fluent": Package(
+        "@iconify-json/fluent-emoji",
+        "1.2.7",
+        "87f3336be6f46747d40d046a15ffa8b23809ff7a1a280b5d3521d3782fb85de7",
+        "Microsoft Corporation",
+        "MIT",
+    ),
+    "fluent-flat": Package(
+        "@iconify-json/fluent-emoji-flat",
+        "1.2.6",
+        "f5f4cf457c0db2ad5a2e42e033e02e0c87d10e43d0164cfffb3bb84914970a63",
+        "Microsoft Corporation",
+        "MIT",
+    ),
+    "emojione": Package(
+        "@iconify-json/emojione",
+        "1.2.3",
+        "e9a865faed523a7c3535b5319ae533d09fac1a62b4e96920eb178bb60e707e80",
+        "Emoji One",
+        "CC BY 4.0",
+    ),
+    "emojione-1": Package(
+        "@iconify-json/emojione-v1",
+        "1.2.3",
+        "7209a500c5607daff4969e5d5ae25da710ab1877c29efec6199d3611a8d5c942",
+        "Emoji One",
+        "CC BY-SA 4.0",
+    ),
+    "noto": Package(
+        "@iconify-json/noto",
+        "1.2.9",
+        "9eac6ef4e7ec122b6f0e7ac281d61008afdbc720d0ce861e398b939daaa347c6",
+        "Google Inc.",
+        "Apache 2.0",
+    ),
 }
 ARTISTS = tuple(PACKAGES)
 UNSEEN_ARTIST = "noto"  # never trained on
 TRAINED_ARTISTS = tuple(artist for artist in ARTISTS if artist != UNSEEN_ARTIST)
 
-_LEVELS = (48, 68, 96, 136, 192, 272, 384)  # pixels of the longest side of the rasters that are kept
+_LEVELS = (48, 68, 96, 136, 192, 272)  # pixels of the longest side of the rasters that are kept
 _KEPT = 136  # levels up to this one are kept for every drawing: what training draws,
 _MASTER = 192  # and reduced from one raster of the whole square, this many pixels on a side
 
@@ -67,8 +112,8 @@ def _archive() -> zipfile.ZipFile:
 def _drawn() -> dict[str, tuple[str, ...]]:
     names: dict[str, list[str]] = {}
     for path in _archive().namelist():
-        artist, noun = path.removesuffix(".svg").split("/")
-        names.setdefault(noun, []).append(artist)
+        artist, noun = path.split("/")
+        names.setdefault(noun.rpartition(".")[0], []).append(artist)
     return {noun: tuple(a for a in ARTISTS if a in artists) for noun, artists in names.items()}
 
 
@@ -77,14 +122,16 @@ def artists_of(noun: str) -> tuple[str, ...]:
     return _drawn()[noun]
 
 
-@cache
-def svg(noun: str, artist: str) -> str:
-    """One drawing as SVG. Raises KeyError if this artist did not draw the noun."""
-    return _archive().read(f"{artist}/{noun}.svg").decode()
-
-
 def _square(noun: str, artist: str, pixels: int) -> Image.Image:
-    png = resvg_py.svg_to_bytes(svg_string=svg(noun, artist), width=pixels, height=pixels)
+    """The whole square that a drawing stands in, `pixels` on a side, RGBA; KeyError if this artist did not draw it."""
+    if artist in RASTERS:
+        kept = Image.open(io.BytesIO(_archive().read(f"{artist}/{noun}.webp"))).convert("RGBA")
+        return kept.resize((pixels, pixels), Image.Resampling.LANCZOS)
+    return _drawn_square(_archive().read(f"{artist}/{noun}.svg").decode(), pixels)
+
+
+def _drawn_square(svg: str, pixels: int) -> Image.Image:
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels)
     return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
@@ -92,7 +139,7 @@ def _square(noun: str, artist: str, pixels: int) -> Image.Image:
 def _small(noun: str, artist: str) -> tuple[Image.Image, tuple[float, ...]]:
     """One raster cut out along the drawing's bounding box, and that box as fractions (left, top, right, bottom).
 
-    Some drawings (shaded by blurs) take a third of a second: all small levels and the box come from one raster.
+    All small levels and the box come from one raster, which is the costly part.
     """
     square = _square(noun, artist, _MASTER)
     box = square.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
@@ -104,7 +151,7 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     small, (left, top, right, bottom) = _small(noun, artist)
     ratio = pixels / max(small.size)
     if ratio <= 1:
-        return small.resize([max(1, round(n * ratio)) for n in small.size], Image.LANCZOS)
+        return small.resize([max(1, round(n * ratio)) for n in small.size], Image.Resampling.LANCZOS)
     square = _square(noun, artist, math.ceil(_MASTER * ratio))
     return square.crop([round(side * square.width) for side in (left, top, right, bottom)])
 
@@ -139,7 +186,7 @@ def _small_level(noun: str, artist: str, level: int) -> Layers:
     return _layers(_raster(noun, artist, level))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _large_level(noun: str, artist: str, level: int) -> Layers:
     return _layers(_raster(noun, artist, level))
 
@@ -175,11 +222,10 @@ def _as_svg(icons: dict, name: str) -> str | None:
     icon = icons["icons"].get(parent if parent in (f"{name}-face", f"{name}-computer") else name)
     if icon is None:
         return None
-    left, top, width, height = (
-        icon.get(key, icons.get(key, default)) for key, default in zip(("left", "top", "width", "height"), (0, 0, 16, 16), strict=True)
-    )
-    box = f"{left} {top} {width} {height}"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">{icon["body"]}</svg>'
+    box = {"left": 0, "top": 0, "width": 16, "height": 16}  # iconify's defaults
+    view = " ".join(str(icon.get(key, icons.get(key, default))) for key, default in box.items())
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {names} viewBox="{view}">{icon["body"]}</svg>'
 
 
 def build(emoji: dict[str, str], path: Path) -> None:
@@ -193,17 +239,21 @@ def build(emoji: dict[str, str], path: Path) -> None:
             names = {icons["chars"][code] for icons in sets.values() for code in codes if code in icons["chars"]}
             for artist, icons in sets.items():
                 found = sorted({text for name in names if (text := _as_svg(icons, name))})
-                if found:
+                if found and artist in RASTERS:
+                    pixels = io.BytesIO()
+                    _drawn_square(found[0], _KEPT_PIXELS).save(pixels, "WEBP", quality=90)
+                    archive.writestr(zipfile.ZipInfo(f"{artist}/{noun}.webp"), pixels.getvalue(), zipfile.ZIP_STORED)
+                elif found:
                     archive.writestr(zipfile.ZipInfo(f"{artist}/{noun}.svg"), found[0], zipfile.ZIP_DEFLATED, 9)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line: see the module's first lines."""
-    from .emoji import concepts
-
-    argparse.ArgumentParser(prog="python -m gradeclip_utils.scenes.art", description=__doc__).parse_args(arguments)
-    build(dict(concepts(removed=True)["emoji"]), data_path(ART))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command `art`."""
+    parser.add_argument("--out", type=Path, default=data_path(ART), metavar="FILE", help="%(default)s by default")
 
 
-if __name__ == "__main__":
-    main()
+def run_command(options: argparse.Namespace) -> None:
+    """The command `art`: make the archive of drawings anew."""
+    from .emoji import concepts  # which draws with this module
+
+    build(dict(concepts()["emoji"]), options.out)
