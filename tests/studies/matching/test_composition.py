@@ -20,6 +20,7 @@ from gradeclip_utils.studies.matching.composition import (
 )
 
 PAIRS = noun_pairs(12)
+ALIKE = [pair for pair in PAIRS if all(phrase(noun)[:2] == "a " for noun in pair)]  # "an" would be another word
 
 
 def vector(word: str) -> np.ndarray:
@@ -80,8 +81,7 @@ def test_what_is_a_sum_lies_in_the_span_and_what_is_at_right_angles_does_not():
 
 def test_where_sentences_are_sums_they_are_found_to_be_sums(tiny, monkeypatch):
     monkeypatch.setattr(Explainer, "embed_texts", lambda explainer, texts: bag(texts))
-    pairs = [pair for pair in PAIRS if all(phrase(noun)[:2] == "a " for noun in pair)]
-    table = span_fractions(Explainer(tiny), pairs)
+    table = span_fractions(Explainer(tiny), ALIKE)
     own = {"case": "and", "mean_prompt": "removed"}
     assert mean(table, "fraction", **own, parts="own") > 0.9 > 0.3 > mean(table, "fraction", **own, parts="foreign")
     assert 0.3 < mean(table, "fraction", **own, parts="one foreign") < 0.7
@@ -92,7 +92,7 @@ def test_where_sentences_are_sums_they_are_found_to_be_sums(tiny, monkeypatch):
 
 def test_where_no_takes_away_the_weight_is_negative(tiny, monkeypatch):
     monkeypatch.setattr(Explainer, "embed_texts", lambda explainer, texts: bag(texts, signs=True))
-    table = span_fractions(Explainer(tiny), PAIRS, ["and", "and no"])
+    table = span_fractions(Explainer(tiny), ALIKE, ["and", "and no"])
     assert mean(table, "second", case="and no", mean_prompt="removed", parts="own") < -0.9
     assert mean(table, "second", case="and", mean_prompt="removed", parts="own") > 0.9
 
