@@ -274,16 +274,16 @@ def describe(clip: Clip) -> str:
         f"{clip.name} ({clip.pretrained or 'weights of your own'})",
         f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
         f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
-        f"  picture  {_describe_image(clip.model)}",
+        f"  picture  {_describe_image(clip.model, clip.image_layers or 1)}",
         f"  prompt   {_describe_text(clip.model, clip.tokenizer)}",
         f"  words    {words}",
     ]
     return "\n".join(lines)
 
 
-def _describe_image(model: nn.Module) -> str:
+def _describe_image(model: nn.Module, layers: int) -> str:
     try:
-        tower = open_image_tower(model)
+        tower = open_image_tower(model, layers)
     except UnsupportedModel as refusal:
         return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
     return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
