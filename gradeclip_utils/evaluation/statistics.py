@@ -18,8 +18,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap, rankdata
+from scipy.stats import bootstrap, rankdata
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 DRAWS = 4000  # bootstrap samples of an interval
 FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
@@ -75,8 +76,8 @@ def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float
         low and high.
     """
     answers = np.asarray(right, dtype=bool)
-    bounds = binomtest(int(answers.sum()), answers.size).proportion_ci(level, method="wilson")
-    return float(bounds.low), float(bounds.high)
+    low, high = proportion_confint(int(answers.sum()), answers.size, alpha=1 - level, method="wilson")
+    return float(low), float(high)
 
 
 def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
