@@ -111,13 +111,13 @@ def classification(
                 scenes.append(single(noun, artist, [tinted, turn, number, ARTISTS.index(artist)], split, colour))
                 rows.append((noun, artist, colour))
     table, images = pd.DataFrame(rows, columns=["noun", "artist", "colour"]), embed_scenes(explainer, scenes)
-    truth = torch.tensor([nouns.index(noun) for noun in table["noun"]])
-    table["right"] = _chosen(explainer, images, [prompt_of(noun) for noun in nouns]).eq(truth).numpy()
+    wanted = torch.tensor([nouns.index(noun) for noun in table["noun"]])
+    table["right"] = _chosen(explainer, images, [prompt_of(noun) for noun in nouns]).eq(wanted).numpy()
     table["right_said"] = table["right"]
     for colour in table["colour"].dropna().unique():
         mine = (table["colour"] == colour).to_numpy()
         found = _chosen(explainer, images[mine], [prompt_of(noun, colour) for noun in nouns])
-        table.loc[mine, "right_said"] = found.eq(truth[mine]).numpy()
+        table.loc[mine, "right_said"] = found.eq(wanted[mine]).numpy()
     return table
 
 
