@@ -247,7 +247,7 @@ def _position(rng, pool, withheld, across: bool):
     if apart[not across] < 2 * apart[across]:
         return None
     first, second = [one, two], [replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)]
-    return _both(rng, first, second, [{"relation": relation_between(*things)} for things in (first, second)]), (0,)
+    return _both(rng, first, second, [{"relation": relation_between(a, b)} for a, b in (first, second)]), (0,)
 
 
 def _comparison(rng, pool, n, withheld):
