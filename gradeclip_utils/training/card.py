@@ -115,7 +115,7 @@ def classification(
     table["right"] = _chosen(explainer, images, [prompt_of(noun) for noun in nouns]).eq(wanted).numpy()
     table["right_said"] = table["right"]
     for colour in table["colour"].dropna().unique():
-        mine = (table["colour"] == colour).to_numpy()
+        mine = np.flatnonzero(table["colour"] == colour)
         found = _chosen(explainer, images[mine], [prompt_of(noun, colour) for noun in nouns])
         table.loc[mine, "right_said"] = found.eq(wanted[mine]).numpy()
     return table
