@@ -76,7 +76,8 @@ def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float
         low and high.
     """
     answers = np.asarray(right, dtype=bool)
-    low, high = proportion_confint(int(answers.sum()), answers.size, alpha=1 - level, method="wilson")
+    bounds = proportion_confint(int(answers.sum()), answers.size, alpha=1 - level, method="wilson")
+    low, high = _apart(np.array(bounds), answers.mean())
     return float(low), float(high)
 
 

@@ -66,7 +66,8 @@ def test_a_single_thing_is_drawn_as_a_random_scene_draws_its_one_thing():
 
 
 def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny):
-    rows = pd.DataFrame([*card.map_rows(tiny, "development", 3), *card.word_rows(tiny, "development", 6)])
+    parts = {card.map_rows: 3, card.word_rows: 6, card.attribute_rows: 3}
+    rows = pd.DataFrame([row for part, n in parts.items() for row in part(tiny, "development", n)])
     assert rows["figure"].is_unique and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     for k in (1, 2, 3):
         parts = rows[rows["figure"].str.startswith(f'"a X", {k} thing') & rows["figure"].str.contains("relevance")]
