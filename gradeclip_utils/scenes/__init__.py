@@ -1,6 +1,9 @@
-"""The emoji world: scenes whose truth is known, drawn by seven artists, described by a small grammar.
+"""The emoji world: scenes of one to four emoji, of which it is known where everything is and which word speaks of it.
 
     art -> emoji -> grammar, heldout -> compose
+
+Seven artists drew the emoji, of whom training never sees one; a small grammar describes them. `draw_scene` draws a
+scene at random, `arrange` makes one of what you name.
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
@@ -14,12 +17,12 @@ from .compose import (
     recoloured,
     without,
 )
-from .emoji import CANVAS, COLOURS, PICTURE, Object, concept, concepts, covered, render
+from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
 from .grammar import NUMBERS, POSITIONS, PREFIXES, Span, describe, grouped, relation_between, vocabulary
 from .heldout import is_trained, is_withheld_colour, is_withheld_pair
 
 __all__ = [
-    "ARTISTS", "CANVAS", "COLOURS", "NUMBERS", "PICTURE", "POSITIONS", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
+    "ARTISTS", "CANVAS", "COLOURS", "IMAGE_SIZE", "NUMBERS", "POSITIONS", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
     "UNSEEN_ARTIST", "Object", "Scene", "Span", "arrange", "artists_of", "concept", "concepts", "covered", "describe",
     "draw_layout", "draw_scene", "grouped", "hard_negative", "is_trained", "is_withheld_colour", "is_withheld_pair",
     "recoloured", "relation_between", "render", "vocabulary", "without",

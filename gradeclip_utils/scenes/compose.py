@@ -1,10 +1,10 @@
-"""Scenes: image, caption, and the exact mask of every object.
+"""Compose: scenes of one to four things, drawn at random or arranged by hand, with the ground truth about each.
 
-    scenes -> image + caption -> architecture -> trace -> method -> explanation -> plot
+    grammar, emoji -> Scene: image, caption, masks, spans
 
-A scene lays one to four emoji anywhere on a varied background and describes them in a caption; as in real captions, not
-every object is named and not every colour is said. Because the scene was composed, it is known exactly which pixels
-every object covers and which words of the caption speak of it (`Scene.spans`, `Scene.masks`, `Scene.unnamed`).
+A scene lays its things anywhere on a varied background and describes them in a caption; as in real captions, not every
+thing is named and not every colour is said. Because the scene was composed, it is known exactly which pixels every
+object covers and which words of the caption speak of it (`Scene.spans`, `Scene.masks`, `Scene.unnamed`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,27 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
-from .emoji import BACKGROUNDS, CANVAS, COLOURS, NOT_MIRRORED, PICTURE, Object, concept, concepts, covered, hidden, render
+from .art import ARTISTS, TRAINED_ARTISTS, artists_of
+from .emoji import (
+    BACKGROUNDS,
+    CANVAS,
+    COLOURS,
+    IMAGE_SIZE,
+    NOT_MIRRORED,
+    Object,
+    concept,
+    concepts,
+    covered,
+    hidden,
+    render,
+)
 from .grammar import PREFIXES, Span, describe, grouped, relation_between
 from .heldout import is_withheld_colour, is_withheld_pair
 
@@ -28,24 +41,31 @@ SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits 
 MOST = 4  # objects that a layout has room for
 SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
 SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
-KEPT_WITHOUT_MIDDLE = 0.35  # packing leaves the middle empty, so other layouts are kept less often than those that do not
+KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
 OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A composed image and its caption; `spans` says which words speak of which objects."""
+    """A composed image and its caption.
+
+    Attributes:
+        objects: what is in it; a later one may hide an earlier one.
+        caption: what describes it.
+        spans: which words of the caption speak of which objects.
+        background: its number.
+    """
 
     objects: tuple[Object, ...]
     caption: str
     spans: tuple[Span, ...]
     background: int = 0
 
-    def image(self, size: int = PICTURE) -> Image.Image:
-        """The image, (size, size) RGB."""
+    def image(self, size: int = IMAGE_SIZE) -> Image.Image:
+        """The image, (size, size) RGB; ValueError if `size` is no multiple of 96."""
         return Image.fromarray(render(self.objects, self.background, size))
 
-    def masks(self, size: int = PICTURE) -> np.ndarray:
+    def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
         """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
         return covered(self.objects, size)
 
@@ -79,12 +99,25 @@ def _overlap(a: Place, b: Place) -> float:
     return 0.0 if across <= 0 or down <= 0 else min(across, small) * min(down, small) / small**2
 
 
-def draw_layout(rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False) -> list[Place]:
-    """Room for four objects, (x, y, size) each, in random order.
+def draw_layout(
+    rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False, sizes: Sequence[float] = ()
+) -> list[Place]:
+    """Room for four objects, in random order; or for objects of given sizes, in their order.
 
     All four are always laid out, and a scene of fewer takes the first of them, so that where things stand and how big
-    they are says nothing of how many there are. In two fifths of the layouts the border may cut things. `around`: objects
-    whose places are taken.
+    they are says nothing of how many there are. In two fifths of the layouts the border may cut things.
+
+    Args:
+        rng: where the layout comes from.
+        around: objects whose places are taken.
+        overlapping: whether an object may lie on a part of another.
+        sizes: of one to four objects; by default four are drawn.
+
+    Returns:
+        x, y and size of each, in canvas units.
+
+    Raises:
+        ValueError: there is no room.
     """
     allowed = OVERLAP if overlapping else 0.02
     taken = [(o.x, o.y, o.size) for o in around]
@@ -92,11 +125,11 @@ def draw_layout(rng: np.random.Generator, *, around: Sequence[Object] = (), over
         chance = iter(rng.random(16 + 48 * MOST).tolist())
         cut = 0.2 if next(chance) < 0.4 else 0.0
         middle = SIZES[1] if attempt < 500 else SIZES[0]  # around many objects only small ones may fit
-        sizes = [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(MOST)]
-        if next(chance) < 0.7 and attempt < 500:
-            sizes[0] = SIZES[1] + (SIZES[2] - SIZES[1]) * next(chance)
+        wanted = list(sizes) or [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(MOST)]
+        if not sizes and next(chance) < 0.7 and attempt < 500:
+            wanted[0] = SIZES[1] + (SIZES[2] - SIZES[1]) * next(chance)
         placed = list(taken)
-        for size in sorted(sizes, reverse=True):
+        for size in sorted(wanted, reverse=True):
             margin, room = (0.5 - cut) * size, CANVAS - (1 - 2 * cut) * size
             for _ in range(24):
                 place = margin + room * next(chance), margin + room * next(chance), size
@@ -106,8 +139,9 @@ def draw_layout(rng: np.random.Generator, *, around: Sequence[Object] = (), over
             else:
                 break
         central = any(max(abs(x - CANVAS / 2), abs(y - CANVAS / 2)) < CANVAS / 8 for x, y, _ in placed)
-        if len(placed) == len(taken) + MOST and (central or next(chance) < KEPT_WITHOUT_MIDDLE):
-            return [placed[len(taken) + i] for i in rng.permutation(MOST)]
+        if len(placed) == len(taken) + len(wanted) and (central or next(chance) < KEPT_WITHOUT_MIDDLE):
+            order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(MOST)
+            return [placed[len(taken) + i] for i in order]
     raise ValueError(f"there is no room for other objects beside these {len(around)}: give all of them a place")
 
 
@@ -122,8 +156,9 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
     would be others than layouts of few.
     """
     if rng.random() < 0.35:
-        nouns = _nouns(True)
-        others = [_drawn(rng, nouns[i], None, TRAINED_ARTISTS) for i in rng.integers(len(nouns), size=MOST - len(things))]
+        nouns = _nouns()
+        spare = rng.integers(len(nouns), size=MOST - len(things))
+        others = [_drawn(rng, nouns[i], None, TRAINED_ARTISTS) for i in spare]
         for _ in range(20):
             placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
             if not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2)):
@@ -143,16 +178,20 @@ def _drawn(rng: np.random.Generator, noun: str, colour: str | None, artists: Seq
     return Object(noun, known[int(chance[0] * len(known))], colour, mirrored=mirrored, tilt=tilt, **own)
 
 
-def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int | None = None, **caption) -> Scene:
+def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int | None = None, **caption: Any) -> Scene:
     """A scene of your own: objects, or words such as `"red car"`, which are laid out as in a random scene.
 
     >>> arrange(["red car", "blue ball"]).caption
     'a red car and a blue ball'
 
-    `seed` decides where the words go and how they are drawn, and the background unless one is given. Objects stay where
-    they are. Whatever else `describe` takes is passed on.
+    Args:
+        objects: what is shown, in the order in which it is described. Objects stay where they are.
+        seed: decides where the words go and how they are drawn, and the background unless one is given.
+        background: its number.
+        caption: whatever else `describe` takes.
 
-    Raises ValueError for a noun or colour that the world does not have, or for more than four words.
+    Raises:
+        ValueError: a noun or colour that the world does not have, more than four words, or no room for them.
     """
     words = [o for o in objects if isinstance(o, str)]
     if not objects or len(words) > MOST:
@@ -161,11 +200,9 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
     things: list[Object] = [_of_words(rng, thing) if isinstance(thing, str) else thing for thing in objects]
     if words:
         given = [o for o in objects if isinstance(o, Object)]
-        placed = iter(
-            _lay_out([t for t, o in zip(things, objects, strict=True) if isinstance(o, str)],
-                     draw_layout(rng, around=given))
-        )  # fmt: skip
-        things = [next(placed) if isinstance(o, str) else o for o in objects]
+        said = [thing for thing, one in zip(things, objects, strict=True) if isinstance(one, str)]
+        placed = iter(_lay_out(said, draw_layout(rng, around=given)))
+        things = [next(placed) if isinstance(one, str) else one for one in objects]
     if background is None:
         background = int(rng.integers(BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
@@ -183,18 +220,18 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
 # ------------------------------------------------------------------------------------------------------ random scenes
 
 
-@lru_cache(maxsize=1)
+@cache
 def _keyword_weights() -> dict[str, np.ndarray]:
     """For each noun, how often each of its keywords is taken: rarer words more often, so that exposure evens out."""
-    keywords = concepts(removed=True)["keywords"]
+    keywords = concepts()["keywords"]
     counts = keywords.explode().value_counts()
     weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in keywords.items()}
     return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
 
 
-@lru_cache(maxsize=2)
-def _nouns(removed: bool) -> list[str]:
-    return list(concepts(removed=removed)["noun"])
+@cache
+def _nouns() -> list[str]:
+    return list(concepts()["noun"])
 
 
 def _draw_groups(
@@ -225,6 +262,9 @@ def draw_scene(
 ) -> Scene:  # fmt: skip
     """A random scene; the same seed and split always give the same one.
 
+    Without `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the
+    colours are not said.
+
     Args:
         seed: one or several non-negative integers.
         split: "train", "development" (all tuning happens here) or "test" (for the published figures only).
@@ -234,15 +274,12 @@ def draw_scene(
         plain: write only the list of all objects and their colours: no prefix, size, keyword or relation.
         groups: what is shown, (noun, colour, number) of each group of like objects; the rest is left to chance. All of
             them are named, with their colours.
-
-    Without `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the
-    colours are not said.
     """
     rng = np.random.default_rng([SPLITS[split], *np.atleast_1d(seed)])
     all_said = plain or groups is not None
     if groups is None:
         n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
-        groups = _draw_groups(rng, _nouns(split == "train"), n, tint, trained)
+        groups = _draw_groups(rng, _nouns(), n, tint, trained)
     artists = TRAINED_ARTISTS if trained else ARTISTS
     members = [i for i, (*_, count) in enumerate(groups) for _ in range(count)]
     things = _in_places(rng, [_drawn(rng, *groups[i][:2], artists) for i in members])
@@ -258,7 +295,9 @@ def draw_scene(
     return Scene(tuple(things), text, spans, background=int(rng.integers(BACKGROUNDS)))
 
 
-def _draw_phrases(rng, things, named_groups, all_said) -> tuple[dict, str, str]:
+def _draw_phrases(
+    rng: np.random.Generator, things: Sequence[Object], named_groups: Sequence[Sequence[int]], all_said: bool
+) -> tuple[dict, str, str]:
     """What a caption says beyond the list of objects: sizes, keywords, how two objects stand, an opening."""
     n = len(named_groups)
     chance = rng.random((n, 4))
@@ -274,8 +313,8 @@ def _draw_phrases(rng, things, named_groups, all_said) -> tuple[dict, str, str]:
         colour.append(bool(all_said or chance[i, 3] < 0.65))
     relation = ""
     if n == 2 and all(len(m) == 1 for m in named_groups) and rng.random() < 0.4:
-        pair = [things[members[0]] for members in named_groups]
-        relation = relation_between(*pair, kind=str(rng.choice(["position", "position", "size"])))
+        first, second = (things[members[0]] for members in named_groups)
+        relation = relation_between(first, second, kind=str(rng.choice(["position", "position", "size"])))
         said = ["", ""] if relation.endswith("than") else said
     prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
     return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix
@@ -287,8 +326,16 @@ def hard_negative(
     """Another scene of the same things, in which every colour (or lack of one) has gone to the next thing.
 
     Both captions hold the same names and colours if `scene` says all of its own, so that only who has which colour
-    tells the two apart. All else is drawn anew. None if nothing would change, or if a colour would become one that is
-    withheld (`trained=True`).
+    tells the two apart. All else is drawn anew.
+
+    Args:
+        scene: the scene that it is to be told from.
+        seed: as for `draw_scene`.
+        split: as for `draw_scene`.
+        trained: as for `draw_scene`.
+
+    Returns:
+        The scene; None if nothing would change, or if a colour would become one that is withheld (`trained=True`).
     """
     members = grouped(scene.objects)
     nouns = [scene.objects[m[0]].noun for m in members]
@@ -302,7 +349,7 @@ def hard_negative(
 
 
 def without(scene: Scene, index: int) -> Scene:
-    """The same image with one object gone, plainly described: what did it contribute?"""
+    """The same image with one object (an index) gone, plainly described: what did it contribute?"""
     things = [t for i, t in enumerate(scene.objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
     return arrange(things, background=scene.background, unnamed=unnamed)

@@ -1,6 +1,9 @@
-"""Emoji as pixels: one drawing, sized, mirrored, tilted and tinted, laid on a background with others.
+"""Emoji: concepts, and one drawing of them, sized, mirrored, tilted and tinted, laid on a background with others.
 
     concepts -> drawing -> Object -> scene -> image
+
+An image is drawn with Pillow at any multiple of 96 pixels a side. A small one is what a large one looks like when it is
+reduced, up to what differs between two ways of sampling.
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ from ..files import data_path
 from .art import drawing
 
 CANVAS = 96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
-PICTURE = 384  # pixels of the image shown to people; smaller sizes are what this image looks like when reduced
+IMAGE_SIZE = 384  # pixels on a side of the image shown to people
 BACKGROUNDS = 2048  # different ones, which training keeps
 COLOURS = {
     "red": (222, 30, 38), "orange": (245, 130, 20), "yellow": (250, 215, 25), "green": (40, 165, 60),
     "blue": (35, 95, 225), "purple": (130, 50, 175), "pink": (250, 130, 185), "brown": (130, 80, 40),
 }  # fmt: skip
 # Their left and right mean something, most often because there are letters or digits on them.
-NOT_MIRRORED = frozenset(
-    "ambulance book bus calendar chart clock dice dollar keyboard moneybag newspaper recycling thermometer watch".split()
-)
+NOT_MIRRORED = frozenset({
+    "ambulance", "book", "bus", "calendar", "chart", "clock", "dice", "dollar", "keyboard", "moneybag", "newspaper",
+    "recycling", "thermometer", "watch",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,22 +64,21 @@ class Object:
 
 
 @cache
-def concepts(*, removed: bool = False) -> pd.DataFrame:
-    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them.
-
-    `removed=True` adds those that training shows but that the trained model does not recognise well enough
-    (`card.weak`): scenes to look at and to measure with do without them.
-    """
+def concepts() -> pd.DataFrame:
+    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them."""
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()
-    kept = table if removed else table[table["removed"] == ""]
-    return kept.set_index("noun", drop=False)
+    return table.set_index("noun", drop=False)
 
 
 @cache
 def concept(noun: str) -> dict:
-    """One row of `concepts(removed=True)`, quickly."""
-    return concepts(removed=True).loc[noun].to_dict()
+    """One row of `concepts`, quickly.
+
+    Raises:
+        KeyError: the world has no such noun.
+    """
+    return concepts().loc[noun].to_dict()
 
 
 @lru_cache(maxsize=1024)
@@ -98,7 +101,7 @@ def _tinting(colour: str) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)  # who checks what a layout hides draws the same objects next
 def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
-    """The part of a drawing that lies in an image of `pixels` pixels: RGB with alpha multiplied in, alpha, and its box."""
+    """The part of a drawing that lies in an image `pixels` wide: RGB with alpha multiplied in, alpha, and its box."""
     scale = pixels / CANVAS
     long = thing.size * scale
     layers = drawing(thing.noun, thing.artist, 1.7 * long)  # finer than it is shown, because bilinear sampling blurs
@@ -115,7 +118,9 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     flip = -1 if thing.mirrored else 1
     a, b, d, e = flip * shrink * cosine, -flip * shrink * sine, shrink * sine, shrink * cosine
     c, f = image.width / 2 - a * (x - left) - b * (y - top), image.height / 2 - d * (x - left) - e * (y - top)
-    shown = image.transform((right - left, bottom - top), Image.AFFINE, (a, b, c, d, e, f), Image.BILINEAR)
+    shown = image.transform(
+        (right - left, bottom - top), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
+    )
     *colours, alpha = shown.split()
     if thing.colour is not None:
         rgb = shown.convert("RGB", _tinting(thing.colour))
@@ -135,7 +140,7 @@ def _draw_background(seed: int, size: int) -> Image.Image:
     rows, columns = rng.integers(2, 6, 2)
     light, hue = rng.normal(0, 1, (rows, columns, 1)), rng.normal(0, 1, (rows, columns, 3))
     grid = base + (0, 18, 18, 0)[kind] * light + (0, 7, 7, 0)[kind] * hue
-    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize((size, size), Image.BILINEAR)
+    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
     if kind == 3:
         angle, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.5)
         y, x = (np.mgrid[:size, :size] + 0.5) / size
@@ -150,13 +155,24 @@ def _small_background(seed: int) -> Image.Image:
     return _draw_background(seed, CANVAS)
 
 
-def render(objects: Sequence[Object], background: int, size: int = PICTURE) -> np.ndarray:
-    """Draw objects on a background, the first one first: (size, size, 3) uint8.
+def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Draw objects on a background, the first one first.
 
-    Raises ValueError unless `size` is a multiple of 96.
+    Args:
+        objects: what is drawn; a later one hides an earlier one.
+        background: its number.
+        size: pixels on a side.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        ValueError: `size` is no multiple of 96.
     """
     if size % CANVAS or size <= 0:
-        msg = f"a scene can't be drawn at {size} pixels: choose a multiple of {CANVAS}, such as {CANVAS} or {PICTURE}"
+        msg = (
+            f"a scene can't be drawn at {size} pixels: choose a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
+        )
         raise ValueError(msg)
     canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
     for thing in objects:
@@ -166,8 +182,16 @@ def render(objects: Sequence[Object], background: int, size: int = PICTURE) -> n
     return np.asarray(canvas)
 
 
-def covered(objects: Sequence[Object], size: int = PICTURE) -> np.ndarray:
-    """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
+def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
+    """Which pixels each object covers; an object in front hides what is behind.
+
+    Args:
+        objects: what is drawn, the first one first.
+        size: pixels on a side.
+
+    Returns:
+        (objects, size, size) bool.
+    """
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
         _, alpha, (left, top, right, bottom) = _placed(thing, size)
@@ -177,6 +201,14 @@ def covered(objects: Sequence[Object], size: int = PICTURE) -> np.ndarray:
 
 
 def hidden(objects: Sequence[Object], size: int = CANVAS) -> np.ndarray:
-    """The fraction of each object's pixels that objects in front of it hide: (objects,)."""
+    """Which fraction of each object's pixels objects in front of it hide.
+
+    Args:
+        objects: what is drawn, the first one first.
+        size: pixels on a side.
+
+    Returns:
+        (objects,), 0 to 1.
+    """
     alone = np.array([covered([thing], size).sum() for thing in objects])
     return 1 - covered(objects, size).sum((1, 2)) / np.maximum(alone, 1)

@@ -1,4 +1,4 @@
-"""Captions: a small grammar that writes what is in a scene, and remembers which word speaks of which object."""
+"""Grammar: the small language in which scenes are described, and which words speak of which object."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
 
 @dataclass(frozen=True)
 class Span:
-    """Part of a caption (characters `start` to `end`), its kind, and the objects (indices) that it speaks of.
+    """Part of a caption that speaks of something.
 
-    Kinds: noun, colour, size, count, keyword, relation, something.
+    Attributes:
+        start: number of its first character.
+        end: number of the character behind its last.
+        kind: noun, colour, size, count, keyword, relation or something.
+        objects: indices of the objects that it speaks of.
     """
 
     start: int
@@ -28,7 +32,7 @@ class Span:
 
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, in alphabetical order."""
-    table = concepts(removed=True)
+    table = concepts()
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
     words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
     words.update(word for keywords in table["keywords"] for word in keywords)
@@ -50,7 +54,10 @@ class _Caption:
             self.spans.append(Span(len(self.text), len(self.text) + len(text), kind, tuple(objects)))
         self.text += text
 
-    def name(self, things: Sequence[Object], members: Sequence[int], *, size="", tag="", named=True, colour=True):
+    def name(
+        self, things: Sequence[Object], members: Sequence[int], *, size: str = "", tag: str = "", named: bool = True,
+        colour: bool = True,
+    ) -> None:  # fmt: skip
         """Write the noun phrase of one group of like objects: `two red cars`, `something tagged peace`."""
         entry, tint = concept(things[members[0]].noun), things[members[0]].colour
         several = len(members) > 1
@@ -69,7 +76,12 @@ class _Caption:
 
 
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
-    """The indices of the objects that are named, neighbours of one noun and colour together."""
+    """The indices of the objects that are named, neighbours of one noun and colour together.
+
+    Args:
+        objects: in the order of the caption.
+        unnamed: indices of those that are left out.
+    """
     groups: list[list[int]] = []
     for i, thing in enumerate(objects):
         if i in unnamed:
@@ -80,13 +92,23 @@ def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[li
 
 
 def describe(
-    objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases
+    objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases: Sequence
 ) -> tuple[str, tuple[Span, ...]]:
     """The plain caption of these objects in the order given, like neighbours grouped, and its spans.
 
-    `relation` stands between two groups (`above`, `bigger than`). `unnamed` are objects (indices) that the caption
-    leaves out. `phrases` maps `size`, `tag`, `named` and `colour` to one value a group (see the caption grammar in
-    data/README.md).
+    >>> describe([Object("car", colour="red"), Object("dog")], relation="above")[0]
+    'a red car above a dog'
+
+    Args:
+        objects: what is described.
+        relation: what stands between two groups, such as "above" or "bigger than".
+        prefix: what the caption opens with, one of `PREFIXES`.
+        unnamed: indices of objects that the caption leaves out.
+        phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
+            ""; whether the noun is said, or "something"; whether the colour is said.
+
+    Returns:
+        The caption, and its spans in the order of its words.
     """
     groups, caption = grouped(objects, unnamed), _Caption()
     if prefix:
@@ -101,7 +123,16 @@ def describe(
 
 
 def relation_between(first: Object, second: Object, kind: str = "position") -> str:
-    """How the first object stands to the second: by position, the axis on which they differ more; by size, if clear."""
+    """How the first object stands to the second.
+
+    Args:
+        first: of whom the phrase speaks first.
+        second: whom it is compared with.
+        kind: "position", along the axis on which they differ more; or "size".
+
+    Returns:
+        One of `POSITIONS`, or "bigger than" or "smaller than"; "" if neither is clearly the bigger one.
+    """
     if kind == "size":
         ratio = first.size / second.size
         return "bigger than" if ratio > CLEARLY else "smaller than" if ratio < 1 / CLEARLY else ""

@@ -1,7 +1,7 @@
-"""What training never shows: a tenth of the colour x noun and noun x noun combinations, and one artist's drawings.
+"""Held out: what training never shows, a tenth of the colour x noun and noun x noun combinations, and one artist.
 
-Fixed by a checksum of the names, so that it is the same on every machine. A model can then be asked about compositions
-and drawings that it has not seen.
+Which ones is decided by a checksum of their names, so that it is the same on every machine. A model can then be asked
+about compositions and drawings that it has not seen.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
     figures of a study, a model each -> table in data/ -> compared -> what both show, and what goes with binding
 
-`emoji` learnt who has which colour. `emoji-bag` learnt from captions whose colours were dealt out at random among their
-things, so that it knows things and colours, and cannot bind them, like CLIP as it is. A figure that both show does not
-tell whether a model binds.
+`emoji` learnt who has which colour. `emoji-bag` is that model after one more round, whose captions dealt their colours
+among their things at random: it knows the same things and colours, and not which goes with which. A figure that both
+show says nothing about binding.
 """
 
 from __future__ import annotations

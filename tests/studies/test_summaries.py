@@ -16,7 +16,8 @@ from gradeclip_utils.studies.summaries import (
     matching_tables,
 )
 from tests.conftest import build, wrap
-from tests.studies.few import WORDS, few_nouns
+
+WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable flower".split()
 
 
 def check(table, study, count):
@@ -71,8 +72,7 @@ def test_the_bundled_model_binds_colours_and_not_places(bundled):
 
 @pytest.mark.filterwarnings("ignore:The covariance matrix is rank-deficient")  # few words, so controls repeat others
 def test_concreteness_is_summed_up_by_its_correlations(bundled):
-    with few_nouns(WORDS):
-        check(concreteness_summary(bundled, draws=20, words=WORDS, each=3, draw=800), "concreteness", 12)
+    check(concreteness_summary(bundled, draws=20, words=WORDS, each=3, draw=2500), "concreteness", 12)
 
 
 def test_architectures_are_summed_up_beside_their_baselines(bundled):

@@ -42,7 +42,7 @@ def attribute_exposure(
 
     Args:
         rounds: the recipes of the training; the bundled model's by default.
-        steps: batches, as many from every round.
+        steps: how many batches.
         seed: of the sample.
 
     Returns:
@@ -57,14 +57,11 @@ def attribute_exposure(
         relation, one of as many of the same things that says the same colours, where both captions say a size or
         relation, and not the same.
     """
-    rng, before = np.random.default_rng([62, seed]), 0
-    each, said, negatives = max(1, steps // len(rounds)), [], []
-    for recipe in rounds:
-        for within in rng.choice(recipe.steps, each, replace=False):
-            scenes = scenes_of_training(before + int(within), rounds)
-            said.append(attribute_words_said(scenes))
-            negatives.append(hard_negative_counts(scenes))
-        before += recipe.steps
+    total, said, negatives = sum(recipe.steps for recipe in rounds), [], []
+    for number in np.random.default_rng([62, seed]).choice(total, min(steps, total), replace=False):
+        scenes = scenes_of_training(int(number), rounds)
+        said.append(attribute_words_said(scenes))
+        negatives.append(hard_negative_counts(scenes))
     names = [("noun", ANY_NOUN), *((kind, word) for kind, words in _WORDS.items() for word in words)]
     words = [(*name, *_fractions([counts[name] for counts in said], rounds)) for name in names]
     kinds = [(kind, *_fractions([counts[kind] for counts in negatives], rounds)) for kind in KINDS]

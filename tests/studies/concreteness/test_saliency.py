@@ -28,19 +28,18 @@ from gradeclip_utils.studies.concreteness.saliency import (
 )
 from gradeclip_utils.studies.concreteness.word_study import CONTROLS, RANDOM, WordStudy, study_questions, word_study
 from tests.conftest import build, wrap
-from tests.studies.few import WORDS, few_nouns
+
+WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable flower".split()
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    with few_nouns(WORDS):
-        return gather_scenes(WORDS, each=2, draw=800)
+    return gather_scenes(WORDS, each=2, draw=2500)
 
 
 @pytest.fixture(scope="module")
 def examples():
-    with few_nouns(WORDS):
-        return scene_examples([draw_scene([97, i], split="development", n_objects=1 + i % 3) for i in range(12)])
+    return scene_examples([draw_scene([97, i], split="development", n_objects=1 + i % 3) for i in range(12)])
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +49,7 @@ def rows(bundled, examples):
 
 @pytest.fixture(scope="module")
 def small(bundled):
-    with few_nouns(WORDS):
-        return word_study(bundled, WORDS, each=3, draw=800)
+    return word_study(bundled, WORDS, each=3, draw=2500)
 
 
 def test_every_word_is_gathered_as_often_as_asked_and_captions_are_the_worlds_own(scenes):
