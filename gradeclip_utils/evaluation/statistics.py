@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
@@ -69,7 +70,8 @@ def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float
     Returns:
         low and high.
     """
-    low, high = wilson_bounds(_checked(np.asarray(right, dtype=bool)), None, level)
+    answers = _checked(np.asarray(right, dtype=bool))
+    low, high = proportion_confint(answers.sum(), len(answers), 1 - level, method="wilson")
     return float(low), float(high)
 
 

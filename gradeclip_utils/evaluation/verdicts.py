@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,6 @@ from numpy.typing import ArrayLike
 
 from .statistics import difference_interval, interval, verdict
 
-Answer = Literal["for", "against", "equivalent", "cannot tell"]
 _SAID = {"for": "yes", "against": "no, the opposite", "equivalent": "no difference that matters"}
 
 
@@ -72,8 +70,8 @@ class Verdict:
         verdict(self.low, self.high, self.margin, "", "", "")  # refuses what is no margin or no interval
 
     @property
-    def answer(self) -> Answer:
-        """Which of the four."""
+    def answer(self) -> str:
+        """One of "for", "against", "equivalent", "cannot tell"."""
         found = verdict(self.low, self.high, self.margin, "for", "against", "equivalent")
         return found if self.rejected or found == "equivalent" else "cannot tell"
 
@@ -177,9 +175,9 @@ class Takeaways:
             raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}")
         own, found = self._margin(margin, because), []
         for row in table.to_dict("records"):
-            bounds = (float(row[name]) - minus for name in (value, "low", "high"))
-            rejected = bool(row.get("p_holm", 0.0) < 0.05)
-            found.append(Verdict(claim.format(**row), *bounds, int(row["n"]), *own, published, rejected))
+            estimate, low, high = (float(row[name]) - minus for name in (value, "low", "high"))
+            said, rejected = claim.format(**row), bool(row.get("p_holm", 0.0) < 0.05)
+            found.append(Verdict(said, estimate, low, high, int(row["n"]), *own, published, rejected))
         if len({one.claim for one in found}) < len(found):
             raise ValueError(f"two rows make the same claim: name more columns of the table in {claim!r}")
         return [self._keep(one) for one in found]
