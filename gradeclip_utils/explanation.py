@@ -124,10 +124,13 @@ class Interactions:
 
     Attributes:
         caption: the caption.
-        words: its W words, with their first-order scores (those of `Explainer.explain`).
+        words: its W words, with their first-order scores (those of `Explainer.explain`); of `Explainer.metagame` its
+            players, words or groups of them, with their Shapley values.
         maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the similarity.
         similarity: the model's own cosine similarity.
         image, box, provenance: as in `Explanation`.
+        pairs: (W, W, h, w) of `Explainer.metagame`: what two words do together beyond what each does (Shapley
+            interaction index), zero on the diagonal; else None.
     """
 
     caption: str
@@ -137,6 +140,7 @@ class Interactions:
     image: Image.Image
     box: Box
     provenance: dict
+    pairs: np.ndarray | None = None
 
     @property
     def origin(self) -> str:
@@ -180,7 +184,9 @@ class Interactions:
         return plot_interactions(self, **options)
 
     def __post_init__(self):
-        object.__setattr__(self, "maps", _read_only(self.maps))
+        for name in ("maps", "pairs"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return self.plot()._repr_mimebundle_()
