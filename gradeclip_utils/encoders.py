@@ -9,7 +9,6 @@ of images and vectors: tensors in batches, on the model's own device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -237,15 +236,9 @@ class Encoders:
         ids, word_ids = self.clip.tokenizer([caption]).to(tower.device)[0], torch.tensor([-1, *split.word_ids])
         players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
         coalitions, weights = weights_of(len(groups), self.seed)
-        embeddings = embed_coalitions(self._embedding_tower, ids, players, coalitions)
+        embeddings = embed_coalitions(tower, ids, players, coalitions)
         spans = tuple((split.spans[group[0]][0], split.spans[group[-1]][1]) for group in map(sorted, groups))
         return spans, embeddings, weights.to(embeddings)
-
-    @cached_property
-    def _embedding_tower(self) -> Tower:
-        """The text encoder with a single explained layer, which embeds at the least cost."""
-        self._opened_text_tower()
-        return open_text_tower(self.clip.model, 1)
 
     def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
         """Maps (B, T, N) by the method; zero where it has none for images."""

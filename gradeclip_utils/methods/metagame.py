@@ -12,10 +12,10 @@ for v they are scores of words. Two words j, k have a Shapley interaction index,
 each does: word x word x region (Grabisch and Roubens, "An Axiomatic Approach to the Concept of Interaction among
 Players in Cooperative Games", International Journal of Game Theory 1999).
 
-All 2^n prompts are embedded in batches, and one pass of the image serves all of them, so for the nouns of a caption the
-values are exact. Players are words, or groups of them. Beyond `EXACT` players v is asked along random orders of them
-(Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley Value Based on Sampling", Computers & Operations
-Research 2009); the parts still add up, and have an error of sampling.
+All 2^n prompts are embedded together, their common beginnings once (`Tower.embed_prompts`), and one pass of the image
+serves all of them, so for the nouns of a caption the values are exact. Players are words, or groups of them. Beyond
+`EXACT` players v is asked along random orders of them (Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley
+Value Based on Sampling", Computers & Operations Research 2009); the parts still add up, and have an error of sampling.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .perturbation import without_tokens, word_numbers
 
 EXACT = 8  # up to so many players all coalitions are tried
 ORDERS = 32  # random orders beyond that
-_AT_ONCE = 64  # prompts in one forward pass
+_AT_ONCE = 256  # prompts in one forward pass
 
 
 def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,7 @@ def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Ten
     """
     gone = (~coalitions.to(players.device)).double() @ players.double() > 0  # (C, N)
     shorter = torch.stack([without_tokens(ids, one) for one in gone])
-    order = gone.sum(-1).argsort(descending=True)  # a batch costs as much as its longest prompt
-    step = min(_AT_ONCE, max(4, len(order) // 8))
-    return torch.cat([tower.trace(shorter[some]).embedding for some in order.split(step)])[order.argsort()]
+    return torch.cat([tower.embed_prompts(some) for some in shorter.split(_AT_ONCE)])
 
 
 def metagame(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, seed: int = 0) -> Tensor:

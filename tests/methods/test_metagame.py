@@ -10,7 +10,9 @@ import torch
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods import metagame
 from gradeclip_utils.methods.metagame import sampled_weights, shapley_weights
+from gradeclip_utils.towers import open_text_tower
 from tests import plain
+from tests.conftest import build, wrap
 
 CAPTION = "a red car and a blue ball on grass"
 SPANS = "a red car", "and a blue ball", "on grass"
@@ -154,3 +156,23 @@ def test_what_cannot_be_played_is_refused(tiny, picture):
         Explainer(tiny, method="leave-one-out").metagame(picture, "a dog")
     with pytest.raises(TypeError, match="one caption, a string, got list"):
         explainer.metagame(picture, ["a dog"])
+
+
+@pytest.mark.parametrize("text", [{}, {"no_causal_mask": True, "pool_type": "last"}, {"embed_cls": True}])
+def test_prompts_embedded_together_are_what_each_is_alone(text):
+    clip = wrap(build(text=text, custom_text=bool(text)))
+    tower = open_text_tower(clip.model)
+    ids = clip.tokenizer(["a red car", "a red dog", "", "a", "a red car", "red " * 30])
+    with torch.no_grad():
+        expected = plain.embed(clip.model, "text", ids)
+    np.testing.assert_allclose(tower.embed_prompts(ids), expected, atol=1e-6)
+
+
+def test_a_beginning_that_prompts_share_is_computed_once():
+    clip, seen = wrap(build()), []
+    tower, norm = open_text_tower(clip.model), clip.model.transformer.resblocks[0].mlp.gelu
+    ids = clip.tokenizer(["a red car", "a red dog", "a red car and a dog"])
+    tower.trace(ids[:1])  # the first is compared with the model's own
+    norm.register_forward_hook(lambda _, entering, out: seen.append(out.shape[1]))
+    tower.embed_prompts(ids)
+    assert seen == [1 + 2 + 2 + 3 + 3]  # SOT, "a red", "car" and "dog", "and a dog", and three ends
