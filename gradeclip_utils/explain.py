@@ -165,6 +165,29 @@ class Explainer(Encoders):
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
         return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
 
+    def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
+        """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
+
+            explainer.score_words(captions, explainer.embed_images(images))       # those of `explain_batch`
+
+        Args:
+            captions: P prompts.
+            directions: (P, E), or P of (E,).
+
+        Returns:
+            P tuples of words; empty ones where the method is not defined for prompts.
+
+        Raises:
+            ValueError: there are not as many captions as directions; and what `explain` raises.
+            TypeError: the tokenizer does not say which tokens make up a word.
+        """
+        if len(captions) != len(directions):
+            raise ValueError(f"each caption needs its direction, got {len(captions)} and {len(directions)}")
+        with isolated_torch_state(self.image_tower.device):
+            check_tokenizer(self.clip.tokenizer)
+            targets = torch.stack(list(directions)).detach().to(self.image_tower.device)
+            return list(self._read(self._ask(list(captions)), targets).words)
+
     def metagame(self, image: ImageLike, caption: str, over: Sequence[Group] | None = None) -> Interactions:
         """How does each noun of the caption change the map? Word x region and word x word x region by Shapley values.
 
