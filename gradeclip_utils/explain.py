@@ -165,6 +165,34 @@ class Explainer(Encoders):
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
         return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
 
+    def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
+        """Maps of an image for prompts that are not about it: for `Explanation.prompt_dependence`.
+
+            explainer.explain(image, prompt).prompt_dependence(explainer.null_maps(image, prompt))
+
+        Args:
+            image: as for `explain`.
+            prompt: whose form they have, with other nouns (`language.with_other_nouns`, by this explainer's seed).
+            count: how many; the last one is the empty prompt.
+
+        Returns:
+            (count, h, w) signed maps, each as `explain` gives it for its prompt alone.
+
+        Raises:
+            ValueError: fewer than two prompts, or a method without maps of images; and what `explain` raises.
+        """
+        from .language import with_other_nouns  # its taggers are slow to import, and most explanations do without
+
+        if count < 2 or self.method.image is None:
+            raise ValueError(f"null maps need two prompts or more, got {count}, and a method that explains images, got "
+                             f"{self.method.title}")  # fmt: skip
+        others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
+        embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
+        with isolated_torch_state(self.image_tower.device):
+            trace, empty = self._trace_images([view])[0], self._empty_prompt()
+            maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
+            return _numpy(on_grid(torch.cat(maps), trace))
+
     def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
         """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from scipy.stats import bootstrap
 
 from .images import onto_image
 from .methods.interactions import centred, named_things
@@ -69,6 +70,39 @@ class Explanation:
         Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
         """
         return _heatmap(self.image_maps[index], self.box, self.image, signed)
+
+    def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
+        """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
+
+        0 means the same map whatever is asked, as raw attention and rollout give it; 1 a map that has nothing in common
+        with the others. The correlation is Pearson's over patches, which does not see a map's scale: a rank correlation
+        would be decided by the many patches near zero, where all maps are noise.
+
+            explanation.prompt_dependence(explainer.null_maps(image, prompt))
+
+        Args:
+            nulls: (M, h, w) maps of the same image for prompts of the same form about other things, two or more
+                (`Explainer.null_maps`).
+            index: of the prompt.
+
+        Returns:
+            The mean over null prompts, and its 95 % bootstrap interval over them, low and high.
+
+        Raises:
+            ValueError: maps of another shape, or fewer than two.
+        """
+        nulls = np.asarray(nulls, dtype=float)
+        if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
+            raise ValueError(f"null maps must be (M, {self.image_maps.shape[1]}, {self.image_maps.shape[2]}), two or "
+                             f"more of them, got {nulls.shape}")  # fmt: skip
+        flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        lengths = np.linalg.norm(flat, axis=1)
+        flat = np.divide(flat, lengths[:, None], out=np.zeros_like(flat), where=lengths[:, None] > 0)
+        same = flat[1:] @ flat[0] + ((lengths[1:] == 0) & (lengths[0] == 0))  # two constant maps are the same
+        distances = np.clip(1 - same, 0, 2)
+        bounds = bootstrap((distances,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
+        return float(distances.mean()), *map(float, bounds.confidence_interval)
 
     def plot(self, **options):
         """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
