@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from .images import ImageLike, View, read_image, view_of
 from .methods import METHODS, Method
-from .methods.interactions import word_directions, word_masks
+from .methods.interactions import Group, word_directions, word_masks
+from .methods.metagame import embed_coalitions, noun_players, weights_of
 from .models import Clip
 from .prompts import as_prompts
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
@@ -198,6 +199,46 @@ class Encoders:
             split = split_read(caption, self.clip.tokenizer, tower)
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
             return split, word_directions(tower, trace, word_masks(split.word_ids, trace))
+
+    def metagame_directions(
+        self, caption: str, over: Sequence[Group] | None = None
+    ) -> tuple[tuple[tuple[int, int], ...], Tensor]:
+        """The players of a caption, and the direction (G, E) that each adds to its embedding: its Shapley value.
+
+        Where maps are linear in the direction, as those of Grad-ECLIP are, `maps(image, directions)` are the word x
+        region maps of METAGAME; of any other method `Explainer.metagame` gives them. See `methods.metagame`.
+
+        Args:
+            caption: one prompt.
+            over: as for `Explainer.metagame`.
+
+        Returns:
+            Where each player stands in the caption, (start, end), and (G, E) on the model's device, without a graph.
+
+        Raises:
+            UnsupportedModel: the text encoder cannot be opened.
+            TypeError: the tokenizer does not say which tokens make up a word.
+            ValueError: the caption names nothing, or a word is in two groups or not there.
+        """
+        with isolated_torch_state(self.image_tower.device):
+            spans, embeddings, weights = self._coalitions(caption, over)
+            return spans, weights @ embeddings
+
+    def _coalitions(self, caption: str, over: Sequence[Group] | None):
+        """Places of the G players, embeddings (C, E) of coalitions, of which the last is all, and weights (G, C)."""
+        tower = self._opened_text_tower()
+        check_tokenizer(self.clip.tokenizer)
+        split = split_read(caption, self.clip.tokenizer, tower)
+        groups = noun_players(caption, split.spans) if over is None else tuple(over)
+        words, count = [i for group in groups for i in group], len(split.spans)
+        if not groups or not all(groups) or len(set(words)) < len(words) or not all(0 <= i < count for i in words):
+            raise ValueError(f"over must hold words 0 to {count - 1}, each at most once, got {list(groups)!r}")
+        ids, word_ids = self.clip.tokenizer([caption]).to(tower.device)[0], torch.tensor([-1, *split.word_ids])
+        players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
+        coalitions, weights = weights_of(len(groups), self.seed)
+        embeddings = embed_coalitions(tower, ids, players, coalitions)
+        spans = tuple((split.spans[group[0]][0], split.spans[group[-1]][1]) for group in map(sorted, groups))
+        return spans, embeddings, weights.to(embeddings)
 
     def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
         """Maps (B, T, N) by the method; zero where it has none for images."""

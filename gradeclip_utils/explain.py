@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
 from .explanation import Explanation, Interactions
 from .images import ImageLike, read_image
-from .methods.interactions import interactions, word_masks
+from .methods.interactions import Group, interactions, word_masks
+from .methods.metagame import EXACT, shapley_weights
 from .notices import warn_of_empty_maps
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .towers.base import isolated_torch_state
@@ -164,6 +165,101 @@ class Explainer(Encoders):
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
         return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
 
+    def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
+        """Maps of an image for prompts that are not about it: for `Explanation.prompt_dependence`.
+
+            explainer.explain(image, prompt).prompt_dependence(explainer.null_maps(image, prompt))
+
+        Args:
+            image: as for `explain`.
+            prompt: whose form they have, with other nouns (`language.with_other_nouns`, by this explainer's seed).
+            count: how many; the last one is the empty prompt.
+
+        Returns:
+            (count, h, w) signed maps, each as `explain` gives it for its prompt alone.
+
+        Raises:
+            ValueError: fewer than two prompts, or a method without maps of images; and what `explain` raises.
+        """
+        from .language import with_other_nouns  # its taggers are slow to import, and most explanations do without
+
+        if count < 2 or self.method.image is None:
+            raise ValueError(f"null maps need two prompts or more, got {count}, and a method that explains images, got "
+                             f"{self.method.title}")  # fmt: skip
+        others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
+        embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
+        with isolated_torch_state(self.image_tower.device):
+            trace, empty = self._trace_images([view])[0], self._empty_prompt()
+            maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
+            return _numpy(on_grid(torch.cat(maps), trace))
+
+    def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
+        """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
+
+            explainer.score_words(captions, explainer.embed_images(images))       # those of `explain_batch`
+
+        Args:
+            captions: P prompts.
+            directions: (P, E), or P of (E,).
+
+        Returns:
+            P tuples of words; empty ones where the method is not defined for prompts.
+
+        Raises:
+            ValueError: there are not as many captions as directions; and what `explain` raises.
+            TypeError: the tokenizer does not say which tokens make up a word.
+        """
+        if len(captions) != len(directions):
+            raise ValueError(f"each caption needs its direction, got {len(captions)} and {len(directions)}")
+        with isolated_torch_state(self.image_tower.device):
+            check_tokenizer(self.clip.tokenizer)
+            targets = torch.stack(list(directions)).detach().to(self.image_tower.device)
+            return list(self._read(self._ask(list(captions)), targets).words)
+
+    def metagame(self, image: ImageLike, caption: str, over: Sequence[Group] | None = None) -> Interactions:
+        """How does each noun of the caption change the map? Word x region and word x word x region by Shapley values.
+
+        For any method that has maps of images: the players' maps add up to the caption's map less that of the prompt
+        without any of them. See `methods.metagame`.
+
+            found = explainer.metagame(image, "a red car and a blue ball on grass")
+            found.maps, found.pairs                                         # (3, h, w), (3, 3, h, w)
+
+        Args:
+            image: as for `explain`.
+            caption: one prompt.
+            over: the G players, each a tuple of words by index; `[(i,) for i in range(W)]` for every word. Words of no
+                player stay in every prompt. By default each noun with the words before it (`noun_players`). Up to 8
+                players values are exact, beyond that they are sampled, by `seed`, and there are no `pairs`.
+
+        Returns:
+            Maps (G, h, w) and scores of the players, which take the place of words. The scores are the Shapley values
+            of the similarity.
+
+        Raises:
+            ValueError: the method has no maps of images; and what `metagame_directions` raises.
+            TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
+        """
+        if self.method.image is None:
+            raise ValueError(f"{self.method.title} explains prompts only: it has no maps of images")
+        if not isinstance(caption, str):
+            raise TypeError(f"metagame needs one caption, a string, got {type(caption).__name__}")
+        read = read_image(image)
+        with isolated_torch_state(self.image_tower.device):
+            spans, embeddings, weights = self._coalitions(caption, over)
+            view = self._view(read)
+            trace, own = self._trace_images([view])
+            of_coalitions = self._token_maps(trace, embeddings[None], self._empty_prompt())[0]  # (C, N)
+            maps, scores = on_grid(weights @ of_coalitions, trace), (weights @ embeddings @ own[0]).tolist()
+            pairs = None
+            if len(weights) <= EXACT:
+                index = shapley_weights(len(weights), order=2)[1].to(of_coalitions)
+                pairs = _symmetric(_numpy(on_grid(index @ of_coalitions, trace)), len(weights))
+            similarity, explained = (float(one[0] @ embeddings[-1]) for one in (own, trace.embedding))
+        words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
+        provenance = {**self._provenance([explained], None), "method": f"METAGAME of {self.method.title}"}
+        return Interactions(caption, words, _numpy(maps), similarity, read, view.box, provenance, pairs)
+
     def _explain(self, images: list[Image.Image], texts, against: Prompts | None, first: int = 0) -> list[Explanation]:
         """B images that the model sees at one size, and P = B * T prompts, image by image."""
         with isolated_torch_state(self.image_tower.device):
@@ -250,6 +346,13 @@ class Explainer(Encoders):
         if self.attention == "single-head":
             provenance["single_head_similarity"] = {"image": image_explained, "text": text_explained}
         return provenance
+
+
+def _symmetric(values: np.ndarray, count: int) -> np.ndarray:
+    """Maps (pairs, h, w), in the order of `itertools.combinations`, as (count, count, h, w); zero on the diagonal."""
+    found = np.zeros((count, count, *values.shape[1:]), dtype=values.dtype)
+    found[np.triu_indices(count, 1)] = values
+    return found + found.swapaxes(0, 1)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from scipy.stats import bootstrap
 
 from .images import onto_image
 from .methods.interactions import centred, named_things
@@ -70,6 +71,39 @@ class Explanation:
         """
         return _heatmap(self.image_maps[index], self.box, self.image, signed)
 
+    def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
+        """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
+
+        0 means the same map whatever is asked, as raw attention and rollout give it; 1 a map that has nothing in common
+        with the others. The correlation is Pearson's over patches, which does not see a map's scale: a rank correlation
+        would be decided by the many patches near zero, where all maps are noise.
+
+            explanation.prompt_dependence(explainer.null_maps(image, prompt))
+
+        Args:
+            nulls: (M, h, w) maps of the same image for prompts of the same form about other things, two or more
+                (`Explainer.null_maps`).
+            index: of the prompt.
+
+        Returns:
+            The mean over null prompts, and its 95 % bootstrap interval over them, low and high.
+
+        Raises:
+            ValueError: maps of another shape, or fewer than two.
+        """
+        nulls = np.asarray(nulls, dtype=float)
+        if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
+            raise ValueError(f"null maps must be (M, {self.image_maps.shape[1]}, {self.image_maps.shape[2]}), two or "
+                             f"more of them, got {nulls.shape}")  # fmt: skip
+        flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        lengths = np.linalg.norm(flat, axis=1)
+        flat = np.divide(flat, lengths[:, None], out=np.zeros_like(flat), where=lengths[:, None] > 0)
+        same = flat[1:] @ flat[0] + ((lengths[1:] == 0) & (lengths[0] == 0))  # two constant maps are the same
+        distances = np.clip(1 - same, 0, 2)
+        bounds = bootstrap((distances,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
+        return float(distances.mean()), *map(float, bounds.confidence_interval)
+
     def plot(self, **options):
         """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
         from .plots import plot_explanation  # matplotlib is slow to import, and only this needs it
@@ -124,10 +158,13 @@ class Interactions:
 
     Attributes:
         caption: the caption.
-        words: its W words, with their first-order scores (those of `Explainer.explain`).
+        words: its W words, with their first-order scores (those of `Explainer.explain`); of `Explainer.metagame` its
+            players, words or groups of them, with their Shapley values.
         maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the similarity.
         similarity: the model's own cosine similarity.
         image, box, provenance: as in `Explanation`.
+        pairs: (W, W, h, w) of `Explainer.metagame`: what two words do together beyond what each does (Shapley
+            interaction index), zero on the diagonal; else None.
     """
 
     caption: str
@@ -137,6 +174,7 @@ class Interactions:
     image: Image.Image
     box: Box
     provenance: dict
+    pairs: np.ndarray | None = None
 
     @property
     def origin(self) -> str:
@@ -180,7 +218,9 @@ class Interactions:
         return plot_interactions(self, **options)
 
     def __post_init__(self):
-        object.__setattr__(self, "maps", _read_only(self.maps))
+        for name in ("maps", "pairs"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return self.plot()._repr_mimebundle_()

@@ -17,6 +17,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import nltk
+import numpy as np
 import pandas as pd
 from nltk.chunk import RegexpParser
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
@@ -41,6 +42,11 @@ _PRONOUNS = frozenset(
 _AUXILIARIES = frozenset("am is are was were be been being has have had do does did 's 're 've 'm".split())
 _PLACES = frozenset("left right top bottom front back side middle center centre edge".split())  # "to the left of"
 _MISTAKEN = frozenset("alien cherry dumpling floppy key kimono sled".split())  # nouns that textblob calls adjectives
+_EVERYDAY = (
+    "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg elephant fish flower "
+    "guitar hat horse house key kite lamp lemon mountain onion orange owl rocket ship shoe star train tree umbrella"
+).split()
+_FRAMES = frozenset("photo photograph picture image drawing painting sketch".split())
 _PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "CD": "number"}
 SENSES = ("visual", "auditory", "haptic", "interoceptive", "gustatory", "olfactory")
 NORMS = {
@@ -136,6 +142,38 @@ def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
                 inside.pop(0)
             start, end = inside[0].start, inside[-1].end
             found.append(Phrase(caption[start:end], start, end, inside[-1].text, tuple(inside)))
+    return found
+
+
+def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None = None, seed: int = 0) -> list[str]:
+    """Prompts of the same form about other things: every noun is exchanged for an everyday one that is not there.
+
+    "photo" in "a photo of a cat", and the like, is part of the form.
+
+    >>> with_other_nouns("a photo of a red car", 3)
+    ['a photo of a red ship', 'a photo of a red key', 'a photo of a red guitar']
+
+    Args:
+        caption: any English text. Without a noun it is exchanged as a whole.
+        count: how many prompts.
+        known: the words that a model was trained on; only nouns among them are taken, if there are enough.
+        seed: of the choice.
+
+    Returns:
+        `count` prompts. They repeat where `known` leaves too few nouns to tell all of them apart.
+    """
+    last = [one.words[-1] for one in phrases(caption) if one.head.lower() not in _FRAMES]
+    heads = [(word.start, word.end, word.tag) for word in last]
+    heads, there, rng = heads or [(0, len(caption), "NN")], caption.lower(), np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        other = caption
+        for start, end, tag in reversed(heads):
+            end_s, vowel = "s" * (tag == "NNS"), caption[start : start + 1].lower() in set("aeiou")
+            fit = [noun + end_s for noun in _EVERYDAY if (noun[0] in "aeiou") == vowel and noun not in there]
+            fit = [noun for noun in fit if known is None or noun in known] or fit or ["thing"]
+            other = other[:start] + str(rng.choice(fit)) + other[end:]
+        found.append(other)
     return found
 
 

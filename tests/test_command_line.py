@@ -68,7 +68,9 @@ def test_a_user_gets_a_description_a_parity_check_and_a_picture(model, tmp_path)
 
 def test_without_a_picture_a_scene_is_explained(model, tmp_path, capsys):
     assert main(["explain", *model, "--out", str(tmp_path / "scene.png")]) == 0
-    assert "of a drawn scene and" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "of a drawn scene and" in out
+    assert re.search(r"differs from those of 16 other prompts by \d\.\d\d \[\d\.\d\d, \d\.\d\d\]", out)
     assert (tmp_path / "scene.png").is_file()
 
 

@@ -190,6 +190,14 @@ class Tower:
         """Embeddings (B, E) by the unmodified model, in evaluation mode, on inputs of its own size."""
         return self._by_the_model(inputs)
 
+    def embed_prompts(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, E) of token ids (B, context_length), those of their traces; of text towers alone.
+
+        Raises:
+            ValueError: as `trace`.
+        """
+        return self.trace(ids).embedding
+
     def _by_the_model(self, inputs: Tensor) -> Tensor:
         with eval_mode(self.model):
             features = self._encode(inputs)
