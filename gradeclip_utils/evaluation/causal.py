@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..errors import InvalidValue
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
@@ -53,9 +54,9 @@ def causal(
     names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
     wrong = [name for name in names if name not in METHODS or METHODS[name].image is None]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is no method that explains images")
+        raise InvalidValue(f"{wrong[0]!r} is no method that explains images", "method-images")
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
-        raise ValueError("objects are ranked: give scenes, each of two objects or more")
+        raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-objects")
     asker, images = Explainer(clip), [scene.image() for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     less = [without(scene, i).image() for scene in scenes for i in range(len(scene.objects))]

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..errors import InvalidValue
 from ..explain import Explainer
 from ..methods import METHODS
 from ..models import Clip
@@ -138,13 +139,13 @@ def word_rows(
         TypeError: the tokenizer does not say which tokens make up a word.
     """
     if not captions:
-        raise ValueError("there are no captions to score: give at least one")
+        raise InvalidValue("there are no captions to score: give at least one", "prompt-none")
     asker = Explainer(clip)
     tower = asker.text_tower
     methods = text_methods(tower.depth if tower is not None else 1) if methods is None else methods
     for name, (method, _) in methods.items():
         if METHODS[method].text is None:
-            raise ValueError(f"{name!r} is {METHODS[method].title}, which has no scores of words")
+            raise InvalidValue(f"{name!r} is {METHODS[method].title}, which has no scores of words", "method-words")
     texts, of_image = [one.caption for one in captions], {one.key: one.image for one in captions}
     embeddings = dict(zip(of_image, asker.embed_images(list(of_image.values())), strict=True))
     images = [embeddings[one.key] for one in captions]

@@ -28,6 +28,7 @@ import torch
 from scipy.special import comb
 from torch import Tensor
 
+from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .interactions import Group, named_things
 from .perturbation import without_tokens, word_numbers
@@ -151,6 +152,8 @@ def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
     """
     ends = [group[-1] + 1 for group in named_things(caption, spans)]
     if not ends:
-        raise ValueError(f"{caption!r} has no noun to share its words out among: give the words in over=")
+        raise InvalidValue(
+            f"{caption!r} has no noun to share its words out among: give the words in over=", "metagame-over"
+        )
     ends[-1] = len(spans)
     return tuple(tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False))

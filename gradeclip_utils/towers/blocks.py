@@ -24,11 +24,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from ..errors import InvalidValue
+
 _WITH_GRAD = ContextVar("with_grad", default=False)
 
 
-class UnsupportedModel(ValueError):
+class UnsupportedModel(InvalidValue):
     """The model has a part that no tower can open; the message names it."""
+
+    code = "E-model-unsupported"
 
 
 class Block:
