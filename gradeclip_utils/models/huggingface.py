@@ -20,7 +20,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 
 from ..towers import Tower, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.huggingface import MODELS, kind_of, unwrapped
-from .checkpoints import check_reachable
+from .checkpoints import check_checkpoint, check_reachable
 
 PREFIX = "transformers:"
 _KNOWN = (*MODELS, "BlipForImageTextRetrieval")
@@ -117,11 +117,16 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         config = transformers.AutoConfig.from_pretrained(name)
         architectures = config.architectures or [f"{type(config).__name__.removesuffix('Config')}Model"]
         _check_kind(architectures[0])
-        model = getattr(transformers, architectures[0]).from_pretrained(name, use_safetensors=True)
+        options = {"use_safetensors": True, "output_loading_info": True}
+        model, loaded = getattr(transformers, architectures[0]).from_pretrained(name, **options)
     except UnsupportedModel:
         raise
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{PREFIX}{name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    lacks = [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]
+    if lacks:
+        raise ValueError(f"{PREFIX}{name} has no weights for {len(lacks)} parts of {architectures[0]}, {lacks[0]} "
+                         "among them: they would be random numbers")  # fmt: skip
     try:
         processor = transformers.AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -147,7 +152,10 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json, so it holds no model of transformers (save_pretrained writes "
                          "one)")  # fmt: skip
-    if any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights:
+        check_checkpoint(path)
+    if weights:
         return
     pickles = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(suffix))
     if pickles:

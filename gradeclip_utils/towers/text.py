@@ -108,6 +108,7 @@ def text_of(model: nn.Module) -> nn.Module:
     if not isinstance(text, (TextTransformer, open_clip.CLIP)):
         raise UnsupportedModel(
             f"the text tower is a {type(text).__name__}; only open_clip's own text transformer and Hugging Face "
-            "encoders can be opened (prompts that the model itself has embedded can still be explained: pass the embeddings)"
+            "encoders can be opened (prompts that the model itself has embedded can still be explained: pass the "
+            "embeddings)"
         )
     return text
