@@ -27,7 +27,7 @@ from .files import write_whole
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .models import Clip
+    from .explain import Explainer
 
 PROGRAM = "python -m gradeclip_utils"
 
@@ -95,6 +95,11 @@ COMMANDS = {
         ".evaluation.run",
     ),
     "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
+    "convert": Command(
+        "a CLIP of open_clip as a CLIPModel of transformers, or back: the same weights, the same explanation",
+        "convert emoji --out emoji-hf\nconvert transformers:emoji-hf --out emoji-back",
+        ".models.convert",
+    ),
     "card": Command(
         "what the bundled model recognises, and what it cannot: the figures of its card",
         "card --split test --write",
@@ -214,7 +219,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{parser.epilog}\n\nWithout --model, GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled "
         "model is used."
     )
-    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
+    parser.add_argument("--model", help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--image", metavar="FILE", help="the image; a drawn scene if not given")
     parser.add_argument("--caption", metavar="TEXT", help="what to look for; with --image; the scene's own otherwise")
@@ -245,7 +250,7 @@ def run_command(options: argparse.Namespace) -> None:
     caption = scene.caption if options.caption is None else options.caption
     explainer = Explainer(clip)
     explanation = explainer.explain(image, caption)
-    difference = _difference(clip, explanation.image, caption, float(explanation.similarity[0]))
+    difference = _difference(explainer, explanation.image, caption, float(explanation.similarity[0]))
     print(f"  parity   the explained similarity differs from the plain forward pass by {difference:.1e}")
     value, low, high = explanation.prompt_dependence(explainer.null_maps(image, caption))
     print(f"  prompt   the map differs from those of 16 other prompts by {value:.2f} [{low:.2f}, {high:.2f}], 1 less")
@@ -256,17 +261,12 @@ def run_command(options: argparse.Namespace) -> None:
     print(f"written to {options.out}")
 
 
-def _difference(clip: Clip, image: Image.Image, caption: str, similarity: float) -> float:
-    """Between the explained number and what open_clip's own `encode_image` and `encode_text` give."""
-    import torch
-
-    assert clip.tokenizer is not None  # it was explained, so that it could be read
-    weight = next(clip.model.visual.parameters())
-    pixels = clip.preprocess(image)[None].to(weight.device, weight.dtype)
-    tokens = clip.tokenizer([caption]).to(weight.device)
-    with torch.no_grad():
-        image_embedding = clip.model.encode_image(pixels, normalize=True).float()
-        text_embedding = clip.model.encode_text(tokens, normalize=True).float()
+def _difference(explainer: Explainer, image: Image.Image, caption: str, similarity: float) -> float:
+    """Between the explained number and what the model's own methods give (`encode_image`, `get_image_features`)."""
+    clip, tower = explainer.clip, explainer.text_tower
+    assert clip.tokenizer is not None and tower is not None  # it was explained, so that it could be read
+    image_embedding = explainer.image_tower.forward(clip.preprocess(image)[None].to(tower.device))
+    text_embedding = tower.forward(clip.tokenizer([caption]).to(tower.device))
     return abs(float((image_embedding * text_embedding).sum()) - similarity)
 
 

@@ -210,7 +210,7 @@ class Encoders:
         with isolated_torch_state(tower.device):
             split = split_read(caption, self.clip.tokenizer, tower)
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
-            return split, word_directions(tower, trace, word_masks(split.word_ids, trace))
+            return split, word_directions(tower, trace, word_masks(split.word_ids, trace, split.first))
 
     def metagame_directions(
         self, caption: str, over: Sequence[Group] | None = None
@@ -246,7 +246,10 @@ class Encoders:
         if not groups or not all(groups) or len(set(words)) < len(words) or not all(0 <= i < count for i in words):
             msg = f"over must hold words 0 to {count - 1}, each at most once, got {list(groups)!r}"
             raise InvalidValue(msg, "metagame-over")
-        ids, word_ids = self.clip.tokenizer([caption]).to(tower.device)[0], torch.tensor([-1, *split.word_ids])
+        ids, word_ids = (
+            self.clip.tokenizer([caption]).to(tower.device)[0],
+            torch.tensor([-1] * split.first + list(split.word_ids)),
+        )
         players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
         coalitions, weights = weights_of(len(groups), self.seed)
         embeddings = embed_coalitions(tower, ids, players, coalitions)
@@ -275,7 +278,7 @@ class Encoders:
     def _image_traces(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[Trace]:
         """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
         whole("batch_size", batch_size, 1)
-        step = 1 if self.resolution == "native" else batch_size  # native images differ in size
+        step = 1 if self.one_at_a_time else batch_size
         for start in range(0, len(images), step):
             read = [read_image(image) for image in images[start : start + step]]
             with isolated_torch_state(self.image_tower.device):
@@ -294,6 +297,11 @@ class Encoders:
     def _both(self, tower: Tower, trace: Trace) -> tuple[Trace, Tensor]:
         """The trace to explain, and the model's own embedding (B, E)."""
         return (tower.with_one_head(trace) if self.attention == "single-head" else trace), trace.embedding
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether images differ in size, so that no two make a batch: native ones, and all of NaFlex."""
+        return self.resolution == "native" or self.image_tower.own_grid
 
     def _view(self, image: Image.Image) -> View:
         view = view_of(self.clip.preprocess, image, self.resolution, self.image_tower.patch_size)

@@ -122,7 +122,7 @@ class Explainer(Encoders):
             raise InvalidValue(msg, "pair-count")
         against = None if against is None else matched(as_prompts(against), len(texts))
         explanations: list[Explanation] = []
-        step = 1 if self.resolution == "native" else IMAGES_AT_ONCE  # native images differ in size
+        step = 1 if self.one_at_a_time else IMAGES_AT_ONCE
         for start in range(0, len(texts), step):
             some = slice(start, start + step)
             read = [self._read_image(image) for image in images[some]]
@@ -160,7 +160,7 @@ class Explainer(Encoders):
             asked, tower, view = self._ask(as_prompts(caption)), self._opened_text_tower(), self._view(read)
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
-            word_mask = word_masks(asked.splits[0].word_ids, text_trace)  # (W, N)
+            word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
             maps, directions = interactions(self.image_tower, image_trace, tower, text_trace, word_mask)
             warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ own[0]).tolist()  # (W,)
@@ -341,7 +341,7 @@ class Explainer(Encoders):
             options = {"seed": self.seed, "progress": self.progress, "words": word_ids}
             scores = self.method.text(tower, trace, sign * image[some, None], **options)[:, 0]  # (P, N)
             for i, row in zip(some, scores.tolist(), strict=True):
-                words[i] = asked.splits[i].words(row[1 : 1 + tokens[i]])
+                words[i] = asked.splits[i].words(row[asked.splits[i].first :][: tokens[i]])
         return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, tuple(words))
 
     def _provenance(self, image_explained: list[float], text_explained: list[float] | None) -> dict:

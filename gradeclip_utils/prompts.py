@@ -17,7 +17,7 @@ from .checks import short
 from .errors import InvalidType, InvalidValue
 from .notices import warn, warn_of_missing_glyphs
 from .towers import Tower
-from .words import Split, check_tokenizer, split_prompt, unknown_words, why_no_words
+from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
 
 Prompts: TypeAlias = str | Iterable[str] | Tensor | np.ndarray
 MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
@@ -47,7 +47,8 @@ class Asked:
         """The word of every token (B, N) of some of the prompts; -1 for SOT, EOT and padding."""
         word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
         for row, i in zip(word_ids, some, strict=True):
-            row[1 : 1 + len(self.splits[i].word_ids)] = torch.tensor(self.splits[i].word_ids)
+            split = self.splits[i]
+            row[split.first : split.first + len(split.word_ids)] = torch.tensor(split.word_ids)
         return word_ids
 
 
@@ -166,8 +167,7 @@ def ask_strings(
         return Asked(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(
-        split_prompt(prompt, tokenizer, row[1:end])
-        for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
+        split_row(prompt, tokenizer, row, end) for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
     )
     for split in splits:
         if split.unread:

@@ -127,8 +127,7 @@ def rise(
     """
     pixels = trace.inputs
     lit, shifts = mask_seeds(masks, cells, lit_fraction, tuple(pixels.shape[-2:]), seed)
-    own = tuple(pixels.shape[-2:]) == tower.image_size
-    look = tower.forward if own else lambda some: tower.trace(some).embedding  # a native image has no plain pass
+    look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
     scores, seen, step = [], [], max(1, _AT_ONCE // len(pixels))
     with tqdm(total=masks, desc="RISE", disable=not progress) as bar:
         for some in torch.arange(masks).split(step):
@@ -246,7 +245,7 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
 
 def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
     """The pixels, in the precision of the embedding."""
-    if tuple(trace.inputs.shape[-2:]) != tower.image_size:
+    if not tower.reads(trace.inputs):
         raise ValueError(
             f"gradients of pixels need the model's own pass, which reads {tower.image_size} pixels only, "
             f"got {tuple(trace.inputs.shape[-2:])}; use resolution='model'"

@@ -137,9 +137,9 @@ def text_of(model: nn.Module) -> nn.Module:
     """The part of an open_clip model that holds the text transformer."""
     text = getattr(model, "text", model)
     if not isinstance(text, (TextTransformer, open_clip.CLIP)):
-        hub = " (a Hugging Face encoder, whose files only a hub has)" if "HF" in type(text).__name__ else ""
         raise UnsupportedModel(
-            f"the text tower is a {type(text).__name__}{hub}; only open_clip's own text transformer can be opened "
-            "(prompts that the model itself has embedded can still be explained: pass the embeddings)"
+            f"the text tower is a {type(text).__name__}; only open_clip's own text transformer and Hugging Face "
+            "encoders can be opened (prompts that the model itself has embedded can still be explained: pass the "
+            "embeddings)"
         )
     return text
