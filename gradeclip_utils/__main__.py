@@ -224,10 +224,8 @@ def run_command(options: argparse.Namespace) -> None:
     difference = _difference(clip, explanation.image, caption, float(explanation.similarity[0]))
     print(f"  parity   the explained similarity differs from the plain forward pass by {difference:.1e}")
     value, low, high = explanation.prompt_dependence(explainer.null_maps(image, caption))
-    print(
-        f"  prompt   the map differs from those of 16 other prompts by {value:.2f} [{low:.2f}, {high:.2f}], 1 less their"
-    )
-    print("           mean correlation; 0 is the same map whatever is asked")
+    print(f"  prompt   the map differs from those of 16 other prompts by {value:.2f} [{low:.2f}, {high:.2f}]")
+    print("           (1 less their mean correlation: 0 is the same map whatever is asked)")
     explanation.plot().savefig(options.out)
     print(f"similarity {explanation.similarity[0]:.4f} of {options.image or 'a drawn scene'} and {caption!r}")
     print(f"written to {options.out}")
