@@ -99,14 +99,15 @@ def captioned_scenes(n: int, *, split: str = "development", seed: int = 0) -> li
 def text_methods(depth: int) -> dict[str, tuple[str, int | None]]:
     """What is compared: a name for tables -> a method of `METHODS` that has scores of words, and how many text layers.
 
-    Grad-ECLIP goes through one layer, half, two thirds (its default) and all; the others through what they ask for.
+    Grad-ECLIP goes through one layer, half of them, two thirds (its default) and all; the others through what they ask
+    for.
 
     Args:
         depth: how many layers the text encoder has.
     """
-    parts = {"1 layer": 1, "half": round(depth / 2), "two thirds": round(2 * depth / 3), "all layers": depth}
+    parts = sorted({1, round(depth / 2), round(2 * depth / 3), depth} - {0})
     ours: dict[str, tuple[str, int | None]] = {
-        f"Grad-ECLIP, {part}": ("grad-eclip", max(1, layers)) for part, layers in parts.items()
+        f"Grad-ECLIP, {layers} of {depth} layers": ("grad-eclip", layers) for layers in parts
     }
     others = ("metagame", "leave-one-out", "input-x-gradient", "integrated-gradients", "attention", "rollout")
     return ours | {METHODS[name].title: (name, None) for name in others}
@@ -132,7 +133,8 @@ def word_rows(
 
     Returns:
         One row a caption, method and measure that is defined for it: image (the key), caption, measure (one of
-        `MEASURES`), method, value. Deletion, insertion and the rank correlation are those of true captions.
+        `MEASURES`), method, value. Deletion, insertion and the rank correlation are those of true captions, and
+        leave-one-out is not compared with itself.
 
     Raises:
         ValueError: a method without scores of words, or no captions.
@@ -156,7 +158,7 @@ def word_rows(
         for name, (method, layers) in methods.items()
     }
     alone = Explainer(clip, method="leave-one-out").score_words(texts, images)
-    rows = []
+    rows, themselves = [], [name for name, (method, _) in methods.items() if method == "leave-one-out"]
     for i, one in enumerate(captions):
         spans = [(word.start, word.end) for word in alone[i]]
         scores = {name: np.array([word.score for word in found[i]]) for name, found in words.items()}
@@ -165,7 +167,7 @@ def word_rows(
         if one.true:
             rows += _curves(asker, one, spans, scores, images[i], seed)
             effects = np.array([word.score for word in alone[i]])
-            agreed = {name: spearman(values, effects) for name, values in scores.items()}
+            agreed = {name: spearman(values, effects) for name, values in scores.items() if name not in themselves}
             rows += [("as leave-one-out", name, value) for name, value in agreed.items() if np.isfinite(value)]
         rows[:] = [row if len(row) == 5 else (one.key, one.caption, *row) for row in rows]
     return pd.DataFrame(rows, columns=["image", "caption", "measure", "method", "value"])
