@@ -410,7 +410,7 @@ DAMAGED = [
     ("prompts of another run", lambda f: rewritten(f, lambda r: r["prompts"].pop()), "maps .* are not those of 1"),
     ("NaN maps", lambda f: resummed(f, NPZ, arrays(image_maps=np.full((2, 4, 4), np.nan))), "hold NaN"),
     ("flat maps", lambda f: resummed(f, NPZ, arrays(image_maps=np.ones(2))), "maps .* are not those of 2"),
-    ("no other similarity", lambda f: resummed(f, NPZ, arrays(against_similarity=None)), "does not fit against"),
+    ("no other similarity", lambda f: resummed(f, NPZ, arrays(against_similarity=None)), "lacks its against"),
     ("an array too many", lambda f: resummed(f, NPZ, arrays(more=np.ones(1))), "explanation.json is damaged"),
 ]  # fmt: skip
 
