@@ -244,6 +244,7 @@ PROMPTS = [
     ("no prompts", [], "prompts must be strings"),
     ("a list of numbers", [1, 2], "prompts must be strings"),
     ("whole numbers", np.zeros((1, 48), int), "prompts must be strings"),
+    ("a number of numpy", np.array(5), "prompts must be strings"),
     ("empty", "", "at least one word"),
     ("10,000 words", "dog " * 10_000, "a prompt can have 5000 characters, and .* has 40000"),
     ("half a character", "a \ud800 dog", "lone surrogate"),
