@@ -2,10 +2,11 @@
 # make test   everything that CI runs          make lab        JupyterLab on the notebooks
 # make quick  tests for minutes of work: no notebooks, no browser, no training
 # make lint   style and types                  make notebooks  execute in place, to commit the outputs
+# make fuzz  thousands of wrong inputs, where make test tries a few
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test quick lab lint notebooks bench clean
+.PHONY: run test quick fuzz lab lint notebooks bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,6 +40,9 @@ test: $(STAMP)
 
 quick: $(STAMP)
 	$(PYTEST) -m 'not slow and not browser' tests
+
+fuzz: $(STAMP)
+	GRADECLIP_FUZZ=3000 $(PYTEST) tests/test_fuzz.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter-lab notebooks

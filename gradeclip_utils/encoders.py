@@ -285,8 +285,7 @@ class Encoders:
                 if self.resolution == "native":
                     pixels = [self._view(image).pixels for image in read]
                 else:
-                    size = self.image_tower.image_size
-                    pixels = [check_pixels(self.clip.preprocess(image), size) for image in read]
+                    pixels = [check_pixels(self.clip.preprocess(image), self._size()) for image in read]
                 trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device))
             yield trace
 
@@ -305,8 +304,14 @@ class Encoders:
 
     def _view(self, image: Image.Image) -> View:
         view = view_of(self.clip.preprocess, image, self.resolution, self.image_tower.patch_size)
-        check_pixels(view.pixels, self.image_tower.image_size if self.resolution == "model" else None)
+        check_pixels(view.pixels, self._size())
         return view
+
+    def _size(self) -> tuple[int, int] | None:
+        """The one size (H, W) of pixels that the model takes; None where it takes others too."""
+        tower = self.image_tower
+        free = self.resolution == "native" or any(getattr(tower, name, False) for name in ("any_size", "own_grid"))
+        return None if free else tower.image_size
 
 
 def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:

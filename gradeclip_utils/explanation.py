@@ -147,16 +147,17 @@ class Explanation:
         })._checked())  # fmt: skip
 
     def _checked(self) -> "Explanation":
-        """Itself, if its parts fit each other; an AssertionError says what does not."""
+        """Itself, if its parts fit each other; a ValueError says what does not."""
         count = len(self.prompts)
         _check_parts(self.image_maps, self.box, self.provenance, count)
         for name, wanted in (("", True), ("against_", self.against is not None)):
             similarity, words = getattr(self, f"{name}similarity"), getattr(self, f"{name}words")
-            assert (similarity is not None) == (words is not None) == wanted, f"{name}similarity does not fit against"
+            _require((similarity is not None) == (words is not None) == wanted, f"{name}similarity lacks its against")
             if wanted:
-                assert similarity.shape == (count,) and np.isfinite(similarity).all(), f"{name}similarity does not fit"
-                assert len(words) == count, f"{name}words are not those of {count} prompts"
-        assert self.against is None or len(self.against) == count, f"against does not fit {count} prompts"
+                fits = similarity.shape == (count,) and np.isfinite(similarity).all()
+                _require(fits, f"{name}similarity is none of {count} prompts")
+                _require(len(words) == count, f"{name}words are not those of {count} prompts")
+        _require(self.against is None or len(self.against) == count, f"against does not fit {count} prompts")
         return self
 
     def __post_init__(self):
@@ -249,7 +250,7 @@ class Interactions:
         def made(record: dict, arrays: dict) -> Interactions:
             found = cls(**{**record, **arrays, "words": _words(record["words"])})
             _check_parts(found.maps, found.box, found.provenance, len(found.words))
-            assert isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none"
+            _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
             return found
 
         return read_folder(folder, "interactions", made)
@@ -291,6 +292,10 @@ def _heatmap(map_: np.ndarray, box: Box, image: Image.Image, signed: bool) -> np
 
 
 # ------------------------------------------------------------------------------------------------------- stored folders
+
+
+# what Python, JSON and safetensors say of a record that is none
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
 
 
 def write_folder(folder: str | Path, name: str, arrays: dict, record: dict, image: Image.Image) -> Path:
@@ -336,15 +341,7 @@ def read_folder(folder: str | Path, name: str, make: Callable[[dict, dict], T]) 
         return make({**record, "box": box, "image": image}, arrays)
     except GradeclipError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-        RecursionError,
-        SafetensorError,
-    ) as error:
+    except _DAMAGED as error:
         said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise InvalidFile(f"{folder / file} is damaged, or holds no {what} ({said})", "result-damaged") from error
 
@@ -358,21 +355,30 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, Word) else value.tolist()
 
 
+def _require(fits: bool, otherwise: str) -> None:
+    if not fits:
+        raise ValueError(otherwise)
+
+
 def _texts(given: list) -> tuple[str, ...]:
-    assert isinstance(given, list) and given and all(isinstance(text, str) for text in given), "prompts are no texts"
+    fits = isinstance(given, list) and given and all(isinstance(text, str) for text in given)
+    _require(bool(fits), "prompts are no texts")
     return tuple(given)
 
 
 def _words(given: list) -> tuple[Word, ...]:
     words = tuple(Word(**word) for word in given)
-    assert all(isinstance(one.text, str) and np.isfinite(one.score) for one in words), "a word has no text or score"
+    fits = all(isinstance(one.text, str) and np.isfinite(one.score) for one in words)
+    _require(fits, "a word has no text or score")
     return words
 
 
 def _check_parts(maps: np.ndarray, box: Box, provenance: dict, count: int) -> None:
     shape = tuple(maps.shape)
-    assert maps.ndim == 3 and len(maps) == count and 0 not in shape, f"maps {shape} are not those of {count} texts"
-    assert np.isfinite(maps).all(), "maps hold NaN or infinity"
-    assert len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3], f"{box} is no box"
-    lacking = [name for name in ("model", "pretrained", "method", "explains", "attention") if name not in provenance]
-    assert not lacking, f"provenance lacks {', '.join(lacking)}"
+    _require(len(shape) == 3 and shape[0] == count and 0 not in shape, f"maps {shape} are not those of {count} texts")
+    _require(bool(np.isfinite(maps).all()), "maps hold NaN or infinity")
+    fits = len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]
+    _require(bool(fits), f"{box} is no box")
+    known = provenance if isinstance(provenance, dict) else {}
+    lacking = [name for name in ("model", "pretrained", "method", "explains", "attention") if name not in known]
+    _require(not lacking, f"provenance lacks {', '.join(lacking)}")

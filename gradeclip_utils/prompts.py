@@ -67,7 +67,7 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
             raise InvalidValue(msg, "embedding-shape")
         return prompts.reshape(-1, prompts.shape[-1])  # (E,) -> (1, E)
     found = [prompts] if isinstance(prompts, str) else prompts
-    if not isinstance(found, (bytes, Mapping)) and isinstance(found, Iterable):
+    if not isinstance(found, (bytes, Mapping)) and isinstance(found, Iterable) and getattr(found, "ndim", 1) > 0:
         found = list(found)
     if not isinstance(found, list) or not found or not all(isinstance(prompt, str) for prompt in found):
         msg = f"prompts must be strings, or a float array of embeddings (T, E), got {short(found)}"

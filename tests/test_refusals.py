@@ -244,6 +244,7 @@ PROMPTS = [
     ("no prompts", [], "prompts must be strings"),
     ("a list of numbers", [1, 2], "prompts must be strings"),
     ("whole numbers", np.zeros((1, 48), int), "prompts must be strings"),
+    ("a number of numpy", np.array(5), "prompts must be strings"),
     ("empty", "", "at least one word"),
     ("10,000 words", "dog " * 10_000, "a prompt can have 5000 characters, and .* has 40000"),
     ("half a character", "a \ud800 dog", "lone surrogate"),
@@ -410,7 +411,7 @@ DAMAGED = [
     ("prompts of another run", lambda f: rewritten(f, lambda r: r["prompts"].pop()), "maps .* are not those of 1"),
     ("NaN maps", lambda f: resummed(f, NPZ, arrays(image_maps=np.full((2, 4, 4), np.nan))), "hold NaN"),
     ("flat maps", lambda f: resummed(f, NPZ, arrays(image_maps=np.ones(2))), "maps .* are not those of 2"),
-    ("no other similarity", lambda f: resummed(f, NPZ, arrays(against_similarity=None)), "does not fit against"),
+    ("no other similarity", lambda f: resummed(f, NPZ, arrays(against_similarity=None)), "lacks its against"),
     ("an array too many", lambda f: resummed(f, NPZ, arrays(more=np.ones(1))), "explanation.json is damaged"),
 ]  # fmt: skip
 

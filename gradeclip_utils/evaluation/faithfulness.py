@@ -68,10 +68,10 @@ class Protocol:
     def __post_init__(self):
         if not 0 < self.span <= 1:
             raise InvalidValue(
-                f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}", "faithfulness-option"
+                f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}", "curve-option"
             )
         if self.points is not None and self.points < 2:
-            raise InvalidValue(f"a curve has two points or more, got points={self.points!r}", "faithfulness-option")
+            raise InvalidValue(f"a curve has two points or more, got points={self.points!r}", "curve-option")
         for name, value, known in (
             ("unit", self.unit, _UNITS),
             ("fill", self.fill, _FILLS),
@@ -79,7 +79,7 @@ class Protocol:
         ):
             if value not in known:
                 raise InvalidValue(
-                    f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}", "faithfulness-option"
+                    f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}", "curve-option"
                 )
 
 
@@ -162,7 +162,7 @@ def image_score(
         ValueError: classes without a label, or a label without classes.
     """
     if (classes is None) != (label is None):
-        raise InvalidValue("accuracy needs both classes (C, E) and the label of the true one", "faithfulness-option")
+        raise InvalidValue("accuracy needs both classes (C, E) and the label of the true one", "curve-option")
     target = F.normalize(target.float(), dim=-1)
 
     def score(images: Tensor) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ def colours_of(preprocess: Callable) -> Colours:
             return tuple(step.mean), tuple(step.std)
     raise InvalidValue(
         "the preprocessing has no Normalize step: give the model's mean and deviation of colours by hand",
-        "faithfulness-option",
+        "curve-option",
     )
 
 
@@ -236,7 +236,7 @@ def word_curves(
     spans = [match.span() for match in re.finditer(r"\S+", caption)] if spans is None else list(spans)
     _check_games(games)
     if not spans:
-        raise InvalidValue(f"a caption needs at least one word, got {caption!r}", "faithfulness-option")
+        raise InvalidValue(f"a caption needs at least one word, got {caption!r}", "curve-option")
     jobs, captions = [], []
     for name, given in scores.items():
         values = np.asarray(given, dtype=float)
@@ -244,7 +244,7 @@ def word_curves(
             words = [caption[start:end] for start, end in spans]
             raise InvalidValue(
                 f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}",
-                "faithfulness-option",
+                "curve-option",
             )
         order = _order(values, seed)
         for game in games:
@@ -301,7 +301,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
         if len(fraction) < 2 or (np.diff(fraction) <= 0).any():
             raise InvalidValue(
                 f"the curve of {group} must have two points or more, with growing fractions: {fraction}",
-                "faithfulness-option",
+                "curve-option",
             )
         records.append((*group, np.trapezoid(height, fraction) / (fraction[-1] - fraction[0])))
     return pd.DataFrame(records, columns=[*keys, "auc"])
@@ -312,26 +312,24 @@ def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence
     if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3:
         raise InvalidValue(
             f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}",
-            "faithfulness-option",
+            "curve-option",
         )
     for name, map_ in maps.items():
         if np.ndim(map_) != 2 or not all(0 < a <= b for a, b in zip(np.shape(map_), pixels.shape[1:], strict=True)):
             raise InvalidValue(
                 f"the map of {name!r} has shape {np.shape(map_)}: it must be on the token grid or in the pixels of the "
                 f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool",
-                "faithfulness-option",
+                "curve-option",
             )
         if not np.isfinite(map_).all():
             raise InvalidValue(
-                f"the map of {name!r} holds NaN or infinite values; it has no order to delete by", "faithfulness-option"
+                f"the map of {name!r} holds NaN or infinite values; it has no order to delete by", "curve-option"
             )
 
 
 def _check_games(games: Sequence[str]) -> None:
     if isinstance(games, str) or not games or not set(games) <= set(GAMES):
-        raise InvalidValue(
-            f"games must be a list of 'deletion', 'insertion' or both, got {games!r}", "faithfulness-option"
-        )
+        raise InvalidValue(f"games must be a list of 'deletion', 'insertion' or both, got {games!r}", "curve-option")
 
 
 def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:
@@ -341,7 +339,7 @@ def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Ten
     if colours is None:
         raise InvalidValue(
             f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)",
-            "faithfulness-option",
+            "curve-option",
         )
     mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in colours)
     colour = torch.zeros(3, 1, 1)
@@ -358,7 +356,7 @@ def _ranks(map_: np.ndarray, size: tuple[int, int], protocol: Protocol) -> tuple
         return _order(heat, protocol.seed), heat.size
     if map_.shape == size or any(a % b for a, b in zip(size, map_.shape, strict=True)):
         raise InvalidValue(
-            f"patches need a map on the token grid of the input {size}, got shape {map_.shape}", "faithfulness-option"
+            f"patches need a map on the token grid of the input {size}, got shape {map_.shape}", "curve-option"
         )
     cell = np.ones([a // b for a, b in zip(size, map_.shape, strict=True)], dtype=int)
     return np.kron(_order(map_, protocol.seed), cell), map_.size

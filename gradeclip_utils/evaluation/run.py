@@ -245,7 +245,7 @@ def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Genera
     elif todo:
         with _workers(clip, jobs, dask) as source:
             each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // jobs))
-            calls = (delayed(at_worker)(source, plan, part, each) for part in todo)
+            calls = (delayed(at_worker)(source, plan, part, each, os.getpid()) for part in todo)
             yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
 
 

@@ -66,14 +66,15 @@ class Chunk:
     wrong: tuple[str, ...]
 
 
-def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int) -> tuple[int, pd.DataFrame, str]:
+def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int, parent: int) -> tuple[int, pd.DataFrame, str]:
     """The number of a chunk, its rows, and what they are about.
 
-    In a process that keeps the model (`source`, or its file) between calls, and ends with the one that began it.
+    In a process that keeps the model (`source`, or its file) between calls, and ends with the one that began it, whose
+    number is `parent`.
     """
     torch.set_num_threads(threads)  # else every process takes all processors, and they wait for one another
     if isinstance(source, str):
-        _follow(os.getppid(), source)
+        _follow(parent, source)
     return part.number, measured(_kept(source, plan), plan, part), contents(part)
 
 
