@@ -346,7 +346,8 @@ class Explainer(Encoders):
 
     def _provenance(self, image_explained: list[float], text_explained: list[float] | None) -> dict:
         """Where an explanation comes from; with single-head attention also the similarities that it explains."""
-        libraries = ("gradeclip", "torch", "open_clip_torch")
+        own = ("transformers",) if type(self.clip.model).__module__.startswith(("transformers.", "peft.")) else ()
+        libraries = ("gradeclip", "torch", "open_clip_torch", *own)
         provenance: dict = {
             "model": self.clip.name,
             "pretrained": self.clip.pretrained,

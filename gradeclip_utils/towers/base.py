@@ -285,7 +285,7 @@ class Tower:
         """What the tokens that are carried can see, (B or 1, H or 1, R or N, N), or None where they see everything."""
         mask = entry.mask_of_heads()
         if mask is not None:
-            if not self.shielded or self.blocks[-1].latent:
+            if not self.shielded:
                 return mask
             rows = mask.expand(len(entry.tokens), -1, -1, -1).transpose(1, 2)  # (B, N, H, N)
             return rows[_at(entry)].transpose(1, 2)

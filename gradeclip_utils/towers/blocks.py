@@ -111,7 +111,8 @@ def check_linear(inside: str, *modules: nn.Module) -> None:
     """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA."""
     for module in modules:
         base = base_layer(module)
-        kind = type(base).__name__ if base is module else f"{type(base).__name__} with an adapter"
+        kind = type(base).__name__
+        kind += f" of {type(base).__module__.split('.')[0]}" if kind == "Linear" else ""
         if type(base) not in (nn.Linear, NonDynamicallyQuantizableLinear):
             raise UnsupportedModel(f"{inside} with a {kind} where only a Linear can be opened")
         if type(base.weight) not in (nn.Parameter, Tensor) or not base.weight.is_floating_point():
@@ -134,7 +135,9 @@ def _adapters(module: nn.Module) -> list[str]:
 
 
 def _variant(module: nn.Module, adapter: str) -> str | None:
-    """What an adapter is besides LoRA (DoRA, ...), which is no sum of matrices."""
+    """What an adapter is that is not LoRA (DoRA, AdaLoRA, ...), and no sum of two matrices."""
+    if not isinstance(module.lora_A[adapter], nn.Linear):
+        return type(module).__name__
     if getattr(module, "use_dora", {}).get(adapter):
         return "DoRA"
     variant = getattr(module, "lora_variant", {}).get(adapter)

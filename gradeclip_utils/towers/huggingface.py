@@ -20,8 +20,18 @@ MODELS = ("CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "Chinese
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside PEFT's wrapper, with its adapters in it; any other as it is."""
-    return model.get_base_model() if type(model).__module__.startswith("peft.") else model
+    """The model inside PEFT's wrapper, with its adapters in it; any other as it is.
+
+    Raises:
+        UnsupportedModel: PEFT has taught it prompts, which are in no layer of the model itself.
+    """
+    if not type(model).__module__.startswith("peft."):
+        return model
+    config = getattr(model, "active_peft_config", None)
+    if getattr(config, "is_prompt_learning", False):
+        raise UnsupportedModel(f"the model has learned prompts ({type(config).__name__}); of adapters only LoRA can be "
+                               "opened")  # fmt: skip
+    return model.get_base_model()
 
 
 def kind_of(model: nn.Module) -> str | None:

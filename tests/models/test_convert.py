@@ -25,7 +25,7 @@ def assert_same(found, expected, tolerance=1e-6):
 
 def test_the_bundled_model_gives_the_same_explanation_as_a_clipmodel_and_back(bundled, tmp_path, capsys):
     scene = draw_scene(seed=4)
-    image, prompts = scene.image(96), [scene.caption, "a red car, and a dog's ball."]
+    image, prompts = scene.image(), [scene.caption, "a red car, and a dog's ball."]
     hub, back = tmp_path / "hub", tmp_path / "back"
     assert main(["convert", "emoji", "--out", str(hub)]) == 0
     assert main(["convert", f"transformers:{hub}", "--out", str(back)]) == 0

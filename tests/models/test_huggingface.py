@@ -52,6 +52,7 @@ def test_a_folder_is_loaded_as_the_model_in_hand_is_explained(folder, picture):
         np.testing.assert_allclose(found.image_maps, expected.image_maps, atol=1e-6)
         assert [word.text for word in found.words[0]] == ["a", "red", "car"]
         assert clip.name == f"transformers:{folder}" and found.provenance["model"] == clip.name
+        assert found.provenance["versions"]["transformers"] == transformers.__version__
         assert not clip.model.training
     assert "explained word by word (up to 14 pieces of 16 tokens)" in clip.describe()
 

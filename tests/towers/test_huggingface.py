@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,9 +346,27 @@ def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pi
         torch.testing.assert_close(tower.trace(inputs).embedding, expected, atol=1e-5, rtol=0)
 
 
-def test_an_adapter_that_is_no_sum_is_refused_by_name():
-    with pytest.raises(UnsupportedModel, match="DoRA"):
+def test_an_adapter_that_is_not_lora_is_refused_by_name():
+    with pytest.raises(UnsupportedModel, match="with a DoRA.* adapter; of adapters only LoRA can be opened"):
         open_image_tower(with_lora("CLIP", use_dora=True))
+    peft = pytest.importorskip("peft")
+    options = {"target_modules": ["q_proj"], "init_r": 4, "target_r": 2, "total_step": 9, "tinit": 1, "tfinal": 1}
+    adaptive = peft.get_peft_model(copy.deepcopy(built("CLIP")), peft.AdaLoraConfig(**options))
+    with pytest.raises(UnsupportedModel, match="with a SVDLinear adapter"):
+        open_text_tower(adaptive)
+    scaling = peft.get_peft_model(copy.deepcopy(built("CLIP")), peft.IA3Config(target_modules=["k_proj"],
+                                                                               feedforward_modules=[]))  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="CLIPEncoderLayer with a Linear of peft where only a Linear"):
+        open_image_tower(scaling)
+
+
+def test_learned_prompts_are_in_no_layer_and_are_refused_by_name():
+    class Prompted(nn.Module):
+        active_peft_config = type("PromptTuningConfig", (), {"is_prompt_learning": True})()
+
+    Prompted.__module__ = "peft.peft_model"
+    with pytest.raises(UnsupportedModel, match=r"learned prompts \(PromptTuningConfig\); of adapters only LoRA"):
+        open_image_tower(Prompted())
 
 
 class Linear4bit(nn.Linear):
@@ -410,3 +430,11 @@ def test_a_new_config_says_where_eot_is_and_an_old_one_means_the_largest_token()
     ids = torch.tensor([[1, 9, 7, 119, 7, 7]])
     assert open_text_tower(built("CLIP")).ends(ids).tolist() == [3]
     assert open_text_tower(new).ends(ids).tolist() == [2]
+
+
+def test_the_readme_says_who_reads_in_each_of_them():
+    table = (Path(__file__).parents[2] / "README.md").read_text()
+    for name in NAMES:
+        image, text = open_image_tower(built(name)), open_text_tower(built(name))
+        order = "causal" if text.causal else "not causal"
+        assert re.search(rf"\| `{name}Model`[^|]*\| {image.query_token} \| {order}, {text.query_token} \|", table), name
