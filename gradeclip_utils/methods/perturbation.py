@@ -322,7 +322,7 @@ def _information(openness: Tensor, tokens: Tensor) -> Tensor:
 def word_numbers(trace: Trace) -> Tensor:
     """The word of every token (B, N) if each is a word of its own; -1 for SOT, EOT and padding."""
     inside = trace.valid_mask & (torch.arange(trace.valid_mask.shape[1], device=trace.valid_mask.device) > 0)
-    inside[torch.arange(len(inside)), trace.valid_mask.sum(-1) - 1] = False  # EOT
+    inside[torch.arange(len(inside), device=inside.device), trace.valid_mask.sum(-1) - 1] = False  # EOT
     return torch.where(inside, inside.cumsum(-1), -1)
 
 

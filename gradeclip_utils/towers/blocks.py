@@ -107,6 +107,9 @@ def _check_open_clip_block(block: nn.Module, tower: str) -> None:
     check_norm(inside, block.ln_1, block.ln_2)
 
 
+_QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # whose weights are tensors of a kind of their own
+
+
 def check_linear(inside: str, *modules: nn.Module) -> None:
     """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA."""
     for module in modules:
@@ -115,7 +118,8 @@ def check_linear(inside: str, *modules: nn.Module) -> None:
         kind += f" of {type(base).__module__.split('.')[0]}" if kind == "Linear" else ""
         if type(base) not in (nn.Linear, NonDynamicallyQuantizableLinear):
             raise UnsupportedModel(f"{inside} with a {kind} where only a Linear can be opened")
-        if type(base.weight) not in (nn.Parameter, Tensor) or not base.weight.is_floating_point():
+        library = type(base.weight).__module__.split(".")[0]
+        if library in _QUANTISING or not base.weight.is_floating_point():
             kind = type(base.weight).__name__
             raise UnsupportedModel(f"{inside} whose weights are quantised ({kind}, {base.weight.dtype})")
         if variants := [name for adapter in _adapters(module) if (name := _variant(module, adapter))]:

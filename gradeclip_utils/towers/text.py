@@ -89,7 +89,7 @@ class TextTransformerTower(Tower):
         entry = Entry(ids, x, everywhere, everywhere >= 0, self.heads, None, sees[None])
         for position in range(self.depth):
             x = self.run_block(entry, position, x)
-        return self._finished(x[0, ends][:, None])
+        return self._finished(x[0, ends][:, None], entry)
 
     def _query_index(self, ids: Tensor, ends: Tensor) -> Tensor:
         fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
