@@ -3,10 +3,10 @@
     map -> measurement -> one row an image and method -> table
 
 Tables are tidy: one row an image and method, a column a measure, as `localisation` and `faithfulness` give them.
-Intervals are percentile bootstrap intervals of a mean (Efron, "Bootstrap Methods: Another Look at the Jackknife",
-Annals of Statistics 1979). What is drawn again is what was drawn before: images, or, where several images show one
-concept and so resemble each other, whole concepts ("clusters"). Randomness comes from seeds that are arguments, so a
-table is the same whenever it is computed.
+Intervals of a mean are percentile bootstrap intervals (Efron, "Bootstrap Methods: Another Look at the Jackknife",
+Annals of Statistics 1979), but for proportions (see `resampling`). What is drawn again is what was drawn before:
+images, or, where several images show one concept and so resemble each other, whole concepts ("clusters"). Randomness
+comes from seeds that are arguments, so a table is the same whenever it is computed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap, rankdata
+from scipy.stats import rankdata
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-DRAWS = 4000  # bootstrap samples of an interval
-FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
-EXACT = 12  # with up to so many units, all 2**12 sign patterns are tried
-AT_ONCE = 2**21  # numbers drawn together, to bound the memory
+from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
 
 def interval(
     values: ArrayLike, clusters: Sequence | None = None, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
 ) -> np.ndarray:
-    """Percentile bootstrap interval of the mean.
+    """Interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
 
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.2, 0.4]
@@ -53,10 +51,8 @@ def interval(
     checked = _checked(values)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level!r}")
-    sums, sizes = _by_cluster(checked, clusters)
-    if len(sums) < 2:
-        raise ValueError(_too_few(len(checked), clusters))
-    return _bootstrap(sums[:, None], sizes, draws, seed, level)[0]
+    drawn, wilson = _drawn(checked, clusters, draws, seed, level), wilson_bounds(checked, clusters, level)
+    return drawn if wilson is None else wilson
 
 
 def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
@@ -74,9 +70,41 @@ def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float
     Returns:
         low and high.
     """
-    answers = np.asarray(right, dtype=bool)
-    bounds = binomtest(int(answers.sum()), answers.size).proportion_ci(level, method="wilson")
-    return float(bounds.low), float(bounds.high)
+    answers = _checked(np.asarray(right, dtype=bool))
+    low, high = proportion_confint(answers.sum(), len(answers), 1 - level, method="wilson")
+    return float(low), float(high)
+
+
+def difference_interval(
+    values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
+    """95 % interval of the mean of `values - than`, pair by pair.
+
+    It is the bootstrap's, and where both are answers, 0 or 1, without clusters, that of `paired_proportion_bounds`,
+    which has a width where all pairs agree.
+
+    >>> difference_interval([1, 1, 1, 1], [1, 1, 0, 1]).round(2).tolist()
+    [-0.28, 0.61]
+
+    Args:
+        values: (n,).
+        than: (n,).
+        clusters: as for `interval`.
+        draws: as for `interval`.
+        seed: as for `interval`.
+
+    Returns:
+        [low, high].
+
+    Raises:
+        ValueError: as `interval`; also where there are not as many of both.
+    """
+    values, than = _checked(values), _checked(than)
+    if len(values) != len(than):
+        raise ValueError(f"pairs need as many values on both sides, got {len(values)} and {len(than)}")
+    drawn = _drawn(values - than, clusters, draws, seed)
+    answers = clusters is None and np.isin([values, than], (0.0, 1.0)).all()
+    return paired_proportion_bounds(values - than) if answers else drawn
 
 
 def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
@@ -156,12 +184,10 @@ def paired(
 ) -> pd.DataFrame:
     """Every method minus the baseline, unit by unit: difference, 95 % interval, p-value and Holm's correction.
 
-    The interval is the bootstrap's. The p-value is that of a two-sided sign-flip test of the mean difference: were
-    method and baseline exchangeable, every difference could as well have had the other sign (all patterns are tried
-    for up to 12 units, else random ones, and the smallest p-value is then 1 / (flips + 1)). It counts what
-    `scipy.stats.permutation_test(permutation_type="samples")` counts, of all methods with the same flips and some
-    twenty times as fast. `p_holm` bounds the chance of a single false discovery among all methods of one measure (Holm,
-    "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979).
+    The interval is that of `difference_interval`. The p-value is that of a two-sided sign-flip test of the mean
+    difference: were method and baseline exchangeable, every difference could as well have had the other sign (see
+    `resampling.sign_flip_p`). `p_holm` bounds the chance of a single false discovery among all methods of one measure
+    (Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979).
 
     Args:
         rows: as for `summarise`; every unit in every method.
@@ -186,13 +212,18 @@ def paired(
         each = partial(paired, rows, baseline=baseline, by=by, unit=unit, cluster=cluster, draws=draws, flips=flips)
         return _below(value, [each(one, seed=seed) for one in value], 1)
     means = _unit_means(rows, value, [by], unit, cluster)
-    differences, labels = _differences(means, value, baseline, by, unit, cluster)
-    sums, sizes = _by_cluster(differences.to_numpy(), labels)
+    wide, labels = _pairs(means, value, baseline, by, unit, cluster)
+    differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
+    sums, sizes = by_cluster(differences.to_numpy(), labels)
     if len(sums) < 2:
         raise ValueError(_too_few(len(differences), labels))
+    bounds, answers = bootstrap_bounds(sums, sizes, draws, seed), wide.isin([0, 1]).all()
+    for place, name in enumerate(differences):
+        if labels is None and answers[name] and answers[baseline]:
+            bounds[place] = paired_proportion_bounds(differences[name].to_numpy())
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
-    table[["low", "high"]] = _apart(_bootstrap(sums, sizes, draws, seed), table[["difference"]].to_numpy())
-    p = _sign_flip_p(sums, flips, seed)
+    table[["low", "high"]] = _apart(bounds, table[["difference"]].to_numpy())
+    p = sign_flip_p(sums, flips, seed)
     return table.assign(p=p, p_holm=multipletests(p, method="holm")[1], n=len(differences))
 
 
@@ -230,7 +261,9 @@ def conclude(
     values: ArrayLike, margin: float, more: str, less: str, same: str, *, clusters: Sequence | None = None,
     draws: int = DRAWS, seed: int = 0,
 ) -> str:  # fmt: skip
-    """The mean of paired differences, its interval, and the verdict, as one line of text.
+    """The mean of paired differences, its bootstrap interval, and the verdict, as one line of text.
+
+    For a lesson's takeaways, and for answers, 0 or 1, see `verdicts.Takeaways.judge`.
 
     >>> conclude([0.2, 0.3, 0.25, 0.22], 0.02, "it finds objects", "it avoids objects", "chance")
     '+0.242 [+0.210, +0.280], so: it finds objects'
@@ -248,7 +281,7 @@ def conclude(
     Raises:
         ValueError: as `interval` and `verdict`.
     """
-    low, high = interval(values, clusters, draws=draws, seed=seed)
+    low, high = _drawn(_checked(values), clusters, draws, seed)
     answer = verdict(low, high, margin, more, less, same)
     mean, low, high = np.round([np.mean(np.asarray(values)), low, high], 3) + 0.0  # no "-0.000"
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], so: {answer}"
@@ -265,6 +298,14 @@ def _checked(values: ArrayLike) -> np.ndarray:
     return checked
 
 
+def _drawn(values: np.ndarray, clusters: Sequence | None, draws: int, seed: int, level: float = 0.95) -> np.ndarray:
+    """The bootstrap's bounds (2,) of the mean of values (n,)."""
+    sums, sizes = by_cluster(values, clusters)
+    if len(sums) < 2:
+        raise ValueError(_too_few(len(values), clusters))
+    return bootstrap_bounds(sums[:, None], sizes, draws, seed, level)[0]
+
+
 def _too_few(n: int, clusters: Sequence | None) -> str:
     """Why there is no interval."""
     if clusters is None:
@@ -272,53 +313,9 @@ def _too_few(n: int, clusters: Sequence | None) -> str:
     return f"resampling clusters needs at least two of them, but all {n} values belong to {clusters[0]!r}"
 
 
-def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (K, ...) and sizes (K,) of the clusters of values (n, ...); without labels every value is its own."""
-    if clusters is None:
-        return values, np.ones(len(values))
-    if len(clusters) != len(values):
-        raise ValueError(f"clusters needs one label a value, got {len(clusters)} labels for {len(values)} values")
-    codes, names = pd.factorize(np.asarray(clusters))
-    if (codes < 0).any():
-        raise ValueError(f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one")
-    sums = np.zeros((len(names), *values.shape[1:]))
-    np.add.at(sums, codes, values)
-    return sums, np.bincount(codes).astype(float)
-
-
-def _bootstrap(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int, level: float = 0.95) -> np.ndarray:
-    """Bounds (M, 2) of M means over clusters drawn with replacement, from their sums (K, M) and sizes (K,)."""
-
-    def mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
-        return sums.sum(axis) / sizes.sum(axis)
-
-    bounds = bootstrap(
-        (sums.T, np.broadcast_to(sizes, sums.T.shape)), mean, paired=True, vectorized=True, axis=-1,
-        method="percentile", confidence_level=level, n_resamples=draws, batch=max(1, AT_ONCE // sums.size),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return np.stack([bounds.low, bounds.high], axis=-1)
-
-
 def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
     """The bounds; one that differs from the mean by rounding only is the mean: no mean lies beyond its bounds."""
     return np.where(np.abs(bounds - mean) < 1e-12, mean, bounds)
-
-
-def _sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:
-    """Two-sided p-values (M,) of the sums (K, M) over K units whose signs are flipped."""
-    count = len(sums)
-    found = np.abs(sums.sum(0))
-    found = found - 1e-12 * np.abs(sums).sum(0)  # equal up to rounding counts as equal
-    if count <= EXACT:
-        signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-        return (np.abs(signs @ sums) >= found).mean(0)
-    generator, beyond = np.random.default_rng(seed), np.zeros(sums.shape[1])
-    step = max(1, AT_ONCE // count)
-    for start in range(0, flips, step):
-        signs = 1.0 - 2.0 * generator.integers(0, 2, (min(step, flips - start), count), dtype=np.int8)
-        beyond += (np.abs(signs @ sums) >= found).sum(0)
-    return (1 + beyond) / (1 + flips)
 
 
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
@@ -356,19 +353,21 @@ def _bounds(samples: list[tuple], names: list[str], draws: int, seed: int) -> np
     """
     bounds, alike = np.full((len(samples), 2), np.nan), {}
     for i, (values, labels) in enumerate(samples):
-        sums, sizes = _by_cluster(values, labels)
-        if len(sums) > 1:
+        sums, sizes = by_cluster(values, labels)
+        if len(sums) > 1 and (wilson := wilson_bounds(values, labels)) is not None:
+            bounds[i] = wilson
+        elif len(sums) > 1:
             alike.setdefault(tuple(sizes), []).append((i, sums))
         else:
             warnings.warn(f"no interval for {names[i]}: {_too_few(len(values), labels)}", stacklevel=3)
     for sizes, members in alike.items():
         sums = np.stack([own for _, own in members], axis=1)
-        bounds[[i for i, _ in members]] = _bootstrap(sums, np.array(sizes), draws, seed)
+        bounds[[i for i, _ in members]] = bootstrap_bounds(sums, np.array(sizes), draws, seed)
     return bounds
 
 
-def _differences(means: pd.DataFrame, value: str, baseline: str, by: str, unit: list[str], cluster: str | None):
-    """Differences to the baseline (units, methods) and a cluster label a unit; every pair must be complete."""
+def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, unit: list[str], cluster: str | None):
+    """Values (units, methods) and a cluster label a unit; the baseline is there, and every pair complete."""
     order = list(dict.fromkeys(means[by]))
     if baseline not in order:
         raise ValueError(f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}")
@@ -386,7 +385,7 @@ def _differences(means: pd.DataFrame, value: str, baseline: str, by: str, unit: 
     labels = None
     if cluster is not None:
         labels = means.drop_duplicates(unit).set_index(unit, drop=False)[cluster].loc[wide.index].to_numpy()
-    return wide.drop(columns=baseline).sub(wide[baseline], axis=0), labels
+    return wide, labels
 
 
 def _below(measures: Sequence[str], tables: list[pd.DataFrame], at: int) -> pd.DataFrame:

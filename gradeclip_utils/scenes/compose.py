@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from ..notices import mark_drawn
 from .art import concept, concepts
 from .emoji import ARTISTS, CANVAS, COLOURS, PICTURE, Object, covered, render
 from .grammar import Span, describe, draw_phrases, grouped
@@ -36,7 +37,7 @@ class Scene:
 
     def image(self, size: int = PICTURE) -> Image.Image:
         """The picture, (size, size) RGB."""
-        return Image.fromarray(render(self.objects, self.background, size))
+        return mark_drawn(Image.fromarray(render(self.objects, self.background, size)))
 
     def masks(self, size: int = PICTURE) -> np.ndarray:
         """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""

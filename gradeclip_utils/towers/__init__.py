@@ -19,6 +19,8 @@ becomes of the query tokens in the end.
 | `vit` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
 | `resnet` | open_clip's ModifiedResNet: attention pool |
 | `timm_vit` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
+| `huggingface` | transformers' CLIP, SigLIP, SigLIP 2 (NaFlex), MetaCLIP 2, Chinese CLIP, AltCLIP; BERTs in open_clip |
+| `huggingface_blocks` | their layers, by their parts |
 | `blip` | BLIP's image encoder (transformers) |
 | `text` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
 | `feature_map` | what has no attention to explain: the last feature map alone |
@@ -42,6 +44,7 @@ from .base import Entry, Layer, Tower, Trace
 from .blip import BlipTower, is_blip
 from .blocks import UnsupportedModel
 from .feature_map import FeatureMapTower
+from .huggingface import TransformersImageTower, TransformersTextTower, kind_of
 from .resnet import ResNetTower
 from .text import TextTransformerTower, text_of
 from .timm_vit import TrunkTower
@@ -118,11 +121,12 @@ def _registered(side: str, model: nn.Module) -> _Family | None:
 
 
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
-    """Open the image encoder of a model: open_clip's, a bare timm transformer (a classifier), or BLIP's.
+    """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier).
 
     Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; a timm `VisionTransformer` or `Eva`; a transformers
-            `BlipForImageTextRetrieval`; or one of a registered family (`register_tower`). It is not changed.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.MODELS`, or
+            `BlipForImageTextRetrieval`), wrapped by PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a
+            registered family (`register_tower`). It is not changed.
         layers: how many of the last layers are explained.
 
     Returns:
@@ -134,6 +138,8 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """
     if family := _registered("image", model):
         return family.opens(model, layers)
+    if kind_of(model):
+        return TransformersImageTower(model, layers)
     visual = getattr(model, "visual", None)
     if isinstance(visual, VisionTransformer):
         return VisionTower(model, visual, layers)
@@ -150,21 +156,24 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
 
 
 def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
-    """Open the text encoder of an open_clip model, or of a registered family.
+    """Open the text encoder of a model of open_clip or transformers, or of a registered family.
 
     Args:
-        model: an open_clip model with a text transformer of its own. It is not changed.
+        model: an open_clip model with a text transformer of its own or a Hugging Face encoder, or one of
+            transformers' (`huggingface.MODELS`). It is not changed.
         layers: how many of the last layers are explained; two thirds by default.
 
     Returns:
         The encoder, opened; nothing is computed yet.
 
     Raises:
-        UnsupportedModel: it is another encoder (Hugging Face, BLIP), or has a part that is not computed here.
+        UnsupportedModel: it is another encoder (BLIP's), or has a part that is not computed here.
         ValueError: there are not as many layers.
     """
     if family := _registered("text", model):
         return family.opens(model, layers)
+    if kind_of(model) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder":
+        return TransformersTextTower(model, layers)
     return TextTransformerTower(model, text_of(model), layers)
 
 

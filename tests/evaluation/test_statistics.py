@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import kstest, permutation_test, rankdata, spearmanr
 from statsmodels.stats.multitest import multipletests
 
-from gradeclip_utils.evaluation import statistics
+from gradeclip_utils.evaluation import resampling, statistics
 from gradeclip_utils.evaluation.statistics import (
     conclude,
+    difference_interval,
     interval,
     paired,
     proportion_interval,
@@ -42,7 +43,7 @@ def test_an_interval_is_the_textbook_bootstrap_written_plainly():
 def test_an_interval_does_not_depend_on_how_many_samples_are_drawn_together(monkeypatch):
     values, labels = np.random.default_rng(1).normal(size=30), np.arange(30) // 2
     whole = interval(values), interval(values, labels)
-    monkeypatch.setattr(statistics, "AT_ONCE", 100)
+    monkeypatch.setattr(resampling, "AT_ONCE", 100)
     np.testing.assert_allclose((interval(values), interval(values, labels)), whole)
 
 
@@ -114,6 +115,43 @@ def test_the_interval_of_a_fraction_holds_those_whose_score_test_does_not_reject
     for p in proportion_interval([True] * right + [False] * (of - right)):
         error = (p * (1 - p) / of) ** 0.5
         assert abs(p - right / of) == pytest.approx(1.959964 * error, abs=1e-6)
+
+
+def test_a_mean_of_answers_has_wilsons_interval_wherever_it_is_asked_for():
+    every, some = np.ones(30), np.array([1.0] * 27 + [0.0] * 3)
+    rows = table({"every": every, "some": some})
+    for name, answers in (("every", every), ("some", some)):
+        line = summarise(rows[rows["method"] == name], "score").iloc[0]
+        np.testing.assert_allclose([line["low"], line["high"]], proportion_interval(answers))
+        np.testing.assert_allclose(interval(answers), proportion_interval(answers))
+    low, high = interval(every)
+    assert 0.85 < low < 0.9 and high == pytest.approx(1)  # 30 of 30 is no certainty
+    assert np.ptp(interval([0.7] * 30)) < 1e-12  # but 0.7 is no answer, and nothing is known of its spread
+
+
+def test_answers_in_clusters_keep_their_bootstrap_unless_all_are_alike():
+    labels = np.arange(30) // 3
+    np.testing.assert_allclose(interval(np.ones(30), labels), proportion_interval(np.ones(10)))
+    mixed = np.repeat([1.0, 0.0], 15)
+    assert np.ptp(interval(mixed, labels)) > 1.4 * np.ptp(interval(mixed))
+
+
+def test_pairs_of_answers_that_all_agree_leave_room_for_some_that_would_not():
+    every = np.ones(30)
+    low, high = difference_interval(every, every)
+    assert low == -high and 0.05 < high < 0.1
+    rows = table({"grad-eclip": every, "b": every})
+    np.testing.assert_allclose(paired(rows, "score").loc[0, ["low", "high"]].astype(float), [low, high])
+    np.testing.assert_allclose(difference_interval(0.7 * every, 0.7 * every), 0)
+
+
+def test_the_interval_of_paired_answers_covers_the_true_difference():
+    rng, covered, drawn = np.random.default_rng(0), 0, 500
+    for _ in range(drawn):
+        common, own = rng.random(25) < 0.8, rng.random((2, 25)) < [[0.95], [0.8]]
+        low, high = difference_interval(*(common & own))
+        covered += low <= 0.8 * (0.95 - 0.8) <= high
+    assert 0.93 < covered / drawn <= 1
 
 
 def test_rank_correlation_of_many_rows_at_once_is_scipys_row_by_row_ties_and_gaps_included():

@@ -326,3 +326,17 @@ def test_what_was_registered_last_is_asked_first_and_can_be_taken_out(linear, ti
     unregister_tower("prompts")
     with pytest.raises(UnsupportedModel):
         open_text_tower(Linear())
+
+
+def test_a_family_that_is_opened_wrongly_is_refused_at_its_first_trace(tiny, picture):
+    class Wrong(LinearTower):
+        def _embed(self, x):
+            return self.model.out(2 * x + 1)[:, 0]
+
+    register_tower("wrong", "image", lambda model: isinstance(model, Linear), Wrong)
+    try:
+        explainer = Explainer(Clip(Linear().eval(), tiny.preprocess, None))
+        with pytest.raises(RuntimeError, match=r"the image tower of Linear was opened wrongly: its trace differs from"):
+            explainer.explain(picture, torch.ones(1, 48))
+    finally:
+        unregister_tower("wrong")

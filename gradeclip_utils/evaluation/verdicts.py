@@ -1,0 +1,239 @@
+"""Verdicts: every comparison of a notebook in one sentence, and the takeaways that are made of all of them.
+
+    measurements -> statistics -> estimate, interval --here--> verdict, sentence -> takeaways
+
+A claim is a sentence that holds where a number is above zero: "Grad-ECLIP finds more than attention alone", and the
+difference of the two. What was judged stays in the list, whatever came out; `Takeaways` renders all of it, first what
+contradicts what is published, then the largest effects.
+
+The rule is `statistics.verdict`: the 95 % interval of the number lies above the margin (for), below minus the margin
+(against), between the two (equivalent), or none of these (cannot tell). Where it lies between, that is an equivalence
+test, two one-sided tests (TOST) of 2.5 % each: Schuirmann, "A Comparison of the Two One-Sided Tests Procedure and the
+Power Approach", Journal of Pharmacokinetics and Biopharmaceutics 1987. It means no more than its margin does, so a
+margin needs a reason, from outside the data. Without a margin nothing is equivalent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from .statistics import difference_interval, interval, verdict
+
+_SAID = {"for": "yes", "against": "no, the opposite", "equivalent": "no difference that matters"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows for one claim.
+
+    >>> print(Verdict("Red cars are found more often than blue ones", 0.031, 0.024, 0.04, n=40))
+    Red cars are found more often than blue ones: yes, +0.031 [+0.024, +0.040], n = 40.
+
+    Attributes:
+        claim: a sentence, without its full stop, that holds where the number is above zero. Where something is
+            published, the claim says what that says.
+        estimate: the number.
+        low, high: its 95 % interval.
+        n: how many measurements it comes from.
+        margin: the smallest number that matters, in the same unit; zero where any does.
+        because: why a smaller one does not matter.
+        published: who says so, such as "ICML 2024, table 3"; empty if nobody does.
+        rejected: False where a test that corrects for many comparisons does not reject zero: then nothing is told
+            that the interval alone would tell.
+
+    Raises:
+        ValueError: a margin without a reason, one below zero, or an interval upside down.
+    """
+
+    claim: str
+    estimate: float
+    low: float
+    high: float
+    n: int
+    margin: float = 0.0
+    because: str = ""
+    published: str = ""
+    rejected: bool = True
+
+    def __post_init__(self):
+        if self.margin and not self.because:
+            raise ValueError(
+                f"a margin needs its reason: say why {self.margin:g} is the smallest difference that matters in "
+                f"{self.claim!r}, because='...'"
+            )
+        verdict(self.low, self.high, self.margin, "", "", "")  # refuses what is no margin or no interval
+
+    @property
+    def answer(self) -> str:
+        """One of "for", "against", "equivalent", "cannot tell"."""
+        found = verdict(self.low, self.high, self.margin, "for", "against", "equivalent")
+        return found if self.rejected or found == "equivalent" else "cannot tell"
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether it speaks against what is published: no effect that matters, or one that points the other way."""
+        return bool(self.published) and (self.answer in ("against", "equivalent") or (self.rejected and self.high < 0))
+
+    def __str__(self) -> str:
+        return self.markdown.replace("**", "")
+
+    @property
+    def markdown(self) -> str:
+        """The sentence."""
+        said = _SAID.get(self.answer, "cannot tell")
+        if self.answer == "cannot tell" and self.rejected and (self.low > 0 or self.high < 0):
+            said = f"{'yes' if self.low > 0 else 'no, the opposite'}, but cannot tell whether it matters"
+        estimate, low, high = np.round([self.estimate, self.low, self.high], 3) + 0.0  # no "-0.000"
+        found = f"{self.claim}: **{said}**, {estimate:+.3f} [{low:+.3f}, {high:+.3f}], n = {self.n}"
+        if self.answer == "equivalent" or (self.margin and "matters" in said):
+            found += f" (below {self.margin:g} does not matter: {self.because})"
+        if self.published:
+            says = "as published" if self.answer == "for" else "published is that it holds"
+            found += f"; {'against what is published' if self.contradicts else says} ({self.published})"
+        return f"{found}."
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"text/markdown": self.markdown, "text/plain": str(self)}
+
+
+@dataclass
+class Takeaways:
+    """All verdicts of one notebook. Whatever was judged is in the text; nothing takes it out.
+
+        takeaways = Takeaways(margin=0.02, because="two points in a hundred change no ranking here")
+        takeaways.judge("Grad-ECLIP finds more than attention", ours, than=theirs, published="ICML 2024, table 1")
+        takeaways.judge("The model knows which object has which colour", right, than=0.5)
+        takeaways.add("Concrete words count more", value, low, high, n=300)
+        takeaways.read(paired(rows, "average_precision"), "{method} is ahead of Grad-ECLIP in average precision")
+        takeaways                                             # the last cell
+
+    A claim that is judged again, as when a cell is run again, takes the place of its older verdict.
+
+    Attributes:
+        margin: the smallest difference that matters, for claims that do not say another.
+        because: why.
+    """
+
+    margin: float = 0.0
+    because: str = ""
+    _by_claim: dict[str, Verdict] = field(default_factory=dict, init=False, repr=False)
+
+    def judge(
+        self, claim: str, values: ArrayLike, than: ArrayLike = 0.0, *, clusters: Sequence | None = None,
+        margin: float | None = None, because: str = "", published: str = "",
+    ) -> Verdict:  # fmt: skip
+        """The verdict on a mean, or on a mean difference of pairs.
+
+        Args:
+            claim: as for `Verdict`: it holds where the mean of `values` is above `than`.
+            values: (n,), one a unit. Those that are all 0 or 1 are a proportion.
+            than: a number that is known, such as chance; or (n,), what each value is compared with.
+            clusters: as for `statistics.interval`.
+            margin: in place of that of all.
+            because: its reason.
+            published: as for `Verdict`.
+
+        Returns:
+            The verdict, which a cell shows as its sentence.
+
+        Raises:
+            ValueError: as `statistics.interval` and `Verdict`.
+        """
+        values, than = np.asarray(values, dtype=float), np.asarray(than, dtype=float)
+        if than.ndim:
+            low, high = difference_interval(values, than, clusters)
+        else:
+            low, high = interval(values, clusters) - than
+        estimate = float(np.mean(values - than))
+        return self.add(claim, estimate, low, high, len(values), margin=margin, because=because, published=published)
+
+    def add(
+        self, claim: str, estimate: float, low: float, high: float, n: int, *, margin: float | None = None,
+        because: str = "", published: str = "",
+    ) -> Verdict:  # fmt: skip
+        """The verdict on a number whose 95 % interval is known, such as a correlation's.
+
+        Args:
+            claim: as for `Verdict`, and so are the others.
+            estimate: the number.
+            low: where its interval begins.
+            high: where it ends.
+            n: how many measurements.
+            margin: in place of that of all.
+            because: its reason.
+            published: who says so.
+
+        Raises:
+            ValueError: as `Verdict`.
+        """
+        own = self._margin(margin, because)
+        return self._keep(Verdict(claim, float(estimate), float(low), float(high), n, *own, published))
+
+    def read(
+        self, table: pd.DataFrame, claim: str, *, value: str | None = None, minus: float = 0.0,
+        margin: float | None = None, because: str = "", published: str = "",
+    ) -> list[Verdict]:  # fmt: skip
+        """The verdicts on all rows of a table of estimates, as `paired` and `summarise` give it.
+
+        Args:
+            table: a row a claim, with columns low, high, n and the estimate. With a column p_holm, nothing is said of
+                a row that this corrected test does not reject at 5 %.
+            claim: with the row's own columns in braces: "{method} is ahead of Grad-ECLIP".
+            value: the column of the estimate; by default "difference", "mean" or "value", the first that is there.
+            minus: what estimate and interval are compared with, such as chance.
+            margin: in place of that of all.
+            because: its reason.
+            published: as for `Verdict`, of all rows.
+
+        Returns:
+            One verdict a row.
+
+        Raises:
+            ValueError: a column is missing, or two rows make the same claim; and as `Verdict`.
+        """
+        value = value or next((name for name in ("difference", "mean", "value") if name in table), "difference")
+        missing = [name for name in (value, "low", "high", "n") if name not in table]
+        if missing:
+            raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}")
+        own, found = self._margin(margin, because), []
+        for row in table.to_dict("records"):
+            estimate, low, high = (float(row[name]) - minus for name in (value, "low", "high"))
+            said, rejected = claim.format(**row), bool(row.get("p_holm", 0.0) < 0.05)
+            found.append(Verdict(said, estimate, low, high, int(row["n"]), *own, published, rejected))
+        if len({one.claim for one in found}) < len(found):
+            raise ValueError(f"two rows make the same claim: name more columns of the table in {claim!r}")
+        return [self._keep(one) for one in found]
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All of them, in the order of the text: what contradicts what is published, then by the size of the effect."""
+        return tuple(sorted(self._by_claim.values(), key=lambda one: (not one.contradicts, -abs(one.estimate))))
+
+    def __str__(self) -> str:
+        return self.markdown.replace("**", "")
+
+    @property
+    def markdown(self) -> str:
+        """The text: how many of each answer, and every verdict."""
+        if not self._by_claim:
+            return "Nothing was compared."
+        counts = Counter(one.answer for one in self.verdicts)
+        head = ", ".join(f"{counts[answer]} {answer}" for answer in (*_SAID, "cannot tell"))
+        lines = (f"- {one.markdown}" for one in self.verdicts)
+        return "\n".join([f"{len(self.verdicts)} claims: {head}.", "", *lines])
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"text/markdown": self.markdown, "text/plain": str(self)}
+
+    def _margin(self, margin: float | None, because: str) -> tuple[float, str]:
+        return (self.margin, because or self.because) if margin is None else (margin, because)
+
+    def _keep(self, one: Verdict) -> Verdict:
+        self._by_claim[one.claim] = one
+        return one

@@ -1,0 +1,149 @@
+"""Takeaways: whatever was judged is said, in an order that nobody chooses."""
+
+import doctest
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradeclip_utils.evaluation import verdicts
+from gradeclip_utils.evaluation.statistics import interval, paired, proportion_interval
+from gradeclip_utils.evaluation.verdicts import Takeaways, Verdict
+
+WHY = "two points in a hundred change nothing here"
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(verdicts).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "answer"),
+    [
+        (0.03, 0.08, 0.02, "for"),
+        (-0.08, -0.03, 0.02, "against"),
+        (-0.01, 0.015, 0.02, "equivalent"),
+        (0.005, 0.015, 0.02, "equivalent"),
+        (-0.03, 0.015, 0.02, "cannot tell"),
+        (-0.01, 0.3, 0.0, "cannot tell"),
+        (0.001, 0.3, 0.0, "for"),
+        (0.0, 0.0, 0.0, "cannot tell"),
+    ],
+)
+def test_the_answer_follows_from_interval_and_margin_alone(low, high, margin, answer):
+    assert Verdict("A is above B", (low + high) / 2, low, high, 40, margin, WHY if margin else "").answer == answer
+
+
+def test_nothing_is_equivalent_without_a_margin_and_no_margin_goes_without_a_reason():
+    assert Verdict("A is above B", 0.0, -1e-9, 1e-9, 10**6).answer == "cannot tell"
+    with pytest.raises(ValueError, match="say why 0.02 is the smallest difference that matters in 'A is above B'"):
+        Verdict("A is above B", 0.0, -0.01, 0.01, 40, 0.02)
+    with pytest.raises(ValueError, match="a margin needs its reason"):
+        Takeaways(margin=0.02).judge("A is above B", [0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="from low to high"):
+        Verdict("A is above B", 0.0, 0.1, -0.1, 40)
+
+
+def test_equivalence_is_two_one_sided_tests():
+    """Re-derived: with normal values the 95 % interval lies within the margin when both t tests reject at 2.5 %."""
+    from scipy.stats import t, ttest_1samp
+
+    rng, margin, found = np.random.default_rng(0), 0.5, set()
+    for _ in range(60):
+        values = rng.normal(0.2, 1, 60)
+        error = t.ppf(0.975, 59) * values.std(ddof=1) / 60**0.5
+        one = Verdict("A", values.mean(), values.mean() - error, values.mean() + error, 60, margin, WHY)
+        p = (
+            ttest_1samp(values, -margin, alternative="greater").pvalue,
+            ttest_1samp(values, margin, alternative="less").pvalue,
+        )
+        assert (one.answer == "equivalent") == (max(p) < 0.025)
+        found.add(one.answer)
+    assert len(found) > 1
+
+
+def test_every_verdict_is_in_the_text_and_none_can_be_taken_out():
+    takeaways, rng = Takeaways(0.02, WHY), np.random.default_rng(0)
+    for i, mean in enumerate([0.5, -0.5, 0.0, 0.05]):
+        takeaways.judge(f"Claim {i} holds", rng.normal(mean, [0.1, 0.1, 0.001, 0.3][i], 40))
+    text = str(takeaways)
+    assert [one.answer for one in takeaways.verdicts] == ["for", "against", "cannot tell", "equivalent"]
+    assert text.startswith("4 claims: 1 for, 1 against, 1 equivalent, 1 cannot tell.")
+    assert all(f"- {one}" in text for one in takeaways.verdicts) and text.count("\n- ") == 4
+    for one in takeaways.verdicts:
+        bounds = f"{one.estimate:+.3f} [{one.low:+.3f}, {one.high:+.3f}], n = 40"
+        assert bounds.replace("-0.000", "+0.000") in text
+    assert not [name for name in dir(takeaways) if re.search("remove|drop|clear|pop|only", name)]
+    shown = takeaways._repr_mimebundle_()
+    assert shown["text/plain"] == shown["text/markdown"].replace("**", "") == text and "**yes**" in takeaways.markdown
+
+
+def test_what_contradicts_what_is_published_comes_first_then_the_largest_effects():
+    takeaways = Takeaways(0.02, WHY)
+    for claim, mean, paper in [
+        ("small", 0.1, ""), ("large", -0.9, ""), ("as published", 0.5, "A 2020"), ("none", 0.0, "B 2021"),
+        ("turned round", -0.2, "C 2022"),
+    ]:  # fmt: skip
+        takeaways.judge(claim, mean + np.linspace(-0.01, 0.01, 21), published=paper)
+    assert [one.claim for one in takeaways.verdicts] == ["turned round", "none", "large", "as published", "small"]
+    assert "against what is published (C 2022)" in str(takeaways) and "as published (A 2020)" in str(takeaways)
+
+
+def test_a_loss_that_may_be_smaller_than_the_margin_is_still_called_a_loss():
+    one = Verdict("It is better than before", -0.07, -0.12, -0.01, 5, 0.02, WHY, published="D 2023")
+    assert one.answer == "cannot tell" and one.contradicts
+    assert "**no, the opposite, but cannot tell whether it matters**" in one.markdown and "**" not in str(one)
+
+
+def test_a_claim_that_is_judged_again_has_one_verdict():
+    takeaways = Takeaways()
+    takeaways.judge("A", [0.1, 0.2, 0.3])
+    again = takeaways.judge("A", [-0.1, -0.2, -0.3])
+    assert takeaways.verdicts == (again,) and again.answer == "against"
+
+
+def test_a_mean_is_judged_by_its_interval_and_a_proportion_by_wilsons():
+    values, takeaways = np.random.default_rng(0).normal(0.6, 0.1, 30), Takeaways()
+    one = takeaways.judge("It finds more than chance", values, than=0.5)
+    np.testing.assert_allclose([one.low, one.high], interval(values) - 0.5)
+    assert one.estimate == pytest.approx(values.mean() - 0.5) and one.n == 30
+    every = takeaways.judge("It knows", np.ones(30, dtype=bool), than=0.5)
+    np.testing.assert_allclose([every.low, every.high], np.subtract(proportion_interval(np.ones(30)), 0.5))
+    both = takeaways.judge("It knows more", np.ones(30), than=np.ones(30), margin=0.02, because=WHY)
+    assert both.answer == "cannot tell"  # 30 pairs of right answers leave room for differences of .06
+
+
+def test_a_number_that_has_its_interval_is_judged_as_it_is():
+    takeaways = Takeaways(0.1, WHY)
+    assert takeaways.add("Concrete words count more", 0.2, 0.15, 0.3, 300).answer == "for"
+    assert (
+        takeaways.add("Long words count more", 0.2, 0.15, 0.3, 300, margin=0.2, because="the same").answer
+        == "cannot tell"
+    )
+    assert len(takeaways.verdicts) == 2
+
+
+def test_every_row_of_a_table_is_judged_and_only_what_the_correction_leaves():
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=20)
+    others = {f"m{i}": base + rng.normal(0.45 if i else 3, 1, 20) for i in range(12)}
+    rows = pd.concat(
+        pd.DataFrame({"method": name, "image": range(20), "score": values})
+        for name, values in {"grad-eclip": base, **others}.items()
+    )
+    table, takeaways = paired(rows, "score"), Takeaways()
+    found = takeaways.read(table, "{method} is ahead of Grad-ECLIP")
+    assert [one.claim for one in found] == [f"m{i} is ahead of Grad-ECLIP" for i in range(12)]
+    assert len(takeaways.verdicts) == 12 and found[0].answer == "for"
+    lone = [one.low > 0 for one in found]
+    told = [one.answer == "for" for one in found]
+    assert told == [low and p < 0.05 for low, p in zip(lone, table["p_holm"], strict=True)] and sum(told) < sum(lone)
+    with pytest.raises(ValueError, match="two rows make the same claim"):
+        takeaways.read(table, "something is ahead")
+    with pytest.raises(ValueError, match="no column 'value'; it has 'method'"):
+        takeaways.read(table, "{method}", value="value")
+
+
+def test_without_a_comparison_it_says_so():
+    assert str(Takeaways()) == "Nothing was compared."
