@@ -21,7 +21,7 @@ from gradeclip_utils.methods import METHODS
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 COPIED = (
-    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/*.png", "docs/*.png", "CONTRIBUTING.md",
+    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/*.png", "docs/*.png", "README.md", "CONTRIBUTING.md",
     "CHANGELOG.md", "LICENSE", "CITATION.cff",
 )  # fmt: skip
 PART = re.compile(r"<!-- (architectures)[^>]*-->(.*?)<!-- /\1 -->", re.S)
@@ -40,6 +40,10 @@ def gather(pages: Path) -> None:
     index = (pages / "index.md").read_text(encoding="utf-8")
     lines = re.search(r"```python\n.*?```", readme, re.S)[0]
     (pages / "index.md").write_text(index.replace("<!-- the ten lines of the README -->", lines), encoding="utf-8")
+    course = pages / "notebooks" / "README.md"
+    lessons = "\n".join(sorted(file.stem for file in course.parent.glob("*.ipynb")))
+    toc = f"\n```{{toctree}}\n:hidden:\n\n{lessons}\n```\n"
+    course.write_text(course.read_text(encoding="utf-8") + toc, encoding="utf-8")
     table = PART.search(readme)[2].strip()
     (pages / "architectures.md").write_text(f"# Architectures\n\n{table}\n", encoding="utf-8")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
@@ -56,7 +60,8 @@ def methods_page() -> str:
     rows = ["| `method=` | name | paper | explains | cost | image | words |", "| --- " * 7 + "|"]
     for name, method in METHODS.items():
         has = ["yes" if part else "–" for part in (method.image, method.text)]
-        rows.append(f"| `{name}` | {method.title} | {method.paper} | {method.explains} | {method.cost} | {' | '.join(has)} |")
+        row = (f"`{name}`", method.title, method.paper, method.explains, method.cost, *has)
+        rows.append(f"| {' | '.join(row)} |")
     return head + "\n" + "\n".join(rows) + "\n"
 
 
@@ -75,8 +80,8 @@ def write_api(folder: Path) -> None:
     rows = "\n".join(f"| [{room}]({room}.md) | {about} |" for room, about in rooms.items())
     toc = "\n".join(rooms)
     (folder / "index.md").write_text(
-        "# API reference\n\nBy room; `CONTRIBUTING` says which may use which. The ten names of `import gradeclip_utils` "
-        f"are `{'`, `'.join(gradeclip_utils.__all__)}`.\n\n| room | what is in it |\n| --- | --- |\n{rows}\n\n"
+        "# API reference\n\nBy room; `CONTRIBUTING` says which may use which. `import gradeclip_utils` gives "
+        f"`{'`, `'.join(gradeclip_utils.__all__)}`.\n\n| room | what is in it |\n| --- | --- |\n{rows}\n\n"
         f"```{{toctree}}\n:hidden:\n\n{toc}\n```\n",
         encoding="utf-8",
     )
@@ -94,7 +99,8 @@ def _block(module: str) -> str:
     """A module's section: its docstring, and the names that it defines."""
     return (
         f"## {module.removeprefix('gradeclip_utils.')}\n\n"
-        f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :show-inheritance:\n```"
+        f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n"
+        "   :exclude-members: set\n```"  # `set` of figures is matplotlib's
     )
 
 
@@ -102,4 +108,4 @@ if __name__ == "__main__":
     out = Path(sys.argv[1]).resolve()
     sources = out.with_name(f"{out.name}-sources")
     gather(sources)
-    sys.exit(sphinx(["-b", "html", "-W", "--keep-going", "-q", "-j", "auto", str(sources), str(out), *sys.argv[2:]]))
+    sys.exit(sphinx(["-b", "html", "-W", "--keep-going", "-q", str(sources), str(out), *sys.argv[2:]]))

@@ -5,7 +5,7 @@ import re
 from gradeclip_utils import __version__
 
 project, author, release = "gradeclip", "the gradeclip contributors", __version__
-copyright = author  # noqa: A001  the name that Sphinx reads
+copyright = author
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_design", "sphinx_copybutton",
     "sphinxcontrib.bibtex", "sphinx-mathjax-offline",  # which carries MathJax, so that nothing is fetched
@@ -47,9 +47,10 @@ def as_restructured_text(app, what, name, found, options, lines):
     """Write what docstrings borrow from Markdown as Sphinx reads it: tables, and stars before keyword arguments."""
     text = "\n".join(lines)
     text = re.sub(r"(?<![`*\w])(\*\*?)(?=\w+[,:\s)])", lambda stars: "\\*" * len(stars[1]), text)
+    text = re.sub(r"(?<!`)(`[^`\n]+`)(?=\w)", r"\1\\ ", text)  # `Pair`s
     rows = r"(?:^[ ]*\|.*\|[ ]*(?:\n|\Z))+"
     text = re.sub(rows, lambda table: "\n" + _list_table(table[0]) + "\n", text, flags=re.M)
-    lines[:] = text.split("\n")
+    lines[:] = text.replace("|", "\\|").split("\n")  # |S| is the size of S
 
 
 def _list_table(table: str) -> str:
