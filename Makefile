@@ -4,10 +4,11 @@
 # make lint   style and types                  make notebooks  execute in place, to commit the outputs
 # make fuzz  thousands of wrong inputs, where make test tries a few
 # make test-transformers48  what is about transformers, on the oldest one that is supported
+# make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks site bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -69,6 +70,13 @@ lint: $(STAMP)
 
 notebooks: $(STAMP)
 	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)
+
+$(VENV)/site: pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[site]'
+	@touch $@
+
+site: $(VENV)/site
+	$(BIN)/python docs/site/build.py build/site
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

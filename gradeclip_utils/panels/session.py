@@ -6,9 +6,9 @@ A frozen `State` says what is wanted: which image, caption, method, layers, and 
 with a frozen `View`, the numbers of one or two panels. All relevance comes from `Explainer`; what is added here is that
 nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
 
-    the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase, less
-                              what the nouns of the caption share (`centred`), so that each shows its own thing
-    the words of a patch      the same numbers, read along the words at one patch
+- the map of a phrase: word x region maps (`Explainer.interactions`) added over the words of the phrase, less what the
+  nouns of the caption share (`centred`), so that each shows its own thing;
+- the words of a patch: the same numbers, read along the words at one patch.
 """
 
 from __future__ import annotations
