@@ -20,7 +20,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
@@ -70,9 +69,9 @@ def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float
     Returns:
         low and high.
     """
-    answers = _checked(np.asarray(right, dtype=bool))
-    low, high = proportion_confint(answers.sum(), len(answers), 1 - level, method="wilson")
-    return float(low), float(high)
+    bounds = wilson_bounds(_checked(np.asarray(right, dtype=bool)), None, level)
+    assert bounds is not None  # True and False are a proportion
+    return float(bounds[0]), float(bounds[1])
 
 
 def difference_interval(
