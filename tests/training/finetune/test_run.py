@@ -358,6 +358,7 @@ def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs, monkeypatch):
 
 
 def _tuned_in_a_process(clip, pairs, folder):
+    os.environ["OMP_NUM_THREADS"] = "1"  # else accelerate takes more, and a pool of threads does not survive a fork
     torch.set_num_threads(1)
     tuned = fine_tune(clip, pairs, replace(SHORT, grad_accum_steps=2, negatives=1), folder=folder, progress=False)
     if os.environ["RANK"] == "0":
