@@ -93,11 +93,14 @@ def tokenizer_of(kind: str, context_length: int = 16):
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(special_tokens=[pad, start, end, "[UNK]"], **size)
-    else:
-        tokenizer = Tokenizer(models.Unigram())
+    else:  # by hand: this trainer's result is another one in every process
+        letters = sorted({letter for caption in CAPTIONS for letter in caption if letter != " "})
+        pieces = [*special, "<unk>", "▁", *letters, "▁a", "▁red", "▁the", "▁c", "og", "一只"]
+        tokenizer = Tokenizer(models.Unigram([(piece, -3.0 * (piece in letters)) for piece in pieces], unk_id=3))
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(special_tokens=[*special, "<unk>"], unk_token="<unk>", **size)
-    tokenizer.train_from_iterator(CAPTIONS, trainer)
+        tokenizer.add_special_tokens([*special, "<unk>"])
+    if kind != "sentence-piece":
+        tokenizer.train_from_iterator(CAPTIONS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         f"{start} $A {end}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)]
     )

@@ -20,9 +20,10 @@ from ..models import Clip
 from .localisation import finite, levelled
 from .statistics import spearman
 
+_OF_IMAGES = ("visual.", "vision_model.", "visual_projection.", "vision_proj.")  # in open_clip, in transformers
 _BLOCK = re.compile(r"^(.*?)\b(?:resblocks|blocks|layers?)\.(\d+)\.")
 _STEM = re.compile(  # what a token passes before the first block
-    r"\b(conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb"
+    r"\b(conv1|class_embedding|positional_embedding|ln_pre|pre_layrnorm|token_embedding|cls_emb"
     r"|patch_embed|cls_token|reg_token|pos_embed|norm_pre|embeddings)\b"
 )
 
@@ -194,12 +195,12 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _drawn_anew(names: Iterable[str], side: str, blocks: int | None) -> list[str]:
     """The names of the weights to draw, in the model's own order."""
-    chosen = [name for name in names if side == "both" or (side == "image") == name.startswith("visual.")]
+    chosen = [name for name in names if side == "both" or (side == "image") == name.startswith(_OF_IMAGES)]
     if blocks is None:
         return chosen
     drawn = []
     for image in (True, False):
-        tower = [name for name in chosen if name.startswith("visual.") == image]
+        tower = [name for name in chosen if name.startswith(_OF_IMAGES) == image]
         found = {name: _BLOCK.match(name) for name in tower}
         stacks = {match[1] for match in found.values() if match}
         if tower and len(stacks) != 1:

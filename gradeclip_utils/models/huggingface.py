@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
 from ..towers import Tower, UnsupportedModel, open_image_tower, open_text_tower
-from ..towers.huggingface import MODELS, kind_of, unwrapped
+from ..towers.huggingface import IMAGES, MODELS, kind_of, unwrapped
 from .checkpoints import check_checkpoint, check_reachable
 
 PREFIX = "transformers:"
-_KNOWN = (*MODELS, "BlipForImageTextRetrieval")
 _INTERPOLATION = {0: InterpolationMode.NEAREST, 2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}
 
 
@@ -61,7 +60,7 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
     """The preprocessing and the tokenizer of a model of transformers, checked to be its own.
 
     Args:
-        model: one of `towers.huggingface.MODELS`, or BLIP; wrapped by PEFT or not.
+        model: one of `towers.huggingface.IMAGES`, wrapped by PEFT or not.
         processor: what `AutoProcessor.from_pretrained` gives: an image processor and a tokenizer.
 
     Raises:
@@ -70,7 +69,7 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
         ValueError: it is another model's: images of another size, another vocabulary, another padding or EOT.
     """
     kind = type(unwrapped(model)).__name__
-    _check_kind(kind if kind_of(model) is None else MODELS[0])
+    _check_kind(kind_of(model, IMAGES) or kind)
     images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
     if images is None or tokenizer is None:
         missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
@@ -138,14 +137,14 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
 
 
 def _check_kind(kind: str) -> None:
-    if kind in _KNOWN:
+    if kind in IMAGES:
         return
     half = next((half for half in ("Text", "Vision") if half in kind), None)
     if half:
         other = "image" if half == "Text" else "text"
         raise UnsupportedModel(f"{kind} is one encoder of two: a similarity needs the {other} encoder too; load the "
                                f"checkpoint that has both ({', '.join(MODELS)})")  # fmt: skip
-    raise UnsupportedModel(f"{kind} is none of the models of transformers that are known: {', '.join(_KNOWN)}")
+    raise UnsupportedModel(f"{kind} is none of the models of transformers that are known: {', '.join(IMAGES)}")
 
 
 def _check_folder(folder: Path) -> None:

@@ -357,7 +357,7 @@ def _describe_text(model: nn.Module, tokenizer: Callable) -> str:
     except UnsupportedModel as refusal:
         return f"cannot be explained: {refusal}"
     how = "causal" if tower.causal else "not causal"
-    count = getattr(tokenizer, "context_length", None) or tower.context_length
+    count = min(tower.context_length, getattr(tokenizer, "context_length", None) or tower.context_length)
     length = f"{count} tokens"
     if why_no_words(tokenizer) is None:
         words = f"explained word by word (up to {count - 2} pieces of {length})"

@@ -19,9 +19,8 @@ becomes of the query tokens in the end.
 | `vit` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
 | `resnet` | open_clip's ModifiedResNet: attention pool |
 | `timm_vit` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
-| `huggingface` | transformers' CLIP, SigLIP, SigLIP 2 (NaFlex), MetaCLIP 2, Chinese CLIP, AltCLIP; BERTs in open_clip |
+| `huggingface` | transformers' CLIPs (SigLIP 2 with NaFlex, MetaCLIP 2, ..., BLIP's images); BERTs in open_clip |
 | `huggingface_blocks` | their layers, by their parts |
-| `blip` | BLIP's image encoder (transformers) |
 | `text` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
 | `feature_map` | what has no attention to explain: the last feature map alone |
 
@@ -41,10 +40,9 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from .base import Entry, Layer, Tower, Trace
-from .blip import BlipTower, is_blip
 from .blocks import UnsupportedModel
 from .feature_map import FeatureMapTower
-from .huggingface import TransformersImageTower, TransformersTextTower, kind_of
+from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of
 from .resnet import ResNetTower
 from .text import TextTransformerTower, text_of
 from .timm_vit import TrunkTower
@@ -124,8 +122,8 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier).
 
     Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.MODELS`, or
-            `BlipForImageTextRetrieval`), wrapped by PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`),
+            wrapped by PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a
             registered family (`register_tower`). It is not changed.
         layers: how many of the last layers are explained.
 
@@ -138,7 +136,7 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """
     if family := _registered("image", model):
         return family.opens(model, layers)
-    if kind_of(model):
+    if kind_of(model, IMAGES):
         return TransformersImageTower(model, layers)
     visual = getattr(model, "visual", None)
     if isinstance(visual, VisionTransformer):
@@ -147,8 +145,6 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
         return ResNetTower(model, visual, layers)
     if isinstance(visual, TimmModel):
         return TrunkTower(model, visual.trunk, layers)
-    if is_blip(model):
-        return BlipTower(model, layers)
     if visual is None and _from_timm(model):
         return TrunkTower(model, model, layers)
     what = model if visual is None else visual

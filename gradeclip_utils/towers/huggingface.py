@@ -1,9 +1,13 @@
-"""transformers' CLIPs: CLIP, SigLIP, SigLIP 2 (NaFlex too), MetaCLIP 2, Chinese CLIP, AltCLIP; BERTs inside open_clip.
+"""transformers' CLIP, SigLIP, SigLIP 2 (NaFlex), MetaCLIP 2, Chinese CLIP, AltCLIP and BLIP; BERTs inside open_clip.
 
 CLS reads, or a latent query in an attention pool; EOT, CLS, the last token, or all tokens, averaged. What a model is
 given below the explained layers it computes itself, by its own modules and its own attention (eager, sdpa, flash).
 A model that PEFT has wrapped is explained as it is: LoRA adapters in use are part of it. transformers is an optional
 library: it is not imported here.
+
+Of BLIP (Li, Li, Xiong and Hoi, arXiv 2201.12086) images alone, by its contrastive head `vision_proj`: prompts are
+embedded by the model itself (`text_proj` of its text encoder's CLS, as its own forward pass does with
+`use_itm_head=False`) and passed as embeddings. Its matching head, which reads both together, is another number.
 """
 
 from dataclasses import dataclass
@@ -16,7 +20,10 @@ from .base import Entry, Tower, places
 from .blocks import UnsupportedModel, upcast
 from .huggingface_blocks import ProbePool, apply, blocks_of, check_plain, through_own
 
-MODELS = ("CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel")
+MODELS = (  # both encoders
+    "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel",
+)  # fmt: skip
+IMAGES = (*MODELS, "BlipForImageTextRetrieval")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -34,13 +41,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.get_base_model()
 
 
-def kind_of(model: nn.Module) -> str | None:
-    """Which of `MODELS` this is, by its class or one that it is made from; None if it is none."""
-    return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in MODELS), None)
+def kind_of(model: nn.Module, among: tuple[str, ...] = MODELS) -> str | None:
+    """Which of some models this is, by its class or one that it is made from; None if it is none."""
+    return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in among), None)
 
 
 class TransformersImageTower(Tower):
-    """The image encoder of one of `MODELS`.
+    """The image encoder of one of `IMAGES`.
 
     NaFlex (`own_grid`) reads patches of an image of any shape. The trace has the real patches alone; the model's own
     forward pass is given them as its processor does, padded to one length and with a mask.
@@ -53,14 +60,15 @@ class TransformersImageTower(Tower):
         _check_quantised(whole)
         vision = self.vision = getattr(whole.vision_model, "vision_model", whole.vision_model)
         config = vision.config
-        self.kind, self.own_grid = kind_of(model) or "", type(vision.embeddings.patch_embedding) is not nn.Conv2d
+        self.kind, self.own_grid = kind_of(model, IMAGES) or "", hasattr(config, "num_patches")
         side = config.image_size if not self.own_grid else config.patch_size * int(config.num_patches**0.5)
         self.image_size, self.patch_size = (side, side), (config.patch_size,) * 2
         blocks, inside = blocks_of(vision.encoder.layers, self.name), f"the image tower is a {self.kind}"
         self.after: tuple[nn.Module, ...] = ()
-        if hasattr(whole, "visual_projection"):
-            self.query_token, self.after = "CLS reads", (vision.post_layernorm, whole.visual_projection)
-            self.width = whole.visual_projection.out_features
+        projection = getattr(whole, "visual_projection", getattr(whole, "vision_proj", None))
+        if projection is not None:
+            self.query_token, self.after = "CLS reads", (vision.post_layernorm, projection)
+            self.width = projection.out_features
         elif getattr(vision, "head", None) is not None:
             blocks.append(ProbePool(vision.head, vision.post_layernorm, inside))
             self.query_token, self.width = "a latent query reads", config.hidden_size
@@ -71,6 +79,8 @@ class TransformersImageTower(Tower):
 
     def _own_features(self, whole: nn.Module, pixels: Tensor):
         pixels = pixels.to(self.vision.embeddings.patch_embedding.weight.dtype)
+        if not hasattr(whole, "get_image_features"):  # BLIP's norm is in it
+            return whole.vision_proj(self.vision(pixels, **self._interpolation(pixels)).last_hidden_state[:, 0])
         if not self.own_grid:
             return whole.get_image_features(pixel_values=pixels, **self._interpolation(pixels))
         patches, shapes = self._patches(pixels), self._shapes(pixels)

@@ -28,14 +28,16 @@ class _Separate(Block):
 
 
 class NormFirstBlock(_Separate):
-    """CLIPEncoderLayer, its copies, and M2M100EncoderLayer: norm, attention, norm, MLP."""
+    """CLIPEncoderLayer, its copies, M2M100EncoderLayer and BlipEncoderLayer: norm, attention, norm, MLP."""
 
     def __init__(self, block: nn.Module, inside: str):
         attn, self.mlp = block.self_attn, getattr(block, "mlp", block)
         self.norm1 = getattr(block, "layer_norm1", None) or block.self_attn_layer_norm
         self.norm2 = getattr(block, "layer_norm2", None) or block.final_layer_norm
-        self.qkv = (attn.q_proj, attn.k_proj, attn.v_proj)
-        check_linear(inside, *self.qkv, attn.out_proj, self.mlp.fc1, self.mlp.fc2)
+        self.packed = getattr(attn, "qkv", None)  # BLIP's
+        self.qkv = (self.packed,) * 3 if self.packed is not None else (attn.q_proj, attn.k_proj, attn.v_proj)
+        self.out = attn.projection if self.packed is not None else attn.out_proj
+        check_linear(inside, *self.qkv, self.out, self.mlp.fc1, self.mlp.fc2)
         check_norm(inside, self.norm1, self.norm2)
         super().__init__(block, attn.num_heads)
 
@@ -43,9 +45,15 @@ class NormFirstBlock(_Separate):
         """The norm before attention."""
         return norm(self.norm1, x)
 
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """One of three linear layers, or a third of one."""
+        if self.packed is None:
+            return super().project(normed, part, heads)
+        return linear(self.packed, normed).chunk(3, dim=-1)[part].unflatten(-1, (heads, -1))
+
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
         """Output projection and MLP, each with its residual."""
-        x = x + linear(self.module.self_attn.out_proj, o)
+        x = x + linear(self.out, o)
         return x + _mlp(self.mlp, norm(self.norm2, x))
 
 

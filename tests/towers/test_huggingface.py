@@ -7,17 +7,20 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
+from gradeclip_utils.evaluation.sanity import randomised
 from gradeclip_utils.methods import METHODS
-from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.towers.huggingface import unwrapped
-from tests.huggingface import NAMES, build_hub, ids_of, with_processor
+from tests.huggingface import NAMES, build_hub, ids_of, transformers, with_processor
+from tests.shrinking import stir
 
 built = cache(build_hub)
 whole = cache(with_processor)
@@ -199,7 +202,7 @@ def test_the_similarity_that_is_explained_is_the_models_own_with_its_own_process
         ["A", "red", "car,", "a", "café"] if name == "Siglip" else ["A", "red", "car", ",", "a", "café"]
     )
     assert "".join(words[1]) == "一只猫"
-    assert all(word.score for words in explanation.words for word in words)
+    assert all(any(word.score for word in words) for words in explanation.words)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -438,3 +441,89 @@ def test_the_readme_says_who_reads_in_each_of_them():
         image, text = open_image_tower(built(name)), open_text_tower(built(name))
         order = "causal" if text.causal else "not causal"
         assert re.search(rf"\| `{name}Model`[^|]*\| {image.query_token} \| {order}, {text.query_token} \|", table), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_drawn_anew_on_the_side_and_in_the_blocks_that_were_asked_for(name):
+    clip = Clip.from_transformers(*whole(name))
+    old = clip.model.state_dict()
+    for side, mine in (("image", "vis"), ("text", "text")):
+        new = randomised(clip, side=side, blocks=1).model.state_dict()
+        drawn = [key for key, value in new.items() if not torch.equal(value, old[key])]
+        assert drawn and all(key.startswith(mine) for key in drawn)
+        layers = {int(match[1]) for key in drawn if (match := re.search(r"layers?[.](\d+)[.]", key))}
+        assert layers == {2} and not any("embeddings" in key or "pre_layrnorm" in key for key in drawn)
+
+
+# --- BLIP's contrastive head ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def blip() -> nn.Module:
+    common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    text = {**common, "encoder_hidden_size": 64, "vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1}
+    vision = {**common, "image_size": 32, "patch_size": 8}
+    config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=24)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return stir(transformers.BlipForImageTextRetrieval(config))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_picture_side_of_blip_is_traced_as_it_computes(layers, blip, pixels):
+    tower = open_image_tower(blip, layers)
+    trace = tower.trace(pixels)
+    torch.testing.assert_close(trace.embedding, tower.forward(pixels), atol=1e-5, rtol=0)
+    assert (trace.embedding[0] - trace.embedding[1]).abs().max() > 1e-2
+    resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
+    torch.testing.assert_close(resumed, trace.embedding, atol=1e-5, rtol=0)
+
+
+def test_the_similarity_that_is_explained_is_blips_own(blip, picture):
+    preprocess = open_clip.image_transform(32, is_train=False)
+    prompt = torch.tensor([[1, 5, 7, 2]])
+    with torch.no_grad():
+        own = blip(prompt, preprocess(picture)[None], use_itm_head=False).itm_score
+        text = blip.text_proj(blip.text_encoder(prompt).last_hidden_state[:, 0])
+    explainer = Explainer(Clip(blip, preprocess, None))
+    explanation = explainer.explain(picture, text)
+    assert explanation.similarity == pytest.approx(own[0].tolist(), abs=1e-5)
+    assert explanation.image_maps.shape == (1, 4, 4) and (explanation.image_maps != 0).any()
+    with pytest.raises(UnsupportedModel, match="the text tower is a BlipForImageTextRetrieval"):
+        explainer.explain(picture, "a dog")
+
+
+def test_weighted_values_of_blip_are_the_derivative_by_attention(blip, pixels):
+    model = copy.deepcopy(blip).double()
+    tower, inputs = open_image_tower(model), pixels[:1].double()
+    direction = F.normalize(torch.randn(24, generator=torch.Generator().manual_seed(2)).double(), dim=0)
+    trace = tower.trace(inputs)
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
+    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    attention = model.vision_model.encoder.layers[-1].self_attn
+    for token in (0, 1, 9):
+        scores = []
+        for amount in (1e-4, -1e-4):
+            hook = attention.dropout.register_forward_hook(_more(token, amount))
+            scores.append(tower.forward(inputs)[0] @ direction)
+            hook.remove()
+        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
+
+
+def _more(token, amount):
+    def change(module, inputs, alpha):
+        alpha = alpha.clone()
+        alpha[:, :, 0, token] += amount
+        return alpha
+
+    return change
+
+
+def test_another_grid_gets_the_positions_that_transformers_would_give_it(blip):
+    pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
+    trace = open_image_tower(blip).trace(pixels)
+    assert trace.grid == (3, 7)
+    with torch.no_grad():
+        hidden = blip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+        expected = F.normalize(blip.vision_proj(hidden), dim=-1)
+    torch.testing.assert_close(trace.embedding, expected, atol=1e-5, rtol=0)
