@@ -2,10 +2,13 @@
 # make test   everything that CI runs          make lab        JupyterLab on the notebooks
 # make quick  tests for minutes of work: no notebooks, no browser, no training
 # make lint   style and types                  make notebooks  execute in place, to commit the outputs
+# make fuzz  thousands of wrong inputs, where make test tries a few
+# make test-transformers48  what is about transformers, on the oldest one that is supported
+# make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test quick lab lint notebooks bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks site bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,8 +40,25 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 test: $(STAMP)
 	$(PYTEST) --no-loadscope-reorder tests
 
+# The oldest transformers in front of the packages of .venv, which it shares: three wheels are all that is installed.
+OLD := .venv-transformers48
+$(OLD)/installed: $(STAMP)
+	$(BIN)/python -m venv --without-pip $(OLD)
+	$(OLD)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "shared.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(BIN)/python -m pip --python $(OLD)/bin/python install --quiet --no-deps \
+		'transformers~=4.48.0' 'tokenizers~=0.21.0' 'huggingface_hub<1'
+	@touch $@
+
+test-transformers48: $(OLD)/installed
+	$(subst $(BIN),$(OLD)/bin,$(PYTEST)) tests/towers/test_huggingface.py tests/towers/test_huggingface_text.py \
+		tests/models/test_huggingface.py tests/models/test_convert.py
+
 quick: $(STAMP)
 	$(PYTEST) -m 'not slow and not browser' tests
+
+fuzz: $(STAMP)
+	GRADECLIP_FUZZ=3000 $(PYTEST) tests/test_fuzz.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter-lab notebooks
@@ -50,6 +70,13 @@ lint: $(STAMP)
 
 notebooks: $(STAMP)
 	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)
+
+$(VENV)/site: pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[site]'
+	@touch $@
+
+site: $(VENV)/site
+	$(BIN)/python docs/site/build.py build/site
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -27,6 +27,7 @@ from gradeclip_utils import Clip, Explainer
 
 MODEL = "ViT-B-16"
 CAPTION = "a red car next to a blue ball on grass"  # ten words
+FIVE_NOUNS = "a car and a dog next to a kite and a sofa on grass"
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,19 @@ def plain(clip: Clip, pictures: list[Image.Image], prompts: list[str], crop: boo
 
 
 def cases(explainer: Explainer) -> list[Case]:
-    """The four rows."""
+    """The five rows."""
     noise = np.random.default_rng(0)
     pictures = [Image.fromarray(noise.integers(0, 256, (375, 500, 3), dtype=np.uint8)) for _ in range(16)]
     colours = ["red", "green", "blue", "yellow", "black", "white", "brown", "pink", "orange", "purple"]
     things = ["car", "dog", "apple", "teapot", "bicycle", "umbrella", "violin", "lighthouse", "sofa", "kite"]
     prompts = [f"a photo of a {colour} {thing}" for colour, thing in itertools.product(colours, things)]
-    one, some, caption = pictures[:1], prompts[:16], [CAPTION]
+    one, some, caption, nouns = pictures[:1], prompts[:16], [CAPTION], [FIVE_NOUNS]
     return [
         Case("one prompt: map and words", 1.00, one, caption, lambda: explainer.explain(one[0], CAPTION)),
         Case("100 prompts, one picture: the same", 0.35, one, prompts, lambda: explainer.explain(one[0], prompts)),
         Case("16 pairs: the same", 1.00, pictures, some, lambda: explainer.explain_batch(pictures, some)),
         Case("every word of ten x every region", 1.10, one, caption, lambda: explainer.interactions(one[0], CAPTION)),
+        Case("noun x noun x region, exact, 5 nouns", 1.50, one, nouns, lambda: explainer.metagame(one[0], FIVE_NOUNS)),
     ]
 
 

@@ -3,9 +3,10 @@
     python -m gradeclip_utils explain                                    # does the bundled model work here?
     python -m gradeclip_utils explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
 
-Exit code 0 when it was done, 2 with one sentence when something was wrong with what was asked for, 130 when it was
-stopped. A command's arguments are in the room that does the work, as `add_arguments(parser)` and
-`run_command(options)`; only the room of the command that was chosen is imported.
+Exit code 0 when it was done, 2 with one sentence and its code when something was wrong with what was asked for, 130
+when it was stopped. `--debug` shows the traceback of that sentence; a fault of ours always has one. A command's
+arguments are in the room that does the work, as `add_arguments(parser)` and `run_command(options)`; only the room of
+the command that was chosen is imported.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
-from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .checks import writable
+from .errors import GradeclipError, InvalidValue
+from .files import write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .models import Clip
+    from .explain import Explainer
 
 PROGRAM = "python -m gradeclip_utils"
 
@@ -92,6 +95,11 @@ COMMANDS = {
         ".evaluation.run",
     ),
     "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
+    "convert": Command(
+        "a CLIP of open_clip as a CLIPModel of transformers, or back: the same weights, the same explanation",
+        "convert emoji --out emoji-hf\nconvert transformers:emoji-hf --out emoji-back",
+        ".models.convert",
+    ),
     "card": Command(
         "what the bundled model recognises, and what it cannot: the figures of its card",
         "card --split test --write",
@@ -127,18 +135,37 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 something was wrong with what was asked for (one sentence says what), 130 stopped.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [one for one in given if one != "--debug"]
     options = parser_of(given).parse_args(given)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say  # a warning is for the reader of this command, not about a line of source
             return options.run(options) or 0
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"gradeclip: {error}", file=sys.stderr)
+    except Exception as error:
+        if debug or not is_refusal(error):
+            raise
+        code = f" [{error.code}]" if isinstance(error, GradeclipError) else ""
+        print(f"gradeclip: {error}{code}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gradeclip: stopped; where state is kept, the same command goes on from there", file=sys.stderr)
         return 130
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is an answer to the user: a `GradeclipError`, or what the system says of a file or a library.
+
+    A `ValueError` that this package itself raised is one too; one from inside a library is a fault of ours.
+    """
+    if isinstance(error, (GradeclipError, OSError, ImportError)):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_by = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return isinstance(error, ValueError) and raised_by.partition(".")[0] == "gradeclip_utils"
 
 
 def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
@@ -151,6 +178,9 @@ def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
     )
     versions = f"gradeclip {__version__}, torch {metadata.version('torch')}"
     parser.add_argument("--version", action="version", version=versions)
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of what is refused, wherever it stands"
+    )
     _add_commands(parser, COMMANDS, arguments)
     return parser
 
@@ -194,7 +224,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{parser.epilog}\n\nWithout --model, GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled "
         "model is used."
     )
-    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
+    parser.add_argument("--model", help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--image", metavar="FILE", help="the image; a drawn scene if not given")
     parser.add_argument("--caption", metavar="TEXT", help="what to look for; with --image; the scene's own otherwise")
@@ -210,9 +240,8 @@ def run_command(options: argparse.Namespace) -> None:
         ValueError: an image without a caption, or a place where no PNG can be written; before a model is loaded.
     """
     if options.image and options.caption is None:
-        raise ValueError("--image needs a --caption: what should be looked for in it?")
-    if Path(options.out).suffix.lower() != ".png" or not Path(options.out).absolute().parent.is_dir():
-        raise ValueError(f"--out must end in .png and lie in a folder that exists; got {options.out!r}")
+        raise InvalidValue("--image needs a --caption: what should be looked for in it?", "option-caption")
+    out = writable(options.out, "--out", suffixes=(".png",), size=1_000_000)
 
     from .explain import Explainer
     from .images import read_image
@@ -224,25 +253,25 @@ def run_command(options: argparse.Namespace) -> None:
     scene = draw_scene(seed=0)
     image = read_image(options.image) if options.image else scene.image()
     caption = scene.caption if options.caption is None else options.caption
-    explanation = Explainer(clip).explain(image, caption)
-    difference = _difference(clip, explanation.image, caption, float(explanation.similarity[0]))
+    explainer = Explainer(clip)
+    explanation = explainer.explain(image, caption)
+    difference = _difference(explainer, explanation.image, caption, float(explanation.similarity[0]))
     print(f"  parity   the explained similarity differs from the plain forward pass by {difference:.1e}")
-    explanation.plot().savefig(options.out)
+    value, low, high = explanation.prompt_dependence(explainer.null_maps(image, caption))
+    print(f"  prompt   the map differs from those of 16 other prompts by {value:.2f} [{low:.2f}, {high:.2f}]")
+    print("           (1 less their mean correlation: 0 is the same map whatever is asked)")
+    figure = explanation.plot()
+    write_whole(out, lambda stream: figure.savefig(stream, format="png"))
     print(f"similarity {explanation.similarity[0]:.4f} of {options.image or 'a drawn scene'} and {caption!r}")
     print(f"written to {options.out}")
 
 
-def _difference(clip: Clip, image: Image.Image, caption: str, similarity: float) -> float:
-    """Between the explained number and what open_clip's own `encode_image` and `encode_text` give."""
-    import torch
-
-    assert clip.tokenizer is not None  # it was explained, so that it could be read
-    weight = next(clip.model.visual.parameters())
-    pixels = clip.preprocess(image)[None].to(weight.device, weight.dtype)
-    tokens = clip.tokenizer([caption]).to(weight.device)
-    with torch.no_grad():
-        image_embedding = clip.model.encode_image(pixels, normalize=True).float()
-        text_embedding = clip.model.encode_text(tokens, normalize=True).float()
+def _difference(explainer: Explainer, image: Image.Image, caption: str, similarity: float) -> float:
+    """Between the explained number and what the model's own methods give (`encode_image`, `get_image_features`)."""
+    clip, tower = explainer.clip, explainer.text_tower
+    assert clip.tokenizer is not None and tower is not None  # it was explained, so that it could be read
+    image_embedding = explainer.image_tower.forward(clip.preprocess(image)[None].to(tower.device))
+    text_embedding = tower.forward(clip.tokenizer([caption]).to(tower.device))
     return abs(float((image_embedding * text_embedding).sum()) - similarity)
 
 

@@ -1,9 +1,24 @@
-"""Checks: what a refusal says about a name that is none of those there are."""
+"""Checks: the doors that all rooms share. Each takes what was given and returns it, or refuses it in one sentence.
+
+Nothing here needs torch. `name` is what a user calls the thing that is checked: an argument, or an option.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import InvalidFile, InvalidType, InvalidValue, MissingFile
+
+T = TypeVar("T")
+LARGEST_SEED = 2**63 - 1  # what torch and numpy both take
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
@@ -24,3 +39,159 @@ def hint(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = nearest(name, known)
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+
+
+def short(value: Any, most: int = 60) -> str:
+    """What was given, as Python writes it, cut to a length that fits a sentence."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
+    """A whole number from `least` to `most`: a count, a number of something, a seed.
+
+    Raises:
+        InvalidType: it is no whole number (True and 1.0 are none).
+        InvalidValue: it is too small or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidType(f"{name} must be a whole number, got {short(value)}", "number-whole")
+    value = int(value)
+    if value < least:
+        raise InvalidValue(f"{name} must be at least {least}, got {value}", "number-range")
+    if most is not None and value > most:
+        raise InvalidValue(f"{name} must be at most {most}, got {value}", "number-range")
+    return value
+
+
+def seed(value: Any) -> int:
+    """A seed of random numbers. Errors as of `whole`."""
+    return whole("seed", value, 0, LARGEST_SEED)
+
+
+def number(name: str, value: Any, least: float, most: float = math.inf) -> float:
+    """A finite number from `least` to `most`.
+
+    Raises:
+        InvalidType: it is no number.
+        InvalidValue: it is not finite, or beyond the bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidType(f"{name} must be a number, got {short(value)}", "number-type")
+    value = float(value)
+    if not (least <= value <= most and math.isfinite(value)):
+        bounds = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+        raise InvalidValue(f"{name} must be {bounds}, got {value}", "number-range")
+    return value
+
+
+def chosen(name: str, value: Any, known: Iterable[T]) -> T:
+    """One of the values that are known, which need not be hashable to be refused.
+
+    Raises:
+        InvalidValue: it is none of them; names those there are.
+    """
+    known = list(known)
+    if not isinstance(value, (str, int, float)) or value not in known:
+        one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
+        raise InvalidValue(f"{name} must be {one_of}, got {short(value)}", "choice-unknown")
+    return known[known.index(value)]  # ours: 1.0 would pass for 1, and 1 for True
+
+
+def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
+    """Several things as a list; one that is of a type of `single` as a list of one.
+
+    Raises:
+        InvalidType: neither one nor several.
+    """
+    if isinstance(values, single):
+        return [values]
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidType(f"{name} must be a list, got {short(values)}", "list-type")
+    return list(values)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def as_path(path: Any, what: str) -> Path:
+    """A path, its tilde expanded, that the operating system takes, whether or not there is something.
+
+    Raises:
+        InvalidType: it is neither a string nor a path.
+        InvalidFile: it is empty, too long, holds a NUL, or may not be looked at.
+    """
+    if not isinstance(path, (str, os.PathLike)) or isinstance(path, bytes):
+        raise InvalidType(f"{what} must be a path, got {short(path)}", "path-type")
+    if not str(path).strip():
+        raise InvalidFile(f"{what} must be a path, and an empty one was given", "path-empty")
+    try:
+        path = Path(path).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links; NUL; nobody's home
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidFile(
+            f"{what} is no path that can be used, {reason}: {short(str(path))}", "path-unusable"
+        ) from None
+    return path
+
+
+def readable(path: Any, what: str) -> Path:
+    """The path of a file that is there. A pipe, which would be waited for without end, is no file.
+
+    Raises:
+        MissingFile: there is nothing.
+        InvalidFile: a folder, or no regular file; and what `as_path` raises.
+    """
+    path = as_path(path, what)
+    if path.is_dir():
+        raise InvalidFile(f"{path} is a folder, not {what}", "path-is-folder")
+    if not path.exists():
+        raise MissingFile(f"There is no {what.removeprefix('a ')} {path}", "path-missing")
+    if not path.is_file():
+        raise InvalidFile(f"{path} is a pipe or a device, not {what}", "path-no-file")
+    return path
+
+
+def writable(path: Any, what: str, *, folder: bool = False, suffixes: Sequence[str] = (), size: int = 0) -> Path:
+    """A place to write to at the end of a computation, proved before it begins; nothing is made yet.
+
+    Args:
+        path: of a file that may be there already, or a folder; folders on the way to it need not exist.
+        what: it is called, in a refusal.
+        folder: whether it is to be a folder.
+        suffixes: of a file, one of these.
+        size: bytes that will be needed, as an estimate.
+
+    Raises:
+        InvalidFile: it cannot be written; says why.
+        InvalidType: it is no path.
+    """
+    path = as_path(path, what)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InvalidFile(f"{what} must end in {' or '.join(suffixes)}; got {short(str(path))}", "path-suffix")
+    if path.exists() and path.is_dir() != folder:
+        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise InvalidFile(
+            f"{what} must be {wanted}, and {path} is {found}", "path-is-file" if folder else "path-is-folder"
+        )
+    if path.exists() and not (folder or path.is_file()):
+        raise InvalidFile(f"{what} must be a file, and {path} is a pipe or a device", "path-no-file")
+    home = next(one for one in (path, *path.absolute().parents)[0 if folder else 1 :] if one.exists())
+    try:
+        with tempfile.TemporaryFile(dir=home):
+            free = shutil.disk_usage(home).free
+    except OSError as error:
+        said = error.strerror or error
+        raise InvalidFile(
+            f"{what} cannot be written to {path}: {home} does not let it ({said})", "path-read-only"
+        ) from error
+    if free < size:
+        need = f"{size / 1e6:,.0f} MB, and {home} has {free / 1e6:,.0f} MB left"
+        raise InvalidFile(f"{what} needs about {need}: free some, or choose another place", "disk-full")
+    return path

@@ -17,11 +17,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import ImageLike, View, read_image, view_of
+from .checks import chosen, listed, short, whole
+from .checks import seed as checked_seed
+from .errors import InvalidType, InvalidValue
+from .images import ImageLike, View, check_pixels, read_image, view_of
 from .methods import METHODS, Method
-from .methods.interactions import word_directions, word_masks
+from .methods.interactions import Group, word_directions, word_masks
+from .methods.metagame import embed_coalitions, noun_players, weights_of
 from .models import Clip
-from .prompts import as_prompts
+from .prompts import as_prompts, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import eval_mode, isolated_torch_state
 from .towers.blocks import upcast
@@ -56,17 +60,22 @@ class Encoders:
         resolution: str = "model",
     ):
         if not isinstance(clip, Clip):
-            raise TypeError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
-        if not isinstance(method, Method) and method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, or a Method, got {method!r}")
-        if attention not in ("model", "single-head"):
-            raise ValueError(f"attention must be 'model' or 'single-head', got {attention!r}")
-        if resolution not in ("model", "native"):
-            raise ValueError(f"resolution must be 'model' or 'native', got {resolution!r}")
+            msg = f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
+            raise InvalidType(msg, "model-type")
+        if not callable(clip.preprocess):
+            msg = f"a Clip needs a preprocessing, image -> float tensor (3, H, W), got {short(clip.preprocess)}"
+            raise InvalidType(msg, "model-preprocess")
+        if not isinstance(method, Method) and (not isinstance(method, str) or method not in METHODS):
+            msg = f"method must be one of {', '.join(METHODS)}, or a Method, got {short(method)}"
+            raise InvalidValue(msg, "method-unknown")
+        chosen("attention", attention, ("model", "single-head"))
+        chosen("resolution", resolution, ("model", "native"))
+        seed = checked_seed(seed)
         method = method if isinstance(method, Method) else METHODS[method]
         if attention == "single-head":
             if method.name not in GRAD_ECLIP:
-                raise ValueError(f"attention='single-head' is a variant of 'grad-eclip', got method={method.name!r}")
+                msg = f"attention='single-head' is a variant of 'grad-eclip', got method={method.name!r}"
+                raise InvalidValue(msg, "method-attention")
             method = METHODS[ONE_HEAD]
         self.clip, self.method, self.seed, self.progress = clip, method, seed, progress
         self.attention = "single-head" if method.name == ONE_HEAD else "model"
@@ -117,16 +126,18 @@ class Encoders:
         """
         prompts, tower = as_prompts(texts), self.text_tower
         if isinstance(prompts, Tensor):
-            raise TypeError(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}")
+            raise InvalidType(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}", "prompt-type")
+        whole("batch_size", batch_size, 1)
         with isolated_torch_state(self.image_tower.device):
             if tower is None and not hasattr(self.clip.model, "encode_text"):
                 self._opened_text_tower()
-            check_tokenizer(self.clip.tokenizer, words=False)
-            ids = self.clip.tokenizer(prompts).to(self.image_tower.device)
             if tower is None:
+                check_tokenizer(self.clip.tokenizer, words=False)
+                ids = self.clip.tokenizer(prompts).to(self.image_tower.device)
                 with eval_mode(self.clip.model):
                     found = [self.clip.model.encode_text(part) for part in ids.split(batch_size)]
                 return F.normalize(upcast(torch.cat(found)), dim=-1)
+            ids = token_ids(self.clip.tokenizer, prompts, tower)
             order = tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
             found = [tower.trace(ids[part]).embedding for part in order.split(batch_size)]
             return torch.cat(found)[order.argsort()]
@@ -156,14 +167,15 @@ class Encoders:
                 (`resolution="native"`) in one call.
         """
         if self.method.image is None:
-            raise ValueError(f"{self.method.title} explains prompts only: it has no maps of images")
+            raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
         images, device, width = _as_images(images), self.image_tower.device, self.image_tower.width
         directions = torch.as_tensor(directions)
         if directions.ndim not in (2, 3) or directions.shape[-1] != width or not directions.numel():
             shape = f"(M, {width}) or ({len(images)}, M, {width})"
-            raise ValueError(f"directions must be {shape}, got {tuple(directions.shape)}")
+            raise InvalidValue(f"directions must be {shape}, got {tuple(directions.shape)}", "embedding-shape")
         if directions.ndim == 3 and len(directions) != len(images):
-            raise ValueError(f"{len(images)} images need as many sets of directions, got {len(directions)}")
+            msg = f"{len(images)} images need as many sets of directions, got {len(directions)}"
+            raise InvalidValue(msg, "embedding-shape")
         with isolated_torch_state(device):
             directions = directions.detach().to(device, copy=True).expand(len(images), -1, -1)
             empty = self._empty_prompt()
@@ -174,7 +186,8 @@ class Encoders:
                 found.append(on_grid(self._token_maps(trace, some, empty), trace))
             start += len(some)
         if len({part.shape[2:] for part in found}) > 1:
-            raise ValueError("images of several sizes have maps of several shapes: ask for them one at a time")
+            msg = "images of several sizes have maps of several shapes: ask for them one at a time"
+            raise InvalidValue(msg, "image-sizes")
         with isolated_torch_state(device):
             return torch.cat(found)
 
@@ -199,7 +212,51 @@ class Encoders:
         with isolated_torch_state(tower.device):
             split = split_read(caption, self.clip.tokenizer, tower)
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
-            return split, word_directions(tower, trace, word_masks(split.word_ids, trace))
+            return split, word_directions(tower, trace, word_masks(split.word_ids, trace, split.first))
+
+    def metagame_directions(
+        self, caption: str, over: Sequence[Group] | None = None
+    ) -> tuple[tuple[tuple[int, int], ...], Tensor]:
+        """The players of a caption, and the direction (G, E) that each adds to its embedding: its Shapley value.
+
+        Where maps are linear in the direction, as those of Grad-ECLIP are, `maps(image, directions)` are the word x
+        region maps of METAGAME; of any other method `Explainer.metagame` gives them. See `methods.metagame`.
+
+        Args:
+            caption: one prompt.
+            over: as for `Explainer.metagame`.
+
+        Returns:
+            Where each player stands in the caption, (start, end), and (G, E) on the model's device, without a graph.
+
+        Raises:
+            UnsupportedModel: the text encoder cannot be opened.
+            TypeError: the tokenizer does not say which tokens make up a word.
+            ValueError: the caption names nothing, or a word is in two groups or not there.
+        """
+        with isolated_torch_state(self.image_tower.device):
+            spans, embeddings, weights = self._coalitions(caption, over)
+            return spans, weights @ embeddings
+
+    def _coalitions(self, caption: str, over: Sequence[Group] | None):
+        """Places of the G players, embeddings (C, E) of coalitions, of which the last is all, and weights (G, C)."""
+        tower = self._opened_text_tower()
+        check_tokenizer(self.clip.tokenizer)
+        split = split_read(caption, self.clip.tokenizer, tower)
+        groups = noun_players(caption, split.spans) if over is None else tuple(over)
+        words, count = [i for group in groups for i in group], len(split.spans)
+        if not groups or not all(groups) or len(set(words)) < len(words) or not all(0 <= i < count for i in words):
+            msg = f"over must hold words 0 to {count - 1}, each at most once, got {list(groups)!r}"
+            raise InvalidValue(msg, "metagame-over")
+        ids, word_ids = (
+            self.clip.tokenizer([caption]).to(tower.device)[0],
+            torch.tensor([-1] * split.first + list(split.word_ids)),
+        )
+        players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
+        coalitions, weights = weights_of(len(groups), self.seed)
+        embeddings = embed_coalitions(tower, ids, players, coalitions)
+        spans = tuple((split.spans[group[0]][0], split.spans[group[-1]][1]) for group in map(sorted, groups))
+        return spans, embeddings, weights.to(embeddings)
 
     def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
         """Maps (B, T, N) by the method; zero where it has none for images."""
@@ -222,14 +279,15 @@ class Encoders:
 
     def _image_traces(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[Trace]:
         """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
-        step = 1 if self.resolution == "native" else batch_size  # native images differ in size
+        whole("batch_size", batch_size, 1)
+        step = 1 if self.one_at_a_time else batch_size
         for start in range(0, len(images), step):
             read = [read_image(image) for image in images[start : start + step]]
             with isolated_torch_state(self.image_tower.device):
                 if self.resolution == "native":
                     pixels = [self._view(image).pixels for image in read]
                 else:
-                    pixels = [self.clip.preprocess(image) for image in read]
+                    pixels = [check_pixels(self.clip.preprocess(image), self._size()) for image in read]
                 trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device))
             yield trace
 
@@ -241,8 +299,21 @@ class Encoders:
         """The trace to explain, and the model's own embedding (B, E)."""
         return (tower.with_one_head(trace) if self.attention == "single-head" else trace), trace.embedding
 
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether images differ in size, so that no two make a batch: native ones, and all of NaFlex."""
+        return self.resolution == "native" or self.image_tower.own_grid
+
     def _view(self, image: Image.Image) -> View:
-        return view_of(self.clip.preprocess, image, self.resolution, self.image_tower.patch_size)
+        view = view_of(self.clip.preprocess, image, self.resolution, self.image_tower.patch_size)
+        check_pixels(view.pixels, self._size())
+        return view
+
+    def _size(self) -> tuple[int, int] | None:
+        """The one size (H, W) of pixels that the model takes; None where it takes others too."""
+        tower = self.image_tower
+        free = self.resolution == "native" or any(getattr(tower, name, False) for name in ("any_size", "own_grid"))
+        return None if free else tower.image_size
 
 
 def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
@@ -265,9 +336,11 @@ def _as_images(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
     """Images as a sequence; a single one, which would be taken for its own rows or letters, as a sequence of one."""
     if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
         return [images]
+    if not isinstance(images, Sequence):
+        images = listed("images", images)
     if len(images) == 0:
-        raise ValueError("there are no images: give at least one")
-    return list(images) if isinstance(images, np.ndarray) else images
+        raise InvalidValue("there are no images: give at least one", "image-none")
+    return images
 
 
 def on_grid(maps: Tensor, trace: Trace) -> Tensor:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +18,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checks import listed
 from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
+from .errors import InvalidType, InvalidValue
 from .explanation import Explanation, Interactions
+from .files import version
 from .images import ImageLike, read_image
-from .methods.interactions import interactions, word_masks
-from .notices import warn_of_empty_maps
+from .methods.interactions import Group, interactions, word_masks
+from .methods.metagame import EXACT, shapley_weights
+from .notices import warn_of_empty_maps, warn_of_photographs
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .towers.base import isolated_torch_state
 from .words import Word, check_tokenizer
@@ -94,7 +97,7 @@ class Explainer(Encoders):
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
             TypeError: the tokenizer drops tokens at random.
         """
-        return self._explain([read_image(image)], as_prompts(texts), against)[0]
+        return self._explain([self._read_image(image)], as_prompts(texts), against)[0]
 
     def explain_batch(
         self, images: Sequence[ImageLike], texts: Prompts, against: Prompts | None = None
@@ -113,14 +116,16 @@ class Explainer(Encoders):
             ValueError: there are not as many images as prompts; and what `explain` raises.
         """
         texts = as_prompts(texts)
+        images = listed("images", images, (str, Path, Image.Image))
         if len(images) != len(texts):
-            raise ValueError(f"pairs need as many pictures as prompts, got {len(images)} and {len(texts)}")
+            msg = f"pairs need as many pictures as prompts, got {len(images)} and {len(texts)}"
+            raise InvalidValue(msg, "pair-count")
         against = None if against is None else matched(as_prompts(against), len(texts))
         explanations: list[Explanation] = []
-        step = 1 if self.resolution == "native" else IMAGES_AT_ONCE  # native images differ in size
+        step = 1 if self.one_at_a_time else IMAGES_AT_ONCE
         for start in range(0, len(texts), step):
             some = slice(start, start + step)
-            read = [read_image(image) for image in images[some]]
+            read = [self._read_image(image) for image in images[some]]
             explanations += self._explain(read, texts[some], None if against is None else against[some], start)
         return explanations
 
@@ -144,16 +149,18 @@ class Explainer(Encoders):
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
         if self.method.name not in GRAD_ECLIP:
-            raise ValueError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}")
+            msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
+            raise InvalidValue(msg, "method-interactions")
         if not isinstance(caption, str):
-            raise TypeError(f"interactions need one caption, a string, got {type(caption).__name__}")
-        read = read_image(image)
+            msg = f"interactions need one caption, a string, got {type(caption).__name__}"
+            raise InvalidType(msg, "prompt-type")
+        read = self._read_image(image)
         with isolated_torch_state(self.image_tower.device):
             check_tokenizer(self.clip.tokenizer)
-            asked, tower, view = self._ask([caption]), self._opened_text_tower(), self._view(read)
+            asked, tower, view = self._ask(as_prompts(caption)), self._opened_text_tower(), self._view(read)
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
-            word_mask = word_masks(asked.splits[0].word_ids, text_trace)  # (W, N)
+            word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
             maps, directions = interactions(self.image_tower, image_trace, tower, text_trace, word_mask)
             warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ own[0]).tolist()  # (W,)
@@ -163,6 +170,110 @@ class Explainer(Encoders):
         )
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
         return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
+
+    def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
+        """Maps of an image for prompts that are not about it: for `Explanation.prompt_dependence`.
+
+            explainer.explain(image, prompt).prompt_dependence(explainer.null_maps(image, prompt))
+
+        Args:
+            image: as for `explain`.
+            prompt: whose form they have, with other nouns (`language.with_other_nouns`, by this explainer's seed).
+            count: how many; the last one is the empty prompt.
+
+        Returns:
+            (count, h, w) signed maps, each as `explain` gives it for its prompt alone.
+
+        Raises:
+            ValueError: fewer than two prompts, or a method without maps of images; and what `explain` raises.
+        """
+        from .language import with_other_nouns  # its taggers are slow to import, and most explanations do without
+
+        if count < 2 or self.method.image is None:
+            asked = f"got {count} and {self.method.title}"
+            msg = f"null maps need two prompts or more and a method that explains images, {asked}"
+            raise InvalidValue(msg, "null-maps")
+        others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
+        embeddings, view = self.embed_texts([*others, ""]), self._view(self._read_image(image))
+        with isolated_torch_state(self.image_tower.device):
+            trace, empty = self._trace_images([view])[0], self._empty_prompt()
+            maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
+            return _numpy(on_grid(torch.cat(maps), trace))
+
+    def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
+        """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
+
+            explainer.score_words(captions, explainer.embed_images(images))       # those of `explain_batch`
+
+        Args:
+            captions: P prompts.
+            directions: (P, E), or P of (E,).
+
+        Returns:
+            P tuples of words; empty ones where the method is not defined for prompts.
+
+        Raises:
+            ValueError: there are not as many captions as directions; and what `explain` raises.
+            TypeError: the tokenizer does not say which tokens make up a word.
+        """
+        if len(captions) != len(directions):
+            raise InvalidValue(
+                f"each caption needs its direction, got {len(captions)} and {len(directions)}", "pair-count"
+            )
+        with isolated_torch_state(self.image_tower.device):
+            check_tokenizer(self.clip.tokenizer)
+            targets = torch.stack(list(directions)).detach().to(self.image_tower.device)
+            return list(self._read(self._ask(list(captions)), targets).words)
+
+    def metagame(self, image: ImageLike, caption: str, over: Sequence[Group] | None = None) -> Interactions:
+        """How does each noun of the caption change the map? Word x region and word x word x region by Shapley values.
+
+        For any method that has maps of images: the players' maps add up to the caption's map less that of the prompt
+        without any of them. See `methods.metagame`.
+
+            found = explainer.metagame(image, "a red car and a blue ball on grass")
+            found.maps, found.pairs                                         # (3, h, w), (3, 3, h, w)
+
+        Args:
+            image: as for `explain`.
+            caption: one prompt.
+            over: the G players, each a tuple of words by index; `[(i,) for i in range(W)]` for every word. Words of no
+                player stay in every prompt. By default each noun with the words before it (`noun_players`). Up to 8
+                players values are exact, beyond that they are sampled, by `seed`, and there are no `pairs`.
+
+        Returns:
+            Maps (G, h, w) and scores of the players, which take the place of words. The scores are the Shapley values
+            of the similarity.
+
+        Raises:
+            ValueError: the method has no maps of images; and what `metagame_directions` raises.
+            TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
+        """
+        if self.method.image is None:
+            raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
+        if not isinstance(caption, str):
+            raise InvalidType(f"metagame needs one caption, a string, got {type(caption).__name__}", "prompt-type")
+        read = self._read_image(image)
+        with isolated_torch_state(self.image_tower.device):
+            spans, embeddings, weights = self._coalitions(caption, over)
+            view = self._view(read)
+            trace, own = self._trace_images([view])
+            of_coalitions = self._token_maps(trace, embeddings[None], self._empty_prompt())[0]  # (C, N)
+            maps, scores = on_grid(weights @ of_coalitions, trace), (weights @ embeddings @ own[0]).tolist()
+            pairs = None
+            if len(weights) <= EXACT:
+                index = shapley_weights(len(weights), order=2)[1].to(of_coalitions)
+                pairs = _symmetric(_numpy(on_grid(index @ of_coalitions, trace)), len(weights))
+            similarity, explained = (float(one[0] @ embeddings[-1]) for one in (own, trace.embedding))
+        words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
+        provenance = {**self._provenance([explained], None), "method": f"METAGAME of {self.method.title}"}
+        return Interactions(caption, words, _numpy(maps), similarity, read, view.box, provenance, pairs)
+
+    def _read_image(self, image: ImageLike) -> Image.Image:
+        read = read_image(image)
+        if self.clip.vocabulary is not None:  # what knows few words was trained on drawn scenes
+            warn_of_photographs(self.clip.name, [read])
+        return read
 
     def _explain(self, images: list[Image.Image], texts, against: Prompts | None, first: int = 0) -> list[Explanation]:
         """B images that the model sees at one size, and P = B * T prompts, image by image."""
@@ -230,12 +341,13 @@ class Explainer(Encoders):
             options = {"seed": self.seed, "progress": self.progress, "words": word_ids}
             scores = self.method.text(tower, trace, sign * image[some, None], **options)[:, 0]  # (P, N)
             for i, row in zip(some, scores.tolist(), strict=True):
-                words[i] = asked.splits[i].words(row[1 : 1 + tokens[i]])
+                words[i] = asked.splits[i].words(row[asked.splits[i].first :][: tokens[i]])
         return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, tuple(words))
 
     def _provenance(self, image_explained: list[float], text_explained: list[float] | None) -> dict:
         """Where an explanation comes from; with single-head attention also the similarities that it explains."""
-        libraries = ("gradeclip", "torch", "open_clip_torch")
+        own = ("transformers",) if type(self.clip.model).__module__.startswith(("transformers.", "peft.")) else ()
+        libraries = ("gradeclip", "torch", "open_clip_torch", *own)
         provenance: dict = {
             "model": self.clip.name,
             "pretrained": self.clip.pretrained,
@@ -245,20 +357,19 @@ class Explainer(Encoders):
             "image_layers": self.image_tower.layers,
             "text_layers": None if self.text_tower is None else self.text_tower.layers,
             "resolution": self.resolution,
-            "versions": {name: _version(name) for name in libraries},
+            "versions": {name: version(name) for name in libraries},
         }
         if self.attention == "single-head":
             provenance["single_head_similarity"] = {"image": image_explained, "text": text_explained}
         return provenance
 
 
+def _symmetric(values: np.ndarray, count: int) -> np.ndarray:
+    """Maps (pairs, h, w), in the order of `itertools.combinations`, as (count, count, h, w); zero on the diagonal."""
+    found = np.zeros((count, count, *values.shape[1:]), dtype=values.dtype)
+    found[np.triu_indices(count, 1)] = values
+    return found + found.swapaxes(0, 1)
+
+
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.float().cpu().numpy()
-
-
-@cache  # reading a package's metadata takes as long as a small explanation
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "unknown"

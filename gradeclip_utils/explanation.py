@@ -6,21 +6,29 @@ Frozen results: arrays are read-only and numbers are raw and signed. Cutting off
 are display, and happen in `heatmap` and in the plots.
 """
 
+import hashlib
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from scipy.stats import bootstrap
 
-from .images import onto_image
+from .checks import as_path, listed, readable, whole, writable
+from .errors import GradeclipError, InvalidFile, InvalidValue
+from .files import write_together
+from .images import onto_image, read_image
 from .methods.interactions import centred, named_things
 from .words import Word
 
 Box = tuple[float, float, float, float]
-_ARRAYS, _RECORD, _IMAGE = "explanation.safetensors", "explanation.json", "image.png"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +76,42 @@ class Explanation:
 
         Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
         """
+        index = whole("index", index, -len(self.prompts), len(self.prompts) - 1)
         return _heatmap(self.image_maps[index], self.box, self.image, signed)
+
+    def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
+        """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
+
+        0 means the same map whatever is asked, as raw attention and rollout give it; 1 a map that has nothing in common
+        with the others. The correlation is Pearson's over patches, which does not see a map's scale: a rank correlation
+        would be decided by the many patches near zero, where all maps are noise.
+
+            explanation.prompt_dependence(explainer.null_maps(image, prompt))
+
+        Args:
+            nulls: (M, h, w) maps of the same image for prompts of the same form about other things, two or more
+                (`Explainer.null_maps`).
+            index: of the prompt.
+
+        Returns:
+            The mean over null prompts, and its 95 % bootstrap interval over them, low and high.
+
+        Raises:
+            ValueError: maps of another shape, or fewer than two.
+        """
+        nulls = np.asarray(nulls, dtype=float)
+        if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
+            h, w = self.image_maps.shape[1:]
+            raise InvalidValue(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}", "null-maps")
+        flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        lengths = np.linalg.norm(flat, axis=1)
+        flat = np.divide(flat, lengths[:, None], out=np.zeros_like(flat), where=lengths[:, None] > 0)
+        same = flat[1:] @ flat[0] + ((lengths[1:] == 0) & (lengths[0] == 0))  # two constant maps are the same
+        distances = np.clip(1 - same, 0, 2)
+        bounds = bootstrap((distances,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
+        low, high = bounds.confidence_interval
+        return float(distances.mean()), float(low), float(high)
 
     def plot(self, **options):
         """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
@@ -77,37 +120,46 @@ class Explanation:
         return plot_explanation(self, **options)
 
     def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`.
+
+        Raises:
+            InvalidFile: they cannot be written. What was there stays as it was.
+        """
         arrays = {"similarity": self.similarity, "image_maps": self.image_maps}
         if self.against_similarity is not None:
             arrays["against_similarity"] = self.against_similarity
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / _ARRAYS)
         names = ("prompts", "words", "box", "provenance", "against", "against_words")
-        record = {name: getattr(self, name) for name in names}
-        text = json.dumps(record, default=asdict, ensure_ascii=False, indent=1)
-        (folder / _RECORD).write_text(text, encoding="utf-8")
-        self.image.save(folder / _IMAGE)
-        return folder
+        return write_folder(folder, "explanation", arrays, {name: getattr(self, name) for name in names}, self.image)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Explanation":
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: one of the three files is missing.
+            MissingFile: one of the three files is missing.
+            InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others; says which.
         """
-        folder = Path(folder)
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        for name in ("prompts", "box", "against"):
-            record[name] = None if record[name] is None else tuple(record[name])
-        for name in ("words", "against_words"):
-            if record[name] is not None:
-                record[name] = tuple(tuple(Word(**word) for word in words) for words in record[name])
-        with Image.open(folder / _IMAGE) as file:
-            record["image"] = file.convert("RGB")
-        return cls(**record | load_file(folder / _ARRAYS))
+        return read_folder(folder, "explanation", lambda record, arrays: cls(**{
+            **record, **arrays,
+            "prompts": _texts(record["prompts"]),
+            "words": tuple(map(_words, record["words"])),
+            "against": None if record["against"] is None else _texts(record["against"]),
+            "against_words": None if record["against_words"] is None else tuple(map(_words, record["against_words"])),
+        })._checked())  # fmt: skip
+
+    def _checked(self) -> "Explanation":
+        """Itself, if its parts fit each other; a ValueError says what does not."""
+        count = len(self.prompts)
+        _check_parts(self.image_maps, self.box, self.provenance, count)
+        for name, wanted in (("", True), ("against_", self.against is not None)):
+            similarity, words = getattr(self, f"{name}similarity"), getattr(self, f"{name}words")
+            _require((similarity is not None) == (words is not None) == wanted, f"{name}similarity lacks its against")
+            if wanted:
+                fits = similarity.shape == (count,) and np.isfinite(similarity).all()
+                _require(fits, f"{name}similarity is none of {count} prompts")
+                _require(len(words) == count, f"{name}words are not those of {count} prompts")
+        _require(self.against is None or len(self.against) == count, f"against does not fit {count} prompts")
+        return self
 
     def __post_init__(self):
         for name in ("similarity", "image_maps", "against_similarity"):
@@ -124,10 +176,13 @@ class Interactions:
 
     Attributes:
         caption: the caption.
-        words: its W words, with their first-order scores (those of `Explainer.explain`).
+        words: its W words, with their first-order scores (those of `Explainer.explain`); of `Explainer.metagame` its
+            players, words or groups of them, with their Shapley values.
         maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the similarity.
         similarity: the model's own cosine similarity.
         image, box, provenance: as in `Explanation`.
+        pairs: (W, W, h, w) of `Explainer.metagame`: what two words do together beyond what each does (Shapley
+            interaction index), zero on the diagonal; else None.
     """
 
     caption: str
@@ -137,6 +192,7 @@ class Interactions:
     image: Image.Image
     box: Box
     provenance: dict
+    pairs: np.ndarray | None = None
 
     @property
     def origin(self) -> str:
@@ -165,12 +221,14 @@ class Interactions:
             over = named_things(self.caption, [(word.start, word.end) for word in self.words])
             if len(over) < 2:
                 named = ", ".join(self.words[i].text for group in over for i in group) or "none"
-                raise ValueError(f"{self.caption!r} names fewer than two things ({named}): give the words in over=")
-        groups = [(one,) if isinstance(one, (int, np.integer)) else tuple(one) for one in over]
+                msg = f"{self.caption!r} names fewer than two things ({named}): give the words in over="
+                raise InvalidValue(msg, "words-too-few")
+        groups = [tuple(listed("over", one, (int, np.integer))) for one in listed("over", over)]
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
         """The map of one word in the image's own pixels, (H, W); as `Explanation.heatmap`."""
+        index = whole("index", index, -len(self.words), len(self.words) - 1)
         return _heatmap(self.maps[index], self.box, self.image, signed)
 
     def plot(self, **options):
@@ -179,8 +237,29 @@ class Interactions:
 
         return plot_interactions(self, **options)
 
+    def save(self, folder: str | Path) -> Path:
+        """Write it into `folder`; as `Explanation.save`."""
+        record = {name: getattr(self, name) for name in ("caption", "words", "similarity", "box", "provenance")}
+        arrays = {name: getattr(self, name, None) for name in ("maps", "pairs")}
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        return write_folder(folder, "interactions", arrays, record, self.image)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Interactions":
+        """Read what `save` wrote; errors as of `Explanation.load`."""
+
+        def made(record: dict, arrays: dict) -> Interactions:
+            found = cls(**{**record, **arrays, "words": _words(record["words"])})
+            _check_parts(found.maps, found.box, found.provenance, len(found.words))
+            _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
+            return found
+
+        return read_folder(folder, "interactions", made)
+
     def __post_init__(self):
-        object.__setattr__(self, "maps", _read_only(self.maps))
+        for name in ("maps", "pairs"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return self.plot()._repr_mimebundle_()
@@ -211,3 +290,96 @@ def _listed(scores) -> str:
 
 def _heatmap(map_: np.ndarray, box: Box, image: Image.Image, signed: bool) -> np.ndarray:
     return onto_image(map_ if signed else np.maximum(map_, 0), box, image.size)
+
+
+# ------------------------------------------------------------------------------------------------------- stored folders
+
+
+# what Python, JSON and safetensors say of a record that is none
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
+
+
+def write_folder(folder: str | Path, name: str, arrays: dict, record: dict, image: Image.Image) -> Path:
+    """Write NAME.safetensors, image.png and NAME.json into a folder, all of them or none.
+
+    The JSON file comes last, and holds checksums of the others: files of two explanations are never taken for one.
+
+    Raises:
+        InvalidFile: they cannot be written.
+    """
+    folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
+    png = io.BytesIO()
+    image.save(png, "png")
+    parts = {f"{name}.safetensors": save({key: np.ascontiguousarray(array) for key, array in arrays.items()}),
+             "image.png": png.getvalue()}  # fmt: skip
+    sums = {file: hashlib.sha256(content).hexdigest() for file, content in parts.items()}
+    text = json.dumps({**record, "sha256": sums}, default=_plain, ensure_ascii=False, indent=1)
+    write_together(folder, {**parts, f"{name}.json": text.encode()})
+    return folder
+
+
+def read_folder(folder: str | Path, name: str, make: Callable[[dict, dict], T]) -> T:
+    """What `make` makes of the record and the arrays in a folder; the record has the image as well.
+
+    Raises:
+        MissingFile: one of the files is missing.
+        InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others.
+    """
+    folder, file = as_path(folder, "the folder of an explanation"), f"{name}.json"
+    what = f"{name} that `save` wrote"
+    try:
+        record = json.loads(_bytes(folder / file).decode("utf-8"))
+        sums, box = record.pop("sha256"), tuple(map(float, record["box"]))
+        for file in (f"{name}.safetensors", "image.png"):
+            content = _bytes(folder / file)
+            if hashlib.sha256(content).hexdigest() != sums[file]:
+                msg = f"{folder / file} is damaged, or not the file that was saved with {name}.json"
+                raise InvalidFile(msg, "result-damaged")
+        image = read_image(folder / file)
+        file = f"{name}.safetensors"
+        arrays = load(_bytes(folder / file))
+        file = f"{name}.json"
+        return make({**record, "box": box, "image": image}, arrays)
+    except GradeclipError:
+        raise
+    except _DAMAGED as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise InvalidFile(f"{folder / file} is damaged, or holds no {what} ({said})", "result-damaged") from error
+
+
+def _bytes(file: Path) -> bytes:
+    return readable(file, "a file of a saved explanation").read_bytes()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: words, and numbers of numpy."""
+    return asdict(value) if isinstance(value, Word) else value.tolist()
+
+
+def _require(fits: bool, otherwise: str) -> None:
+    if not fits:
+        raise ValueError(otherwise)
+
+
+def _texts(given: list) -> tuple[str, ...]:
+    fits = isinstance(given, list) and given and all(isinstance(text, str) for text in given)
+    _require(bool(fits), "prompts are no texts")
+    return tuple(given)
+
+
+def _words(given: list) -> tuple[Word, ...]:
+    words = tuple(Word(**word) for word in given)
+    fits = all(isinstance(one.text, str) and np.isfinite(one.score) for one in words)
+    _require(fits, "a word has no text or score")
+    return words
+
+
+def _check_parts(maps: np.ndarray, box: Box, provenance: dict, count: int) -> None:
+    shape = tuple(maps.shape)
+    _require(len(shape) == 3 and shape[0] == count and 0 not in shape, f"maps {shape} are not those of {count} texts")
+    _require(bool(np.isfinite(maps).all()), "maps hold NaN or infinity")
+    fits = len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]
+    _require(bool(fits), f"{box} is no box")
+    known = provenance if isinstance(provenance, dict) else {}
+    lacking = [name for name in ("model", "pretrained", "method", "explains", "attention") if name not in known]
+    _require(not lacking, f"provenance lacks {', '.join(lacking)}")

@@ -6,11 +6,20 @@ Nothing here needs torch, so that code that only draws scenes starts at once.
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import subprocess
-from collections.abc import Callable
-from functools import partial
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
+
+from safetensors import SafetensorError  # which says so of a full disk
+
+from .errors import InvalidFile, InvalidValue
 
 _PACKAGE = Path(__file__).parent
 
@@ -28,13 +37,124 @@ def data_path(name: str = "") -> Path:
 
 
 def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, whenever the process or the machine dies; `write` gets a binary stream."""
+    """Write a file whole or not at all, whenever the process or the machine dies; `write` gets a binary stream.
+
+    Raises:
+        InvalidFile: it cannot be written; the message says where it is kept instead.
+    """
+
+    def into(path: Path) -> None:
+        with path.open("wb") as stream:
+            write(stream)
+
+    write_path_whole(file, into)
+
+
+def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """As `write_whole`, for what writes to a path of its own."""
     new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with new.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(new)
+        with new.open("r+b") as stream:
+            os.fsync(stream.fileno())
+        new.replace(file)
+    except (OSError, SafetensorError) as error:
+        new.unlink(missing_ok=True)
+        raise InvalidFile(
+            f"{file} could not be written ({error}): {_kept(file.name, write)}", "write-failed"
+        ) from error
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
+    """Write several files into a folder: all are on the disk before the first takes its name, in this order.
+
+    Raises:
+        InvalidFile: they cannot be written; the message says where they are kept instead.
+    """
+    news = {name: folder / f"{name}.{os.getpid()}.new" for name in parts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in parts.items():
+            news[name].write_bytes(content)
+        for name, new in news.items():
+            new.replace(folder / name)
+    except OSError as error:
+        for new in news.values():
+            new.unlink(missing_ok=True)
+
+        def again(path: Path) -> None:
+            path.mkdir()
+            for name, content in parts.items():
+                (path / name).write_bytes(content)
+
+        raise InvalidFile(
+            f"{folder} could not be written ({error}): {_kept(folder.name, again)}", "write-failed"
+        ) from error
+
+
+def _kept(name: str, write: Callable[[Path], object]) -> str:
+    """Write a file that has no other place into a temporary folder, and say where it is."""
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="gradeclip-kept-"))
+        write(folder / name)
+    except (OSError, SafetensorError) as error:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return f"and no temporary folder takes it either ({error})"
+    return f"what was to be written is kept as {folder / name}"
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Within it no other process is within it: an open transaction on an empty database, `name` in `folder`.
+
+    It ends with this process, whatever ends it. On a network drive it is as good as that drive's locks.
+
+    Raises:
+        InvalidFile: nothing can be written there.
+        InvalidValue: another process is at work.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = sqlite3.connect(folder / name, timeout=0, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise InvalidFile(f"nothing can be written to {folder}: {error}", "path-read-only") from error
+    try:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise InvalidFile(f"nothing can be written to {folder}: {error}", "path-read-only") from error
+            message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
+            raise InvalidValue(message, "run-locked") from error
+        yield
+    finally:
+        lock.close()
+
+
+@cache  # reading a package's metadata takes as long as a small explanation
+def version(library: str) -> str:
+    """The version of a library as its package says it; "unknown" where it is not installed as one."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+_SAMPLE = 4096  # bytes; in the middle of a file, where pictures of one camera differ
+
+
+def fingerprint(file: Path) -> str:
+    """Tells the content of one file from another's without reading it all: its size, and what its middle holds."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        stream.seek(max(0, (size - _SAMPLE) // 2))
+        return f"{size}:{stream.read(_SAMPLE).hex()}"
 
 
 def commit() -> str:

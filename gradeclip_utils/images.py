@@ -9,6 +9,7 @@ laying a map on it, start at once.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .checks import readable
+from .errors import GradeclipError, InvalidFile, InvalidType, InvalidValue
 from .notices import warn
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 
 ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
+MOST_MEGAPIXELS = 80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
 
 
 def read_image(image: ImageLike) -> Image.Image:
@@ -39,20 +43,21 @@ def read_image(image: ImageLike) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, or ends too early; the array has another shape or dtype.
+        ValueError: the file is not an image, ends too early, or has more than `MOST_MEGAPIXELS`; the array has another
+            shape or dtype.
         TypeError: it is none of the three.
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
     if isinstance(image, (str, Path)):
-        return _open(Path(image).expanduser())
+        return _open(readable(image, "a picture file"))
     if isinstance(image, Image.Image):
         return _to_rgb(image, "this picture")
     msg = (
         f"A picture can be a PIL image, a path, or a uint8 array (H, W, 3); this is {type(image).__module__}."
         f"{type(image).__name__}. A tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
     )
-    raise TypeError(msg)
+    raise InvalidType(msg, "image-type")
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
@@ -61,43 +66,72 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
             f"An array must be uint8 (0 to 255), because other types have no agreed range; this one is {array.dtype} "
             f"of shape {array.shape}. If it runs from 0 to 1: (array * 255).round().astype('uint8')"
         )
-        raise ValueError(msg)
+        raise InvalidValue(msg, "image-dtype")
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"An array must have the shape (H, W, 3): red, green, blue; this one has {array.shape}.")
+        msg = f"An array must have the shape (H, W, 3): red, green, blue; this one has {array.shape}."
+        raise InvalidValue(msg, "image-shape")
+    _check_size("This array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 
 
 def _open(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a picture.")
     try:
         with Image.open(path) as image:
             return _to_rgb(image, str(path))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no picture file {path}.") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...).") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a broken PNG chunk is a SyntaxError
-        raise ValueError(f"{path} cannot be read as a picture: it is damaged or ends too early ({error}).") from error
+        msg = f"{path} is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)."
+        raise InvalidFile(msg, "image-unreadable") from None
+    except GradeclipError:
+        raise
+    except _PILLOW as error:
+        raise _damaged(str(path), error) from error
+    except Image.DecompressionBombError as error:
+        raise InvalidFile(f"{path} has more than {MOST_MEGAPIXELS} megapixels: {error}", "image-too-large") from None
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if 0 in (width, height):
+        raise InvalidValue(f"{name} has no pixels: {width} x {height}.", "image-empty")
+    if width * height > MOST_MEGAPIXELS * 1e6:
+        msg = f"{name} has {width} x {height} pixels, more than {MOST_MEGAPIXELS} megapixels: make it smaller first."
+        raise InvalidValue(msg, "image-too-large")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if 0 in image.size:
-        raise ValueError(f"{name} has no pixels: {image.width} x {image.height}.")
+    _check_size(name, *image.size)  # known before anything is decoded
     if image.mode == "F":
-        raise ValueError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first.")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+        raise InvalidValue(
+            f"{name} holds floats, which have no agreed range; convert it to 8 bits first.", "image-floats"
+        )
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            image = _to_8_bits(image, name)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
+    except GradeclipError:
+        raise
+    except _PILLOW as error:
+        raise _damaged(name, error) from error
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+# what Pillow says of a broken chunk, of a file that is closed or too short, and of a mode that it cannot convert
+_PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
+
+
+def _damaged(name: str, error: BaseException) -> InvalidFile:
+    msg = f"{name} cannot be read as a picture: it is damaged or ends too early ({error})."
+    return InvalidFile(msg, "image-damaged")
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     """16-bit greyscale. Pillow's own conversion clips at 255 instead of scaling, which turns most images white."""
     values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        msg = f"{name} holds numbers from {values.min()} to {values.max()}, beyond 16 bits; scale it to 8 bits first."
+        raise InvalidValue(msg, "image-range")
     if image.mode != "I" or values.max() > 255:  # "I" holds 32 bits, and small values there are 8-bit greys
         values = np.round(values / 257)  # 65535 / 257 = 255
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
@@ -120,6 +154,27 @@ class View:
 def view_of(preprocess: Callable, image: Image.Image, resolution: str, patch: tuple[int, int]) -> View:
     """The image as a model of patches `patch` sees it: `resolution` is "model" or "native"."""
     return native_view(preprocess, image, patch) if resolution == "native" else model_view(preprocess, image)
+
+
+def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
+    """What a preprocessing gave, if a model can take it: (3, H, W) floats, of its own `size` (H, W) where that counts.
+
+    Raises:
+        TypeError, ValueError: something else.
+    """
+    import torch
+
+    rule = "a preprocessing must turn an image into a float tensor (3, H, W)"
+    if not isinstance(pixels, torch.Tensor):
+        raise InvalidType(f"{rule}, and this one gives {type(pixels).__name__}", "model-preprocess")
+    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
+        raise InvalidValue(f"{rule}, and this one gives {pixels.dtype} {tuple(pixels.shape)}", "model-preprocess")
+    if size is not None and tuple(pixels.shape[1:]) != tuple(size):
+        given, wanted = (" x ".join(map(str, one)) for one in (pixels.shape[1:], size))
+        raise InvalidValue(f"the preprocessing gives {given} pixels, and the model takes {wanted}", "model-preprocess")
+    if not torch.isfinite(pixels).all():
+        raise InvalidValue(f"{rule}, and this one gives NaN or infinity", "model-preprocess")
+    return pixels
 
 
 def model_view(preprocess: Callable, image: Image.Image) -> View:
@@ -168,7 +223,8 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     steps = getattr(preprocess, "transforms", [])
     normalize = next((step for step in steps if isinstance(step, Normalize)), None)
     if normalize is None:
-        raise ValueError("resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation")
+        msg = "resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation"
+        raise InvalidValue(msg, "model-preprocess")
     resize = next((step.interpolation for step in steps if isinstance(step, (Resize, ResizeKeepRatio))), None)
     rows, columns = image.height / patch[0], image.width / patch[1]
     shrink = min(1.0, (MOST_PATCHES / (rows * columns)) ** 0.5)

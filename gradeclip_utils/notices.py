@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch takes seconds to import, and plots and data sets do without
+    from PIL import Image
     from torch import Tensor
 
 _listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)  # of `heard_by`
@@ -31,6 +32,38 @@ def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     if empty:
         reason = "all tokens answer the query equally, or the target does not depend on them"
         warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
+
+
+_DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
+
+
+def mark_drawn(image: Image.Image) -> Image.Image:
+    """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back."""
+    image.info[_DRAWN] = True
+    return image
+
+
+def is_drawn(image: Image.Image) -> bool:
+    """Whether an image is a scene as it was drawn, or a part of one. A file does not keep that."""
+    return bool(image.info.get(_DRAWN))
+
+
+def warn_of_photographs(name: str, images: Iterable[Image.Image]) -> None:
+    """Say so when a bundled model is shown something else than it was trained on."""
+    if not all(map(is_drawn, images)):
+        warn(f"the model {name!r} was trained on drawn scenes, and never saw a photograph: it can only guess at one")
+
+
+def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
+    """Say so when figures will show boxes, because matplotlib's font cannot draw a script."""
+    beyond = sorted({letter for text in texts for letter in text if ord(letter) > 0x024F and not letter.isspace()})
+    if beyond:  # else it is Latin, and matplotlib, which is slow to import, need not be asked
+        from matplotlib.font_manager import FontProperties, findfont, get_font
+
+        font = get_font(findfont(FontProperties()))
+        if missing := [letter for letter in beyond if not font.get_char_index(ord(letter))]:
+            some = " ".join(missing[:10])
+            warn(f"the font of figures cannot draw {some}, and shows boxes: choose another (matplotlib's font.family)")
 
 
 @contextmanager

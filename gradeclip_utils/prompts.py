@@ -5,7 +5,7 @@ prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .notices import warn
+from .checks import short
+from .errors import InvalidType, InvalidValue
+from .notices import warn, warn_of_missing_glyphs
 from .towers import Tower
-from .words import Split, check_tokenizer, split_prompt, unknown_words, why_no_words
+from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
 
-Prompts: TypeAlias = str | Sequence[str] | Tensor | np.ndarray
+Prompts: TypeAlias = str | Iterable[str] | Tensor | np.ndarray
+MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Asked:
         """The word of every token (B, N) of some of the prompts; -1 for SOT, EOT and padding."""
         word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
         for row, i in zip(word_ids, some, strict=True):
-            row[1 : 1 + len(self.splits[i].word_ids)] = torch.tensor(self.splits[i].word_ids)
+            split = self.splits[i]
+            row[split.first : split.first + len(split.word_ids)] = torch.tensor(split.word_ids)
         return word_ids
 
 
@@ -52,21 +56,30 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
     """Prompts as a list of strings, or embeddings as a tensor (T, E).
 
     Raises:
-        ValueError: embeddings are no floats, or of another shape.
+        ValueError: embeddings are no floats, or of another shape; a prompt is much too long, or is no text.
         TypeError: a prompt is no string.
     """
-    if isinstance(prompts, str):
-        return [prompts]
     if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
         prompts = torch.from_numpy(prompts)
     if isinstance(prompts, Tensor):
         if not prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
-            raise ValueError(f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}")
+            msg = f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}"
+            raise InvalidValue(msg, "embedding-shape")
         return prompts.reshape(-1, prompts.shape[-1])  # (E,) -> (1, E)
-    prompts = list(prompts)
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise TypeError(f"prompts must be strings, or a float array of embeddings (T, E), got {prompts!r}")
-    return prompts
+    found = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(found, (bytes, Mapping)) and isinstance(found, Iterable) and getattr(found, "ndim", 1) > 0:
+        found = list(found)
+    if not isinstance(found, list) or not found or not all(isinstance(prompt, str) for prompt in found):
+        msg = f"prompts must be strings, or a float array of embeddings (T, E), got {short(found)}"
+        raise InvalidType(msg, "prompt-type")
+    for prompt in found:
+        if len(prompt) > MOST_CHARACTERS:
+            msg = f"a prompt can have {MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
+            raise InvalidValue(msg, "prompt-too-long")
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            msg = f"{short(prompt)} holds half of a character (a lone surrogate): decode it as UTF-8"
+            raise InvalidValue(msg, "prompt-surrogate")
+    return found
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
@@ -76,7 +89,9 @@ def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
         ValueError: there are neither one nor `count`.
     """
     if len(prompts) not in (1, count):
-        raise ValueError(f"against must be one prompt, or one for each of {count}, got {len(prompts)}")
+        raise InvalidValue(
+            f"against must be one prompt, or one for each of {count}, got {len(prompts)}", "prompt-count"
+        )
     if len(prompts) == count:
         return prompts
     return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * count
@@ -95,9 +110,38 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
     """
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
         shape = tuple(embeddings.shape)
-        raise ValueError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
+        msg = f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
+        raise InvalidValue(msg, "embedding-shape")
+    embeddings = embeddings.detach()
+    # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers cannot be had
+    embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
     names = tuple(f"embedding {i}" for i in range(first, first + len(embeddings)))
-    return Asked(names, embedding=embeddings.detach().clone())
+    return Asked(names, embedding=embeddings)
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
+    """The token ids (P, context length) of P prompts, on the device of the text encoder.
+
+    Raises:
+        TypeError: there is no tokenizer, it drops tokens at random, or it gives something else than a tensor of ids.
+        ValueError: its ids are not those of this model: too many in a row, or beyond its vocabulary.
+    """
+    if not callable(tokenizer):
+        msg = f"strings need the model's tokenizer, and it has {short(tokenizer)}: give one, or prompt embeddings"
+        raise InvalidType(msg, "model-tokenizer")
+    check_tokenizer(tokenizer, words=False)
+    ids, rule = tokenizer(list(prompts)), "a tokenizer must turn T strings into a long tensor (T, context length)"
+    if not isinstance(ids, Tensor) or ids.is_floating_point():
+        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise InvalidType(f"{rule}, and this one gives {got}", "model-tokenizer")
+    if ids.ndim != 2 or len(ids) != len(prompts) or ids.shape[1] > tower.context_length:
+        wanted = f"({len(prompts)}, {tower.context_length})"
+        raise InvalidValue(f"{rule}, here {wanted}, and this one gives {tuple(ids.shape)}", "model-tokenizer")
+    table = getattr(getattr(getattr(tower, "text", tower.model), "token_embedding", None), "num_embeddings", None)
+    if ids.min() < 0 or (table is not None and ids.max() >= table):
+        msg = f"the tokenizer gives ids from {ids.min()} to {ids.max()}, and the model knows {table}: it is not its own"
+        raise InvalidValue(msg, "model-tokenizer")
+    return ids.to(tower.device)
 
 
 def ask_strings(
@@ -116,19 +160,18 @@ def ask_strings(
         ValueError: a prompt has no words.
         TypeError: the tokenizer drops tokens at random.
     """
-    check_tokenizer(tokenizer, words=False)
-    ids = tokenizer(prompts).to(tower.device)
+    warn_of_missing_glyphs(prompts)
+    ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):
         warn(f"the picture is explained, the words of the prompt are not: {reason}")
         return Asked(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(
-        split_prompt(prompt, tokenizer, row[1:end])
-        for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
+        split_row(prompt, tokenizer, row, end) for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
     )
     for split in splits:
         if split.unread:
-            start, unread = split.prompt[:40], " ".join(split.unread)
+            start, unread = split.prompt[:40], " ".join(split.unread[:10]) + " ..." * (len(split.unread) > 10)
             warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
     if vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, vocabulary))

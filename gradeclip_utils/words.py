@@ -4,18 +4,25 @@
 
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
 lower case) and cuts it into tokens that may be shorter than a word, and shorter than a letter: an emoji is several.
-Scores belong to words, in the prompt as it was written, so that `prompt[word.start:word.end] == word.text` always.
+A Hugging Face tokenizer (byte-pair, WordPiece, SentencePiece) says itself which characters a token stands for; a slow
+one, which does not, is asked to decode. Scores belong to words, in the prompt as it was written, so that
+`prompt[word.start:word.end] == word.text` always.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import unescape
+from itertools import accumulate, pairwise
 from typing import Any
 
 import regex
 
-# Letters, marks and digits make a word, with an apostrophe inside; everything else that is seen stands for itself.
-_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:['’][\p{L}\p{M}]+)*|(?!\s)\X")
+# Letters, marks and digits make a word, with an apostrophe inside; everything else that is seen stands for itself, and
+# so does a character of a script that sets no spaces between words.
+_APART = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"(?:(?![{_APART}])[\p{{L}}\p{{M}}\p{{N}}])+(?:['’][\p{{L}}\p{{M}}]+)*|(?!\s)\X")
+_SEEN = regex.compile(r"\S")
 _UNIT = regex.compile(r"&(?:#\w+|\w+);|.", regex.DOTALL)  # an HTML entity is cleaned into one character
 
 
@@ -37,6 +44,7 @@ class Split:
     spans: tuple[tuple[int, int], ...]  # of the words that were read, in characters of the prompt
     word_ids: tuple[int, ...]  # the word of each token between SOT and EOT
     unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
+    first: int = 1  # how many tokens stand before them: SOT, or none
 
     def words(self, scores) -> tuple[Word, ...]:
         """Words with `scores` (one a token) added up."""
@@ -51,13 +59,16 @@ class Split:
 
 def why_no_words(tokenizer: Any) -> str | None:
     """Why the tokens of this tokenizer cannot be put together into words; None if they can."""
+    name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
+    if hasattr(tokenizer, "tokenizer"):  # a Hugging Face tokenizer inside
+        mode = getattr(tokenizer, "tokenizer_mode", "")
+        return f"{name} puts tokens of its own among those of the words (mode {mode!r})" if mode else None
     missing = [name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)]
     if not missing:
         return None
-    name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
     return (
-        f"word scores need open_clip's SimpleTokenizer, as open_clip.get_tokenizer('ViT-B-32') returns it; "
-        f"with {name} pieces cannot be put back together, because it has no {missing[0]!r}"
+        f"word scores need open_clip's SimpleTokenizer, as open_clip.get_tokenizer('ViT-B-32') returns it, or a "
+        f"Hugging Face one; with {name} pieces cannot be put back together, because it has no {missing[0]!r}"
     )
 
 
@@ -76,40 +87,99 @@ def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
 
 
 def split_read(prompt: str, tokenizer: Any, tower) -> Split:
-    """The words of a prompt as a text encoder reads it; as `split_prompt`, which gets the tokens in hand."""
+    """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand."""
     ids = tokenizer([prompt]).to(tower.device)
-    return split_prompt(prompt, tokenizer, ids[0, 1 : int(tower.ends(ids)[0])].tolist())
+    return split_row(prompt, tokenizer, ids[0].tolist(), int(tower.ends(ids)[0]))
 
 
-def split_prompt(prompt: str, tokenizer: Any, ids: list[int]) -> Split:
+def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
+    """The words of a prompt and the tokens that make them up, for the whole `row` of token ids that the model reads.
+
+    Args:
+        prompt: as it was written.
+        tokenizer: open_clip's `SimpleTokenizer`, or one that holds a Hugging Face tokenizer as `tokenizer`.
+        row: SOT (where there is one), the words' tokens, EOT, padding.
+        end: the place of EOT, as `Tower.ends` gives it.
+
+    Raises:
+        ValueError: as `split_prompt`.
+    """
+    if not hasattr(tokenizer, "tokenizer"):
+        return split_prompt(prompt, tokenizer, row[1:end])
+    tokens = _tokenised(prompt, tokenizer)[1]
+    first = row.index(tokens[0]) if tokens and tokens[0] in row else 0
+    read = next((i for i, (a, b) in enumerate(zip(tokens, row[first:], strict=False)) if a != b), len(tokens))
+    return split_prompt(prompt, tokenizer, row[first : first + read] if read else row[1:end], first)
+
+
+def split_prompt(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) -> Split:
     """Words of `prompt` and the tokens that make them up, for the token `ids` between SOT and EOT.
 
     Punctuation marks are words of their own. Words that share a token ("..." or "?!"), or one
-    character of the prompt, are one word.
+    character of the prompt, are one word. Where a script sets no spaces, every character is a word.
+
+    Args:
+        prompt: as it was written.
+        tokenizer: as for `split_row`.
+        ids: of the tokens that the model reads.
+        first: how many tokens stand before them.
 
     Raises:
         ValueError: the prompt has no words, or `ids` are not what the tokenizer's own begin with.
     """
-    tokens = tokenizer.encode(prompt)
-    if not ids:
+    cleaned, tokens, ranges = _tokenised(prompt, tokenizer)
+    if not ids or not tokens:
         raise ValueError(f"a prompt needs at least one word, got {prompt!r}")
     if tokens[: len(ids)] != ids:
         raise ValueError(f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained")
-    cleaned = tokenizer.clean_fn(prompt)
-    firsts, word_ids = _group(cleaned, _token_ranges(cleaned, tokens, tokenizer), _positions_in_prompt(prompt, cleaned))
+    firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
         (start, start + max(1, len(prompt[start:end].rstrip())))
         for start, end in zip(firsts, [*firsts[1:], len(prompt)], strict=True)
     ]
     read = max(word_ids[: len(ids)]) + 1
     unread = [prompt[slice(*spans[word])] for word in dict.fromkeys(word_ids[len(ids) :])]
-    return Split(prompt, tuple(spans[:read]), tuple(word_ids[: len(ids)]), tuple(unread))
+    return Split(prompt, tuple(spans[:read]), tuple(word_ids[: len(ids)]), tuple(unread), first)
 
 
 def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
     """Words of the prompt, whole and in lower case, that are not in the vocabulary; punctuation is never unknown."""
     words = (split.prompt[start:end].lower() for start, end in split.spans)
     return [word for word in dict.fromkeys(words) if word not in vocabulary and any(map(str.isalnum, word))]
+
+
+def _tokenised(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[tuple[int, int]]]:
+    """What the tokenizer makes of a prompt: the cleaned prompt, all its tokens, and the characters of each in it."""
+    if not hasattr(tokenizer, "tokenizer"):
+        tokens, cleaned = tokenizer.encode(prompt), tokenizer.clean_fn(prompt)
+        return cleaned, tokens, _token_ranges(cleaned, tokens, tokenizer)
+    inner, cleaned = tokenizer.tokenizer, getattr(tokenizer, "clean_fn", str)(prompt)
+    if inner.is_fast:
+        found = inner(cleaned, add_special_tokens=False, return_offsets_mapping=True)
+        return cleaned, found["input_ids"], _seen(cleaned, found["offset_mapping"])
+    tokens = inner(cleaned, add_special_tokens=False)["input_ids"]
+    begun = [inner.decode(tokens[:count]) for count in range(len(tokens) + 1)]
+    ends = accumulate((_alike(text, begun[-1]) for text in begun), max)
+    return begun[-1], tokens, _seen(begun[-1], list(pairwise(ends)))
+
+
+def _alike(text: str, other: str) -> int:
+    """How many characters two strings begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+
+
+def _seen(cleaned: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The characters [first, last] of each token without white space.
+
+    A token that has no others (white space alone, the first bytes of a character) belongs to the next one.
+    """
+    ranges: list[tuple[int, int]] = []
+    for start, end in reversed(offsets):
+        seen = [match.start() for match in _SEEN.finditer(cleaned, start, end)]
+        ranges.append((seen[0], seen[-1]) if seen else ranges[-1] if ranges else (-1, -1))
+    ranges.reverse()
+    last = next((found for found in reversed(ranges) if found[0] >= 0), None)
+    return [] if last is None else [last if found[0] < 0 else found for found in ranges]
 
 
 def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple[int, int]]:

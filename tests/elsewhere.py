@@ -45,9 +45,10 @@ from tests.towers.test_architectures import EXECUTED, inputs_of
 PROMPTS = ["a red car and a ball", "unbelievable!"]
 HALVES = {"half: float16": torch.float16, "half: bfloat16": torch.bfloat16}
 STUDIES = ("matching", "binding", "concreteness", "architectures")
+BY_OPEN_CLIP = {"nllb-clip-base"}  # its own pooling indexes with a mask on the CPU: CUDA takes that, the stand-in not
 CASES = [
     *(f"method: {name}" for name in METHODS),
-    *(f"tower: {name}" for name in EXECUTED),
+    *(f"tower: {name}" for name in EXECUTED if name not in BY_OPEN_CLIP),
     *(f"study: {name}" for name in STUDIES),
     "training: card",
     "training: regions",

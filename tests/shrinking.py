@@ -9,7 +9,7 @@ from pathlib import Path
 import open_clip
 import timm
 import torch
-from open_clip.hf_model import HFTextEncoder
+import transformers
 from timm.models.vitamin import VitCfg
 from torch import nn
 from torch.nn import functional as F
@@ -17,6 +17,17 @@ from torch.nn import functional as F
 FOLDER = Path(open_clip.__file__).parent / "model_configs"
 NAMES = sorted((path.stem for path in FOLDER.glob("*.json")), key=str.lower)
 SMALL_TEXT = {"width": 64, "heads": 4, "layers": 2, "context_length": 12, "vocab_size": 60}
+HUB = {  # a text encoder whose config only a hub has: the class of its config, and what makes it small
+    "roberta": ("RobertaConfig", {"num_hidden_layers": 2}, {"hidden_size": 64, "intermediate_size": 96,
+                                                            "num_attention_heads": 4, "max_position_embeddings": 20}),
+    "xlm-roberta": ("XLMRobertaConfig", {"num_hidden_layers": 2}, {"hidden_size": 64, "intermediate_size": 96,
+                                                                   "num_attention_heads": 4,
+                                                                   "max_position_embeddings": 20}),
+    "mt5": ("MT5Config", {"num_layers": 2}, {"d_model": 64, "d_kv": 20, "d_ff": 96, "num_heads": 4}),
+    "nllb": ("M2M100Config", {"encoder_layers": 2, "decoder_layers": 1},
+             {"d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+              "max_position_embeddings": 20}),
+}  # fmt: skip
 IDS = torch.tensor([[50, 5, 7, 9, 3, 59, 0, 0, 0, 0, 0, 0], [50, 8, 11, 59, 0, 0, 0, 0, 0, 0, 0, 0]])
 
 
@@ -25,27 +36,38 @@ def config_of(name: str) -> dict:
 
 
 def build_config(config: dict) -> nn.Module:
-    """The model class that open_clip's factory would choose. A Hugging Face text tower, whose config only a hub has,
-    is there by its class alone."""
+    """The model class that open_clip's factory would choose."""
     config = json.loads(json.dumps(config))
-    custom, hub = config.pop("custom_text", False), "hf_model_name" in config["text_cfg"]
-    if hub:
-        config["text_cfg"] = {"output_tokens": True, "layers": 1}
-    if "multimodal_cfg" in config:
-        model = open_clip.CoCa(**config)
-    else:
-        model = (open_clip.CustomTextCLIP if custom or hub else open_clip.CLIP)(**config)
-    if hub:
-        model.text = HFTextEncoder.__new__(HFTextEncoder)
-        nn.Module.__init__(model.text)
-    return model
+    custom, name = config.pop("custom_text", False), config["text_cfg"].get("hf_model_name")
+    if name:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    with hub_config(name, small=config["text_cfg"].pop("small", False)):
+        if "multimodal_cfg" in config:
+            return open_clip.CoCa(**config)
+        return (open_clip.CustomTextCLIP if custom or name else open_clip.CLIP)(**config)
+
+
+@contextmanager
+def hub_config(name: str | None, small: bool):
+    """Within it, the config that only a hub has is its class's default, with few layers."""
+    original = transformers.AutoConfig.from_pretrained
+    if name:
+        found = next(key for key in sorted(HUB, key=len, reverse=True) if key in name)
+        kind, layers, sizes = HUB[found]
+        tokens = {"vocab_size": 60, "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 1}
+        config = getattr(transformers, kind)(**layers, **({**sizes, **tokens} if small else {}))
+        transformers.AutoConfig.from_pretrained = lambda name, **options: config
+    try:
+        yield
+    finally:
+        transformers.AutoConfig.from_pretrained = original
 
 
 def without_memory(name: str) -> nn.Module:
     """The registered model, without weights. Transformers have four layers at most: the others repeat their blocks."""
     config = config_of(name)
     for part in (config["vision_cfg"], config["text_cfg"]):
-        if isinstance(part.get("layers"), int):
+        if isinstance(part.get("layers"), int) and "hf_model_name" not in part:
             part["layers"] = min(part["layers"], 4)
     with torch.device("meta"), timm_with(lambda name: {"depth": 4} if _is_transformer(name) else {}):
         return build_config(config)
@@ -60,7 +82,7 @@ def shrink(config: dict) -> dict:
     elif "timm_model_name" not in vision:
         vision.update(layers=2, width=64, head_width=16, image_size=3 * vision["patch_size"])
         vision.update({key: 4 for key in ("attn_pooler_heads",) if key in vision})
-    text.update(SMALL_TEXT)
+    text.update({"small": True} if "hf_model_name" in text else SMALL_TEXT)
     if "multimodal_cfg" in config:
         config["multimodal_cfg"] = {**SMALL_TEXT, "attn_pooler_heads": 4}
     unprojected = "none" in (vision.get("timm_proj"), text.get("proj_type"))

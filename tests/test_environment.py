@@ -139,6 +139,7 @@ def test_ci_runs_the_notebooks_the_tests_style_and_types():
     assert re.search(r"^make NOTEBOOKS=", script, re.M)
     assert re.search(r"^make lint$", script, re.M)
     assert re.search(r"^make test$", script, re.M)
+    assert re.search(r"^make test-transformers48$", script, re.M)
     lint = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True).stdout
     assert all(command in lint for command in ("ruff check .", "ruff format --check .", "bin/mypy"))
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word
 from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.notices import mark_drawn
 from tests.conftest import build, wrap
 
 PROMPTS = ["a dog", "a red car and a blue ball.", "cat"]
@@ -331,7 +332,7 @@ def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, pictur
         Explainer(knowing).explain(picture, ["a RED skateboarding dog!", "a cat, a cat"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Explainer(knowing).explain(picture, ["a dog don't, A Dog?!"])
+        Explainer(knowing).explain(mark_drawn(picture.copy()), ["a dog don't, A Dog?!"])
 
 
 def test_nan_weights_are_refused_in_one_sentence(picture):
@@ -438,3 +439,56 @@ def test_an_explanation_freezes_a_copy_and_not_the_callers_array(tiny, picture):
     made = replace(interactions, maps=maps)
     maps += 1
     assert not made.maps.flags.writeable and (made.maps == interactions.maps).all()
+
+
+# --- does it depend on the prompt? --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["attention", "rollout"])
+def test_a_map_that_is_the_same_whatever_is_asked_depends_on_nothing(method, tiny, picture):
+    explainer = Explainer(tiny, method=method)
+    found = explainer.explain(picture, "a dog").prompt_dependence(explainer.null_maps(picture, "a dog", 5))
+    np.testing.assert_allclose(found, 0, atol=1e-6)
+
+
+def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(tiny, picture):
+    explainer = Explainer(tiny)
+    explanation, nulls = explainer.explain(picture, ["a cat", "a dog"]), explainer.null_maps(picture, "a dog", 9)
+    own = explanation.image_maps[1].ravel()
+    distances = [1 - np.corrcoef(own, other.ravel())[0, 1] for other in nulls]
+    value, low, high = explanation.prompt_dependence(nulls, index=1)
+    assert value == pytest.approx(np.mean(distances)) and min(distances) <= low < value < high <= max(distances)
+    assert explanation.prompt_dependence(3 * nulls + 1, index=1)[0] == pytest.approx(
+        value, abs=1e-5
+    )  # scales do not matter
+    assert explanation.prompt_dependence(-np.stack([explanation.image_maps[1]] * 2), index=1)[0] == pytest.approx(2)
+
+
+def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(tiny, picture):
+    from gradeclip_utils.language import with_other_nouns
+
+    for method in ("grad-eclip", "clip-surgery"):
+        explainer = Explainer(tiny, method=method)
+        nulls = explainer.null_maps(picture, "a red dog", 3)
+        for found, prompt in zip(nulls, with_other_nouns("a red dog", 2), strict=False):
+            np.testing.assert_allclose(found, explainer.explain(picture, prompt).image_maps[0], atol=1e-6)
+        empty = explainer.maps(picture, explainer.embed_texts([""]))[0, 0]
+        np.testing.assert_allclose(nulls[-1], empty, atol=1e-6)
+
+
+def test_maps_without_any_relevance_are_the_same_and_differ_from_all_others(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, "a dog")
+    flat = replace(explanation, image_maps=np.zeros_like(explanation.image_maps))
+    assert flat.prompt_dependence(np.ones((3, 4, 4)))[0] == 0
+    assert flat.prompt_dependence(np.stack([explanation.image_maps[0]] * 3))[0] == 1
+
+
+def test_null_maps_that_cannot_be_compared_are_refused(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, "a dog")
+    for nulls in (np.zeros((1, 4, 4)), np.zeros((3, 5, 4)), np.zeros((4, 4))):
+        with pytest.raises(ValueError, match=r"null maps must be \(M, 4, 4\), two or more of them, got"):
+            explanation.prompt_dependence(nulls)
+    with pytest.raises(ValueError, match="need two prompts or more, got 1"):
+        Explainer(tiny).null_maps(picture, "a dog", 1)
+    with pytest.raises(ValueError, match="a method that explains images, got Leave one word out"):
+        Explainer(tiny, method="leave-one-out").null_maps(picture, "a dog")

@@ -26,10 +26,11 @@ FLOORS = (
     ("methods", "images", "models", "scenes", "prompts"),
     ("towers",),
     ("words", "language", "notices", "files", "checks"),
+    ("errors",),
 )
 FLAT = {
-    "__init__", "__main__", "checks", "encoders", "explain", "explanation", "files", "images", "language", "notices",
-    "prompts", "words",
+    "__init__", "__main__", "checks", "encoders", "errors", "explain", "explanation", "files", "images", "language",
+    "notices", "prompts", "words",
 }  # fmt: skip
 
 

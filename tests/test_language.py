@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradeclip_utils import language
-from gradeclip_utils.language import NORMS, SENSES, norms, phrases, tagged_words, tagger_name
+from gradeclip_utils.language import (
+    NORMS,
+    SENSES,
+    norms,
+    phrases,
+    tagged_words,
+    tagger_name,
+    with_other_nouns,
+)
 from gradeclip_utils.scenes import COLOURS, concepts, draw_scene
 
 
@@ -156,3 +164,19 @@ def test_a_file_that_is_missing_or_another_table_is_refused(tmp_path):
         norms(["apple"], lancaster=wrong)
     with pytest.raises(ValueError, match="headed CNC"):
         norms(["apple"], glasgow=wrong)
+
+
+def test_other_nouns_take_the_places_of_a_captions_own_and_nothing_else_changes():
+    for other in with_other_nouns("a photo of an owl and two small dogs", 20):
+        before, noun, after = other[: len("a photo of an ")], other.split()[4], other.split()[5:]
+        assert before == "a photo of an " and noun[0] in "aeiou" and noun != "owl"
+        assert after[:3] == ["and", "two", "small"] and after[3].endswith("s") and after[3] != "dogs"
+    assert len(set(with_other_nouns("a red car", 20))) > 5
+    assert with_other_nouns("a red car", 3, seed=1) == with_other_nouns("a red car", 3, seed=1)
+
+
+def test_other_nouns_are_those_that_the_model_knows_if_it_knows_any():
+    known = frozenset({"a", "red", "car", "ball", "fish"})
+    assert set(with_other_nouns("a red car", 20, known=known)) == {"a red ball", "a red fish"}
+    assert len(set(with_other_nouns("a red car", 20, known=frozenset({"a", "red", "car"})))) > 5
+    assert len(with_other_nouns("", 2)) == 2 and all(with_other_nouns("", 2))

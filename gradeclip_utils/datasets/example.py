@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from ..errors import InvalidValue, MissingFile, MissingLibrary
 from ..images import read_image
 
 T = TypeVar("T")
@@ -65,13 +66,13 @@ class Example:
 def needed(path: str | Path, what: str, source: str) -> Path:
     """The path, if something is there; FileNotFoundError, with what it should be and where to get it, if not."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"{path} is missing: {what}. Get it from {source}")
+        raise MissingFile(f"{path} is missing: {what}. Get it from {source}", "data-missing")
     return Path(path)
 
 
 def damaged(path: Path, what: str, source: str) -> ValueError:
     """The error to raise for a file that is there and cannot be used, with what is wrong and where to get it."""
-    return ValueError(f"{path} {what}. Get it from {source}")
+    return InvalidValue(f"{path} {what}. Get it from {source}", "data-damaged")
 
 
 def not_empty(examples: list[T], path: Path, what: str, source: str) -> list[T]:
@@ -93,7 +94,9 @@ def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
     """The mask (H, W), if it has the size of its image; ValueError, with both sizes, if not."""
     size = read_image(image).size
     if mask.shape != size[::-1]:
-        raise ValueError(f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}")
+        raise InvalidValue(
+            f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}", "data-mask"
+        )
     return mask
 
 
@@ -107,4 +110,4 @@ def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{why}, and needs {name}: pip install 'gradeclip[{extra}]'") from error
+        raise MissingLibrary(f"{why}, and needs {name}: pip install 'gradeclip[{extra}]'", "library-missing") from error

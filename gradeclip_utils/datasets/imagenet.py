@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import InvalidValue
 from ..images import read_image
 from .example import Example, damaged, fitting, needed, not_empty, optional_library, photo_prompt
 
@@ -113,8 +114,9 @@ def _class_mask(file: Path, number: int, image: Path) -> np.ndarray:
     classes = pixels[..., 0] + 256 * pixels[..., 1]
     if number not in classes:
         found = ", ".join(map(str, np.unique(classes)[:5]))
-        raise ValueError(
-            f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?"
+        raise InvalidValue(
+            f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?",
+            "data-damaged",
         )
     return fitting(classes == number, file, image)
 
@@ -135,4 +137,6 @@ def imagenet_name(wnid: str) -> str:
     try:
         return _imagenet_names()[wnid]
     except KeyError:
-        raise ValueError(f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)") from None
+        raise InvalidValue(
+            f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)", "data-damaged"
+        ) from None

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
+from ..checks import as_path
+from ..errors import InvalidValue, MissingFile
 from ..images import read_image
 from .example import Example, fitting
 
@@ -18,8 +21,9 @@ def own_images(path: str | Path) -> list[Example]:
     """Images of your own: a folder with `captions.csv`, `images/` and, if you have them, `masks/`.
 
     `captions.csv` has a row for every question, and the columns `image` (a file in `images/`) and `caption` (the
-    prompt); optionally `mask` (a file in `masks/`, of the image's size, where anything but black is the object; the
-    image's name with `.png` if there is no such column) and `concept` (the caption if there is no such column).
+    prompt); optionally `mask` (a file in `masks/`, of the image's size, where anything but black is the object, or of a
+    cut-out what is not transparent; the image's name with `.png` if there is no such column) and `concept` (the caption
+    if there is no such column).
 
     Args:
         path: the folder.
@@ -31,7 +35,7 @@ def own_images(path: str | Path) -> list[Example]:
         FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
         ValueError: the table is not what it should be; the message names the line.
     """
-    path = Path(path)
+    path = as_path(path, "the folder of images")
     rows = read_captions(path / "captions.csv")
     concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
     present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
@@ -54,19 +58,19 @@ def read_captions(table: str | Path) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read, lacks a column, is empty, or a row (its line is named) lacks image or caption.
     """
-    table = Path(table)
+    table = as_path(table, "the table of captions")
     if not table.is_file():
-        raise FileNotFoundError(f"{table} is missing: write a table with {COLUMNS}")
+        raise MissingFile(f"{table} is missing: write a table with {COLUMNS}", "data-table")
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} cannot be read as a table with {COLUMNS}: {error}") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise InvalidValue(f"{table} cannot be read as a table with {COLUMNS}: {error}", "data-table") from error
     if not {"image", "caption"} <= set(rows.columns):
-        raise ValueError(f"{table} must have {COLUMNS}, and has {', '.join(rows.columns)}")
+        raise InvalidValue(f"{table} must have {COLUMNS}, and has {', '.join(rows.columns)}", "data-table")
     empty = np.flatnonzero(rows["image"].str.strip().eq("") | rows["caption"].str.strip().eq(""))
     if rows.empty or len(empty):
         where = f"line {empty[0] + 2} lacks one of them" if len(empty) else "it has no rows"
-        raise ValueError(f"{table} needs an image and a caption in every row: {where}")
+        raise InvalidValue(f"{table} needs an image and a caption in every row: {where}", "data-table")
     return rows
 
 
@@ -76,14 +80,19 @@ def _example(path: Path, row: dict, concept: str, present: tuple[str, ...], line
     mask = path / "masks" / (row.get("mask") or f"{image.stem}.png")
     for file, wanted in ((image, True), (mask, bool(row.get("mask")))):
         if wanted and not file.is_file():
-            raise FileNotFoundError(f"{path / 'captions.csv'}, line {line}: there is no file {file}")
+            raise MissingFile(f"{path / 'captions.csv'}, line {line}: there is no file {file}", "data-missing")
     load_mask = partial(_drawn_mask, mask, image) if mask.is_file() else None
     reading = partial(read_image, image)
     return Example(f"{line}-{row['image']}", row["caption"], concept, row["caption"], present, reading, load_mask)
 
 
 def _drawn_mask(file: Path, image: Path) -> np.ndarray:
-    mask = fitting(np.any(np.asarray(read_image(file)), axis=-1), file, image)
+    shown = np.any(np.asarray(read_image(file)), axis=-1)
+    with Image.open(file) as read:
+        if read.has_transparency_data:
+            opaque = np.asarray(read.convert("RGBA"))[..., 3] > 127
+            shown = shown if opaque.all() else opaque  # a cut-out
+    mask = fitting(shown, file, image)
     if not mask.any():
-        raise ValueError(f"{file} is black all over: what shows the object must have another colour")
+        raise InvalidValue(f"{file} is black all over: what shows the object must have another colour", "data-mask")
     return mask

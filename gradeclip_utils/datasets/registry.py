@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..checks import nearest
+from ..errors import InvalidValue
 from .emoji import emoji_scenes
 from .example import Example
 from .imagenet import imagenet_s, imagenet_segmentation
@@ -47,9 +48,11 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
         ValueError: the kind is taken, or cannot be told from what follows it.
     """
     if not kind or ":" in kind:
-        raise ValueError(f"a kind of data set is a name without a colon, got {kind!r}")
+        raise InvalidValue(f"a kind of data set is a name without a colon, got {kind!r}", "data-kind")
     if kind in DATASETS:
-        raise ValueError(f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}")
+        raise InvalidValue(
+            f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}", "data-kind"
+        )
     DATASETS[kind] = Dataset(read, form)
 
 
@@ -74,7 +77,7 @@ def load(what: str, limit: int | None = None) -> list[Example]:
         near = nearest(kind, DATASETS, most=1)
         forms = ", ".join(f"{name}:{known.form}" for name, known in DATASETS.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in DATASETS else f"say {forms}"
-        raise ValueError(f"{what!r} names no data set: {hint}")
+        raise InvalidValue(f"{what!r} names no data set: {hint}", "data-unknown")
     spread([], limit)  # what is no limit is refused before anything is read
     return spread(DATASETS[kind].read(rest), limit)
 
@@ -86,7 +89,7 @@ def spread(examples: list[Example], limit: int | None) -> list[Example]:
         ValueError: the limit is not positive.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+        raise InvalidValue(f"limit must be at least 1, got {limit}", "number-range")
     if limit is None or limit >= len(examples):
         return examples
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
@@ -105,7 +108,9 @@ def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Exam
 def _drawn(rest: str) -> list[Example]:
     split, _, n = rest.partition(":")
     if not n.isdigit():
-        raise ValueError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}")
+        raise InvalidValue(
+            f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}", "data-unknown"
+        )
     return emoji_scenes(split, int(n))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..errors import InvalidValue
 from ..images import read_image
 from .example import damaged, needed, not_empty, read_json
 
@@ -62,7 +63,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
             raise damaged(file, f"must hold one entry an image, {_ENTRY}, got a {type(record).__name__}", SUGAR_CREPE)
         for name, entry in record.items():
             if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in _WANTED):
-                raise ValueError(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}")
+                raise InvalidValue(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}", "data-damaged")
             image, right, wrong = (entry[key].strip() for key in _WANTED)
             reading = partial(read_image, Path(images) / image)
             choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading))

@@ -270,7 +270,7 @@ _DRAWN: dict[str, Callable] = {
 
 def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
     """The images of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
-    size = getattr(clip.model.visual, "image_size", IMAGE_SIZE)
+    size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
     wanted = max(size) if isinstance(size, (tuple, list)) else size
     side = min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
     return [scene.image(side) for scene in scenes]

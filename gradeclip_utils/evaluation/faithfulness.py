@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
+from ..errors import InvalidValue
 from ..images import onto_image
 from .localisation import levelled
 
@@ -66,16 +67,20 @@ class Protocol:
 
     def __post_init__(self):
         if not 0 < self.span <= 1:
-            raise ValueError(f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}")
+            raise InvalidValue(
+                f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}", "curve-option"
+            )
         if self.points is not None and self.points < 2:
-            raise ValueError(f"a curve has two points or more, got points={self.points!r}")
+            raise InvalidValue(f"a curve has two points or more, got points={self.points!r}", "curve-option")
         for name, value, known in (
             ("unit", self.unit, _UNITS),
             ("fill", self.fill, _FILLS),
             ("canvas", self.canvas, _FILLS),
         ):
             if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+                raise InvalidValue(
+                    f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}", "curve-option"
+                )
 
 
 PUBLISHED = Protocol()
@@ -157,7 +162,7 @@ def image_score(
         ValueError: classes without a label, or a label without classes.
     """
     if (classes is None) != (label is None):
-        raise ValueError("accuracy needs both classes (C, E) and the label of the true one")
+        raise InvalidValue("accuracy needs both classes (C, E) and the label of the true one", "curve-option")
     target = F.normalize(target.float(), dim=-1)
 
     def score(images: Tensor) -> dict[str, Tensor]:
@@ -186,7 +191,10 @@ def colours_of(preprocess: Callable) -> Colours:
     for step in getattr(preprocess, "transforms", [preprocess]):
         if isinstance(step, Normalize):
             return tuple(step.mean), tuple(step.std)
-    raise ValueError("the preprocessing has no Normalize step: give the model's mean and deviation of colours by hand")
+    raise InvalidValue(
+        "the preprocessing has no Normalize step: give the model's mean and deviation of colours by hand",
+        "curve-option",
+    )
 
 
 @torch.no_grad()
@@ -228,13 +236,16 @@ def word_curves(
     spans = [match.span() for match in re.finditer(r"\S+", caption)] if spans is None else list(spans)
     _check_games(games)
     if not spans:
-        raise ValueError(f"a caption needs at least one word, got {caption!r}")
+        raise InvalidValue(f"a caption needs at least one word, got {caption!r}", "curve-option")
     jobs, captions = [], []
     for name, given in scores.items():
         values = np.asarray(given, dtype=float)
         if values.shape != (len(spans),) or not np.isfinite(values).all():
             words = [caption[start:end] for start, end in spans]
-            raise ValueError(f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}")
+            raise InvalidValue(
+                f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}",
+                "curve-option",
+            )
         order = _order(values, seed)
         for game in games:
             for taken in range(len(spans) + 1):
@@ -288,7 +299,10 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
     for group, curve in curves.groupby(keys, sort=False, dropna=False):
         fraction, height = curve["fraction"].to_numpy(), curve["score"].to_numpy()
         if len(fraction) < 2 or (np.diff(fraction) <= 0).any():
-            raise ValueError(f"the curve of {group} must have two points or more, with growing fractions: {fraction}")
+            raise InvalidValue(
+                f"the curve of {group} must have two points or more, with growing fractions: {fraction}",
+                "curve-option",
+            )
         records.append((*group, np.trapezoid(height, fraction) / (fraction[-1] - fraction[0])))
     return pd.DataFrame(records, columns=[*keys, "auc"])
 
@@ -296,20 +310,26 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
 def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence[str]) -> None:
     _check_games(games)
     if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3:
-        raise ValueError(f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}")
+        raise InvalidValue(
+            f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}",
+            "curve-option",
+        )
     for name, map_ in maps.items():
         if np.ndim(map_) != 2 or not all(0 < a <= b for a, b in zip(np.shape(map_), pixels.shape[1:], strict=True)):
-            raise ValueError(
+            raise InvalidValue(
                 f"the map of {name!r} has shape {np.shape(map_)}: it must be on the token grid or in the pixels of the "
-                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool"
+                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool",
+                "curve-option",
             )
         if not np.isfinite(map_).all():
-            raise ValueError(f"the map of {name!r} holds NaN or infinite values; it has no order to delete by")
+            raise InvalidValue(
+                f"the map of {name!r} holds NaN or infinite values; it has no order to delete by", "curve-option"
+            )
 
 
 def _check_games(games: Sequence[str]) -> None:
     if isinstance(games, str) or not games or not set(games) <= set(GAMES):
-        raise ValueError(f"games must be a list of 'deletion', 'insertion' or both, got {games!r}")
+        raise InvalidValue(f"games must be a list of 'deletion', 'insertion' or both, got {games!r}", "curve-option")
 
 
 def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:
@@ -317,7 +337,10 @@ def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Ten
     if kind == "mean":
         return pixels.mean(dim=(1, 2), keepdim=True)
     if colours is None:
-        raise ValueError(f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)")
+        raise InvalidValue(
+            f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)",
+            "curve-option",
+        )
     mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in colours)
     colour = torch.zeros(3, 1, 1)
     if kind == "random":
@@ -332,7 +355,9 @@ def _ranks(map_: np.ndarray, size: tuple[int, int], protocol: Protocol) -> tuple
         heat = map_ if map_.shape == size else onto_image(map_, (0, 0, width, height), (width, height))
         return _order(heat, protocol.seed), heat.size
     if map_.shape == size or any(a % b for a, b in zip(size, map_.shape, strict=True)):
-        raise ValueError(f"patches need a map on the token grid of the input {size}, got shape {map_.shape}")
+        raise InvalidValue(
+            f"patches need a map on the token grid of the input {size}, got shape {map_.shape}", "curve-option"
+        )
     cell = np.ones([a // b for a, b in zip(size, map_.shape, strict=True)], dtype=int)
     return np.kron(_order(map_, protocol.seed), cell), map_.size
 

@@ -56,14 +56,16 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int,
 def wilson_bounds(values: np.ndarray, clusters: Sequence | None, level: float = 0.95) -> np.ndarray | None:
     """Wilson's bounds (2,) of the mean of values (n,), if that is a proportion; else None.
 
-    It is one if all values are 0 or 1. In clusters they are not independent; their bootstrap is trusted unless all
-    are alike, when there is nothing to draw: then every cluster counts as one answer.
+    It is one if all values are 0 or 1. What happens to be 0, or 1, every time, such as the correlation of a map with
+    itself, is taken for one, and its bounds are then too wide. In clusters answers are not independent; their bootstrap
+    is trusted unless all are alike, when there is nothing to draw: then every cluster counts as one answer.
     """
     alike = len(values) > 0 and bool((values == values[0]).all())
     if not np.isin(values, (0.0, 1.0)).all() or (clusters is not None and not alike):
         return None
-    count = len(values) if clusters is None else len(set(clusters))
-    return np.array(proportion_confint(values.mean() * count, count, 1 - level, method="wilson"))
+    count, mean = len(values) if clusters is None else len(set(clusters)), values.mean()
+    low, high = proportion_confint(mean * count, count, 1 - level, method="wilson")
+    return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # no mean lies beyond its bounds by rounding
 
 
 def paired_proportion_bounds(differences: np.ndarray, level: float = 0.95) -> np.ndarray:

@@ -3,10 +3,10 @@
     chunk of examples -> rows -> rows.sqlite -> all rows -> table
 
 A run is a folder. Its `rows.sqlite` says what is computed and holds the rows of every chunk that is done: a chunk is
-there whole or not at all, and once, whenever the process or the machine dies. Chunks carry a checksum: one that was
-damaged since is computed again. One process at a time works on a run; a second one is told so. (The lock is the
-operating system's, and goes with the process. On a network drive it is as good as that drive's locks.) A run that is
-done also has all of its rows as `rows.parquet`.
+there whole or not at all, and once, whenever the process or the machine dies. Chunks carry a checksum, and one of the
+images and masks that they are about: what was damaged since, or whose images were replaced, is computed again. One
+process at a time works on a run; a second one is told so (`files.locked`). A run that is done also has all of its rows
+as `rows.parquet`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ import hashlib
 import json
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pandas as pd
 
-from ..files import write_whole
+from ..checks import as_path, writable
+from ..errors import InvalidFile, InvalidValue, MissingFile
+from ..files import locked, write_whole
 
 ROWS, TABLE, LOCK = "rows.sqlite", "rows.parquet", "running.sqlite"
 _OURS = {name + end for name in (ROWS, TABLE, LOCK) for end in ("", "-journal")}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS chunks (number INTEGER PRIMARY KEY, rows BLOB NOT NULL, checksum TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS chunks (
+    number INTEGER PRIMARY KEY, rows BLOB NOT NULL, checksum TEXT NOT NULL, inputs TEXT NOT NULL);
 """
 
 
@@ -48,40 +51,48 @@ class Results:
     """
 
     def __init__(self, folder: str | Path, settings: Mapping):
-        self.folder = Path(folder)
-        there = list(self.folder.iterdir()) if self.folder.is_dir() else [self.folder] if self.folder.exists() else []
+        self.folder = writable(folder, "the folder of an evaluation", folder=True, size=1_000_000)
+        there = list(self.folder.iterdir()) if self.folder.is_dir() else []
         if any(child.name not in _OURS for child in there) and not (self.folder / ROWS).is_file():
-            raise ValueError(f"{folder} is not empty and holds no {ROWS}: choose a folder for this run alone")
-        self.folder.mkdir(parents=True, exist_ok=True)
+            msg = f"{folder} is not empty and holds no {ROWS}: choose a folder for this run alone"
+            raise InvalidFile(msg, "run-foreign")
         with ExitStack() as opened:
-            opened.enter_context(closing(_locked(self.folder)))
+            opened.enter_context(locked(self.folder, LOCK))
             self._rows = opened.enter_context(closing(_opened(self.folder / ROWS)))
             self._check(json.loads(json.dumps(settings)))  # as they will be read again
             self._opened = opened.pop_all()
 
-    def read(self, number: int, expected: Sequence[tuple[str, str]]) -> pd.DataFrame | None:
+    def read(
+        self, number: int, expected: Sequence[tuple[str, str]], inputs: Callable[[], str] = str
+    ) -> pd.DataFrame | None:
         """The rows of one chunk.
 
         Args:
             number: of the chunk.
             expected: the (image, method) of its rows, in order.
+            inputs: asked for a checksum of the images and masks that the rows are about, as they are now.
 
         Returns:
-            Its rows; None if they were not computed yet, or (with a warning) if they are damaged.
+            Its rows; None if they were not computed yet, or (with a warning) if they are damaged or about other images.
         """
-        found = self._rows.execute("SELECT rows, checksum FROM chunks WHERE number = ?", (number,)).fetchone()
+        found = self._rows.execute("SELECT rows, checksum, inputs FROM chunks WHERE number = ?", (number,)).fetchone()
         if found is None:
             return None
-        content, checksum = found
+        content, checksum, about = found
+        why = "is damaged"
         if checksum == _checksum(content):
             rows = _unpacked(content)
-            if list(zip(rows["image"], rows["method"], strict=True)) == list(expected):
-                return rows
-        warnings.warn(f"chunk {number} of {self.folder} is damaged, and its rows are computed again", stacklevel=2)
+            if {"image", "method"} <= {*rows} and list(zip(rows["image"], rows["method"], strict=True)) == list(
+                expected
+            ):
+                if about == inputs():
+                    return rows
+                why = "is about images or masks that were replaced"
+        warnings.warn(f"chunk {number} of {self.folder} {why}, and its rows are computed again", stacklevel=2)
         return None
 
-    def write(self, number: int, rows: pd.DataFrame) -> None:
-        """Keep the rows of one chunk; when this returns they are on the disk.
+    def write(self, number: int, rows: pd.DataFrame, inputs: str = "") -> None:
+        """Keep the rows of one chunk, and the checksum of what they are about; when this returns they are on the disk.
 
         Raises:
             OSError: there is no space left, say.
@@ -89,9 +100,12 @@ class Results:
         content = json.dumps(rows.to_dict("list"), ensure_ascii=False).encode()
         try:
             with self._rows:
-                self._rows.execute("REPLACE INTO chunks VALUES (?, ?, ?)", (number, content, _checksum(content)))
+                self._rows.execute(
+                    "REPLACE INTO chunks VALUES (?, ?, ?, ?)", (number, content, _checksum(content), inputs)
+                )
         except sqlite3.OperationalError as error:
-            raise OSError(f"the rows of chunk {number} cannot be kept in {self.folder}: {error}") from error
+            msg = f"the rows of chunk {number} cannot be kept in {self.folder} ({error}): those before it are"
+            raise InvalidFile(msg, "write-failed") from error
 
     def write_table(self, rows: pd.DataFrame) -> None:
         """Write all rows as `rows.parquet`, for other programs to read."""
@@ -103,7 +117,11 @@ class Results:
 
     def _check(self, settings: dict) -> None:
         """Keep the settings of a new run; compare them with those of an old one."""
-        found = {name: json.loads(value) for name, value in self._rows.execute("SELECT name, value FROM settings")}
+        try:
+            found = {name: json.loads(value) for name, value in self._rows.execute("SELECT name, value FROM settings")}
+        except (ValueError, TypeError, sqlite3.DatabaseError) as error:
+            msg = f"{self.folder / ROWS} does not say what made its rows ({error}): choose another folder, or delete it"
+            raise InvalidFile(msg, "result-damaged") from error
         if not found:
             values = [(name, json.dumps(value, ensure_ascii=False)) for name, value in settings.items()]
             with self._rows:
@@ -116,7 +134,7 @@ class Results:
         ]
         if differing:
             message = f"{self.folder} holds another run: {'; '.join(differing)}. Choose another folder, or delete it"
-            raise ValueError(message)
+            raise InvalidValue(message, "run-other")
 
 
 def read_run(folder: str | Path) -> pd.DataFrame:
@@ -125,30 +143,19 @@ def read_run(folder: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no run, or nothing is done yet.
     """
-    file = Path(folder) / ROWS
+    file = as_path(folder, "the folder of an evaluation") / ROWS
     found = []
     if file.is_file():
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as kept:
-            found = kept.execute("SELECT rows FROM chunks ORDER BY number").fetchall()
+            try:
+                found = kept.execute("SELECT rows FROM chunks ORDER BY number").fetchall()
+            except sqlite3.OperationalError:  # its tables are not there yet, or somebody else's are
+                found = []
+            except sqlite3.DatabaseError as error:
+                raise InvalidFile(f"{file} is damaged, or not from an evaluation: {error}", "result-damaged") from error
     if not found:
-        raise FileNotFoundError(f"{folder} holds no rows of an evaluation")
+        raise MissingFile(f"{folder} holds no rows of an evaluation", "result-missing")
     return pd.concat([_unpacked(content) for (content,) in found], ignore_index=True)
-
-
-def _locked(folder: Path) -> sqlite3.Connection:
-    """An open transaction on an empty database: it ends with this process, whatever ends it."""
-    with ExitStack() as opened:
-        try:
-            lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
-            opened.callback(lock.close)
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise OSError(f"nothing can be written to {folder}: {error}") from error
-            message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
-            raise ValueError(message) from error
-        opened.pop_all()
-    return lock
 
 
 def _opened(file: Path) -> sqlite3.Connection:
@@ -158,12 +165,14 @@ def _opened(file: Path) -> sqlite3.Connection:
         if kept.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("its pages contradict one another")
         kept.executescript(_SCHEMA)
+        if [row[1] for row in kept.execute("PRAGMA table_info(chunks)")] != ["number", "rows", "checksum", "inputs"]:
+            raise sqlite3.DatabaseError("its rows do not say which images they are about, as those of now do")
     except sqlite3.OperationalError:  # locked, or no space left: no damage
         kept.close()
         raise
     except sqlite3.DatabaseError as error:
         kept.close()
-        aside = file.with_suffix(".damaged")
+        aside = next(one for i in range(1000) if not (one := file.with_suffix(f".damaged{i or ''}")).exists())
         warnings.warn(f"{file} is damaged ({error}): it is now {aside.name}, and all is computed again", stacklevel=4)
         file.replace(aside)
         Path(f"{file}-journal").unlink(missing_ok=True)

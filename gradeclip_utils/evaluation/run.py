@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,14 +32,17 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
-from ..checks import hint
+from ..checks import chosen, hint, listed, whole
+from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
+from ..errors import InvalidType, InvalidValue
+from ..files import version
 from ..methods import METHODS
 from ..models import Clip, load_clip
 from .localisation import MEASURES
 from .results import Results
 from .statistics import paired, summarise
-from .worker import PROTOCOLS, Chunk, Plan, at_worker, generator, measured, open_explainers
+from .worker import PROTOCOLS, Chunk, Plan, at_worker, contents, generator, measured, open_explainers, with_threads
 
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
 LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")  # rows of other versions may differ
@@ -91,12 +94,26 @@ def evaluate(
         batch).
 
     Raises:
-        ValueError: an unknown method, options that do not go together, a data set without ground truth or a second
-            concept, a folder of another evaluation, or one that another process is at work on.
+        ValueError, TypeError: an unknown method, options that do not go together, a data set without ground truth or a
+            second concept, a folder of another evaluation, or one that another process is at work on.
         FileNotFoundError, ImportError: as `datasets.load`.
     """
-    plan = Plan(method_names(methods), references, _protocol(faithfulness, resolution), resolution, seed)
-    examples = load(data, limit) if isinstance(data, str) else spread(list(data), limit)
+    if not isinstance(clip, Clip):
+        raise InvalidType(
+            f"evaluate needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}", "model-type"
+        )
+    for name, value, least in (("limit", limit, 1), ("jobs", jobs, -1), ("threads", threads, 1), ("chunk", chunk, 1)):
+        if value is not None:
+            whole(name, value, least)
+    if jobs == 0:
+        raise InvalidValue("jobs must be 1 or more, or -1 for as many as there are processors, got 0", "number-range")
+    chosen("resolution", resolution, ("model", "native"))
+    protocol = _protocol(faithfulness, resolution)
+    plan = Plan(method_names(methods), bool(references), protocol, resolution, checked_seed(seed))
+    examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
+    if wrong := [one for one in examples if not isinstance(one, Example)]:
+        msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
+        raise InvalidType(msg, "data-type")
     chunks = _chunks(examples, plan, chunk)
     kept = nullcontext() if out is None else closing(Results(out, _settings(clip, data, examples, plan, chunk)))
     with kept as results, tqdm(total=len(examples), unit="image", disable=not progress) as bar:
@@ -104,9 +121,9 @@ def evaluate(
         bar.update(sum(len(chunks[number].examples) for number in done))
         todo = [part for part in chunks if part.number not in done]
         with closing(_computed(clip, plan, todo, jobs, dask, threads)) as computed:  # workers stop when this stops
-            for number, rows in computed:
+            for number, rows, inputs in computed:
                 if results is not None:
-                    results.write(number, rows)
+                    results.write(number, rows, inputs)
                 done[number] = rows
                 bar.update(len(chunks[number].examples))
         rows = pd.concat([done[part.number] for part in chunks], ignore_index=True)
@@ -126,33 +143,38 @@ def _possible() -> list[str]:
 def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     """The names that were asked for; unknown ones are refused with the nearest."""
     possible = _possible()
-    names = tuple(possible if methods == "all" else [methods] if isinstance(methods, str) else dict.fromkeys(methods))
+    asked = possible if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
+    names = tuple(dict.fromkeys(name if isinstance(name, str) else repr(name) for name in asked))
     for name in names:
         if name not in possible:
-            raise ValueError(f"{name!r} is no method that explains images: {hint(str(name), possible)}")
+            msg = f"{name!r} is no method that explains images: {hint(str(name), possible)}"
+            raise InvalidValue(msg, "method-unknown")
     if not names:
-        raise ValueError(f"no method was given: choose from {', '.join(possible)}")
+        raise InvalidValue(f"no method was given: choose from {', '.join(possible)}", "method-none")
     return names
 
 
 def _protocol(faithfulness: str, resolution: str) -> str:
     """The name of the protocol, if there is one and it can be measured at this resolution."""
-    if faithfulness and faithfulness not in PROTOCOLS:
-        raise ValueError(f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}")
+    if faithfulness and (not isinstance(faithfulness, str) or faithfulness not in PROTOCOLS):
+        msg = f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}"
+        raise InvalidValue(msg, "choice-unknown")
     if faithfulness and resolution != "model":
         message = "faithfulness asks the unmodified model, which reads images of its own size only"
-        raise ValueError(f"{message}: it needs resolution='model', got {resolution!r}")
+        raise InvalidValue(f"{message}: it needs resolution='model', got {resolution!r}", "faithfulness-native")
     return faithfulness
 
 
 def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
-    if size < 1 or not examples:
-        raise ValueError(f"an evaluation needs examples, in chunks of one or more; got {len(examples)} and {size}")
+    if not examples:
+        raise InvalidValue("an evaluation needs examples, and there are none", "data-empty")
     twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
     if twice:
-        raise ValueError(f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once")
+        msg = f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once"
+        raise InvalidValue(msg, "data-twice")
     if not plan.faithfulness and not any(example.has_mask for example in examples):
-        raise ValueError("not one example has a mask: nothing but faithfulness can be measured, so ask for it")
+        msg = "not one example has a mask: nothing but faithfulness can be measured, so ask for it (--faithfulness)"
+        raise InvalidValue(msg, "data-masks")
     wrong = _wrong_prompts(examples, plan.seed) if plan.references else [""] * len(examples)
     starts = range(0, len(examples), size)
     return [
@@ -169,7 +191,7 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
         absent = [concept for concept in prompts if concept not in example.present]
         if not absent:
             msg = f"no other example asks for something that {example.key!r} does not show, so there is no wrong word"
-            raise ValueError(f"{msg}: evaluate more examples, or without references")
+            raise InvalidValue(f"{msg}: evaluate more examples, or without references (--no-references)", "data-words")
         wrong.append(prompts[absent[generator(example, seed).integers(len(absent))]])
     return wrong
 
@@ -183,14 +205,14 @@ def _settings(clip: Clip, data, examples: list[Example], plan: Plan, chunk: int)
         "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
         "model": clip.name,
         "pretrained": clip.pretrained,
-        "weights": _digest(clip.model),
+        "weights": weights_digest(clip.model),
         **asdict(plan),
         "chunk": chunk,
-        "versions": {name: _version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in LIBRARIES},
     }
 
 
-def _digest(model: torch.nn.Module) -> str:
+def weights_digest(model: torch.nn.Module) -> str:
     """Tells one set of weights from another, whatever their file is called."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -199,33 +221,31 @@ def _digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def _done(results: Results, plan: Plan, chunks: list[Chunk]) -> dict[int, pd.DataFrame]:
     """The rows that were computed before, chunk by chunk."""
     expected = {part.number: [(e.key, name) for e in part.examples for name in plan.rows] for part in chunks}
-    found = {number: results.read(number, pairs) for number, pairs in expected.items()}
+    found = {
+        number: results.read(number, pairs, partial(contents, chunks[number])) for number, pairs in expected.items()
+    }
     return {number: rows for number, rows in found.items() if rows is not None}
 
 
 # ----------------------------------------------------------------------------------------------------------- doing it
 
 
-def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Generator[tuple[int, pd.DataFrame]]:
-    """Chunks and their rows, in the order in which they are done."""
+def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Generator[tuple[int, pd.DataFrame, str]]:
+    """Numbers of chunks, their rows and what these are about, in the order in which they are done."""
+    jobs = min(effective_n_jobs(jobs), max(1, len(todo)))
     if dask is None and jobs == 1:
         explainers = open_explainers(clip, plan) if todo else {}
         for part in todo:
-            yield part.number, measured(explainers, plan, part)
+            with with_threads(threads):
+                rows = measured(explainers, plan, part)
+            yield part.number, rows, contents(part)
     elif todo:
         with _workers(clip, jobs, dask) as source:
-            each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // effective_n_jobs(jobs)))
-            calls = (delayed(at_worker)(source, plan, part, each) for part in todo)
+            each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // jobs))
+            calls = (delayed(at_worker)(source, plan, part, each, os.getpid()) for part in todo)
             yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
 
 
@@ -242,7 +262,8 @@ def _workers(clip: Clip, jobs: int, dask: str | None) -> Iterator[Clip | str]:
         try:
             path.write_bytes(pickle.dumps(clip))
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # a lambda or an open file in preprocess
-            raise ValueError(f"the model cannot go to other processes ({error}): give jobs=1") from error
+            msg = f"the model cannot go to other processes ({error}): give jobs=1"
+            raise InvalidValue(msg, "model-pickle") from error
         with parallel_config("loky", n_jobs=jobs):
             yield str(path)
 
@@ -271,6 +292,8 @@ def report(rows: pd.DataFrame) -> str:
             table[f"minus {baseline}"] = table["method"].map(cells).fillna("")
             table["p"] = table["method"].map(against["p_holm"]).map("{:.4f}".format).replace("nan", "")
         blocks.append(f"{table.to_string(index=False)}\n({means['n'].iloc[0]} images)")
+    if not blocks:
+        blocks.append("No means: no measure is known of two images or more.")
     seconds = rows.groupby("method", sort=False)["seconds"].median().dropna().round(4).reset_index()
     blocks.append(f"{seconds.to_string(index=False)}\n(of an explanation; median over images)")
     return "\n\n".join(blocks)

@@ -69,8 +69,9 @@ def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float
     Returns:
         low and high.
     """
-    low, high = wilson_bounds(_checked(np.asarray(right, dtype=bool)), None, level)
-    return float(low), float(high)
+    bounds = wilson_bounds(_checked(np.asarray(right, dtype=bool)), None, level)
+    assert bounds is not None  # True and False are a proportion
+    return float(bounds[0]), float(bounds[1])
 
 
 def difference_interval(

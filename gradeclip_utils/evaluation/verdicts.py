@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,6 @@ from numpy.typing import ArrayLike
 
 from .statistics import difference_interval, interval, verdict
 
-Answer = Literal["for", "against", "equivalent", "cannot tell"]
 _SAID = {"for": "yes", "against": "no, the opposite", "equivalent": "no difference that matters"}
 
 
@@ -35,7 +33,7 @@ class Verdict:
     """What follows for one claim.
 
     >>> print(Verdict("Red cars are found more often than blue ones", 0.031, 0.024, 0.04, n=40))
-    Red cars are found more often than blue ones: **yes**, +0.031 [+0.024, +0.040], n = 40.
+    Red cars are found more often than blue ones: yes, +0.031 [+0.024, +0.040], n = 40.
 
     Attributes:
         claim: a sentence, without its full stop, that holds where the number is above zero. Where something is
@@ -72,8 +70,8 @@ class Verdict:
         verdict(self.low, self.high, self.margin, "", "", "")  # refuses what is no margin or no interval
 
     @property
-    def answer(self) -> Answer:
-        """Which of the four."""
+    def answer(self) -> str:
+        """One of "for", "against", "equivalent", "cannot tell"."""
         found = verdict(self.low, self.high, self.margin, "for", "against", "equivalent")
         return found if self.rejected or found == "equivalent" else "cannot tell"
 
@@ -83,6 +81,11 @@ class Verdict:
         return bool(self.published) and (self.answer in ("against", "equivalent") or (self.rejected and self.high < 0))
 
     def __str__(self) -> str:
+        return self.markdown.replace("**", "")
+
+    @property
+    def markdown(self) -> str:
+        """The sentence."""
         said = _SAID.get(self.answer, "cannot tell")
         if self.answer == "cannot tell" and self.rejected and (self.low > 0 or self.high < 0):
             said = f"{'yes' if self.low > 0 else 'no, the opposite'}, but cannot tell whether it matters"
@@ -91,12 +94,12 @@ class Verdict:
         if self.answer == "equivalent" or (self.margin and "matters" in said):
             found += f" (below {self.margin:g} does not matter: {self.because})"
         if self.published:
-            says = "against what is" if self.contradicts else "as" if self.answer == "for" else "which is"
-            found += f"; {says} published ({self.published})"
+            says = "as published" if self.answer == "for" else "published is that it holds"
+            found += f"; {'against what is published' if self.contradicts else says} ({self.published})"
         return f"{found}."
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {"text/markdown": str(self), "text/plain": str(self).replace("**", "")}
+        return {"text/markdown": self.markdown, "text/plain": str(self)}
 
 
 @dataclass
@@ -106,6 +109,7 @@ class Takeaways:
         takeaways = Takeaways(margin=0.02, because="two points in a hundred change no ranking here")
         takeaways.judge("Grad-ECLIP finds more than attention", ours, than=theirs, published="ICML 2024, table 1")
         takeaways.judge("The model knows which object has which colour", right, than=0.5)
+        takeaways.add("Concrete words count more", value, low, high, n=300)
         takeaways.read(paired(rows, "average_precision"), "{method} is ahead of Grad-ECLIP in average precision")
         takeaways                                             # the last cell
 
@@ -146,8 +150,30 @@ class Takeaways:
             low, high = difference_interval(values, than, clusters)
         else:
             low, high = interval(values, clusters) - than
-        estimate, own = float(np.mean(values - than)), self._margin(margin, because)
-        return self._keep(Verdict(claim, estimate, float(low), float(high), len(values), *own, published))
+        estimate = float(np.mean(values - than))
+        return self.add(claim, estimate, low, high, len(values), margin=margin, because=because, published=published)
+
+    def add(
+        self, claim: str, estimate: float, low: float, high: float, n: int, *, margin: float | None = None,
+        because: str = "", published: str = "",
+    ) -> Verdict:  # fmt: skip
+        """The verdict on a number whose 95 % interval is known, such as a correlation's.
+
+        Args:
+            claim: as for `Verdict`, and so are the others.
+            estimate: the number.
+            low: where its interval begins.
+            high: where it ends.
+            n: how many measurements.
+            margin: in place of that of all.
+            because: its reason.
+            published: who says so.
+
+        Raises:
+            ValueError: as `Verdict`.
+        """
+        own = self._margin(margin, because)
+        return self._keep(Verdict(claim, float(estimate), float(low), float(high), n, *own, published))
 
     def read(
         self, table: pd.DataFrame, claim: str, *, value: str | None = None, minus: float = 0.0,
@@ -177,9 +203,9 @@ class Takeaways:
             raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}")
         own, found = self._margin(margin, because), []
         for row in table.to_dict("records"):
-            bounds = (float(row[name]) - minus for name in (value, "low", "high"))
-            rejected = bool(row.get("p_holm", 0.0) < 0.05)
-            found.append(Verdict(claim.format(**row), *bounds, int(row["n"]), *own, published, rejected))
+            estimate, low, high = (float(row[name]) - minus for name in (value, "low", "high"))
+            said, rejected = claim.format(**row), bool(row.get("p_holm", 0.0) < 0.05)
+            found.append(Verdict(said, estimate, low, high, int(row["n"]), *own, published, rejected))
         if len({one.claim for one in found}) < len(found):
             raise ValueError(f"two rows make the same claim: name more columns of the table in {claim!r}")
         return [self._keep(one) for one in found]
@@ -190,14 +216,20 @@ class Takeaways:
         return tuple(sorted(self._by_claim.values(), key=lambda one: (not one.contradicts, -abs(one.estimate))))
 
     def __str__(self) -> str:
+        return self.markdown.replace("**", "")
+
+    @property
+    def markdown(self) -> str:
+        """The text: how many of each answer, and every verdict."""
         if not self._by_claim:
             return "Nothing was compared."
         counts = Counter(one.answer for one in self.verdicts)
         head = ", ".join(f"{counts[answer]} {answer}" for answer in (*_SAID, "cannot tell"))
-        return "\n".join([f"{len(self.verdicts)} claims: {head}.", "", *(f"- {one}" for one in self.verdicts)])
+        lines = (f"- {one.markdown}" for one in self.verdicts)
+        return "\n".join([f"{len(self.verdicts)} claims: {head}.", "", *lines])
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {"text/markdown": str(self), "text/plain": str(self).replace("**", "")}
+        return {"text/markdown": self.markdown, "text/plain": str(self)}
 
     def _margin(self, margin: float | None, because: str) -> tuple[float, str]:
         return (self.margin, because or self.because) if margin is None else (margin, because)

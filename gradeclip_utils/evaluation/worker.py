@@ -8,11 +8,17 @@ value with every task, and the model that they keep would be lost each time.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import pickle
+import shutil
+import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +66,51 @@ class Chunk:
     wrong: tuple[str, ...]
 
 
-def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int) -> tuple[int, pd.DataFrame]:
-    """The number of a chunk and its rows, in a process that keeps the model (`source`, or its file) between calls."""
+def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int, parent: int) -> tuple[int, pd.DataFrame, str]:
+    """The number of a chunk, its rows, and what they are about.
+
+    In a process that keeps the model (`source`, or its file) between calls, and ends with the one that began it, whose
+    number is `parent`.
+    """
     torch.set_num_threads(threads)  # else every process takes all processors, and they wait for one another
-    return part.number, measured(_kept(source, plan), plan, part)
+    if isinstance(source, str):
+        _follow(parent, source)
+    return part.number, measured(_kept(source, plan), plan, part), contents(part)
+
+
+@cache
+def _follow(parent: int, source: str) -> None:
+    """End this process as soon as its parent is gone, however it went, and take the model's file along."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        shutil.rmtree(Path(source).parent, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def with_threads(count: int | None) -> Iterator[None]:
+    """Within it torch computes in so many threads; None leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def contents(part: Chunk) -> str:
+    """A checksum of the images and masks of a chunk, which are read for it."""
+    digest = hashlib.sha256()
+    for example in part.examples:
+        image, mask = example.image(), example.mask()
+        digest.update(f"{image.mode} {image.size} {None if mask is None else mask.shape}".encode())
+        digest.update(image.tobytes())
+        digest.update(b"" if mask is None else np.packbits(mask).tobytes())
+    return digest.hexdigest()[:32]
 
 
 @lru_cache(maxsize=1)
@@ -102,17 +149,20 @@ def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.Da
 
 def _measures(explainer: Explainer, plan: Plan, example: Example, explained: dict) -> dict[str, dict[str, float]]:
     """For each row of one example, its measures."""
-    baseline, mask = explained[plan.baseline], example.mask()
+    baseline, mask = explained[plan.baseline], example.mask()  # without a mask there is no oracle to measure
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     references = {}
     if plan.references:
         whole = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
         grid, rng = baseline.image_maps.shape[1:], generator(example, plan.seed)
         references = reference_baselines(grid, whole, rng, box=baseline.box)
+    unknown = dict.fromkeys(MEASURES, np.nan)
     measures = {
-        name: dict.fromkeys(MEASURES, np.nan) if mask is None or not mask.any() else localisation(heat, mask)
+        name: dict(unknown) if mask is None or not mask.any() else localisation(heat, mask)
         for name, heat in {**heats, **references}.items()
     }
+    if mask is None:
+        references.pop("oracle", None)
     if plan.faithfulness:
         maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
         for row in _faithfulness(explainer, plan, example, baseline, maps, references).itertuples():

@@ -97,7 +97,7 @@ def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, T
     Of a pool with latent queries, which are no tokens, (B, H, R, N) and (B, R, D).
     """
     x = trace.tokens.detach().requires_grad_()  # so that a graph is kept where the caller wants one
-    attention_mask = None if trace.attention_mask is None else trace.attention_mask[:, None]
+    attention_mask = trace.mask_of_heads()
     if tower.causal and attention_mask is None:
         attention_mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
     for block in tower.explained:

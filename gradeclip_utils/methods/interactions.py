@@ -24,13 +24,14 @@ from ..towers import Tower, Trace
 from .grad_eclip import grad_eclip, spatial_weights, zero_delta
 
 
-def word_masks(word_ids: Sequence[int], trace: Trace) -> Tensor:
+def word_masks(word_ids: Sequence[int], trace: Trace, first: int = 1) -> Tensor:
     """Which tokens of the one prompt in `trace` belong to which word, (W, N) bool.
 
-    `word_ids` says for each token which word it belongs to. SOT, EOT and what stands behind it are in no word.
+    `word_ids` says for each token from `first` on which word it belongs to. SOT, EOT and what stands behind it are in
+    no word.
     """
     word_ids = torch.tensor(word_ids, device=trace.valid_mask.device)
-    return F.pad(F.one_hot(word_ids).T.bool(), (1, trace.valid_mask.shape[1] - 1 - len(word_ids)))
+    return F.pad(F.one_hot(word_ids).T.bool(), (first, trace.valid_mask.shape[1] - first - len(word_ids)))
 
 
 def word_directions(

@@ -25,6 +25,7 @@ from . import perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
 from .grad_eclip import grad_eclip, grad_eclip_with_one_head
+from .metagame import metagame
 
 _FRACTIONS = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
 
@@ -194,13 +195,25 @@ METHODS: dict[str, Method] = {
         Method(
             "integrated-gradients", "Integrated gradients",
             "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365",
-            _OWN, "50 forward and backward passes for each target",
-            perturbation.integrated_gradients, None, wants_attention=False,
+            _OWN, "50 forward and backward passes for each target", perturbation.integrated_gradients,
+            perturbation.integrated_gradients_of_tokens, text_layers="all", wants_attention=False,
+        ),
+        Method(
+            "cci", "CCI",
+            "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New Cluster-Importance "
+            "Approach, CVPR 2026, arXiv 2511.12978",
+            _OWN, "8 forward passes, for all targets together", perturbation.cci, None, layers="all",
         ),
         Method(
             "leave-one-out", "Leave one word out",
             "Li, Monroe and Jurafsky, Understanding Neural Networks through Representation Erasure, arXiv 1612.08220",
             _OWN, "a forward pass for each word", None, perturbation.leave_one_out,
+            wants_attention=False,
+        ),
+        Method(
+            "metagame", "METAGAME",
+            "Baniecki, Fumagalli and Biecek, METAGAME, arXiv 2605.06295",
+            _OWN, "2^n forward passes for n words; beyond 8 words at most 32 for each word", None, metagame,
             wants_attention=False,
         ),
     )

@@ -84,9 +84,9 @@ def _why_unreachable(url: str) -> str | None:
     return None
 
 
-def check_reachable(name: str) -> None:
+def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
     """Refuse "hf-hub:..." at once when its config is neither cached nor within reach."""
-    if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json"), str):
+    if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), file), str):
         return
     if reason := _why_unreachable(hub.ENDPOINT):
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."

@@ -39,8 +39,10 @@ from .checkpoints import (
     tag_config,
 )
 from .compact import BUNDLED, BUNDLED_MODELS, read_compact
+from .huggingface import PREFIX, load_transformers, read_processor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
@@ -48,9 +50,12 @@ _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 class Clip:
     """A model with what belongs to it. An open_clip model in hand is wrapped by `Clip(model, preprocess, tokenizer)`.
 
+    One of transformers is wrapped by `Clip.from_transformers(model, processor)`.
+
     Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or transformers'
-            BLIP with its contrastive head; used as it is, in whatever mode and precision.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or one of
+            transformers' (CLIP, SigLIP, SigLIP 2, MetaCLIP 2, Chinese CLIP, AltCLIP, BLIP with its contrastive head);
+            used as it is, in whatever mode and precision.
         preprocess: PIL image -> (3, H, W) float tensor; open_clip's own transform for evaluation.
         tokenizer: list of T strings -> (T, context length) long tensor; None where every prompt is an embedding, or
             the one-hot direction of a class.
@@ -68,6 +73,27 @@ class Clip:
     vocabulary: frozenset[str] | None = None
     image_layers: int | None = None
 
+    @classmethod
+    def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Clip:
+        """A model of transformers in hand, with its processor.
+
+            model = CLIPModel.from_pretrained("openai/clip-vit-base-patch32")
+            Clip.from_transformers(model, AutoProcessor.from_pretrained("openai/clip-vit-base-patch32"))
+
+        Args:
+            model: a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `MetaClip2Model`, `ChineseCLIPModel`, `AltCLIPModel`,
+                or `BlipForImageTextRetrieval`, also inside PEFT's wrapper. It is not changed.
+            processor: its own: an image processor and a tokenizer, fast or slow.
+            name: what every explanation will call the model.
+            pretrained: where its weights come from.
+
+        Raises:
+            UnsupportedModel: another model, one encoder only, or a quantised model.
+            TypeError: there is no processor, or half of one.
+            ValueError: it is another model's.
+        """
+        return cls(model, *read_processor(model, processor), name, pretrained)
+
     def describe(self) -> str:
         """A few lines for a person: what kind of towers, how fine a grid, and what can be explained."""
         return describe(self)
@@ -80,7 +106,7 @@ def load_clip(
     device: str = "cpu",
     precision: str = "fp32",
 ) -> Clip:
-    """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip knows.
+    """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip or transformers knows.
 
         load_clip()                                              # the bundled model
         load_clip("emoji-resnet")                                # bundled too: BUNDLED_MODELS lists them
@@ -89,6 +115,7 @@ def load_clip(
         load_clip("ViT-B-16", pretrained=fine_tuned.state_dict())
         load_clip("/models/my-clip")                             # a folder with open_clip_config.json
         load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
+        load_clip("transformers:openai/clip-vit-base-patch32")   # of transformers; or a folder with config.json
 
     Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`. A tag's own activation is
     used (`ViT-B-16` with `openai` runs with quick GELU, where open_clip only warns). A file does not say which
@@ -96,9 +123,10 @@ def load_clip(
     that all published weights of that name share, or else OpenAI's.
 
     Args:
-        name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", or a bundled model:
-            "emoji"; "emoji-bag", which does not bind (it knows things and colours, and not which thing has which
-            colour); or one that reads in another way, "emoji-average", "emoji-siglip", "emoji-resnet".
+        name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
+            repository or a folder), or a bundled model: "emoji"; "emoji-bag", which does not bind (it knows things and
+            colours, and not which thing has which colour); or one that reads in another way, "emoji-average",
+            "emoji-siglip", "emoji-resnet".
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
             archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
         device: where the model goes, as torch names it.
@@ -121,8 +149,11 @@ def load_clip(
             raise ValueError(f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict.")
         path = Path(pretrained) if pretrained else data_path(BUNDLED_MODELS[name])
         return load_compact(path, name=name, device=device, precision=precision)
-    if "/" in name and Path(name).expanduser().is_dir():
-        name = f"local-dir:{Path(name).expanduser()}"
+    folder = Path(name).expanduser()
+    if name.startswith(PREFIX) or ((folder / "config.json").is_file() and not (folder / OPEN_CLIP_CONFIG).is_file()):
+        return _load_transformers(name.removeprefix(PREFIX), pretrained, device, precision)
+    if "/" in name and folder.is_dir():
+        name = f"local-dir:{folder}"
     if name.startswith(("local-dir:", "hf-hub:")):
         return _load_folder(name, device, precision)
     name = name.replace("/", "-")
@@ -195,11 +226,25 @@ def _load_folder(name: str, device: str, precision: str) -> Clip:
     return _finish(model, name, name)
 
 
-def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, vocabulary=None) -> Clip:
+def _load_transformers(name: str, pretrained: Any, device: str, precision: str) -> Clip:
+    if pretrained:
+        raise ValueError(f"a model of transformers has its weights beside its config: {name} takes no pretrained, got "
+                         f"{str(pretrained)[:60]!r}.")  # fmt: skip
+    model, processor = load_transformers(name, device, precision)
+    source = getattr(model.config, "_commit_hash", None) or name
+    _check_finite(model, name, source)
+    return Clip.from_transformers(model, processor, f"{PREFIX}{name}", source)
+
+
+def _check_finite(model: torch.nn.Module, name: str, pretrained: str) -> None:
     broken = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise ValueError(f"The weights {pretrained} of {name} are not finite (NaN): {', '.join(broken[:3])}{more}.")
+
+
+def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, vocabulary=None) -> Clip:
+    _check_finite(model, name, pretrained)
     preprocess = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False)
     try:
         tokenizer = tokenizer or open_clip.get_tokenizer(name)
@@ -317,9 +362,10 @@ def _describe_text(model: nn.Module, tokenizer: Callable) -> str:
     except UnsupportedModel as refusal:
         return f"cannot be explained: {refusal}"
     how = "causal" if tower.causal else "not causal"
-    length = f"{tower.context_length} tokens"
+    count = min(tower.context_length, getattr(tokenizer, "context_length", None) or tower.context_length)
+    length = f"{count} tokens"
     if why_no_words(tokenizer) is None:
-        words = f"explained word by word (up to {tower.context_length - 2} pieces of {length})"
+        words = f"explained word by word (up to {count - 2} pieces of {length})"
     else:
         words = f"read as a whole ({length}; its tokenizer does not say which pieces make up a word): pictures alone"
     return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"

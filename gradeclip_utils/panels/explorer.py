@@ -22,6 +22,9 @@ from pathlib import Path
 
 import ipywidgets as w
 
+from ..checks import as_path, listed, writable
+from ..errors import InvalidValue
+from ..files import write_whole
 from ..images import read_image
 from ..methods import METHODS
 from ..models import Clip, load_clip
@@ -29,9 +32,9 @@ from ..plots.colours import COLOURS
 from ..scenes import draw_scene
 from . import explorer_view
 from .controls import Pane, Side
-from .jobs import Work, sentence
+from .jobs import UserError, Work, sentence
 from .session import Session
-from .state import GRAD_ECLIP, SPATIAL_WEIGHTS, Source, State, View, as_source
+from .state import GRAD_ECLIP, SPATIAL_WEIGHTS, Source, State, View, as_source, changed
 
 CONTROLS = (
     "gallery", "image", "caption", "against", "words", "method", "beside", "layers", "spatial", "attention",
@@ -89,14 +92,15 @@ class Explorer(w.VBox):
     """
 
     def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS, **settings):
-        if unknown := set(controls) - set(CONTROLS):
-            raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {', '.join(sorted(unknown))}")
+        if unknown := sorted({*map(str, listed("controls", controls))} - {*CONTROLS}):
+            msg = f"controls must be among {', '.join(CONTROLS)}, got {', '.join(unknown)}"
+            raise InvalidValue(msg, "choice-unknown")
         self._model = "load_clip()" if clip is None else "clip"
         self.session = Session(load_clip() if clip is None else clip)
         source = gallery()[1] if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
-        layers = self.session.clip.image_layers or 1
-        self.view: View = self.session.view(State(source, caption, **{"layers": layers, **settings}))
+        state = State(source, caption, layers=self.session.clip.image_layers or 1)
+        self.view: View = self.session.view(changed(state, settings, self.session.depth))
         self.wanted, self.work = self.view.state, Work()
         self._wrong: tuple[str, ...] = ()  # the fields whose last value was refused, and why
         self._why = ""
@@ -110,7 +114,10 @@ class Explorer(w.VBox):
         self._show()
 
     def change(self, **fields) -> None:
-        """Show a state that differs in these fields of `State`, and wait for it, however long it takes."""
+        """Show a state that differs in these fields of `State`, and wait for it, however long it takes.
+
+        What cannot be shown is answered by a sentence on the panel, which stays as it was, as a whole.
+        """
         self._ask(fields, wait=True)
 
     def _ask(self, fields: dict, wait: bool = False) -> None:
@@ -119,7 +126,11 @@ class Explorer(w.VBox):
             turned = tuple(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
-            self.wanted = wanted = replace(self.wanted, **fields)
+            try:
+                wanted = changed(self.wanted, fields, self.session.depth)
+            except UserError as refusal:  # nothing that the panel holds has changed
+                return self._say(self._told(refusal))
+            self.wanted = wanted
             if self.work.running and fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again
                 self.view = self._displayed(self.view)
                 return self._show()
@@ -165,18 +176,31 @@ class Explorer(w.VBox):
 
     def _found(self, fields: tuple[str, ...], view: View) -> None:
         with self._turn:
-            self.view = self._displayed(view)
-            self.wanted = self.view.state
             if set(fields) & set(self._wrong):
                 self._wrong, self._why = (), ""
+            before, self.view = self.view, self._displayed(view)
+            self.wanted = self.view.state
+            try:
+                self._show()
+            except Exception:  # what is shown is one view as a whole, also after a fault of ours
+                self.view, self.wanted = before, before.state
+                self._show()
+                raise
             self._say(self._why)
-            self._show()
 
     def _refused(self, fields: tuple[str, ...], error: BaseException) -> None:
         with self._turn:
-            self.wanted, self._wrong = self.view.state, fields
-            self._why = f"{sentence(error)}. What is shown is still the last view, as its title says."
-            self._say(self._why)
+            self.wanted = wanted = self.view.state
+            # what still stands in a control stays there for its author to mend, and so does the sentence
+            shown = {name: control.value for name, control in self.controls.items() if name in fields}
+            standing = [name for name, value in shown.items() if value != getattr(wanted, name)]
+            self._wrong = (*standing, *(["source"] if "source" in fields and self.path.value else []))
+            self._why = self._told(error) if self._wrong else ""
+            self._say(self._told(error))
+
+    @staticmethod
+    def _told(error: BaseException) -> str:
+        return f"{sentence(error)}. What is shown is still the last view, as its title says."
 
     def _say(self, text: str, kind: str = "") -> None:
         body = f'<div class="gradeclip-message {kind}" role="alert">{html.escape(text)}</div>' if text else ""
@@ -200,20 +224,27 @@ class Explorer(w.VBox):
                 "no patch".
         """
         with self._turn:
-            if message["kind"] == "scene":
-                source = gallery()[message["index"]]
-                self._ask({"source": source, "caption": source.caption, "against": ""})
-            elif message["kind"] == "word":
-                index, phrase = message["index"], self.wanted.phrase
-                if phrase and message.get("extend"):
-                    phrase = min(phrase[0], index), max(phrase[1], index)
-                else:
-                    phrase = None if phrase == (index, index) else (index, index)
-                self._ask({"phrase": phrase, "patch": None})
-            elif message["kind"] == "patch":
-                self._ask({"patch": (message["row"], message["column"]), "phrase": None})
+            try:
+                fields = self._pressed(message)
+            except (LookupError, TypeError, AttributeError):
+                return self._say(self._told(UserError(f"The panel does not know what {message!r} is")))
+            return self._ask(fields)
+
+    def _pressed(self, message: dict) -> dict:
+        """The fields that a message changes."""
+        if message["kind"] == "scene":
+            source = gallery()[message["index"]]
+            return {"source": source, "caption": source.caption, "against": ""}
+        if message["kind"] == "word":
+            index, phrase = message["index"], self.wanted.phrase
+            if phrase and message.get("extend"):
+                phrase = min(phrase[0], index), max(phrase[1], index)
             else:
-                self._ask({"patch": None})
+                phrase = None if phrase == (index, index) else (index, index)
+            return {"phrase": phrase, "patch": None}
+        if message["kind"] == "patch":
+            return {"patch": (message["row"], message["column"]), "phrase": None}
+        return {"patch": None}
 
     def _uploaded(self, change) -> None:
         for file in change.new:
@@ -232,15 +263,15 @@ class Explorer(w.VBox):
         """Write the figure or the explanation to a name that is free."""
         name = self.name.value.strip() or "explanation"
         suffix = ".png" if what == "image" else ""
-        paths = [Path(f"{name}{suffix}"), *(Path(f"{name}-{i}{suffix}") for i in range(2, 1000))]
-        path = next(path for path in paths if not path.exists())
         try:
+            paths = (as_path(f"{name}{end}{suffix}", "The name") for end in ("", *(f"-{i}" for i in range(2, 1000))))
+            path = writable(next(path for path in paths if not path.exists()), "The name", folder=not suffix)
             if what == "image":
-                self.figure().savefig(path)
+                write_whole(path, lambda stream: self.figure().savefig(stream, format="png"))
             else:
                 self.view.panels[0].explanation.save(path)
         except OSError as error:
-            self._say(f"{path} could not be written: {error.strerror}.")
+            self._say(f"{sentence(error)}.")
         else:
             self._say(f"Saved as {path}.", "gradeclip-note")
 

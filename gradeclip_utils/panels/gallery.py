@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from ..errors import InvalidValue
 from ..images import ImageLike
 from ..plots import InlineFigure, plot_maps
 from .session import Session, explain_each
@@ -50,7 +51,7 @@ def method_gallery(
         ValueError: no methods, one that does not exist, or a prompt that `Session.view` refuses.
     """
     if not methods:
-        raise ValueError("a gallery needs one method or more, got none")
+        raise InvalidValue("a gallery needs one method or more, got none", "method-none")
     source, against = as_source(image), against if against.strip() else ""
     shown = explain_each({name: partial(session.explain, source, prompt, against, method=name) for name in methods},
                          report)  # fmt: skip

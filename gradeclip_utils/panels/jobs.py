@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ..errors import GradeclipError, InvalidValue
 from ..towers import Tower
 
 
@@ -26,17 +27,20 @@ class Interrupted(RuntimeError):
     """A newer request came while this one was computed."""
 
 
-class UserError(ValueError):
+class UserError(InvalidValue):
     """What the user of a panel asked for cannot be had; the sentence says why. Any other error is a fault of ours."""
 
+    code = "E-panel"
 
+
+ANSWERS = (ValueError, GradeclipError)  # what a function that draws for a panel raises of what cannot be had
 _EVERY = 0.2  # seconds between two reports
 
 
 def sentence(error: BaseException) -> str:
-    """What is wrong, without a full stop: the words of a refusal (`ValueError`), or a fault with its name."""
+    """What is wrong, without a full stop: the words of a refusal, or a fault with its name."""
     said = str(error).rstrip(".")
-    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    return said if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
 
 
 class Work:
@@ -49,7 +53,7 @@ class Work:
         running: whether a job is under way beside the kernel's loop.
     """
 
-    def __init__(self, answers: type[Exception] = UserError):
+    def __init__(self, answers: type[Exception] | tuple[type[Exception], ...] = UserError):
         self.running, self._answers = False, answers
         self._number = 0  # of the newest job
 

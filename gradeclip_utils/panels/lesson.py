@@ -27,10 +27,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
+from traitlets import TraitError
 
+from ..checks import short
+from ..errors import InvalidType, InvalidValue
 from ..notices import heard_by
 from ..plots.figures import alternative
-from .jobs import Work, sentence
+from .jobs import ANSWERS, UserError, Work, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
@@ -93,7 +96,7 @@ class FigurePanel(w.VBox):
         # JupyterLab 4.4 and later may deliver messages in several threads: one figure at a time, the newest values.
         self._turn, self._drawing, self._newest, self._muted = threading.RLock(), threading.RLock(), 0, False
         slow = "report" in inspect.signature(draw).parameters and "report" not in controls
-        self._work = Work(ValueError) if slow else None
+        self._work = Work(ANSWERS) if slow else None
         self.answer, self.image, self.status = w.HTML(), w.HTML(), w.HTML()
         column = w.Box(tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px"))
         super().__init__(children=(column, self.answer, self.image, self.status))
@@ -110,12 +113,17 @@ class FigurePanel(w.VBox):
     def change(self, **values) -> None:
         """Turn controls, and wait for the figure; what cannot be drawn is answered on the panel."""
         if unknown := values.keys() - self.controls.keys():
-            raise ValueError(f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}")
+            msg = f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}"
+            raise InvalidValue(msg, "choice-unknown")
         with self._turn:
-            self._muted = True
+            before, self._muted = self.values, True
             try:
                 for name, value in values.items():
                     self.controls[name].value = value
+            except (TraitError, TypeError, ValueError) as error:  # of the widget: all controls stay as they were
+                for done in values:
+                    self.controls[done].value = before[done]
+                return self._refused(UserError(f"{name} cannot be {short(value)}: {str(error).splitlines()[0]}"))
             finally:
                 self._muted = False
             self._newest += 1
@@ -152,7 +160,7 @@ class FigurePanel(w.VBox):
             except Exception as error:  # a fault is said on the panel too, and then raised
                 if not first:
                     self._refused(error)
-                if first or not isinstance(error, ValueError):
+                if first or not isinstance(error, ANSWERS):
                     raise
             else:
                 self._take(number, made)
@@ -205,16 +213,18 @@ class FigurePanel(w.VBox):
             inspect.signature(self._draw).bind(**self.values)
         except TypeError as error:
             given = ", ".join(self.controls | self._fixed) or "none"
-            raise TypeError(f"the controls ({given}) are not the arguments of draw: {error}") from error
+            msg = f"the controls ({given}) are not the arguments of draw: {error}"
+            raise InvalidType(msg, "panel-controls") from error
         if not self.controls:
-            raise TypeError("a panel needs at least one control to turn")
+            raise InvalidType("a panel needs at least one control to turn", "panel-controls")
 
 
 def _control(name: str, given) -> w.Widget:
     """The widget that turns one argument."""
     made = w.interactive.widget_from_abbrev(given)
     if made is None:
-        raise ValueError(f"{name}={given!r} makes no control: give a widget, (low, high), a list, a text or a number")
+        msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"
+        raise InvalidValue(msg, "panel-controls")
     if isinstance(made, w.fixed):
         return made
     if made is not given and hasattr(made, "continuous_update"):
@@ -244,7 +254,7 @@ def _small(text: str) -> str:
 def _html(figure: Figure) -> str:
     """The figure as an image of a page; over it, unseen, what its points say under the mouse."""
     if not isinstance(figure, Figure):
-        raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
+        raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
     pixels, corner = _cut_out(figure)
     buffer, (height, width), alt = io.BytesIO(), pixels.shape[:2], html.escape(alternative(figure), quote=True)
     Image.fromarray(pixels).save(buffer, "webp", lossless=True, quality=0, method=0)  # half the time of a PNG file

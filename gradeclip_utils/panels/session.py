@@ -6,9 +6,9 @@ A frozen `State` says what is wanted: which image, caption, method, layers, and 
 with a frozen `View`, the numbers of one or two panels. All relevance comes from `Explainer`; what is added here is that
 nothing is computed twice, that wrong input is refused in a sentence, and two ways of looking:
 
-    the map of a phrase       word x region maps (`Explainer.interactions`) added over the words of the phrase, less
-                              what the nouns of the caption share (`centred`), so that each shows its own thing
-    the words of a patch      the same numbers, read along the words at one patch
+- the map of a phrase: word x region maps (`Explainer.interactions`) added over the words of the phrase, less what the
+  nouns of the caption share (`centred`), so that each shows its own thing;
+- the words of a patch: the same numbers, read along the words at one patch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from ..checks import nearest
+from ..errors import GradeclipError
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods.interactions import Group, centred, named_things
@@ -33,7 +34,7 @@ from ..plots.colours import largest
 from ..plots.colours import shown as visible
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .jobs import UserError, is_small, one_thread
-from .state import GRAD_ECLIP, Panel, State, View, as_source, settings
+from .state import GRAD_ECLIP, Panel, State, View, as_source, changed, settings
 
 Name = TypeVar("Name", bound=Hashable)
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
@@ -99,6 +100,7 @@ class Session:
         Raises:
             UserError: in one sentence, what is wrong with the caption or another part of the state.
         """
+        state = changed(state, {}, self.depth)
         alone = self._small and self.is_quick(state)
         with self._working, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
             self.on_pass, self._passes = on_pass, 0
@@ -109,7 +111,7 @@ class Session:
                 panels = [self._panel(state, method) for method in (state.method, state.beside) if method]
             except UserError:
                 raise
-            except ValueError as refusal:  # of `Explainer`, which says what cannot be had
+            except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
                 raise UserError(str(refusal)) from refusal
             finally:
                 self.on_pass = None
@@ -147,6 +149,8 @@ class Session:
             UserError: it is empty, too long, or has words that the model was never shown. A tokenizer that does not
                 tell words apart leaves only the first to be found; then there are no words.
         """
+        if not isinstance(caption, str):
+            raise UserError(f"The {what} must be a text, got {caption!r}")
         if not caption.strip():
             raise UserError(f"The {what} is empty. Type what to look for, for example: a dog")
         self._check_tokenizer(words=False)

@@ -6,7 +6,7 @@ image, caption, controls -> State -> session -> View -> explorer_view -> explore
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..checks import chosen, number, short, whole
+from ..errors import GradeclipError, InvalidType
 from ..explanation import Explanation
 from ..images import read_image
 from ..methods import METHODS, Method
 from ..methods.grad_eclip import grad_eclip
+from ..notices import is_drawn
+from ..plots.colours import COLOURS
 from ..scenes import Scene
 from ..words import Word
 from .jobs import UserError
@@ -120,7 +124,49 @@ def as_source(image, name: str = "", code: str = "") -> Source:
     if max(found.size) > LONGEST:
         found.thumbnail((LONGEST, LONGEST))  # on the copy that read_image made
         code += f"\nimage.thumbnail(({LONGEST}, {LONGEST}))"
-    return Source(name or Path(given).name or "your image", found, code)
+    return Source(name or Path(given).name or "your image", found, code, is_drawn(found))
+
+
+_CHOICES = {
+    "attention": ("model", "single-head"), "resolution": ("model", "native"), "spatial": SPATIAL_WEIGHTS,
+    "centred": (True, False), "shared": (True, False), "colours": tuple(COLOURS),
+}  # fmt: skip
+
+
+def changed(state: State, values: dict[str, Any], depth: int) -> State:
+    """A state that differs in these fields, which are checked: it is new as a whole, or there is none.
+
+    Args:
+        state: what was wanted so far.
+        values: by the name of their field; an image of any form as the source.
+        depth: how many layers the image tower has.
+
+    Raises:
+        UserError: in one sentence, which field cannot be so, and what it may be.
+    """
+    try:
+        for name in values:
+            chosen("the name of a field", name, [one.name for one in fields(State)])
+        new, clean = replace(state, **values), dict[str, Any]()
+        for name in ("caption", "against"):
+            if not isinstance(getattr(new, name), str):
+                raise InvalidType(f"{name} must be a text, got {short(getattr(new, name))}", "prompt-type")
+        for name, known in _CHOICES.items():
+            clean[name] = chosen(name, getattr(new, name), known)
+        possible = [name for name, method in METHODS.items() if method.image is not None]
+        chosen("method", new.method, possible)
+        chosen("beside", new.beside, ["", *possible])
+        for name in ("phrase", "patch"):
+            place = getattr(new, name)
+            if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
+                raise InvalidType(f"{name} must be two whole numbers or None, got {short(place)}", "number-whole")
+            clean[name] = None if place is None else tuple(whole(name, one) for one in place)
+        for name in ("opacity", "threshold"):
+            clean[name] = number(name, getattr(new, name), 0, 1)
+        clean |= {"layers": whole("layers", new.layers, 1, depth), "source": as_source(new.source)}
+        return replace(new, **clean)
+    except GradeclipError as refusal:
+        raise UserError(str(refusal)) from refusal
 
 
 def settings(state: State, method: str) -> dict[str, Any]:

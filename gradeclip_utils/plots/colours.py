@@ -17,6 +17,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from PIL import Image
 
+from ..errors import InvalidValue
 from ..images import onto_image
 
 
@@ -65,7 +66,9 @@ def paint(
         ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
     """
     if not (0 <= threshold <= 1 and 0 <= opacity <= 1):
-        raise ValueError(f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}")
+        raise InvalidValue(
+            f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}", "plot-option"
+        )
     heat = shown(np.asarray(heat, dtype=np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
     norm, palette = scale(signed, vmax, colours)
@@ -95,7 +98,7 @@ def largest(values: Iterable) -> float:
 def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
     """From values to colours; the darkest colour is `vmax`."""
     if colours not in COLOURS:
-        raise ValueError(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}")
+        raise InvalidValue(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}", "plot-option")
     vmax = vmax or 1.0  # an all-zero map: everything is white
     return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
 

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..errors import InvalidValue
 from .axes import (
     NOTE,
     axes_at,
@@ -159,7 +160,7 @@ def plot_maps(
     labels = [label] * len(panels) if isinstance(label, str) else list(label)
     if len(labels) != len(panels) or (shared_scale and not isinstance(label, str)):
         msg = f"label must be one string, or with shared_scale=False one for each of {len(panels)} maps, got {label!r}"
-        raise ValueError(msg)
+        raise InvalidValue(msg, "plot-option")
     columns = min(columns, len(panels) + 1)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
     free = _FULL - 2 * _MARGIN - bar
@@ -227,7 +228,9 @@ def plot_intervals(
     """
     missing = [name for name in ("mean", "low", "high") if name not in table]
     if missing or not len(table):
-        raise ValueError(f"the table needs rows with mean, low and high; it has {list(table)} and {len(table)} rows")
+        raise InvalidValue(
+            f"the table needs rows with mean, low and high; it has {list(table)} and {len(table)} rows", "plot-option"
+        )
     names = _row_names(table, names)
     rows = table[["mean", "low", "high"]].astype(float).assign(row=range(len(table)))
     left = 0.4 + 0.075 * max(map(len, names))

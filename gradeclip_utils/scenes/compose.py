@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..notices import mark_drawn
 from .art import ARTISTS, TRAINED_ARTISTS, artists_of
 from .emoji import (
     BACKGROUNDS,
@@ -63,7 +64,7 @@ class Scene:
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
         """The image, (size, size) RGB; ValueError if `size` is no multiple of 96."""
-        return Image.fromarray(render(self.objects, self.background, size))
+        return mark_drawn(Image.fromarray(render(self.objects, self.background, size)))
 
     def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
         """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""

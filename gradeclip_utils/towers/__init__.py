@@ -19,7 +19,8 @@ becomes of the query tokens in the end.
 | `vit` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
 | `resnet` | open_clip's ModifiedResNet: attention pool |
 | `timm_vit` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
-| `blip` | BLIP's image encoder (transformers) |
+| `huggingface` | transformers' CLIPs (SigLIP 2 with NaFlex, MetaCLIP 2, ..., BLIP's images); BERTs in open_clip |
+| `huggingface_blocks` | their layers, by their parts |
 | `text` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
 | `feature_map` | what has no attention to explain: the last feature map alone |
 
@@ -39,9 +40,9 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from .base import Entry, Layer, Tower, Trace
-from .blip import BlipTower, is_blip
 from .blocks import UnsupportedModel
 from .feature_map import FeatureMapTower
+from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of
 from .resnet import ResNetTower
 from .text import TextTransformerTower, text_of
 from .timm_vit import TrunkTower
@@ -118,11 +119,12 @@ def _registered(side: str, model: nn.Module) -> _Family | None:
 
 
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
-    """Open the image encoder of a model: open_clip's, a bare timm transformer (a classifier), or BLIP's.
+    """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier).
 
     Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; a timm `VisionTransformer` or `Eva`; a transformers
-            `BlipForImageTextRetrieval`; or one of a registered family (`register_tower`). It is not changed.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`),
+            wrapped by PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a
+            registered family (`register_tower`). It is not changed.
         layers: how many of the last layers are explained.
 
     Returns:
@@ -134,6 +136,8 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """
     if family := _registered("image", model):
         return family.opens(model, layers)
+    if kind_of(model, IMAGES):
+        return TransformersImageTower(model, layers)
     visual = getattr(model, "visual", None)
     if isinstance(visual, VisionTransformer):
         return VisionTower(model, visual, layers)
@@ -141,8 +145,6 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
         return ResNetTower(model, visual, layers)
     if isinstance(visual, TimmModel):
         return TrunkTower(model, visual.trunk, layers)
-    if is_blip(model):
-        return BlipTower(model, layers)
     if visual is None and _from_timm(model):
         return TrunkTower(model, model, layers)
     what = model if visual is None else visual
@@ -150,21 +152,24 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
 
 
 def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
-    """Open the text encoder of an open_clip model, or of a registered family.
+    """Open the text encoder of a model of open_clip or transformers, or of a registered family.
 
     Args:
-        model: an open_clip model with a text transformer of its own. It is not changed.
+        model: an open_clip model with a text transformer of its own or a Hugging Face encoder, or one of
+            transformers' (`huggingface.MODELS`). It is not changed.
         layers: how many of the last layers are explained; two thirds by default.
 
     Returns:
         The encoder, opened; nothing is computed yet.
 
     Raises:
-        UnsupportedModel: it is another encoder (Hugging Face, BLIP), or has a part that is not computed here.
+        UnsupportedModel: it is another encoder (BLIP's), or has a part that is not computed here.
         ValueError: there are not as many layers.
     """
     if family := _registered("text", model):
         return family.opens(model, layers)
+    if kind_of(model) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder":
+        return TransformersTextTower(model, layers)
     return TextTransformerTower(model, text_of(model), layers)
 
 

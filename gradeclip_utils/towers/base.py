@@ -38,10 +38,15 @@ class Entry:
     valid_mask: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, words and EOT, but no padding)
     heads: int  # of the explained layers
     grid: tuple[int, int] | None  # (h, w) of the patches, which are the last h * w tokens
-    attention_mask: Tensor | None = (
-        None  # (B or 1, N, N) bool: who sees whom, beyond "causal"; None: everyone sees everyone
-    )
+    attention_mask: Tensor | None = None
+    # (B or 1, N, N) bool: who sees whom, beyond "causal"; None: everyone sees everyone. Or, where a model adds to its
+    # attention logits by how far tokens are apart, what it adds: (B or 1, H, N, N) float, -inf where nobody sees
     positions: Tensor | None = None  # what layers turn by, or add, by the place of a token (rotary, a pool's positions)
+
+    def mask_of_heads(self) -> Tensor | None:
+        """The attention mask for every head, (B or 1, H or 1, N, N)."""
+        mask = self.attention_mask
+        return mask[:, None] if mask is not None and mask.ndim == 3 else mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +67,15 @@ class Tower:
     Attributes: `blocks` (all layers, the lowest first, an attention pool last), `explained` (the last `layers`
     of them), `heads` (of the explained layers), `width` (E), `kind` (the model's own class) and `query_token` (who
     reads), in words, `causal`, `unit` (whether embeddings have unit length). Image towers have `patch_size`
-    (pixels that one token of the grid stands for, down and across) and `image_size`, the model's own (H, W); text
-    towers have `context_length` and `ends`.
+    (pixels that one token of the grid stands for, down and across), `image_size`, the model's own (H, W), `any_size`
+    (whether the model's own forward pass takes others too) and `own_grid` (whether it keeps each image's shape, so
+    that no two need be alike); text towers have `context_length` and `ends`.
     """
 
     name: str
     causal = False
     unit = True
+    any_size = own_grid = False
     width: int
     kind: str
     query_token: str
@@ -147,7 +154,7 @@ class Tower:
         """
         for position in range(layer, self.depth):
             tokens = self.run_block(trace, position, tokens)
-        return self._finished(tokens if self.blocks[-1].latent else tokens[_at(trace)])
+        return self._finished(tokens if self.blocks[-1].latent else tokens[_at(trace)], trace)
 
     def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
         """Block number `position` (0 is the lowest) for every token (B, N, D); a pool gives its R queries (B, R, D).
@@ -158,8 +165,7 @@ class Tower:
         heads = trace.heads if position >= len(self.below) else block.heads
         normed = block.enter(tokens, trace.positions)
         q, k, v = (block.project(normed, part, heads, trace.positions) for part in range(3))
-        attention_mask = None if trace.attention_mask is None else trace.attention_mask[:, None]
-        return block.finish(tokens, attend_fused(q, k, v, attention_mask, self.causal))
+        return block.finish(tokens, attend_fused(q, k, v, trace.mask_of_heads(), self.causal))
 
     def dense(self, trace: Trace) -> Tensor:
         """Dense features (B, N, E) of an image: every token as if it had attended to itself alone in the last layer.
@@ -190,6 +196,14 @@ class Tower:
         """Embeddings (B, E) by the unmodified model, in evaluation mode, on inputs of its own size."""
         return self._by_the_model(inputs)
 
+    def embed_prompts(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, E) of token ids (B, context_length), those of their traces; of text towers alone.
+
+        Raises:
+            ValueError: as `trace`.
+        """
+        return self.trace(ids).embedding
+
     def _by_the_model(self, inputs: Tensor) -> Tensor:
         with eval_mode(self.model):
             features = self._encode(inputs)
@@ -211,8 +225,13 @@ class Tower:
         with eval_mode(self.model):  # dropout and batch norm, in the layers below
             return self._enter(inputs)
 
-    def _finished(self, x: Tensor) -> Tensor:
-        return F.normalize(self._embed(x), dim=-1) if self.unit else self._embed(x)
+    def _pool(self, x: Tensor, entry: Entry) -> Tensor:
+        """What `_embed` gets, of query tokens (B, R, D): the same, unless inputs differ in how many of them count."""
+        return x
+
+    def _finished(self, x: Tensor, entry: Entry) -> Tensor:
+        embedding = self._embed(self._pool(x, entry))
+        return F.normalize(embedding, dim=-1) if self.unit else embedding
 
     def _trace_from(self, entry: Entry) -> Trace:
         embedding, layers = self._read(entry, self._remember(entry) if self.shielded else [])
@@ -225,14 +244,13 @@ class Tower:
         With them the query tokens' queries in the first one, which come before anything that a delta could change.
         """
         cached, tokens = [], entry.tokens
-        attention_mask = None if entry.attention_mask is None else entry.attention_mask[:, None]
         for place, block in enumerate(self.explained):
             normed = block.enter(tokens, entry.positions)
             k, v = (block.project(normed, part, entry.heads, entry.positions) for part in (1, 2))
             cached.append((self._queries(block, normed, entry) if place == 0 else None, k, v))
             if place < self.layers - 1:
                 q = block.project(normed, 0, entry.heads, entry.positions)
-                tokens = block.finish(tokens, attend_fused(q, k, v, attention_mask, self.causal))
+                tokens = block.finish(tokens, attend_fused(q, k, v, entry.mask_of_heads(), self.causal))
         return cached
 
     def _queries(self, block: Block, normed: Tensor, entry: Entry) -> Tensor:
@@ -261,25 +279,28 @@ class Tower:
                 else Layer(q[at], k, v, attention.transpose(1, 2)[at].transpose(1, 2), o[at])
             )
             x = block.finish(x, o)
-        return self._finished(x if self.shielded else x[at]), tuple(layers)
+        return self._finished(x if self.shielded else x[at], entry), tuple(layers)
 
     def _query_mask(self, entry: Entry) -> Tensor | None:
-        """What the tokens that are carried can see, (B or 1, 1, R or N, N), or None where they see everything."""
-        if entry.attention_mask is not None:
-            attention_mask = (
-                entry.attention_mask.expand(len(entry.tokens), -1, -1)[_at(entry)]
-                if self.shielded
-                else entry.attention_mask
-            )
-            return attention_mask[:, None]
+        """What the tokens that are carried can see, (B or 1, H or 1, R or N, N), or None where they see everything."""
+        mask = entry.mask_of_heads()
+        if mask is not None:
+            if not self.shielded:
+                return mask
+            rows = mask.expand(len(entry.tokens), -1, -1, -1).transpose(1, 2)  # (B, N, H, N)
+            return rows[_at(entry)].transpose(1, 2)
         if not self.causal:
             return None
         place = torch.arange(entry.tokens.shape[1], device=entry.tokens.device)
         return (place <= entry.query_index[..., None])[:, None]  # (B, 1, R, N): EOT sees what stands before it
 
+    def reads(self, pixels: Tensor) -> bool:
+        """Whether the model's own forward pass takes images (B, 3, H, W) of this size: most have one size only."""
+        return self.any_size or tuple(pixels.shape[-2:]) == self.image_size
+
     def _verify(self, inputs: Tensor, trace: Trace) -> None:
         own = inputs
-        if self.name == "image" and tuple(inputs.shape[-2:]) != self.image_size:
+        if self.name == "image" and not self.reads(inputs):
             own = F.interpolate(inputs, self.image_size)  # a native image has no plain forward pass
         found = trace if own is inputs else self._trace_from(self._entered(own))
         expected = self.forward(own)

@@ -24,11 +24,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from ..errors import InvalidValue
+
 _WITH_GRAD = ContextVar("with_grad", default=False)
 
 
-class UnsupportedModel(ValueError):
+class UnsupportedModel(InvalidValue):
     """The model has a part that no tower can open; the message names it."""
+
+    code = "E-model-unsupported"
 
 
 class Block:
@@ -103,11 +107,45 @@ def _check_open_clip_block(block: nn.Module, tower: str) -> None:
     check_norm(inside, block.ln_1, block.ln_2)
 
 
+_QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # whose weights are tensors of a kind of their own
+
+
 def check_linear(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what is no plain linear layer (a quantised one, an adapter)."""
+    """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA."""
     for module in modules:
-        if type(module) not in (nn.Linear, NonDynamicallyQuantizableLinear):
-            raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a Linear can be opened")
+        base = base_layer(module)
+        kind = type(base).__name__
+        kind += f" of {type(base).__module__.split('.')[0]}" if kind == "Linear" else ""
+        if type(base) not in (nn.Linear, NonDynamicallyQuantizableLinear):
+            raise UnsupportedModel(f"{inside} with a {kind} where only a Linear can be opened")
+        library = type(base.weight).__module__.split(".")[0]
+        if library in _QUANTISING or not base.weight.is_floating_point():
+            kind = type(base.weight).__name__
+            raise UnsupportedModel(f"{inside} whose weights are quantised ({kind}, {base.weight.dtype})")
+        if variants := [name for adapter in _adapters(module) if (name := _variant(module, adapter))]:
+            raise UnsupportedModel(f"{inside} with a {variants[0]} adapter; of adapters only LoRA can be opened")
+
+
+def base_layer(module: nn.Module) -> nn.Module:
+    """The linear layer inside one that PEFT has wrapped to add LoRA (Hu et al., arXiv 2106.09685); else itself."""
+    return module.base_layer if hasattr(module, "base_layer") and hasattr(module, "lora_A") else module
+
+
+def _adapters(module: nn.Module) -> list[str]:
+    """The names of the LoRA adapters that are in use and not merged into the weight."""
+    if base_layer(module) is module or module.disable_adapters or module.merged:
+        return []
+    return [name for name in module.active_adapters if name in module.lora_A]
+
+
+def _variant(module: nn.Module, adapter: str) -> str | None:
+    """What an adapter is that is not LoRA (DoRA, AdaLoRA, ...), and no sum of two matrices."""
+    if not isinstance(module.lora_A[adapter], nn.Linear):
+        return type(module).__name__
+    if getattr(module, "use_dora", {}).get(adapter):
+        return "DoRA"
+    variant = getattr(module, "lora_variant", {}).get(adapter)
+    return None if variant is None else type(variant).__name__
 
 
 def check_norm(inside: str, *modules: nn.Module) -> None:
@@ -140,7 +178,13 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """The module in float32 at least; an Identity, where a model has no such layer."""
     if isinstance(module, nn.Identity):
         return x
-    return F.linear(x, upcast(module.weight), None if module.bias is None else upcast(module.bias))
+    base = base_layer(module)
+    found = F.linear(x, upcast(base.weight), None if base.bias is None else upcast(base.bias))
+    for name in _adapters(module):
+        down, up = module.lora_A[name], module.lora_B[name]
+        bias = None if up.bias is None else upcast(up.bias)
+        found = found + module.scaling[name] * F.linear(F.linear(x, upcast(down.weight)), upcast(up.weight), bias)
+    return found
 
 
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
@@ -166,7 +210,10 @@ def scaled(module: nn.Module, x: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode."""
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
-    attention = (logits if attention_mask is None else logits.masked_fill(~attention_mask, -torch.inf)).softmax(dim=-1)
+    if attention_mask is not None:
+        hidden = attention_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attention_mask, -torch.inf) if hidden else logits + attention_mask
+    attention = logits.softmax(dim=-1)
     return attention, torch.einsum("bhrn,bnhc->brhc", attention, v).flatten(2)  # (B, R, H*C)
 
 

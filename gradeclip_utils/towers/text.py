@@ -60,6 +60,37 @@ class TextTransformerTower(Tower):
         filling = (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)  # how many equal tokens at the end
         return ids.shape[1] - filling
 
+    @torch.no_grad()
+    def embed_prompts(self, ids: Tensor) -> Tensor:
+        """As `Tower.embed_prompts`; in causal text, every beginning that prompts share is computed once.
+
+        All prompts become one tree of tokens, in which a token sees those that it follows. "a red car" and "a red dog"
+        are five nodes with both ends, instead of ten.
+        """
+        if not self.causal or self.masks_padding or self.query_token != "EOT reads":
+            return super().embed_prompts(ids)
+        if not self.verified:
+            self.trace(ids[:1])
+        nodes: dict[tuple[int, int], int] = {}  # a node is what it follows and its token; what it follows comes first
+        ends = []
+        for row, end in zip(ids.tolist(), self.ends(ids).tolist(), strict=True):
+            node = -1
+            for token in row[: end + 1]:
+                node = nodes.setdefault((node, token), len(nodes))
+            ends.append(node)
+        sees = torch.eye(len(nodes), dtype=torch.bool)
+        for node, (before, _) in enumerate(nodes):
+            if before >= 0:
+                sees[node] |= sees[before]
+        tokens, sees = (torch.as_tensor(one, device=self.device) for one in ([token for _, token in nodes], sees))
+        x = self.text.token_embedding(tokens) + self.text.positional_embedding[sees.sum(-1) - 1]
+        x = upcast(x)[None]  # (1, nodes, D)
+        everywhere = torch.arange(len(nodes), device=self.device)[None]
+        entry = Entry(ids, x, everywhere, everywhere >= 0, self.heads, None, sees[None])
+        for position in range(self.depth):
+            x = self.run_block(entry, position, x)
+        return self._finished(x[0, ends][:, None], entry)
+
     def _query_index(self, ids: Tensor, ends: Tensor) -> Tensor:
         fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
         return torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends
@@ -106,9 +137,9 @@ def text_of(model: nn.Module) -> nn.Module:
     """The part of an open_clip model that holds the text transformer."""
     text = getattr(model, "text", model)
     if not isinstance(text, (TextTransformer, open_clip.CLIP)):
-        hub = " (a Hugging Face encoder, whose files only a hub has)" if "HF" in type(text).__name__ else ""
         raise UnsupportedModel(
-            f"the text tower is a {type(text).__name__}{hub}; only open_clip's own text transformer can be opened "
-            "(prompts that the model itself has embedded can still be explained: pass the embeddings)"
+            f"the text tower is a {type(text).__name__}; only open_clip's own text transformer and Hugging Face "
+            "encoders can be opened (prompts that the model itself has embedded can still be explained: pass the "
+            "embeddings)"
         )
     return text

@@ -27,7 +27,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from ..files import write_whole
+from ..checks import short, whole
+from ..errors import InvalidFile, InvalidValue, NotFinite
+from ..files import locked, write_whole
 
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 _AHEAD = 4  # batches that each worker makes ahead
@@ -86,10 +88,16 @@ class Loop:
             The log, one row a step.
 
         Raises:
-            ValueError: `file` holds the state of another recipe; says what differs.
+            ValueError: `file` holds the state of another recipe (says what differs), is damaged, or another process is
+                at work on it.
             FloatingPointError: the loss is not finite; the last good state is kept.
         """
-        with torch.random.fork_rng(devices=[]):
+        for name, value, least in (("save_every", self.save_every, 1), ("workers", workers, 0)):
+            whole(name, value, least)
+        alone: AbstractContextManager = nullcontext()
+        if self.file is not None and self.writes:
+            alone = locked(self.file.parent, f"{self.file.stem}.running")
+        with alone, torch.random.fork_rng(devices=[]):
             first, random = self._resume()
             order = range(first * self.grad_accum_steps, self.steps * self.grad_accum_steps)
             ahead = {"num_workers": workers, "prefetch_factor": _AHEAD if workers else None}
@@ -119,9 +127,11 @@ class Loop:
                 loss, parts = losses(step, next(batches))
                 rows.append({"loss": loss.item(), **parts})
                 if not math.isfinite(rows[-1]["loss"]):
-                    kept = f"the last good state is in {self.file}" if self.file else "no state was kept"
-                    msg = f"the loss became {rows[-1]['loss']} at step {step}: {kept}; lower the learning rate"
-                    raise FloatingPointError(msg)
+                    kept = self.file is not None and self.file.exists()
+                    said = f"the last good state is in {self.file}" if kept else "no state was kept"
+                    then = "lower the learning rate" + ", in another folder" * kept
+                    msg = f"the loss became {rows[-1]['loss']} at step {step}: {said}; {then}"
+                    raise NotFinite(msg, "loss-not-finite")
                 (loss / self.grad_accum_steps).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
@@ -135,16 +145,22 @@ class Loop:
         """Put the state that was kept in place: the step to go on with, and the random state; (0, None) without one."""
         if self.file is None or not self.file.exists():
             return 0, None
-        state = torch.load(self.file, weights_only=True, map_location="cpu")
-        if different := _differences(state["recipe"], self.recipe):
-            msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"
-            raise ValueError(msg)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["average"])
-        self.log[:] = state.get("log", [])
-        return state["step"], state["random"]
+        try:
+            state = torch.load(self.file, weights_only=True, map_location="cpu")
+            different = _differences(state["recipe"], self.recipe)
+            if not different:
+                self.model.load_state_dict(state["model"])
+                self.optimiser.load_state_dict(state["optimiser"])
+                if self.averaged is not None:
+                    self.averaged.load_state_dict(state["average"])
+                self.log[:] = state.get("log", [])
+                return whole("step", state["step"], 0, self.steps), state["random"].byte()
+        except Exception as error:  # torch says in a dozen ways that a file is none of its own, or holds something else
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            msg = f"{self.file} is damaged, or holds no state of a training ({short(said)}): delete it to begin again"
+            raise InvalidFile(msg, "state-damaged") from error
+        msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"
+        raise InvalidValue(msg, "run-other")
 
     def _save(self, step: int) -> None:
         """Write the state after so many steps; of several processes the first writes for all."""

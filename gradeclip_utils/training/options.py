@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..errors import InvalidValue
+
 Recipe = TypeVar("Recipe")
 
 
@@ -50,5 +52,7 @@ def write_between(file: Path, begin: str, end: str, text: str) -> None:
     before, found, rest = whole.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{file} needs the lines {begin!r} and {end!r}, between which the table goes")
+        raise InvalidValue(
+            f"{file} needs the lines {begin!r} and {end!r}, between which the table goes", "card-markers"
+        )
     file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

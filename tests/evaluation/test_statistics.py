@@ -124,8 +124,10 @@ def test_a_mean_of_answers_has_wilsons_interval_wherever_it_is_asked_for():
         line = summarise(rows[rows["method"] == name], "score").iloc[0]
         np.testing.assert_allclose([line["low"], line["high"]], proportion_interval(answers))
         np.testing.assert_allclose(interval(answers), proportion_interval(answers))
-    low, high = interval(every)
-    assert 0.85 < low < 0.9 and high == pytest.approx(1)  # 30 of 30 is no certainty
+    for n in range(2, 60):
+        low, high = interval(np.ones(n))
+        assert low < 1 == high and interval(np.zeros(n)).tolist() == pytest.approx([0, 1 - low])
+    assert 0.85 < interval(every)[0] < 0.9  # 30 of 30 is no certainty
     assert np.ptp(interval([0.7] * 30)) < 1e-12  # but 0.7 is no answer, and nothing is known of its spread
 
 

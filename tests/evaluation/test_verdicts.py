@@ -75,7 +75,8 @@ def test_every_verdict_is_in_the_text_and_none_can_be_taken_out():
         bounds = f"{one.estimate:+.3f} [{one.low:+.3f}, {one.high:+.3f}], n = 40"
         assert bounds.replace("-0.000", "+0.000") in text
     assert not [name for name in dir(takeaways) if re.search("remove|drop|clear|pop|only", name)]
-    assert takeaways._repr_mimebundle_()["text/markdown"] == text
+    shown = takeaways._repr_mimebundle_()
+    assert shown["text/plain"] == shown["text/markdown"].replace("**", "") == text and "**yes**" in takeaways.markdown
 
 
 def test_what_contradicts_what_is_published_comes_first_then_the_largest_effects():
@@ -92,7 +93,7 @@ def test_what_contradicts_what_is_published_comes_first_then_the_largest_effects
 def test_a_loss_that_may_be_smaller_than_the_margin_is_still_called_a_loss():
     one = Verdict("It is better than before", -0.07, -0.12, -0.01, 5, 0.02, WHY, published="D 2023")
     assert one.answer == "cannot tell" and one.contradicts
-    assert "**no, the opposite, but cannot tell whether it matters**" in str(one)
+    assert "**no, the opposite, but cannot tell whether it matters**" in one.markdown and "**" not in str(one)
 
 
 def test_a_claim_that_is_judged_again_has_one_verdict():
@@ -111,6 +112,16 @@ def test_a_mean_is_judged_by_its_interval_and_a_proportion_by_wilsons():
     np.testing.assert_allclose([every.low, every.high], np.subtract(proportion_interval(np.ones(30)), 0.5))
     both = takeaways.judge("It knows more", np.ones(30), than=np.ones(30), margin=0.02, because=WHY)
     assert both.answer == "cannot tell"  # 30 pairs of right answers leave room for differences of .06
+
+
+def test_a_number_that_has_its_interval_is_judged_as_it_is():
+    takeaways = Takeaways(0.1, WHY)
+    assert takeaways.add("Concrete words count more", 0.2, 0.15, 0.3, 300).answer == "for"
+    assert (
+        takeaways.add("Long words count more", 0.2, 0.15, 0.3, 300, margin=0.2, because="the same").answer
+        == "cannot tell"
+    )
+    assert len(takeaways.verdicts) == 2
 
 
 def test_every_row_of_a_table_is_judged_and_only_what_the_correction_leaves():

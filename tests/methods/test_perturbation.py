@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
@@ -74,6 +75,65 @@ def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels)
     close(found, patches((mean * pixels[:1])[0].sum(0)))
 
 
+def test_integrated_gradients_of_tokens_sum_to_what_the_words_add_and_fall_on_words_alone(tiny):
+    ids, target = tiny.tokenizer([PROMPT, "a dog"]), directions(2, 2)
+    tower = open_text_tower(tiny.model, 3)
+    trace = tower.trace(ids)
+    maps = perturbation.integrated_gradients_of_tokens(tower, trace, target, steps=64)
+    model, ends = copy.deepcopy(tiny.model), ids.argmax(-1)
+
+    def without_words(_, entering):
+        tokens = entering[0].clone()
+        for row, end in zip(tokens, ends, strict=True):
+            row[1:end] = 0
+        return (tokens, *entering[1:])
+
+    model.transformer.resblocks[0].register_forward_pre_hook(without_words)
+    with torch.no_grad():
+        gain = plain.embed(tiny.model, "text", ids) - plain.embed(model, "text", ids)
+    close(maps.sum(-1), torch.einsum("be,bte->bt", gain, target), 1e-2)
+    for row, end in zip(maps, ends, strict=True):
+        assert row[:, 1:end].ne(0).all() and row[:, 0].eq(0).all() and row[:, end:].eq(0).all()
+
+
+# --- patches that nobody may read ---------------------------------------------------------------------------------
+
+
+def hidden_everywhere(model, pixels, patches):
+    """The unit embedding when attention to some patches is zero, in every layer and head, and the rest sums to one."""
+
+    def change(alpha):
+        alpha = alpha.clone()
+        alpha[..., [1 + patch for patch in patches]] = 0
+        return alpha / alpha.sum(-1, keepdim=True)
+
+    return plain.changed_embedding(model, "image", pixels, dict.fromkeys(range(3), change))
+
+
+def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):
+    tower, target, leaving = open_image_tower(tiny.model, 3), directions(1, 2), []
+    found = perturbation.cci(tower, tower.trace(pixels[:1]), target, clusters=4, seed=3)[0]
+    assert found[:, 0].eq(0).all()
+    model = copy.deepcopy(tiny.model)
+    model.visual.transformer.resblocks[-1].register_forward_hook(lambda _, entering, out: leaving.append(out))
+    with torch.no_grad():
+        whole = plain.embed(model, "image", pixels[:1])[0]
+    labels = KMeans(4, random_state=3).fit_predict(leaving[0][0, 1:].numpy())
+    falls = torch.stack(
+        [
+            target[0] @ (whole - hidden_everywhere(tiny.model, pixels[:1], np.flatnonzero(labels == k))[0])
+            for k in range(4)
+        ]
+    )  # (K, T)
+    close(found[:, 1:], (falls / falls.abs().sum(0)).T[:, labels])
+
+
+def test_cci_weights_are_of_absolute_sum_one_and_no_cluster_is_asked_for_that_has_no_patch(tiny, pixels):
+    tower = open_image_tower(tiny.model, 3)
+    maps = perturbation.cci(tower, tower.trace(pixels), directions(2, 1), clusters=100)  # of 16 patches
+    np.testing.assert_allclose(maps.abs().sum(-1), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["input-x-gradient", "integrated-gradients"])
 def test_gradients_of_pixels_at_another_size_are_refused(method, tiny, picture):
     with pytest.raises(ValueError, match=r"reads \(32, 32\) pixels only, got \(48, 80\); use resolution='model'"):
@@ -111,7 +171,9 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
 class Seeing:
     """A tower whose embedding is the light in one patch."""
 
-    image_size = (32, 32)
+    @staticmethod
+    def reads(pixels):
+        return True
 
     @staticmethod
     def forward(pixels):

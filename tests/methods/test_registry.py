@@ -21,7 +21,7 @@ PICTURES = [name for name, method in METHODS.items() if method.image]
 PROMPTS = [name for name, method in METHODS.items() if method.text]
 SEVERAL = ["a dog", "a red car and a blue ball."]
 LINEAR = ("grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "grad-cam", "maskclip", "rise",
-          "input-x-gradient", "integrated-gradients", "leave-one-out")  # fmt: skip
+          "input-x-gradient", "integrated-gradients", "leave-one-out", "metagame")  # fmt: skip
 
 
 def directions(*shape, seed=0, dtype=torch.float32):
@@ -43,7 +43,7 @@ def run(name, side, model, inputs, target, **options):
     """Maps (B, T, N) by the method, through the layers that it asks for; the slow ones with fewer steps."""
     tower, quick = tower_of(name, side, model), {"rise": {"masks": 40}, "integrated-gradients": {"steps": 6}}
     with torch.no_grad():
-        if name in quick:
+        if name in quick and side == "image":
             method = getattr(perturbation, name.replace("-", "_"))
             return method(tower, tower.trace(inputs), target, **quick[name], **options)
         return getattr(METHODS[name], side)(tower, tower.trace(inputs), target, **options)
@@ -220,10 +220,11 @@ def test_every_method_says_what_it_explains_its_paper_and_its_cost(name):
 
 
 def test_methods_are_listed_by_the_package():
-    assert len(METHODS) == 15
-    assert set(PICTURES) == set(METHODS) - {"leave-one-out"}
+    assert len(METHODS) == 17
+    assert set(PICTURES) == set(METHODS) - {"leave-one-out", "metagame"}
     assert set(PROMPTS) == {"grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "attention", "rollout",
-                            "game", "m2ib", "input-x-gradient", "leave-one-out"}  # fmt: skip
+                            "game", "m2ib", "input-x-gradient", "integrated-gradients", "leave-one-out",
+                            "metagame"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_another_method_reads_a_phrase_alone_and_says_so(session, state, tiny):
         ({"phrase": (2, 9)}, "has 7 words"),
         ({"patch": (4, 0)}, "4 x 4 patches"),
         ({"method": "magic"}, "method must be one of"),
-        ({"layers": 9}, "image_layers must be a whole number"),
+        ({"layers": 9}, "layers must be at most 3, got 9"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_sentence(session, state, fields, sentence):
@@ -513,9 +513,9 @@ def test_what_is_kept_is_what_is_shown_and_never_overwrites(panel, tmp_path, mon
     np.testing.assert_allclose(kept.image_maps[0], panel.view.panels[0].map)
     assert kept.provenance["shown"] == "“red car” in “a red car and a blue ball”"
     assert load_file(tmp_path / "explanation" / "explanation.safetensors")["image_maps"].shape == (1, 4, 4)
-    panel.name.value = "no/such/folder"
+    panel.name.value = "explanation.png/below"
     panel.save_image.click()
-    assert "could not be written" in panel.message.value
+    assert "cannot be written" in panel.message.value
 
 
 def test_smaller_panels_have_fewer_controls_and_the_same_view(tiny, picture):

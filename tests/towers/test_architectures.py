@@ -17,7 +17,7 @@ from tests.shrinking import IDS, NAMES, attention_changed, config_of, fingerprin
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- architectures: written by tests/towers/test_architectures.py -->", "<!-- /architectures -->"
-HUB = "needs hub files: "
+HUB = "; its files come from a hub"
 
 # One config of every combination of parts that is supported; a test below checks that none is missing.
 EXECUTED = [
@@ -25,7 +25,8 @@ EXECUTED = [
     "RN50-quickgelu", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "ViT-B-32-SigLIP2-256", "ViT-SO400M-16-SigLIP-i18n-256",
     "PE-Core-T-16-384", "PE-Core-bigG-14-448", "EVA01-g-14", "EVA02-B-16", "EVA02-E-14", "MobileCLIP-B",
     "MobileCLIP2-L-14", "ViTamin-S", "ViTamin-XL-256", "vit_medium_patch16_gap_256", "ViT-H-14-worldwide",
-    "ViT-H-14-worldwide-quickgelu",
+    "ViT-H-14-worldwide-quickgelu", "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32", "mt5-base-ViT-B-32",
+    "nllb-clip-base", "coca_roberta-ViT-B-32",
 ]  # fmt: skip
 WITHOUT_ATTENTION = [
     "convnext_tiny", "convnext_large_d", "MobileCLIP-S1", "MobileCLIP2-S3", "swin_base_patch4_window7_224",
@@ -44,8 +45,7 @@ def registry() -> dict[str, dict]:
         model = without_memory(name)
         image, text = describe(open_image_tower, model), describe(open_text_tower, model)
         if "hf_model_name" in config_of(name)["text_cfg"]:
-            assert "a Hugging Face encoder, whose files only a hub has" in text
-            text = HUB + "a Hugging Face text encoder"
+            text += HUB
         prints = fingerprint(model.visual), fingerprint(text_side(model))
         found[name] = {"image": image, "text": text, "prints": prints}
     return found
@@ -69,7 +69,7 @@ def table(registry) -> str:
         every = f"<details><summary>{len(names)}, such as {names[0]}</summary>{', '.join(names)}</details>"
         lines.append(f"| {image} | {text} | {every if len(names) > 1 else names[0]} |")
     explained = sum("refused" not in f["image"] for f in registry.values())
-    texts = sum("refused" not in f["text"] and HUB not in f["text"] for f in registry.values())
+    texts = sum("refused" not in f["text"] for f in registry.values())
     sides = f"the image encoder of {explained} can be explained, the text encoder of {texts}"
     count = f"Of the {len(registry)} configs that open_clip {open_clip.__version__} registers, {sides}."
     return "\n".join([count, "", *lines])
@@ -78,7 +78,7 @@ def table(registry) -> str:
 def test_every_registered_config_is_opened_or_refused_by_name(registry):
     assert len(registry) > 140
     for name, found in registry.items():
-        assert not found["text"].startswith("refused"), name  # what is no open_clip text needs a hub
+        assert not found["text"].startswith("refused"), name
         if found["image"].startswith("refused"):
             assert name in WITHOUT_ATTENTION or any(
                 found["prints"][0] == registry[other]["prints"][0] for other in WITHOUT_ATTENTION
@@ -103,7 +103,7 @@ def test_no_combination_of_parts_is_missing_from_those_that_are_executed(registr
     texts = {registry[name]["prints"][1] for name in EXECUTED + WITHOUT_ATTENTION}
     for name, found in registry.items():
         assert found["prints"][0] in images, f"no image tower like that of {name} is executed"
-        assert found["text"].startswith(HUB) or found["prints"][1] in texts, f"no text tower like that of {name} is"
+        assert found["prints"][1] in texts, f"no text tower like that of {name} is executed"
 
 
 @pytest.mark.parametrize("name", EXECUTED)
@@ -117,7 +117,7 @@ def test_a_small_model_is_made_of_the_same_parts_as_the_registered_one(name, reg
 
 def inputs_of(tower):
     if tower.name == "text":
-        ends = {"eos": tower.text_end}.get(tower.pool, 59)
+        ends = tower.text_end if getattr(tower, "pool", "") == "eos" else 59
         return IDS.where(IDS != 59, ends)
     return torch.randn(2, 3, *tower.image_size, generator=torch.Generator().manual_seed(1))
 
@@ -154,10 +154,7 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
     nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
     close(tower.readout(trace, nothing), trace.embedding)
     close(tower.resume(trace, tower.depth - tower.layers, trace.tokens), trace.embedding)
-    if tower.causal and trace.tokens.shape[1] < IDS.shape[1]:
-        tokens = lowest_tokens(tower, model, inputs)[:, : trace.tokens.shape[1]]
-    else:
-        tokens = lowest_tokens(tower, model, inputs)
+    tokens = lowest_tokens(tower, model, inputs)[:, : trace.tokens.shape[1]]  # no tower goes beyond the last EOT
     close(tower.resume(trace, 0, tokens), trace.embedding)
     for layer in trace.layers:
         close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
@@ -201,7 +198,8 @@ def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
     with torch.no_grad():
         trace = tower.trace(inputs)
         grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
-        tower.with_one_head(trace)
+        if trace.attention_mask is None or trace.attention_mask.ndim == 3:  # T5's heads have a bias each
+            tower.with_one_head(trace)
     close(trace.embedding, expected)
     assert state == [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -166,81 +166,6 @@ def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
     torch.testing.assert_close(trace.embedding, model(F.interpolate(pixels, 64)).detach(), atol=1e-5, rtol=0)
 
 
-# --- BLIP's contrastive head ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def blip() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
-    text = {**common, "encoder_hidden_size": 64, "vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1}
-    vision = {**common, "image_size": 32, "patch_size": 8}
-    config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=24)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return stir(transformers.BlipForImageTextRetrieval(config))
-
-
-@pytest.mark.parametrize("layers", [1, 3])
-def test_the_picture_side_of_blip_is_traced_as_it_computes(layers, blip, pixels):
-    tower = open_image_tower(blip, layers)
-    trace = tower.trace(pixels)
-    torch.testing.assert_close(trace.embedding, tower.forward(pixels), atol=1e-5, rtol=0)
-    assert (trace.embedding[0] - trace.embedding[1]).abs().max() > 1e-2
-    resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
-    torch.testing.assert_close(resumed, trace.embedding, atol=1e-5, rtol=0)
-
-
-def test_the_similarity_that_is_explained_is_blips_own(blip, picture):
-    preprocess = open_clip.image_transform(32, is_train=False)
-    prompt = torch.tensor([[1, 5, 7, 2]])
-    with torch.no_grad():
-        own = blip(prompt, preprocess(picture)[None], use_itm_head=False).itm_score
-        text = blip.text_proj(blip.text_encoder(prompt).last_hidden_state[:, 0])
-    explainer = Explainer(Clip(blip, preprocess, None))
-    explanation = explainer.explain(picture, text)
-    assert explanation.similarity == pytest.approx(own[0].tolist(), abs=1e-5)
-    assert explanation.image_maps.shape == (1, 4, 4) and (explanation.image_maps != 0).any()
-    with pytest.raises(UnsupportedModel, match="the text tower is a BlipForImageTextRetrieval"):
-        explainer.explain(picture, "a dog")
-
-
-def test_weighted_values_of_blip_are_the_derivative_by_attention(blip, pixels):
-    model = copy.deepcopy(blip).double()
-    tower, inputs = open_image_tower(model), pixels[:1].double()
-    direction = F.normalize(torch.randn(24, generator=torch.Generator().manual_seed(2)).double(), dim=0)
-    trace = tower.trace(inputs)
-    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
-    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
-    attention = model.vision_model.encoder.layers[-1].self_attn
-    for token in (0, 1, 9):
-        scores = []
-        for amount in (1e-4, -1e-4):
-            hook = attention.dropout.register_forward_hook(_more(token, amount))
-            scores.append(tower.forward(inputs)[0] @ direction)
-            hook.remove()
-        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
-
-
-def _more(token, amount):
-    def change(module, inputs, alpha):
-        alpha = alpha.clone()
-        alpha[:, :, 0, token] += amount
-        return alpha
-
-    return change
-
-
-def test_another_grid_gets_the_positions_that_transformers_would_give_it(blip):
-    pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
-    trace = open_image_tower(blip).trace(pixels)
-    assert trace.grid == (3, 7)
-    with torch.no_grad():
-        hidden = blip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
-        expected = F.normalize(blip.vision_proj(hidden), dim=-1)
-    torch.testing.assert_close(trace.embedding, expected, atol=1e-5, rtol=0)
-
-
 # --- a family of your own -----------------------------------------------------------------------------------------
 
 
@@ -326,3 +251,17 @@ def test_what_was_registered_last_is_asked_first_and_can_be_taken_out(linear, ti
     unregister_tower("prompts")
     with pytest.raises(UnsupportedModel):
         open_text_tower(Linear())
+
+
+def test_a_family_that_is_opened_wrongly_is_refused_at_its_first_trace(tiny, picture):
+    class Wrong(LinearTower):
+        def _embed(self, x):
+            return self.model.out(2 * x + 1)[:, 0]
+
+    register_tower("wrong", "image", lambda model: isinstance(model, Linear), Wrong)
+    try:
+        explainer = Explainer(Clip(Linear().eval(), tiny.preprocess, None))
+        with pytest.raises(RuntimeError, match=r"the image tower of Linear was opened wrongly: its trace differs from"):
+            explainer.explain(picture, torch.ones(1, 48))
+    finally:
+        unregister_tower("wrong")

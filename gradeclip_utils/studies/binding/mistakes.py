@@ -10,9 +10,11 @@ adds to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import permutation_test as scipy_permutation_test
 from scipy.stats import rankdata
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
@@ -104,24 +106,62 @@ def added_auc(
     Raises:
         ValueError: fewer than ten wrong or right answers, or not two rows a pair.
     """
-    wrong = table["wrong"].to_numpy(dtype=bool)
-    if min(wrong.sum(), (~wrong).sum()) < 10:
-        raise ValueError(
-            f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
-        )
-    pairs, names = pd.factorize(table["pair"])
-    if (np.bincount(pairs) != 2).any():
-        raise ValueError("every pair needs its two rows, one an image")
+    wrong, pairs = _answers_and_pairs(table)
     extra = [extra] if isinstance(extra, str) else list(extra)
     scores = [_out_of_fold(table, columns, wrong, pairs, repeats, seed) for columns in (base, [*base, *extra])]
     areas = [float(auc(score[None], wrong[None])[0]) for score in scores]
     members = np.argsort(pairs, kind="stable").reshape(-1, 2)
-    drawn = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
+    drawn = np.random.default_rng(seed).integers(0, len(members), (draws, len(members)))
     rows = members[drawn].reshape(draws, -1)
     differences = auc(scores[1][rows], wrong[rows]) - auc(scores[0][rows], wrong[rows])
     low, high = np.nanquantile(differences, [0.025, 0.975])
     counts = {"n": len(wrong), "wrong": int(wrong.sum())}
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
+
+
+def permutation_test(
+    table: pd.DataFrame, extra: str, *, base: Sequence[str] = (*KNOWN, "cell"), permutations: int = 99, seed: int = 0
+) -> Any:
+    """Would a column add as much if its values belonged to other rows? The control of `added_auc`.
+
+    Args:
+        table: rows of `mistake_table`.
+        extra: one column, whose values are permuted among the rows.
+        base: columns that are known anyway.
+        permutations: how many; each is fitted and predicted anew, on the same five folds.
+        seed: of folds and permutations.
+
+    Returns:
+        scipy's: `statistic` (the area added by the column as it is, with one repeat of the folds),
+        `null_distribution` (with it permuted), and the one-sided `pvalue`.
+
+    Raises:
+        ValueError: as `added_auc`.
+    """
+    wrong, pairs = _answers_and_pairs(table)
+    known = auc(_out_of_fold(table, base, wrong, pairs, 1, seed)[None], wrong[None])[0]
+
+    def added(values: np.ndarray) -> float:
+        scores = _out_of_fold(table.assign(**{extra: values}), [*base, extra], wrong, pairs, 1, seed)
+        return float(auc(scores[None], wrong[None])[0] - known)
+
+    return scipy_permutation_test(
+        (table[extra].to_numpy(),), added, permutation_type="pairings", alternative="greater", vectorized=False,
+        n_resamples=permutations, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+
+
+def _answers_and_pairs(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows (n,) are wrong answers, and the number of each row's pair; checked."""
+    wrong = table["wrong"].to_numpy(dtype=bool)
+    if min(wrong.sum(), (~wrong).sum()) < 10:
+        raise ValueError(
+            f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
+        )
+    pairs = pd.factorize(table["pair"])[0]
+    if (np.bincount(pairs) != 2).any():
+        raise ValueError("every pair needs its two rows, one an image")
+    return wrong, pairs
 
 
 def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repeats: int, seed: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from ...language import CONTENT, norms, phrases, tagged_words
 from ...methods import METHODS as KNOWN
 from ...models import Clip
 from ...scenes import CANVAS, Scene, draw_scene
-from ...words import Split, check_tokenizer, split_prompt
+from ...words import Split, check_tokenizer, split_row
 from .informativeness import caption_words, chosen_words, informativeness, training_exposure
 
 METHODS = ("grad-eclip", "leave-one-out", "attention")
@@ -173,7 +173,7 @@ def _batch(clip: Clip, captions: list[str], directions: Tensor, explainers: dict
     tower = next(iter(explainers.values())).text_tower
     ends = tower.ends(ids.to(tower.device)).tolist()
     read = zip(captions, ids.tolist(), ends, strict=True)
-    splits = [split_prompt(caption, clip.tokenizer, row[1:end]) for caption, row, end in read]
+    splits = [split_row(caption, clip.tokenizer, row, end) for caption, row, end in read]
     table = pd.DataFrame([row for i, split in enumerate(splits) for row in _rows(split, first + i)], columns=_COLUMNS)
     for name, explainer in explainers.items():
         tower = explainer.text_tower
@@ -181,13 +181,13 @@ def _batch(clip: Clip, captions: list[str], directions: Tensor, explainers: dict
             trace = tower.trace(ids.to(tower.device))
             word_ids = torch.full_like(trace.valid_mask, -1, dtype=torch.long)
             for row, split in zip(word_ids, splits, strict=True):
-                row[1 : 1 + len(split.word_ids)] = torch.tensor(split.word_ids)
+                row[split.first : split.first + len(split.word_ids)] = torch.tensor(split.word_ids)
             scores = explainer.method.text(
                 tower, trace, directions.to(tower.device), seed=0, words=word_ids
             )  # (B, 2, N)
         for which, column in enumerate((name, name + OTHER)):
             lines = zip(splits, scores[:, which].tolist(), strict=True)
-            words = [split.words(line[1 : 1 + len(split.word_ids)]) for split, line in lines]
+            words = [split.words(line[split.first :][: len(split.word_ids)]) for split, line in lines]
             table[column] = [word.score for caption in words for word in caption]
     return table[~table["punctuation"]].drop(columns="punctuation")
 

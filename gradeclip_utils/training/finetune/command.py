@@ -10,15 +10,18 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save_file
 
+from ...checks import whole, writable
+from ...files import write_path_whole
 from ...models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..options import add_fields, read_fields
 from .pairs import present_pairs, read_pairs
-from .run import Tuning, fine_tune
+from .run import Tuning, check, fine_tune
 
 
 def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
@@ -29,11 +32,17 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
         path: the file, ending in .safetensors.
         metadata: provenance, kept in the file.
         words: of the captions; the bundled model's own are kept.
+
+    Raises:
+        InvalidFile: it cannot be written; the message says where the model is kept instead.
     """
     if clip.name in BUNDLED_MODELS:
-        return save_compact(clip.model, path, words={*(clip.vocabulary or ()), *words}, metadata=metadata)
+        known = {*(clip.vocabulary or ()), *words}
+        write_path_whole(Path(path), lambda new: save_compact(clip.model, new, words=known, metadata=metadata))
+        return
     state = {key: value.detach().cpu().contiguous() for key, value in clip.model.state_dict().items()}
-    save_file({key: value.clone() for key, value in state.items()}, path, metadata=metadata)
+    state = {key: value.clone() for key, value in state.items()}
+    write_path_whole(Path(path), lambda new: save_file(state, new, metadata=metadata))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--captions", type=Path, required=True, help="a table with the columns image and caption")
     parser.add_argument("--images", type=Path, required=True, help="the folder of the images")
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
-    parser.add_argument("--folder", type=Path, help="where the state is kept; a run that was cut short goes on there")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the state is kept; a run that was cut short goes on there; "
+        "beside --out by default, and gone when the model is written",
+    )
     parser.add_argument("--model", help="as load_clip takes it; by default GRADECLIP_MODEL, or the bundled model")
     parser.add_argument("--pretrained", help="as load_clip takes it")
     parser.add_argument("--device", default="cpu", help="of one process, as torch names it (cpu, cuda)")
@@ -53,14 +67,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `fine-tune`: read the pairs, tune, save, and say what was used."""
-    clip = load_clip(options.model, options.pretrained, device=options.device)
     tuning = read_fields(options, Tuning())
+    check(tuning)
+    for name, least in (("save_every", 1), ("workers", 0)):
+        whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
+    out = writable(options.out, "--out", suffixes=(".safetensors",))
+    folder = out.with_suffix(".state") if options.folder is None else options.folder
     pairs = present_pairs(read_pairs(options.captions, options.images), options.skip_missing)
-    kept = {"folder": options.folder, "save_every": options.save_every, "workers": options.workers}
+    clip = load_clip(options.model, options.pretrained, device=options.device)
+    writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))
+    kept = {"folder": folder, "save_every": options.save_every, "workers": options.workers}
     tuned = fine_tune(clip, pairs, tuning, **kept)
     if int(os.environ.get("RANK", "0")) == 0:
         words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
-        save_tuned(tuned.clip, options.out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
+        save_tuned(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
+        if options.folder is None:
+            for file in folder.glob("state.*"):
+                file.unlink()
+            with suppress(OSError):  # somebody else's files lie there too
+                folder.rmdir()
         used = tuned.log[["phrases", "wordless"]].sum() * tuning.grad_accum_steps
-        print(f"{options.out}: {len(tuned.log)} steps; {used['phrases']:.0f} phrases had a region, and "
+        print(f"{out}: {len(tuned.log)} steps; {used['phrases']:.0f} phrases had a region, and "
               f"{used['wordless']:.0f} captions had no phrase and were used as a whole alone")  # fmt: skip

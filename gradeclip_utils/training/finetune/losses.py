@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import InvalidValue
 from ...explain import isolated_torch_state
 from ...methods import METHODS
 from ...methods.interactions import word_directions, word_masks
@@ -74,7 +75,9 @@ class Learner(nn.Module):
     def __init__(self, clip: Clip, maps: str = "grad-eclip", regional: bool = True) -> None:
         super().__init__()
         if maps not in map_choices():
-            raise ValueError(f"maps must be one of {', '.join(map(repr, map_choices()))}, got {maps!r}")
+            raise InvalidValue(
+                f"maps must be one of {', '.join(map(repr, map_choices()))}, got {maps!r}", "tuning-option"
+            )
         self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
         self.image_tower = open_image_tower(clip.model)
         if not self.image_tower.unit:
@@ -138,7 +141,7 @@ class Learner(nn.Module):
                 tower.trace(self.tokenizer([caption]).to(tower.device)),
                 split_read(caption, self.tokenizer, tower),
             )
-            words = word_masks(split.word_ids, trace)  # (W, N)
+            words = word_masks(split.word_ids, trace, split.first)  # (W, N)
             own = [[a < phrase.end and z > phrase.start for a, z in split.spans] for phrase in batch.spans[b]]
             members = torch.stack([words[torch.tensor(mine)].any(0) for mine in own])
             directions[b, : len(own)] = word_directions(tower, trace, members)

@@ -26,10 +26,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...checks import as_path, short
 from ...datasets import read_captions
+from ...errors import InvalidType, InvalidValue, MissingFile
 from ...evaluation.localisation import pool
 from ...images import model_view, read_image
 from ...language import phrases as noun_phrases
+from ...prompts import as_prompts
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
@@ -83,8 +86,28 @@ def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
         FileNotFoundError: there is no such table. (Missing images are `present_pairs`' concern.)
         ValueError: it cannot be read, lacks a column, is empty, or a row lacks its image or caption.
     """
-    rows = read_captions(captions)
+    rows, images = read_captions(captions), as_path(images, "the folder of images")
     return [Pair(Path(images) / row.image, row.caption) for row in rows.itertuples()]
+
+
+def as_pair(given: Pair | Sequence) -> Pair:
+    """A pair, from itself or from an (image, caption) tuple.
+
+    Raises:
+        TypeError: neither.
+    """
+    pair = given if isinstance(given, Pair) else None
+    if isinstance(given, (tuple, list)) and len(given) in (2, 3):
+        pair = Pair(*given)
+    image = None if pair is None else pair.image
+    if pair is None or not (isinstance(image, (Image.Image, str, Path)) or callable(image)):
+        raise InvalidType(f"a pair is an image (or its path) and a caption, got {short(given)}", "pair-type")
+    as_prompts(pair.caption)
+    if not isinstance(pair.caption, str) or not pair.caption.strip():
+        raise InvalidType(
+            f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}", "pair-type"
+        )
+    return pair
 
 
 def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
@@ -101,12 +124,15 @@ def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence
         listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
         if not skip_missing:
-            raise FileNotFoundError(f"{message}. Correct the table or the folder, or ask to skip them (skip_missing)")
+            message += (
+                ". Correct the table (a caption with a comma needs quotes) or the folder, or skip them (skip_missing)"
+            )
+            raise MissingFile(message, "pair-missing")
         warnings.warn(f"{message}. Their pairs are skipped.", stacklevel=3)
         gone = set(map(id, missing))
         pairs = [pair for pair in pairs if id(pair) not in gone]
     if not pairs:
-        raise ValueError("fine-tuning needs pairs of an image and a caption, and there are none")
+        raise InvalidValue("fine-tuning needs pairs of an image and a caption, and there are none", "pair-none")
     return pairs
 
 
@@ -261,9 +287,8 @@ def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Te
     ground_truth = torch.zeros(len(pairs), places, *grid)
     for b, (pair, own, box) in enumerate(zip(pairs, spans, boxes, strict=True)):
         if pair.where is None:
-            raise ValueError(
-                f"maps='ground truth' needs pairs that know where things are; {pair.caption!r} has no `where`"
-            )
+            msg = f"maps='ground truth' needs pairs that know where things are; {pair.caption!r} has no `where`"
+            raise InvalidValue(msg, "pair-where")
         for p, phrase in enumerate(own):
             mask = pair.where(phrase.start, phrase.end)
             if mask is not None:

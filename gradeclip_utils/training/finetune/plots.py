@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
+from ...errors import InvalidValue
 from ...evaluation.localisation import pool
 from ...evaluation.statistics import verdict
 from ...models import Clip
@@ -70,7 +71,7 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     table = tidy(rows)
     table = table[(table["figure"] == figure)].sort_values("seed", kind="stable").groupby("arm", sort=False).head(1)
     if table.empty:
-        raise ValueError(f"the table has no figure {figure!r}")
+        raise InvalidValue(f"the table has no figure {figure!r}", "plot-option")
     order = [arm for arm in ARMS if arm in set(table["arm"])]
     table = table.set_index("arm").loc[order].rename(columns={"estimate": "mean"})
     label = "fraction right, with its 95 % interval over scenes"
@@ -116,7 +117,9 @@ def draw_before_after(
         ValueError: the world does not have such a thing, or both are the same.
     """
     if first == second:
-        raise ValueError(f"both things are {first!r}: choose two different things, so that one can be asked for")
+        raise InvalidValue(
+            f"both things are {first!r}: choose two different things, so that one can be asked for", "plot-option"
+        )
     scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
     questions = {f"{text}: {name}": partial(session.explain, scene, text) for name, session in sessions.items()}

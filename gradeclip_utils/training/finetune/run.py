@@ -19,7 +19,7 @@ goes on from its last state to the same weights (`training.loop`).
 from __future__ import annotations
 
 import copy
-import math
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -33,12 +33,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...checks import chosen, listed, number, seed, whole, writable
 from ...datasets import optional_library
+from ...errors import InvalidType, InvalidValue
+from ...evaluation.run import LIBRARIES, weights_digest
 from ...explain import isolated_torch_state
+from ...files import fingerprint, version
 from ...models import Clip
 from ..loop import Loop, cosine_decay, quick_arithmetic
 from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, region_loss
-from .pairs import Batch, Pair, PairBatches, identity, present_pairs
+from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs
 
 STATE = "state.pt"
 
@@ -134,21 +138,27 @@ def fine_tune(
             another run.
         FloatingPointError: the loss is not finite; the last good state stays in the folder.
     """
-    _check(tuning)
-    if isinstance(pairs, (list, tuple)):
-        pairs = [pair if isinstance(pair, Pair) else Pair(*pair) for pair in pairs]
+    check(tuning)
+    if not isinstance(clip, Clip):
+        msg = f"fine-tuning needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
+        raise InvalidType(msg, "model-type")
+    weights = sum(parameter.numel() for parameter in clip.model.parameters())
+    if folder is not None:  # the state before and the next one: weights, two moments, and an average
+        folder = writable(folder, "the folder of the state", folder=True, size=2 * 4 * weights * 4)
+    if not hasattr(pairs, "__getitem__") or isinstance(pairs, (list, tuple, str, dict)):
+        pairs = [as_pair(pair) for pair in listed("pairs", pairs)]
     pairs = present_pairs(cast(Sequence[Pair], pairs), skip_missing)
     run = _Run(clip, tuning)
     batches = PairBatches(
         clip.preprocess, pairs, tuning.batch, tuning.steps * tuning.grad_accum_steps, tuning.seed, place=run.place,
         places=tuning.phrases, negatives=tuning.negatives, allowed=allowed, grid=run.grid,
     )  # fmt: skip
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
     loop = Loop(
         run.model,
         run.optimiser,
-        asdict(tuning) | {"pairs": len(pairs), "first": identity(pairs[0].caption), "model": clip.name},
+        asdict(tuning)
+        | {"pairs": len(pairs), "content": _content(pairs), "model": clip.name, "weights": weights_digest(clip.model)}
+        | {"versions": {name: version(name) for name in LIBRARIES}},
         tuning.steps,
         partial(cosine_decay, tuning.learning_rate, tuning.warmup, tuning.steps),
         file=None if folder is None else Path(folder) / STATE,
@@ -172,7 +182,8 @@ class _Run:
         if self.accelerator is not None:
             self.place = (self.accelerator.process_index, self.accelerator.num_processes)
         if tuning.batch % self.place[1]:
-            raise ValueError(f"batch must be a multiple of {self.place[1]} processes, got {tuning.batch}")
+            msg = f"batch must be a multiple of {self.place[1]} processes, got {tuning.batch}"
+            raise InvalidValue(msg, "number-range")
         self.model = copy.deepcopy(clip.model).eval().requires_grad_(True)
         if self.accelerator is not None:
             self.model.to(self.accelerator.device)
@@ -239,18 +250,41 @@ class _Run:
         return model.requires_grad_(False).eval()
 
 
-def _check(tuning: Tuning) -> None:
-    whole = {"steps": 1, "batch": 2, "grad_accum_steps": 1, "phrases": 1, "negatives": 0, "warmup": 0}
-    for name, least in whole.items():
-        if getattr(tuning, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(tuning, name)}")
-    for name in ("learning_rate", "regions", "focal_gamma", "weight_decay"):
-        if not 0 <= getattr(tuning, name) < math.inf:
-            raise ValueError(f"{name} must be zero or more, got {getattr(tuning, name)}")
-    if not 0 <= tuning.ema_decay < 1:
-        raise ValueError(f"ema_decay is from 0 (no average) to below 1, got {tuning.ema_decay}")
-    if tuning.precision not in ("fp32", "bf16"):
-        raise ValueError(f"precision must be 'fp32' or 'bf16', got {tuning.precision!r}")
+def check(tuning: Tuning) -> None:
+    """Refuse a recipe that does not hold together.
+
+    Raises:
+        ValueError, TypeError: says which field, and what it may be.
+    """
+    counts = {"steps": 1, "batch": 2, "grad_accum_steps": 1, "phrases": 1, "negatives": 0, "warmup": 0}
+    for name, least in counts.items():
+        whole(name, getattr(tuning, name), least)
+    for name, most in {"learning_rate": 10.0, "regions": 1e6, "focal_gamma": 100.0, "weight_decay": 10.0}.items():
+        number(name, getattr(tuning, name), 0, most)
+    if number("ema_decay", tuning.ema_decay, 0, 1) == 1:
+        raise InvalidValue(f"ema_decay is from 0 (no average) to below 1, got {tuning.ema_decay}", "number-range")
+    chosen("precision", tuning.precision, ("fp32", "bf16"))
+    seed(tuning.seed)
+
+
+_MOST_HASHED = 1000  # pairs of a sequence that makes them when they are asked for
+
+
+def _content(pairs: Sequence[Pair]) -> str:
+    """A checksum of captions and images, so that a state of other pairs is not gone on with.
+
+    Of files it knows the size and what the middle holds, of images that are drawn when they are needed the captions.
+    """
+    digest = hashlib.sha256()
+    numbers = range(len(pairs)) if isinstance(pairs, list) else range(min(len(pairs), _MOST_HASHED))
+    for i in numbers:
+        image = pairs[i].image
+        if isinstance(image, (str, Path)):
+            about = fingerprint(Path(image).expanduser())
+        else:
+            about = "" if callable(image) else hashlib.sha256(image.tobytes()).hexdigest()
+        digest.update(f"{pairs[i].caption}\0{about}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def _accelerator():

@@ -1,0 +1,66 @@
+"""Sphinx's settings for the site; `build.py` beside it gathers the pages and calls Sphinx with them."""
+
+import re
+
+from gradeclip_utils import __version__
+
+project, author, release = "gradeclip", "the gradeclip contributors", __version__
+copyright = author
+extensions = [
+    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_design", "sphinx_copybutton",
+    "sphinxcontrib.bibtex", "sphinx-mathjax-offline",  # which carries MathJax, so that nothing is fetched
+]  # fmt: skip
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header", "myst-nb.glue"]  # sections of lessons may skip a level
+nb_execution_mode = "off"  # the committed notebooks are executed already
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # a figure stands beside it
+bibtex_bibfiles = ["references.bib"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_rtype = True, False, False
+default_role = "code"  # docstrings have one markup, single backticks
+
+html_theme = "pydata_sphinx_theme"
+html_title = "gradeclip"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_sourcelink_suffix = ""  # a notebook is downloaded under its own name
+html_theme_options = {
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc", "download"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "header_links_before_dropdown": 6,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_sidebars = {"index": []}
+templates_path = ["_templates"]
+
+
+def as_restructured_text(app, what, name, found, options, lines):
+    """Write what docstrings borrow from Markdown as Sphinx reads it: tables, and stars before keyword arguments."""
+    text = "\n".join(lines)
+    text = re.sub(r"(?<![`*\w])(\*\*?)(?=\w+[,:\s)])", lambda stars: "\\*" * len(stars[1]), text)
+    text = re.sub(r"(?<!`)(`[^`\n]+`)(?=\w)", r"\1\\ ", text)  # `Pair`s
+    rows = r"(?:^[ ]*\|.*\|[ ]*(?:\n|\Z))+"
+    text = re.sub(rows, lambda table: "\n" + _list_table(table[0]) + "\n", text, flags=re.M)
+    lines[:] = text.replace("|", "\\|").split("\n")  # |S| is the size of S
+
+
+def _list_table(table: str) -> str:
+    """A Markdown table as a `list-table`."""
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.strip().splitlines()]
+    rows = [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
+    written = [f"   {'* -' if i == 0 else '  -'} {cell}" for row in rows for i, cell in enumerate(row)]
+    return "\n".join([".. list-table::", "   :header-rows: 1", "", *written, ""])
+
+
+def setup(app):
+    """Tell Sphinx of the above, before napoleon reads the sections."""
+    app.connect("autodoc-process-docstring", as_restructured_text, priority=400)

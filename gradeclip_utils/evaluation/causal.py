@@ -1,0 +1,101 @@
+"""Causal: an object is taken out of the scene and the scene is drawn again. Does the map rank objects by their effect?
+
+    scene, scene without an object --model--> true fall of the similarity
+    scene --method--> map --sum on each object--> what the map says     --here--> rank correlation, one a scene
+
+Deletion puts grey or noise where an object was, and a model may react to the patch rather than to what is gone. In a
+world that can draw the scene again there is no patch: what stands behind the object is what would have been there. So
+the true effect of an object i is known, S(scene, caption) - S(scene without i, caption), for objects that the caption
+names and for those that it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InvalidValue
+from ..explain import Explainer
+from ..images import model_view, onto_image
+from ..methods import METHODS
+from ..models import Clip
+from ..scenes import Scene, without
+from .statistics import spearman
+
+REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
+_SIDE = 96  # pixels of a heat map's sides
+
+
+def causal(
+    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, seed: int = 0
+) -> pd.DataFrame:
+    """The true effect of every object of every scene, and what the maps of methods say of it.
+
+        effects = causal(load_clip(), [draw_scene(i, split="development", n_objects=4) for i in range(200)], ["rise"])
+        summarise(causal_agreement(effects), ["correlation", "first"])
+
+    Args:
+        clip: the model.
+        scenes: each of two objects or more, with its own caption.
+        methods: names in `METHODS` that explain images. "area", whose map is the same everywhere, so that its sum is
+            the object's size, and "random" are added.
+        seed: of random maps and of methods that draw.
+
+    Returns:
+        One row a scene, object and method: image (the number of the scene), object (its number), noun, named (whether
+        the caption speaks of it), fall (of the similarity, when the object is taken out), method, and sum (of the
+        signed map over the object's pixels, as a fraction of all pixels).
+
+    Raises:
+        ValueError: a scene of one object, no scenes, or a method that does not explain images.
+    """
+    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
+    wrong = [name for name in names if name not in METHODS or METHODS[name].image is None]
+    if wrong:
+        raise InvalidValue(f"{wrong[0]!r} is no method that explains images", "method-images")
+    if not scenes or min(len(scene.objects) for scene in scenes) < 2:
+        raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-objects")
+    asker, images = Explainer(clip), [scene.image() for scene in scenes]
+    texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
+    less = [without(scene, i).image() for scene in scenes for i in range(len(scene.objects))]
+    remaining = iter(asker.embed_images(less))
+    heats = {
+        name: Explainer(clip, method=name, seed=seed).maps(images, texts[:, None])[:, 0].float().cpu().numpy()
+        for name in names
+    }
+    rng, grid = np.random.default_rng(seed), heats[names[0]].shape[1:] if names else (8, 8)
+    heats |= {"area": np.ones((len(scenes), *grid)), "random": rng.normal(size=(len(scenes), *grid))}
+    rows = []
+    for k, scene in enumerate(scenes):
+        masks, named = scene.masks(_SIDE), {i for span in scene.spans for i in span.objects}
+        left, top, right, bottom = model_view(clip.preprocess, images[k]).box
+        scale = _SIDE / images[k].width
+        box = left * scale, top * scale, right * scale, bottom * scale
+        pixels = {name: onto_image(maps[k], box, (_SIDE, _SIDE)) for name, maps in heats.items()}
+        for i, thing in enumerate(scene.objects):
+            fall = float((own[k] - next(remaining)) @ texts[k])
+            about = (k, i, thing.noun, i in named, fall)
+            rows += [(*about, name, float(heat[masks[i]].sum() / heat.size)) for name, heat in pixels.items()]
+    return pd.DataFrame(rows, columns=["image", "object", "noun", "named", "fall", "method", "sum"])
+
+
+def causal_agreement(effects: pd.DataFrame) -> pd.DataFrame:
+    """How far maps rank the objects of a scene as their true effects do.
+
+    Args:
+        effects: of `causal`; or some of its rows, such as those of objects that the caption does not name.
+
+    Returns:
+        One row a scene and method: image, method, objects (how many), correlation (Spearman's, between the sums and the
+        falls; zero where either is the same for all objects), and first (whether the object of the largest sum is that
+        of the largest fall; of several, the fraction). Scenes with one row a method are left out.
+    """
+    rows = []
+    for (image, method), part in effects.groupby(["image", "method"], sort=False):
+        if len(part) > 1:
+            falls, sums = part["fall"].to_numpy(), part["sum"].to_numpy()
+            correlation = float(np.nan_to_num(spearman(sums, falls)))
+            rows.append((image, method, len(part), correlation, (falls == falls.max())[sums == sums.max()].mean()))
+    return pd.DataFrame(rows, columns=["image", "method", "objects", "correlation", "first"])

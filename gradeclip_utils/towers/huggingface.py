@@ -1,0 +1,299 @@
+"""transformers' CLIP, SigLIP, SigLIP 2 (NaFlex), MetaCLIP 2, Chinese CLIP, AltCLIP and BLIP; BERTs inside open_clip.
+
+CLS reads, or a latent query in an attention pool; EOT, CLS, the last token, or all tokens, averaged. What a model is
+given below the explained layers it computes itself, by its own modules and its own attention (eager, sdpa, flash).
+A model that PEFT has wrapped is explained as it is: LoRA adapters in use are part of it. transformers is an optional
+library: it is not imported here.
+
+Of BLIP (Li, Li, Xiong and Hoi, arXiv 2201.12086) images alone, by its contrastive head `vision_proj`: prompts are
+embedded by the model itself (`text_proj` of its text encoder's CLS, as its own forward pass does with
+`use_itm_head=False`) and passed as embeddings. Its matching head, which reads both together, is another number.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import Entry, Tower, places
+from .blocks import UnsupportedModel, upcast
+from .huggingface_blocks import ProbePool, apply, blocks_of, check_plain, through_own
+
+MODELS = (  # both encoders
+    "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel",
+)  # fmt: skip
+IMAGES = (*MODELS, "BlipForImageTextRetrieval")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside PEFT's wrapper, with its adapters in it; any other as it is.
+
+    Raises:
+        UnsupportedModel: PEFT has taught it prompts, which are in no layer of the model itself.
+    """
+    if not type(model).__module__.startswith("peft."):
+        return model
+    config = getattr(model, "active_peft_config", None)
+    if getattr(config, "is_prompt_learning", False):
+        raise UnsupportedModel(f"the model has learned prompts ({type(config).__name__}); of adapters only LoRA can be "
+                               "opened")  # fmt: skip
+    return model.get_base_model()
+
+
+def kind_of(model: nn.Module, among: tuple[str, ...] = MODELS) -> str | None:
+    """Which of some models this is, by its class or one that it is made from; None if it is none."""
+    return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in among), None)
+
+
+class TransformersImageTower(Tower):
+    """The image encoder of one of `IMAGES`.
+
+    NaFlex (`own_grid`) reads patches of an image of any shape. The trace has the real patches alone; the model's own
+    forward pass is given them as its processor does, padded to one length and with a mask.
+    """
+
+    name, any_size = "image", True
+
+    def __init__(self, model: nn.Module, layers: int):
+        whole = unwrapped(model)
+        _check_quantised(whole)
+        vision = self.vision = getattr(whole.vision_model, "vision_model", whole.vision_model)
+        config = vision.config
+        self.kind, self.own_grid = kind_of(model, IMAGES) or "", hasattr(config, "num_patches")
+        side = config.image_size if not self.own_grid else config.patch_size * int(config.num_patches**0.5)
+        self.image_size, self.patch_size = (side, side), (config.patch_size,) * 2
+        blocks, inside = blocks_of(vision.encoder.layers, self.name), f"the image tower is a {self.kind}"
+        self.after: tuple[nn.Module, ...] = ()
+        projection = getattr(whole, "visual_projection", getattr(whole, "vision_proj", None))
+        if projection is not None:
+            self.query_token, self.after = "CLS reads", (vision.post_layernorm, projection)
+            self.width = projection.out_features
+        elif getattr(vision, "head", None) is not None:
+            blocks.append(ProbePool(vision.head, vision.post_layernorm, inside))
+            self.query_token, self.width = "a latent query reads", config.hidden_size
+        else:
+            raise UnsupportedModel(f"{inside} without an attention pool (vision_use_head=False): nothing reads its end")
+        check_plain(inside, *self.after)
+        super().__init__(model, vision, blocks, layers, lambda pixels: _features(self._own_features(whole, pixels)))
+
+    def _own_features(self, whole: nn.Module, pixels: Tensor):
+        pixels = pixels.to(self.vision.embeddings.patch_embedding.weight.dtype)
+        if not hasattr(whole, "get_image_features"):  # BLIP's norm is in it
+            return whole.vision_proj(self.vision(pixels, **self._interpolation(pixels)).last_hidden_state[:, 0])
+        if not self.own_grid:
+            return whole.get_image_features(pixel_values=pixels, **self._interpolation(pixels))
+        patches, shapes = self._patches(pixels), self._shapes(pixels)
+        missing = max(0, self.vision.config.num_patches - patches.shape[1])
+        mask = F.pad(torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device), (0, missing))
+        return whole.get_image_features(F.pad(patches, (0, 0, 0, missing)), mask, shapes)
+
+    def _enter(self, pixels: Tensor) -> Entry:
+        embeddings = self.vision.embeddings
+        own = pixels.to(embeddings.patch_embedding.weight.dtype)
+        if self.own_grid:
+            x = embeddings(self._patches(own), self._shapes(own))
+        else:
+            x = embeddings(own, **self._interpolation(own))  # (B, 1 + h*w, D), without CLS where a pool reads
+        x = getattr(self.vision, "pre_layrnorm", nn.Identity())(x)  # that is its name
+        x = upcast(through_own([block for block in self.below if not block.latent], x))
+        latent, grid = self.blocks[-1].latent, self._grid(pixels)
+        query_index, patches = places(x, () if latent else [0], x.shape[1] - grid[0] * grid[1])
+        return Entry(pixels, x, query_index, patches, self.heads, grid)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return apply(self.after, x)[:, 0]
+
+    def _grid(self, pixels: Tensor) -> tuple[int, int]:
+        return pixels.shape[-2] // self.patch_size[0], pixels.shape[-1] // self.patch_size[1]
+
+    def _interpolation(self, pixels: Tensor) -> dict[str, bool]:
+        return {} if tuple(pixels.shape[-2:]) == self.image_size else {"interpolate_pos_encoding": True}
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) as NaFlex reads them (B, h*w, patch * patch * 3)."""
+        step = self.patch_size[0]
+        return pixels.unfold(2, step, step).unfold(3, step, step).permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+    def _shapes(self, pixels: Tensor) -> Tensor:
+        return torch.tensor([self._grid(pixels)] * len(pixels), device=pixels.device)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text encoder: where its parts are, who reads, and what is hidden from whom.
+
+    `reads` is "eos" (EOT), "first" (CLS), "last" or "mean". `padding` is the id of tokens that nobody sees, or None.
+    `before` is applied to every token that reads, `after` to what was pooled.
+    """
+
+    part: nn.Module
+    layers: nn.ModuleList
+    reads: str
+    before: tuple[nn.Module, ...]
+    after: tuple[nn.Module, ...]
+    width: int
+    causal: bool = False
+    padding: int | None = None
+
+
+_READS = {"eos": "EOT reads", "first": "CLS reads", "last": "the last token reads",
+          "mean": "all tokens read and are averaged"}  # fmt: skip
+
+
+class TransformersTextTower(Tower):
+    """The text encoder of one of `MODELS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`)."""
+
+    name = "text"
+
+    def __init__(self, model: nn.Module, layers: int | None):
+        whole = unwrapped(model)
+        _check_quantised(whole)
+        hub = kind_of(model)
+        text = self.text = _text_of(whole) if hub else _text_in_open_clip(whole.text)
+        self.kind = hub or type(text.part).__name__
+        self.query_token, self.causal, self.width = _READS[text.reads], text.causal, text.width
+        blocks, inside = blocks_of(text.layers, self.name), f"the text tower is a {self.kind}"
+        check_plain(inside, *text.before, *text.after)
+        layers = max(1, round(2 * len(blocks) / 3)) if layers is None else layers
+        config = text.part.config
+        self.context_length = getattr(config, "max_position_embeddings", None) or 512  # T5 has no limit
+        if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
+            self.context_length -= text.part.embeddings.padding_idx + 1
+        encode = self._own_features if hub else whole.encode_text
+        super().__init__(model, text.part, blocks, layers, encode)
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Where the words of each prompt end, (B,), for token ids (B, context_length): EOT, or the last token.
+
+        Where padding is not hidden, the first of the equal tokens that fill the context.
+        """
+        if self.text.reads == "eos":
+            return self._eos(ids)
+        if self.text.padding is not None:
+            place = torch.arange(ids.shape[1], device=ids.device)
+            return (place * (ids != self.text.padding)).amax(dim=-1)
+        filling = (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)
+        return ids.shape[1] - filling
+
+    def _eos(self, ids: Tensor) -> Tensor:
+        """EOT as transformers finds it: old configs have a wrong id, 2, and then it is the largest one."""
+        eos = self.text.part.config.eos_token_id
+        if eos == 2 and self.kind != "MetaClip2Model":
+            return ids.argmax(dim=-1)
+        return (ids == eos).int().argmax(dim=-1)
+
+    def _own_features(self, ids: Tensor) -> Tensor:
+        mask = {} if self.text.padding is None else {"attention_mask": (ids != self.text.padding).long()}
+        return _features(unwrapped(self.model).get_text_features(input_ids=ids, **mask))
+
+    def _enter(self, ids: Tensor) -> Entry:
+        text, ends, inputs = self.text, self.ends(ids), ids
+        if text.reads != "last":
+            ids = ids[:, : int(ends.max()) + 1]  # nothing behind it is ever read
+        length = ids.shape[1]
+        place = torch.arange(length, device=ids.device)
+        valid_mask, seen = place <= ends[:, None], None
+        if text.padding is not None:
+            seen = ids != text.padding
+            valid_mask = valid_mask & seen
+        query_index = {"eos": ends[:, None], "first": torch.zeros_like(ends)[:, None],
+                       "last": torch.full_like(ends, length - 1)[:, None],
+                       "mean": place.expand(len(ids), -1)}[text.reads]  # fmt: skip
+        x = self._embedded(ids)
+        mask = seen[:, None, :].expand(-1, length, -1) if seen is not None else None
+        if text.causal:
+            mask = (place <= place[:, None]).expand(len(ids), -1, -1)
+        bias = self._bias(length, mask)
+        x = upcast(through_own(self.below, x, mask, seen, bias))
+        attention_mask = None if text.causal else mask if bias is None else upcast(bias)
+        return Entry(inputs, x, query_index, valid_mask, self.heads, None, attention_mask)
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        part = self.text.part
+        if hasattr(part, "embeddings"):
+            return part.embeddings(input_ids=ids)
+        x = part.embed_tokens(ids)
+        return x + part.embed_positions(ids, x).to(x) if hasattr(part, "embed_positions") else x
+
+    def _bias(self, length: int, mask: Tensor | None) -> Tensor | None:
+        """What T5 adds to its logits, the mask among it (B or 1, H, N, N): its first layer has it for all."""
+        first = self.text.layers[0]
+        if not hasattr(first, "layer"):
+            return None
+        bias = first.layer[0].SelfAttention.compute_bias(length, length)
+        return bias if mask is None else bias.masked_fill(~mask[:, None], torch.finfo(bias.dtype).min)
+
+    def _pool(self, x: Tensor, entry: Entry) -> Tensor:
+        x = apply(self.text.before, x)
+        if self.text.reads != "mean":
+            return x
+        counts = entry.valid_mask.to(x)[..., None]  # padding is no part of the mean
+        return (x * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return apply(self.text.after, x)[:, 0]
+
+    def with_one_head(self, trace):
+        """As for other towers, but that a bias a head leaves nothing to say which bias one head would have.
+
+        Raises:
+            UnsupportedModel: it is a T5.
+        """
+        if trace.attention_mask is not None and trace.attention_mask.ndim == 4:
+            raise UnsupportedModel(f"{self.kind} adds a bias to the logits of each head: one head would have none")
+        return super().with_one_head(trace)
+
+
+def _text_of(whole: nn.Module) -> _Text:
+    """The text encoder of one of `MODELS`."""
+    text, kind, before = whole.text_model, kind_of(whole), ()  # type: nn.Module, str | None, tuple[nn.Module, ...]
+    part = getattr(text, "text_model", getattr(text, "roberta", text))  # wrapped once more in some versions
+    if kind in ("SiglipModel", "Siglip2Model"):
+        before, width = (part.final_layer_norm, part.head), part.head.out_features
+        return _Text(part, part.encoder.layers, "last", before, (), width)
+    projection = whole.text_projection
+    if kind in ("CLIPModel", "MetaClip2Model"):
+        before = (part.final_layer_norm,)
+        return _Text(part, part.encoder.layers, "eos", before, (projection,), projection.out_features, causal=True)
+    if kind == "AltCLIPModel":
+        before = (text.pre_LN, text.transformation)
+    layers = part.encoder.layers if hasattr(part.encoder, "layers") else part.encoder.layer
+    padding = part.config.pad_token_id
+    return _Text(part, layers, "first", before, (projection,), projection.out_features, padding=padding)
+
+
+def _text_in_open_clip(text: nn.Module) -> _Text:
+    """The encoder in open_clip's `HFTextEncoder`, which gives it a mask of what is no padding."""
+    part, pooler = text.transformer, type(text.pooler).__name__
+    if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
+        raise UnsupportedModel(f"the text tower is a {type(part).__name__} with a {pooler}: only CLS or a mean is read")
+    after, before = (text.proj,), ()  # type: tuple[nn.Module, ...], tuple[nn.Module, ...]
+    own = getattr(part, "pooler", None)
+    if pooler == "ClsPooler" and text.pooler.use_pooler_output and own is not None:
+        after = (own.dense, own.activation, text.proj)
+    if hasattr(part, "block"):
+        layers, before = part.block, (part.final_layer_norm,)
+    elif hasattr(part, "embed_positions"):
+        layers, before = part.layers, (part.layer_norm,)
+    elif hasattr(part, "embeddings") and hasattr(getattr(part, "encoder", None), "layer"):
+        layers = part.encoder.layer
+    else:
+        raise UnsupportedModel(f"the text tower is a {type(part).__name__}; of Hugging Face encoders only BERT, "
+                               "RoBERTa, XLM-RoBERTa, T5 and M2M-100 are known")  # fmt: skip
+    reads = "mean" if pooler == "MeanPooler" else "first"
+    return _Text(part, layers, reads, before, after, text.output_dim, padding=text.config.pad_token_id)
+
+
+def _features(found) -> Tensor:
+    """What `get_image_features` gives: the features in transformers 4, an output that has them in 5."""
+    return found if isinstance(found, Tensor) else found.pooler_output
+
+
+def _check_quantised(model: nn.Module) -> None:
+    config = getattr(getattr(model, "config", None), "quantization_config", None)
+    if config is not None:
+        method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", config)
+        method = getattr(method, "value", method)
+        raise UnsupportedModel(f"the {type(model).__name__} is quantised ({method}): an explanation needs its weights "
+                               "as numbers, so load it without quantization_config")  # fmt: skip

@@ -1,0 +1,150 @@
+"""Kills: what is killed at a random moment, again and again, ends with exactly what an undisturbed run gives."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import gradeclip_utils
+from gradeclip_utils.evaluation.run import evaluate
+from gradeclip_utils.models import load_clip, save_compact
+from tests.conftest import TINY_TEXT, TINY_VISION
+
+pytestmark = pytest.mark.slow
+
+HERE = str(Path(gradeclip_utils.__file__).parent.parent)
+CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
+WORDS = ["dog", "cat", "bus", "cow"]
+KILLS = 3  # of each command, to be quick; `GRADECLIP_KILLS=20` tries more
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The arguments that load a small model of random weights."""
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = open_clip.CLIP(**CONFIG)
+    save_compact(clip, path, words=["a", *WORDS], metadata={}, config={**CONFIG, "preprocess": PREPROCESS})
+    return ["--model", "emoji", "--pretrained", str(path)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """24 images of noise, each with a box that is the object."""
+    found, rng, lines = tmp_path_factory.mktemp("data"), np.random.default_rng(0), ["image,caption"]
+    for kind in ("images", "masks"):
+        (found / kind).mkdir()
+    for i in range(24):
+        mask = np.zeros((32, 32), np.uint8)
+        top, left = rng.integers(0, 16, 2)
+        mask[top : top + 12, left : left + 12] = 255
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(found / f"images/{i}.png")
+        Image.fromarray(mask).save(found / f"masks/{i}.png")
+        lines.append(f"{i}.png,a {WORDS[i % 4]}")
+    (found / "captions.csv").write_text("\n".join(lines))
+    return found
+
+
+def begin(arguments, folder, **environment):
+    surroundings = {**os.environ, "PYTHONPATH": HERE, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
+    command = [sys.executable, "-m", "gradeclip_utils", *arguments]
+    return subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def killed_again_and_again(arguments, folder, started: Path):
+    """Run a command to its end, killed at random moments after it has begun to write; how often it was."""
+    moments, kills = random.Random(len(arguments)), int(os.environ.get("GRADECLIP_KILLS", KILLS))
+    times = 0
+    while times < kills:
+        process = begin(arguments, folder)
+        until = time.monotonic() + 240
+        while not started.exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1.5))
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read()
+            return times
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        times += 1
+    process = begin(arguments, folder)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    return times
+
+
+def test_an_evaluation_that_is_killed_gives_the_rows_of_one_that_is_not(model, folder, tmp_path):
+    run, data = tmp_path / "run", f"folder:{folder}"
+    arguments = ["evaluate", "--data", data, "--out", str(run), "--methods", "grad-eclip", "--chunk", "1", *model]
+    assert killed_again_and_again(arguments, tmp_path, run / "rows.sqlite") > 0
+    whole = evaluate(load_clip(*model[1::2]), data, "grad-eclip", chunk=1, progress=False)
+    found = pd.read_parquet(run / "rows.parquet")
+    measured = [column for column in whole if column != "seconds"]
+    pd.testing.assert_frame_equal(found[measured], whole[measured])
+    assert {file.name for file in run.iterdir()} == {"rows.sqlite", "rows.parquet", "running.sqlite"}
+
+
+def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, folder, tmp_path):
+    given = ["fine-tune", "--captions", str(folder / "captions.csv"), "--images", str(folder / "images"), *model]
+    given += ["--steps", "12", "--batch", "4", "--save-every", "1", "--precision", "fp32", "--regions", "0"]
+    whole, tuned = tmp_path / "whole.safetensors", tmp_path / "tuned.safetensors"
+    process = begin([*given, "--out", str(whole)], tmp_path)
+    assert process.wait() == 0, process.stderr.read()
+    assert not whole.with_suffix(".state").exists()  # the state goes when the model is written
+    assert killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.with_suffix(".state")) > 0
+    expected, found = load_file(whole), load_file(tuned)
+    assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are looked up in /proc")
+def test_workers_go_with_the_evaluation_that_began_them_and_take_along_what_it_put_aside(model, folder, tmp_path):
+    arguments = ["evaluate", "--data", f"folder:{folder}", "--out", str(tmp_path / "run"), "--chunk", "1", *model]
+    put_aside = tmp_path / "aside"
+    put_aside.mkdir()
+    process = begin([*arguments, "--jobs", "2", "--methods", "grad-eclip,rise"], put_aside, LOKY_MAX_CPU_COUNT="2")
+    until = time.monotonic() + 240
+    while len(children := workers_of(process.pid)) < 2 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    rows = tmp_path / "run" / "rows.sqlite"
+    size = rows.stat().st_size
+    while rows.stat().st_size == size and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)  # until the first chunk is there: the workers are at work
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 60
+    while any(map(alive, children)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(children) >= 2 and not any(map(alive, children))
+    assert list(put_aside.glob("gradeclip-*")) == []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def workers_of(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split() if folder.name.isdigit() else []
+            if fields and int(fields[1]) == parent and "loky" in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found

@@ -1,0 +1,529 @@
+"""transformers' CLIPs as towers: what is traced is what the model computes, on any version and by any attention."""
+
+import contextlib
+import copy
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gradeclip_utils import Clip, Explainer, UnsupportedModel
+from gradeclip_utils.evaluation.sanity import randomised
+from gradeclip_utils.methods import METHODS
+from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip
+from gradeclip_utils.towers import open_image_tower, open_text_tower
+from gradeclip_utils.towers.huggingface import unwrapped
+from tests.huggingface import NAMES, build_hub, ids_of, transformers, with_processor
+from tests.shrinking import stir
+
+built = cache(build_hub)
+whole = cache(with_processor)
+PROMPTS = ["A red car, a café", "一只猫"]
+
+
+def features(found):
+    """What transformers 4 returns as a tensor, and 5 in an output."""
+    return found if torch.is_tensor(found) else found.pooler_output
+
+
+def mask_of(name, ids):
+    """What the model's own processor would send along."""
+    return {"attention_mask": (ids != 0).long()} if name in ("ChineseCLIP", "AltCLIP") else {}
+
+
+def patches_of(pixels, step=8):
+    """NaFlex's input, cut out patch by patch: (B, h*w, step * step * 3)."""
+    rows, columns = pixels.shape[-2] // step, pixels.shape[-1] // step
+    places = [(step * i, step * j) for i in range(rows) for j in range(columns)]
+    cut = [pixels[:, :, y : y + step, x : x + step].permute(0, 2, 3, 1).flatten(1) for y, x in places]
+    return torch.stack(cut, 1), torch.tensor([[rows, columns]] * len(pixels))
+
+
+def own_image_features(model, name, pixels):
+    if name != "Siglip2":
+        return features(model.get_image_features(pixel_values=pixels))
+    patches, shapes = patches_of(pixels)
+    return features(model.get_image_features(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes))
+
+
+def own_text_features(model, name, ids):
+    return features(model.get_text_features(input_ids=ids, **mask_of(name, ids)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_image_trace_is_what_get_image_features_gives(name, attention, pixels):
+    model = built(name, attention)
+    with torch.no_grad():
+        own = F.normalize(own_image_features(model, name, pixels), dim=-1)
+    for layers in (1,) if name.startswith("Siglip") else (1, 3):
+        tower = open_image_tower(model, layers)
+        trace = tower.trace(pixels)
+        torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
+        resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
+        torch.testing.assert_close(resumed, own, atol=1e-5, rtol=0)
+    assert (own[0] - own[1]).abs().max() > 1e-2 and trace.grid == (4, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_text_trace_is_what_get_text_features_gives(name, attention, layers):
+    model, ids = built(name, attention), ids_of(name)
+    with torch.no_grad():
+        own = F.normalize(own_text_features(model, name, ids), dim=-1)
+    tower = open_text_tower(model, layers)
+    trace = tower.trace(ids)
+    torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tower.trace(ids[1:]).embedding, own[1:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(tower.resume(trace, 3 - layers, trace.tokens), own, atol=1e-5, rtol=0)
+    assert (own[0] - own[1]).abs().max() > 1e-2
+    assert trace.valid_mask[1].sum() == (4 if name not in ("Siglip", "Siglip2") else 5)  # CLS, two words, SEP (pad)
+
+
+# --- an independent derivation: hooks in the model's own pass, and the formula of the paper ----------------------
+
+
+@contextlib.contextmanager
+def watched(modules):
+    """What goes into `modules` and what comes out, by name, while the model computes it."""
+    seen, hooks = {}, []
+    for name, module in modules.items():
+
+        def keep(module, inputs, output, name=name):
+            if torch.is_tensor(inputs[0]) and inputs[0].requires_grad and not inputs[0].is_leaf:
+                inputs[0].retain_grad()
+            seen[name] = (inputs[0], output)
+
+        hooks.append(module.register_forward_hook(keep))
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+def parts_of(layer):
+    """Query, key, value and output projection of a layer, whatever they are called."""
+    attn = getattr(layer, "self_attn", None)
+    if attn is not None:
+        return {"q": attn.q_proj, "k": attn.k_proj, "v": attn.v_proj, "o": attn.out_proj}
+    attn = layer.attention
+    return {"q": attn.self.query, "k": attn.self.key, "v": attn.self.value, "o": attn.output.dense}
+
+
+def derived(layers, encode, direction, reads, valid):
+    """Grad-ECLIP of one input from what hooks saw: the sum over layers of lam_i sum_c w_c v_ic."""
+    modules = {(i, part): module for i, layer in enumerate(layers) for part, module in parts_of(layer).items()}
+    with watched(modules) as seen, torch.enable_grad():
+        (F.normalize(encode(), dim=-1)[0] @ direction).backward()
+    found = torch.zeros(len(valid))
+    for i in range(len(layers)):
+        q, k, v = (seen[i, part][1][0, : len(valid)].detach() for part in "qkv")
+        weight = seen[i, "o"][0].grad[0, reads]
+        cosine = F.cosine_similarity(q[reads][None], k, dim=-1)
+        low, high = cosine[valid].min(), cosine[valid].max()
+        found += torch.where(valid, (cosine - low) / (high - low) * (v @ weight), 0)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_map_is_the_papers_formula_on_what_the_model_computed(name, pixels):
+    model, one = copy.deepcopy(built(name)), pixels[:1]
+    tower = open_image_tower(model)
+    direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(1)), dim=0)
+    trace = tower.trace(one)
+    found = grad_eclip(tower, trace, direction[None, None])[0, 0]
+    if name.startswith("Siglip"):
+        expected = derived_from_pool(model, name, one, direction)
+    else:
+        valid = torch.arange(17) > 0
+        encode = lambda: own_image_features(model, name, one)  # noqa: E731
+        expected = derived(tower.vision.encoder.layers[-1:], encode, direction, 0, valid)
+    assert found.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(found.abs().max()), rtol=1e-4)
+
+
+def derived_from_pool(model, name, pixels, direction):
+    """The same for SigLIP's head, torch's MultiheadAttention: what goes in is seen, the rest is written out."""
+    vision = open_image_tower(model).vision
+    with watched({"head": vision.head}) as seen, torch.no_grad():
+        own = F.normalize(own_image_features(model, name, pixels), dim=-1)
+    tokens, head = seen["head"][0], vision.head
+    weights, biases = head.attention.in_proj_weight.chunk(3), head.attention.in_proj_bias.chunk(3)
+    q, k, v = map(F.linear, (head.probe, tokens, tokens), weights, biases)
+    heads = [part.unflatten(-1, (4, 16)).transpose(1, 2).detach() for part in (q, k, v)]
+    o = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2).requires_grad_()
+    with torch.enable_grad():
+        x = head.attention.out_proj(o)
+        embedding = F.normalize((x + head.mlp(head.layernorm(x)))[:, 0], dim=-1)
+        (weight,) = torch.autograd.grad(embedding[0] @ direction, o)
+    torch.testing.assert_close(embedding.detach(), own, atol=1e-5, rtol=0)
+    cosine = F.cosine_similarity(q[0], k[0], dim=-1)
+    lam = (cosine - cosine.min()) / (cosine.max() - cosine.min())
+    return (lam * (v[0] @ weight[0, 0])).detach()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_of_tokens_are_the_papers_formula_summed_over_layers(name):
+    model, ids = copy.deepcopy(built(name)), ids_of(name)[:1]
+    tower = open_text_tower(model, 2)
+    direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(1)), dim=0)
+    trace = tower.trace(ids)
+    found = grad_eclip(tower, trace, direction[None, None])[0, 0]
+    layers = list(tower.text.layers)[-2:]
+    encode = lambda: own_text_features(model, name, ids)  # noqa: E731
+    expected = derived(layers, encode, direction, int(trace.query_index[0, 0]), trace.valid_mask[0])
+    assert found.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(found.abs().max()), rtol=1e-4)
+
+
+# --- an explanation from images and strings -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_similarity_that_is_explained_is_the_models_own_with_its_own_processor(name, picture):
+    model, processor = whole(name)
+    explanation = Explainer(Clip.from_transformers(model, processor)).explain(picture, PROMPTS)
+    sent = processor.tokenizer(PROMPTS, padding="max_length", truncation=True, return_tensors="pt")
+    text = {"input_ids": sent["input_ids"], **({"attention_mask": sent["attention_mask"]} if "Sig" not in name else {})}
+    with torch.no_grad():
+        out = model(**processor.image_processor(images=picture, return_tensors="pt"), **text)
+    own = F.normalize(out.image_embeds, dim=-1) @ F.normalize(out.text_embeds, dim=-1).T
+    assert explanation.similarity == pytest.approx(own[0].numpy(), abs=1e-5)
+    height, width = explanation.image_maps.shape[1:]
+    assert (height, width) == ((3, 5) if name == "Siglip2" else (4, 4))
+    words = [[word.text for word in words] for words in explanation.words]
+    assert words[0] == (
+        ["A", "red", "car,", "a", "café"] if name == "Siglip" else ["A", "red", "car", ",", "a", "café"]
+    )
+    assert "".join(words[1]) == "一只猫"
+    assert all(any(word.score for word in words) for words in explanation.words)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_interactions_contrast_and_words_agree_with_each_other(name, picture):
+    explainer = Explainer(Clip.from_transformers(*whole(name)))
+    alone = explainer.explain(picture, PROMPTS)
+    found = explainer.interactions(picture, PROMPTS[0])
+    assert [word.text for word in found.words] == [word.text for word in alone.words[0]]
+    scores = [[word.score for word in words] for words in (found.words, alone.words[0])]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    contrast = explainer.explain(picture, PROMPTS[0], against=PROMPTS[1])
+    expected = alone.image_maps[0] - alone.image_maps[1]
+    np.testing.assert_allclose(contrast.image_maps[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_in_a_batch_are_explained_as_alone(name, picture):
+    explainer = Explainer(Clip.from_transformers(*whole(name)))
+    images = [picture, picture.rotate(90, expand=True), picture.resize((40, 40))]
+    together = explainer.explain_batch(images, [*PROMPTS, "a"])
+    for image, prompt, one in zip(images, [*PROMPTS, "a"], together, strict=True):
+        alone = explainer.explain(image, prompt)
+        assert one.similarity == pytest.approx(alone.similarity, abs=1e-5)
+        np.testing.assert_allclose(one.image_maps, alone.image_maps, atol=1e-5)
+    embedded = explainer.embed_images(images) @ explainer.embed_texts([*PROMPTS, "a"]).T
+    assert embedded.diagonal().numpy() == pytest.approx(np.concatenate([one.similarity for one in together]), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_native_resolution_has_the_positions_that_transformers_would_give(name, picture):
+    explainer = Explainer(Clip.from_transformers(*whole(name)), resolution="native")
+    found = explainer.explain(picture, PROMPTS[0])
+    assert found.image_maps.shape == (1, 6, 10) and found.box == (0, 0, 80, 50)
+    tower = explainer.image_tower
+    pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
+    trace = tower.trace(pixels)
+    model, size = unwrapped(explainer.clip.model), {"interpolate_pos_encoding": True}
+    with torch.no_grad():
+        if name == "Siglip2":
+            own = own_image_features(model, name, pixels)
+        else:
+            own = features(model.get_image_features(pixel_values=pixels, **size))
+    torch.testing.assert_close(trace.embedding, F.normalize(own, dim=-1), atol=1e-5, rtol=0)
+    assert trace.grid == (3, 7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_explained_and_close_to_full_precision(name, dtype, picture):
+    model, processor = whole(name)
+    full = Explainer(Clip.from_transformers(model, processor)).explain(picture, PROMPTS[0])
+    half = Explainer(Clip.from_transformers(copy.deepcopy(model).to(dtype), processor)).explain(picture, PROMPTS[0])
+    assert half.similarity == pytest.approx(full.similarity, abs=0.03)
+    assert np.corrcoef(half.image_maps.ravel(), full.image_maps.ravel())[0, 1] > 0.98
+    assert half.image_maps.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eager_and_sdpa_attention_give_the_same_explanation(name, picture):
+    model, processor = whole(name)
+    eager, _ = with_processor(name, attention="eager")
+    found = [Explainer(Clip.from_transformers(each, processor)).explain(picture, PROMPTS[0]) for each in (model, eager)]
+    np.testing.assert_allclose(found[0].image_maps, found[1].image_maps, atol=1e-5)
+    scores = [[word.score for word in each.words[0]] for each in found]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", [name for name in ("CLIP", "Siglip2", "ChineseCLIP") if name in NAMES])
+def test_every_method_goes_through_these_towers(method, name, picture):
+    try:
+        found = Explainer(Clip.from_transformers(*whole(name)), method=method).explain(picture, PROMPTS[0])
+    except UnsupportedModel as refusal:
+        assert ("attention pool" in str(refusal)) == (name == "Siglip2"), refusal
+        assert name == "Siglip2" or method == "clip-surgery", "it needs open_clip's own blocks"
+        return
+    assert np.isfinite(found.image_maps).all() and (found.image_maps.any() or METHODS[method].image is None)
+    assert any(found.words[0]) == (METHODS[method].text is not None)
+
+
+# --- NaFlex ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("Siglip2" not in NAMES, reason="this version of transformers has no SigLIP 2")
+def test_naflex_keeps_an_images_shape_and_what_it_pads_is_in_no_map(picture):
+    model, processor = whole("Siglip2")
+    explainer = Explainer(Clip.from_transformers(model, processor))
+    sent = processor.image_processor(images=picture, return_tensors="pt")
+    assert sent["pixel_attention_mask"].sum() == 15 < sent["pixel_values"].shape[1] == 16
+    view = explainer.clip.preprocess(picture)
+    torch.testing.assert_close(patches_of(view[None])[0][0], sent["pixel_values"][0, :15])
+    trace = explainer.image_tower.trace(view[None])
+    with torch.no_grad():
+        own = F.normalize(features(model.get_image_features(**sent)), dim=-1)
+    torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
+    assert trace.grid == (3, 5) and trace.valid_mask.all() and trace.tokens.shape[1] == 15
+    tall = explainer.explain(picture.rotate(90, expand=True), PROMPTS[0])
+    assert tall.image_maps.shape == (1, 5, 3) and tall.box == (0, 0, 50, 80)
+
+
+# --- adapters and quantised weights ------------------------------------------------------------------------------
+
+
+def with_lora(name, **options):
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(built(name))
+    targets = ["q_proj", "v_proj", "fc1"]
+    if name != "Siglip":  # whose head has an out_proj that is no layer of its own
+        targets += ["visual_projection", "out_proj", "query", "value", "dense"]
+    if name == "CLIP" and "lora_bias" in options:
+        targets.remove("visual_projection")  # it has no bias to add to
+    elif not options.get("use_dora"):
+        targets.append("word_embeddings" if name == "ChineseCLIP" else "token_embedding")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, **options))
+        for key, parameter in wrapped.named_parameters():
+            if "lora_" in key:
+                parameter.data = 0.3 * torch.randn_like(parameter)
+    return wrapped.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("CLIP", {}), ("CLIP", {"use_rslora": True}), ("CLIP", {"lora_bias": True}), ("Siglip", {}), ("ChineseCLIP", {})],
+)
+def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pixels):
+    model, ids = with_lora(name, **options), ids_of(name)
+    towers = [(open_image_tower(model), pixels), (open_text_tower(model), ids)]
+    traced = [tower.trace(inputs).embedding for tower, inputs in towers]  # compared with the model's own pass here
+    plain = [opened(built(name)).trace(inputs).embedding for opened, (_, inputs) in
+             zip((open_image_tower, open_text_tower), towers, strict=True)]  # fmt: skip
+    assert all((a - b).abs().max() > 1e-2 for a, b in zip(traced, plain, strict=True))
+    with model.disable_adapter():
+        for (tower, inputs), expected in zip(towers, plain, strict=True):
+            torch.testing.assert_close(tower.trace(inputs).embedding, expected, atol=1e-5, rtol=0)
+    merged = copy.deepcopy(model).merge_and_unload()
+    for opened, (tower, inputs) in zip((open_image_tower, open_text_tower), towers, strict=True):
+        direction = torch.randn(1, 1, tower.width, generator=torch.Generator().manual_seed(0)).expand(2, 1, -1)
+        maps = [grad_eclip(t, t.trace(inputs), direction) for t in (tower, opened(merged))]
+        torch.testing.assert_close(*maps, atol=1e-5, rtol=1e-4)
+    model.merge_adapter()
+    for (tower, inputs), expected in zip(towers, traced, strict=True):
+        torch.testing.assert_close(tower.trace(inputs).embedding, expected, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_that_is_not_lora_is_refused_by_name():
+    with pytest.raises(UnsupportedModel, match="with a DoRA.* adapter; of adapters only LoRA can be opened"):
+        open_image_tower(with_lora("CLIP", use_dora=True))
+    peft = pytest.importorskip("peft")
+    options = {"target_modules": ["q_proj"], "init_r": 4, "target_r": 2, "total_step": 9, "tinit": 1, "tfinal": 1}
+    adaptive = peft.get_peft_model(copy.deepcopy(built("CLIP")), peft.AdaLoraConfig(**options))
+    with pytest.raises(UnsupportedModel, match="with a SVDLinear adapter"):
+        open_text_tower(adaptive)
+    scaling = peft.get_peft_model(copy.deepcopy(built("CLIP")), peft.IA3Config(target_modules=["k_proj"],
+                                                                               feedforward_modules=[]))  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="CLIPEncoderLayer with a Linear of peft where only a Linear"):
+        open_image_tower(scaling)
+
+
+def test_learned_prompts_are_in_no_layer_and_are_refused_by_name():
+    class Prompted(nn.Module):
+        active_peft_config = type("PromptTuningConfig", (), {"is_prompt_learning": True})()
+
+    Prompted.__module__ = "peft.peft_model"
+    with pytest.raises(UnsupportedModel, match=r"learned prompts \(PromptTuningConfig\); of adapters only LoRA"):
+        open_image_tower(Prompted())
+
+
+class Linear4bit(nn.Linear):
+    """As bitsandbytes calls its own."""
+
+
+def test_quantised_models_are_refused_by_name():
+    model = copy.deepcopy(built("CLIP"))
+    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    with pytest.raises(UnsupportedModel, match=r"the CLIPModel is quantised \(bitsandbytes\)"):
+        open_image_tower(model)
+    del model.config.quantization_config
+    model.text_model.encoder.layers[-1].mlp.fc1 = Linear4bit(64, 96)
+    open_image_tower(model)
+    with pytest.raises(UnsupportedModel, match="CLIPEncoderLayer with a Linear4bit where only a Linear"):
+        open_text_tower(model)
+    model = copy.deepcopy(built("CLIP"))
+    weight = model.vision_model.encoder.layers[0].mlp.fc1.weight
+    model.vision_model.encoder.layers[0].mlp.fc1.weight = nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(UnsupportedModel, match=r"weights are quantised \(Parameter, torch.int8\)"):
+        open_image_tower(model)
+
+
+# --- what cannot be opened ---------------------------------------------------------------------------------------
+
+
+def test_a_siglip_without_its_head_is_refused_by_name():
+    model = copy.deepcopy(built("Siglip"))
+    model.vision_model.head = None
+    with pytest.raises(UnsupportedModel, match="SiglipModel without an attention pool"):
+        open_image_tower(model)
+
+
+def test_a_layer_of_other_parts_is_refused_by_name():
+    model = copy.deepcopy(built("CLIP"))
+    model.vision_model.encoder.layers[1] = nn.Linear(64, 64)
+    with pytest.raises(UnsupportedModel, match="the image tower has a Linear, which has none of self_attn"):
+        open_image_tower(model)
+    model = copy.deepcopy(built("CLIP"))
+    del model.vision_model.encoder.layers[1].layer_norm2
+    with pytest.raises(UnsupportedModel, match="the image tower has a CLIPEncoderLayer that cannot be opened"):
+        open_image_tower(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_about_the_model_differs_afterwards(name, picture):
+    model, processor = whole(name)
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    Explainer(Clip.from_transformers(model, processor)).explain(picture, PROMPTS)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    model.eval()
+
+
+def test_a_new_config_says_where_eot_is_and_an_old_one_means_the_largest_token():
+    new = copy.deepcopy(built("CLIP"))
+    new.text_model.config.eos_token_id = new.text_model.eos_token_id = 7
+    ids = torch.tensor([[1, 9, 7, 119, 7, 7]])
+    assert open_text_tower(built("CLIP")).ends(ids).tolist() == [3]
+    assert open_text_tower(new).ends(ids).tolist() == [2]
+
+
+def test_the_readme_says_who_reads_in_each_of_them():
+    table = (Path(__file__).parents[2] / "README.md").read_text()
+    for name in NAMES:
+        image, text = open_image_tower(built(name)), open_text_tower(built(name))
+        order = "causal" if text.causal else "not causal"
+        assert re.search(rf"\| `{name}Model`[^|]*\| {image.query_token} \| {order}, {text.query_token} \|", table), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_drawn_anew_on_the_side_and_in_the_blocks_that_were_asked_for(name):
+    clip = Clip.from_transformers(*whole(name))
+    old = clip.model.state_dict()
+    for side, mine in (("image", "vis"), ("text", "text")):
+        new = randomised(clip, side=side, blocks=1).model.state_dict()
+        drawn = [key for key, value in new.items() if not torch.equal(value, old[key])]
+        assert drawn and all(key.startswith(mine) for key in drawn)
+        layers = {int(match[1]) for key in drawn if (match := re.search(r"layers?[.](\d+)[.]", key))}
+        assert layers == {2} and not any("embeddings" in key or "pre_layrnorm" in key for key in drawn)
+
+
+# --- BLIP's contrastive head ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def blip() -> nn.Module:
+    common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    text = {**common, "encoder_hidden_size": 64, "vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1}
+    vision = {**common, "image_size": 32, "patch_size": 8}
+    config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=24)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return stir(transformers.BlipForImageTextRetrieval(config))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_picture_side_of_blip_is_traced_as_it_computes(layers, blip, pixels):
+    tower = open_image_tower(blip, layers)
+    trace = tower.trace(pixels)
+    torch.testing.assert_close(trace.embedding, tower.forward(pixels), atol=1e-5, rtol=0)
+    assert (trace.embedding[0] - trace.embedding[1]).abs().max() > 1e-2
+    resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
+    torch.testing.assert_close(resumed, trace.embedding, atol=1e-5, rtol=0)
+
+
+def test_the_similarity_that_is_explained_is_blips_own(blip, picture):
+    preprocess = open_clip.image_transform(32, is_train=False)
+    prompt = torch.tensor([[1, 5, 7, 2]])
+    with torch.no_grad():
+        own = blip(prompt, preprocess(picture)[None], use_itm_head=False).itm_score
+        text = blip.text_proj(blip.text_encoder(prompt).last_hidden_state[:, 0])
+    explainer = Explainer(Clip(blip, preprocess, None))
+    explanation = explainer.explain(picture, text)
+    assert explanation.similarity == pytest.approx(own[0].tolist(), abs=1e-5)
+    assert explanation.image_maps.shape == (1, 4, 4) and (explanation.image_maps != 0).any()
+    with pytest.raises(UnsupportedModel, match="the text tower is a BlipForImageTextRetrieval"):
+        explainer.explain(picture, "a dog")
+
+
+def test_weighted_values_of_blip_are_the_derivative_by_attention(blip, pixels):
+    model = copy.deepcopy(blip).double()
+    tower, inputs = open_image_tower(model), pixels[:1].double()
+    direction = F.normalize(torch.randn(24, generator=torch.Generator().manual_seed(2)).double(), dim=0)
+    trace = tower.trace(inputs)
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
+    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    attention = model.vision_model.encoder.layers[-1].self_attn
+    for token in (0, 1, 9):
+        scores = []
+        for amount in (1e-4, -1e-4):
+            hook = attention.dropout.register_forward_hook(_more(token, amount))
+            scores.append(tower.forward(inputs)[0] @ direction)
+            hook.remove()
+        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
+
+
+def _more(token, amount):
+    def change(module, inputs, alpha):
+        alpha = alpha.clone()
+        alpha[:, :, 0, token] += amount
+        return alpha
+
+    return change
+
+
+def test_another_grid_gets_the_positions_that_transformers_would_give_it(blip):
+    pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
+    trace = open_image_tower(blip).trace(pixels)
+    assert trace.grid == (3, 7)
+    with torch.no_grad():
+        hidden = blip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+        expected = F.normalize(blip.vision_proj(hidden), dim=-1)
+    torch.testing.assert_close(trace.embedding, expected, atol=1e-5, rtol=0)

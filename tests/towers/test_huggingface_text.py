@@ -1,0 +1,164 @@
+"""Hugging Face encoders inside open_clip (BiomedCLIP, multilingual CLIPs): words and interactions, or a refusal."""
+
+from functools import cache
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.hf_model import HFTextEncoder
+from open_clip.tokenizer import HFTokenizer
+from torch.nn import functional as F
+
+from gradeclip_utils import Clip, Explainer, UnsupportedModel
+from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.towers import open_text_tower
+from gradeclip_utils.towers.base import eval_mode
+from tests.conftest import TINY_VISION
+from tests.huggingface import LAYERS, tokenizer_of, transformers
+from tests.shrinking import stir
+from tests.towers.test_huggingface import watched
+
+CAPTION = "a red car, a naïve café"
+BERT = {**LAYERS, "max_position_embeddings": 40}
+T5 = {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_heads": 4, "num_layers": 3}
+M2M = {"d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 4, "encoder_layers": 3, "decoder_layers": 1,
+       "decoder_attention_heads": 4, "max_position_embeddings": 40}  # fmt: skip
+ENCODERS = {  # the class of the config, its sizes, the kind of tokenizer, the pooler
+    "BERT, CLS through its own pooler": ("BertConfig", BERT, "word-piece", "cls_pooler"),
+    "BERT, CLS as it is": ("BertConfig", BERT, "word-piece", "cls_last_hidden_state_pooler"),
+    "BERT, mean": ("BertConfig", BERT, "word-piece", "mean_pooler"),
+    "RoBERTa": ("RobertaConfig", BERT, "byte-pair", "mean_pooler"),
+    "XLM-RoBERTa": ("XLMRobertaConfig", BERT, "sentence-piece", "mean_pooler"),
+    "mT5": ("MT5Config", T5, "sentence-piece", "mean_pooler"),
+    "mT5, not gated": ("MT5Config", {**T5, "feed_forward_proj": "relu"}, "sentence-piece", "mean_pooler"),
+    "M2M-100": ("M2M100Config", M2M, "sentence-piece", "cls_pooler"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("encoders")
+
+
+@pytest.fixture(scope="module")
+def clip_of(folder):
+    """An open_clip model with the encoder of a name, and the tokenizer that open_clip wraps."""
+
+    @cache
+    def made(name: str, pooler: str | None = None, proj: str | None = "mlp") -> Clip:
+        kind, sizes, tokens, own_pooler = ENCODERS[name]
+        place, tokenizer = str(folder / name.replace(" ", "-")), tokenizer_of(tokens, 16)
+        tokenizer.save_pretrained(place)
+        getattr(transformers, kind)(
+            **sizes, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=0, bos_token_id=tokenizer.bos_token_id,
+        ).save_pretrained(place)  # fmt: skip
+        text = {"hf_model_name": place, "hf_model_pretrained": False, "hf_pooler_type": pooler or own_pooler,
+                "hf_proj_type": proj}  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = stir(open_clip.CustomTextCLIP(64 if proj is None else 48, TINY_VISION, text))
+        assert isinstance(model.text, HFTextEncoder)
+        preprocess = open_clip.image_transform(32, is_train=False)
+        return Clip(model, preprocess, HFTokenizer(place, context_length=16), name)
+
+    return made
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_trace_is_what_encode_text_gives_and_padding_is_in_no_part_of_it(name, layers, clip_of):
+    clip = clip_of(name)
+    ids = clip.tokenizer([CAPTION, "一只猫"])
+    with torch.no_grad():
+        own = F.normalize(clip.model.encode_text(ids), dim=-1)
+    tower = open_text_tower(clip.model, layers)
+    trace = tower.trace(ids)
+    torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tower.trace(ids[1:]).embedding, own[1:], atol=1e-5, rtol=0)
+    padding = ~trace.valid_mask
+    assert padding[1].any() and (ids[:, : padding.shape[1]][padding] == clip.tokenizer.tokenizer.pad_token_id).all()
+    for layer in trace.layers:
+        seen = layer.attention.masked_select(padding[:, None, None])
+        assert seen.abs().max() < 1e-6 and torch.allclose(layer.attention.sum(-1), torch.ones(()))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_words_and_interactions_are_given_in_the_prompt_as_it_was_written(name, clip_of, picture):
+    explainer = Explainer(clip_of(name))
+    caption = f"  {CAPTION.replace(' ', '  ')}"  # open_clip cleans white space, and the places must survive it
+    found = explainer.explain(picture, [caption, "一只猫"])
+    words = found.words[0]
+    assert [word.text for word in words] == ["a", "red", "car", ",", "a", "naïve", "café"][: len(words)]
+    assert len(words) >= 5 and all(caption[word.start : word.end] == word.text for word in words)
+    assert "".join(word.text for word in found.words[1]) == "一只猫"
+    apart = explainer.interactions(picture, caption)
+    scores = [[word.score for word in each] for each in (words, apart.words)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5) and any(scores[0])
+    assert apart.maps.shape == (len(words), 4, 4)
+
+
+@pytest.mark.parametrize("name", ["XLM-RoBERTa", "mT5", "M2M-100", "BERT, CLS through its own pooler"])
+def test_scores_of_tokens_are_the_papers_formula_on_what_the_model_computed(name, clip_of):
+    """All tokens ask where the mean is taken, and each adds lam (q_r, k_i) w_r v_i of its own."""
+    clip = clip_of(name)
+    model, ids = clip.model, clip.tokenizer([CAPTION])
+    tower = open_text_tower(model, 1)
+    direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(1)), dim=0)
+    trace = tower.trace(ids)
+    found = grad_eclip(tower, trace, direction[None, None])[0, 0]
+    layer = tower.blocks[-1].module
+    if hasattr(layer, "layer"):
+        attn = layer.layer[0].SelfAttention
+        parts = {"q": attn.q, "k": attn.k, "v": attn.v, "o": attn.o}
+    elif hasattr(layer, "self_attn"):
+        attn = layer.self_attn
+        parts = {"q": attn.q_proj, "k": attn.k_proj, "v": attn.v_proj, "o": attn.out_proj}
+    else:
+        attn = layer.attention
+        parts = {"q": attn.self.query, "k": attn.self.key, "v": attn.self.value, "o": attn.output.dense}
+    with watched(parts) as seen, torch.enable_grad(), eval_mode(model):
+        (F.normalize(model.encode_text(ids), dim=-1)[0] @ direction).backward()
+    model.zero_grad()
+    count = int(trace.valid_mask[0].sum())
+    q, k, v = (seen[part][1][0, :count].detach() for part in "qkv")
+    weight = seen["o"][0].grad[0, :count]
+    cosine = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).T
+    low, high = cosine.amin(-1, keepdim=True), cosine.amax(-1, keepdim=True)
+    expected = ((cosine - low) / (high - low) * (weight @ v.T)).sum(0)
+    assert found.abs().max() > 1e-3
+    torch.testing.assert_close(found[:count], expected, atol=1e-4 * float(found.abs().max()), rtol=1e-4)
+    assert (found[count:] == 0).all()
+
+
+@pytest.mark.parametrize("proj", [None, "linear", "mlp"])
+def test_every_projection_of_open_clip_is_known(proj, clip_of):
+    clip = clip_of("BERT, mean", proj=proj)
+    ids = clip.tokenizer([CAPTION])
+    with torch.no_grad():
+        own = F.normalize(clip.model.encode_text(ids), dim=-1)
+    torch.testing.assert_close(open_text_tower(clip.model).trace(ids).embedding, own, atol=1e-5, rtol=0)
+
+
+def test_a_pooler_that_is_no_reading_of_tokens_is_refused_by_name(clip_of):
+    with pytest.raises(UnsupportedModel, match="the text tower is a BertModel with a MaxPooler: only CLS or a mean"):
+        open_text_tower(clip_of("BERT, mean", pooler="max_pooler").model)
+
+
+def test_another_encoder_is_refused_by_name(clip_of):
+    model = clip_of("BERT, mean", proj="linear").model
+    kept = model.text.transformer
+    model.text.transformer = transformers.DistilBertModel(transformers.DistilBertConfig(dim=64, n_heads=4, n_layers=1))
+    try:
+        with pytest.raises(UnsupportedModel, match="the text tower is a DistilBertModel; of Hugging Face"):
+            open_text_tower(model)
+    finally:
+        model.text.transformer = kept
+
+
+def test_one_head_for_a_model_whose_heads_have_a_bias_each_is_refused_by_name(clip_of, picture):
+    with pytest.raises(UnsupportedModel, match="adds a bias to the logits of each head"):
+        Explainer(clip_of("mT5"), attention="single-head").explain(picture, CAPTION)
+    found = Explainer(clip_of("BERT, mean"), attention="single-head").explain(picture, CAPTION)
+    assert found.words[0]
