@@ -143,6 +143,7 @@ def _small(noun: str, artist: str) -> tuple[Image.Image, tuple[float, ...]]:
     """
     square = _square(noun, artist, _MASTER)
     box = square.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
+    assert box is not None, f"{artist}'s {noun} is empty"
     return square.crop(box), tuple(side / _MASTER for side in box)
 
 
@@ -153,7 +154,8 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     if ratio <= 1:
         return small.resize([max(1, round(n * ratio)) for n in small.size], Image.Resampling.LANCZOS)
     square = _square(noun, artist, math.ceil(_MASTER * ratio))
-    return square.crop([round(side * square.width) for side in (left, top, right, bottom)])
+    width = square.width
+    return square.crop((round(left * width), round(top * width), round(right * width), round(bottom * width)))
 
 
 class Layers(NamedTuple):
@@ -205,15 +207,13 @@ def _icons(package: Package, folder: Path) -> dict:
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
     name = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
     with tarfile.open(folder / name) as tar:
-        members = {m.name: m for m in tar.getmembers()}
-        content = tar.extractfile(members["package/icons.json"]).read()
-        chars = members.get("package/chars.json")
-        chars = json.loads(tar.extractfile(chars).read()) if chars else {}
-    digest = hashlib.sha256(content).hexdigest()
+        content = {file.name: read.read() for file in tar.getmembers() if (read := tar.extractfile(file)) is not None}
+    icons, chars = content["package/icons.json"], content.get("package/chars.json", b"{}")
+    digest = hashlib.sha256(icons).hexdigest()
     if digest != package.sha256:
         msg = f"{package.name} {package.version} holds other icons than before: sha256 {digest}, not {package.sha256}"
         raise ValueError(msg)
-    return json.loads(content) | {"chars": chars}
+    return json.loads(icons) | {"chars": json.loads(chars)}
 
 
 def _as_svg(icons: dict, name: str) -> str | None:
