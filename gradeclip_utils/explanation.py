@@ -102,7 +102,8 @@ class Explanation:
         same = flat[1:] @ flat[0] + ((lengths[1:] == 0) & (lengths[0] == 0))  # two constant maps are the same
         distances = np.clip(1 - same, 0, 2)
         bounds = bootstrap((distances,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
-        return float(distances.mean()), *map(float, bounds.confidence_interval)
+        low, high = bounds.confidence_interval
+        return float(distances.mean()), float(low), float(high)
 
     def plot(self, **options):
         """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
