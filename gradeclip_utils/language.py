@@ -48,7 +48,7 @@ _EVERYDAY = (
     "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg elephant fish flower "
     "guitar hat horse house key kite lamp lemon mountain onion orange owl rocket ship shoe star train tree umbrella"
 ).split()
-_FRAMES = frozenset("photo photograph picture image drawing painting sketch".split())
+_IMAGE_NOUNS = frozenset("photo photograph picture image drawing painting sketch".split())
 _PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "CD": "number"}
 SENSES = ("visual", "auditory", "haptic", "interoceptive", "gustatory", "olfactory")
 NORMS = {
@@ -169,7 +169,7 @@ def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None =
     Returns:
         `count` prompts. They repeat where `known` leaves too few nouns to tell all of them apart.
     """
-    last = [one.words[-1] for one in phrases(caption) if one.head.lower() not in _FRAMES]
+    last = [one.words[-1] for one in phrases(caption) if one.head.lower() not in _IMAGE_NOUNS]
     heads = [(word.start, word.end, word.tag) for word in last]
     heads, there, rng = heads or [(0, len(caption), "NN")], caption.lower(), np.random.default_rng(seed)
     found = []

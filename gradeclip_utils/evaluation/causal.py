@@ -45,8 +45,8 @@ def causal(
 
     Returns:
         One row a scene, object and method: image (the number of the scene), object (its number), noun, named (whether
-        the caption speaks of it), fall (of the similarity, when the object is taken out), method, and sum (of the
-        signed map over the object's pixels, as a fraction of all pixels).
+        the caption speaks of it), effect (the fall of the similarity when the object is taken out), method, and sum
+        (of the signed map over the object's pixels, as a fraction of all pixels).
 
     Raises:
         ValueError: a scene of one object, no scenes, or a method that does not explain images.
@@ -75,10 +75,10 @@ def causal(
         box = left * scale, top * scale, right * scale, bottom * scale
         pixels = {name: onto_image(maps[k], box, (_SIDE, _SIDE)) for name, maps in heats.items()}
         for i, thing in enumerate(scene.objects):
-            fall = float((own[k] - next(remaining)) @ texts[k])
-            about = (k, i, thing.noun, i in named, fall)
+            effect = float((own[k] - next(remaining)) @ texts[k])
+            about = (k, i, thing.noun, i in named, effect)
             rows += [(*about, name, float(heat[masks[i]].sum() / heat.size)) for name, heat in pixels.items()]
-    return pd.DataFrame(rows, columns=["image", "object", "noun", "named", "fall", "method", "sum"])
+    return pd.DataFrame(rows, columns=["image", "object", "noun", "named", "effect", "method", "sum"])
 
 
 def causal_agreement(effects: pd.DataFrame) -> pd.DataFrame:
@@ -88,14 +88,14 @@ def causal_agreement(effects: pd.DataFrame) -> pd.DataFrame:
         effects: of `causal`; or some of its rows, such as those of objects that the caption does not name.
 
     Returns:
-        One row a scene and method: image, method, objects (how many), correlation (Spearman's, between the sums and the
-        falls; zero where either is the same for all objects), and first (whether the object of the largest sum is that
-        of the largest fall; of several, the fraction). Scenes with one row a method are left out.
+        One row a scene and method: image, method, objects (how many), correlation (Spearman's, between the sums and
+        the effects; zero where either is the same for all objects), and first (whether the object of the largest sum
+        is that of the largest effect; of several, the fraction). Scenes with one row a method are left out.
     """
     rows = []
     for (image, method), part in effects.groupby(["image", "method"], sort=False):
         if len(part) > 1:
-            falls, sums = part["fall"].to_numpy(), part["sum"].to_numpy()
-            correlation = float(np.nan_to_num(spearman(sums, falls)))
-            rows.append((image, method, len(part), correlation, (falls == falls.max())[sums == sums.max()].mean()))
+            true, sums = part["effect"].to_numpy(), part["sum"].to_numpy()
+            correlation = float(np.nan_to_num(spearman(sums, true)))
+            rows.append((image, method, len(part), correlation, (true == true.max())[sums == sums.max()].mean()))
     return pd.DataFrame(rows, columns=["image", "method", "objects", "correlation", "first"])

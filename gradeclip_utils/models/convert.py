@@ -15,6 +15,8 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -212,25 +214,26 @@ def _preprocess_cfg(preprocess: Any) -> dict:
     }
 
 
-class _whole:
+def _check_new(folder: str | Path) -> Path:
+    path = Path(folder).expanduser()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{folder} is there already: --out takes a new folder")
+    return path
+
+
+@contextmanager
+def _whole(folder: str | Path) -> Iterator[Path]:
     """A new folder, there with everything in it or not at all."""
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder).expanduser()
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise ValueError(f"{folder} is there already: --out takes a new folder")
-
-    def __enter__(self) -> Path:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.place = Path(tempfile.mkdtemp(dir=self.folder.parent))
-        return self.place
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None:
-            shutil.rmtree(self.place)
-            return
-        self.place.chmod(0o755)
-        self.place.replace(self.folder)
+    path = _check_new(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=path.parent))
+    try:
+        yield place
+        place.chmod(0o755)
+        place.replace(path)
+    except BaseException:
+        shutil.rmtree(place)
+        raise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -246,7 +249,7 @@ def run_command(options: argparse.Namespace) -> None:
     Raises:
         ValueError: the model cannot be loaded or converted, or the folder is not new.
     """
-    _whole(options.out)  # before a model is loaded
+    _check_new(options.out)  # before a model is loaded
     clip = load_clip(options.model, options.pretrained)
     if kind_of(clip.model):
         to_open_clip(clip, options.out)

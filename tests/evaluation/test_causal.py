@@ -24,7 +24,7 @@ def test_a_fall_is_the_similarity_of_the_scene_less_that_of_the_scene_drawn_with
         for i in range(3):
             after = explainer.explain(without(scene, i).image(), scene.caption).similarity[0]
             some = effects[(effects["image"] == k) & (effects["object"] == i)]
-            np.testing.assert_allclose(some["fall"], before - after, atol=1e-5)
+            np.testing.assert_allclose(some["effect"], before - after, atol=1e-5)
             assert len(some) == 4 and set(some["noun"]) == {scene.objects[i].noun}
 
 
@@ -41,13 +41,13 @@ def test_sums_are_those_of_the_heat_map_on_the_object_and_all_of_it_is_there(bun
 
 def test_a_map_that_says_the_true_effects_agrees_fully_and_one_that_says_the_opposite_not_at_all(effects):
     one = effects[effects["method"] == "area"]
-    knows, denies = one.assign(method="knows", sum=one["fall"]), one.assign(method="denies", sum=-one["fall"])
+    knows, denies = one.assign(method="knows", sum=one["effect"]), one.assign(method="denies", sum=-one["effect"])
     found = causal_agreement(pd.concat([knows, denies, one])).set_index("method")
     assert (found.loc["knows", ["correlation", "first"]] == 1).all(axis=None)
     assert (found.loc["denies", "correlation"] == -1).all() and (found.loc["denies", "first"] == 0).all()
     for k in range(3):
         part = one[one["image"] == k]
-        expected = spearmanr(part["sum"], part["fall"]).statistic
+        expected = spearmanr(part["sum"], part["effect"]).statistic
         assert found.loc["area", "correlation"].iloc[k] == pytest.approx(expected)
 
 
