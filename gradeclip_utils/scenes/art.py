@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import resvg_py
 from PIL import Image
 
@@ -254,6 +255,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `art`: make the archive of drawings anew."""
-    from .emoji import concepts  # which draws with this module
-
-    build(dict(concepts()["emoji"]), options.out)
+    table = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)
+    build(table["emoji"].to_dict(), options.out)
