@@ -3,9 +3,9 @@
     tower --trace--> Trace --method--> map --Explanation--> figure
 
 The query token of the last layer (CLS) collects `o = sum_i alpha_i v_i`, and the similarity S is read off `o`. How much
-does S owe to patch i? `paper_grad_eclip` says it as the paper does (Zhao, Wang, Hsiao and Chan, "Gradient-based Visual
-Explanation for Transformer-based CLIP", ICML 2024, arXiv 2502.18816); the rest of the file does the same for many
-inputs, targets and layers at once.
+does S owe to patch i? `paper_grad_eclip` says it as the paper does (Zhao, Wang, Zeng, Zhao and Chan, "Gradient-based
+Visual Explanation for Transformer-based CLIP", ICML 2024; with the text side arXiv 2502.18816); the rest of the file
+does the same for many inputs, targets and layers at once.
 """
 
 from collections.abc import Callable, Iterator

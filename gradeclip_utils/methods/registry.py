@@ -108,8 +108,8 @@ def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tenso
 
 _OWN = "the model's own similarity"
 _GRAD_ECLIP = (
-    "Zhao, Wang, Hsiao and Chan, Gradient-based Visual Explanation for Transformer-based CLIP, ICML 2024, "
-    "arXiv 2502.18816"
+    "Zhao, Wang, Zeng, Zhao and Chan, Gradient-based Visual Explanation for Transformer-based CLIP, ICML 2024; with "
+    "the text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816"
 )
 
 
