@@ -488,7 +488,7 @@ def test_null_maps_that_cannot_be_compared_are_refused(tiny, picture):
     for nulls in (np.zeros((1, 4, 4)), np.zeros((3, 5, 4)), np.zeros((4, 4))):
         with pytest.raises(ValueError, match=r"null maps must be \(M, 4, 4\), two or more of them, got"):
             explanation.prompt_dependence(nulls)
-    with pytest.raises(ValueError, match="need two prompts or more, got 1"):
+    with pytest.raises(ValueError, match="need two prompts or more and a method that explains images, got 1"):
         Explainer(tiny).null_maps(picture, "a dog", 1)
-    with pytest.raises(ValueError, match="a method that explains images, got Leave one word out"):
+    with pytest.raises(ValueError, match="got 16 and Leave one word out"):
         Explainer(tiny, method="leave-one-out").null_maps(picture, "a dog")
