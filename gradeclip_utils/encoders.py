@@ -246,10 +246,8 @@ class Encoders:
         if not groups or not all(groups) or len(set(words)) < len(words) or not all(0 <= i < count for i in words):
             msg = f"over must hold words 0 to {count - 1}, each at most once, got {list(groups)!r}"
             raise InvalidValue(msg, "metagame-over")
-        ids, word_ids = (
-            self.clip.tokenizer([caption]).to(tower.device)[0],
-            torch.tensor([-1] * split.first + list(split.word_ids)),
-        )
+        ids = self.clip.tokenizer([caption]).to(tower.device)[0]
+        word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
         players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
         coalitions, weights = weights_of(len(groups), self.seed)
         embeddings = embed_coalitions(tower, ids, players, coalitions)

@@ -49,9 +49,10 @@ def is_drawn(image: Image.Image) -> bool:
 
 
 def warn_of_photographs(name: str, images: Iterable[Image.Image]) -> None:
-    """Say so when a bundled model is shown something else than it was trained on."""
+    """Say so when a bundled model is shown what is not known to be a scene; see `mark_drawn`."""
     if not all(map(is_drawn, images)):
-        warn(f"the model {name!r} was trained on drawn scenes, and never saw a photograph: it can only guess at one")
+        about = "and this image is not marked as one: at a photograph it can only guess"
+        warn(f"the model {name!r} was trained on drawn scenes alone, {about}")
 
 
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
