@@ -66,10 +66,10 @@ STUDIES = {
         "architectures --model emoji-resnet",
         ".studies.command",
     ),
-    "seeds": Command(
-        "do the figures hold when the bundled model is trained again? Writes data/seeds.csv",
-        "seeds data/emoji.safetensors runs/seed1.safetensors",
-        ".studies.seeds",
+    "two-models": Command(
+        "which figures hold for the model that binds colours and for the one that does not? Writes data/two_models.csv",
+        "two-models",
+        ".studies.two_models",
     ),
     "exposure": Command(
         "how often the training of the bundled model said each word",
@@ -109,6 +109,11 @@ COMMANDS = {
         "train the bundled CLIP from nothing on emoji scenes; given again, it goes on where it was stopped",
         "train --seed 1 --folder runs/seed1\ntrain --folder runs/seed1 --export runs/seed1.safetensors",
         ".training.scratch",
+    ),
+    "art": Command(
+        "make the archive of the emoji world's drawings anew, from named packages that npm fetches",
+        "art --out art.zip",
+        ".scenes.art",
     ),
     "distil": Command(
         "teach small CLIPs of other architectures by the bundled model", "distil emoji-resnet", ".training.distil"

@@ -63,7 +63,7 @@ class Explainer(Encoders):
             other encoder stays as it is. That explains another number; `provenance` reports it beside the model's own.
             It is the same as method="grad-eclip-single-head"; other methods keep the model's own heads.
         image_layers: how many of the last image layers are explained; by default as many as the method goes through,
-            for Grad-ECLIP one. It sums over them.
+            for Grad-ECLIP `clip.image_layers`, or one, as published. It sums over them.
         text_layers: the same for text; by default two thirds (8 of 12) for Grad-ECLIP.
         resolution: "model" shows the model what its own preprocessing makes of the image. "native" shows it the whole
             image in its own shape, sides rounded to the patch and position embeddings interpolated.

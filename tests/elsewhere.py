@@ -230,10 +230,9 @@ def learnt(model: nn.Module, what: str) -> list[np.ndarray]:
         few = Amount(regions=2, pointing=2, pairs=2, whole=3)
         (_, dense, _), *_ = dense_features(clip, [arrange(["red car", "blue owl"])])
         return [dense.numpy(), measure(clip, few)["estimate"]]
-    answers = card.classification(clip, "development", 1, tints=(True,), only=["dog", "cat"])
+    answers = card.classification(clip, "development", tinted=True, only=["dog", "cat"])
     scenes = [draw_scene([96, i], split="development") for i in range(3)]
-    told = card.chosen(clip, [(scene, scene.caption, "a dog") for scene in scenes])
-    return [card.embed_scenes(Explainer(clip), scenes).numpy(), answers["right"], np.asarray(told)]
+    return [card.embed_scenes(Explainer(clip), scenes).numpy(), answers["right"], answers["right_said"]]
 
 
 def values_of(case: str, device: torch.device | None) -> list[np.ndarray]:

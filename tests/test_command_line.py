@@ -16,7 +16,7 @@ from PIL import Image
 import gradeclip_utils
 from gradeclip_utils.__main__ import COMMANDS, main, parser_of
 from gradeclip_utils.models import checkpoints, save_compact
-from gradeclip_utils.studies import seeds
+from gradeclip_utils.studies import STUDIES
 
 CONFIG = {
     "embed_dim": 32,
@@ -199,7 +199,7 @@ def test_a_command_that_is_stopped_says_so_without_a_traceback(monkeypatch, mode
 
 def test_a_study_of_any_model_is_printed_or_written(monkeypatch, model, capsys, tmp_path):
     table = pd.DataFrame({"figure": ["accuracy, colour"], "estimate": [0.5]})
-    monkeypatch.setitem(seeds.STUDIES, "binding", lambda clip: table)
+    monkeypatch.setitem(STUDIES, "binding", lambda clip: table)
     assert main(["study", "binding", *model]) == 0
     assert "accuracy, colour" in capsys.readouterr().out
     assert main(["study", "binding", *model, "--out", str(tmp_path / "table.csv")]) == 0

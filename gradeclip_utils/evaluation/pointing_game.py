@@ -5,7 +5,7 @@
 The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
 three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
 game shows the first n objects of one drawn scene, so that between n = 1 and n = 4 nothing differs but how many there
-are. Every object lies within a quadrant of the image, and no two in the same one: a guess is right one time in four.
+are. Objects stand anywhere; a hit is a maximum on the object's own pixels, and its area is what a guess would score.
 
 All questions about a noun are asked by a *direction* in the space of embeddings, and any method draws the map of it:
 
@@ -34,15 +34,15 @@ from ..images import model_view, onto_image
 from ..methods import METHODS
 from ..models import Clip
 from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
-from .localisation import levelled, quadrant_hit
+from .attributes import images_of
+from .localisation import Located, located
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
-CHANCE = 1 / 4
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
 ASKED_OF_ALL = ("caption", "prompt")  # what the other methods are asked as well
 _SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
-_COLUMNS = ["image", "objects", "noun", "question", "method", "hit", "on_mask", "area"]
-_SIDE, _AT_ONCE = 96, 16  # pixels of a heat map's sides; images in one batch
+_COLUMNS = ["image", "objects", "noun", "question", "method", *Located._fields, "area"]
+_AT_ONCE = 16  # images in one batch
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,15 @@ def play(
         questions: some of `QUESTIONS`, asked of every method; by default all of Grad-ECLIP, and "caption" and "prompt"
             of the others. Directions other than these two may mean little to a method that is not linear in them.
         image_layers: how many of the last image layers the methods go through; by default each as many as it wants.
-            On the bundled model two find more than Grad-ECLIP's one: with "word x region, centred" and two, three and
-            four objects .98, .92, .86 of the quadrants instead of .94, .88, .81 (150 development scenes).
         text_layers: of the text tower that gives words their directions; two thirds of its layers by default.
         seed: of methods that draw.
         progress: show a bar.
 
     Returns:
         One row a noun, question and method. Columns: image, objects, noun, question, method; `hit`, the fraction of the
-        maximum (ties are shared) in the noun's own quadrant, by chance 1/4; `on_mask`, its fraction on the very pixels
-        of the object; and `area`, the fraction of the image that these pixels are, which is chance for `on_mask`.
+        maximum (ties are shared) on the noun's own object; `on_thing`, `on_others` and `on_nothing`, fractions of the
+        positive relevance (`localisation.Located`); and `area`, the fraction of the image that the object's pixels are,
+        which is chance for `hit` and `on_thing`.
 
     Raises:
         ValueError: an unknown method or question, a caption longer than the model reads.
@@ -189,12 +188,12 @@ def question_maps(
     """
     if not directions:  # all of them need a second object
         return {}
-    images, wanted = [scene.image() for scene in scenes], torch.cat(list(directions.values()), dim=1)  # (B, T, E)
+    images, wanted = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
     parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
     maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
     heats = np.array(
         [
-            [onto_image(map_, box, (_SIDE, _SIDE)) for map_ in mine]
+            [onto_image(map_, box, (CANVAS, CANVAS)) for map_ in mine]
             for box, mine in zip(_boxes(explainer, images), maps, strict=True)
         ]
     )
@@ -206,31 +205,18 @@ def _boxes(explainer: Explainer, images: Sequence[Image.Image]) -> Iterator[tupl
     """What the model sees of each image, in pixels of a heat map."""
     for image in images:
         left, top, right, bottom = (
-            side * _SIDE / image.width for side in model_view(explainer.clip.preprocess, image).box
+            side * CANVAS / image.width for side in model_view(explainer.clip.preprocess, image).box
         )
         yield left, top, right, bottom
 
 
-def points(heat: np.ndarray, scene: Scene) -> list[tuple[float, float]]:
-    """Where the maximum of a heat map (H, H) of a scene lies: for every object, (in its quadrant, on its mask).
-
-    Both are fractions of the maximal pixels, so that a constant map scores 1/4 and the object's part of the image.
-    """
-    values = levelled(np.asarray(heat, dtype=float))
-    highest, quadrants = values == values.max(), quadrant_hit(heat)
-    places = [2 * (thing.y >= CANVAS / 2) + (thing.x >= CANVAS / 2) for thing in scene.objects]  # in reading order
-    masks = _masks(scene, len(values))
-    return [(float(quadrants[place]), float(mask[highest].mean())) for place, mask in zip(places, masks, strict=True)]
-
-
 def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
     """One row a noun of one image, from the maps of one question: one for all nouns, or one each."""
-    things, areas = game.scene.objects, _masks(game.scene, _SIDE).mean(axis=(1, 2))
-    found = [points(heat, game.scene) for heat in heats]
-    for i, thing in enumerate(things):
-        hit, on_mask = found[i if len(found) > 1 else 0][i]
-        about = {"image": game.name, "objects": len(things), "noun": thing.noun, "area": float(areas[i])}
-        yield {**about, "hit": hit, "on_mask": on_mask}
+    masks = _masks(game.scene)
+    found = [located(heat, masks) for heat in heats]
+    for i, thing in enumerate(game.scene.objects):
+        about = {"image": game.name, "objects": len(masks), "noun": thing.noun, "area": float(masks[i].mean())}
+        yield {**about, **found[i if len(found) > 1 else 0][i]._asdict()}
 
 
 def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
@@ -246,8 +232,8 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _masks(scene: Scene, size: int) -> np.ndarray:
-    return scene.masks(size)
+def _masks(scene: Scene) -> np.ndarray:
+    return scene.masks(CANVAS)
 
 
 def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:

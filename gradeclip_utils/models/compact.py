@@ -29,6 +29,7 @@ from .checkpoints import check_checkpoint, misfit
 BUNDLED = "emoji"
 BUNDLED_MODELS = {  # what load_clip knows by name without a network: the file in data/, its config beside it
     BUNDLED: "emoji.safetensors",
+    "emoji-bag": "emoji-bag.safetensors",  # knows the same things and colours, and not which thing has which colour
     "emoji-average": "emoji-average.safetensors",
     "emoji-siglip": "emoji-siglip.safetensors",
     "emoji-resnet": "emoji-resnet.safetensors",
@@ -55,7 +56,7 @@ if not timm.is_model(emoji_vit_map.__name__):  # open_clip's configs name timm's
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
     """The model that an open_clip config describes, with random weights: `CLIP`, or `CustomTextCLIP`."""
-    config = {key: value for key, value in config.items() if key != "preprocess"}
+    config = {key: value for key, value in config.items() if key not in ("preprocess", "image_layers")}
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     return kind(**config, cast_dtype=get_cast_dtype(precision))
 
@@ -79,8 +80,9 @@ def save_compact(
         path: the file, ending in .safetensors.
         words: what stood in the captions, with any punctuation beside comma and full stop.
         metadata: provenance (steps, seed, ...), kept in the file.
-        config: if given, written beside it as .json: open_clip's model config and, under "preprocess", the mean, std,
-            interpolation, resize_mode and size of the images.
+        config: if given, written beside it as .json: open_clip's model config, under "preprocess" the mean, std,
+            interpolation, resize_mode and size of the images, and under "image_layers" how many of the last image
+            layers are explained by default.
         shared: a compact file in the same folder. Tensors that it has too, bit by bit, are left out and read from it.
 
     Raises:
@@ -111,7 +113,7 @@ def save_compact(
 
 
 def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tuple[nn.Module, dict, str]:
-    """The model of a compact file with the full vocabulary, the preprocessing of its images, and its words.
+    """The model of a compact file with the full vocabulary, its config, and its words.
 
     A token that the model never saw gets the mean of the rows that it has.
 
@@ -141,7 +143,7 @@ def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tupl
     if reason := misfit(config_path.name, path, state, model):
         raise ValueError(reason)
     model.load_state_dict(state)
-    return model, config["preprocess"], metadata.get("words", "")
+    return model, config, metadata.get("words", "")
 
 
 def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:

@@ -61,6 +61,8 @@ class Clip:
             the one-hot direction of a class.
         name, pretrained: where the weights come from; every explanation carries them.
         vocabulary: the lower-case words that the model was trained on, or None where no word is foreign to it.
+        image_layers: how many of the last image layers Grad-ECLIP explains unless told otherwise; None for one, as
+            published.
     """
 
     model: torch.nn.Module
@@ -69,6 +71,7 @@ class Clip:
     name: str = "custom"
     pretrained: str = ""
     vocabulary: frozenset[str] | None = None
+    image_layers: int | None = None
 
     @classmethod
     def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Clip:
@@ -121,7 +124,8 @@ def load_clip(
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
-            repository or a folder), or a bundled model: "emoji", or one that reads in another way, "emoji-average",
+            repository or a folder), or a bundled model: "emoji"; "emoji-bag", which does not bind (it knows things and
+            colours, and not which thing has which colour); or one that reads in another way, "emoji-average",
             "emoji-siglip", "emoji-resnet".
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
             archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
@@ -287,13 +291,14 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
     path = Path(path).expanduser()
     configs = (file.with_suffix(".json") for file in (path, data_path(BUNDLED_MODELS[name])))
     config_path = next((file for file in configs if file.is_file()), data_path(f"{BUNDLED}.json"))
-    model, preprocess, words = read_compact(path, config_path, precision)
-    set_model_preprocess_cfg(model, {**PreprocessCfg().__dict__, **preprocess})
+    model, config, words = read_compact(path, config_path, precision)
+    set_model_preprocess_cfg(model, {**PreprocessCfg().__dict__, **config["preprocess"]})
     _cast(model, precision, device)
     tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
     vocabulary = frozenset(word for word in words.split() if any(map(str.isalnum, word)))
     source = "bundled" if path.parent == data_path() else str(path)  # a path of this machine means nothing elsewhere
-    return _finish(model, name, source, tokenizer, vocabulary or None)
+    clip = _finish(model, name, source, tokenizer, vocabulary or None)
+    return replace(clip, image_layers=config.get("image_layers"))
 
 
 def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
@@ -314,16 +319,16 @@ def describe(clip: Clip) -> str:
         f"{clip.name} ({clip.pretrained or 'weights of your own'})",
         f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
         f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
-        f"  picture  {_describe_image(clip.model)}",
+        f"  picture  {_describe_image(clip.model, clip.image_layers or 1)}",
         f"  prompt   {_describe_text(clip.model, clip.tokenizer)}",
         f"  words    {words}",
     ]
     return "\n".join(lines)
 
 
-def _describe_image(model: nn.Module) -> str:
+def _describe_image(model: nn.Module, layers: int) -> str:
     try:
-        tower = open_image_tower(model)
+        tower = open_image_tower(model, layers)
     except UnsupportedModel as refusal:
         return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
     return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"

@@ -99,7 +99,8 @@ class Explorer(w.VBox):
         self.session = Session(load_clip() if clip is None else clip)
         source = gallery()[1] if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
-        self.view: View = self.session.view(changed(State(source, caption), settings, self.session.depth))
+        state = State(source, caption, layers=self.session.clip.image_layers or 1)
+        self.view: View = self.session.view(changed(state, settings, self.session.depth))
         self.wanted, self.work = self.view.state, Work()
         self._wrong: tuple[str, ...] = ()  # the fields whose last value was refused, and why
         self._why = ""

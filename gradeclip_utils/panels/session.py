@@ -132,7 +132,7 @@ class Session:
         Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `check` refuses, and
         warns of nothing. ``on_pass`` and errors as in `view`.
         """
-        state = State(as_source(image), prompt, against, method=method)
+        state = State(as_source(image), prompt, against, method=method, layers=self.clip.image_layers or 1)
         return self.view(state, on_pass).panels[0].explanation
 
     def is_quick(self, state: State) -> bool:

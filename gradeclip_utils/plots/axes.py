@@ -199,7 +199,7 @@ def _fitted(axes: Axes, words: Sequence, values: bool) -> tuple[list[tuple[float
     ems = [max(width, score if values else 0) / em + 0.7 for width in widths]
     for size in np.arange(12, 3.9, -0.5):
         places, bottom = _flow(ems, values, em * size, box.width)
-        if bottom <= box.height - 0.25 * figure.dpi and all(x + width <= box.width for x, _, width, _ in places):
+        if bottom <= box.height - 0.38 * figure.dpi and all(x + width <= box.width for x, _, width, _ in places):
             break
     return places, float(size)
 

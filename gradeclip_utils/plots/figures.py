@@ -77,7 +77,7 @@ def alternative(figure) -> str:
     return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
-_FULL, _MARGIN = 11.2, 0.12  # inches: the width of a figure with words, and its margin
+_FULL, _MARGIN = 8.1, 0.12  # inches: as wide as the column of a notebook, 900 pixels; and the margin
 
 
 def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = True) -> InlineFigure:
@@ -97,14 +97,15 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[word.score for _, words in both for word in words] for both in prompts]
     image = explanation.image
-    width, height = _panel(image, 2.8, 2.5 if count <= 3 else 1.8)
+    width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "" if shared_scale or count == 1 else "a scale of its own"
     sentence = range_in_words("words", signed, largest(scores[0]), own)
-    wanted = max(_one_line(prompts), 0.068 * len(sentence))
-    room = min(_FULL - right - _MARGIN, wanted)  # no empty half beside a short prompt
+    wanted = max(_one_line(prompts), 0.034 * len(sentence))
+    room = max(min(_FULL - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
+    letters = int(room * 14.5)
     needed = [sum(_words_inches(words, room) for _, words in both) + 0.35 * (len(both) - 1) for both in prompts]
-    row = min(max(height, 1.1, *needed), max(height, 2.5))
+    row = min(max(height, 1.3, *needed), max(height, 3.2))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
     alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
     figure = InlineFigure(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
@@ -122,9 +123,9 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
             share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = axes_at(figure, right, top, room, share)
             most = largest(scores[mine])
-            sentence = range_in_words("words", signed, most, own)
+            sentence = textwrap.fill(range_in_words("words", signed, most, own), letters)
             draw_words(axes, words, signed=signed, vmax=most, values=values, sentence=sentence)
-            entitle(axes, headline)
+            entitle(axes, _shortened(headline, letters))
             top += share + 0.35
     return figure
 
@@ -161,11 +162,14 @@ def plot_maps(
         msg = f"label must be one string, or with shared_scale=False one for each of {len(panels)} maps, got {label!r}"
         raise InvalidValue(msg, "plot-option")
     columns = min(columns, len(panels) + 1)
+    gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
+    free = _FULL - 2 * _MARGIN - bar
+    columns = min(columns, int(free / (1.2 + gap)))
     rows = -(-(len(panels) + 1) // columns)
-    width, height = _panel(image, 2.3, 2.6)
+    width, height = _panel(image, min(2.3, free / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     alt = "A picture and its maps: " + "; ".join(title for title, _ in panels)
-    inches = 2 * _MARGIN + columns * across + (0.7 if shared_scale else 0), rows * down + (0.4 if shared_scale else 0.2)
+    inches = 2 * _MARGIN + columns * across + bar, rows * down + (0.4 if shared_scale else 0.2)
     figure = InlineFigure(*inches, alt)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
     show_image(axes_at(figure, *places[0], width, height), image, "picture")
@@ -231,11 +235,12 @@ def plot_intervals(
     rows = table[["mean", "low", "high"]].astype(float).assign(row=range(len(table)))
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
-    figure = InlineFigure(left + 5.2, height + 0.9, f"{title or label}: " + "; ".join(
+    wide = min(4.3, _FULL - left - 0.9)
+    figure = InlineFigure(left + wide + 0.9, height + 0.9, f"{title or label}: " + "; ".join(
         f"{name} {row.mean:.3f}, {row.low:.3f} to {row.high:.3f}"
         for name, row in zip(names, rows.itertuples(), strict=True)
     ))  # fmt: skip
-    axes = axes_at(figure, left, 0.35, 4.3, height)
+    axes = axes_at(figure, left, 0.35, wide, height)
     draw_intervals(axes, rows, "row")
     for row, value in enumerate(rows["mean"]):
         axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
@@ -298,4 +303,4 @@ def _one_line(prompts: Sequence) -> float:
 
 def _words_inches(words: Sequence, width: float) -> float:
     """About how tall the words are at full size."""
-    return 0.3 + 0.43 * np.ceil(sum(0.3 + 0.11 * len(word.text) for word in words) / width)
+    return 0.42 + 0.43 * np.ceil(sum(0.3 + 0.11 * len(word.text) for word in words) / width)

@@ -1,9 +1,10 @@
-"""Compose: scenes of one to four things, drawn at random or arranged by hand, with the truth about each.
+"""Compose: scenes of one to four things, drawn at random or arranged by hand, with the ground truth about each.
 
-    grammar, emoji -> Scene: picture, caption, masks, spans
+    grammar, emoji -> Scene: image, caption, masks, spans
 
-Because a scene was composed, it is known exactly which pixels every object covers and which words of the caption speak
-of it (`Scene.spans`, `Scene.masks`).
+A scene lays its things anywhere on a varied background and describes them in a caption; as in real captions, not every
+thing is named and not every colour is said. Because the scene was composed, it is known exactly which pixels every
+object covers and which words of the caption speak of it (`Scene.spans`, `Scene.masks`, `Scene.unnamed`).
 """
 
 from __future__ import annotations
@@ -12,40 +13,72 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..notices import mark_drawn
-from .art import concept, concepts
-from .emoji import ARTISTS, CANVAS, COLOURS, PICTURE, Object, covered, render
-from .grammar import Span, describe, draw_phrases, grouped
-from .heldout import is_withheld_colour, is_withheld_pair, withheld_artist
+from .art import ARTISTS, TRAINED_ARTISTS, artists_of
+from .emoji import (
+    BACKGROUNDS,
+    CANVAS,
+    COLOURS,
+    IMAGE_SIZE,
+    NOT_MIRRORED,
+    Object,
+    concept,
+    concepts,
+    covered,
+    hidden,
+    render,
+)
+from .grammar import PREFIXES, Span, describe, grouped, relation_between
+from .heldout import is_withheld_colour, is_withheld_pair
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
+MOST = 4  # objects that a layout has room for
+SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
+SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
+KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
+OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A composed picture and its caption; `spans` says which words speak of which objects."""
+    """A composed image and its caption.
+
+    Attributes:
+        objects: what is in it; a later one may hide an earlier one.
+        caption: what describes it.
+        spans: which words of the caption speak of which objects.
+        background: its number.
+    """
 
     objects: tuple[Object, ...]
     caption: str
     spans: tuple[Span, ...]
     background: int = 0
 
-    def image(self, size: int = PICTURE) -> Image.Image:
-        """The picture, (size, size) RGB."""
+    def image(self, size: int = IMAGE_SIZE) -> Image.Image:
+        """The image, (size, size) RGB; ValueError if `size` is no multiple of 96."""
         return mark_drawn(Image.fromarray(render(self.objects, self.background, size)))
 
-    def masks(self, size: int = PICTURE) -> np.ndarray:
+    def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
         """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
         return covered(self.objects, size)
 
     def words_of(self, kind: str) -> list[tuple[str, tuple[int, ...]]]:
         """The caption's words of one kind, each with the objects that it speaks of."""
         return [(self.caption[s.start : s.end], s.objects) for s in self.spans if s.kind == kind]
+
+    @property
+    def unnamed(self) -> tuple[int, ...]:
+        """The objects (indices) that the caption does not speak of."""
+        named = {i for span in self.spans for i in span.objects}
+        return tuple(i for i in range(len(self.objects)) if i not in named)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         buffer = io.BytesIO()
@@ -54,44 +87,152 @@ class Scene:
         return data, {"image/png": {"alt": f"a scene: {self.caption}"}}
 
 
-def arrange(objects: Sequence[Object | str], *, background: int = 0, **caption) -> Scene:
-    """A scene of your own: objects, or words such as `"red car"`, which are put into the quadrants in reading order.
+# ------------------------------------------------------------------------------------------------------------ layouts
+
+
+Place = tuple[float, float, float]  # x, y, size
+
+
+def _overlap(a: Place, b: Place) -> float:
+    """The intersection of two squares, as a fraction of the smaller."""
+    reach, small = (a[2] + b[2]) / 2, min(a[2], b[2])
+    across, down = reach - abs(a[0] - b[0]), reach - abs(a[1] - b[1])
+    return 0.0 if across <= 0 or down <= 0 else min(across, small) * min(down, small) / small**2
+
+
+def draw_layout(
+    rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False, sizes: Sequence[float] = ()
+) -> list[Place]:
+    """Room for four objects, in random order; or for objects of given sizes, in their order.
+
+    All four are always laid out, and a scene of fewer takes the first of them, so that where things stand and how big
+    they are says nothing of how many there are. In two fifths of the layouts the border may cut things.
+
+    Args:
+        rng: where the layout comes from.
+        around: objects whose places are taken.
+        overlapping: whether an object may lie on a part of another.
+        sizes: of one to four objects; by default four are drawn.
+
+    Returns:
+        x, y and size of each, in canvas units.
+
+    Raises:
+        ValueError: there is no room.
+    """
+    allowed = OVERLAP if overlapping else 0.02
+    taken = [(o.x, o.y, o.size) for o in around]
+    for attempt in range(1000):
+        chance = iter(rng.random(16 + 48 * MOST).tolist())
+        cut = 0.2 if next(chance) < 0.4 else 0.0
+        middle = SIZES[1] if attempt < 500 else SIZES[0]  # around many objects only small ones may fit
+        wanted = list(sizes) or [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(MOST)]
+        if not sizes and next(chance) < 0.7 and attempt < 500:
+            wanted[0] = SIZES[1] + (SIZES[2] - SIZES[1]) * next(chance)
+        placed = list(taken)
+        for size in sorted(wanted, reverse=True):
+            margin, room = (0.5 - cut) * size, CANVAS - (1 - 2 * cut) * size
+            for _ in range(24):
+                place = margin + room * next(chance), margin + room * next(chance), size
+                if all(_overlap(place, other) <= allowed for other in placed):
+                    placed.append(place)
+                    break
+            else:
+                break
+        central = any(max(abs(x - CANVAS / 2), abs(y - CANVAS / 2)) < CANVAS / 8 for x, y, _ in placed)
+        if len(placed) == len(taken) + len(wanted) and (central or next(chance) < KEPT_WITHOUT_MIDDLE):
+            order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(MOST)
+            return [placed[len(taken) + i] for i in order]
+    raise ValueError(f"there is no room for other objects beside these {len(around)}: give all of them a place")
+
+
+def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
+    return [replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(things, layout, strict=False)]
+
+
+def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
+    """These objects in a random layout; nothing hides more than a quarter of another.
+
+    Whether an overlapping layout hides too much is asked of four objects, however many there are: else layouts of many
+    would be others than layouts of few.
+    """
+    if rng.random() < 0.35:
+        nouns = _nouns()
+        spare = rng.integers(len(nouns), size=MOST - len(things))
+        others = [_drawn(rng, nouns[i], None, TRAINED_ARTISTS) for i in spare]
+        for _ in range(20):
+            placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
+            if not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2)):
+                return placed[: len(things)]
+            if hidden(placed).max() <= OVERLAP:
+                return placed[: len(things)]
+    return _lay_out(things, draw_layout(rng))
+
+
+def _drawn(rng: np.random.Generator, noun: str, colour: str | None, artists: Sequence[str]) -> Object:
+    """One object, all but its place: who drew it, mirrored or not, tilt, and a small shift of its own colours."""
+    known = [a for a in artists_of(noun) if a in artists]
+    chance = rng.random(5)
+    mirrored = bool(chance[1] < 0.5) and noun not in NOT_MIRRORED
+    tilt = 30 * float(chance[2]) - 15
+    own = {} if colour else {"hue": 24 * float(chance[3]) - 12, "lightness": 0.85 + 0.25 * float(chance[4])}
+    return Object(noun, known[int(chance[0] * len(known))], colour, mirrored=mirrored, tilt=tilt, **own)
+
+
+def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int | None = None, **caption: Any) -> Scene:
+    """A scene of your own: objects, or words such as `"red car"`, which are laid out as in a random scene.
 
     >>> arrange(["red car", "blue ball"]).caption
     'a red car and a blue ball'
 
-    Raises ValueError for a noun or colour that the world does not have, or for more than four words.
+    Args:
+        objects: what is shown, in the order in which it is described. Objects stay where they are.
+        seed: decides where the words go and how they are drawn, and the background unless one is given.
+        background: its number.
+        caption: whatever else `describe` takes.
+
+    Raises:
+        ValueError: a noun or colour that the world does not have, more than four words, or no room for them.
     """
-    if not objects or sum(isinstance(o, str) for o in objects) > 4:
-        raise ValueError(f"a scene holds one to four words, and {len(objects)} were given: place Objects yourself")
-    places = [(48, 48)] if len(objects) == 1 else [(24, 48), (72, 48)] if len(objects) == 2 else list(_QUADRANTS)
-    things = []
-    for thing, (x, y) in zip(objects, places, strict=False):
-        if isinstance(thing, str):
-            *colour, noun = thing.split() or [""]
-            if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
-                known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
-                raise ValueError(f"{thing!r} is not in the world of the scenes: say {known}")
-            size = 64 if len(objects) == 1 else 40
-            thing = Object(noun, _shown_artist(noun), *colour, x=x, y=y, size=size)
-        things.append(thing)
+    words = [o for o in objects if isinstance(o, str)]
+    if not objects or len(words) > MOST:
+        raise ValueError(f"a scene holds one to {MOST} words, and {len(words)} were given: place Objects yourself")
+    rng = np.random.default_rng([SPLITS["development"], 5, seed])
+    things: list[Object] = [_of_words(rng, thing) if isinstance(thing, str) else thing for thing in objects]
+    if words:
+        given = [o for o in objects if isinstance(o, Object)]
+        said = [thing for thing, one in zip(things, objects, strict=True) if isinstance(one, str)]
+        placed = iter(_lay_out(said, draw_layout(rng, around=given)))
+        things = [next(placed) if isinstance(one, str) else one for one in objects]
+    if background is None:
+        background = int(rng.integers(BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
     return Scene(tuple(things), text, spans, background)
 
 
-def _shown_artist(noun: str) -> str:
-    return next(a for a in ARTISTS if a != withheld_artist(noun))
+def _of_words(rng: np.random.Generator, words: str) -> Object:
+    *colour, noun = words.split() or [""]
+    if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
+        known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
+        raise ValueError(f"{words!r} is not in the world of the scenes: say {known}")
+    return _drawn(rng, noun, colour[0] if colour else None, TRAINED_ARTISTS)
 
 
-_QUADRANTS = ((24, 24), (72, 24), (24, 72), (72, 72))
-# Few sizes, so that every drawing at every size is rastered once and then kept.
-_SIZES = {"small": (26, 30), "": (34, 38), "big": (42, 46)}  # of an object that shares the picture
-_SINGLE_SIZES = {"small": (26, 30, 34), "": (38, 42, 46, 54), "big": (64, 72, 82)}
+# ------------------------------------------------------------------------------------------------------ random scenes
 
 
-@lru_cache(maxsize=2)
-def _nouns(removed: bool) -> list[str]:
-    return list(concepts(removed=removed)["noun"])
+@cache
+def _keyword_weights() -> dict[str, np.ndarray]:
+    """For each noun, how often each of its keywords is taken: rarer words more often, so that exposure evens out."""
+    keywords = concepts()["keywords"]
+    counts = keywords.explode().value_counts()
+    weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in keywords.items()}
+    return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
+
+
+@cache
+def _nouns() -> list[str]:
+    return list(concepts()["noun"])
 
 
 def _draw_groups(
@@ -122,43 +263,80 @@ def draw_scene(
 ) -> Scene:  # fmt: skip
     """A random scene; the same seed and split always give the same one.
 
-    `split`: "train", "development" (all tuning happens here) or "test" (for the published figures only).
-    `n_objects`: 1 to 4, by default 30, 30, 20 and 20 % of the scenes. `tint`: the share of objects that get a colour.
-    `trained=True` leaves out what is withheld (compositions, and for a fifth of the nouns one artist's drawing).
-    `plain=True` writes only the list of the objects: no prefix, size, keyword or relation. With two or more objects
-    each lies within a quadrant of its own. `groups` gives what is shown, (noun, colour, number) of each group of like
-    objects, and leaves only the rest to chance.
+    Without `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the
+    colours are not said.
+
+    Args:
+        seed: one or several non-negative integers.
+        split: "train", "development" (all tuning happens here) or "test" (for the published figures only).
+        n_objects: 1 to 4, by default 30, 30, 20 and 20 % of the scenes.
+        tint: the fraction of objects that get a colour.
+        trained: leave out what is withheld from training (compositions, and the artist who is never trained on).
+        plain: write only the list of all objects and their colours: no prefix, size, keyword or relation.
+        groups: what is shown, (noun, colour, number) of each group of like objects; the rest is left to chance. All of
+            them are named, with their colours.
     """
     rng = np.random.default_rng([SPLITS[split], *np.atleast_1d(seed)])
+    all_said = plain or groups is not None
     if groups is None:
         n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
-        groups = _draw_groups(rng, _nouns(split == "train"), n, tint, trained)
-    n = sum(count for *_, count in groups)
-    corners = iter(rng.permutation(4))
-    things, sizes = [], []
-    for noun, colour, count in groups:
-        size = str(rng.choice(list(_SIZES), p=[0.3, 0.4, 0.3]))
-        sizes.append(size)
-        for _ in range(count):
-            shown = [a for a in ARTISTS if not trained or a != withheld_artist(noun)]
-            length = int(rng.choice((_SINGLE_SIZES if n == 1 else _SIZES)[size]))
-            if n == 1:
-                x, y = rng.uniform(length / 2, CANVAS - length / 2, 2)
-            else:
-                x, y = _QUADRANTS[next(corners)] + rng.uniform(-1, 1, 2) * (CANVAS / 4 - length / 2)
-            things.append(Object(noun, str(rng.choice(shown)), colour, float(x), float(y), length))
+        groups = _draw_groups(rng, _nouns(), n, tint, trained)
+    artists = TRAINED_ARTISTS if trained else ARTISTS
+    members = [i for i, (*_, count) in enumerate(groups) for _ in range(count)]
+    things = _in_places(rng, [_drawn(rng, *groups[i][:2], artists) for i in members])
+    left_out: set[int] = set()
+    if len(groups) > 1 and not all_said and rng.random() < 1 / 3:
+        n_left_out = 2 if len(groups) > 2 and rng.random() < 0.3 else 1
+        left_out = set(rng.permutation(len(groups))[:n_left_out].tolist())
+    unnamed = [i for i, group in enumerate(members) if group in left_out]
     phrases, relation, prefix = {}, "", ""
     if not plain:
-        phrases, relation, prefix = draw_phrases(rng, groups, sizes, things)
-    text, spans = describe(things, relation, prefix, **phrases)
-    return Scene(tuple(things), text, spans, background=int(rng.integers(100_000)))
+        phrases, relation, prefix = _draw_phrases(rng, things, grouped(things, unnamed), all_said)
+    text, spans = describe(things, relation, prefix, unnamed, **phrases)
+    return Scene(tuple(things), text, spans, background=int(rng.integers(BACKGROUNDS)))
 
 
-def companion(scene: Scene, seed: int | Sequence[int], *, split: str = "train", trained: bool = True) -> Scene | None:
+def _draw_phrases(
+    rng: np.random.Generator, things: Sequence[Object], named_groups: Sequence[Sequence[int]], all_said: bool
+) -> tuple[dict, str, str]:
+    """What a caption says beyond the list of objects: sizes, keywords, how two objects stand, an opening."""
+    n = len(named_groups)
+    chance = rng.random((n, 4))
+    said, tags, named, colour = [], [], [], []
+    for i, members in enumerate(named_groups):
+        sizes = [things[k].size for k in members]
+        size = "small" if max(sizes) < SMALL else "big" if min(sizes) > BIG else ""
+        said.append(size if chance[i, 0] < 0.5 else "")
+        weights = _keyword_weights().get(things[members[0]].noun)
+        tagged = weights is not None and chance[i, 1] < 0.25
+        tags.append(str(rng.choice(concept(things[members[0]].noun)["keywords"], p=weights)) if tagged else "")
+        named.append(not tagged or len(members) > 1 or chance[i, 2] < 0.5)
+        colour.append(bool(all_said or chance[i, 3] < 0.65))
+    relation = ""
+    if n == 2 and all(len(m) == 1 for m in named_groups) and rng.random() < 0.4:
+        first, second = (things[members[0]] for members in named_groups)
+        relation = relation_between(first, second, kind=str(rng.choice(["position", "position", "size"])))
+        said = ["", ""] if relation.endswith("than") else said
+    prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
+    return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix
+
+
+def hard_negative(
+    scene: Scene, seed: int | Sequence[int], *, split: str = "train", trained: bool = True
+) -> Scene | None:
     """Another scene of the same things, in which every colour (or lack of one) has gone to the next thing.
 
-    Both captions hold the same names and colours, so that only who has which colour tells the two apart. All else is
-    drawn anew. None if nothing would change, or if a colour would become one that is withheld (`trained=True`).
+    Both captions hold the same names and colours if `scene` says all of its own, so that only who has which colour
+    tells the two apart. All else is drawn anew.
+
+    Args:
+        scene: the scene that it is to be told from.
+        seed: as for `draw_scene`.
+        split: as for `draw_scene`.
+        trained: as for `draw_scene`.
+
+    Returns:
+        The scene; None if nothing would change, or if a colour would become one that is withheld (`trained=True`).
     """
     members = grouped(scene.objects)
     nouns = [scene.objects[m[0]].noun for m in members]
@@ -172,9 +350,10 @@ def companion(scene: Scene, seed: int | Sequence[int], *, split: str = "train", 
 
 
 def without(scene: Scene, index: int) -> Scene:
-    """The same picture and caption with one object gone from both: what did it contribute?"""
+    """The same image with one object (an index) gone, plainly described: what did it contribute?"""
     things = [t for i, t in enumerate(scene.objects) if i != index]
-    return arrange(things, background=scene.background)
+    unnamed = [i - (i > index) for i in scene.unnamed if i != index]
+    return arrange(things, background=scene.background, unnamed=unnamed)
 
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:

@@ -1,8 +1,9 @@
-"""Emoji: drawings as pixels. One drawing cut out, sized, tinted, and laid on a background with others.
+"""Emoji: concepts, and one drawing of them, sized, mirrored, tilted and tinted, laid on a background with others.
 
-    concepts -> art -> drawings -> picture
+    concepts -> drawing -> Object -> scene -> image
 
-Rasters are kept, so that scenes can be drawn by the thousand a second for training.
+An image is drawn with Pillow at any multiple of 96 pixels a side. A small one is what a large one looks like when it is
+reduced, up to what differs between two ways of sampling.
 """
 
 from __future__ import annotations
@@ -13,131 +14,201 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
-from PIL import Image
+import pandas as pd
+from PIL import Image, ImageChops
 
-from .art import raster, svg
+from ..files import data_path
+from .art import drawing
 
 CANVAS = 96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
-PICTURE = 384  # pixels of the picture shown to people; smaller sizes are what this picture looks like when reduced
-ARTISTS = ("openmoji", "twemoji")
+IMAGE_SIZE = 384  # pixels on a side of the image shown to people
+BACKGROUNDS = 2048  # different ones, which training keeps
 COLOURS = {
     "red": (222, 30, 38), "orange": (245, 130, 20), "yellow": (250, 215, 25), "green": (40, 165, 60),
     "blue": (35, 95, 225), "purple": (130, 50, 175), "pink": (250, 130, 185), "brown": (130, 80, 40),
 }  # fmt: skip
+# Their left and right mean something, most often because there are letters or digits on them.
+NOT_MIRRORED = frozenset({
+    "ambulance", "book", "bus", "calendar", "chart", "clock", "dice", "dollar", "keyboard", "moneybag", "newspaper",
+    "recycling", "thermometer", "watch",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Object:
-    """One drawing in a scene. `x`, `y` (of the centre) and `size` (longest side of the drawing) are in canvas units."""
+    """One drawing in a scene.
+
+    Attributes:
+        noun: its concept.
+        artist: whose drawing it is, one of `artists_of(noun)`.
+        colour: the colour that it is tinted in, or None for its own colours.
+        x: of its centre, in canvas units (a scene is 96 x 96).
+        y: of its centre, in canvas units.
+        size: the longest side of the upright drawing, in canvas units.
+        mirrored: whether left and right have changed places.
+        tilt: by how many degrees it is turned, counter-clockwise.
+        hue: by how many degrees the hue of its own colours is turned.
+        lightness: what its own colours are multiplied by.
+    """
 
     noun: str
     artist: str = "openmoji"
     colour: str | None = None
     x: float = CANVAS / 2
     y: float = CANVAS / 2
-    size: int = 48
+    size: float = 48
+    mirrored: bool = False
+    tilt: float = 0.0
+    hue: float = 0.0
+    lightness: float = 1.0
 
 
 @cache
-def _extent(noun: str, artist: str) -> tuple[float, float, float, float]:
-    """The drawing's bounding box inside its square, as fractions (left, top, right, bottom)."""
-    box = raster(svg(noun, artist), 512).getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
-    return tuple(side / 512 for side in box)
+def concepts() -> pd.DataFrame:
+    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them."""
+    table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
+    table["keywords"] = table["keywords"].str.split()
+    return table.set_index("noun", drop=False)
 
 
 @cache
-def _layers(noun: str, artist: str, pixels: int) -> np.ndarray:
-    """Premultiplied red, green, blue, alpha and luminance of a drawing `pixels` long: (h, w, 5) uint8."""
-    left, top, right, bottom = _extent(noun, artist)
-    square = raster(svg(noun, artist), round(pixels / max(right - left, bottom - top)))
-    rgba = np.asarray(square.crop([round(side * square.width) for side in (left, top, right, bottom)]), np.float32)
-    alpha = rgba[..., 3:] / 255
-    luminance = rgba[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    low, high = np.percentile(luminance[alpha[..., 0] > 0.5], [5, 95])
-    # The drawing's own range of light and dark fills the tint's; a drawing in one flat shade stays in the middle of it.
-    luminance = np.clip(0.55 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 255
-    layers = np.concatenate([rgba[..., :3] * alpha, rgba[..., 3:], luminance[..., None] * alpha], axis=-1)
-    return np.rint(layers).astype(np.uint8)
+def concept(noun: str) -> dict:
+    """One row of `concepts`, quickly.
 
-
-@lru_cache(maxsize=20_000)
-def _sprite(noun: str, artist: str, size: int, scale: int) -> np.ndarray:
-    """The layers of a drawing `size` units long at `scale` pixels a unit, filled up to whole units: (h, w, 5) uint8.
-
-    Below the size shown to people it is one large raster reduced, so that a model trained on small scenes sees what its
-    own preprocessing makes of the large ones.
+    Raises:
+        KeyError: the world has no such noun.
     """
-    shown = PICTURE // CANVAS
-    layers = large = _layers(noun, artist, 84 * shown)
-    # whole units are counted on one raster for all scales: else a drawing might stand a unit lower in a larger picture
-    h, w = (math.ceil(n / (max(large.shape[:2]) / size)) for n in large.shape[:2])
-    if scale >= shown:
-        layers = _layers(noun, artist, size * scale)
-    unit = max(layers.shape[:2]) / size  # pixels of the raster a unit
-    filled = [(0, max(0, math.ceil(units * unit) - n)) for units, n in zip((h, w), layers.shape[:2], strict=True)]
-    layers = np.pad(layers, [*filled, (0, 0)])
-    if scale >= shown:
-        return layers[: h * scale, : w * scale]
-    box, shape = (0, 0, w * unit, h * unit), (w * scale, h * scale)
-    channels = [Image.fromarray(layers[..., c]).resize(shape, Image.BICUBIC, box=box) for c in range(5)]
-    return np.stack([np.asarray(c) for c in channels], axis=-1)
+    return concepts().loc[noun].to_dict()
 
 
-def _placed(thing: Object, size: int) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """The part of the tinted drawing that lies in a picture of `size` pixels, premultiplied RGBA, and where it lies."""
-    scale = size // CANVAS
-    sprite = _sprite(thing.noun, thing.artist, thing.size, scale).astype(np.float32)  # (h, w, 5)
-    rgba, luminance = sprite[..., :4], sprite[..., 4:]
-    if thing.colour is not None:  # a line from dark to light in one hue keeps the shading and gives up all other hues
-        hue = np.array(COLOURS[thing.colour], np.float32)
-        dark, light = 0.3 * hue, 0.85 * hue + 0.15 * 255
-        rgba[..., :3] = dark * rgba[..., 3:] / 255 + (light - dark) / 255 * luminance
-    h, w = rgba.shape[:2]
-    top, left = round(thing.y - h / scale / 2) * scale, round(thing.x - w / scale / 2) * scale
-    inside = slice(max(top, 0), max(min(top + h, size), 0)), slice(max(left, 0), max(min(left + w, size), 0))
-    own = (slice(span.start - start, span.stop - start) for span, start in zip(inside, (top, left), strict=True))
-    return rgba[tuple(own)], inside
+@lru_cache(maxsize=1024)
+def _recolouring(hue: float, lightness: float) -> tuple[float, ...]:
+    """The colour matrix, rows of three and an offset, that turns the hue by an angle and multiplies by `lightness`."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    cosine, sine = math.cos(math.radians(hue)), math.sin(math.radians(hue))
+    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    matrix = lightness * np.linalg.inv(to_yiq) @ turn @ to_yiq
+    return tuple(np.column_stack([matrix, np.zeros(3)]).ravel().tolist())
 
 
-@lru_cache(maxsize=256)
-def _background(seed: int, size: int) -> np.ndarray:
-    """A soft, pale to dark, weakly coloured background: plain, gradient, clouds or stripes. (size, size, 3) float32."""
+@cache
+def _tinting(colour: str) -> tuple[float, ...]:
+    """The colour matrix from a drawing's shade to its tint: from dark over the hue to light."""
+    hue = np.array(COLOURS[colour])
+    dark, light = 0.25 * hue, 0.6 * hue + 0.4 * 255
+    return tuple(np.column_stack([hue - dark, light - hue, dark, np.zeros(3)]).ravel() / 255)
+
+
+@lru_cache(maxsize=64)  # who checks what a layout hides draws the same objects next
+def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
+    """The part of a drawing that lies in an image `pixels` wide: RGB with alpha multiplied in, alpha, and its box."""
+    scale = pixels / CANVAS
+    long = thing.size * scale
+    layers = drawing(thing.noun, thing.artist, 1.7 * long)  # finer than it is shown, because bilinear sampling blurs
+    image = layers.own if thing.colour is None else layers.shade
+    shrink = max(image.size) / long  # pixels of the raster a pixel of the image
+    cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
+    reach_x = (image.width * abs(cosine) + image.height * abs(sine)) / shrink / 2 + 1
+    reach_y = (image.width * abs(sine) + image.height * abs(cosine)) / shrink / 2 + 1
+    x, y = thing.x * scale, thing.y * scale
+    left, right = max(math.floor(x - reach_x), 0), min(math.ceil(x + reach_x), pixels)
+    top, bottom = max(math.floor(y - reach_y), 0), min(math.ceil(y + reach_y), pixels)
+    if right <= left or bottom <= top:  # it lies outside
+        left = right = top = bottom = 0
+    flip = -1 if thing.mirrored else 1
+    a, b, d, e = flip * shrink * cosine, -flip * shrink * sine, shrink * sine, shrink * cosine
+    c, f = image.width / 2 - a * (x - left) - b * (y - top), image.height / 2 - d * (x - left) - e * (y - top)
+    shown = image.transform(
+        (right - left, bottom - top), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
+    )
+    *colours, alpha = shown.split()
+    if thing.colour is not None:
+        rgb = shown.convert("RGB", _tinting(thing.colour))
+    else:
+        rgb = Image.merge("RGB", colours)
+        if thing.hue or thing.lightness != 1:
+            rgb = rgb.convert("RGB", _recolouring(thing.hue, thing.lightness))
+            rgb = ImageChops.darker(rgb, Image.merge("RGB", [alpha] * 3))
+    return rgb, alpha, (left, top, right, bottom)
+
+
+def _draw_background(seed: int, size: int) -> Image.Image:
+    """A soft, pale to dark, weakly coloured background: plain, gradient, clouds or stripes."""
     rng = np.random.default_rng([7, seed])
     kind = rng.integers(4)
     base = rng.uniform(105, 245) + rng.uniform(-28, 28, 3)
     rows, columns = rng.integers(2, 6, 2)
     light, hue = rng.normal(0, 1, (rows, columns, 1)), rng.normal(0, 1, (rows, columns, 3))
     grid = base + (0, 18, 18, 0)[kind] * light + (0, 7, 7, 0)[kind] * hue
-    grid = np.clip(grid, 0, 255).astype(np.uint8)
-    picture = np.asarray(Image.fromarray(grid).resize((size, size), Image.BILINEAR), np.float32)
+    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
     if kind == 3:
         angle, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.5)
         y, x = (np.mgrid[:size, :size] + 0.5) / size
         wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
-        picture = picture + rng.uniform(6, 22) * wave[..., None]
-    return np.clip(picture, 0, 255).astype(np.float32)
+        striped = np.asarray(image, np.float32) + rng.uniform(6, 22) * wave[..., None]
+        image = Image.fromarray(np.clip(striped, 0, 255).astype(np.uint8))
+    return image
 
 
-def render(objects: Sequence[Object], background: int, size: int = PICTURE) -> np.ndarray:
-    """Draw objects on a background, the first one first: (size, size, 3) uint8.
+@lru_cache(maxsize=BACKGROUNDS)
+def _small_background(seed: int) -> Image.Image:
+    return _draw_background(seed, CANVAS)
 
-    Raises ValueError unless `size` is a multiple of 96.
+
+def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Draw objects on a background, the first one first.
+
+    Args:
+        objects: what is drawn; a later one hides an earlier one.
+        background: its number.
+        size: pixels on a side.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        ValueError: `size` is no multiple of 96.
     """
     if size % CANVAS or size <= 0:
-        msg = f"a scene can't be drawn at {size} pixels: choose a multiple of {CANVAS}, such as {CANVAS} or {PICTURE}"
+        msg = (
+            f"a scene can't be drawn at {size} pixels: choose a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
+        )
         raise ValueError(msg)
-    canvas = _background(background, size).copy()
+    canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
     for thing in objects:
-        rgba, inside = _placed(thing, size)
-        canvas[inside] = canvas[inside] * (1 - rgba[..., 3:] / 255) + rgba[..., :3]
-    return np.rint(np.clip(canvas, 0, 255)).astype(np.uint8)
+        rgb, alpha, box = _placed(thing, size)
+        behind = ImageChops.multiply(canvas.crop(box), Image.merge("RGB", [ImageChops.invert(alpha)] * 3))
+        canvas.paste(ImageChops.add(behind, rgb), box)
+    return np.asarray(canvas)
 
 
-def covered(objects: Sequence[Object], size: int = PICTURE) -> np.ndarray:
-    """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
+def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
+    """Which pixels each object covers; an object in front hides what is behind.
+
+    Args:
+        objects: what is drawn, the first one first.
+        size: pixels on a side.
+
+    Returns:
+        (objects, size, size) bool.
+    """
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
-        rgba, inside = _placed(thing, size)
-        masks[i][inside] = rgba[..., 3] > 127
+        _, alpha, (left, top, right, bottom) = _placed(thing, size)
+        masks[i, top:bottom, left:right] = np.asarray(alpha) > 127
         masks[:i] &= ~masks[i]
     return masks
+
+
+def hidden(objects: Sequence[Object], size: int = CANVAS) -> np.ndarray:
+    """Which fraction of each object's pixels objects in front of it hide.
+
+    Args:
+        objects: what is drawn, the first one first.
+        size: pixels on a side.
+
+    Returns:
+        (objects,), 0 to 1.
+    """
+    alone = np.array([covered([thing], size).sum() for thing in objects])
+    return 1 - covered(objects, size).sum((1, 2)) / np.maximum(alone, 1)

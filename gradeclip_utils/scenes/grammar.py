@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
-
-from .art import concept, concepts
-from .emoji import COLOURS, Object
+from .emoji import COLOURS, Object, concept, concepts
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
 POSITIONS = ("to the left of", "to the right of", "above", "below")
+CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
 
 
 @dataclass(frozen=True)
 class Span:
-    """Part of a caption (characters `start` to `end`), its kind, and the objects (indices) that it speaks of.
+    """Part of a caption that speaks of something.
 
-    Kinds: noun, colour, size, count, keyword, relation, something.
+    Attributes:
+        start: number of its first character.
+        end: number of the character behind its last.
+        kind: noun, colour, size, count, keyword, relation or something.
+        objects: indices of the objects that it speaks of.
     """
 
     start: int
@@ -31,7 +32,7 @@ class Span:
 
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, in alphabetical order."""
-    table = concepts(removed=True)
+    table = concepts()
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
     words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
     words.update(word for keywords in table["keywords"] for word in keywords)
@@ -53,11 +54,14 @@ class _Caption:
             self.spans.append(Span(len(self.text), len(self.text) + len(text), kind, tuple(objects)))
         self.text += text
 
-    def name(self, things: Sequence[Object], members: Sequence[int], *, size="", tag="", named=True) -> None:
+    def name(
+        self, things: Sequence[Object], members: Sequence[int], *, size: str = "", tag: str = "", named: bool = True,
+        colour: bool = True,
+    ) -> None:  # fmt: skip
         """Write the noun phrase of one group of like objects: `two red cars`, `something tagged peace`."""
-        entry, colour = concept(things[members[0]].noun), things[members[0]].colour
+        entry, tint = concept(things[members[0]].noun), things[members[0]].colour
         several = len(members) > 1
-        words = [(size, "size"), (colour or "", "colour")] if named else []
+        words = [(size, "size"), ((tint or "") if colour else "", "colour")] if named else []
         head = entry["plural" if several else "noun"] if named else "something"
         words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
         if several:
@@ -71,24 +75,42 @@ class _Caption:
             self.say(tag, "keyword", members)
 
 
-def grouped(objects: Sequence[Object]) -> list[list[int]]:
-    """The indices of the objects, neighbours of one noun and colour together."""
+def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
+    """The indices of the objects that are named, neighbours of one noun and colour together.
+
+    Args:
+        objects: in the order of the caption.
+        unnamed: indices of those that are left out.
+    """
     groups: list[list[int]] = []
     for i, thing in enumerate(objects):
+        if i in unnamed:
+            continue
         same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
         groups[-1].append(i) if same else groups.append([i])
     return groups
 
 
 def describe(
-    objects: Sequence[Object], relation: str = "", prefix: str = "", **phrases
+    objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases: Sequence
 ) -> tuple[str, tuple[Span, ...]]:
     """The plain caption of these objects in the order given, like neighbours grouped, and its spans.
 
-    `relation` stands between two groups (`above`, `bigger than`). `phrases` maps `size`, `tag` and `named` to one
-    value a group (see the caption grammar in data/README.md).
+    >>> describe([Object("car", colour="red"), Object("dog")], relation="above")[0]
+    'a red car above a dog'
+
+    Args:
+        objects: what is described.
+        relation: what stands between two groups, such as "above" or "bigger than".
+        prefix: what the caption opens with, one of `PREFIXES`.
+        unnamed: indices of objects that the caption leaves out.
+        phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
+            ""; whether the noun is said, or "something"; whether the colour is said.
+
+    Returns:
+        The caption, and its spans in the order of its words.
     """
-    groups, caption = grouped(objects), _Caption()
+    groups, caption = grouped(objects, unnamed), _Caption()
     if prefix:
         caption.say(prefix)
     for i, members in enumerate(groups):
@@ -100,37 +122,20 @@ def describe(
     return caption.text, tuple(caption.spans)
 
 
-@lru_cache(maxsize=1)
-def _keyword_weights() -> dict[str, np.ndarray]:
-    """For each noun, how often each of its keywords is taken: rarer words more often, so that exposure evens out."""
-    keywords = concepts(removed=True)["keywords"]
-    counts = keywords.explode().value_counts()
-    weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in keywords.items()}
-    return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
-
-
-def draw_phrases(rng, groups, sizes, things) -> tuple[dict, str, str]:
-    """What a caption says beyond the list of objects: sizes, keywords, how two objects stand, an opening."""
-    n = len(groups)
-    said = [size if rng.random() < 0.5 else "" for size in sizes]
-    tags = [
-        str(rng.choice(concept(noun)["keywords"], p=weights)) if weights is not None and rng.random() < 0.25 else ""
-        for noun, weights in ((noun, _keyword_weights().get(noun)) for noun, *_ in groups)
-    ]
-    named = [not tag or count > 1 or rng.random() < 0.5 for tag, (*_, count) in zip(tags, groups, strict=True)]
-    relation = ""
-    if n == 2 and len(things) == 2 and rng.random() < 0.4:
-        relation = relation_between(*things, kind=str(rng.choice(["position", "position", "size"])))
-        said = ["", ""] if relation.endswith("than") else said
-    prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
-    return {"size": said, "tag": tags, "named": named}, relation, prefix
-
-
 def relation_between(first: Object, second: Object, kind: str = "position") -> str:
-    """How the first object stands to the second: by position, the axis on which they differ more; by size, if clear."""
+    """How the first object stands to the second.
+
+    Args:
+        first: of whom the phrase speaks first.
+        second: whom it is compared with.
+        kind: "position", along the axis on which they differ more; or "size".
+
+    Returns:
+        One of `POSITIONS`, or "bigger than" or "smaller than"; "" if neither is clearly the bigger one.
+    """
     if kind == "size":
         ratio = first.size / second.size
-        return "bigger than" if ratio > 1.15 else "smaller than" if ratio < 1 / 1.15 else ""
+        return "bigger than" if ratio > CLEARLY else "smaller than" if ratio < 1 / CLEARLY else ""
     across, down = first.x - second.x, first.y - second.y
     if abs(across) >= abs(down):
         return "to the left of" if across < 0 else "to the right of"

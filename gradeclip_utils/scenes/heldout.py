@@ -1,17 +1,23 @@
-"""Held out: the combinations and drawings that training never shows, by rule.
+"""Held out: what training never shows, a tenth of the colour x noun and noun x noun combinations, and one artist.
 
-So a model can be asked about compositions and drawings that it never saw.
+Which ones is decided by a checksum of their names, so that it is the same on every machine. A model can then be asked
+about compositions and drawings that it has not seen.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .emoji import ARTISTS
+from .art import UNSEEN_ARTIST
+
+if TYPE_CHECKING:
+    from .emoji import Object
 
 
 def _draw(*parts: str) -> int:
-    """A number in 0..9 that depends on the names alone, the same on every machine."""
+    """A number in 0..9 that depends on the names alone."""
     return zlib.crc32("|".join(parts).encode()) % 10
 
 
@@ -21,20 +27,13 @@ def is_withheld_colour(noun: str, colour: str | None) -> bool:
 
 
 def is_withheld_pair(noun: str, other: str) -> bool:
-    """True for the tenth of noun x noun combinations that training never shows in one picture (order is no matter)."""
+    """True for the tenth of noun x noun combinations that training never shows in one scene (order is no matter)."""
     return noun != other and _draw("pair", *sorted((noun, other))) == 0
 
 
-def withheld_artist(noun: str) -> str | None:
-    """The artist whose drawing of this noun training never shows: one of the two for a fifth of the nouns."""
-    fate = _draw("artist", noun)
-    return ARTISTS[fate] if fate < 2 else None
-
-
-def is_trained(scene) -> bool:
-    """True if nothing in a `Scene` is withheld: no colour, no pair, no drawing."""
-    things = scene.objects
+def is_trained(objects: Sequence[Object]) -> bool:
+    """True if nothing in these objects is withheld: no colour, no pair, no drawing."""
     return not (
-        any(is_withheld_colour(t.noun, t.colour) or withheld_artist(t.noun) == t.artist for t in things)
-        or any(is_withheld_pair(a.noun, b.noun) for i, a in enumerate(things) for b in things[:i])
+        any(is_withheld_colour(o.noun, o.colour) or o.artist == UNSEEN_ARTIST for o in objects)
+        or any(is_withheld_pair(a.noun, b.noun) for i, a in enumerate(objects) for b in objects[:i])
     )

@@ -12,9 +12,7 @@ from torch import Tensor
 from ..evaluation.localisation import pool
 from ..explain import Explainer
 from ..images import model_view
-from ..scenes import PICTURE, Scene
-
-_SIDE = 96  # pixels of a mask's sides
+from ..scenes import CANVAS, IMAGE_SIZE, Scene
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -34,14 +32,14 @@ def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -
         (objects, h, w), 0 to 1.
     """
     box = _seen_box(explainer.clip.preprocess)
-    return np.stack([pool(mask, grid, box) for mask in scene.masks(_SIDE)])
+    return np.stack([pool(mask, grid, box) for mask in scene.masks(CANVAS)])
 
 
 @lru_cache(maxsize=4)
 def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
-    box = model_view(preprocess, Image.new("RGB", (PICTURE, PICTURE))).box
-    left, upper, right, lower = (side * _SIDE / PICTURE for side in box)
+    box = model_view(preprocess, Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))).box
+    left, upper, right, lower = (side * CANVAS / IMAGE_SIZE for side in box)
     return left, upper, right, lower
 
 

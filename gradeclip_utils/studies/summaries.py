@@ -2,8 +2,7 @@
 
     clip -> tables of a study -> study, figure, value, low, high (95 % interval), n
 
-Another model, or another training seed of the bundled one, is measured by the same call. What was measured before can
-be handed over, and is then not measured again.
+Another model is measured by the same call. What was measured before can be handed over, and is then not measured again.
 """
 
 from __future__ import annotations

@@ -1,23 +1,21 @@
-"""The model card's figures: what the bundled model recognises, and what it cannot, on scenes that training never drew.
+"""The model card's figures: what the bundled models recognise, and what they cannot, on scenes never trained on.
 
-    python -m gradeclip_utils card                          # development scenes, printed
-    python -m gradeclip_utils card --remove                 # takes concepts that it hardly recognises out of data/
-    python -m gradeclip_utils card --split test --write     # the published figures, into data/
-    python -m gradeclip_utils card --gallery gallery.png    # maps of the first test scenes, unchosen
+    python -m gradeclip_utils card                                           # of `emoji`, development scenes, printed
+    python -m gradeclip_utils card --split test --model emoji-bag --write    # the published figures, into data/
+    python -m gradeclip_utils card --gallery gallery.png                     # maps of the first test scenes, unchosen
 
-Every figure is a fraction of right answers with its 95 % Wilson interval; where an image gives several answers, as in
-pointing, the interval resamples images. Classification is zero-shot, by cosine similarity with the prompts "a dog",
-"an owl", "bread" of all concepts; what was withheld from training (drawings, compositions) is always reported beside
-what was not.
+Fractions of independent right answers have 95 % Wilson intervals; where an image gives several answers, as in pointing,
+the interval resamples images. Classification is zero-shot, by cosine similarity with the prompts "a dog", "an owl",
+"bread" of all concepts; what was withheld from training (an artist, compositions) is always reported beside what was
+not. Images are as large as the model sees them.
 """
 
 from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,315 +23,293 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from ..evaluation.pointing_game import CHANCE, games, play
-from ..evaluation.statistics import proportion_interval, summarise
+from ..evaluation.attributes import CHANCE, draw_pairs, images_of, judge
+from ..evaluation.pointing_game import games, play
+from ..evaluation.statistics import interval, proportion_interval, spearman, summarise
 from ..explain import Explainer
 from ..files import data_path
-from ..models import Clip, load_clip
+from ..models import BUNDLED, BUNDLED_MODELS, Clip, load_clip
 from ..plots import InlineFigure, axes_at, paint, show_image
 from ..plots.colours import largest, range_in_words
 from ..scenes import (
     ARTISTS,
     COLOURS,
+    TRAINED_ARTISTS,
+    UNSEEN_ARTIST,
     Object,
     Scene,
     arrange,
+    artists_of,
     concepts,
     describe,
     draw_scene,
-    is_trained,
     is_withheld_colour,
-    is_withheld_pair,
-    recoloured,
-    relation_between,
-    withheld_artist,
 )
+from ..scenes.emoji import NOT_MIRRORED
 from .options import markdown_table, write_between
 
-WELL_ENOUGH = 0.5  # a concept is kept if the model recognises more than this fraction of its trained drawings
-_COLUMNS = ("figure", "fraction", "low", "high", "n", "chance")
+TABLE = "figures.csv"
 START, END = "<!-- figures: written by python -m gradeclip_utils card -->", "<!-- end of figures -->"
+_COLUMNS = ("figure", "value", "low", "high", "n", "chance")
+_CENTRED = "word x region, centred"
 
 
 def embed_scenes(explainer: Explainer, scenes: Sequence[Scene], batch: int = 64) -> Tensor:
-    """Unit image embeddings (N, E) on the CPU, of the images that are shown to people, drawn a batch at a time."""
+    """Unit image embeddings (N, E) on the CPU, of images as large as the model sees them, drawn a batch at a time."""
     parts = (scenes[start : start + batch] for start in range(0, len(scenes), batch))
-    return torch.cat([explainer.embed_images([scene.image() for scene in part]).cpu() for part in parts])
+    return torch.cat([explainer.embed_images(images_of(explainer.clip, part)).cpu() for part in parts])
 
 
-def prompt_of(noun: str) -> str:
-    """What a concept is asked for by: "a dog", "an owl", "bread"."""
-    return describe([Object(noun)])[0]
+def prompt_of(noun: str, colour: str | None = None) -> str:
+    """What a concept is asked for by: "a dog", "an owl", "bread", "a red dog"."""
+    return describe([Object(noun, colour=colour)])[0]
 
 
 def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None) -> Scene:
-    """A scene of one given drawing; size, place and background are those of a random single-object scene."""
-    like = draw_scene(seed, split=split, n_objects=1)
-    return arrange([replace(like.objects[0], noun=noun, artist=artist, colour=colour)], background=like.background)
+    """A scene of one given drawing; all else is that of a random single-object scene."""
+    like = draw_scene(seed, split=split, n_objects=1, tint=0)
+    mirrored = like.objects[0].mirrored and noun not in NOT_MIRRORED
+    thing = replace(like.objects[0], noun=noun, artist=artist, colour=colour, mirrored=mirrored)
+    return arrange([thing], background=like.background)
 
 
 def classification(
     clip: Clip,
     split: str,
-    repeats: int = 2,
+    repeats: int = 1,
     *,
-    tints: Sequence[bool] = (False, True),
-    removed: bool = False,
+    tinted: bool = False,
+    artists: Sequence[str] = ARTISTS,
     only: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Zero-shot answers for images of one object, at random sizes and places. The answer is one of all concepts.
+    """Zero-shot answers for images of one object. The answer is one of all concepts.
 
     Args:
         clip: the model.
         split: of the scenes, "development" or "test".
-        repeats: how often each of a concept's two drawings is shown without, and with a colour.
-        tints: which of the two: without a colour (False), with one (True).
-        removed: whether removed concepts are shown and can be answered.
+        repeats: how often each drawing is shown; of tinted ones, how often each concept is, by an artist at random.
+        tinted: whether the object has a colour, one that training showed on it.
+        artists: whose drawings are shown.
         only: some concepts to show; by default all.
 
     Returns:
-        One row an image: noun, artist, colour, withheld_drawing, withheld_colour, size, and whether it is right.
+        One row an image: noun, artist, colour, `right`, and `right_said`, where all prompts say the colour ("a red
+        dog", "a red owl"); without a colour the two are the same.
     """
-    nouns, explainer = list(concepts(removed=removed).index), Explainer(clip)
-    prompts = explainer.embed_texts([prompt_of(noun) for noun in nouns]).cpu()
-    asked = [
-        (i, noun, artist, tinted, turn)
-        for tinted in tints
-        for turn in range(repeats)
-        for i, noun in enumerate(nouns)
-        if only is None or noun in only
-        for artist in ARTISTS
-    ]
+    nouns, explainer = list(concepts().index), Explainer(clip)
     rows, scenes = [], []
-    for i, noun, artist, tinted, turn in asked:
-        seed = [tinted, turn, i, ARTISTS.index(artist)]
-        colour = str(np.random.default_rng([9, *seed]).choice(list(COLOURS))) if tinted else None
-        scenes.append(single(noun, artist, seed, split, colour))
-        withheld = withheld_artist(noun) == artist, is_withheld_colour(noun, colour)
-        rows.append((noun, artist, colour, *withheld, scenes[-1].objects[0].size))
-    right = (embed_scenes(explainer, scenes) @ prompts.T).argmax(-1) == torch.tensor([i for i, *_ in asked])
-    columns = ["noun", "artist", "colour", "withheld_drawing", "withheld_colour", "size"]
-    return pd.DataFrame(rows, columns=columns).assign(right=right.numpy())
+    for number, noun in enumerate(nouns):
+        if only is not None and noun not in only:
+            continue
+        own = [artist for artist in artists_of(noun) if artist in artists]
+        for turn in range(repeats):
+            rng = np.random.default_rng([9, turn, number])
+            colour = str(rng.choice([c for c in COLOURS if not is_withheld_colour(noun, c)])) if tinted else None
+            for artist in [str(rng.choice(own))] if tinted else own:
+                scenes.append(single(noun, artist, [tinted, turn, number, ARTISTS.index(artist)], split, colour))
+                rows.append((noun, artist, colour))
+    table, images = pd.DataFrame(rows, columns=["noun", "artist", "colour"]), embed_scenes(explainer, scenes)
+    wanted = torch.tensor([nouns.index(noun) for noun in table["noun"]])
+    table["right"] = _chosen(explainer, images, [prompt_of(noun) for noun in nouns]).eq(wanted).numpy()
+    table["right_said"] = table["right"]
+    for colour in table["colour"].dropna().unique():
+        mine = np.flatnonzero(table["colour"] == colour)
+        found = _chosen(explainer, images[mine], [prompt_of(noun, colour) for noun in nouns])
+        table.loc[mine, "right_said"] = found.eq(wanted[mine]).numpy()
+    return table
+
+
+def _chosen(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """For each of N images the number of the prompt with the highest similarity: (N,)."""
+    return (images @ explainer.embed_texts(prompts).cpu().T).argmax(-1)
 
 
 def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Zero-shot answers for development images of one untinted thing, of `n` concepts (trained drawings).
+    """Zero-shot answers for development images of one untinted thing, of `n` concepts, by the artists of training.
 
     Returns:
         One row an image: noun, artist, right, ...; the answer is one of all concepts.
     """
     nouns = np.random.default_rng(seed).choice(list(concepts().index), n, replace=False)
-    rows = classification(clip, "development", 1, tints=(False,), only=list(nouns))
-    return rows[~rows["withheld_drawing"]].reset_index(drop=True)
+    return classification(clip, "development", artists=TRAINED_ARTISTS, only=list(nouns))
 
 
-def weak(clip: Clip) -> pd.Series:
-    """The concepts that are not recognised well enough, and their recall: untinted, eight images a trained drawing.
-
-    Measured on development scenes and among all concepts that training shows, whether they were removed before or not.
-    """
-    rows = classification(clip, "development", 8, tints=(False,), removed=True)
-    recall = rows[~rows["withheld_drawing"]].groupby("noun", sort=False)["right"].mean()
-    return recall[recall <= WELL_ENOUGH]
-
-
-def remove(nouns: Sequence[str], path: Path) -> None:
-    """Mark these concepts, and no others, as removed in a table of concepts."""
-    table = pd.read_csv(path, keep_default_na=False)
-    table["removed"] = ["yes" if noun in set(nouns) else "" for noun in table["noun"]]
-    table.to_csv(path, index=False)
-
-
-def caption_among_256(clip: Clip, split: str, n_objects: int, repeats: int = 4) -> list[bool]:
-    """For each image: is its caption the best of 256? One that reads the same as its own counts as right."""
+def caption_among_256(clip: Clip, split: str, n_objects: int, repeats: int = 2) -> list[bool]:
+    """For each image: is its plain caption the best of 256? One that reads the same as its own counts as right."""
     explainer, right = Explainer(clip), []
     for turn in range(repeats):
-        scenes = [draw_scene([10 + n_objects, turn, i], split=split, n_objects=n_objects) for i in range(256)]
-        captions = [s.caption for s in scenes]
-        best = (embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T).argmax(-1).tolist()
+        scenes = [
+            draw_scene([10 + n_objects, turn, i], split=split, n_objects=n_objects, plain=True) for i in range(256)
+        ]
+        captions = [scene.caption for scene in scenes]
+        best = _chosen(explainer, embed_scenes(explainer, scenes), captions).tolist()
         right += [captions[i] == captions[j] for i, j in enumerate(best)]
     return right
 
 
-def binding_pairs(split: str, seed: int, keep: Callable[[Scene], bool], n: int) -> list[Scene]:
-    """`n` scenes of two different single objects that satisfy `keep`, all different drawings of the same seeds."""
-    found: list[Scene] = []
-    i = 0
-    while len(found) < n:
-        scene = draw_scene([20, seed, i], split=split, n_objects=2, tint=0, trained=False, plain=True)
-        i += 1
-        if scene.objects[0].noun != scene.objects[1].noun and keep(scene):
-            found.append(scene)
-    return found
+# ------------------------------------------------------------------------------------------------- parts of the table
 
 
-def chosen(clip: Clip, triples: Sequence[tuple[Scene, str, str]]) -> list[bool]:
-    """For each (scene, right caption, wrong caption): does the right one have the higher similarity?"""
-    scenes, right, wrong = zip(*triples, strict=True)
-    explainer = Explainer(clip)
-    apart = (explainer.embed_texts(right) - explainer.embed_texts(wrong)).cpu()
-    return ((embed_scenes(explainer, scenes) * apart).sum(-1) > 0).tolist()
-
-
-def _swapped_colours(split: str, trained: bool, n: int) -> list[tuple[Scene, str, str]]:
-    """Two tinted objects; the wrong caption swaps the colours."""
-    rng, triples = np.random.default_rng([31, trained]), []
-    for scene in binding_pairs(split, 1, lambda s: _seen_pair(s) and _seen_drawings(s), 4 * n):
-        colours = [str(c) for c in rng.choice(list(COLOURS), 2, replace=False)]
-        right, wrong = recoloured(scene, colours), recoloured(scene, colours[::-1])
-        withheld = [is_withheld_colour(t.noun, t.colour) for s in (right, wrong) for t in s.objects]
-        if not any(withheld) if trained else any(withheld[:2]):
-            triples.append((right, right.caption, wrong.caption))
-    return triples[:n]
-
-
-def _seen_pair(scene: Scene) -> bool:
-    return not is_withheld_pair(*(t.noun for t in scene.objects))
-
-
-def _seen_drawings(scene: Scene) -> bool:
-    return all(withheld_artist(t.noun) != t.artist for t in scene.objects)
-
-
-def _relation(split: str, words: tuple[str, str], n: int) -> list[tuple[Scene, str, str]]:
-    """Two objects; the wrong caption says the opposite of how they stand to each other."""
-    kind = "size" if "than" in words[0] else "position"
-    triples = []
-    for scene in binding_pairs(split, 2, is_trained, 6 * n):
-        first, second = scene.objects
-        said = relation_between(first, second, kind=kind)
-        if said in words:
-            other = words[1 - words.index(said)]
-            triples.append((scene, describe(scene.objects, said)[0], describe(scene.objects, other)[0]))
-    return triples[:n]
-
-
-def _other_noun(split: str, keep: Callable[[Scene], bool], n: int) -> list[tuple[Scene, str, str]]:
-    """Two objects; the wrong caption names another concept of the same category in place of one of them."""
-    rng, table, triples = np.random.default_rng(33), concepts(), []
-    for scene in binding_pairs(split, 3, keep, n):
-        i = int(rng.integers(2))
-        same = table[table["category"] == table.loc[scene.objects[i].noun, "category"]].index
-        other = str(rng.choice([noun for noun in same if noun not in {t.noun for t in scene.objects}]))
-        things = [replace(t, noun=other) if k == i else t for k, t in enumerate(scene.objects)]
-        triples.append((scene, scene.caption, describe(things)[0]))
-    return triples
-
-
-def _counts(split: str, n: int) -> list[tuple[Scene, str, str]]:
-    """Two or three of a kind; the wrong caption says the other number."""
-    triples, i, nouns = [], 0, concepts().query("plural != ''").index
-    rng = np.random.default_rng(34)
-    while len(triples) < n:
-        like = draw_scene([35, i], split=split, n_objects=3, tint=0, plain=True)
-        noun, count = str(rng.choice(nouns)), 2 + i % 2
-        artist = next(a for a in ARTISTS if a != withheld_artist(noun))
-        things = [replace(t, noun=noun, artist=artist) for t in like.objects]
-        scene = arrange(things[:count], background=like.background)
-        other = describe([*things, things[0]][: 5 - count])[0]
-        triples.append((scene, scene.caption, other))
-        i += 1
-    return triples
-
-
-def pointing(clip: Clip, split: str, n: int = 150) -> pd.DataFrame:
-    """Does the map of a word have its maximum in the quarter of its own object? By question and number of objects.
-
-    Grad-ECLIP of the last image layer, and of the last two where a word of the caption is asked for. Same columns as
-    the other figures.
-    """
-    played = games(n, split=split)
-    one = play(clip, played, questions=("caption", "prompt", "word x region", "word x region, centred"))
-    two = play(clip, played, questions=("word x region", "word x region, centred"), image_layers=2)
-    rows = pd.concat([one, two.assign(question=two["question"] + ", two image layers")])
-    told = summarise(rows, "hit", by=["question", "objects"]).sort_values(["objects", "question"], kind="stable")
-    names = [f"points at its own object, objects: {row.objects}, {row.question}" for row in told.itertuples()]
-    return told.rename(columns={"mean": "fraction"}).assign(figure=names, chance=CHANCE)[list(_COLUMNS)]
-
-
-def figures(clip: Clip, split: str, n: int = 400) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All figures of the card.
-
-    Args:
-        clip: the model.
-        split: of the scenes, "development" or "test".
-        n: images of each question with a right and a wrong caption.
-
-    Returns:
-        The figures (figure, fraction, low, high, n, chance), and the rows of `classification`.
-    """
-    singles = classification(clip, split)
-    known = singles[~singles["withheld_drawing"] & ~singles["withheld_colour"]]
-    plain, tinted = known[known["colour"].isna()], known[known["colour"].notna()]
-    unseen = singles[singles["withheld_drawing"] & singles["colour"].isna()]
-    chance = 1 / len(concepts())
-    two = partial(chosen, clip)
-
-    def new_pair(scene: Scene) -> bool:
-        return not _seen_pair(scene) and _seen_drawings(scene)
-
-    among = [
-        (f"right caption among 256, objects: {k}", caption_among_256(clip, split, k), 1 / 256) for k in range(1, 5)
-    ]
+def recognition_rows(clip: Clip, split: str) -> list[dict]:
+    """Top-1 of one thing: untinted by artist, and tinted, with and without its colour in the prompts."""
+    chance, plain = 1 / len(concepts()), classification(clip, split)
+    tinted = classification(clip, split, 3, tinted=True, artists=TRAINED_ARTISTS)
+    known = plain["artist"] != UNSEEN_ARTIST
     answers = [
-        ("top-1, one untinted object, trained drawings", plain["right"], chance),
-        *((f"  drawn by {artist}", rows["right"], chance) for artist, rows in plain.groupby("artist")),
-        ("  small (up to 34 of 96 units)", plain["right"][plain["size"] <= 34], chance),
-        ("top-1, one untinted object, unseen drawings", unseen["right"], chance),
-        ("top-1, one tinted object, trained drawings", tinted["right"], chance),
-        *among,
-        ("swapped colours told apart, trained compositions", two(_swapped_colours(split, True, n)), 0.5),
-        ("swapped colours told apart, withheld compositions", two(_swapped_colours(split, False, n)), 0.5),
-        ("one of two nouns replaced, trained pairs", two(_other_noun(split, is_trained, n)), 0.5),
-        ("one of two nouns replaced, withheld pairs", two(_other_noun(split, new_pair, n)), 0.5),
-        ("left / right", two(_relation(split, ("to the left of", "to the right of"), n)), 0.5),
-        ("above / below", two(_relation(split, ("above", "below"), n)), 0.5),
-        ("bigger / smaller", two(_relation(split, ("bigger than", "smaller than"), n)), 0.5),
-        ("two / three of a kind", two(_counts(split, n)), 0.5),
-    ]  # fmt: skip
-    told = pd.DataFrame([_fraction(name, list(right), chance) for name, right, chance in answers])
-    return pd.concat([told, pointing(clip, split)], ignore_index=True), singles
+        ("untinted, the six trained artists", plain[known]["right"]),
+        *((f"  {artist}", plain[plain["artist"] == artist]["right"]) for artist in TRAINED_ARTISTS),
+        (f"untinted, the artist never trained on ({UNSEEN_ARTIST})", plain[~known]["right"]),
+        ("tinted, the prompt says the colour", tinted["right_said"]),
+        ("tinted, the prompt does not", tinted["right"]),
+    ]
+    return [_fraction(name, right, chance) for name, right in answers]
 
 
-def _fraction(name: str, right: list[bool], chance: float) -> dict:
-    """A figure with its Wilson interval."""
+def caption_rows(clip: Clip, split: str) -> list[dict]:
+    """Is the right caption the best of 256? By the number of things."""
+    names = {k: f"right caption among 256, {_things(k)}" for k in (1, 2, 3, 4)}
+    return [_fraction(name, caption_among_256(clip, split, k), 1 / 256) for k, name in names.items()]
+
+
+def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
+    """Is the right one of two captions chosen that differ in one attribute? One image of each pair is asked."""
+    asked = [
+        ("swapped colours told apart, trained compositions", "swapped colours", "seen"),
+        ("swapped colours told apart, withheld compositions", "swapped colours", "withheld"),
+        ("one of two nouns replaced", "object identity", "seen"),
+        *((kind, kind, "seen") for kind in ("left / right", "above / below", "bigger / smaller")),
+        ("two / three of a kind", "count", "seen"),
+    ]
+    rows = []
+    for name, kind, composition in asked:
+        pairs = draw_pairs(kind, n, composition=composition, split=split, nouns=len(concepts()))
+        answers = judge(clip, pairs).query("side == 0")
+        rows.append(_fraction(name, answers["right"] == 1, CHANCE))
+    return rows
+
+
+def map_rows(clip: Clip, split: str, n: int = 150) -> list[dict]:
+    """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four."""
+    found = play(clip, games(n, split=split), questions=("prompt", _CENTRED))
+    others = found.groupby(["question", "image", "objects"])["area"].transform("sum") - found["area"]
+    found = found.assign(chance_on_others=others, chance_on_nothing=1 - others - found["area"])
+    measures = {
+        "relevance on X": ("on_thing", "area"),
+        "relevance on other things": ("on_others", "chance_on_others"),
+        "relevance on nothing": ("on_nothing", "chance_on_nothing"),
+        "maximum on X": ("hit", "area"),
+    }
+    rows = []
+    for (question, k), own in found.groupby(["question", "objects"]):
+        for said, (measure, chance) in measures.items():
+            if question == _CENTRED and measure == "hit":
+                name = f"{_CENTRED}, {_things(k)}: maximum on its own thing"
+            elif question == "prompt" and k < 4:
+                name = f'"a X", {_things(k)}: {said}'
+            else:
+                continue
+            (row,) = summarise(own, measure, by="objects").rename(columns={"mean": "value"}).to_dict("records")
+            rows.append({**row, "figure": name, "chance": own[chance].mean()})
+    return rows
+
+
+def word_rows(clip: Clip, split: str, n: int = 200) -> list[dict]:
+    """Are the nouns of a true caption above zero, and do word scores agree with leaving the word out?"""
+    scenes = [draw_scene([95, i], split=split) for i in range(n)]
+    images, captions = images_of(clip, scenes), [scene.caption for scene in scenes]
+    methods = {"Grad-ECLIP": "grad-eclip", "leave-one-out": "leave-one-out"}
+    scored = {
+        name: [one.words[0] for one in Explainer(clip, method=method).explain_batch(images, captions)]
+        for name, method in methods.items()
+    }
+    rows = []
+    for name, words in scored.items():
+        above = [
+            (i, sum(word.score for word in own if word.start < span.end and word.end > span.start) > 0)
+            for i, (scene, own) in enumerate(zip(scenes, words, strict=True))
+            for span in scene.spans
+            if span.kind == "noun"
+        ]
+        clusters, right = zip(*above, strict=True)
+        rows.append(_mean(f"nouns of a true caption above zero, {name}", right, clusters=clusters))
+    agreement = [
+        float(spearman(*([word.score for word in own if word.text.isalnum()] for own in pair)))
+        for pair in zip(*scored.values(), strict=True)
+    ]
+    known = [value for value in agreement if np.isfinite(value)]
+    return [*rows, _mean("rank correlation of a caption's word scores with leave-one-out", known, 0.0)]
+
+
+def figures(clip: Clip, split: str, *, progress: bool = False) -> pd.DataFrame:
+    """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance."""
+    parts = (recognition_rows, caption_rows, attribute_rows, map_rows, word_rows)
+    rows = [row for part in tqdm(parts, unit="part", disable=not progress) for row in part(clip, split)]
+    return pd.DataFrame(rows)[list(_COLUMNS)]
+
+
+def _things(n: int) -> str:
+    return f"{n} thing{'s' * (n > 1)}"
+
+
+def _fraction(name: str, right: Sequence[bool] | pd.Series, chance: float) -> dict:
+    """A fraction of independent right answers, with its Wilson interval."""
     low, high = proportion_interval(right)
-    return {"figure": name, "fraction": np.mean(right), "low": low, "high": high, "n": len(right), "chance": chance}
+    return dict(zip(_COLUMNS, (name, np.mean(right), low, high, len(right), chance), strict=True))
+
+
+def _mean(name: str, values: Sequence[float], chance: float = np.nan, clusters: Sequence | None = None) -> dict:
+    """A mean with its bootstrap interval; of clusters, n counts these."""
+    low, high = interval(values, clusters)
+    n = len(values if clusters is None else set(clusters))
+    return dict(zip(_COLUMNS, (name, np.mean(values), low, high, n, chance), strict=True))
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """The table of figures for the card."""
-    rows = [
-        (row.figure.replace("  ", "&emsp;"), f"{row.fraction:.1%}", f"{row.low:.1%} to {row.high:.1%}", str(row.n),
-         f"{row.chance:.1%}")
-        for row in table.itertuples()
-    ]  # fmt: skip
-    return markdown_table(("figure", "right", "95 % interval", "images", "chance"), rows)
+    """The figures of one or several models as a table for the card, each with its 95 % interval."""
+    models, rows = table["model"].drop_duplicates(), []
+    for figure, own in table.groupby("figure", sort=False):
+        by_model = own.set_index("model")
+        cells = [
+            "{value:.3f} [{low:.3f}, {high:.3f}]".format(**by_model.loc[model]) if model in by_model.index else ""
+            for model in models
+        ]
+        chance = own["chance"].iloc[0]
+        name = str(figure).replace("  ", "&emsp;")
+        rows.append((name, *cells, str(own["n"].iloc[0]), "" if np.isnan(chance) else f"{chance:.3f}"))
+    return markdown_table(("figure", *(f"`{model}`" for model in models), "n", "chance"), rows)
 
 
-def write(table: pd.DataFrame, singles: pd.DataFrame, folder: Path) -> None:
-    """Put the figures into README.md, between its two markers, and what was recognised into recognised.csv."""
+def write(table: pd.DataFrame, folder: Path) -> None:
+    """Put a model's figures into figures.csv, beside others' of the same split, and all of them into README.md."""
+    path = folder / TABLE
+    if path.is_file() and set(known := pd.read_csv(path)) == set(table):
+        others = known[(known["split"] == table["split"].iloc[0]) & (known["model"] != table["model"].iloc[0])]
+        order = {name: place for place, name in enumerate(BUNDLED_MODELS)}
+        whole = pd.concat([table, others])
+        table = whole.sort_values("model", key=lambda models: models.map(order), kind="stable", ignore_index=True)
+    table.to_csv(path, index=False)
     write_between(folder / "README.md", START, END, as_markdown(table))
-    drawings = singles[singles["colour"].isna()].groupby(["noun", "artist", "withheld_drawing"], sort=False)["right"]
-    drawings.agg(right="sum", images="size").reset_index().to_csv(folder / "recognised.csv", index=False)
-    table.to_csv(folder / "figures.csv", index=False)
 
 
 def named_nouns(scene: Scene) -> list[str]:
-    """The nouns that a scene's caption says, each once, in the order of its words."""
-    return list(dict.fromkeys(scene.objects[span.objects[0]].noun for span in scene.spans if span.kind == "noun"))
+    """The nouns of the things that a scene's caption speaks of, each once."""
+    return list(dict.fromkeys(thing.noun for i, thing in enumerate(scene.objects) if i not in scene.unnamed))
 
 
 def gallery(clip: Clip, n: int = 24) -> Figure:
     """Maps of the first `n` test scenes, of two and three things in turn, all in one scale: none is chosen.
 
-    Beside each image stands a map for every noun that its caption names, asked for by "a dog". The figure is 9 inches
-    wide, with two scenes in a row.
+    Beside each image stands a map for every thing that its caption speaks of, asked for by "a dog". The figure is 9
+    inches wide, with two scenes in a row.
     """
     scenes = [draw_scene([90, i], split="test", n_objects=2 + i % 2) for i in range(n)]
     explainer = Explainer(clip)
-    found = [explainer.explain(scene.image(), [prompt_of(noun) for noun in named_nouns(scene)]) for scene in scenes]
+    found = [
+        explainer.explain(image, [prompt_of(noun) for noun in named_nouns(scene)])
+        for scene, image in zip(scenes, images_of(clip, scenes), strict=True)
+    ]
     most = largest(np.maximum(one.image_maps, 0) for one in found)
     side, across, down, left = 1.08, 1.16, 1.72, (0.12, 3.9)  # inches
     alt = "Images and maps of test scenes: " + "; ".join(scene.caption for scene in scenes)
@@ -356,22 +332,18 @@ def gallery(clip: Clip, n: int = 24) -> Figure:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command `card`."""
     parser.add_argument("--split", choices=["development", "test"], default="development")
-    parser.add_argument("--weights", help="another compact checkpoint than the bundled one")
+    parser.add_argument("--model", choices=list(BUNDLED_MODELS), default=BUNDLED, help="default: %(default)s")
+    parser.add_argument("--weights", help="another compact checkpoint than the model's own")
     parser.add_argument("--write", action="store_true", help="put the figures into the folder data/")
     parser.add_argument("--gallery", type=Path, metavar="PNG", help="only draw maps of the first test scenes")
-    parser.add_argument("--remove", action="store_true", help="only mark concepts that are hardly recognised, in data/")
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """The command `card`: measure and print the figures, or what they advise."""
-    clip = load_clip("emoji", options.weights)
+    """The command `card`: measure and print the figures, or draw maps."""
+    clip = load_clip(options.model, options.weights)
     if options.gallery:
         return gallery(clip).savefig(options.gallery, dpi=100)
-    if options.remove:
-        recall = weak(clip)
-        print(f"{len(recall)} of {len(concepts(removed=True))} concepts removed: {recall.to_dict()}")
-        return remove(list(recall.index), data_path("concepts.csv"))
-    table, singles = figures(clip, options.split)
+    table = figures(clip, options.split, progress=True).assign(model=options.model, split=options.split)
     print(as_markdown(table))
     if options.write:
-        write(table, singles, data_path())
+        write(table, data_path())

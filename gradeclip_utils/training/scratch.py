@@ -4,7 +4,9 @@
     python -m gradeclip_utils train --export data/emoji.safetensors    # what load_clip() loads
     python -m gradeclip_utils card                                     # what it recognises, on scenes never trained on
 
-    python -m gradeclip_utils train --folder runs/second --start data/emoji.safetensors --hard-negatives --seed 1
+    python -m gradeclip_utils train --folder runs/second --start runs/first.safetensors --hard-negatives --seed 1
+
+`ROUNDS` says what every round of the bundled model was given, `BAG_ROUND` the one that makes `emoji-bag` of it.
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
 the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it where an object is. Three
@@ -13,14 +15,16 @@ until the last few steps (Li et al. 2023, FLIP), and the matrices are updated by
 
 Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does such a batch hold two
 images that only binding tells apart (Yuksekgonul et al. 2023). A round with hard negatives begins from its weights: a
-scene is followed by one that differs from it in what a bag of words cannot tell.
+scene is followed by one that differs from it in what a bag of words cannot tell. A round with shuffled colours is its
+opposite: who has which colour is said at random, so that a model has nothing to gain from binding, and unlearns it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +36,13 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from ..models import load_clip, save_compact
-from ..scenes import CANVAS, Scene, draw_scene, render, vocabulary
-from ..scenes import companion as hard_negative
+from ..scenes import CANVAS, Scene, Span, draw_scene, hard_negative, render, vocabulary
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
 from .options import add_fields, read_fields
 
 __all__ = [
-    "CONFIG", "MEAN", "ROUNDS", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export", "normalise",
-    "scenes_of_training", "train", "vocabulary_ids",
+    "BAG_ROUND", "CONFIG", "MEAN", "ROUNDS", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export",
+    "normalise", "scenes_of_training", "shuffle_colours", "train", "vocabulary_ids",
 ]  # fmt: skip
 
 CONFIG: dict[str, Any] = {
@@ -51,6 +54,7 @@ MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
 FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
 GROWTH = 0.3  # the fraction of a first round's steps over which scenes grow
+IMAGE_LAYERS = 4  # that explain these models best, on development scenes; the published method has one
 STATE = "state.pt"
 
 
@@ -67,6 +71,7 @@ class Recipe:
         whole_images: fraction of the steps, at the end, that see every patch.
         tint: fraction of the objects with a colour.
         hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.
+        shuffled_colours: whether the colours of a caption are dealt at random among the things that it names.
         start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin from nothing.
         seed: of the initial weights, the scenes and the dropped patches.
     """
@@ -80,14 +85,19 @@ class Recipe:
     whole_images: float = 0.03
     tint: float = 0.45
     hard_negatives: bool = False
+    shuffled_colours: bool = False
     start: str = ""
     seed: int = 0
 
 
 ROUNDS = (  # that made the bundled model
-    Recipe(steps=2800, tint=0.35, whole_images=0.1),
-    Recipe(steps=2800, tint=0.5, whole_images=0.1, hard_negatives=True, start="the first round"),
+    Recipe(steps=1250),
+    Recipe(steps=2400, warmup=100, tint=0.5, whole_images=0.04, hard_negatives=True, start="the first round", seed=1),
 )
+BAG_ROUND = Recipe(  # that made `emoji-bag` of it
+    steps=400, learning_rate=6e-4, warmup=20, tint=0.5, whole_images=0.1, shuffled_colours=True,
+    start="the second round", seed=2,
+)  # fmt: skip
 
 
 class SceneBatches(torch.utils.data.Dataset):
@@ -118,10 +128,43 @@ class SceneBatches(torch.utils.data.Dataset):
         scenes: list[Scene] = []
         for i, n in enumerate(counts):
             seed = [recipe.seed, step, i]
-            wanted = recipe.hard_negatives and i % 2 and not getattr(scenes[-1], "unnamed", ())
+            wanted = recipe.hard_negatives and i % 2 and not scenes[-1].unnamed
             like = hard_negative(scenes[-1], seed) if wanted else None
             scenes.append(like or draw_scene(seed, n_objects=int(n), tint=recipe.tint))
+        if recipe.shuffled_colours:
+            rng = np.random.default_rng([recipe.seed, step, recipe.batch])
+            return [shuffle_colours(scene, rng) for scene in scenes]
         return scenes
+
+
+def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same image; the colours that its caption says are dealt at random among the things that it names.
+
+    "a red car and a dog" may become "a car and a red dog". Every way to deal them is as likely as the true one, so that
+    of a caption and the one in which two things have changed colours neither is the better bet.
+    """
+    colours = {span.end + 1: span for span in scene.spans if span.kind == "colour"}  # where their nouns begin
+    nouns = [span for span in scene.spans if span.kind == "noun"]
+    said = [colours.get(noun.start) for noun in nouns]
+    words = [scene.caption[span.start : span.end] if span else "" for span in said]
+    if len(set(words)) < 2:
+        return scene
+    dealt = dict(zip(nouns, map(str, rng.permutation(words)), strict=True))
+    text, spans, done = "", [], 0
+    for span in scene.spans:  # in the order of the caption's words
+        if span.kind == "colour":  # written with its noun
+            continue
+        colour, word = dealt.get(span, ""), scene.caption[span.start : span.end]
+        begin = colours[span.start].start if span in dealt and span.start in colours else span.start
+        first = colour or word
+        article = "an " if first[0] in "aeiou" and first != "unicorn" else "a "
+        text += re.sub(r"\ban? $", article, scene.caption[done:begin])
+        if colour:
+            spans.append(Span(len(text), len(text) + len(colour), "colour", span.objects))
+            text += f"{colour} "
+        spans.append(replace(span, start=len(text), end=len(text) + len(word)))
+        text, done = text + word, span.end
+    return replace(scene, caption=text + scene.caption[done:], spans=tuple(spans))
 
 
 @cache
@@ -133,18 +176,18 @@ def scenes_of_training(number: int, rounds: Sequence[Recipe] = ROUNDS) -> list[S
     """The scenes of a batch of a whole training of several rounds, by default the bundled model's.
 
     Args:
-        number: of the batch, from 0, counted through all rounds.
+        number: of the batch, from 0, counted through all rounds; each round numbers its own from 0.
         rounds: their recipes.
 
     Raises:
         IndexError: there are not so many batches.
     """
-    before = 0
+    step = number
     for recipe in rounds:
-        before += recipe.steps
-        if 0 <= number < before:
-            return _batches(recipe).scenes(number)  # the rounds of this model numbered their batches through
-    raise IndexError(f"the training has {before} batches, and number {number} was asked for")
+        if 0 <= step < recipe.steps:
+            return _batches(recipe).scenes(step)
+        step -= recipe.steps
+    raise IndexError(f"the training has {number - step} batches, and number {number} was asked for")
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -282,7 +325,13 @@ def export(folder: Path, path: Path) -> None:
     table = full_table(state["model"]["token_embedding.weight"], state["ids"])
     model.load_state_dict({**state["model"], "token_embedding.weight": table})
     metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
-    save_compact(model, path, words=vocabulary(), metadata=metadata, config=config_of(CONFIG, CANVAS))
+    save_compact(
+        model,
+        path,
+        words=vocabulary(),
+        metadata=metadata,
+        config=config_of(CONFIG, CANVAS) | {"image_layers": IMAGE_LAYERS},
+    )
 
 
 def config_of(config: dict, size: int) -> dict:

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from gradeclip_utils import Clip, Explainer
 from gradeclip_utils.evaluation import localisation as localisation_module
 from gradeclip_utils.evaluation import sanity
-from gradeclip_utils.evaluation.localisation import MEASURES, localisation, pool, quadrant_hit, reference_baselines
+from gradeclip_utils.evaluation.localisation import MEASURES, localisation, located, pool, reference_baselines
 from gradeclip_utils.evaluation.sanity import agreement, cost, noisy, randomisation_check, randomised, stability
 from gradeclip_utils.images import model_view, onto_image
 
@@ -121,15 +121,43 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(heat, wrong_mask, op
         localisation(heat, wrong_mask, **options)
 
 
-def test_the_maximum_hits_its_quadrant_and_ties_are_shared():
-    for k, at in enumerate([(1, 1), (1, 6), (5, 1), (5, 6)]):
-        heat = np.zeros((7, 8))
-        heat[at] = 1
-        assert quadrant_hit(heat).tolist() == np.eye(4)[k].tolist()
-    np.testing.assert_allclose(quadrant_hit(np.full((7, 9), 0.3)), 0.25)
-    heat = np.zeros((7, 8))
-    heat[3, 1] = 1  # the middle row belongs to both halves
-    assert quadrant_hit(heat).tolist() == [0.5, 0, 0.5, 0]
+@pytest.fixture
+def two_things():
+    """Masks of two things that do not touch, (2, 6, 8)."""
+    masks = np.zeros((2, 6, 8), bool)
+    masks[0, 1:3, 1:4] = masks[1, 4:, 5:] = True
+    return masks
+
+
+def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things, rng):
+    for _ in range(20):
+        heat = rng.normal(size=(6, 8))
+        for mask, found in zip(two_things, located(heat, two_things), strict=True):
+            alone = localisation(heat, mask)
+            assert found.hit == alone["pointing_game"]
+            assert found.on_thing == pytest.approx(alone["energy_pointing_game"])
+            assert sum(found[1:]) == pytest.approx(1)
+
+
+def test_what_lies_on_one_thing_lies_on_the_others_other_thing(two_things):
+    heat = 3.0 * two_things[0] + 1.0 * two_things[1] - 1.0 * ~two_things.any(0)
+    first, second = located(heat, two_things)
+    assert (first.hit, second.hit) == (1, 0)
+    assert (first.on_thing, first.on_others) == pytest.approx((0.75, 0.25))
+    assert (second.on_others, second.on_thing) == pytest.approx((0.75, 0.25))
+    assert first.on_nothing == second.on_nothing == pytest.approx(0)
+
+
+@pytest.mark.parametrize("level", [2.0, 0.0, -2.0])
+def test_a_map_that_knows_nothing_scores_the_areas(two_things, level):
+    areas = two_things.mean((1, 2))
+    for i, found in enumerate(located(np.full((6, 8), level), two_things)):
+        assert found == pytest.approx((areas[i], areas[i], areas[1 - i], 1 - areas.sum()))
+
+
+def test_masks_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"masks of a map \(2, 3\) are \(things, 2, 3\), got \(3, 2\)"):
+        located(np.ones((2, 3)), np.ones((3, 2), bool))
 
 
 def test_pooling_averages_over_tokens_and_counts_padding_as_nothing(rng):
@@ -288,6 +316,6 @@ def test_cost_is_counted_in_plain_passes():
 def test_nothing_is_changed_in_what_is_measured(mask, rng):
     heat = rng.normal(size=mask.shape)
     kept = copy.deepcopy((heat, mask))
-    localisation(heat, mask), quadrant_hit(heat), agreement(heat[None], heat[None])
+    localisation(heat, mask), located(heat, mask[None]), agreement(heat[None], heat[None])
     np.testing.assert_array_equal(heat, kept[0])
     np.testing.assert_array_equal(mask, kept[1])

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.evaluation.attributes import images_of
+from gradeclip_utils.evaluation.localisation import located
 from gradeclip_utils.evaluation.pointing_game import (
-    CHANCE,
     QUESTIONS,
     Game,
     games,
     play,
-    points,
     question_directions,
     question_maps,
 )
@@ -54,30 +54,16 @@ def test_pictures_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothi
     assert all(len({thing.noun for thing in game.scene.objects}) == len(game.scene.objects) for game in played)
 
 
-def test_every_object_lies_in_a_quadrant_of_its_own(played):
-    for game in played:
-        own = [{(y >= 48, x >= 48) for y, x in zip(*np.nonzero(mask), strict=True)} for mask in game.scene.masks(96)]
-        assert all(len(quadrants) == 1 for quadrants in own)
-        assert len(set.union(*own)) == len(own)
-
-
-def test_the_true_mask_always_points_right_and_nowhere_else(played):
-    scene = played[3].scene
-    for i, mask in enumerate(scene.masks(96)):
-        assert points(mask.astype(float), scene) == [(float(i == j), float(i == j)) for j in range(4)]
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, -3.0])
-def test_a_map_that_knows_nothing_is_at_chance(played, level):
-    scene = played[1].scene
-    for (hit, on_mask), mask in zip(points(np.full(SIZE, level), scene), scene.masks(96), strict=True):
-        assert hit == CHANCE and on_mask == pytest.approx(mask.mean())
-
-
-def test_one_map_for_four_nouns_is_right_for_exactly_one_of_them(played, tiny):
+def test_one_map_for_four_nouns_is_right_for_one_of_them_at_most(played, tiny):
     rows = play(tiny, [game for game in played if len(game.scene.objects) == 4], ["grad-eclip", "attention"])
     blind = rows[(rows["question"] == "caption") | (rows["method"] == "attention")]
-    assert len(blind) == 24 and np.allclose(blind.groupby(["method", "question", "image"])["hit"].sum(), 1)
+    images = blind.groupby(["method", "question", "image"])
+    assert len(blind) == 24 and (images["hit"].sum() <= 1 + 1e-9).all()
+    for row in blind.itertuples():
+        rest = blind[(blind["image"] == row.image) & (blind["method"] == row.method)]
+        rest = rest[(rest["question"] == row.question) & (rest["noun"] != row.noun)]
+        assert row.on_others == pytest.approx(rest["on_thing"].sum())
+    assert np.allclose(blind[["on_thing", "on_others", "on_nothing"]].sum(axis=1), 1)
 
 
 def test_caption_prompt_and_contrast_are_those_of_explain(played, tiny):
@@ -85,8 +71,9 @@ def test_caption_prompt_and_contrast_are_those_of_explain(played, tiny):
     maps = asked(tiny, [scene])
     names = [arrange([thing.noun]).caption for thing in scene.objects]
     fewer = arrange(list(scene.objects[:1] + scene.objects[2:])).caption
-    expected = explainer.explain(scene.image(), [scene.caption, *names])
-    rather = explainer.explain(scene.image(), scene.caption, against=fewer)
+    (image,) = images_of(tiny, [scene])
+    expected = explainer.explain(image, [scene.caption, *names])
+    rather = explainer.explain(image, scene.caption, against=fewer)
     for found, map_ in [
         (maps["caption"][0, 0], expected.image_maps[0]),
         (maps["prompt"][0, 1], expected.image_maps[2]),
@@ -99,7 +86,7 @@ def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(ti
     scene = arrange(["red car", "dog"])
     name = Span(2, 9, "noun", (0,))  # "red car", as if that were its noun
     scene = replace(scene, spans=(*(span for span in scene.spans if span.objects != (0,)), name))
-    words, maps = Explainer(tiny).interactions(scene.image(), scene.caption), asked(tiny, [scene])
+    words, maps = Explainer(tiny).interactions(*images_of(tiny, [scene]), scene.caption), asked(tiny, [scene])
     _, red, car, *_, dog = words.maps
     found = maps["word x region"][0]
     assert np.allclose(found, [on_scene(red + car, words), on_scene(dog, words)], atol=1e-5 * np.abs(found).max())
@@ -121,7 +108,7 @@ def test_clip_surgery_is_asked_one_prompt_at_a_time(played, tiny):
     both = asked(tiny, [scene], "clip-surgery", ("caption", "prompt"))["prompt"]
     names = [arrange([thing.noun]).caption for thing in scene.objects]
     for found, name in zip(both[0], names, strict=True):
-        expected = Explainer(tiny, method="clip-surgery").explain(scene.image(), name)
+        expected = Explainer(tiny, method="clip-surgery").explain(*images_of(tiny, [scene]), name)
         assert np.allclose(shape(found), shape(on_scene(expected.image_maps[0], expected)), atol=1e-4)
 
 
@@ -135,7 +122,7 @@ def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):
 
 def test_rows_go_into_the_tables_of_statistics(played, tiny):
     rows = play(tiny, played, ["grad-eclip", "rollout"])
-    table = summarise(rows, ["hit", "on_mask"], by=["question", "method", "objects"])
+    table = summarise(rows, ["hit", "on_thing"], by=["question", "method", "objects"])
     assert (table["n"] == 2).all() and table["mean"].between(0, 1).all()
     assert set(rows[rows["method"] == "rollout"]["question"]) == {"caption", "prompt"}
 
@@ -145,14 +132,15 @@ def test_layers_are_those_of_the_explainer(tiny):
     rows = play(tiny, some, questions=["word x region"], image_layers=3, text_layers=1)
     expected, explainer = [], Explainer(tiny, image_layers=3, text_layers=1)
     for scene in (game.scene for game in some):
-        found = explainer.interactions(scene.image(), scene.caption)
+        found = explainer.interactions(*images_of(tiny, [scene]), scene.caption)
         texts = [word.text for word in found.words]
         box = [side * 96 / found.image.width for side in found.box]
         heats = [onto_image(found.maps[texts.index(thing.noun)], box, SIZE) for thing in scene.objects]
-        expected += [points(heat, scene)[i] for i, heat in enumerate(heats)]
-    assert [(row.hit, row.on_mask) for row in rows.itertuples()] == expected
+        expected += [located(heat, scene.masks(96))[i] for i, heat in enumerate(heats)]
+    columns = ["hit", "on_thing", "on_others", "on_nothing"]
+    np.testing.assert_allclose(rows[columns], expected, atol=1e-4)
     usual = play(tiny, some, questions=["word x region"])
-    assert not usual[["hit", "on_mask"]].equals(rows[["hit", "on_mask"]])
+    assert not np.allclose(usual[columns], rows[columns], atol=1e-3)
 
 
 def test_a_coloured_object_is_asked_for_by_its_noun_alone(tiny):

@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors import safe_open
 
-from gradeclip_utils import load_clip
+from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import BUNDLED_MODELS, load_compact, save_compact
 from gradeclip_utils.models.compact import build, emoji_vit_map
@@ -25,6 +25,23 @@ SIGLIP = {
 RESNET = {**CONFIG, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["a", "red", "car", "unbelievable"]
+
+
+def test_a_compact_model_says_how_many_image_layers_are_explained(tmp_path):
+    for layers in (None, 2):
+        path = tmp_path / f"layers_{layers}.safetensors"
+        save_compact(
+            made(CONFIG),
+            path,
+            words=WORDS,
+            metadata={},
+            config={**CONFIG, "preprocess": PREPROCESS} | ({"image_layers": layers} if layers else {}),
+        )
+        clip = load_compact(path)
+        assert clip.image_layers == layers
+        assert Explainer(clip).image_tower.layers == (layers or 1)
+        assert Explainer(clip, image_layers=1).image_tower.layers == 1
+        assert Explainer(clip, method="grad-eclip-single-head").image_tower.layers == 1  # as published
 
 
 def made(config, seed=0):

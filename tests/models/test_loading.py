@@ -387,6 +387,9 @@ def test_a_model_in_hand_is_described_with_what_can_be_explained(model):
     assert "map of 4 x 4 patches (32 x 32 pixels); 2 layers of 2 heads, CLS reads" in text
     assert "up to 18 pieces" in text
     assert "only 5" in text
+    assert "CLS reads; the last 1 by default" in text
+    two = Clip(model, None, open_clip.SimpleTokenizer(), image_layers=2).describe()
+    assert "CLS reads; the last 2 by default" in two
 
 
 def test_a_model_whose_tokenizer_makes_no_words_is_described_so(model):

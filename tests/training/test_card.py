@@ -1,115 +1,120 @@
-"""The model card: its questions are fair, and the figures that are published are the bundled model's own."""
+"""The model card: its questions are fair, and the figures that are published are the bundled models' own."""
 
-import re
-
+import numpy as np
 import pandas as pd
 import pytest
 
+from gradeclip_utils.evaluation.statistics import proportion_interval
 from gradeclip_utils.files import data_path
-from gradeclip_utils.scenes import concepts, is_trained, is_withheld_colour, is_withheld_pair, withheld_artist
+from gradeclip_utils.scenes import (
+    TRAINED_ARTISTS,
+    UNSEEN_ARTIST,
+    artists_of,
+    concepts,
+    draw_scene,
+    is_withheld_colour,
+)
+from gradeclip_utils.scenes.emoji import NOT_MIRRORED
 from gradeclip_utils.training import card
 
-
-def published() -> pd.DataFrame:
-    return pd.read_csv(data_path("figures.csv")).set_index("figure")
+FEW = ["dog", "car", "book"]
 
 
-def test_swapped_colours_differ_in_nothing_but_the_colours():
-    for scene, right, wrong in card._swapped_colours("development", True, 20):
-        first, second = scene.objects
-        assert first.colour != second.colour and is_trained(scene)
-        assert sorted(right.split()) == sorted(wrong.split()) or "an" in right.split() + wrong.split()
-        assert right.replace(first.colour, "?").replace(second.colour, "?").replace("an ?", "a ?") == wrong.replace(
-            first.colour, "?"
-        ).replace(second.colour, "?").replace("an ?", "a ?")
-        assert not any(is_withheld_colour(a.noun, b.colour) for a in scene.objects for b in scene.objects)
+def published(model="emoji") -> pd.DataFrame:
+    return pd.read_csv(data_path(card.TABLE)).query("model == @model").set_index("figure")
 
 
-def test_withheld_compositions_were_never_trained_but_their_drawings_were():
-    for scene, _, _ in card._swapped_colours("development", False, 10):
-        assert any(is_withheld_colour(t.noun, t.colour) for t in scene.objects)
-        assert not any(withheld_artist(t.noun) == t.artist for t in scene.objects)
-        assert not is_withheld_pair(*(t.noun for t in scene.objects))
+def test_every_drawing_of_a_concept_is_asked_about_once(tiny):
+    rows = card.classification(tiny, "development", only=FEW)
+    assert sorted(zip(rows["noun"], rows["artist"], strict=True)) == sorted(
+        (noun, artist) for noun in FEW for artist in artists_of(noun)
+    )
+    assert rows["colour"].isna().all() and rows["right"].equals(rows["right_said"])
+    assert UNSEEN_ARTIST not in set(card.recognised(tiny, 3)["artist"])
 
 
-OPPOSITES = [("to the left of", "to the right of"), ("above", "below"), ("bigger than", "smaller than")]
+def test_tinted_things_have_colours_that_training_showed_on_them(tiny):
+    rows = card.classification(tiny, "development", 4, tinted=True, artists=TRAINED_ARTISTS, only=FEW)
+    assert rows.groupby("noun").size().to_dict() == dict.fromkeys(FEW, 4)
+    assert not any(map(is_withheld_colour, rows["noun"], rows["colour"])) and set(rows["artist"]) <= {*TRAINED_ARTISTS}
 
 
-@pytest.mark.parametrize("words", OPPOSITES)
-def test_relations_are_asked_with_the_opposite_relation(words):
-    triples = card._relation("development", words, 20)
-    assert len(triples) == 20
-    for _, right, wrong in triples:
-        said = words[words[1] in right]
-        assert wrong == right.replace(said, words[1 - words.index(said)])
+def test_an_answer_is_the_noun_whose_prompt_is_closest(tiny, monkeypatch):
+    """Images that are the embeddings of prompts are answered by these prompts, if they are told apart at all."""
+    nouns = list(concepts().index)
+
+    def seen(explainer, scenes):
+        return explainer.embed_texts([card.prompt_of(scene.objects[0].noun) for scene in scenes])
+
+    monkeypatch.setattr(card, "embed_scenes", seen)
+    assert card.classification(tiny, "development", only=nouns[:5])["right"].all()
+    monkeypatch.setattr(
+        card, "embed_scenes", lambda explainer, scenes: explainer.embed_texts([card.prompt_of(nouns[7])] * len(scenes))
+    )
+    assert not card.classification(tiny, "development", only=nouns[:5])["right"].any()
 
 
-def test_numbers_are_asked_with_the_other_number():
-    for scene, right, wrong in card._counts("development", 6):
-        assert len({t.noun for t in scene.objects}) == 1
-        assert {right.split()[0], wrong.split()[0]} == {"two", "three"}
-        assert right.split()[1:] == wrong.split()[1:]
+def test_a_single_thing_is_drawn_as_a_random_scene_draws_its_one_thing():
+    for i in range(30):
+        noun = "book" if i % 2 else "dog"
+        own, like = (
+            card.single(noun, "twemoji", [i], "test").objects[0],
+            draw_scene([i], split="test", n_objects=1, tint=0).objects[0],
+        )
+        assert (own.x, own.y, own.size, own.tilt) == (like.x, like.y, like.size, like.tilt)
+        assert own.mirrored == (like.mirrored and noun not in NOT_MIRRORED)
 
 
-def test_guessing_is_right_half_of_the_time(tiny):
-    """A model with random weights prefers neither caption: the questions cannot be answered from the text alone."""
-    right = card.chosen(tiny, card._swapped_colours("development", True, 60))
-    assert 0.3 < sum(right) / 60 < 0.7
+def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny):
+    parts = {card.map_rows: 3, card.word_rows: 6, card.attribute_rows: 3}
+    rows = pd.DataFrame([row for part, n in parts.items() for row in part(tiny, "development", n)])
+    assert rows["figure"].is_unique and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    for k in (1, 2, 3):
+        parts = rows[rows["figure"].str.startswith(f'"a X", {k} thing') & rows["figure"].str.contains("relevance")]
+        assert (
+            len(parts) == 3 and parts["value"].sum() == pytest.approx(1) and parts["chance"].sum() == pytest.approx(1)
+        )
+    assert set(rows[rows["figure"].str.contains("above zero")]["n"]) <= set(range(7))
+
+
+def test_whoever_guesses_among_256_captions_is_hardly_ever_right(tiny):
+    right = card.caption_among_256(tiny, "development", 2, repeats=1)
+    assert len(right) == 256 and np.mean(right) < 0.05
+
+
+def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tmp_path):
+    (tmp_path / "README.md").write_text(f"before\n{card.START}\nold\n{card.END}\nafter\n")
+    low, high = proportion_interval([True, False])
+    row = {"figure": "one", "value": 0.5, "low": low, "high": high, "n": 2, "chance": np.nan}
+    for model, split in (("emoji-bag", "test"), ("emoji", "test"), ("emoji-fine", "development")):
+        card.write(pd.DataFrame([{**row, "model": model, "split": split}]), tmp_path)
+        if model == "emoji":
+            written = (tmp_path / "README.md").read_text()
+    assert "| figure | `emoji` | `emoji-bag` | n | chance |" in written and written.endswith("after\n")
+    assert f"| one | 0.500 [{low:.3f}, {high:.3f}] | 0.500 [{low:.3f}, {high:.3f}] | 2 |  |" in written
+    assert list(pd.read_csv(tmp_path / card.TABLE)["model"]) == ["emoji-fine"], "another split begins anew"
+
+
+def test_the_gallery_shows_every_scene_with_a_map_for_each_thing_that_is_named(tiny):
+    figure = card.gallery(tiny, 4)
+    scenes = [draw_scene([90, i], split="test", n_objects=2 + i % 2) for i in range(4)]
+    shown = sum(1 + len({s.objects[i].noun for i in range(len(s.objects)) if i not in s.unnamed}) for s in scenes)
+    assert len(figure.axes) == shown and figure.get_figwidth() * 100 <= 900
+    assert all(scene.caption in figure.alt for scene in scenes)
 
 
 def test_the_published_figures_are_the_bundled_models_own(bundled):
-    right = card.chosen(bundled, card._relation("test", ("bigger than", "smaller than"), 400))
-    assert sum(right) / 400 == pytest.approx(published().loc["bigger / smaller", "fraction"], abs=0.005)
+    right = card.caption_among_256(bundled, "test", 2)
+    assert np.mean(right) == pytest.approx(published().loc["right caption among 256, 2 things", "value"], abs=0.005)
 
 
 def test_the_card_shows_the_published_figures():
-    table = pd.read_csv(data_path("figures.csv"))
+    table = pd.read_csv(data_path(card.TABLE))
+    assert set(table["split"]) == {"test"} and {"emoji", "emoji-bag"} <= set(table["model"])
     assert card.as_markdown(table) in data_path("README.md").read_text()
 
 
-def test_the_bundled_model_recognises_what_the_lessons_show():
-    share = published()["fraction"]
-    assert share["top-1, one untinted object, trained drawings"] >= 0.93
-    assert share["right caption among 256, objects: 2"] >= 0.95
-    assert share["swapped colours told apart, trained compositions"] >= 0.93
-
-
-def test_words_of_a_caption_point_at_their_own_objects_where_whole_captions_cannot():
-    share = published()["fraction"]
-    for objects, wanted in ((2, 0.95), (3, 0.85), (4, 0.8)):
-        name = f"points at its own object, objects: {objects}, "
-        assert share[name + "word x region, centred, two image layers"] >= wanted
-        assert share[name + "caption"] <= 1 / objects + 1e-9 < share[name + "word x region"]
-
-
-def test_pointing_is_reported_for_every_question_and_number_of_objects(bundled):
-    table = card.pointing(bundled, "development", 2)
-    assert list(table) == list(published().reset_index()) and table["figure"].is_unique
-    assert set(table["figure"]) == {name for name in published().index if name.startswith("points")}
-    assert (table["chance"] == 0.25).all() and (table["n"] == 2).all()
-
-
-def test_what_is_removed_is_what_the_model_hardly_recognises(bundled):
-    """The rule, on the concepts that are removed and as many others: measuring all of them takes a minute."""
-    every, kept = concepts(removed=True), concepts()
-    assert 0 < len(every) - len(kept) <= 0.05 * len(every)
-    some = pd.concat([every.drop(kept.index), kept.iloc[::40]])
-    right = card.classification(bundled, "development", 2, tints=(False,), removed=True, only=list(some.index))
-    recall = right[~right["withheld_drawing"]].groupby("noun")["right"].mean()
-    removed = recall[recall.index.isin(every.index.difference(kept.index))]
-    assert removed.mean() <= card.WELL_ENOUGH < recall.drop(removed.index).mean()
-
-
-def test_the_card_names_what_is_removed():
-    every, kept = concepts(removed=True), concepts()
-    said = re.search(r"\*\*(\d+) of (\d+)\*\*.*?, which are (.*?)\.", data_path("README.md").read_text(), re.DOTALL)
-    assert (int(said[1]), int(said[2])) == (len(every) - len(kept), len(every))
-    assert set(re.split(r",\s+|\s+and\s+", said[3])) == set(every.index.difference(kept.index))
-
-
-def test_removing_marks_these_concepts_and_no_others(tmp_path):
-    path = tmp_path / "concepts.csv"
-    concepts(removed=True).assign(keywords="").to_csv(path, index=False)
-    card.remove(["dog", "owl"], path)
-    table = pd.read_csv(path, keep_default_na=False)
-    assert set(table[table["removed"] != ""]["noun"]) == {"dog", "owl"} and len(table) == len(concepts(removed=True))
+def test_one_model_binds_and_the_other_does_not():
+    binds, bag = published(), published("emoji-bag")
+    name = "swapped colours told apart, withheld compositions"
+    assert bag.loc[name, "high"] < binds.loc[name, "low"]

@@ -106,7 +106,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(
 def test_scenes_are_those_of_the_training_and_come_again(teacher):
     batches = DistillationBatches(short("emoji-average", batch=20), 96)
     for step in (0, 1):
-        assert all(is_trained(scene) for scene in batches.halves[step].scenes(step))
+        assert all(is_trained(scene.objects) for scene in batches.halves[step].scenes(step))
     assert torch.equal(batches[0][0], batches[2][0]) and not torch.equal(batches[0][0], batches[1][0])
     assert batches.drawn(1, 192)[0].shape == (20, 192, 192, 3)
 

@@ -1,15 +1,17 @@
 """The bundled model's training: seeded, resumable, and equal to CLIP's own arithmetic."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.scenes import draw_scene, is_trained
+from gradeclip_utils.scenes import arrange, draw_scene, is_trained
 from gradeclip_utils.training import scratch
 from gradeclip_utils.training.scratch import (
     CONFIG,
@@ -18,6 +20,7 @@ from gradeclip_utils.training.scratch import (
     encode_text_by_length,
     normalise,
     scenes_of_training,
+    shuffle_colours,
     train,
 )
 
@@ -92,7 +95,7 @@ def test_a_round_with_hard_negatives_has_scenes_that_only_binding_tells_apart():
     pairs = [(a, b) for a, b in zip(scenes[::2], scenes[1::2], strict=True) if things(a)[0] == things(b)[0]]
     assert len(pairs) > 5
     assert all({(t.noun, t.colour) for t in a.objects} != {(t.noun, t.colour) for t in b.objects} for a, b in pairs)
-    assert all(is_trained(scene) for scene in scenes)
+    assert all(is_trained(scene.objects) for scene in scenes)
 
 
 def test_a_round_that_has_a_start_begins_with_full_scenes():
@@ -103,10 +106,50 @@ def test_a_round_that_has_a_start_begins_with_full_scenes():
     assert counts[0] < 1.5 < counts[1]
 
 
+def bag(caption):
+    """The words of a caption, in alphabetical order, but for the articles, which follow the next word's sound."""
+    return sorted(word for word in caption.replace(",", " ,").split() if word not in ("a", "an"))
+
+
+def test_the_true_and_the_swapped_caption_are_equally_frequent_where_colours_are_shuffled():
+    scene = arrange(["orange car", "red dog"], prefix="here is", size=["", "small"])
+    rng = np.random.default_rng(0)
+    captions = Counter(shuffle_colours(scene, rng).caption for _ in range(600))
+    assert set(captions) == {
+        "here is an orange car and a small red dog",
+        "here is a red car and a small orange dog",
+    }
+    assert binomtest(captions[scene.caption], 600).pvalue > 0.01
+    three = arrange(["red car", "blue dog", "green cat"])
+    assert len({shuffle_colours(three, rng).caption for _ in range(100)}) == 6
+    half = arrange(["red car", "owl"])  # what is said of one thing may be said of the other
+    assert {shuffle_colours(half, rng).caption for _ in range(30)} == {"a red car and an owl", "a car and a red owl"}
+
+
+def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_the_other_words_speak_of():
+    plain = Recipe(steps=4, batch=60, tint=0.7, start="x")
+    shuffled = replace(plain, shuffled_colours=True)
+    changed = 0
+    for step in range(4):
+        for before, after in zip(SceneBatches(plain).scenes(step), SceneBatches(shuffled).scenes(step), strict=True):
+            assert (after.objects, after.background) == (before.objects, before.background)
+            assert bag(after.caption) == bag(before.caption)
+            kinds = {s.kind for s in before.spans}
+            assert all(after.words_of(kind) == before.words_of(kind) for kind in kinds - {"colour"})
+            said = [[word for word, _ in scene.words_of("colour")] for scene in (before, after)]
+            assert sorted(said[0]) == sorted(said[1])
+            if len(before.words_of("noun")) < 2:
+                assert after == before
+            changed += after.caption != before.caption
+    assert changed > 20
+    assert SceneBatches(shuffled).scenes(2) == SceneBatches(shuffled).scenes(2)
+
+
 def test_the_batches_of_a_whole_training_are_counted_through_its_rounds():
     rounds = Recipe(steps=3, batch=4), Recipe(steps=2, batch=4, hard_negatives=True, start="x")
     assert scenes_of_training(2, rounds) == SceneBatches(rounds[0]).scenes(2)
-    assert scenes_of_training(4, rounds) == SceneBatches(rounds[1]).scenes(4)
+    assert scenes_of_training(3, rounds) == SceneBatches(rounds[1]).scenes(0)
+    assert scenes_of_training(4, rounds) == SceneBatches(rounds[1]).scenes(1)
     with pytest.raises(IndexError, match="has 5 batches, and number 5"):
         scenes_of_training(5, rounds)
 
@@ -176,7 +219,7 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
         text = torch.nn.functional.normalize(encode_text_by_length(model, compact[tokens]), dim=-1)
         assert torch.allclose(clip.model.encode_image(pixels, normalize=True), image, atol=3e-3)
         assert torch.allclose(clip.model.encode_text(tokens, normalize=True), text, atol=3e-3)
-    assert "car" in clip.vocabulary and clip.model.vocab_size == 49408
+    assert "car" in clip.vocabulary and clip.model.vocab_size == 49408 and clip.image_layers == scratch.IMAGE_LAYERS
 
 
 def test_export_before_training_says_what_is_missing(tmp_path):

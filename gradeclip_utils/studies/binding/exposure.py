@@ -5,15 +5,15 @@
 A word's count says how often a caption held it. It does not say how often the word was *needed*: contrastive learning
 asks which of a batch's captions belongs to an image, and if no other caption names the same things, knowing the things
 is enough (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words", ICLR 2023). A *hard
-negative* of a caption is here another one of its batch that names the same things and that only one kind of attribute
-tells apart.
+negative* of a caption is here another one of its batch that names the same things and that is wrong of its image by one
+kind of attribute alone. A caption that keeps a colour to itself is not wrong: "a car" fits a red car too.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def attribute_exposure(
 
     Args:
         rounds: the recipes of the training; the bundled model's by default.
-        steps: batches, as many from every round.
+        steps: how many batches.
         seed: of the sample.
 
     Returns:
@@ -51,19 +51,17 @@ def attribute_exposure(
         times: captions that have a hard negative in their batch. Fractions are of all captions, with 95 % bootstrap
         intervals over batches, and `times` is the fraction times all captions of the training.
 
-        For object identity, a hard negative is a caption of other things. For a colour, one of as many of the same
-        things, not in the same colours; if the colours are the same ones, they are swapped. For a count, one of the
-        same things in the same colours but another number. For a size or a relation, one of the same things in the same
-        colours and numbers, where both captions say a size or relation, and not the same.
+        For object identity, a hard negative is a caption of other things. For a colour, one that says of one of the
+        things, as many as there are, a colour that it does not have; if both captions say the same colours, they are
+        swapped. For a count, one of the same things that says the same colours but another number. For a size or a
+        relation, one of as many of the same things that says the same colours, where both captions say a size or
+        relation, and not the same.
     """
-    rng, before = np.random.default_rng([62, seed]), 0
-    each, said, negatives = max(1, steps // len(rounds)), [], []
-    for recipe in rounds:
-        for within in rng.choice(recipe.steps, each, replace=False):
-            scenes = scenes_of_training(before + int(within), rounds)
-            said.append(attribute_words_said(scenes))
-            negatives.append(hard_negative_counts(scenes))
-        before += recipe.steps
+    total, said, negatives = sum(recipe.steps for recipe in rounds), [], []
+    for number in np.random.default_rng([62, seed]).choice(total, min(steps, total), replace=False):
+        scenes = scenes_of_training(int(number), rounds)
+        said.append(attribute_words_said(scenes))
+        negatives.append(hard_negative_counts(scenes))
     names = [("noun", ANY_NOUN), *((kind, word) for kind, words in _WORDS.items() for word in words)]
     words = [(*name, *_fractions([counts[name] for counts in said], rounds)) for name in names]
     kinds = [(kind, *_fractions([counts[kind] for counts in negatives], rounds)) for kind in KINDS]
@@ -85,7 +83,7 @@ def attribute_words_said(scenes: Sequence[Scene]) -> Mapping[tuple[str, str], fl
         for said in {(span.kind, scene.caption[span.start : span.end]) for span in scene.spans}:
             counts[said] += 1
     nouns = sum(count for (kind, _), count in counts.items() if kind == "noun")
-    counts["noun", ANY_NOUN] = nouns / len(concepts(removed=True))
+    counts["noun", ANY_NOUN] = nouns / len(concepts())
     return counts
 
 
@@ -96,22 +94,22 @@ def hard_negative_counts(scenes: Sequence[Scene]) -> Counter:
         facts = _facts(scene)
         alike[frozenset(facts["numbers"])].append((i, facts))
     for group in alike.values():
-        for (i, one), (j, two) in combinations(group, 2):
-            for kind in _differences(one, two):
-                found[kind] |= {i, j}
+        for (i, one), (_, two) in permutations(group, 2):
+            for kind in _faults(one, two):
+                found[kind].add(i)
     counts = Counter({kind: len(members) for kind, members in found.items()})
     counts["object identity"] = len(scenes) if len(alike) > 1 else 0
     return counts
 
 
 def _facts(scene: Scene) -> dict:
-    """What a caption says of its things, noun by noun, whatever the order and the wording."""
+    """What a caption says of its things, noun by noun, whatever the order and the wording; and their true colours."""
     groups = {
         span.objects[0]: len(span.objects) for span in scene.spans if span.kind in ("noun", "something")
     }  # the first object of each group, and how many they are
     said = {
         kind: [(scene.objects[span.objects[0]].noun, scene.caption[span.start : span.end], span.objects)
-               for span in scene.spans if span.kind == kind] for kind in ("size", "relation")
+               for span in scene.spans if span.kind == kind] for kind in ("colour", "size", "relation")
     }  # fmt: skip
     stand = None
     for noun, words, objects in said["relation"]:
@@ -119,16 +117,18 @@ def _facts(scene: Scene) -> dict:
         stand = kind, noun if first else scene.objects[objects[1]].noun
     return {
         "numbers": {scene.objects[i].noun: number for i, number in groups.items()},
-        "colours": {scene.objects[i].noun: scene.objects[i].colour for i in groups},
+        "true colours": {scene.objects[i].noun: scene.objects[i].colour for i in groups},
+        "colours": {noun: words for noun, words, _ in said["colour"]},
         "sizes": {noun: words for noun, words, _ in said["size"]},
         "stand": stand,
     }
 
 
-def _differences(one: dict, two: dict) -> Iterator[str]:
-    """The kinds of attribute in which two captions of the same things are hard negatives of each other."""
+def _faults(one: dict, two: dict) -> Iterator[str]:
+    """The kinds of attribute by which the second caption, of the same things, is a hard negative of the first."""
     if one["colours"] != two["colours"]:
-        if one["numbers"] == two["numbers"]:
+        wrong = any(one["true colours"][noun] != colour for noun, colour in two["colours"].items())
+        if wrong and one["numbers"] == two["numbers"]:
             same = Counter(one["colours"].values()) == Counter(two["colours"].values())
             yield "swapped colours" if same else "colour"
         return

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from ...evaluation.attributes import Pair
-from ...scenes import Scene
+from ...scenes import CANVAS, Scene
 from .binding_index import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
@@ -40,7 +40,7 @@ def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
         The fraction of the image that one of them covers, and the distance of its mean colour from the background's,
         as sRGB in 0 to 1 (the most is the square root of 3).
     """
-    pixels, masks = np.asarray(scene.image(96)) / 255, scene.masks(96)
+    pixels, masks = np.asarray(scene.image(CANVAS)) / 255, scene.masks(CANVAS)
     ground = pixels[~masks.any(0)].mean(0)
     nouns = {scene.objects[i].noun for i in asked}
     own = [k for k, thing in enumerate(scene.objects) if thing.noun in nouns]

@@ -5,6 +5,7 @@ state -> scene, captions -> similarities, maps -> a figure
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -59,21 +60,21 @@ class PlaygroundAnswers:
     def figure(self) -> InlineFigure:
         """Image, similarities and maps. The captions' maps share one scale, the others have their own."""
         told = [f"{text}: similarity {value:.3f}" for text, value in zip(self.captions, self.similarity, strict=True)]
-        figure = InlineFigure(0.2 + 2.5 * len(self.maps), 4.65, f"{'; '.join(told)}; {self.gap}")
+        figure = InlineFigure(0.1 + 1.6 * len(self.maps), 4.4, f"{'; '.join(told)}; {self.gap}")
         show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")
-        draw_bars(axes_at(figure, 2.6, 0.55, 4.4, 1.4), self.captions, self.similarity, right=0)
-        figure.text(2.6 / figure.get_figwidth(), 1 - 0.3 / 4.65, self.gap, fontsize=10, va="center")
+        draw_bars(axes_at(figure, 2.2, 0.55, 4.0, 1.4), self.captions, self.similarity, right=0)
+        figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / 4.4, self.gap, fontsize=10, va="center")
         shared = largest(list(self.maps.values())[:2])
         for i, (name, map_) in enumerate(self.maps.items()):
-            axes, heat = axes_at(figure, 0.1 + 2.5 * i, 2.4, 1.7, 1.7), onto_image(map_, self.box, self.image.size)
+            axes, heat = axes_at(figure, 0.1 + 1.6 * i, 2.45, 1.45, 1.45), onto_image(map_, self.box, self.image.size)
             vmax = shared if i < 2 else largest([map_])
-            draw_heatmap(axes, self.image, heat, signed=i == 2, vmax=vmax, note="")
-            entitle(axes, folded(name, 30))
+            draw_heatmap(axes, self.image, heat, signed=i == 2, vmax=vmax, colour_bar=False)
+            entitle(axes, folded(name, 20))
         sentence = (
             f"The captions' maps share one scale (darkest {number(shared, shared)}), the others have their own; in "
             "“true rather than false” orange speaks for the true caption, purple for the false one."
         )
-        figure.text(0.1 / figure.get_figwidth(), 0.12 / 4.65, sentence, **NOTE)
+        figure.text(0.1 / figure.get_figwidth(), 0.1 / 4.4, textwrap.fill(sentence, 105), **NOTE)
         return figure
 
 

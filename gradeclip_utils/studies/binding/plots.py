@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image
 
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import NOTE, PALETTE, drawable
+from ...plots.axes import NOTE, PALETTE, drawable, entitle
+
+_WIDTH = 8.1  # inches of a figure that fits a notebook's column
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
@@ -21,11 +24,11 @@ def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
         pair: of `draw_pairs`.
         similarity: (2 images, 2 captions).
     """
-    figure = InlineFigure(9.6, 2.75, "; ".join(f"an image of {scene.caption}" for scene in pair.scenes))
+    figure = InlineFigure(_WIDTH, 2.35, "; ".join(f"an image of {scene.caption}" for scene in pair.scenes))
     captions = [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
-        show_image(axes_at(figure, 0.1 + 4.8 * side, 0.3, 2.2, 2.2), scene.image(), f"image {side + 1}")
-        axes = axes_at(figure, 2.45 + 4.8 * side, 0.62, 2.1, 1.5)
+        show_image(axes_at(figure, 0.1 + 4.05 * side, 0.3, 1.8, 1.8), scene.image(), f"image {side + 1}")
+        axes = axes_at(figure, 2.05 + 4.05 * side, 0.45, 1.85, 1.5)
         draw_bars(axes, captions, similarity[side], side)
     return figure
 
@@ -51,6 +54,33 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
     axes.axvline(0, color="0.6", linewidth=0.6)
     axes.set(xlim=(low, low + 1.3 * (high - low)), ylim=(len(captions) - 0.6, -0.75), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+
+
+def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray]], *, title: str = "") -> InlineFigure:
+    """Signed maps of one image, one row a model or caption, each map on a scale of its own.
+
+    Args:
+        image: the image that was explained.
+        rows: name of a row -> title of a map -> (h, w).
+        title: over all.
+    """
+    columns = 1 + max(map(len, rows.values()))
+    across = min((_WIDTH - 0.1) / columns, 2.0)
+    side, down, head = across - 0.12, across + 0.3, 0.45 if title else 0.15
+    alt = f"{title} Maps of an image: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
+    figure = InlineFigure(0.1 + across * columns, head + down * len(rows) + 0.25, alt.strip())
+    for i, (name, maps) in enumerate(rows.items()):
+        top = head + 0.22 + down * i
+        show_image(axes_at(figure, 0.1, top, side, side), image, drawable(name))
+        for j, (said, map_) in enumerate(maps.items(), start=1):
+            axes = axes_at(figure, 0.1 + across * j, top, side, side)
+            draw_heatmap(axes, image, map_, signed=True, colour_bar=False)
+            entitle(axes, folded(said, int(15 * side)))
+    sentence = "orange speaks for it, purple against; each map on a scale of its own"
+    figure.text(0.1 / figure.get_figwidth(), 0.08 / figure.get_figheight(), sentence, **NOTE)
+    if title:
+        figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
+    return figure
 
 
 def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4) -> InlineFigure:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,13 +26,16 @@ from tqdm.auto import tqdm
 from ...files import data_path, write_whole
 from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
 
-SAMPLE = tuple(range(0, 5600, 700))  # batches whose counts stand in the file on their own, to be counted again
-FEWEST, MOST = 500, 10_000  # captions of the training: words that were said less or more often are left out of studies
+if TYPE_CHECKING:
+    from ...training.scratch import Recipe
+
+SAMPLES = 8  # batches whose counts stand in the file on their own, to be counted again
+FEWEST, MOST = 0.00035, 0.007  # of the training's captions: words said by less or more of them are left out of studies
 # The probabilities of the caption grammar, which a test compares with captions:
-TAGGED, UNNAMED = 0.25, 0.5  # how often the grammar tags a thing, and leaves out the noun of one that it tags
+TAGGED, NOUNLESS = 0.25, 0.5  # how often the grammar tags a thing, and leaves out the noun of one that it tags
 OPENED = 0.4  # how often a caption begins with one of the openings
-TINTED = 0.425  # how often a thing has a colour: the mean of the two rounds of the training
-SIZES = {"small": 0.3, "big": 0.3}  # how often a thing is drawn so; half of the time the caption says it
+COLOUR_SAID, SIZE_SAID = 0.65, 0.5  # how often it says a colour, a size, of what is tinted, small or big
+SIZES = {"small": 0.295, "big": 0.211}  # how often a thing is drawn so, in 4,000 layouts
 _FILE = "word_exposure.csv"
 
 
@@ -40,21 +44,34 @@ def caption_words(caption: str) -> list[str]:
     return caption.replace(",", " ").split()
 
 
-def count_words(batches: Iterable[int], rounds=None) -> pd.Series:
+def training_rounds() -> Sequence[Recipe]:
+    """The rounds of the bundled model's training; torch is imported when it is asked, and not before."""
+    from ...training.scratch import ROUNDS
+
+    return ROUNDS
+
+
+def sampled_batches(rounds: Sequence[Recipe] | None = None) -> list[int]:
+    """`SAMPLES` batches of a training, the bundled model's by default, evenly apart; or as many as there are."""
+    steps = sum(one.steps for one in rounds or training_rounds())
+    return list(range(0, steps, max(1, steps // SAMPLES)))[:SAMPLES]
+
+
+def count_words(batches: Iterable[int], rounds: Sequence[Recipe] | None = None) -> pd.Series:
     """How many captions of some training batches hold each word.
 
     Args:
         batches: their numbers.
-        rounds: `scratch.Recipe`s of the training; those of the bundled model by default.
+        rounds: of the training; those of the bundled model by default.
 
     Returns:
         (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.
     """
-    from ...training.scratch import ROUNDS, scenes_of_training  # it needs torch, and reading what was counted does not
+    from ...training.scratch import scenes_of_training
 
     counts: Counter = Counter()
     for batch in batches:
-        for scene in scenes_of_training(batch, rounds or ROUNDS):
+        for scene in scenes_of_training(batch, rounds or training_rounds()):
             counts.update(set(caption_words(scene.caption)))
     words = sorted({*vocabulary(), *counts})
     return pd.Series([counts[word] for word in words], index=pd.Index(words, name="word"), name="captions")
@@ -64,40 +81,41 @@ def count_words(batches: Iterable[int], rounds=None) -> pd.Series:
 def training_exposure() -> pd.DataFrame:
     """What `data/word_exposure.csv` holds, by word: `captions` of the training that hold it, and `sample`.
 
-    `sample` counts the batches `SAMPLE` alone, so that anybody can count these again in seconds and compare.
+    `sample` counts the `sampled_batches` alone, so that anybody can count these again in seconds and compare.
     """
     return pd.read_csv(data_path(_FILE), comment="#", keep_default_na=False, index_col="word")
 
 
-def chosen_words(fewest: int = FEWEST, most: int = MOST) -> pd.DataFrame:
+def chosen_words(fewest: float = FEWEST, most: float = MOST) -> pd.DataFrame:
     """The words that a study of nouns and associations is about, chosen by exposure and role alone.
 
     Every noun of the world, and every association that CLDR gives to one of its concepts and that captions say for no
-    other reason (so not "picture", which opens captions as well), if `fewest` to `most` captions of the training
-    held it. Nothing that people think of the words goes in here: norms come after.
+    other reason (so not "picture", which opens captions as well), if between `fewest` and `most` of the training's
+    captions held it. Nothing that people think of the words goes in here: norms come after.
 
     Args:
-        fewest: captions of the training that hold a word, at least.
+        fewest: fraction of the captions of the training that hold a word, at least.
         most: at most.
 
     Returns:
         Indexed by word: `role` ("noun" or "association"), `concepts` (how many are said by it), `exposure`.
     """
-    table, everything = concepts(), concepts(removed=True)
+    table = concepts()
     associations = table["keywords"].explode().dropna().value_counts().sort_index()
-    others = {*everything["noun"], *everything["plural"], *_grammar()}
+    others = {*table["noun"], *table["plural"], *_grammar()}
     rows = [(noun, "noun", 1) for noun in table["noun"]]
     rows += [(word, "association", n) for word, n in associations.items() if word not in others]
     words = pd.DataFrame(rows, columns=["word", "role", "concepts"]).set_index("word")
     words["exposure"] = training_exposure()["captions"].reindex(words.index, fill_value=0)
-    return words[words["exposure"].between(fewest, most)]
+    captions = sum(one.steps * one.batch for one in training_rounds())
+    return words[(words["exposure"] / captions).between(fewest, most)]
 
 
 def informativeness() -> pd.DataFrame:
-    """How much each word says about what is shown, in bits; exact, from the caption grammar.
+    """How much each word says about what is shown, in bits; from the caption grammar, exact but for `SIZES`.
 
-    One thing is shown, every concept of the training equally likely, in one of eight colours or its own, and in one of
-    three sizes. Let W say whether the caption holds the word, and X what is shown.
+    One thing is shown, every concept of the training equally likely, in one of eight colours or its own, small, big or
+    neither. Let W say whether the caption holds the word, and X what is shown.
 
         mutual_information   I(W; X) = H(W) - H(W | X)              how much the word tells over all captions
         when_said            sum_x p(x | W) log2 p(x | W) / p(x)    how much it tells the reader of a caption with it
@@ -112,19 +130,22 @@ def informativeness() -> pd.DataFrame:
     Returns:
         Indexed by word, with these two columns.
     """
-    table = concepts(removed=True)
+    table = concepts()
     tags = _tag_fractions(table["keywords"])  # (concepts, associations)
     tagged = TAGGED * (tags.sum(axis=1) > 0).to_numpy()  # (concepts,)
-    named = 1 - UNNAMED * tagged
+    named = 1 - NOUNLESS * tagged
     said = {noun: named * (table.index == noun) for noun in table.index}
     said |= {word: TAGGED * tags[word].to_numpy() for word in tags}
-    said |= {"tagged": tagged, "something": UNNAMED * tagged}
+    said |= {"tagged": tagged, "something": NOUNLESS * tagged}
     for word in {word for phrase in PREFIXES for word in phrase.split()} - {"a", "an"}:
         opening = OPENED * sum(word in phrase.split() for phrase in PREFIXES) / len(PREFIXES)  # whatever is shown
         said[word] = 1 - (1 - opening) * (1 - said.get(word, np.zeros(len(table))))
     each = np.full(len(table), 1 / len(table))
     bits = {word: _bits(each, fraction) for word, fraction in said.items()}
-    looks = {word: (TINTED / len(COLOURS), 1.0) for word in COLOURS} | {word: (p, 0.5) for word, p in SIZES.items()}
+    tints, scenes = zip(*((one.tint, one.steps * one.batch) for one in training_rounds()), strict=True)
+    tinted = np.average(tints, weights=scenes)
+    looks = {word: (tinted / len(COLOURS), COLOUR_SAID) for word in COLOURS}
+    looks |= {word: (p, SIZE_SAID) for word, p in SIZES.items()}
     for word, (has, spoken) in looks.items():  # said of a thing that looks so and is named
         bits[word] = _bits(np.outer([has, 1 - has], each).ravel(), np.outer([spoken, 0], named).ravel())
     columns = ["mutual_information", "when_said"]
@@ -168,13 +189,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(given: argparse.Namespace) -> None:
     """The command `study exposure`: count the words of the whole training, and print or keep the table."""
-    from ...training.scratch import ROUNDS
-
-    recipe, steps = ROUNDS[0], sum(one.steps for one in ROUNDS)
-    table = pd.DataFrame({"captions": count_words(tqdm(range(steps)), ROUNDS), "sample": count_words(SAMPLE, ROUNDS)})
+    rounds = training_rounds()
+    steps, sample = sum(one.steps for one in rounds), sampled_batches(rounds)
+    table = pd.DataFrame({"captions": count_words(tqdm(range(steps)), rounds), "sample": count_words(sample, rounds)})
     comment = (
-        f"# Captions of the training that hold each word: {steps} batches of {recipe.batch}, seed {recipe.seed}; "
-        f"sample: of the batches {' '.join(map(str, SAMPLE))} alone.\n"
+        f"# Captions of the training that hold each word: {steps} batches of {rounds[0].batch}, "
+        f"seeds {', '.join(str(one.seed) for one in rounds)}; "
+        f"sample: of the batches {' '.join(map(str, sample))} alone.\n"
         "# Made by python -m gradeclip_utils study exposure --write\n"
     )
     text = comment + table.to_csv()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -17,27 +18,16 @@ from PIL import Image
 
 from ...explain import Explainer
 from ...images import model_view
-from ...scenes import (
-    ARTISTS,
-    CANVAS,
-    COLOURS,
-    SPLITS,
-    Object,
-    Scene,
-    arrange,
-    concepts,
-    is_withheld_colour,
-    withheld_artist,
-)
+from ...scenes import COLOURS, SPLITS, Scene, arrange, concepts, draw_scene, is_withheld_colour
 from ..relevance import as_array, fraction_on_first, object_coverage
-from .composition import phrase
+from .composition import phrase, seen_whole
 
 _ADJECTIVES = {"its colour": "colour", "the other's colour": "other", "a colour of neither": "absent"}
 
 
 @dataclass(frozen=True)
 class ColourPair:
-    """Two things of one noun, alike in size, drawing and all but colour.
+    """Two things of one noun, alike in drawing, size, tilt and all but colour and place, and nothing else.
 
     Attributes:
         noun: of both.
@@ -56,7 +46,9 @@ class ColourPair:
 
 
 def colour_pairs(n: int, split: str = "development") -> list[ColourPair]:
-    """Pairs of like things in two colours, every pair of another noun, in two quadrants drawn at random.
+    """Pairs of like things in two colours, every pair of another noun, in places of a random scene.
+
+    Neither hides the other or is cut by the border, so that both show as much.
 
     Args:
         n: how many. All tints are trained ones.
@@ -68,19 +60,26 @@ def colour_pairs(n: int, split: str = "development") -> list[ColourPair]:
     nouns = np.random.default_rng([SPLITS[split], 70]).permutation(list(concepts().index))
     if not 1 <= n <= len(nouns):
         raise ValueError(f"there are colour pairs of 1 to {len(nouns)} nouns, got n={n!r}")
-    return [_colour_pair(str(noun), np.random.default_rng([SPLITS[split], 71, i])) for i, noun in enumerate(nouns[:n])]
+    return [_colour_pair(str(noun), split, i) for i, noun in enumerate(nouns[:n])]
 
 
-def _colour_pair(noun: str, rng: np.random.Generator) -> ColourPair:
-    """Two things of one noun; colours, artist, size and places are drawn."""
+def _colour_pair(noun: str, split: str, number: int) -> ColourPair:
+    """Two things of one noun; colours, drawing and places are drawn."""
+    rng = np.random.default_rng([SPLITS[split], 71, number])
     known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
     colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
-    artist = str(rng.choice([artist for artist in ARTISTS if artist != withheld_artist(noun)]))
-    size, background = int(rng.choice([34, 38, 42])), int(rng.integers(100_000))
-    places = [(CANVAS / 4 + CANVAS / 2 * (i % 2), CANVAS / 4 + CANVAS / 2 * (i // 2)) for i in rng.permutation(4)[:2]]
-    first, second = (Object(noun, artist, tint, *at, size) for tint, at in zip((colour, other), places, strict=True))
-    plain = arrange([first, replace(second, colour=None)], background=background)
-    return ColourPair(noun, colour, other, absent, arrange([first, second], background=background), plain)
+    groups = [(noun, colour, 1), (noun, other, 1)]
+    for attempt in count():
+        drawn = draw_scene([71, number, attempt], split=split, plain=True, groups=groups)
+        first, second = drawn.objects
+        first = replace(first, size=min(first.size, second.size))
+        second = replace(first, colour=other, x=second.x, y=second.y)
+        if seen_whole([first, second]):
+            break
+    scene, plain = (
+        arrange([first, replace(second, colour=tint)], background=drawn.background) for tint in (other, None)
+    )
+    return ColourPair(noun, colour, other, absent, scene, plain)
 
 
 @dataclass(frozen=True, eq=False)

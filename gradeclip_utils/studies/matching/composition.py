@@ -24,12 +24,14 @@ import pandas as pd
 
 from ...explain import Explainer
 from ...scenes import (
+    CANVAS,
     POSITIONS,
     SPLITS,
     Object,
     Scene,
     concept,
     concepts,
+    covered,
     describe,
     draw_scene,
     is_withheld_pair,
@@ -146,7 +148,7 @@ def span_fractions(
 
 
 def two_colour_scenes(n: int, split: str = "development") -> list[Scene]:
-    """Scenes of two different nouns, side by side or one above the other, each tinted in a colour of its own.
+    """Scenes of two different nouns, each tinted in a colour of its own, both named, and their colours said.
 
     Args:
         n: how many.
@@ -160,6 +162,13 @@ def two_colour_scenes(n: int, split: str = "development") -> list[Scene]:
             found.append(scene)
         seed += 1
     return found
+
+
+def seen_whole(objects: Sequence[Object]) -> bool:
+    """Whether none of these objects hides part of another, and none reaches the border of the image."""
+    masks, alone = covered(objects, CANVAS), [covered([thing], CANVAS)[0] for thing in objects]
+    inside = not any(mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in masks)
+    return inside and np.array_equal(masks, alone)
 
 
 def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tuple[str, str]:

@@ -10,20 +10,22 @@ A map is linear in the direction that it is drawn for, so differences and sums o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pandas as pd
 
 from ...evaluation.sanity import agreement
 from ...explain import Explainer
-from ...scenes import CANVAS, Scene, arrange
+from ...scenes import POSITIONS, Object, Scene, arrange, covered, draw_scene, relation_between
 from ..relevance import as_array, fraction_on_first, object_coverage
-from .composition import CASES, phrase
+from .composition import CASES, phrase, seen_whole
 
 DISPLAYS = ("signed", "signed, mean removed", "relu", "relu, normalised")
-_SIZE, _HIDING = 40, 5  # canvas units: of a thing, and between the middles of two that overlap, halved
+_HIDING = 0.25  # of the size of two things that overlap: how far their middles are apart
 
 
 def part_agreement(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
@@ -79,30 +81,41 @@ SUMS = {  # case: the sentence (of `composition.CASES`), and how the things lie
 
 
 def two_thing_scene(first: str, second: str, arrangement: str, *, seed: int = 0) -> Scene:
-    """A scene of two untinted things, side by side.
+    """A scene of two untinted things and nothing else, drawn as scenes are, both whole unless they are to overlap.
 
     Args:
         first: a noun.
         second: another.
-        arrangement: one of `ARRANGEMENTS`: "apart", on sides that the seed decides; "in this order", the first on the
-            left; "occluded", the second before the first, so that about half of that is hidden; "twice", the first noun
-            on both sides.
-        seed: of the sides and the background.
+        arrangement: one of `ARRANGEMENTS`: "apart", wherever the seed puts them; "in this order", the first to the left
+            of the second; "occluded", the second before the first and as big, so that about half of the first is
+            hidden; "twice", two of the first noun.
+        seed: of places, sizes, drawings and background.
 
     Raises:
         ValueError: an unknown arrangement.
     """
     if arrangement not in ARRANGEMENTS:
         raise ValueError(f"an arrangement is one of {', '.join(ARRANGEMENTS)}, got {arrangement!r}")
-    rng = np.random.default_rng([72, seed])
-    side = 1 if rng.random() < 0.5 or arrangement == "in this order" else -1
-    offset = side * (_HIDING if arrangement == "occluded" else CANVAS / 4)
-    nouns = (first, first if arrangement == "twice" else second)
-    things = [
-        replace(arrange([noun]).objects[0], x=x, y=CANVAS / 2, size=_SIZE)
-        for noun, x in zip(nouns, (CANVAS / 2 - offset, CANVAS / 2 + offset), strict=True)
-    ]
-    return arrange(things, background=int(rng.integers(100_000)))
+    groups = [(noun, None, 1) for noun in (first, first if arrangement == "twice" else second)]
+    for attempt in count():
+        drawn = draw_scene([72, seed, attempt], split="development", plain=True, groups=groups)
+        one, other = drawn.objects
+        if arrangement == "occluded":
+            other = _before(one, other)
+            fits = seen_whole([one]) and seen_whole([other]) and covered([one, other])[0].any()
+        else:
+            ordered = arrangement != "in this order" or relation_between(one, other) == POSITIONS[0]
+            fits = ordered and seen_whole([one, other])
+        if fits:
+            break
+    return arrange([one, other], background=drawn.background)
+
+
+def _before(hidden: Object, thing: Object) -> Object:
+    """The second thing as big as the first and close to it, on the side on which it was."""
+    across, down = thing.x - hidden.x, thing.y - hidden.y
+    step = _HIDING * hidden.size / math.hypot(across, down)
+    return replace(thing, x=hidden.x + step * across, y=hidden.y + step * down, size=hidden.size)
 
 
 def map_sums(

@@ -39,12 +39,12 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
         ValueError: the weight is not between 0 and 1.
     """
     fraction, most, alt = _on_the_way(path, weight)
-    figure = InlineFigure(9.4, 3.1, alt)
-    show_image(axes_at(figure, 0.1, 0.37, 2.3, 2.3), path.image, "image")
-    axes, heat = axes_at(figure, 2.6, 0.37, 2.3, 2.3), onto_image(path.at(weight), path.box, path.image.size)
+    figure = InlineFigure(8.1, 2.8, alt)
+    show_image(axes_at(figure, 0.1, 0.37, 2.0, 2.0), path.image, "image")
+    axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
     entitle(axes, f"weight of the adjective {weight:.2f}")
-    _draw_curve(figure.add_axes((0.71, 0.2, 0.28, 0.64)), path, weight, fraction)
+    _draw_curve(figure.add_axes((0.62, 0.2, 0.36, 0.64)), path, weight, fraction)
     return figure
 
 
@@ -69,7 +69,7 @@ def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -
     curve.axhline(0.5, color="0.4", linestyle="--", linewidth=1, zorder=0)
     curve.set(xlim=(-0.06, 1.06), ylim=(-0.03, 1.03), xticks=[0, 1], yticks=[0, 0.5, 1])
     curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=8, parse_math=False)
-    curve.set_title(drawable(f"fraction on {path.first}; dashed: both alike"), loc="left", fontsize=9, parse_math=False)
+    curve.set_title(drawable(f"fraction on {path.first}; dashed: both alike"), loc="left", fontsize=8, parse_math=False)
     curve.tick_params(labelsize=8)
     curve.spines[["top", "right"]].set_visible(False)
 

@@ -121,7 +121,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
         most similar of these nouns, in the same template), map (rank correlation with the map of "a cat"), alike
         (cosine of the prompt with "a cat"), alike_centred (the same, the mean of each template over the nouns removed).
     """
-    images = [arrange([noun], background=i).image() for i, noun in enumerate(nouns)]
+    images = [arrange([noun], seed=i).image() for i, noun in enumerate(nouns)]
     seen = as_array(explainer.embed_images(images))
     texts = {
         name: as_array(explainer.embed_texts([filled(one, noun) for noun in nouns])) for name, one in TEMPLATES.items()

@@ -141,11 +141,11 @@ def boxed(mask: np.ndarray) -> np.ndarray:
 
 
 def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
-    """The pointing game with one to four objects, by Grad-ECLIP: does the maximum lie in the object's quadrant?"""
+    """The pointing game with one to four objects, by Grad-ECLIP: does the maximum lie on the object?"""
     rows = play(clip, _games(amount.pointing), "grad-eclip", ASKED)
     rows = rows.assign(
         figure="pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str),
-        right=rows["hit"], cluster=rows["image"], chance=1 / 4,
+        right=rows["hit"], cluster=rows["image"], chance=rows["area"],
     )  # fmt: skip
     return rows.sort_values(["question", "objects"], kind="stable")[["figure", "right", "cluster", "chance"]]
 

@@ -76,7 +76,7 @@ from `finetuning.csv`.
 ## Before and after
 
 Fractions right on development scenes, with 95 % intervals over scenes. Regions: which of all concepts do the dense
-features inside a box or mask name? Pointing: is a map's maximum in the object's quadrant? Binding: is the right caption
+features inside a box or mask name? Pointing: is a map's maximum on the object? Binding: is the right caption
 told from one in which this attribute is wrong?
 
 {table}
@@ -85,7 +85,7 @@ What is lower on the right was lost.
 
 ## Credits
 
-As of [`emoji`](README.md): OpenMoji, CC BY-SA 4.0, and Twemoji, CC BY 4.0. The weights are shared under CC BY-SA 4.0.
+As of [`emoji`](README.md), whose card names the artists. The weights are shared under CC BY-SA 4.0.
 """
 _DECIDED = ("steps", "batch", "learning_rate", "regions")  # of the recipe, what is in the table
 _ABOUT = ["arm", "seed", *_DECIDED, "minutes", "cpu_minutes", "threads", "commit", "command"]
@@ -117,7 +117,7 @@ def allowed(text: str) -> bool:
     """Whether a hard negative names no colour of a noun that training must not show."""
     words = text.split()
     colours = [word for word in words if word in COLOURS]
-    nouns = concepts(removed=True)
+    nouns = concepts()
     named = [row.noun for row in nouns.itertuples() if words[-1] in (row.noun, row.plural)]
     return not any(is_withheld_colour(noun, colour) for noun in named for colour in colours)
 

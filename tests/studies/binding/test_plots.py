@@ -5,7 +5,7 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs
-from gradeclip_utils.studies.binding.plots import plot_contrasts, plot_pair
+from gradeclip_utils.studies.binding.plots import plot_contrasts, plot_map_grid, plot_pair
 
 
 def test_a_pair_is_drawn_with_both_images_and_all_four_similarities():
@@ -19,3 +19,10 @@ def test_contrasts_are_drawn_and_nothing_else(tiny, picture):
     assert len(plot_contrasts([("one", contrast), ("two", contrast)]).axes) >= 4
     with pytest.raises(ValueError, match="contrastive"):
         plot_contrasts([("one", Explainer(tiny).explain(picture, "a red dog"))])
+
+
+def test_maps_in_a_grid_have_one_row_a_name_and_each_its_title(picture):
+    map_ = np.linspace(-1, 1, 16).reshape(4, 4)
+    figure = plot_map_grid(picture, {"one": {"red": map_, "blue": -map_}, "other": {"red": map_}}, title="Told")
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["one", "red", "blue", "other", "red"] and figure.alt.startswith("Told Maps of an image: one, red")

@@ -9,21 +9,22 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.language import norms
 from gradeclip_utils.scenes import concepts, draw_scene, vocabulary
 from gradeclip_utils.studies.concreteness.informativeness import (
+    COLOUR_SAID,
     FEWEST,
     MOST,
+    NOUNLESS,
     OPENED,
-    SAMPLE,
+    SIZE_SAID,
     SIZES,
     TAGGED,
-    TINTED,
-    UNNAMED,
     caption_words,
     chosen_words,
     count_words,
     informativeness,
+    sampled_batches,
     training_exposure,
 )
-from gradeclip_utils.training.scratch import Recipe
+from gradeclip_utils.training.scratch import ROUNDS, Recipe
 
 CHOSEN = 4243266598  # checksum of the words and their roles, taken before any norm was joined
 
@@ -35,7 +36,7 @@ def bits():
 
 @pytest.mark.slow
 def test_the_counts_on_file_are_those_of_the_training():
-    counted = count_words(SAMPLE)
+    counted = count_words(sampled_batches())
     on_file = training_exposure()
     assert counted.index.equals(on_file.index) and set(vocabulary()) <= set(on_file.index)
     assert counted.tolist() == on_file["sample"].tolist()
@@ -60,7 +61,8 @@ def test_the_chosen_words_are_frozen():
 
 def test_the_chosen_words_are_chosen_by_role_and_exposure_alone():
     words, table = chosen_words(), concepts()
-    assert words["exposure"].between(FEWEST, MOST).all()
+    captions = sum(one.steps * one.batch for one in ROUNDS)
+    assert words["exposure"].between(FEWEST * captions, MOST * captions).all()
     assert set(words.index[words["role"] == "noun"]) == set(table["noun"])
     associations = set(words.index[words["role"] == "association"])
     assert associations <= set(table["keywords"].explode())
@@ -75,8 +77,20 @@ def test_at_least_300_of_them_have_ratings_and_cover_the_whole_scale():
 
 
 def test_a_word_for_one_concept_tells_which_of_all_it_is(bits):
-    assert bits["when_said"]["dog"] == pytest.approx(np.log2(len(concepts(removed=True))))
+    assert bits["when_said"]["dog"] == pytest.approx(np.log2(len(concepts())))
     assert bits["when_said"]["fruit"] < bits["when_said"]["dog"]
+
+
+def test_a_colour_that_is_sometimes_said_tells_less_than_one_that_is_always_said(bits, monkeypatch):
+    monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.COLOUR_SAID", 1.0)
+    always = informativeness()["mutual_information"]
+    assert 0 < bits["mutual_information"]["red"] < always["red"] and bits["mutual_information"]["dog"] == always["dog"]
+
+
+def test_the_sampled_batches_are_spread_over_the_whole_training():
+    assert sampled_batches([Recipe(steps=3), Recipe(steps=2)]) == [0, 1, 2, 3, 4]
+    many = sampled_batches([Recipe(steps=1000), Recipe(steps=613)])
+    assert len(many) == 8 and 1300 < many[-1] < 1613 and len(set(np.diff(many))) == 1
 
 
 def test_words_that_open_a_caption_tell_nothing(bits):
@@ -86,7 +100,7 @@ def test_words_that_open_a_caption_tell_nothing(bits):
 
 def test_mutual_information_is_that_of_the_joint_table(bits):
     """Of the table of (said or not) x concept, summed cell by cell."""
-    table = concepts(removed=True)
+    table = concepts()
     counts = table["keywords"].explode().value_counts()
     for word in ("fruit", "peace", "water"):
         said = []
@@ -102,13 +116,13 @@ def test_mutual_information_is_that_of_the_joint_table(bits):
 
 def test_the_grammar_says_words_as_often_as_it_is_taken_to():
     """The shares that informativeness is computed from, against captions of single things."""
-    n = 4000
-    captions = [set(caption_words(draw_scene([96, i], n_objects=1, tint=TINTED).caption)) for i in range(n)]
-    tagged = TAGGED * np.mean([len(keywords) > 0 for keywords in concepts(removed=True)["keywords"]])
-    named = 1 - UNNAMED * tagged
+    n = 2000
+    captions = [set(caption_words(draw_scene([96, i], n_objects=1, tint=0.5).caption)) for i in range(n)]
+    tagged = TAGGED * np.mean([len(keywords) > 0 for keywords in concepts()["keywords"]])
+    named = 1 - NOUNLESS * tagged
     expected = {
-        "tagged": tagged, "something": UNNAMED * tagged, "photo": OPENED / 6, "of": OPENED * 4 / 6,
-        "red": TINTED / 8 * named, "small": SIZES["small"] / 2 * named, "big": SIZES["big"] / 2 * named,
+        "tagged": tagged, "something": NOUNLESS * tagged, "photo": OPENED / 6, "of": OPENED * 4 / 6,
+        "red": 0.5 / 8 * COLOUR_SAID * named, **{size: p * SIZE_SAID * named for size, p in SIZES.items()},
     }  # fmt: skip
     for word, share in expected.items():
         found = np.mean([word in caption for caption in captions])
@@ -123,7 +137,7 @@ def test_the_command_prints_what_it_counted(capsys, monkeypatch):
     from gradeclip_utils.training import scratch
 
     monkeypatch.setattr(scratch, "ROUNDS", [Recipe(steps=2, batch=4)])
-    monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLE", (0,))
+    monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLES", 1)
     assert main(["study", "exposure"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("# Captions of the training") and lines[2] == "word,captions,sample"

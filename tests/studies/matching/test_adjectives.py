@@ -30,16 +30,20 @@ def table(explainer):
 
 
 def test_colour_pairs_differ_in_colour_and_place_and_in_nothing_else():
-    pairs = colour_pairs(30)
-    assert len({one.noun for one in pairs}) == 30 and colour_pairs(30)[7] == pairs[7]
+    pairs = colour_pairs(12)
+    assert len({one.noun for one in pairs}) == 12 and colour_pairs(8)[7] == pairs[7]
     for one in pairs:
         first, second = one.scene.objects
         assert replace(first, colour=None, x=0, y=0) == replace(second, colour=None, x=0, y=0)
-        assert (first.colour, second.colour) == (one.colour, one.other) and is_trained(one.scene)
+        assert (first.colour, second.colour) == (one.colour, one.other) and is_trained(one.scene.objects)
         assert one.plain.objects == (first, replace(second, colour=None))
         assert len({one.colour, one.other, one.absent}) == 3
-        alone, whole = [arrange([thing]).masks(96).sum() for thing in (first, second)], one.scene.masks(96)
-        assert [mask.sum() for mask in whole] == alone  # neither hides the other or leaves the picture
+        assert not one.scene.unnamed and one.scene.words_of("colour") == [(one.colour, (0,)), (one.other, (1,))]
+        larger = np.pad(one.scene.masks(96), ((0, 0), (1, 1), (1, 1)))  # the border is of no object
+        alone = [arrange([thing]).masks(96).sum() for thing in (first, second)]
+        assert [mask.sum() for mask in larger] == alone and not (larger[:, [1, -2]].any() or larger[..., [1, -2]].any())
+    places = {(x, y) for one in pairs for x, y in ((thing.x, thing.y) for thing in one.scene.objects)}
+    assert len(places) == 24  # free, and not one of a few
 
 
 def test_there_are_as_many_colour_pairs_as_nouns():

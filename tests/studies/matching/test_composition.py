@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import concept, is_withheld_pair
+from gradeclip_utils.scenes import Object, concept, is_withheld_pair
 from gradeclip_utils.studies.matching.composition import (
     CASES,
     CHANGES,
@@ -14,11 +14,13 @@ from gradeclip_utils.studies.matching.composition import (
     in_span,
     noun_pairs,
     phrase,
+    seen_whole,
     span_fractions,
     two_colour_scenes,
 )
 
 PAIRS = noun_pairs(12)
+ALIKE = [pair for pair in PAIRS if all(phrase(noun)[:2] == "a " for noun in pair)]  # "an" would be another word
 
 
 def vector(word: str) -> np.ndarray:
@@ -79,8 +81,7 @@ def test_what_is_a_sum_lies_in_the_span_and_what_is_at_right_angles_does_not():
 
 def test_where_sentences_are_sums_they_are_found_to_be_sums(tiny, monkeypatch):
     monkeypatch.setattr(Explainer, "embed_texts", lambda explainer, texts: bag(texts))
-    pairs = [pair for pair in PAIRS if all(phrase(noun)[:2] == "a " for noun in pair)]
-    table = span_fractions(Explainer(tiny), pairs)
+    table = span_fractions(Explainer(tiny), ALIKE)
     own = {"case": "and", "mean_prompt": "removed"}
     assert mean(table, "fraction", **own, parts="own") > 0.9 > 0.3 > mean(table, "fraction", **own, parts="foreign")
     assert 0.3 < mean(table, "fraction", **own, parts="one foreign") < 0.7
@@ -91,7 +92,7 @@ def test_where_sentences_are_sums_they_are_found_to_be_sums(tiny, monkeypatch):
 
 def test_where_no_takes_away_the_weight_is_negative(tiny, monkeypatch):
     monkeypatch.setattr(Explainer, "embed_texts", lambda explainer, texts: bag(texts, signs=True))
-    table = span_fractions(Explainer(tiny), PAIRS, ["and", "and no"])
+    table = span_fractions(Explainer(tiny), ALIKE, ["and", "and no"])
     assert mean(table, "second", case="and no", mean_prompt="removed", parts="own") < -0.9
     assert mean(table, "second", case="and", mean_prompt="removed", parts="own") > 0.9
 
@@ -105,6 +106,19 @@ def test_every_pair_is_asked_once_a_case_mean_and_parts(tiny):
 def test_two_pairs_have_no_strangers_enough(tiny):
     with pytest.raises(ValueError, match="three pairs or more, got 2"):
         span_fractions(Explainer(tiny), PAIRS[:2])
+
+
+def test_two_colours_are_shown_and_said_and_nothing_else_is_shown():
+    for scene in two_colour_scenes(4):
+        assert len({thing.noun for thing in scene.objects}) == len({thing.colour for thing in scene.objects}) == 2
+        assert not scene.unnamed and len(scene.words_of("colour")) == 2
+
+
+def test_what_is_hidden_or_reaches_the_border_is_not_seen_whole():
+    behind, apart = Object("apple", x=30, y=30, size=30), Object("ball", x=70, y=70, size=30)
+    assert seen_whole([behind, apart])
+    assert not seen_whole([behind, Object("ball", x=40, y=40, size=30)])
+    assert not seen_whole([Object("apple", x=10, y=48, size=30)])
 
 
 def words(text):

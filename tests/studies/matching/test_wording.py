@@ -93,7 +93,7 @@ def test_a_template_is_compared_with_the_plain_one(explainer):
     assert np.allclose(plain["gain"], 0) and np.allclose(plain[["map", "alike", "alike_centred"]], 1)
     assert len(table) == 3 * len(TEMPLATES) and table["right"].isin([0, 1]).all()
     one = table[(table["template"] == "cat") & (table["image"] == "owl")].iloc[0]
-    seen = explainer.explain(arrange(["owl"], background=2).image(), ["owl", "an owl"])
+    seen = explainer.explain(arrange(["owl"], seed=2).image(), ["owl", "an owl"])
     assert one["gain"] == pytest.approx(seen.similarity[0] - seen.similarity[1], abs=1e-5)
 
 

@@ -49,7 +49,9 @@ def test_the_box_of_a_mask_is_the_smallest_around_it():
 def test_scenes_of_regions_are_development_scenes_of_one_to_four_different_things():
     scenes = region_scenes(8)
     assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
-    assert all(is_trained(scene) and len({t.noun for t in scene.objects}) == len(scene.objects) for scene in scenes)
+    assert all(
+        is_trained(scene.objects) and len({t.noun for t in scene.objects}) == len(scene.objects) for scene in scenes
+    )
 
 
 def test_dense_features_are_those_of_the_tower(bundled):
@@ -108,9 +110,9 @@ def test_pairs_are_training_scenes_that_know_what_a_phrase_speaks_of():
 
 
 def test_no_hard_negative_says_a_withheld_colour():
-    nouns = [noun for noun in concepts(removed=True).index if is_withheld_colour(noun, "blue")]
+    nouns = [noun for noun in concepts().index if is_withheld_colour(noun, "blue")]
     assert nouns and not any(allowed(f"a blue {noun}") for noun in nouns)
-    plural = next(row.plural for row in concepts(removed=True).itertuples() if row.noun in nouns and row.plural)
+    plural = next(row.plural for row in concepts().itertuples() if row.noun in nouns and row.plural)
     assert not allowed(f"two blue {plural}")
     assert allowed("a small cat") and all(allowed(f"a {noun}") for noun in nouns)
 

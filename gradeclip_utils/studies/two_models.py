@@ -1,0 +1,120 @@
+"""Two models: the main figures of the studies for a model that binds colours and for one that does not, side by side.
+
+    python -m gradeclip_utils study two-models    # writes data/two_models.csv
+
+    figures of a study, a model each -> table in data/ -> compared -> what both show, and what goes with binding
+
+`emoji` learnt who has which colour. `emoji-bag` is that model after one more round, whose captions dealt their colours
+among their things at random: it knows the same things and colours, and not which goes with which. A figure that both
+show says nothing about binding.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from operator import methodcaller
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..files import commit, data_path, write_whole
+from ..models import Clip, load_clip
+from . import STUDIES
+
+TABLE = "two_models.csv"
+MODELS = ("emoji", "emoji-bag")
+COMPARED = ("matching", "binding", "concreteness")  # the studies in the table
+HOLDS, TURNED, ONE, NEITHER = "holds", "changes sign", "clear in one model only", "cannot tell in either"
+_HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word answers")  # what begins like this
+
+
+def neutral_value(figure: str) -> float:
+    """The value that says neither this nor that: 1/2 of a choice of two and of a fraction of two things, or else 0."""
+    return 0.5 if figure.startswith(_HALF) else 0.0
+
+
+def model_figures(name: str, studies: Mapping[str, Callable[[Clip], pd.DataFrame]] | None = None) -> pd.DataFrame:
+    """The figures of one model.
+
+    Args:
+        name: as for `load_clip`.
+        studies: `COMPARED` by default.
+
+    Returns:
+        Columns study, model, figure, value, low, high, n.
+    """
+    clip = load_clip(name)
+    studies = {study: STUDIES[study] for study in COMPARED} if studies is None else studies
+    parts = [table(clip).assign(study=study, model=name) for study, table in studies.items()]
+    return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
+
+
+def compare_two(study: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The figures of a study by model, and what can be said of both.
+
+    Args:
+        study: one of `COMPARED`.
+        table: rows of `model_figures`; those in `data/` by default.
+
+    Returns:
+        One row a figure, which is the index. Columns: one a model (values), "intervals" (as text), "both models": the
+        figure `HOLDS` (on the same side of its `neutral_value`, every interval excluding that), is `TURNED` (clear on
+        opposite sides), or is clear in some only. "apart": the intervals do not overlap, so the size of the figure
+        depends on the model, whatever its sign.
+
+    Raises:
+        ValueError: there are no rows of that study, or of one model alone.
+    """
+    table = pd.read_csv(data_path(TABLE)) if table is None else table
+    rows = table[table["study"] == study]
+    models = list(rows["model"].unique())
+    if len(models) < 2:
+        raise ValueError(f"two models or more are compared, and {study!r} has {models}; studies: {', '.join(COMPARED)}")
+    found = rows.pivot(index="figure", columns="model", values="value").reindex(rows["figure"].unique())[models]
+    found.columns.name = None
+    spans = rows.assign(text=[f"[{low:.2f}, {high:.2f}]" for low, high in rows[["low", "high"]].to_numpy()])
+    found["intervals"] = spans.groupby("figure")["text"].agg(" ".join)
+    found["both models"] = rows.groupby("figure")[["figure", "low", "high"]].apply(_said)
+    found["apart"] = rows.groupby("figure")["low"].max() > rows.groupby("figure")["high"].min()
+    return found
+
+
+def _said(rows: pd.DataFrame) -> str:
+    """What all models together say of one figure."""
+    point = neutral_value(rows["figure"].iloc[0])
+    sides = np.where(rows["low"] > point, 1, np.where(rows["high"] < point, -1, 0))
+    if len(set(sides)) == 1:
+        return HOLDS if sides[0] else NEITHER
+    return TURNED if {1, -1} <= set(sides) else ONE
+
+
+def two_in_words(both: pd.DataFrame) -> str:
+    """What `compare_two` found, in one sentence: how many figures both models show, which not, which differ in size."""
+    named = {what: _listed(both.index[both["both models"] == what]) for what in (TURNED, ONE, NEITHER)}
+    holds = (both["both models"] == HOLDS).sum()
+    named["of another size, their intervals apart"] = _listed(both.index[both["apart"]])
+    rest = "".join(f"; {what}: {names}" for what, names in named.items() if names)
+    return f"{holds} of {len(both)} figures hold for both models{rest}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"“{name}”" for name in names)  # in quotes, because there are commas in them
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `study two-models`."""
+    parser.add_argument("models", nargs="*", default=MODELS, help=f"by name; {' and '.join(MODELS)} if left out")
+    parser.add_argument("--out", type=Path, default=data_path(TABLE), help="the table; rows of other models stay")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Measure every model, and write its rows into the table as soon as they are there."""
+    for name in options.models:
+        rows = model_figures(name).assign(command=f"python -m gradeclip_utils study two-models {name}", commit=commit())
+        if options.out.exists():
+            before = pd.read_csv(options.out)
+            rows = pd.concat([before[before["model"] != name], rows]).sort_values("model", kind="stable")
+        text = rows.round(5).to_csv(index=False).encode()
+        write_whole(options.out, methodcaller("write", text))

@@ -1,0 +1,110 @@
+"""Two models: a figure holds, changes sign, or cannot be told, by the intervals of both."""
+
+import pandas as pd
+import pytest
+
+from gradeclip_utils.__main__ import main
+from gradeclip_utils.files import data_path
+from gradeclip_utils.studies import two_models
+from gradeclip_utils.studies.two_models import (
+    COMPARED,
+    HOLDS,
+    MODELS,
+    NEITHER,
+    ONE,
+    TURNED,
+    compare_two,
+    neutral_value,
+    two_in_words,
+)
+
+CASES = {  # figure: intervals of two models, and what is to be said
+    "moved": ((0.1, 0.3), (0.2, 0.4), HOLDS),
+    "moved back": ((-0.3, -0.1), (-0.4, -0.2), HOLDS),
+    "turned": ((0.1, 0.3), (-0.3, -0.1), TURNED),
+    "faded": ((0.1, 0.3), (-0.1, 0.2), ONE),
+    "nothing": ((-0.1, 0.3), (-0.1, 0.2), NEITHER),
+    "accuracy, size": ((0.6, 0.8), (0.55, 0.9), HOLDS),
+    "accuracy, place": ((0.6, 0.8), (0.1, 0.4), TURNED),
+    "accuracy, at chance": ((0.4, 0.6), (0.45, 0.7), NEITHER),
+}
+
+
+def table_of(figures):
+    return pd.DataFrame([
+        ("matching", model, figure, sum(span) / 2, *span, 10)
+        for figure, (*spans, _) in figures.items() for model, span in zip(MODELS, spans, strict=True)
+    ], columns=["study", "model", "figure", "value", "low", "high", "n"])  # fmt: skip
+
+
+def test_a_figure_is_judged_by_the_side_on_which_every_interval_lies():
+    found = compare_two("matching", table_of(CASES))
+    assert found["both models"].to_dict() == {figure: said for figure, (_, _, said) in CASES.items()}
+    assert list(found.index) == list(CASES) and found.loc["moved", "intervals"] == "[0.10, 0.30] [0.20, 0.40]"
+    assert found.loc["turned", list(MODELS)].tolist() == pytest.approx([0.2, -0.2])
+
+
+def test_exchanging_the_models_changes_no_judgement():
+    table, others = table_of(CASES), dict(zip(MODELS, MODELS[::-1], strict=True))
+    turned = compare_two("matching", table.assign(model=table["model"].map(others)))
+    assert turned["both models"].to_dict() == compare_two("matching", table)["both models"].to_dict()
+
+
+def test_the_sentence_names_what_changes_sign_and_what_is_not_clear():
+    said = two_in_words(compare_two("matching", table_of(CASES)))
+    assert said.startswith("3 of 8 figures hold for both models; changes sign: “turned”, “accuracy, place”;")
+    assert "one model only: “faded”" in said and "either: “nothing”, “accuracy, at chance”" in said
+    alone = two_in_words(compare_two("matching", table_of({"moved": CASES["moved"]})))
+    assert alone == "1 of 1 figures hold for both models"
+
+
+def test_a_figure_whose_intervals_do_not_overlap_keeps_its_sign_and_not_its_size():
+    both = compare_two("matching", table_of({"grown": ((0.1, 0.3), (0.35, 0.4), HOLDS), "moved": CASES["moved"]}))
+    assert both["apart"].to_dict() == {"grown": True, "moved": False}
+    assert two_in_words(both).endswith("both models; of another size, their intervals apart: “grown”")
+
+
+def test_one_model_alone_and_unknown_studies_are_refused():
+    table = table_of(CASES)
+    with pytest.raises(ValueError, match=r"'matching' has \['emoji'\]; studies: matching, binding"):
+        compare_two("matching", table[table["model"] == "emoji"])
+    with pytest.raises(ValueError, match="'cooking' has"):
+        compare_two("cooking", table)
+
+
+def test_every_model_is_measured_under_its_name_and_a_table_is_added_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(two_models, "COMPARED", ("matching",))
+    monkeypatch.setattr(two_models, "load_clip", len)  # a model that is as good as its name is long
+    monkeypatch.setitem(
+        two_models.STUDIES,
+        "matching",
+        lambda length: pd.DataFrame([{"figure": "moved", "value": length, "low": length, "high": length, "n": 1}]),
+    )
+    out = tmp_path / "two_models.csv"
+    for names in ((), ("emoji-bag",), ("emoji",)):
+        assert main(["study", "two-models", *names, "--out", str(out)]) == 0
+        rows = pd.read_csv(out)
+        assert rows["model"].tolist() == list(MODELS) and rows["value"].tolist() == [len(name) for name in MODELS]
+        assert [said.split()[-1] for said in rows["command"]] == list(MODELS) and rows["commit"].notna().all()
+
+
+def test_an_unknown_model_is_refused_in_one_sentence(tmp_path, capsys):
+    assert main(["study", "two-models", "emoji-bug", "--out", str(tmp_path / "two.csv")]) == 2
+    assert "emoji-bug" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+def test_the_shipped_table_has_every_figure_of_both_models_and_says_how_it_was_made():
+    table = pd.read_csv(data_path(two_models.TABLE))
+    assert table["command"].str.startswith("python -m gradeclip_utils study two-models").all()
+    assert table["commit"].notna().all()
+    for study in COMPARED:
+        both = compare_two(study, table)
+        assert both[list(MODELS)].notna().all(axis=None) and len(both) >= 5
+
+
+def test_what_is_judged_against_a_half_is_a_fraction_and_what_is_not_is_a_signed_figure():
+    table = pd.read_csv(data_path(two_models.TABLE))
+    half = table["figure"].map(neutral_value).eq(0.5)
+    assert half.any() and not half.all()
+    assert table[half][["low", "value", "high"]].stack().between(0, 1).all()
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
