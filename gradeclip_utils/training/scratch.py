@@ -36,7 +36,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from ..models import load_clip, save_compact
-from ..scenes import CANVAS, Scene, Span, draw_scene, hard_negative, render, vocabulary
+from ..scenes import CANVAS, Object, Scene, Span, draw_scene, hard_negative, render, vocabulary
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
 from .options import add_fields, read_fields
 
@@ -68,6 +68,7 @@ class Recipe:
         learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
         weight_decay: of the matrices.
         patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
+        background: how likely a patch on which nothing lies is to be kept, where one on a thing is 1; 1 drops at random.
         whole_images: fraction of the steps, at the end, that see every patch.
         tint: fraction of the objects with a colour.
         hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.
@@ -82,6 +83,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: int = 150
     patches_dropped: float = 0.75
+    background: float = 1.0
     whole_images: float = 0.03
     tint: float = 0.45
     hard_negatives: bool = False
@@ -109,13 +111,16 @@ class SceneBatches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.recipe.steps
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Draw batch `step`: images (B, 96, 96, 3) uint8, tokens (B, L) long."""
-        return self.drawn(step, CANVAS)
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw batch `step`: images (B, 96, 96, 3) uint8, tokens (B, L) long, which patches show things (B, N) bool."""
+        scenes = self.scenes(step)
+        return *self._drawn(scenes, CANVAS), torch.from_numpy(np.stack([patches_on_things(s.objects) for s in scenes]))
 
     def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step` with images of another size: (B, size, size, 3) uint8, tokens (B, L) long."""
-        scenes = self.scenes(step)
+        return self._drawn(self.scenes(step), size)
+
+    def _drawn(self, scenes: Sequence[Scene], size: int) -> tuple[Tensor, Tensor]:
         images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
         return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
 
@@ -135,6 +140,39 @@ class SceneBatches(torch.utils.data.Dataset):
             rng = np.random.default_rng([recipe.seed, step, recipe.batch])
             return [shuffle_colours(scene, rng) for scene in scenes]
         return scenes
+
+
+def patches_on_things(things: Sequence[Object]) -> np.ndarray:
+    """Which patches have their centre within the square of a thing, row by row: (N,) bool."""
+    side = CONFIG["vision_cfg"]["patch_size"]
+    centre = np.arange(side / 2, CANVAS, side)
+    x, y, reach = np.array([(thing.x, thing.y, thing.size / 2) for thing in things]).T[..., None]
+    return ((abs(centre - y) <= reach)[:, :, None] & (abs(centre - x) <= reach)[:, None]).any(0).ravel()
+
+
+class PatchDropout(nn.Module):
+    """Lets the image encoder see a part of the patches of each image, more of those that show things than of others.
+
+    As FLIP drops patches at random (Li et al. 2023), and as A-CLIP keeps those that matter (Yang et al. 2023), which
+    here are known without a model. Which thing has which name is not told.
+
+    Args:
+        background: how likely a patch that shows no thing is to be kept, where 1 is as likely as one that does.
+    """
+
+    def __init__(self, background: float = 1.0) -> None:
+        super().__init__()
+        self.background, self.fraction = background, 1.0  # of the patches that are kept
+        self.on_things = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1 + N, D) tokens, [CLS] first -> (B, 1 + K, D)."""
+        if not self.training or self.fraction == 1:
+            return x
+        weight = torch.where(self.on_things, 1.0, self.background)  # Efraimidis & Spirakis 2006: the K first in a race
+        arrival = torch.empty(weight.shape).exponential_() / weight
+        kept = 1 + arrival.topk(max(1, int(self.fraction * weight.shape[1])), largest=False).indices
+        return torch.cat([x[:, :1], x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
 
 
 def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -285,12 +323,12 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 
     ids = vocabulary_ids(data.tokenizer)
     model, rows = new_model(recipe, ids).train(), rows_of(ids)
     optimiser = muon_of(model, _is_matrix, recipe.learning_rate, recipe.weight_decay)
-    drop = model.visual.patch_dropout = open_clip.transformer.PatchDropout(recipe.patches_dropped)
+    drop = model.visual.patch_dropout = PatchDropout(recipe.background)
     whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
 
-    def losses(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        images, tokens = batch
-        drop.prob = recipe.patches_dropped if step < whole_from else 0.0
+    def losses(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        images, tokens, drop.on_things = batch
+        drop.fraction = 1 - recipe.patches_dropped if step < whole_from else 1.0
         with quick_arithmetic(torch.device("cpu")):
             image = model.encode_image(normalise(images), normalize=True)
             text = nn.functional.normalize(encode_text_by_length(model, rows[tokens]), dim=-1)
