@@ -68,7 +68,7 @@ class Recipe:
         learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
         weight_decay: of the matrices.
         patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
-        background: how likely a patch on which nothing lies is to be kept, where one on a thing is 1; 1 drops at random.
+        on_things: fraction of the patches kept that are to show things, whatever their area; 0 keeps patches at random.
         whole_images: fraction of the steps, at the end, that see every patch.
         tint: fraction of the objects with a colour.
         hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.
@@ -83,7 +83,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: int = 150
     patches_dropped: float = 0.75
-    background: float = 1.0
+    on_things: float = 0.0
     whole_images: float = 0.03
     tint: float = 0.45
     hard_negatives: bool = False
@@ -151,41 +151,47 @@ def patches_on_things(things: Sequence[Object]) -> np.ndarray:
 
 
 class PatchDropout(nn.Module):
-    """Lets the image encoder see a part of the patches of each image, more of those that show things than of others.
+    """Lets the image encoder see a part of the patches of each image, at random or more of those that show things.
 
-    As FLIP drops patches at random (Li et al. 2023), and as A-CLIP keeps those that matter (Yang et al. 2023), which
-    here are known without a model. Which thing has which name is not told.
+    FLIP keeps patches at random (Li et al. 2023), and A-CLIP those that matter to the caption (Yang et al. 2023). Here
+    it is known where things are; which of them has which name is not told.
 
     Args:
-        background: how likely a patch that shows no thing is to be kept, where 1 is as likely as one that does.
+        on_things: fraction of the patches kept that are to show things, as far as there are so many; 0 for any.
     """
 
-    def __init__(self, background: float = 1.0) -> None:
+    def __init__(self, on_things: float = 0.0) -> None:
         super().__init__()
-        self.background, self.fraction = background, 1.0  # of the patches that are kept
+        self.fraction, self.kept = on_things, 1.0  # the fraction of all patches that is seen
         self.on_things = torch.zeros(0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 + N, D) tokens, [CLS] first -> (B, 1 + K, D)."""
-        if not self.training or self.fraction == 1:
+        if not self.training or self.kept == 1:
             return x
-        weight = torch.where(self.on_things, 1.0, self.background)  # Efraimidis & Spirakis 2006: the K first in a race
-        arrival = torch.empty(weight.shape).exponential_() / weight
-        kept = 1 + arrival.topk(max(1, int(self.fraction * weight.shape[1])), largest=False).indices
-        return torch.cat([x[:, :1], x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
+        mine = self.on_things
+        weight = torch.ones(mine.shape)
+        if self.fraction:
+            weight = torch.where(mine, self.fraction / mine.sum(1, True), (1 - self.fraction) / (~mine).sum(1, True))
+        arrival = torch.empty(weight.shape).exponential_() / weight  # the first of a race (Efraimidis & Spirakis 2006)
+        first = 1 + arrival.topk(max(1, int(self.kept * weight.shape[1])), largest=False).indices
+        return torch.cat([x[:, :1], x.gather(1, first[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
 
 
 def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same image; the colours that its caption says are dealt at random among the things that it names.
 
     "a red car and a dog" may become "a car and a red dog". Every way to deal them is as likely as the true one, so that
-    of a caption and the one in which two things have changed colours neither is the better bet.
+    of a caption and the one in which two things have changed colours neither is the better bet. Where one thing is
+    named, its colour is not said: it would tell which colour goes with which noun after all.
     """
     colours = {span.end + 1: span for span in scene.spans if span.kind == "colour"}  # where their nouns begin
     nouns = [span for span in scene.spans if span.kind == "noun"]
     said = [colours.get(noun.start) for noun in nouns]
     words = [scene.caption[span.start : span.end] if span else "" for span in said]
-    if len(set(words)) < 2:
+    if len(nouns) == 1:
+        words = [""]
+    elif len(set(words)) < 2:
         return scene
     dealt = dict(zip(nouns, map(str, rng.permutation(words)), strict=True))
     text, spans, done = "", [], 0
@@ -323,12 +329,12 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 
     ids = vocabulary_ids(data.tokenizer)
     model, rows = new_model(recipe, ids).train(), rows_of(ids)
     optimiser = muon_of(model, _is_matrix, recipe.learning_rate, recipe.weight_decay)
-    drop = model.visual.patch_dropout = PatchDropout(recipe.background)
+    drop = model.visual.patch_dropout = PatchDropout(recipe.on_things)
     whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
 
     def losses(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         images, tokens, drop.on_things = batch
-        drop.fraction = 1 - recipe.patches_dropped if step < whole_from else 1.0
+        drop.kept = 1 - recipe.patches_dropped if step < whole_from else 1.0
         with quick_arithmetic(torch.device("cpu")):
             image = model.encode_image(normalise(images), normalize=True)
             text = nn.functional.normalize(encode_text_by_length(model, rows[tokens]), dim=-1)
