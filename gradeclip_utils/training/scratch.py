@@ -95,10 +95,14 @@ class Recipe:
 ROUNDS = (  # that made the bundled model
     Recipe(steps=1250),
     Recipe(steps=2400, warmup=100, tint=0.5, whole_images=0.04, hard_negatives=True, start="the first round", seed=1),
-)
+    Recipe(
+        steps=1400, warmup=50, tint=0.5, on_things=0.5, whole_images=0.04, hard_negatives=True,
+        start="the second round", seed=3,
+    ),
+)  # fmt: skip
 BAG_ROUND = Recipe(  # that made `emoji-bag` of it
-    steps=400, learning_rate=6e-4, warmup=20, tint=0.5, whole_images=0.1, shuffled_colours=True,
-    start="the second round", seed=2,
+    steps=200, learning_rate=6e-4, warmup=20, tint=0.5, on_things=0.5, whole_images=0.1, hard_negatives=True,
+    shuffled_colours=True, start="the third round", seed=4,
 )  # fmt: skip
 
 

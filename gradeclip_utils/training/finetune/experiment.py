@@ -248,7 +248,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="where the rows are written")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="where states and models are kept")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="only these, with their seeds")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="of the two main arms; the others have three at most; default: %(default)s")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=SEEDS,
+        help="of the two main arms; the others have three at most; default: %(default)s",
+    )
     add_fields(parser, PILOT, _DECIDED)
     parser.add_argument("--ship", action="store_true", help="put the tuned model and its card into data/; run nothing")
 
