@@ -5,10 +5,12 @@
 # make fuzz  thousands of wrong inputs, where make test tries a few
 # make test-transformers48  what is about transformers, on the oldest one that is supported
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
+# make figures  the figure of the README and the gallery anew, with the weights that are here, to commit them
+# make dist   wheel and sdist into dist/, as a tag releases them
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks site bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -71,6 +73,10 @@ lint: $(STAMP)
 notebooks: $(STAMP)
 	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)
 
+figures: $(STAMP)
+	$(BIN)/python docs/figures.py
+	$(BIN)/python -m gradeclip_utils card --gallery data/gallery.png
+
 $(VENV)/site: pyproject.toml $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[site]'
 	@touch $@
@@ -78,10 +84,14 @@ $(VENV)/site: pyproject.toml $(STAMP)
 site: $(VENV)/site
 	$(BIN)/python docs/site/build.py build/site
 
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --no-deps 'legrad-torch~=1.1'  # it would bring an open_clip of 2023
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf build
+	rm -rf build dist

@@ -1,9 +1,10 @@
-"""Build the site from the committed notebooks, the README's parts and the docstrings; nothing is executed or fetched.
+"""Build the site from committed notebooks, the pages of this folder and docstrings; nothing is executed or fetched.
 
     python docs/site/build.py build/site        # `make site`
 
 Pages that say what the code says (methods, API) are written here from the code; the others are files of this folder,
-of `notebooks/`, `data/` and the project's root, which keep their places, so that their links hold.
+which land at the root of the site, and of `docs/`, `notebooks/`, `data/` and the project's root, which keep their
+places, so that links between them hold in the repository and on the site.
 """
 
 import re
@@ -13,18 +14,18 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from sphinx.cmd.build import main as sphinx
+import nbformat
 
 import gradeclip_utils
 from gradeclip_utils.methods import METHODS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+BIBLIOGRAPHY = HERE / "references.bib"
 COPIED = (
-    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/*.png", "docs/*.png", "README.md", "CONTRIBUTING.md",
-    "CHANGELOG.md", "LICENSE", "CITATION.cff",
+    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/*.png", "docs/*.md", "docs/*.png", "README.md",
+    "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff",
 )  # fmt: skip
-PART = re.compile(r"<!-- (architectures)[^>]*-->(.*?)<!-- /\1 -->", re.S)
 
 
 def gather(pages: Path) -> None:
@@ -36,32 +37,72 @@ def gather(pages: Path) -> None:
             target = pages / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    index = (pages / "index.md").read_text(encoding="utf-8")
-    lines = re.search(r"```python\n.*?```", readme, re.S)[0]
-    (pages / "index.md").write_text(index.replace("<!-- the ten lines of the README -->", lines), encoding="utf-8")
+    for lesson in pages.glob("notebooks/*.ipynb"):
+        give_alternatives(lesson)
+    lines = re.search(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    fill(pages / "index.md", "<!-- the ten lines of the README -->", lines)
     course = pages / "notebooks" / "README.md"
-    lessons = "\n".join(sorted(file.stem for file in course.parent.glob("*.ipynb")))
-    toc = f"\n```{{toctree}}\n:hidden:\n\n{lessons}\n```\n"
-    course.write_text(course.read_text(encoding="utf-8") + toc, encoding="utf-8")
-    table = PART.search(readme)[2].strip()
-    (pages / "architectures.md").write_text(f"# Architectures\n\n{table}\n", encoding="utf-8")
+    mark = "## At a glance"
+    fill(course, mark, f"{toctree(lessons_in_order(course.read_text(encoding='utf-8')))}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
     write_api(pages / "api")
 
 
+def fill(page: Path, mark: str, text: str) -> None:
+    """Write `text` where a page has `mark`, once."""
+    before, after = page.read_text(encoding="utf-8").split(mark)
+    page.write_text(before + text + after, encoding="utf-8")
+
+
+def lessons_in_order(course: str) -> list[str]:
+    """The names of the notebooks, in the order of the course map's first table."""
+    return list(dict.fromkeys(re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course, re.M)))
+
+
+def toctree(names: list[str]) -> str:
+    """The pages below a page, shown in the navigation only."""
+    return "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
+
+
+def give_alternatives(notebook: Path) -> None:
+    """Tell myst-nb what an image shows, to those who cannot see it: an output says so, myst-nb asks the cell."""
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        for output in cell.get("outputs", ()):
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(alt.split())}
+    nbformat.write(content, notebook)
+
+
+def entries() -> dict[str, str]:
+    """Title -> key of everything in the bibliography, titles without the braces that hold capitals."""
+    found = re.findall(
+        r"^@\w+\{(\w+),.*?^  title = \{(.*?)\},?$", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.M | re.S
+    )
+    return {re.sub(r"[{}]", "", title): key for key, title in found}
+
+
 def methods_page() -> str:
-    """The table of `METHODS`, with what each explains and costs."""
+    """The table of `METHODS`, with what each explains and costs.
+
+    Raises:
+        LookupError: the paper of a method is not in the bibliography.
+    """
     head = (
         "# Methods\n\nEvery method that `Explainer(method=...)` takes, as the package has it in "
         "`gradeclip_utils.methods.METHODS`. Only what explains *the model's own similarity* may be read as a reason "
         "for the number that the model gave. Cost is in forward passes beyond the trace.\n"
     )
+    known = entries()
     rows = ["| `method=` | name | paper | explains | cost | image | words |", "| --- " * 7 + "|"]
     for name, method in METHODS.items():
+        if not (keys := [key for title, key in known.items() if title in method.paper]):
+            raise LookupError(
+                f"{BIBLIOGRAPHY.name} has no entry whose title is in the paper of {name!r}: {method.paper}"
+            )
         has = ["yes" if part else "–" for part in (method.image, method.text)]
-        row = (f"`{name}`", method.title, method.paper, method.explains, method.cost, *has)
-        rows.append(f"| {' | '.join(row)} |")
+        paper = f"{method.paper} {{cite}}`{','.join(keys)}`"
+        rows.append(f"| {' | '.join((f'`{name}`', method.title, paper, method.explains, method.cost, *has))} |")
     return head + "\n" + "\n".join(rows) + "\n"
 
 
@@ -78,11 +119,10 @@ def write_api(folder: Path) -> None:
         blocks = [_block(one) for one in inside]
         (folder / f"{module.name}.md").write_text(f"# {module.name}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8")
     rows = "\n".join(f"| [{room}]({room}.md) | {about} |" for room, about in rooms.items())
-    toc = "\n".join(rooms)
     (folder / "index.md").write_text(
         "# API reference\n\nBy room; `CONTRIBUTING` says which may use which. `import gradeclip_utils` gives "
         f"`{'`, `'.join(gradeclip_utils.__all__)}`.\n\n| room | what is in it |\n| --- | --- |\n{rows}\n\n"
-        f"```{{toctree}}\n:hidden:\n\n{toc}\n```\n",
+        f"{toctree(list(rooms))}\n",
         encoding="utf-8",
     )
 
@@ -105,6 +145,8 @@ def _block(module: str) -> str:
 
 
 if __name__ == "__main__":
+    from sphinx.cmd.build import main as sphinx  # pages can be gathered, and tested, without it
+
     out = Path(sys.argv[1]).resolve()
     sources = out.with_name(f"{out.name}-sources")
     gather(sources)

@@ -1,5 +1,6 @@
 """Sphinx's settings for the site; `build.py` beside it gathers the pages and calls Sphinx with them."""
 
+import os
 import re
 
 from gradeclip_utils import __version__
@@ -32,15 +33,22 @@ html_sourcelink_suffix = ""  # a notebook is downloaded under its own name
 html_theme_options = {
     "navbar_align": "left",
     "show_toc_level": 2,
-    "secondary_sidebar_items": ["page-toc", "download"],
+    "secondary_sidebar_items": ["page-toc", "notebook"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 6,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {page: [] for page in ("index", "start", "methods", "architectures")}  # they have no pages below
+html_sidebars = {
+    page: [] for page in ("index", "docs/start", "methods", "docs/architectures", "gallery")
+}  # they have no pages below
 templates_path = ["_templates"]
+# GitHub's workflows say where the public repository is; a site that is built at home has no links to it.
+html_context = {
+    "repository": os.environ.get("GITHUB_REPOSITORY", ""),
+    "revision": os.environ.get("GITHUB_REF_NAME", "main"),
+}
 
 
 def as_restructured_text(app, what, name, found, options, lines):
