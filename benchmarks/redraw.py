@@ -94,7 +94,7 @@ def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dic
     """What is changed, the panel, whether it has a limit, and what to turn before (the picture) and then (measured)."""
     explainer, cached, pairs = Explainer(clip), CachedExplainer(clip), list(itertools.permutations(_THINGS, 2))
     pictures = [{"first": one, "second": other} for one, other in pairs]
-    slow = ("m2ib", "rise", "integrated-gradients")
+    slow = ("m2ib", "rise", "integrated-gradients", "fixlip")
     some = [name for name, method in METHODS.items() if method.image and name not in slow]
     scene, prompts = arrange(["dog", "umbrella"], background=23).image(), [{"prompt": f"a {one}"} for one in _THINGS]
     shown = panel(partial(method_gallery, Session(clip), some, scene), prompt="a dog", against="")

@@ -94,6 +94,11 @@ COMMANDS = {
         "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
         ".evaluation.run",
     ),
+    "words": Command(
+        "are the scores of a caption's words right? Every method that has some, and how many text layers are best",
+        "words --model emoji --n 200\nwords --layers",
+        ".evaluation.words",
+    ),
     "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
     "convert": Command(
         "a CLIP of open_clip as a CLIPModel of transformers, or back: the same weights, the same explanation",

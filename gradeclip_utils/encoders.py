@@ -80,8 +80,9 @@ class Encoders:
         self.clip, self.method, self.seed, self.progress = clip, method, seed, progress
         self.attention = "single-head" if method.name == ONE_HEAD else "model"
         self.resolution = resolution
-        if image_layers is None and self.method.name == "grad-eclip":
-            image_layers = clip.image_layers
+        if self.method.name == "grad-eclip":
+            image_layers = clip.image_layers if image_layers is None else image_layers
+            text_layers = clip.text_layers if text_layers is None else text_layers
         self.image_tower = _opened(clip.model, "image", image_layers, self.method)
         self.text_tower: Tower | None = None
         self.text_refusal: UnsupportedModel | None = None

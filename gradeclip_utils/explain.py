@@ -18,14 +18,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import listed
+from .checks import chosen, listed
 from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
 from .errors import InvalidType, InvalidValue
 from .explanation import Explanation, Interactions
 from .files import version
 from .images import ImageLike, read_image
-from .methods.interactions import Group, interactions, word_masks
+from .methods.interactions import Group, word_masks
 from .methods.metagame import EXACT, shapley_weights
+from .methods.second_order import INTERACTIONS, TITLES
 from .notices import warn_of_empty_maps, warn_of_photographs
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .towers.base import isolated_torch_state
@@ -64,7 +65,7 @@ class Explainer(Encoders):
             It is the same as method="grad-eclip-single-head"; other methods keep the model's own heads.
         image_layers: how many of the last image layers are explained; by default as many as the method goes through,
             for Grad-ECLIP `clip.image_layers`, or one, as published. It sums over them.
-        text_layers: the same for text; by default two thirds (8 of 12) for Grad-ECLIP.
+        text_layers: the same for text; by default `clip.text_layers` for Grad-ECLIP, or two thirds (8 of 12).
         resolution: "model" shows the model what its own preprocessing makes of the image. "native" shows it the whole
             image in its own shape, sides rounded to the patch and position embeddings interpolated.
 
@@ -129,7 +130,7 @@ class Explainer(Encoders):
             explanations += self._explain(read, texts[some], None if against is None else against[some], start)
         return explanations
 
-    def interactions(self, image: ImageLike, caption: str) -> Interactions:
+    def interactions(self, image: ImageLike, caption: str, by: str = "grad-eclip") -> Interactions:
         """Which region does each word of the caption match? Word x region, see `methods.interactions`.
 
         A word's score is its first-order score, the same as from `explain`. To tell several things of one caption
@@ -140,17 +141,20 @@ class Explainer(Encoders):
         Args:
             image: as for `explain`.
             caption: one prompt of W words.
+            by: "grad-eclip", "exclip" or "fixlip"; the last two keep the model's own heads and cost hundreds of
+                forward passes, see `methods.second_order`.
 
         Returns:
             Signed maps (W, h, w), one a word.
 
         Raises:
-            ValueError: the method is not Grad-ECLIP; and what `explain` raises.
+            ValueError: the method is not Grad-ECLIP, or `by` is none of the three; and what `explain` raises.
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
         if self.method.name not in GRAD_ECLIP:
             msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
             raise InvalidValue(msg, "method-interactions")
+        chosen("by", by, tuple(INTERACTIONS) if self.attention == "model" else ("grad-eclip",))
         if not isinstance(caption, str):
             msg = f"interactions need one caption, a string, got {type(caption).__name__}"
             raise InvalidType(msg, "prompt-type")
@@ -161,7 +165,8 @@ class Explainer(Encoders):
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
             word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
-            maps, directions = interactions(self.image_tower, image_trace, tower, text_trace, word_mask)
+            options = {"seed": self.seed} if by == "fixlip" else {}
+            maps, directions = INTERACTIONS[by](self.image_tower, image_trace, tower, text_trace, word_mask, **options)
             warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ own[0]).tolist()  # (W,)
             explained = [(one * text_trace.embedding).sum(-1).tolist() for one in (image_trace.embedding, own)]
@@ -169,6 +174,8 @@ class Explainer(Encoders):
             Word(caption[a:b], score, a, b) for (a, b), score in zip(asked.splits[0].spans, scores, strict=True)
         )
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
+        if by != "grad-eclip":
+            provenance |= {"method": TITLES[by], "image_layers": None, "text_layers": None}
         return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:

@@ -12,7 +12,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MINUTES = {
     "a quarter of an hour": 15, "half an hour": 30, "three quarters of an hour": 45, "an hour": 60, "a minute": 1,
     "a minute and a half": 2, "one to two minutes": 2, "two minutes": 2, "three minutes": 3, "four minutes": 4,
-    "five minutes": 5,
+    "five minutes": 5, "six minutes": 6,
 }  # fmt: skip
 pytestmark = pytest.mark.skipif(not PATHS, reason="there are no notebooks yet")
 

@@ -11,25 +11,32 @@ names and for those that it does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from ..errors import InvalidValue
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
 from ..models import Clip
-from ..scenes import Scene, without
+from ..scenes import IMAGE_SIZE, Scene, without
 from .statistics import spearman
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
 _SIDE = 96  # pixels of a heat map's sides
+_AT_ONCE = 32  # images in memory
 
 
 def causal(
-    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, seed: int = 0
+    clip: Clip,
+    scenes: Sequence[Scene],
+    methods: str | Sequence[str] = "grad-eclip",
+    *,
+    size: int = IMAGE_SIZE,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The true effect of every object of every scene, and what the maps of methods say of it.
 
@@ -41,6 +48,7 @@ def causal(
         scenes: each of two objects or more, with its own caption.
         methods: names in `METHODS` that explain images. "area", whose map is the same everywhere, so that its sum is
             the object's size, and "random" are added.
+        size: pixels of a side in which scenes are drawn; a model of small images needs no more than its own size.
         seed: of random maps and of methods that draw.
 
     Returns:
@@ -57,10 +65,9 @@ def causal(
         raise InvalidValue(f"{wrong[0]!r} is no method that explains images", "method-images")
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
         raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-objects")
-    asker, images = Explainer(clip), [scene.image() for scene in scenes]
+    asker, images = Explainer(clip), [scene.image(size) for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
-    less = [without(scene, i).image() for scene in scenes for i in range(len(scene.objects))]
-    remaining = iter(asker.embed_images(less))
+    remaining = _embedded_without_each(asker, scenes, size)
     heats = {
         name: Explainer(clip, method=name, seed=seed).maps(images, texts[:, None])[:, 0].float().cpu().numpy()
         for name in names
@@ -79,6 +86,13 @@ def causal(
             about = (k, i, thing.noun, i in named, effect)
             rows += [(*about, name, float(heat[masks[i]].sum() / heat.size)) for name, heat in pixels.items()]
     return pd.DataFrame(rows, columns=["image", "object", "noun", "named", "effect", "method", "sum"])
+
+
+def _embedded_without_each(asker: Explainer, scenes: Sequence[Scene], size: int) -> Iterator[Tensor]:
+    """Embeddings (E,) of each scene without each of its objects, one after the other; few images are held at a time."""
+    less = [(scene, i) for scene in scenes for i in range(len(scene.objects))]
+    for start in range(0, len(less), _AT_ONCE):
+        yield from asker.embed_images([without(scene, i).image(size) for scene, i in less[start : start + _AT_ONCE]])
 
 
 def causal_agreement(effects: pd.DataFrame) -> pd.DataFrame:

@@ -126,22 +126,26 @@ def image_curves(
     _check_image(pixels, maps, games)
     size = tuple(pixels.shape[1:])
     blanks = [_blank(kind, pixels, colours, protocol.seed) for kind in (protocol.fill, protocol.canvas)]
-    jobs, masks = [], []  # one a changed image: where it stands in the table, and which pixels are ranked higher
+    jobs, masks = [], []  # rows of the table; changed images
+    places: dict[tuple, int] = {}  # which image a row is about
     for name, map_ in maps.items():
         order, count = _ranks(np.asarray(map_, dtype=float), size, protocol)
         for game in games:
             for taken in _readings(count, protocol.span, protocol.points):
                 jobs.append((name, game, taken / count))
-                masks.append((order, taken))
+                whose = name if 0 < taken < count else ""  # all of the image, and none of it, is the same for every map
+                if places.setdefault((whose, *jobs[-1][1:]), len(masks)) == len(masks):
+                    masks.append((order, taken, game == "deletion"))
+    rows = [places.get(job, places.get(("", *job[1:]))) for job in jobs]
 
     def changed(start: int) -> Tensor:
-        touched = np.stack([order < taken for order, taken in masks[start : start + batch]])
+        touched = np.stack([order < taken for order, taken, _ in masks[start : start + batch]])
         touched = torch.from_numpy(touched).to(pixels.device)[:, None]  # (B, 1, H, W)
-        deletes = torch.tensor([game == "deletion" for _, game, _ in jobs[start : start + batch]], device=pixels.device)
+        deletes = torch.tensor([deleted for *_, deleted in masks[start : start + batch]], device=pixels.device)
         deleted, inserted = torch.where(touched, blanks[0], pixels), torch.where(touched, pixels, blanks[1])
         return torch.where(deletes[:, None, None, None], deleted, inserted)
 
-    return _table(jobs, (score(changed(start)) for start in range(0, len(jobs), batch)))
+    return _table(jobs, (score(changed(start)) for start in range(0, len(masks), batch)), rows)
 
 
 def image_score(
@@ -383,13 +387,13 @@ def _without(caption: str, spans: list[tuple[int, int]]) -> str:
     return " ".join(caption.split())
 
 
-def _table(jobs: list[tuple[str, str, float]], answers: Iterator[Mapping[str, Tensor] | Tensor]) -> pd.DataFrame:
-    """Rows of method, game, measure, fraction and score, curve by curve."""
+def _table(jobs: list[tuple], answers: Iterator[Mapping[str, Tensor] | Tensor], rows: Sequence | None = None):
+    """Rows of method, game, measure, fraction and score, curve by curve; `rows` says which answer is whose."""
     named = [answer if isinstance(answer, Mapping) else {"score": answer} for answer in answers]
     parts = []
     for measure in named[0]:
         scores = np.concatenate([torch.as_tensor(answer[measure]).detach().float().cpu().numpy() for answer in named])
         part = pd.DataFrame(jobs, columns=["method", "game", "fraction"])
         part.insert(2, "measure", measure)
-        parts.append(part.assign(score=scores.astype(float)))
+        parts.append(part.assign(score=scores[slice(None) if rows is None else rows].astype(float)))
     return pd.concat(parts, ignore_index=True)

@@ -15,12 +15,13 @@ All questions about a noun are asked by a *direction* in the space of embeddings
     word x region            t(noun), as `Explainer.interactions`; a noun of several words is their sum
     word x region, centred   t(noun) - mean of t over the caption's nouns, without what they all share
 
-The last three are about the noun *inside* its caption. Contrast and centring need a second object.
+The last three are about the noun *inside* its caption. Contrast and centring need a second object. Methods of second
+order have directions and maps of their own, and are played by `play_second_order`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,15 @@ from tqdm.auto import tqdm
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
+from ..methods.interactions import word_masks
+from ..methods.perturbation import integrated_gradients
+from ..methods.second_order import banzhaf_word_directions, fixlip, integrated_word_directions
 from ..models import Clip
 from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
+from ..scenes.grammar import Span
+from ..towers import open_text_tower
+from ..towers.base import isolated_torch_state
+from ..words import Split, split_read
 from .attributes import images_of
 from .localisation import Located, located
 
@@ -135,6 +143,72 @@ def play(
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
+def play_second_order(
+    clip: Clip,
+    played: Sequence[Game],
+    names: Sequence[str] = ("METAGAME", "exCLIP", "FIxLIP"),
+    *,
+    steps: int = 50,
+    masks: int = 500,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The same game, for what other methods call the interaction of a noun with a region.
+
+    METAGAME's maps are Grad-ECLIP's (`Explainer.metagame_directions`), exCLIP's integrated gradients, FIxLIP's Banzhaf
+    values (`methods.second_order`). Each noun's direction is that of its words.
+
+    Args:
+        clip: the model.
+        played: what `games` gives.
+        names: which of the three.
+        steps: points of exCLIP's paths.
+        masks: coalitions of FIxLIP's patches.
+        seed: of the coalitions.
+
+    Returns:
+        Rows as those of `play`, with the name for a question. A caption in which METAGAME's tagger takes a word for
+        another noun has no row of it.
+
+    Raises:
+        ValueError: another name; and as `play`.
+    """
+    drawn_by = {
+        "METAGAME": METHODS["grad-eclip"],
+        "exCLIP": replace(METHODS["integrated-gradients"], image=partial(integrated_gradients, steps=steps)),
+        "FIxLIP": replace(METHODS["fixlip"], image=partial(fixlip, masks=masks)),
+    }
+    if isinstance(names, str) or not names or not set(names) <= set(drawn_by):
+        raise ValueError(f"names must be some of {', '.join(drawn_by)}, got {names!r}")
+    asking, rows = Explainer(clip, seed=seed), []
+    for name in names:
+        explainer = Explainer(clip, method=drawn_by[name], seed=seed)
+        for game in played:
+            directions = _second_order_directions(asking, game.scene, name, steps)
+            if directions is not None:
+                heats = question_maps(explainer, [game.scene], {name: directions[None]})[name][0]
+                rows += [{**row, "question": name, "method": explainer.method.name} for row in _rows(game, heats)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _second_order_directions(asking: Explainer, scene: Scene, name: str, steps: int) -> Tensor | None:
+    """The directions (n, E) of the nouns in the scene's caption, in the order of its objects; None if not found."""
+    nouns = _nouns(scene)
+    if name == "METAGAME":
+        spans, found = asking.metagame_directions(scene.caption)
+        own = [[i for i, (start, stop) in enumerate(spans) if start < noun.end and stop > noun.start] for noun in nouns]
+        return found[[i for (i,) in own]] if len(spans) == len(nouns) and all(len(one) == 1 for one in own) else None
+    tower = open_text_tower(asking.clip.model, open_text_tower(asking.clip.model).depth)
+    with isolated_torch_state(tower.device):
+        split = split_read(scene.caption, asking.clip.tokenizer, tower)
+        trace = tower.trace(asking.clip.tokenizer([scene.caption]).to(tower.device))
+        words = word_masks(split.word_ids, trace, split.first)
+        own = [_words_of(noun, split) for noun in nouns]
+        if name == "exCLIP":
+            return integrated_word_directions(tower, trace, torch.stack([words[one].any(0) for one in own]), steps)
+        found = banzhaf_word_directions(tower, trace, words, seed=asking.seed)
+        return torch.stack([found[one].sum(0) for one in own])
+
+
 def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]) -> dict[str, Tensor]:
     """The directions of the questions in the space of embeddings.
 
@@ -224,11 +298,17 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     split, directions = explainer.word_directions(scene.caption)
     if split.unread:
         raise ValueError(f"the model does not read all of {scene.caption!r}, not {' '.join(split.unread)!r}")
-    nouns = []
-    for noun in sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects):
-        own = [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
-        nouns.append(directions[own].sum(0))
-    return torch.stack(nouns)
+    return torch.stack([directions[_words_of(noun, split)].sum(0) for noun in _nouns(scene)])
+
+
+def _nouns(scene: Scene) -> list[Span]:
+    """Where the nouns of the scene's caption stand, in the order of its objects."""
+    return sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
+
+
+def _words_of(noun: Span, split: Split) -> list[int]:
+    """Which words of the caption a noun is made of."""
+    return [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
 
 
 @lru_cache(maxsize=64)

@@ -12,24 +12,37 @@ Four questions, of which no single one decides:
 - **shown above absent**: in a caption with one false noun, how often a true noun scores higher; chance is one half.
 
 All scores come from the words in their caption, and all similarities from the unmodified model.
+
+    python -m gradeclip_utils words --model emoji --n 200            # this benchmark; --layers for Grad-ECLIP's alone
+
+And why are scores wrong where they are? `saturation` asks whether it is because gradients are taken where the
+similarity has levelled off: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, on why
+attributions should be integrated along a path.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..checks import whole
 from ..errors import InvalidValue
 from ..explain import Explainer
 from ..methods import METHODS
-from ..models import Clip
-from ..scenes import concepts, draw_scene
+from ..methods.grad_eclip import grad_eclip
+from ..models import Clip, load_clip
+from ..prompts import token_ids
+from ..scenes import SPLITS, concepts, draw_scene
+from ..towers import open_text_tower
 from .faithfulness import areas, word_curves
-from .statistics import spearman
+from .resampling import DRAWS
+from .statistics import spearman, summarise
 
 Span = tuple[int, int]
 MEASURES = (
@@ -96,21 +109,25 @@ def captioned_scenes(n: int, *, split: str = "development", seed: int = 0) -> li
     return found
 
 
+def layer_methods(depth: int) -> dict[str, tuple[str, int | None]]:
+    """Grad-ECLIP through one text layer, half of them, two thirds (as published) and all: as `text_methods`."""
+    parts = sorted({1, round(depth / 2), round(2 * depth / 3), depth} - {0})
+    return {f"Grad-ECLIP, {layers} of {depth} layers": ("grad-eclip", layers) for layers in parts}
+
+
 def text_methods(depth: int) -> dict[str, tuple[str, int | None]]:
     """What is compared: a name for tables -> a method of `METHODS` that has scores of words, and how many text layers.
 
-    Grad-ECLIP goes through one layer, half of them, two thirds (its default) and all; the others through what they ask
-    for.
+    Those of `layer_methods`; the other methods go through what they ask for.
 
     Args:
         depth: how many layers the text encoder has.
     """
-    parts = sorted({1, round(depth / 2), round(2 * depth / 3), depth} - {0})
-    ours: dict[str, tuple[str, int | None]] = {
-        f"Grad-ECLIP, {layers} of {depth} layers": ("grad-eclip", layers) for layers in parts
-    }
-    others = ("metagame", "leave-one-out", "input-x-gradient", "integrated-gradients", "attention", "rollout")
-    return ours | {METHODS[name].title: (name, None) for name in others}
+    others = (
+        "integrated-attention", "metagame", "leave-one-out", "input-x-gradient", "integrated-gradients", "attention",
+        "rollout",
+    )  # fmt: skip
+    return layer_methods(depth) | {METHODS[name].title: (name, None) for name in others}
 
 
 def word_rows(
@@ -191,14 +208,151 @@ def _nouns(one: Captioned, spans: Sequence[Span], scores: Mapping[str, np.ndarra
 
 
 def _curves(asker: Explainer, one: Captioned, spans: Sequence[Span], scores, image, seed: int) -> list[tuple]:
-    """Measure, method and value of deletion and insertion; what several methods write is embedded once."""
-    similarity: dict[str, float] = {}
+    """Measure, method and value of deletion and insertion; what several methods write is embedded once.
+
+    So are the beginnings that what is written shares (`Tower.embed_prompts`).
+    """
+    similarity, tower = {}, asker.text_tower
+    assert tower is not None  # it gave the scores
 
     def score(captions: list[str]):
         new = [caption for caption in dict.fromkeys(captions) if caption not in similarity]
         if new:
-            similarity.update(zip(new, (asker.embed_texts(new) @ image).tolist(), strict=True))
+            ids = token_ids(asker.clip.tokenizer, new, tower)
+            similarity.update(zip(new, (tower.embed_prompts(ids) @ image).tolist(), strict=True))
         return image.new_tensor([similarity[caption] for caption in captions])
 
     curves = areas(word_curves(score, one.caption, scores, spans, seed=seed, batch=10**6))
     return list(curves[["game", "method", "auc"]].itertuples(index=False, name=None))
+
+
+# --------------------------------------------------------------------------------------------------------- saturation
+
+ALONG_ATTENTION = ("loosened", "first order", "integrated")
+
+
+def saturation(clip: Clip, captions: Sequence[Captioned], *, text_layers: int | None = None) -> pd.DataFrame:
+    """How far the similarity has levelled off along the attention, and how wrong scores of words are, by caption.
+
+    Let what EOT collects from the words grow from nothing to what it is. Attention times gradient, F_j for word j, is
+    first order: it knows the slope at the end of this path. Its mean along the path, I_j, sees all of it
+    (`methods.attention.integrated_attention`), and sums to what the words bring. So
+
+        saturation = (sum |I_j| - sum |F_j|) / (sum |I_j| + sum |F_j|)
+
+    is 0 where the similarity rises evenly, near 1 where slopes at the end are small beside those on the way, and below
+    0 where it rises ever faster. The error of scores is 1 - their rank correlation with leave-one-out.
+
+        error_by_saturation(saturation(load_clip(), captioned_scenes(200)))
+
+    Args:
+        clip: the model.
+        captions: of which the true ones are measured.
+        text_layers: through how many layers; the model's default if left out.
+
+    Returns:
+        One row a true caption whose words do not all have one effect: image (the key), caption, saturation, and the
+        errors of "loosened" (Grad-ECLIP), "first order" (attention times gradient) and "integrated".
+
+    Raises:
+        ValueError: no true caption; and what `Explainer.score_words` raises.
+    """
+    true = [one for one in captions if one.true]
+    if not true:
+        raise InvalidValue("there are no true captions to score: give at least one", "prompt-none")
+    layers = text_layers or clip.text_layers or open_text_tower(clip.model).layers
+    of_image = {one.key: one.image for one in true}
+    embeddings = dict(zip(of_image, Explainer(clip).embed_images(list(of_image.values())), strict=True))
+    images, texts = [embeddings[one.key] for one in true], [one.caption for one in true]
+    own = replace(METHODS["grad-eclip"], image=None)
+    methods = {
+        "loosened": own,
+        "first order": replace(own, text=partial(grad_eclip, spatial="softmax")),
+        "integrated": METHODS["integrated-attention"],
+    }
+    scores = {
+        name: Explainer(clip, method=method, text_layers=layers).score_words(texts, images)
+        for name, method in methods.items()
+    }
+    alone = Explainer(clip, method="leave-one-out").score_words(texts, images)
+    rows = []
+    for i, one in enumerate(true):
+        by_name = {name: np.array([word.score for word in found[i]]) for name, found in scores.items()}
+        effects = np.array([word.score for word in alone[i]])
+        along, end = (np.abs(by_name[name]).sum() for name in ("integrated", "first order"))
+        errors = {name: 1 - float(spearman(values, effects)) for name, values in by_name.items()}
+        if along + end > 0 and np.isfinite(list(errors.values())).all():
+            rows.append((one.key, one.caption, (along - end) / (along + end), *errors.values()))
+    return pd.DataFrame(rows, columns=["image", "caption", "saturation", *ALONG_ATTENTION])
+
+
+def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """Does the error of scores grow with saturation? Spearman's correlation over captions, with its interval.
+
+    Args:
+        rows: of `saturation`.
+        draws: bootstrap samples of captions.
+        seed: of the samples.
+
+    Returns:
+        One row a kind of scores: scores, error (the mean), value (the correlation), low and high (95 %), and n.
+    """
+    picks = np.random.default_rng(seed).integers(0, len(rows), (draws, len(rows)))
+    levels, table = rows["saturation"].to_numpy(), []
+    for name in ALONG_ATTENTION:
+        errors = rows[name].to_numpy()
+        low, high = np.nanpercentile(spearman(levels[picks], errors[picks]), [2.5, 97.5])
+        table.append((name, errors.mean(), float(spearman(levels, errors)), low, high, len(rows)))
+    return pd.DataFrame(table, columns=["scores", "error", "value", "low", "high", "n"])
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `python -m gradeclip_utils words`."""
+    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
+    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
+    parser.add_argument("--n", type=int, default=200, help="scenes, with a true and a false caption each; %(default)s")
+    parser.add_argument("--split", default="development", choices=SPLITS, help="where they are from; %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes, and of methods that draw; %(default)s")
+    parser.add_argument("--layers", action="store_true", help="Grad-ECLIP alone, by its number of text layers")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Measure scores of words, and print every measure of every method with its interval.
+
+    Raises:
+        ValueError: `--n` is not a whole number of scenes, two or more; and what `load_clip` and `word_rows` raise.
+    """
+    whole("--n", options.n, 2)
+    clip = load_clip(options.model, options.pretrained, device=options.device)
+    captions = captioned_scenes(options.n, split=options.split, seed=options.seed)
+    methods = layer_methods(open_text_tower(clip.model).depth) if options.layers else None
+    rows = word_rows(clip, captions, methods, seed=options.seed)
+    print(f"{clip.name}: scores of the words of {len(captions)} captions of {options.n} {options.split} scenes\n")
+    print(report(rows))
+    if methods is not None:
+        print(f"\nmost like leaving words out: {layers_chosen(rows)}")
+
+
+def report(rows: pd.DataFrame) -> str:
+    """A table for people, a row a method: means of all measures with their 95 % intervals over images."""
+    found = summarise(rows, "value", by=["measure", "method"])
+    told = found.apply(lambda one: f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]", axis=1)
+    table = found[["measure", "method"]].assign(told=told).pivot(index="method", columns="measure", values="told")
+    order = list(dict.fromkeys(rows["method"]))
+    return table.loc[order, [name for name in MEASURES if name in table]].fillna("").to_string()
+
+
+def layers_chosen(rows: pd.DataFrame) -> str:
+    """The method of `layer_methods` whose scores rank words most like leaving them out, by the mean over captions.
+
+    This is the rule by which a model's `text_layers` is chosen, on development scenes.
+
+    Args:
+        rows: of `word_rows`.
+    """
+    ranked = rows[(rows["measure"] == "as leave-one-out") & rows["method"].str.startswith("Grad-ECLIP")]
+    return str(ranked.groupby("method")["value"].mean().idxmax())

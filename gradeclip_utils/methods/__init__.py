@@ -7,9 +7,11 @@
 | `registry` | `METHODS`, the list of all of them; `Method`, what is known of each; `register_method` |
 | `grad_eclip` | Grad-ECLIP and its ablations |
 | `interactions` | word x region maps by Grad-ECLIP |
-| `attention` | by attention: raw attention, rollout, GAME, LeGrad |
+| `second_order` | word x region maps by exCLIP and FIxLIP |
+| `metagame` | Shapley values over the words of a prompt |
+| `attention` | by attention: raw attention, rollout, GAME, LeGrad, integrated attention |
 | `features` | by the tokens themselves: Grad-CAM, MaskCLIP, CLIP Surgery |
-| `perturbation` | by changing the input: gradients, RISE, M2IB, leave-one-out |
+| `perturbation` | by changing the input: gradients, RISE, CCI, M2IB, leave-one-out |
 """
 
 from .registry import METHODS, Method, register_method, unregister_method

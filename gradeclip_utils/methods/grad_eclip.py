@@ -50,7 +50,7 @@ def paper_grad_eclip(q: Tensor, k: Tensor, v: Tensor, o: Tensor, similarity: Cal
 _AT_ONCE = 64  # directions whose channel weights are held at one time
 
 
-def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None) -> Tensor:
     """Channel weights w = dS/do of the targets S = embedding . direction.
 
     The readout is differentiated once, and pulled back along all directions in one batch.
@@ -59,12 +59,14 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
         tower: the encoder.
         trace: B inputs, traced by it.
         directions: (B, T, E).
+        delta: (L, B, R, D), the change of o at which the gradient is taken; none by default.
 
     Returns:
         (B, T, L, R, D).
     """
     with torch.enable_grad():
-        _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), zero_delta(trace))
+        at = zero_delta(trace) if delta is None else delta
+        _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
 

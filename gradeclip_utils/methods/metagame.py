@@ -20,7 +20,8 @@ Value Based on Sampling", Computers & Operations Research 2009); the parts still
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -125,11 +126,33 @@ def metagame(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | 
     Returns:
         Signed maps (B, T, N).
     """
+    return score_players(tower, trace, directions, partial(weights_of, seed=seed), words)
+
+
+def score_players(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    weigh: Callable[[int], tuple[Tensor, Tensor]],
+    words: Tensor | None = None,
+) -> Tensor:
+    """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        directions: (B, T, E).
+        weigh: a number of players -> coalitions (C, n) and weights (n, C), as `weights_of` gives them.
+        words: as for `metagame`.
+
+    Returns:
+        Signed maps (B, T, N).
+    """
     words = word_numbers(trace) if words is None else words
     maps = torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1]).to(directions)
     for i, row in enumerate(words):
         players = torch.stack([row == word for word in row.unique().tolist() if word >= 0])  # (n, N)
-        coalitions, weights = weights_of(len(players), seed)
+        coalitions, weights = weigh(len(players))
         embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions)
         maps[i, :, players.int().argmax(-1)] = directions[i] @ (weights.to(embeddings) @ embeddings).T
     return maps

@@ -139,7 +139,7 @@ def rise(
             bar.update(len(some))
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
     centred = scores - scores.mean(-1, keepdim=True)
-    return _on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
+    return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
 
 
 def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0) -> Tensor:
@@ -169,7 +169,7 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
     for i, patches in enumerate(features[:, -count:].cpu().numpy()):
         means = KMeans(min(clusters, count), random_state=seed)
         labels = torch.as_tensor(means.fit_predict(patches), device=features.device).long()
-        hidden = _on_patches(trace, F.one_hot(labels).T[None])[0].bool()  # (K, N)
+        hidden = on_patches(trace, F.one_hot(labels).T[None])[0].bool()  # (K, N)
         one = _repeated(trace, i, len(hidden))
         seen = ~hidden[:, None]  # (K, 1, N): the same for every query
         one = replace(one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask)
@@ -256,10 +256,10 @@ def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
 def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
     """(B, T, H, W) -> (B, T, N)."""
     pooled = F.adaptive_avg_pool2d(values, trace.grid).flatten(2)  # (B, T, P)
-    return _on_patches(trace, pooled * (values.shape[-2] * values.shape[-1] / pooled.shape[-1]))
+    return on_patches(trace, pooled * (values.shape[-2] * values.shape[-1] / pooled.shape[-1]))
 
 
-def _on_patches(trace: Trace, values: Tensor) -> Tensor:
+def on_patches(trace: Trace, values: Tensor) -> Tensor:
     """(B, T, P) -> (B, T, N): the patches are the last tokens, and the others have no pixels."""
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
 

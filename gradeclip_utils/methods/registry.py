@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ..towers import Tower, Trace
 from . import perturbation
-from .attention import attention, game, legrad, rollout
+from .attention import attention, game, integrated_attention, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
 from .grad_eclip import grad_eclip, grad_eclip_with_one_head
 from .metagame import metagame
+from .second_order import fixlip, fixlip_of_words
 
 _FRACTIONS = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
 
@@ -215,6 +216,19 @@ METHODS: dict[str, Method] = {
             "Baniecki, Fumagalli and Biecek, METAGAME, arXiv 2605.06295",
             _OWN, "2^n forward passes for n words; beyond 8 words at most 32 for each word", None, metagame,
             wants_attention=False,
+        ),
+        Method(
+            "integrated-attention", "Integrated attention",
+            "Hao, Dong, Wei and Xu, Self-Attention Attribution: Interpreting Information Interactions Inside "
+            "Transformer, AAAI 2021, arXiv 2004.11207",
+            _OWN, "8 readouts and their gradients", None, integrated_attention,
+        ),
+        Method(
+            "fixlip", "FIxLIP",
+            "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining Similarity in Vision-Language "
+            "Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv 2508.05430",
+            _OWN, "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256",
+            fixlip, fixlip_of_words, wants_attention=False,
         ),
     )
 }  # fmt: skip

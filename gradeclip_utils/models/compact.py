@@ -35,6 +35,7 @@ BUNDLED_MODELS = {  # what load_clip knows by name without a network: the file i
     "emoji-resnet": "emoji-resnet.safetensors",
     "emoji-fine": "emoji-fine.safetensors",
 }
+EXPLAINED_LAYERS = ("image_layers", "text_layers")  # in a config: how many of the last ones Grad-ECLIP explains
 _TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
 
 
@@ -56,7 +57,7 @@ if not timm.is_model(emoji_vit_map.__name__):  # open_clip's configs name timm's
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
     """The model that an open_clip config describes, with random weights: `CLIP`, or `CustomTextCLIP`."""
-    config = {key: value for key, value in config.items() if key not in ("preprocess", "image_layers")}
+    config = {key: value for key, value in config.items() if key not in ("preprocess", *EXPLAINED_LAYERS)}
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     return kind(**config, cast_dtype=get_cast_dtype(precision))
 
@@ -81,8 +82,8 @@ def save_compact(
         words: what stood in the captions, with any punctuation beside comma and full stop.
         metadata: provenance (steps, seed, ...), kept in the file.
         config: if given, written beside it as .json: open_clip's model config, under "preprocess" the mean, std,
-            interpolation, resize_mode and size of the images, and under "image_layers" how many of the last image
-            layers are explained by default.
+            interpolation, resize_mode and size of the images, and under "image_layers" and "text_layers" how many of
+            the last layers are explained by default.
         shared: a compact file in the same folder. Tensors that it has too, bit by bit, are left out and read from it.
 
     Raises:

@@ -38,7 +38,7 @@ from .checkpoints import (
     quick_gelu_name,
     tag_config,
 )
-from .compact import BUNDLED, BUNDLED_MODELS, read_compact
+from .compact import BUNDLED, BUNDLED_MODELS, EXPLAINED_LAYERS, read_compact
 from .huggingface import PREFIX, load_transformers, read_processor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
@@ -63,6 +63,7 @@ class Clip:
         vocabulary: the lower-case words that the model was trained on, or None where no word is foreign to it.
         image_layers: how many of the last image layers Grad-ECLIP explains unless told otherwise; None for one, as
             published.
+        text_layers: the same for text; None for two thirds of them, as published.
     """
 
     model: torch.nn.Module
@@ -72,6 +73,7 @@ class Clip:
     pretrained: str = ""
     vocabulary: frozenset[str] | None = None
     image_layers: int | None = None
+    text_layers: int | None = None
 
     @classmethod
     def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Clip:
@@ -298,7 +300,7 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
     vocabulary = frozenset(word for word in words.split() if any(map(str.isalnum, word)))
     source = "bundled" if path.parent == data_path() else str(path)  # a path of this machine means nothing elsewhere
     clip = _finish(model, name, source, tokenizer, vocabulary or None)
-    return replace(clip, image_layers=config.get("image_layers"))
+    return replace(clip, **{name: config.get(name) for name in EXPLAINED_LAYERS})
 
 
 def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
@@ -320,7 +322,7 @@ def describe(clip: Clip) -> str:
         f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
         f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
         f"  picture  {_describe_image(clip.model, clip.image_layers or 1)}",
-        f"  prompt   {_describe_text(clip.model, clip.tokenizer)}",
+        f"  prompt   {_describe_text(clip.model, clip.tokenizer, clip.text_layers)}",
         f"  words    {words}",
     ]
     return "\n".join(lines)
@@ -356,9 +358,9 @@ def _describe_layers(tower: Tower) -> str:
     return f"{below}an attention pool of {tower.heads} heads, {tower.query_token}; the pool alone can be explained"
 
 
-def _describe_text(model: nn.Module, tokenizer: Callable) -> str:
+def _describe_text(model: nn.Module, tokenizer: Callable, layers: int | None) -> str:
     try:
-        tower = open_text_tower(model)
+        tower = open_text_tower(model) if layers is None else open_text_tower(model, layers)
     except UnsupportedModel as refusal:
         return f"cannot be explained: {refusal}"
     how = "causal" if tower.causal else "not causal"

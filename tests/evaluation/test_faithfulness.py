@@ -169,6 +169,21 @@ def test_a_constant_map_has_no_opinion_and_a_seed_of_its_own():
     np.testing.assert_allclose(found, [[0.75, 0.25]] * 3, atol=0.04)
 
 
+def test_what_is_the_same_for_every_map_is_asked_once(additive):
+    score, pixels, gives = additive
+    seen = []
+
+    def counted(images):
+        seen.append(len(images))
+        return score(images)
+
+    protocol, maps = Protocol(span=1.0, points=3), {"a": gives, "b": -gives}
+    both = image_curves(counted, pixels, maps, protocol, colours=PLAIN)
+    assert sum(seen) == 2 * 2 + 2 * 2 and len(both) == 2 * 2 * 3  # in the middle each map; whole and blank once a game
+    apart = [image_curves(score, pixels, {name: one}, protocol, colours=PLAIN) for name, one in maps.items()]
+    pd.testing.assert_frame_equal(both, pd.concat(apart, ignore_index=True))
+
+
 def test_batches_make_no_difference_and_are_no_larger_than_asked(additive):
     score, pixels, gives = additive
     sizes = []

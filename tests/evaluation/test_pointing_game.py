@@ -15,6 +15,7 @@ from gradeclip_utils.evaluation.pointing_game import (
     Game,
     games,
     play,
+    play_second_order,
     question_directions,
     question_maps,
 )
@@ -176,3 +177,25 @@ def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):
     scene = arrange(["cat", "dog", "car", "tree"], prefix=" ".join(["a photo of"] * 8))
     with pytest.raises(ValueError, match="does not read all of"):
         play(tiny, [Game("long", scene)])
+
+
+@pytest.mark.parametrize("name", ["METAGAME", "exCLIP", "FIxLIP"])
+def test_methods_of_second_order_play_with_their_own_interactions(name, tiny, played):
+    game = next(one for one in played if len(one.scene.objects) == 2)
+    explainer, (image,) = Explainer(tiny), images_of(tiny, [game.scene])
+    if name == "METAGAME":
+        found = explainer.metagame(image, game.scene.caption)
+    else:
+        found = explainer.interactions(image, game.scene.caption, by=name.lower())
+    rows, masks = play_second_order(tiny, [game], [name]), game.scene.masks(96)
+    nouns = sorted((span for span in game.scene.spans if span.kind == "noun"), key=lambda span: span.objects)
+    assert rows["noun"].tolist() == [thing.noun for thing in game.scene.objects] and set(rows["question"]) == {name}
+    for i, (row, noun) in enumerate(zip(rows.itertuples(), nouns, strict=True)):
+        own = [k for k, word in enumerate(found.words) if word.start < noun.end and word.end > noun.start]
+        expected = located(on_scene(found.maps[own].sum(0), found), masks)[i]
+        assert row.hit == pytest.approx(expected.hit) and row.on_thing == pytest.approx(expected.on_thing, abs=1e-3)
+
+
+def test_a_method_of_second_order_that_nobody_knows_is_refused(tiny, played):
+    with pytest.raises(ValueError, match="names must be some of METAGAME, exCLIP, FIxLIP, got 'exCLIP'"):
+        play_second_order(tiny, played, "exCLIP")

@@ -3,11 +3,25 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.evaluation.statistics import spearman
-from gradeclip_utils.evaluation.words import MEASURES, Captioned, captioned_scenes, text_methods, word_rows
+from gradeclip_utils.evaluation.words import (
+    ALONG_ATTENTION,
+    MEASURES,
+    Captioned,
+    captioned_scenes,
+    error_by_saturation,
+    layer_methods,
+    layers_chosen,
+    saturation,
+    text_methods,
+    word_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +120,94 @@ def test_a_caption_whose_nouns_are_all_false_has_no_noun_to_compare(bundled, cap
     one = replace(captions[1], shown=(False,) * len(captions[1].nouns))
     rows = word_rows(bundled, [one], {"attention": ("attention", None)})
     assert set(rows["measure"]) == {"absent above zero"} and isinstance(one, Captioned)
+
+
+# --- saturation ---------------------------------------------------------------------------------------------------
+
+
+def test_saturation_compares_the_slope_at_the_end_with_that_of_the_whole_path(bundled, captions):
+    """Worked out anew: the similarity as a function of how much of each word is collected, by finite differences."""
+    found = saturation(bundled, captions, text_layers=1).set_index("caption")
+    assert list(found.index) == [one.caption for one in captions if one.true]
+    one, explainer = captions[0], Explainer(bundled, text_layers=1)
+    tower, image = explainer.text_tower, explainer.embed_images(one.image)[0].double()
+    with torch.no_grad():
+        trace = tower.trace(bundled.tokenizer([one.caption]))
+        (layer,) = trace.layers
+        brought = torch.einsum("hn,nhc->nhc", layer.attention[0, :, 0], layer.v[0]).flatten(1)[1:-1]  # (words, D)
+
+        def similarity(amounts):  # of each token's part, (n, words)
+            delta = ((amounts - 1) @ brought)[:, None, None]  # (n, 1, 1, D)
+            return torch.stack([(tower.readout(trace, one[None])[0].double() @ image) for one in delta])
+
+        step, count = 1e-2, len(brought)
+        slopes = []
+        for at in [*(np.arange(40) + 0.5) / 40, 1.0]:
+            nudges = step * torch.eye(count)
+            slopes.append((similarity(at + nudges) - similarity(at - nudges)) / (2 * step))
+    along, end = torch.stack(slopes[:-1]).mean(0).abs().sum(), slopes[-1].abs().sum()
+    assert len(explainer.explain(one.image, one.caption).words[0]) == count  # a word is a token here
+    assert found.loc[one.caption, "saturation"] == pytest.approx(float((along - end) / (along + end)), abs=5e-3)
+
+
+def test_errors_are_what_a_rank_correlation_with_leave_one_out_lacks(bundled, captions):
+    found = saturation(bundled, captions).set_index("caption")
+    one, layers = captions[0], Explainer(bundled).text_tower.layers
+    for name, method in (("loosened", "grad-eclip"), ("integrated", "integrated-attention")):
+        words = Explainer(bundled, method=method, text_layers=layers).explain(one.image, one.caption).words[0]
+        alone = Explainer(bundled, method="leave-one-out").explain(one.image, one.caption).words[0]
+        agreed = spearman([word.score for word in words], [word.score for word in alone])
+        assert found.loc[one.caption, name] == pytest.approx(1 - agreed, abs=1e-6)
+
+
+def test_an_error_that_grows_with_saturation_is_told_from_one_that_does_not():
+    rng = np.random.default_rng(0)
+    level = rng.uniform(size=300)
+    rows = pd.DataFrame({"saturation": level, "loosened": level + 0.3 * rng.normal(size=300)})
+    rows = rows.assign(**{"first order": -level, "integrated": rng.normal(size=300)})
+    found = error_by_saturation(rows, draws=500).set_index("scores")
+    assert list(found.index) == list(ALONG_ATTENTION) and (found["n"] == 300).all()
+    assert 0.4 < found.loc["loosened", "low"] < found.loc["loosened", "high"] < 1
+    assert found.loc["first order", "value"] == pytest.approx(-1) and found.loc["first order", "high"] < 0
+    assert found.loc["integrated", "low"] < 0 < found.loc["integrated", "high"]
+    assert found.loc["loosened", "error"] == pytest.approx(rows["loosened"].mean())
+
+
+def test_saturation_of_false_captions_is_refused(bundled, captions):
+    with pytest.raises(ValueError, match="there are no true captions to score"):
+        saturation(bundled, [one for one in captions if not one.true])
+
+
+# --- the number of text layers ------------------------------------------------------------------------------------
+
+
+def test_the_number_of_layers_is_that_which_ranks_words_most_like_leaving_them_out():
+    assert list(layer_methods(12)) == [f"Grad-ECLIP, {layers} of 12 layers" for layers in (1, 6, 8, 12)]
+    rows = pd.DataFrame(
+        [
+            ("as leave-one-out", "Grad-ECLIP, 1 of 3 layers", 0.1),
+            ("as leave-one-out", "Grad-ECLIP, 3 of 3 layers", 0.2),
+            ("as leave-one-out", "METAGAME", 0.9),
+            ("deletion", "Grad-ECLIP, 1 of 3 layers", 1.0),
+        ],
+        columns=["measure", "method", "value"],
+    )
+    assert layers_chosen(rows) == "Grad-ECLIP, 3 of 3 layers"
+
+
+def test_a_models_own_number_of_text_layers_is_the_default_and_can_be_overruled(bundled):
+    clip = replace(bundled, text_layers=1)
+    assert Explainer(clip).text_tower.layers == 1 and Explainer(clip, text_layers=3).text_tower.layers == 3
+    assert Explainer(replace(bundled, text_layers=None)).text_tower.layers == 2
+    assert Explainer(clip, method="game").text_tower.layers == 3  # other methods ask for what they ask for
+    assert "the last 1 by default" in clip.describe().splitlines()[3]
+
+
+def test_the_command_prints_every_measure_of_every_number_of_layers(capsys):
+    assert main(["words", "--n", "2", "--layers"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("emoji: scores of the words of 4 captions of 2 development scenes")
+    assert all(f"Grad-ECLIP, {layers} of 3 layers" in told for layers in (1, 2, 3)) and "METAGAME" not in told
+    assert all(name in told for name in MEASURES) and "most like leaving words out: Grad-ECLIP, " in told
+    assert main(["words", "--n", "1"]) == 2
+    assert "--n must be at least 2, got 1" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from gradeclip_utils import METHODS, Explainer, UnsupportedModel
 from gradeclip_utils.methods import Method, perturbation, register_method, unregister_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
+from gradeclip_utils.methods.second_order import fixlip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
@@ -21,7 +22,8 @@ PICTURES = [name for name, method in METHODS.items() if method.image]
 PROMPTS = [name for name, method in METHODS.items() if method.text]
 SEVERAL = ["a dog", "a red car and a blue ball."]
 LINEAR = ("grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "grad-cam", "maskclip", "rise",
-          "input-x-gradient", "integrated-gradients", "leave-one-out", "metagame")  # fmt: skip
+          "input-x-gradient", "integrated-gradients", "leave-one-out", "metagame", "integrated-attention",
+          "fixlip")  # fmt: skip
 
 
 def directions(*shape, seed=0, dtype=torch.float32):
@@ -41,11 +43,16 @@ def tower_of(name, side, model):
 
 def run(name, side, model, inputs, target, **options):
     """Maps (B, T, N) by the method, through the layers that it asks for; the slow ones with fewer steps."""
-    tower, quick = tower_of(name, side, model), {"rise": {"masks": 40}, "integrated-gradients": {"steps": 6}}
+    tower = tower_of(name, side, model)
+    quick = {
+        "rise": (perturbation.rise, {"masks": 40}),
+        "integrated-gradients": (perturbation.integrated_gradients, {"steps": 6}),
+        "fixlip": (fixlip, {"masks": 40}),
+    }
     with torch.no_grad():
         if name in quick and side == "image":
-            method = getattr(perturbation, name.replace("-", "_"))
-            return method(tower, tower.trace(inputs), target, **quick[name], **options)
+            method, fewer = quick[name]
+            return method(tower, tower.trace(inputs), target, **fewer, **options)
         return getattr(METHODS[name], side)(tower, tower.trace(inputs), target, **options)
 
 
@@ -220,11 +227,11 @@ def test_every_method_says_what_it_explains_its_paper_and_its_cost(name):
 
 
 def test_methods_are_listed_by_the_package():
-    assert len(METHODS) == 17
-    assert set(PICTURES) == set(METHODS) - {"leave-one-out", "metagame"}
+    assert len(METHODS) == 19
+    assert set(PICTURES) == set(METHODS) - {"leave-one-out", "metagame", "integrated-attention"}
     assert set(PROMPTS) == {"grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "attention", "rollout",
                             "game", "m2ib", "input-x-gradient", "integrated-gradients", "leave-one-out",
-                            "metagame"}  # fmt: skip
+                            "metagame", "integrated-attention", "fixlip"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", 
 WORDS = ["a", "red", "car", "unbelievable"]
 
 
-def test_a_compact_model_says_how_many_image_layers_are_explained(tmp_path):
+def test_a_compact_model_says_how_many_layers_of_each_encoder_are_explained(tmp_path):
     for layers in (None, 2):
         path = tmp_path / f"layers_{layers}.safetensors"
         save_compact(
@@ -35,10 +35,11 @@ def test_a_compact_model_says_how_many_image_layers_are_explained(tmp_path):
             path,
             words=WORDS,
             metadata={},
-            config={**CONFIG, "preprocess": PREPROCESS} | ({"image_layers": layers} if layers else {}),
+            config={**CONFIG, "preprocess": PREPROCESS}
+            | ({"image_layers": layers, "text_layers": 1} if layers else {}),
         )
         clip = load_compact(path)
-        assert clip.image_layers == layers
+        assert (clip.image_layers, clip.text_layers) == (layers, layers and 1)
         assert Explainer(clip).image_tower.layers == (layers or 1)
         assert Explainer(clip, image_layers=1).image_tower.layers == 1
         assert Explainer(clip, method="grad-eclip-single-head").image_tower.layers == 1  # as published
