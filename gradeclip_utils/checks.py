@@ -13,9 +13,12 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InvalidFile, InvalidType, InvalidValue, MissingFile
+
+if TYPE_CHECKING:  # the command line's help does without
+    import numpy as np
 
 T = TypeVar("T")
 LARGEST_SEED = 2**63 - 1  # what torch and numpy both take
@@ -45,6 +48,11 @@ def short(value: Any, most: int = 60) -> str:
     """What was given, as Python writes it, cut to a length that fits a sentence."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, as a part of a sentence: its first line, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -88,6 +96,28 @@ def number(name: str, value: Any, least: float, most: float = math.inf) -> float
     return value
 
 
+def between(name: str, value: Any) -> float:
+    """A fraction between 0 and 1, and neither of the two. Errors as of `number`."""
+    value = number(name, value, 0, 1)
+    if value in (0, 1):
+        raise InvalidValue(f"{name} must lie between 0 and 1, got {value:g}", "number-range")
+    return value
+
+
+def finite(what: str, values: np.ndarray) -> np.ndarray:
+    """An array, if all of its values are numbers.
+
+    Raises:
+        InvalidValue: some are NaN or infinite; says how many.
+    """
+    import numpy as np
+
+    if broken := int((~np.isfinite(values)).sum()):
+        some = f"{broken} of {values.size} values of {what} are NaN or infinite"
+        raise InvalidValue(f"{some}; leave those out, and say how many", "values-not-finite")
+    return values
+
+
 def chosen(name: str, value: Any, known: Iterable[T]) -> T:
     """One of the values that are known, which need not be hashable to be refused.
 
@@ -101,6 +131,17 @@ def chosen(name: str, value: Any, known: Iterable[T]) -> T:
     return known[known.index(value)]  # ours: 1.0 would pass for 1, and 1 for True
 
 
+def text(name: str, value: Any) -> str:
+    """A text.
+
+    Raises:
+        InvalidType: it is none.
+    """
+    if not isinstance(value, str):
+        raise InvalidType(f"{name} must be a text, got {short(value)}", "text-type")
+    return value
+
+
 def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     """Several things as a list; one that is of a type of `single` as a list of one.
 
@@ -112,6 +153,35 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidType(f"{name} must be a list, got {short(values)}", "list-type")
     return list(values)
+
+
+def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
+    """One or more of the names that are known, as a list. Errors as of `listed` and `chosen`."""
+    found, known = listed(name, values, (str,)), list(known)
+    if not found:
+        raise InvalidValue(f"{name} must be some of {', '.join(known)}, and none was given", "choice-none")
+    return [chosen(f"each of {name}", value, known) for value in found]
+
+
+def columns(table: Any, names: Iterable[str]) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        InvalidValue: names the first that it lacks, and those it has.
+    """
+    if missing := [name for name in names if name not in table]:
+        has = ", ".join(map(repr, table)) or "none"
+        raise InvalidValue(f"the table has no column {missing[0]!r}; it has {has}", "table-columns")
+
+
+def unused(what: str, name: str, known: Mapping[str, Any]) -> None:
+    """Refuse a name that is taken.
+
+    Raises:
+        InvalidValue: it is.
+    """
+    if name in known:
+        raise InvalidValue(f"there is {what} {name!r}: choose another name", "name-taken")
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -135,9 +205,8 @@ def as_path(path: Any, what: str) -> Path:
         return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links; NUL; nobody's home
         reason = getattr(error, "strerror", None) or error
-        raise InvalidFile(
-            f"{what} is no path that can be used, {reason}: {short(str(path))}", "path-unusable"
-        ) from None
+        msg = f"{what} is no path that can be used, {reason}: {short(str(path))}"
+        raise InvalidFile(msg, "path-unusable") from None
     return path
 
 
@@ -188,9 +257,8 @@ def writable(path: Any, what: str, *, folder: bool = False, suffixes: Sequence[s
             free = shutil.disk_usage(home).free
     except OSError as error:
         said = error.strerror or error
-        raise InvalidFile(
-            f"{what} cannot be written to {path}: {home} does not let it ({said})", "path-read-only"
-        ) from error
+        msg = f"{what} cannot be written to {path}: {home} does not let it ({said})"
+        raise InvalidFile(msg, "path-read-only") from error
     if free < size:
         need = f"{size / 1e6:,.0f} MB, and {home} has {free / 1e6:,.0f} MB left"
         raise InvalidFile(f"{what} needs about {need}: free some, or choose another place", "disk-full")

@@ -201,7 +201,7 @@ class Explainer(Encoders):
             msg = f"null maps need two prompts or more and a method that explains images, {asked}"
             raise InvalidValue(msg, "null-maps")
         others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
-        embeddings, view = self.embed_texts([*others, ""]), self._view(self._read_image(image))
+        embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
         with isolated_torch_state(self.image_tower.device):
             trace, empty = self._trace_images([view])[0], self._empty_prompt()
             maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
@@ -224,9 +224,8 @@ class Explainer(Encoders):
             TypeError: the tokenizer does not say which tokens make up a word.
         """
         if len(captions) != len(directions):
-            raise InvalidValue(
-                f"each caption needs its direction, got {len(captions)} and {len(directions)}", "pair-count"
-            )
+            msg = f"each caption needs its direction, got {len(captions)} and {len(directions)}"
+            raise InvalidValue(msg, "pair-count")
         with isolated_torch_state(self.image_tower.device):
             check_tokenizer(self.clip.tokenizer)
             targets = torch.stack(list(directions)).detach().to(self.image_tower.device)

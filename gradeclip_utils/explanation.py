@@ -25,6 +25,7 @@ from .errors import GradeclipError, InvalidFile, InvalidValue
 from .files import write_together
 from .images import onto_image, read_image
 from .methods.interactions import centred, named_things
+from .notices import png_note
 from .words import Word
 
 Box = tuple[float, float, float, float]
@@ -309,7 +310,7 @@ def write_folder(folder: str | Path, name: str, arrays: dict, record: dict, imag
     """
     folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
     png = io.BytesIO()
-    image.save(png, "png")
+    image.save(png, "png", pnginfo=png_note(image))
     parts = {f"{name}.safetensors": save({key: np.ascontiguousarray(array) for key, array in arrays.items()}),
              "image.png": png.getvalue()}  # fmt: skip
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in parts.items()}

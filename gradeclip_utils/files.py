@@ -61,9 +61,8 @@ def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
         new.replace(file)
     except (OSError, SafetensorError) as error:
         new.unlink(missing_ok=True)
-        raise InvalidFile(
-            f"{file} could not be written ({error}): {_kept(file.name, write)}", "write-failed"
-        ) from error
+        msg = f"{file} could not be written ({error}): {_kept(file.name, write)}"
+        raise InvalidFile(msg, "write-failed") from error
     except BaseException:
         new.unlink(missing_ok=True)
         raise
@@ -91,9 +90,8 @@ def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
             for name, content in parts.items():
                 (path / name).write_bytes(content)
 
-        raise InvalidFile(
-            f"{folder} could not be written ({error}): {_kept(folder.name, again)}", "write-failed"
-        ) from error
+        msg = f"{folder} could not be written ({error}): {_kept(folder.name, again)}"
+        raise InvalidFile(msg, "write-failed") from error
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:

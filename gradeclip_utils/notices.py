@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 if TYPE_CHECKING:  # torch takes seconds to import, and plots and data sets do without
-    from PIL import Image
     from torch import Tensor
 
 _listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)  # of `heard_by`
@@ -38,14 +40,25 @@ _DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
 
 
 def mark_drawn(image: Image.Image) -> Image.Image:
-    """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back."""
-    image.info[_DRAWN] = True
+    """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back.
+
+    Copies and parts keep the note. What it is pasted into does not, nor a file, unless it is a PNG with `png_note`.
+    """
+    image.info[_DRAWN] = "yes"
     return image
 
 
 def is_drawn(image: Image.Image) -> bool:
-    """Whether an image is a scene as it was drawn, or a part of one. A file does not keep that."""
+    """Whether an image is marked as a scene as it was drawn, or as a part of one; see `mark_drawn`."""
     return bool(image.info.get(_DRAWN))
+
+
+def png_note(image: Image.Image) -> PngInfo:
+    """What a PNG file says of the image, to be saved with it: `image.save(file, pnginfo=png_note(image))`."""
+    note = PngInfo()
+    if is_drawn(image):
+        note.add_text(_DRAWN, "yes")
+    return note
 
 
 def warn_of_photographs(name: str, images: Iterable[Image.Image]) -> None:

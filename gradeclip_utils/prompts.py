@@ -89,9 +89,8 @@ def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
         ValueError: there are neither one nor `count`.
     """
     if len(prompts) not in (1, count):
-        raise InvalidValue(
-            f"against must be one prompt, or one for each of {count}, got {len(prompts)}", "prompt-count"
-        )
+        msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
+        raise InvalidValue(msg, "prompt-count")
     if len(prompts) == count:
         return prompts
     return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * count

@@ -15,8 +15,11 @@ from difflib import SequenceMatcher
 from html import unescape
 from itertools import accumulate, pairwise
 from typing import Any
+from unicodedata import category
 
 import regex
+
+from .errors import InvalidType, InvalidValue
 
 # Letters, marks and digits make a word, with an apostrophe inside; everything else that is seen stands for itself, and
 # so does a character of a script that sets no spaces between words.
@@ -45,6 +48,16 @@ class Split:
     word_ids: tuple[int, ...]  # the word of each token between SOT and EOT
     unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
     first: int = 1  # how many tokens stand before them: SOT, or none
+
+    def check_read(self) -> None:
+        """Refuse a prompt whose end the model does not read.
+
+        Raises:
+            InvalidValue: names the words.
+        """
+        if self.unread:
+            unread = " ".join(self.unread)
+            raise InvalidValue(f"the model does not read all of {self.prompt!r}, not {unread!r}", "prompt-unread")
 
     def words(self, scores) -> tuple[Word, ...]:
         """Words with `scores` (one a token) added up."""
@@ -79,11 +92,14 @@ def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
         TypeError: says which.
     """
     if getattr(tokenizer, "reduction_fn", None) is not None:
-        raise TypeError("a prompt that is explained must be read as it stands, and this tokenizer drops tokens at "
-                        "random (reduction_mask); make one without it")  # fmt: skip
+        raise InvalidType(
+            "a prompt that is explained must be read as it stands, and this tokenizer drops tokens at "
+            "random (reduction_mask); make one without it",
+            "model-tokenizer",
+        )
     reason = why_no_words(tokenizer)
     if words and reason is not None:
-        raise TypeError(reason)
+        raise InvalidType(reason, "model-tokenizer")
 
 
 def split_read(prompt: str, tokenizer: Any, tower) -> Split:
@@ -129,9 +145,10 @@ def split_prompt(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) ->
     """
     cleaned, tokens, ranges = _tokenised(prompt, tokenizer)
     if not ids or not tokens:
-        raise ValueError(f"a prompt needs at least one word, got {prompt!r}")
+        raise InvalidValue(f"a prompt needs at least one word, got {prompt!r}", "prompt-empty")
     if tokens[: len(ids)] != ids:
-        raise ValueError(f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained")
+        msg = f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained"
+        raise InvalidValue(msg, "model-tokenizer")
     firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
         (start, start + max(1, len(prompt[start:end].rstrip())))
@@ -143,9 +160,13 @@ def split_prompt(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) ->
 
 
 def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
-    """Words of the prompt, whole and in lower case, that are not in the vocabulary; punctuation is never unknown."""
-    words = (split.prompt[start:end].lower() for start, end in split.spans)
-    return [word for word in dict.fromkeys(words) if word not in vocabulary and any(map(str.isalnum, word))]
+    """Words of the prompt, whole and in lower case, that are not in the vocabulary.
+
+    Punctuation is never unknown, unless there is nothing else in the prompt.
+    """
+    words = dict.fromkeys(split.prompt[start:end].lower() for start, end in split.spans)
+    said = [word for word in words if any(category(letter)[0] not in "PZC" for letter in word)]
+    return [word for word in said or words if word not in vocabulary]
 
 
 def _tokenised(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[tuple[int, int]]]:

@@ -289,8 +289,8 @@ def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(pict
     [
         ({"attention": "multi"}, "attention must be 'model' or 'single-head', got 'multi'"),
         ({"resolution": 224}, "resolution must be 'model' or 'native', got 224"),
-        ({"image_layers": 4}, "image_layers must be a whole number from 1 to 3, got 4"),
-        ({"text_layers": 0}, "text_layers must be a whole number from 1 to 3, got 0"),
+        ({"image_layers": 4}, "image_layers must be at most 3, got 4"),
+        ({"text_layers": 0}, "text_layers must be at least 1, got 0"),
     ],
 )
 def test_arguments_that_are_no_choice_are_refused_at_the_door(options, message, tiny):

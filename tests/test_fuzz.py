@@ -4,6 +4,7 @@ A few examples of each here; `make fuzz` tries thousands (`GRADECLIP_FUZZ` says 
 """
 
 import io
+import json
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -20,9 +21,12 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, Explanation, read_image
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.notices import heard_by
+from gradeclip_utils.notices import heard_by, is_drawn
 from gradeclip_utils.panels.jobs import UserError
 from gradeclip_utils.panels.state import State, as_source, changed
+from gradeclip_utils.scenes import Object, arrange, draw_scene
+from gradeclip_utils.scenes.emoji import concept
+from gradeclip_utils.scenes.grammar import RELATIONS
 
 FUZZED = settings(
     max_examples=int(os.environ.get("GRADECLIP_FUZZ", "15")),
@@ -33,6 +37,11 @@ FUZZED = settings(
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -75,6 +84,36 @@ EMBEDDINGS = arrays(
     st.sampled_from([(48,), (1, 48), (2, 48), (2, 47), (0, 48)]),
     elements=st.floats(width=16) | st.sampled_from([1e-5, 6e4, 0.0]),
 )
+NOUNS = st.sampled_from(["dog", "cat", "car", "apple", "xyzzy", ""])
+COLOUR_WORDS = st.sampled_from(["red", "blue", "mauve"])
+RELATION_WORDS = st.sampled_from([*RELATIONS, "", "beside"])
+NUMBERS = st.floats(-10, 110) | st.integers(-10, 110) | st.floats()
+
+
+@st.composite
+def objects(draw):
+    """A thing of a scene, as words or in place; what is in place may be refused when it is made."""
+    noun = draw(NOUNS)
+    if draw(st.booleans()):
+        return f"{draw(COLOUR_WORDS)} {noun}" if draw(st.booleans()) else noun
+    fields = {"artist": st.sampled_from(["openmoji", "noto", "picasso"]), "colour": st.none() | COLOUR_WORDS}
+    fields |= dict.fromkeys(("x", "y", "size", "tilt", "hue", "lightness"), NUMBERS)
+    chosen = draw(st.lists(st.sampled_from([*fields]), unique=True, max_size=3))
+    given = {name: draw(fields[name] | ANYTHING if draw(st.booleans()) else fields[name]) for name in chosen}
+    return refused_or(lambda: Object(noun, **given))
+
+
+SCENES = st.lists(objects(), max_size=5) | ANYTHING
+PHRASES = st.fixed_dictionaries(
+    {},
+    optional={
+        "relation": RELATION_WORDS,
+        "size": st.lists(st.sampled_from(["", "big", "small"]), max_size=3) | ANYTHING,
+        "colour": st.lists(st.booleans(), max_size=3) | ANYTHING,
+        "background": st.integers(-1, 3000) | ANYTHING,
+        "seed": st.integers(-1, 9) | ANYTHING,
+    },
+)
 PROMPTS = TEXTS | st.lists(TEXTS, min_size=1, max_size=3) | EMBEDDINGS | ANYTHING
 
 
@@ -96,11 +135,6 @@ def refused_or(answer):
     except GradeclipError as refusal:
         assert str(refusal) and refusal.code.startswith("E-")
         return None
-    except ValueError as refusal:
-        assert "needs at least one word" in str(refusal) or "in another order than its own" in str(refusal), repr(
-            refusal
-        )
-        return None  # `words` says so
 
 
 @FUZZED
@@ -137,6 +171,32 @@ def test_an_explanation_is_whole_or_refused_and_the_model_stays_as_it_was(
 
 
 @FUZZED
+@given(SCENES, PHRASES)
+def test_a_scene_is_what_its_caption_says_or_refused(things, phrases):
+    scene = refused_or(lambda: arrange(things, **phrases))
+    if scene is None:
+        return
+    masks, count = scene.masks(96), len(scene.objects)
+    assert masks.shape == (count, 96, 96) and masks.sum(0).max(initial=0) <= 1
+    assert scene.image(96).size == (96, 96) and is_drawn(scene.image(96))
+    for span in scene.spans:
+        assert 0 <= span.start < span.end <= len(scene.caption) and set(span.objects) <= set(range(count))
+        if span.kind == "noun":
+            said = scene.caption[span.start : span.end]
+            assert {said} <= {word for i in span.objects for word in concept(scene.objects[i].noun).values()
+                              if isinstance(word, str)}  # fmt: skip
+
+
+@FUZZED
+@given(st.one_of(st.integers(), st.lists(st.integers(), max_size=3), ANYTHING), ANYTHING | st.integers(0, 5))
+def test_a_random_scene_is_drawn_or_refused(seed, n_objects):
+    scene = refused_or(lambda: draw_scene(seed, n_objects=n_objects))
+    if scene is not None:
+        assert n_objects is None or len(scene.objects) == n_objects
+        assert scene == draw_scene(seed, n_objects=n_objects)
+
+
+@FUZZED
 @given(st.dictionaries(st.sampled_from([*State.__dataclass_fields__]), ANYTHING, min_size=1, max_size=3))
 def test_a_state_changes_as_a_whole_or_not_at_all(picture, values):
     state = State(as_source(picture), "a dog")
@@ -161,3 +221,20 @@ def test_a_stored_folder_is_read_as_it_was_saved_or_refused(explainer, picture, 
         if again is not None:
             assert np.array_equal(again.image_maps, found.image_maps)
             assert again.image.tobytes() == found.image.tobytes()
+
+
+@FUZZED
+@given(st.data(), st.sampled_from(["explanation", "interactions"]))
+def test_a_stored_record_whose_values_are_others_is_read_whole_or_refused(explainer, picture, data, kind):
+    with TemporaryDirectory() as folder:
+        asked = explainer.explain if kind == "explanation" else explainer.interactions
+        found = asked(picture, "a dog")
+        found.save(folder)
+        file = Path(folder) / f"{kind}.json"
+        record = json.loads(file.read_text())
+        inside = data.draw(st.sampled_from([record, record["provenance"]]))
+        inside[data.draw(st.sampled_from(sorted(inside)))] = data.draw(JSON)
+        file.write_text(json.dumps(record))
+        again = refused_or(lambda: type(found).load(folder))
+        if again is not None:
+            assert again.words and np.isfinite(again.box).all() and again.image.tobytes() == found.image.tobytes()

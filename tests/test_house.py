@@ -25,7 +25,8 @@ FLOORS = (
     ("plots", "datasets"),
     ("methods", "images", "models", "scenes", "prompts"),
     ("towers",),
-    ("words", "language", "notices", "files", "checks"),
+    ("words", "language", "notices", "files"),
+    ("checks",),
     ("errors",),
 )
 FLAT = {

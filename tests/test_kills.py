@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 def begin(arguments, folder, **environment):
     surroundings = {**os.environ, "PYTHONPATH": HERE, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
-    command = [sys.executable, "-m", "gradeclip_utils", *arguments]
+    command = [sys.executable, *([] if arguments[0] == "-c" else ["-m", "gradeclip_utils"]), *arguments]
     return subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -107,6 +107,51 @@ def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, fol
     assert killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.with_suffix(".state")) > 0
     expected, found = load_file(whole), load_file(tuned)
     assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+# Both commands keep a state less often, and take longer for a step, than is good for a test.
+TRAIN = """
+import pathlib, sys
+from gradeclip_utils.training.scratch import Recipe, train
+train(pathlib.Path(sys.argv[1]), Recipe(steps=30, batch=4, warmup=2), save_every=1, workers=0)
+"""
+STUDY = """
+import pathlib, sys
+import pandas as pd
+from gradeclip_utils import Explainer
+from gradeclip_utils.training.finetune import experiment
+from gradeclip_utils.training.finetune.run import Tuning
+
+def measure(clip, amount):  # a minute less than all figures, and as much of the weights
+    number = float(Explainer(clip).embed_texts("a red dog")[0, 0])
+    return pd.DataFrame([("embedding", number, number, number, 1, 0.0)], columns=["figure", *COLUMNS])
+
+COLUMNS = ["estimate", "low", "high", "n", "chance"]
+experiment.measure, folder = measure, pathlib.Path(sys.argv[1])
+tuning = Tuning(steps=8, batch=4, learning_rate=1e-3, warmup=1, precision="fp32")
+arms = [("before", 0), ("global loss only", 0), ("grad-eclip", 0), ("grad-eclip", 1)]
+experiment.run(folder / "table.csv", folder / "runs", tuning, todo=arms)
+"""
+
+
+def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path):
+    assert killed_again_and_again(["-c", TRAIN, str(tmp_path / "killed")], tmp_path, tmp_path / "killed/state.pt") > 0
+    process = begin(["-c", TRAIN, str(tmp_path / "whole")], tmp_path)
+    assert process.wait() == 0, process.stderr.read()
+    found, expected = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("killed", "whole"))
+    assert found["step"] == expected["step"] and found["model"].keys() == expected["model"].keys()
+    assert all(torch.equal(found["model"][name], weight) for name, weight in expected["model"].items())
+
+
+def test_a_study_that_is_killed_gives_the_rows_of_one_that_is_not(tmp_path):
+    assert killed_again_and_again(["-c", STUDY, str(tmp_path / "killed")], tmp_path, tmp_path / "killed/table.csv") > 0
+    process = begin(["-c", STUDY, str(tmp_path / "whole")], tmp_path)
+    assert process.wait() == 0, process.stderr.read()
+    found, expected = (pd.read_csv(tmp_path / name / "table.csv") for name in ("killed", "whole"))
+    clocks = ["minutes", "cpu_minutes"]
+    pd.testing.assert_frame_equal(found.drop(columns=clocks), expected.drop(columns=clocks), check_exact=True)
+    assert found["embedding | estimate"].nunique() == len(found) == 4  # every arm is another model
+    assert not list(tmp_path.rglob("*.new"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are looked up in /proc")

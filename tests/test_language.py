@@ -156,7 +156,7 @@ def test_published_files_take_the_place_of_the_packaged_norms(tmp_path):
 
 
 def test_a_file_that_is_missing_or_another_table_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.txt is missing"):
+    with pytest.raises(FileNotFoundError, match="There is no table of norms .*nowhere.txt"):
         norms(["apple"], brysbaert=tmp_path / "nowhere.txt")
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("word,value\napple,1\n")

@@ -25,7 +25,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from ..checks import chosen
 from ..datasets import Choice
+from ..errors import InvalidValue
 from ..explain import Explainer
 from ..models import Clip
 from ..scenes import (
@@ -111,13 +113,11 @@ def draw_pairs(
     Raises:
         ValueError: an unknown kind, composition or split, or another number of objects than the kind can have.
     """
-    if kind not in KINDS or composition not in COMPOSITIONS or split not in SPLITS:
-        known = f"kinds are {', '.join(KINDS)}; compositions {', '.join(COMPOSITIONS)}; splits {', '.join(SPLITS)}"
-        raise ValueError(f"no pairs of {kind!r}, {composition!r}, {split!r}: {known}")
+    given = ("kind", kind, KINDS), ("composition", composition, COMPOSITIONS), ("split", split, SPLITS)
+    for name, value, known in given:
+        chosen(name, value, known)
     allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
-    objects = allowed[0] if objects is None else objects
-    if objects not in allowed:
-        raise ValueError(f"pairs of {kind!r} show {' or '.join(map(str, allowed))} objects, got objects={objects!r}")
+    objects = allowed[0] if objects is None else chosen(f"objects of {kind!r}", objects, allowed)
     withheld = composition == "withheld"
     rng = np.random.default_rng([60, SPLITS[split], seed, list(KINDS).index(kind), objects, withheld])
     found: list[Pair] = []
@@ -296,7 +296,7 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
         ValueError: there are no pairs.
     """
     if not pairs:
-        raise ValueError("there are no pairs to judge: draw some with draw_pairs")
+        raise InvalidValue("there are no pairs to judge: draw some with draw_pairs", "data-empty")
     scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
     texts = explainer.embed_texts([scene.caption for scene in scenes]).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
     images = explainer.embed_images(images_of(clip, scenes)).cpu().unflatten(0, (-1, 2))  # (P, 2, E)

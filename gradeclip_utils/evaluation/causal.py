@@ -64,7 +64,7 @@ def causal(
     if wrong:
         raise InvalidValue(f"{wrong[0]!r} is no method that explains images", "method-images")
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
-        raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-objects")
+        raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-count")
     asker, images = Explainer(clip), [scene.image(size) for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     remaining = _embedded_without_each(asker, scenes, size)

@@ -33,6 +33,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
+from .. import checks
+from ..checks import chosen, whole
 from ..errors import InvalidValue
 from ..images import onto_image
 from .localisation import levelled
@@ -40,6 +42,7 @@ from .localisation import levelled
 GAMES = ("deletion", "insertion")
 _FILLS = ("mean", "random", "black")
 _UNITS = ("pixel", "patch")
+MOST_POINTS = 1001  # of a curve, each of which is a forward pass
 Score = Callable[..., Mapping[str, Tensor] | Tensor]  # of a batch: one number each, or several by name
 Colours = tuple[Sequence[float], Sequence[float]]  # mean and deviation of the model's normalisation
 
@@ -70,17 +73,15 @@ class Protocol:
             raise InvalidValue(
                 f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}", "curve-option"
             )
-        if self.points is not None and self.points < 2:
-            raise InvalidValue(f"a curve has two points or more, got points={self.points!r}", "curve-option")
+        if self.points is not None:
+            whole("points", self.points, 2, MOST_POINTS)
         for name, value, known in (
             ("unit", self.unit, _UNITS),
             ("fill", self.fill, _FILLS),
             ("canvas", self.canvas, _FILLS),
         ):
-            if value not in known:
-                raise InvalidValue(
-                    f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}", "curve-option"
-                )
+            chosen(name, value, known)
+        checks.seed(self.seed)
 
 
 PUBLISHED = Protocol()

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
+from ..checks import between, finite
+from ..errors import InvalidValue
 from ..images import onto_image
 
 Box = tuple[float, float, float, float]
@@ -58,9 +60,9 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     """
     heat, mask = _heat(heat), _mask(mask)
     if heat.shape != mask.shape:
-        raise ValueError(f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first")
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold is a fraction of the map's maximum, between 0 and 1, got {threshold!r}")
+        msg = f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first"
+        raise InvalidValue(msg, "map-shape")
+    between("threshold", threshold)
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
     marked = positive >= threshold * positive.max()
@@ -118,9 +120,8 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     """
     heat, masks = _heat(heat), np.asarray(masks, dtype=bool)
     if masks.ndim != 3 or masks.shape[1:] != heat.shape:
-        raise ValueError(
-            f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
-        )
+        msg = f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
+        raise InvalidValue(msg, "mask-shape")
     values = levelled(heat)
     positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
     highest = values == values.max()
@@ -155,7 +156,7 @@ def reference_baselines(
     """
     mask = _mask(mask)
     height, width = mask.shape
-    box = (0.0, 0.0, float(width), float(height)) if box is None else box
+    box = _box(box, width, height)
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
     maps = {
         "random": rng.random(grid),
@@ -183,7 +184,7 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> n
         (h, w).
     """
     height, width = values.shape
-    left, top, right, bottom = (0.0, 0.0, width, height) if box is None else box
+    left, top, right, bottom = _box(box, width, height)
     return _overlap(height, top, bottom, grid[0]) @ values.astype(float) @ _overlap(width, left, right, grid[1]).T
 
 
@@ -191,26 +192,27 @@ def _heat(heat: np.ndarray) -> np.ndarray:
     """The map (H, W) as floats, checked."""
     heat = np.asarray(heat, dtype=float)
     if heat.ndim != 2 or not heat.size:
-        raise ValueError(f"a map has rows and columns, (H, W), got shape {heat.shape}")
-    return finite(heat)
-
-
-def finite(heat: np.ndarray) -> np.ndarray:
-    """The map, if all of its values are numbers; ValueError, with how many are not, otherwise."""
-    broken = int((~np.isfinite(heat)).sum())
-    if broken:
-        raise ValueError(f"{broken} of {heat.size} values of the map are NaN or infinite; it cannot be measured")
-    return heat
+        raise InvalidValue(f"a map has rows and columns, (H, W), got shape {heat.shape}", "map-shape")
+    return finite("the map", heat)
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
     """The mask (H, W) as bool, checked."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
-        raise ValueError(f"a mask is (H, W) of True and False, got shape {mask.shape} of {mask.dtype}")
+        raise InvalidValue(f"a mask is (H, W) of True and False, got shape {mask.shape} of {mask.dtype}", "mask-shape")
     if not mask.any():
-        raise ValueError("the mask is empty: there is no object to find; leave such images out, and say how many")
+        msg = "the mask is empty: there is no object to find; leave such images out, and say how many"
+        raise InvalidValue(msg, "mask-empty")
     return mask.astype(bool)
+
+
+def _box(box: Box | None, width: int, height: int) -> Box:
+    """The box, checked; the whole image if there is none."""
+    left, top, right, bottom = (0.0, 0.0, float(width), float(height)) if box is None else box
+    if not (left < right and top < bottom):
+        raise InvalidValue(f"a box is (left, top, right, bottom), got {box!r}", "box-shape")
+    return left, top, right, bottom
 
 
 def levelled(heat: np.ndarray) -> np.ndarray:

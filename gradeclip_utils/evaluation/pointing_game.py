@@ -30,6 +30,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..checks import all_chosen, whole
+from ..errors import InvalidValue
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
@@ -79,8 +81,9 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
     Raises:
         ValueError: no scenes or no counts, or counts beyond 1 to 4.
     """
-    if n < 1 or not counts or not set(counts) <= set(COUNTS):
-        raise ValueError(f"games need one scene or more, and one to four objects, got n={n!r} and counts={counts!r}")
+    whole("n", n, 1)
+    if not counts or not set(counts) <= set(COUNTS):
+        raise InvalidValue(f"games show one to four objects, got counts={counts!r}", "scene-count")
     found, seed = [], 0
     while len(found) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
@@ -296,8 +299,7 @@ def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
 def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
     split, directions = explainer.word_directions(scene.caption)
-    if split.unread:
-        raise ValueError(f"the model does not read all of {scene.caption!r}, not {' '.join(split.unread)!r}")
+    split.check_read()
     return torch.stack([directions[_words_of(noun, split)].sum(0) for noun in _nouns(scene)])
 
 
@@ -326,11 +328,7 @@ def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
 
 def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:
     """What each method is asked, in the order of QUESTIONS."""
-    names = [methods] if isinstance(methods, str) else list(methods)
-    possible = [name for name, method in METHODS.items() if method.image is not None]
-    if not names or not set(names) <= set(possible):
-        raise ValueError(f"methods must be some of {', '.join(possible)}, which explain images; got {methods!r}")
-    if questions is not None and (isinstance(questions, str) or not set(questions) <= set(QUESTIONS)):
-        raise ValueError(f"questions must be some of {', '.join(map(repr, QUESTIONS))}, got {questions!r}")
+    names = all_chosen("methods", methods, [name for name, method in METHODS.items() if method.image is not None])
+    questions = None if questions is None else all_chosen("questions", questions, QUESTIONS)
     usual = {name: QUESTIONS if name == "grad-eclip" else ASKED_OF_ALL for name in names}
     return {name: [one for one in QUESTIONS if one in (questions or usual[name])] for name in names}

@@ -15,6 +15,10 @@ import pandas as pd
 from scipy.stats import bootstrap, norm
 from statsmodels.stats.proportion import proportion_confint
 
+from .. import checks
+from ..checks import between, whole
+from ..errors import InvalidValue
+
 DRAWS = 4000  # bootstrap samples of an interval
 FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
 EXACT = 12  # with up to so many units, all 2**12 sign patterns are tried
@@ -30,10 +34,12 @@ def by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarra
     if clusters is None:
         return values, np.ones(len(values))
     if len(clusters) != len(values):
-        raise ValueError(f"clusters needs one label a value, got {len(clusters)} labels for {len(values)} values")
+        msg = f"clusters needs one label a value, got {len(clusters)} labels for {len(values)} values"
+        raise InvalidValue(msg, "cluster-labels")
     codes, names = pd.factorize(np.asarray(clusters))
     if (codes < 0).any():
-        raise ValueError(f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one")
+        msg = f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one"
+        raise InvalidValue(msg, "cluster-labels")
     sums = np.zeros((len(names), *values.shape[1:]))
     np.add.at(sums, codes, values)
     return sums, np.bincount(codes).astype(float)
@@ -45,10 +51,12 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int,
     def mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
         return sums.sum(axis) / sizes.sum(axis)
 
+    whole("draws", draws, 1)
+    between("level", level)
     bounds = bootstrap(
         (sums.T, np.broadcast_to(sizes, sums.T.shape)), mean, paired=True, vectorized=True, axis=-1,
         method="percentile", confidence_level=level, n_resamples=draws, batch=max(1, AT_ONCE // sums.size),
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(checks.seed(seed)),
     ).confidence_interval  # fmt: skip
     return np.stack([bounds.low, bounds.high], axis=-1)
 
@@ -64,7 +72,7 @@ def wilson_bounds(values: np.ndarray, clusters: Sequence | None, level: float = 
     if not np.isin(values, (0.0, 1.0)).all() or (clusters is not None and not alike):
         return None
     count, mean = len(values) if clusters is None else len(set(clusters)), values.mean()
-    low, high = proportion_confint(mean * count, count, 1 - level, method="wilson")
+    low, high = proportion_confint(mean * count, count, 1 - between("level", level), method="wilson")
     return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # no mean lies beyond its bounds by rounding
 
 
@@ -87,13 +95,14 @@ def sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:
     It counts what `scipy.stats.permutation_test(permutation_type="samples")` counts, of all M with the same flips and
     some twenty times as fast: all patterns for up to 12 units, else random ones.
     """
+    whole("flips", flips, 1)
     count = len(sums)
     found = np.abs(sums.sum(0))
     found = found - 1e-12 * np.abs(sums).sum(0)  # equal up to rounding counts as equal
     if count <= EXACT:
         signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
         return (np.abs(signs @ sums) >= found).mean(0)
-    generator, beyond = np.random.default_rng(seed), np.zeros(sums.shape[1])
+    generator, beyond = np.random.default_rng(checks.seed(seed)), np.zeros(sums.shape[1])
     step = max(1, AT_ONCE // count)
     for start in range(0, flips, step):
         signs = 1.0 - 2.0 * generator.integers(0, 2, (min(step, flips - start), count), dtype=np.int8)

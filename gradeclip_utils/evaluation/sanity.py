@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from ..checks import chosen, finite
 from ..errors import InvalidValue
 from ..images import ImageLike, read_image
 from ..models import Clip
-from .localisation import finite, levelled
+from .localisation import levelled
 from .statistics import spearman
 
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.", "vision_proj.")  # in open_clip, in transformers
@@ -47,8 +48,7 @@ def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | N
     Raises:
         ValueError: a side that does not exist; more blocks than the tower has, or a tower that is no stack of blocks.
     """
-    if side not in ("both", "image", "text"):
-        raise InvalidValue(f"side must be 'both', 'image' or 'text', got {side!r}", "sanity-option")
+    chosen("side", side, ("both", "image", "text"))
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode(False), torch.no_grad():
         model = copy.deepcopy(clip.model)
@@ -77,10 +77,11 @@ def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -
     """
     maps, others = np.asarray(maps, dtype=float), np.asarray(others, dtype=float)
     if maps.shape != others.shape or maps.ndim < 2:
-        raise InvalidValue(
-            f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}", "sanity-option"
-        )
-    flat = [np.stack([levelled(finite(one)) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)]
+        msg = f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}"
+        raise InvalidValue(msg, "sanity-option")
+    flat = [
+        np.stack([levelled(finite("a map", one)) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)
+    ]
     return np.nan_to_num(spearman(*(np.abs(flat) if absolute else flat)))
 
 
@@ -168,9 +169,8 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
         ValueError: fewer than one round.
     """
     if repeats < 1:
-        raise InvalidValue(
-            f"repeats is the number of rounds that are counted, one or more, got {repeats!r}", "sanity-option"
-        )
+        msg = f"repeats is the number of rounds that are counted, one or more, got {repeats!r}"
+        raise InvalidValue(msg, "sanity-option")
     rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)
     ratios = seconds / np.array([[base] for base, _ in rounds])
@@ -204,16 +204,12 @@ def _drawn_anew(names: Iterable[str], side: str, blocks: int | None) -> list[str
         found = {name: _BLOCK.match(name) for name in tower}
         stacks = {match[1] for match in found.values() if match}
         if tower and len(stacks) != 1:
-            raise InvalidValue(
-                f"the {'image' if image else 'text'} tower is no single stack of blocks; use blocks=None",
-                "sanity-option",
-            )
+            msg = f"the {'image' if image else 'text'} tower is no single stack of blocks; use blocks=None"
+            raise InvalidValue(msg, "sanity-option")
         depth = 1 + max((int(match[2]) for match in found.values() if match), default=-1)
         if tower and not (isinstance(blocks, int) and 1 <= blocks <= depth):
-            raise InvalidValue(
-                f"blocks must be a whole number from 1 to {depth}, or None for every weight: {blocks!r}",
-                "sanity-option",
-            )
+            msg = f"blocks must be a whole number from 1 to {depth}, or None for every weight: {blocks!r}"
+            raise InvalidValue(msg, "sanity-option")
         for name, match in found.items():
             if int(match[2]) >= depth - blocks if match else not _STEM.search(name):
                 drawn.append(name)

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from statsmodels.stats.multitest import multipletests
 
+from ..checks import columns, finite, number
+from ..errors import InvalidValue
 from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
 
@@ -48,8 +50,6 @@ def interval(
             not one a value.
     """
     checked = _checked(values)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level!r}")
     drawn, wilson = _drawn(checked, clusters, draws, seed, level), wilson_bounds(checked, clusters, level)
     return drawn if wilson is None else wilson
 
@@ -100,7 +100,7 @@ def difference_interval(
     """
     values, than = _checked(values), _checked(than)
     if len(values) != len(than):
-        raise ValueError(f"pairs need as many values on both sides, got {len(values)} and {len(than)}")
+        raise InvalidValue(f"pairs need as many values on both sides, got {len(values)} and {len(than)}", "pair-count")
     drawn = _drawn(values - than, clusters, draws, seed)
     answers = clusters is None and np.isin([values, than], (0.0, 1.0)).all()
     return paired_proportion_bounds(values - than) if answers else drawn
@@ -215,7 +215,7 @@ def paired(
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     sums, sizes = by_cluster(differences.to_numpy(), labels)
     if len(sums) < 2:
-        raise ValueError(_too_few(len(differences), labels))
+        raise InvalidValue(_too_few(len(differences), labels), "data-few")
     bounds, answers = bootstrap_bounds(sums, sizes, draws, seed), wide.isin([0, 1]).all()
     for place, name in enumerate(differences):
         if labels is None and answers[name] and answers[baseline]:
@@ -245,10 +245,9 @@ def verdict(low: float, high: float, margin: float, more: str, less: str, same: 
     Raises:
         ValueError: the margin is negative, the interval is upside down, or one of the three is NaN.
     """
-    if not margin >= 0:
-        raise ValueError(f"a margin is the smallest difference that matters, zero or more, got {margin!r}")
+    number("margin", margin, 0)
     if not low <= high:
-        raise ValueError(f"an interval goes from low to high, got [{low!r}, {high!r}]")
+        raise InvalidValue(f"an interval goes from low to high, got [{low!r}, {high!r}]", "interval-order")
     if low > margin:
         return more
     if high < -margin:
@@ -290,18 +289,16 @@ def _checked(values: ArrayLike) -> np.ndarray:
     """The values (n,) as floats, all of them finite."""
     checked = np.asarray(values, dtype=float)
     if checked.ndim != 1 or not len(checked):
-        raise ValueError(f"an interval needs a list of one or more numbers, got shape {checked.shape}")
-    broken = int((~np.isfinite(checked)).sum())
-    if broken:
-        raise ValueError(f"{broken} of {len(checked)} values are NaN or infinite; leave those out, and say how many")
-    return checked
+        msg = f"an interval needs a list of one or more numbers, got shape {checked.shape}"
+        raise InvalidValue(msg, "values-shape")
+    return finite("an interval", checked)
 
 
 def _drawn(values: np.ndarray, clusters: Sequence | None, draws: int, seed: int, level: float = 0.95) -> np.ndarray:
     """The bootstrap's bounds (2,) of the mean of values (n,)."""
     sums, sizes = by_cluster(values, clusters)
     if len(sums) < 2:
-        raise ValueError(_too_few(len(values), clusters))
+        raise InvalidValue(_too_few(len(values), clusters), "data-few")
     return bootstrap_bounds(sums[:, None], sizes, draws, seed, level)[0]
 
 
@@ -320,26 +317,23 @@ def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
     """One row a group and unit, with the mean of the value and the unit's cluster; checked."""
     keys = list(dict.fromkeys([*by, *unit]))
-    missing = [name for name in (*keys, value, *([] if cluster is None else [cluster])) if name not in rows]
-    if missing:
-        raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, rows.columns))}")
+    columns(rows, [*keys, value, *([] if cluster is None else [cluster])])
     if rows.empty:
-        raise ValueError(f"the table is empty: there is no {value!r} to average")
+        raise InvalidValue(f"the table is empty: there is no {value!r} to average", "table-empty")
     broken = rows[~np.isfinite(rows[value].astype(float))]
     if len(broken):
         where = ", ".join(f"{name}={broken.iloc[0][name]}" for name in keys)
-        raise ValueError(
-            f"{len(broken)} of {len(rows)} values of {value!r} are NaN or infinite, the first at {where}; "
-            "leave those out in every group, and say how many"
-        )
+        msg = f"{len(broken)} of {len(rows)} values of {value!r} are NaN or infinite, the first at {where}"
+        raise InvalidValue(f"{msg}; leave those out in every group, and say how many", "values-not-finite")
     groups = rows.astype({value: float}).groupby(keys, sort=False, dropna=False)
     means = groups[value].mean()
     if cluster is not None and cluster not in keys:
         several = groups[cluster].nunique(dropna=False)
         if (several > 1).any():
-            raise ValueError(
+            raise InvalidValue(
                 f"one unit ({_listed(several.idxmax())}) belongs to {several.max()} clusters of {cluster!r}; "
-                f"name the columns that tell units apart, such as unit={[*unit, cluster]!r}"
+                f"name the columns that tell units apart, such as unit={[*unit, cluster]!r}",
+                "cluster-labels",
             )
         means = pd.concat([means, groups[cluster].first()], axis=1)
     return means.reset_index()
@@ -369,17 +363,19 @@ def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, unit: list[s
     """Values (units, methods) and a cluster label a unit; the baseline is there, and every pair complete."""
     order = list(dict.fromkeys(means[by]))
     if baseline not in order:
-        raise ValueError(f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}")
+        msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
+        raise InvalidValue(msg, "baseline-missing")
     if len(order) < 2:
-        raise ValueError(f"a comparison needs another {by} beside the baseline {baseline!r}")
+        raise InvalidValue(f"a comparison needs another {by} beside the baseline {baseline!r}", "baseline-missing")
     wide = means.pivot(index=unit, columns=by, values=value)[order]
     lacking = wide.isna()
     if lacking.to_numpy().any():
         name = lacking.sum().idxmax()
         first = _listed(wide.index[lacking[name]].to_frame().iloc[0])
-        raise ValueError(
+        raise InvalidValue(
             f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} units, such as {first}; "
-            f"a paired comparison needs every unit in every {by}"
+            f"a paired comparison needs every unit in every {by}",
+            "baseline-missing",
         )
     labels = None
     if cluster is not None:

@@ -18,11 +18,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ..checks import columns
+from ..errors import InvalidValue
 from .statistics import difference_interval, interval, verdict
 
 _SAID = {"for": "yes", "against": "no, the opposite", "equivalent": "no difference that matters"}
@@ -63,9 +66,10 @@ class Verdict:
 
     def __post_init__(self):
         if self.margin and not self.because:
-            raise ValueError(
+            raise InvalidValue(
                 f"a margin needs its reason: say why {self.margin:g} is the smallest difference that matters in "
-                f"{self.claim!r}, because='...'"
+                f"{self.claim!r}, because='...'",
+                "margin-reason",
             )
         verdict(self.low, self.high, self.margin, "", "", "")  # refuses what is no margin or no interval
 
@@ -99,7 +103,7 @@ class Verdict:
         return f"{found}."
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {"text/markdown": self.markdown, "text/plain": str(self)}
+        return {"text/markdown": escape(self.markdown, quote=False), "text/plain": str(self)}
 
 
 @dataclass
@@ -198,16 +202,15 @@ class Takeaways:
             ValueError: a column is missing, or two rows make the same claim; and as `Verdict`.
         """
         value = value or next((name for name in ("difference", "mean", "value") if name in table), "difference")
-        missing = [name for name in (value, "low", "high", "n") if name not in table]
-        if missing:
-            raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}")
+        columns(table, (value, "low", "high", "n"))
         own, found = self._margin(margin, because), []
         for row in table.to_dict("records"):
             estimate, low, high = (float(row[name]) - minus for name in (value, "low", "high"))
             said, rejected = claim.format(**row), bool(row.get("p_holm", 0.0) < 0.05)
             found.append(Verdict(said, estimate, low, high, int(row["n"]), *own, published, rejected))
         if len({one.claim for one in found}) < len(found):
-            raise ValueError(f"two rows make the same claim: name more columns of the table in {claim!r}")
+            msg = f"two rows make the same claim: name more columns of the table in {claim!r}"
+            raise InvalidValue(msg, "claim-twice")
         return [self._keep(one) for one in found]
 
     @property
@@ -229,7 +232,7 @@ class Takeaways:
         return "\n".join([f"{len(self.verdicts)} claims: {head}.", "", *lines])
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {"text/markdown": self.markdown, "text/plain": str(self)}
+        return {"text/markdown": escape(self.markdown, quote=False), "text/plain": str(self)}
 
     def _margin(self, margin: float | None, because: str) -> tuple[float, str]:
         return (self.margin, because or self.because) if margin is None else (margin, because)

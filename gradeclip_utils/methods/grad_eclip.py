@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InvalidValue
 from ..towers import Layer, Tower, Trace
 
 
@@ -116,9 +117,8 @@ def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", he
     if kind == "softmax":
         return layer.attention * there
     if kind != "loosened" or heads not in ("apart", "together"):
-        raise ValueError(
-            f"kind must be 'loosened', 'softmax' or 'none' and heads 'apart' or 'together', got {kind!r}, {heads!r}"
-        )
+        msg = f"kind must be 'loosened', 'softmax' or 'none' and heads 'apart' or 'together', got {kind!r}, {heads!r}"
+        raise InvalidValue(msg, "method-option")
     q, k = (layer.q, layer.k) if heads == "apart" else (layer.q.flatten(2)[:, :, None], layer.k.flatten(2)[:, :, None])
     cosine = torch.einsum("brhc,bnhc->bhrn", F.normalize(q, dim=-1), F.normalize(k, dim=-1))
     low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .grad_eclip import grad_eclip, spatial_weights, zero_delta
 
@@ -111,9 +112,11 @@ def centred(maps: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
     """
     words = [i for group in groups for i in group]
     if len(groups) < 2 or not all(groups):
-        raise ValueError(f"centring needs two groups of words or more, none of them empty, got {list(groups)!r}")
+        msg = f"centring needs two groups of words or more, none of them empty, got {list(groups)!r}"
+        raise InvalidValue(msg, "word-groups")
     if len(set(words)) < len(words) or not all(0 <= i < len(maps) for i in words):
-        raise ValueError(f"groups must hold words 0 to {len(maps) - 1}, each at most once, got {list(groups)!r}")
+        msg = f"groups must hold words 0 to {len(maps) - 1}, each at most once, got {list(groups)!r}"
+        raise InvalidValue(msg, "word-groups")
     shared = np.mean([maps[list(group)].sum(0) for group in groups], axis=0)
     found = np.array(maps)
     for group in groups:

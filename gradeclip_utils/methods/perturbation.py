@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .grad_eclip import gradients
 
@@ -246,9 +247,10 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
 def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
     """The pixels, in the precision of the embedding."""
     if not tower.reads(trace.inputs):
-        raise ValueError(
+        raise InvalidValue(
             f"gradients of pixels need the model's own pass, which reads {tower.image_size} pixels only, "
-            f"got {tuple(trace.inputs.shape[-2:])}; use resolution='model'"
+            f"got {tuple(trace.inputs.shape[-2:])}; use resolution='model'",
+            "method-native",
         )
     return trace.inputs.to(trace.embedding)
 

@@ -20,6 +20,8 @@ from functools import partial, wraps
 
 from torch import Tensor
 
+from ..checks import chosen, unused
+from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from . import perturbation
 from .attention import attention, game, integrated_attention, legrad, rollout
@@ -72,10 +74,10 @@ class Method:
 
     def __post_init__(self):
         if self.image is None and self.text is None:
-            raise ValueError(f"the method {self.name!r} explains neither images nor prompts: give image= or text=")
+            msg = f"the method {self.name!r} explains neither images nor prompts: give image= or text="
+            raise InvalidValue(msg, "method-empty")
         for layers in (self.layers, self.text_layers or "last"):
-            if layers != "last" and layers not in _FRACTIONS:
-                raise ValueError(f"layers must be one of last, {', '.join(_FRACTIONS)}, got {layers!r}")
+            chosen("layers", layers, ("last", *_FRACTIONS))
         for side in ("image", "text"):
             if (function := getattr(self, side)) is not None:
                 object.__setattr__(self, side, _given_what_it_names(function))
@@ -242,8 +244,7 @@ def register_method(method: Method) -> Method:
     Raises:
         ValueError: there is a method of this name.
     """
-    if method.name in METHODS:
-        raise ValueError(f"there is a method {method.name!r} ({METHODS[method.name].title}): choose another name")
+    unused("a method", method.name, METHODS)
     METHODS[method.name] = method
     return method
 

@@ -26,6 +26,9 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ..checks import first_line
+from ..errors import InvalidFile, InvalidValue, MissingFile
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _REACH_SECONDS = 10
 _WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torch.compile, both, a trainer
@@ -54,8 +57,8 @@ def find_weights(name: str, tag: str) -> Path:
         try:
             return Path(open_clip.download_pretrained(config))
         except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-    raise FileNotFoundError(_how_to_get(name, tag, reason))
+            reason = first_line(error)
+    raise MissingFile(_how_to_get(name, tag, reason), "model-download")
 
 
 def _hub_address(config: dict) -> tuple[str, list[str]]:
@@ -76,7 +79,8 @@ def _why_unreachable(url: str) -> str | None:
     if hub.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_SECONDS).close()
+        asked = urllib.request.Request(url, method="HEAD")  # the hub's own address, or one of open_clip's
+        urllib.request.urlopen(asked, timeout=_REACH_SECONDS).close()  # nosec B310
     except urllib.error.HTTPError:
         return None  # an answer, whatever it says
     except (OSError, http.client.HTTPException) as error:
@@ -90,7 +94,7 @@ def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
         return
     if reason := _why_unreachable(hub.ENDPOINT):
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
-        raise FileNotFoundError(msg)
+        raise MissingFile(msg, "model-download")
 
 
 def _how_to_get(name: str, tag: str, reason: str) -> str:
@@ -159,9 +163,11 @@ def check_checkpoint(path: Path) -> None:
         ValueError: damaged, of an unknown kind, or without tensors.
     """
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)}).")
+        msg = f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)})."
+        raise InvalidFile(msg, "path-is-folder")
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} does not end like a checkpoint; expected one of {', '.join(SUFFIXES)}.")
+        msg = f"{path} does not end like a checkpoint; expected one of {', '.join(SUFFIXES)}."
+        raise InvalidFile(msg, "path-suffix")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -172,20 +178,19 @@ def check_checkpoint(path: Path) -> None:
             entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "unsupported global" not in str(error).lower():
-            raise ValueError(_damaged(path, "not a torch checkpoint")) from error
+            raise InvalidFile(_damaged(path, "not a torch checkpoint"), "model-damaged") from error
         msg = f"{path} holds pickled Python objects, which could run code; save its state dict as safetensors instead."
-        raise ValueError(msg) from error
+        raise InvalidFile(msg, "model-pickle") from error
     except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
         understandable = isinstance(error, (SafetensorError, RuntimeError)) and str(error)
-        reason = str(error).splitlines()[0] if understandable else "it cannot be read"
-        raise ValueError(_damaged(path, reason)) from error
+        reason = first_line(error) if understandable else "it cannot be read"
+        raise InvalidFile(_damaged(path, reason), "model-damaged") from error
     if isinstance(entries, dict) and isinstance(entries.get("state_dict"), dict):
         entries = entries["state_dict"]
     if not isinstance(entries, dict) or not entries or not all(torch.is_tensor(value) for value in entries.values()):
         found = f"the keys {', '.join(map(str, list(entries)[:6]))}" if isinstance(entries, dict) else type(entries)
-        raise ValueError(
-            f"{path} holds no state dict: expected names and tensors, also under 'state_dict'; got {found}."
-        )
+        msg = f"{path} holds no state dict: expected names and tensors, also under 'state_dict'; got {found}."
+        raise InvalidFile(msg, "model-foreign")
 
 
 def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -196,7 +201,8 @@ def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     state = state.get("state_dict", state)
     if not state or not all(torch.is_tensor(value) for value in state.values()):
-        raise ValueError(f"a state dict holds names and tensors, also under 'state_dict'; got {_some(list(state), 6)}")
+        msg = f"a state dict holds names and tensors, also under 'state_dict'; got {_some(list(state), 6)}"
+        raise InvalidValue(msg, "model-foreign")
     for prefix in _WRAPPERS:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}

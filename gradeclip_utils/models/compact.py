@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ..errors import InvalidFile, InvalidValue, MissingFile
 from ..files import data_path
 from .checkpoints import check_checkpoint, misfit
 
@@ -100,7 +101,7 @@ def save_compact(
     state[table] = state[table][ids.long()]
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if broken:
-        raise ValueError(f"Not finite in half precision: {', '.join(broken)}.")
+        raise InvalidValue(f"Not finite in half precision: {', '.join(broken)}.", "model-not-finite")
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     state["token_ids"] = ids
     if shared is not None:
@@ -126,7 +127,7 @@ def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tupl
     for file in (path, config_path):
         if not file.is_file():
             msg = f"{file} is missing; reinstall gradeclip, or train the bundled models (CONTRIBUTING.md says how)."
-            raise FileNotFoundError(msg)
+            raise MissingFile(msg, "model-missing")
     check_checkpoint(path)
     config = json.loads(config_path.read_text())
     with safe_open(path, framework="pt") as file:
@@ -137,12 +138,13 @@ def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tupl
         known, theirs = {*model.state_dict(), "token_ids"}, _shared_state(path, metadata)
         state = {key: value for key, value in theirs.items() if key in known} | state
     if "token_ids" not in state:
-        raise ValueError(f"{path} is not a compact checkpoint: it has no token_ids. Pass its architecture as the name.")
+        msg = f"{path} is not a compact checkpoint: it has no token_ids. Pass its architecture as the name."
+        raise InvalidFile(msg, "model-foreign")
     table, ids = _table_of(state), state.pop("token_ids").long()
     rows = state[table].float()
     state[table] = rows.mean(0).repeat(config["text_cfg"].get("vocab_size", 49408), 1).index_copy(0, ids, rows)
     if reason := misfit(config_path.name, path, state, model):
-        raise ValueError(reason)
+        raise InvalidFile(reason, "model-foreign")
     model.load_state_dict(state)
     return model, config, metadata.get("words", "")
 
@@ -151,11 +153,13 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
     other = path.with_name(metadata["shared"])
     other = other if other.is_file() else data_path(metadata["shared"])
     if not other.is_file():
-        raise FileNotFoundError(f"{path} shares weights with {metadata['shared']}, which is missing beside it.")
+        msg = f"{path} shares weights with {metadata['shared']}, which is missing beside it."
+        raise MissingFile(msg, "model-shared")
     if _checksum(other) != metadata["shared_sha256"]:
-        raise ValueError(
+        raise InvalidFile(
             f"{path} shares weights with {metadata['shared']} as it was when the file was written, and {other} is "
-            "another one: teach the model again (python -m gradeclip_utils.training.distil)."
+            "another one: teach the model again (python -m gradeclip_utils.training.distil).",
+            "model-shared",
         )
     return load_file(other)
 

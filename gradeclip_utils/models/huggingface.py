@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
+from ..checks import first_line
+from ..errors import InvalidFile, InvalidType, InvalidValue, MissingFile, MissingLibrary
 from ..towers import Tower, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.huggingface import IMAGES, MODELS, kind_of, unwrapped
 from .checkpoints import check_checkpoint, check_reachable
@@ -73,8 +75,11 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
     images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
     if images is None or tokenizer is None:
         missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
-        raise TypeError(f"{kind} needs its processor, for images and for prompts, and got no {missing}: "
-                        "AutoProcessor.from_pretrained of the same name has both")  # fmt: skip
+        raise InvalidType(
+            f"{kind} needs its processor, for images and for prompts, and got no {missing}: "
+            "AutoProcessor.from_pretrained of the same name has both",
+            "model-processor",
+        )
     tower, preprocess = open_image_tower(model), Preprocess(images)
     _check_images(kind, tower, preprocess)
     try:
@@ -101,15 +106,15 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
     try:
         transformers = import_module("transformers")
     except ImportError as error:
-        raise ImportError(f"{PREFIX}{name} needs transformers: pip install 'gradeclip[transformers]'") from error
+        msg = f"{PREFIX}{name} needs transformers: pip install 'gradeclip[transformers]'"
+        raise MissingLibrary(msg, "library-missing") from error
     folder = Path(name).expanduser()
     if folder.is_dir():
         name = str(folder)
         _check_folder(folder)
     elif folder.is_absolute() or name.startswith((".", "~")):
-        raise FileNotFoundError(
-            f"there is no folder {name}: {PREFIX} takes a folder with config.json, or a hub's name."
-        )
+        msg = f"there is no folder {name}: {PREFIX} takes a folder with config.json, or a hub's name."
+        raise MissingFile(msg, "path-missing")
     else:
         check_reachable(name, "config.json")
     try:
@@ -121,17 +126,20 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
     except UnsupportedModel:
         raise
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{PREFIX}{name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise InvalidFile(f"{PREFIX}{name} cannot be loaded: {first_line(error)}", "model-damaged") from error
     lacks = [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]
     if lacks:
-        raise ValueError(f"{PREFIX}{name} has no weights for {len(lacks)} parts of {architectures[0]}, {lacks[0]} "
-                         "among them: they would be random numbers")  # fmt: skip
+        raise InvalidFile(
+            f"{PREFIX}{name} has no weights for {len(lacks)} parts of {architectures[0]}, {lacks[0]} "
+            "among them: they would be random numbers",
+            "model-weights",
+        )
     try:
         processor = transformers.AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{PREFIX}{name} has no processor that can be loaded ({str(error).strip().splitlines()[0]}): "
-                         "the files preprocessor_config.json and those of the tokenizer belong beside the weights") \
-            from error  # fmt: skip
+        files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
+        msg = f"{PREFIX}{name} has no processor that can be loaded ({first_line(error)}): {files}"
+        raise InvalidFile(msg, "model-processor") from error
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.removeprefix("pure_")]
     return model.to(device, dtype).eval(), processor
 
@@ -149,8 +157,8 @@ def _check_kind(kind: str) -> None:
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} has no config.json, so it holds no model of transformers (save_pretrained writes "
-                         "one)")  # fmt: skip
+        msg = f"{folder} has no config.json, so it holds no model of transformers (save_pretrained writes one)"
+        raise InvalidFile(msg, "model-foreign")
     weights = sorted(folder.glob("*.safetensors"))
     for path in weights:
         check_checkpoint(path)
@@ -158,9 +166,12 @@ def _check_folder(folder: Path) -> None:
         return
     pickles = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(suffix))
     if pickles:
-        raise ValueError(f"{folder} has its weights only as pickles ({pickles[0]}), which could run code when they are "
-                         "read: save the model with safe_serialization=True")  # fmt: skip
-    raise ValueError(f"{folder} has a config.json and no weights (model.safetensors)")
+        raise InvalidFile(
+            f"{folder} has its weights only as pickles ({pickles[0]}), which could run code when they are "
+            "read: save the model with safe_serialization=True",
+            "model-pickle",
+        )
+    raise InvalidFile(f"{folder} has a config.json and no weights (model.safetensors)", "model-weights")
 
 
 def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
@@ -169,11 +180,17 @@ def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
     if tower.own_grid:
         step = getattr(preprocess.processor, "patch_size", None)
         if not hasattr(preprocess.processor, "max_num_patches") or step != tower.patch_size[0]:
-            raise ValueError(f"the processor is another model's: {kind} reads patches of {tower.patch_size[0]} pixels "
-                             f"of images of any shape, and it makes {step or found}")  # fmt: skip
+            raise InvalidValue(
+                f"the processor is another model's: {kind} reads patches of {tower.patch_size[0]} pixels "
+                f"of images of any shape, and it makes {step or found}",
+                "model-processor",
+            )
     elif found != tower.image_size:
-        raise ValueError(f"the processor is another model's: it makes images of {found[0]} x {found[1]} pixels, and "
-                         f"{kind} reads {tower.image_size[0]} x {tower.image_size[1]}")  # fmt: skip
+        raise InvalidValue(
+            f"the processor is another model's: it makes images of {found[0]} x {found[1]} pixels, and "
+            f"{kind} reads {tower.image_size[0]} x {tower.image_size[1]}",
+            "model-processor",
+        )
 
 
 def _check_vocabulary(kind: str, tower: Tower, tokenizer: Any) -> None:
@@ -181,13 +198,15 @@ def _check_vocabulary(kind: str, tower: Tower, tokenizer: Any) -> None:
     rows, count = text.part.config.vocab_size, len(tokenizer)
     another = f"the processor is another model's: its {type(tokenizer).__name__}"
     if abs(count - rows) > 0.02 * rows:  # some tables are filled up to a round number, and some tokens never occur
-        raise ValueError(f"{another} has {count} tokens, and {kind} knows {rows}")
+        raise InvalidValue(f"{another} has {count} tokens, and {kind} knows {rows}", "model-processor")
     if text.padding not in (None, tokenizer.pad_token_id):
-        raise ValueError(f"{another} pads with token {tokenizer.pad_token_id}, and {kind} with {text.padding}")
+        msg = f"{another} pads with token {tokenizer.pad_token_id}, and {kind} with {text.padding}"
+        raise InvalidValue(msg, "model-processor")
     ids = torch.tensor([tokenizer("a")["input_ids"]])
     end = tokenizer.eos_token_id
     if text.reads == "eos" and int(ids[0, tower.ends(ids)[0]]) != end:
-        raise ValueError(f"{another} ends a prompt with token {end}, which is not where {kind} reads it")
+        msg = f"{another} ends a prompt with token {end}, which is not where {kind} reads it"
+        raise InvalidValue(msg, "model-processor")
 
 
 def _steps(processor: Any) -> list:

@@ -24,10 +24,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ..checks import nearest
+from ..checks import chosen, first_line, nearest, readable, short
+from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
 from ..files import data_path
-from ..towers import Tower, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
-from ..words import why_no_words
 from .checkpoints import (
     check_checkpoint,
     check_reachable,
@@ -39,6 +38,7 @@ from .checkpoints import (
     tag_config,
 )
 from .compact import BUNDLED, BUNDLED_MODELS, EXPLAINED_LAYERS, read_compact
+from .description import describe
 from .huggingface import PREFIX, load_transformers, read_processor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
@@ -140,15 +140,14 @@ def load_clip(
         FileNotFoundError: weights that are not on this machine and cannot be downloaded, or no such file.
     """
     if name is None:
-        name = os.environ.get("GRADECLIP_MODEL") or BUNDLED
-        pretrained = pretrained or os.environ.get("GRADECLIP_PRETRAINED")
-    name = str(name)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
+        return _load_from_environment(pretrained, device, precision)
+    chosen("precision", precision, PRECISIONS)
     _check_device(device)
+    name = _checked_name(name, pretrained)
     if name in BUNDLED_MODELS:
         if isinstance(pretrained, Mapping):
-            raise ValueError(f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict.")
+            msg = f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict."
+            raise InvalidValue(msg, "model-weights")
         path = Path(pretrained) if pretrained else data_path(BUNDLED_MODELS[name])
         return load_compact(path, name=name, device=device, precision=precision)
     folder = Path(name).expanduser()
@@ -160,32 +159,62 @@ def load_clip(
         return _load_folder(name, device, precision)
     name = name.replace("/", "-")
     if name not in open_clip.list_models():
-        raise ValueError(
-            f"open_clip has no model {name!r}.{_nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()])}"
-        )
+        msg = f"open_clip has no model {name!r}.{_nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()])}"
+        raise InvalidValue(msg, "model-unknown")
     if isinstance(pretrained, Mapping):
         return _load_state(name, pretrained, device, precision)
     return _load_named(name, pretrained, device, precision)
 
 
+def _load_from_environment(pretrained: Any, device: str, precision: str) -> Clip:
+    """The model that the environment names, or else the bundled one; a refusal says which variables were read."""
+    told = {name: value for name in ("GRADECLIP_MODEL", "GRADECLIP_PRETRAINED") if (value := os.environ.get(name))}
+    name, pretrained = told.get("GRADECLIP_MODEL", BUNDLED), pretrained or told.get("GRADECLIP_PRETRAINED")
+    try:
+        return load_clip(name, pretrained, device=device, precision=precision)
+    except GradeclipError as refusal:
+        if not told:
+            raise
+        said = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        raise type(refusal)(f"{refusal} (The environment has {said}.)", refusal.code.removeprefix("E-")) from refusal
+
+
+def _checked_name(name: Any, pretrained: Any) -> str:
+    if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
+        raise InvalidType(f"the name of a model must be a string or a path, got {short(name)}", "model-unknown")
+    if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
+        said = "a tag, a path or a state dict"
+        raise InvalidType(f"pretrained must be {said}, got {short(pretrained)}", "model-weights")
+    name = str(name)
+    if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
+        raise InvalidValue(f"{name!r} names no model: say which", "model-unknown")
+    return name
+
+
 def _check_device(device: str) -> None:
     try:
         kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ValueError(f"device must be one that torch knows (cpu, cuda, cuda:1, mps); got {device!r}.") from error
+        if kind != "cuda" or torch.cuda.is_available():  # else torch asserts that it was built for one
+            torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        msg = f"device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got {short(device)}."
+        raise InvalidValue(msg, "device-unknown") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here.")
+        raise InvalidValue(f"device {device!r} was asked for, but torch sees no GPU here.", "device-unknown")
+    if kind == "meta":
+        raise InvalidValue("on the device 'meta' weights have no values, so that nothing is computed", "device-unknown")
 
 
 def _load_named(name: str, pretrained: str | Path | None, device: str, precision: str) -> Clip:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
-        raise ValueError(f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file.")
+        msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
+        raise InvalidValue(msg, "model-weights")
     config = tag_config(name, str(pretrained))
     path = find_weights(name, str(pretrained)) if config else Path(pretrained).expanduser()
     if not path.exists():
         hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
-        raise FileNotFoundError(f"{str(pretrained)!r} is neither a file nor a tag of {name}. {hint}")
+        raise MissingFile(f"{str(pretrained)!r} is neither a file nor a tag of {name}. {hint}", "model-weights")
     check_checkpoint(path)
     published = is_torchscript(path)  # OpenAI's archives hold the model as TorchScript; only its tensors are used
     if not config and not published:
@@ -202,7 +231,9 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
         )
     except RuntimeError as error:
         reason = checkpoint_misfit(name, path, weights_only=not published)
-        raise ValueError(reason or f"{path} cannot be loaded into {name}: {str(error).splitlines()[0]}") from error
+        raise InvalidFile(
+            reason or f"{path} cannot be loaded into {name}: {first_line(error)}", "model-foreign"
+        ) from error
     return _finish(model, name, str(pretrained))
 
 
@@ -214,7 +245,7 @@ def _load_state(name: str, state: Mapping[str, torch.Tensor], device: str, preci
         try:
             clip = _load_named(name, path, device, precision)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(path), "the state dict")) from error
+            raise InvalidValue(str(error).replace(str(path), "the state dict"), "model-foreign") from error
     return replace(clip, pretrained="a state dict in hand")
 
 
@@ -223,15 +254,18 @@ def _load_folder(name: str, device: str, precision: str) -> Clip:
         check_reachable(name)
     try:
         model = open_clip.create_model(name, precision=precision, device=device, require_pretrained=True)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ValueError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:  # half a config
+        raise InvalidFile(f"{name} cannot be loaded: {first_line(error)}", "model-damaged") from error
     return _finish(model, name, name)
 
 
 def _load_transformers(name: str, pretrained: Any, device: str, precision: str) -> Clip:
     if pretrained:
-        raise ValueError(f"a model of transformers has its weights beside its config: {name} takes no pretrained, got "
-                         f"{str(pretrained)[:60]!r}.")  # fmt: skip
+        raise InvalidValue(
+            f"a model of transformers has its weights beside its config: {name} takes no pretrained, got "
+            f"{str(pretrained)[:60]!r}.",
+            "model-weights",
+        )
     model, processor = load_transformers(name, device, precision)
     source = getattr(model.config, "_commit_hash", None) or name
     _check_finite(model, name, source)
@@ -242,7 +276,8 @@ def _check_finite(model: torch.nn.Module, name: str, pretrained: str) -> None:
     broken = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise ValueError(f"The weights {pretrained} of {name} are not finite (NaN): {', '.join(broken[:3])}{more}.")
+        msg = f"The weights {pretrained} of {name} are not finite (NaN): {', '.join(broken[:3])}{more}."
+        raise InvalidValue(msg, "model-not-finite")
 
 
 def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, vocabulary=None) -> Clip:
@@ -251,7 +286,7 @@ def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, 
     try:
         tokenizer = tokenizer or open_clip.get_tokenizer(name)
     except (ImportError, OSError) as error:
-        raise FileNotFoundError(f"The tokenizer of {name} cannot be had: {str(error).splitlines()[0]}") from error
+        raise MissingFile(f"The tokenizer of {name} cannot be had: {first_line(error)}", "model-download") from error
     return Clip(model.eval(), preprocess, tokenizer, name, pretrained, vocabulary)
 
 
@@ -290,7 +325,9 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
         FileNotFoundError: the file or its config is missing.
         ValueError: it is damaged, not in the compact form, or does not fit its config.
     """
-    path = Path(path).expanduser()
+    path = readable(path, "a file of weights") if Path(path).parent != data_path() else Path(path)
+    bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
+    name = next(bundled, name)  # a file of another bundled model is that model
     configs = (file.with_suffix(".json") for file in (path, data_path(BUNDLED_MODELS[name])))
     config_path = next((file for file in configs if file.is_file()), data_path(f"{BUNDLED}.json"))
     model, config, words = read_compact(path, config_path, precision)
@@ -298,7 +335,8 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
     _cast(model, precision, device)
     tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
     vocabulary = frozenset(word for word in words.split() if any(map(str.isalnum, word)))
-    source = "bundled" if path.parent == data_path() else str(path)  # a path of this machine means nothing elsewhere
+    bundled = path.resolve().parent == data_path().resolve()
+    source = "bundled" if bundled else str(path)  # a path of this machine means nothing elsewhere
     clip = _finish(model, name, source, tokenizer, vocabulary or None)
     return replace(clip, **{name: config.get(name) for name in EXPLAINED_LAYERS})
 
@@ -310,64 +348,3 @@ def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
         convert_weights_to_lp(model.to(device), dtype=dtype)
     else:
         model.to(device, dtype)
-
-
-def describe(clip: Clip) -> str:
-    """Name, size, precision, both towers as the code that explains them sees them, and the vocabulary."""
-    weights = sum(parameter.numel() for parameter in clip.model.parameters())
-    sample = next(clip.model.parameters())
-    words = "any" if clip.vocabulary is None else f"only {len(clip.vocabulary)} (others get a warning)"
-    lines = [
-        f"{clip.name} ({clip.pretrained or 'weights of your own'})",
-        f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
-        f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
-        f"  picture  {_describe_image(clip.model, clip.image_layers or 1)}",
-        f"  prompt   {_describe_text(clip.model, clip.tokenizer, clip.text_layers)}",
-        f"  words    {words}",
-    ]
-    return "\n".join(lines)
-
-
-def _describe_image(model: nn.Module, layers: int) -> str:
-    try:
-        tower = open_image_tower(model, layers)
-    except UnsupportedModel as refusal:
-        return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
-    return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
-
-
-def _what_applies(model: nn.Module) -> str:
-    try:
-        tower = open_feature_map(model)
-    except UnsupportedModel:
-        return ""
-    return f"; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(tower)}"
-
-
-def _describe_grid(tower: Tower) -> str:
-    (height, width), (down, across) = tower.image_size, tower.patch_size
-    return f"{height // down} x {width // across} patches ({height} x {width} pixels)"
-
-
-def _describe_layers(tower: Tower) -> str:
-    pools = tower.explained[-1].pools
-    blocks = tower.depth - pools
-    if not pools:
-        return f"{blocks} layers of {tower.heads} heads, {tower.query_token}; the last {tower.layers} by default"
-    below = f"{blocks} layers of {tower.blocks[0].heads} heads and " if blocks else ""
-    return f"{below}an attention pool of {tower.heads} heads, {tower.query_token}; the pool alone can be explained"
-
-
-def _describe_text(model: nn.Module, tokenizer: Callable, layers: int | None) -> str:
-    try:
-        tower = open_text_tower(model) if layers is None else open_text_tower(model, layers)
-    except UnsupportedModel as refusal:
-        return f"cannot be explained: {refusal}"
-    how = "causal" if tower.causal else "not causal"
-    count = min(tower.context_length, getattr(tokenizer, "context_length", None) or tower.context_length)
-    length = f"{count} tokens"
-    if why_no_words(tokenizer) is None:
-        words = f"explained word by word (up to {count - 2} pieces of {length})"
-    else:
-        words = f"read as a whole ({length}; its tokenizer does not say which pieces make up a word): pictures alone"
-    return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"

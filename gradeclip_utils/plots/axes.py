@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
-from ..errors import InvalidValue
+from ..checks import chosen
 from .colours import grey_background, largest, number, range_in_words, scale, shown, text_colour
 
 if TYPE_CHECKING:
@@ -182,9 +182,7 @@ def sampling(image: Image.Image) -> str:
 
 
 def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.ndarray:
-    if upsample not in ("bilinear", "nearest"):
-        raise InvalidValue(f"upsample must be 'bilinear' or 'nearest', got {upsample!r}", "plot-option")
-    method = Image.Resampling.BILINEAR if upsample == "bilinear" else Image.Resampling.NEAREST
+    method = Image.Resampling[chosen("upsample", upsample, ("bilinear", "nearest")).upper()]
     return np.asarray(Image.fromarray(heat).resize(size, method))
 
 

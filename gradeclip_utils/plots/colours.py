@@ -10,6 +10,7 @@ smoothed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,7 +18,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from PIL import Image
 
-from ..errors import InvalidValue
+from .. import checks
 from ..images import onto_image
 
 
@@ -65,11 +66,9 @@ def paint(
     Raises:
         ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
     """
-    if not (0 <= threshold <= 1 and 0 <= opacity <= 1):
-        raise InvalidValue(
-            f"threshold and opacity must lie in 0 to 1, got {threshold!r} and {opacity!r}", "plot-option"
-        )
-    heat = shown(np.asarray(heat, dtype=np.float32), signed)
+    for name, value, most in ("threshold", threshold, 1), ("opacity", opacity, 1), ("vmax", vmax or 0, math.inf):
+        checks.number(name, value, 0, most)
+    heat = shown(checks.finite("the map", np.asarray(heat, dtype=np.float32)), signed)
     vmax = largest([heat]) if vmax is None else vmax
     norm, palette = scale(signed, vmax, colours)
     base = _panel_sized(image)
@@ -97,8 +96,7 @@ def largest(values: Iterable) -> float:
 
 def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
     """From values to colours; the darkest colour is `vmax`."""
-    if colours not in COLOURS:
-        raise InvalidValue(f"colours must be one of {', '.join(COLOURS)}, got {colours!r}", "plot-option")
+    checks.chosen("colours", colours, COLOURS)
     vmax = vmax or 1.0  # an all-zero map: everything is white
     return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
 

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..checks import columns, whole
 from ..errors import InvalidValue
 from .axes import (
     NOTE,
@@ -95,8 +96,8 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     count = len(explanation.prompts)
     heats = [_heat(explanation, i, signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
-    scores = [[word.score for _, words in both for word in words] for both in prompts]
-    image = explanation.image
+    scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
+    image, words_alone = explanation.image, _explains_words_alone(explanation)
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "" if shared_scale or count == 1 else "a scale of its own"
@@ -116,8 +117,11 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
         top = 0.32 + i * (row + gap)
         note = "" if shared_scale and i else f"the most in this {'figure' if shared_scale and count > 1 else 'map'}"
         axes = axes_at(figure, middle, top, width, height)
-        draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
-        if i == 0:
+        if words_alone:
+            show_image(axes, image, "no map: words alone")
+        else:
+            draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
+        if i == 0 and not words_alone:
             entitle(axes, "where it speaks for, and against" if signed else "where it answers")
         for headline, words in prompts[i]:
             share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
@@ -128,6 +132,16 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
             entitle(axes, _shortened(headline, letters))
             top += share + 0.35
     return figure
+
+
+def _explains_words_alone(explanation) -> bool:
+    """Whether its method has no maps of images: then zeros stand for none."""
+    if explanation.image_maps.any():
+        return False
+    from ..methods import METHODS  # with torch, which figures do without
+
+    method = explanation.provenance.get("method")
+    return any(one.title == method and one.image is None for one in METHODS.values())
 
 
 def plot_maps(
@@ -161,7 +175,7 @@ def plot_maps(
     if len(labels) != len(panels) or (shared_scale and not isinstance(label, str)):
         msg = f"label must be one string, or with shared_scale=False one for each of {len(panels)} maps, got {label!r}"
         raise InvalidValue(msg, "plot-option")
-    columns = min(columns, len(panels) + 1)
+    columns = min(whole("columns", columns, 1), len(panels) + 1)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
     free = _FULL - 2 * _MARGIN - bar
     columns = min(columns, int(free / (1.2 + gap)))
@@ -226,11 +240,9 @@ def plot_intervals(
     Raises:
         ValueError: the table lacks one of the three columns, or has no row.
     """
-    missing = [name for name in ("mean", "low", "high") if name not in table]
-    if missing or not len(table):
-        raise InvalidValue(
-            f"the table needs rows with mean, low and high; it has {list(table)} and {len(table)} rows", "plot-option"
-        )
+    columns(table, ("mean", "low", "high"))
+    if not len(table):
+        raise InvalidValue("the table has no rows: there is nothing to draw", "table-empty")
     names = _row_names(table, names)
     rows = table[["mean", "low", "high"]].astype(float).assign(row=range(len(table)))
     left = 0.4 + 0.075 * max(map(len, names))

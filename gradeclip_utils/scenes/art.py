@@ -27,6 +27,8 @@ import pandas as pd
 import resvg_py
 from PIL import Image
 
+from ..checks import hint, nearest, short
+from ..errors import InvalidFile, InvalidValue
 from ..files import data_path
 
 ART = "art.zip"
@@ -119,7 +121,14 @@ def _drawn() -> dict[str, tuple[str, ...]]:
 
 
 def artists_of(noun: str) -> tuple[str, ...]:
-    """The artists who drew this concept, in the order of `ARTISTS`."""
+    """The artists who drew this concept, in the order of `ARTISTS`.
+
+    Raises:
+        InvalidValue: the world has no such concept.
+    """
+    if not isinstance(noun, str) or noun not in _drawn():
+        near = hint(str(noun), _drawn()) if nearest(str(noun), _drawn()) else "scenes.concepts() has all of them"
+        raise InvalidValue(f"{short(noun)} is no noun of the scenes: {near}", "scene-word")
     return _drawn()[noun]
 
 
@@ -206,14 +215,15 @@ def drawing(noun: str, artist: str, pixels: float) -> Layers:
 def _icons(package: Package, folder: Path) -> dict:
     """The package's icons (iconify's JSON), fetched by npm and checked. Raises ValueError if they are others."""
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
-    name = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    made = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)  # nosec B603: all named here
+    name = made.stdout.strip()
     with tarfile.open(folder / name) as tar:
         content = {file.name: read.read() for file in tar.getmembers() if (read := tar.extractfile(file)) is not None}
     icons, chars = content["package/icons.json"], content.get("package/chars.json", b"{}")
     digest = hashlib.sha256(icons).hexdigest()
     if digest != package.sha256:
         msg = f"{package.name} {package.version} holds other icons than before: sha256 {digest}, not {package.sha256}"
-        raise ValueError(msg)
+        raise InvalidFile(msg, "art-other")
     return json.loads(icons) | {"chars": json.loads(chars)}
 
 

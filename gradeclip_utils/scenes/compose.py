@@ -14,12 +14,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .. import checks
+from ..checks import chosen, listed, short, whole
+from ..errors import InvalidType, InvalidValue
 from ..notices import mark_drawn
 from .art import ARTISTS, TRAINED_ARTISTS, artists_of
 from .emoji import (
@@ -35,7 +39,7 @@ from .emoji import (
     hidden,
     render,
 )
-from .grammar import PREFIXES, Span, describe, grouped, relation_between
+from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
 from .heldout import is_withheld_colour, is_withheld_pair
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
@@ -61,6 +65,9 @@ class Scene:
     caption: str
     spans: tuple[Span, ...]
     background: int = 0
+
+    def __post_init__(self):
+        whole("the background of a scene", self.background)
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
         """The image, (size, size) RGB; ValueError if `size` is no multiple of 96."""
@@ -143,7 +150,8 @@ def draw_layout(
         if len(placed) == len(taken) + len(wanted) and (central or next(chance) < KEPT_WITHOUT_MIDDLE):
             order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(MOST)
             return [placed[len(taken) + i] for i in order]
-    raise ValueError(f"there is no room for other objects beside these {len(around)}: give all of them a place")
+    msg = f"there is no room for other objects beside these {len(around)}: give all of them a place"
+    raise InvalidValue(msg, "scene-room")
 
 
 def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
@@ -189,21 +197,34 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         objects: what is shown, in the order in which it is described. Objects stay where they are.
         seed: decides where the words go and how they are drawn, and the background unless one is given.
         background: its number.
-        caption: whatever else `describe` takes.
+        caption: whatever else `describe` takes. Where a relation is given, words are laid out so that it holds; of
+            objects in place it is said as it is told, because a caption that is false has its uses.
 
     Raises:
-        ValueError: a noun or colour that the world does not have, more than four words, or no room for them.
+        ValueError: a noun, colour or relation that the world does not have, more than four words, or no room for them.
+        TypeError: something that is neither words nor an `Object`, or a seed that is no whole number.
     """
+    objects = listed("objects", objects, (str, Object))
     words = [o for o in objects if isinstance(o, str)]
     if not objects or len(words) > MOST:
-        raise ValueError(f"a scene holds one to {MOST} words, and {len(words)} were given: place Objects yourself")
-    rng = np.random.default_rng([SPLITS["development"], 5, seed])
+        held = f"a scene holds an object or more, and {MOST} words at most"
+        raise InvalidValue(f"{held}: {len(words)} were given; place more as Objects yourself", "scene-count")
+    if strange := [o for o in objects if not isinstance(o, (str, Object))]:
+        raise InvalidType(f"a scene is made of words and Objects, got {short(strange[0])}", "scene-word")
+    rng = np.random.default_rng([SPLITS["development"], 5, checks.seed(seed)])
     things: list[Object] = [_of_words(rng, thing) if isinstance(thing, str) else thing for thing in objects]
+    relation = caption.get("relation", "")
     if words:
         given = [o for o in objects if isinstance(o, Object)]
         said = [thing for thing, one in zip(things, objects, strict=True) if isinstance(one, str)]
-        placed = iter(_lay_out(said, draw_layout(rng, around=given)))
-        things = [next(placed) if isinstance(one, str) else one for one in objects]
+        for _ in range(200):
+            placed = iter(_lay_out(said, draw_layout(rng, around=given)))
+            things = [next(placed) if isinstance(one, str) else one for one in objects]
+            pairs = product(*grouped(things, caption.get("unnamed", ())))  # of other than two groups `describe` says so
+            if not relation or all(holds(relation, *(things[i] for i in pair[:2])) for pair in pairs if len(pair) > 1):
+                break
+        else:
+            raise InvalidValue(f"no layout was found in which {relation!r} holds: place Objects yourself", "scene-room")
     if background is None:
         background = int(rng.integers(BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
@@ -214,7 +235,7 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
     *colour, noun = words.split() or [""]
     if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
         known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
-        raise ValueError(f"{words!r} is not in the world of the scenes: say {known}")
+        raise InvalidValue(f"{words!r} is not in the world of the scenes: say {known}", "scene-word")
     return _drawn(rng, noun, colour[0] if colour else None, TRAINED_ARTISTS)
 
 
@@ -275,11 +296,17 @@ def draw_scene(
         plain: write only the list of all objects and their colours: no prefix, size, keyword or relation.
         groups: what is shown, (noun, colour, number) of each group of like objects; the rest is left to chance. All of
             them are named, with their colours.
+
+    Raises:
+        ValueError: a split, number of objects, noun or colour that the world does not have.
+        TypeError: a seed that is no whole number.
     """
-    rng = np.random.default_rng([SPLITS[split], *np.atleast_1d(seed)])
+    seeds = [checks.seed(one) for one in listed("seed", seed, (Integral, float, str))]
+    rng = np.random.default_rng([SPLITS[chosen("split", split, SPLITS)], *seeds])
     all_said = plain or groups is not None
     if groups is None:
-        n = n_objects or int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1
+        drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
+        n = whole("n_objects", drawn, 1, MOST)
         groups = _draw_groups(rng, _nouns(), n, tint, trained)
     artists = TRAINED_ARTISTS if trained else ARTISTS
     members = [i for i, (*_, count) in enumerate(groups) for _ in range(count)]
@@ -350,13 +377,19 @@ def hard_negative(
 
 
 def without(scene: Scene, index: int) -> Scene:
-    """The same image with one object (an index) gone, plainly described: what did it contribute?"""
+    """The same image with one object (an index, else ValueError) gone, plainly described: what did it contribute?"""
+    whole("index", index, 0, len(scene.objects) - 1)
     things = [t for i, t in enumerate(scene.objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
     return arrange(things, background=scene.background, unnamed=unnamed)
 
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
-    """The same objects in other colours, plainly described; swapping two colours gives the binding test."""
+    """The same objects in other colours, plainly described; swapping two colours gives the binding test.
+
+    ValueError if a colour is unknown, or they are not one a thing.
+    """
+    if len(listed("colours", colours)) != len(scene.objects):
+        raise InvalidValue(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours", "scene-count")
     things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
     return arrange(things, background=scene.background)

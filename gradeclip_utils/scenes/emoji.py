@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageChops
 
+from ..checks import chosen, number, whole
+from ..errors import InvalidValue
 from ..files import data_path
-from .art import drawing
+from .art import artists_of, drawing
 
 CANVAS = 96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
 IMAGE_SIZE = 384  # pixels on a side of the image shown to people
@@ -62,6 +64,28 @@ class Object:
     hue: float = 0.0
     lightness: float = 1.0
 
+    def __post_init__(self):
+        try:  # in one go, because thousands are made a second
+            fits = self.artist in artists_of(self.noun) and (self.colour is None or self.colour in COLOURS)
+            fits = fits and 0 <= self.x <= CANVAS and 0 <= self.y <= CANVAS and 1 <= self.size <= 2 * CANVAS
+            fits = fits and -360 <= self.tilt <= 360 and -360 <= self.hue <= 360 and 0 <= self.lightness <= 10
+        except TypeError:  # text for a number, a list for a name
+            fits = False
+        if not fits:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Say which of the values is none."""
+        chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
+        if self.colour is not None:
+            chosen("the colour of an object", self.colour, COLOURS)
+        for name in ("x", "y"):
+            number(f"{name} of an object's centre", getattr(self, name), 0, CANVAS)
+        number("the size of an object", self.size, 1, 2 * CANVAS)
+        for name in ("tilt", "hue"):
+            number(f"the {name} of an object", getattr(self, name), -360, 360)
+        number("the lightness of an object", self.lightness, 0, 10)
+
 
 @cache
 def concepts() -> pd.DataFrame:
@@ -76,8 +100,9 @@ def concept(noun: str) -> dict:
     """One row of `concepts`, quickly.
 
     Raises:
-        KeyError: the world has no such noun.
+        InvalidValue: the world has no such noun.
     """
+    artists_of(noun)  # which says so
     return concepts().loc[noun].to_dict()
 
 
@@ -169,17 +194,19 @@ def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -
     Raises:
         ValueError: `size` is no multiple of 96.
     """
-    if size % CANVAS or size <= 0:
-        msg = (
-            f"a scene can't be drawn at {size} pixels: choose a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
-        )
-        raise ValueError(msg)
+    _check_size(size)
     canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
     for thing in objects:
         rgb, alpha, box = _placed(thing, size)
         behind = ImageChops.multiply(canvas.crop(box), Image.merge("RGB", [ImageChops.invert(alpha)] * 3))
         canvas.paste(ImageChops.add(behind, rgb), box)
     return np.asarray(canvas)
+
+
+def _check_size(size: int) -> None:
+    if whole("the size of a scene", size, CANVAS, 80 * CANVAS) % CANVAS:
+        multiple = f"a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
+        raise InvalidValue(f"a scene can't be drawn at {size} pixels: choose {multiple}", "scene-size")
 
 
 def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
@@ -191,7 +218,11 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
 
     Returns:
         (objects, size, size) bool.
+
+    Raises:
+        ValueError: `size` is no multiple of 96.
     """
+    _check_size(size)
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
         _, alpha, (left, top, right, bottom) = _placed(thing, size)

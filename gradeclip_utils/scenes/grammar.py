@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ..checks import chosen, short
+from ..errors import InvalidType, InvalidValue
 from .emoji import COLOURS, Object, concept, concepts
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
 POSITIONS = ("to the left of", "to the right of", "above", "below")
+RELATIONS = (*POSITIONS, "bigger than", "smaller than")
 CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
 
 
@@ -109,8 +112,20 @@ def describe(
 
     Returns:
         The caption, and its spans in the order of its words.
+
+    Raises:
+        InvalidType: a phrase is no list of one value a group.
+        InvalidValue: an unknown phrase, or a relation of other than two groups.
     """
     groups, caption = grouped(objects, unnamed), _Caption()
+    if relation and len(groups) != 2:
+        msg = f"{relation!r} stands between two groups of things, and there are {len(groups)}"
+        raise InvalidValue(msg, "scene-phrase")
+    for key, values in phrases.items():
+        chosen("a phrase", key, ("size", "tag", "named", "colour"))
+        if isinstance(values, str) or len(values) != len(groups):
+            msg = f"{key} must be a list of {len(groups)}, one a group, got {short(values)}"
+            raise InvalidType(msg, "scene-phrase")
     if prefix:
         caption.say(prefix)
     for i, members in enumerate(groups):
@@ -140,3 +155,9 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
     if abs(across) >= abs(down):
         return "to the left of" if across < 0 else "to the right of"
     return "above" if down < 0 else "below"
+
+
+def holds(relation: str, first: Object, second: Object) -> bool:
+    """Whether the first object stands so to the second; `relation` is one of `RELATIONS`, else ValueError."""
+    kind = "size" if chosen("relation", relation, RELATIONS).endswith("than") else "position"
+    return relation_between(first, second, kind) == relation

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from .. import checks
+from ..errors import InvalidValue
 from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
 from ..plots.axes import MARKERS, PALETTE
 
@@ -50,14 +52,14 @@ def plot_groups(
     """
     tables = {title: panels} if isinstance(panels, pd.DataFrame) else dict(panels)
     columns = [by, *([group] if group else []), "mean", "low", "high"]
-    lacking = [(name, column) for name, table in tables.items() for column in columns if column not in table]
-    if not tables or lacking:
-        raise ValueError(f"tables need the columns {', '.join(columns)}; lacking: {lacking or 'every table'}")
+    for table in tables.values() or ({},):  # no tables lack all of them
+        checks.columns(table, columns)
     first = next(iter(tables.values()))
     names = list(dict.fromkeys(first[by] if order is None else order))
     groups = list(dict.fromkeys(value for table in tables.values() for value in table[group])) if group else [None]
     if len(groups) > len(PALETTE) or not set(names) <= set(first[by]):
-        raise ValueError(f"up to {len(PALETTE)} groups and rows of the table are drawn, got {groups} and {names}")
+        msg = f"up to {len(PALETTE)} groups and rows of the table are drawn, got {groups} and {names}"
+        raise InvalidValue(msg, "plot-option")
     left, tall = 0.35 + 0.078 * max(len(str(name)) for name in names), 0.17 * len(names) * (len(groups) + 0.9)
     figure = InlineFigure(
         left + len(tables) * (width + 0.25) + 2.0, tall + 1.35, _alt(title or label, tables, by, group)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..errors import InvalidValue
 from ..files import commit, data_path, write_whole
 from ..models import Clip, load_clip
 from . import STUDIES
@@ -71,7 +72,8 @@ def compare_two(study: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     rows = table[table["study"] == study]
     models = list(rows["model"].unique())
     if len(models) < 2:
-        raise ValueError(f"two models or more are compared, and {study!r} has {models}; studies: {', '.join(COMPARED)}")
+        msg = f"two models or more are compared, and {study!r} has {models}; studies: {', '.join(COMPARED)}"
+        raise InvalidValue(msg, "data-few")
     found = rows.pivot(index="figure", columns="model", values="value").reindex(rows["figure"].unique())[models]
     found.columns.name = None
     spans = rows.assign(text=[f"[{low:.2f}, {high:.2f}]" for low, high in rows[["low", "high"]].to_numpy()])

@@ -25,6 +25,7 @@ becomes of the query tokens in the end.
 | `feature_map` | what has no attention to explain: the last feature map alone |
 
 Three promises. Nothing is patched: the layers below are the model's own blocks, the explained ones are computed here
+from ..checks import unused, chosen
 from the model's parameters, without hooks, in float32 at least. What the readout cannot feel is not computed: causal
 text stops at its last EOT, and the last block runs for the query tokens alone. And the trace is the model: the first
 trace of every tower is compared with the model's own forward pass.
@@ -39,6 +40,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
+from ..checks import chosen, unused
 from .base import Entry, Layer, Tower, Trace
 from .blocks import UnsupportedModel
 from .feature_map import FeatureMapTower
@@ -96,10 +98,8 @@ def register_tower(
     Raises:
         ValueError: there is a family of this name, or another side.
     """
-    if name in _REGISTERED:
-        raise ValueError(f"there is a family of towers {name!r}: choose another name")
-    if side not in ("image", "text"):
-        raise ValueError(f"side must be 'image' or 'text', got {side!r}")
+    unused("a family of towers", name, _REGISTERED)
+    chosen("side", side, ("image", "text"))
     _REGISTERED[name] = _Family(side, matches, opens)
 
 

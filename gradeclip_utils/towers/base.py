@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import whole
+from ..errors import InvalidValue
 from .blocks import Block, UnsupportedModel, attend, attend_fused, upcast
 
 
@@ -84,8 +86,7 @@ class Tower:
     context_length: int
 
     def __init__(self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int, encode: Callable):
-        if not isinstance(layers, int) or not 1 <= layers <= len(blocks):
-            raise ValueError(f"{self.name}_layers must be a whole number from 1 to {len(blocks)}, got {layers!r}")
+        whole(f"{self.name}_layers", layers, 1, len(blocks))
         if layers > 1 and blocks[-1].latent:
             raise UnsupportedModel(
                 f"the {self.name} tower ends in an attention pool ({type(blocks[-1].module).__name__}), the one layer "
@@ -118,7 +119,7 @@ class Tower:
         """
         trace = self._trace_from(self._entered(inputs))
         if not torch.isfinite(trace.embedding).all():
-            raise ValueError(self._why_not_finite())
+            raise InvalidValue(self._why_not_finite(), "model-not-finite")
         if not self.verified:
             self._verify(inputs, trace)
             self.verified = True

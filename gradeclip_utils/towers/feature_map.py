@@ -6,6 +6,7 @@ Enough for what needs no attention: Grad-CAM (`resume`), RISE (`forward`) and in
 import torch
 from torch import Tensor, nn
 
+from ..checks import whole
 from .base import Entry, Tower, Trace, eval_mode, pixel_dtype, places
 from .blocks import UnsupportedModel, upcast
 from .timm_vit import out_features
@@ -46,8 +47,7 @@ class FeatureMapTower(Tower):
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
         """Embeddings (B, E) when `tokens` (B, N, D) take the place of the last feature map (`layer` is 0)."""
-        if layer != 0:
-            raise ValueError(f"a {type(self.trunk).__name__} goes on from its last feature map, layer 0; got {layer}")
+        whole("layer", layer, 0, 0)
         return self._go_on(tokens, trace.grid)
 
     def _entered(self, pixels: Tensor) -> Entry:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..checks import writable
 from ..evaluation.attributes import CHANCE, draw_pairs, images_of, judge
 from ..evaluation.pointing_game import games, play
 from ..evaluation.statistics import interval, proportion_interval, spearman, summarise
@@ -340,6 +341,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `card`: measure and print the figures, or draw maps."""
+    if options.gallery:
+        writable(options.gallery, "--gallery", size=1_000_000)
     clip = load_clip(options.model, options.weights)
     if options.gallery:
         return gallery(clip).savefig(options.gallery, dpi=100)

@@ -30,6 +30,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import all_chosen, writable
 from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..files import data_path
@@ -370,15 +371,15 @@ def run_command(options: argparse.Namespace) -> None:
     """The command `distil`: teach and export, or write the card.
 
     Raises:
-        ValueError: a name that is none of `CONFIGS`.
+        ValueError: a name that is none of `CONFIGS`, or a place that cannot be written.
     """
     if options.card:
         return write_card(card(), options.out)
-    unknown = [name for name in options.names if name not in CONFIGS]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(CONFIGS)}")
+    for option, place in ("--folder", options.folder), ("--out", options.out):
+        writable(place, option, folder=True, size=100_000_000)
+    names = all_chosen("names", options.names or CONFIGS, CONFIGS)
     teacher, seen = load_clip(BUNDLED).model, {}
-    for name in options.names or CONFIGS:
+    for name in names:
         distillation = read_fields(options, DISTILLATIONS[name])
         student = teach(name, teacher, options.folder, distillation, seen=seen)
         export(name, student, teacher, distillation, options.out / BUNDLED_MODELS[name])

@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from ..checks import short, whole
+from ..checks import first_line, short, whole
 from ..errors import InvalidFile, InvalidValue, NotFinite
 from ..files import locked, write_whole
 
@@ -156,7 +156,7 @@ class Loop:
                 self.log[:] = state.get("log", [])
                 return whole("step", state["step"], 0, self.steps), state["random"].byte()
         except Exception as error:  # torch says in a dozen ways that a file is none of its own, or holds something else
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = first_line(error) if str(error) else type(error).__name__
             msg = f"{self.file} is damaged, or holds no state of a training ({short(said)}): delete it to begin again"
             raise InvalidFile(msg, "state-damaged") from error
         msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"

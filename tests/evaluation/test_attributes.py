@@ -144,9 +144,9 @@ def test_pairs_are_the_same_again_and_others_with_another_seed_or_split():
 
 
 def test_pairs_that_cannot_be_are_refused_in_one_sentence():
-    with pytest.raises(ValueError, match="no pairs of 'shape'.*kinds are object identity"):
+    with pytest.raises(ValueError, match="kind must be one of object identity, .*got 'shape'"):
         draw_pairs("shape")
-    with pytest.raises(ValueError, match="'count' show 4 objects, got objects=2"):
+    with pytest.raises(ValueError, match="objects of 'count' must be 4, got 2"):
         draw_pairs("count", objects=2)
 
 

@@ -301,9 +301,9 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(additive, change, sa
 def test_a_protocol_or_caption_that_makes_no_sense_is_refused():
     for wrong, says in (
         ({"span": 0}, "span is the fraction"),
-        ({"points": 1}, "two points or more, got points=1"),
-        ({"unit": "word"}, "unit must be one of 'pixel', 'patch', got 'word'"),
-        ({"fill": "blur"}, "fill must be one of 'mean', 'random', 'black', got 'blur'"),
+        ({"points": 1}, "points must be at least 2, got 1"),
+        ({"unit": "word"}, "unit must be 'pixel' or 'patch', got 'word'"),
+        ({"fill": "blur"}, "fill must be one of mean, random, black, got 'blur'"),
         ({"canvas": "white"}, "canvas must be one of"),
     ):
         with pytest.raises(ValueError, match=says):

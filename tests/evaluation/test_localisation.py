@@ -113,7 +113,7 @@ def test_random_maps_score_chance_on_average(mask, rng):
         (np.full((2, 2), np.nan), np.ones((2, 2), bool), {}, "4 of 4 values of the map are NaN"),
         (np.ones((2, 2)), np.zeros((2, 2), bool), {}, "the mask is empty"),
         (np.ones((2, 2)), np.full((2, 2), 0.5), {}, "True and False, got shape .* of float64"),
-        (np.ones((2, 2)), np.eye(2, dtype=bool), {"threshold": 1.5}, "between 0 and 1, got 1.5"),
+        (np.ones((2, 2)), np.eye(2, dtype=bool), {"threshold": 1.5}, "threshold must be from 0 to 1, got 1.5"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(heat, wrong_mask, options, says):

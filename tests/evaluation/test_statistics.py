@@ -97,7 +97,7 @@ def test_a_copy_of_every_picture_is_no_new_evidence_to_a_clustered_interval():
     [
         ([], None, "needs a list of one or more numbers"),
         ([[1.0, 2.0]], None, r"got shape \(1, 2\)"),
-        ([1.0, np.nan, np.inf], None, "2 of 3 values are NaN or infinite"),
+        ([1.0, np.nan, np.inf], None, "2 of 3 values of an interval are NaN or infinite"),
         ([1.0], None, "at least two values, got 1"),
         ([1.0, 2.0], ["dog", "dog"], "all 2 values belong to 'dog'"),
         ([1.0, 2.0], ["dog"], "got 1 labels for 2 values"),
@@ -325,7 +325,7 @@ def test_a_verdict_follows_from_interval_and_margin_alone(low, high, answer):
 
 
 def test_a_verdict_needs_a_sensible_margin_and_interval():
-    with pytest.raises(ValueError, match="zero or more, got -0.1"):
+    with pytest.raises(ValueError, match="margin must be 0 or more, got -0.1"):
         verdict(0, 1, -0.1, "more", "less", "same")
     with pytest.raises(ValueError, match=r"from low to high, got \[1, 0\]"):
         verdict(1, 0, 0.1, "more", "less", "same")

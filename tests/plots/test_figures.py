@@ -329,7 +329,11 @@ def test_there_is_no_ink_beyond_what_the_model_saw():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"threshold": 2}, "0 to 1"), ({"opacity": -1}, "0 to 1"), ({"colours": "jet"}, "one of white, .*got 'jet'")],
+    [
+        ({"threshold": 2}, "from 0 to 1, got 2"),
+        ({"opacity": -1}, "from 0 to 1, got -1"),
+        ({"colours": "jet"}, "one of white, .*got 'jet'"),
+    ],
 )
 def test_a_painting_with_another_option_is_refused(options, message):
     with pytest.raises(ValueError, match=message):

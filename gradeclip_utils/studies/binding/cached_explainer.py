@@ -44,8 +44,7 @@ class CachedExplainer:
         """
         if caption not in self._words:
             split, directions = self.explainer.word_directions(caption)
-            if split.unread:
-                raise ValueError(f"the model does not read all of {caption!r}, not {' '.join(split.unread)!r}")
+            split.check_read()
             self._words[caption] = split, directions
         return self._words[caption]
 

@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
 from ...scenes import CANVAS, Scene
 from .binding_index import METHODS
@@ -155,12 +156,11 @@ def _answers_and_pairs(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Which rows (n,) are wrong answers, and the number of each row's pair; checked."""
     wrong = table["wrong"].to_numpy(dtype=bool)
     if min(wrong.sum(), (~wrong).sum()) < 10:
-        raise ValueError(
-            f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
-        )
+        msg = f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
+        raise InvalidValue(msg, "data-few")
     pairs = pd.factorize(table["pair"])[0]
     if (np.bincount(pairs) != 2).any():
-        raise ValueError("every pair needs its two rows, one an image")
+        raise InvalidValue("every pair needs its two rows, one an image", "data-pairs")
     return wrong, pairs
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...checks import chosen
+from ...errors import InvalidValue
 from ...explain import isolated_torch_state
 from ...images import onto_image
 from ...methods.grad_eclip import grad_eclip
@@ -20,7 +22,7 @@ from ...panels.jobs import is_small, one_thread
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
 from ...plots.axes import NOTE, entitle
 from ...plots.colours import largest, number, shown
-from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, concepts, describe, relation_between
+from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, describe, relation_between
 from .cached_explainer import CachedExplainer
 from .plots import draw_bars, folded
 
@@ -138,14 +140,14 @@ def playground_scene(
         _thing(noun, colour, place)
         for noun, colour, place in ((first, first_colour, first_place), (second, second_colour, second_place))
     ]
-    if question not in QUESTIONS:
-        raise ValueError(f"the question must be one of {', '.join(QUESTIONS)}, got {question!r}")
+    chosen("the question", question, QUESTIONS)
     if first == second or first_place == second_place:
         same = f"both are a {first}" if first == second else f"both are {first_place}"
-        raise ValueError(f"{same}: choose two different things in two different places")
+        raise InvalidValue(f"{same}: choose two different things in two different places", "choice-same")
     if question == QUESTIONS[0]:
         if first_colour == second_colour or NO_COLOUR in (first_colour, second_colour):
-            raise ValueError(f"nothing to exchange between {first_colour!r} and {second_colour!r}: choose two colours")
+            msg = f"nothing to exchange between {first_colour!r} and {second_colour!r}: choose two colours"
+            raise InvalidValue(msg, "choice-same")
         colours = [thing.colour for thing in things][::-1]
         false, _ = describe([replace(thing, colour=colour) for thing, colour in zip(things, colours, strict=True)])
         caption, spans = describe(things)
@@ -158,11 +160,7 @@ def playground_scene(
 
 def _thing(noun: str, colour: str, place: str) -> Object:
     """The thing in its place; checked."""
-    if noun not in concepts().index:
-        raise ValueError(f"{noun!r} is no noun of the scenes: choose one of scenes.concepts(), such as 'car' or 'cat'")
-    if colour not in (*COLOURS, NO_COLOUR) or place not in PLACES:
-        known = f"colours are {', '.join(COLOURS)} and {NO_COLOUR}; places {', '.join(PLACES)}"
-        raise ValueError(f"no {noun} can be {colour!r} and {place!r}: {known}")
-    x, y = PLACES[place]
+    x, y = PLACES[chosen("a place", place, PLACES)]
+    chosen("a colour", colour, (*COLOURS, NO_COLOUR))
     (thing,) = arrange([noun]).objects
     return replace(thing, colour=None if colour == NO_COLOUR else colour, x=x, y=y, size=_SIZE)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
+from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
@@ -94,7 +95,8 @@ def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4
         ValueError: there are no cases, or one that is not a contrast.
     """
     if not cases or any(one.against is None for _, one in cases):
-        raise ValueError("contrasts need one contrastive explanation or more: explain(image, right, against=wrong)")
+        msg = "contrasts need one contrastive explanation or more: explain(image, right, against=wrong)"
+        raise InvalidValue(msg, "plot-option")
     columns = min(columns, len(cases))
     rows = -(-len(cases) // columns)
     figure = InlineFigure(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, "; ".join(title for title, _ in cases))

@@ -23,6 +23,8 @@ from scipy.sparse import csr_array
 from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMResults
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
+from ...checks import columns
+from ...errors import InvalidValue
 from ...evaluation.statistics import spearman
 
 FEWEST = 3  # captions that must hold a word, or its mean says too little
@@ -83,7 +85,8 @@ def correlate(
     kept = [_kept(question, table, means.counts, means.of()) for question in questions]
     for question, some in zip(questions, kept, strict=True):
         if some.sum() < 10:
-            raise ValueError(f"{question.figure!r} has {some.sum()} words; a correlation over words needs ten or more")
+            msg = f"{question.figure!r} has {some.sum()} words; a correlation over words needs ten or more"
+            raise InvalidValue(msg, "data-few")
     everything, once = np.arange(len(table))[None], {name: mean[:, None] for name, mean in means.of().items()}
     weights, picks = _resampled(means.captions, len(table), draws, seed)
     anew = means.of(weights)
@@ -103,7 +106,8 @@ class _Means:
 
     def __init__(self, rows: pd.DataFrame, values: pd.DataFrame):
         if not rows.index.equals(values.index):
-            raise ValueError(f"rows and values must be of the same occurrences, got {len(rows)} and {len(values)} rows")
+            msg = f"rows and values must be of the same occurrences, got {len(rows)} and {len(values)} rows"
+            raise InvalidValue(msg, "data-pairs")
         captions, _ = pd.factorize(rows["caption"])
         occurrences, words = pd.factorize(rows["word"], sort=True)
         self.words, self.captions, self.names = pd.Index(words, name="word"), int(captions.max()) + 1, list(values)
@@ -136,9 +140,7 @@ def _resampled(captions: int, words: int, draws: int, seed: int) -> tuple[np.nda
 
 
 def _check(question: Question, table: pd.DataFrame, values: pd.DataFrame) -> None:
-    for name in (question.x, question.y, question.words, *question.given):
-        if name not in table and name not in values:
-            raise ValueError(f"{question.figure!r} asks for {name!r}: no column of {list(table)} or {list(values)}")
+    columns([*table, *values], (question.x, question.y, question.words, *question.given))
     if question.minus is not None:
         _check(question.minus, table, values)
 
@@ -217,7 +219,7 @@ def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int 
     x, y, labels = np.asarray(x, dtype=float), np.asarray(y, dtype=float), pd.factorize(np.asarray(bins))[0]
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if max(map(len, members)) < 2:
-        raise ValueError(f"each of the {len(members)} bins holds a single word: make the bins coarser")
+        raise InvalidValue(f"each of the {len(members)} bins holds a single word: make the bins coarser", "data-few")
     rng, found, changed = np.random.default_rng(seed), float(spearman(x, y)), np.tile(x, (draws, 1))
     for one in changed:
         for some in members:
@@ -275,7 +277,7 @@ def mixed_model(
     frame = rows[["caption", "word"]].assign(y=y)[rows["word"].isin(own.index) & y.notna()]
     frame = frame[frame.groupby("caption")["y"].transform("size") > 1]
     if frame["word"].nunique() < 10:
-        raise ValueError(f"a mixed model over words needs ten or more, got {frame['word'].nunique()}")
+        raise InvalidValue(f"a mixed model over words needs ten or more, got {frame['word'].nunique()}", "data-few")
     centred = frame["y"] - frame.groupby("caption")["y"].transform("mean")
     design = predictors.loc[frame["word"]].to_numpy()
     design = np.column_stack([design, np.ones(len(design))])

@@ -13,6 +13,8 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 
+from ...checks import chosen
+from ...errors import InvalidValue
 from ...explain import Explainer
 from ...explanation import Interactions
 from ...language import NORMS
@@ -89,7 +91,7 @@ def _asked(study: WordStudy, norm: str, part: str, method: str, word: str, draws
     table, word = _chosen(study, norm, part, method), word.strip().lower()
     if word and word not in study.table.index:
         near = ", ".join(sorted(study.table.index, key=lambda other: _unlike(word, other))[:4])
-        raise ValueError(f"no caption of the study holds {word!r}; words like it are {near}")
+        raise InvalidValue(f"no caption of the study holds {word!r}; words like it are {near}", "study-word")
     found = correlate(
         [Question("shown", norm, method, "shown")], study.rows, study.values[[method]], table, draws=draws
     ).iloc[0]
@@ -132,8 +134,7 @@ def _chosen(study: WordStudy, norm: str, part: str, method: str) -> pd.DataFrame
     numbers = [name for name in study.table if study.table[name].dtype.kind == "f"]
     parts = ["all", *sorted(study.table["part"].unique())]
     for what, given, known in (("norm", norm, numbers), ("part", part, parts), ("method", method, list(study.values))):
-        if given not in known:
-            raise ValueError(f"there is no {what} {given!r}; there are {', '.join(known)}")
+        chosen(what, given, known)
     means = study.values[method].groupby(study.rows["word"]).mean()
     there = study.values[method].notna().groupby(study.rows["word"]).sum()
     table = study.table.assign(saliency=means)

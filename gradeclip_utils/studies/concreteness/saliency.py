@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...checks import all_chosen, chosen
 from ...datasets import Example
+from ...errors import InvalidType, InvalidValue
 from ...explain import Explainer, isolated_torch_state
 from ...language import CONTENT, norms, phrases, tagged_words
 from ...methods import METHODS as KNOWN
@@ -68,7 +70,8 @@ def gather_scenes(
                 for word in found:
                     lacking[word] -= 1
     if not kept:
-        raise ValueError(f"none of {draw} captions holds any of the words: {', '.join(list(lacking)[:5])} ...")
+        msg = f"none of {draw} captions holds any of the words: {', '.join(list(lacking)[:5])} ..."
+        raise InvalidValue(msg, "study-word")
     return [drawn[i] for i in sorted(kept)]
 
 
@@ -109,7 +112,8 @@ def unrelated_images(examples: Sequence[Example], seed: int = 0) -> np.ndarray:
                 chosen[i] = j
                 break
         else:
-            raise ValueError(f"every other example shares something with {examples[i].caption!r}: give more of them")
+            msg = f"every other example shares something with {examples[i].caption!r}: give more of them"
+            raise InvalidValue(msg, "data-few")
     return chosen
 
 
@@ -142,12 +146,9 @@ def word_scores(
         TypeError: the tokens of this tokenizer make up no words.
     """
     if clip.tokenizer is None:
-        raise TypeError(f"word scores need a tokenizer, and {clip.name or 'this model'} has none")
+        raise InvalidType(f"word scores need a tokenizer, and {clip.name or 'this model'} has none", "model-tokenizer")
     check_tokenizer(clip.tokenizer)
-    unfit = [name for name in methods if name not in KNOWN or KNOWN[name].text is None]
-    if unfit:
-        known = ", ".join(name for name, method in KNOWN.items() if method.text is not None)
-        raise ValueError(f"{unfit[0]!r} gives no word scores; methods that do are {known}")
+    all_chosen("methods", methods, [name for name, method in KNOWN.items() if method.text is not None])
     explainers = {name: Explainer(clip, method=name) for name in methods}
     if embeddings is None:
         embeddings = embed_examples(next(iter(explainers.values())), examples, progress=progress)
@@ -220,8 +221,7 @@ def saliency(rows: pd.DataFrame, method: str, *, magnitude: bool = False) -> pd.
     Raises:
         ValueError: a method that was not measured.
     """
-    if method not in rows:
-        raise ValueError(f"{method!r} was not measured; there are {', '.join(score_columns(rows))}")
+    chosen("method", method, score_columns(rows))
     importance = rows[method].abs() if magnitude else rows[method].clip(lower=0)
     captions = importance.groupby(rows["caption"])
     total = captions.transform("sum")

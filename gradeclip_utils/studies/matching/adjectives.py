@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ...checks import whole
+from ...errors import InvalidValue
 from ...explain import Explainer
 from ...images import model_view
 from ...scenes import COLOURS, SPLITS, Scene, arrange, concepts, draw_scene, is_withheld_colour
@@ -58,9 +60,7 @@ def colour_pairs(n: int, split: str = "development") -> list[ColourPair]:
         ValueError: more than there are nouns.
     """
     nouns = np.random.default_rng([SPLITS[split], 70]).permutation(list(concepts().index))
-    if not 1 <= n <= len(nouns):
-        raise ValueError(f"there are colour pairs of 1 to {len(nouns)} nouns, got n={n!r}")
-    return [_colour_pair(str(noun), split, i) for i, noun in enumerate(nouns[:n])]
+    return [_colour_pair(str(noun), split, i) for i, noun in enumerate(nouns[: whole("n", n, 1, len(nouns))])]
 
 
 def _colour_pair(noun: str, split: str, number: int) -> ColourPair:
@@ -128,7 +128,8 @@ def prompt_path(explainer: Explainer, scene: Scene, before: str, after: str) -> 
         ValueError: the scene has another number of things.
     """
     if len(scene.objects) != 2:
-        raise ValueError(f"a way is followed between two things, and the scene has {len(scene.objects)}")
+        msg = f"a way is followed between two things, and the scene has {len(scene.objects)}"
+        raise InvalidValue(msg, "scene-count")
     image = scene.image()
     maps = as_array(explainer.maps([image], explainer.embed_texts([before, after])))[0]
     coverage, first = object_coverage(explainer, scene, maps.shape[1:]), scene.objects[0]

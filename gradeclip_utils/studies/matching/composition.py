@@ -22,6 +22,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from ...checks import chosen, whole
+from ...errors import InvalidValue
 from ...explain import Explainer
 from ...scenes import (
     CANVAS,
@@ -73,6 +75,7 @@ def noun_pairs(n: int, split: str = "development") -> list[tuple[str, str]]:
     Raises:
         ValueError: there are not so many.
     """
+    whole("n", n, 1)
     rng = np.random.default_rng([SPLITS[split], 80])
     waiting, found = [noun for noun in rng.permutation(list(concepts().index)) if concept(noun)["plural"]], []
     while len(waiting) > 1 and len(found) < n:
@@ -81,8 +84,7 @@ def noun_pairs(n: int, split: str = "development") -> list[tuple[str, str]]:
         if second is not None:
             waiting.remove(second)
             found.append((str(first), str(second)))
-    if n < 1 or len(found) < n:
-        raise ValueError(f"pairs of nouns, none of them twice, are 1 to {len(found)}; got n={n!r}")
+    whole("n", n, 1, len(found))
     return found
 
 
@@ -125,7 +127,8 @@ def span_fractions(
         ValueError: fewer than three pairs, so that there are no strangers.
     """
     if len(pairs) < 3:
-        raise ValueError(f"sentences are compared with the parts of others: three pairs or more, got {len(pairs)}")
+        msg = f"sentences are compared with the parts of others: three pairs or more, got {len(pairs)}"
+        raise InvalidValue(msg, "data-few")
 
     def embedded(texts: Sequence[str]) -> np.ndarray:
         return as_array(explainer.embed_texts(texts))
@@ -182,6 +185,7 @@ def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tup
     Raises:
         ValueError: an unknown change.
     """
+    chosen("change", change, CHANGES)
     first, second = scene.objects
     if change == "things in another order":
         return scene.caption, describe([second, first])[0]
@@ -196,10 +200,8 @@ def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tup
     if change == "relation turned round":
         relation = relation_between(first, second)
         return describe(scene.objects, relation)[0], describe(scene.objects, _OPPOSITE[relation])[0]
-    if change == "a noun replaced":
-        others = [noun for noun in concepts().index if noun not in (first.noun, second.noun)]
-        return scene.caption, describe([first, replace(second, noun=str(rng.choice(others)))])[0]
-    raise ValueError(f"a change is one of {', '.join(CHANGES)}, got {change!r}")
+    others = [noun for noun in concepts().index if noun not in (first.noun, second.noun)]  # "a noun replaced"
+    return scene.caption, describe([first, replace(second, noun=str(rng.choice(others)))])[0]
 
 
 def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int = 0) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
+from ...checks import chosen
 from ...evaluation.sanity import agreement
 from ...explain import Explainer
 from ...scenes import POSITIONS, Object, Scene, arrange, covered, draw_scene, relation_between
@@ -94,8 +95,7 @@ def two_thing_scene(first: str, second: str, arrangement: str, *, seed: int = 0)
     Raises:
         ValueError: an unknown arrangement.
     """
-    if arrangement not in ARRANGEMENTS:
-        raise ValueError(f"an arrangement is one of {', '.join(ARRANGEMENTS)}, got {arrangement!r}")
+    chosen("arrangement", arrangement, ARRANGEMENTS)
     groups = [(noun, None, 1) for noun in (first, first if arrangement == "twice" else second)]
     for attempt in count():
         drawn = draw_scene([72, seed, attempt], split="development", plain=True, groups=groups)
@@ -176,8 +176,7 @@ def displayed(map_: np.ndarray, display: str) -> np.ndarray:
     Raises:
         ValueError: an unknown display.
     """
-    if display not in DISPLAYS:
-        raise ValueError(f"a display is one of {', '.join(DISPLAYS)}, got {display!r}")
+    chosen("display", display, DISPLAYS)
     heat = map_ if display.startswith("signed") else np.maximum(map_, 0)
     return heat / heat.max() if display == "relu, normalised" and heat.max() > 0 else heat
 

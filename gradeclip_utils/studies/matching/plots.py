@@ -13,6 +13,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from ... import checks
 from ...images import onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
 from ...plots.axes import NOTE, blank, drawable, entitle
@@ -50,8 +51,7 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
 
 def _on_the_way(path: PromptPath, weight: float) -> tuple[float, float, str]:
     """The fraction on the first thing, the value of the darkest colour, and both in words; checked."""
-    if not 0 <= weight <= 1:
-        raise ValueError(f"the weight of an adjective goes from 0 (absent) to 1 (as in the prompt), got {weight!r}")
+    checks.number("weight", weight, 0, 1)
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
     names = f"“{path.before}” (0) to “{path.after}” (1)"
     alt = (

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ...errors import InvalidValue
 from ...evaluation.localisation import pool
 from ...evaluation.sanity import agreement
 from ...explain import Explainer
@@ -192,9 +193,8 @@ def word_regions(
     size = image.size[::-1]
     wrong = [name for name, mask in masks.items() if mask.shape != size or not mask.any()]
     if wrong or not masks:
-        raise ValueError(
-            f"masks must be {size} and cover something, as the image is; not so: {wrong or 'there are none'}"
-        )
+        msg = f"masks must be {size} and cover something, as the image is; not so: {wrong or 'there are none'}"
+        raise InvalidValue(msg, "mask-shape")
     found = explainer.interactions(image, caption)
     named = {name: mask.astype(bool) for name, mask in masks.items()}
     rest = ~np.any(list(named.values()), axis=0)

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ...checks import all_chosen
 from ...evaluation.attributes import KINDS, draw_pairs, images_of, judge
 from ...evaluation.localisation import pool
 from ...evaluation.pointing_game import COUNTS, games, play
@@ -72,9 +73,8 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
         UnsupportedModel: the image tower has no dense features.
     """
     parts = {"regions": region_rows, "pointing": pointing_rows, "binding": binding_rows, "whole": whole_rows}
-    if not set(only) <= set(parts):
-        raise ValueError(f"parts are {', '.join(parts)}, got {only!r}")
-    rows = pd.concat([part(clip, amount) for name, part in parts.items() if not only or name in only])
+    only = all_chosen("only", only or parts, parts)
+    rows = pd.concat([part(clip, amount) for name, part in parts.items() if name in only])
     return summary(rows)
 
 

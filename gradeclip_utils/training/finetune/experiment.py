@@ -25,6 +25,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...checks import whole, writable
+from ...errors import InvalidValue
 from ...files import commit, data_path, write_whole
 from ...models import Clip, load_clip
 from ...scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
@@ -206,9 +208,10 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         rows[(rows["arm"] == arm) & (rows["seed"] == 0)].set_index("figure", drop=False) for arm in (BEFORE, OURS)
     )
     if before.empty or after.empty:
-        raise ValueError(f"{table} lacks the row of {BEFORE!r} or of {OURS!r}: run both arms first")
+        raise InvalidValue(f"{table} lacks the row of {BEFORE!r} or of {OURS!r}: run both arms first", "table-empty")
     if not after.loc[TUNED_FOR, "low"] > before.loc[TUNED_FOR, "high"]:
-        raise ValueError(f"{OURS!r} is not measurably better than {BEFORE!r} in {TUNED_FOR!r}: nothing is shipped")
+        msg = f"{OURS!r} is not measurably better than {BEFORE!r} in {TUNED_FOR!r}: nothing is shipped"
+        raise InvalidValue(msg, "tuning-worse")
     made = read(table).query("arm == @OURS and seed == 0").iloc[0]
     told = []
     for name in after.index:
@@ -240,7 +243,8 @@ def _check_same(done: pd.DataFrame, tuning: Tuning, table: Path) -> None:
         other = tuned[tuned[name] != getattr(tuning, name)]
         if len(other):
             was = other[name].iloc[0]
-            raise ValueError(f"{table} holds runs with {name}={was}, not {getattr(tuning, name)}: choose another table")
+            msg = f"{table} holds runs with {name}={was}, not {getattr(tuning, name)}: choose another table"
+            raise InvalidValue(msg, "run-other")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,8 +264,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(given: argparse.Namespace) -> None:
     """The command `study fine-tuning`: run what is missing of the experiment, or ship its model."""
+    writable(given.table, "--table", suffixes=(".csv",), size=1_000_000)
     if given.ship:
         return ship(given.table, given.runs, data_path())
-    todo = [(arm, seed) for arm, seed in plan(given.seeds) if not given.arms or arm in given.arms]
-    given.table.parent.mkdir(parents=True, exist_ok=True)
+    writable(given.runs, "--runs", folder=True, size=500_000_000)
+    todo = [(arm, seed) for arm, seed in plan(whole("--seeds", given.seeds, 1)) if not given.arms or arm in given.arms]
     run(given.table, given.runs, read_fields(given, PILOT), todo=todo)

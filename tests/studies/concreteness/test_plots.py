@@ -88,11 +88,11 @@ def test_a_word_without_a_rating_is_found_but_not_marked(small):
 def test_what_cannot_be_shown_is_answered_with_a_sentence(small):
     with pytest.raises(ValueError, match=r"no caption of the study holds 'foood'; words like it are .*food"):
         plot_words(small, word="foood")
-    with pytest.raises(ValueError, match="there is no norm 'weight'; there are place"):
+    with pytest.raises(ValueError, match="norm must be .*place.*, got 'weight'"):
         plot_words(small, norm="weight")
-    with pytest.raises(ValueError, match="there is no method 'rise'"):
+    with pytest.raises(ValueError, match="method must be .*got 'rise'"):
         plot_words(small, method="rise")
-    with pytest.raises(ValueError, match="there is no part 'clause'; there are all, "):
+    with pytest.raises(ValueError, match="part must be one of all, .*got 'clause'"):
         plot_words(small, part="clause")
 
 

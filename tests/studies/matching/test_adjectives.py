@@ -47,7 +47,7 @@ def test_colour_pairs_differ_in_colour_and_place_and_in_nothing_else():
 
 
 def test_there_are_as_many_colour_pairs_as_nouns():
-    with pytest.raises(ValueError, match="got n=1000"):
+    with pytest.raises(ValueError, match="got 1000"):
         colour_pairs(1000)
 
 
@@ -129,5 +129,5 @@ def test_the_figure_of_a_way_says_where_it_stands(explainer):
     assert "weight of the adjective 0.25" in [axes.get_title(loc="left") for axes in figure.axes]
     (dot,) = [line for line in figure.axes[-1].lines if line.get_marker() == "o"]
     assert dot.get_xydata() == pytest.approx(np.array([[0.25, path.fraction(0.25)]]))
-    with pytest.raises(ValueError, match=r"from 0 \(absent\) to 1 .* got 1.5"):
+    with pytest.raises(ValueError, match="weight must be from 0 to 1, got 1.5"):
         draw_path(path, 1.5)

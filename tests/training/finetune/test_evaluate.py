@@ -90,7 +90,7 @@ def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
     assert known.loc["zero-shot, one object", "n"] == 8 and known.loc["binding, swapped colours", "n"] == 4
     again = measure(bundled, FEW, only=["regions"])
     pd.testing.assert_frame_equal(again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True))
-    with pytest.raises(ValueError, match="parts are regions, pointing, binding, whole, got 'colour'"):
+    with pytest.raises(ValueError, match="each of only must be one of regions, pointing, binding, whole, got 'colour'"):
         measure(bundled, FEW, only="colour")
 
 

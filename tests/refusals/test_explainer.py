@@ -1,0 +1,135 @@
+"""`Explainer`: prompts, batches, models in hand and options that are refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.errors import GradeclipError
+from tests.conftest import wrap
+from tests.refusals.cases import named
+
+PROMPTS = [
+    ("none", None, "prompts must be strings"),
+    ("a number", 5, "prompts must be strings"),
+    ("a path", Path("dog"), "prompts must be strings"),
+    ("true", True, "prompts must be strings"),
+    ("bytes", b"dog", "prompts must be strings"),
+    ("a dict", {"a": 1}, "prompts must be strings"),
+    ("no prompts", [], "prompts must be strings"),
+    ("a list of numbers", [1, 2], "prompts must be strings"),
+    ("whole numbers", np.zeros((1, 48), int), "prompts must be strings"),
+    ("a number of numpy", np.array(5), "prompts must be strings"),
+    ("empty", "", "at least one word"),
+    ("10,000 words", "dog " * 10_000, "a prompt can have 5000 characters, and .* has 40000"),
+    ("half a character", "a \ud800 dog", "lone surrogate"),
+    ("embeddings of another width", torch.ones(1, 3), r"must be \(T, 48\)"),
+    ("an embedding of zeros", torch.zeros(1, 48), "finite and not zero"),
+    ("an embedding with NaN", torch.full((48,), torch.nan), "finite and not zero"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "message"), named(PROMPTS))
+def test_what_is_no_prompt_is_refused_also_as_the_other_one(tiny, picture, prompt, message):
+    explainer = Explainer(tiny)
+    for ask in (lambda: explainer.explain(picture, prompt), lambda: explainer.explain(picture, "a dog", [prompt])):
+        with pytest.raises((GradeclipError, ValueError), match=f"{message}|prompts must be strings"):
+            ask()
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30, 1e38, 1e-40])
+def test_the_length_of_an_embedding_changes_nothing_however_large_or_small(tiny, picture, factor):
+    direction = torch.randn(1, 48, generator=torch.Generator().manual_seed(0))
+    direction = direction / direction.abs().max()
+    plain, long = (Explainer(tiny).explain(picture, direction * one) for one in (1, factor))
+    np.testing.assert_allclose(long.similarity, plain.similarity, atol=1e-3 if factor < 1e-38 else 1e-6)
+
+
+BATCHES = [
+    ("one image", lambda image: image, "as many pictures as prompts, got 1 and 2"),
+    ("a dict", lambda image: {"a": image}, "images must be a list"),
+    ("a number", lambda image: 5, "images must be a list"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), named(BATCHES))
+def test_what_is_no_list_of_images_is_refused(tiny, picture, make, message):
+    with pytest.raises(GradeclipError, match=message):
+        Explainer(tiny).explain_batch(make(picture), ["a dog", "a cat"])
+
+
+def test_images_may_come_one_by_one(tiny, picture):
+    found = Explainer(tiny).explain_batch((picture for _ in range(2)), ["a dog", "a cat"])
+    assert len(found) == 2
+    assert Explainer(tiny).embed_images(picture for _ in range(2)).shape == (2, 48)
+
+
+class Tokenizer:
+    """CLIP's own, whose ids are changed on the way."""
+
+    def __init__(self, tokenizer, change):
+        self.tokenizer, self.change = tokenizer, change
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, texts):
+        return self.change(self.tokenizer(texts))
+
+
+MODELS = [
+    ("no preprocessing", lambda clip: replace(clip, preprocess=None), "a Clip needs a preprocessing"),
+    ("numpy", lambda clip: replace(clip, preprocess=np.asarray), "this one gives ndarray"),
+    ("a batch", lambda clip: replace(clip, preprocess=lambda i: clip.preprocess(i)[None]), r"gives .*\(1, 3, 32, 32\)"),
+    ("NaN", lambda clip: replace(clip, preprocess=lambda i: clip.preprocess(i) * torch.nan), "gives NaN"),
+    ("of another size", lambda clip: wrap(clip.model, 48), "gives 48 x 48 pixels, and the model takes 32 x 32"),
+    ("no tokenizer", lambda clip: replace(clip, tokenizer=None), "strings need the model's tokenizer"),
+    ("tokens in a list", lambda clip: retold(clip, lambda ids: ids.tolist()), "this one gives list"),
+    ("another context", lambda clip: retold(clip, lambda ids: torch.cat([ids] * 2, 1)), r"\(1, 24\), .*\(1, 48"),
+    ("foreign ids", lambda clip: retold(clip, lambda ids: ids + 10**6), "it is not its own"),
+    ("a bare model", lambda clip: clip.model, "needs a Clip"),
+]  # fmt: skip
+
+
+def retold(clip, change):
+    return replace(clip, tokenizer=Tokenizer(clip.tokenizer, change))
+
+
+@pytest.mark.parametrize(("change", "message"), named(MODELS))
+def test_a_model_whose_parts_do_not_fit_is_refused_by_the_part(tiny, picture, change, message):
+    state = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    with pytest.raises(GradeclipError, match=message):
+        Explainer(change(tiny)).explain(picture, "a dog")
+    assert all(torch.equal(value, state[name]) for name, value in tiny.model.state_dict().items())
+
+
+OPTIONS = [
+    ("half a seed", {"seed": 1.5}, "seed must be a whole number, got 1.5"),
+    ("a seed in words", {"seed": "x"}, "seed must be a whole number"),
+    ("no seed", {"seed": None}, "seed must be a whole number"),
+    ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
+    ("methods", {"method": ["rise"]}, "method must be one of"),
+    ("no method", {"method": None}, "method must be one of"),
+    ("attention", {"attention": None}, "attention must be 'model' or 'single-head', got None"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), named(OPTIONS))
+def test_an_option_that_is_no_choice_is_refused(tiny, options, message):
+    with pytest.raises(GradeclipError, match=message):
+        Explainer(tiny, **options)
+
+
+@pytest.mark.parametrize("index", [99, "x", 1.5, None, -3])
+def test_a_map_that_is_not_there_is_refused(tiny, picture, index):
+    with pytest.raises(GradeclipError, match="index must be"):
+        Explainer(tiny).explain(picture, ["a dog", "a cat"]).heatmap(index)
+
+
+@pytest.mark.parametrize("over", [1.5, "dog", [1.5], [0, 0], [[0], [99]]])
+def test_words_that_cannot_be_told_apart_are_refused(tiny, picture, over):
+    with pytest.raises((GradeclipError, ValueError, TypeError)):
+        Explainer(tiny).interactions(picture, "a dog and a cat").centred(over)

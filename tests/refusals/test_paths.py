@@ -1,0 +1,98 @@
+"""Paths: what is none, what cannot be written, and what is kept then."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradeclip_utils import Explanation
+from gradeclip_utils.checks import readable, writable
+from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
+from gradeclip_utils.evaluation.results import read_run
+from gradeclip_utils.files import locked, write_whole
+from tests.refusals.cases import full, named
+
+PATHS = [
+    ("none", None, "must be a path, got None"),
+    ("a number", 5, "must be a path, got 5"),
+    ("bytes", b"x.png", "must be a path"),
+    ("empty", "", "an empty one was given"),
+    ("NUL", "a\0b", "no path that can be used"),
+    ("5,000 letters", "x" * 5000, "File name too long"),
+    ("nobody's home", "~nobody-at-all/x", "no path that can be used"),
+]
+
+
+@pytest.mark.parametrize(("path", "message"), named(PATHS))
+def test_what_is_no_path_is_refused_wherever_a_path_is_taken(path, message):
+    for take in (
+        lambda: readable(path, "a picture"),
+        lambda: writable(path, "--out"),
+        lambda: Explanation.load(path),
+        lambda: read_run(path),
+    ):
+        with pytest.raises(GradeclipError, match=message):
+            take()
+
+
+WRITTEN = [
+    ("a folder", ".", {}, "must be a file, and .* is a folder"),
+    ("a file", "there.txt", {"folder": True}, "must be a folder, and .* is a file"),
+    ("below a file", "there.txt/x", {}, "cannot be written"),
+    ("another ending", "x.pt", {"suffixes": (".safetensors",)}, "must end in .safetensors; got"),
+    ("a full disk", "x", {"size": 10**18}, "needs about 1,000,000,000,000 MB, and .* has"),
+    ("a pipe", "pipe", {}, "is a pipe or a device"),
+]
+
+
+@pytest.mark.parametrize(("path", "options", "message"), named(WRITTEN))
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path, path, options, message):
+    (tmp_path / "there.txt").write_text("dear")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InvalidFile, match=message):
+        writable(tmp_path / path, "--out", **options)
+    assert sorted(tmp_path.iterdir()) == before
+    assert writable(tmp_path / "new" / "folders" / "x.png", "--out") == tmp_path / "new" / "folders" / "x.png"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that nobody may write to is needed")
+def test_a_place_that_is_read_only_is_refused():
+    with pytest.raises(InvalidFile, match="cannot be written to /proc/x.png: /proc does not let it"):
+        writable("/proc/x.png", "--out")
+
+
+def test_what_cannot_be_written_in_the_end_is_kept_elsewhere_and_what_was_there_stays(tmp_path):
+    (tmp_path / "model").write_bytes(b"old")
+    times = []
+
+    def full_once(stream):
+        times.append(1)
+        full(stream) if len(times) == 1 else stream.write(b"whole")
+
+    with pytest.raises(InvalidFile, match="No space left.*is kept as .*gradeclip-kept-") as refused:
+        write_whole(tmp_path / "model", full_once)
+    kept = Path(str(refused.value).rsplit("kept as ", 1)[1])
+    assert kept.read_bytes() == b"whole"
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model", b"old")]
+    with pytest.raises(InvalidFile, match="and no temporary folder takes it either"):
+        write_whole(tmp_path / "model", full)
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_two_processes_on_one_folder_are_told_apart_until_the_first_is_gone(tmp_path):
+    code = (
+        "import sys, time, pathlib\nfrom gradeclip_utils.files import locked\n"
+        f"with locked(pathlib.Path({str(tmp_path)!r}), 'x.running'):\n print('in', flush=True)\n time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "in\n"
+    with pytest.raises(InvalidValue, match="another process is at work on"), locked(tmp_path, "x.running"):
+        pass
+    other.kill()
+    other.wait()
+    with locked(tmp_path, "x.running"):
+        pass

@@ -1,0 +1,66 @@
+"""Plots: values that no scale has, and what figures say of what they do not draw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gradeclip_utils import Explainer, read_image
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.plots import paint, plot_intervals, plot_maps
+from tests.refusals.cases import named
+
+HEAT = np.arange(16.0, dtype=np.float32).reshape(4, 4)
+GREY = Image.new("RGB", (32, 32), "grey")
+
+DRAWN = [
+    ("vmax below zero", lambda: paint(GREY, HEAT, vmax=-1), "vmax must be 0 or more, got -1"),
+    ("vmax NaN", lambda: paint(GREY, HEAT, vmax=np.nan), "vmax must be 0 or more, got nan"),
+    ("threshold 9", lambda: paint(GREY, HEAT, threshold=9), "threshold must be from 0 to 1, got 9"),
+    ("opacity -3", lambda: paint(GREY, HEAT, opacity=-3), "opacity must be from 0 to 1, got -3"),
+    ("opacity x", lambda: paint(GREY, HEAT, opacity="x"), "opacity must be a number, got 'x'"),
+    ("colours zzz", lambda: paint(GREY, HEAT, colours="zzz"), "colours must be one of white, viridis, .*got 'zzz'"),
+    ("colours in a list", lambda: paint(GREY, HEAT, colours=["white"]), "colours must be one of"),
+    ("NaN in a map", lambda: paint(GREY, HEAT * np.nan), "16 of 16 values of the map are NaN or infinite"),
+    ("columns -1", lambda: plot_maps(GREY, {"a": HEAT}, columns=-1), "columns must be at least 1, got -1"),
+    ("no columns", lambda: plot_maps(GREY, {"a": HEAT}, columns=0), "columns must be at least 1, got 0"),
+    ("labels too few", lambda: plot_maps(GREY, {"a": HEAT}, label=["x", "y"]), "label must be one string"),
+    ("upsample x", lambda: plot_maps(GREY, {"a": HEAT}, upsample="x"), "upsample must be 'bilinear' or 'nearest'"),
+    ("no intervals", lambda: plot_intervals(pd.DataFrame({"mean": [1.0]})), "no column 'low'; it has 'mean'"),
+    ("no rows", lambda: plot_intervals(pd.DataFrame(columns=["mean", "low", "high"])), "the table has no rows"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("draw", "message"), named(DRAWN))
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(GradeclipError, match=message):
+        draw()
+
+
+def test_an_image_of_32_bits_a_channel_is_scaled_or_refused_and_never_clipped_to_white(tmp_path):
+    for most, shown in ((65535, 255), (200, 200)):
+        values = np.linspace(0, most, 16).astype(np.int32).reshape(4, 4)
+        Image.fromarray(values).save(tmp_path / "x.tif")
+        found = np.asarray(read_image(tmp_path / "x.tif"))[..., 0]
+        assert found.max() == shown and len(np.unique(found)) == 16
+    Image.fromarray(np.full((2, 2), 70000, np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(GradeclipError, match="beyond 16 bits; scale it to 8 bits"):
+        read_image(tmp_path / "x.tif")
+
+
+def texts_of(figure) -> str:
+    return " ".join(artist.get_text() for artist in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_a_method_without_maps_of_images_draws_none_and_says_so(tiny, picture):
+    drawn = texts_of(Explainer(tiny, method="leave-one-out").explain(picture, "a dog").plot())
+    assert "no map: words alone" in drawn and "nowhere above zero" not in drawn and "where it answers" not in drawn
+
+
+def test_the_scale_of_words_goes_to_the_largest_that_has_a_colour(tiny, picture):
+    found = Explainer(tiny).explain(picture, "a dog")
+    words = (replace(found.words[0][0], score=-0.123), replace(found.words[0][1], score=0.045))
+    drawn = texts_of(replace(found, words=(words,)).plot())
+    assert "pale 0 to dark 0.045" in drawn.replace("\n", " ") and "dark 0.123" not in drawn

@@ -1,0 +1,150 @@
+"""`evaluate` and `fine_tune`: what makes no sense is refused before it begins, and nothing stale is served."""
+
+import io
+import pickle
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gradeclip_utils.datasets import load
+from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
+from gradeclip_utils.evaluation.results import Results
+from gradeclip_utils.evaluation.run import evaluate
+from gradeclip_utils.files import locked
+from gradeclip_utils.training.finetune.pairs import Pair
+from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
+from tests.refusals.cases import named
+
+EVALUATED = [
+    ("no model", {"clip": None}, "needs a Clip"),
+    ("no chunk", {"chunk": 0}, "chunk must be at least 1, got 0"),
+    ("threads below one", {"threads": -1}, "threads must be at least 1, got -1"),
+    ("no jobs", {"jobs": 0}, "jobs must be 1 or more"),
+    ("half a job", {"jobs": 1.5}, "jobs must be a whole number"),
+    ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
+    ("methods that are numbers", {"methods": [5]}, "'5' is no method"),
+    ("no methods", {"methods": None}, "methods must be a list"),
+    ("data that is a number", {"data": 5}, "data must be a list"),
+    ("data that is images", {"data": [1]}, "holds a int"),
+    ("an unknown kind", {"data": "scene:9"}, "names no data set"),
+    ("resolution", {"resolution": 5}, "resolution must be 'model' or 'native'"),
+    ("faithfulness", {"faithfulness": ["full"]}, "faithfulness must be one of"),
+    ("out is empty", {"out": ""}, "an empty one was given"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), named(EVALUATED))
+def test_an_evaluation_that_makes_no_sense_is_refused(tiny, options, message):
+    given = {"clip": tiny, "data": "scenes:development:2", **options}
+    with pytest.raises(GradeclipError, match=message):
+        evaluate(given.pop("clip"), given.pop("data"), progress=False, **given)
+
+
+@pytest.mark.parametrize("changed", ["images", "masks"])
+def test_rows_of_an_image_or_mask_that_was_replaced_are_computed_again(tiny, folder, tmp_path, changed):
+    options = {"references": False, "chunk": 1, "progress": False, "out": tmp_path / "run"}
+    before = evaluate(tiny, f"folder:{folder}", **options)
+    other = folder / f"{changed}/3.png"
+    (folder / f"{changed}/1.png").write_bytes(other.read_bytes())
+    with pytest.warns(UserWarning, match="chunk 1 of .* is about images or masks that were replaced"):
+        after = evaluate(tiny, f"folder:{folder}", **options)
+    fresh = evaluate(tiny, f"folder:{folder}", **{**options, "out": None})
+    measured = [column for column in fresh if column != "seconds"]
+    assert after[measured].equals(fresh[measured]) and not after[measured].equals(before[measured])
+    assert after["seconds"].eq(before["seconds"]).tolist() == [True, False, True, True]  # the others were kept
+
+
+def test_a_cut_out_is_a_mask_of_what_is_not_transparent(folder):
+    mask = load(f"folder:{folder}")[0].mask()
+    pixels = np.dstack([np.full((32, 32, 3), 200, np.uint8), mask.astype(np.uint8) * 255])
+    Image.fromarray(pixels, "RGBA").save(folder / "masks/0.png")
+    assert np.array_equal(load(f"folder:{folder}")[0].mask(), mask) and 0 < mask.sum() < mask.size
+
+
+def test_settings_that_were_damaged_are_named(tmp_path):
+    Results(tmp_path / "run", {"seed": 0}).close()
+    with closing(sqlite3.connect(tmp_path / "run" / "rows.sqlite")) as kept, kept:
+        kept.execute("UPDATE settings SET value = 'null]'")
+    with pytest.raises(InvalidFile, match="rows.sqlite does not say what made its rows"):
+        Results(tmp_path / "run", {"seed": 0})
+
+
+PAIRS = [
+    Pair(Image.effect_noise((32, 32), 60).convert("RGB"), caption) for caption in ("a dog", "a red car", "a cat", "")
+]
+SHORT = Tuning(steps=2, batch=2, learning_rate=1e-3, warmup=1, precision="fp32")
+TUNED = [
+    ("a seed below zero", {"tuning": {"seed": -1}}, "seed must be at least 0"),
+    ("workers below zero", {"workers": -1}, "workers must be at least 0"),
+    ("saved never", {"save_every": 0}, "save_every must be at least 1"),
+    ("no batch", {"tuning": {"batch": 0}}, "batch must be at least 2"),
+    ("half a step", {"tuning": {"steps": 1.5}}, "steps must be a whole number"),
+    ("a rate without bounds", {"tuning": {"learning_rate": 1e38}}, "learning_rate must be from 0 to 10"),
+    ("no rate", {"tuning": {"learning_rate": None}}, "learning_rate must be a number"),
+    ("no model", {"clip": None}, "needs a Clip"),
+    ("an empty caption", {"pairs": PAIRS}, "the caption of a pair"),
+    ("no pairs", {"pairs": []}, "there are none"),
+    ("pairs of numbers", {"pairs": [1, 2]}, "a pair is an image"),
+    ("a text", {"pairs": "dogs"}, "pairs must be a list"),
+    ("the folder is a file", {"folder": __file__}, "must be a folder, and .* is a file"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), named(TUNED))
+def test_a_tuning_that_makes_no_sense_is_refused_before_it_begins(tiny, options, message):
+    given = {"clip": tiny, "pairs": PAIRS[:3], "progress": False, **options}
+    tuning = replace(SHORT, **given.pop("tuning", {}))
+    with pytest.raises(GradeclipError, match=message):
+        fine_tune(given.pop("clip"), given.pop("pairs"), tuning, **given)
+
+
+STATES = [
+    ("cut off", lambda content: content[: len(content) // 2]),
+    ("empty", lambda content: b""),
+    ("text", lambda content: b"dear diary"),
+    ("a list", lambda content: saved([1, 2])),
+    ("of nothing", lambda content: saved({"recipe": {}})),
+    ("pickled objects", lambda content: pickle.dumps({"recipe": Path("x")})),
+]
+
+
+def saved(what):
+    stream = io.BytesIO()
+    torch.save(what, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("damage",), named(STATES))
+def test_a_state_that_was_damaged_is_named_and_left_as_it_is(tiny, tmp_path, damage):
+    state = tmp_path / STATE
+    state.write_bytes(damage(saved({"step": 1})))
+    before = state.read_bytes()
+    with pytest.raises(GradeclipError, match="state.pt (is damaged, or holds no state|holds a run of another recipe)"):
+        fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)
+    assert state.read_bytes() == before
+
+
+CHANGES = [
+    ("captions", lambda pairs: [replace(pairs[0], caption="a cow"), *pairs[1:]]),
+    ("images", lambda pairs: [replace(pairs[0], image=Image.new("RGB", (32, 32))), *pairs[1:]]),
+    ("their order", lambda pairs: pairs[::-1]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change",), named(CHANGES))
+def test_a_state_of_other_pairs_of_the_same_number_is_refused(tiny, tmp_path, change):
+    fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)
+    with pytest.raises(InvalidValue, match="holds a run of another recipe .content is"):
+        fine_tune(tiny, change(PAIRS[:3]), SHORT, folder=tmp_path, progress=False)
+
+
+def test_two_tunings_in_one_folder_are_told_apart(tiny, tmp_path):
+    with locked(tmp_path, "state.running"), pytest.raises(InvalidValue, match="another process is at work on"):
+        fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)

@@ -1,0 +1,82 @@
+"""Security: no network, no foreign code."""
+
+import ast
+import socket
+from pathlib import Path
+
+import pytest
+
+import gradeclip_utils
+from gradeclip_utils import Explainer, Explanation, load_clip, read_image
+from gradeclip_utils.__main__ import main
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.evaluation.run import evaluate
+from gradeclip_utils.evaluation.verdicts import Takeaways
+from gradeclip_utils.panels.state import as_source
+from gradeclip_utils.scenes import arrange
+from tests.refusals.cases import bomb
+
+PACKAGE = Path(gradeclip_utils.__file__).parent
+
+
+def test_nothing_asks_a_network_for_anything(knowing, folder, tmp_path, monkeypatch):
+    def refused(*given, **named):
+        raise AssertionError(f"a socket was asked for: {given} {named}")
+
+    for name in ("connect", "connect_ex", "bind", "listen", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    clip = load_clip("emoji")
+    found = Explainer(clip).explain(arrange(["dog"]).image(), "a dog")
+    found.plot()
+    Explanation.load(found.save(tmp_path / "found"))
+    Explainer(clip).interactions(arrange(["dog", "cat"]).image(), "a dog and a cat").plot()
+    evaluate(knowing, f"folder:{folder}", out=tmp_path / "run", progress=False)
+    assert main(["explain", "--out", str(tmp_path / "x.png")]) == 0
+
+
+EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script> & <b>'
+
+
+def test_what_results_show_of_themselves_executes_nothing_of_the_users(tiny, picture):
+    explainer, judged = Explainer(tiny), Takeaways(margin=0.1, because=EVIL)
+    verdict = judged.judge(EVIL, [0.2, 0.3, 0.4], published=EVIL)
+    prompt = f"a dog {EVIL}"[:40]
+    results = [explainer.explain(picture, prompt), explainer.interactions(picture, prompt), verdict, judged]
+    for result in [*results, results[0].plot(), arrange(["dog"])]:
+        bundle = result._repr_mimebundle_()
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        assert data.keys() <= {"image/png", "text/plain", "text/markdown"}
+        assert getattr(result, "_repr_html_", lambda: None)() is None  # matplotlib's own, which gives none here
+        assert "<" not in data.get("text/markdown", "")  # Jupyter and nbconvert read HTML in Markdown
+    assert "&lt;script&gt;" in judged._repr_mimebundle_()["text/markdown"]
+
+
+def test_a_bomb_is_refused_before_it_is_decoded_wherever_an_image_is_read(tiny, tmp_path, monkeypatch):
+    file = bomb(tmp_path)
+
+    def decoded(*given):
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    for read in (read_image, lambda image: Explainer(tiny).explain(image, "a dog"), as_source):
+        for image in (file, str(file)):
+            with pytest.raises(GradeclipError, match="more than 80 megapixels"):
+                read(image)
+
+
+def test_no_pickle_is_read_but_a_workers_own_model():
+    """`torch.load` reads weights alone; the one `pickle.loads` reads what the same evaluation wrote for its workers."""
+    reads = []
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner, name = getattr(node.func.value, "id", ""), node.func.attr
+                keywords = {one.arg: one.value for one in node.keywords}
+                if owner == "torch" and name == "load":
+                    assert getattr(keywords.get("weights_only"), "value", False) is True, f"{file}:{node.lineno}"
+                elif (owner in ("pickle", "joblib", "dill", "marshal") and name in ("load", "loads")) or (
+                    (owner, name) in {("np", "load"), ("pd", "read_pickle")}
+                ):
+                    reads.append(file.relative_to(PACKAGE).as_posix())
+    assert reads == ["evaluation/worker.py"]
