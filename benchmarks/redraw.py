@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import sys
 import time
@@ -30,7 +31,7 @@ from PIL import Image
 
 from gradeclip_utils import METHODS, Clip, Explainer, load_clip
 from gradeclip_utils.language import NORMS
-from gradeclip_utils.panels.explorer_view import canvas, legend_html, painted, png, title_html, word_marks
+from gradeclip_utils.panels.explorer_view import payload
 from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.panels.session import Session
@@ -70,11 +71,8 @@ def states(start: State, rounds: int) -> Iterator[tuple[str, State]]:
 
 
 def drawn(session: Session, state: State) -> None:
-    """Everything that a change sends to the browser."""
-    view = session.view(state)
-    for one in view.panels:
-        png(painted(state, one))
-        canvas(state, one), word_marks(state, one), title_html(state, one), legend_html(state, one)
+    """Everything that a change sends to the browser: with a caption the maps of all its words."""
+    json.dumps(payload(session.view(state)))
 
 
 def measure(clip: Clip, image, rounds: int) -> dict[str, list[float]]:

@@ -116,7 +116,7 @@ class Explanation:
 
     def plot(self, **options):
         """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
-        from .plots import plot_explanation  # matplotlib is slow to import, and only this needs it
+        from .plots import plot_explanation  # matplotlib is slow to import, and only what shows needs it
 
         return plot_explanation(self, **options)
 
@@ -168,7 +168,10 @@ class Explanation:
                 object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return self.plot()._repr_mimebundle_()
+        """A view whose words show their bars and maps where a page runs scripts; else the figure."""
+        from .plots.page import explanation_page
+
+        return explanation_page(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +266,10 @@ class Interactions:
                 object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return self.plot()._repr_mimebundle_()
+        """A view whose words show their bars and maps where a page runs scripts; else the figure."""
+        from .plots.page import interactions_page
+
+        return interactions_page(self)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

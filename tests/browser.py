@@ -38,8 +38,11 @@ def browser_context_args(browser_context_args):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab on a copy of the notebooks, with settings of its own."""
+def lab(tmp_path_factory, request):
+    """The address of a JupyterLab on a copy of the notebooks, with settings of its own.
+
+    A module whose `WINDOWING` is None gets JupyterLab's default: cells off the screen are then not in the page.
+    """
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
     with socket.socket() as free:
@@ -53,7 +56,9 @@ def lab(tmp_path_factory):
     )
     settings = home / "lab" / "user-settings" / "@jupyterlab"
     (settings / "notebook-extension").mkdir(parents=True)
-    (settings / "notebook-extension" / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    if windowing := getattr(request.module, "WINDOWING", "none"):
+        tracker = settings / "notebook-extension" / "tracker.jupyterlab-settings"
+        tracker.write_text(f'{{"windowingMode": "{windowing}"}}')
     (settings / "apputils-extension").mkdir()
     (settings / "apputils-extension" / "notification.jupyterlab-settings").write_text(
         '{"fetchNews": "false", "checkForUpdates": false}'
@@ -90,6 +95,16 @@ def open_notebook(page, lab: str, name: str) -> None:
     page.evaluate(
         f"() => {{ window.wrong = []; {SESSION}.iopubMessage.connect((_, message) => {{"
         " if (message.header.msg_type === 'error') window.wrong.push(message.content.evalue); }); }"
+    )
+
+
+def show_cell(page, name: str) -> None:
+    """Scroll to a cell, by its id."""
+    page.evaluate(
+        "async (name) => { const { content } = window.jupyterapp.shell.currentWidget;"
+        " const index = content.widgets.findIndex((cell) => cell.model.id === name);"
+        " content.activeCellIndex = index; await content.scrollToItem(index, 'start'); }",
+        name,
     )
 
 

@@ -184,8 +184,6 @@ WHOLE = {
 CITED = {("methods.registry", "paper")}
 # Names that still say a private word; this list only gets shorter.
 STILL = {
-    "panels.explorer: share",
-    "panels.explorer_view: marks",
     "panels.lesson: share",
     "plots.axes: share",
     "plots.figures: share",

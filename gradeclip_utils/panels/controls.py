@@ -1,61 +1,119 @@
-"""Controls: the few controls that ipywidgets lacks, in JavaScript of our own (`front/panes.js`).
+"""Controls: what can be turned on the explorer, each with a name of the field and a help text.
 
-    session -> explorer_view -> controls -> explorer
-
-A pane gets `data` and `images` from Python and sends messages back, `{"kind": ..., ...}`. It keeps nothing.
+state -> here -> explorer -> front/view.js
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-import ipywidgets as w
-import traitlets
-from anywidget import AnyWidget
-
-from . import explorer_view
-from .state import State
-
-_FRONT = Path(__file__).parent / "front"
-_HINT = "Press a patch, and the words light up by how they match it."
+from ..methods import METHODS
+from ..plots.colours import COLOURS, OWN
+from .session import Session
+from .state import GRAD_ECLIP, SPATIAL_WEIGHTS, State
 
 
-class Pane(AnyWidget):
-    """One of "gallery" (images to choose), "canvas" (an image with patches), "words" (buttons), "script" (to copy).
+class Control(NamedTuple):
+    """One control: its name for people, what it does, its kind, and where it stands (two of the places are folded)."""
+
+    label: str
+    help: str
+    kind: str
+    place: str
+
+
+_CONTROLS = {
+    "model": Control("Model", "Which CLIP is explained. Image, caption and selection stay.", "choice", "head"),
+    "caption": Control(
+        "Caption", "The prompt whose similarity to the image is explained. Enter applies it.", "text", "caption"
+    ),
+    "against": Control(
+        "other caption", "What is explained is then by how much the caption is ahead of this one.", "text", "ask"
+    ),
+    "beside": Control("second method", "The same question by another method, beside the first.", "choice", "ask"),
+    "opacity": Control(
+        "opacity", "How much of the image is hidden where there is no relevance; 0 shows it as it is.", "range", "look"
+    ),
+    "method": Control("method", "How relevance is computed. A slow one says how long it takes.", "choice", "method"),
+    "layers": Control(
+        "explained layers", "How many of the last layers of the image encoder are explained, and added.", "range",
+        "method",
+    ),
+    "spatial": Control(
+        "spatial weight", "What each patch counts: Grad-ECLIP's loosened attention, its softmax, or all the same.",
+        "choice", "method",
+    ),
+    "attention": Control(
+        "attention heads", "The model's own heads, or one head as published, which explains another number.", "choice",
+        "method",
+    ),
+    "resolution": Control(
+        "input resolution", "What the model's preprocessing makes of the image, or the whole image at its own size.",
+        "choice", "method",
+    ),
+    "centred": Control(
+        "nouns told apart", "The region of each noun less what the caption's nouns have in common.", "check", "method"
+    ),
+    "colours": Control(
+        "colours", "The image keeps its own, and relevance is how much of it is seen; or a heat map is laid over it.",
+        "choice", "drawing",
+    ),
+    "threshold": Control(
+        "threshold", "What is below this fraction of the largest value counts as nothing.", "range", "drawing"
+    ),
+    "shared": Control(
+        "one scale", "One scale for all words and both methods, where their units agree; else each its own.", "check",
+        "drawing",
+    ),
+}  # fmt: skip
+CONTROLS = tuple(_CONTROLS)
+_CHOICES = {
+    "spatial": [(kind, kind) for kind in SPATIAL_WEIGHTS],
+    "attention": [("the model's own heads", "model"), ("one head", "single-head")],
+    "resolution": [("the model's own", "model"), ("the image's own", "native")],
+    "colours": [("the image's own", OWN), *((f"heat map, {name}", name) for name in COLOURS)],
+}
+
+
+def specs(
+    names: Iterable[str], state: State, session: Session, models: Iterable[str], refused: Mapping[str, Any]
+) -> list[dict]:
+    """The controls as `front/view.js` takes them.
 
     Args:
-        kind: which.
-        heard: called with every message.
+        names: which, of `CONTROLS`.
+        state: what is wanted.
+        session: of the model that is shown.
+        models: the names there are.
+        refused: the values that stand in a control and cannot be shown.
     """
+    names, found = list(names), []
+    own = state.method == GRAD_ECLIP
+    useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
+    useful["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
+    for name in names:
+        label, text, kind, place = _CONTROLS[name]
+        one = {"name": name, "label": label, "help": text, "kind": kind, "value": getattr(state, name)}
+        one |= {"place": place if "caption" in names else "plain", "disabled": not useful.get(name, True)}
+        one["refused"] = name in refused
+        if kind == "choice":
+            one["options"] = [list(pair) for pair in _options(name, session, models)]
+        if kind == "range":
+            high = session.depth if name == "layers" else 1
+            one |= {"min": int(name == "layers"), "max": high, "step": 1 if name == "layers" else 0.05}
+        found.append(one)
+    return found
 
-    _esm = (_FRONT / "panes.js").read_text(encoding="utf-8")  # text, not a path: a path would be watched for changes
-    _css = (_FRONT / "panes.css").read_text(encoding="utf-8")
-    kind = traitlets.Unicode().tag(sync=True)
-    data = traitlets.Dict().tag(sync=True)
-    images = traitlets.List(traitlets.Bytes()).tag(sync=True)  # PNG files
 
-    def __init__(self, kind: str, heard: Callable[[dict], None] | None = None, **traits):
-        super().__init__(kind=kind, **traits)
-        self.add_class("gradeclip-pane")
-        if heard is not None:
-            self.on_msg(lambda _, message, buffers: heard(message))
-
-
-class Side:
-    """One method's part of the panel: title, image with patches, colour bar."""
-
-    def __init__(self, heard):
-        self.title, self.canvas, self.legend = w.HTML(), Pane("canvas", heard), w.HTML()
-        self.box = w.VBox([self.title, self.canvas, self.legend], layout=w.Layout(flex="1 1 240px", max_width="440px"))
-
-    def show(self, state: State, panel) -> None:
-        """Show a panel; without one, be gone."""
-        self.box.layout.display = "" if panel else "none"
-        if panel is None:
-            self.title.value, self.legend.value, self.canvas.images = "", "", []
-            return
-        self.title.value = explorer_view.title_html(state, panel)
-        self.legend.value = explorer_view.legend_html(state, panel)
-        self.canvas.data = {**explorer_view.canvas(state, panel), "hint": _HINT}
-        self.canvas.images = [explorer_view.png(explorer_view.painted(state, panel))]
+def _options(name: str, session: Session, models: Iterable[str]) -> list[tuple[str, str]]:
+    if name == "model":
+        return [(one, one) for one in models]
+    if name in _CHOICES:
+        return _CHOICES[name]
+    titles = []
+    for key, method in METHODS.items():
+        if method.image:
+            seconds = session.expected(key)
+            titles.append((f"{method.title} (about {seconds:.0f} s here)" if seconds >= 1 else method.title, key))
+    return titles if name == "method" else [("none", ""), *titles]

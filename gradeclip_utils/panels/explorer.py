@@ -7,43 +7,41 @@
 
 A panel holds the state that is wanted and the last view that was found. A change makes a new state; what comes back is
 shown whole or not at all, so that nothing on the panel is ever stale: wrong input is answered by a sentence, while the
-last good view and its title stay.
+last good view and its title stay. The browser's half is `plots/front/view.js`, which keeps nothing either.
 """
 
 from __future__ import annotations
 
-import html
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import ipywidgets as w
+import traitlets
+from anywidget import AnyWidget
+from IPython import get_ipython
 
 from ..checks import as_path, listed, writable
 from ..errors import InvalidValue
-from ..files import write_whole
+from ..explanation import Explanation
+from ..files import data_path, write_whole
 from ..images import read_image
 from ..methods import METHODS
-from ..models import Clip, load_clip
-from ..plots.colours import COLOURS
-from ..scenes import draw_scene
+from ..models import BUNDLED_MODELS, Clip, load_clip
+from ..plots.page import front, image_url, page
 from . import explorer_view
-from .controls import Pane, Side
+from .controls import CONTROLS, specs
 from .jobs import UserError, Work, sentence
+from .offers import RULE, offers
 from .session import Session
-from .state import GRAD_ECLIP, SPATIAL_WEIGHTS, Source, State, View, as_source, changed
+from .state import Source, State, View, as_source, changed
+from .verdict import other_caption, surprises
 
-CONTROLS = (
-    "gallery", "image", "caption", "against", "words", "method", "beside", "layers", "spatial", "attention",
-    "resolution", "centred", "threshold", "opacity", "shared", "colours", "keep",
-)  # fmt: skip
-_GALLERY = (1, 2, 2, 3, 3, 4, 4, 1)  # objects in each scene of the gallery, whose seeds count from 0
 _UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
-_DISPLAY = {"threshold", "opacity", "colours"}  # fields that only say how to draw
-_HOW = "Press a word for its region; Shift and another word make a phrase; press it again for the whole caption."
+_DISPLAY = {"threshold", "opacity", "colours"}  # fields that only say how to draw, which the browser does by itself
 
 
 def explore(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
@@ -53,9 +51,10 @@ def explore(image=None, caption: str | None = None, clip: Clip | None = None) ->
         explore("dog.jpg", "a dog on a sofa", load_clip("ViT-B-16", pretrained="openai"))
 
     Args:
-        image: a scene, a PIL image, a path or a uint8 array; a scene of the gallery by default.
+        image: a scene, a PIL image, a path or a uint8 array; by default a scene that a rule on maps chooses.
         caption: what to look for; a scene's own caption by default, and "a photo" for any other image.
-        clip: the model; by default what `load_clip()` gives.
+        clip: the model; by default what `load_clip()` gives. The panel can switch to the bundled ones, and to those
+            that the notebook's variables hold.
 
     Raises:
         ValueError, FileNotFoundError, TypeError: the image or the caption cannot be used.
@@ -71,47 +70,66 @@ def layer_slider(image=None, caption: str | None = None, clip: Clip | None = Non
     return Explorer(image, caption, clip, controls=("layers", "spatial"))
 
 
-@lru_cache(maxsize=1)
-def gallery() -> tuple[Source, ...]:
-    """A few development scenes, with their captions."""
-    sources = []
-    for seed, count in enumerate(_GALLERY):
-        made = f'draw_scene({seed}, split="development", n_objects={count}, plain=True)'
-        scene = draw_scene(seed, split="development", n_objects=count, plain=True)
-        sources.append(as_source(scene, f"scene {seed + 1} of the gallery", f"image = {made}.image()"))
-    return tuple(sources)
+def known_models(given: Clip) -> dict[str, Clip | None]:
+    """What a panel can switch to: the one it was given, variables of the notebook, bundled models whose file is here.
+
+    Returns:
+        name -> model, None for a bundled one that is still to be loaded.
+    """
+    found: dict[str, Clip | None] = {given.name: given}
+    for variable, value in dict(getattr(get_ipython(), "user_ns", {})).items():
+        if isinstance(value, Clip) and value is not given and not variable.startswith("_"):
+            found[f"{variable} ({value.name})"] = value
+    found |= {name: None for name, file in BUNDLED_MODELS.items() if name not in found and data_path(file).is_file()}
+    return found
 
 
-class Explorer(w.VBox):
+class Explorer(AnyWidget):
     """A panel. `view` is what it shows, `figure()` the same without a widget, `change(...)` turns any control.
 
     Args:
         image, caption, clip: as in `explore`.
         controls: which of `CONTROLS` there are.
-        **settings: further fields of `panels.session.State` to start with.
+        **settings: further fields of `panels.state.State` to start with.
+
+    Attributes:
+        view: what is shown.
+        wanted: the state that was asked for, which is ahead of the view while work is under way.
+        message: what is wrong, or to be noted; "" where there is nothing to say.
+        refused: the fields whose last value was refused, with that value.
     """
+
+    _esm, _css = front("view.js"), front("view.css")  # text, not a path: a path would be watched for changes
+    data = traitlets.Dict().tag(sync=True)
+    image = traitlets.Unicode().tag(sync=True)
+    thumbnails = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    vocabulary = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS, **settings):
         if unknown := sorted({*map(str, listed("controls", controls))} - {*CONTROLS}):
             msg = f"controls must be among {', '.join(CONTROLS)}, got {', '.join(unknown)}"
             raise InvalidValue(msg, "choice-unknown")
-        self._model = "load_clip()" if clip is None else "clip"
-        self.session = Session(load_clip() if clip is None else clip)
-        source = gallery()[1] if image is None else as_source(image)
-        caption = (source.caption or "a photo") if caption is None else caption
-        state = State(source, caption, layers=self.session.clip.image_layers or 1)
-        self.view: View = self.session.view(changed(state, settings, self.session.depth))
-        self.wanted, self.work = self.view.state, Work()
-        self._wrong: tuple[str, ...] = ()  # the fields whose last value was refused, and why
-        self._why = ""
-        # JupyterLab 4.4 and later may deliver a control's messages in two threads: one event at a time, and only the
-        # thread that is setting the controls to what is shown must not take that for a wish of the user.
+        clip = load_clip() if clip is None else clip
+        self._controls = [name for name in CONTROLS if name in controls]
+        self.models, self.session = known_models(clip), Session(clip)
+        self._sessions = {clip.name: self.session}
+        self.offers = offers(clip) if image is None or "model" in controls else ()
+        source = self.offers[1].source if image is None else as_source(image)
+        caption = (source.scene.caption if source.scene else "a photo") if caption is None else caption
+        state = State(source, caption, clip.name, layers=clip.image_layers or 1)
+        self.wanted = changed(state, settings, self.session.depth, self.models)
+        self.view: View = self.session.view(self.wanted)
+        self.wanted, self._before = self.view.state, None  # the same question about the image before a surprise
+        self.message, self._kind, self._path, self.refused = "", "", "", dict[str, Any]()
+        self.work = Work()
+        # JupyterLab 4.4 and later may deliver messages in two threads: one event at a time
         self._turn = threading.RLock()
-        self._setting: int | None = None
-        self._make()
-        super().__init__(children=self._arranged(set(controls)))
-        self.add_class("gradeclip-explorer")
+        super().__init__(thumbnails=[image_url(offer.source.image, 80) for offer in self.offers])
+        self.on_msg(lambda _, message, buffers: self.press(message, buffers))
         self._show()
+
+    # ------------------------------------------------------------------------------------------------- what is asked
 
     def change(self, **fields) -> None:
         """Show a state that differs in these fields of `State`, and wait for it, however long it takes.
@@ -120,32 +138,189 @@ class Explorer(w.VBox):
         """
         self._ask(fields, wait=True)
 
-    def _ask(self, fields: dict, wait: bool = False) -> None:
+    def _ask(self, fields: dict, wait: bool = False, note: str = "") -> None:
         """Ask for a state that differs in some fields. What was chosen in an old caption goes with it."""
         with self._turn:
-            turned = tuple(fields)
+            turned = dict(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
             try:
-                wanted = changed(self.wanted, fields, self.session.depth)
+                wanted = changed(self.wanted, fields, self.session.depth, self.models)
             except UserError as refusal:  # nothing that the panel holds has changed
-                return self._say(self._told(refusal))
+                return self._told(turned, refusal)
             self.wanted = wanted
-            if self.work.running and fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again
+            if fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again, or to forget what was refused
                 self.view = self._displayed(self.view)
                 return self._show()
+            session = self._sessions.get(wanted.model)
             return self.work.start(
-                lambda before_a_pass: self.session.view(wanted, before_a_pass),
-                lambda view: self._found(turned, view),
+                lambda before_a_pass: self._computed(wanted, before_a_pass),
+                lambda found: self._found(found, note),
                 lambda error: self._refused(turned, error),
                 self._tell,
-                quick=wait or self.session.is_quick(wanted),
+                quick=wait or (session is not None and session.is_quick(wanted)),
             )
 
-    def _turned(self, fields: dict) -> None:
-        """A control has another value: by the user's hand, or because it was set to what is shown."""
-        if self._setting != threading.get_ident():
-            self._ask(fields)
+    def _computed(self, state: State, before_a_pass) -> tuple[Session, View, Explanation | None]:
+        """What a state asks for. Another model has other layers and another grid: what does not fit it is fitted."""
+        session = self._session(state.model)
+        if session is not self.session:
+            usual = self.session.clip.image_layers or 1
+            own = session.clip.image_layers or 1
+            state = replace(state, layers=own if state.layers == usual else min(state.layers, session.depth))
+        try:
+            view = session.view(state, before_a_pass)
+        except UserError:
+            if session is self.session or state.patch is None:
+                raise
+            view = session.view(replace(state, patch=None), before_a_pass)
+        return session, view, session.before(view.state)
+
+    def _session(self, name: str) -> Session:
+        if name not in self._sessions:
+            try:
+                self._sessions[name] = Session(self.models[name] or load_clip(name))
+            except (ValueError, OSError) as error:
+                raise UserError(f"The model {name!r} cannot be used: {sentence(error)}") from error
+        return self._sessions[name]
+
+    def _displayed(self, view: View) -> View:
+        """The view, drawn as is wanted now."""
+        return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
+
+    def _found(self, found: tuple[Session, View, Explanation | None], note: str = "") -> None:
+        with self._turn:
+            kept = self.session, self.view, self._before, self.message, self._kind, self.refused, self._path
+            session, view, known = found
+            self.session, self.view, self._before = session, self._displayed(view), known
+            self.wanted, self.message, self._kind, self.refused = self.view.state, note, "note" if note else "", {}
+            self._path = self._path if view.state.source is kept[1].state.source else ""
+            try:
+                self._show()
+            except Exception:  # what is shown is one view as a whole, also after a fault of ours
+                self.session, self.view, self._before, self.message, self._kind, self.refused, self._path = kept
+                self.wanted = self.view.state
+                self._show()
+                raise
+
+    def _refused(self, fields: dict, error: BaseException) -> None:
+        with self._turn:
+            self.wanted = self.view.state
+            self._told(fields, error)
+
+    def _told(self, fields: dict, error: BaseException) -> None:
+        self.refused = {name: value for name, value in fields.items() if name in self._controls}
+        self._say(f"{sentence(error)}. What is shown is still the last view, as its title says.", "wrong")
+
+    def _say(self, text: str, kind: str) -> None:
+        self.message, self._kind = text, kind
+        self._show()
+
+    def _tell(self, passes: float) -> None:
+        """Long work is under way."""
+        with self._turn:
+            names = [name for name in (self.wanted.method, self.wanted.beside) if name]
+            expected = sum(map(self.session.expected, names))
+            known = self.session.lengths.get((self.wanted.method, self.wanted.beside))
+            took = f", about {expected:.0f} s here" if expected >= 1 else ""
+            text = f"{' and '.join(METHODS[name].title for name in names)}{took}. Any change stops it."
+            self.busy = {"kind": "busy", "text": text, "done": min(passes / known, 1) if known else None}
+
+    # ------------------------------------------------------------------------------------------- what the browser says
+
+    def press(self, message: Any, buffers: Sequence = ()) -> None:
+        """Answer a message of the browser.
+
+        Args:
+            message: "kind" is "change" ("fields" of `State`), "scene" or "surprise" ("index"), "image" ("name", "note",
+                and the file in ``buffers``), "path" ("path"), "save" ("what", "name") or "stop".
+            buffers: of an image.
+        """
+        with self._turn:
+            try:
+                answer = self._answer(message, buffers)
+            except (LookupError, TypeError, AttributeError, ValueError):
+                answer = partial(self._told, {}, UserError(f"The panel does not know what {message!r} is"))
+            answer()
+
+    def _answer(self, message: Any, buffers: Sequence) -> Callable[[], None]:
+        """What to do about a message; nothing is done yet."""
+        kind = message["kind"]
+        if kind == "change":
+            return partial(self._ask, {name: value for name, value in message["fields"].items() if name != "source"})
+        if kind == "scene":
+            source = self.offers[int(message["index"])].source
+            return partial(self._ask, {"source": source, "caption": source.scene.caption, "against": ""})
+        if kind == "surprise":
+            return partial(self._ask, surprises(self.wanted)[int(message["index"])].fields())
+        if kind == "image":
+            return partial(self._uploaded, str(message["name"]), bytes(buffers[0]), str(message.get("note", "")))
+        if kind == "path":
+            return partial(self._typed, str(message["path"]).strip())
+        if kind == "save":
+            return partial(self.save, message["what"], message["name"])
+        if kind == "stop":
+            return self._stopped
+        raise LookupError(kind)
+
+    def _stopped(self) -> None:
+        self.work.stop()
+        self.wanted = self.view.state
+        self._show()
+
+    def open_image(self, image, name: str = "") -> None:
+        """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words.
+
+        Args:
+            image: which.
+            name: what titles call it.
+        """
+        try:
+            source = as_source(image, name)
+        except _UNREADABLE as error:
+            return self._told({}, error)
+        return self._ask({"source": source} | ({"caption": source.scene.caption} if source.scene else {}))
+
+    def _uploaded(self, name: str, content: bytes, note: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "upload"
+            path.write_bytes(content)
+            try:
+                image = read_image(path)
+            except _UNREADABLE as error:
+                return self._told({}, ValueError(str(error).replace(str(path), name)))
+        source = replace(as_source(image, name), given=f"image = read_image({name!r})")
+        return self._ask({"source": source}, note=note and f"{name}: {note}")
+
+    def _typed(self, path: str) -> None:
+        """The path of an image; an emptied field takes its answer away."""
+        self._path = path
+        if path:
+            return self.open_image(path)
+        return self._say("", "")
+
+    def save(self, what: str, name: str) -> None:
+        """Write the figure ("image") or the explanation to a name that is free, and say where.
+
+        Args:
+            what: "image", or "explanation".
+            name: of the file or folder.
+        """
+        suffix = ".png" if what == "image" else ""
+        try:
+            stem = str(name).strip() or "explanation"
+            paths = (as_path(f"{stem}{end}{suffix}", "The name") for end in ("", *(f"-{i}" for i in range(2, 1000))))
+            path = writable(next(path for path in paths if not path.exists()), "The name", folder=not suffix)
+            if what == "image":
+                write_whole(path, lambda stream: self.figure().savefig(stream, format="png"))
+            else:
+                self.view.panels[0].explanation.save(path)
+        except OSError as error:
+            self._say(f"{sentence(error)}.", "wrong")
+        else:
+            self._say(f"Saved as {path.absolute()}", "note")
+
+    # --------------------------------------------------------------------------------------------------- what is shown
 
     def figure(self):
         """What is shown, as a static matplotlib figure."""
@@ -153,16 +328,8 @@ class Explorer(w.VBox):
 
     def python(self) -> str:
         """The script that reproduces what is shown."""
-        return explorer_view.python_lines(self.view, self._model)
-
-    def open_image(self, image, name: str = "") -> None:
-        """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words."""
-        try:
-            source = as_source(image, name)
-        except _UNREADABLE as error:
-            self._refused(("source",), error)
-            return
-        self._ask({"source": source, "caption": source.caption or self.wanted.caption})
+        before, model = explorer_view.model_lines(self.session.clip)
+        return explorer_view.python_lines(self.view, model, before)
 
     def __repr__(self) -> str:
         said = "; ".join(
@@ -170,225 +337,58 @@ class Explorer(w.VBox):
         )
         return f"a panel that shows {said}"
 
-    def _displayed(self, view: View) -> View:
-        """The view, drawn as is wanted now."""
-        return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
+    def _repr_mimebundle_(self, **options):
+        """Beside the widget the same view for a page without a kernel."""
+        bundle = super()._repr_mimebundle_(**options)
+        if bundle is None:
+            return None
+        data, metadata = bundle
+        static, _ = page([self._payload()], self.view.state.source.image, self.figure())
+        return {**data, "text/html": static["text/html"], "text/plain": repr(self)}, metadata
 
-    def _found(self, fields: tuple[str, ...], view: View) -> None:
-        with self._turn:
-            if set(fields) & set(self._wrong):
-                self._wrong, self._why = (), ""
-            before, self.view = self.view, self._displayed(view)
-            self.wanted = self.view.state
-            try:
-                self._show()
-            except Exception:  # what is shown is one view as a whole, also after a fault of ours
-                self.view, self.wanted = before, before.state
-                self._show()
-                raise
-            self._say(self._why)
-
-    def _refused(self, fields: tuple[str, ...], error: BaseException) -> None:
-        with self._turn:
-            self.wanted = wanted = self.view.state
-            # what still stands in a control stays there for its author to mend, and so does the sentence
-            shown = {name: control.value for name, control in self.controls.items() if name in fields}
-            standing = [name for name, value in shown.items() if value != getattr(wanted, name)]
-            self._wrong = (*standing, *(["source"] if "source" in fields and self.path.value else []))
-            self._why = self._told(error) if self._wrong else ""
-            self._say(self._told(error))
-
-    @staticmethod
-    def _told(error: BaseException) -> str:
-        return f"{sentence(error)}. What is shown is still the last view, as its title says."
-
-    def _say(self, text: str, kind: str = "") -> None:
-        body = f'<div class="gradeclip-message {kind}" role="alert">{html.escape(text)}</div>' if text else ""
-        self.message.value = body
-
-    def _tell(self, passes: float) -> None:
-        """Long work is under way."""
-        with self._turn:
-            names = " and ".join(METHODS[name].title for name in (self.wanted.method, self.wanted.beside) if name)
-            known = self.session.lengths.get((self.wanted.method, self.wanted.beside))
-            far = f' max="{known}" value="{passes}"' if known else ""
-            bar = f'<progress aria-label="{html.escape(names)}"{far}></progress>'
-            said = f"{bar} {names}: {passes} passes of the model so far. Any change stops it."
-            self.message.value = f'<div class="gradeclip-message gradeclip-note" role="status">{said}</div>'
-
-    def press(self, message: dict) -> None:
-        """Answer what was pressed on a pane.
-
-        Args:
-            message: "kind" is "scene" ("index"), "word" ("index", "extend" with Shift), "patch" ("row", "column") or
-                "no patch".
-        """
-        with self._turn:
-            try:
-                fields = self._pressed(message)
-            except (LookupError, TypeError, AttributeError):
-                return self._say(self._told(UserError(f"The panel does not know what {message!r} is")))
-            return self._ask(fields)
-
-    def _pressed(self, message: dict) -> dict:
-        """The fields that a message changes."""
-        if message["kind"] == "scene":
-            source = gallery()[message["index"]]
-            return {"source": source, "caption": source.caption, "against": ""}
-        if message["kind"] == "word":
-            index, phrase = message["index"], self.wanted.phrase
-            if phrase and message.get("extend"):
-                phrase = min(phrase[0], index), max(phrase[1], index)
-            else:
-                phrase = None if phrase == (index, index) else (index, index)
-            return {"phrase": phrase, "patch": None}
-        if message["kind"] == "patch":
-            return {"patch": (message["row"], message["column"]), "phrase": None}
-        return {"patch": None}
-
-    def _uploaded(self, change) -> None:
-        for file in change.new:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "upload"
-                path.write_bytes(file["content"])
-                try:
-                    image = read_image(path)
-                except _UNREADABLE as error:
-                    self._refused(("source",), ValueError(str(error).replace(str(path), file["name"])))
-                else:
-                    self._ask({"source": as_source(image, file["name"], f"image = read_image({file['name']!r})")})
-        self.upload.value = ()  # so that the same file can be given again
-
-    def _keep(self, what: str) -> None:
-        """Write the figure or the explanation to a name that is free."""
-        name = self.name.value.strip() or "explanation"
-        suffix = ".png" if what == "image" else ""
-        try:
-            paths = (as_path(f"{name}{end}{suffix}", "The name") for end in ("", *(f"-{i}" for i in range(2, 1000))))
-            path = writable(next(path for path in paths if not path.exists()), "The name", folder=not suffix)
-            if what == "image":
-                write_whole(path, lambda stream: self.figure().savefig(stream, format="png"))
-            else:
-                self.view.panels[0].explanation.save(path)
-        except OSError as error:
-            self._say(f"{sentence(error)}.")
-        else:
-            self._say(f"Saved as {path}.", "gradeclip-note")
-
-    def _make(self) -> None:
-        """All controls, by the name of the field that they turn."""
-        state, titles = self.view.state, [(method.title, name) for name, method in METHODS.items() if method.image]
-        text = {"continuous_update": False, "layout": w.Layout(width="auto", max_width="620px")}
-        share = {"min": 0.0, "max": 1.0, "step": 0.05, "readout_format": ".2f"}
-        depth = {"min": 1, "max": self.session.depth, "continuous_update": False}
-        self.controls = {
-            "caption": w.Text(description="caption", **text),
-            "against": w.Text(description="against", placeholder="another caption: why not that one?", **text),
-            "method": w.Dropdown(description="method", options=titles),
-            "beside": w.Dropdown(description="beside it", options=[("nothing", ""), *titles]),
-            "layers": w.IntSlider(description="last layers", **depth),
-            "spatial": w.Dropdown(description="spatial weight", options=list(SPATIAL_WEIGHTS)),
-            "attention": w.Dropdown(
-                description="attention", options=[("the model's own heads", "model"), ("one head", "single-head")]
-            ),
-            "resolution": w.Dropdown(
-                description="resolution", options=[("the model's own", "model"), ("the image's own", "native")]
-            ),
-            "centred": w.Dropdown(description="shared part", options=[("taken away", True), ("left in", False)]),
-            "threshold": w.FloatSlider(description="threshold", **share),
-            "opacity": w.FloatSlider(description="opacity", **share),
-            "shared": w.Dropdown(description="scale", options=[("one for all words", True), ("each its own", False)]),
-            "colours": w.Dropdown(description="colours", options=list(COLOURS)),
-        }
-        for name, control in self.controls.items():
-            control.value = getattr(state, name)
-            control.style.description_width = "76px"
-            control.add_class(f"gradeclip-{name}")
-            control.observe(lambda change, name=name: self._turned({name: change.new}), "value")
-        self.path = w.Text(description="image", placeholder="path of an image file, then Enter", **text)
-        self.path.style.description_width = "76px"
-        self.path.layout = w.Layout(flex="1 1 260px", width="auto", max_width="620px")
-        self.path.add_class("gradeclip-image")
-        self.path.observe(lambda change: self.open_image(change.new.strip()) if change.new else None, "value")
-        self.upload = w.FileUpload(accept="image/*", description="upload an image", layout=w.Layout(width="170px"))
-        self.upload.observe(lambda change: self._uploaded(change), "value")
-        self.message, self.notice, self.other_words = w.HTML(), w.HTML(), w.HTML()
-        small = [explorer_view.png(source.image.resize((96, 96))) for source in gallery()]
-        self.gallery = Pane("gallery", self.press, images=small)
-        self.words = Pane("words", self.press)
-        self.sides = [Side(self.press) for _ in range(2)]
-        self._make_keeping()
-
-    def _make_keeping(self) -> None:
-        """What is done with a view: files, script, tables."""
-        self.name = w.Text("explanation", description="name", layout=w.Layout(width="260px"))
-        self.name.style.description_width = "76px"
-        self.save_image = w.Button(description="save image (PNG)")
-        self.save_image.on_click(lambda _: self._keep("image"))
-        self.save_explanation = w.Button(description="save explanation")
-        self.save_explanation.on_click(lambda _: self._keep("explanation"))
-        self.as_python = w.ToggleButton(description="copy as Python")
-        self.as_table = w.ToggleButton(description="numbers as tables")
-        self.script, self.tables = Pane("script"), w.HTML()
-        for toggle in (self.as_python, self.as_table):
-            toggle.observe(lambda _: self._show_rest(), "value")
-
-    def _arranged(self, controls: set[str]) -> list[w.Widget]:
-        """The parts that are wanted, in a row that wraps where the window is narrow."""
-        top = [self.gallery] if "gallery" in controls else []
-        if "image" in controls:
-            top.append(_row(self.path, self.upload))
-        top += [self.controls[name] for name in ("caption", "against") if name in controls]
-        top += [self.message, self.notice, *([self.words, self.other_words] if "words" in controls else [])]
-        turned = [control for name, control in self.controls.items() if name in controls - {"caption", "against"}]
-        for control in turned:
-            control.layout.width = "280px"
-        turned = w.VBox(turned, layout=w.Layout(flex="0 0 290px"))
-        bottom = []
-        if "keep" in controls:
-            buttons = _row(self.name, self.save_image, self.save_explanation, self.as_python, self.as_table)
-            bottom = [buttons, self.script, self.tables]
-        return [*top, _row(*(side.box for side in self.sides), turned), *bottom]
+    def _payload(self) -> dict:
+        return explorer_view.payload(self.view, self._before)
 
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
-        state, panels = self.view.state, self.view.panels
-        before, self._setting = self._setting, threading.get_ident()
-        try:
-            for name, control in self.controls.items():
-                if name not in self._wrong:
-                    control.value = getattr(self.wanted, name)  # which is ahead of the view while work is under way
-        finally:
-            self._setting = before
-        own = state.method == GRAD_ECLIP
-        turns = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
-        turns["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
-        for name, turned in turns.items():
-            self.controls[name].disabled = not turned  # it would change nothing
+        state = self.view.state
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
-        self.notice.value = f'<div class="gradeclip-message">{explorer_view.UNSEEN}</div>' if unseen else ""
-        chosen = next((i for i, source in enumerate(gallery()) if source is state.source), -1)
-        self.gallery.data = {
-            "items": [source.caption for source in gallery()], "chosen": chosen, "label": "scenes to choose from",
-        }  # fmt: skip
-        self.words.data = {
-            "words": explorer_view.word_marks(state, panels[0]), "label": "words of the caption",
-            "note": f"{explorer_view.words_in_words(panels[0])}. {_HOW}",
-        }  # fmt: skip
-        if state.source.drawn and "source" not in self._wrong:
-            self.path.value = ""  # which does not name what is shown
-        self.other_words.value = explorer_view.other_words_html(panels[0])
-        for i, side in enumerate(self.sides):
-            side.show(state, panels[i] if i < len(panels) else None)
-        self._show_rest()
+        note = {"text": self.message, "kind": self._kind} if self.message else {"text": "", "kind": ""}
+        if unseen and not self.message:
+            note = {"text": explorer_view.UNSEEN, "kind": "note"}
+        sent = self._payload()
+        sent |= {
+            "message": note,
+            "controls": specs(self._controls, self.wanted, self.session, self.models, self.refused),
+        }
+        if "model" in self._controls:
+            sent |= self._around(state)
+        url = self._url(state.source)
+        with self.hold_sync():
+            self.image, self.data, self.busy = url, sent, self.busy if self.work.running else {}
+            if "model" in self._controls:
+                self.vocabulary = sorted(self.session.clip.vocabulary or ())
 
-    def _show_rest(self) -> None:
-        """What is folded away unless it is asked for."""
-        self.script.layout.display = "" if self.as_python.value else "none"
-        self.tables.layout.display = "" if self.as_table.value else "none"
-        self.script.data = {"text": self.python() if self.as_python.value else ""}
-        self.tables.value = explorer_view.tables_html(self.view) if self.as_table.value else ""
+    def _url(self, source: Source) -> str:
+        return self.session.keep("images", source.pixels, lambda: image_url(source.image))
 
-
-def _row(*parts: w.Widget) -> w.Box:
-    return w.Box(parts, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="10px"))
+    def _around(self, state: State) -> dict:
+        """What only the whole panel has: scenes, questions, surprises, the script."""
+        scenes = [
+            {"caption": offer.source.scene.caption, "note": offer.note, "failure": offer.failure,
+             "chosen": offer.source in (state.source, state.source.before)}
+            for offer in self.offers
+        ]  # fmt: skip
+        other, plain = self.wanted.against or other_caption(state), {"against": "", "beside": ""}
+        asks = [
+            {"key": key, "text": text, "help": hint, "fields": {**plain, **fields}}
+            for key, text, hint, fields in (
+                ("where", "where?", "Which patches match the caption, or a word of it?", {}),
+                ("against", "why not another caption?", "What speaks for this one?", {"against": other}),
+                ("beside", "compare methods", "The same by two methods.", {"beside": self.wanted.beside or "rollout"}),
+            )
+        ]
+        ask = "against" if self.wanted.against else "beside" if self.wanted.beside else "where"
+        offered = [{"text": one.text, "help": one.help} for one in surprises(self.wanted)]
+        return {"scenes": scenes, "rule": RULE, "asks": asks, "ask": ask, "surprises": offered, "path": self._path,
+                "script": self.python()}  # fmt: skip

@@ -1,27 +1,30 @@
-"""Explorer view: a view's numbers as an image, as HTML, as Python and as a figure. Pure functions without a widget.
+"""Explorer view: a view's numbers for the browser, as Python and as a figure. Pure functions without a widget.
 
     architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
 Whatever is shown says what it is: the title comes from the view itself, never from a control that may have moved on.
-Text of the user is escaped wherever it becomes HTML. Colour is linear in the value and never the only carrier: the
-numbers stand in the labels of the words, in the reading under the cursor, and in the tables.
+What is seen is linear in the value, and the numbers stand in the labels of the words and in the tables.
 """
 
 from __future__ import annotations
 
-import html
-import io
 import textwrap
+from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_hex
+import open_clip
+from IPython import get_ipython
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from ..methods import Method
+from ..explanation import Explanation
+from ..methods import METHODS, Method
+from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
 from ..plots.axes import NOTE, blank, drawable
-from ..plots.colours import number, range_in_words, scale, shown, text_colour
+from ..plots.colours import largest, number, range_in_words
+from ..plots.page import side, word_rows
+from ..plots.page import view as page_view
+from . import verdict
 from .state import GRAD_ECLIP, Panel, State, View, settings
 
 UNSEEN = (
@@ -36,14 +39,6 @@ def painted(state: State, panel: Panel) -> Image.Image:
         panel.explanation.image, panel.map, box=panel.explanation.box, signed=panel.signed, vmax=panel.scale,
         threshold=state.threshold, opacity=state.opacity, colours=state.colours,
     )  # fmt: skip
-
-
-def png(image: Image.Image, title: str = "") -> bytes:
-    """The image as a PNG file, which carries ``title`` as its description. Quick rather than small."""
-    buffer, information = io.BytesIO(), PngInfo()
-    information.add_itxt("Description", title)
-    image.save(buffer, "PNG", compress_level=1, pnginfo=information)
-    return buffer.getvalue()
 
 
 def subtitle(state: State, panel: Panel) -> str:
@@ -61,14 +56,6 @@ def subtitle(state: State, panel: Panel) -> str:
     return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
 
 
-def title_html(state: State, panel: Panel) -> str:
-    """What is shown, and in small what made it."""
-    return (
-        f'<div class="gradeclip-title"><b>{html.escape(panel.subject)}</b>'
-        f"<small>{html.escape(subtitle(state, panel))}</small></div>"
-    )
-
-
 def scale_in_words(state: State, panel: Panel) -> str:
     """The range of the colours, and what the threshold leaves out."""
     sentence = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
@@ -78,53 +65,6 @@ def scale_in_words(state: State, panel: Panel) -> str:
     return sentence
 
 
-def legend_html(state: State, panel: Panel) -> str:
-    """A colour bar with its ends, and the same in words."""
-    norm, colours = scale(panel.signed, panel.scale, state.colours)
-    ticks = [norm.vmin, 0, norm.vmax] if panel.signed else [0, norm.vmax / 2, norm.vmax]
-    labels = "".join(f"<span>{number(tick, panel.scale) if panel.scale else ''}</span>" for tick in ticks)
-    stops = ",".join(map(to_hex, colours(norm(np.linspace(norm.vmin, norm.vmax, 17)))))
-    return (
-        '<div class="gradeclip-legend"><div class="gradeclip-bar" '
-        f'style="background:linear-gradient(90deg,{stops})">'
-        f'</div><div class="gradeclip-ticks">{labels}</div><small>{scale_in_words(state, panel)}</small></div>'
-    )
-
-
-def word_marks(state: State, panel: Panel) -> list[dict]:
-    """One dict a word: text, colours, its value, whether it is chosen, and a label for those who cannot see it."""
-    first, last = state.phrase or (1, 0)
-    marks = []
-    for i, word in enumerate(panel.words):
-        background, colour = _word_colours(word.score, panel.words_signed, panel.words_scale)
-        value = number(word.score, panel.words_scale) if panel.words_scale else ""
-        label = f"{word.text}: {value}, {panel.words_of}" if value else f"{word.text}: {panel.words_of}"
-        marks.append({"text": word.text, "background": background, "colour": colour, "value": value,
-                      "label": label, "chosen": first <= i <= last})  # fmt: skip
-    return marks
-
-
-def _word_colours(score: float, signed: bool, vmax: float) -> tuple[str, str]:
-    """The background of a word, and the colour of its letters."""
-    norm, colours = scale(signed, vmax)
-    background = colours(norm(shown(score, signed)))
-    return to_hex(background), text_colour(background)
-
-
-def other_words_html(panel: Panel) -> str:
-    """The words of the other caption of a contrast, shaded on the same scale; empty where there is none to show."""
-    if not panel.others:
-        return ""
-    spans = []
-    for word in panel.others:
-        background, colour = _word_colours(word.score, True, panel.words_scale)
-        style = f"background:{background};color:{colour};padding:1px 4px;border-radius:3px"
-        value = number(word.score, panel.words_scale)
-        spans.append(f'<span style="{style}" title="{value}">{html.escape(word.text)}</span>')
-    words = f'<div class="gradeclip-line" style="line-height:1.9">{" ".join(spans)}</div>'
-    return f'<div class="gradeclip-other"><small>rather than</small>{words}</div>'
-
-
 def words_in_words(panel: Panel) -> str:
     """What the words' numbers are, and their range."""
     if not panel.words_scale:
@@ -132,61 +72,97 @@ def words_in_words(panel: Panel) -> str:
     return range_in_words(panel.words_of, panel.words_signed, panel.words_scale)
 
 
-def canvas(state: State, panel: Panel) -> dict:
-    """What the image's pane needs beside the image: where the patches lie, their values, and a description."""
-    explanation, map_ = panel.explanation, panel.map
-    width, height = explanation.image.size
-    left, top, right, bottom = explanation.box
-    row, column = np.unravel_index(int(np.argmax(np.abs(map_) if panel.signed else map_)), map_.shape)
-    strongest = f"largest value {number(map_[row, column], panel.scale)} in row {row + 1}, column {column + 1}"
-    return {
-        "alt": f"{state.source.name}, with the map of {panel.subject}; {strongest}",
-        "rows": map_.shape[0],
-        "columns": map_.shape[1],
-        "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
-        "values": [number(value, panel.scale) for value in map_.ravel().tolist()],
-        "patch": list(state.patch) if state.patch else None,
-        "shape": width / height,
-    }
+def payload(view: View, known: Explanation | None = None) -> dict:
+    """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict.
+
+    Args:
+        view: what was found.
+        known: the same question about the image as it was, before something was changed in it.
+    """
+    state, first = view.state, view.panels[0]
+    whole, sides = first.whole, [_side(state, panel, len(view.panels) > 1) for panel in view.panels]
+    match = [{"name": "similarity to the caption", "value": float(whole.similarity[0])}]
+    more: dict[str, Any] = {}
+    if known is not None:
+        match.append({"name": f"before ({state.source.change})", "value": float(known.similarity[0])})
+    if whole.against:
+        match.append({"name": "to the other caption", "value": float(whole.against_similarity[0])})
+        more["axis"] = ["for the other caption", "for this caption"]
+        more["others"] = word_rows(whole.against_words[0] if whole.against_words else ())
+    words = whole.words[0] or first.words
+    return page_view(
+        sides, words, whole.image, whole.box, match=match, verdict=verdicts(view),
+        words_of="relevance of each word" if whole.words[0] else first.words_of, phrase=_plain(state.phrase),
+        patch=_plain(state.patch), opacity=state.opacity, threshold=state.threshold, colours=state.colours,
+        alt=state.source.name, **more,
+    )  # fmt: skip
 
 
-def tables_html(view: View) -> str:
-    """Every number that is shown in colour: the words of each panel, and its map, row by row."""
-    parts = []
-    for panel in view.panels:
-        tables = [_word_table(panel.words, panel)]
-        if panel.others:
-            tables.append(_word_table(panel.others, panel))
-        rows = "".join(
-            f"<tr><th>{i + 1}</th>" + "".join(f"<td>{number(value, panel.scale)}</td>" for value in row) + "</tr>"
-            for i, row in enumerate(panel.map.tolist())
-        )
-        columns = "".join(f"<th>{i + 1}</th>" for i in range(panel.map.shape[1]))
-        parts.append(
-            f'<div class="gradeclip-tables">{title_html(view.state, panel)}{"".join(tables)}'
-            f"<table><caption>relevance of each patch, rows from the top, columns from the left</caption>"
-            f"<tr><th></th>{columns}</tr>{rows}</table></div>"
-        )
-    return "".join(parts)
+def _side(state: State, panel: Panel, named: bool) -> dict:
+    """One map of a view, with the map of each word where the method has it."""
+    alone = bool(state.phrase) and panel.regions is None  # the method read the phrase by itself
+    shown = panel.explanation if alone else panel.whole
+    signed = panel.signed if alone else bool(panel.whole.against)
+    subject = panel.subject if alone else f"“{state.caption}”" + (" rather than the other" if signed else "")
+    title = f"{METHODS[panel.method].title}, {subject}" if named or panel.method != GRAD_ECLIP else subject
+    most = {"scale": panel.scale} if not state.phrase else {}
+    each = largest([panel.regions]) if state.shared and panel.regions is not None else 0.0
+    return side(
+        shown.image_maps[0], title, signed, origin=subtitle(state, panel), note=panel.note, regions=panel.regions,
+        columns=panel.columns, region_scale=each, **most,
+    )  # fmt: skip
 
 
-def _word_table(words, panel: Panel) -> str:
-    names = "".join(f"<th>{html.escape(word.text)}</th>" for word in words)
-    scores = "".join(f"<td>{number(word.score, panel.words_scale)}</td>" for word in words)
-    caption = f"<caption>words: {html.escape(panel.words_of)}</caption>"
-    return f"<table>{caption}<tr>{names}</tr><tr>{scores}</tr></table>"
+def _plain(place: tuple[int, int] | None) -> list[int] | None:
+    return None if place is None else list(place)
 
 
-def python_lines(view: View, model: str = "load_clip()") -> str:
+def verdicts(view: View) -> dict:
+    """A sentence about the map of the whole caption ("all"), of each word, and of the phrase that is chosen."""
+    state, panel = view.state, view.panels[0]
+    caption, spans = state.caption, [(word.start, word.end) for word in panel.words]
+
+    def said(map_: np.ndarray, start: int, end: int) -> str:
+        if state.source.scene is None:
+            return verdict.spread(map_, caption[start:end])
+        return verdict.sentence(state.source.scene, map_, caption, start, end)
+
+    whole = panel.whole
+    found = {"all": said(whole.image_maps[0], 0, len(caption)), "words": [], "phrase": ""}
+    if panel.regions is not None:
+        found["words"] = [said(region, *span) for region, span in zip(panel.regions, spans, strict=True)]
+    if state.phrase:
+        found["phrase"] = said(panel.map, spans[state.phrase[0]][0], spans[state.phrase[1]][1])
+    if whole.against:
+        gap = float(whole.similarity[0] - whole.against_similarity[0])
+        which = "this caption" if gap > 0 else "the other caption"
+        found["all"] = f"The model prefers {which}, by {abs(gap):.3f}. What speaks for this one: {found['all']}"
+    return found
+
+
+def model_lines(clip: Clip) -> tuple[str, str]:
+    """The Python that gives a model: lines to stand before, and the expression."""
+    if clip.name in BUNDLED_MODELS and clip.pretrained == "bundled":
+        return "", f"load_clip({clip.name!r})"
+    for name, value in dict(getattr(get_ipython(), "user_ns", {})).items():
+        if value is clip and not name.startswith("_"):
+            return f"# {name} is the model that this notebook has under that name", name
+    if clip.name in open_clip.list_models() and clip.pretrained:
+        return "", f"load_clip({clip.name!r}, pretrained={clip.pretrained!r})"
+    return f"clip = ...  # the model {clip.name!r} that you gave to explore()", "clip"
+
+
+def python_lines(view: View, model: str = "load_clip()", before: str = "") -> str:
     """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image.
 
     Args:
         view: what is shown.
         model: the expression that gives the model; a variable's name for a model in hand.
+        before: a line to stand before it.
     """
     state, panel = view.state, view.panels[0]
     explanation = panel.explanation
-    usual = settings(State(state.source, ""), panel.method) | {"method": GRAD_ECLIP}
+    usual = settings(State(state.source, ""), panel.method) | {"method": GRAD_ECLIP, "image_layers": None}
     options = {name: value for name, value in settings(state, panel.method).items() if value != usual[name]}
     if isinstance(options.get("method"), Method):
         options["method"] = _Code(f"with_spatial_weight({state.spatial!r})")
@@ -206,6 +182,7 @@ def python_lines(view: View, model: str = "load_clip()") -> str:
     shown: dict = {name: value for name, (value, usual) in display.items() if value != usual}
     lines = [
         state.source.code,
+        *([before] if before else []),
         f"explainer = Explainer({_arguments(_Code(model), **options)})",
         f"explanation = explainer.explain({_arguments(_Code('image'), prompt, **against)})",
         f"map_ = {maps}  # signed relevance of each patch",
@@ -232,7 +209,7 @@ _IMPORTS = {
     ".methods.interactions": ("centred",),
     ".panels.state": ("with_spatial_weight",),
     ".plots": ("paint",),
-    ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene"),
+    ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene", "recoloured", "without"),
 }  # of a script, by the module of the package
 
 

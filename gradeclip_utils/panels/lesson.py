@@ -6,7 +6,7 @@
 
 The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
 `InlineFigure.points` say under the mouse: it hands over values, shows the figure with its alternative text, says which
-values are shown and how long they took, and answers what cannot be drawn with a sentence, while the last good figure
+values are shown, and answers what cannot be drawn with a sentence, while the last good figure
 stays.
 """
 
@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import ipywidgets as w
 import numpy as np
@@ -98,8 +99,7 @@ class FigurePanel(w.VBox):
         slow = "report" in inspect.signature(draw).parameters and "report" not in controls
         self._work = Work(ANSWERS) if slow else None
         self.answer, self.image, self.status = w.HTML(), w.HTML(), w.HTML()
-        column = w.Box(tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px"))
-        super().__init__(children=(column, self.answer, self.image, self.status))
+        super().__init__(children=(_rows(self.controls), self.answer, self.image, self.status))
         self.add_class("gradeclip-panel")
         self._redraw(self._newest, first=True)
         for control in self.controls.values():
@@ -197,7 +197,7 @@ class FigurePanel(w.VBox):
 
     def _show(self) -> None:
         pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
-        self._shown = f"shown: {pairs} · drawn in {1e3 * self.seconds:.0f} ms"
+        self._shown = f"shown: {pairs}"
         self.status.value = _small(self._shown)
 
     def _say(self, text: str, colour: str) -> None:
@@ -219,6 +219,15 @@ class FigurePanel(w.VBox):
             raise InvalidType("a panel needs at least one control to turn", "panel-controls")
 
 
+def _rows(controls: dict[str, w.Widget]) -> w.Box:
+    """The controls in a line that wraps; those of one thing (`first`, `first_colour`) in a row of their own."""
+    flow = w.Layout(flex_flow="row wrap", grid_gap="0 12px")
+    things = [list(group) for _, group in groupby(controls, key=lambda name: name.split("_")[0])]
+    if all(len(names) == 1 for names in things):
+        return w.Box(tuple(controls.values()), layout=flow)
+    return w.VBox([w.Box([controls[name] for name in names], layout=flow) for names in things])
+
+
 def _control(name: str, given) -> w.Widget:
     """The widget that turns one argument."""
     made = w.interactive.widget_from_abbrev(given)
@@ -231,6 +240,7 @@ def _control(name: str, given) -> w.Widget:
         made.continuous_update = False  # a model runs behind it
     if hasattr(made, "description"):
         made.description = made.description or name.replace("_", " ")
+        made.tooltip = made.tooltip or made.description  # without one the browser says "null"
         made.style.description_width = _WIDE
     made.add_class(f"gradeclip-{name}")
     return made

@@ -14,7 +14,9 @@ nothing is computed twice, that wrong input is refused in a sentence, and two wa
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
@@ -27,6 +29,7 @@ from ..checks import nearest
 from ..errors import GradeclipError
 from ..explain import Explainer
 from ..explanation import Explanation
+from ..methods import METHODS
 from ..methods.interactions import Group, centred, named_things
 from ..models import Clip
 from ..notices import heard_by
@@ -38,7 +41,13 @@ from .state import GRAD_ECLIP, Panel, State, View, as_source, changed, settings
 
 Name = TypeVar("Name", bound=Hashable)
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
-_KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024}  # how many of each kind are remembered
+_KEPT = {
+    "traces": 24,
+    "found": 64,
+    "explainers": 24,
+    "trunks": 1024,
+    "images": 16,
+}  # how many of each kind are remembered
 
 
 class _Remembering:
@@ -61,7 +70,7 @@ class _Remembering:
         return reported
 
     def trace(self, inputs: Tensor):
-        trace = self._reporting(self._tower.trace)
+        trace = self._session.timed(self._reporting(self._tower.trace), self._tower.name)
         if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
             return trace(inputs)
         digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
@@ -84,18 +93,22 @@ class Session:
         self.clip = clip
         tower = Explainer(clip).image_tower
         self.depth, self._small = tower.depth, is_small(tower)
-        self.lengths: dict[tuple[str, str], int] = {}  # passes that a view of these two methods took
+        self.lengths: dict[tuple[str, str], int] = {}  # passes that a view of these two methods took,
+        self.seconds: dict[str, float] = {}  # and how long a method took here; "" is one pass of the image encoder
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
         self._kept: dict[str, OrderedDict] = {name: OrderedDict() for name in _KEPT}
         self._working = threading.Lock()  # one view at a time
         self._keeping = threading.Lock()  # what is kept is also asked for while a view is computed
 
-    def view(self, state: State, on_pass: Callable[[int], None] | None = None) -> View:
+    def view(self, state: State, on_pass: Callable[[int], None] | None = None, *, words: bool = True) -> View:
         """What the state asks for; numbers that are known already are not computed again.
 
-        ``on_pass`` is told, before every pass of the model, how many there were so far; what it raises (`Interrupted`)
-        ends the work, and nothing is left half done.
+        Args:
+            state: what is wanted.
+            on_pass: told, before every pass of the model, how many there were so far; what it raises (`Interrupted`)
+                ends the work, and nothing is left half done.
+            words: whether every word's map comes with it, also when nobody asked for one.
 
         Raises:
             UserError: in one sentence, what is wrong with the caption or another part of the state.
@@ -108,7 +121,7 @@ class Session:
                 self.check(state.caption, "caption")
                 if state.against:
                     self.check(state.against, "other caption")
-                panels = [self._panel(state, method) for method in (state.method, state.beside) if method]
+                panels = [self._timed_panel(state, method, words) for method in (state.method, state.beside) if method]
             except UserError:
                 raise
             except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
@@ -132,8 +145,14 @@ class Session:
         Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `check` refuses, and
         warns of nothing. ``on_pass`` and errors as in `view`.
         """
-        state = State(as_source(image), prompt, against, method=method, layers=self.clip.image_layers or 1)
-        return self.view(state, on_pass).panels[0].explanation
+        state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
+        return self.view(state, on_pass, words=False).panels[0].explanation
+
+    def before(self, state: State) -> Explanation | None:
+        """The same caption on the image as it was, before something was changed in it; None if nothing was."""
+        if state.source.before is None:
+            return None
+        return self.explain(state.source.before, state.caption)
 
     def is_quick(self, state: State) -> bool:
         """Whether the image was looked at before with these settings, and the methods need nothing but a readout."""
@@ -141,6 +160,30 @@ class Session:
         with self._keeping:
             seen = self._trunk(state) in self._kept["trunks"]
         return seen and all(name.startswith(GRAD_ECLIP) for name in names)
+
+    def timed(self, action: Callable, name: str) -> Callable:
+        """The action, which also notes how long one pass of the image encoder takes here."""
+
+        def measured(*arguments):
+            begun = time.perf_counter()
+            found = action(*arguments)
+            if name == "image":
+                self.seconds[""] = (time.perf_counter() - begun) / len(arguments[0])
+            return found
+
+        return measured
+
+    def expected(self, method: str) -> float:
+        """About how many seconds a method takes here: as it did, or else by its cost in passes; 0 if nobody knows.
+
+        A backward pass counts as two passes.
+        """
+        if method in self.seconds:
+            return self.seconds[method]
+        cost = METHODS[method].cost
+        passes = re.search(r"(\d+) forward", cost)
+        each = 3 if "backward" in cost or method == "m2ib" else 1
+        return int(passes[1]) * each * self.seconds.get("", 0.0) if passes else 0.0
 
     def check(self, caption: str, what: str = "caption") -> Split:
         """The words of a caption; refuses, in a sentence, what the model cannot read.
@@ -164,9 +207,9 @@ class Session:
             raise UserError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
         known = self.clip.vocabulary
         if known is not None and (unknown := unknown_words(split, known)):
-            near = {word: nearest(word, known, cutoff=0.6) for word in unknown}
+            near = {word: nearest(word, known, cutoff=0.8) for word in unknown}
             hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
-            raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}.")
+            raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}")
         return split
 
     def _check_tokenizer(self, words: bool) -> None:
@@ -249,33 +292,56 @@ class Session:
         chosen = tuple(settings(state, GRAD_ECLIP).values())
         return self.keep("found", ("words", state.source.pixels, state.caption, *chosen), make)
 
-    def _panel(self, state: State, method: str) -> Panel:
+    def _timed_panel(self, state: State, method: str, words: bool) -> Panel:
+        begun, before = time.perf_counter(), self._passes
+        panel = self._panel(state, method, words or bool(state.phrase))
+        if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
+            self.seconds[method] = time.perf_counter() - begun
+        return panel
+
+    def _columns(self, state: State, method: str) -> np.ndarray | None:
+        """What each patch says of each word, by Grad-ECLIP, where this model lets it; other methods do without."""
+        try:
+            return self._word_maps(state)
+        except (ValueError, GradeclipError):
+            if method == GRAD_ECLIP:
+                raise
+            return None
+
+    def _panel(self, state: State, method: str, each_word: bool) -> Panel:
         split = self.check(state.caption)
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
             raise UserError(f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for.")
-        whole = self._explained(state, method, state.caption, "" if state.phrase else state.against)
+        whole = self._explained(state, method, state.caption, state.against)
+        columns = self._columns(state, method) if split.spans and each_word else None
+        own = method == GRAD_ECLIP and columns is not None
+        regions = self._regions(state) if own else None
         shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the most in this map"
         if state.against:
             subject += f" rather than “{state.against}”"
         if state.phrase:
             first, last = state.phrase
             text = state.caption[split.spans[first][0] : split.spans[last][1]]
-            subject, signed = f"“{text}” in “{state.caption}”", method == GRAD_ECLIP
-            if method == GRAD_ECLIP:
-                shown = replace(whole, image_maps=self._regions(state)[first : last + 1].sum(0, keepdims=True))
+            subject, signed = f"“{text}” in “{state.caption}”", own
+            if regions is not None:
+                alone = self._explained(state, method, state.caption)
+                shown = replace(alone, image_maps=regions[first : last + 1].sum(0, keepdims=True))
             else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
                 shown, subject = self._explained(state, method, text), f"“{text}” read alone"
         scale = largest([visible(shown.image_maps, signed)])
-        if state.phrase and state.shared and method == GRAD_ECLIP:
-            scale, note = max(scale, largest([self._regions(state)])), "the most of any word"
+        if state.phrase and state.shared and regions is not None:
+            scale, note = max(scale, largest([regions])), "the most of any word"
         told: dict[str, Any] = {"shown": subject}
         apart = self.things(state)
-        if state.phrase and method == GRAD_ECLIP and any(first <= i <= last for group in apart for i in group):
+        if state.phrase and own and any(first <= i <= last for group in apart for i in group):
             told["centred"] = apart
         shown = replace(shown, provenance={**shown.provenance, **told})
         words, words_of, words_signed, most = self._words(state, whole, split)
         others = whole.against_words[0] if whole.against_words and not state.patch else ()
-        return Panel(method, shown, subject, words, others, words_of, signed, words_signed, scale, most, note)
+        return Panel(
+            method, shown, whole, regions, columns, subject, words, others, words_of, signed, words_signed, scale, most,
+            note,
+        )  # fmt: skip
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, bool, float]:
         """The caption's words, what their scores are, whether signed, and their scale."""
@@ -295,7 +361,7 @@ class Session:
             return blank, why, False, 0.0
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
-        return words, words_of, bool(whole.against), largest([[word.score for word in both]])
+        return words, words_of, True, largest([[word.score for word in both]])
 
 
 def explain_each(

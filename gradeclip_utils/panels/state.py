@@ -5,7 +5,7 @@ image, caption, controls -> State -> session -> View -> explorer_view -> explore
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from hashlib import blake2b
@@ -22,25 +22,44 @@ from ..images import read_image
 from ..methods import METHODS, Method
 from ..methods.grad_eclip import grad_eclip
 from ..notices import is_drawn
-from ..plots.colours import COLOURS
-from ..scenes import Scene
+from ..plots.colours import COLOURS, OWN
+from ..scenes import Scene, arrange
+from ..scenes.compose import MOST
 from ..words import Word
 from .jobs import UserError
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
+_SEEDS = 32  # of `arrange` that are tried for a script
 LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image, its name, and the Python lines that make it (`image = ...`). ``drawn``: it is one of our scenes."""
+    """An image, and what is known of it.
+
+    Attributes:
+        name: what titles call it.
+        image: itself.
+        given: the Python lines that make it (`image = ...`), where they are known; see `code`.
+        drawn: it is one of our scenes, or a part of one.
+        scene: the scene, whose ground truth is known.
+        before: the image that it was, before something was changed in it,
+        change: and what was.
+    """
 
     name: str
     image: Image.Image
-    code: str
+    given: str = ""
     drawn: bool = False
-    caption: str = ""  # of a scene
+    scene: Scene | None = None
+    before: Source | None = None
+    change: str = ""
+
+    @cached_property
+    def code(self) -> str:
+        """The Python lines that make it."""
+        return self.given or (f"image = {_arranged(self.scene)}.image()" if self.scene else "image = ...  # your own")
 
     @cached_property
     def pixels(self) -> Hashable:
@@ -54,6 +73,7 @@ class State:
 
     source: Source
     caption: str
+    model: str = ""  # of those that the panel can choose from
     against: str = ""  # another caption: then the similarity gap is explained
     phrase: tuple[int, int] | None = None  # first and last word of the caption whose region is wanted
     patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
@@ -67,7 +87,7 @@ class State:
     shared: bool = True  # one scale for all words and both methods, where their units agree
     threshold: float = 0.0
     opacity: float = 0.85
-    colours: str = "white"
+    colours: str = OWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +96,10 @@ class Panel:
 
     Attributes:
         method: key in METHODS.
-        explanation: of the caption (or of the phrase read alone); its one map is the map that is shown.
+        explanation: of the caption, a phrase in it, or the phrase read alone; its one map is the map that is shown.
+        whole: of the caption.
+        regions: (W, h, w), the region of each word; None where the method does not tell words apart.
+        columns: (W, h, w), what each patch says of each word, by Grad-ECLIP; None where there are no words.
         subject: what the map is of, in words.
         words: of the caption, with the scores that shade them.
         others: in a contrast the words of the other caption, on the same scale.
@@ -88,6 +111,9 @@ class Panel:
 
     method: str
     explanation: Explanation
+    whole: Explanation
+    regions: np.ndarray | None
+    columns: np.ndarray | None
     subject: str
     words: tuple[Word, ...]
     others: tuple[Word, ...]
@@ -117,29 +143,43 @@ def as_source(image, name: str = "", code: str = "") -> Source:
     if isinstance(image, Source):
         return image
     if isinstance(image, Scene):
-        return Source(name or image.caption, image.image(), code or f"image = {image!r}.image()", True, image.caption)
+        return Source(name or image.caption, image.image(), code, True, image)
     found = read_image(image)
-    given = str(image) if isinstance(image, (str, Path)) else ""
-    code = code or (f"image = read_image({given!r})" if given else "# image is the one that you gave to explore()")
+    path = str(image) if isinstance(image, (str, Path)) else ""
+    code = code or (f"image = read_image({path!r})" if path else "")
     if max(found.size) > LONGEST:
         found.thumbnail((LONGEST, LONGEST))  # on the copy that read_image made
-        code += f"\nimage.thumbnail(({LONGEST}, {LONGEST}))"
-    return Source(name or Path(given).name or "your image", found, code, is_drawn(found))
+        code = f"{code or 'image = ...  # your own'}\nimage.thumbnail(({LONGEST}, {LONGEST}))"
+    return Source(name or Path(path).name or "your image", found, code, is_drawn(found))
+
+
+def _arranged(scene: Scene) -> str:
+    """The shortest Python that makes a scene again: from its words where a small seed does, or from its objects."""
+    words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
+    for seed in range(_SEEDS if len(words) <= MOST else 0):
+        if arrange(words, seed=seed) == scene:
+            return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
+    unnamed = {"unnamed": list(scene.unnamed)} if scene.unnamed else {}
+    if arrange(list(scene.objects), background=scene.background, **unnamed) == scene:
+        more = "".join(f", {name}={value!r}" for name, value in unnamed.items())
+        return f"arrange({list(scene.objects)!r}, background={scene.background}{more})"
+    return repr(scene)
 
 
 _CHOICES = {
     "attention": ("model", "single-head"), "resolution": ("model", "native"), "spatial": SPATIAL_WEIGHTS,
-    "centred": (True, False), "shared": (True, False), "colours": tuple(COLOURS),
+    "centred": (True, False), "shared": (True, False), "colours": (OWN, *COLOURS),
 }  # fmt: skip
 
 
-def changed(state: State, values: dict[str, Any], depth: int) -> State:
+def changed(state: State, values: dict[str, Any], depth: int, models: Iterable[str] | None = None) -> State:
     """A state that differs in these fields, which are checked: it is new as a whole, or there is none.
 
     Args:
         state: what was wanted so far.
         values: by the name of their field; an image of any form as the source.
         depth: how many layers the image tower has.
+        models: the names that there are, if the model is to be checked too.
 
     Raises:
         UserError: in one sentence, which field cannot be so, and what it may be.
@@ -153,6 +193,8 @@ def changed(state: State, values: dict[str, Any], depth: int) -> State:
                 raise InvalidType(f"{name} must be a text, got {short(getattr(new, name))}", "prompt-type")
         for name, known in _CHOICES.items():
             clean[name] = chosen(name, getattr(new, name), known)
+        if models is not None:
+            chosen("model", new.model, models)
         possible = [name for name, method in METHODS.items() if method.image is not None]
         chosen("method", new.method, possible)
         chosen("beside", new.beside, ["", *possible])

@@ -6,6 +6,7 @@
 | --- | --- |
 | `colours` | what a value looks like: colour maps, scales in words, `paint` |
 | `axes` | one map, prompt, image or set of intervals on matplotlib axes, and the theme |
+| `page` | a view for HTML, whose script (`front/`) is the explorer's as well |
 | `figures` | whole figures: `plot_maps`, `plot_explanation`, `plot_intervals`, ... |
 """
 

@@ -33,6 +33,8 @@ UNSIGNED = ListedColormap(_from_white(colormaps["magma_r"](np.linspace(0.0, 0.72
 SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
 # Perceptually uniform and safe for colour-blind eyes, all of them; "white" is the one that leaves the image readable.
 COLOURS = {"white": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
+OWN = "image"  # instead of a name in COLOURS: the image keeps its own colours, and relevance is how much of it is seen
+VEIL, AGAINST, CONTRARY = (246, 246, 246), (94, 60, 153), 0.75  # what hides the rest; what is against, and how opaque
 _SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
 
 
@@ -61,7 +63,9 @@ def paint(
         vmax: the value of the darkest colour; the map's own largest by default.
         threshold: colour is left out where the magnitude is below this share of `vmax`.
         opacity: at 1 only the map has colour, 0 the image as it is, and between them they mix.
-        colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange.
+        colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange. "image" (`OWN`)
+            leaves the image its own colours instead: a veil as opaque as `opacity` hides what has no relevance, and
+            thins out with it; what is against is hidden, and purple.
 
     Raises:
         ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
@@ -70,18 +74,29 @@ def paint(
         checks.number(name, value, 0, most)
     heat = shown(checks.finite("the map", np.asarray(heat, dtype=np.float32)), signed)
     vmax = largest([heat]) if vmax is None else vmax
-    norm, palette = scale(signed, vmax, colours)
     base = _panel_sized(image)
     across, down = base.width / image.width, base.height / image.height
     there = tuple(np.array(box or (0, 0, *image.size)) * (across, down, across, down))
     values = onto_image(heat, there, base.size)  # (H, W)
     x, y = (np.arange(side) + 0.5 for side in base.size)
     seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
+    if colours == OWN:
+        return _seen_through(base, np.where(seen, values, 0) / (vmax or 1), threshold, opacity)
+    norm, palette = scale(signed, vmax, colours)
     table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
     chosen = table[np.clip(norm(values) * 255 + 0.5, 0, 255).astype(np.uint8)]  # (H, W, 3)
     chosen[~seen | (np.abs(values) < threshold * vmax)] = 1.0
     mixed = opacity * 255 * grey_background(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
     return Image.fromarray((mixed + 0.5).astype(np.uint8))
+
+
+def _seen_through(base: Image.Image, values: np.ndarray, threshold: float, opacity: float) -> Image.Image:
+    """The image below a veil; ``values`` (H, W) in -1 to 1. `front/view.js` has the same arithmetic."""
+    strength = np.where(np.abs(values) < threshold, 0, np.minimum(np.abs(values), 1))[..., None]
+    veil = opacity * np.where(values[..., None] < 0, 1, 1 - strength)
+    mixed = (1 - veil) * np.asarray(base, dtype=np.float32) + veil * np.array(VEIL)
+    purple = CONTRARY * np.where(values[..., None] < 0, strength, 0) * (opacity > 0)
+    return Image.fromarray(((1 - purple) * mixed + purple * np.array(AGAINST) + 0.5).astype(np.uint8))
 
 
 def shown(value, signed: bool):
@@ -115,6 +130,9 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
         return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
     top = number(vmax, vmax)
     note = f", {note}" if note else ""
+    if colours == OWN:
+        against = f"; purple \N{MINUS SIGN}{top}: against" if signed else ""
+        return f"{label}: hidden 0 to clear {top}{against}{note}"
     if signed:
         return f"{label}: purple \N{MINUS SIGN}{top} (against) to orange +{top} (for){note}"
     low, high = ("pale", "dark") if colours == "white" else ("dark", "bright")  # as matplotlib's own maps run

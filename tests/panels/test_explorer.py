@@ -1,11 +1,11 @@
 """Panels without a browser: what a state gives, that nothing is computed twice or stale, and that scripts agree."""
 
 import asyncio
+import io
 import sys
 import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -13,25 +13,16 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from gradeclip_utils import Explainer, Explanation
-from gradeclip_utils.panels.explorer import Explorer, explore, gallery, layer_slider
-from gradeclip_utils.panels.explorer_view import (
-    canvas,
-    figure,
-    legend_html,
-    other_words_html,
-    painted,
-    png,
-    python_lines,
-    subtitle,
-    tables_html,
-    title_html,
-    word_marks,
-)
+from gradeclip_utils import METHODS, Explainer, Explanation
+from gradeclip_utils.panels import verdict
+from gradeclip_utils.panels.controls import CONTROLS
+from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
+from gradeclip_utils.panels.explorer_view import figure, model_lines, painted, payload, python_lines, subtitle
 from gradeclip_utils.panels.jobs import Interrupted, UserError, Work, one_thread
+from gradeclip_utils.panels.offers import missed, offers
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source, with_spatial_weight
-from gradeclip_utils.scenes import arrange
+from gradeclip_utils.scenes import Object, arrange, draw_scene
 from tests import plain
 
 CAPTION = "a red car and a blue ball"
@@ -206,6 +197,8 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(session, state, fields, s
 def test_a_word_that_the_model_never_saw_is_refused_with_words_that_are_near(knowing, state):
     with pytest.raises(ValueError, match="never shown the word “dogg” .near: dog"):
         Session(knowing).view(replace(state, caption="a red dogg"))
+    with pytest.raises(ValueError, match="the word “dot”$"):  # to which "dog" is not near enough
+        Session(knowing).view(replace(state, caption="dot"))
 
 
 def test_interrupted_work_leaves_nothing_half_done(session, state):
@@ -302,13 +295,33 @@ def test_the_copied_script_gives_the_same_map_and_the_same_picture(session, stat
 
 
 @pytest.mark.parametrize(
-    "source", [gallery()[3], as_source(arrange(["red car", "dog"], background=3))], ids=["drawn", "arranged"]
+    ("scene", "written"),
+    [
+        (draw_scene(3, split="development"), "arrange([Object("),
+        (arrange(["red car", "dog"], seed=3), "arrange(['red car', 'dog'], seed=3)"),
+        (arrange(["red car", "dog"]), "arrange(['red car', 'dog'])"),
+        (arrange([Object("dog")], prefix="here is"), "Scene("),
+    ],
+    ids=["drawn", "arranged", "unseeded", "with a prefix"],
 )
-def test_the_script_draws_the_scene_again(session, source):
-    view = session.view(State(source, "a dog"))
+def test_the_script_draws_the_scene_again(session, scene, written):
+    source = as_source(scene)
     made = {"clip": session.clip}
-    exec(python_lines(view, "clip"), made)
+    script = python_lines(session.view(State(source, "a dog")), "clip")
+    exec(script, made)
     assert np.array_equal(np.asarray(made["image"]), np.asarray(source.image))
+    assert written in script or written == "arrange([Object("  # a drawn scene may have a prefix of its own
+
+
+def test_the_script_makes_its_model_itself_where_that_can_be_written(tiny, bundled, session, state):
+    assert model_lines(bundled) == ("", "load_clip('emoji')")
+    named = replace(tiny, name="ViT-B-32", pretrained="openai")
+    assert model_lines(named) == ("", "load_clip('ViT-B-32', pretrained='openai')")
+    before, name = model_lines(tiny)
+    assert name == "clip" and before.startswith("clip = ...") and "'tiny'" in before
+    assert before in python_lines(session.view(state), name, before)
+    layered = python_lines(session.view(state), *reversed(model_lines(bundled)))
+    assert "image_layers=1" in layered  # which is not what the bundled model has when it is not told
 
 
 # ---------------------------------------------------------------------------------------------------------- what shows
@@ -316,10 +329,9 @@ def test_the_script_draws_the_scene_again(session, source):
 
 def test_the_title_says_picture_caption_method_model_and_number(session, state):
     view = session.view(replace(state, layers=2, spatial="softmax", resolution="native"))
-    said = title_html(view.state, view.panels[0])
+    said = subtitle(view.state, view.panels[0])
     similarity = f"similarity {view.panels[0].explanation.similarity[0]:.3f}".replace("-", "\N{MINUS SIGN}")
-    for part in (
-        CAPTION,
+    parts = (
         "image: noise",
         "tiny",
         "Grad-ECLIP",
@@ -327,35 +339,48 @@ def test_the_title_says_picture_caption_method_model_and_number(session, state):
         "spatial weight softmax",
         similarity,
         "own resolution",
-    ):
-        assert part in said, part
+    )
+    assert all(part in said for part in parts)
+    sent = payload(view)["sides"][0]
+    assert sent["origin"] == said and CAPTION in sent["title"]
 
 
-def test_html_in_a_caption_or_a_name_is_shown_and_not_run(session, picture):
-    state = State(as_source(picture, "<script>alert(1)</script>"), "<b onclick=alert(1)> & dog", against="<i>")
-    view = session.view(state)
-    for page in (title_html(state, view.panels[0]), tables_html(view), legend_html(state, view.panels[0])):
-        assert "<script" not in page and "<b onclick" not in page and "<i>" not in page
+def test_the_maps_of_all_words_come_with_the_caption(session, state, tiny):
+    found = Explainer(tiny).interactions(state.source.image, CAPTION)
+    sent = payload(session.view(state))["sides"][0]
+    top = np.abs(found.maps).max()
+    centred = found.centred().maps
+    np.testing.assert_allclose(sent["regions"], centred.reshape(7, -1), atol=2e-3 * top)
+    np.testing.assert_allclose(sent["columns"], found.maps.reshape(7, -1), atol=2e-3 * top)
+    assert sent["region_scale"] == pytest.approx(np.abs(centred).max(), rel=1e-5) and sent["shape"] == [4, 4]
+    np.testing.assert_allclose(sent["map"], session.view(state).panels[0].map.ravel(), atol=2e-3 * sent["scale"])
+    assert payload(session.view(replace(state, shared=False)))["sides"][0]["region_scale"] == 0  # each its own
 
 
-def test_values_are_never_told_by_colour_alone(session, state):
-    view = session.view(state)
-    (one,) = view.panels
-    marks, pane = word_marks(state, one), canvas(state, one)
-    assert all(mark["value"] and mark["value"] in mark["label"] for mark in marks)
-    assert len(pane["values"]) == one.map.size and pane["values"][int(one.map.argmax())] in pane["alt"]
-    table = tables_html(view)
-    assert all(f"<td>{value}</td>" in table for value in pane["values"])
+def test_a_method_that_tells_no_words_apart_sends_the_map_of_the_phrase_that_it_read_alone(session, state):
+    whole, phrase = (
+        payload(session.view(replace(state, method="maskclip", phrase=p)))["sides"][0] for p in (None, (1, 2))
+    )
+    assert whole["regions"] is None and phrase["regions"] is None and phrase["map"] != whole["map"]
+    assert "read alone" in phrase["title"] and whole["columns"] is not None
 
 
-def test_a_contrast_shows_the_words_of_both_captions_on_one_scale(session, state):
+def test_words_are_signed_and_only_articles_and_marks_are_muted(session, state):
+    sent = payload(session.view(replace(state, caption="a red car, and the ball")))
+    words = session.view(replace(state, caption="a red car, and the ball")).panels[0].whole.words[0]
+    assert [word["score"] for word in sent["words"]] == [word.score for word in words]
+    assert min(word["score"] for word in sent["words"]) < 0
+    assert [word["text"] for word in sent["words"] if word["muted"]] == ["a", ",", "the"]
+
+
+def test_under_another_caption_both_ends_of_the_axis_say_for_which(session, state):
     view = session.view(replace(state, against="a blue <i>"))
-    (one,) = view.panels
-    assert [word.text for word in one.others] == ["a", "blue", "<", "i", ">"]
-    assert one.words_scale == max(abs(word.score) for word in (*one.words, *one.others))
-    shown, table = other_words_html(one), tables_html(view)
-    assert "blue" in shown and "<i>" not in shown and "<th>blue</th>" in table
-    assert other_words_html(session.view(state).panels[0]) == ""
+    sent, whole = payload(view), view.panels[0].whole
+    assert sent["axis"] == ["for the other caption", "for this caption"]
+    assert [word["text"] for word in sent["others"]] == ["a", "blue", "<", "i", ">"]
+    assert [word["score"] for word in sent["others"]] == [word.score for word in whole.against_words[0]]
+    assert [one["value"] for one in sent["match"]] == pytest.approx([*whole.similarity, *whole.against_similarity])
+    assert sent["sides"][0]["signed"] and "The model prefers" in sent["verdict"]["all"]
 
 
 def test_a_figure_stands_for_the_view(session, state):
@@ -366,31 +391,110 @@ def test_a_figure_stands_for_the_view(session, state):
     assert made._repr_png_().startswith(b"\x89PNG")
 
 
-def test_a_png_carries_what_it_shows(session, state, tmp_path):
-    (one,) = session.view(state).panels
-    (tmp_path / "one.png").write_bytes(png(painted(state, one), subtitle(state, one)))
-    with Image.open(tmp_path / "one.png") as image:
-        assert "Grad-ECLIP" in image.info["Description"]
+def test_a_slow_method_says_how_long_it_takes_here(session, state):
+    assert session.expected("rise") == 0  # nobody knows yet
+    session.view(state)
+    assert session.expected("rise") == pytest.approx(500 * session.seconds[""])
+    assert session.expected("integrated-gradients") == pytest.approx(150 * session.seconds[""])
+    assert session.expected("grad-eclip") == session.expected("attention") == 0
+    session.view(replace(state, method="m2ib"))
+    assert session.expected("m2ib") == session.seconds["m2ib"] > 0
 
 
-# --------------------------------------------------------------------------------------------------------- the panel
+# --------------------------------------------------------------------------------------------------------- the verdict
+
+
+SCENE = arrange([Object("dog", x=24, y=24, size=30), Object("car", x=72, y=72, size=30, colour="red")])
+
+
+def said(map_, text, caption=SCENE.caption):
+    start = caption.index(text)
+    return verdict.sentence(SCENE, map_, caption, start, start + len(text))
+
+
+def test_a_map_that_is_the_thing_itself_has_all_of_its_relevance_there():
+    dog, car = verdict.covers(SCENE, (12, 12)) > 0.6
+    area = verdict.covers(SCENE, (12, 12))[0].mean()
+    sentence = said(1.0 * dog, "dog")
+    assert int(sentence.removeprefix("“dog” puts ").split("%")[0]) > 60
+    assert sentence.endswith(f"of its relevance on the dog (its area: {area:.0%}).")
+    assert said(1.0 * car, "red").endswith(").") and "on the car (" in said(1.0 * car, "red")
+    assert said(1.0 * car, "dog").endswith("It missed: its maximum lies on the car.")
+    nothing = np.zeros((12, 12))
+    assert said(nothing, "dog") == "“dog” has no relevance above zero anywhere."
+    nothing[0, 11] = 1
+    assert said(nothing, "dog").endswith("It missed: its maximum lies on nothing.")
+    assert said(nothing, "and") == "“and” speaks of no thing; its maximum lies on nothing."
+
+
+def test_what_is_not_there_is_said_to_be_not_there():
+    dog = 1.0 * (verdict.covers(SCENE, (12, 12))[0] > 0.6)
+    assert said(dog, "a piano", "a piano").startswith(
+        "There is no piano here, and the map of “a piano” has its maximum on the dog"
+    )
+    assert "puts" in said(dog, "a blue dog", "a blue dog")  # of another colour, but it is there
+
+
+def test_a_scene_whose_map_misses_is_offered_as_a_failure(tiny):
+    dog, car = verdict.covers(SCENE, (12, 12))
+    assert missed(SCENE, np.stack([dog, car])) == [] and missed(SCENE, np.stack([car, dog])) == ["dog", "car"]
+    offered = offers(tiny)
+    assert offered is offers(tiny)
+    assert [len(offer.source.scene.objects) for offer in offered[:4]] == [1, 2, 3, 4]
+    for offer in offered:
+        assert offer.failure == ("misses" in offer.note) and (offer.failure or offered.index(offer) < 4)
+
+
+# ----------------------------------------------------------------------------------------------------------- the panel
+
+
+def turn(panel, **fields):
+    """As the browser does."""
+    panel.press({"kind": "change", "fields": fields})
+
+
+def control(panel, name):
+    return next(one for one in panel.data["controls"] if one["name"] == name)
+
+
+def test_every_control_has_a_name_and_a_help_and_few_are_seen(panel):
+    specs = panel.data["controls"]
+    assert [spec["name"] for spec in specs] == list(CONTROLS)
+    assert all(spec["label"] and len(spec["help"]) > 20 for spec in specs)
+    assert len({spec["help"] for spec in specs}) == len(specs)
+    seen = [spec["name"] for spec in specs if spec["place"] not in ("method", "drawing", "ask")]
+    assert seen == ["model", "caption", "opacity"]  # and scenes, and what is asked: five
+    assert [ask["key"] for ask in panel.data["asks"]] == ["where", "against", "beside"]
+
+
+def test_what_is_asked_is_one_of_three_questions(panel):
+    where, against, beside = (ask["fields"] for ask in panel.data["asks"])
+    for fields, key in ((against, "against"), (beside, "beside"), (where, "where")):
+        turn(panel, **fields)
+        assert panel.data["ask"] == key and panel.message == ""
+    assert len(panel.data["sides"]) == 1 and panel.data["others"] == []
 
 
 def test_wrong_input_gets_a_sentence_and_the_last_view_stays(panel):
-    view, title = panel.view, panel.sides[0].title.value
-    panel.controls["caption"].value = ""
-    assert "is empty" in panel.message.value
-    panel.controls["threshold"].value = 0.5  # goes on with the last good caption, and the sentence stays
-    assert panel.view.state == replace(view.state, threshold=0.5) and "is empty" in panel.message.value
-    assert panel.sides[0].title.value == title and panel.controls["caption"].value == ""
-    panel.controls["caption"].value = "a dog"
-    assert panel.message.value == "" and "a dog" in panel.sides[0].title.value
+    view, sides = panel.view, panel.data["sides"]
+    turn(panel, caption="")
+    assert "is empty" in panel.message and panel.data["message"]["kind"] == "wrong"
+    assert control(panel, "caption")["refused"] and control(panel, "caption")["value"] == CAPTION
+    turn(panel, threshold=0.5)  # goes on with the last good caption, and the sentence stays
+    assert panel.view.state == replace(view.state, threshold=0.5) and "is empty" in panel.message
+    assert panel.data["sides"] == sides
+    turn(panel, caption="a dog")
+    assert (
+        panel.message == "" and "a dog" in panel.data["sides"][0]["title"] and not control(panel, "caption")["refused"]
+    )
 
 
-def test_a_sentence_shows_html_and_does_not_run_it(knowing, picture):
-    panel = Explorer(picture, "a dog", knowing)
-    panel.controls["caption"].value = "<img src=x onerror=alert(1)>"
-    assert "<img" not in panel.message.value and "&lt;" not in panel.sides[0].title.value and panel.message.value
+def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_emptied_field(panel):
+    for then in ({"kind": "change", "fields": {"caption": "a dog"}}, {"kind": "path", "path": " "}):
+        panel.press({"kind": "path", "path": "/nowhere/at/all.png"})
+        assert "There is no picture file" in panel.message and panel.data["path"] == "/nowhere/at/all.png"
+        panel.press(then)
+        assert panel.message == panel.data["message"]["text"] == ""
 
 
 @pytest.mark.parametrize(
@@ -400,30 +504,83 @@ def test_a_sentence_shows_html_and_does_not_run_it(knowing, picture):
      ("colours", "cividis"), ("against", "a dog"), ("centred", False)],
 )  # fmt: skip
 def test_every_control_turns_its_field_and_follows_the_view(panel, name, value):
-    before = panel.sides[0].canvas.images[0], panel.sides[1].canvas.images
-    panel.controls[name].value = value
-    assert getattr(panel.view.state, name) == value and panel.message.value == ""
-    if name not in ("shared", "centred"):  # which matter with a word, or with two methods
-        assert (panel.sides[0].canvas.images[0], panel.sides[1].canvas.images) != before
+    before = panel.data
+    turn(panel, **{name: value})
+    assert getattr(panel.view.state, name) == control(panel, name)["value"] == value and panel.message == ""
+    changed = [key for key in ("sides", "threshold", "opacity", "colours") if panel.data[key] != before[key]]
+    assert changed == [name if name in before else "sides"]
     panel.change(**{name: getattr(State(panel.view.state.source, CAPTION), name)})
-    assert panel.controls[name].value == getattr(panel.view.state, name) != value
+    assert control(panel, name)["value"] == getattr(panel.view.state, name) != value
 
 
 def test_pressing_words_patches_and_scenes(panel):
-    panel.press({"kind": "word", "index": 2})
-    assert panel.view.state.phrase == (2, 2)
-    panel.press({"kind": "word", "index": 0, "extend": True})
-    assert panel.view.state.phrase == (0, 2) and [mark["chosen"] for mark in panel.words.data["words"][:4]] == [
-        True, True, True, False,
-    ]  # fmt: skip
-    panel.press({"kind": "patch", "row": 1, "column": 2})
-    assert panel.view.state.patch == (1, 2) and panel.view.state.phrase is None
-    panel.press({"kind": "no patch"})
+    turn(panel, phrase=[0, 2], patch=None)
+    assert panel.view.state.phrase == (0, 2) and panel.data["phrase"] == [0, 2]
+    assert panel.data["verdict"]["phrase"].startswith("Half of the relevance of “a red car”")
+    turn(panel, phrase=None, patch=[1, 2])
+    assert panel.view.state.patch == (1, 2) and panel.view.state.phrase is None and panel.data["patch"] == [1, 2]
+    turn(panel, phrase=None, patch=None)
     assert panel.view.state.patch is None
-    panel.press({"kind": "word", "index": 5})
+    turn(panel, phrase=[5, 5])
     panel.press({"kind": "scene", "index": 2})
-    assert panel.view.state.phrase is None and panel.view.state.caption == gallery()[2].caption
-    assert panel.gallery.data["chosen"] == 2
+    assert panel.view.state.phrase is None and panel.view.state.caption == panel.offers[2].source.scene.caption
+    assert [scene["chosen"] for scene in panel.data["scenes"]] == [i == 2 for i in range(len(panel.offers))]
+
+
+def test_a_scene_is_changed_in_one_press_and_put_back(panel):
+    panel.open_image(SCENE)
+    names = [surprise["text"] for surprise in panel.data["surprises"]]
+    assert names[:2] == ["swap the colours", "take the dog away"] and names[2].startswith("ask for a ")
+    panel.press({"kind": "surprise", "index": 1})
+    assert [thing.noun for thing in panel.view.state.source.scene.objects] == ["car"]
+    assert panel.view.state.caption == SCENE.caption and "the dog is gone" in panel.data["match"][1]["name"]
+    before = Explainer(panel.session.clip).explain(SCENE.image(), SCENE.caption).similarity[0]
+    assert panel.data["match"][1]["value"] == pytest.approx(before, abs=1e-6)
+    made = {}
+    exec(panel.python().split("clip = ")[0].split("explainer")[0], made)
+    assert np.array_equal(np.asarray(made["image"]), np.asarray(panel.view.state.source.image))
+    assert panel.data["surprises"][0]["text"] == "put it back"
+    panel.press({"kind": "surprise", "index": 0})
+    assert panel.view.state.source.scene is SCENE and len(panel.data["match"]) == 1
+    panel.press({"kind": "surprise", "index": 0})
+    assert [thing.colour for thing in panel.view.state.source.scene.objects] == ["red", None]
+    panel.open_image(SCENE)
+    panel.press({"kind": "surprise", "index": 2})
+    assert panel.data["verdict"]["all"].startswith("There is no ")
+
+
+def test_another_model_keeps_image_caption_and_selection(panel, averaging):
+    panel.models["averaging"] = replace(averaging, name="averaging", image_layers=2)
+    panel.change(phrase=(1, 2))
+    source = panel.view.state.source
+    turn(panel, model="averaging")
+    state = panel.view.state
+    assert (state.source, state.caption, state.phrase, state.layers) == (source, CAPTION, (1, 2), 2)
+    own = Explainer(panel.models["averaging"]).explain(source.image, CAPTION).similarity[0]
+    assert panel.data["match"][0]["value"] == pytest.approx(own, abs=1e-6)
+    assert panel.session.clip.name == "averaging" and "averaging" in panel.data["sides"][0]["origin"]
+    panel.change(patch=(3, 3), phrase=None)
+    turn(panel, model="tiny")
+    assert panel.view.state.patch == (3, 3) and panel.view.state.layers == 1
+    assert {"tiny", "emoji"} <= {name for name, _ in control(panel, "model")["options"]}
+
+
+def test_a_model_that_cannot_be_loaded_is_answered_and_the_one_before_stays(panel, monkeypatch):
+    monkeypatch.setitem(panel.models, "nowhere", None)
+    turn(panel, model="nowhere")
+    assert "The model 'nowhere' cannot be used" in panel.message and panel.view.state.model == "tiny"
+    turn(panel, caption="a dog")
+    assert panel.view.state.caption == "a dog" and panel.message == ""
+
+
+def test_the_known_words_are_listed(knowing, picture):
+    assert Explorer(picture, "a dog", knowing).vocabulary == ["a", "dog", "don't", "red"]
+
+
+def test_a_page_without_a_kernel_has_the_same_view_inside(panel):
+    data, _ = panel._repr_mimebundle_()
+    assert "front.open(" in data["text/html"] and '"regions": [[' in data["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in data and "a panel that shows" in data["text/plain"]
 
 
 def test_a_model_whose_tokenizer_tells_no_words_apart_is_explored_by_its_maps(tiny, picture):
@@ -433,11 +590,11 @@ def test_a_model_whose_tokenizer_tells_no_words_apart_is_explored_by_its_maps(ti
     shown = Explorer(picture, "a dog", replace(tiny, tokenizer=ids_only))
     own = Explainer(tiny).explain(picture, "a dog").image_maps[0]
     np.testing.assert_array_equal(shown.view.panels[0].map, own)
-    assert shown.words.data["words"] == [] and "does not tell words apart" in shown.words.data["note"]
+    assert shown.data["words"] == [] and "does not tell words apart" in shown.data["words_of"]
     shown.change(patch=(0, 0))
-    assert "word scores need" in shown.message.value and shown.view.state.patch is None
+    assert "word scores need" in shown.message and shown.view.state.patch is None
     shown.change(caption="a cat", against="a dog", method="maskclip")
-    assert shown.view.state.caption == "a cat" and "Traceback" not in shown.message.value
+    assert shown.view.state.caption == "a cat" and "Traceback" not in shown.message
     assert shown.figure().axes and "a cat" in shown.python()
 
 
@@ -472,55 +629,57 @@ def test_two_threads_on_one_thread_each_leave_the_usual_number_behind():
 def test_two_threads_may_turn_controls_at_once_and_the_panel_stays_in_line(panel):
     """JupyterLab hands messages of one panel to two threads of the kernel; a lost one left slider and map apart."""
     shares = np.linspace(0.05, 0.9, 12).round(2)
-    one = threading.Thread(target=lambda: [setattr(panel.controls["threshold"], "value", float(x)) for x in shares])
-    other = threading.Thread(target=lambda: [setattr(panel.controls["opacity"], "value", float(x)) for x in shares])
+    one = threading.Thread(target=lambda: [turn(panel, threshold=float(x)) for x in shares])
+    other = threading.Thread(target=lambda: [turn(panel, opacity=float(x)) for x in shares])
     for thread in (one, other):
         thread.start()
     for thread in (one, other):
         thread.join(60)
         assert not thread.is_alive()
     assert panel.view.state == panel.wanted
-    assert panel.view.state.threshold == panel.controls["threshold"].value == shares[-1]
-    assert panel.view.state.opacity == panel.controls["opacity"].value == shares[-1]
+    assert panel.view.state.threshold == control(panel, "threshold")["value"] == panel.data["threshold"] == shares[-1]
+    assert panel.view.state.opacity == control(panel, "opacity")["value"] == panel.data["opacity"] == shares[-1]
 
 
 def test_an_upload_is_shown_under_its_name_and_what_is_no_picture_is_not(panel, picture):
-    good = {"name": "mine.png", "type": "image/png", "size": 1, "content": memoryview(png(picture))}
-    good["last_modified"] = datetime.now(UTC)
-    panel.upload.value = (good,)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    note = "6000 × 4000 pixels were reduced to 1024 × 683 before they were sent."
+    panel.press({"kind": "image", "name": "mine.png", "note": note}, [memoryview(stream.getvalue())])
     assert panel.view.state.source.name == "mine.png" and panel.view.state.caption == CAPTION
-    panel.upload.value = (good | {"name": "x.png", "content": memoryview(b"no")},)
-    assert "x.png is not a picture" in panel.message.value and panel.view.state.source.name == "mine.png"
-    panel.open_image("/nowhere/at/all.png")
-    assert "There is no picture file" in panel.message.value and panel.view.state.source.name == "mine.png"
+    assert panel.message == f"mine.png: {note}" and panel.data["message"]["kind"] == "note"
+    panel.press({"kind": "image", "name": "x.png"}, [memoryview(b"no")])
+    assert "x.png is not a picture" in panel.message and panel.view.state.source.name == "mine.png"
+    panel.press({"kind": "image", "name": "again.png"}, [memoryview(stream.getvalue())])  # the next one is heard
+    assert panel.view.state.source.name == "again.png" and panel.message == ""
 
 
-def test_a_photograph_gets_a_warning_from_a_model_that_saw_drawings_only(knowing, picture):
+def test_a_photograph_gets_a_note_from_a_model_that_saw_drawings_only(knowing, picture):
     panel = Explorer(picture, "a dog", knowing)
-    assert "never seen a photograph" in panel.notice.value
+    assert "never seen a photograph" in panel.data["message"]["text"] and panel.data["message"]["kind"] == "note"
     panel.open_image(arrange(["dog"]))
-    assert panel.notice.value == ""
+    assert panel.data["message"]["text"] == ""
 
 
 def test_what_is_kept_is_what_is_shown_and_never_overwrites(panel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     panel.change(phrase=(1, 2), spatial="softmax")
-    for _ in range(2):
-        panel.save_explanation.click()
-    panel.save_image.click()
+    for what in ("explanation", "explanation", "image"):
+        panel.press({"kind": "save", "what": what, "name": "explanation"})
+        assert panel.message.startswith(f"Saved as {tmp_path / 'explanation'}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explanation", "explanation-2", "explanation.png"]
     kept = Explanation.load(tmp_path / "explanation-2")
     np.testing.assert_allclose(kept.image_maps[0], panel.view.panels[0].map)
     assert kept.provenance["shown"] == "“red car” in “a red car and a blue ball”"
     assert load_file(tmp_path / "explanation" / "explanation.safetensors")["image_maps"].shape == (1, 4, 4)
-    panel.name.value = "explanation.png/below"
-    panel.save_image.click()
-    assert "cannot be written" in panel.message.value
+    panel.save("image", "explanation.png/below")
+    assert "cannot be written" in panel.message
 
 
 def test_smaller_panels_have_fewer_controls_and_the_same_view(tiny, picture):
     small = layer_slider(picture, CAPTION, tiny)
-    small.controls["layers"].value = 3
+    assert [spec["name"] for spec in small.data["controls"]] == ["layers", "spatial"] and "scenes" not in small.data
+    turn(small, layers=3)
     full = explore(picture, CAPTION, tiny)
     full.change(layers=3)
     np.testing.assert_allclose(small.view.panels[0].map, full.view.panels[0].map, atol=1e-7)
@@ -595,7 +754,7 @@ def test_a_fault_of_ours_is_raised_and_not_told_as_a_mistake_of_the_user(panel, 
     monkeypatch.setattr(panel.session, "view", broken)
     with pytest.raises(TypeError, match="unsupported operand"):
         panel.change(caption="a dog")
-    assert panel.message.value.count("TypeError: unsupported operand") == 1 and panel.view is view
+    assert panel.message.count("TypeError: unsupported operand") == 1 and panel.view is view
     work, seen = Work(), []
     for quick in (True, False):  # where no loop runs, long work is done at once too
         with pytest.raises(TypeError):
@@ -603,17 +762,21 @@ def test_a_fault_of_ours_is_raised_and_not_told_as_a_mistake_of_the_user(panel, 
     assert [type(error) for error in seen] == [TypeError, TypeError]
 
 
-def test_a_slow_method_is_interrupted_by_another_choice(tiny, picture):
+@pytest.mark.parametrize("method", ["rise", "integrated-gradients", "m2ib"])
+def test_a_slow_method_is_interrupted_by_another_choice(tiny, picture, method):
     panel = Explorer(picture, CAPTION, tiny)
 
     async def session():
-        panel.controls["method"].value = "rise"
-        assert "RISE" in panel.message.value and panel.view.state.method == "grad-eclip"
-        panel.controls["opacity"].value = 0.3  # which is no reason to begin again
-        assert panel.view.state.opacity == 0.3 and panel.work.running
-        panel.controls["method"].value = "grad-eclip"
-        assert panel.message.value == "" and panel.view.state.caption == CAPTION
+        turn(panel, method=method)
+        assert METHODS[method].title in panel.busy["text"] and panel.view.state.method == "grad-eclip"
+        turn(panel, opacity=0.3)  # which is no reason to begin again
+        assert panel.view.state.opacity == 0.3 and panel.work.running and panel.busy
+        turn(panel, method="grad-eclip")
+        assert panel.busy == {} and panel.message == "" and panel.view.state.caption == CAPTION
         await asyncio.sleep(0.3)
         assert panel.view.state.method == "grad-eclip" and panel.view.state.opacity == 0.3 and not panel.work.running
+        turn(panel, method=method)
+        panel.press({"kind": "stop"})
+        assert panel.busy == {} and panel.wanted == panel.view.state and not panel.work.running
 
     asyncio.run(session())

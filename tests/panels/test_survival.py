@@ -6,7 +6,9 @@ from PIL import Image
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.notices import mark_drawn
+from gradeclip_utils.panels import explorer_view
 from gradeclip_utils.panels.explorer import Explorer
+from gradeclip_utils.panels.explorer_view import payload
 from gradeclip_utils.panels.jobs import UserError
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.panels.session import Session
@@ -19,6 +21,7 @@ WRONG = {
     "source": [None, "/nowhere/at/all.png", "nope", 5, np.zeros((3, 3))],
     "phrase": [5, (0,), (0, "x"), (3, 1), (0, 99), (-1, 0), (0.5, 1)],
     "patch": [5, (0,), (0, 99), (-1, 0), ("a", "b")],
+    "model": [None, "nobody", 5, ["tiny"]],
     "method": [None, "", "grad-clip", ["rise"], 5],
     "beside": [None, "nothing", 5],
     "attention": [None, "multi", 5],
@@ -49,20 +52,22 @@ def test_every_field_of_a_state_is_tried_with_wrong_values():
 def test_a_wrong_value_is_answered_and_the_next_right_one_works(shown, name, value):
     before, view = shown.wanted, shown.view
     shown.change(**{name: value})
-    assert 'role="alert"' in shown.message.value and "What is shown is still the last view" in shown.message.value
+    assert shown.data["message"]["kind"] == "wrong" and "What is shown is still the last view" in shown.message
     assert (shown.wanted, shown.view) == (before, view)
-    assert all(shown.controls[field].value == getattr(before, field) for field in shown.controls)
+    assert all(spec["value"] == getattr(before, spec["name"]) for spec in shown.data["controls"])
     shown.change(**RIGHT)
-    assert 'role="alert"' not in shown.message.value
+    assert shown.message == ""
     assert {field: getattr(shown.view.state, field) for field in RIGHT} == RIGHT
     shown.change(caption="a red car", layers=1)
     assert shown.view.state.caption == "a red car"
 
 
 MESSAGES = [
-    {}, {"kind": None}, {"kind": "scene"}, {"kind": "scene", "index": 99}, {"kind": "word", "index": "x"},
-    {"kind": "word"}, {"kind": "patch", "row": 1}, {"kind": "patch", "row": None, "column": 0}, [], None, "word",
-    {"kind": "word", "index": 99}, {"kind": "patch", "row": 99, "column": 0}, {"kind": "scene", "index": "<b>"},
+    {}, {"kind": None}, {"kind": "scene"}, {"kind": "scene", "index": 99}, {"kind": "surprise", "index": "x"},
+    {"kind": "change"}, {"kind": "change", "fields": 5}, {"kind": "change", "fields": {"zzz": 1}}, [], None, "word",
+    {"kind": "change", "fields": {"phrase": [99, 99]}}, {"kind": "change", "fields": {"patch": [99, 0]}},
+    {"kind": "scene", "index": "<b>"}, {"kind": "image", "name": "x.png"}, {"kind": "path"}, {"kind": "save"},
+    {"kind": "change", "fields": {"caption": None}}, {"kind": "change", "fields": {"model": "<b>"}},
 ]  # fmt: skip
 
 
@@ -71,27 +76,31 @@ def test_a_message_that_no_browser_should_send_is_answered_and_the_next_right_on
     shown.change(caption="a red car", phrase=None, patch=None)
     view = shown.view
     shown.press(message)
-    assert shown.view is view or message == {"kind": None}  # what is no patch takes away the one that was chosen
-    assert "<b>" not in shown.message.value
-    shown.press({"kind": "patch", "row": 1, "column": 2})
-    assert shown.view.state.patch == (1, 2)
+    assert shown.view is view and shown.data["message"]["kind"] == "wrong"
+    shown.press({"kind": "change", "fields": {"patch": [1, 2]}})
+    assert shown.view.state.patch == (1, 2) and shown.message == ""
+
+
+def test_a_browser_cannot_have_a_file_read_that_was_not_asked_for(shown):
+    source = shown.view.state.source
+    shown.press({"kind": "change", "fields": {"source": "/etc/hostname", "caption": "a red car"}})
+    assert shown.view.state.source is source
 
 
 def test_a_fault_while_a_view_is_shown_leaves_the_view_before_as_a_whole(tiny, picture, monkeypatch):
     panel_ = Explorer(picture, "a red car", tiny)
-    before, title = panel_.view, panel_.sides[0].title.value
-    show, times = panel_.sides[0].show, []
+    before, data, times = panel_.view, panel_.data, []
 
-    def broken(*given):
+    def broken(view, known=None):
         times.append(1)
         if len(times) == 1:
             raise ZeroDivisionError
-        show(*given)
+        return payload(view, known)
 
-    monkeypatch.setattr(panel_.sides[0], "show", broken)
+    monkeypatch.setattr(explorer_view, "payload", broken)
     with pytest.raises(ZeroDivisionError):
         panel_.change(caption="a dog")
-    assert panel_.view is before and panel_.wanted is before.state and panel_.sides[0].title.value == title
+    assert panel_.view is before and panel_.wanted is before.state and panel_.data == data
     panel_.change(caption="a cat")
     assert panel_.view.state.caption == "a cat"
 
@@ -99,13 +108,11 @@ def test_a_fault_while_a_view_is_shown_leaves_the_view_before_as_a_whole(tiny, p
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "no\0/where", "/proc/nobody/may"])
 def test_a_name_that_no_file_can_have_is_answered(shown, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    shown.name.value = name
-    for button in (shown.save_image, shown.save_explanation):
-        button.click()
-        assert "The name" in shown.message.value
+    for what in ("image", "explanation"):
+        shown.press({"kind": "save", "what": what, "name": name})
+        assert "The name" in shown.message
     assert list(tmp_path.iterdir()) == []
-    shown.name.value = "found"
-    shown.save_image.click()
+    shown.press({"kind": "save", "what": "image", "name": "found"})
     assert [file.name for file in tmp_path.iterdir()] == ["found.png"]
 
 
@@ -129,13 +136,10 @@ def test_a_session_answers_a_state_that_nobody_checked(tiny, picture):
 def test_what_a_user_wrote_is_never_executed_by_a_page(tiny, picture):
     evil = "<script>x</script> & <img onerror=x>"
     panel_ = Explorer(picture, evil, tiny)
-    panel_.as_python.value = panel_.as_table.value = True
     panel_.change(against=evil, beside="maskclip")
     panel_.open_image("<script>alert(1)</script>.png")
-    told = [panel_.message, panel_.notice, panel_.other_words, panel_.tables]
-    told += [part for side in panel_.sides for part in (side.title, side.legend)]
-    for widget in told:
-        assert "<script" not in widget.value and "<img" not in widget.value
+    page = panel_._repr_mimebundle_()[0]["text/html"]  # what the widget shows, its script sets as text
+    assert "<script>x" not in page and "<img onerror" not in page and "\\u003cimg onerror" in page
     lesson = panel(lambda caption: InlineFigure(2, 1, caption), caption=evil)
     for widget in (lesson.image, lesson.status, lesson.answer):
         assert "<script" not in widget.value and "onerror=x>" not in widget.value
