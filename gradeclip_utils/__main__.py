@@ -66,6 +66,12 @@ STUDIES = {
         "architectures --model emoji-resnet",
         ".studies.command",
     ),
+    "choices": Command(
+        "of two captions, which is this image's? SugarCrepe, Winoground, ARO, of any model; with --folder it goes on "
+        "where it was stopped",
+        "choices --data winoground:winoground --model ViT-B-16 --pretrained openai",
+        ".studies.choices",
+    ),
     "two-models": Command(
         "which figures hold for the model that binds colours and for the one that does not? Writes data/two_models.csv",
         "two-models",
@@ -98,6 +104,12 @@ COMMANDS = {
         "are the scores of a caption's words right? Every method that has some, and how many text layers are best",
         "words --model emoji --n 200\nwords --layers",
         ".evaluation.words",
+    ),
+    "report": Command(
+        "which pairs of a data set deserve a second look? One page, the worst first; given again, it goes on where it "
+        "was stopped",
+        "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
+        ".evaluation.dataset_report",
     ),
     "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
     "convert": Command(

@@ -197,10 +197,28 @@ def test_a_command_that_is_stopped_says_so_without_a_traceback(monkeypatch, mode
     assert capsys.readouterr().err.startswith("gradeclip: stopped")
 
 
-def test_a_study_of_any_model_is_printed_or_written(monkeypatch, model, capsys, tmp_path):
-    table = pd.DataFrame({"figure": ["accuracy, colour"], "estimate": [0.5]})
-    monkeypatch.setitem(STUDIES, "binding", lambda clip: table)
+def test_figures_of_any_model_are_printed_or_added_to_a_table_with_where_they_come_from(
+    monkeypatch, model, capsys, tmp_path
+):
+    figures = {"study": "binding", "figure": ["colour", "size"], "value": [0.5, 0.1], "low": 0.0, "high": 1.0, "n": 7}
+    monkeypatch.setitem(STUDIES, "binding", lambda clip: pd.DataFrame(figures))
+    monkeypatch.setitem(STUDIES, "matching", lambda clip: pd.DataFrame({**figures, "study": "matching"}))
     assert main(["study", "binding", *model]) == 0
-    assert "accuracy, colour" in capsys.readouterr().out
-    assert main(["study", "binding", *model, "--out", str(tmp_path / "table.csv")]) == 0
-    assert pd.read_csv(tmp_path / "table.csv").equals(table)
+    assert "colour" in capsys.readouterr().out
+    table = tmp_path / "table.csv"
+    table.write_text("study,figure,value,low,high,n,model,weights,version,commit,command\n")  # columns alone
+    for study in ("matching", "binding", "binding"):
+        assert main(["study", study, *model, "--out", str(table)]) == 0
+    found = pd.read_csv(table)
+    assert list(found["study"]) == ["matching"] * 2 + ["binding"] * 2  # what was measured twice is there once
+    assert list(found["value"]) == [0.5, 0.1] * 2 and set(found["model"]) == {"emoji"}
+    assert found["weights"].str.fullmatch("[0-9a-f]{16}").all() and found["commit"].notna().all()
+    asked = shlex.split(found["command"].iloc[-1])[3:]
+    assert callable(parser_of(asked).parse_args(asked).run) and asked[:2] == ["study", "binding"]
+
+
+def test_a_table_of_something_else_is_left_as_it_is(model, capsys, tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    assert main(["study", "binding", "--model", "never looked for", "--out", str(tmp_path / "table.csv")]) == 2
+    assert "is a table of something else: it lacks study, figure, model, weights" in capsys.readouterr().err
+    assert (tmp_path / "table.csv").read_text() == "a,b\n1,2\n"

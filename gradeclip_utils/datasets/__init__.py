@@ -7,7 +7,13 @@
     load("imagenet-s:ImageNetS919")                 # Gao et al., TPAMI 2022
     load("coco:coco")                               # Lin et al., ECCV 2014: annotations/ and val2017/
     load("folder:mine")                             # your own: images/, masks/, captions.csv
-    sugar_crepe("data/swap_att.json", "val2017")    # Hsieh et al., NeurIPS 2023: a right and a wrong caption each
+    load("webdataset:train-{0000..0127}.tar")       # tars of images and captions, as img2dataset writes them
+    load("csv:pairs.csv")                           # open_clip's table: filepath, title
+    load("dataset:saved@test")                      # a folder of Hugging Face `datasets`, or of parquet files
+    load_choices("sugar-crepe:data@coco/val2017")   # Hsieh et al., NeurIPS 2023: a right and a wrong caption each
+    load_choices("winoground:winoground")           # Thrush et al., CVPR 2022
+    load_choices("aro:aro")                         # Yuksekgonul et al., ICLR 2023
+    photographs()                                   # five that everybody may use
 
 A data set is a list of examples, or of choices where captions are compared. What an example is about is known at once;
 image and mask are read when they are asked for, so a list of a hundred thousand costs little, and goes to another
@@ -17,16 +23,23 @@ process as it is. Nothing is downloaded: what is missing is named, with the page
 other files reads one published format.
 """
 
+from .aro import aro
+from .arrow import saved_dataset
 from .emoji import emoji_scenes
 from .example import Example, optional_library
 from .imagenet import imagenet_name, imagenet_s, imagenet_segmentation
 from .mscoco import coco, coco_captions
-from .own import own_images, read_captions
-from .registry import load, register_dataset, spread
+from .openclip import open_clip_csv
+from .own import captioned_images, own_images, read_captions
+from .photographs import photographs
+from .registry import load, load_choices, register_choices, register_dataset, spread
 from .sugarcrepe import Choice, sugar_crepe
+from .webdataset import webdataset
+from .winoground import winoground
 
 __all__ = [
-    "Choice", "Example", "coco", "coco_captions", "emoji_scenes", "imagenet_name", "imagenet_s",
-    "imagenet_segmentation", "load", "optional_library", "own_images", "read_captions", "register_dataset",
-    "spread", "sugar_crepe",
+    "Choice", "Example", "aro", "captioned_images", "coco", "coco_captions", "emoji_scenes", "imagenet_name",
+    "imagenet_s", "imagenet_segmentation", "load", "load_choices", "open_clip_csv", "optional_library", "own_images",
+    "photographs", "read_captions", "register_choices", "register_dataset", "saved_dataset", "spread", "sugar_crepe",
+    "webdataset", "winoground",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ with the page that has it.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from ..errors import InvalidValue, MissingFile, MissingLibrary
+from ..errors import InvalidFile, InvalidValue, MissingFile, MissingLibrary
 from ..images import read_image
 
 T = TypeVar("T")
@@ -88,6 +89,20 @@ def read_json(path: Path, source: str):
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise damaged(path, f"is not JSON, or is cut short ({error})", source) from error
+
+
+def decoded(content: bytes, name: str) -> Image.Image:
+    """The image of a file's content, as `read_image` gives it.
+
+    Raises:
+        ValueError: it is none, or ends too early; says so of `name`.
+    """
+    try:
+        return read_image(Image.open(io.BytesIO(content)))
+    except UnidentifiedImageError:
+        raise InvalidFile(f"{name} is no image that Pillow can read", "image-unreadable") from None
+    except InvalidFile as error:
+        raise InvalidFile(f"{name} is damaged or ends too early ({error})", "image-damaged") from error
 
 
 def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:

@@ -45,6 +45,30 @@ def own_images(path: str | Path) -> list[Example]:
     ]
 
 
+def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
+    """Images in any folder, with a table of captions beside it or elsewhere; no masks.
+
+    Args:
+        images: the folder.
+        captions: a CSV file with the columns `image` (a file in the folder) and `caption`.
+
+    Returns:
+        One example a row, in the order of the table.
+
+    Raises:
+        FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
+        ValueError: the table is not what it should be.
+    """
+    folder, found = as_path(images, "the folder of images"), []
+    for line, row in enumerate(read_captions(captions).itertuples(), start=2):
+        file = folder / row.image
+        if not file.is_file():
+            raise MissingFile(f"{captions}, line {line}: there is no file {file}", "data-missing")
+        say = {"key": f"{line}-{row.image}", "prompt": row.caption, "concept": row.image, "caption": row.caption}
+        found.append(Example(**say, present=(row.image,), image=partial(read_image, file)))
+    return found
+
+
 def read_captions(table: str | Path) -> pd.DataFrame:
     """A table of images and captions.
 

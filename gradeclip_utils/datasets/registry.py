@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ..checks import nearest
 from ..errors import InvalidValue
+from .aro import aro
+from .arrow import saved_dataset
 from .emoji import emoji_scenes
 from .example import Example
 from .imagenet import imagenet_s, imagenet_segmentation
 from .mscoco import coco
+from .openclip import open_clip_csv
 from .own import own_images
+from .photographs import photographs
+from .sugarcrepe import Choice, sugar_crepe
+from .webdataset import webdataset
+from .winoground import winoground
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,15 +31,16 @@ class Dataset:
     """A kind of data set.
 
     Attributes:
-        read: gets what stands after the colon, and gives the examples.
+        read: gets what stands after the colon, and gives the examples, or the choices.
         form: what should stand there, for messages.
     """
 
-    read: Callable[[str], list[Example]]
+    read: Callable[[str], list]
     form: str
 
 
 DATASETS: dict[str, Dataset] = {}  # by kind
+CHOICES: dict[str, Dataset] = {}  # by kind
 
 
 def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str = "WHERE") -> None:
@@ -47,13 +58,33 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     Raises:
         ValueError: the kind is taken, or cannot be told from what follows it.
     """
+    _check_kind(kind)
+    DATASETS[kind] = Dataset(read, form)
+
+
+def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str = "FOLDER") -> None:
+    """As `register_dataset`, for a data set of images with a right and a wrong caption each: `load_choices` finds it.
+
+    Where such a data set is asked for as examples (`load`), each choice is one: its right caption is the prompt.
+
+    Raises:
+        ValueError: the kind is taken, or cannot be told from what follows it.
+    """
+    _check_kind(kind)
+    CHOICES[kind] = Dataset(read, form)
+    DATASETS[kind] = Dataset(lambda rest: [_as_example(choice) for choice in read(rest)], form)
+
+
+def _check_kind(kind: str) -> None:
     if not kind or ":" in kind:
         raise InvalidValue(f"a kind of data set is a name without a colon, got {kind!r}", "data-kind")
     if kind in DATASETS:
-        raise InvalidValue(
-            f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}", "data-kind"
-        )
-    DATASETS[kind] = Dataset(read, form)
+        msg = f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}"
+        raise InvalidValue(msg, "data-kind")
+
+
+def _as_example(choice: Choice) -> Example:
+    return Example(choice.key, choice.caption, choice.key, choice.caption, (choice.key,), choice.image)
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
@@ -72,17 +103,44 @@ def load(what: str, limit: int | None = None) -> list[Example]:
         FileNotFoundError: a file is missing; the message says where to get it.
         ImportError: the data set needs a library that is not installed.
     """
-    kind, _, rest = what.partition(":")
-    if kind not in DATASETS or not rest:
-        near = nearest(kind, DATASETS, most=1)
-        forms = ", ".join(f"{name}:{known.form}" for name, known in DATASETS.items())
-        hint = f"did you mean {near[0]}:...?" if near and kind not in DATASETS else f"say {forms}"
-        raise InvalidValue(f"{what!r} names no data set: {hint}", "data-unknown")
+    kind, rest = _named(what, DATASETS, "data set")
     spread([], limit)  # what is no limit is refused before anything is read
     return spread(DATASETS[kind].read(rest), limit)
 
 
-def spread(examples: list[Example], limit: int | None) -> list[Example]:
+def load_choices(what: str, limit: int | None = None) -> list[Choice]:
+    """The choices of a data set: images with a right and a wrong caption each.
+
+        load_choices("sugar-crepe:sugar-crepe/data@coco/val2017")
+        load_choices("winoground:winoground")
+
+    Args:
+        what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`.
+        limit: no more choices than this, see `spread`.
+
+    Returns:
+        Choices, in the order of the data set.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `load`.
+    """
+    kind, rest = _named(what, CHOICES, "data set of choices")
+    spread([], limit)
+    return spread(CHOICES[kind].read(rest), limit)
+
+
+def _named(what: str, known: Mapping, called: str) -> tuple[str, str]:
+    """Kind and place of a data set, if there are such."""
+    kind, _, rest = what.partition(":")
+    if kind not in known or not rest:
+        near = nearest(kind, known, most=1)
+        forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
+        hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
+        raise InvalidValue(f"{what!r} names no {called}: {hint}", "data-unknown")
+    return kind, rest
+
+
+def spread(examples: list[T], limit: int | None) -> list[T]:
     """No more examples than `limit`, evenly spread, because most data sets are sorted by concept; None keeps all.
 
     Raises:
@@ -114,8 +172,29 @@ def _drawn(rest: str) -> list[Example]:
     return emoji_scenes(split, int(n))
 
 
+def _photographs(rest: str) -> list[Example]:
+    if rest != "all":
+        raise InvalidValue(f"photographs are had as photographs:all, got {'photographs:' + rest!r}", "data-unknown")
+    return photographs()
+
+
+def _sugar_crepe(rest: str) -> list[Choice]:
+    path, _, images = rest.partition("@")
+    if not images:
+        msg = f"say where the images are: sugar-crepe:{CHOICES['sugar-crepe'].form}; got {'sugar-crepe:' + rest!r}"
+        raise InvalidValue(msg, "data-unknown")
+    return sugar_crepe(path, images)
+
+
 register_dataset("scenes", _drawn, "development:200")
 register_dataset("imagenet-segmentation", imagenet_segmentation, "FILE")
 register_dataset("imagenet-s", _with_split(imagenet_s), "FOLDER")
 register_dataset("coco", _with_split(coco), "FOLDER")
 register_dataset("folder", own_images, "FOLDER")
+register_dataset("webdataset", webdataset, "TAR_OR_FOLDER")
+register_dataset("csv", open_clip_csv, "FILE")
+register_dataset("dataset", _with_split(saved_dataset), "FOLDER")
+register_dataset("photographs", _photographs, "all")
+register_choices("sugar-crepe", _sugar_crepe, "FILE_OR_FOLDER@IMAGES")
+register_choices("winoground", winoground)
+register_choices("aro", aro, "FOLDER")

@@ -15,5 +15,7 @@ Measures take plain maps and give tidy rows; `run` measures methods on data sets
 | `attributes` | pairs of images and captions that differ in one attribute: can the model tell? |
 | `statistics`, `resampling` | intervals of rows |
 | `verdicts` | every comparison of a notebook in one sentence |
+| `dataset_report`, `report_page` | which pairs of a data set deserve a second look? A page, the worst first |
+| `shards` | a computation dealt out to the processes of a cluster, and put together again |
 | `run`, `worker`, `results` | methods on a data set: what is asked, what a process does, what is kept |
 """

@@ -340,7 +340,9 @@ def margins_after(
     return table.assign(margin=margins)
 
 
-def judge_choices(clip: Clip, choices: Sequence[Choice], batch: int = 64) -> pd.DataFrame:
+def judge_choices(
+    clip: Clip, choices: Sequence[Choice], batch: int = 64, mean_image: torch.Tensor | None = None
+) -> pd.DataFrame:
     """Ask images of a data set which of two captions is theirs.
 
     Here nobody balanced the captions: `text_only` says what a scorer without images reaches, and what is above chance
@@ -350,23 +352,27 @@ def judge_choices(clip: Clip, choices: Sequence[Choice], batch: int = 64) -> pd.
         clip: the model that is asked.
         choices: such as `datasets.sugar_crepe` gives.
         batch: how many images are held in memory at once.
+        mean_image: (E,), the embedding that captions alone are asked of; by default the mean of these images'.
 
     Returns:
         One row a choice: key, kind, margin, right, text_only.
     """
     parts = [choices[start : start + batch] for start in range(0, len(choices), batch)]
-    captions = [[getattr(choice, name) for choice in choices] for name in ("caption", "negative")]
-    margins, prior = _margins(clip, ([choice.image() for choice in part] for part in parts), *captions)
+    right, wrong = ([getattr(choice, name) for choice in choices] for name in ("caption", "negative"))
+    images = ([choice.image() for choice in part] for part in parts)
+    margins, prior = _margins(clip, images, right, wrong, mean_image)
     table = pd.DataFrame([(choice.key, choice.kind) for choice in choices], columns=["key", "kind"])
     return table.assign(margin=margins, right=list(map(_right, margins)), text_only=list(map(_right, prior)))
 
 
-def _margins(clip: Clip, images: Iterable[list], right: list[str], wrong: list[str]) -> tuple[list[float], list[float]]:
+def _margins(
+    clip: Clip, images: Iterable[list], right: list[str], wrong: list[str], mean_image: torch.Tensor | None = None
+) -> tuple[list[float], list[float]]:
     """Of N images, in batches: S(right caption) - S(wrong caption), and the same of the mean image."""
     explainer = Explainer(clip)
     seen = torch.cat([explainer.embed_images(some) for some in images])  # (N, E)
     apart = explainer.embed_texts(right) - explainer.embed_texts(wrong)
-    return (seen * apart).sum(-1).tolist(), (apart @ seen.mean(0)).tolist()
+    return (seen * apart).sum(-1).tolist(), (apart @ (seen.mean(0) if mean_image is None else mean_image)).tolist()
 
 
 def _right(margin: float) -> float:

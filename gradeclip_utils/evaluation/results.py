@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from ..files import locked, write_whole
 
 ROWS, TABLE, LOCK = "rows.sqlite", "rows.parquet", "running.sqlite"
 _OURS = {name + end for name in (ROWS, TABLE, LOCK) for end in ("", "-journal")}
+_SHARD = re.compile(r"shard-\d+-of-\d+$")  # a part that another process computes, see `shards`
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS chunks (
@@ -53,7 +55,10 @@ class Results:
     def __init__(self, folder: str | Path, settings: Mapping):
         self.folder = writable(folder, "the folder of an evaluation", folder=True, size=1_000_000)
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        if any(child.name not in _OURS for child in there) and not (self.folder / ROWS).is_file():
+        if (
+            any(child.name not in _OURS and not _SHARD.match(child.name) for child in there)
+            and not (self.folder / ROWS).is_file()
+        ):
             msg = f"{folder} is not empty and holds no {ROWS}: choose a folder for this run alone"
             raise InvalidFile(msg, "run-foreign")
         with ExitStack() as opened:
@@ -143,19 +148,43 @@ def read_run(folder: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no run, or nothing is done yet.
     """
-    file = as_path(folder, "the folder of an evaluation") / ROWS
-    found = []
-    if file.is_file():
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as kept:
-            try:
-                found = kept.execute("SELECT rows FROM chunks ORDER BY number").fetchall()
-            except sqlite3.OperationalError:  # its tables are not there yet, or somebody else's are
-                found = []
-            except sqlite3.DatabaseError as error:
-                raise InvalidFile(f"{file} is damaged, or not from an evaluation: {error}", "result-damaged") from error
+    found = _asked(folder, "SELECT rows FROM chunks ORDER BY number")
     if not found:
         raise MissingFile(f"{folder} holds no rows of an evaluation", "result-missing")
     return pd.concat([_unpacked(content) for (content,) in found], ignore_index=True)
+
+
+def read_settings(folder: str | Path) -> dict:
+    """What a run was asked for.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    found = _asked(folder, "SELECT name, value FROM settings")
+    if not found:
+        raise MissingFile(f"{folder} holds no evaluation", "result-missing")
+    return {name: json.loads(value) for name, value in found}
+
+
+def read_whole(folder: str | Path) -> dict[int, tuple[pd.DataFrame, str]]:
+    """The chunks of a run that are whole: number -> its rows, and the checksum of what they are about."""
+    found = _asked(folder, "SELECT number, rows, checksum, inputs FROM chunks")
+    return {number: (_unpacked(content), inputs) for number, content, checksum, inputs in found
+            if checksum == _checksum(content)}  # fmt: skip
+
+
+def _asked(folder: str | Path, question: str) -> list[tuple]:
+    """What the database of a run answers, also while another process writes there; nothing where there is none."""
+    file = as_path(folder, "the folder of an evaluation") / ROWS
+    if not file.is_file():
+        return []
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as kept:
+        try:
+            return kept.execute(question).fetchall()
+        except sqlite3.OperationalError:  # its tables are not there yet, or somebody else's are
+            return []
+        except sqlite3.DatabaseError as error:
+            raise InvalidFile(f"{file} is damaged, or not from an evaluation: {error}", "result-damaged") from error
 
 
 def _opened(file: Path) -> sqlite3.Connection:

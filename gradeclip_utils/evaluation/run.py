@@ -4,6 +4,7 @@
 
     python -m gradeclip_utils evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
     python -m gradeclip_utils evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
+    python -m gradeclip_utils evaluate --data coco:/data/coco --out runs/coco --shard 2/8  # see `shards`
 
 The rows lie in `--out` (see `results`): the same command goes on where it was stopped, and refuses a folder that holds
 another evaluation. Beside the methods stand reference baselines: what chance gets ("random", "centre"), what the
@@ -41,6 +42,7 @@ from ..methods import METHODS
 from ..models import Clip, load_clip
 from .localisation import MEASURES
 from .results import Results
+from .shards import Shard, merge, part_of, read_shard, shard_folder
 from .statistics import paired, summarise
 from .worker import PROTOCOLS, Chunk, Plan, at_worker, contents, generator, measured, open_explainers, with_threads
 
@@ -63,6 +65,7 @@ def evaluate(
     dask: str | None = None,
     threads: int | None = None,
     chunk: int = CHUNK,
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Measure the maps of several methods on a data set.
@@ -85,13 +88,14 @@ def evaluate(
         dask: the address of a Dask scheduler whose workers see the same files; it takes the place of `jobs`.
         threads: of torch in each process; by default the processors of this machine shared out, and 1 for Dask.
         chunk: how many examples are measured together.
+        shard: (i, n) measures every n-th chunk from the i-th on, into a folder of its own inside `out`; see `shards`.
         progress: show a bar.
 
     Returns:
-        One row an example and method: image (the example's key), concept, prompt (the one that was asked), method, the
-        measures of `localisation` (NaN where the ground truth is not known), with `faithfulness` also deletion and
-        insertion, and seconds (of an explanation, with preparing the image and scoring the words; a fraction of its
-        batch).
+        One row an example and method (of a shard, of its own examples): image (the example's key), concept, prompt (the
+        one that was asked), method, the measures of `localisation` (NaN where the ground truth is not known), with
+        `faithfulness` also deletion and insertion, and seconds (of an explanation, with preparing the image and scoring
+        the words; a fraction of its batch).
 
     Raises:
         ValueError, TypeError: an unknown method, options that do not go together, a data set without ground truth or a
@@ -114,19 +118,23 @@ def evaluate(
     if wrong := [one for one in examples if not isinstance(one, Example)]:
         msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
         raise InvalidType(msg, "data-type")
-    chunks = _chunks(examples, plan, chunk)
-    kept = nullcontext() if out is None else closing(Results(out, _settings(clip, data, examples, plan, chunk)))
-    with kept as results, tqdm(total=len(examples), unit="image", disable=not progress) as bar:
+    if shard is not None and out is None:
+        raise InvalidValue("a shard needs out=, the folder in which all shards meet", "shard-out")
+    chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
+    settings = {} if out is None else _settings(clip, data, examples, plan, chunk)
+    kept = nullcontext() if out is None else closing(Results(shard_folder(out, shard), settings))
+    total = sum(len(part.examples) for part in chunks.values())
+    with kept as results, tqdm(total=total, unit="image", disable=not progress) as bar:
         done = {} if results is None else _done(results, plan, chunks)
         bar.update(sum(len(chunks[number].examples) for number in done))
-        todo = [part for part in chunks if part.number not in done]
+        todo = [part for part in chunks.values() if part.number not in done]
         with closing(_computed(clip, plan, todo, jobs, dask, threads)) as computed:  # workers stop when this stops
             for number, rows, inputs in computed:
                 if results is not None:
                     results.write(number, rows, inputs)
                 done[number] = rows
                 bar.update(len(chunks[number].examples))
-        rows = pd.concat([done[part.number] for part in chunks], ignore_index=True)
+        rows = pd.concat([done[number] for number in chunks], ignore_index=True) if chunks else pd.DataFrame()
         if results is not None:
             results.write_table(rows)
     return rows
@@ -221,9 +229,9 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _done(results: Results, plan: Plan, chunks: list[Chunk]) -> dict[int, pd.DataFrame]:
+def _done(results: Results, plan: Plan, chunks: dict[int, Chunk]) -> dict[int, pd.DataFrame]:
     """The rows that were computed before, chunk by chunk."""
-    expected = {part.number: [(e.key, name) for e in part.examples for name in plan.rows] for part in chunks}
+    expected = {part.number: [(e.key, name) for e in part.examples for name in plan.rows] for part in chunks.values()}
     found = {
         number: results.read(number, pairs, partial(contents, chunks[number])) for number, pairs in expected.items()
     }
@@ -322,6 +330,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, whose workers do the work instead")
     parser.add_argument("--threads", type=int, help="of torch in each process; the processors shared out by default")
     parser.add_argument("--chunk", type=int, default=CHUNK, help="examples measured together; %(default)s")
+    parser.add_argument("--shard", metavar="i/n", help="only every n-th chunk; by default as Slurm or torchrun say it")
+    parser.add_argument("--merge", action="store_true", help="put the shards of --out together, and compute nothing")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
 
@@ -332,8 +342,18 @@ def run_command(options: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError, ImportError: as `load_clip` and `evaluate`.
     """
+    if options.merge:
+        rows, settings = merge(options.out)
+        model, pretrained, data = (settings[name] for name in ("model", "pretrained", "data"))
+        print(f"{model} ({pretrained or 'own weights'}) on {data}\n\n{report(rows)}")
+        return
+    shard = read_shard(options.shard)
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
     names = "out limit references faithfulness resolution seed jobs dask threads chunk".split()
-    rows = evaluate(clip, options.data, methods, **{name: getattr(options, name) for name in names})
-    print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}\n\n{report(rows)}")
+    rows = evaluate(clip, options.data, methods, shard=shard, **{name: getattr(options, name) for name in names})
+    if shard is None:
+        print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}\n\n{report(rows)}")
+    else:
+        print(f"shard {shard[0]} of {shard[1]}: {len(rows)} rows in {shard_folder(options.out, shard)}")
+        print(f"when all are done: python -m gradeclip_utils evaluate --out {options.out} --merge")

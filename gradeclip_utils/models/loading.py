@@ -8,6 +8,7 @@ unmodified open_clip model.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import warnings
@@ -105,7 +106,7 @@ def load_clip(
     name: str | Path | None = None,
     pretrained: str | Path | Mapping[str, torch.Tensor] | None = None,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     precision: str = "fp32",
 ) -> Clip:
     """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip or transformers knows.
@@ -119,10 +120,10 @@ def load_clip(
         load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
         load_clip("transformers:openai/clip-vit-base-patch32")   # of transformers; or a folder with config.json
 
-    Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`. A tag's own activation is
-    used (`ViT-B-16` with `openai` runs with quick GELU, where open_clip only warns). A file does not say which
-    activation and normalisation it was trained with: the name must ("-quickgelu"), and the normalisation is the one
-    that all published weights of that name share, or else OpenAI's.
+    Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`; without a device it does as
+    well, `GRADECLIP_DEVICE`. A tag's own activation is used (`ViT-B-16` with `openai` runs with quick GELU, where
+    open_clip only warns). A file does not say which activation and normalisation it was trained with: the name must
+    ("-quickgelu"), and the normalisation is the one that all published weights of that name share, or else OpenAI's.
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
@@ -131,7 +132,8 @@ def load_clip(
             "emoji-siglip", "emoji-resnet".
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
             archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
-        device: where the model goes, as torch names it.
+        device: where the model goes, as torch names it. None is what `GRADECLIP_DEVICE` says; where it says nothing, a
+            GPU if there is one for the model that no name was given for, and the CPU for any other.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".
 
     Raises:
@@ -139,10 +141,10 @@ def load_clip(
             architecture: the message says which are missing, which are left over, and which have another shape.
         FileNotFoundError: weights that are not on this machine and cannot be downloaded, or no such file.
     """
+    device = _device(device, named=name is not None)
     if name is None:
         return _load_from_environment(pretrained, device, precision)
     chosen("precision", precision, PRECISIONS)
-    _check_device(device)
     name = _checked_name(name, pretrained)
     if name in BUNDLED_MODELS:
         if isinstance(pretrained, Mapping):
@@ -191,18 +193,28 @@ def _checked_name(name: Any, pretrained: Any) -> str:
     return name
 
 
-def _check_device(device: str) -> None:
+def _device(device: Any, named: bool) -> str:
+    """Where a model goes: what was asked for, what the environment says, or a GPU for the notebooks' own model."""
+    said = f"device {short(device)}"
+    if device is None:
+        device = os.environ.get("GRADECLIP_DEVICE")
+        if not device:
+            return "cpu" if named or not torch.cuda.is_available() else "cuda"
+        said = f"GRADECLIP_DEVICE={device}"
     try:
-        kind = torch.device(device).type
-        if kind != "cuda" or torch.cuda.is_available():  # else torch asserts that it was built for one
-            torch.empty(0, device=device)
+        asked = torch.device(device)
+        if asked.type not in ("cuda", "mps"):  # of these torch says in the middle of a model that there are none
+            torch.empty(0, device=asked)
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        msg = f"device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got {short(device)}."
+        msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got {said}"
         raise InvalidValue(msg, "device-unknown") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidValue(f"device {device!r} was asked for, but torch sees no GPU here.", "device-unknown")
-    if kind == "meta":
+    if asked.type == "meta":
         raise InvalidValue("on the device 'meta' weights have no values, so that nothing is computed", "device-unknown")
+    seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (asked.index or 0) >= seen.get(asked.type, math.inf):
+        there = seen[asked.type] or "no"
+        raise InvalidValue(f"{said} was asked for, and torch sees {there} such GPU here", "device-unknown")
+    return str(device)
 
 
 def _load_named(name: str, pretrained: str | Path | None, device: str, precision: str) -> Clip:

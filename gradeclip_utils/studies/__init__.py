@@ -4,6 +4,7 @@
     binding/           lesson 05: does the model know which object is red?
     concreteness/      lesson 06: are concrete words the ones that count?
     architectures      lesson 08: the same question to other architectures
+    choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures go with binding? The two bundled models side by side
     summaries          the main figures of each, in one tidy table
     relevance          which part of a map lies on which object

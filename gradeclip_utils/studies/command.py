@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
-from ..files import write_whole
+import pandas as pd
+
+from ..checks import as_path, writable
+from ..errors import InvalidFile
+from ..evaluation.run import weights_digest
+from ..files import commit, version, write_whole
 from ..models import load_clip
 from . import STUDIES
+
+COLUMNS = ["study", "figure", "value", "low", "high", "n"]
+ORIGIN = ["model", "weights", "version", "commit", "command"]  # of a figure
+_SAME = ["study", "figure", "model", "weights"]  # a figure that was measured again takes the place of the old one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--out", metavar="FILE.csv", type=Path, help="where the table goes; printed if left out")
+    parser.add_argument(
+        "--out", metavar="FILE.csv", type=Path,
+        help="a table that gets the figures, with model, weights, version, commit and command; printed if left out",
+    )  # fmt: skip
 
 
 def run_command(options: argparse.Namespace) -> None:
@@ -29,12 +43,56 @@ def run_command(options: argparse.Namespace) -> None:
     """
     if options.command not in STUDIES:
         raise ValueError(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}")
-    if options.out is not None and not options.out.absolute().parent.is_dir():
-        raise ValueError(f"--out must lie in a folder that exists, got {str(options.out)!r}")
+    check_table(options.out)
     clip = load_clip(options.model, options.pretrained, device=options.device)
     table = STUDIES[options.command](clip)
+    say(table, {"model": clip.name, "weights": weights_digest(clip.model)}, options)
+
+
+def check_table(out: Path | None) -> None:
+    """Refuse a place for the table that cannot be had, or a table of something else.
+
+    Raises:
+        InvalidFile: says which.
+    """
+    if out is None:
+        return
+    if not out.absolute().parent.is_dir():
+        raise InvalidFile(f"--out must lie in a folder that exists, got {str(out)!r}", "path-missing")
+    _figures_in(writable(out, "--out"))
+
+
+def say(table: pd.DataFrame, origin: Mapping[str, str], options: argparse.Namespace) -> None:
+    """Print the figures, or add them to the table `options.out`.
+
+    Args:
+        table: as a study gives it.
+        origin: the model's name, and the checksum of its weights.
+        options: of the command, which is kept beside each figure.
+    """
     if options.out is None:
         print(table.round(3).to_string(index=False))
-    else:
-        write_whole(options.out, lambda stream: stream.write(table.to_csv(index=False).encode()))
-        print(f"{len(table)} figures of {clip.name} written to {options.out}")
+        return
+    asked = ((name, getattr(options, name, None)) for name in ("model", "pretrained", "data", "limit"))
+    words = ["study", options.command, *(word for name, value in asked if value for word in (f"--{name}", str(value)))]
+    added = table.assign(**origin, version=version("gradeclip"), commit=commit(),
+                         command=f"python -m gradeclip_utils {shlex.join(words)}")  # fmt: skip
+    out = as_path(options.out, "--out").absolute()
+    before = _figures_in(out)
+    rows = added if before is None or before.empty else pd.concat([before, added], ignore_index=True)
+    rows = rows.drop_duplicates(_SAME, keep="last")
+    write_whole(out, lambda stream: stream.write(rows.to_csv(index=False).encode()))
+    print(f"{len(table)} figures of {origin['model']} written to {options.out}")
+
+
+def _figures_in(out: Path) -> pd.DataFrame | None:
+    """The figures that a table has; None where there is no table."""
+    if not out.is_file() or not out.stat().st_size:
+        return None
+    try:
+        found = pd.read_csv(out, dtype=dict.fromkeys(ORIGIN, str), keep_default_na=False, na_values={"": [""]})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"{out} is no table of figures ({error}): choose another --out", "table-other") from error
+    if missing := [name for name in _SAME if name not in found]:
+        raise InvalidFile(f"{out} is a table of something else: it lacks {', '.join(missing)}", "table-other")
+    return found

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gradeclip_utils import Clip, load_clip
-from gradeclip_utils.models import checkpoints, load_compact, save_compact
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.models import checkpoints, load_compact, loading, save_compact
 from tests.shrinking import small
 
 torch.set_num_threads(1)
@@ -36,6 +37,7 @@ def tiny_models(monkeypatch):
     monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("GRADECLIP_MODEL", raising=False)
     monkeypatch.delenv("GRADECLIP_PRETRAINED", raising=False)
+    monkeypatch.delenv("GRADECLIP_DEVICE", raising=False)
 
 
 @pytest.fixture
@@ -131,6 +133,41 @@ def test_a_name_that_is_given_does_not_take_the_weights_of_the_environment(monke
     monkeypatch.setenv("GRADECLIP_PRETRAINED", "openai")
     with pytest.raises(ValueError, match="ViT-B-32 needs weights: pretrained='openai' or"):
         load_clip("ViT-B-32")
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "name", "given", "goes_to"),
+    [
+        ("", 0, None, None, "cpu"),
+        ("", 1, None, None, "cuda"),  # a notebook's `load_clip()`
+        ("", 1, "emoji", None, "cpu"),  # a name that is given is a program's, which says where things go
+        ("cpu", 1, None, None, "cpu"),
+        ("cuda:0", 1, "emoji", None, "cuda:0"),
+        ("cuda", 1, None, "cpu", "cpu"),
+    ],
+)
+def test_where_a_model_goes_is_said_by_the_caller_the_environment_or_the_machine(
+    monkeypatch, said, gpus, name, given, goes_to
+):
+    monkeypatch.setenv("GRADECLIP_DEVICE", said)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(loading, "load_compact", lambda path, *, device, **named: device)
+    assert load_clip(name, device=given) == goes_to
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("toaster", r"must be one that torch knows \(cpu.*got GRADECLIP_DEVICE=toaster"),
+        ("cuda:99", "GRADECLIP_DEVICE=cuda:99 was asked for, and torch sees .* such GPU here"),
+    ],
+)
+def test_a_device_of_the_environment_that_is_none_is_refused_by_the_variables_name(monkeypatch, said, message):
+    monkeypatch.setenv("GRADECLIP_DEVICE", said)
+    with pytest.raises(GradeclipError, match=message) as refused:
+        load_clip()
+    assert str(refused.value).count(". ") == 0
 
 
 @pytest.mark.parametrize(

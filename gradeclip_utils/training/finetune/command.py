@@ -17,10 +17,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from ...checks import whole, writable
+from ...datasets import load
+from ...errors import InvalidValue
 from ...files import write_path_whole
 from ...models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..options import add_fields, read_fields
-from .pairs import present_pairs, read_pairs
+from .pairs import Pair, present_pairs, read_pairs
 from .run import Tuning, check, fine_tune
 
 
@@ -47,8 +49,9 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command `fine-tune`."""
-    parser.add_argument("--captions", type=Path, required=True, help="a table with the columns image and caption")
-    parser.add_argument("--images", type=Path, required=True, help="the folder of the images")
+    parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
+    parser.add_argument("--images", type=Path, help="the folder of the images")
+    parser.add_argument("--data", metavar="KIND:WHERE", help="instead of the two: a data set, as evaluate takes it")
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
     parser.add_argument(
         "--folder",
@@ -65,6 +68,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fields(parser, Tuning())
 
 
+def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
+    """The pairs of a table and a folder, or of a data set."""
+    table, folder = options.captions, options.images
+    if (options.data is None) != (table is not None and folder is not None) or (options.data and (table or folder)):
+        raise InvalidValue("fine-tune needs --captions and --images, or --data in place of both", "option-data")
+    if options.data is None:
+        return present_pairs(read_pairs(table, folder), options.skip_missing)
+    return [Pair(example.image, example.caption or example.prompt) for example in load(options.data)]
+
+
 def run_command(options: argparse.Namespace) -> None:
     """The command `fine-tune`: read the pairs, tune, save, and say what was used."""
     tuning = read_fields(options, Tuning())
@@ -73,7 +86,7 @@ def run_command(options: argparse.Namespace) -> None:
         whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
     out = writable(options.out, "--out", suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
-    pairs = present_pairs(read_pairs(options.captions, options.images), options.skip_missing)
+    pairs = _pairs(options)
     clip = load_clip(options.model, options.pretrained, device=options.device)
     writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))
     kept = {"folder": folder, "save_every": options.save_every, "workers": options.workers}

@@ -1,0 +1,174 @@
+"""Choices: of two captions, which is this image's? SugarCrepe, Winoground, ARO, with any model.
+
+    data set of choices -> similarities -> one row a choice -> accuracy, with that of captions alone
+
+    python -m gradeclip_utils study choices --data sugar-crepe:sugar-crepe/data@coco/val2017 --model ViT-B-16 \
+        --pretrained openai
+
+What counts is how far a figure lies above that of the captions alone: hard negatives of several published sets can be
+told by a model that sees no image (Hsieh et al., NeurIPS 2023). Here the captions alone are asked of one embedding for
+all, the mean of some of the data set's images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from ..checks import whole
+from ..datasets import Choice, load_choices, spread
+from ..errors import InvalidValue
+from ..evaluation.attributes import judge_choices
+from ..evaluation.results import Results
+from ..evaluation.run import LIBRARIES, weights_digest
+from ..evaluation.shards import Shard, merge, part_of, read_shard, shard_folder
+from ..evaluation.statistics import interval
+from ..explain import Explainer
+from ..files import version
+from ..models import Clip, load_clip
+from . import command
+
+CHUNK = 64  # choices whose images are in memory at once, and that are computed again after a kill
+SAMPLE = 64  # images whose mean is asked where captions alone are asked
+
+
+def choice_rows(
+    clip: Clip, data: str, limit: int | None = None, *, folder: str | Path | None = None, shard: Shard | None = None,
+    chunk: int = CHUNK, progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Ask every image of a data set of choices which of its two captions is right.
+
+    Args:
+        clip: the model.
+        data: what `datasets.load_choices` takes.
+        limit: no more choices than this, spread over the data set.
+        folder: keeps the rows; a run that was stopped goes on there. None keeps nothing.
+        shard: (i, n) asks every n-th chunk from the i-th on; see `evaluation.shards`. It needs a folder.
+        chunk: how many choices are asked together.
+        progress: show a bar.
+
+    Returns:
+        One row a choice: image (its key), method ("choices"), kind, margin, right, text_only, as `judge_choices`.
+
+    Raises:
+        ValueError: a data set of another kind, a folder of another run, a shard without a folder.
+        FileNotFoundError: as `datasets.load_choices`.
+    """
+    choices = load_choices(data, limit)
+    if shard is not None and folder is None:
+        raise InvalidValue("a shard needs a folder in which all shards meet (--folder)", "shard-out")
+    whole("chunk", chunk, 1)
+    starts = part_of(range(0, len(choices), chunk), shard)
+    kept = nullcontext() if folder is None else closing(
+        Results(shard_folder(folder, shard), _settings(clip, data, choices, chunk)))  # fmt: skip
+    found, typical = [], None
+    with kept as results, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
+        for start in starts:
+            part = choices[start : start + chunk]
+            rows = None if results is None else results.read(start // chunk, [(one.key, "choices") for one in part])
+            if rows is None:
+                typical = _typical(clip, choices) if typical is None else typical
+                rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
+                rows.insert(1, "method", "choices")
+                if results is not None:
+                    results.write(start // chunk, rows)
+            found.append(rows)
+            bar.update(len(part))
+        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        if results is not None:
+            results.write_table(table)
+    return table
+
+
+def _typical(clip: Clip, choices: Sequence[Choice]) -> torch.Tensor:
+    """The mean embedding (E,) of some images, spread over the data set: the same for every shard."""
+    images = [choice.image() for choice in spread(list(choices), SAMPLE)]
+    return Explainer(clip).embed_images(images).mean(0)
+
+
+def _settings(clip: Clip, data: str, choices: Sequence[Choice], chunk: int) -> dict:
+    asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
+    return {
+        "data": data,
+        "examples": len(choices),
+        "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
+        "model": clip.name,
+        "pretrained": clip.pretrained,
+        "weights": weights_digest(clip.model),
+        "chunk": chunk,
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
+    """Accuracy by kind, beside that of the captions alone, with 95 % intervals.
+
+    Args:
+        rows: of `choice_rows`.
+        data: the data set; its kind stands before each figure. Of Winoground there is also its text score: both
+            images of an example right.
+
+    Returns:
+        The columns of a study: study, figure, value, low, high, n.
+    """
+    name = data.partition(":")[0]
+    parts = list(rows.groupby("kind", sort=False))
+    parts += [("all kinds", rows)] * (len(parts) > 1)
+    figures = {}
+    for kind, part in parts:
+        figures[f"{name}, {kind}"] = part["right"]
+        figures[f"{name}, {kind}, captions alone"] = part["text_only"]
+    if name == "winoground":
+        figures["winoground, text score"] = (rows["right"] == 1).groupby(rows["image"].str.rpartition("/")[0]).all()
+    table = [
+        ("choices", figure, values.mean(), *(interval(values) if len(values) > 1 else (float("nan"),) * 2), len(values))
+        for figure, values in ((figure, values.astype(float).to_numpy()) for figure, values in figures.items())
+    ]
+    return pd.DataFrame(table, columns=command.COLUMNS)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `study choices`."""
+    command.add_arguments(parser)
+    parser.add_argument("--data", help="sugar-crepe:DATA@IMAGES, winoground:FOLDER or aro:FOLDER")
+    parser.add_argument("--limit", type=int, help="no more choices than this, spread over the data set")
+    parser.add_argument("--folder", type=Path, help="keeps what is done, so that the same command goes on there")
+    parser.add_argument("--shard", metavar="i/n", help="only every n-th chunk; by default as Slurm or torchrun say it")
+    parser.add_argument("--merge", action="store_true", help="put the shards of --folder together, compute nothing")
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Ask, and print the figures or add them to a table; of a shard, say where its rows are.
+
+    Raises:
+        ValueError, OSError: as of `load_clip`, `choice_rows` and `merge`.
+    """
+    command.check_table(options.out)
+    if options.merge:
+        if options.folder is None:
+            raise InvalidValue("--merge needs the --folder in which the shards are", "shard-out")
+        rows, settings = merge(options.folder)
+        options.data = settings["data"]
+        command.say(
+            choice_figures(rows, options.data), {name: settings[name] for name in ("model", "weights")}, options
+        )
+        return
+    if options.data is None:
+        raise InvalidValue("study choices needs --data, such as winoground:FOLDER", "option-data")
+    shard = read_shard(options.shard)
+    clip = load_clip(options.model, options.pretrained, device=options.device)
+    rows = choice_rows(clip, options.data, options.limit, folder=options.folder, shard=shard)
+    if shard is not None:
+        print(f"shard {shard[0]} of {shard[1]}: {len(rows)} choices in {shard_folder(options.folder, shard)}")
+        print(f"when all are done: python -m gradeclip_utils study choices --folder {options.folder} --merge")
+        return
+    origin = {"model": clip.name, "weights": weights_digest(clip.model)}
+    command.say(choice_figures(rows, options.data), origin, options)

@@ -1,0 +1,52 @@
+"""The page of a report in a real browser: a click sorts, and nothing is fetched from elsewhere."""
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gradeclip_utils.evaluation.report_page import write_page
+from tests.browser import BROWSER, browser_context_args, browser_type_launch_args  # noqa: F401  (fixtures)
+
+pytestmark = BROWSER
+
+
+@pytest.fixture
+def report(tmp_path):
+    """A page of three pairs, one of which has a map of somebody else's beside it."""
+    rows = pd.DataFrame({"image": ["b", "b", "a", "c"], "prompt": ["a dog", "a dog", "<b>a cat</b>", "two cows"],
+                         "method": ["grad-eclip", "given map", "grad-eclip", "grad-eclip"],
+                         "similarity": [0.3, 0.3, 0.2, -0.1], "fit": [1.0, 1.0, 0.25, 0.5],
+                         "dependence": [0.9, None, 0.05, 0.4], "low": [0.8, None, 0.04, 0.3],
+                         "high": [1.0, None, 0.06, 0.5], "deletion": [0.1, 0.2, None, None],
+                         "thumbnail": ["0.jpg", "0.jpg", "1.jpg", "2.jpg"]})  # fmt: skip
+    for name in set(rows["thumbnail"]):
+        Image.new("RGB", (160, 160), "red").save(tmp_path / name)
+    with (tmp_path / "index.html").open("wb") as stream:
+        write_page(stream, rows, {"model": "tiny", "pretrained": "", "weights": "0" * 16}, "grad-eclip", "given map")
+    return (tmp_path / "index.html").as_uri()
+
+
+def column(page, number):
+    return page.locator(f"tbody tr td:nth-child({number})").all_text_contents()
+
+
+def test_a_click_on_a_head_sorts_up_and_then_down_and_what_is_not_known_comes_last(page, report):
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(report)
+    assert len(column(page, 1)) == 4 and column(page, 2).count("<b>a cat</b>") == 1  # shown as it was written
+    heads = page.locator("thead th").all_text_contents()
+    similarity, deletion, caption = (heads.index(name) + 1 for name in ("similarity", "deletion", "caption"))
+    page.get_by_role("button", name="similarity").click()
+    assert column(page, similarity) == ["-0.100", "0.200", "0.300", "0.300"]
+    page.get_by_role("button", name="similarity").click()
+    assert column(page, similarity) == ["0.300", "0.300", "0.200", "-0.100"]
+    assert page.locator("th[aria-sort=descending]").count() == 1
+    for expected in (["0.100", "0.200", "", ""], ["0.200", "0.100", "", ""]):
+        page.get_by_role("button", name="deletion").click()
+        assert column(page, deletion) == expected
+    page.get_by_role("button", name="caption").click()
+    assert column(page, caption)[-1] == "two cows"
+    assert page.locator("img").first.evaluate("image => image.naturalWidth") == 160
+    assert wrong == [] and all(url.startswith("file:") for url in asked)

@@ -1,0 +1,81 @@
+"""Choices: the figures of a data set of choices, whoever asks and however often it is stopped."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.datasets import load_choices
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.evaluation.shards import merge
+from gradeclip_utils.studies import choices as study
+from gradeclip_utils.studies.choices import choice_figures, choice_rows
+
+CAPTIONS = ["a red car and a blue ball", "a blue car and a red ball"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Winoground's form: five examples of two images of noise."""
+    folder, noise, lines = tmp_path_factory.mktemp("winoground"), np.random.default_rng(0), []
+    (folder / "images").mkdir()
+    for i in range(5):
+        names = [f"ex_{i}_img_{k}" for k in (0, 1)]
+        for name in names:
+            Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "images" / f"{name}.png")
+        said = [f"{caption} number {i}" for caption in CAPTIONS]
+        lines.append({"id": i, "image_0": names[0], "image_1": names[1], "caption_0": said[0], "caption_1": said[1],
+                      "collapsed_tag": ("Object", "Relation")[i % 2]})  # fmt: skip
+    (folder / "examples.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return f"winoground:{folder}"
+
+
+@pytest.fixture(scope="module")
+def rows(tiny, data):
+    return choice_rows(tiny, data, chunk=3, progress=False)
+
+
+def test_a_choice_is_right_where_its_own_caption_is_the_more_similar_one(rows, tiny, data):
+    explainer = Explainer(tiny)
+    choices = load_choices(data)
+    for choice, row in zip(choices, rows.itertuples(), strict=True):
+        own, other = explainer.explain(choice.image(), [choice.caption, choice.negative]).similarity
+        assert (row.image, row.kind) == (choice.key, choice.kind)
+        assert row.margin == pytest.approx(own - other, abs=1e-6) and row.right == (own > other)
+    mean = explainer.embed_images([choice.image() for choice in choices]).mean(0)
+    apart = torch.stack([mean @ (a - b) for a, b in
+                         zip(*(explainer.embed_texts([getattr(c, name) for c in choices])
+                               for name in ("caption", "negative")), strict=True)])  # fmt: skip
+    assert list(rows["text_only"]) == [float(one > 0) for one in apart]
+
+
+def test_figures_are_by_kind_beside_those_of_captions_alone_with_winogrounds_text_score(rows, data):
+    table = choice_figures(rows, data).set_index("figure")
+    for kind, part in rows.groupby("kind"):
+        assert table.loc[f"winoground, {kind}", "value"] == part["right"].mean()
+        assert table.loc[f"winoground, {kind}, captions alone", "value"] == pytest.approx(0.5)  # each is right once
+    both = [a and b for a, b in rows["right"].to_numpy().reshape(-1, 2)]
+    assert table.loc["winoground, text score", "value"] == np.mean(both)
+    assert table.loc["winoground, all kinds", "n"] == 10 and table.loc["winoground, text score", "n"] == 5
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+
+
+def test_what_was_done_is_not_done_again_and_shards_together_are_the_whole(rows, tiny, data, tmp_path, monkeypatch):
+    for i in (0, 1):
+        choice_rows(tiny, data, chunk=3, folder=tmp_path / "run", shard=(i, 2), progress=False)
+    found, settings = merge(tmp_path / "run")
+    pd.testing.assert_frame_equal(found, rows)
+    assert settings["data"] == data
+    monkeypatch.setattr(study, "judge_choices", None)  # nothing is asked again
+    again = choice_rows(tiny, data, chunk=3, folder=tmp_path / "run", progress=False)
+    pd.testing.assert_frame_equal(again, rows)
+    shutil.rmtree(tmp_path / "run" / "shard-1-of-2")
+    with pytest.raises(FileNotFoundError, match="lacks shard 1 of 2"):
+        merge(tmp_path / "run")
+    with pytest.raises(GradeclipError, match="a shard needs a folder"):
+        choice_rows(tiny, data, shard=(0, 2), progress=False)
