@@ -14,6 +14,7 @@ MINUTES = {
     "a minute and a half": 2, "one to two minutes": 2, "two minutes": 2, "three minutes": 3, "four minutes": 4,
     "five minutes": 5, "six minutes": 6,
 }  # fmt: skip
+PICTURES_LEFT = {"02", "03", "explorer"}  # lessons that still say "picture"; this list only gets shorter
 pytestmark = pytest.mark.skipif(not PATHS, reason="there are no notebooks yet")
 
 
@@ -62,6 +63,36 @@ def test_minutes_are_those_that_the_lesson_says(name):
     said = re.search(r"\*\*Time\.\*\* (.+?) to (?:read|play)\w*; (?:about )?(.+?) to run", TEXTS[name])
     row = overview()[name]
     assert (row["read"], row["run"]) == tuple(MINUTES[part.lower()] for part in said.groups())
+
+
+def measured_minutes(path):
+    """Of a reader who takes in 200 words and 20 lines of code a minute, looks at what each cell shows, and guesses."""
+    read, code = "", []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            code.append(cell.source)
+        else:
+            read += re.sub(r"\]\([^)]*\)", "]", cell.source.split("## Exercises")[0])
+            if "## Exercises" in cell.source:
+                break
+    lines = sum(len(source.splitlines()) for source in code)
+    return len(read.split()) / 200 + lines / 20 + len(code) / 4 + read.count("**Predict")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=short)
+def test_minutes_to_read_are_about_those_that_words_code_and_questions_take(path):
+    assert measured_minutes(path) / 1.9 < overview()[short(path)]["read"] < 1.9 * measured_minutes(path)
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "explorer"])
+def test_every_lesson_asks_for_four_predictions_or_more(name):
+    assert len(re.findall(r"\*\*Predict\b", TEXTS[name])) >= 4
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_prose_says_image_where_it_means_an_image(name):
+    said = re.sub(r"[“\"]a picture of[”\"]", "", TEXTS[name])
+    assert name in PICTURES_LEFT or not re.search(r"\bpictures?\b", said, re.I)
 
 
 @pytest.mark.parametrize("name", TEXTS)

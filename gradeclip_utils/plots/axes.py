@@ -122,7 +122,9 @@ def draw_words(
 def drawable(text: str) -> str:
     """The text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each."""
     font = get_font(findfont(FontProperties()))
-    return "".join(letter if font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text)
+    return "".join(
+        letter if letter == "\n" or font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text
+    )
 
 
 def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -> None:

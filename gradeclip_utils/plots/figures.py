@@ -108,10 +108,10 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     needed = [sum(_words_inches(words, room) for _, words in both) + 0.35 * (len(both) - 1) for both in prompts]
     row = min(max(height, 1.3, *needed), max(height, 3.2))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
-    alt = "Picture, heat map and shaded words for " + "; ".join(explanation.prompts)
+    alt = "Image, heat map and shaded words for " + "; ".join(explanation.prompts)
     figure = InlineFigure(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
     _sign(figure, explanation.origin)
-    show_image(axes_at(figure, _MARGIN, 0.32, width, height), image, "picture")
+    show_image(axes_at(figure, _MARGIN, 0.32, width, height), image, "image")
     for i in range(count):
         mine = slice(None) if shared_scale else slice(i, i + 1)
         top = 0.32 + i * (row + gap)
@@ -182,11 +182,11 @@ def plot_maps(
     rows = -(-(len(panels) + 1) // columns)
     width, height = _panel(image, min(2.3, free / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
-    alt = "A picture and its maps: " + "; ".join(title for title, _ in panels)
+    alt = "An image and its maps: " + "; ".join(title for title, _ in panels)
     inches = 2 * _MARGIN + columns * across + bar, rows * down + (0.4 if shared_scale else 0.2)
     figure = InlineFigure(*inches, alt)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
-    show_image(axes_at(figure, *places[0], width, height), image, "picture")
+    show_image(axes_at(figure, *places[0], width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
     for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
         axes = axes_at(figure, *place, width, height)

@@ -205,7 +205,8 @@ def plot_model_maps(
          for i, prompt in enumerate(prompts) for name, session in sessions.items()}, report,
     )  # fmt: skip
     alt = f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}"
-    figure = InlineFigure(2.1 * (1 + len(sessions)) + 0.7, 2.35 * len(prompts) + 0.3, alt)
+    across = min(2.1, 7.4 / (1 + len(sessions)))  # inches: a figure fits the column of a notebook
+    figure = InlineFigure(across * (1 + len(sessions)) + 0.7, (across + 0.25) * len(prompts) + 0.3, alt)
     grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
     figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
     for i, (axes, prompt) in enumerate(zip(grid, prompts, strict=True)):

@@ -5,6 +5,7 @@ table of `statistics.summarise` -> figure
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from .. import checks
 from ..errors import InvalidValue
 from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
 from ..plots.axes import MARKERS, PALETTE
+
+_WIDEST = 8.1  # inches: as wide as the column of a notebook
 
 
 def plot_groups(
@@ -44,7 +47,7 @@ def plot_groups(
         reference_label: what it stands for.
         order: the rows from the top; as they come in the first table by default.
         limits: of the values of all panels; each has its own by default.
-        width: inches of a panel.
+        width: inches of a panel; less where the figure would be wider than the column of a notebook.
         title: over all.
 
     Raises:
@@ -61,9 +64,12 @@ def plot_groups(
         msg = f"up to {len(PALETTE)} groups and rows of the table are drawn, got {groups} and {names}"
         raise InvalidValue(msg, "plot-option")
     left, tall = 0.35 + 0.078 * max(len(str(name)) for name in names), 0.17 * len(names) * (len(groups) + 0.9)
-    figure = InlineFigure(
-        left + len(tables) * (width + 0.25) + 2.0, tall + 1.35, _alt(title or label, tables, by, group)
-    )
+    told = [str(one) for one in groups if one is not None] + [reference_label] * bool(reference_label)
+    right = (0.55 if len(tables) == 1 else 0.15) + (0.45 + 0.07 * max(map(len, told)) if told else 0.0)
+    width = min(width, max((_WIDEST - left - right) / len(tables) - 0.25, 0.8))
+    across = left + len(tables) * (width + 0.25) + right
+    figure = InlineFigure(across, tall + 1.35, _alt(title or label, tables, by, group))
+    letters = int(14.5 * (width if len(tables) > 1 else _WIDEST - left))
     for i, (name, table) in enumerate(tables.items()):
         axes = axes_at(figure, left + i * (width + 0.25), 0.6, width, tall)
         draw_intervals(axes, table, by, group, order=names, groups=groups)
@@ -72,7 +78,8 @@ def plot_groups(
         line = reference.get(name) if isinstance(reference, Mapping) else reference
         if line is not None:
             axes.axvline(line, color="0.4", linestyle="--", linewidth=1, label=reference_label or None)
-        name_rows(axes, [str(one) for one in names] if i == 0 else [""] * len(names), label, name)
+        shown = [str(one) for one in names] if i == 0 else [""] * len(names)
+        name_rows(axes, shown, label, textwrap.fill(name, letters))
     if len(tables) == 1:
         _write_means(figure.axes[0])
     elif title:

@@ -242,7 +242,7 @@ def test_panels_share_one_scale_unless_each_has_its_own():
 
 def test_maps_of_one_title_are_all_drawn():
     figure = plot_maps(figure_picture(), [("a", np.ones((2, 2))), ("a", np.zeros((2, 2)))])
-    assert [axes.get_title("left") for axes in figure.axes][:3] == ["picture", "a", "a"]
+    assert [axes.get_title("left") for axes in figure.axes][:3] == ["image", "a", "a"]
 
 
 def test_interactions_are_one_signed_panel_a_word():
@@ -250,7 +250,7 @@ def test_interactions_are_one_signed_panel_a_word():
     picture = figure_picture()
     found = Interactions("a red car", words("a", "red", "car"), maps, 0.3, picture, (0, 0, *picture.size), PROVENANCE)
     figure = plot_interactions(found)
-    assert [axes.get_title("left") for axes in figure.axes][:4] == ["picture", "a", "red", "car"]
+    assert [axes.get_title("left") for axes in figure.axes][:4] == ["image", "a", "red", "car"]
     assert scales(figure)[0] == f"{np.abs(np.array([found.heatmap(i, signed=True) for i in range(3)])).max():.2f}"
     assert_nothing_is_cut_off(figure)
 
@@ -283,7 +283,7 @@ def test_a_figure_says_which_model_made_it_and_which_number_it_explains():
 def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
     data, metadata = explanation("a dog", "a cat").plot()._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert metadata["image/png"]["alt"] == "Picture, heat map and shaded words for a dog; a cat"
+    assert metadata["image/png"]["alt"] == "Image, heat map and shaded words for a dog; a cat"
     untold = InlineFigure(3, 2, layout="constrained")
     untold.subplots().set(title="a title", xlabel="across", ylabel="up")
     data, metadata = untold._repr_mimebundle_()

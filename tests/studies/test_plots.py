@@ -1,8 +1,11 @@
 """Groups of means with their intervals, as several lessons draw them."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from gradeclip_utils.evaluation.statistics import summarise
 from gradeclip_utils.studies.plots import plot_groups
@@ -40,6 +43,16 @@ def test_panels_share_their_rows_and_each_has_a_line_of_its_own():
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a", "b"]
     dashed = [sum(line.get_linestyle() == "--" for line in axes.lines) for axes in figure.axes]
     assert dashed == [1, 0] and "two b y: 0.600, 0.500 to 0.700" in figure.alt
+
+
+def test_long_names_and_titles_keep_a_figure_within_the_column_of_a_notebook():
+    long = TABLE.assign(kind=["a row with a name of some forty letters in it", "b"], who=["of another image", "own"])
+    title = "A claim that was judged, in a sentence of a hundred letters and more, as titles of figures say it: yes"
+    for panels in ({title: long}, {title: long, "other": long, "third": long}):
+        figure = plot_groups(panels, "kind", "who", label="a fraction", reference_label="a guess", reference=0)
+        assert Image.open(io.BytesIO(figure._repr_png_())).width <= 900
+        words = figure.axes[0].get_title(loc="left")
+        assert " ".join(words.split()) == title and "\n" in words and "\N{WHITE SQUARE}" not in words
 
 
 def test_what_a_table_lacks_is_named():

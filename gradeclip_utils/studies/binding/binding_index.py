@@ -40,6 +40,7 @@ from .cached_explainer import CachedExplainer
 METHODS = ("caption", "word x region", "word x region, centred", "contrast")
 ROLES = ("right", "wrong", "absent")
 PARTS = ("asked", "others", "background")
+_ROUNDING = 1e-5  # how far two indices may lie apart that are equal by algebra
 
 
 @dataclass(frozen=True)
@@ -184,14 +185,16 @@ def answers_by_map(index: pd.DataFrame, method: str = "word x region") -> pd.Dat
         method: whose maps answer, one of `METHODS`.
 
     Returns:
-        One row an image: pair, side, kind, objects, right (1/2 for a tie).
+        One row an image: pair, side, kind, objects, right (1/2 for a tie: indices that differ by rounding alone, as
+        those of a map that is the same for both captions' words).
     """
     keys = ["pair", "side", "kind", "objects"]
     part = index[(index["method"] == method) & (index["role"] != "absent")]
     means = part.groupby([*keys, "role"], sort=False)["index"].mean().unstack("role").reset_index()
     if means.empty:
         return pd.DataFrame(columns=[*keys, "right"])
-    return means[keys].assign(right=(np.sign(means["right"] - means["wrong"]) + 1) / 2)
+    ahead = (means["right"] - means["wrong"]).where(lambda gap: gap.abs() > _ROUNDING, 0.0)
+    return means[keys].assign(right=(np.sign(ahead) + 1) / 2)
 
 
 def gap_relevance(clip: Clip | CachedExplainer, pairs: Sequence[Pair]) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ...methods.grad_eclip import grad_eclip
 from ...panels.jobs import is_small, one_thread
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
 from ...plots.axes import NOTE, entitle
-from ...plots.colours import largest, number, shown
+from ...plots.colours import largest, shown
 from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, describe, relation_between
 from .cached_explainer import CachedExplainer
 from .plots import draw_bars, folded
@@ -62,21 +62,25 @@ class PlaygroundAnswers:
     def figure(self) -> InlineFigure:
         """Image, similarities and maps. The captions' maps share one scale, the others have their own."""
         told = [f"{text}: similarity {value:.3f}" for text, value in zip(self.captions, self.similarity, strict=True)]
-        figure = InlineFigure(0.1 + 1.6 * len(self.maps), 4.4, f"{'; '.join(told)}; {self.gap}")
+        across = 8.0 / len(self.maps)
+        side = across - 0.65  # beside each map is room for its scale
+        down = 2.95 + side
+        figure = InlineFigure(8.1, down, f"{'; '.join(told)}; {self.gap}")
         show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")
         draw_bars(axes_at(figure, 2.2, 0.55, 4.0, 1.4), self.captions, self.similarity, right=0)
-        figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / 4.4, self.gap, fontsize=10, va="center")
+        figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / down, self.gap, fontsize=10, va="center")
         shared = largest(list(self.maps.values())[:2])
         for i, (name, map_) in enumerate(self.maps.items()):
-            axes, heat = axes_at(figure, 0.1 + 1.6 * i, 2.45, 1.45, 1.45), onto_image(map_, self.box, self.image.size)
+            axes = axes_at(figure, 0.1 + across * i, 2.45, side, side)
+            heat = onto_image(map_, self.box, self.image.size)
             vmax = shared if i < 2 else largest([map_])
-            draw_heatmap(axes, self.image, heat, signed=i == 2, vmax=vmax, colour_bar=False)
-            entitle(axes, folded(name, 20))
+            draw_heatmap(axes, self.image, heat, signed=i == 2, vmax=vmax, colour_bar=i > 0, note="")
+            entitle(axes, folded(name, int(15 * across)))
         sentence = (
-            f"The captions' maps share one scale (darkest {number(shared, shared)}), the others have their own; in "
-            "“true rather than false” orange speaks for the true caption, purple for the false one."
+            "The captions' maps share one scale, the others have their own; in “true rather than false” orange speaks "
+            "for the true caption, purple for the false one."
         )
-        figure.text(0.1 / figure.get_figwidth(), 0.1 / 4.4, textwrap.fill(sentence, 105), **NOTE)
+        figure.text(0.1 / 8.1, 0.1 / down, textwrap.fill(sentence, 105), **NOTE)
         return figure
 
 

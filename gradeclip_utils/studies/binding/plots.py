@@ -84,7 +84,7 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
     return figure
 
 
-def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 4) -> InlineFigure:
+def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3) -> InlineFigure:
     """Images above their signed contrastive maps, each on a scale of its own: the strongest magnitude is the darkest.
 
     Args:

@@ -20,20 +20,21 @@ from ...explanation import Interactions
 from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
-from ...plots import InlineFigure, draw_heatmap, draw_words
-from ...plots.axes import NOTE, PALETTE, drawable
+from ...plots import InlineFigure, axes_at, draw_heatmap, draw_words
+from ...plots.axes import NOTE, PALETTE, drawable, name_rows, style
 from ...words import Word
 from ..plots import plot_groups
 from .correlations import Permutation, Question, correlate
 from .saliency import EVEN
 from .word_study import WordStudy
 
-ROLES = {"noun": "#5b3a86", "association": "#e08214", "other": "#8c8c8c"}  # the colours of all maps, and a grey
+ROLES = dict(zip(("noun", "association", "other"), PALETTE, strict=True))
 _LEGEND = ("nouns", "associations", "other words")
 _SHOWN = 3  # captions of a word
 _ABSENT = "{!r} is not in this plot: no value for it, or left out"
 _WHERE = "where {!r} matches, and what each word gets by {}"
 _MAPS = "Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."
+_WIDTH, _SCATTER, _ROW = 8.1, 3.4, 1.15  # inches: of a figure that fits a notebook's column, and the heights in it
 _FRACTIONS = "fraction of the caption's importance: pale 0 to dark 1"
 
 
@@ -49,7 +50,7 @@ def plot_words(
 ) -> InlineFigure:
     """What is known of words against how salient they are: a point a word. And one word, with its captions and maps.
 
-    On the right are up to three captions of the word, each with the fraction of the importance that its words get
+    Below are up to three captions of the word, each with the fraction of the importance that its words get
     (of a caption they add up to 1), and the region of the image that the word matches (Grad-ECLIP, word x region).
 
     Args:
@@ -68,21 +69,23 @@ def plot_words(
         ValueError: a norm, part or method that there is not, a word that no caption holds, or too few words.
     """
     table, word, headline = _asked(study, norm, part, method, word, draws)
-    figure = InlineFigure(11.4, 4.7, _told(norm, part, method, word, headline))
-    axes = figure.add_axes((0.06, 0.13, 0.42, 0.77))
+    rows = study.rows.loc[study.rows["word"] == word, "caption"].nunique() if word else 0
+    height = _SCATTER + 1.15 + (0.35 + _ROW * min(rows, _SHOWN) if word else 0.25)
+    figure = InlineFigure(_WIDTH, height, _told(norm, part, method, word, headline))
+    axes = axes_at(figure, 0.6, 0.3, _WIDTH - 0.75, _SCATTER)
     shown = table[table["shown"]]
-    _scatter(axes, shown, norm, headline)
-    axes.set_ylabel(_up(method), fontsize=9)
+    _scatter(axes, shown, norm)
+    style(axes, _across(norm), _up(method), headline)
     figure.points = [
         (axes, x, y, f"{name}: {x:.3g} across, {y:.3g} up; {role}")
         for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], _roles(shown), strict=True)
     ]
-    figure.text(0.06, -0.03, drawable(_model(study)), va="bottom", color="0.55", fontsize=7)
+    figure.text(0.99, 0.01, drawable(_model(study)), ha="right", va="bottom", color="0.55", fontsize=7)
     if word:
         _mark(axes, word, table, norm)
         _show_captions(figure, study, word, method, report)
     else:
-        figure.text(0.53, 0.5, "Name a word to see its captions and their maps.", **NOTE)
+        figure.text(0.01, 0.03, "Name a word to see its captions and their maps.", **NOTE)
     return figure
 
 
@@ -142,7 +145,7 @@ def _chosen(study: WordStudy, norm: str, part: str, method: str) -> pd.DataFrame
     return table.assign(shown=wanted & (there >= 3) & table["saliency"].notna() & table[norm].notna())
 
 
-def _scatter(axes: Axes, table: pd.DataFrame, norm: str, headline: str) -> None:
+def _scatter(axes: Axes, table: pd.DataFrame, norm: str) -> None:
     """A point a word."""
     roles = _roles(table)
     palette = {name: colour for name, colour in zip(_LEGEND, ROLES.values(), strict=True) if name in set(roles)}
@@ -150,11 +153,7 @@ def _scatter(axes: Axes, table: pd.DataFrame, norm: str, headline: str) -> None:
                         alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_ylim(_heights(table))
-    axes.set_xlabel(_across(norm), fontsize=9)
-    axes.set_title(headline, loc="left", fontsize=9)
     axes.legend(loc="upper left", ncols=3, fontsize=8, frameon=False, columnspacing=1)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
@@ -171,13 +170,13 @@ def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
 
 def _show_captions(figure: InlineFigure, study: WordStudy, word: str, method: str, report) -> None:
     """Up to three captions of a word: its region, and what each word gets."""
-    figure.text(0.53, 0.955, _WHERE.format(word, _title(method)), fontsize=9)
-    figure.text(0.53, -0.03, _MAPS, va="bottom", **NOTE)
+    head = _SCATTER + 1.1
+    figure.text(0.01, 1 - head / figure.get_figheight(), _WHERE.format(word, _title(method)), fontsize=9)
+    figure.text(0.01, 0.01, _MAPS, va="bottom", **NOTE)
     for i, (caption, found, own) in enumerate(_captions(study, word, report)):
-        top = 0.91 - 0.305 * i
-        axes = figure.add_axes((0.53, top - 0.265, 0.11, 0.265))
+        axes = axes_at(figure, 0.1, head + 0.08 + _ROW * i, _ROW - 0.1, _ROW - 0.1)
         draw_heatmap(axes, found.image, found.heatmap(own, signed=True), signed=True, colour_bar=False)
-        axes = figure.add_axes((0.655, top - 0.265, 0.335, 0.265))
+        axes = axes_at(figure, _ROW + 0.2, head + 0.08 + _ROW * i, _WIDTH - _ROW - 0.3, _ROW - 0.1)
         draw_words(axes, importance_fractions(study, caption, method), vmax=1.0, sentence=_FRACTIONS)
 
 
@@ -244,10 +243,11 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
     Args:
         found: name -> result of `permutation_test`.
     """
-    figure = InlineFigure(8.2, 0.9 + 0.75 * len(found), "; ".join(
+    figure = InlineFigure(_WIDTH, 0.9 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip
-    axes = figure.add_axes((0.22, 0.5 / figure.get_figheight(), 0.72, 1 - 0.8 / figure.get_figheight()))
+    left = 0.35 + 0.078 * max(map(len, found))
+    axes = axes_at(figure, left, 0.2, _WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
     null = pd.DataFrame({name: one.null for name, one in found.items()})
     seaborn.pointplot(null, orient="h", errorbar=("pi", 95), linestyle="none", marker="", color="0.6",
                       err_kws={"linewidth": 6}, ax=axes)  # fmt: skip
@@ -256,11 +256,8 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
         chance = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
         axes.text(one.observed, row - 0.22, chance, ha="center", va="bottom", fontsize=8)
     axes.axvline(0, color="0.4", linestyle="--", linewidth=1)
-    axes.set(yticks=range(len(found)), ylim=(len(found) - 0.5, -0.6))
-    axes.set_yticklabels(list(found), fontsize=9)
-    axes.set_xlabel("Spearman's correlation: true ratings (diamond), 95 % of the permuted ones (grey)", fontsize=9)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    name_rows(axes, list(found), "Spearman's correlation: true ratings (diamond), 95 % of the permuted ones (grey)")
+    axes.set_ylim(len(found) - 0.5, -0.6)
     return figure
 
 
@@ -274,7 +271,7 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
     """
     text = study.scenes[caption].caption
     figure = InlineFigure(
-        9.4, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}"
+        _WIDTH, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}"
     )
     height, below = 0.55 / figure.get_figheight(), 0.25 / figure.get_figheight()
     for row, method in enumerate(methods):
@@ -284,6 +281,43 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
         draw_words(axes, importance_fractions(study, caption, method), vmax=1.0, sentence=sentence)
         axes.patch.set_visible(False)
         figure.text(0.005, bottom + 0.7 * height, _title(method), fontsize=9, va="center")
+    return figure
+
+
+_CAUSES = {  # where each box of the causal graph stands, in inches
+    "what the word means": (0.95, 2.55), "how common it is": (0.95, 0.35), "concreteness": (0.95, 1.45),
+    "role: names a thing, or hints at it": (3.6, 2.55), "said in training (exposure)": (3.6, 0.35),
+    "place in the caption, tokens": (6.6, 0.35), "tells about the image\n(informativeness)": (6.6, 2.55),
+    "saliency": (6.6, 1.45),
+}  # fmt: skip
+_ARROWS = (
+    (0, 1), (0, 2), (2, 3), (1, 4), (3, 4), (3, 5), (3, 6), (1, 5), (3, 7), (4, 7), (5, 7), (6, 7), (2, 7),
+)  # fmt: skip
+
+
+def plot_causes() -> InlineFigure:
+    """The causal graph that the study of words assumes: an arrow from each cause to what it may change.
+
+    Role, exposure, place and informativeness are mediators: concreteness may act through them. The arrow in orange is
+    the controlled direct effect, which is left when they are held constant.
+    """
+    names = [name.replace("\n", " ") for name in _CAUSES]
+    told = "; ".join(f"{names[one]} to {names[other]}" for one, other in _ARROWS)
+    figure = InlineFigure(_WIDTH, 2.95, f"A causal graph with arrows from {told}")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, _WIDTH), ylim=(0, 2.95))
+    axes.set_axis_off()
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
+    boxes = [
+        axes.text(x, y, name, ha="center", va="center", fontsize=9.5, bbox=box).get_bbox_patch()
+        for name, (x, y) in _CAUSES.items()
+    ]
+    places = list(_CAUSES.values())
+    for one, other in _ARROWS:
+        direct = (one, other) == (2, 7)
+        arrow = {"arrowstyle": "-|>", "color": PALETTE[1] if direct else "0.45", "linewidth": 2.2 if direct else 1}
+        arrow |= {"patchA": boxes[one], "patchB": boxes[other], "shrinkA": 1, "shrinkB": 1}
+        axes.annotate("", places[other], places[one], arrowprops=arrow)
     return figure
 
 

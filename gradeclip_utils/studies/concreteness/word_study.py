@@ -14,13 +14,14 @@ import pandas as pd
 from ...evaluation.sanity import randomised
 from ...explain import Explainer
 from ...models import Clip
-from ...scenes import CANVAS, Scene
+from ...scenes import Scene
 from .correlations import Question
 from .informativeness import chosen_words
 from .saliency import (
     OTHER,
     embed_examples,
     gather_scenes,
+    image_pixels,
     saliency,
     scene_examples,
     score_columns,
@@ -81,7 +82,7 @@ def word_study(
     """
     scenes = gather_scenes(chosen_words().index if words is None else words, each=each, draw=draw)
     explainer = Explainer(clip)
-    examples = scene_examples(scenes, CANVAS * -(-max(explainer.image_tower.image_size or (CANVAS,)) // CANVAS))
+    examples = scene_examples(scenes, image_pixels(explainer))
     embeddings = embed_examples(explainer, examples, progress=progress)
     rows = word_scores(clip, examples, embeddings, progress=progress)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from ... import checks
 from ...images import onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import NOTE, blank, drawable, entitle
+from ...plots.axes import NOTE, blank, drawable, entitle, style
 from ...plots.colours import largest, number, range_in_words, scale
 from .adjectives import PromptPath
 from .wording import WordRegions
@@ -45,7 +45,7 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
     entitle(axes, f"weight of the adjective {weight:.2f}")
-    _draw_curve(figure.add_axes((0.62, 0.2, 0.36, 0.64)), path, weight, fraction)
+    _draw_curve(figure.add_axes((0.66, 0.2, 0.32, 0.64)), path, weight, fraction)
     return figure
 
 
@@ -68,10 +68,10 @@ def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -
                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
     curve.axhline(0.5, color="0.4", linestyle="--", linewidth=1, zorder=0)
     curve.set(xlim=(-0.06, 1.06), ylim=(-0.03, 1.03), xticks=[0, 1], yticks=[0, 0.5, 1])
-    curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=8, parse_math=False)
-    curve.set_title(drawable(f"fraction on {path.first}; dashed: both alike"), loc="left", fontsize=8, parse_math=False)
-    curve.tick_params(labelsize=8)
-    curve.spines[["top", "right"]].set_visible(False)
+    style(curve, title=f"fraction on {path.first}\ndashed: both alike")
+    ends = curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=8, parse_math=False)
+    for label, side in zip(ends, ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)  # within the figure, however long the prompts are
 
 
 def draw_word_regions(matrix: WordRegions) -> InlineFigure:

@@ -19,7 +19,9 @@ from ...errors import InvalidValue
 from ...evaluation.localisation import pool
 from ...evaluation.sanity import agreement
 from ...explain import Explainer
+from ...explanation import Interactions
 from ...language import tagged_words
+from ...notices import heard_by
 from ...scenes import PREFIXES, Scene, arrange
 from ..relevance import as_array, object_coverage
 from .composition import cosine, phrase
@@ -195,7 +197,7 @@ def word_regions(
     if wrong or not masks:
         msg = f"masks must be {size} and cover something, as the image is; not so: {wrong or 'there are none'}"
         raise InvalidValue(msg, "mask-shape")
-    found = explainer.interactions(image, caption)
+    found = _interactions(explainer, image, caption)
     named = {name: mask.astype(bool) for name, mask in masks.items()}
     rest = ~np.any(list(named.values()), axis=0)
     if rest.any():
@@ -225,22 +227,27 @@ def own_region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFra
 
     Returns:
         Columns: image, word, kind ("noun" or "colour"), centred, hit (1 if the mean interaction is largest on its own
-        thing, of all things; by chance 1 / number of things).
+        thing, of all things; by chance 1 / number of things, and so for a word whose map is zero everywhere).
     """
     rows = []
     for i, scene in enumerate(scenes):
-        found = explainer.interactions(scene.image(), scene.caption)
+        found = _interactions(explainer, scene.image(), scene.caption)
         coverage = object_coverage(explainer, scene, found.maps.shape[1:])
         told = caption_word_kinds(scene)
         assert [word.text for word in found.words] == [text for text, *_ in told]
         for centred in (False, True):
             values = _region_means(found.maps.astype(float), coverage, centred)  # (W, things)
-            rows += [
-                {"image": i, "word": text, "kind": kind, "centred": centred, "hit": float(row.argmax() == own[0])}
-                for (text, _, kind, own), row in zip(told, values, strict=True)
-                if kind in ("noun", "colour") and len(own) == 1
-            ]
+            for (text, _, kind, own), row, map_ in zip(told, values, found.maps, strict=True):
+                if kind in ("noun", "colour") and len(own) == 1:
+                    hit = float(row.argmax() == own[0]) if map_.any() else 1 / len(row)
+                    rows.append({"image": i, "word": text, "kind": kind, "centred": centred, "hit": hit})
     return pd.DataFrame(rows)
+
+
+def _interactions(explainer: Explainer, image: Image.Image, caption: str) -> Interactions:
+    """The maps of all words; nobody is warned of one that is zero everywhere, for its row is read as what it is."""
+    with heard_by(lambda warning: None):
+        return explainer.interactions(image, caption)
 
 
 def _region_means(maps: np.ndarray, coverage: np.ndarray, centred: bool) -> np.ndarray:

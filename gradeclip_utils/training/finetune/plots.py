@@ -21,6 +21,7 @@ from ...evaluation.statistics import verdict
 from ...models import Clip
 from ...panels.session import Session, explain_each
 from ...plots import InlineFigure, plot_intervals, plot_maps
+from ...plots.axes import style
 from ...scenes import Scene, arrange
 from .evaluate import dense_features
 from .experiment import ARMS, GLOBAL, OURS, tidy
@@ -80,14 +81,14 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
 
 def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regions", "contrast")) -> Figure:
     """The losses of runs, step by step: one line a run, one panel a loss."""
-    figure = InlineFigure(4.6 * len(values), 2.8, "Losses by step of " + ", ".join(logs))
+    figure = InlineFigure(4.0 * len(values), 2.8, "Losses by step of " + ", ".join(logs))
     names = {"regions": "region-phrase loss", "contrast": "global contrastive loss", "loss": "loss"}
     for number, value in enumerate(values, start=1):
         axes = figure.add_subplot(1, len(values), number)
-        for (name, log), style in zip(logs.items(), ("-", "--", ":", "-."), strict=False):
-            axes.plot(log["step"] + 1, log[value], style, label=name, linewidth=1.5)
-        axes.set(xlabel="step", title=names.get(value, value), ylim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
+        for (name, log), dashes in zip(logs.items(), ("-", "--", ":", "-."), strict=False):
+            axes.plot(log["step"] + 1, log[value], dashes, label=name, linewidth=1.5)
+        axes.set_ylim(0, None)
+        style(axes, "step", title=names.get(value, value))
         if number == 1:
             axes.legend(fontsize=8, frameon=False)
     figure.tight_layout()

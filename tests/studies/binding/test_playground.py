@@ -54,10 +54,17 @@ def test_the_playground_tells_how_far_it_is_and_ends_when_nobody_waits(bundled_s
     assert playground(cached, second="dog").captions[0] == "a red car and a blue dog"
 
 
+def has_scale(axes):
+    return any(text.get_gid() == "scale" for text in axes.texts)
+
+
 def test_the_figure_of_the_playground_has_every_map_on_its_scale(bundled_shape):
     answers = playground(CachedExplainer(bundled_shape))
-    drawn = {axes.get_title(loc="left"): axes.images[0].get_array() for axes in answers.figure().axes if axes.images}
+    shown = [axes for axes in answers.figure().axes if axes.images]
+    drawn = {axes.get_title(loc="left").replace("\n", " "): axes.images[0].get_array() for axes in shown}
     assert list(drawn) == ["image", *answers.maps]
+    scales = {axes.get_title(loc="left").replace("\n", " ") for axes in shown if has_scale(axes)}
+    assert scales == set(answers.maps) - {"the true caption"}, "the first map has the scale of the second"
     shared = max(map_.max() for map_ in list(answers.maps.values())[:2])
     for i, (name, map_) in enumerate(answers.maps.items()):
         axes, heat = InlineFigure(2, 2).add_axes((0, 0, 1, 1)), onto_image(map_, answers.box, answers.image.size)

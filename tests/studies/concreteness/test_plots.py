@@ -1,5 +1,7 @@
 """Figures of the study of words."""
 
+from graphlib import TopologicalSorter
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.studies.concreteness.correlations import Permutation, correlate
 from gradeclip_utils.studies.concreteness.plots import (
     importance_fractions,
+    plot_causes,
     plot_correlations,
     plot_importance,
     plot_permutations,
@@ -119,3 +122,20 @@ def test_answers_and_permutations_are_drawn_with_their_numbers(small):
     null = np.linspace(-0.1, 0.1, 50)
     drawn = plot_permutations({"one": Permutation(0.3, null, 0.0004), "two": Permutation(0.0, null, 0.5)})
     assert {"p < 0.001", "p = 0.500"} <= set(texts(drawn))
+
+
+def test_figures_fit_the_column_of_a_notebook(small):
+    figures = [plot_words(small, word="food", draws=20), plot_importance(small, 1, METHODS), plot_causes()]
+    assert max(figure.get_figwidth() for figure in figures) <= 8.1
+
+
+def test_the_causal_graph_has_one_direct_arrow_and_no_circle():
+    figure = plot_causes()
+    arrows = [arrow.split(" to ") for arrow in figure.alt.removeprefix("A causal graph with arrows from ").split("; ")]
+    order = TopologicalSorter({effect: set() for _, effect in arrows})
+    for cause, effect in arrows:
+        order.add(effect, cause)
+    assert list(order.static_order())[-1] == "saliency"
+    assert [cause for cause, effect in arrows if effect == "saliency"][-1] == "concreteness"
+    drawn = [text for text in figure.axes[0].texts if text.arrow_patch is not None]
+    assert len(drawn) == len(arrows)

@@ -1,10 +1,13 @@
 """Wording: kinds of words, fractions of relevance, templates, and the word x region matrix."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.notices import ExplanationWarning, warn
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.studies.matching.wording import (
     ELSEWHERE,
@@ -134,3 +137,17 @@ def test_a_word_hits_where_its_matrix_is_largest(explainer):
     strongest = dict(zip(matrix.words, matrix.values[:, :2].argmax(1), strict=True))
     hits = table[(table["image"] == 0) & table["centred"]].set_index("word")["hit"]
     assert all(hits[word] == (strongest[word] == own) for word, own in (("red", 0), ("car", 0), ("ball", 1)))
+
+
+def test_a_word_whose_map_is_empty_counts_as_chance_and_nobody_is_warned(explainer, monkeypatch, recwarn):
+    whole = Explainer.interactions
+
+    def without_red(self, image, caption):
+        found = whole(self, image, caption)
+        warn("1 of 7 word maps are zero everywhere")
+        return replace(found, maps=found.maps * [[[word.text != "red"]] for word in found.words])
+
+    monkeypatch.setattr(Explainer, "interactions", without_red)
+    hits = own_region_hits(explainer, SCENES[:1]).set_index(["word", "centred"])["hit"]
+    assert (hits["red"] == 0.5).all()
+    assert not [one for one in recwarn if issubclass(one.category, ExplanationWarning)]
