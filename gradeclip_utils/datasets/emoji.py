@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from ..errors import InvalidValue
 from ..scenes import SPLITS, Scene, describe, draw_scene
 from .example import Example
 
@@ -28,7 +29,9 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
         ValueError: a split that does not exist, or no scenes.
     """
     if split not in SPLITS or n < 1:
-        raise ValueError(f"scenes come from {', '.join(SPLITS)}, one or more; got {split!r} and {n}")
+        raise InvalidValue(
+            f"scenes come from {', '.join(SPLITS)}, one or more; got {split!r} and {n}", "choice-unknown"
+        )
     scenes = (draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects) for i in range(n))
     return [_asked(f"{split}/{i}", scene, i) for i, scene in enumerate(scenes)]
 

@@ -181,7 +181,7 @@ def play_second_order(
         "FIxLIP": replace(METHODS["fixlip"], image=partial(fixlip, masks=masks)),
     }
     if isinstance(names, str) or not names or not set(names) <= set(drawn_by):
-        raise ValueError(f"names must be some of {', '.join(drawn_by)}, got {names!r}")
+        raise InvalidValue(f"names must be some of {', '.join(drawn_by)}, got {names!r}", "choice-unknown")
     asking, rows = Explainer(clip, seed=seed), []
     for name in names:
         explainer = Explainer(clip, method=drawn_by[name], seed=seed)

@@ -261,7 +261,7 @@ class Explorer(AnyWidget):
             return partial(self.save, message["what"], message["name"])
         if kind == "stop":
             return self._stopped
-        raise LookupError(kind)
+        raise NotImplementedError(kind)
 
     def _stopped(self) -> None:
         self.work.stop()

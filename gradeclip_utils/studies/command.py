@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..checks import as_path, writable
-from ..errors import InvalidFile
+from ..errors import InvalidFile, InvalidValue
 from ..evaluation.run import weights_digest
 from ..files import commit, version, write_whole
 from ..models import load_clip
@@ -42,7 +42,7 @@ def run_command(options: argparse.Namespace) -> None:
         ValueError: there is no such study, or no place for the table; before a model is loaded.
     """
     if options.command not in STUDIES:
-        raise ValueError(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}")
+        raise InvalidValue(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}", "choice-unknown")
     check_table(options.out)
     clip = load_clip(options.model, options.pretrained, device=options.device)
     table = STUDIES[options.command](clip)

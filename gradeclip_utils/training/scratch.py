@@ -35,6 +35,7 @@ import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
+from ..errors import MissingFile
 from ..models import load_clip, save_compact
 from ..scenes import CANVAS, Object, Scene, Span, draw_scene, hard_negative, render, vocabulary
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
@@ -367,7 +368,7 @@ def export(folder: Path, path: Path) -> None:
     """
     state_file = folder / STATE
     if not state_file.exists():
-        raise FileNotFoundError(f"{state_file} is missing: train first, with --folder {folder}")
+        raise MissingFile(f"{state_file} is missing: train first, with --folder {folder}", "run-missing")
     state = torch.load(state_file, weights_only=True)
     model = open_clip.CLIP(**CONFIG)
     table = full_table(state["model"]["token_embedding.weight"], state["ids"])

@@ -33,8 +33,6 @@ def test_a_refusal_keeps_its_sentence_and_its_code_on_the_way_from_another_proce
 PROTOCOL = {"AttributeError", "IndexError", "KeyError", "StopIteration"}
 FAULTS = {"AssertionError", "NotImplementedError", "RuntimeError"}  # of ours, or of who writes a tower
 CAUGHT = {"explanation.py"}  # what is wrong with a stored result, which its reader says as an `InvalidFile`
-# Modules that still raise plain errors; this list only gets shorter.
-STILL = {"datasets/emoji.py", "studies/command.py", "training/scratch.py"}
 
 
 def codes() -> dict[str, list[str]]:
@@ -74,8 +72,7 @@ def test_what_is_raised_is_a_refusal_a_fault_or_a_protocol_of_python():
         and isinstance(node.exc, ast.Call)
         and getattr(node.exc.func, "id", "") in plain - PROTOCOL - FAULTS
     }
-    assert sorted(found - STILL - CAUGHT) == []
-    assert sorted(STILL - found) == [], "these are mended: take them out of STILL"
+    assert sorted(found - CAUGHT) == []
 
 
 def test_the_page_of_refusals_has_every_code_once():
