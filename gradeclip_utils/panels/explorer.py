@@ -261,7 +261,7 @@ class Explorer(AnyWidget):
             return partial(self.save, message["what"], message["name"])
         if kind == "stop":
             return self._stopped
-        raise NotImplementedError(kind)
+        raise KeyError(kind)
 
     def _stopped(self) -> None:
         self.work.stop()
