@@ -377,7 +377,7 @@ def run_command(options: argparse.Namespace) -> None:
         return write_card(card(), options.out)
     for option, place in ("--folder", options.folder), ("--out", options.out):
         writable(place, option, folder=True, size=100_000_000)
-    names = all_chosen("names", options.names or CONFIGS, CONFIGS)
+    names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
     teacher, seen = load_clip(BUNDLED).model, {}
     for name in names:
         distillation = read_fields(options, DISTILLATIONS[name])
