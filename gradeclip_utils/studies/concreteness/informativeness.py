@@ -29,7 +29,8 @@ from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabular
 if TYPE_CHECKING:
     from ...training.scratch import Recipe
 
-SAMPLES = 8  # batches whose counts stand in the file on their own, to be counted again
+EVERY = 8  # batch of the training is counted: all of them would take half an hour
+SAMPLES = 8  # of these batches stand in the file on their own, to be counted again
 FEWEST, MOST = 0.00035, 0.007  # of the training's captions: words said by less or more of them are left out of studies
 # The probabilities of the caption grammar, which a test compares with captions:
 TAGGED, NOUNLESS = 0.25, 0.5  # how often the grammar tags a thing, and leaves out the noun of one that it tags
@@ -52,9 +53,14 @@ def training_rounds() -> Sequence[Recipe]:
 
 
 def sampled_batches(rounds: Sequence[Recipe] | None = None) -> list[int]:
-    """`SAMPLES` batches of a training, the bundled model's by default, evenly apart; or as many as there are."""
-    steps = sum(one.steps for one in rounds or training_rounds())
-    return list(range(0, steps, max(1, steps // SAMPLES)))[:SAMPLES]
+    """`SAMPLES` of the batches that are counted, evenly apart; or as many as there are."""
+    counted = counted_batches(rounds)
+    return list(counted[:: max(1, len(counted) // SAMPLES)])[:SAMPLES]
+
+
+def counted_batches(rounds: Sequence[Recipe] | None = None) -> range:
+    """The batches of a training, the bundled model's by default, that `data/word_exposure.csv` counts."""
+    return range(0, sum(one.steps for one in rounds or training_rounds()), EVERY)
 
 
 def count_words(batches: Iterable[int], rounds: Sequence[Recipe] | None = None) -> pd.Series:
@@ -79,7 +85,7 @@ def count_words(batches: Iterable[int], rounds: Sequence[Recipe] | None = None) 
 
 @cache
 def training_exposure() -> pd.DataFrame:
-    """What `data/word_exposure.csv` holds, by word: `captions` of the training that hold it, and `sample`.
+    """What `data/word_exposure.csv` holds, by word: `captions` of every eighth batch that hold it, and `sample`.
 
     `sample` counts the `sampled_batches` alone, so that anybody can count these again in seconds and compare.
     """
@@ -107,7 +113,7 @@ def chosen_words(fewest: float = FEWEST, most: float = MOST) -> pd.DataFrame:
     rows += [(word, "association", n) for word, n in associations.items() if word not in others]
     words = pd.DataFrame(rows, columns=["word", "role", "concepts"]).set_index("word")
     words["exposure"] = training_exposure()["captions"].reindex(words.index, fill_value=0)
-    captions = sum(one.steps * one.batch for one in training_rounds())
+    captions = len(counted_batches()) * training_rounds()[0].batch
     return words[(words["exposure"] / captions).between(fewest, most)]
 
 
@@ -190,10 +196,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(given: argparse.Namespace) -> None:
     """The command `study exposure`: count the words of the whole training, and print or keep the table."""
     rounds = training_rounds()
-    steps, sample = sum(one.steps for one in rounds), sampled_batches(rounds)
-    table = pd.DataFrame({"captions": count_words(tqdm(range(steps)), rounds), "sample": count_words(sample, rounds)})
+    counted, sample = counted_batches(rounds), sampled_batches(rounds)
+    table = pd.DataFrame({"captions": count_words(tqdm(counted), rounds), "sample": count_words(sample, rounds)})
     comment = (
-        f"# Captions of the training that hold each word: {steps} batches of {rounds[0].batch}, "
+        f"# Captions of the training that hold each word: every {EVERY}th of its batches, {len(counted)} of {rounds[0].batch}, "
         f"seeds {', '.join(str(one.seed) for one in rounds)}; "
         f"sample: of the batches {' '.join(map(str, sample))} alone.\n"
         "# Made by python -m gradeclip_utils study exposure --write\n"

@@ -73,7 +73,7 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
         UnsupportedModel: the image tower has no dense features.
     """
     parts = {"regions": region_rows, "pointing": pointing_rows, "binding": binding_rows, "whole": whole_rows}
-    only = all_chosen("only", only or parts, parts)
+    only = all_chosen("only", only or list(parts), parts)
     rows = pd.concat([part(clip, amount) for name, part in parts.items() if name in only])
     return summary(rows)
 

@@ -18,6 +18,7 @@ from gradeclip_utils.studies.concreteness.informativeness import (
     caption_words,
     chosen_words,
     count_words,
+    counted_batches,
     informativeness,
     sampled_batches,
     training_exposure,
@@ -60,7 +61,7 @@ def test_no_rating_is_read_when_words_are_chosen(monkeypatch):
 
 def test_the_chosen_words_are_chosen_by_role_and_exposure_alone():
     words, table = chosen_words(), concepts()
-    captions = sum(one.steps * one.batch for one in ROUNDS)
+    captions = -(-sum(one.steps for one in ROUNDS) // 8) * ROUNDS[0].batch
     assert words["exposure"].between(FEWEST * captions, MOST * captions).all()
     assert set(words.index[words["role"] == "noun"]) == set(table["noun"])
     associations = set(words.index[words["role"] == "association"])
@@ -87,9 +88,11 @@ def test_a_colour_that_is_sometimes_said_tells_less_than_one_that_is_always_said
 
 
 def test_the_sampled_batches_are_spread_over_the_whole_training():
-    assert sampled_batches([Recipe(steps=3), Recipe(steps=2)]) == [0, 1, 2, 3, 4]
-    many = sampled_batches([Recipe(steps=1000), Recipe(steps=613)])
+    assert sampled_batches([Recipe(steps=30), Recipe(steps=2)]) == [0, 8, 16, 24]
+    rounds = [Recipe(steps=1000), Recipe(steps=613)]
+    many = sampled_batches(rounds)
     assert len(many) == 8 and 1300 < many[-1] < 1613 and len(set(np.diff(many))) == 1
+    assert set(many) < set(counted_batches(rounds))
 
 
 def test_words_that_open_a_caption_tell_nothing(bits):
