@@ -7,10 +7,11 @@
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
 # make figures  the figure of the README and the gallery anew, with the weights that are here, to commit them
 # make dist   wheel and sdist into dist/, as a tag releases them
+# make audit  bandit on the package, and known faults of its dependencies (asks PyPI)
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site dist bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -83,6 +84,11 @@ $(VENV)/site: pyproject.toml $(STAMP)
 
 site: $(VENV)/site
 	$(BIN)/python docs/site/build.py build/site
+
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet bandit pip-audit
+	$(BIN)/bandit --quiet --recursive gradeclip_utils --skip B101,B105,B403,B404
+	$(BIN)/pip-audit --skip-editable
 
 dist: $(STAMP)
 	rm -rf dist

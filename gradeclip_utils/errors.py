@@ -75,7 +75,7 @@ CODES = {
     "data-table": ("a table of captions that cannot be read", "write one with the columns image and caption"),
     "data-twice": ("two examples have one name", "rename one, since rows are kept by name"),
     "data-type": ("something that is no example", "make `datasets.Example`s, or name a data set"),
-    "data-unknown": ("no data set of this name", "`gradeclip evaluate --help` lists them"),
+    "data-unknown": ("no data set of this name", "`python -m gradeclip_utils evaluate --help` lists them"),
     "data-words": ("an image shows all that is asked of the others", "evaluate more examples, or --no-references"),
     "device-unknown": ("a device that torch does not know, or does not see here", "use cpu, cuda, cuda:1 or mps"),
     "disk-full": ("too little space for what will be written", "free some, or choose another place"),

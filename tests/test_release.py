@@ -43,7 +43,7 @@ def dist(tmp_path_factory):
 def bare(dist, tmp_path_factory):
     """The Python of an environment with the wheel alone, in front of the libraries that are installed here already."""
     home = tmp_path_factory.mktemp("bare")
-    venv.create(home)
+    venv.create(home, symlinks=os.name != "nt")
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()

@@ -13,8 +13,8 @@ pytestmark = [
     pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="the site is not built here (make site)"),
 ]
 PAGES = [
-    "index.html", "docs/start.html", "methods.html", "gallery.html", "glossary.html", "docs/architectures.html",
-    "notebooks/README.html", "notebooks/01_start_here.html", "api/explain.html",
+    "index.html", "methods.html", "gallery.html", "glossary.html", "docs/start.html", "docs/method.html",
+    "docs/architectures.html", "notebooks/README.html", "notebooks/01_start_here.html", "api/explain.html",
 ]  # fmt: skip
 LEVELS = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 
@@ -27,7 +27,7 @@ def open_page(page, name, width, theme="light"):
     )
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    page.goto((SITE / name).as_uri(), wait_until="load", timeout=120_000)
+    page.goto(f"{SITE.as_uri()}/{name}", wait_until="load", timeout=120_000)
     return outside
 
 
@@ -56,6 +56,6 @@ def test_search_works_from_disk(page):
 
 
 def test_formulas_are_set_by_the_site_itself(page):
-    open_page(page, "notebooks/02_inside_grad_eclip.html", 1280)
-    page.wait_for_selector("mjx-container", timeout=60_000)
+    open_page(page, "docs/method.html", 1280)
+    page.wait_for_selector("mjx-container", state="attached", timeout=60_000)
     assert page.locator("mjx-container").count() > 5

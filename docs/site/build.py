@@ -8,6 +8,7 @@ places, so that links between them hold in the repository and on the site.
 """
 
 import re
+import runpy
 import shutil
 import sys
 from importlib import import_module
@@ -31,7 +32,7 @@ COPIED = (
 def gather(pages: Path) -> None:
     """Put everything that Sphinx reads into one folder."""
     shutil.rmtree(pages, ignore_errors=True)
-    shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
+    shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "refusals.py", "__pycache__"))
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
             target = pages / file.relative_to(ROOT)
@@ -45,6 +46,8 @@ def gather(pages: Path) -> None:
     mark = "## At a glance"
     fill(course, mark, f"{toctree(lessons_in_order(course.read_text(encoding='utf-8')))}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
+    refusals = runpy.run_path(str(HERE / "refusals.py"))["refusals_page"]()
+    (pages / "refusals.md").write_text(refusals, encoding="utf-8")
     write_api(pages / "api")
 
 

@@ -69,6 +69,12 @@ def _list_table(table: str) -> str:
     return "\n".join([".. list-table::", "   :header-rows: 1", "", *written, ""])
 
 
+def without_aliases(app, what, name, found, skip, options):
+    """Leave out what a named tuple says of its own fields: the class has told more."""
+    return True if str(getattr(found, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app):
     """Tell Sphinx of the above, before napoleon reads the sections."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
+    app.connect("autodoc-skip-member", without_aliases)

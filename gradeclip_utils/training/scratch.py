@@ -69,7 +69,7 @@ class Recipe:
         learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
         weight_decay: of the matrices.
         patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
-        on_things: fraction of the patches kept that are to show things, whatever their area; 0 keeps patches at random.
+        on_things: fraction of the patches kept that are to show things; 0 keeps patches at random.
         whole_images: fraction of the steps, at the end, that see every patch.
         tint: fraction of the objects with a colour.
         hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.

@@ -399,5 +399,5 @@ def test_intervals_with_long_names_and_many_rows_are_not_cut_off():
 
 
 def test_intervals_need_their_three_columns():
-    with pytest.raises(ValueError, match="mean, low and high; it has .'method', 'mean', 'low', 'n'."):
+    with pytest.raises(ValueError, match="no column 'high'; it has 'method', 'mean', 'low', 'n'"):
         plot_intervals(table().drop(columns="high"))

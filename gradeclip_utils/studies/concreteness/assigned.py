@@ -30,7 +30,8 @@ def tag_pairs(apart: float = APART, **files) -> pd.DataFrame:
         **files: published norms, as `language.norms` takes them.
 
     Returns:
-        Indexed by noun: concrete and abstract (words), and gap (of their ratings).
+        Indexed by noun: concrete and abstract (words), gap (of their ratings), concrete_concepts and abstract_concepts
+        (of how many concepts either word is said: a word of one concept tells more than a word of many).
     """
     words = concepts()["keywords"].explode().dropna()
     ratings = norms(words.unique(), **files)["concreteness"]
@@ -38,6 +39,9 @@ def tag_pairs(apart: float = APART, **files) -> pd.DataFrame:
     by_noun = table.dropna().sort_values("rating", kind="stable").groupby("noun", sort=True)
     pairs = pd.DataFrame({"concrete": by_noun["word"].last(), "abstract": by_noun["word"].first()})
     pairs["gap"] = by_noun["rating"].max() - by_noun["rating"].min()
+    shared = words.value_counts()
+    for kind in ("concrete", "abstract"):
+        pairs[f"{kind}_concepts"] = pairs[kind].map(shared)
     return pairs[pairs["gap"] >= apart]
 
 

@@ -285,10 +285,10 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
 
 
 _CAUSES = {  # where each box of the causal graph stands, in inches
-    "what the word means": (0.95, 2.55), "how common it is": (0.95, 0.35), "concreteness": (0.95, 1.45),
-    "role: names a thing, or hints at it": (3.6, 2.55), "said in training (exposure)": (3.6, 0.35),
-    "place in the caption, tokens": (6.6, 0.35), "tells about the image\n(informativeness)": (6.6, 2.55),
-    "saliency": (6.6, 1.45),
+    "what the word means": (0.95, 1.75), "how common it is": (0.95, 0.75), "concreteness": (2.8, 1.75),
+    "role: names a thing, or hints at it": (4.0, 2.7), "said in training (exposure)": (4.0, 0.75),
+    "place in the caption, tokens": (6.6, 0.75), "tells about the image\n(informativeness)": (6.7, 2.7),
+    "saliency": (6.7, 1.75),
 }  # fmt: skip
 _ARROWS = (
     (0, 1), (0, 2), (2, 3), (1, 4), (3, 4), (3, 5), (3, 6), (1, 5), (3, 7), (4, 7), (5, 7), (6, 7), (2, 7),
@@ -303,9 +303,10 @@ def plot_causes() -> InlineFigure:
     """
     names = [name.replace("\n", " ") for name in _CAUSES]
     told = "; ".join(f"{names[one]} to {names[other]}" for one, other in _ARROWS)
-    figure = InlineFigure(_WIDTH, 2.95, f"A causal graph with arrows from {told}")
+    wide, tall = _WIDTH - 0.3, 3.05
+    figure = InlineFigure(wide, tall, f"A causal graph with arrows from {told}")
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, _WIDTH), ylim=(0, 2.95))
+    axes.set(xlim=(0, wide), ylim=(0, tall))
     axes.set_axis_off()
     box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
     boxes = [
@@ -317,6 +318,8 @@ def plot_causes() -> InlineFigure:
         direct = (one, other) == (2, 7)
         arrow = {"arrowstyle": "-|>", "color": PALETTE[1] if direct else "0.45", "linewidth": 2.2 if direct else 1}
         arrow |= {"patchA": boxes[one], "patchB": boxes[other], "shrinkA": 1, "shrinkB": 1}
+        if (one, other) == (1, 5):  # around the box between them
+            arrow["connectionstyle"] = "arc3,rad=0.22"
         axes.annotate("", places[other], places[one], arrowprops=arrow)
     return figure
 

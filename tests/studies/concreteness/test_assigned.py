@@ -19,8 +19,10 @@ def test_pairs_are_the_most_and_the_least_concrete_association_of_a_concept(pair
     assert len(pairs) >= 10 and (pairs["gap"] >= 1.5).all() and len(tag_pairs(2)) < len(pairs)
     for noun, pair in pairs.iloc[:5].iterrows():
         rated = norms(concepts().loc[noun, "keywords"])["concreteness"].dropna()
-        assert (rated.idxmax(), rated.idxmin()) == (pair["concrete"], pair["abstract"])
+        assert (rated[pair["concrete"]], rated[pair["abstract"]]) == (rated.max(), rated.min())
         assert np.isclose(pair["gap"], rated.max() - rated.min())
+        for kind in ("concrete", "abstract"):
+            assert pair[f"{kind}_concepts"] == sum(pair[kind] in tags for tags in concepts()["keywords"])
 
 
 def test_the_two_captions_of_a_drawing_differ_in_their_tag_alone(pairs):
