@@ -199,7 +199,8 @@ def run_command(given: argparse.Namespace) -> None:
     counted, sample = counted_batches(rounds), sampled_batches(rounds)
     table = pd.DataFrame({"captions": count_words(tqdm(counted), rounds), "sample": count_words(sample, rounds)})
     comment = (
-        f"# Captions of the training that hold each word: every {EVERY}th of its batches, {len(counted)} of {rounds[0].batch}, "
+        "# Captions of the training that hold each word: "
+        f"every {EVERY}th of its batches, {len(counted)} of {rounds[0].batch}, "
         f"seeds {', '.join(str(one.seed) for one in rounds)}; "
         f"sample: of the batches {' '.join(map(str, sample))} alone.\n"
         "# Made by python -m gradeclip_utils study exposure --write\n"
