@@ -115,9 +115,10 @@ def contents(part: Chunk) -> str:
 
 @lru_cache(maxsize=1)
 def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
-    if not isinstance(source, Clip):
-        source = pickle.loads(Path(source).read_bytes())  # nosec B301: what this evaluation wrote for its workers
-    return open_explainers(source, plan)
+    if isinstance(source, Clip):
+        return open_explainers(source, plan)
+    written = Path(source).read_bytes()
+    return open_explainers(pickle.loads(written), plan)  # nosec B301: this evaluation wrote it for its workers
 
 
 def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:

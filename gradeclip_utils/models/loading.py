@@ -347,10 +347,11 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
     _cast(model, precision, device)
     tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
     vocabulary = frozenset(word for word in words.split() if any(map(str.isalnum, word)))
-    bundled = path.resolve().parent == data_path().resolve()
-    source = "bundled" if bundled else str(path)  # a path of this machine means nothing elsewhere
+    inside = path.resolve().parent == data_path().resolve()
+    source = "bundled" if inside else str(path)  # a path of this machine means nothing elsewhere
     clip = _finish(model, name, source, tokenizer, vocabulary or None)
-    return replace(clip, **{name: config.get(name) for name in EXPLAINED_LAYERS})
+    layers: dict[str, Any] = {name: config.get(name) for name in EXPLAINED_LAYERS}
+    return replace(clip, **layers)
 
 
 def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
