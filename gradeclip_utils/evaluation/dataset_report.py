@@ -42,10 +42,11 @@ from ..methods import METHODS
 from ..models import Clip, load_clip
 from ..plots import paint
 from .faithfulness import FULL, areas, colours_of, image_curves, image_score
-from .localisation import localisation, pool
+from .localisation import levelled, localisation, pool
 from .report_page import write_page
 from .results import Results
 from .run import LIBRARIES, weights_digest
+from .statistics import spearman
 from .worker import Chunk, contents
 
 PAGE, THUMBNAILS = "index.html", "thumbnails"
@@ -171,12 +172,13 @@ class _Explained:
     def _measures(self, example: Example, explanation: Explanation, heats: dict) -> dict[str, dict[str, float]]:
         """For each map what it is worth: by the mask if there is one; beside a given map by deletion and insertion."""
         mask = example.mask()
-        found = {name: {} if mask is None else localisation(heat, mask) for name, heat in heats.items()}
+        found = {
+            name: localisation(heat, mask) if mask is not None and mask.any() else {} for name, heat in heats.items()
+        }
         if GIVEN not in heats:
             return found
         clip, tower = self.explainer.clip, self.explainer.image_tower
         pixels = view_of(clip.preprocess, explanation.image, "model", tower.patch_size).pixels
-        grid = {name: pool(heat, explanation.image_maps.shape[1:], explanation.box) for name, heat in heats.items()}
         maps = {
             self.method: explanation.image_maps[0],
             GIVEN: pool(heats[GIVEN], tuple(pixels.shape[1:]), explanation.box),
@@ -185,12 +187,9 @@ class _Explained:
         curves = image_curves(score, pixels.to(tower.device), maps, FULL, colours=colours_of(clip.preprocess))
         for row in areas(curves).itertuples():
             found[row.method][row.game] = row.auc
-        found[GIVEN]["agreement"] = _rank_correlation(grid[GIVEN], explanation.image_maps[0])
+        both = (pool(heats[GIVEN], explanation.image_maps.shape[1:], explanation.box), explanation.image_maps[0])
+        found[GIVEN]["agreement"] = float(spearman(*(levelled(one).ravel() for one in both)))
         return found
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(pd.Series(a.ravel()).corr(pd.Series(b.ravel().astype(float)), method="spearman"))
 
 
 def _names(method: str, example: Example, given: dict[str, Path]) -> list[str]:
