@@ -127,9 +127,9 @@ def load_clip(
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
-            repository or a folder), or a bundled model: "emoji"; "emoji-bag", which does not bind (it knows things and
-            colours, and not which thing has which colour); or one that reads in another way, "emoji-average",
-            "emoji-siglip", "emoji-resnet".
+            repository or a folder), or a bundled model: "emoji"; "emoji-bag", which knows things and colours, and much
+            less which thing has which colour; or one that reads in another way, "emoji-average", "emoji-siglip",
+            "emoji-resnet".
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
             archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
         device: where the model goes, as torch names it. None is what `GRADECLIP_DEVICE` says; where it says nothing, a
