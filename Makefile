@@ -5,13 +5,14 @@
 # make fuzz  thousands of wrong inputs, where make test tries a few
 # make test-transformers48  what is about transformers, on the oldest one that is supported
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
+# make live  the explorer without a kernel, a page of its own in build/live (its runtime comes by npm)
 # make figures  the figure of the README and the gallery anew, with the weights that are here, to commit them
 # make dist   wheel and sdist into dist/, as a tag releases them
 # make audit  bandit on the package, and known faults of its dependencies (asks PyPI)
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site audit dist bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site live audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -85,6 +86,14 @@ $(VENV)/site: pyproject.toml $(STAMP)
 site: $(VENV)/site
 	$(BIN)/python docs/site/build.py build/site
 
+$(VENV)/live: pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[live]'
+	@touch $@
+
+live: $(VENV)/live
+	$(BIN)/python docs/live/build.py build/live
+	@echo "serve it, for example with: python3 -m http.server --directory build/live"
+
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet bandit pip-audit
 	$(BIN)/bandit --quiet --recursive gradeclip_utils --skip B101,B105,B403,B404
@@ -98,6 +107,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --no-deps 'legrad-torch~=1.1'  # it would bring an open_clip of 2023
 	$(BIN)/python -m benchmarks
+	GRADECLIP_LIVE_LIMIT=300 $(BIN)/python -m pytest -s -k redraws tests/test_live.py
 
 clean:
 	rm -rf build dist

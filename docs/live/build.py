@@ -1,0 +1,152 @@
+"""Build the live explorer: one folder, whose page explains scenes in a browser with no Python behind it.
+
+    python docs/live/build.py build/live                     # takes `pip install '.[live]'` and npm
+    python -m http.server --directory build/live
+
+Everything that the page loads lies in the folder: the page of this folder, the graphs of `export.py` from the bundled
+model as it is now, scenes with their captions and masks, and onnxruntime-web, which npm fetches in a fixed version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms import ToTensor
+
+from gradeclip_utils import Clip, Explainer, load_clip
+from gradeclip_utils.plots.colours import scale
+from gradeclip_utils.scenes import Scene, concepts, describe, draw_scene
+
+HERE = Path(__file__).parent
+PAGE = ("index.html", "live.css", "live.js", "model.js")
+RUNTIME = "onnxruntime-web@1.27.0"
+RUNTIME_FILES = {  # of its dist/, with their checksums: the wasm backend alone
+    "ort.wasm.bundle.min.mjs": "1db5e1c5cd2b860eed85e6eeff23e2aaa7cffcc407f67093bcc888f631b94ba9",
+    "ort-wasm-simd-threaded.wasm": "d1ab1b94b16a65b29d710d0b587b29e7bed336827577623913479b8afe8113e6",
+}
+SCENES = 20
+MASKS = 96  # pixels on a side of the masks, as in the evaluation of maps
+
+
+def fetch_runtime(out: Path) -> None:
+    """Put onnxruntime-web's files into a folder, fetched by npm and checked.
+
+    Raises:
+        FileNotFoundError: there is no npm.
+        ConnectionError: npm cannot fetch it.
+        ValueError: a file is another than the one that was checked.
+    """
+    if shutil.which("npm") is None:
+        raise FileNotFoundError(f"npm is missing, which fetches {RUNTIME} (Debian: apt-get install npm)")
+    with tempfile.TemporaryDirectory() as folder:
+        packed = subprocess.run(["npm", "pack", RUNTIME], cwd=folder, capture_output=True, text=True, check=False)
+        if packed.returncode:
+            raise ConnectionError(f"npm cannot fetch {RUNTIME}: {packed.stderr.strip()[-300:]}")
+        with tarfile.open(Path(folder) / packed.stdout.strip().splitlines()[-1]) as tar:
+            for name, expected in RUNTIME_FILES.items():
+                content = tar.extractfile(f"package/dist/{name}").read()
+                if (digest := hashlib.sha256(content).hexdigest()) != expected:
+                    msg = f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}"
+                    raise ValueError(msg)
+                (out / name).write_bytes(content)
+
+
+def chosen_scenes() -> list[Scene]:
+    """The scenes of the page, by a rule: of the development split the first ones, with one to four things in turn."""
+    return [draw_scene([20, i], split="development", n_objects=1 + i % 4) for i in range(SCENES)]
+
+
+def seen(clip: Clip, image: Image.Image) -> Image.Image:
+    """The image as the model's preprocessing resizes and cuts it, before its colours are normalised."""
+    for step in clip.preprocess.transforms:
+        if isinstance(step, ToTensor):
+            return image
+        image = step(image)
+    raise ValueError("the preprocessing has no ToTensor step")
+
+
+def write_scenes(clip: Clip, out: Path) -> None:
+    """Write each scene's image, what the model sees of it, and its masks, and scenes.json, which says what they are.
+
+    Of the masks, a pixel is the number of the thing that covers it, counted from 1, and 0 where there is none.
+    """
+    (out / "scenes").mkdir(exist_ok=True)
+    rows = []
+    for i, scene in enumerate(chosen_scenes()):
+        image, numbers = scene.image(), np.arange(1, len(scene.objects) + 1, dtype=np.uint8)[:, None, None]
+        masks = Image.fromarray((scene.masks(MASKS) * numbers).max(0))
+        kinds = {"image": image, "seen": seen(clip, image), "masks": masks}
+        names = {kind: f"scenes/{i:02d}-{kind}.png" for kind in kinds}
+        for kind, one in kinds.items():
+            one.save(out / names[kind], optimize=True)
+        about, things = f"a drawn scene of {describe(scene.objects)[0]}", [thing.noun for thing in scene.objects]
+        rows.append({**names, "caption": scene.caption, "about": about, "things": things})
+    (out / "scenes.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Path) -> None:
+    """Write about.json: what the page must know of the model, its words, and the package's colours."""
+    explainer, table = Explainer(clip), concepts()
+    nouns = {name: row["noun"] for _, row in table.iterrows() for name in (row["noun"], row["plural"]) if name}
+    image_layers, text_layers = explainer.image_tower.layers, explainer.text_tower.layers
+    about = {
+        "side": explainer.image_tower.image_size[0],
+        "grid": explainer.image_tower.image_size[0] // explainer.image_tower.patch_size[0],
+        "context": context,
+        "words": len(clip.vocabulary),
+        "tokens": tokens,
+        "nouns": nouns,
+        "colours": {
+            name: np.round(scale(name == "signed", 1.0)[1](np.linspace(0, 1, 256))[:, :3], 6).tolist()
+            for name in ("unsigned", "signed")
+        },
+        "provenance": f"{clip.name} ({clip.pretrained}), {explainer.method.title} of the last {image_layers} image "
+        f"layers and the last {text_layers} text layers; {RUNTIME}, MIT licence, on one thread.",
+    }
+    (out / "about.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def build(out: Path) -> None:
+    """Make the folder, all but onnxruntime-web, or make it again.
+
+    Raises:
+        FileExistsError: it holds something else.
+        ModuleNotFoundError: a package is missing with which the model is exported.
+    """
+    from export import CONTEXT, export  # which need onnx, unlike the rest
+
+    if out.exists() and any(out.iterdir()):
+        if not (out / "live.js").is_file():
+            raise FileExistsError(f"{out} holds something else: name a folder that is new, empty, or of an older build")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in PAGE:
+        shutil.copy(HERE / name, out)
+    clip = load_clip("emoji")
+    write_scenes(clip, out)
+    write_about(clip, export(clip, out), CONTEXT, out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="the folder, which is made anew")
+    folder = parser.parse_args().out
+    try:
+        build(folder)
+        fetch_runtime(folder)
+    except ModuleNotFoundError as missing:
+        sys.exit(f"{missing.name} is missing, with which the model is exported: pip install '.[live]'")
+    except (FileNotFoundError, FileExistsError, ConnectionError) as refusal:
+        sys.exit(str(refusal))
+    weight = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder}: {weight / 1e6:.1f} MB; python -m http.server --directory {folder}")

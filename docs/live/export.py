@@ -1,0 +1,253 @@
+"""Export: the bundled model and its explanation as three ONNX graphs, which compute what `Explainer` computes.
+
+    scene.onnx    rgba (side, side, 4) uint8                 -> image_embedding (E,), and what maps need
+    map.onnx      what maps need, and a direction (E,)       -> signed map (h, w)
+    caption.onnx  token ids (CONTEXT,) int64                 -> text_embedding (E,), directions (CONTEXT, E)
+
+Nothing is written a second time: the package's own towers, `grad_eclip` and `word_directions` run once on an example,
+and all that they do, derivatives included, is recorded as plain tensor operations. A map is linear in its direction, so
+of the recording of `grad_eclip` all that does not depend on the direction is computed once a scene.
+
+The weights are kept in half precision where that is exact, as it is for what `save_compact` wrote, and widened when a
+graph is loaded: arithmetic is float32, as in the package.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, fx, nn
+from torch._decomp import core_aten_decompositions
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision.transforms import Normalize
+
+from gradeclip_utils import Clip, Explainer
+from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.methods.interactions import word_directions
+from gradeclip_utils.towers import Entry
+from gradeclip_utils.towers.text import TextTransformerTower, text_of
+from gradeclip_utils.towers.vit import through
+
+CONTEXT = 48  # tokens of a caption that the page reads, of the model's 77: quicker, and enough for four things
+
+
+def export(clip: Clip, out: Path) -> dict[str, list[int]]:
+    """Write the three graphs of a model into a folder.
+
+    Args:
+        clip: a model with a vocabulary and CLIP's own tokenizer.
+        out: an existing folder.
+
+    Returns:
+        The token ids of every word of the vocabulary, of comma and full stop, and of "<start>" and "<end>", as
+        caption.onnx counts them: it holds no other tokens.
+    """
+    explainer = Explainer(clip)
+    scene, map_ = split(record(scene_and_map(explainer), *scene_example(explainer)), late=1)
+    write(scene, out / "scene.onnx", ["rgba"], ["image_embedding"])
+    write(map_, out / "map.onnx", ["direction"], ["map"])
+    ids, embeddings = small_vocabulary(clip)
+    example = torch.tensor(ids["<start>"] + ids["a"] * (CONTEXT - 2) + ids["<end>"])
+    caption = record(caption_directions(clip, explainer.text_tower.layers, embeddings), example)
+    write(caption, out / "caption.onnx", ["ids"], ["text_embedding", "directions"])
+    return ids
+
+
+def scene_and_map(explainer: Explainer) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """From what a browser reads off an image, and a direction (E,), to the embedding (E,) and the map (h, w)."""
+    tower = explainer.image_tower
+    (normalize,) = (step for step in explainer.clip.preprocess.transforms if isinstance(step, Normalize))
+    mean, std = (torch.tensor(one)[:, None, None] for one in (normalize.mean, normalize.std))
+
+    def run(rgba: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = (rgba[..., :3].permute(2, 0, 1).to(torch.float32) / 255 - mean) / std
+        trace = tower.trace_with_grad(pixels[None])
+        maps = grad_eclip(tower, trace, direction[None, None])  # (1, 1, N)
+        return trace.embedding[0], maps[0, 0, -trace.grid[0] * trace.grid[1] :].unflatten(0, trace.grid)
+
+    return run
+
+
+def scene_example(explainer: Explainer) -> tuple[Tensor, Tensor]:
+    """What `scene_and_map` can be recorded on; any values will do."""
+    tower, rng = explainer.image_tower, torch.Generator().manual_seed(0)
+    rgba = torch.randint(0, 256, (*tower.image_size, 4), generator=rng, dtype=torch.uint8)
+    return rgba, torch.randn(tower.width, generator=rng)
+
+
+def small_vocabulary(clip: Clip) -> tuple[dict[str, list[int]], nn.Embedding]:
+    """The tokens of the words that the model knows, numbered in the order of their own ids, and their embeddings.
+
+    The order is kept because a text encoder of CLIP finds the end of a prompt by its largest id.
+    """
+    tokenizer = clip.tokenizer
+    ids = {word: tokenizer.encode(word) for word in [*sorted(clip.vocabulary), ",", "."]}
+    ids |= {"<start>": [tokenizer.sot_token_id], "<end>": [tokenizer.eot_token_id]}
+    kept = sorted({token for tokens in ids.values() for token in tokens})
+    rows = clip.model.token_embedding.weight.detach()[kept]
+    number = {token: i for i, token in enumerate(kept)}
+    return {word: [number[token] for token in tokens] for word, tokens in ids.items()}, nn.Embedding.from_pretrained(
+        rows
+    )
+
+
+class WholeContext(TextTransformerTower):
+    """The text tower for a recording, whose shapes must not depend on where a prompt ends: nothing is cut off."""
+
+    def _enter(self, ids: Tensor) -> Entry:
+        text, ends, count = self.text, self.ends(ids), ids.shape[1]
+        x = text.token_embedding(ids) + text.positional_embedding[:count]
+        below = [block.module for block in self.below]
+        x = through(text.transformer, below, x, text.attn_mask[:count, :count])
+        return Entry(ids, x, ends[:, None], torch.arange(count) <= ends[:, None], self.heads, None)
+
+
+def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """From token ids (CONTEXT,) to the embedding (E,) and the direction of each token (CONTEXT, E)."""
+    model = copy.copy(clip.model)
+    model._modules = {**clip.model._modules, "token_embedding": embeddings}
+    tower = WholeContext(model, text_of(model), layers)
+
+    def run(ids: Tensor) -> tuple[Tensor, Tensor]:
+        trace = tower.trace_with_grad(ids[None])
+        return trace.embedding[0], word_directions(tower, trace, torch.eye(len(ids), dtype=torch.bool))
+
+    return run
+
+
+def record(run: Callable, *example: Tensor) -> fx.GraphModule:
+    """Everything that a function does to tensors, as a graph of plain operations."""
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # with a graph no fused kernel takes a shortcut
+        recorded = make_fx(functionalize(run), decomposition_table=core_aten_decompositions())(*example)
+    recorded.meta["example"] = example
+    simplify(recorded)
+    return recorded
+
+
+def simplify(recorded: fx.GraphModule) -> None:
+    """Leave out what is computed twice: the readout repeats the trace's layers, with a delta of zero added to o."""
+    values, aten = _values(recorded), torch.ops.aten
+    for node in recorded.graph.find_nodes(op="call_function", target=aten.full_like.default):
+        with recorded.graph.inserting_before(node):  # its value depends on no input
+            constant = (list(values[node].shape), node.args[1]), {"dtype": values[node].dtype}
+            full = recorded.graph.call_function(aten.full.default, *constant)
+        node.replace_all_uses_with(full)
+        values[full] = values[node]
+    depends = _dependents(recorded, recorded.graph.find_nodes(op="placeholder"))
+    for node in recorded.graph.find_nodes(op="call_function", target=aten.index_put.default):
+        o, _, delta, *accumulate = node.args
+        if accumulate == [True] and delta not in depends and not values[delta].any():
+            node.replace_all_uses_with(o)
+    known: dict[tuple, fx.Node] = {}
+    for node in recorded.graph.nodes:
+        if node.target is aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+        elif node.op in ("get_attr", "call_function"):
+            same = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if same is not node:
+                node.replace_all_uses_with(same)
+    recorded.graph.eliminate_dead_code()
+    recorded.recompile()
+
+
+def _dependents(recorded: fx.GraphModule, sources: Sequence[fx.Node]) -> set[fx.Node]:
+    """These nodes, and all whose value depends on one of them."""
+    found = set(sources)
+    for node in recorded.graph.nodes:
+        if not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _values(recorded: fx.GraphModule) -> dict[fx.Node, Tensor]:
+    """The value of every node on the example."""
+    run = fx.Interpreter(recorded, garbage_collect_values=False)
+    with torch.no_grad():
+        run.run(*recorded.meta["example"])
+    return run.env
+
+
+def split(recorded: fx.GraphModule, late: int) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Cut a recording in two: what does not depend on input number `late`, and what does.
+
+    Args:
+        recorded: a function of several inputs with as many outputs, the last of which depends on the late one.
+        late: which input comes late.
+
+    Returns:
+        The first part: the early inputs -> the early outputs, and all that crosses the cut. The second part: what
+        crosses, and the late input -> the late output. Constants are computed in either.
+    """
+    inputs = [node for node in recorded.graph.nodes if node.op == "placeholder"]
+    given, waits = _dependents(recorded, inputs), _dependents(recorded, inputs[late : late + 1])
+    (output,) = recorded.graph.find_nodes(op="output")
+    early, last = output.args[0]
+    crossing = [
+        node for node in recorded.graph.nodes
+        if node in given - waits and any(user in waits and user is not output for user in node.users)
+    ]  # fmt: skip
+    first = _part(recorded, [one for one in inputs if one is not inputs[late]], [early, *crossing])
+    second, values = _part(recorded, [inputs[late], *crossing], [last]), _values(recorded)
+    first.meta["example"] = recorded.meta["example"][:late]
+    second.meta["example"] = tuple(values[node] for node in (inputs[late], *crossing))
+    return first, second
+
+
+def _part(recorded: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> fx.GraphModule:
+    """The piece of a recording that leads from some nodes to others."""
+    graph, copied = fx.Graph(), {}
+    for node in inputs:
+        copied[node] = graph.placeholder(node.name)
+    needed, waiting = set(), list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in needed and node not in copied:
+            needed.add(node)
+            waiting += node.all_input_nodes
+    for node in recorded.graph.nodes:
+        if node in needed:
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+    graph.output(tuple(copied[node] for node in outputs))
+    return fx.GraphModule(recorded, graph)
+
+
+def write(recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Write a recording as ONNX. Inputs and outputs beyond those named cross a cut: "kept_0", "kept_1", ..."""
+    example = recorded.meta["example"]
+    (output,) = recorded.graph.find_nodes(op="output")
+    names = {"input_names": len(example), "output_names": len(output.args[0])}
+    named = {
+        key: [*own, *(f"kept_{i}" for i in range(count - len(own)))]
+        for (key, count), own in zip(names.items(), (inputs, outputs), strict=True)
+    }
+    with torch.no_grad():
+        program = torch.onnx.export(recorded.eval(), example, dynamo=True, verbose=False, **named)
+    model = program.model_proto
+    halve(model)
+    onnx.save(model, path)
+
+
+def halve(model: onnx.ModelProto, least: int = 256) -> None:
+    """Keep weights in half precision wherever that is exact; a `Cast` widens them, which runs once, at loading."""
+    graph, casts = model.graph, []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size < least:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if (half.astype(np.float32) == values).all():
+            name = weight.name
+            weight.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,134 @@
+// The model and its explanation: three ONNX graphs (see export.py) and the little that joins them. Nothing here knows a
+// page. A map is linear in its direction: that of a caption's embedding, or that in which a word pushes the embedding.
+
+import * as ort from "./ort.wasm.bundle.min.mjs";
+
+const here = (name) => new URL(name, import.meta.url).href;
+ort.env.wasm.numThreads = 1; // several would need a page that is isolated from others, which plain servers cannot give
+ort.env.wasm.wasmPaths = { wasm: here("ort-wasm-simd-threaded.wasm") }; // its loader is in the bundle
+ort.env.logLevel = "error";
+
+export const GRAPHS = ["scene", "map", "caption"];
+const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+const sum = (rows) => rows[0].map((_, i) => rows.reduce((total, row) => total + row[i], 0));
+
+const fetched = async (name) => {
+  const answer = await fetch(here(name));
+  if (!answer.ok) throw new Error(`${name} is missing (${answer.status}): build the folder again`);
+  return answer;
+};
+
+export class Refusal extends Error {} // what is wrong with a caption, in one sentence
+
+export class Model {
+  // `loaded(n)` is told how many of the graphs are there.
+  static async load(loaded = () => {}) {
+    const model = new Model();
+    model.about = await (await fetched("about.json")).json();
+    for (const [i, name] of GRAPHS.entries()) {
+      const bytes = new Uint8Array(await (await fetched(`${name}.onnx`)).arrayBuffer());
+      model[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+      loaded(i + 1);
+    }
+    return model;
+  }
+
+  // What the model makes of an image, RGBA of its own size: { image_embedding, and what maps need }.
+  async look(rgba) {
+    const side = this.about.side;
+    return this.scene.run({ rgba: new ort.Tensor("uint8", new Uint8Array(rgba), [side, side, 4]) });
+  }
+
+  // The pieces of a caption, as CLIP's tokenizer cuts it: runs of letters or of punctuation, single digits.
+  pieces(caption) {
+    const found = [...caption.matchAll(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu)];
+    return found.map((match) => ({ text: match[0], word: match[0].toLowerCase() }));
+  }
+
+  // A caption as the model reads it: { words, embedding, directions }. Throws a Refusal for what it cannot read.
+  async read(caption) {
+    const { tokens, context } = this.about;
+    const pieces = this.pieces(caption);
+    if (!pieces.length) throw new Refusal("The caption is empty. Type what to look for, for example: a dog");
+    const unknown = [...new Set(pieces.map((piece) => piece.word).filter((word) => !Object.hasOwn(tokens, word)))];
+    if (unknown.length) {
+      const quoted = unknown.map((word) => `“${word}”`).join(", ");
+      throw new Refusal(`The model knows ${this.about.words} words and was never shown ${quoted}.`);
+    }
+    const ids = [...tokens["<start>"]];
+    const places = pieces.map(({ word }) => tokens[word].map((id) => ids.push(id) - 1));
+    if (ids.push(...tokens["<end>"]) > context) {
+      throw new Refusal(`The caption is too long: the model reads ${context - 2} tokens, and these are ${ids.length - 2}.`);
+    }
+    const padded = BigInt64Array.from({ length: context }, (_, i) => BigInt(ids[i] ?? 0));
+    const found = await this.caption.run({ ids: new ort.Tensor("int64", padded, [context]) });
+    const width = found.text_embedding.size;
+    const row = (i) => found.directions.data.subarray(i * width, (i + 1) * width);
+    const directions = places.map((tokensOfWord) => sum(tokensOfWord.map(row)));
+    return { words: pieces.map((piece) => piece.text), embedding: found.text_embedding.data, directions };
+  }
+
+  similarity = (scene, reading) => dot(scene.image_embedding.data, reading.embedding);
+  scores = (scene, reading) => reading.directions.map((direction) => dot(scene.image_embedding.data, direction));
+
+  // The signed map (h * w) of a scene for a direction.
+  async mapOf(scene, direction) {
+    const { image_embedding, ...kept } = scene;
+    const given = { ...kept, direction: new ort.Tensor("float32", Float32Array.from(direction), [direction.length]) };
+    return (await this.map.run(given)).map.data;
+  }
+}
+
+// Directions of words, in which the mean over those in `things` (indices) is taken away from each of these.
+export const centred = (directions, things) => {
+  const mean = sum(things.map((i) => directions[i])).map((value) => value / things.length);
+  return directions.map((direction, i) => (things.includes(i) ? direction.map((value, k) => value - mean[k]) : direction));
+};
+
+// A square map as `side` * `side` pixels: bilinear between the centres of its cells, constant beyond the outermost.
+export const resized = (map, side) => {
+  const cells = Math.sqrt(map.length);
+  const places = Array.from({ length: side }, (_, i) => {
+    const place = Math.min(Math.max(((i + 0.5) / side) * cells - 0.5, 0), cells - 1);
+    const first = Math.floor(place);
+    return [first, Math.min(first + 1, cells - 1), place - first];
+  });
+  const found = new Float32Array(side * side);
+  for (const [y, [top, bottom, down]] of places.entries()) {
+    const row = map.subarray(0, cells).map((_, k) => (1 - down) * map[top * cells + k] + down * map[bottom * cells + k]);
+    for (const [x, [left, right, across]] of places.entries()) {
+      found[y * side + x] = (1 - across) * row[left] + across * row[right];
+    }
+  }
+  return found;
+};
+
+// The fraction of the positive relevance that lies on each of `count` things; `masks` has 0 where nothing is, or the
+// number of the thing from 1 on. A map without a positive part has the fractions of the area.
+export const located = (map, masks, count) => {
+  const heat = resized(map, Math.sqrt(masks.length)).map((value) => Math.max(value, 0));
+  const values = heat.some((value) => value > 0) ? heat : heat.fill(1);
+  const on = new Array(count + 1).fill(0);
+  values.forEach((value, i) => (on[masks[i]] += value));
+  const total = on.reduce((a, b) => a + b);
+  return on.slice(1).map((value) => value / total);
+};
+
+// A map laid over its image (RGBA), as `paint` of the package does it; `table` has 256 colours from 0 to 1.
+export const paint = (rgba, map, { table, signed, vmax, opacity }) => {
+  const side = Math.sqrt(rgba.length / 4);
+  const heat = resized(signed ? map : map.map((value) => Math.max(value, 0)), side);
+  const most = vmax || 1;
+  const out = new Uint8ClampedArray(rgba.length);
+  for (let i = 0; i < heat.length; i++) {
+    const luma = (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 32768) >> 16; // as Pillow's "L"
+    const grey = 0.5 + (0.5 * luma) / 255;
+    const level = signed ? (heat[i] + most) / (2 * most) : heat[i] / most;
+    const colour = table[Math.min(Math.max(Math.floor(level * 255 + 0.5), 0), 255)];
+    for (let c = 0; c < 3; c++) {
+      out[4 * i + c] = Math.floor(opacity * 255 * grey * colour[c] + (1 - opacity) * rgba[4 * i + c] + 0.5);
+    }
+    out[4 * i + 3] = 255;
+  }
+  return out;
+};
