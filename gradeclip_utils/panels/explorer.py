@@ -116,11 +116,12 @@ class Explorer(AnyWidget):
         self._sessions = {clip.name: self.session}
         self.offers = offers(clip) if image is None or "model" in controls else ()
         source = self.offers[1].source if image is None else as_source(image)
-        caption = (source.scene.caption if source.scene else "a photo") if caption is None else caption
+        caption = (source.caption or "a photo") if caption is None else caption
         state = State(source, caption, clip.name, layers=clip.image_layers or 1)
         self.wanted = changed(state, settings, self.session.depth, self.models)
         self.view: View = self.session.view(self.wanted)
-        self.wanted, self._before = self.view.state, None  # the same question about the image before a surprise
+        self.wanted = self.view.state
+        self._before: Explanation | None = None  # the same question about the image before a surprise
         self.message, self._kind, self._path, self.refused = "", "", "", dict[str, Any]()
         self.work = Work()
         # JupyterLab 4.4 and later may deliver messages in two threads: one event at a time
@@ -250,7 +251,7 @@ class Explorer(AnyWidget):
             return partial(self._ask, {name: value for name, value in message["fields"].items() if name != "source"})
         if kind == "scene":
             source = self.offers[int(message["index"])].source
-            return partial(self._ask, {"source": source, "caption": source.scene.caption, "against": ""})
+            return partial(self._ask, {"source": source, "caption": source.caption, "against": ""})
         if kind == "surprise":
             return partial(self._ask, surprises(self.wanted)[int(message["index"])].fields())
         if kind == "image":
@@ -279,7 +280,7 @@ class Explorer(AnyWidget):
             source = as_source(image, name)
         except _UNREADABLE as error:
             return self._told({}, error)
-        return self._ask({"source": source} | ({"caption": source.scene.caption} if source.scene else {}))
+        return self._ask({"source": source, "caption": source.caption or self.wanted.caption})
 
     def _uploaded(self, name: str, content: bytes, note: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -375,7 +376,7 @@ class Explorer(AnyWidget):
     def _around(self, state: State) -> dict:
         """What only the whole panel has: scenes, questions, surprises, the script."""
         scenes = [
-            {"caption": offer.source.scene.caption, "note": offer.note, "failure": offer.failure,
+            {"caption": offer.source.caption, "note": offer.note, "failure": offer.failure,
              "chosen": offer.source in (state.source, state.source.before)}
             for offer in self.offers
         ]  # fmt: skip

@@ -81,12 +81,12 @@ def payload(view: View, known: Explanation | None = None) -> dict:
     """
     state, first = view.state, view.panels[0]
     whole, sides = first.whole, [_side(state, panel, len(view.panels) > 1) for panel in view.panels]
-    match = [{"name": "similarity to the caption", "value": float(whole.similarity[0])}]
+    match = [{"name": "similarity", "value": float(whole.similarity[0])}]
     more: dict[str, Any] = {}
     if known is not None:
         match.append({"name": f"before ({state.source.change})", "value": float(known.similarity[0])})
-    if whole.against:
-        match.append({"name": "to the other caption", "value": float(whole.against_similarity[0])})
+    if whole.against_similarity is not None:
+        match.append({"name": "to the other one", "value": float(whole.against_similarity[0])})
         more["axis"] = ["for the other caption", "for this caption"]
         more["others"] = word_rows(whole.against_words[0] if whole.against_words else ())
     words = whole.words[0] or first.words
@@ -133,7 +133,7 @@ def verdicts(view: View) -> dict:
         found["words"] = [said(region, *span) for region, span in zip(panel.regions, spans, strict=True)]
     if state.phrase:
         found["phrase"] = said(panel.map, spans[state.phrase[0]][0], spans[state.phrase[1]][1])
-    if whole.against:
+    if whole.against_similarity is not None:
         gap = float(whole.similarity[0] - whole.against_similarity[0])
         which = "this caption" if gap > 0 else "the other caption"
         found["all"] = f"The model prefers {which}, by {abs(gap):.3f}. What speaks for this one: {found['all']}"

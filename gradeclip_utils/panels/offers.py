@@ -69,7 +69,8 @@ def missed(scene: Scene, maps: np.ndarray) -> list[str]:
     cover, found = covers(scene, maps.shape[1:]), []
     for thing, map_ in zip(scene.objects, maps, strict=True):
         alike = [i for i, other in enumerate(scene.objects) if other.noun == thing.noun]
-        if not cover[(alike, *np.unravel_index(int(map_.argmax()), map_.shape))].any():
+        row, column = np.unravel_index(int(map_.argmax()), map_.shape)
+        if not cover[alike, row, column].any():
             found.append(thing.noun)
     return list(dict.fromkeys(found))
 

@@ -56,6 +56,11 @@ class Source:
     before: Source | None = None
     change: str = ""
 
+    @property
+    def caption(self) -> str:
+        """The scene's own, or ""."""
+        return self.scene.caption if self.scene else ""
+
     @cached_property
     def code(self) -> str:
         """The Python lines that make it."""
@@ -159,9 +164,9 @@ def _arranged(scene: Scene) -> str:
     for seed in range(_SEEDS if len(words) <= MOST else 0):
         if arrange(words, seed=seed) == scene:
             return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
-    unnamed = {"unnamed": list(scene.unnamed)} if scene.unnamed else {}
-    if arrange(list(scene.objects), background=scene.background, **unnamed) == scene:
-        more = "".join(f", {name}={value!r}" for name, value in unnamed.items())
+    unnamed = list(scene.unnamed)
+    if arrange(list(scene.objects), background=scene.background, unnamed=unnamed) == scene:
+        more = f", unnamed={unnamed}" if unnamed else ""
         return f"arrange({list(scene.objects)!r}, background={scene.background}{more})"
     return repr(scene)
 

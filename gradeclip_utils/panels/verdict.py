@@ -60,7 +60,8 @@ def sentence(scene: Scene, map_: np.ndarray, caption: str, start: int, end: int)
     if not heat.any():
         return f"{said} has no relevance above zero anywhere."
     cover = covers(scene, map_.shape)
-    top = cover[(slice(None), *np.unravel_index(int(heat.argmax()), heat.shape))]
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    top = cover[:, row, column]
     where = f"on {_named(scene, [int(top.argmax())])}" if top.max() > 0 else "on nothing"
     wanted = list(things_of(scene, caption, start, end))
     if not wanted:

@@ -190,6 +190,12 @@ def test_the_bare_image_shows_while_a_key_is_held(panel):
     expect(panel.canvas).to_be_visible()
 
 
+def test_the_keyboard_leaves_the_button_that_is_held(panel):
+    panel.box.get_by_role("button", name="hold: image").focus()
+    panel.page.keyboard.press("Tab")
+    expect(panel.box.locator("summary", has_text="Method and layers")).to_be_focused()
+
+
 def test_a_patch_is_kept_with_the_keyboard_and_let_go(panel):
     head = panel.box.locator(".gradeclip-words > .gradeclip-title")
     panel.box.locator(".gradeclip-side-1 .gradeclip-frame").focus()

@@ -186,11 +186,17 @@ const bar = (app, index) => {
   if (index != null) {
     node.onpointerenter = node.onfocus = () => app.point({ phrase: [index, index] });
     node.onpointerleave = node.onblur = () => app.point(null);
-    node.onclick = (event) => {
+    const keep = (event) => {
       const from = app.picked.phrase;
       app.pick({ phrase: event.shiftKey && from ? [Math.min(from[0], index), Math.max(from[1], index)] : [index, index] });
     };
-    node.onkeydown = (event) => event.key === "Escape" && app.pick({});
+    node.onclick = keep;
+    node.onkeydown = (event) => {
+      if (event.key === "Escape") app.pick({});
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // the click that it would make does not know of Shift
+      keep(event);
+    };
   }
   const draw = (word, score, top, axis, chosen) => {
     set(name, word.text);
@@ -337,7 +343,9 @@ const desk = (app, model) => {
   const uncover = (on) => app.root.classList.toggle("gradeclip-bare", on);
   bare.onpointerdown = () => uncover(true);
   bare.onpointerup = bare.onpointerleave = bare.onblur = () => uncover(false);
-  bare.onkeydown = bare.onkeyup = (event) => event.key === " " && uncover(event.type === "keydown");
+  bare.onkeydown = bare.onkeyup = (event) => { // in braces: a handler that returns false takes Tab away
+    if (event.key === " ") uncover(event.type === "keydown");
+  };
   app.root.addEventListener("keydown", (event) => event.key.toLowerCase() === "i" && !/^(INPUT|SELECT|PRE)$/.test(event.target.tagName) && uncover(true));
   app.root.addEventListener("keyup", (event) => event.key.toLowerCase() === "i" && uncover(false));
   app.say = ({ text, kind, done }) => {
@@ -380,7 +388,7 @@ const desk = (app, model) => {
     if (has("caption")) {
       controls.get("caption").input.addEventListener("input", () => (app.writing = true));
       places.caption.append(known);
-      places.ask.prepend(asks);
+      places.ask.prepend(make("span", {}, "Ask"), asks);
       places.ask.append(surprises);
     }
     if (has("colours")) {
