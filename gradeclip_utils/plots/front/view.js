@@ -256,13 +256,18 @@ const control = (app, { name, label, help, kind, min, max, step }) => {
   const node = make("label", { class: `gradeclip-control gradeclip-${name}`, title: help, for: id }, make("span", {}, label), input, readout);
   const value = () => (kind === "check" ? input.checked : kind === "range" ? Number(input.value) : input.value);
   const read = () => kind === "range" && set(readout, input.value);
-  let known = "";
+  let known = "", sent = null;
+  const ask = () => value() !== sent && app.change({ [name]: (sent = value()) });
   input.oninput = () => {
     read();
     if (kind === "range") app.preview({ [name]: value() });
   };
-  input.onchange = () => app.change({ [name]: value() });
+  input.onchange = () => void ask();
+  input.onkeydown = (event) => { // a browser asks by itself only if nobody else took the key
+    if (event.key === "Enter" && kind === "text") ask();
+  };
   const draw = (spec) => {
+    sent = null;
     if (kind === "choice" && known !== JSON.stringify(spec.options)) {
       known = JSON.stringify(spec.options);
       input.replaceChildren(...spec.options.map(([text, key]) => make("option", { value: key }, text)));
@@ -461,6 +466,7 @@ const render = ({ model, el }) => {
     app.picked = { phrase: app.data.phrase, patch: app.data.patch };
     for (const name of ["opacity", "threshold", "colours"]) app.look[name] = app.data[name];
   };
+  for (const name of ["keydown", "keypress"]) root.addEventListener(name, (event) => event.stopPropagation()); // a notebook would take the focus
   app.active = () => app.pointed || app.picked;
   app.point = (place) => {
     app.pointed = place;

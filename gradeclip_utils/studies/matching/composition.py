@@ -17,7 +17,6 @@ bags-of-words, and what to do about it?", ICLR 2023.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -201,7 +200,7 @@ def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tup
         relation = relation_between(first, second)
         return describe(scene.objects, relation)[0], describe(scene.objects, _OPPOSITE[relation])[0]
     others = [noun for noun in concepts().index if noun not in (first.noun, second.noun)]  # "a noun replaced"
-    return scene.caption, describe([first, replace(second, noun=str(rng.choice(others)))])[0]
+    return scene.caption, describe([first, Object(str(rng.choice(others)), colour=second.colour)])[0]
 
 
 def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int = 0) -> pd.DataFrame:
