@@ -109,7 +109,7 @@ def classification(
             rng = np.random.default_rng([9, turn, number])
             colour = str(rng.choice([c for c in COLOURS if not is_withheld_colour(noun, c)])) if tinted else None
             for artist in [str(rng.choice(own))] if tinted else own:
-                scenes.append(single(noun, artist, [tinted, turn, number, ARTISTS.index(artist)], split, colour))
+                scenes.append(single(noun, artist, [int(tinted), turn, number, ARTISTS.index(artist)], split, colour))
                 rows.append((noun, artist, colour))
     table, images = pd.DataFrame(rows, columns=["noun", "artist", "colour"]), embed_scenes(explainer, scenes)
     wanted = torch.tensor([nouns.index(noun) for noun in table["noun"]])
