@@ -91,7 +91,7 @@ def test_a_word_that_the_model_never_saw_is_said_in_a_note(model, capsys):
         (["--model", "ViT-B-16"], "ViT-B-16 needs weights"),
         (["--model", "ViT-B-16", "--pretrained", "openai"], "hf download timm/vit_base_patch16_clip_224.openai"),
         (["--model", "ViT-B-16", "--pretrained", "nothing.safetensors"], "neither a file nor a tag"),
-        (["--model", "emoji", "--pretrained", "nothing.safetensors"], "nothing.safetensors is missing"),
+        (["--model", "emoji", "--pretrained", "nothing.safetensors"], "no file of weights nothing.safetensors"),
         (["--device", "toaster"], "'toaster'"),
         (["--precision", "int8"], "'int8'"),
     ],
