@@ -62,7 +62,8 @@ def test_links_and_figures_of_the_pages_lead_to_files(pages):
     for page in pages.rglob("*.md"):
         if page.parent.name == "api":
             continue
-        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", page.read_text()):
+        prose = re.sub(r"^```python\n.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", prose):
             assert (page.parent / target).exists(), (page.name, target)
 
 

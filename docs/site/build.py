@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BIBLIOGRAPHY = HERE / "references.bib"
 COPIED = (
-    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/*.png", "docs/*.md", "docs/*.png", "README.md",
-    "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff",
+    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/photos/README.md", "data/*.png", "docs/*.md",
+    "docs/*.png", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff",
 )  # fmt: skip
 
 
