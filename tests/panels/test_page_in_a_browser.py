@@ -113,7 +113,7 @@ def test_pointing_at_a_patch_moves_the_bars_by_mouse_and_by_keys(shown, found):
     frame.hover(position={"x": 0.52 * size["width"], "y": 0.55 * size["height"]})
     expect(head).to_have_text("words at the patch in row 3, column 3")
     told = float(word.locator("output").text_content().replace("\N{MINUS SIGN}", "-"))
-    assert told == pytest.approx(found.maps[2, 2, 2], abs=1e-3 * np.abs(found.maps).max() + 1e-4)
+    assert told == pytest.approx(found.maps[2, 2, 2], abs=1e-3 * float(np.abs(found.maps).max()) + 1e-4)
     shown.mouse.move(0, 0)
     expect(head).to_have_text("relevance of each word")
     frame.focus()
