@@ -215,7 +215,10 @@ def test_why_not_another_caption_and_comparing_methods(panel):
     panel.shoot("6_against")
     panel.ask("compare methods")
     expect(panel.box.locator(".gradeclip-side-2 .gradeclip-title")).to_contain_text("Attention rollout")
-    sizes = [panel.box.locator(f".gradeclip-side-{i} .gradeclip-frame").bounding_box()["width"] for i in (0, 1, 2)]
+    frames = [panel.box.locator(f".gradeclip-side-{i} .gradeclip-frame") for i in (0, 1, 2)]
+    for frame in frames:
+        expect(frame).to_be_visible()
+    sizes = [frame.bounding_box()["width"] for frame in frames]
     assert max(sizes) - min(sizes) < 1
     panel.shoot("7_compare")
 
@@ -239,7 +242,7 @@ def test_each_slider_changes_what_is_seen(panel, slider, key):
     before = panel.painted()
     place = panel.box.locator(f".gradeclip-control.gradeclip-{slider} input")
     value = place.input_value()
-    for _ in range(5 if slider != "layers" else 1):
+    for _ in range({"opacity": 5, "threshold": 40, "layers": 1}[slider]):
         place.press(key)
     if slider == "layers":
         expect(panel.origin).to_contain_text(re.compile(r"last 3 layers"))

@@ -186,7 +186,7 @@ def test_the_table_of_words_joins_what_is_known_of_them(rows):
     assert set(table.index) == held and table.index.is_unique
     assert table["captions"]["a"] == rows[rows["word"] == "a"]["caption"].nunique()
     word = next(word for word in rows["word"] if table["studied"][word])
-    assert table["role"][word] in ("noun", "association") and table["studied"][word] and table["exposure"][word] > 6
+    assert table["role"][word] in ("noun", "association") and table["studied"][word] and table["exposure"][word] > 4
     assert not table["studied"]["a"] and table["all"]["a"] and not table["content"]["a"]
     assert table.loc["a", ["mutual_information"]].isna().all()
 
