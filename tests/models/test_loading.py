@@ -454,6 +454,6 @@ def test_what_cannot_be_explained_is_described_with_the_reason():
     vision = {"timm_model_name": "convnext_atto", "timm_pool": "", "image_size": 64}
     model = open_clip.CLIP(**{**CONFIG, "vision_cfg": vision})
     text = Clip(model, None, open_clip.SimpleTokenizer(context_length=20)).describe()
-    assert "picture  cannot be explained by attention: the image tower is a timm ConvNeXt" in text
+    assert "image    cannot be explained by attention: the image tower is a timm ConvNeXt" in text
     assert "Grad-CAM, RISE and input gradients apply, on a map of 2 x 2 patches (64 x 64 pixels)" in text
     assert "explained word by word" in text
