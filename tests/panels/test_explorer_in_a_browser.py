@@ -77,8 +77,9 @@ class Panel:
     def ask(self, question):
         self.box.locator(".gradeclip-asks").get_by_text(question).click()
 
-    def unfold(self, name, open_=True):
-        self.box.locator("details", has_text=name).first.evaluate(f"node => {{ node.open = {str(open_).lower()}; }}")
+    def unfold(self, name, open_=True):  # by its summary: "drawing" is a known word as well
+        summary = self.page.locator("summary", has_text=re.compile(rf"^\W*{name}$"))
+        self.box.locator("details", has=summary).first.evaluate(f"node => {{ node.open = {str(open_).lower()}; }}")
 
     def press(self, name):
         self.box.get_by_role("button", name=name).click()

@@ -17,7 +17,9 @@ from gradeclip_utils.studies.summaries import (
 )
 from tests.conftest import build, wrap
 
-WORDS = "apple dog car food game vegetable music pet celebration instrument dessert insect vehicle computer snow".split()
+WORDS = (
+    "apple dog car food game vegetable music pet celebration instrument dessert insect vehicle computer snow".split()
+)
 
 
 def check(table, study, count):
