@@ -393,6 +393,8 @@ const desk = (app, model) => {
     if (has("caption")) {
       controls.get("caption").input.addEventListener("input", () => (app.writing = true));
       places.caption.append(known);
+    }
+    if (has("against")) {
       places.ask.prepend(make("span", {}, "Ask"), asks);
       places.ask.append(surprises);
     }
