@@ -3,6 +3,7 @@
     session, lessons -> draw(**values) -> Figure -> panel
 
     panel(draw, share=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
+    opening(scene, ["a dog", "an umbrella", "a piano"])
 
 The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
 `InlineFigure.points` say under the mouse: it hands over values, shows the figure with its alternative text, says which
@@ -20,7 +21,8 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import ipywidgets as w
@@ -32,8 +34,12 @@ from traitlets import TraitError
 
 from ..checks import short
 from ..errors import InvalidType, InvalidValue
+from ..models import Clip
 from ..notices import heard_by
 from ..plots.figures import alternative
+from ..plots.page import page
+from .explorer import Explorer
+from .explorer_view import payload
 from .jobs import ANSWERS, UserError, Work, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
@@ -217,6 +223,46 @@ class FigurePanel(w.VBox):
             raise InvalidType(msg, "panel-controls") from error
         if not self.controls:
             raise InvalidType("a panel needs at least one control to turn", "panel-controls")
+
+
+def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Opening:
+    """What a lesson opens with: one image, one caption to type, and some that are ready to press.
+
+        opening(scene, ["a dog", "an umbrella", "a piano"])
+
+    Args:
+        image: as `explorer.explore` takes it.
+        captions: to press; the first one is shown. On a page without a kernel the answers to all of them are shown.
+        clip: the model; by default what `load_clip()` gives.
+
+    Raises:
+        ValueError, FileNotFoundError, TypeError: as of `explorer.explore`.
+    """
+    return Opening(image, captions, clip)
+
+
+class Opening(w.VBox):
+    """What `opening` returns.
+
+    Attributes:
+        explorer: the panel, of which the caption can be typed and nothing else be turned.
+        buttons: a button for each caption.
+    """
+
+    def __init__(self, image, captions: Sequence[str], clip: Clip | None = None):
+        self.explorer = Explorer(image, captions[0], clip, controls=("caption",))
+        self.buttons = [w.Button(description=caption) for caption in captions]
+        for button in self.buttons:
+            button.on_click(lambda pressed: self.explorer.change(caption=pressed.description))
+        super().__init__([w.HBox(self.buttons), self.explorer])
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """Beside the widget the answers to all captions, for a page without a kernel."""
+        session, state = self.explorer.session, self.explorer.view.state
+        views = [session.view(replace(state, caption=button.description)) for button in self.buttons]
+        static, _ = page([payload(view) for view in views], state.source.image, self.explorer.figure())
+        given = {"text/html": static["text/html"], "text/plain": repr(self.explorer)}
+        return {**super()._repr_mimebundle_(**options), **given}
 
 
 def _rows(controls: dict[str, w.Widget]) -> w.Box:
