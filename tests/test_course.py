@@ -9,12 +9,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "notebooks" / "README.md").read_text()
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MINUTES = {
-    "a quarter of an hour": 15, "half an hour": 30, "three quarters of an hour": 45, "an hour": 60, "a minute": 1,
-    "a minute and a half": 2, "one to two minutes": 2, "two minutes": 2, "three minutes": 3, "four minutes": 4,
-    "five minutes": 5, "six minutes": 6,
-}  # fmt: skip
-PICTURES_LEFT = {"02", "03", "explorer"}  # lessons that still say "picture"; this list only gets shorter
 pytestmark = pytest.mark.skipif(not PATHS, reason="there are no notebooks yet")
 
 
@@ -42,7 +36,8 @@ def overview():
     rows = {}
     for name, read, run, needs, _ in table("## At a glance"):
         title, file = re.fullmatch(r"\[(.+)\]\((.+)\.ipynb\)", name).groups()
-        rows[short(Path(file))] = {"title": title, "file": file, "read": int(read), "run": int(run), "needs": needs}
+        minutes = {"read": [int(part) for part in read.split(" + ")], "run": int(run)}
+        rows[short(Path(file))] = {"title": title, "file": file, "needs": needs, **minutes}
     return rows
 
 
@@ -60,39 +55,80 @@ def test_what_a_lesson_needs_comes_before_it():
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_minutes_are_those_that_the_lesson_says(name):
-    said = re.search(r"\*\*Time\.\*\* (.+?) to (?:read|play)\w*; (?:about )?(.+?) to run", TEXTS[name])
+    read, run = re.search(r"\*\*Time\.\*\* (.+); about (\d+) minutes? to run", TEXTS[name]).groups()
     row = overview()[name]
-    assert (row["read"], row["run"]) == tuple(MINUTES[part.lower()] for part in said.groups())
+    assert [int(part) for part in re.findall(r"(\d+) minutes to (?:read|play)", read)] == row["read"]
+    assert int(run) == row["run"]
 
 
-def measured_minutes(path):
-    """Of a reader who takes in 200 words and 20 lines of code a minute, looks at what each cell shows, and guesses."""
-    read, code = "", []
-    for cell in nbformat.read(path, as_version=4).cells:
+def measured_minutes(cells):
+    """Minutes to read each part of a lesson, exercises not counted.
+
+    For 200 words or 20 lines of code a minute, for what a cell shows a quarter of one, and one for each prediction.
+    """
+    parts = [0.0]
+    for cell in cells:
+        text = re.sub(r"\]\([^)]*\)", "]", cell.source.split("## Exercises")[0])
         if cell.cell_type == "code":
-            code.append(cell.source)
-        else:
-            read += re.sub(r"\]\([^)]*\)", "]", cell.source.split("## Exercises")[0])
-            if "## Exercises" in cell.source:
-                break
-    lines = sum(len(source.splitlines()) for source in code)
-    return len(read.split()) / 200 + lines / 20 + len(code) / 4 + read.count("**Predict")
+            parts[-1] += len(text.splitlines()) / 20 + 1 / 4
+            continue
+        if text.startswith("## Part 2"):
+            parts.append(0.0)
+        parts[-1] += len(text.split()) / 200 + text.count("**Predict")
+        if "## Exercises" in cell.source:
+            break
+    return parts
+
+
+def test_minutes_are_counted_from_words_lines_cells_and_predictions_until_the_exercises():
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    first = [text("word " * 399 + "**Predict.**"), code("1\n" * 15)]
+    second = [
+        text("## Part 2 " + "word " * 197),
+        text("word " * 100 + "## Exercises " + "word " * 400),
+        code("1\n" * 90),
+    ]
+    assert measured_minutes(first) == pytest.approx([4])
+    assert measured_minutes(first + second) == pytest.approx([4, 1.5])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=short)
-def test_minutes_to_read_are_about_those_that_words_code_and_questions_take(path):
-    assert measured_minutes(path) / 1.9 < overview()[short(path)]["read"] < 1.9 * measured_minutes(path)
+def test_minutes_to_read_are_those_that_are_counted_to_within_a_fifth(path):
+    counted = measured_minutes(nbformat.read(path, as_version=4).cells)
+    assert overview()[short(path)]["read"] == pytest.approx(counted, rel=0.2)
+
+
+def test_the_two_longest_studies_are_parted_where_a_class_can_stop():
+    assert {name for name, row in overview().items() if len(row["read"]) > 1} == {"04", "05"}
+
+
+def quizzes(text):
+    """Of each question that checks itself what stands behind its answers."""
+    for block in text.split("**Check yourself.**")[1:]:
+        answers = re.match(r"[^<]*((?:<details>.*?</details>\s*)+)", block, re.S)[1]
+        yield re.findall(r"</summary>\s*(.*?)\s*</details>", answers, re.S)
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "09"])
+def test_every_lesson_has_a_question_that_checks_itself_with_one_right_answer_and_reasons(name):
+    found = list(quizzes(TEXTS[name]))
+    assert found
+    for answers in found:
+        assert len(answers) >= 3
+        assert sorted(answer.split(".")[0] for answer in answers) == ["No"] * (len(answers) - 1) + ["Yes"]
+        assert all(len(answer.split()) > 5 for answer in answers)
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "explorer"])
 def test_every_lesson_asks_for_four_predictions_or_more(name):
-    assert len(re.findall(r"\*\*Predict\b", TEXTS[name])) >= 4
+    asked = re.findall(r"\*\*Predict\b.*?(?=\n\n|\Z)", TEXTS[name], re.S)
+    assert len([question for question in asked if "?" in question or "Write" in question or "Rank" in question]) >= 4
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_prose_says_image_where_it_means_an_image(name):
     said = re.sub(r"[“\"]a picture of[”\"]", "", TEXTS[name])
-    assert name in PICTURES_LEFT or not re.search(r"\bpictures?\b", said, re.I)
+    assert not re.search(r"\bpictures?\b", said, re.I)
 
 
 @pytest.mark.parametrize("name", TEXTS)
