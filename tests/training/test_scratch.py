@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from scipy.stats import binomtest
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.scenes import Object, arrange, draw_scene, is_trained
+from gradeclip_utils.towers import open_image_tower
 from gradeclip_utils.training import scratch
 from gradeclip_utils.training.scratch import (
     CONFIG,
@@ -20,10 +22,12 @@ from gradeclip_utils.training.scratch import (
     SceneBatches,
     encode_text_by_length,
     normalise,
+    noted_values,
     patches_on_things,
     scenes_of_training,
     shuffle_colours,
     train,
+    value_density,
 )
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
@@ -255,3 +259,35 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
 def test_export_before_training_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="train first"):
         scratch.export(tmp_path, tmp_path / "a.safetensors")
+
+
+def test_the_density_of_values_counts_the_patches_that_have_them_whatever_their_scale():
+    values = torch.zeros(2, 16, 5)
+    values[0, :4], values[1] = torch.ones(5), 3 * torch.ones(5)
+    assert value_density(values).item() == pytest.approx((np.sqrt(4 / 16) + 1) / 2, abs=1e-2)
+    some = torch.randn(3, 16, 5)
+    assert value_density(100 * some).item() == pytest.approx(value_density(some).item(), rel=1e-4)
+    some.requires_grad_()
+    value_density(some * torch.tensor([0.0] * 8 + [1.0] * 8)[:, None]).backward()
+    assert torch.isfinite(some.grad).all()
+
+
+def test_the_values_that_are_noted_are_those_that_the_explanation_sees():
+    clip = load_clip()
+    clip.model.eval()
+    pixels = torch.randn(2, 3, 96, 96)
+    with noted_values(clip.model, 3) as noted:
+        clip.model.encode_image(pixels)
+    explained = open_image_tower(clip.model, 3).trace(pixels).layers
+    for values, layer in zip(noted, explained, strict=True):
+        torch.testing.assert_close(values, layer.v[:, 1:].flatten(2), rtol=1e-4, atol=1e-4)
+    clip.model.encode_image(pixels)
+    assert len(noted) == 3  # nothing is noted afterwards
+
+
+def test_a_round_with_sparse_values_and_a_scale_that_is_held_says_both_losses(tmp_path):
+    model = run(tmp_path, replace(SHORT, sparse_values=0.5, logit_scale=50.0))
+    log = pd.read_json(tmp_path / "state.jsonl", lines=True)
+    assert np.allclose(log["loss"], log["contrastive"] + 0.5 * log["density"], atol=1e-4)
+    assert log["density"].between(0.3, 1).all()
+    assert model.logit_scale.exp().item() == pytest.approx(50)
