@@ -6,13 +6,15 @@
 # make test-transformers48  what is about transformers, on the oldest one that is supported
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
 # make live  the explorer without a kernel, a page of its own in build/live (its runtime comes by npm)
+# make slides  slides of every lesson into build/slides, for a projector without a network (reveal.js comes by npm)
+# make assignments  the notebooks to hand in into build/assignments (or COURSE=folder): source/ for instructors, release/
 # make figures  the figure of the README and the gallery anew, with the weights that are here, to commit them
 # make dist   wheel and sdist into dist/, as a tag releases them
 # make audit  bandit on the package, and known faults of its dependencies (asks PyPI)
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site live audit dist bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site live slides assignments audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -93,6 +95,24 @@ $(VENV)/live: pyproject.toml $(STAMP)
 live: $(VENV)/live
 	$(BIN)/python docs/live/build.py build/live
 	@echo "serve it, for example with: python3 -m http.server --directory build/live"
+
+slides: $(STAMP)
+	$(BIN)/python docs/slides/build.py build/slides
+
+$(VENV)/assignments: pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[assignments]'
+	@touch $@
+
+COURSE ?= build/assignments
+
+# Solutions are executed first, so that what is handed out can be solved with the model that is here.
+assignments: $(VENV)/assignments
+	@mkdir -p $(COURSE)
+	cp notebooks/assignments/nbgrader_config.py $(COURSE)
+	for name in $(basename $(notdir $(wildcard notebooks/assignments/*.ipynb))); do \
+		$(NBCONVERT) --to notebook --output-dir $(COURSE)/source/$$name notebooks/assignments/$$name.ipynb && \
+		(cd $(COURSE) && $(CURDIR)/$(BIN)/nbgrader generate_assignment --force $$name) || exit 1; \
+	done
 
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet bandit pip-audit

@@ -1,0 +1,170 @@
+"""Build slides of the committed notebooks: one page a lesson, and reveal.js beside them, so that nothing is fetched.
+
+    python docs/slides/build.py build/slides        # `make slides`; takes npm
+
+What becomes a slide is decided by a rule, so that notebooks need no metadata for it:
+
+- A heading opens a slide; one of the third level opens a slide below the last one.
+- A prediction, and a figure after another or after a prediction, open a slide below: nobody sees an answer too early.
+- Shown are figures, tables, verdicts, a few printed lines, lists, sentences and what begins in bold.
+- Longer prose, and what a reader unfolds, are notes of the speaker (key S).
+- Code is shown in cells that are tagged `exercise` or `slide`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbconvert import SlidesExporter
+from nbformat import NotebookNode
+
+HERE = Path(__file__).resolve().parent
+LESSONS = HERE.parent.parent / "notebooks"
+CARRIED = {  # package: (checksum, prefix of the files to take, folder that they come to)
+    "reveal.js@5.2.1": (
+        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333",
+        ("dist/", "plugin/notes/", "LICENSE"),
+        "reveal.js",
+    ),
+    "mathjax@3.2.2": (
+        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
+        ("es5/tex-svg.js", "LICENSE"),
+        "mathjax",
+    ),
+}
+SENTENCE, PRINTED = 25, 8  # words of prose, and printed lines, that are shown
+SHOWN = re.compile(r"(\*\*|[-*] |\d+\. |\||!\[|\$\$|>)")  # how a block begins that is shown however long it is
+FIGURES = {"image/png", "text/html"}
+
+
+def carry(out: Path) -> None:
+    """Put the packages that the pages load beside them, fetched by npm and checked.
+
+    Raises:
+        FileNotFoundError: there is no npm.
+        ConnectionError: npm cannot fetch a package.
+        ValueError: a package is another than the one that was checked.
+    """
+    if shutil.which("npm") is None:
+        raise FileNotFoundError("npm is missing, which fetches reveal.js (Debian: apt-get install npm)")
+    for package, (expected, taken, folder) in CARRIED.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            packed = subprocess.run(
+                ["npm", "pack", package], cwd=temporary, capture_output=True, text=True, check=False
+            )
+            if packed.returncode:
+                raise ConnectionError(f"npm cannot fetch {package}: {packed.stderr.strip()[-300:]}")
+            archive = Path(temporary) / packed.stdout.strip().splitlines()[-1]
+            if (digest := hashlib.sha256(archive.read_bytes()).hexdigest()) != expected:
+                raise ValueError(f"{package} is another than before: sha256 {digest}, not {expected}")
+            with tarfile.open(archive) as tar:
+                for member in tar.getmembers():
+                    member.name = member.name.removeprefix("package/")
+                    if member.name.startswith(taken):
+                        name = member.name.removeprefix("es5/")
+                        target = out / folder / name
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        target.write_bytes(tar.extractfile(member).read())
+
+
+def blocks(source: str) -> list[str]:
+    """The paragraphs, lists, headings, folds and fences of a markdown cell; no heading is inside of the last two."""
+    whole = r"<details>.*?</details>|^```.*?^```|^#{1,6} [^\n]*|(?:(?!^#{1,6} |^```|<details>)[^\n]+(?:\n|\Z))+"
+    return [found.strip() for found in re.findall(whole, source, re.M | re.S)]
+
+
+def is_shown(block: str) -> bool:
+    """Whether a block of prose is on the slide, rather than a note of the speaker."""
+    return not block.startswith("<details>") and (bool(SHOWN.match(block)) or len(block.split()) <= SENTENCE)
+
+
+def linked(text: str) -> str:
+    """Text whose links to lessons lead to their slides; links to other files of the project lose their target."""
+    text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
+    return re.sub(r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)", r"\1", text)
+
+
+def slide_cells(cell: NotebookNode) -> list[NotebookNode]:
+    """The cells that a markdown cell becomes: each of one slide type."""
+    cells = []
+    for block in blocks(cell.source):
+        if heading := re.match(r"#+", block):
+            kind = "slide" if len(heading[0]) < 3 else "subslide"
+        elif not is_shown(block):
+            kind, block = "notes", re.sub(r"</?(?:details|summary)>", "", block)
+        else:
+            kind = "subslide" if block.startswith("**Predict") else "-"
+        cells.append(nbformat.v4.new_markdown_cell(linked(block), metadata={"slideshow": {"slide_type": kind}}))
+    return cells
+
+
+def shown_outputs(cell: NotebookNode) -> list[NotebookNode]:
+    """The outputs of a code cell that a slide shows: no widgets, no warnings, no long print."""
+    kept = []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            short = output.name == "stdout" and len(output.text.splitlines()) <= PRINTED
+            kept += [output] if short else []
+        elif "data" in output and "application/vnd.jupyter.widget-view+json" not in output.data:
+            kept.append(output)
+    return kept
+
+
+def as_slides(notebook: NotebookNode) -> NotebookNode:
+    """The notebook as nbconvert's exporter of slides wants it, by the rule of this module."""
+    cells, is_answered = [], False  # is_answered: a figure or a prediction is on the current slide already
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for part in slide_cells(cell):
+                kind = part.metadata.slideshow.slide_type
+                if kind in ("slide", "subslide"):
+                    is_answered = part.source.startswith("**Predict")
+                cells.append(part)
+            continue
+        has_code = bool({"exercise", "slide"} & set(cell.metadata.get("tags", ())))
+        outputs = shown_outputs(cell)
+        if not has_code and not outputs:
+            continue
+        is_figure = any(FIGURES & set(output.get("data", ())) for output in outputs)
+        kind = "subslide" if is_answered and outputs else "-"
+        is_answered = is_figure if kind == "subslide" else is_answered or is_figure
+        metadata = {"slideshow": {"slide_type": kind}, "transient": {"remove_source": not has_code}}
+        cells.append(NotebookNode(cell, outputs=outputs, metadata=nbformat.from_dict(metadata)))
+    return NotebookNode(notebook, cells=cells)
+
+
+def write_page(notebook: Path, out: Path) -> None:
+    """Write the slides of a notebook, as it stands, into a folder that has reveal.js."""
+    exporter = SlidesExporter(
+        template_name="slides",
+        extra_template_basedirs=[str(HERE.parent)],
+        reveal_url_prefix="reveal.js",
+        reveal_theme="white",
+    )
+    page, _ = exporter.from_notebook_node(
+        as_slides(nbformat.read(notebook, as_version=4)), {"metadata": {"name": notebook.stem}}
+    )
+    (out / f"{notebook.stem}.slides.html").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="the folder")
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        carry(folder)
+    except (FileNotFoundError, ConnectionError) as refusal:
+        sys.exit(str(refusal))
+    for lesson in sorted(LESSONS.glob("*.ipynb")):
+        write_page(lesson, folder)
+    print(f"slides of every lesson: open {folder}/01_start_here.slides.html")

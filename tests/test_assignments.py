@@ -1,0 +1,161 @@
+"""Assignments ask what they should, hide what they should, and tell a right answer from a wrong one."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "notebooks" / "assignments"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+GRADED = "03_methods_compared"  # needs no model
+# Each passes the checks that students see.
+WRONG = {
+    "level-answer": "def above_chance(score, chance, oracle):\n    return (score - chance) / (1 - chance)",
+    "verdict-answer": "def verdict(a, b, margin):\n    return 'yes' if (a - b).mean() > margin else 'cannot tell'",
+    "needed-answer": "def images_needed(low, high, n, margin):\n    return int(n * ((high - low) / (2 * margin)) ** 2)",
+    "blind-answer": "def without_looking(shape):\n    return np.ones(shape)",
+}
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def cells(path):
+    return nbformat.read(path, as_version=4).cells
+
+
+def marked(cells, **marks):
+    """The cells whose nbgrader metadata say so, by their id."""
+    told = {cell.id: (cell, cell.metadata.get("nbgrader", {})) for cell in cells}
+    return {name: cell for name, (cell, found) in told.items() if marks.items() <= found.items()}
+
+
+def answers(cells):
+    """Id of the question -> the function that the answer defines."""
+    found = marked(cells, solution=True, grade=False)
+    return {name.removesuffix("-answer"): ast.parse(cell.source).body[0].name for name, cell in found.items()}
+
+
+def test_lessons_01_to_08_have_one_each():
+    lessons = sorted(path.name for path in (ROOT / "notebooks").glob("0[1-8]_*.ipynb"))
+    assert [path.name for path in PATHS] == lessons and len(lessons) == 8
+
+
+def test_it_has_three_to_five_graded_functions_and_two_open_questions(cells):
+    asked, tests = answers(cells), marked(cells, grade=True, solution=False)
+    assert 3 <= len(asked) <= 5 and {f"{name}-test" for name in asked} == set(tests)
+    assert set(marked(cells, grade=True, solution=True)) == {"figure-answer", "unknown-answer"}
+    headings = [cell.source.splitlines()[0] for cell in cells if cell.source.startswith("## ")]
+    assert headings[-2].endswith("what is wrong with this figure?") and headings[-1].endswith("nobody knows")
+    assert all(cell.metadata.nbgrader.points > 0 for cell in marked(cells, grade=True).values())
+
+
+def test_every_function_is_asked_for_and_tested_in_the_open_and_in_hiding(cells):
+    for name, function in answers(cells).items():
+        seen, hidden = marked(cells)[f"{name}-test"].source.split("### BEGIN HIDDEN TESTS")
+        assert all(f"{function}(" in part and "assert" in part for part in (seen, hidden)), name
+
+
+def test_points_that_a_question_names_are_those_that_it_gives(cells):
+    for name in answers(cells):
+        told = re.search(r"\((\d+) points?\)", marked(cells)[f"{name}-question"].source)[1]
+        assert int(told) == marked(cells)[f"{name}-test"].metadata.nbgrader.points
+
+
+def test_students_may_change_their_answers_only(cells):
+    assert all(cell.metadata.nbgrader.locked != cell.metadata.nbgrader.solution for cell in cells)
+
+
+def test_cells_are_short_and_have_no_outputs(cells):
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert max(len(cell.source.splitlines()) for cell in code) <= 25
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+
+
+@pytest.mark.slow
+def test_solutions_pass_and_the_figure_is_drawn(path):
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    (figure,) = marked(notebook.cells, grade=False, locked=True).keys() & {"figure"}
+    outputs = marked(notebook.cells)[figure].outputs
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course of nbgrader with every assignment handed out: its folder, and its programming interface."""
+    pytest.importorskip("nbgrader", reason="assignments are graded by nbgrader: pip install '.[assignments]'")
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import Config
+
+    folder = tmp_path_factory.mktemp("course")
+    for one in PATHS:
+        (folder / "source" / one.stem).mkdir(parents=True)
+        shutil.copy(one, folder / "source" / one.stem)
+    config = Config({"CourseDirectory": {"root": str(folder)}, "ExecutePreprocessor": {"timeout": 600}})
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    for one in PATHS:
+        done = api.generate_assignment(one.stem)
+        assert done["success"], done["log"]
+    return folder, api
+
+
+def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, cells):
+    released = nbformat.read(course[0] / "release" / path.stem / path.name, as_version=4)
+    shown = marked(released.cells)
+    for name, cell in marked(cells).items():
+        if name.endswith("-answer"):
+            assert re.search(r"YOUR (CODE|ANSWER) HERE", shown[name].source)
+            secret = cell.source.split("### BEGIN SOLUTION")[-1].split("### END SOLUTION")[0]
+        elif name.endswith("-test"):
+            secret = cell.source.split("### BEGIN HIDDEN TESTS")[1].split("### END HIDDEN TESTS")[0]
+        else:
+            assert shown[name].source == cell.source
+            continue
+        assert secret.strip() and secret.strip() not in "".join(one.source for one in released.cells)
+
+
+def hand_in(course, student, written):
+    """Hand in the released notebook with these answers, and give the points of its tests by question."""
+    folder, api = course
+    notebook = nbformat.read(folder / "release" / GRADED / f"{GRADED}.ipynb", as_version=4)
+    for name, answer in written.items():
+        marked(notebook.cells)[name].source = answer
+    target = folder / "submitted" / student / GRADED
+    target.mkdir(parents=True)
+    nbformat.write(notebook, target / f"{GRADED}.ipynb")
+    done = api.autograde(GRADED, student)
+    assert done["success"], done["log"]
+    with api.gradebook as book:
+        return {
+            name: book.find_grade(f"{name.removesuffix('-answer')}-test", GRADED, GRADED, student).auto_score
+            for name in WRONG
+        }
+
+
+@pytest.mark.slow
+def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_get_none(course):
+    cells = nbformat.read(FOLDER / f"{GRADED}.ipynb", as_version=4).cells
+    right = {name: cell.source for name, cell in marked(cells, solution=True, grade=False).items()}
+    assert set(right) == set(WRONG)
+    points = {name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points for name in WRONG}
+    assert hand_in(course, "ada", right) == points
+    assert hand_in(course, "bob", WRONG) == dict.fromkeys(WRONG, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_pass_what_students_see(course, name):
+    released = nbformat.read(course[0] / "release" / GRADED / f"{GRADED}.ipynb", as_version=4)
+    shown, here = marked(released.cells), {}
+    for part in (shown["setup"].source, WRONG[name], shown[f"{name.removesuffix('-answer')}-test"].source):
+        exec(part, here)

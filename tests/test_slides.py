@@ -1,0 +1,144 @@
+"""Slides of a lesson need no network, and show and hide what the rule of `docs/slides/build.py` says."""
+
+import re
+import runpy
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SLIDES = runpy.run_path(str(ROOT / "docs" / "slides" / "build.py"))
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+LONG = "This is why it is so, " + "and so on " * 20
+SHORT_LESSON = [
+    f"# A lesson\n\n**Claim.** It can be seen.\n\n{LONG}\n\n## First\n\n"
+    "Look at [the next](02_next.ipynb) and [a card](../data/README.md).",
+    "**Predict.** What comes?\n\n<details><summary>Open</summary>\n\nThe surprise.\n\n## No heading\n\n</details>",
+    ("secret = 1", [("image/png", PIXEL)], []),
+    "### Below\n\n```python\n# no heading either\n```",
+    ("print(1)", [("stdout", "seen\n")], []),
+    ("print(2)", [("stdout", "endless\n" * 30)], []),
+    ("def to_write(): ...", [], ["exercise"]),
+    "## Last",
+]
+
+
+def lesson():
+    cells = []
+    for content in SHORT_LESSON:
+        if isinstance(content, str):
+            cells.append(nbformat.v4.new_markdown_cell(content))
+            continue
+        source, outputs, tags = content
+        made = [
+            nbformat.v4.new_output("stream", name=kind, text=data)
+            if kind == "stdout"
+            else nbformat.v4.new_output("display_data", data={kind: data}, metadata={kind: {"alt": "a pixel & more"}})
+            for kind, data in outputs
+        ]
+        cells.append(nbformat.v4.new_code_cell(source, outputs=made, metadata={"tags": tags}))
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+class Page(HTMLParser):
+    """Slides as lists of what is on them: a section without sections inside is a slide, `<aside>` its notes."""
+
+    def __init__(self):
+        super().__init__()
+        self.slides, self.notes, self.headings, self.loaded, self.links, self.alts = [], "", [], [], [], []
+        self.inside, self.scripts = [], ""
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        if tag not in ("meta", "link", "img", "br", "hr", "input"):
+            self.inside.append(tag)
+        if tag == "section":
+            self.slides.append("")
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(len(self.slides) - 1)
+        if tag == "a":
+            self.links.append(named.get("href", ""))
+        elif found := named.get("src") or named.get("href"):
+            self.loaded.append(found)
+        if tag == "img":
+            self.slides[-1] += "<img>"
+            self.alts.append(named.get("alt"))
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            while self.inside.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if {"script", "style"} & set(self.inside):
+            self.scripts += data
+        elif "aside" in self.inside:
+            self.notes += data
+        elif self.slides:
+            self.slides[-1] += data
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides")
+    nbformat.write(lesson(), folder / "short.ipynb")
+    SLIDES["write_page"](folder / "short.ipynb", folder)
+    parsed = Page()
+    parsed.feed((folder / "short.slides.html").read_text())
+    return parsed
+
+
+def slide_with(page, text):
+    (found,) = [slide for slide in page.slides if text in slide]
+    return found
+
+
+def test_nothing_is_fetched_from_another_host_and_all_else_is_carried_along(page):
+    local = [one for one in page.loaded if not one.startswith("data:")]
+    assert {one.split("/")[0] for one in local} == {folder for _, _, folder in SLIDES["CARRIED"].values()}
+    assert not re.search(r"(import\b[^;]*['\"]|url\(['\"]?)(https?:)?//", page.scripts)
+    assert "require(" not in page.scripts
+
+
+def test_every_heading_opens_a_slide_of_its_own_and_nothing_else_is_one(page):
+    assert len(set(page.headings)) == len(page.headings) == 4
+    titles = [page.slides[i].strip().splitlines()[0].rstrip("¶") for i in page.headings]
+    assert titles == ["A lesson", "First", "Below", "Last"]
+
+
+def test_an_answer_is_on_another_slide_than_its_prediction_and_in_the_notes(page):
+    assert "<img>" not in slide_with(page, "What comes?") and "First" not in slide_with(page, "What comes?")
+    assert "The surprise." in page.notes and not any("The surprise." in slide for slide in page.slides)
+
+
+def test_code_long_prose_and_long_prints_are_not_shown_and_what_is_to_be_written_is(page):
+    shown = "\n".join(page.slides)
+    assert "secret" not in shown and "endless" not in shown and LONG.strip() not in shown
+    assert LONG.strip() in page.notes
+    assert "seen" in slide_with(page, "Below") and "to_write" in shown and "It can be seen." in shown
+
+
+def test_figures_have_alternative_texts_and_links_lead_to_slides_or_nowhere(page):
+    assert page.alts == ["a pixel & more"]
+    assert [link for link in page.links if not link.startswith("#")] == ["02_next.slides.html"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_heading_of_a_lesson_becomes_one_slide(path):
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    unfolded = re.sub(r"<details>.*?</details>|^```.*?^```", "", prose, flags=re.S | re.M)
+    headings = re.findall(r"^#{1,6} .*", unfolded, re.M)
+    cells = SLIDES["as_slides"](notebook).cells
+    opened = [cell.source for cell in cells if cell.cell_type == "markdown" and cell.source.startswith("#")]
+    assert [re.sub(r"[][]|\([^)]*\)", "", one) for one in opened] == [
+        re.sub(r"[][]|\([^)]*\)", "", one) for one in headings
+    ]
+
+
+def test_without_npm_one_sentence_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="npm is missing, which fetches reveal.js"):
+        SLIDES["carry"](tmp_path)
