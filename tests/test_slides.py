@@ -56,7 +56,7 @@ class Page(HTMLParser):
             self.inside.append(tag)
         if tag == "section":
             self.slides.append("")
-        if re.fullmatch(r"h[1-6]", tag):
+        if re.fullmatch(r"h[1-6]", tag) and "aside" not in self.inside:
             self.headings.append(len(self.slides) - 1)
         if tag == "a":
             self.links.append(named.get("href", ""))
