@@ -21,6 +21,7 @@ SHORT_LESSON = [
     ("print(1)", [("stdout", "seen\n")], []),
     ("print(2)", [("stdout", "endless\n" * 30)], []),
     ("def to_write(): ...", [], ["exercise"]),
+    "**1. Write it.** And then?\n\n**2. Write more.**",
     "## Last",
 ]
 
@@ -118,6 +119,10 @@ def test_code_long_prose_and_long_prints_are_not_shown_and_what_is_to_be_written
     assert "secret" not in shown and "endless" not in shown and LONG.strip() not in shown
     assert LONG.strip() in page.notes
     assert "seen" in slide_with(page, "Below") and "to_write" in shown and "It can be seen." in shown
+
+
+def test_every_exercise_has_a_slide(page):
+    assert "Write more." not in slide_with(page, "Write it.")
 
 
 def test_figures_have_alternative_texts_and_links_lead_to_slides_or_nowhere(page):

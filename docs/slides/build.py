@@ -5,7 +5,8 @@
 What becomes a slide is decided by a rule, so that notebooks need no metadata for it:
 
 - A heading opens a slide; one of the third level opens a slide below the last one.
-- A prediction, and a figure after another or after a prediction, open a slide below: nobody sees an answer too early.
+- A prediction, an exercise, and a figure after another or after a prediction, open a slide below: nobody sees an answer
+  too early.
 - Shown are figures, tables, verdicts, a few printed lines, lists, sentences and what begins in bold.
 - Longer prose, and what a reader unfolds, are notes of the speaker (key S).
 - Code is shown in cells that are tagged `exercise` or `slide`.
@@ -102,7 +103,7 @@ def slide_cells(cell: NotebookNode) -> list[NotebookNode]:
         elif not is_shown(block):
             kind, block = "notes", re.sub(r"</?(?:details|summary)>", "", block)
         else:
-            kind = "subslide" if block.startswith("**Predict") else "-"
+            kind = "subslide" if re.match(r"\*\*(Predict|\d+\.)", block) else "-"
         cells.append(nbformat.v4.new_markdown_cell(linked(block), metadata={"slideshow": {"slide_type": kind}}))
     return cells
 
