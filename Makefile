@@ -105,13 +105,14 @@ $(VENV)/assignments: pyproject.toml $(STAMP)
 
 COURSE ?= build/assignments
 
-# Solutions are executed first, so that what is handed out can be solved with the model that is here.
+# Solutions are executed first, so that what is handed out can be solved with the model that is here. nbgrader looks for
+# alembic on the path.
 assignments: $(VENV)/assignments
 	@mkdir -p $(COURSE)
 	cp notebooks/assignments/nbgrader_config.py $(COURSE)
 	for name in $(basename $(notdir $(wildcard notebooks/assignments/*.ipynb))); do \
 		$(NBCONVERT) --to notebook --output-dir $(COURSE)/source/$$name notebooks/assignments/$$name.ipynb && \
-		(cd $(COURSE) && $(CURDIR)/$(BIN)/nbgrader generate_assignment --force $$name) || exit 1; \
+		(cd $(COURSE) && PATH="$(CURDIR)/$(BIN):$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
 	done
 
 audit: $(STAMP)
