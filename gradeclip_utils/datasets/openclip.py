@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from ..checks import readable
 from ..errors import InvalidValue, MissingFile
 from ..images import read_image
 from .example import Example
+from .own import read_table
 
 _COLUMNS = ("filepath", "title")
 
@@ -30,12 +29,8 @@ def open_clip_csv(path: str | Path) -> list[Example]:
         ValueError: it lacks a column, a row lacks one of the two, or there are no rows.
     """
     path = readable(path, "a table of image files and captions")
-    try:
-        with path.open(encoding="utf-8") as stream:
-            separator = "\t" if "\t" in stream.readline() else ","
-        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"{path} cannot be read as a table: {error}", "data-table") from error
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        rows = read_table(path, "\t" if "\t" in stream.readline() else ",")
     if missing := [column for column in _COLUMNS if column not in rows]:
         given = ", ".join(rows.columns)
         raise InvalidValue(f"{path} must have the columns {' and '.join(_COLUMNS)}, and lacks {' and '.join(missing)}: "

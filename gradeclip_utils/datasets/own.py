@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..checks import as_path
+from ..checks import as_path, first_line
 from ..errors import InvalidValue, MissingFile
 from ..images import read_image
 from .example import Example, fitting
@@ -85,16 +85,29 @@ def read_captions(table: str | Path) -> pd.DataFrame:
     table = as_path(table, "the table of captions")
     if not table.is_file():
         raise MissingFile(f"{table} is missing: write a table with {COLUMNS}", "data-table")
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InvalidValue(f"{table} cannot be read as a table with {COLUMNS}: {error}", "data-table") from error
+    rows = read_table(table)
     if not {"image", "caption"} <= set(rows.columns):
         raise InvalidValue(f"{table} must have {COLUMNS}, and has {', '.join(rows.columns)}", "data-table")
     empty = np.flatnonzero(rows["image"].str.strip().eq("") | rows["caption"].str.strip().eq(""))
     if rows.empty or len(empty):
         where = f"line {empty[0] + 2} lacks one of them" if len(empty) else "it has no rows"
         raise InvalidValue(f"{table} needs an image and a caption in every row: {where}", "data-table")
+    return rows
+
+
+def read_table(file: Path, separator: str = ",") -> pd.DataFrame:
+    """The rows of a file, all of them as text.
+
+    Raises:
+        ValueError: it cannot be read, or its rows have more fields than its first line has columns.
+    """
+    try:
+        rows = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise InvalidValue(f"{file} cannot be read as a table: {first_line(error)}", "data-table") from error
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas has taken the first field of every row for its name
+        msg = f"rows of {file} have more fields than its {rows.shape[1]} columns: a caption with a comma needs quotes"
+        raise InvalidValue(msg, "data-table")
     return rows
 
 
