@@ -74,7 +74,7 @@ def to_transformers(clip: Clip, folder: str | Path) -> None:
     if not isinstance(model, open_clip.CLIP) or not isinstance(clip.tokenizer, open_clip.SimpleTokenizer):
         raise UnsupportedModel(f"a CLIPModel is made of open_clip's CLIP with its own tokenizer, and this is a "
                                f"{type(model).__name__} with a {type(clip.tokenizer).__name__}")  # fmt: skip
-    visual, sizes = model.visual, open_clip.get_model_preprocess_cfg(model)
+    visual, sizes = model.visual, _preprocess_cfg(clip.preprocess)
     try:
         vision = {**_layers(visual.transformer), "image_size": visual.image_size[0], "patch_size": visual.patch_size[0],
                   "projection_dim": visual.output_dim}  # fmt: skip
@@ -189,10 +189,8 @@ def _check_same(old: nn.Module, new: nn.Module) -> None:
 
 def _image_processor(transformers: Any, sizes: dict):
     """open_clip's preprocessing as a CLIPImageProcessor."""
-    height, width = (sizes["size"],) * 2 if isinstance(sizes["size"], int) else sizes["size"]
+    height, width = sizes["size"]
     squash = sizes["resize_mode"] == "squash"
-    if sizes["resize_mode"] not in ("squash", "shortest"):
-        raise UnsupportedModel(f"a CLIPImageProcessor cannot resize by {sizes['resize_mode']!r}")
     square = {"height": height, "width": width}
     resample = getattr(Image.Resampling, sizes["interpolation"].upper())
     return transformers.CLIPImageProcessor(
@@ -202,10 +200,13 @@ def _image_processor(transformers: Any, sizes: dict):
 
 
 def _preprocess_cfg(preprocess: Any) -> dict:
-    """A processor's steps as open_clip says them."""
-    steps = {type(step).__name__: step for step in preprocess.transforms}
-    resize, normalize = steps["Resize"], steps["Normalize"]
-    squash = not isinstance(resize.size, int)
+    """The steps of a preprocessing as open_clip says them."""
+    steps = {type(step).__name__: step for step in getattr(preprocess, "transforms", ())}
+    resize, normalize = steps.get("Resize"), steps.get("Normalize")
+    squash = not isinstance(getattr(resize, "size", 0), int)
+    if not (resize and normalize and (squash or "CenterCrop" in steps)):
+        raise UnsupportedModel("only a preprocessing that resizes, crops and normalises can be converted, and this one "
+                               f"is made of {', '.join(steps) or type(preprocess).__name__}")  # fmt: skip
     return {
         "size": list(resize.size) if squash else list(steps["CenterCrop"].size),
         "resize_mode": "squash" if squash else "shortest",

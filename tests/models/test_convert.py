@@ -44,10 +44,9 @@ def test_the_bundled_model_gives_the_same_explanation_as_a_clipmodel_and_back(bu
 @pytest.mark.parametrize(("quick", "mode"), [(False, "squash"), (True, "shortest")])
 def test_activation_and_preprocessing_go_along(quick, mode, tmp_path):
     model = build(quick_gelu=quick)
-    clip = wrap(model, resize_mode=mode)
     cfg = open_clip.transform.PreprocessCfg(size=32, resize_mode=mode, mean=(0.5,) * 3, std=(0.25,) * 3)
-    open_clip.model.set_model_preprocess_cfg(model, dataclasses.asdict(cfg))
-    to_transformers(clip, tmp_path / "hub")
+    preprocess = open_clip.transform.image_transform_v2(cfg, is_train=False)
+    to_transformers(dataclasses.replace(wrap(model), preprocess=preprocess), tmp_path / "hub")
     found = load_clip(f"transformers:{tmp_path}/hub")
     assert found.model.config.vision_config.hidden_act == ("quick_gelu" if quick else "gelu")
     to_open_clip(found, tmp_path / "back")
@@ -64,6 +63,10 @@ def test_a_model_that_has_no_place_in_the_other_library_is_refused(tmp_path):
     scaled = wrap(build({"ls_init_value": 0.5}))
     with pytest.raises(UnsupportedModel, match="a CLIPModel has no place for a part of tiny"):
         to_transformers(scaled, tmp_path / "out")
+    with pytest.raises(UnsupportedModel, match="can be converted, and this one is made of ResizeKeepRatio, CenterCrop"):
+        to_transformers(wrap(build(), resize_mode="longest"), tmp_path / "out")
+    with pytest.raises(UnsupportedModel, match="can be converted, and this one is made of function"):
+        to_transformers(dataclasses.replace(wrap(build()), preprocess=lambda image: None), tmp_path / "out")
     with pytest.raises(UnsupportedModel, match="and this is a CustomTextCLIP with a SimpleTokenizer"):
         to_transformers(wrap(build(custom_text=True)), tmp_path / "out")
     with pytest.raises(UnsupportedModel, match="this is a ChineseCLIPModel of"):
