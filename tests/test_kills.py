@@ -109,6 +109,18 @@ def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, fol
     assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder, tmp_path):
+    given = ["report", "--data", f"folder:{folder}", *model]
+    process = begin([*given, "--out", str(tmp_path / "whole")], tmp_path)
+    assert process.wait() == 0, process.stderr.read()
+    killed = tmp_path / "killed"
+    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed / "rows.sqlite") > 0
+    found, expected = (pd.read_parquet(place / "rows.parquet") for place in (killed, tmp_path / "whole"))
+    pd.testing.assert_frame_equal(found, expected)
+    assert not [name for name in found["thumbnail"] if not (killed / name).is_file()]
+    assert (killed / "index.html").read_bytes() == (tmp_path / "whole" / "index.html").read_bytes()
+
+
 # Both commands keep a state less often, and take longer for a step, than is good for a test.
 TRAIN = """
 import pathlib, sys

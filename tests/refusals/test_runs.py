@@ -14,6 +14,7 @@ from PIL import Image
 
 from gradeclip_utils.datasets import load
 from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
+from gradeclip_utils.evaluation import run
 from gradeclip_utils.evaluation.results import Results
 from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.files import locked
@@ -65,6 +66,28 @@ def test_a_cut_out_is_a_mask_of_what_is_not_transparent(folder):
     pixels = np.dstack([np.full((32, 32, 3), 200, np.uint8), mask.astype(np.uint8) * 255])
     Image.fromarray(pixels, "RGBA").save(folder / "masks/0.png")
     assert np.array_equal(load(f"folder:{folder}")[0].mask(), mask) and 0 < mask.sum() < mask.size
+
+
+def test_no_more_processes_are_begun_than_there_are_chunks_and_one_takes_the_threads_it_is_told(tiny, monkeypatch):
+    begun, seen, measure = [], [], run.measured
+
+    def workers(clip, jobs, dask):
+        begun.append(jobs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_workers", workers)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny, "scenes:development:4", "grad-eclip", chunk=2, jobs=24, references=False, progress=False)
+    assert begun == [2]
+    monkeypatch.setattr(run, "measured", lambda *given: seen.append(torch.get_num_threads()) or measure(*given))
+    for threads in (3, 2):
+        evaluate(tiny, "scenes:development:2", "grad-eclip", threads=threads, references=False, progress=False)
+    assert seen == [3, 2]
+
+
+def test_of_one_image_the_report_says_that_there_are_no_means(tiny):
+    rows = evaluate(tiny, "scenes:development:1", "grad-eclip", references=False, progress=False)
+    assert run.report(rows).startswith("No means: no measure is known of two images or more.")
 
 
 def test_settings_that_were_damaged_are_named(tmp_path):

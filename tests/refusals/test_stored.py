@@ -89,6 +89,22 @@ def test_folders_of_something_else_are_refused(stored, tmp_path):
         Explanation.load(stored / JSON)
 
 
+WORDS = [
+    ("JSON cut off", "interactions.json", lambda content: content[:99]),
+    ("a list", "interactions.json", lambda content: b"[]"),
+    ("arrays cut off", "interactions.safetensors", lambda content: content[:-9]),
+    ("no picture", "image.png", lambda content: b"dear"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), named(WORDS))
+def test_interactions_that_were_damaged_are_refused_with_the_file(stored, name, damage):
+    file = stored.parent / "words" / name
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InvalidFile, match=f"{name} is damaged"):
+        Interactions.load(file.parent)
+
+
 def test_interactions_are_read_back_as_they_were_saved(tiny, picture, tmp_path):
     found = Explainer(tiny).interactions(picture, "a dog and a cat").centred()
     again = Interactions.load(found.save(tmp_path / "x"))
@@ -117,7 +133,8 @@ def test_an_explanation_that_cannot_be_saved_leaves_the_one_that_was_there(store
 
 
 @pytest.mark.parametrize(
-    ("place", "message"), [("a\0b", "no path that can be used"), ("", "an empty one"), (5, "path")]
+    ("place", "message"),
+    [("a\0b", "no path that can be used"), ("", "an empty one"), (5, "path"), ("/proc/x", "cannot be written")],
 )
 def test_a_place_that_cannot_be_saved_to_is_refused(tiny, picture, tmp_path, monkeypatch, place, message):
     monkeypatch.chdir(tmp_path)
