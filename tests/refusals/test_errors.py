@@ -75,9 +75,26 @@ def test_what_is_raised_is_a_refusal_a_fault_or_a_protocol_of_python():
     assert sorted(found - CAUGHT) == []
 
 
-def test_the_page_of_refusals_has_every_code_once():
-    path = PACKAGE.parent / "docs" / "site" / "refusals.py"
-    page = runpy.run_path(str(path))["refusals_page"]()
-    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `E-")]
-    assert [row[0] for row in rows] == [f"| `E-{code}`" for code in CODES]
+PAGE = runpy.run_path(str(PACKAGE.parent / "docs" / "site" / "refusals.py"))
+
+
+def test_the_page_of_refusals_has_every_code_once_and_can_be_pointed_to():
+    rows = [line.split(" | ") for line in PAGE["refusals_page"]().splitlines() if line.startswith("| <span")]
+    assert [row[0] for row in rows] == [f'| <span id="E-{code}"></span>`E-{code}`' for code in CODES]
     assert all(len(row) == 3 for row in rows)
+
+
+def test_the_page_of_refusals_has_every_warning():
+    """As many as there are calls that warn (`notices.warn`'s own not counted), and each by words of its message."""
+    calls, texts = 0, []
+    for file in PACKAGE.rglob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        found = [
+            node for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "warn"
+        ]  # fmt: skip
+        calls += len(found)
+        texts += [source] * bool(found)
+    assert calls - 1 == len(PAGE["NOTES"])
+    assert [words for words in PAGE["NOTES"] if sum(words in text for text in texts) != 1] == []
+    assert all(f"| “{words}” | " in PAGE["refusals_page"]() for words in PAGE["NOTES"])

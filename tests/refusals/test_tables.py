@@ -9,7 +9,7 @@ from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
 
 TABLES = [
-    ("a caption with a comma in every row", "0.png,a dog, running\n1.png,a cat, too\n", "more fields than its 2 col.*quotes"),
+    ("a caption with a comma in every row", "0.png,a dog, running\n1.png,a cat, too\n", "2 columns: .*needs quotes"),
     ("a caption with a comma in one row", "0.png,a dog\n1.png,a cat, too\n", "cannot be read as a table: .*line 3"),
     ("a comma behind every row", "0.png,a dog,\n", "more fields than its 2 columns"),
     ("a quote that is never closed", '0.png,"a dog\n', "cannot be read as a table"),
