@@ -125,7 +125,7 @@ def chosen(name: str, value: Any, known: Iterable[T]) -> T:
         InvalidValue: it is none of them; names those there are.
     """
     known = list(known)
-    if not isinstance(value, (str, int, float)) or value not in known:
+    if not isinstance(value, (str, Real)) or value not in known:
         one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
         raise InvalidValue(f"{name} must be {one_of}, got {short(value)}", "choice-unknown")
     return known[known.index(value)]  # ours: 1.0 would pass for 1, and 1 for True

@@ -9,6 +9,7 @@ of images and vectors: tensors in batches, on the model's own device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,10 @@ class Encoders:
             return torch.cat(found)[order.argsort()]
 
     def maps(
-        self, images: ImageLike | Sequence[ImageLike], directions: Tensor | np.ndarray, batch_size: int = IMAGES_AT_ONCE
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        directions: Tensor | np.ndarray | Sequence[Tensor],
+        batch_size: int = IMAGES_AT_ONCE,
     ) -> Tensor:
         """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
 
@@ -170,9 +174,10 @@ class Encoders:
         if self.method.image is None:
             raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
         images, device, width = _as_images(images), self.image_tower.device, self.image_tower.width
-        directions = torch.as_tensor(directions)
-        if directions.ndim not in (2, 3) or directions.shape[-1] != width or not directions.numel():
-            shape = f"(M, {width}) or ({len(images)}, M, {width})"
+        directions = as_directions(directions)
+        fits = directions.ndim in (2, 3) and directions.shape[-1] == width and directions.numel()
+        if not fits or not torch.isfinite(directions).all():
+            shape = f"(M, {width}) or ({len(images)}, M, {width}), and finite"
             raise InvalidValue(f"directions must be {shape}, got {tuple(directions.shape)}", "embedding-shape")
         if directions.ndim == 3 and len(directions) != len(images):
             msg = f"{len(images)} images need as many sets of directions, got {len(directions)}"
@@ -244,9 +249,13 @@ class Encoders:
         tower = self._opened_text_tower()
         check_tokenizer(self.clip.tokenizer)
         split = split_read(caption, self.clip.tokenizer, tower)
-        groups = noun_players(caption, split.spans) if over is None else tuple(over)
+        if over is None:
+            groups = noun_players(caption, split.spans)
+        else:
+            groups = tuple(tuple(listed("each of over", group)) for group in listed("over", over))
         words, count = [i for group in groups for i in group], len(split.spans)
-        if not groups or not all(groups) or len(set(words)) < len(words) or not all(0 <= i < count for i in words):
+        there = all(isinstance(i, Integral) and 0 <= i < count for i in words)
+        if not groups or not all(groups) or not there or len(set(words)) < len(words):
             msg = f"over must hold words 0 to {count - 1}, each at most once, got {list(groups)!r}"
             raise InvalidValue(msg, "metagame-over")
         ids = self.clip.tokenizer([caption]).to(tower.device)[0]
@@ -340,6 +349,21 @@ def _as_images(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
     if len(images) == 0:
         raise InvalidValue("there are no images: give at least one", "image-none")
     return images
+
+
+def as_directions(directions: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
+    """Directions of embedding space as one tensor; several may come as a list.
+
+    Raises:
+        InvalidType: something else.
+    """
+    try:
+        if not isinstance(directions, (Tensor, np.ndarray)):
+            directions = torch.stack([torch.as_tensor(one) for one in directions])
+        return torch.as_tensor(directions)
+    except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
+        msg = f"directions must be floats of one length, as embed_texts gives them, got {short(directions)}"
+        raise InvalidType(msg, "embedding-shape") from None
 
 
 def on_grid(maps: Tensor, trace: Trace) -> Tensor:

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import chosen, listed
-from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
+from .checks import chosen, listed, whole
+from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, as_directions, on_grid
 from .errors import InvalidType, InvalidValue
 from .explanation import Explanation, Interactions
 from .files import version
@@ -196,7 +196,7 @@ class Explainer(Encoders):
         """
         from .language import with_other_nouns  # its taggers are slow to import, and most explanations do without
 
-        if count < 2 or self.method.image is None:
+        if whole("count", count) < 2 or self.method.image is None:
             asked = f"got {count} and {self.method.title}"
             msg = f"null maps need two prompts or more and a method that explains images, {asked}"
             raise InvalidValue(msg, "null-maps")
@@ -223,13 +223,16 @@ class Explainer(Encoders):
             ValueError: there are not as many captions as directions; and what `explain` raises.
             TypeError: the tokenizer does not say which tokens make up a word.
         """
-        if len(captions) != len(directions):
-            msg = f"each caption needs its direction, got {len(captions)} and {len(directions)}"
+        prompts, targets = as_prompts(captions), as_directions(directions)
+        if targets.ndim != 2 or targets.shape[1] != self.image_tower.width:
+            msg = f"directions must be (P, {self.image_tower.width}), got {tuple(targets.shape)}"
+            raise InvalidValue(msg, "embedding-shape")
+        if len(prompts) != len(targets):
+            msg = f"each caption needs its direction, got {len(prompts)} and {len(targets)}"
             raise InvalidValue(msg, "pair-count")
         with isolated_torch_state(self.image_tower.device):
             check_tokenizer(self.clip.tokenizer)
-            targets = torch.stack(list(directions)).detach().to(self.image_tower.device)
-            return list(self._read(self._ask(list(captions)), targets).words)
+            return list(self._read(self._ask(prompts), targets.detach().to(self.image_tower.device)).words)
 
     def metagame(self, image: ImageLike, caption: str, over: Sequence[Group] | None = None) -> Interactions:
         """How does each noun of the caption change the map? Word x region and word x word x region by Shapley values.

@@ -101,7 +101,7 @@ def report(
         raise InvalidValue(
             f"{method!r} is no method that explains images: {hint(str(method), known)}", "method-unknown"
         )
-    whole("chunk", chunk, 1), whole("nulls", nulls, 2)
+    chunk, nulls = whole("chunk", chunk, 1), whole("nulls", nulls, 2)
     examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
     if not examples:
         raise InvalidValue("a report needs images with captions, and there are none", "data-empty")

@@ -106,9 +106,9 @@ def evaluate(
         raise InvalidType(
             f"evaluate needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}", "model-type"
         )
-    for name, value, least in (("limit", limit, 1), ("jobs", jobs, -1), ("threads", threads, 1), ("chunk", chunk, 1)):
-        if value is not None:
-            whole(name, value, least)
+    jobs, chunk = whole("jobs", jobs, -1), whole("chunk", chunk, 1)
+    limit = None if limit is None else whole("limit", limit, 1)
+    threads = None if threads is None else whole("threads", threads, 1)
     if jobs == 0:
         raise InvalidValue("jobs must be 1 or more, or -1 for as many as there are processors, got 0", "number-range")
     chosen("resolution", resolution, ("model", "native"))

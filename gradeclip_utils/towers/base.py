@@ -86,7 +86,7 @@ class Tower:
     context_length: int
 
     def __init__(self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int, encode: Callable):
-        whole(f"{self.name}_layers", layers, 1, len(blocks))
+        layers = whole(f"{self.name}_layers", layers, 1, len(blocks))
         if layers > 1 and blocks[-1].latent:
             raise UnsupportedModel(
                 f"the {self.name} tower ends in an attention pool ({type(blocks[-1].module).__name__}), the one layer "

@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from gradeclip_utils import Explainer
+from gradeclip_utils import Explainer, Explanation
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.evaluation.dataset_report import report
+from gradeclip_utils.evaluation.run import evaluate
 from tests.conftest import wrap
 from tests.refusals.cases import named
 
@@ -127,6 +130,60 @@ def test_an_option_that_is_no_choice_is_refused(tiny, options, message):
 def test_a_map_that_is_not_there_is_refused(tiny, picture, index):
     with pytest.raises(GradeclipError, match="index must be"):
         Explainer(tiny).explain(picture, ["a dog", "a cat"]).heatmap(index)
+
+
+@pytest.mark.parametrize("over", [5, "dog", [1], [["a"]], [[0.5]], [[True, -1]]])
+def test_players_that_are_no_groups_of_words_are_refused(tiny, picture, over):
+    with pytest.raises(GradeclipError, match=r"over must (be a list|hold words 0 to 4)"):
+        Explainer(tiny).metagame(picture, "a dog and a cat", over=over)
+
+
+DIRECTIONS = [
+    ("prompts", ["a dog"], "directions must be floats of one length, as embed_texts gives them, got"),
+    ("nothing", None, "directions must be floats of one length"),
+    ("an empty list", [], "directions must be floats of one length"),
+    ("two lengths", [torch.ones(48), torch.ones(3)], "directions must be floats of one length"),
+    ("a number", torch.ones(()), "directions must be"),
+    ("another width", torch.ones(1, 3), r"directions must be \((M|P), 48\)"),
+]
+
+
+@pytest.mark.parametrize(("directions", "message"), named(DIRECTIONS))
+def test_what_is_no_direction_is_refused(tiny, picture, directions, message):
+    explainer = Explainer(tiny)
+    for ask in (lambda: explainer.maps(picture, directions), lambda: explainer.score_words(["a dog"], directions)):
+        with pytest.raises(GradeclipError, match=message):
+            ask()
+    with pytest.raises(GradeclipError, match="and finite"):
+        explainer.maps(picture, torch.full((1, 48), torch.nan))
+
+
+def test_several_directions_may_come_as_a_list_and_captions_one_by_one(tiny, picture):
+    explainer = Explainer(tiny)
+    both = explainer.embed_texts(["a dog", "a cat"])
+    torch.testing.assert_close(explainer.maps(picture, list(both)), explainer.maps(picture, both))
+    found = explainer.score_words((text for text in ("a dog", "a cat")), [one.numpy() for one in both])
+    assert [[word.text for word in words] for words in found] == [["a", "dog"], ["a", "cat"]]
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [("x", "count must be a whole number"), (2.5, "whole number"), (1, "two")]
+)
+def test_null_maps_that_cannot_be_counted_are_refused(tiny, picture, count, message):
+    with pytest.raises(GradeclipError, match=message):
+        Explainer(tiny).null_maps(picture, "a dog", count)
+
+
+def test_numbers_of_numpy_and_columns_of_pandas_are_taken_as_ours_are(tiny, folder, picture, tmp_path):
+    explainer = Explainer(tiny, image_layers=np.int64(2), text_layers=np.int32(1), seed=np.int64(3))
+    found = explainer.explain(picture, pd.Series(["a dog", "a cat"]), np.array(["a cow", "a bus"]))
+    assert Explanation.load(found.save(tmp_path / "found")).provenance["image_layers"] == 2
+    options = {"methods": pd.Series(["grad-eclip"]), "references": False, "progress": False, "out": tmp_path / "run"}
+    rows = evaluate(tiny, f"folder:{folder}", limit=np.int64(2), chunk=np.int64(1), seed=np.int64(0), **options)
+    assert len(rows) == 2
+    assert len(
+        report(tiny, f"folder:{folder}", tmp_path / "page", nulls=np.int64(2), chunk=np.int64(3), progress=False)
+    )
 
 
 @pytest.mark.parametrize("over", [1.5, "dog", [1.5], [0, 0], [[0], [99]]])
