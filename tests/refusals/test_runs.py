@@ -71,11 +71,11 @@ def test_a_cut_out_is_a_mask_of_what_is_not_transparent(folder):
 def test_no_more_processes_are_begun_than_there_are_chunks_and_one_takes_the_threads_it_is_told(tiny, monkeypatch):
     begun, seen, measure = [], [], run.measured
 
-    def workers(clip, jobs, dask):
-        begun.append(jobs)
+    def config(backend, n_jobs):
+        begun.append(n_jobs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_workers", workers)
+    monkeypatch.setattr(run, "parallel_config", config)
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny, "scenes:development:4", "grad-eclip", chunk=2, jobs=24, references=False, progress=False)
     assert begun == [2]
