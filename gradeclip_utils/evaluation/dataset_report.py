@@ -109,11 +109,12 @@ def report(
         raise InvalidValue(f"rows are told apart by the examples' keys, and {twice[0]!r} is there twice", "data-twice")
     given = _given_maps(maps, examples)
     settings = _settings(clip, examples, method, given, chunk, nulls, checked_seed(seed))
+    others = _inputs(spread(examples, SAMPLE), {})  # with which every caption is compared
     out, found, explain = as_path(out, "--out"), [], None
     with closing(Results(out, settings)) as results, tqdm(total=len(examples), disable=not progress) as bar:
         for number, start in enumerate(range(0, len(examples), chunk)):
             part = examples[start : start + chunk]
-            inputs = partial(_inputs, part, given)
+            inputs = partial(_inputs, part, given, others)
             expected = [(one.key, name) for one in part for name in _names(method, one, given)]
             rows = results.read(number, expected, inputs)
             if rows is None or not all((out / name).is_file() for name in rows["thumbnail"]):
@@ -228,9 +229,9 @@ def _read_map(file: Path) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _inputs(part: Sequence[Example], given: dict[str, Path]) -> str:
-    """A checksum of the images, masks and maps that some rows are about."""
-    digest = hashlib.sha256(contents(Chunk(0, tuple(part), ())).encode())
+def _inputs(part: Sequence[Example], given: dict[str, Path], others: str = "") -> str:
+    """A checksum of the images, masks and maps that some rows are about, and of that of the images beside them."""
+    digest = hashlib.sha256((others + contents(Chunk(0, tuple(part), ()))).encode())
     for example in part:
         digest.update(given[example.key].read_bytes() if example.key in given else b"")
     return digest.hexdigest()[:32]

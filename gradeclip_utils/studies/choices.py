@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -65,21 +66,23 @@ def choice_rows(
     choices = load_choices(data, limit)
     if shard is not None and folder is None:
         raise InvalidValue("a shard needs a folder in which all shards meet (--folder)", "shard-out")
-    whole("chunk", chunk, 1)
+    chunk = whole("chunk", chunk, 1)
     starts = part_of(range(0, len(choices), chunk), shard)
     kept = nullcontext() if folder is None else closing(
         Results(shard_folder(folder, shard), _settings(clip, data, choices, chunk)))  # fmt: skip
+    sampled = "" if folder is None else _inputs(spread(list(choices), SAMPLE))
     found, typical = [], None
     with kept as results, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
         for start in starts:
             part = choices[start : start + chunk]
-            rows = None if results is None else results.read(start // chunk, [(one.key, "choices") for one in part])
+            expected, inputs = [(one.key, "choices") for one in part], partial(_inputs, part, sampled)
+            rows = None if results is None else results.read(start // chunk, expected, inputs)
             if rows is None:
                 typical = _typical(clip, choices) if typical is None else typical
                 rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
                 rows.insert(1, "method", "choices")
                 if results is not None:
-                    results.write(start // chunk, rows)
+                    results.write(start // chunk, rows, inputs())
             found.append(rows)
             bar.update(len(part))
         table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
@@ -92,6 +95,15 @@ def _typical(clip: Clip, choices: Sequence[Choice]) -> torch.Tensor:
     """The mean embedding (E,) of some images, spread over the data set: the same for every shard."""
     images = [choice.image() for choice in spread(list(choices), SAMPLE)]
     return Explainer(clip).embed_images(images).mean(0)
+
+
+def _inputs(choices: Sequence[Choice], sampled: str = "") -> str:
+    """A checksum of the images that some rows are about, and of that of the images whose mean they were asked of."""
+    digest = hashlib.sha256(sampled.encode())
+    for choice in choices:
+        image = choice.image()
+        digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _settings(clip: Clip, data: str, choices: Sequence[Choice], chunk: int) -> dict:

@@ -117,6 +117,15 @@ def test_a_report_that_was_stopped_goes_on_and_explains_nothing_twice(written, t
         report(tiny, data, out, **QUICK)
 
 
+def test_rows_are_computed_again_when_an_image_beside_theirs_was_replaced(tiny, data, tmp_path):
+    copy = shutil.copytree(data.removeprefix("folder:"), tmp_path / "mine")
+    report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
+    (copy / "images" / "2.png").write_bytes((copy / "images" / "0.png").read_bytes())
+    with pytest.warns(UserWarning, match="chunk 0 of .* is about images or masks that were replaced"):
+        after = report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
+    pd.testing.assert_frame_equal(after, report(tiny, f"folder:{copy}", tmp_path / "fresh", **QUICK))
+
+
 def test_no_more_images_are_in_memory_than_a_chunk_and_the_sample(tiny, data, tmp_path, monkeypatch):
     sizes = []
     embed = Explainer.embed_images

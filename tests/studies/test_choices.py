@@ -79,3 +79,15 @@ def test_what_was_done_is_not_done_again_and_shards_together_are_the_whole(rows,
         merge(tmp_path / "run")
     with pytest.raises(GradeclipError, match="a shard needs a folder"):
         choice_rows(tiny, data, shard=(0, 2), progress=False)
+
+
+def test_rows_of_an_image_that_was_replaced_are_computed_again(tiny, data, tmp_path):
+    copy = shutil.copytree(data.removeprefix("winoground:"), tmp_path / "data")
+    options = {"chunk": np.int64(2), "folder": tmp_path / "run", "progress": False}
+    before = choice_rows(tiny, f"winoground:{copy}", **options)
+    (copy / "images" / "ex_0_img_0.png").write_bytes((copy / "images" / "ex_1_img_0.png").read_bytes())
+    with pytest.warns(UserWarning, match="chunk 0 of .* is about images or masks that were replaced"):
+        after = choice_rows(tiny, f"winoground:{copy}", **options)
+    fresh = choice_rows(tiny, f"winoground:{copy}", chunk=2, progress=False)
+    pd.testing.assert_frame_equal(after, fresh)
+    assert before["margin"].iloc[0] != after["margin"].iloc[0]
