@@ -118,7 +118,7 @@ def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
     if isinstance(source, Clip):
         return open_explainers(source, plan)
     written = Path(source).read_bytes()
-    return open_explainers(pickle.loads(written), plan)  # nosec B301: this evaluation wrote it for its workers
+    return open_explainers(pickle.loads(written), plan)  # nosec B301 # this evaluation wrote it for its workers
 
 
 def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:

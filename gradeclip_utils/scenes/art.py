@@ -215,7 +215,7 @@ def drawing(noun: str, artist: str, pixels: float) -> Layers:
 def _icons(package: Package, folder: Path) -> dict:
     """The package's icons (iconify's JSON), fetched by npm and checked. Raises ValueError if they are others."""
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
-    made = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)  # nosec B603: all named here
+    made = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)  # nosec B603 # all named here
     name = made.stdout.strip()
     with tarfile.open(folder / name) as tar:
         content = {file.name: read.read() for file in tar.getmembers() if (read := tar.extractfile(file)) is not None}
