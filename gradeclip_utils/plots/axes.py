@@ -105,10 +105,10 @@ def draw_words(
     axes.add_collection(PolyCollection(corners, facecolors=shades, **outline), autolim=False)
     for word, colour, (x, y, width, height) in zip(words, shades, places, strict=True):
         centre = (x + width / 2) / box.width
-        share = 0.36 if values else 0.5
+        middle = 0.36 if values else 0.5
         text = {"ha": "center", "va": "center", "transform": axes.transAxes, "parse_math": False}
         text["color"] = text_colour(colour)
-        axes.text(centre, 1 - (y + height * share) / box.height, drawable(word.text), fontsize=size, **text)
+        axes.text(centre, 1 - (y + height * middle) / box.height, drawable(word.text), fontsize=size, **text)
         if values:
             score = number(word.score, vmax)
             axes.text(centre, 1 - (y + height * 0.78) / box.height, score, fontsize=size * 0.62, **text)

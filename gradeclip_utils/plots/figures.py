@@ -8,7 +8,6 @@ once in a notebook, and `savefig` writes them. `colours` says what the colours m
 
 from __future__ import annotations
 
-import base64
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from PIL import Image
 
 from ..checks import columns, whole
 from ..errors import InvalidValue
+from ..notices import image_bundle
 from .axes import (
     NOTE,
     axes_at,
@@ -56,9 +56,7 @@ class InlineFigure(Figure):
         self.points: list[tuple[Axes, float, float, str]] = []
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        image = base64.b64encode(self._repr_png_()).decode("ascii")
-        alt = alternative(self)
-        return {"image/png": image, "text/plain": alt}, {"image/png": {"alt": alt}}
+        return image_bundle(self._repr_png_(), alternative(self))
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -124,13 +122,13 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
         if i == 0 and not words_alone:
             entitle(axes, "where it speaks for, and against" if signed else "where it answers")
         for headline, words in prompts[i]:
-            share = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
-            axes = axes_at(figure, right, top, room, share)
+            tall = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
+            axes = axes_at(figure, right, top, room, tall)
             most = largest(scores[mine])
             sentence = textwrap.fill(range_in_words("words", signed, most, own), letters)
             draw_words(axes, words, signed=signed, vmax=most, values=values, sentence=sentence)
             entitle(axes, _shortened(headline, letters))
-            top += share + 0.35
+            top += tall + 0.35
     return figure
 
 

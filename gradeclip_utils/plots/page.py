@@ -9,7 +9,6 @@ arithmetic of `colours`. Where no script runs, the same HTML shows a static figu
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import math
@@ -129,16 +128,15 @@ def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tup
         Data and metadata, by media type.
     """
     data, metadata = figure._repr_mimebundle_()
-    name, alt = f"gradeclip-{secrets.token_hex(8)}", html.escape(metadata["image/png"]["alt"], quote=True)
-    static = f'<img src="data:image/png;base64,{data["image/png"]}" style="max-width:100%" alt="as a figure: {alt}">'
+    name = f"gradeclip-{secrets.token_hex(8)}"
     given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
     script = front("view.js").replace("export default", "const front =")
     start = f"front.open(document.getElementById({name!r}));"
     text = (
-        f'<style>{front("view.css")}</style><div id="{name}">{static}'
+        f'<style>{front("view.css")}</style><div id="{name}">{data["text/html"]}'
         f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n{start}\n}})();</script>'
     )
-    return {"text/html": text, **data}, metadata
+    return {**data, "text/html": text}, metadata
 
 
 def explanation_page(explanation) -> tuple[dict, dict]:

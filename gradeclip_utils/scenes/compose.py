@@ -9,7 +9,6 @@ object covers and which words of the caption speak of it (`Scene.spans`, `Scene.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from PIL import Image
 from .. import checks
 from ..checks import chosen, listed, short, whole
 from ..errors import InvalidType, InvalidValue
-from ..notices import mark_drawn
+from ..notices import image_bundle, mark_drawn
 from .art import ARTISTS, TRAINED_ARTISTS, artists_of
 from .emoji import (
     BACKGROUNDS,
@@ -90,8 +89,7 @@ class Scene:
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         buffer = io.BytesIO()
         self.image().save(buffer, "PNG")
-        data = {"image/png": base64.b64encode(buffer.getvalue()).decode("ascii"), "text/plain": self.caption}
-        return data, {"image/png": {"alt": f"a scene: {self.caption}"}}
+        return image_bundle(buffer.getvalue(), f"a scene: {self.caption}")
 
 
 # ------------------------------------------------------------------------------------------------------------ layouts

@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was found, nothing is cut off, and no prompt can break the drawing."""
 
 import base64
+import io
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -284,6 +285,13 @@ def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
     data, metadata = explanation("a dog", "a cat").plot()._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"] == "Image, heat map and shaded words for a dog; a cat"
+    # JupyterLab shows the HTML: the same pixels, with the text that it gives no PNG
+    assert 'alt="Image, heat map and shaded words for a dog; a cat"' in data["text/html"]
+    files = data["text/html"].partition("base64,")[2].partition('"')[0], data["image/png"]
+    pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(file))).convert("RGB")) for file in files]
+    np.testing.assert_array_equal(*pixels)
+    evil = InlineFigure(1, 1, '"><script>x</script>')._repr_mimebundle_()[0]["text/html"]
+    assert "<script" not in evil and evil.count('"') == 8
     untold = InlineFigure(3, 2, layout="constrained")
     untold.subplots().set(title="a title", xlabel="across", ylabel="up")
     data, metadata = untold._repr_mimebundle_()

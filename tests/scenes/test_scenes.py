@@ -332,7 +332,7 @@ def test_a_scene_shows_itself_and_says_what_it_shows():
     data, metadata = scene._repr_mimebundle_()
     shown = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert np.array_equal(np.asarray(shown), np.asarray(scene.image()))
-    assert metadata["image/png"]["alt"] == f"a scene: {scene.caption}" and data["text/plain"] == scene.caption
+    assert metadata["image/png"]["alt"] == data["text/plain"] == f"a scene: {scene.caption}"
 
 
 def test_a_scene_of_five_words_is_refused_and_of_five_objects_drawn():
