@@ -182,12 +182,6 @@ WHOLE = {
 }  # fmt: skip
 # What the field itself calls so: the paper of a method.
 CITED = {("methods.registry", "paper")}
-# Names that still say a private word; this list only gets shorter.
-STILL = {
-    "panels.lesson: share",
-    "plots.axes: share",
-    "plots.figures: share",
-}
 
 
 def names_of(source: str) -> set[str]:
@@ -222,8 +216,7 @@ def test_names_are_the_fields_own_words():
         for name in names_of(source)
         if private_words(name) and (module, name) not in CITED
     }
-    assert sorted(found - STILL) == []
-    assert sorted(STILL - found) == [], "these are mended: take them out of STILL"
+    assert sorted(found) == []
 
 
 def test_a_private_word_is_found_wherever_it_stands_in_a_name():

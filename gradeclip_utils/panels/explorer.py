@@ -37,7 +37,7 @@ from .controls import CONTROLS, specs
 from .jobs import UserError, Work, sentence
 from .offers import RULE, offers
 from .session import Session
-from .state import Source, State, View, as_source, changed
+from .state import State, View, as_source, changed
 from .verdict import other_caption, surprises
 
 _UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
@@ -123,9 +123,9 @@ class Explorer(AnyWidget):
         self.wanted = self.view.state
         self._before: Explanation | None = None  # the same question about the image before a surprise
         self.message, self._kind, self._path, self.refused = "", "", "", dict[str, Any]()
-        self.work = Work()
         # JupyterLab 4.4 and later may deliver messages in two threads: one event at a time
         self._turn = threading.RLock()
+        self.work = Work(turn=self._turn)
         super().__init__(thumbnails=[image_url(offer.source.image, 80) for offer in self.offers])
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
         self._show()
@@ -190,24 +190,22 @@ class Explorer(AnyWidget):
         return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
 
     def _found(self, found: tuple[Session, View, Explanation | None], note: str = "") -> None:
-        with self._turn:
-            kept = self.session, self.view, self._before, self.message, self._kind, self.refused, self._path
-            session, view, known = found
-            self.session, self.view, self._before = session, self._displayed(view), known
-            self.wanted, self.message, self._kind, self.refused = self.view.state, note, "note" if note else "", {}
-            self._path = self._path if view.state.source is kept[1].state.source else ""
-            try:
-                self._show()
-            except Exception:  # what is shown is one view as a whole, also after a fault of ours
-                self.session, self.view, self._before, self.message, self._kind, self.refused, self._path = kept
-                self.wanted = self.view.state
-                self._show()
-                raise
+        kept = self.session, self.view, self._before, self.message, self._kind, self.refused, self._path
+        session, view, known = found
+        self.session, self.view, self._before = session, self._displayed(view), known
+        self.wanted, self.message, self._kind, self.refused = self.view.state, note, "note" if note else "", {}
+        self._path = self._path if view.state.source is kept[1].state.source else ""
+        try:
+            self._show()
+        except Exception:  # what is shown is one view as a whole, also after a fault of ours
+            self.session, self.view, self._before, self.message, self._kind, self.refused, self._path = kept
+            self.wanted = self.view.state
+            self._show()
+            raise
 
     def _refused(self, fields: dict, error: BaseException) -> None:
-        with self._turn:
-            self.wanted = self.view.state
-            self._told(fields, error)
+        self.wanted = self.view.state
+        self._told(fields, error)
 
     def _told(self, fields: dict, error: BaseException) -> None:
         self.refused = {name: value for name, value in fields.items() if name in self._controls}
@@ -219,13 +217,12 @@ class Explorer(AnyWidget):
 
     def _tell(self, passes: float) -> None:
         """Long work is under way."""
-        with self._turn:
-            names = [name for name in (self.wanted.method, self.wanted.beside) if name]
-            expected = sum(map(self.session.expected, names))
-            known = self.session.lengths.get((self.wanted.method, self.wanted.beside))
-            took = f", about {expected:.0f} s here" if expected >= 1 else ""
-            text = f"{' and '.join(METHODS[name].title for name in names)}{took}. Any change stops it."
-            self.busy = {"kind": "busy", "text": text, "done": min(passes / known, 1) if known else None}
+        names = [name for name in (self.wanted.method, self.wanted.beside) if name]
+        expected = sum(map(self.session.expected, names))
+        known = self.session.lengths.get((self.wanted.method, self.wanted.beside))
+        took = f", about {expected:.0f} s here" if expected >= 1 else ""
+        text = f"{' and '.join(METHODS[name].title for name in names)}{took}. Any change stops it."
+        self.busy = {"kind": "busy", "text": text, "done": min(passes / known, 1) if known else None}
 
     # ------------------------------------------------------------------------------------------- what the browser says
 
@@ -354,24 +351,17 @@ class Explorer(AnyWidget):
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
         state = self.view.state
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
-        note = {"text": self.message, "kind": self._kind} if self.message else {"text": "", "kind": ""}
-        if unseen and not self.message:
-            note = {"text": explorer_view.UNSEEN, "kind": "note"}
-        sent = self._payload()
-        sent |= {
-            "message": note,
-            "controls": specs(self._controls, self.wanted, self.session, self.models, self.refused),
-        }
+        guess = unseen and not self.message
+        text, kind = (explorer_view.UNSEEN, "note") if guess else (self.message, self._kind)
+        sent = self._payload() | {"message": {"text": text, "kind": kind}}
+        sent["controls"] = specs(self._controls, self.wanted, self.session, self.models, self.refused)
         if "model" in self._controls:
             sent |= self._around(state)
-        url = self._url(state.source)
+        url = self.session.keep("images", state.source.pixels, lambda: image_url(state.source.image))
         with self.hold_sync():
             self.image, self.data, self.busy = url, sent, self.busy if self.work.running else {}
             if "model" in self._controls:
                 self.vocabulary = sorted(self.session.clip.vocabulary or ())
-
-    def _url(self, source: Source) -> str:
-        return self.session.keep("images", source.pixels, lambda: image_url(source.image))
 
     def _around(self, state: State) -> dict:
         """What only the whole panel has: scenes, questions, surprises, the script."""

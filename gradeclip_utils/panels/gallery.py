@@ -29,7 +29,7 @@ def method_gallery(
 ) -> InlineFigure:
     """One image and one prompt by several methods, each map divided by its own largest value.
 
-    The methods measure in different units (changes of a similarity, cosines, shares of attention, nats), so strengths
+    Methods measure in different units (changes of a similarity, cosines, fractions of attention, nats), so strengths
     cannot be compared, and are taken out; where the colour lies can.
 
         some = ["grad-eclip", "maskclip", "grad-cam"]
@@ -60,7 +60,7 @@ def method_gallery(
     maps = [heat / max(float(np.abs(heat).max()), np.finfo(np.float32).tiny) for heat in heats]
     figure = plot_maps(
         next(iter(shown.values())).image, list(zip(titles, maps, strict=True)), signed=bool(against), columns=columns,
-        label="share of the own maximum",
+        label="fraction of the own maximum",
     )  # fmt: skip
     asked = f"“{prompt}” rather than “{against}”" if against else f"“{prompt}”"
     figure.alt = f"The map of {asked} by {len(shown)} methods: {', '.join(titles)}"

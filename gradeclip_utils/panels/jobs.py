@@ -14,7 +14,8 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,13 +49,18 @@ class Work:
 
     Args:
         answers: the errors that are answers to the user. Any other is a fault: it is said on the panel and then raised.
+        turn: the panel's lock, held while a result is handed over.
 
     Attributes:
         running: whether a job is under way beside the kernel's loop.
     """
 
-    def __init__(self, answers: type[Exception] | tuple[type[Exception], ...] = UserError):
-        self.running, self._answers = False, answers
+    def __init__(
+        self,
+        answers: type[Exception] | tuple[type[Exception], ...] = UserError,
+        turn: AbstractContextManager | None = None,
+    ):
+        self.running, self._answers, self._turn = False, answers, turn or threading.RLock()
         self._number = 0  # of the newest job
 
     def start(
@@ -76,9 +82,10 @@ class Work:
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
         """
-        self._number += 1
-        number, loop = self._number, None if quick else _loop()
-        self.running = loop is not None
+        with self._turn:
+            self._number += 1
+            number, loop = self._number, None if quick else running_loop()
+            self.running = loop is not None
         if loop is not None:
             tell(0)
             arguments = (number, loop, contextvars.copy_context(), job, done, failed, tell)
@@ -87,31 +94,33 @@ class Work:
         try:
             result = job(lambda passes: None)
         except Exception as error:
-            if self._number == number:  # the kernel may hear the panel in another thread than the one that runs cells
-                failed(error)
+            self._if_wanted(number, failed, error)
             if not isinstance(error, self._answers):
                 raise
         else:
-            if self._number == number:
-                done(result)
+            self._if_wanted(number, done, result)
 
     def stop(self) -> None:
         """Forget the job under way."""
-        self._number += 1
-        self.running = False
+        with self._turn:
+            self._number += 1
+            self.running = False
+
+    def _if_wanted(self, number: int, action: Callable, *values, running: bool = False) -> None:
+        """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
+        with self._turn:
+            if self._number == number:
+                self.running = running
+                action(*values)
 
     def _beside(self, number: int, loop, context, job, done, failed, tell) -> None:
         """The thread of one long job."""
         reported = time.monotonic()
 
         def hand_over(action: Callable, *values) -> None:
-            def if_still_wanted():
-                if self._number == number:
-                    self.running = self.running and action is tell
-                    action(*values)
-
+            wanted = partial(self._if_wanted, number, action, *values, running=action is tell)
             if not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(if_still_wanted, context=context)
+                loop.call_soon_threadsafe(wanted, context=context)
 
         def before_a_pass(passes: float) -> None:
             nonlocal reported
@@ -133,7 +142,8 @@ class Work:
             hand_over(done, result)
 
 
-def _loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The kernel's loop, where this thread runs in one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -2,7 +2,7 @@
 
     session, lessons -> draw(**values) -> Figure -> panel
 
-    panel(draw, share=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
+    panel(draw, weight=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
     opening(scene, ["a dog", "an umbrella", "a piano"])
 
 The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
@@ -13,16 +13,16 @@ stays.
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import html
 import inspect
 import io
 import sys
 import threading
 import time
+from asyncio import TimerHandle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 import ipywidgets as w
@@ -35,12 +35,12 @@ from traitlets import TraitError
 from ..checks import short
 from ..errors import InvalidType, InvalidValue
 from ..models import Clip
-from ..notices import heard_by
+from ..notices import heard_by, image_tag
 from ..plots.figures import alternative
 from ..plots.page import page
 from .explorer import Explorer
 from .explorer_view import payload
-from .jobs import ANSWERS, UserError, Work, sentence
+from .jobs import ANSWERS, UserError, Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
@@ -56,7 +56,7 @@ _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
     """A panel that shows ``draw(**values)`` and draws again when a control is turned.
 
-        panel(draw, share=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(share=0.5)
+        panel(draw, weight=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(weight=0.5)
 
     Args:
         draw: a pure function of the controls' values that returns a matplotlib figure. A ``ValueError`` is an answer to
@@ -101,13 +101,14 @@ class FigurePanel(w.VBox):
         self._check()
         self.figure, self.seconds, self.message = None, 0.0, ""
         # JupyterLab 4.4 and later may deliver messages in several threads: one figure at a time, the newest values.
-        self._turn, self._drawing, self._newest, self._muted = threading.RLock(), threading.RLock(), 0, False
-        slow = "report" in inspect.signature(draw).parameters and "report" not in controls
-        self._work = Work(ANSWERS) if slow else None
+        self._turn, self._drawing, self._muted = threading.RLock(), threading.RLock(), False
+        self._work = Work(ANSWERS, self._turn)
+        self._soon: TimerHandle | None = None  # of the next redraw
+        self._slow = "report" in inspect.signature(draw).parameters and "report" not in controls
         self.answer, self.image, self.status = w.HTML(), w.HTML(), w.HTML()
         super().__init__(children=(_rows(self.controls), self.answer, self.image, self.status))
         self.add_class("gradeclip-panel")
-        self._redraw(self._newest, first=True)
+        self._take(self._made())
         for control in self.controls.values():
             control.observe(lambda _: self._turned(), "value")
 
@@ -132,63 +133,40 @@ class FigurePanel(w.VBox):
                 return self._refused(UserError(f"{name} cannot be {short(value)}: {str(error).splitlines()[0]}"))
             finally:
                 self._muted = False
-            self._newest += 1
-            number = self._newest
-            if self._work is not None:
-                self._work.stop()
-        self._redraw(number)
+            self._work.stop()
+        self._redraw()
 
     def __repr__(self) -> str:
         turned = ", ".join(map(_name, self.controls.values()))
         return f"a panel (turn {turned}) that shows: {alternative(self.figure)}"
 
     def _turned(self) -> None:
-        """A control has another value. Draw soon: a newer change, if one is waiting already, draws instead."""
+        """A control has another value. Draw soon, and once for a burst of changes."""
         with self._turn:
             if self._muted:
                 return
-            self._newest += 1
-            number = self._newest
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # nobody would call us back
-            return self._redraw(number)
-        self.status.value = _small("drawing …")
-        loop.call_later(_PAUSE, self._redraw if self._work is None else self._redraw_beside, number)
-
-    def _redraw(self, number: int, first: bool = False) -> None:
-        """Draw what the controls say, unless a newer change will; show it whole or not at all."""
-        with self._drawing:
-            if number != self._newest:
+            self._work.stop()  # what it draws is not what the controls say
+            if (loop := running_loop()) is not None:
+                if self._soon is not None:
+                    self._soon.cancel()
+                self.status.value = _small("drawing …")
+                self._soon = loop.call_later(_PAUSE, partial(self._redraw, quick=not self._slow))
                 return
-            try:
-                made = self._made()
-            except Exception as error:  # a fault is said on the panel too, and then raised
-                if not first:
-                    self._refused(error)
-                if first or not isinstance(error, ANSWERS):
-                    raise
-            else:
-                self._take(number, made)
+        self._redraw()  # nobody would call us back
 
-    def _redraw_beside(self, number: int) -> None:
-        """The same beside the kernel's loop, which hears the next change meanwhile, and ends the work for it."""
-        if self._work is not None and number == self._newest:
-            self._work.start(
-                lambda report: self._made(report=report), lambda made: self._take(number, made), self._refused,
-                self._tell, quick=False,
-            )  # fmt: skip
+    def _redraw(self, quick: bool = True) -> None:
+        """Draw what the controls say, and show it whole or not at all, unless a newer change is heard meanwhile."""
+        with self._drawing:
+            self._work.start(self._made, self._take, self._refused, self._tell, quick=quick)
 
-    def _made(self, **report) -> tuple[Figure, str, list[str], float]:
+    def _made(self, report: Callable[[float], None] | None = None) -> tuple[Figure, str, list[str], float]:
         """What the controls say: what draw gives, the same as HTML, notes, and seconds."""
         values, notes, begun = self.values, [], time.perf_counter()
         with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
-            figure = self._draw(**values, **report)
+            figure = self._draw(**values, **({"report": report} if self._slow and report else {}))
         return figure, _html(figure), notes, time.perf_counter() - begun
 
-    def _take(self, number: int, made: tuple[Figure, str, list[str], float]) -> None:
-        if number != self._newest:  # a newer change was heard meanwhile, and is drawn next
-            return
+    def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
         self.figure, self.image.value, notes, self.seconds = made
         self._show()
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
@@ -197,9 +175,9 @@ class FigurePanel(w.VBox):
         self._say(f"{sentence(error)}. The figure is still the last one that could be drawn.", _WRONG)
         self.status.value = _small(self._shown)
 
-    def _tell(self, share: float) -> None:
+    def _tell(self, done: float) -> None:
         """How far a long drawing is."""
-        self.status.value = f'<progress max="1" value="{share:.2f}" aria-label="done"></progress> {_small("drawing …")}'
+        self.status.value = f'<progress max="1" value="{done:.2f}" aria-label="done"></progress> {_small("drawing …")}'
 
     def _show(self) -> None:
         pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
@@ -312,13 +290,7 @@ def _html(figure: Figure) -> str:
     if not isinstance(figure, Figure):
         raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
     pixels, corner = _cut_out(figure)
-    buffer, (height, width), alt = io.BytesIO(), pixels.shape[:2], html.escape(alternative(figure), quote=True)
-    Image.fromarray(pixels).save(buffer, "webp", lossless=True, quality=0, method=0)  # half the time of a PNG file
-    source = base64.b64encode(buffer.getvalue()).decode("ascii")
-    image = (
-        f'<img class="gradeclip-figure" src="data:image/webp;base64,{source}" alt="{alt}" '
-        'style="display:block;max-width:100%;height:auto">'
-    )
+    (height, width), image = pixels.shape[:2], image_tag(Image.fromarray(pixels), alternative(figure), effort=0)
     if points := "".join(_points(figure, corner)):
         image += (
             f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {width} {height}" '

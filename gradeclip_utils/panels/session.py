@@ -20,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,12 +71,20 @@ class _Remembering:
         return reported
 
     def trace(self, inputs: Tensor):
-        trace = self._session.timed(self._reporting(self._tower.trace), self._tower.name)
         if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
-            return trace(inputs)
+            return self._traced(inputs)
         digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
         key = (self._tower.name, self._tower.layers, tuple(inputs.shape), digest)
-        return self._session.keep("traces", key, lambda: trace(inputs))
+        return self._session.keep("traces", key, lambda: self._traced(inputs))
+
+    def _traced(self, inputs: Tensor):
+        """A new trace; how long one image takes here is noted."""
+        self._session.passed()
+        begun = time.perf_counter()
+        found = self._tower.trace(inputs)
+        if self._tower.name == "image":
+            self._session.seconds[""] = (time.perf_counter() - begun) / len(inputs)
+        return found
 
     def with_one_head(self, trace):
         key = (self._tower.name, self._tower.layers, id(trace), "one head")
@@ -122,8 +131,6 @@ class Session:
                 if state.against:
                     self.check(state.against, "other caption")
                 panels = [self._timed_panel(state, method, words) for method in (state.method, state.beside) if method]
-            except UserError:
-                raise
             except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
                 raise UserError(str(refusal)) from refusal
             finally:
@@ -161,18 +168,6 @@ class Session:
             seen = self._trunk(state) in self._kept["trunks"]
         return seen and all(name.startswith(GRAD_ECLIP) for name in names)
 
-    def timed(self, action: Callable, name: str) -> Callable:
-        """The action, which also notes how long one pass of the image encoder takes here."""
-
-        def measured(*arguments):
-            begun = time.perf_counter()
-            found = action(*arguments)
-            if name == "image":
-                self.seconds[""] = (time.perf_counter() - begun) / len(arguments[0])
-            return found
-
-        return measured
-
     def expected(self, method: str) -> float:
         """About how many seconds a method takes here: as it did, or else by its cost in passes; 0 if nobody knows.
 
@@ -191,12 +186,13 @@ class Session:
         Raises:
             UserError: it is empty, too long, or has words that the model was never shown. A tokenizer that does not
                 tell words apart leaves only the first to be found; then there are no words.
+            TypeError: the tokenizer drops tokens at random.
         """
         if not isinstance(caption, str):
             raise UserError(f"The {what} must be a text, got {caption!r}")
         if not caption.strip():
             raise UserError(f"The {what} is empty. Type what to look for, for example: a dog")
-        self._check_tokenizer(words=False)
+        check_tokenizer(self.clip.tokenizer, words=False)
         explainer = self.keep("explainers", "captions", lambda: Explainer(self.clip))
         if explainer.text_tower is None:
             raise UserError(str(explainer.text_refusal))
@@ -211,12 +207,6 @@ class Session:
             hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
             raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}")
         return split
-
-    def _check_tokenizer(self, words: bool) -> None:
-        try:
-            check_tokenizer(self.clip.tokenizer, words)
-        except TypeError as refusal:
-            raise UserError(str(refusal)) from refusal
 
     def passed(self) -> None:
         """A pass of the model is about to run."""
@@ -268,12 +258,9 @@ class Session:
         """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
         if not state.centred:
             return ()
-        found = self.keep("found", ("things", state.caption), lambda: self._named(state.caption))
+        named = partial(named_things, state.caption, self.check(state.caption).spans)
+        found = self.keep("found", ("things", state.caption), named)
         return found if len(found) > 1 else ()
-
-    def _named(self, caption: str) -> tuple[Group, ...]:
-        spans = self.check(caption).spans
-        return named_things(caption, spans) if spans else ()
 
     def _regions(self, state: State) -> np.ndarray:
         """The region of each word (W, h, w): word x region, with the things told apart."""
@@ -284,7 +271,7 @@ class Session:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
 
         def make() -> np.ndarray:
-            self._check_tokenizer(words=True)
+            check_tokenizer(self.clip.tokenizer)
             explainer = self._explainer(state, GRAD_ECLIP)
             _, directions = explainer.word_directions(state.caption)
             return explainer.maps(state.source.image, directions)[0].float().cpu().numpy()

@@ -313,6 +313,12 @@ def test_the_script_draws_the_scene_again(session, scene, written):
     assert written in script or written == "arrange([Object("  # a drawn scene may have a prefix of its own
 
 
+def test_copy_as_python_runs_as_it_stands_in_an_empty_notebook(bundled):
+    shown, made = layer_slider(arrange(["red car", "dog"]), clip=bundled), {}
+    exec(shown.python(), made)
+    np.testing.assert_allclose(made["map_"], shown.view.panels[0].map, atol=1e-5)
+
+
 def test_the_script_makes_its_model_itself_where_that_can_be_written(tiny, bundled, session, state):
     assert model_lines(bundled) == ("", "load_clip('emoji')")
     named = replace(tiny, name="ViT-B-32", pretrained="openai")
