@@ -4,6 +4,7 @@ A test module imports the fixtures that it uses. Callbacks of widgets fail silen
 from the kernel's own channel.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -41,8 +43,10 @@ def browser_context_args(browser_context_args):
 def lab(tmp_path_factory, request):
     """The address of a JupyterLab on a copy of the notebooks, with settings of its own.
 
-    A module whose `WINDOWING` is None gets JupyterLab's default: cells off the screen are then not in the page.
+    A module whose `WINDOWING` is None gets JupyterLab's default: cells off the screen are then not in the page. A test
+    that gives the parameter "notebook" gets Notebook 7 instead.
     """
+    front = getattr(request, "param", "jupyterlab")
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
     with socket.socket() as free:
@@ -51,6 +55,7 @@ def lab(tmp_path_factory, request):
     (home / "config.py").write_text(
         "from jupyterlab.galata import configure_jupyter_server\n"
         "configure_jupyter_server(c)\n"
+        "c.JupyterNotebookApp.expose_app_in_browser = True\n"
         f"c.ServerApp.ip, c.ServerApp.port, c.ServerApp.port_retries = '127.0.0.1', {port}, 0\n"
         f"c.ServerApp.root_dir, c.ServerApp.allow_root = {str(home)!r}, True\n"
     )
@@ -69,7 +74,7 @@ def lab(tmp_path_factory, request):
         "JUPYTERLAB_SETTINGS_DIR": str(home / "lab" / "user-settings"),
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-m", "jupyterlab", "--config", str(home / "config.py"), "--no-browser"]
+    command = [sys.executable, "-m", front, "--config", str(home / "config.py"), "--no-browser"]
     with (home / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -87,10 +92,27 @@ def lab(tmp_path_factory, request):
         server.wait(30)
 
 
-def open_notebook(page, lab: str, name: str) -> None:
-    """Open a notebook, wait for its kernel, and collect what fails in `window.wrong` from now on."""
+def write_notebook(lab: str, name: str, cells: list[str]) -> None:
+    """Put a notebook of these cells of code beside the others."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    content = json.dumps({"type": "notebook", "content": notebook}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{lab}/api/contents/notebooks/{name}", content, headers, method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+def open_notebook(page, lab: str, name: str, tree: str = "lab/tree") -> None:
+    """Open a notebook, wait for its kernel, and collect what fails in `window.wrong` from now on.
+
+    Args:
+        page: of the browser.
+        lab: the address.
+        name: of the file.
+        tree: where the front end opens files; "notebooks" in Notebook 7.
+    """
     page.set_default_timeout(WAIT)
-    page.goto(f"{lab}/lab/tree/notebooks/{name}?reset")
+    page.goto(f"{lab}/{tree}/notebooks/{name}?reset")
     page.wait_for_function(f"{SESSION}?.session?.kernel?.status === 'idle'")
     page.evaluate(
         f"() => {{ window.wrong = []; {SESSION}.iopubMessage.connect((_, message) => {{"

@@ -1,14 +1,20 @@
 """Panels of lessons in a real JupyterLab, turned with the keyboard; what a person sees in the end is asserted."""
 
-import json
 import re
-import urllib.request
 
-import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
+from tests.browser import (
+    BROWSER,
+    ROOT,
+    browser_context_args,
+    browser_type_launch_args,
+    lab,
+    open_notebook,
+    run_all,
+    write_notebook,
+)
 
 __all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
 pytestmark = BROWSER
@@ -96,12 +102,7 @@ def opened(lab, browser):
     contexts = []
 
     def open_cells(name, cells):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
-        content = json.dumps({"type": "notebook", "content": notebook}).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{lab}/api/contents/notebooks/{name}", content, headers, method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        write_notebook(lab, name, cells)
         SHOTS.mkdir(parents=True, exist_ok=True)
         contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}))
         page = contexts[-1].new_page()
