@@ -2,13 +2,13 @@
 
     python -m benchmarks.redraw
 
-A change is measured from the state that is wanted to the pictures, the words and the legend that are sent to the
-browser. Every measured state is new: another caption, word, patch, weight, threshold or opacity than any before, on a
-picture that was looked at once. So nothing is answered from memory but the trunk (in lesson 06, beside a word's
+A change is measured from the state that is wanted to the images, the words and the legend that are sent to the
+browser. Every measured state is new: another caption, word, patch, weight, threshold or opacity than any before, on an
+image that was looked at once. So nothing is answered from memory but the trunk (in lesson 06, beside a word's
 captions, also the maps of its captions, which norm and method do not change). The explorer must keep below 100 ms with
 the bundled model and below 400 ms with ViT-B/16 (random weights, which do not change the time), a lesson's figure below
 250 ms, in the median over the states of each kind, on two threads. Panels that ask several methods or models, or look
-at new pictures, have a progress bar, and no limit.
+at new images, have a progress bar, and no limit.
 Prints a table in Markdown; exits with 1 when a limit is missed.
 """
 
@@ -89,9 +89,9 @@ def measure(clip: Clip, image, rounds: int) -> dict[str, list[float]]:
 
 
 def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dict, dict]]]]:
-    """What is changed, the panel, whether it has a limit, and what to turn before (the picture) and then (measured)."""
+    """What is changed, the panel, whether it has a limit, and what to turn before (the image) and then (measured)."""
     explainer, cached, pairs = Explainer(clip), CachedExplainer(clip), list(itertools.permutations(_THINGS, 2))
-    pictures = [{"first": one, "second": other} for one, other in pairs]
+    images = [{"first": one, "second": other} for one, other in pairs]
     slow = ("m2ib", "rise", "integrated-gradients", "fixlip")
     some = [name for name, method in METHODS.items() if method.image and name not in slow]
     scene, prompts = arrange(["dog", "umbrella"], background=23).image(), [{"prompt": f"a {one}"} for one in _THINGS]
@@ -102,7 +102,7 @@ def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dic
     yield "04, weight of the adjective", shown, True, [({}, {"weight": 0.03 + 0.07 * i}) for i in range(len(pairs))]
     chosen = {"first": list(_THINGS), "second": list(_THINGS[::-1]), "question": list(QUESTIONS)}
     shown = panel(lambda **asked: playground(cached, **asked).figure(), **chosen)
-    changes = [({**one, "question": QUESTIONS[0]}, {"question": QUESTIONS[1]}) for one in pictures]
+    changes = [({**one, "question": QUESTIONS[0]}, {"question": QUESTIONS[1]}) for one in images]
     yield "05, question of the playground", shown, True, changes
     found = word_study(clip)
     norms, methods = [*NORMS], [*found.values]
@@ -119,7 +119,7 @@ def lessons(clip: Clip) -> Iterator[tuple[str, FigurePanel, bool, list[tuple[dic
     yield "07, figure of all arms", shown, True, [({}, {"figure": one}) for one in arms[1:]]
     sessions = {name: Session(one) for name, one in (("before", clip), ("after", load_clip("emoji-fine")))}
     shown = panel(partial(draw_before_after, sessions), first=list(_THINGS), second=list(_THINGS[::-1]), asked=(0, 1))
-    yield "07, phrase of two models", shown, True, [({**one, "asked": 0}, {"asked": 1}) for one in pictures]
+    yield "07, phrase of two models", shown, True, [({**one, "asked": 0}, {"asked": 1}) for one in images]
     names = ("emoji", "emoji-average", "emoji-siglip", "emoji-resnet")
     readers = {name: Session(load_clip(name)) for name in names}
     shown = panel(lambda prompt, report=None: plot_model_maps(readers, scene, [prompt], report), prompt="a kite")
@@ -139,7 +139,7 @@ def measure_lesson(shown: FigurePanel, changes: list[tuple[dict, dict]], rounds:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 1 when a limit is missed."""
-    parser = argparse.ArgumentParser(description="Time from a change in the explorer to the picture.")
+    parser = argparse.ArgumentParser(description="Time from a change in the explorer to the image.")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default 2)")
     parser.add_argument("--rounds", type=int, default=9, help="new states of each kind (default 9)")
     options = parser.parse_args([] if arguments is None else arguments)
