@@ -77,8 +77,7 @@ class Explanation:
 
         Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
         """
-        index = whole("index", index, -len(self.prompts), len(self.prompts) - 1)
-        return _heatmap(self.image_maps[index], self.box, self.image, signed)
+        return _heatmap(self, self.image_maps, index, signed)
 
     def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
         """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
@@ -163,9 +162,7 @@ class Explanation:
         return self
 
     def __post_init__(self):
-        for name in ("similarity", "image_maps", "against_similarity"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _read_only(getattr(self, name)))
+        _freeze(self, "similarity", "image_maps", "against_similarity")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """A view whose words show their bars and maps where a page runs scripts; else the figure."""
@@ -232,8 +229,7 @@ class Interactions:
 
     def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
         """The map of one word in the image's own pixels, (H, W); as `Explanation.heatmap`."""
-        index = whole("index", index, -len(self.words), len(self.words) - 1)
-        return _heatmap(self.maps[index], self.box, self.image, signed)
+        return _heatmap(self, self.maps, index, signed)
 
     def plot(self, **options):
         """A matplotlib figure: one signed map a word, all on one scale. See `plots`."""
@@ -261,9 +257,7 @@ class Interactions:
         return read_folder(folder, "interactions", made)
 
     def __post_init__(self):
-        for name in ("maps", "pairs"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _read_only(getattr(self, name)))
+        _freeze(self, "maps", "pairs")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """A view whose words show their bars and maps where a page runs scripts; else the figure."""
@@ -272,11 +266,13 @@ class Interactions:
         return interactions_page(self)
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
-    """A copy that cannot be written to; the caller's own stays as it is."""
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
+def _freeze(found: "Explanation | Interactions", *names: str) -> None:
+    """Arrays that cannot be written to, in place of the caller's own, which stay as they are."""
+    for name in names:
+        if getattr(found, name) is not None:
+            array = np.array(getattr(found, name))
+            array.flags.writeable = False
+            object.__setattr__(found, name, array)
 
 
 def _origin(provenance: dict, similarity) -> str:
@@ -295,8 +291,9 @@ def _listed(scores) -> str:
     return ", ".join(f"{score:.3f}" for score in scores)
 
 
-def _heatmap(map_: np.ndarray, box: Box, image: Image.Image, signed: bool) -> np.ndarray:
-    return onto_image(map_ if signed else np.maximum(map_, 0), box, image.size)
+def _heatmap(found: "Explanation | Interactions", maps: np.ndarray, index: int, signed: bool) -> np.ndarray:
+    map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
+    return onto_image(map_ if signed else np.maximum(map_, 0), found.box, found.image.size)
 
 
 # ------------------------------------------------------------------------------------------------------- stored folders
