@@ -324,11 +324,9 @@ class Session:
             told["centred"] = apart
         shown = replace(shown, provenance={**shown.provenance, **told})
         words, words_of, words_signed, most = self._words(state, whole, split)
-        others = whole.against_words[0] if whole.against_words and not state.patch else ()
         return Panel(
-            method, shown, whole, regions, columns, subject, words, others, words_of, signed, words_signed, scale, most,
-            note,
-        )  # fmt: skip
+            method, shown, whole, regions, columns, subject, words, words_of, signed, words_signed, scale, most, note
+        )
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, bool, float]:
         """The caption's words, what their scores are, whether signed, and their scale."""

@@ -107,7 +107,6 @@ class Panel:
         columns: (W, h, w), what each patch says of each word, by Grad-ECLIP; None where there are no words.
         subject: what the map is of, in words.
         words: of the caption, with the scores that shade them.
-        others: in a contrast the words of the other caption, on the same scale.
         words_of: what these scores are, in words.
         signed, words_signed: whether what is negative is shown.
         scale, words_scale: the value of the darkest colour.
@@ -121,7 +120,6 @@ class Panel:
     columns: np.ndarray | None
     subject: str
     words: tuple[Word, ...]
-    others: tuple[Word, ...]
     words_of: str
     signed: bool
     words_signed: bool
