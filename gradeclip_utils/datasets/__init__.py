@@ -19,23 +19,19 @@ A data set is a list of examples, or of choices where captions are compared. Wha
 image and mask are read when they are asked for, so a list of a hundred thousand costs little, and goes to another
 process as it is. Nothing is downloaded: what is missing is named, with the page that has it.
 
-`example` has the record, `registry` has `load`, which `register_dataset` tells of data sets of yours, and each of the
-other files reads one published format.
+`example` has the record, `registry` has `load`, which `register_dataset` tells of data sets of yours, and the other
+files read published formats.
 """
 
-from .aro import aro
 from .arrow import saved_dataset
+from .choices import Choice, aro, sugar_crepe, winoground
 from .emoji import emoji_scenes
 from .example import Example, optional_library
 from .imagenet import imagenet_name, imagenet_s, imagenet_segmentation
 from .mscoco import coco, coco_captions
-from .openclip import open_clip_csv
-from .own import captioned_images, own_images, read_captions
-from .photographs import photographs
+from .own import captioned_images, open_clip_csv, own_images, photographs, read_captions
 from .registry import load, load_choices, register_choices, register_dataset, spread
-from .sugarcrepe import Choice, sugar_crepe
 from .webdataset import webdataset
-from .winoground import winoground
 
 __all__ = [
     "Choice", "Example", "aro", "captioned_images", "coco", "coco_captions", "emoji_scenes", "imagenet_name",

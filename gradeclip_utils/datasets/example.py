@@ -65,7 +65,7 @@ class Example:
 
 
 def needed(path: str | Path, what: str, source: str) -> Path:
-    """The path, if something is there; FileNotFoundError, with what it should be and where to get it, if not."""
+    """The path, if something is there; FileNotFoundError, with `what` it should be and its `source`, if not."""
     if not Path(path).exists():
         raise MissingFile(f"{path} is missing: {what}. Get it from {source}", "data-missing")
     return Path(path)

@@ -1,4 +1,4 @@
-"""A folder of your own images as examples."""
+"""Images with a table of captions as examples: your own, those of open_clip's CSV, and five that anybody may use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..checks import as_path, first_line
+from ..checks import as_path, first_line, readable
 from ..errors import InvalidValue, MissingFile
+from ..files import data_path
 from ..images import read_image
 from .example import Example, fitting
 
 COLUMNS = "the columns image and caption"
+_OPEN_CLIP = ("filepath", "title")
 
 
 def own_images(path: str | Path) -> list[Example]:
@@ -64,8 +66,7 @@ def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
         file = folder / row.image
         if not file.is_file():
             raise MissingFile(f"{captions}, line {line}: there is no file {file}", "data-missing")
-        say = {"key": f"{line}-{row.image}", "prompt": row.caption, "concept": row.image, "caption": row.caption}
-        found.append(Example(**say, present=(row.image,), image=partial(read_image, file)))
+        found.append(_captioned(f"{line}-{row.image}", row.image, row.caption, file))
     return found
 
 
@@ -109,6 +110,70 @@ def read_table(file: Path, separator: str = ",") -> pd.DataFrame:
         msg = f"rows of {file} have more fields than its {rows.shape[1]} columns: a caption with a comma needs quotes"
         raise InvalidValue(msg, "data-table")
     return rows
+
+
+def open_clip_csv(path: str | Path) -> list[Example]:
+    """The pairs of a table with the columns `filepath` and `title`, separated by tabs (open_clip's default) or commas.
+
+    Args:
+        path: the table. Paths in it that are not absolute are looked for beside the table, and then, as open_clip does,
+            in the working directory.
+
+    Returns:
+        One example a row.
+
+    Raises:
+        FileNotFoundError: the table, or an image that it names, is missing; the message names the line.
+        ValueError: it lacks a column, a row lacks one of the two, or there are no rows.
+    """
+    path = readable(path, "a table of image files and captions")
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        rows = read_table(path, "\t" if "\t" in stream.readline() else ",")
+    if missing := [column for column in _OPEN_CLIP if column not in rows]:
+        wanted, lacks = (" and ".join(names) for names in (_OPEN_CLIP, missing))
+        has = ", ".join(rows.columns)
+        raise InvalidValue(f"{path} must have the columns {wanted}, and lacks {lacks}: it has {has}", "data-table")
+    if rows.empty:
+        raise InvalidValue(f"{path} has no rows", "data-table")
+    return [
+        _pair(path, line, file.strip(), title.strip())
+        for line, (file, title) in enumerate(zip(rows["filepath"], rows["title"], strict=True), start=2)
+    ]
+
+
+def _pair(table: Path, line: int, file: str, title: str) -> Example:
+    if not file or not title:
+        raise InvalidValue(f"{table}, line {line}: a row needs a filepath and a title", "data-table")
+    beside = table.parent / file
+    image = beside if beside.is_file() else Path(file).absolute()
+    if not image.is_file():
+        raise MissingFile(f"{table}, line {line}: there is no file {file}", "data-missing")
+    return _captioned(f"{line}-{file}", file, title, image)
+
+
+def photographs() -> list[Example]:
+    """Five photographs in the public domain or under CC0, at most 384 pixels a side, each with one caption.
+
+        for example in photographs():
+            display(explainer.explain(example.image(), example.prompt))
+
+    There are no masks, and five images measure nothing: they are for looking at what a model of photographs does. The
+    bundled models have never seen one, and say so.
+
+    Returns:
+        One example an image, by name.
+
+    Raises:
+        FileNotFoundError: the installation is damaged.
+    """
+    folder = data_path("photos")
+    rows = read_captions(folder / "captions.csv").itertuples()
+    return [_captioned(row.image, row.image, row.caption, folder / row.image) for row in rows]
+
+
+def _captioned(key: str, name: str, caption: str, file: Path) -> Example:
+    """An image file and its caption; the image is its own concept."""
+    return Example(key, caption, name, caption, (name,), partial(read_image, file))
 
 
 def _example(path: Path, row: dict, concept: str, present: tuple[str, ...], line: int) -> Example:

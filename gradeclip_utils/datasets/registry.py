@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..checks import nearest
+from ..checks import nearest, whole
 from ..errors import InvalidValue
-from .aro import aro
 from .arrow import saved_dataset
+from .choices import Choice, aro, sugar_crepe, winoground
 from .emoji import emoji_scenes
 from .example import Example
 from .imagenet import imagenet_s, imagenet_segmentation
 from .mscoco import coco
-from .openclip import open_clip_csv
-from .own import own_images
-from .photographs import photographs
-from .sugarcrepe import Choice, sugar_crepe
+from .own import open_clip_csv, own_images, photographs
 from .webdataset import webdataset
-from .winoground import winoground
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A kind of data set.
-
-    Attributes:
-        read: gets what stands after the colon, and gives the examples, or the choices.
-        form: what should stand there, for messages.
-    """
+class Dataset(NamedTuple):
+    """A kind of data set: `read` makes a list of what stands after the colon, and `form` says what that is."""
 
     read: Callable[[str], list]
     form: str
@@ -66,6 +55,11 @@ def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str =
     """As `register_dataset`, for a data set of images with a right and a wrong caption each: `load_choices` finds it.
 
     Where such a data set is asked for as examples (`load`), each choice is one: its right caption is the prompt.
+
+    Args:
+        kind: what stands before the colon.
+        read: gets what stands after the colon, and gives the choices.
+        form: what should stand there, for messages.
 
     Raises:
         ValueError: the kind is taken, or cannot be told from what follows it.
@@ -144,11 +138,9 @@ def spread(examples: list[T], limit: int | None) -> list[T]:
     """No more examples than `limit`, evenly spread, because most data sets are sorted by concept; None keeps all.
 
     Raises:
-        ValueError: the limit is not positive.
+        ValueError, TypeError: the limit is no positive whole number.
     """
-    if limit is not None and limit < 1:
-        raise InvalidValue(f"limit must be at least 1, got {limit}", "number-range")
-    if limit is None or limit >= len(examples):
+    if limit is None or whole("limit", limit, 1) >= len(examples):
         return examples
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
 

@@ -1,0 +1,158 @@
+"""Published sets of choices, images with a right and a wrong caption each: SugarCrepe, Winoground, ARO."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import InvalidValue
+from ..images import read_image
+from .example import damaged, needed, not_empty, read_json
+
+SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe"
+WINOGROUND = "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
+ARO = "https://github.com/mertyg/vision-language-models-are-bows"
+_OF_SUGAR_CREPE = ("filename", "caption", "negative_caption")
+_ENTRY = '{"filename": ..., "caption": ..., "negative_caption": ...}'
+_OF_WINOGROUND = ("image_0", "image_1", "caption_0", "caption_1")
+_ARO_FILES = ("visual_genome_relation.json", "visual_genome_attribution.json")
+_OF_ARO, _BOX = ("image_path", "true_caption", "false_caption"), ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """An image with two captions, of which the first is right: can a model tell?
+
+    Attributes:
+        key: its name, unique in the data set.
+        kind: how the wrong caption was made, such as `swap_att`.
+        caption: the right caption.
+        negative: the wrong one.
+        image: a function that reads the image, upright RGB, as that of `Example`.
+    """
+
+    key: str
+    kind: str
+    caption: str
+    negative: str
+    image: Callable[[], Image.Image]
+
+
+def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
+    """SugarCrepe, or any file in its schema: images of COCO, each with its caption and a hard negative.
+
+    C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks for Vision-Language
+    Compositionality.* NeurIPS 2023.
+
+    Args:
+        path: one of its files (`swap_att.json`, `swap_obj.json`, `replace_att.json`, ...), whose name is the kind, or
+            the folder that holds them: `{"0": {"filename": "000000544519.jpg", "caption": ..., "negative_caption":
+            ...}, ...}`.
+        images: COCO's folder `val2017`; they need not be there unless they are asked for.
+
+    Returns:
+        One choice an entry.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is not in this schema; the message names the entry.
+    """
+    path, choices = needed(path, "the captions of SugarCrepe, a JSON file or a folder of them", SUGAR_CREPE), []
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        record = read_json(file, SUGAR_CREPE)
+        if not isinstance(record, dict):
+            raise damaged(file, f"must hold one entry an image, {_ENTRY}, got a {type(record).__name__}", SUGAR_CREPE)
+        for name, entry in record.items():
+            if not _has(entry, _OF_SUGAR_CREPE):
+                raise InvalidValue(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}", "data-damaged")
+            image, right, wrong = (entry[key].strip() for key in _OF_SUGAR_CREPE)
+            reading = partial(read_image, Path(images) / image)
+            choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading))
+    return not_empty(choices, path, "captions", f"the folder data/ of {SUGAR_CREPE}")
+
+
+def winoground(folder: str | Path) -> list[Choice]:
+    """Winoground: each of its images is asked which of the two captions is its own.
+
+    T. Thrush, R. Jiang, M. Bartolo, A. Singh, A. Williams, D. Kiela, C. Ross. *Winoground: Probing Vision and Language
+    Models for Visio-Linguistic Compositionality.* CVPR 2022. Its text score asks for both images of an example to be
+    right; that is whether `ID/0` and `ID/1` are.
+
+    Args:
+        folder: its `examples.jsonl`, and its `images.zip` unpacked to `images/`; they need not be there unless they are
+            asked for.
+
+    Returns:
+        Two choices an example; the kind is its `collapsed_tag` (Object, Relation, Both).
+
+    Raises:
+        FileNotFoundError: there is no `examples.jsonl`.
+        ValueError: a line of it is not in this schema; the message names the line.
+    """
+    file = needed(Path(folder) / "examples.jsonl", "the captions of Winoground", WINOGROUND)
+    choices = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise damaged(file, f"is cut short, or line {number} is not JSON ({error})", WINOGROUND) from error
+        if not _has(entry, _OF_WINOGROUND):
+            raise damaged(file, f"lacks one of {', '.join(_OF_WINOGROUND)} in line {number}", WINOGROUND)
+        for own, other in ((0, 1), (1, 0)):
+            reading = partial(read_image, Path(folder) / "images" / f"{entry[f'image_{own}']}.png")
+            right, wrong = (entry[f"caption_{one}"].strip() for one in (own, other))
+            key, kind = f"{entry.get('id', number - 1)}/{own}", str(entry.get("collapsed_tag", "winoground"))
+            choices.append(Choice(key, kind, right, wrong, reading))
+    return not_empty(choices, file, "examples", WINOGROUND)
+
+
+def aro(path: str | Path) -> list[Choice]:
+    """ARO's two tests on Visual Genome: which of two captions is right of the part of an image that they speak of?
+
+    M. Yuksekgonul, F. Bianchi, P. Kalluri, D. Jurafsky, J. Zou. *When and Why Vision-Language Models Behave like
+    Bags-Of-Words, and What to Do About It?* ICLR 2023. As published, the image is cut to the box of the relation.
+
+    Args:
+        path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json` and `images/`, or
+            one of the files. Images need not be there unless they are asked for.
+
+    Returns:
+        One choice an entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is not in this schema; the message names the entry.
+    """
+    path = needed(path, "ARO: a folder with visual_genome_relation.json or visual_genome_attribution.json", ARO)
+    files, choices = [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path], []
+    for file in files:
+        record, kind = read_json(file, ARO), file.stem.removeprefix("visual_genome_")
+        if not isinstance(record, list):
+            raise damaged(file, f"must hold a list of entries, got a {type(record).__name__}", ARO)
+        for number, entry in enumerate(record):
+            if not (_has(entry, _OF_ARO) and _has(entry, _BOX, (int, float))):
+                wanted = ", ".join((*_OF_ARO, *_BOX))
+                raise InvalidValue(
+                    f"entry {number} of {file} must have {wanted}, got {str(entry)[:80]}", "data-damaged"
+                )
+            image, right, wrong = (entry[key] for key in _OF_ARO)
+            relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
+            reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
+            choices.append(Choice(f"{kind}/{number}", f"{kind}{relation}", right.strip(), wrong.strip(), reading))
+    return not_empty(choices, path, f"entries of {' or '.join(_ARO_FILES)}", ARO)
+
+
+def _has(entry: object, keys: tuple[str, ...], kind: type | tuple[type, ...] = str) -> bool:
+    """Whether an entry is a record that has all of the keys, of this kind."""
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key in keys)
+
+
+def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
+    """The part of an image that a relation is about, x, y, width and height."""
+    left, top, width, height = box
+    return read_image(file).crop((left, top, left + width, top + height))
