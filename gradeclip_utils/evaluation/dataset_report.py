@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -30,24 +29,23 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import as_path, hint, listed, whole
+from ..checks import as_path, whole
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load, spread
-from ..errors import InvalidFile, InvalidType, InvalidValue, MissingFile
+from ..errors import InvalidFile, InvalidValue, MissingFile
 from ..explain import Explainer
 from ..explanation import Explanation
-from ..files import version, write_whole
-from ..images import onto_image, view_of
-from ..methods import METHODS
+from ..files import write_whole
+from ..images import onto_image
 from ..models import Clip, load_clip
 from ..plots import paint
-from .faithfulness import FULL, areas, colours_of, image_curves, image_score
+from .faithfulness import FULL
 from .localisation import levelled, localisation, pool
 from .report_page import write_page
 from .results import Results
-from .run import LIBRARIES, weights_digest
+from .run import asked_examples, method_names, run_settings
 from .statistics import spearman
-from .worker import Chunk, contents
+from .worker import Chunk, contents, game_areas
 
 PAGE, THUMBNAILS = "index.html", "thumbnails"
 GIVEN = "given map"  # what a map that somebody else made is called among the methods
@@ -57,18 +55,10 @@ _HEIGHT = 160  # pixels of a thumbnail
 
 
 def report(
-    clip: Clip,
-    data: str | Sequence[Example],
-    out: str | Path,
-    *,
-    method: str = "grad-eclip",
-    maps: str | Path | None = None,
-    limit: int | None = None,
-    nulls: int = 16,
-    seed: int = 0,
-    chunk: int = CHUNK,
+    clip: Clip, data: str | Sequence[Example], out: str | Path, *, method: str = "grad-eclip",
+    maps: str | Path | None = None, limit: int | None = None, nulls: int = 16, seed: int = 0, chunk: int = CHUNK,
     progress: bool = True,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Explain every pair of a data set, and write a page that shows the worst of them first.
 
     Args:
@@ -94,21 +84,17 @@ def report(
         ValueError, TypeError: an unknown method, no examples, a map that is none; a folder of another report.
         FileNotFoundError: an image, or the folder of maps, is missing, or not one map has the name of an example.
     """
-    if not isinstance(clip, Clip):
-        raise InvalidType(f"report needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}", "model-type")
-    known = [name for name, one in METHODS.items() if one.image is not None]
-    if method not in known:
-        raise InvalidValue(
-            f"{method!r} is no method that explains images: {hint(str(method), known)}", "method-unknown"
-        )
+    (method,) = method_names([method])
     chunk, nulls = whole("chunk", chunk, 1), whole("nulls", nulls, 2)
-    examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
+    examples = asked_examples("report", clip, data, limit)
     if not examples:
         raise InvalidValue("a report needs images with captions, and there are none", "data-empty")
     if twice := [key for key, times in Counter(one.key for one in examples).items() if times > 1]:
         raise InvalidValue(f"rows are told apart by the examples' keys, and {twice[0]!r} is there twice", "data-twice")
     given = _given_maps(maps, examples)
-    settings = _settings(clip, examples, method, given, chunk, nulls, checked_seed(seed))
+    asked = [(one.key, one.prompt) for one in examples]
+    own = {"report": method, "maps": len(given), "chunk": chunk, "nulls": nulls, "seed": checked_seed(seed)}
+    settings = run_settings(clip, asked, **own)
     others = _inputs(spread(examples, SAMPLE), {})  # with which every caption is compared
     out, found, explain = as_path(out, "--out"), [], None
     with closing(Results(out, settings)) as results, tqdm(total=len(examples), disable=not progress) as bar:
@@ -178,15 +164,8 @@ class _Explained:
         }
         if GIVEN not in heats:
             return found
-        clip, tower = self.explainer.clip, self.explainer.image_tower
-        pixels = view_of(clip.preprocess, explanation.image, "model", tower.patch_size).pixels
-        maps = {
-            self.method: explanation.image_maps[0],
-            GIVEN: pool(heats[GIVEN], tuple(pixels.shape[1:]), explanation.box),
-        }
-        score = image_score(tower.forward, self.explainer.embed_texts([example.prompt])[0])
-        curves = image_curves(score, pixels.to(tower.device), maps, FULL, colours=colours_of(clip.preprocess))
-        for row in areas(curves).itertuples():
+        maps, theirs = {self.method: explanation.image_maps[0]}, {GIVEN: heats[GIVEN]}
+        for row in game_areas(self.explainer, example.prompt, explanation, maps, theirs, FULL).itertuples():
             found[row.method][row.game] = row.auc
         both = (pool(heats[GIVEN], explanation.image_maps.shape[1:], explanation.box), explanation.image_maps[0])
         found[GIVEN]["agreement"] = float(spearman(*(levelled(one).ravel() for one in both)))
@@ -235,23 +214,6 @@ def _inputs(part: Sequence[Example], given: dict[str, Path], others: str = "") -
     for example in part:
         digest.update(given[example.key].read_bytes() if example.key in given else b"")
     return digest.hexdigest()[:32]
-
-
-def _settings(clip: Clip, examples, method: str, given: dict, chunk: int, nulls: int, seed: int) -> dict:
-    asked = [(example.key, example.prompt) for example in examples]
-    return {
-        "report": method,
-        "examples": len(examples),
-        "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
-        "maps": len(given),
-        "model": clip.name,
-        "pretrained": clip.pretrained,
-        "weights": weights_digest(clip.model),
-        "chunk": chunk,
-        "nulls": nulls,
-        "seed": seed,
-        "versions": {name: version(name) for name in LIBRARIES},
-    }
 
 
 def _write_thumbnail(file: Path, explanation: Explanation, heats: dict[str, np.ndarray]) -> None:

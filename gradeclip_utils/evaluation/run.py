@@ -22,7 +22,7 @@ import pickle
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -51,23 +51,11 @@ LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")
 
 
 def evaluate(
-    clip: Clip,
-    data: str | Sequence[Example],
-    methods: str | Sequence[str] = "grad-eclip",
-    *,
-    out: str | Path | None = None,
-    limit: int | None = None,
-    references: bool = True,
-    faithfulness: str = "",
-    resolution: str = "model",
-    seed: int = 0,
-    jobs: int = 1,
-    dask: str | None = None,
-    threads: int | None = None,
-    chunk: int = CHUNK,
-    shard: Shard | None = None,
-    progress: bool = True,
-) -> pd.DataFrame:
+    clip: Clip, data: str | Sequence[Example], methods: str | Sequence[str] = "grad-eclip", *,
+    out: str | Path | None = None, limit: int | None = None, references: bool = True, faithfulness: str = "",
+    resolution: str = "model", seed: int = 0, jobs: int = 1, dask: str | None = None, threads: int | None = None,
+    chunk: int = CHUNK, shard: Shard | None = None, progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """Measure the maps of several methods on a data set.
 
         rows = evaluate(load_clip(), "scenes:development:100", ["grad-eclip", "maskclip"])
@@ -78,69 +66,76 @@ def evaluate(
         data: what `datasets.load` takes, or examples.
         methods: names of `methods.METHODS`, or "all".
         out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
-        limit: no more examples than this, one or more, spread evenly over the data.
+        limit: no more examples than this, spread evenly over the data.
         references: add the rows of reference baselines (see the module).
-        faithfulness: "published" (half range) or "full" adds the areas under the deletion and insertion curves of the
-            similarity; "" does without, because it costs several forward passes a row.
+        faithfulness: "published" (half range) or "full" adds deletion and insertion, several forward passes a row.
         resolution: as for `Explainer`; "native" goes without faithfulness, which asks the unmodified model.
         seed: of random maps, wrong words, and methods that draw.
         jobs: processes on this machine.
-        dask: the address of a Dask scheduler whose workers see the same files; it takes the place of `jobs`.
-        threads: of torch in each process; by default the processors of this machine shared out, and 1 for Dask.
+        dask: the address of a Dask scheduler whose workers see the same files, in place of `jobs`.
+        threads: of torch in each process; by default the processors shared out, and 1 for Dask.
         chunk: how many examples are measured together.
-        shard: (i, n) measures every n-th chunk from the i-th on, into a folder of its own inside `out`; see `shards`.
+        shard: (i, n) measures every n-th chunk from the i-th on, in a folder of its own inside `out`; see `shards`.
         progress: show a bar.
 
     Returns:
-        One row an example and method (of a shard, of its own examples): image (the example's key), concept, prompt (the
-        one that was asked), method, the measures of `localisation` (NaN where the ground truth is not known), with
-        `faithfulness` also deletion and insertion, and seconds (of an explanation, with preparing the image and scoring
-        the words; a fraction of its batch).
+        One row an example and method: image (the example's key), concept, prompt (the one that was asked), method, the
+        measures of `localisation` (NaN without ground truth), with `faithfulness` also the areas under deletion and
+        insertion, and seconds (of an explanation, with its image prepared and words scored).
 
     Raises:
-        ValueError, TypeError: an unknown method, options that do not go together, a data set without ground truth or a
-            second concept, a folder of another evaluation, or one that another process is at work on.
+        ValueError, TypeError: an unknown method, options that do not go together, no ground truth or second concept, a
+            folder of another evaluation, or one that another process is at work on.
         FileNotFoundError, ImportError: as `datasets.load`.
     """
-    if not isinstance(clip, Clip):
-        raise InvalidType(
-            f"evaluate needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}", "model-type"
-        )
-    jobs, chunk = whole("jobs", jobs, -1), whole("chunk", chunk, 1)
-    limit = None if limit is None else whole("limit", limit, 1)
-    threads = None if threads is None else whole("threads", threads, 1)
-    if jobs == 0:
-        raise InvalidValue("jobs must be 1 or more, or -1 for as many as there are processors, got 0", "number-range")
+    limit, jobs, threads, chunk = _counts(limit=(limit, 1), jobs=(jobs, -1), threads=(threads, 1), chunk=(chunk, 1))
     chosen("resolution", resolution, ("model", "native"))
-    protocol = _protocol(faithfulness, resolution)
-    plan = Plan(method_names(methods), bool(references), protocol, resolution, checked_seed(seed))
+    names, protocol = method_names(methods), _protocol(faithfulness, resolution)
+    plan = Plan(names, bool(references), protocol, resolution, checked_seed(seed))
+    examples = asked_examples("evaluate", clip, data, limit)
+    if shard is not None and out is None:
+        raise InvalidValue("a shard needs out=, the folder in which all shards meet", "shard-out")
+    chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
+    how = jobs, dask, threads
+    if out is None:
+        return _all_rows(clip, plan, chunks, None, progress, how)
+    asked = [(one.key, one.prompt, one.concept, one.present) for one in examples]
+    named = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan), "chunk": chunk}
+    with closing(Results(shard_folder(out, shard), run_settings(clip, asked, **named))) as results:
+        return _all_rows(clip, plan, chunks, results, progress, how)
+
+
+# ------------------------------------------------------------------------------------------------- what is to be done
+
+
+def asked_examples(caller: str, clip: Clip, data: str | Sequence[Example], limit: int | None) -> list[Example]:
+    """The examples that a function is asked about.
+
+    Args:
+        caller: the function's name, for messages.
+        clip: the model that it got; checked.
+        data: what `datasets.load` takes, or examples.
+        limit: no more than this.
+
+    Raises:
+        TypeError: no `Clip`, or something else than examples.
+        ValueError, FileNotFoundError, ImportError: as `datasets.load`.
+    """
+    if not isinstance(clip, Clip):
+        msg = f"{caller} needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
+        raise InvalidType(msg, "model-type")
     examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
     if wrong := [one for one in examples if not isinstance(one, Example)]:
         msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
         raise InvalidType(msg, "data-type")
-    if shard is not None and out is None:
-        raise InvalidValue("a shard needs out=, the folder in which all shards meet", "shard-out")
-    chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
-    settings = {} if out is None else _settings(clip, data, examples, plan, chunk)
-    kept = nullcontext() if out is None else closing(Results(shard_folder(out, shard), settings))
-    total = sum(len(part.examples) for part in chunks.values())
-    with kept as results, tqdm(total=total, unit="image", disable=not progress) as bar:
-        done = {} if results is None else _done(results, plan, chunks)
-        bar.update(sum(len(chunks[number].examples) for number in done))
-        todo = [part for part in chunks.values() if part.number not in done]
-        with closing(_computed(clip, plan, todo, jobs, dask, threads)) as computed:  # workers stop when this stops
-            for number, rows, inputs in computed:
-                if results is not None:
-                    results.write(number, rows, inputs)
-                done[number] = rows
-                bar.update(len(chunks[number].examples))
-        rows = pd.concat([done[number] for number in chunks], ignore_index=True) if chunks else pd.DataFrame()
-        if results is not None:
-            results.write_table(rows)
-    return rows
+    return examples
 
 
-# ------------------------------------------------------------------------------------------------- what is to be done
+def _counts(**counts: tuple[int | None, int]) -> list[int | None]:
+    """The counts as Python's integers, none of them below its least; None is whatever is the default."""
+    if counts["jobs"][0] == 0:
+        raise InvalidValue("jobs must be 1 or more, or -1 for as many as there are processors, got 0", "number-range")
+    return [None if value is None else whole(name, value, least) for name, (value, least) in counts.items()]
 
 
 def _possible() -> list[str]:
@@ -204,18 +199,20 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
     return wrong
 
 
-def _settings(clip: Clip, data, examples: list[Example], plan: Plan, chunk: int) -> dict:
-    """Everything that the rows depend on, and how many processes made them not."""
-    asked = [(example.key, example.prompt, example.concept, example.present) for example in examples]
-    return {
-        "data": data if isinstance(data, str) else "examples in hand",
-        "examples": len(examples),
+def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
+    """Everything that the rows of a run depend on, and how many processes make them not.
+
+    Args:
+        clip: the model.
+        asked: what is asked, a tuple an example.
+        **own: what else this kind of run depends on.
+    """
+    return own | {
+        "examples": len(asked),
         "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
         "model": clip.name,
         "pretrained": clip.pretrained,
         "weights": weights_digest(clip.model),
-        **asdict(plan),
-        "chunk": chunk,
         "versions": {name: version(name) for name in LIBRARIES},
     }
 
@@ -239,6 +236,25 @@ def _done(results: Results, plan: Plan, chunks: dict[int, Chunk]) -> dict[int, p
 
 
 # ----------------------------------------------------------------------------------------------------------- doing it
+
+
+def _all_rows(clip: Clip, plan: Plan, chunks: dict[int, Chunk], results: Results | None, progress: bool, how: tuple):
+    """The rows of all chunks: those that were kept before, and those that are computed now, which are kept."""
+    total = sum(len(part.examples) for part in chunks.values())
+    with tqdm(total=total, unit="image", disable=not progress) as bar:
+        done = {} if results is None else _done(results, plan, chunks)
+        bar.update(sum(len(chunks[number].examples) for number in done))
+        todo = [part for part in chunks.values() if part.number not in done]
+        with closing(_computed(clip, plan, todo, *how)) as computed:  # workers stop when this stops
+            for number, rows, inputs in computed:
+                if results is not None:
+                    results.write(number, rows, inputs)
+                done[number] = rows
+                bar.update(len(chunks[number].examples))
+    rows = pd.concat([done[number] for number in chunks], ignore_index=True) if chunks else pd.DataFrame()
+    if results is not None:
+        results.write_table(rows)
+    return rows
 
 
 def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Generator[tuple[int, pd.DataFrame, str]]:

@@ -255,36 +255,6 @@ def verdict(low: float, high: float, margin: float, more: str, less: str, same: 
     return same if max(-low, high) < margin else "cannot tell"
 
 
-def conclude(
-    values: ArrayLike, margin: float, more: str, less: str, same: str, *, clusters: Sequence | None = None,
-    draws: int = DRAWS, seed: int = 0,
-) -> str:  # fmt: skip
-    """The mean of paired differences, its bootstrap interval, and the verdict, as one line of text.
-
-    For a lesson's takeaways, and for answers, 0 or 1, see `verdicts.Takeaways.judge`.
-
-    >>> conclude([0.2, 0.3, 0.25, 0.22], 0.02, "it finds objects", "it avoids objects", "chance")
-    '+0.242 [+0.210, +0.280], so: it finds objects'
-
-    Args:
-        values: (n,) differences.
-        margin: as for `verdict`.
-        more: as for `verdict`.
-        less: as for `verdict`.
-        same: as for `verdict`.
-        clusters: as for `interval`.
-        draws: as for `interval`.
-        seed: as for `interval`.
-
-    Raises:
-        ValueError: as `interval` and `verdict`.
-    """
-    low, high = _drawn(_checked(values), clusters, draws, seed)
-    answer = verdict(low, high, margin, more, less, same)
-    mean, low, high = np.round([np.mean(np.asarray(values)), low, high], 3) + 0.0  # no "-0.000"
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], so: {answer}"
-
-
 def _checked(values: ArrayLike) -> np.ndarray:
     """The values (n,) as floats, all of them finite."""
     checked = np.asarray(values, dtype=float)

@@ -30,6 +30,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from PIL import Image
+from torch import Tensor
 
 from ..checks import whole
 from ..errors import InvalidValue
@@ -165,29 +166,37 @@ def word_rows(
     for name, (method, _) in methods.items():
         if METHODS[method].text is None:
             raise InvalidValue(f"{name!r} is {METHODS[method].title}, which has no scores of words", "method-words")
-    texts, of_image = [one.caption for one in captions], {one.key: one.image for one in captions}
-    embeddings = dict(zip(of_image, asker.embed_images(list(of_image.values())), strict=True))
-    images = [embeddings[one.key] for one in captions]
-    words = {
-        name: Explainer(clip, method=replace(METHODS[method], image=None), text_layers=layers, seed=seed).score_words(
-            texts, images
-        )
-        for name, (method, layers) in methods.items()
-    }
-    alone = Explainer(clip, method="leave-one-out").score_words(texts, images)
+    images = _embeddings(asker, captions)
+    ways = {name: (replace(METHODS[method], image=None), layers) for name, (method, layers) in methods.items()}
     rows, themselves = [], [name for name, (method, _) in methods.items() if method == "leave-one-out"]
-    for i, one in enumerate(captions):
-        spans = [(word.start, word.end) for word in alone[i]]
-        scores = {name: np.array([word.score for word in found[i]]) for name, found in words.items()}
+    for i, (one, spans, scores, effects) in enumerate(_scored(clip, captions, images, ways, seed)):
         scores["Random"] = np.random.default_rng([seed, i]).normal(size=len(spans))
-        rows += _nouns(one, spans, scores)
+        own = _nouns(one, spans, scores)
         if one.true:
-            rows += _curves(asker, one, spans, scores, images[i], seed)
-            effects = np.array([word.score for word in alone[i]])
+            own += _curves(asker, one, spans, scores, images[i], seed)
             agreed = {name: spearman(values, effects) for name, values in scores.items() if name not in themselves}
-            rows += [("as leave-one-out", name, value) for name, value in agreed.items() if np.isfinite(value)]
-        rows[:] = [row if len(row) == 5 else (one.key, one.caption, *row) for row in rows]
+            own += [("as leave-one-out", name, value) for name, value in agreed.items() if np.isfinite(value)]
+        rows += [(one.key, one.caption, *row) for row in own]
     return pd.DataFrame(rows, columns=["image", "caption", "measure", "method", "value"])
+
+
+def _embeddings(asker: Explainer, captions: Sequence[Captioned]) -> list[Tensor]:
+    """The embedding (E,) of each caption's image, which is read once however many captions it has."""
+    images = {one.key: one.image for one in captions}
+    embeddings = dict(zip(images, asker.embed_images(list(images.values())), strict=True))
+    return [embeddings[one.key] for one in captions]
+
+
+def _scored(clip: Clip, captions: Sequence[Captioned], images: list[Tensor], ways: Mapping, seed: int = 0):
+    """Each caption with its words' spans, their scores (W,) by each of `ways` (method, layers), and when left out."""
+    texts = [one.caption for one in captions]
+    found = {
+        name: Explainer(clip, method=method, text_layers=layers, seed=seed).score_words(texts, images)
+        for name, (method, layers) in ways.items()
+    }
+    for i, words in enumerate(Explainer(clip, method="leave-one-out").score_words(texts, images)):
+        scores = {name: np.array([word.score for word in own[i]]) for name, own in found.items()}
+        yield captions[i], [(word.start, word.end) for word in words], scores, np.array([word.score for word in words])
 
 
 def _nouns(one: Captioned, spans: Sequence[Span], scores: Mapping[str, np.ndarray]) -> list[tuple]:
@@ -261,26 +270,13 @@ def saturation(clip: Clip, captions: Sequence[Captioned], *, text_layers: int | 
     if not true:
         raise InvalidValue("there are no true captions to score: give at least one", "prompt-none")
     layers = text_layers or clip.text_layers or open_text_tower(clip.model).layers
-    of_image = {one.key: one.image for one in true}
-    embeddings = dict(zip(of_image, Explainer(clip).embed_images(list(of_image.values())), strict=True))
-    images, texts = [embeddings[one.key] for one in true], [one.caption for one in true]
-    own = replace(METHODS["grad-eclip"], image=None)
-    methods = {
-        "loosened": own,
-        "first order": replace(own, text=partial(grad_eclip, spatial="softmax")),
-        "integrated": METHODS["integrated-attention"],
-    }
-    scores = {
-        name: Explainer(clip, method=method, text_layers=layers).score_words(texts, images)
-        for name, method in methods.items()
-    }
-    alone = Explainer(clip, method="leave-one-out").score_words(texts, images)
-    rows = []
-    for i, one in enumerate(true):
-        by_name = {name: np.array([word.score for word in found[i]]) for name, found in scores.items()}
-        effects = np.array([word.score for word in alone[i]])
-        along, end = (np.abs(by_name[name]).sum() for name in ("integrated", "first order"))
-        errors = {name: 1 - float(spearman(values, effects)) for name, values in by_name.items()}
+    own, rows = replace(METHODS["grad-eclip"], image=None), []
+    first_order = replace(own, text=partial(grad_eclip, spatial="softmax"))
+    asked = zip(ALONG_ATTENTION, (own, first_order, METHODS["integrated-attention"]), strict=True)
+    ways = {name: (method, layers) for name, method in asked}
+    for one, _, scores, effects in _scored(clip, true, _embeddings(Explainer(clip), true), ways):
+        along, end = (np.abs(scores[name]).sum() for name in ("integrated", "first order"))
+        errors = {name: 1 - float(spearman(values, effects)) for name, values in scores.items()}
         if along + end > 0 and np.isfinite(list(errors.values())).all():
             rows.append((one.key, one.caption, (along - end) / (along + end), *errors.values()))
     return pd.DataFrame(rows, columns=["image", "caption", "saturation", *ALONG_ATTENTION])

@@ -27,9 +27,10 @@ import torch
 
 from ..datasets import Example
 from ..explain import Explainer
-from ..images import view_of
+from ..explanation import Explanation
+from ..images import model_view
 from ..models import Clip
-from .faithfulness import FULL, PUBLISHED, areas, colours_of, image_curves, image_score
+from .faithfulness import FULL, PUBLISHED, Protocol, areas, colours_of, image_curves, image_score
 from .localisation import MEASURES, localisation, pool, reference_baselines
 
 REFERENCES = ("random", "centre", "wrong word", "text-blind", "oracle")
@@ -168,20 +169,33 @@ def _measures(explainer: Explainer, plan: Plan, example: Example, explained: dic
         references.pop("oracle", None)
     if plan.faithfulness:
         maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
-        for row in _faithfulness(explainer, plan, example, baseline, maps, references).itertuples():
+        protocol = PROTOCOLS[plan.faithfulness]
+        for row in game_areas(explainer, example.prompt, baseline, maps, references, protocol).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
 
 
-def _faithfulness(explainer: Explainer, plan: Plan, example: Example, baseline, maps, references) -> pd.DataFrame:
-    """Areas under deletion and insertion of the model's own similarity with the example's own prompt."""
+def game_areas(
+    explainer: Explainer, prompt: str, explanation: Explanation, maps: dict, heats: dict, protocol: Protocol
+) -> pd.DataFrame:
+    """Areas under deletion and insertion of the model's own similarity with a prompt.
+
+    Args:
+        explainer: of the model that is asked.
+        prompt: what the image is compared with.
+        explanation: has the image, and the box that the model saw of it.
+        maps: name -> (h, w) on the token grid.
+        heats: name -> (H, W) in the image's pixels.
+        protocol: of the games.
+
+    Returns:
+        Rows as `faithfulness.areas`.
+    """
     clip, tower = explainer.clip, explainer.image_tower
-    pixels = view_of(clip.preprocess, baseline.image, plan.resolution, tower.patch_size).pixels
-    references = {name: pool(heat, tuple(pixels.shape[1:]), baseline.box) for name, heat in references.items()}
-    score = image_score(tower.forward, explainer.embed_texts([example.prompt])[0])
-    protocol = PROTOCOLS[plan.faithfulness]
-    pixels, colours = pixels.to(tower.device), colours_of(clip.preprocess)
-    return areas(image_curves(score, pixels, {**maps, **references}, protocol, colours=colours))
+    pixels = model_view(clip.preprocess, explanation.image).pixels.to(tower.device)  # no other size has curves
+    maps = maps | {name: pool(heat, tuple(pixels.shape[1:]), explanation.box) for name, heat in heats.items()}
+    score = image_score(tower.forward, explainer.embed_texts([prompt])[0])
+    return areas(image_curves(score, pixels, maps, protocol, colours=colours_of(clip.preprocess)))
 
 
 def generator(example: Example, seed: int) -> np.random.Generator:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from functools import partial
@@ -29,11 +28,10 @@ from ..datasets import Choice, load_choices, spread
 from ..errors import InvalidValue
 from ..evaluation.attributes import judge_choices
 from ..evaluation.results import Results
-from ..evaluation.run import LIBRARIES, weights_digest
+from ..evaluation.run import run_settings, weights_digest
 from ..evaluation.shards import Shard, merge, part_of, read_shard, shard_folder
 from ..evaluation.statistics import interval
 from ..explain import Explainer
-from ..files import version
 from ..models import Clip, load_clip
 from . import command
 
@@ -68,10 +66,11 @@ def choice_rows(
         raise InvalidValue("a shard needs a folder in which all shards meet (--folder)", "shard-out")
     chunk = whole("chunk", chunk, 1)
     starts = part_of(range(0, len(choices), chunk), shard)
-    kept = nullcontext() if folder is None else closing(
-        Results(shard_folder(folder, shard), _settings(clip, data, choices, chunk)))  # fmt: skip
-    sampled = "" if folder is None else _inputs(spread(list(choices), SAMPLE))
-    found, typical = [], None
+    kept, sampled, found, typical = nullcontext(), "", [], None
+    if folder is not None:
+        asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
+        kept = closing(Results(shard_folder(folder, shard), run_settings(clip, asked, data=data, chunk=chunk)))
+        sampled = _inputs(spread(list(choices), SAMPLE))
     with kept as results, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
         for start in starts:
             part = choices[start : start + chunk]
@@ -104,20 +103,6 @@ def _inputs(choices: Sequence[Choice], sampled: str = "") -> str:
         image = choice.image()
         digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
     return digest.hexdigest()[:32]
-
-
-def _settings(clip: Clip, data: str, choices: Sequence[Choice], chunk: int) -> dict:
-    asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
-    return {
-        "data": data,
-        "examples": len(choices),
-        "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
-        "model": clip.name,
-        "pretrained": clip.pretrained,
-        "weights": weights_digest(clip.model),
-        "chunk": chunk,
-        "versions": {name: version(name) for name in LIBRARIES},
-    }
 
 
 def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:

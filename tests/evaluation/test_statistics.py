@@ -10,7 +10,6 @@ from statsmodels.stats.multitest import multipletests
 
 from gradeclip_utils.evaluation import resampling, statistics
 from gradeclip_utils.evaluation.statistics import (
-    conclude,
     difference_interval,
     interval,
     paired,
@@ -331,16 +330,6 @@ def test_a_verdict_needs_a_sensible_margin_and_interval():
         verdict(1, 0, 0.1, "more", "less", "same")
     with pytest.raises(ValueError, match="from low to high"):
         verdict(np.nan, np.nan, 0.1, "more", "less", "same")
-
-
-def test_a_conclusion_reads_as_mean_interval_and_verdict():
-    assert conclude(np.zeros(9), 0.02, "yes", "the wrong one", "neither") == "+0.000 [+0.000, +0.000], so: neither"
-    values = np.array([-1e-9, 1e-9] * 5)
-    assert "-0.000" not in conclude(values, 0.02, "yes", "no", "neither")
-    noisy = np.random.default_rng(0).normal(0, 1, 10)
-    assert conclude(noisy, 0.02, "yes", "no", "neither").endswith("], so: cannot tell")
-    with pytest.raises(ValueError, match="all 10 values belong to 1"):
-        conclude(noisy, 0.02, "yes", "no", "neither", clusters=[1] * 10)
 
 
 def test_a_mean_does_not_lie_beyond_its_bounds_by_rounding():

@@ -11,7 +11,6 @@ from gradeclip_utils.evaluation.faithfulness import Protocol
 from gradeclip_utils.evaluation.localisation import localisation, pool, reference_baselines
 from gradeclip_utils.evaluation.pointing_game import games
 from gradeclip_utils.evaluation.statistics import (
-    conclude,
     difference_interval,
     interval,
     paired,
@@ -49,7 +48,6 @@ STATISTICS = [
     ("a pair without its other", lambda: paired(ROWS[:-1], "score"), "'b' has no value for 1 of 8 units"),
     ("a margin below zero", lambda: verdict(0, 1, -1, "a", "b", "c"), "margin must be 0 or more, got -1"),
     ("an interval upside down", lambda: verdict(1, 0, 0, "a", "b", "c"), "goes from low to high"),
-    ("a conclusion from NaN", lambda: conclude([np.nan] * 3, 0, "a", "b", "c"), "3 of 3 values"),
     ("a margin without reason", lambda: Takeaways(margin=0.1).judge("it is", VALUES), "a margin needs its reason"),
 ]  # fmt: skip
 
