@@ -54,21 +54,13 @@ _SEED = 94  # of the scenes
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image and a caption, of which it is known which nouns the image shows.
+    """An image and a caption, of which it is known which nouns the image shows."""
 
-    Attributes:
-        key: the image's name; several captions may have one image.
-        image: the image.
-        caption: the caption.
-        nouns: where each noun stands, `caption[start:end]`.
-        shown: for each noun, whether the image shows it.
-    """
-
-    key: str
+    key: str  # the image's name; several captions may have one image
     image: Image.Image
     caption: str
-    nouns: tuple[Span, ...]
-    shown: tuple[bool, ...]
+    nouns: tuple[Span, ...]  # where each stands, `caption[start:end]`
+    shown: tuple[bool, ...]  # for each noun, whether the image shows it
 
     @property
     def true(self) -> bool:

@@ -152,11 +152,9 @@ def run_command(options: argparse.Namespace) -> None:
     if options.merge:
         if options.folder is None:
             raise InvalidValue("--merge needs the --folder in which the shards are", "shard-out")
-        rows, settings = merge(options.folder)
-        options.data = settings["data"]
-        command.say(
-            choice_figures(rows, options.data), {name: settings[name] for name in ("model", "weights")}, options
-        )
+        rows, origin = merge(options.folder)
+        options.data = origin["data"]
+        command.say(choice_figures(rows, options.data), {key: origin[key] for key in ("model", "weights")}, options)
         return
     if options.data is None:
         raise InvalidValue("study choices needs --data, such as winoground:FOLDER", "option-data")

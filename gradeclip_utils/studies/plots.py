@@ -21,18 +21,11 @@ _WIDEST = 8.1  # inches: as wide as the column of a notebook
 
 
 def plot_groups(
-    panels: pd.DataFrame | Mapping[str, pd.DataFrame],
-    by: str,
-    group: str | None = None,
-    *,
-    label: str = "",
-    reference: float | Mapping[str, float] | None = None,
-    reference_label: str = "",
-    order: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
-    width: float = 4.3,
+    panels: pd.DataFrame | Mapping[str, pd.DataFrame], by: str, group: str | None = None, *, label: str = "",
+    reference: float | Mapping[str, float] | None = None, reference_label: str = "",
+    order: Sequence[str] | None = None, limits: tuple[float, float] | None = None, width: float = 4.3,
     title: str = "",
-) -> InlineFigure:
+) -> InlineFigure:  # fmt: skip
     """Means with intervals, a row for each value of a column, and a marker of its own for each of another one.
 
         plot_groups(summarise(rows, "moved", by=["prompt", "second"]), "prompt", "second", label="moved", reference=0)

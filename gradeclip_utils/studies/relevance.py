@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,11 @@ from ..scenes import CANVAS, IMAGE_SIZE, Scene
 def as_array(tensor: Tensor) -> np.ndarray:
     """The same values in float64 on the CPU, so that sums of thousands lose nothing."""
     return tensor.detach().cpu().double().numpy()
+
+
+def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
+    """Unit embeddings (T, E) of T prompts."""
+    return as_array(explainer.embed_texts(texts))
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:

@@ -21,6 +21,7 @@ from ..training.card import recognised
 from .architectures import BASELINES, MEASURES, compare_models, two_thing_examples
 from .binding.binding_index import METHODS, ROLES, answers_by_map, binding_index, study_pairs
 from .binding.cached_explainer import CachedExplainer
+from .command import COLUMNS
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
 from .matching.adjectives import adjective_shift, colour_pairs
@@ -28,7 +29,6 @@ from .matching.composition import caption_changes, noun_pairs, span_fractions, t
 from .matching.map_sums import map_sums, part_agreement
 from .matching.wording import leave_one_out_agreement, own_region_hits, template_effect, word_fractions
 
-COLUMNS = ["study", "figure", "value", "low", "high", "n"]
 # Of all questions about words those that end like this: what the lesson concludes from.
 _MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")
 

@@ -63,10 +63,8 @@ def study_pairs(n: int = 30, few: int | None = None) -> list[Pair]:
     few = max(1, n // 2) if few is None else few
     pairs = [pair for kind in KINDS for pair in draw_pairs(kind, n)]
     pairs += [pair for kind in KINDS for pair in draw_pairs(kind, few, composition="withheld")]
-    return pairs + [
-        pair for kind in ("object identity", "colour", "size", *SWAPPED) for objects in (3, 4)
-        for pair in draw_pairs(kind, few, objects=objects)
-    ]  # fmt: skip
+    more = [(kind, objects) for kind in ("object identity", "colour", "size", *SWAPPED) for objects in (3, 4)]
+    return pairs + [pair for kind, objects in more for pair in draw_pairs(kind, few, objects=objects)]
 
 
 def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent: bool = True) -> pd.DataFrame:
@@ -88,11 +86,8 @@ def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent
         of an even spread; and `silent`, true where the map is nowhere positive on any object, and the index 1/2.
     """
     cached, rows = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip), []
-    asked = [
-        (pair, side, list(_questions(cached, pair, side, number if absent else None)))
-        for number, pair in enumerate(pairs)
-        for side in (0, 1)
-    ]
+    sides = [(pair, side, number if absent else None) for number, pair in enumerate(pairs) for side in (0, 1)]
+    asked = [(pair, side, list(_questions(cached, pair, side, number))) for pair, side, number in sides]
     for pair, side, questions, maps, coverage in _mapped(cached.explainer, asked):
         about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
         for question, by_method in zip(questions, maps, strict=True):

@@ -39,18 +39,14 @@ _SIZE = 38  # of a thing, in units of the canvas
 class PlaygroundAnswers:
     """What a model answers to a true and a false caption of one image.
 
-    Attributes:
-        image: the image of the scene.
-        captions, similarity: of the true one, of the false one.
-        maps: name -> (h, w): of both captions, of the one rather than the other (signed), and of what differs.
-        box: what the model saw of the image, in pixels.
+    `maps` is name -> (h, w): of both captions, of the one rather than the other (signed), and of what differs.
     """
 
     image: Image.Image
     captions: tuple[str, str]
     similarity: tuple[float, float]
     maps: Mapping[str, np.ndarray]
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]  # what the model saw of the image, in pixels
 
     @property
     def gap(self) -> str:

@@ -32,23 +32,14 @@ FEWEST = 3  # captions that must hold a word, or its mean says too little
 
 @dataclass(frozen=True)
 class Question:
-    """Does one value follow another over words?
+    """Does one value follow another over words?"""
 
-    Attributes:
-        figure: what to call the answer.
-        x: a column of the table of words, or of the measured values.
-        y: a measured value.
-        words: a column of booleans of the table: which words take part.
-        given: what is held constant; the correlation is partial then.
-        minus: another question, whose answer is subtracted.
-    """
-
-    figure: str
-    x: str
-    y: str
-    words: str
-    given: tuple[str, ...] = ()
-    minus: Question | None = None
+    figure: str  # what to call the answer
+    x: str  # a column of the table of words, or of the measured values
+    y: str  # a measured value
+    words: str  # a column of booleans of the table: which words take part
+    given: tuple[str, ...] = ()  # what is held constant; the correlation is partial then
+    minus: Question | None = None  # whose answer is subtracted
 
 
 def correlate(

@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 
-from ...checks import chosen
+from ...checks import chosen, nearest
 from ...errors import InvalidValue
 from ...explain import Explainer
 from ...explanation import Interactions
@@ -71,16 +71,18 @@ def plot_words(
     table, word, headline = _asked(study, norm, part, method, word, draws)
     rows = study.rows.loc[study.rows["word"] == word, "caption"].nunique() if word else 0
     height = _SCATTER + 1.15 + (0.35 + _ROW * min(rows, _SHOWN) if word else 0.25)
-    figure = InlineFigure(_WIDTH, height, _told(norm, part, method, word, headline))
+    told = f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
+    figure = InlineFigure(_WIDTH, height, told)
     axes = axes_at(figure, 0.6, 0.3, _WIDTH - 0.75, _SCATTER)
     shown = table[table["shown"]]
     _scatter(axes, shown, norm)
-    style(axes, _across(norm), _up(method), headline)
+    style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)} (0: an average word)", headline)
     figure.points = [
         (axes, x, y, f"{name}: {x:.3g} across, {y:.3g} up; {role}")
         for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], _roles(shown), strict=True)
     ]
-    figure.text(0.99, 0.01, drawable(_model(study)), ha="right", va="bottom", color="0.55", fontsize=7)
+    model = f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
+    figure.text(0.99, 0.01, drawable(model), ha="right", va="bottom", color="0.55", fontsize=7)
     if word:
         _mark(axes, word, table, norm)
         _show_captions(figure, study, word, method, report)
@@ -93,37 +95,12 @@ def _asked(study: WordStudy, norm: str, part: str, method: str, word: str, draws
     """The table with saliency, the word as it stands there, and the correlation in words; all checked."""
     table, word = _chosen(study, norm, part, method), word.strip().lower()
     if word and word not in study.table.index:
-        near = ", ".join(sorted(study.table.index, key=lambda other: _unlike(word, other))[:4])
+        near = ", ".join(nearest(word, study.table.index, most=4, cutoff=0))
         raise InvalidValue(f"no caption of the study holds {word!r}; words like it are {near}", "study-word")
     found = correlate(
         [Question("shown", norm, method, "shown")], study.rows, study.values[[method]], table, draws=draws
     ).iloc[0]
     return table, word, f"Spearman {found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} words"
-
-
-def _told(norm: str, part: str, method: str, word: str, headline: str) -> str:
-    """The whole figure in words."""
-    return f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
-
-
-def _across(norm: str) -> str:
-    """What stands under the axis."""
-    return NORMS.get(norm, norm.replace("_", " "))
-
-
-def _up(method: str) -> str:
-    """What stands beside the axis."""
-    return f"saliency by {_title(method)} (0: an average word)"
-
-
-def _model(study: WordStudy) -> str:
-    """Which model was measured, and with which weights."""
-    return f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
-
-
-def _heights(table: pd.DataFrame) -> tuple[float, float]:
-    """From the lowest saliency that there can be to the highest."""
-    return np.log(EVEN) - 0.15, max(1.6, table["saliency"].max() + 0.2)
 
 
 def _roles(table: pd.DataFrame) -> pd.Series:
@@ -152,7 +129,7 @@ def _scatter(axes: Axes, table: pd.DataFrame, norm: str) -> None:
     seaborn.scatterplot(x=table[norm], y=table["saliency"], hue=roles, hue_order=list(palette), palette=palette, s=18,
                         alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set_ylim(_heights(table))
+    axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, table["saliency"].max() + 0.2))  # from the lowest that there can be
     axes.legend(loc="upper left", ncols=3, fontsize=8, frameon=False, columnspacing=1)
 
 
@@ -328,9 +305,3 @@ def _title(method: str) -> str:
     """The method as people call it; what was added to its name stays."""
     name, comma, rest = method.partition(", ")
     return METHODS[name].title + comma + rest if name in METHODS else method
-
-
-def _unlike(word: str, other: str) -> tuple[int, int]:
-    """Smaller for a word that begins alike and is about as long."""
-    same = next((i for i, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
-    return -same, abs(len(word) - len(other))

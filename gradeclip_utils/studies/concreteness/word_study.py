@@ -37,20 +37,15 @@ CONTROLS = ("part", "role", "frequency", "tokens", "place", "exposure", "mutual_
 class WordStudy:
     """All that was measured of one model.
 
-    Attributes:
-        clip: the model.
-        scenes: images with captions.
-        rows: of `word_scores`.
-        values: saliency, a row an occurrence of a word, a column a method, also with `OTHER` and, of models without
-            knowledge, with `RANDOM`.
-        table: of `word_table`.
+    `values` is saliency, a row an occurrence of a word, a column a method, also with `OTHER` and, of models without
+    knowledge, with `RANDOM`.
     """
 
     clip: Clip
-    scenes: tuple[Scene, ...]
-    rows: pd.DataFrame
+    scenes: tuple[Scene, ...]  # images with captions
+    rows: pd.DataFrame  # of `word_scores`
     values: pd.DataFrame
-    table: pd.DataFrame
+    table: pd.DataFrame  # of `word_table`
 
     @property
     def controls(self) -> tuple[str, ...]:

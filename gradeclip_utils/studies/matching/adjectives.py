@@ -21,7 +21,7 @@ from ...errors import InvalidValue
 from ...explain import Explainer
 from ...images import model_view
 from ...scenes import COLOURS, SPLITS, Scene, arrange, concepts, draw_scene, is_withheld_colour
-from ..relevance import as_array, fraction_on_first, object_coverage
+from ..relevance import as_array, embedded, fraction_on_first, object_coverage
 from .composition import phrase, seen_whole
 
 _ADJECTIVES = {"its colour": "colour", "the other's colour": "other", "a colour of neither": "absent"}
@@ -29,22 +29,14 @@ _ADJECTIVES = {"its colour": "colour", "the other's colour": "other", "a colour 
 
 @dataclass(frozen=True)
 class ColourPair:
-    """Two things of one noun, alike in drawing, size, tilt and all but colour and place, and nothing else.
-
-    Attributes:
-        noun: of both.
-        colour, other: of the first and the second.
-        absent: a colour that neither is tinted in.
-        scene: both tinted.
-        plain: the second keeps its own colours.
-    """
+    """Two things of one noun, alike in drawing, size, tilt and all but colour and place, and nothing else."""
 
     noun: str
-    colour: str
-    other: str
-    absent: str
-    scene: Scene
-    plain: Scene
+    colour: str  # of the first
+    other: str  # of the second
+    absent: str  # a colour that neither is tinted in
+    scene: Scene  # both tinted
+    plain: Scene  # the second keeps its own colours
 
 
 def colour_pairs(n: int, split: str = "development") -> list[ColourPair]:
@@ -88,23 +80,15 @@ class PromptPath:
 
     A map is linear in its direction, so every map between lies on the line between those of the two ends, and the image
     encoder has to run once.
-
-    Attributes:
-        before, after: the prompts.
-        first: the thing whose fraction of the relevance is followed.
-        maps: (2, h, w), signed, of the two ends.
-        coverage: (2, h, w), which fraction of every token each of the two things covers.
-        image: the image that was explained.
-        box: what the model saw of it, in pixels.
     """
 
-    before: str
+    before: str  # the prompts
     after: str
-    first: str
-    maps: np.ndarray
-    coverage: np.ndarray
+    first: str  # the thing whose fraction of the relevance is followed
+    maps: np.ndarray  # (2, h, w), signed, of the two ends
+    coverage: np.ndarray  # (2, h, w), which fraction of every token each of the two things covers
     image: Image.Image
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]  # what the model saw of the image, in pixels
 
     def at(self, weight: float) -> np.ndarray:
         """The map (h, w) at e(before) + weight * (e(after) - e(before))."""
@@ -158,7 +142,7 @@ def adjective_shift(explainer: Explainer, pairs: Sequence[ColourPair]) -> pd.Dat
         for name, colour in _ADJECTIVES.items():
             asked[name] = [phrase(one.noun, colour=getattr(one, colour)) for one in pairs]
         asked["the colour alone"] = [one.colour for one in pairs]
-        found = {name: as_array(explainer.embed_texts(texts)) for name, texts in asked.items()}
+        found = {name: embedded(explainer, texts) for name, texts in asked.items()}
         found["what the adjective adds"] = found["its colour"] - found["no adjective"]
         directions = np.stack(list(found.values()), axis=1)
         maps = as_array(explainer.maps([scene.image() for scene in scenes], directions))

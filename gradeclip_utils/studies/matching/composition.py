@@ -39,7 +39,7 @@ from ...scenes import (
     recoloured,
     relation_between,
 )
-from ..relevance import as_array
+from ..relevance import as_array, embedded
 
 CASES: dict[str, Callable[[str, str], str]] = {  # sentences of two nouns, by what they add to the two
     "and": lambda first, second: phrase(first, second),
@@ -128,15 +128,11 @@ def span_fractions(
     if len(pairs) < 3:
         msg = f"sentences are compared with the parts of others: three pairs or more, got {len(pairs)}"
         raise InvalidValue(msg, "data-few")
-
-    def embedded(texts: Sequence[str]) -> np.ndarray:
-        return as_array(explainer.embed_texts(texts))
-
-    firsts, seconds = (embedded([phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True))
+    firsts, seconds = (embedded(explainer, [phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True))
     centre, rows = np.concatenate([firsts, seconds]).mean(0), []
     names = [" + ".join(pair) for pair in pairs]
     for case in cases:
-        sentences = embedded([CASES[case](*pair) for pair in pairs])
+        sentences = embedded(explainer, [CASES[case](*pair) for pair in pairs])
         for kept in (False, True):
             away, middle = (0, 0) if kept else (centre, sentences.mean(0))
             own, other = firsts - away, seconds - away
@@ -220,7 +216,7 @@ def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int 
     rng, tables = np.random.default_rng([82, seed]), []
     for change in CHANGES:
         before, after = zip(*(changed_captions(scene, change, rng) for scene in scenes), strict=True)
-        own, other = (as_array(explainer.embed_texts(texts)) for texts in (before, after))
+        own, other = (embedded(explainer, texts) for texts in (before, after))
         drop = (seen * (own - other)).sum(-1)
         columns = {"image": range(len(scenes)), "change": change, "caption": before, "changed": after, "drop": drop}
         alike = cosine(own - own.mean(0), other - own.mean(0))

@@ -22,7 +22,7 @@ from ...checks import chosen
 from ...evaluation.sanity import agreement
 from ...explain import Explainer
 from ...scenes import POSITIONS, Object, Scene, arrange, covered, draw_scene, relation_between
-from ..relevance import as_array, fraction_on_first, object_coverage
+from ..relevance import as_array, embedded, fraction_on_first, object_coverage
 from .composition import CASES, phrase, seen_whole
 
 DISPLAYS = ("signed", "signed, mean removed", "relu", "relu, normalised")
@@ -40,16 +40,12 @@ def part_agreement(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFram
         Columns: image, whole, part, agreement (Spearman's rank correlation of the two signed maps). The last row of
         each whole is the control: the same part of *another* scene, asked of this image.
     """
-
-    def embedded(texts: Sequence[str]) -> np.ndarray:
-        return as_array(explainer.embed_texts(texts))
-
     phrases = [[phrase(thing.noun, colour=thing.colour) for thing in scene.objects] for scene in scenes]
-    noun = embedded([phrase(scene.objects[0].noun) for scene in scenes])
-    red_noun, second = (embedded([both[i] for both in phrases]) for i in (0, 1))
-    colour = embedded([str(scene.objects[0].colour) for scene in scenes])
-    sentence = embedded([scene.caption for scene in scenes])
-    apart = np.stack([embedded(scene.caption.split()).sum(0) for scene in scenes])
+    noun = embedded(explainer, [phrase(scene.objects[0].noun) for scene in scenes])
+    red_noun, second = (embedded(explainer, [both[i] for both in phrases]) for i in (0, 1))
+    colour = embedded(explainer, [str(scene.objects[0].colour) for scene in scenes])
+    sentence = embedded(explainer, [scene.caption for scene in scenes])
+    apart = np.stack([embedded(explainer, scene.caption.split()).sum(0) for scene in scenes])
     inside = np.stack([as_array(explainer.word_directions(scene.caption)[1]).sum(0) for scene in scenes])
     asked = [
         ("adjective + noun", "its noun", red_noun, noun),
@@ -136,14 +132,12 @@ def map_sums(
         pixels ("seen_first").
     """
     names = [" + ".join(pair) for pair in pairs]
-    firsts, seconds = (
-        as_array(explainer.embed_texts([phrase(noun) for noun in nouns])) for nouns in zip(*pairs, strict=True)
-    )
+    firsts, seconds = (embedded(explainer, [phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True))
     middle, rows = np.concatenate([firsts, seconds]).mean(0), []
     for case in cases:
         sentence, arrangement = SUMS[case]
         scenes = [two_thing_scene(*pair, arrangement, seed=i) for i, pair in enumerate(pairs)]
-        whole = as_array(explainer.embed_texts([CASES[sentence](*pair) for pair in pairs]))
+        whole = embedded(explainer, [CASES[sentence](*pair) for pair in pairs])
         left, right = firsts, firsts if arrangement == "twice" else seconds
         still = (np.broadcast_to(one, whole.shape) for one in (middle, whole.mean(0)))
         asked = [whole, left, right, np.roll(left, 1, axis=0), np.roll(right, 1, axis=0), *still]

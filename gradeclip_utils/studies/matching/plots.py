@@ -39,7 +39,10 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     Raises:
         ValueError: the weight is not between 0 and 1.
     """
-    fraction, most, alt = _on_the_way(path, weight)
+    checks.number("weight", weight, 0, 1)
+    fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
+    where = f"{fraction:.0%} of the relevance on both things lies on the first"
+    alt = f"Map of the way from “{path.before}” (0) to “{path.after}” (1) at {weight:.2f}: {where}"
     figure = InlineFigure(8.1, 2.8, alt)
     show_image(axes_at(figure, 0.1, 0.37, 2.0, 2.0), path.image, "image")
     axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
@@ -47,17 +50,6 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     entitle(axes, f"weight of the adjective {weight:.2f}")
     _draw_curve(figure.add_axes((0.66, 0.2, 0.32, 0.64)), path, weight, fraction)
     return figure
-
-
-def _on_the_way(path: PromptPath, weight: float) -> tuple[float, float, str]:
-    """The fraction on the first thing, the value of the darkest colour, and both in words; checked."""
-    checks.number("weight", weight, 0, 1)
-    fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
-    names = f"“{path.before}” (0) to “{path.after}” (1)"
-    alt = (
-        f"Map of the way from {names} at {weight:.2f}: {fraction:.0%} of the relevance on both things lies on the first"
-    )
-    return fraction, most, alt
 
 
 def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -> None:

@@ -23,7 +23,7 @@ from ...explanation import Interactions
 from ...language import tagged_words
 from ...notices import heard_by
 from ...scenes import PREFIXES, Scene, arrange
-from ..relevance import as_array, object_coverage
+from ..relevance import as_array, embedded, object_coverage
 from .composition import cosine, phrase
 
 KINDS = (
@@ -64,8 +64,8 @@ def word_fractions(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFram
     """
     images, rows = [scene.image() for scene in scenes], []
     captions, told = [scene.caption for scene in scenes], [caption_word_kinds(scene) for scene in scenes]
-    shorter = [as_array(explainer.embed_texts(leave_one_out_captions(caption))) for caption in captions]  # (W, E) each
-    effects = [full - rest for full, rest in zip(as_array(explainer.embed_texts(captions)), shorter, strict=True)]
+    shorter = [embedded(explainer, leave_one_out_captions(caption)) for caption in captions]  # (W, E) each
+    effects = [full - rest for full, rest in zip(embedded(explainer, captions), shorter, strict=True)]
     seen = as_array(explainer.embed_images(images))
     for which, step in (("own image", 0), ("another image", 1)):
         order = np.roll(np.arange(len(scenes)), -step)
@@ -126,9 +126,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
     """
     images = [arrange([noun], seed=i).image() for i, noun in enumerate(nouns)]
     seen = as_array(explainer.embed_images(images))
-    texts = {
-        name: as_array(explainer.embed_texts([filled(one, noun) for noun in nouns])) for name, one in TEMPLATES.items()
-    }
+    texts = {name: embedded(explainer, [filled(one, noun) for noun in nouns]) for name, one in TEMPLATES.items()}
     maps = as_array(explainer.maps(images, np.stack(list(texts.values()), axis=1)))
     plain = list(TEMPLATES).index("a cat")
     base, tables = texts["a cat"], []
@@ -156,25 +154,16 @@ def filled(template: str, noun: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class WordRegions:
-    """Which word answers to which region: mean signed interactions a token.
-
-    Attributes:
-        caption, words, regions: W words and R regions, by name.
-        values: (W, R).
-        centred: the mean of the caption's words is taken away, because words share a part.
-        image: the image that was explained.
-        masks: (H, W) bool of each region, in the image's pixels.
-        origin: which model made it.
-    """
+    """Which word answers to which region: mean signed interactions a token, of W words and R regions."""
 
     caption: str
     words: tuple[str, ...]
     regions: tuple[str, ...]
-    values: np.ndarray
-    centred: bool
+    values: np.ndarray  # (W, R)
+    centred: bool  # whether the mean of the caption's words is taken away, because words share a part
     image: Image.Image
-    masks: tuple[np.ndarray, ...]
-    origin: str
+    masks: tuple[np.ndarray, ...]  # (H, W) bool of each region, in the image's pixels
+    origin: str  # which model made it
 
 
 def word_regions(
