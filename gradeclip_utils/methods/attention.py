@@ -8,14 +8,13 @@ width D, H heads of C channels, E the width of the embedding.
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
 from .grad_eclip import attention_gradient, channel_weights
-from .perturbation import word_numbers
+from .perturbation import blank_maps, path_points, word_numbers
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -81,9 +80,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     current open_clip, ours does not; a mean over layers instead of a sum. Not linear in the direction. Cost: the
     explained layers forward with a graph, and each of them backward for each target.
     """
-    maps = torch.zeros(
-        *directions.shape[:2], trace.valid_mask.shape[1], dtype=directions.dtype, device=directions.device
-    )
+    maps = blank_maps(trace, directions)
     with torch.enable_grad():
         for block, weights, output in _layer_passes(tower, trace):
             read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
@@ -116,13 +113,13 @@ def integrated_attention(
         for alpha, layer in zip(weighted, trace.layers, strict=True)
     ]
     collected = torch.stack(brought)  # (L, B, R, D)
-    maps = torch.zeros(*directions.shape[:2], inside.shape[1]).to(directions)
-    for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
-        slopes = channel_weights(tower, trace, directions, (float(place + 1) / 2 - 1) * collected)  # (B, T, L, R, D)
+    maps = blank_maps(trace, directions)
+    for place, weight in path_points(steps):
+        slopes = channel_weights(tower, trace, directions, (place - 1) * collected)  # (B, T, L, R, D)
         for position, (alpha, layer) in enumerate(zip(weighted, trace.layers, strict=True)):
             for target in range(directions.shape[1]):
                 pulls = attention_gradient(slopes[:, target, position], layer.v) * alpha
-                maps[:, target] += float(weight) / 2 * pulls.sum(dim=(1, 2))
+                maps[:, target] += weight * pulls.sum(dim=(1, 2))
     return maps
 
 

@@ -26,10 +26,15 @@ from .grad_eclip import grad_eclip, spatial_weights, zero_delta
 
 
 def word_masks(word_ids: Sequence[int], trace: Trace, first: int = 1) -> Tensor:
-    """Which tokens of the one prompt in `trace` belong to which word, (W, N) bool.
+    """Which tokens of a prompt belong to which word; SOT, EOT and what stands behind it are in none.
 
-    `word_ids` says for each token from `first` on which word it belongs to. SOT, EOT and what stands behind it are in
-    no word.
+    Args:
+        word_ids: for each token from `first` on, the number of its word.
+        trace: of the one prompt.
+        first: the first word's first token.
+
+    Returns:
+        (W, N) bool.
     """
     word_ids = torch.tensor(word_ids, device=trace.valid_mask.device)
     return F.pad(F.one_hot(word_ids).T.bool(), (first, trace.valid_mask.shape[1] - first - len(word_ids)))
@@ -44,7 +49,12 @@ def word_directions(
     the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So `t_j . e_I` is the
     word's score, and Grad-ECLIP of the image with t_j for the prompt is the region that *this word* matches.
 
-    `word_mask` (W, N) bool says which tokens belong to which word.
+    Args:
+        tower: the text encoder.
+        trace: one prompt, traced by it.
+        word_mask: (W, N) bool, which tokens belong to which word.
+        spatial: as for `grad_eclip`.
+        heads: as for `grad_eclip`.
     """
     assert len(trace.tokens) == 1
     pushes = []
@@ -61,19 +71,23 @@ def word_directions(
 
 
 def interactions(
-    image_tower: Tower,
-    image_trace: Trace,
-    text_tower: Tower,
-    text_trace: Trace,
-    word_mask: Tensor,
-    spatial: str = "loosened",
-    heads: str = "together",
-) -> tuple[Tensor, Tensor]:
+    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
+    spatial: str = "loosened", heads: str = "together",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Word x region: signed maps (W, N) of one image, one a word, and the words' directions (W, E).
 
     S = e_I . e_T, so entry (j, i) is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none") exactly the
     mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of
     exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
+
+    Args:
+        image_tower: the image encoder.
+        image_trace: one image, traced by it.
+        text_tower: the text encoder.
+        text_trace: one prompt, traced by it.
+        word_mask: (W, N) bool, which tokens belong to which word.
+        spatial: as for `grad_eclip`.
+        heads: as for `grad_eclip`.
     """
     directions = word_directions(text_tower, text_trace, word_mask, spatial, heads)
     return grad_eclip(image_tower, image_trace, directions[None], spatial, heads)[0], directions

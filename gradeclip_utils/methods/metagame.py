@@ -32,7 +32,7 @@ from torch import Tensor
 from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .interactions import Group, named_things
-from .perturbation import without_tokens, word_numbers
+from .perturbation import blank_maps, without_tokens, word_numbers
 
 EXACT = 8  # up to so many players all coalitions are tried
 ORDERS = 32  # random orders beyond that
@@ -149,7 +149,7 @@ def score_players(
         Signed maps (B, T, N).
     """
     words = word_numbers(trace) if words is None else words
-    maps = torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1]).to(directions)
+    maps = blank_maps(trace, directions)
     for i, row in enumerate(words):
         players = torch.stack([row == word for word in row.unique().tolist() if word >= 0])  # (n, N)
         coalitions, weights = weigh(len(players))

@@ -12,6 +12,7 @@ the trace's tokens. The target of a direction d is S = embedding . d: a similari
 inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -94,10 +95,9 @@ def integrated_gradients_of_tokens(tower: Tower, trace: Trace, directions: Tenso
     change = trace.tokens * (word_numbers(trace) >= 0)[..., None]
     start, first = trace.tokens - change, tower.depth - tower.layers
     slopes = torch.zeros(*directions.shape[:2], *change.shape[1:]).to(change)  # (B, T, N, D)
-    for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
-        at = start + float(place + 1) / 2 * change
-        along = gradients(lambda x: tower.resume(trace, first, x), at, directions)
-        slopes += float(weight) / 2 * torch.stack(list(along), dim=1)
+    for place, weight in path_points(steps):
+        along = gradients(lambda x: tower.resume(trace, first, x), start + place * change, directions)
+        slopes += weight * torch.stack(list(along), dim=1)
     return (slopes * change[:, None]).sum(-1)
 
 
@@ -126,15 +126,13 @@ def rise(
     noisy. And n is 500 by default (4000 to 8000 in the paper), so look at the map of a second `seed` before you
     trust a detail. Linear in the direction. Cost: `masks` forward passes, for all targets together.
     """
-    pixels = trace.inputs
-    lit, shifts = mask_seeds(masks, cells, lit_fraction, tuple(pixels.shape[-2:]), seed)
-    look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
-    scores, seen, step = [], [], max(1, _AT_ONCE // len(pixels))
+    size = tuple(trace.inputs.shape[-2:])
+    lit, shifts = mask_seeds(masks, cells, lit_fraction, size, seed)
+    scores, seen = [], []
     with tqdm(total=masks, desc="RISE", disable=not progress) as bar:
-        for some in torch.arange(masks).split(step):
-            light = enlarged(lit[some], shifts[some], tuple(pixels.shape[-2:])).to(pixels)  # (n, H, W)
-            masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
-            embeddings = look(masked).unflatten(0, (len(pixels), -1))  # (B, n, E)
+        for some, light, embeddings in seen_through(
+            tower, trace, masks, lambda some: enlarged(lit[some], shifts[some], size)
+        ):
             scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
             seen.append(F.adaptive_avg_pool2d(light, trace.grid).flatten(1))  # (n, P)
             bar.update(len(some))
@@ -231,9 +229,7 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
     targets together.
     """
     words = word_numbers(trace) if words is None else words
-    maps = torch.zeros(
-        *directions.shape[:2], trace.valid_mask.shape[1], dtype=directions.dtype, device=directions.device
-    )
+    maps = blank_maps(trace, directions)
     places = [(i, word) for i, row in enumerate(words) for word in row.unique().tolist() if word >= 0]
     for start in range(0, len(places), _AT_ONCE):
         some = places[start : start + _AT_ONCE]
@@ -266,8 +262,52 @@ def on_patches(trace: Trace, values: Tensor) -> Tensor:
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
 
 
+def seen_through(
+    tower: Tower, trace: Trace, count: int, light_of: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The images of a trace through many masks, a batch at a time.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        count: how many masks.
+        light_of: the numbers (n,) of some masks -> the masks (n, H, W), 0 to 1.
+
+    Yields:
+        Those numbers, these masks, and the embeddings (B, n, E).
+    """
+    pixels = trace.inputs
+    look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
+    for some in torch.arange(count).split(max(1, _AT_ONCE // len(pixels))):
+        light = light_of(some).to(pixels)
+        masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
+        yield some, light, look(masked).unflatten(0, (len(pixels), -1))
+
+
+def path_points(steps: int) -> Iterator[tuple[float, float]]:
+    """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule."""
+    for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
+        yield float(place + 1) / 2, float(weight) / 2
+
+
+def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
+    """Zero in every map (B, T, N), in the precision of the directions (B, T, E)."""
+    return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
+
+
 def mask_seeds(count: int, cells: int, lit_fraction: float, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
-    """Which cells are lit (n, cells, cells), and by how many pixels each mask is shifted (n, 2)."""
+    """RISE's random choices.
+
+    Args:
+        count: n masks.
+        cells: of a mask, down and across.
+        lit_fraction: how likely a cell is lit.
+        size: (H, W) of the image.
+        seed: of both.
+
+    Returns:
+        Which cells are lit (n, cells, cells), and by how many pixels each mask is shifted (n, 2).
+    """
     generator = torch.Generator().manual_seed(seed)
     lit = (torch.rand(count, cells, cells, generator=generator) < lit_fraction).float()
     return lit, (torch.rand(count, 2, generator=generator) * torch.tensor(_cell(cells, size))).long()
@@ -278,7 +318,16 @@ def _cell(cells: int, size: tuple[int, int]) -> list[int]:
 
 
 def enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (n, H, W) in [0, 1]: one cell larger than the image, then shifted and cropped to it."""
+    """Masks in [0, 1]: one cell larger than the image, then shifted and cropped to it.
+
+    Args:
+        lit: (n, cells, cells).
+        shifts: (n, 2), in pixels.
+        size: (H, W) of the image.
+
+    Returns:
+        (n, H, W).
+    """
     cells = lit.shape[-1]
     larger = [(cells + 1) * side for side in _cell(cells, size)]
     smooth = F.interpolate(lit[:, None], larger, mode="bilinear", align_corners=False)[:, 0]

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ..checks import chosen, unused
 from ..errors import InvalidValue
-from ..towers import Tower, Trace
 from . import perturbation
 from .attention import attention, game, integrated_attention, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
@@ -93,16 +92,7 @@ def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tenso
     named = inspect.signature(function).parameters
 
     @wraps(function)
-    def method(
-        tower: Tower,
-        trace: Trace,
-        directions: Tensor,
-        *,
-        seed: int = 0,
-        progress: bool = False,
-        words: Tensor | None = None,
-        empty: Tensor | None = None,
-    ) -> Tensor:
+    def method(tower, trace, directions, *, seed=0, progress=False, words=None, empty=None) -> Tensor:
         given = {"seed": seed, "progress": progress, "words": words, "empty": empty}
         return function(tower, trace, directions, **{name: value for name, value in given.items() if name in named})
 

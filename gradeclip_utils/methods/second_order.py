@@ -30,9 +30,8 @@ from tqdm.auto import tqdm
 from ..towers import Tower, Trace, open_text_tower
 from .interactions import interactions
 from .metagame import embed_coalitions, score_players
-from .perturbation import integrated_gradients, on_patches, word_numbers
+from .perturbation import integrated_gradients, on_patches, path_points, seen_through, word_numbers
 
-_AT_ONCE = 64  # images in one forward pass
 _PROMPTS = 256  # coalitions of words, where they are sampled
 
 
@@ -61,13 +60,13 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
     by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
     found = torch.zeros(len(word_mask), tower.width).to(change)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode on the CPU
-        for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
-            at = trace.tokens - change + float(place + 1) / 2 * change
+        for place, weight in path_points(steps):
+            at = trace.tokens - change + place * change
 
             def push(tangent: Tensor, at: Tensor = at) -> Tensor:
                 return torch.func.jvp(lambda x: tower.resume(trace, 0, x), (at,), (tangent,))[1]
 
-            found += float(weight) / 2 * torch.vmap(push)(by_word)[:, 0]
+            found += weight * torch.vmap(push)(by_word)[:, 0]
     return found
 
 
@@ -147,15 +146,9 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
 
 
 def fixlip(
-    tower: Tower,
-    trace: Trace,
-    directions: Tensor,
-    *,
-    p: float = 0.5,
-    masks: int = 500,
-    seed: int = 0,
+    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, masks: int = 500, seed: int = 0,
     progress: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches.
 
     Explains the model's own similarity: what the patch adds to S, on average over the images in which every other patch
@@ -172,14 +165,14 @@ def fixlip(
     pixels, grid = trace.inputs, trace.grid
     assert grid is not None
     coalitions, weights = banzhaf_weights(grid[0] * grid[1], p, masks, seed)
-    look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
     values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1]).to(trace.embedding)  # (B, P, E)
-    step = max(1, _AT_ONCE // len(pixels))
+
+    def light_of(some: Tensor) -> Tensor:
+        return F.interpolate(coalitions[some].unflatten(1, grid)[:, None].to(pixels), pixels.shape[-2:])[:, 0]
+
     with tqdm(total=len(coalitions), desc="FIxLIP", disable=not progress) as bar:
-        for some, part in zip(coalitions.split(step), weights.split(step, dim=1), strict=True):
-            there = F.interpolate(some.unflatten(1, grid)[:, None].to(pixels), pixels.shape[-2:])  # (n, 1, H, W)
-            embeddings = look((pixels[:, None] * there).flatten(0, 1)).unflatten(0, (len(pixels), -1))  # (B, n, E)
-            values += torch.einsum("pn,bne->bpe", part.to(embeddings), embeddings)
+        for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of):
+            values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
             bar.update(len(some))
     return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 
@@ -213,15 +206,9 @@ def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: fl
 
 
 def fixlip_interactions(
-    image_tower: Tower,
-    image_trace: Trace,
-    text_tower: Tower,
-    text_trace: Trace,
-    word_mask: Tensor,
-    p: float = 0.5,
-    masks: int = 500,
-    seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
+    p: float = 0.5, masks: int = 500, seed: int = 0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """FIxLIP: the weighted Banzhaf interaction (W, N) of each word with each patch, and the words' directions (W, E).
 
     It is the mean, over coalitions in which each other word and patch is there with probability p, of what word j and
