@@ -31,13 +31,9 @@ _AT_ONCE = 32  # images in memory
 
 
 def causal(
-    clip: Clip,
-    scenes: Sequence[Scene],
-    methods: str | Sequence[str] = "grad-eclip",
-    *,
-    size: int = IMAGE_SIZE,
+    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, size: int = IMAGE_SIZE,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """The true effect of every object of every scene, and what the maps of methods say of it.
 
         effects = causal(load_clip(), [draw_scene(i, split="development", n_objects=4) for i in range(200)], ["rise"])

@@ -90,15 +90,9 @@ FULL = Protocol(span=1.0, points=21)
 
 @torch.no_grad()
 def image_curves(
-    score: Score,
-    pixels: Tensor,
-    maps: Mapping[str, np.ndarray],
-    protocol: Protocol = PUBLISHED,
-    *,
-    colours: Colours | None = None,
-    games: Sequence[str] = GAMES,
-    batch: int = 64,
-) -> pd.DataFrame:
+    score: Score, pixels: Tensor, maps: Mapping[str, np.ndarray], protocol: Protocol = PUBLISHED, *,
+    colours: Colours | None = None, games: Sequence[str] = GAMES, batch: int = 64,
+) -> pd.DataFrame:  # fmt: skip
     """Deletion and insertion curves of one image, for one map a method (Petsiuk, Das and Saenko, BMVC 2018).
 
     >>> pixels = model_view(clip.preprocess, image).pixels                               # doctest: +SKIP
@@ -204,15 +198,9 @@ def colours_of(preprocess: Callable) -> Colours:
 
 @torch.no_grad()
 def word_curves(
-    score: Score,
-    caption: str,
-    scores: Mapping[str, Sequence[float]],
-    spans: Sequence[tuple[int, int]] | None = None,
-    *,
-    games: Sequence[str] = GAMES,
-    seed: int = 0,
-    batch: int = 64,
-) -> pd.DataFrame:
+    score: Score, caption: str, scores: Mapping[str, Sequence[float]], spans: Sequence[tuple[int, int]] | None = None,
+    *, games: Sequence[str] = GAMES, seed: int = 0, batch: int = 64,
+) -> pd.DataFrame:  # fmt: skip
     """Deletion and insertion of words: as `image_curves`, and what is left of the caption keeps its order.
 
     Every word counts, one after the other, from the whole caption to the empty one; ties are ordered by `seed`.

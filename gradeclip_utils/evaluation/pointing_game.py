@@ -95,16 +95,10 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
 
 
 def play(
-    clip: Clip,
-    played: Sequence[Game],
-    methods: str | Sequence[str] = "grad-eclip",
-    questions: Sequence[str] | None = None,
-    *,
-    image_layers: int | None = None,
-    text_layers: int | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> pd.DataFrame:
+    clip: Clip, played: Sequence[Game], methods: str | Sequence[str] = "grad-eclip",
+    questions: Sequence[str] | None = None, *, image_layers: int | None = None, text_layers: int | None = None,
+    seed: int = 0, progress: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Ask for every noun of every game, and see where the maximum of its map lies.
 
         summarise(play(load_clip(), games(50)), "hit", by=["question", "method", "objects"])
@@ -147,14 +141,9 @@ def play(
 
 
 def play_second_order(
-    clip: Clip,
-    played: Sequence[Game],
-    names: Sequence[str] = ("METAGAME", "exCLIP", "FIxLIP"),
-    *,
-    steps: int = 50,
-    masks: int = 500,
-    seed: int = 0,
-) -> pd.DataFrame:
+    clip: Clip, played: Sequence[Game], names: Sequence[str] = ("METAGAME", "exCLIP", "FIxLIP"), *, steps: int = 50,
+    masks: int = 500, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """The same game, for what other methods call the interaction of a noun with a region.
 
     METAGAME's maps are Grad-ECLIP's (`Explainer.metagame_directions`), exCLIP's integrated gradients, FIxLIP's Banzhaf

@@ -86,13 +86,9 @@ def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -
 
 
 def randomisation_check(
-    clip: Clip,
-    maps_of: Callable[[Clip], np.ndarray],
-    *,
-    seeds: Iterable[int] = range(5),
-    side: str = "both",
+    clip: Clip, maps_of: Callable[[Clip], np.ndarray], *, seeds: Iterable[int] = range(5), side: str = "both",
     blocks: Sequence[int | None] = (None,),
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """How much the maps of randomised models agree with the model's own.
 
     Args:
@@ -122,12 +118,9 @@ def noisy(image: ImageLike, *, level: int = 4, seed: int = 0) -> Image.Image:
 
 
 def stability(
-    maps_of: Callable[[list], np.ndarray],
-    images: Sequence[ImageLike],
-    *,
-    level: int = 4,
+    maps_of: Callable[[list], np.ndarray], images: Sequence[ImageLike], *, level: int = 4,
     seeds: Iterable[int] = range(3),
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """How much maps agree before and after a little noise that nobody sees.
 
     The noise is random. Published figures of robustness use an attack instead (FGSM, 4/255), which is chosen to do

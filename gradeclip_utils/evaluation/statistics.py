@@ -127,15 +127,9 @@ def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
 
 
 def summarise(
-    rows: pd.DataFrame,
-    value: str | Sequence[str],
-    by: str | Sequence[str] = "method",
-    *,
-    unit: str | Sequence[str] = "image",
-    cluster: str | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> pd.DataFrame:
+    rows: pd.DataFrame, value: str | Sequence[str], by: str | Sequence[str] = "method", *,
+    unit: str | Sequence[str] = "image", cluster: str | None = None, draws: int = DRAWS, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
 
     A group with a single unit or cluster keeps its mean, its interval is NaN, and a warning says so.
@@ -170,17 +164,10 @@ def summarise(
 
 
 def paired(
-    rows: pd.DataFrame,
-    value: str | Sequence[str],
-    *,
-    baseline: str = "grad-eclip",
-    by: str = "method",
-    unit: str | Sequence[str] = "image",
-    cluster: str | None = None,
-    draws: int = DRAWS,
-    flips: int = FLIPS,
+    rows: pd.DataFrame, value: str | Sequence[str], *, baseline: str = "grad-eclip", by: str = "method",
+    unit: str | Sequence[str] = "image", cluster: str | None = None, draws: int = DRAWS, flips: int = FLIPS,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Every method minus the baseline, unit by unit: difference, 95 % interval, p-value and Holm's correction.
 
     The interval is that of `difference_interval`. The p-value is that of a two-sided sign-flip test of the mean

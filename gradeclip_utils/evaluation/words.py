@@ -124,12 +124,9 @@ def text_methods(depth: int) -> dict[str, tuple[str, int | None]]:
 
 
 def word_rows(
-    clip: Clip,
-    captions: Sequence[Captioned],
-    methods: Mapping[str, tuple[str, int | None]] | None = None,
-    *,
+    clip: Clip, captions: Sequence[Captioned], methods: Mapping[str, tuple[str, int | None]] | None = None, *,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Measure the scores that methods give to the words of captions.
 
         rows = word_rows(load_clip(), captioned_scenes(200))

@@ -130,12 +130,9 @@ def metagame(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | 
 
 
 def score_players(
-    tower: Tower,
-    trace: Trace,
-    directions: Tensor,
-    weigh: Callable[[int], tuple[Tensor, Tensor]],
+    tower: Tower, trace: Trace, directions: Tensor, weigh: Callable[[int], tuple[Tensor, Tensor]],
     words: Tensor | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens.
 
     Args:

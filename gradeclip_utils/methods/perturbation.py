@@ -102,16 +102,9 @@ def integrated_gradients_of_tokens(tower: Tower, trace: Trace, directions: Tenso
 
 
 def rise(
-    tower: Tower,
-    trace: Trace,
-    directions: Tensor,
-    *,
-    masks: int = 500,
-    cells: int = 7,
-    lit_fraction: float = 0.5,
-    seed: int = 0,
-    progress: bool = False,
-) -> Tensor:
+    tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, cells: int = 7, lit_fraction: float = 0.5,
+    seed: int = 0, progress: bool = False,
+) -> Tensor:  # fmt: skip
     """RISE: how much more the target is when a patch is seen, over random masks M of the image.
 
         map_i = 1 / (n * p) * sum_n (S(image * M_n) - mean S) * M_n(i)
@@ -180,17 +173,9 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
 
 
 def m2ib(
-    tower: Tower,
-    trace: Trace,
-    directions: Tensor,
-    *,
-    beta: float = 0.1,
-    samples: int = 10,
-    steps: int = 10,
-    learning_rate: float = 1.0,
-    seed: int = 0,
-    progress: bool = False,
-) -> Tensor:
+    tower: Tower, trace: Trace, directions: Tensor, *, beta: float = 0.1, samples: int = 10, steps: int = 10,
+    learning_rate: float = 1.0, seed: int = 0, progress: bool = False,
+) -> Tensor:  # fmt: skip
     """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck.
 
         z = lam * x + (1 - lam) * noise,    noise ~ N(0, 1),    lam = sigmoid(a), a number for each token and channel

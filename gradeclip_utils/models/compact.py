@@ -64,14 +64,9 @@ def build(config: dict, precision: str = "fp32") -> nn.Module:
 
 
 def save_compact(
-    model: nn.Module,
-    path: str | Path,
-    *,
-    words: Iterable[str],
-    metadata: dict[str, str],
-    config: dict | None = None,
+    model: nn.Module, path: str | Path, *, words: Iterable[str], metadata: dict[str, str], config: dict | None = None,
     shared: str | Path | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Save a model that knows few words in half precision, with the embedding rows of its own tokens only.
 
     Tokens are those of `words`, comma and full stop, and the start and end of text. `models.load_compact` makes an

@@ -103,12 +103,9 @@ class Clip:
 
 
 def load_clip(
-    name: str | Path | None = None,
-    pretrained: str | Path | Mapping[str, torch.Tensor] | None = None,
-    *,
-    device: str | None = None,
-    precision: str = "fp32",
-) -> Clip:
+    name: str | Path | None = None, pretrained: str | Path | Mapping[str, torch.Tensor] | None = None, *,
+    device: str | None = None, precision: str = "fp32",
+) -> Clip:  # fmt: skip
     """Load a CLIP in evaluation mode: the bundled one by default, or any model that open_clip or transformers knows.
 
         load_clip()                                              # the bundled model

@@ -184,11 +184,9 @@ def two_thing_examples(n: int) -> list[Example]:
 
 
 def plot_model_maps(
-    sessions: Mapping[str, Session],
-    image: Image.Image,
-    prompts: Sequence[str],
+    sessions: Mapping[str, Session], image: Image.Image, prompts: Sequence[str],
     report: Callable[[float], None] | None = None,
-) -> InlineFigure:
+) -> InlineFigure:  # fmt: skip
     """The maps of one image: a row a prompt, a column a model, each divided by its own largest value.
 
     Models differ in the size of their gradients, so only where the colour lies can be compared, not how strong it is.

@@ -77,11 +77,9 @@ _REGISTERED: dict[str, _Family] = {}
 
 
 def register_tower(
-    name: str,
-    side: Literal["image", "text"],
-    matches: Callable[[nn.Module], bool],
+    name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], bool],
     opens: Callable[[nn.Module, int | None], Tower],
-) -> None:
+) -> None:  # fmt: skip
     """Let `open_image_tower` or `open_text_tower`, and so `Explainer`, open one more family of models.
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)

@@ -158,12 +158,9 @@ def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
 
 
 def through_own(
-    blocks: Sequence[Block],
-    x: Tensor,
-    mask: Tensor | None = None,
-    seen: Tensor | None = None,
+    blocks: Sequence[Block], x: Tensor, mask: Tensor | None = None, seen: Tensor | None = None,
     bias: Tensor | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Tokens through the model's own layers, whatever they want their mask called and whatever they return.
 
     Args:

@@ -43,15 +43,9 @@ class Question:
 
 
 def correlate(
-    questions: Sequence[Question],
-    rows: pd.DataFrame,
-    values: pd.DataFrame,
-    table: pd.DataFrame,
-    *,
-    draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
+    questions: Sequence[Question], rows: pd.DataFrame, values: pd.DataFrame, table: pd.DataFrame, *, draws: int = 1000,
+    level: float = 0.95, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Spearman's rank correlation for every question, with a percentile interval over captions and words.
 
     Args:

@@ -39,15 +39,9 @@ _FRACTIONS = "fraction of the caption's importance: pale 0 to dark 1"
 
 
 def plot_words(
-    study: WordStudy,
-    norm: str = "concreteness",
-    part: str = "all",
-    method: str = "leave-one-out",
-    word: str = "",
-    *,
-    draws: int = 200,
-    report: Callable[[float], None] | None = None,
-) -> InlineFigure:
+    study: WordStudy, norm: str = "concreteness", part: str = "all", method: str = "leave-one-out", word: str = "", *,
+    draws: int = 200, report: Callable[[float], None] | None = None,
+) -> InlineFigure:  # fmt: skip
     """What is known of words against how salient they are: a point a word. And one word, with its captions and maps.
 
     Below are up to three captions of the word, each with the fraction of the importance that its words get

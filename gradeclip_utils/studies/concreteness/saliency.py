@@ -123,14 +123,9 @@ def unrelated_images(examples: Sequence[Example], seed: int = 0) -> np.ndarray:
 
 
 def word_scores(
-    clip: Clip,
-    examples: Sequence[Example],
-    embeddings: Tensor | None = None,
-    *,
-    methods: Sequence[str] = METHODS,
-    seed: int = 0,
-    progress: bool = False,
-) -> pd.DataFrame:
+    clip: Clip, examples: Sequence[Example], embeddings: Tensor | None = None, *, methods: Sequence[str] = METHODS,
+    seed: int = 0, progress: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """The scores of all words of all captions, for their own image and for one that has nothing to do with them.
 
     Args:

@@ -54,15 +54,9 @@ class WordStudy:
 
 
 def word_study(
-    clip: Clip,
-    words: Iterable[str] | None = None,
-    *,
-    each: int = 4,
-    draw: int = 20_000,
-    seeds: Sequence[int] = (0,),
-    progress: bool = False,
-    **files,
-) -> WordStudy:
+    clip: Clip, words: Iterable[str] | None = None, *, each: int = 4, draw: int = 20_000, seeds: Sequence[int] = (0,),
+    progress: bool = False, **files,
+) -> WordStudy:  # fmt: skip
     """Gather scenes, measure the model and its controls, and join the norms.
 
     Args:
