@@ -137,9 +137,8 @@ def aro(path: str | Path) -> list[Choice]:
         for number, entry in enumerate(record):
             if not (_has(entry, _OF_ARO) and _has(entry, _BOX, (int, float))):
                 wanted = ", ".join((*_OF_ARO, *_BOX))
-                raise InvalidValue(
-                    f"entry {number} of {file} must have {wanted}, got {str(entry)[:80]}", "data-damaged"
-                )
+                msg = f"entry {number} of {file} must have {wanted}, got {str(entry)[:80]}"
+                raise InvalidValue(msg, "data-damaged")
             image, right, wrong = (entry[key] for key in _OF_ARO)
             relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
             reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))

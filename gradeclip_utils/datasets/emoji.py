@@ -29,9 +29,8 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
         ValueError: a split that does not exist, or no scenes.
     """
     if split not in SPLITS or n < 1:
-        raise InvalidValue(
-            f"scenes come from {', '.join(SPLITS)}, one or more; got {split!r} and {n}", "choice-unknown"
-        )
+        msg = f"scenes come from {', '.join(SPLITS)}, one or more; got {split!r} and {n}"
+        raise InvalidValue(msg, "choice-unknown")
     scenes = (draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects) for i in range(n))
     return [_asked(f"{split}/{i}", scene, i) for i, scene in enumerate(scenes)]
 

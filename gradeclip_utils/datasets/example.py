@@ -109,9 +109,8 @@ def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
     """The mask (H, W), if it has the size of its image; ValueError, with both sizes, if not."""
     size = read_image(image).size
     if mask.shape != size[::-1]:
-        raise InvalidValue(
-            f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}", "data-mask"
-        )
+        msg = f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}"
+        raise InvalidValue(msg, "data-mask")
     return mask
 
 

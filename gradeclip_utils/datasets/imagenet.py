@@ -114,10 +114,8 @@ def _class_mask(file: Path, number: int, image: Path) -> np.ndarray:
     classes = pixels[..., 0] + 256 * pixels[..., 1]
     if number not in classes:
         found = ", ".join(map(str, np.unique(classes)[:5]))
-        raise InvalidValue(
-            f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?",
-            "data-damaged",
-        )
+        msg = f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?"
+        raise InvalidValue(msg, "data-damaged")
     return fitting(classes == number, file, image)
 
 
@@ -137,6 +135,5 @@ def imagenet_name(wnid: str) -> str:
     try:
         return _imagenet_names()[wnid]
     except KeyError:
-        raise InvalidValue(
-            f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)", "data-damaged"
-        ) from None
+        msg = f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)"
+        raise InvalidValue(msg, "data-damaged") from None

@@ -158,9 +158,8 @@ def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Exam
 def _drawn(rest: str) -> list[Example]:
     split, _, n = rest.partition(":")
     if not n.isdigit():
-        raise InvalidValue(
-            f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}", "data-unknown"
-        )
+        msg = f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}"
+        raise InvalidValue(msg, "data-unknown")
     return emoji_scenes(split, int(n))
 
 

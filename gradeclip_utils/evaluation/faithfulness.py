@@ -70,9 +70,8 @@ class Protocol:
 
     def __post_init__(self):
         if not 0 < self.span <= 1:
-            raise InvalidValue(
-                f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}", "curve-option"
-            )
+            msg = f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}"
+            raise InvalidValue(msg, "curve-option")
         if self.points is not None:
             whole("points", self.points, 2, MOST_POINTS)
         for name, value, known in (
@@ -190,10 +189,8 @@ def colours_of(preprocess: Callable) -> Colours:
     for step in getattr(preprocess, "transforms", [preprocess]):
         if isinstance(step, Normalize):
             return tuple(step.mean), tuple(step.std)
-    raise InvalidValue(
-        "the preprocessing has no Normalize step: give the model's mean and deviation of colours by hand",
-        "curve-option",
-    )
+    msg = "the preprocessing has no Normalize step: give the model's mean and deviation of colours by hand"
+    raise InvalidValue(msg, "curve-option")
 
 
 @torch.no_grad()
@@ -235,10 +232,8 @@ def word_curves(
         values = np.asarray(given, dtype=float)
         if values.shape != (len(spans),) or not np.isfinite(values).all():
             words = [caption[start:end] for start, end in spans]
-            raise InvalidValue(
-                f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}",
-                "curve-option",
-            )
+            msg = f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}"
+            raise InvalidValue(msg, "curve-option")
         order = _order(values, seed)
         for game in games:
             for taken in range(len(spans) + 1):
@@ -292,10 +287,8 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
     for group, curve in curves.groupby(keys, sort=False, dropna=False):
         fraction, height = curve["fraction"].to_numpy(), curve["score"].to_numpy()
         if len(fraction) < 2 or (np.diff(fraction) <= 0).any():
-            raise InvalidValue(
-                f"the curve of {group} must have two points or more, with growing fractions: {fraction}",
-                "curve-option",
-            )
+            msg = f"the curve of {group} must have two points or more, with growing fractions: {fraction}"
+            raise InvalidValue(msg, "curve-option")
         records.append((*group, np.trapezoid(height, fraction) / (fraction[-1] - fraction[0])))
     return pd.DataFrame(records, columns=[*keys, "auc"])
 
@@ -303,10 +296,8 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
 def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence[str]) -> None:
     _check_games(games)
     if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3:
-        raise InvalidValue(
-            f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}",
-            "curve-option",
-        )
+        msg = f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}"
+        raise InvalidValue(msg, "curve-option")
     for name, map_ in maps.items():
         if np.ndim(map_) != 2 or not all(0 < a <= b for a, b in zip(np.shape(map_), pixels.shape[1:], strict=True)):
             raise InvalidValue(
@@ -315,9 +306,8 @@ def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence
                 "curve-option",
             )
         if not np.isfinite(map_).all():
-            raise InvalidValue(
-                f"the map of {name!r} holds NaN or infinite values; it has no order to delete by", "curve-option"
-            )
+            msg = f"the map of {name!r} holds NaN or infinite values; it has no order to delete by"
+            raise InvalidValue(msg, "curve-option")
 
 
 def _check_games(games: Sequence[str]) -> None:
@@ -330,10 +320,8 @@ def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Ten
     if kind == "mean":
         return pixels.mean(dim=(1, 2), keepdim=True)
     if colours is None:
-        raise InvalidValue(
-            f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)",
-            "curve-option",
-        )
+        msg = f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)"
+        raise InvalidValue(msg, "curve-option")
     mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in colours)
     colour = torch.zeros(3, 1, 1)
     if kind == "random":
@@ -348,9 +336,8 @@ def _ranks(map_: np.ndarray, size: tuple[int, int], protocol: Protocol) -> tuple
         heat = map_ if map_.shape == size else onto_image(map_, (0, 0, width, height), (width, height))
         return _order(heat, protocol.seed), heat.size
     if map_.shape == size or any(a % b for a, b in zip(size, map_.shape, strict=True)):
-        raise InvalidValue(
-            f"patches need a map on the token grid of the input {size}, got shape {map_.shape}", "curve-option"
-        )
+        msg = f"patches need a map on the token grid of the input {size}, got shape {map_.shape}"
+        raise InvalidValue(msg, "curve-option")
     cell = np.ones([a // b for a, b in zip(size, map_.shape, strict=True)], dtype=int)
     return np.kron(_order(map_, protocol.seed), cell), map_.size
 

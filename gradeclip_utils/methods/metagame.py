@@ -172,8 +172,7 @@ def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
     """
     ends = [group[-1] + 1 for group in named_things(caption, spans)]
     if not ends:
-        raise InvalidValue(
-            f"{caption!r} has no noun to share its words out among: give the words in over=", "metagame-over"
-        )
+        msg = f"{caption!r} has no noun to share its words out among: give the words in over="
+        raise InvalidValue(msg, "metagame-over")
     ends[-1] = len(spans)
     return tuple(tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False))

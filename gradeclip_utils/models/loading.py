@@ -240,9 +240,8 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
         )
     except RuntimeError as error:
         reason = checkpoint_misfit(name, path, weights_only=not published)
-        raise InvalidFile(
-            reason or f"{path} cannot be loaded into {name}: {first_line(error)}", "model-foreign"
-        ) from error
+        msg = reason or f"{path} cannot be loaded into {name}: {first_line(error)}"
+        raise InvalidFile(msg, "model-foreign") from error
     return _finish(model, name, str(pretrained))
 
 
