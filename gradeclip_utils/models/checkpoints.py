@@ -34,18 +34,13 @@ _REACH_SECONDS = 10
 _WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torch.compile, both, a trainer
 
 
-def tag_config(name: str, tag: str) -> dict:
-    """What open_clip knows about the weights `tag` of the model `name` (source, preprocessing); {} when unknown."""
-    return open_clip.get_pretrained_cfg(name, tag)
-
-
 def find_weights(name: str, tag: str) -> Path:
     """The file with the weights `tag` of the open_clip model `name`: from the cache, or else downloaded into it.
 
     Raises:
         FileNotFoundError: it is not here and cannot be fetched; says how large it is and the two ways without network.
     """
-    config = tag_config(name, tag)
+    config = open_clip.get_pretrained_cfg(name, tag)
     repository, files = _hub_address(config)
     for file in files if repository else ():
         found = try_to_load_from_cache(repository, file)
@@ -98,7 +93,7 @@ def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
 
 
 def _how_to_get(name: str, tag: str, reason: str) -> str:
-    config = tag_config(name, tag)
+    config = open_clip.get_pretrained_cfg(name, tag)
     repository, files = _hub_address(config)
     file = files[0] if config.get("hf_hub", "").endswith("/") else files[-1]
     size = f"about {bytes_ / 1e9:.1f} GB in float32" if (bytes_ := download_size(name)) else "size unknown"

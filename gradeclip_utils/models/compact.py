@@ -114,6 +114,11 @@ def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tupl
 
     A token that the model never saw gets the mean of the rows that it has.
 
+    Args:
+        path: the file.
+        config_path: of its config.
+        precision: as for `load_clip`.
+
     Raises:
         FileNotFoundError: the file, its config, or the file that it shares weights with is missing.
         ValueError: it is damaged, not in the compact form, does not fit its config, or shares weights with another
@@ -153,7 +158,7 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
     if _checksum(other) != metadata["shared_sha256"]:
         raise InvalidFile(
             f"{path} shares weights with {metadata['shared']} as it was when the file was written, and {other} is "
-            "another one: teach the model again (python -m gradeclip_utils.training.distil).",
+            "another one: teach the model again (python -m gradeclip_utils distil).",
             "model-shared",
         )
     return load_file(other)

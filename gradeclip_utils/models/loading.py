@@ -36,7 +36,6 @@ from .checkpoints import (
     is_torchscript,
     plain_state,
     quick_gelu_name,
-    tag_config,
 )
 from .compact import BUNDLED, BUNDLED_MODELS, EXPLAINED_LAYERS, read_compact
 from .description import describe
@@ -124,9 +123,7 @@ def load_clip(
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
-            repository or a folder), or a bundled model: "emoji"; "emoji-bag", which knows things and colours, and much
-            less which thing has which colour; or one that reads in another way, "emoji-average", "emoji-siglip",
-            "emoji-resnet".
+            repository or a folder), or one of `BUNDLED_MODELS`.
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
             archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
         device: where the model goes, as torch names it. None is what `GRADECLIP_DEVICE` says; where it says nothing, a
@@ -135,7 +132,7 @@ def load_clip(
 
     Raises:
         ValueError: an unknown name, tag, precision or device; weights that are damaged, not finite, or of another
-            architecture: the message says which are missing, which are left over, and which have another shape.
+            architecture: the message says which.
         FileNotFoundError: weights that are not on this machine and cannot be downloaded, or no such file.
     """
     device = _device(device, named=name is not None)
@@ -219,7 +216,7 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
     if not pretrained:
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
         raise InvalidValue(msg, "model-weights")
-    config = tag_config(name, str(pretrained))
+    config = open_clip.get_pretrained_cfg(name, str(pretrained))
     path = find_weights(name, str(pretrained)) if config else Path(pretrained).expanduser()
     if not path.exists():
         hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
@@ -230,14 +227,10 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
         _warn_of_activation(name, tags)
     try:
         model = open_clip.create_model(
-            name,
-            pretrained=str(path),
-            precision=precision,
-            device=device,
+            name, pretrained=str(path), precision=precision, device=device, weights_only=not published,
             force_quick_gelu=published or config.get("quick_gelu", False),
             force_preprocess_cfg=_preprocessing(config) if config else _shared_preprocessing(name, tags),
-            weights_only=not published,
-        )
+        )  # fmt: skip
     except RuntimeError as error:
         reason = checkpoint_misfit(name, path, weights_only=not published)
         msg = reason or f"{path} cannot be loaded into {name}: {first_line(error)}"
@@ -304,12 +297,12 @@ def _preprocessing(config: dict) -> dict:
 
 def _shared_preprocessing(name: str, tags: list[str]) -> dict:
     """What the published weights of an architecture agree on: a bare file does not tell (SigLIP, CLIPA differ)."""
-    known = [_preprocessing(tag_config(name, tag)) for tag in tags]
+    known = [_preprocessing(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
     return {key: value for key, value in known[0].items() if all(k[key] == value for k in known)} if known else {}
 
 
 def _warn_of_activation(name: str, tags: list[str]) -> None:
-    quick = [tag for tag in tags if tag_config(name, tag).get("quick_gelu")]
+    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
     if quick and len(quick) < len(tags) and quick_gelu_name(name) != name:
         message = (
             f"The file does not say which activation its model was trained with, and {name} uses GELU. If these are "
@@ -328,6 +321,12 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
 
     A token that the model never saw gets the mean of the rows that it has. The config is the .json beside the file,
     that of the bundled model `name`, or else that of the default.
+
+    Args:
+        path: the file.
+        name: what the model is called, where the file is no bundled one.
+        device: as torch names it.
+        precision: as for `load_clip`.
 
     Raises:
         FileNotFoundError: the file or its config is missing.

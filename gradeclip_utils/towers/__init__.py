@@ -25,7 +25,6 @@ becomes of the query tokens in the end.
 | `feature_map` | what has no attention to explain: the last feature map alone |
 
 Three promises. Nothing is patched: the layers below are the model's own blocks, the explained ones are computed here
-from ..checks import unused, chosen
 from the model's parameters, without hooks, in float32 at least. What the readout cannot feel is not computed: causal
 text stops at its last EOT, and the last block runs for the query tokens alone. And the trace is the model: the first
 trace of every tower is compared with the model's own forward pass.
@@ -51,17 +50,9 @@ from .timm_vit import TrunkTower
 from .vit import VisionTower
 
 __all__ = [
-    "Entry",
-    "Layer",
-    "Tower",
-    "Trace",
-    "UnsupportedModel",
-    "open_feature_map",
-    "open_image_tower",
-    "open_text_tower",
-    "register_tower",
-    "unregister_tower",
-]
+    "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower", "open_text_tower",
+    "register_tower", "unregister_tower",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,9 +111,8 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier).
 
     Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`),
-            wrapped by PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a
-            registered family (`register_tower`). It is not changed.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`), wrapped by
+            PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a registered family. It is not changed.
         layers: how many of the last layers are explained.
 
     Returns:

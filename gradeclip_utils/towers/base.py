@@ -190,12 +190,16 @@ class Tower:
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels (B, 3, H, W)."""
-        return self._by_the_model(pixels)
+        with eval_mode(self.model):
+            features = self._encode(pixels)
+        features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return F.normalize(features, dim=-1) if self.unit else features
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
         """Embeddings (B, E) by the unmodified model, in evaluation mode, on inputs of its own size."""
-        return self._by_the_model(inputs)
+        return self.embed_pixels(inputs)
 
     def embed_prompts(self, ids: Tensor) -> Tensor:
         """Embeddings (B, E) of token ids (B, context_length), those of their traces; of text towers alone.
@@ -204,13 +208,6 @@ class Tower:
             ValueError: as `trace`.
         """
         return self.trace(ids).embedding
-
-    def _by_the_model(self, inputs: Tensor) -> Tensor:
-        with eval_mode(self.model):
-            features = self._encode(inputs)
-        features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
-        return F.normalize(features, dim=-1) if self.unit else features
 
     def ends(self, ids: Tensor) -> Tensor:
         """Where the words of each prompt end, (B,), for token ids (B, context_length); of text towers alone."""
@@ -336,6 +333,16 @@ def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], anti
     square = upcast(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
     square = F.interpolate(square, grid, mode="bicubic", antialias=antialias, align_corners=False)
     return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
+
+
+def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
+    """The last token (B,) of prompts (B, length) that is no padding.
+
+    Where padding is not known by its id, the first of the equal tokens that fill the context.
+    """
+    if padding is not None:
+        return (torch.arange(ids.shape[1], device=ids.device) * (ids != padding)).amax(dim=-1)
+    return ids.shape[1] - (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)
 
 
 def pixel_dtype(part: nn.Module) -> torch.dtype:

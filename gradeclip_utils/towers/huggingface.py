@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Entry, Tower, places
+from .base import Entry, Tower, end_of_text, places
 from .blocks import UnsupportedModel, upcast
 from .huggingface_blocks import ProbePool, apply, blocks_of, check_plain, through_own
 
@@ -164,22 +164,11 @@ class TransformersTextTower(Tower):
         super().__init__(model, text.part, blocks, layers, encode)
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Where the words of each prompt end, (B,), for token ids (B, context_length): EOT, or the last token.
-
-        Where padding is not hidden, the first of the equal tokens that fill the context.
-        """
-        if self.text.reads == "eos":
-            return self._eos(ids)
-        if self.text.padding is not None:
-            place = torch.arange(ids.shape[1], device=ids.device)
-            return (place * (ids != self.text.padding)).amax(dim=-1)
-        filling = (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)
-        return ids.shape[1] - filling
-
-    def _eos(self, ids: Tensor) -> Tensor:
-        """EOT as transformers finds it: old configs have a wrong id, 2, and then it is the largest one."""
+        """Where the words of each prompt end, (B,), for token ids (B, context_length): EOT, or `end_of_text`."""
+        if self.text.reads != "eos":
+            return end_of_text(ids, self.text.padding)
         eos = self.text.part.config.eos_token_id
-        if eos == 2 and self.kind != "MetaClip2Model":
+        if eos == 2 and self.kind != "MetaClip2Model":  # as transformers: old configs have this wrong id
             return ids.argmax(dim=-1)
         return (ids == eos).int().argmax(dim=-1)
 

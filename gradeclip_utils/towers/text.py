@@ -5,7 +5,7 @@ import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from .base import Entry, Tower, project_to
+from .base import Entry, Tower, end_of_text, project_to
 from .blocks import OpenClipBlock, UnsupportedModel, norm, upcast
 from .vit import through
 
@@ -46,19 +46,14 @@ class TextTransformerTower(Tower):
     def ends(self, ids: Tensor) -> Tensor:
         """Where the words of each prompt end, (B,), for token ids (B, context_length): the position of EOT.
 
-        Text that is read at a fixed place does not say where it ends. In CLIP's own vocabulary EOT is the largest id.
-        In others the end is the last token that is no padding, or, where padding is not known by its id, the first of
-        the equal tokens that fill the context.
+        Text that is read at a fixed place does not say where it ends. In CLIP's own vocabulary EOT is the largest id;
+        in others `end_of_text`.
         """
         if self.pool == "eos":
             return (ids == self.text_end).int().argmax(dim=-1)
         if self.pool == "argmax" or self.text.vocab_size == _CLIP_VOCABULARY:
             return ids.argmax(dim=-1)
-        place = torch.arange(ids.shape[1], device=ids.device)
-        if self.masks_padding:
-            return (place * (ids != self.text.pad_id)).amax(dim=-1)
-        filling = (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)  # how many equal tokens at the end
-        return ids.shape[1] - filling
+        return end_of_text(ids, self.text.pad_id if self.masks_padding else None)
 
     @torch.no_grad()
     def embed_prompts(self, ids: Tensor) -> Tensor:
