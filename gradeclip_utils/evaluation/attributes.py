@@ -56,6 +56,7 @@ KINDS = {
 SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words: only binding tells them apart
 COMPOSITIONS = ("seen", "withheld")
 CHANCE = 1 / 2
+_AT_ONCE = 64  # images in memory
 _ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
 _BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
 _OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing find room
@@ -340,9 +341,7 @@ def margins_after(
     return table.assign(margin=margins)
 
 
-def judge_choices(
-    clip: Clip, choices: Sequence[Choice], batch: int = 64, mean_image: torch.Tensor | None = None
-) -> pd.DataFrame:
+def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: torch.Tensor | None = None) -> pd.DataFrame:
     """Ask images of a data set which of two captions is theirs.
 
     Here nobody balanced the captions: `text_only` says what a scorer without images reaches, and what is above chance
@@ -351,13 +350,12 @@ def judge_choices(
     Args:
         clip: the model that is asked.
         choices: such as `datasets.sugar_crepe` gives.
-        batch: how many images are held in memory at once.
         mean_image: (E,), the embedding that captions alone are asked of; by default the mean of these images'.
 
     Returns:
         One row a choice: key, kind, margin, right, text_only.
     """
-    parts = [choices[start : start + batch] for start in range(0, len(choices), batch)]
+    parts = [choices[start : start + _AT_ONCE] for start in range(0, len(choices), _AT_ONCE)]
     right, wrong = ([getattr(choice, name) for choice in choices] for name in ("caption", "negative"))
     images = ([choice.image() for choice in part] for part in parts)
     margins, prior = _margins(clip, images, right, wrong, mean_image)

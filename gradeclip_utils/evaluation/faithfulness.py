@@ -196,7 +196,7 @@ def colours_of(preprocess: Callable) -> Colours:
 @torch.no_grad()
 def word_curves(
     score: Score, caption: str, scores: Mapping[str, Sequence[float]], spans: Sequence[tuple[int, int]] | None = None,
-    *, games: Sequence[str] = GAMES, seed: int = 0, batch: int = 64,
+    *, seed: int = 0, batch: int = 64,
 ) -> pd.DataFrame:  # fmt: skip
     """Deletion and insertion of words: as `image_curves`, and what is left of the caption keeps its order.
 
@@ -213,7 +213,6 @@ def word_curves(
         scores: for each method one number a word.
         spans: where the W words stand, `caption[start:end]`; cut at white space if left out. What no span covers
             stays in every caption, however many words are deleted.
-        games: "deletion", "insertion" or both.
         seed: of the order of ties.
         batch: how many changed captions go through the model at once.
 
@@ -221,10 +220,9 @@ def word_curves(
         Rows of method, game, measure, fraction (of the words that are gone, or back) and score, curve by curve.
 
     Raises:
-        ValueError: a caption without words, scores that are not one a word or not finite, an unknown game.
+        ValueError: a caption without words, scores that are not one a word or not finite.
     """
     spans = [match.span() for match in re.finditer(r"\S+", caption)] if spans is None else list(spans)
-    _check_games(games)
     if not spans:
         raise InvalidValue(f"a caption needs at least one word, got {caption!r}", "curve-option")
     jobs, captions = [], []
@@ -235,7 +233,7 @@ def word_curves(
             msg = f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}"
             raise InvalidValue(msg, "curve-option")
         order = _order(values, seed)
-        for game in games:
+        for game in GAMES:
             for taken in range(len(spans) + 1):
                 gone = order < taken if game == "deletion" else order >= taken
                 jobs.append((name, game, taken / len(spans)))

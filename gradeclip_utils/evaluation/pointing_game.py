@@ -28,7 +28,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..checks import all_chosen, whole
 from ..errors import InvalidValue
@@ -97,7 +96,7 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
 def play(
     clip: Clip, played: Sequence[Game], methods: str | Sequence[str] = "grad-eclip",
     questions: Sequence[str] | None = None, *, image_layers: int | None = None, text_layers: int | None = None,
-    seed: int = 0, progress: bool = False,
+    seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Ask for every noun of every game, and see where the maximum of its map lies.
 
@@ -112,7 +111,6 @@ def play(
         image_layers: how many of the last image layers the methods go through; by default each as many as it wants.
         text_layers: of the text tower that gives words their directions; two thirds of its layers by default.
         seed: of methods that draw.
-        progress: show a bar.
 
     Returns:
         One row a noun, question and method. Columns: image, objects, noun, question, method; `hit`, the fraction of the
@@ -127,16 +125,14 @@ def play(
     explainers = {name: Explainer(clip, method=name, seed=seed, image_layers=image_layers) for name in asked}
     asking, rows = Explainer(clip, text_layers=text_layers), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
-    with tqdm(total=len(played), unit="image", disable=not progress) as bar:
-        for some in _alike(played):
-            scenes = [game.scene for game in some]
-            directions = question_directions(asking, scenes, wanted)
-            for name, explainer in explainers.items():
-                mine = {question: directions[question] for question in asked[name] if question in directions}
-                for question, heats in question_maps(explainer, scenes, mine).items():
-                    told = {"question": question, "method": name}
-                    rows += [{**row, **told} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
-            bar.update(len(some))
+    for some in _alike(played):
+        scenes = [game.scene for game in some]
+        directions = question_directions(asking, scenes, wanted)
+        for name, explainer in explainers.items():
+            mine = {question: directions[question] for question in asked[name] if question in directions}
+            for question, heats in question_maps(explainer, scenes, mine).items():
+                told = {"question": question, "method": name}
+                rows += [{**row, **told} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

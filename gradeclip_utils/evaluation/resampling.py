@@ -76,8 +76,8 @@ def wilson_bounds(values: np.ndarray, clusters: Sequence | None, level: float = 
     return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # no mean lies beyond its bounds by rounding
 
 
-def paired_proportion_bounds(differences: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Bounds (2,) of the difference of two proportions, from the differences (n,) of pairs of answers: -1, 0 or 1.
+def paired_proportion_bounds(differences: np.ndarray) -> np.ndarray:
+    """95 % bounds (2,) of the difference of two proportions, from the differences (n,) of pairs of answers: -1, 0 or 1.
 
     Wald's interval after half an answer was added to each of the four kinds of pairs. Agresti and Min, "Simple Improved
     Confidence Intervals for Comparing Matched Proportions", Statistics in Medicine 2005.
@@ -86,7 +86,7 @@ def paired_proportion_bounds(differences: np.ndarray, level: float = 0.95) -> np
     n = len(differences) + 2
     mean = (better - worse) / n
     error = np.sqrt(better + worse - (better - worse) ** 2 / n) / n
-    return np.clip(mean + norm.ppf(0.5 + level / 2) * error * np.array([-1, 1]), -1, 1)
+    return np.clip(mean + norm.ppf(0.975) * error * np.array([-1, 1]), -1, 1)
 
 
 def sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:

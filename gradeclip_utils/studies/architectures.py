@@ -68,7 +68,7 @@ def architecture_table(clips: Mapping[str, Clip]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def trace_deviations(clip: Clip, image: Image.Image, prompt: str, tokens: int = 6, seed: int = 0) -> dict[str, float]:
+def trace_deviations(clip: Clip, image: Image.Image, prompt: str, seed: int = 0) -> dict[str, float]:
     """How far three promises of a trace are kept, as the largest deviation: each should be zero but for rounding.
 
     - "trace": the embedding of the trace is the one of the model's own forward pass (float32).
@@ -80,8 +80,7 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str, tokens: int = 
         clip: the model.
         image: what it looks at.
         prompt: S is the similarity with it.
-        tokens: for how many the slope is measured.
-        seed: chooses these and the query.
+        seed: chooses the query, and the six tokens for which the slope is measured.
     """
     explainer = Explainer(clip)
     pixels = _pixels(clip, image)
@@ -96,7 +95,7 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str, tokens: int = 
     predicted = attention_gradient(weights, layer.v).sum(1)[0]  # (R, N), heads added
     generator = torch.Generator().manual_seed(seed)
     query = int(torch.randint(layer.q.shape[1], (), generator=generator))
-    some = torch.randperm(layer.v.shape[1], generator=generator)[:tokens].tolist()
+    some = torch.randperm(layer.v.shape[1], generator=generator)[:6].tolist()
     slopes = torch.stack([_slope(tower, trace, query, token, direction) for token in some])
     largest = float(predicted[query].abs().max())
     return {

@@ -31,12 +31,11 @@ def plot_groups(
         plot_groups(summarise(rows, "moved", by=["prompt", "second"]), "prompt", "second", label="moved", reference=0)
 
     Args:
-        panels: a table with the columns mean, low and high, as `statistics.summarise` gives it, or title -> table, one
-            panel beside the other. A single panel has its numbers beside it.
+        panels: a table as `statistics.summarise` gives it, or title -> table. A single one has its numbers beside it.
         by: the column whose values are the rows.
         group: the column whose values (up to three) are drawn in colours and markers of their own.
         label: what the values are, under the axis.
-        reference: a dashed line; of panels with titles one for each, as far as they have one.
+        reference: a dashed line; of panels with titles by title, where they have one.
         reference_label: what it stands for.
         order: the rows from the top; as they come in the first table by default.
         limits: of the values of all panels; each has its own by default.

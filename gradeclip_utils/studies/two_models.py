@@ -12,7 +12,7 @@ show says nothing about binding.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from operator import methodcaller
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..errors import InvalidValue
 from ..files import commit, data_path, write_whole
-from ..models import Clip, load_clip
+from ..models import load_clip
 from . import STUDIES
 
 TABLE = "two_models.csv"
@@ -36,19 +36,17 @@ def neutral_value(figure: str) -> float:
     return 0.5 if figure.startswith(_HALF) else 0.0
 
 
-def model_figures(name: str, studies: Mapping[str, Callable[[Clip], pd.DataFrame]] | None = None) -> pd.DataFrame:
-    """The figures of one model.
+def model_figures(name: str) -> pd.DataFrame:
+    """The figures of one model in the studies of `COMPARED`.
 
     Args:
         name: as for `load_clip`.
-        studies: `COMPARED` by default.
 
     Returns:
         Columns study, model, figure, value, low, high, n.
     """
     clip = load_clip(name)
-    studies = {study: STUDIES[study] for study in COMPARED} if studies is None else studies
-    parts = [table(clip).assign(study=study, model=name) for study, table in studies.items()]
+    parts = [STUDIES[study](clip).assign(model=name) for study in COMPARED]
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
 

@@ -120,15 +120,12 @@ def added_auc(
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
 
 
-def permutation_test(
-    table: pd.DataFrame, extra: str, *, base: Sequence[str] = (*KNOWN, "cell"), permutations: int = 99, seed: int = 0
-) -> Any:
+def permutation_test(table: pd.DataFrame, extra: str, *, permutations: int = 99, seed: int = 0) -> Any:
     """Would a column add as much if its values belonged to other rows? The control of `added_auc`.
 
     Args:
         table: rows of `mistake_table`.
-        extra: one column, whose values are permuted among the rows.
-        base: columns that are known anyway.
+        extra: one column, whose values are permuted among the rows; what is known anyway stays.
         permutations: how many; each is fitted and predicted anew, on the same five folds.
         seed: of folds and permutations.
 
@@ -140,6 +137,7 @@ def permutation_test(
         ValueError: as `added_auc`.
     """
     wrong, pairs = _answers_and_pairs(table)
+    base = (*KNOWN, "cell")
     known = auc(_out_of_fold(table, base, wrong, pairs, 1, seed)[None], wrong[None])[0]
 
     def added(values: np.ndarray) -> float:

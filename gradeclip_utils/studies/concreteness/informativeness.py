@@ -92,16 +92,12 @@ def training_exposure() -> pd.DataFrame:
     return pd.read_csv(data_path(_FILE), comment="#", keep_default_na=False, index_col="word")
 
 
-def chosen_words(fewest: float = FEWEST, most: float = MOST) -> pd.DataFrame:
+def chosen_words() -> pd.DataFrame:
     """The words that a study of nouns and associations is about, chosen by exposure and role alone.
 
     Every noun of the world, and every association that CLDR gives to one of its concepts and that captions say for no
-    other reason (so not "picture", which opens captions as well), if between `fewest` and `most` of the training's
+    other reason (so not "picture", which opens captions as well), if between `FEWEST` and `MOST` of the training's
     captions held it. Nothing that people think of the words goes in here: norms come after.
-
-    Args:
-        fewest: fraction of the captions of the training that hold a word, at least.
-        most: at most.
 
     Returns:
         Indexed by word: `role` ("noun" or "association"), `concepts` (how many are said by it), `exposure`.
@@ -114,7 +110,7 @@ def chosen_words(fewest: float = FEWEST, most: float = MOST) -> pd.DataFrame:
     words = pd.DataFrame(rows, columns=["word", "role", "concepts"]).set_index("word")
     words["exposure"] = training_exposure()["captions"].reindex(words.index, fill_value=0)
     captions = len(counted_batches()) * training_rounds()[0].batch
-    return words[(words["exposure"] / captions).between(fewest, most)]
+    return words[(words["exposure"] / captions).between(FEWEST, MOST)]
 
 
 def informativeness() -> pd.DataFrame:

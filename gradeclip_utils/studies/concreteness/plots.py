@@ -192,20 +192,17 @@ def importance_fractions(study: WordStudy, caption: int, method: str) -> list[Wo
     return [Word(text[a : a + len(word)], float(fraction), a, a + len(word)) for a, word, fraction in own]
 
 
-def plot_correlations(
-    table: pd.DataFrame, title: str = "", label: str = "Spearman's rank correlation (number of words in brackets)"
-) -> InlineFigure:
+def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
     """Correlations with their intervals, one row a question; the dashed line is zero.
 
     Args:
         table: as `correlations.correlate` gives it.
         title: of the figure.
-        label: what the values are.
     """
     named = table["figure"] + " (" + table["n"].astype(str) + ")"
-    return plot_groups(
-        table.rename(columns={"value": "mean"}).assign(figure=named), "figure", label=label, reference=0, title=title
-    )
+    label = "Spearman's rank correlation (number of words in brackets)"
+    table = table.rename(columns={"value": "mean"}).assign(figure=named)
+    return plot_groups(table, "figure", label=label, reference=0, title=title)
 
 
 def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:

@@ -41,10 +41,8 @@ _SEED = 64  # of the scenes of this study
 _AT_ONCE = 64  # captions in one batch
 
 
-def gather_scenes(
-    words: Iterable[str], *, each: int = 4, draw: int = 20_000, split: str = "development"
-) -> list[Scene]:
-    """Scenes whose captions hold every one of the words, as far as random scenes have them.
+def gather_scenes(words: Iterable[str], *, each: int = 4, draw: int = 20_000) -> list[Scene]:
+    """Development scenes whose captions hold every one of the words, as far as random scenes have them.
 
     Scenes are drawn as for the training, and kept in the order drawn: first those whose captions hold two words of
     which there are still too few, then those that hold one. So few captions serve for many words, they are the world's
@@ -54,13 +52,12 @@ def gather_scenes(
         words: what captions must hold.
         each: captions for each word, at least.
         draw: random scenes to choose from.
-        split: of the scenes.
 
     Raises:
         ValueError: no caption holds any of the words.
     """
     lacking = dict.fromkeys(words, each)
-    drawn = [draw_scene([_SEED, i], split=split) for i in range(draw)]
+    drawn = [draw_scene([_SEED, i], split="development") for i in range(draw)]
     held = [set(caption_words(scene.caption)) & lacking.keys() for scene in drawn]
     kept = set()
     for wanted in (2, 1):

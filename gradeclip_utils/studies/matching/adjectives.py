@@ -39,30 +39,29 @@ class ColourPair:
     plain: Scene  # the second keeps its own colours
 
 
-def colour_pairs(n: int, split: str = "development") -> list[ColourPair]:
-    """Pairs of like things in two colours, every pair of another noun, in places of a random scene.
+def colour_pairs(n: int) -> list[ColourPair]:
+    """Pairs of like things in two colours, every pair of another noun, in places of a random development scene.
 
     Neither hides the other or is cut by the border, so that both show as much.
 
     Args:
         n: how many. All tints are trained ones.
-        split: of the scenes.
 
     Raises:
         ValueError: more than there are nouns.
     """
-    nouns = np.random.default_rng([SPLITS[split], 70]).permutation(list(concepts().index))
-    return [_colour_pair(str(noun), split, i) for i, noun in enumerate(nouns[: whole("n", n, 1, len(nouns))])]
+    nouns = np.random.default_rng([SPLITS["development"], 70]).permutation(list(concepts().index))
+    return [_colour_pair(str(noun), i) for i, noun in enumerate(nouns[: whole("n", n, 1, len(nouns))])]
 
 
-def _colour_pair(noun: str, split: str, number: int) -> ColourPair:
+def _colour_pair(noun: str, number: int) -> ColourPair:
     """Two things of one noun; colours, drawing and places are drawn."""
-    rng = np.random.default_rng([SPLITS[split], 71, number])
+    rng = np.random.default_rng([SPLITS["development"], 71, number])
     known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
     colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
     groups = [(noun, colour, 1), (noun, other, 1)]
     for attempt in count():
-        drawn = draw_scene([71, number, attempt], split=split, plain=True, groups=groups)
+        drawn = draw_scene([71, number, attempt], split="development", plain=True, groups=groups)
         first, second = drawn.objects
         first = replace(first, size=min(first.size, second.size))
         second = replace(first, colour=other, x=second.x, y=second.y)

@@ -64,18 +64,17 @@ def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
     return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
 
-def noun_pairs(n: int, split: str = "development") -> list[tuple[str, str]]:
+def noun_pairs(n: int) -> list[tuple[str, str]]:
     """Pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
 
     Args:
         n: how many; only nouns that have a plural take part, so that there may be two of them.
-        split: of the scenes; other splits have other pairs.
 
     Raises:
         ValueError: there are not so many.
     """
     whole("n", n, 1)
-    rng = np.random.default_rng([SPLITS[split], 80])
+    rng = np.random.default_rng([SPLITS["development"], 80])
     waiting, found = [noun for noun in rng.permutation(list(concepts().index)) if concept(noun)["plural"]], []
     while len(waiting) > 1 and len(found) < n:
         first = waiting.pop(0)
@@ -145,16 +144,11 @@ def span_fractions(
     return pd.concat(rows, ignore_index=True)
 
 
-def two_colour_scenes(n: int, split: str = "development") -> list[Scene]:
-    """Scenes of two different nouns, each tinted in a colour of its own, both named, and their colours said.
-
-    Args:
-        n: how many.
-        split: of the scenes.
-    """
+def two_colour_scenes(n: int) -> list[Scene]:
+    """`n` development scenes of two different nouns, each in a colour of its own; nouns and colours are said."""
     found, seed = [], 0
     while len(found) < n:
-        scene = draw_scene([81, seed], split=split, n_objects=2, tint=1, plain=True)
+        scene = draw_scene([81, seed], split="development", n_objects=2, tint=1, plain=True)
         first, second = scene.objects
         if first.noun != second.noun and first.colour != second.colour:
             found.append(scene)

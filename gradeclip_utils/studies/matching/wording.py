@@ -197,14 +197,14 @@ def word_regions(
     return WordRegions(caption, words, tuple(named), values, centred, image, tuple(named.values()), found.origin)
 
 
-def scene_regions(explainer: Explainer, scene: Scene, *, centred: bool = True) -> WordRegions:
+def scene_regions(explainer: Explainer, scene: Scene) -> WordRegions:
     """`word_regions` of a scene: its regions are its things, named by colour and noun."""
     names: list[str] = []
     for thing in scene.objects:
         name = phrase(thing.noun, colour=thing.colour)
         names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
     masks = dict(zip(names, scene.masks(), strict=True))
-    return word_regions(explainer, scene.image(), scene.caption, masks, centred=centred)
+    return word_regions(explainer, scene.image(), scene.caption, masks)
 
 
 def own_region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
