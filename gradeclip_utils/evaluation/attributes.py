@@ -225,14 +225,6 @@ def _sizes(rng, pool, n, withheld, asked: Sequence[int]):
     return _both(rng, first, second, (one, two)), tuple(asked)
 
 
-def _size(rng, pool, n, withheld):
-    return _sizes(rng, pool, n, withheld, [int(rng.integers(n))])
-
-
-def _swapped_sizes(rng, pool, n, withheld):
-    return _sizes(rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)])
-
-
 def _count(rng, pool, n, withheld):
     kind, other = _nouns(rng, pool, 2, withheld)
     size, last = float(rng.uniform(*_OF_FOUR)), bool(rng.integers(2))
@@ -259,10 +251,13 @@ def _comparison(rng, pool, n, withheld):
 
 
 _DRAWN: dict[str, Callable] = {
-    "object identity": _identity, "colour": _colour, "size": _size, "count": _count,
+    "object identity": _identity, "colour": _colour, "count": _count,
+    "size": lambda rng, pool, n, withheld: _sizes(rng, pool, n, withheld, [int(rng.integers(n))]),
+    "swapped sizes": lambda rng, pool, n, withheld: _sizes(
+        rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)]),
     "left / right": lambda rng, pool, n, withheld: _position(rng, pool, withheld, True),
     "above / below": lambda rng, pool, n, withheld: _position(rng, pool, withheld, False),
-    "bigger / smaller": _comparison, "swapped colours": _swapped_colours, "swapped sizes": _swapped_sizes,
+    "bigger / smaller": _comparison, "swapped colours": _swapped_colours,
 }  # fmt: skip
 
 

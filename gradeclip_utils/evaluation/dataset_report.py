@@ -101,7 +101,7 @@ def report(
         for number, start in enumerate(range(0, len(examples), chunk)):
             part = examples[start : start + chunk]
             inputs = partial(_inputs, part, given, others)
-            expected = [(one.key, name) for one in part for name in _names(method, one, given)]
+            expected = [(one.key, name) for one in part for name in (method, *[GIVEN] * (one.key in given))]
             rows = results.read(number, expected, inputs)
             if rows is None or not all((out / name).is_file() for name in rows["thumbnail"]):
                 explain = explain or _Explained(clip, examples, method, given, nulls, seed, out)
@@ -170,10 +170,6 @@ class _Explained:
         both = (pool(heats[GIVEN], explanation.image_maps.shape[1:], explanation.box), explanation.image_maps[0])
         found[GIVEN]["agreement"] = float(spearman(*(levelled(one).ravel() for one in both)))
         return found
-
-
-def _names(method: str, example: Example, given: dict[str, Path]) -> list[str]:
-    return [method, GIVEN] if example.key in given else [method]
 
 
 def _given_maps(folder: str | Path | None, examples: Sequence[Example]) -> dict[str, Path]:

@@ -292,7 +292,8 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence[str]) -> None:
-    _check_games(games)
+    if isinstance(games, str) or not games or not set(games) <= set(GAMES):
+        raise InvalidValue(f"games must be a list of 'deletion', 'insertion' or both, got {games!r}", "curve-option")
     if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3:
         msg = f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}"
         raise InvalidValue(msg, "curve-option")
@@ -306,11 +307,6 @@ def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence
         if not np.isfinite(map_).all():
             msg = f"the map of {name!r} holds NaN or infinite values; it has no order to delete by"
             raise InvalidValue(msg, "curve-option")
-
-
-def _check_games(games: Sequence[str]) -> None:
-    if isinstance(games, str) or not games or not set(games) <= set(GAMES):
-        raise InvalidValue(f"games must be a list of 'deletion', 'insertion' or both, got {games!r}", "curve-option")
 
 
 def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:

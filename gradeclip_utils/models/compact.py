@@ -91,7 +91,8 @@ def save_compact(
     if hasattr(model, "text"):
         ids.add(0)  # fills the context, and may be the token that reads
     ids = torch.tensor(sorted(ids.union(*(tokenizer.encode(word) for word in [*words, ",", "."]))), dtype=torch.int32)
-    state = {key: _half(value) for key, value in model.state_dict().items()}
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}  # but what counts
     table = _table_of(state)
     state[table] = state[table][ids.long()]
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
@@ -101,7 +102,7 @@ def save_compact(
     state["token_ids"] = ids
     if shared is not None:
         theirs = load_file(shared)
-        state = {key: value for key, value in state.items() if not _same(value, theirs.get(key))}
+        state = {key: value for key, value in state.items() if key not in theirs or not torch.equal(value, theirs[key])}
         metadata = {**metadata, "shared": Path(shared).name, "shared_sha256": _checksum(shared)}
     save_file(state, path, metadata={**metadata, "words": " ".join(words)})
     Path(path).chmod(0o644)  # safetensors writes through a private temporary file
@@ -166,15 +167,6 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
 
 def _checksum(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _half(value: Tensor) -> Tensor:
-    value = value.detach().cpu()
-    return value.half() if value.is_floating_point() else value  # batch norm counts its batches
-
-
-def _same(mine: Tensor, theirs: Tensor | None) -> bool:
-    return theirs is not None and mine.shape == theirs.shape and torch.equal(mine, theirs)
 
 
 def _table_of(state: dict[str, Tensor]) -> str:

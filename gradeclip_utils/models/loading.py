@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,9 @@ def load_clip(
         return _load_folder(name, device, precision)
     name = name.replace("/", "-")
     if name not in open_clip.list_models():
-        msg = f"open_clip has no model {name!r}.{_nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()])}"
-        raise InvalidValue(msg, "model-unknown")
+        near = nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()], most=4)
+        more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
+        raise InvalidValue(f"open_clip has no model {name!r}. {more}", "model-unknown")
     if isinstance(pretrained, Mapping):
         return _load_state(name, pretrained, device, precision)
     return _load_named(name, pretrained, device, precision)
@@ -309,11 +310,6 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
             f"the weights {', '.join(quick)}, pass {quick_gelu_name(name)!r} as the name; else every number is wrong."
         )
         warnings.warn(message, stacklevel=4)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = nearest(word, known, most=4)
-    return f" Nearest: {', '.join(near)}." if near else " open_clip.list_models() lists what it has."
 
 
 def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:

@@ -20,11 +20,10 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from ..checks import whole
-from ..datasets import Choice, load_choices, spread
+from ..datasets import load_choices, spread
 from ..errors import InvalidValue
 from ..evaluation.attributes import judge_choices
 from ..evaluation.results import Results
@@ -77,7 +76,9 @@ def choice_rows(
             expected, inputs = [(one.key, "choices") for one in part], partial(_inputs, part, sampled)
             rows = None if results is None else results.read(start // chunk, expected, inputs)
             if rows is None:
-                typical = _typical(clip, choices) if typical is None else typical
+                if typical is None:  # the mean of some images, spread over the data set: the same for every shard
+                    some = [choice.image() for choice in spread(list(choices), SAMPLE)]
+                    typical = Explainer(clip).embed_images(some).mean(0)
                 rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
                 rows.insert(1, "method", "choices")
                 if results is not None:
@@ -88,12 +89,6 @@ def choice_rows(
         if results is not None:
             results.write_table(table)
     return table
-
-
-def _typical(clip: Clip, choices: Sequence[Choice]) -> torch.Tensor:
-    """The mean embedding (E,) of some images, spread over the data set: the same for every shard."""
-    images = [choice.image() for choice in spread(list(choices), SAMPLE)]
-    return Explainer(clip).embed_images(images).mean(0)
 
 
 def _inputs(choices: Sequence[Choice], sampled: str = "") -> str:

@@ -176,10 +176,14 @@ def through_own(
     for block in blocks:
         layer = block.module
         known = inspect.signature(layer.forward).parameters
-        wanted = {"attention_mask": None if mask is None else _added(mask, x.dtype)}
+        config = next((part.config for part in layer.modules() if hasattr(part, "config")), None)  # its attention's
+        wanted = {"attention_mask": None}
+        if mask is not None:  # as what is added to the logits, (B, 1, N, N)
+            added = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, torch.finfo(x.dtype).min)
+            wanted = {"attention_mask": added[:, None]}
         if bias is not None:
             wanted = {"attention_mask": None, "position_bias": bias.to(x)}
-        elif "flash" in str(getattr(_config(layer), "_attn_implementation", "")):
+        elif "flash" in str(getattr(config, "_attn_implementation", "")):
             wanted = {"attention_mask": seen, "is_causal": mask is not None and seen is None}
         elif mask is not None and "causal_attention_mask" in known:  # transformers 4, CLIP
             wanted = {"attention_mask": None, "causal_attention_mask": wanted["attention_mask"]}
@@ -223,13 +227,3 @@ def check_plain(inside: str, *modules: nn.Module) -> None:
 
 def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
     return linear(mlp.fc2, mlp.activation_fn(linear(mlp.fc1, x)))
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask (B, N, N) as what is added to the logits (B, 1, N, N)."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)[:, None]
-
-
-def _config(layer: nn.Module):
-    """The config of a layer's attention, which says how it is computed."""
-    return next((module.config for module in layer.modules() if hasattr(module, "config")), None)

@@ -86,13 +86,10 @@ class TextTransformerTower(Tower):
             x = self.run_block(entry, position, x)
         return self._finished(x[0, ends][:, None], entry)
 
-    def _query_index(self, ids: Tensor, ends: Tensor) -> Tensor:
-        fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
-        return torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends
-
     def _enter(self, ids: Tensor) -> Entry:
         text, ends = self.text, self.ends(ids)
-        query_index = self._query_index(ids, ends)[:, None]  # (B, 1)
+        fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
+        query_index = (torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends)[:, None]  # (B, 1)
         cropped = self.causal and not self.masks_padding
         length = int(query_index.max()) + 1 if cropped else ids.shape[1]  # nothing behind it is ever read
         dtype = text.transformer.get_cast_dtype()

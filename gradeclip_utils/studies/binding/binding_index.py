@@ -213,7 +213,9 @@ def gap_relevance(clip: Clip | CachedExplainer, pairs: Sequence[Pair]) -> pd.Dat
             asked.append((pair, side, [_Asked("right", "", pair.asked, direction[None])]))
     rows = []
     for pair, side, _, maps, coverage in _mapped(cached.explainer, asked):
-        own = sorted({k for span in pair.words(side) for k in _told(pair.scenes[side], span)})
+        scene = pair.scenes[side]
+        said = (span.objects if span.kind == "relation" else _own(scene, span) for span in pair.words(side))
+        own = sorted({k for objects in said for k in objects})  # both things of a relation
         map_, magnitude = maps[0, 0], np.abs(maps).mean() or 1.0
         areas = coverage[own].sum(0), np.delete(coverage, own, axis=0).sum(0), 1 - coverage.sum(0)
         for part, area in zip(PARTS, areas, strict=True):
@@ -222,8 +224,3 @@ def gap_relevance(clip: Clip | CachedExplainer, pairs: Sequence[Pair]) -> pd.Dat
                 signs = {"for_right": np.maximum(map_, 0), "for_wrong": np.maximum(-map_, 0)}
                 rows.append({**about, **{k: (m * area).sum() / area.sum() / magnitude for k, m in signs.items()}})
     return pd.DataFrame(rows)
-
-
-def _told(scene: Scene, span: Span) -> tuple[int, ...]:
-    """The objects that a word speaks of: both of a relation."""
-    return span.objects if span.kind == "relation" else _own(scene, span)
