@@ -253,12 +253,8 @@ def question_maps(
     images, wanted = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
     parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
     maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
-    heats = np.array(
-        [
-            [onto_image(map_, box, (CANVAS, CANVAS)) for map_ in mine]
-            for box, mine in zip(_boxes(explainer, images), maps, strict=True)
-        ]
-    )
+    boxed = zip(_boxes(explainer, images), maps, strict=True)
+    heats = np.array([[onto_image(map_, box, (CANVAS, CANVAS)) for map_ in mine] for box, mine in boxed])
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
     return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
 
@@ -266,10 +262,9 @@ def question_maps(
 def _boxes(explainer: Explainer, images: Sequence[Image.Image]) -> Iterator[tuple[float, float, float, float]]:
     """What the model sees of each image, in pixels of a heat map."""
     for image in images:
-        left, top, right, bottom = (
-            side * CANVAS / image.width for side in model_view(explainer.clip.preprocess, image).box
-        )
-        yield left, top, right, bottom
+        left, top, right, bottom = model_view(explainer.clip.preprocess, image).box
+        scale = CANVAS / image.width
+        yield left * scale, top * scale, right * scale, bottom * scale
 
 
 def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:

@@ -179,11 +179,8 @@ def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
         msg = "not one example has a mask: nothing but faithfulness can be measured, so ask for it (--faithfulness)"
         raise InvalidValue(msg, "data-masks")
     wrong = _wrong_prompts(examples, plan.seed) if plan.references else [""] * len(examples)
-    starts = range(0, len(examples), size)
-    return [
-        Chunk(number, tuple(examples[start : start + size]), tuple(wrong[start : start + size]))
-        for number, start in enumerate(starts)
-    ]
+    starts = enumerate(range(0, len(examples), size))
+    return [Chunk(number, tuple(examples[i : i + size]), tuple(wrong[i : i + size])) for number, i in starts]
 
 
 def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:

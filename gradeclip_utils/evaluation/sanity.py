@@ -167,15 +167,8 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
     rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)
     ratios = seconds / np.array([[base] for base, _ in rounds])
-    return pd.DataFrame(
-        {
-            "method": list(calls),
-            "seconds": np.median(seconds, axis=0),
-            "passes": np.median(ratios, axis=0),
-            "low": ratios.min(axis=0),
-            "high": ratios.max(axis=0),
-        }
-    )
+    medians = {"seconds": np.median(seconds, axis=0), "passes": np.median(ratios, axis=0)}
+    return pd.DataFrame({"method": list(calls), **medians, "low": ratios.min(axis=0), "high": ratios.max(axis=0)})
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -92,7 +92,7 @@ def save_compact(
         ids.add(0)  # fills the context, and may be the token that reads
     ids = torch.tensor(sorted(ids.union(*(tokenizer.encode(word) for word in [*words, ",", "."]))), dtype=torch.int32)
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-    state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}  # but what counts
+    state = {key: one.half() if one.is_floating_point() else one for key, one in state.items()}  # batch norm counts
     table = _table_of(state)
     state[table] = state[table][ids.long()]
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]

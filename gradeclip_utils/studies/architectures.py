@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..datasets import Example, emoji_scenes
+from ..evaluation.localisation import pool
 from ..evaluation.run import evaluate
 from ..evaluation.sanity import agreement
 from ..evaluation.statistics import interval
@@ -151,12 +152,9 @@ def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequen
     Returns:
         (P, grid, grid).
     """
-    images, cells = [example.image() for example in examples], []
-    for explanation in Explainer(clip).explain_batch(images, list(prompts)):
-        heat = explanation.heatmap(0, signed=True)
-        tall, wide = (side // grid for side in heat.shape)
-        cells.append(heat[: tall * grid, : wide * grid].reshape(grid, tall, grid, wide).mean(axis=(1, 3)))
-    return np.stack(cells)
+    images = [example.image() for example in examples]
+    found = Explainer(clip).explain_batch(images, list(prompts))
+    return np.stack([pool(one.heatmap(0, signed=True), (grid, grid)) for one in found])
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -271,12 +271,10 @@ class Tower:
             attention, o = attend(q, k, v, attention_mask)
             if delta is not None:
                 o = o + delta[place] if self.shielded else o.index_put(at, delta[place], accumulate=True)
-            layers.append(
-                Layer(q, k, v, attention, o)
-                if self.shielded
-                else Layer(q[at], k, v, attention.transpose(1, 2)[at].transpose(1, 2), o[at])
-            )
             x = block.finish(x, o)
+            if not self.shielded:
+                q, o, attention = q[at], o[at], attention.transpose(1, 2)[at].transpose(1, 2)
+            layers.append(Layer(q, k, v, attention, o))
         return self._finished(x if self.shielded else x[at], entry), tuple(layers)
 
     def _query_mask(self, entry: Entry) -> Tensor | None:

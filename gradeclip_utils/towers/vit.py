@@ -21,11 +21,8 @@ class VisionTower(Tower):
         if visual.pool_type not in ("tok", "avg"):
             raise UnsupportedModel(f"the image tower pools by {visual.pool_type!r}; only 'tok' and 'avg' are known")
         self.visual, self.token = visual, visual.pool_type == "tok"
-        self.width, self.image_size, self.patch_size = (
-            visual.output_dim,
-            tuple(visual.image_size),
-            tuple(visual.patch_size),
-        )
+        self.width, self.image_size = visual.output_dim, tuple(visual.image_size)
+        self.patch_size = tuple(visual.patch_size)
         blocks: list[Block] = [OpenClipBlock(block, self.name) for block in visual.transformer.resblocks]
         if visual.attn_pool is not None:
             blocks.append(QueryPool(visual.attn_pool, self.token))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,8 @@ from ...scenes import COLOURS, NUMBERS, POSITIONS, Scene, concepts
 from ...training.scratch import ROUNDS, Recipe, scenes_of_training
 
 # relation -> the kind of attribute, and whether it is the first thing that is said to be left, above or bigger
-_RELATIONS = dict(
-    zip(
-        (*POSITIONS, "bigger than", "smaller than"),
-        ((kind, first) for kind in ("left / right", "above / below", "bigger / smaller") for first in (True, False)),
-        strict=True,
-    )
-)
+_SAID_OF_TWO = product(("left / right", "above / below", "bigger / smaller"), (True, False))
+_RELATIONS = dict(zip((*POSITIONS, "bigger than", "smaller than"), _SAID_OF_TWO, strict=True))
 _WORDS = {"colour": COLOURS, "size": ("small", "big"), "count": NUMBERS.values(), "relation": _RELATIONS}
 ANY_NOUN = "(a noun)"
 

@@ -136,10 +136,7 @@ def playground_scene(
     question: str, background: int = 0,
 ) -> tuple[Scene, str]:  # fmt: skip
     """The scene of the playground with its true caption, and the false caption; arguments and errors as there."""
-    things = [
-        _thing(noun, colour, place)
-        for noun, colour, place in ((first, first_colour, first_place), (second, second_colour, second_place))
-    ]
+    things = [_thing(first, first_colour, first_place), _thing(second, second_colour, second_place)]
     chosen("the question", question, QUESTIONS)
     if first == second or first_place == second_place:
         same = f"both are a {first}" if first == second else f"both are {first_place}"

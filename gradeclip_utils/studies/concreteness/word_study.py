@@ -76,12 +76,8 @@ def word_study(
     rows = word_scores(clip, examples, embeddings, progress=progress)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})
     explained = ("grad-eclip", "leave-one-out")
-    blind = [
-        word_scores(
-            randomised(clip, seed=seed, side="text"), examples, embeddings, methods=explained, progress=progress
-        )
-        for seed in seeds
-    ]
+    unread = (randomised(clip, seed=seed, side="text") for seed in seeds)
+    blind = [word_scores(one, examples, embeddings, methods=explained, progress=progress) for one in unread]
     for name in explained:
         values[name + RANDOM] = np.mean([saliency(one, name) for one in blind], axis=0)
     return WordStudy(clip, tuple(scenes), rows, values, word_table(rows, **files))
