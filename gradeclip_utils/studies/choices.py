@@ -23,7 +23,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..checks import whole
-from ..datasets import load_choices, spread
+from ..datasets import Choice, load_choices, spread
 from ..errors import InvalidValue
 from ..evaluation.attributes import judge_choices
 from ..evaluation.results import Results
@@ -65,11 +65,11 @@ def choice_rows(
         raise InvalidValue("a shard needs a folder in which all shards meet (--folder)", "shard-out")
     chunk = whole("chunk", chunk, 1)
     starts = part_of(range(0, len(choices), chunk), shard)
-    kept, sampled, found, typical = nullcontext(), "", [], None
-    if folder is not None:
-        asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
-        kept = closing(Results(shard_folder(folder, shard), run_settings(clip, asked, data=data, chunk=chunk)))
-        sampled = _inputs(spread(list(choices), SAMPLE))
+    asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
+    settings = {} if folder is None else run_settings(clip, asked, data=data, chunk=chunk)
+    kept = nullcontext() if folder is None else closing(Results(shard_folder(folder, shard), settings))
+    sampled = "" if folder is None else _inputs(spread(list(choices), SAMPLE))
+    found, typical = [], None
     with kept as results, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
         for start in starts:
             part = choices[start : start + chunk]

@@ -46,7 +46,7 @@ def model_figures(name: str) -> pd.DataFrame:
         Columns study, model, figure, value, low, high, n.
     """
     clip = load_clip(name)
-    parts = [STUDIES[study](clip).assign(model=name) for study in COMPARED]
+    parts = [STUDIES[study](clip).assign(study=study, model=name) for study in COMPARED]
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
 
