@@ -143,9 +143,11 @@ def image_curves(
 
 
 def image_score(
-    encode: Callable[[Tensor], Tensor], target: Tensor, classes: Tensor | None = None, label: int | None = None
+    encode: Callable[..., Tensor], target: Tensor, classes: Tensor | None = None, label: int | None = None
 ) -> Score:
     """A score for `image_curves`: the similarity with `target` (E,), and zero-shot accuracy if there are classes.
+
+    With captions for images, and an image's embedding for the target, it is one for `word_curves`.
 
     Args:
         encode: images (B, 3, H, W) -> embeddings (B, E) by the unmodified model; `explainer.image_tower.forward`.
@@ -204,11 +206,11 @@ def word_curves(
 
     >>> spans = [(word.start, word.end) for word in explanation.words[0]]                  # doctest: +SKIP
     >>> scores = {"grad-eclip": [word.score for word in explanation.words[0]]}             # doctest: +SKIP
-    >>> score = caption_score(tower.forward, clip.tokenizer, image_embedding)              # doctest: +SKIP
+    >>> score = image_score(lambda said: tower.forward(clip.tokenizer(said)), embedding)   # doctest: +SKIP
     >>> word_curves(score, caption, scores, spans)                                         # doctest: +SKIP
 
     Args:
-        score: a list of B captions -> numbers (B,), or several by name; see `caption_score`.
+        score: a list of B captions -> numbers (B,), or several by name; `image_score` makes it of an image's embedding.
         caption: the caption.
         scores: for each method one number a word.
         spans: where the W words stand, `caption[start:end]`; cut at white space if left out. What no span covers
@@ -239,29 +241,6 @@ def word_curves(
                 jobs.append((name, game, taken / len(spans)))
                 captions.append(_without(caption, [span for span, is_gone in zip(spans, gone, strict=True) if is_gone]))
     return _table(jobs, (score(captions[start : start + batch]) for start in range(0, len(jobs), batch)))
-
-
-def caption_score(
-    encode: Callable[[Tensor], Tensor], tokenizer: Callable[[list[str]], Tensor], image_embedding: Tensor
-) -> Score:
-    """A score for `word_curves`: the similarity of captions with one image's embedding.
-
-    Args:
-        encode: token ids (B, context length) -> embeddings (B, E) by the unmodified model;
-            `explainer.text_tower.forward`.
-        tokenizer: captions -> token ids.
-        image_embedding: (E,).
-
-    Returns:
-        A function: B captions -> `similarity` (B,).
-    """
-    target = F.normalize(image_embedding.float(), dim=-1)
-
-    def score(captions: list[str]) -> dict[str, Tensor]:
-        embeddings = F.normalize(encode(tokenizer(captions).to(target.device)).float(), dim=-1)
-        return {"similarity": embeddings @ target}
-
-    return score
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from gradeclip_utils.evaluation.faithfulness import (
     PUBLISHED,
     Protocol,
     areas,
-    caption_score,
     colours_of,
     image_curves,
     image_score,
@@ -258,7 +257,7 @@ def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, 
     image = explainer.image_tower.forward(tiny.preprocess(picture)[None])[0]
     words = explanation.words[0]
     curves = word_curves(
-        caption_score(explainer.text_tower.forward, tiny.tokenizer, image),
+        image_score(lambda captions: explainer.text_tower.forward(tiny.tokenizer(captions)), image),
         caption,
         {"grad-eclip": [word.score for word in words]},
         [(word.start, word.end) for word in words],
