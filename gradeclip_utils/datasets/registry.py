@@ -149,6 +149,7 @@ def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Exam
     """A reader of `FOLDER` or `FOLDER@SPLIT`."""
 
     def split_read(rest: str) -> list[Example]:
+        """The examples of a folder, or of its split."""
         path, _, split = rest.partition("@")
         return read(path, split) if split else read(path)
 

@@ -133,6 +133,7 @@ def image_curves(
     rows = [places.get(job, places.get(("", *job[1:]))) for job in jobs]
 
     def changed(start: int) -> Tensor:
+        """Images (B, 3, H, W), from mask number `start` on."""
         touched = np.stack([order < taken for order, taken, _ in masks[start : start + batch]])
         touched = torch.from_numpy(touched).to(pixels.device)[:, None]  # (B, 1, H, W)
         deletes = torch.tensor([deleted for *_, deleted in masks[start : start + batch]], device=pixels.device)
@@ -166,6 +167,7 @@ def image_score(
     target = F.normalize(target.float(), dim=-1)
 
     def score(images: Tensor) -> dict[str, Tensor]:
+        """Numbers (B,) by name, of images or captions."""
         embeddings = F.normalize(encode(images).float(), dim=-1)
         scores = {"similarity": embeddings @ target.to(embeddings.device)}
         if classes is not None:

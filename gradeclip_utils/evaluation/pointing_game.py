@@ -216,6 +216,7 @@ def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions
     found = {}
 
     def embed(texts: list[str]) -> Tensor:
+        """Embeddings (B, n, E) of n texts a scene."""
         return explainer.embed_texts(texts).unflatten(0, (len(scenes), -1))
 
     if "caption" in asked:

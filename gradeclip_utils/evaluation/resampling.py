@@ -49,6 +49,7 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int,
     """Bounds (M, 2) of M means over clusters drawn with replacement, from their sums (K, M) and sizes (K,)."""
 
     def mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
+        """Of all values in the clusters that were drawn."""
         return sums.sum(axis) / sizes.sum(axis)
 
     whole("draws", draws, 1)

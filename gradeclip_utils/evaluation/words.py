@@ -214,6 +214,7 @@ def _curves(asker: Explainer, one: Captioned, spans: Sequence[Span], scores, ima
     assert tower is not None  # it gave the scores
 
     def score(captions: list[str]):
+        """Similarities (B,) with the image."""
         new = [caption for caption in dict.fromkeys(captions) if caption not in similarity]
         if new:
             ids = token_ids(asker.clip.tokenizer, new, tower)

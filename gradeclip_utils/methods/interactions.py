@@ -65,6 +65,7 @@ def word_directions(
     start = zero_delta(trace)
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
+        """Where a change of o pushes the embedding."""
         return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
 
     return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)

@@ -71,6 +71,7 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients  # slow to import, and only this needs it
 
     def target(pixels: Tensor, direction: Tensor) -> Tensor:
+        """S (B,) of pixels."""
         return (tower.embed_pixels(pixels) * direction).sum(-1)
 
     pixels, products = _own_pixels(tower, trace), []

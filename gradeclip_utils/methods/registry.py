@@ -93,6 +93,7 @@ def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tenso
 
     @wraps(function)
     def method(tower, trace, directions, *, seed=0, progress=False, words=None, empty=None) -> Tensor:
+        """Signed maps (B, T, N)."""
         given = {"seed": seed, "progress": progress, "words": words, "empty": empty}
         return function(tower, trace, directions, **{name: value for name, value in given.items() if name in named})
 

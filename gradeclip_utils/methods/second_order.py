@@ -64,6 +64,7 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
             at = trace.tokens - change + place * change
 
             def push(tangent: Tensor, at: Tensor = at) -> Tensor:
+                """Where a change of the tokens pushes the embedding."""
                 return torch.func.jvp(lambda x: tower.resume(trace, 0, x), (at,), (tangent,))[1]
 
             found += weight * torch.vmap(push)(by_word)[:, 0]
@@ -168,6 +169,7 @@ def fixlip(
     values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1]).to(trace.embedding)  # (B, P, E)
 
     def light_of(some: Tensor) -> Tensor:
+        """Coalitions as masks (n, H, W)."""
         return F.interpolate(coalitions[some].unflatten(1, grid)[:, None].to(pixels), pixels.shape[-2:])[:, 0]
 
     with tqdm(total=len(coalitions), desc="FIxLIP", disable=not progress) as bar:

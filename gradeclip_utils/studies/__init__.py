@@ -30,6 +30,7 @@ def _when_called(name: str) -> Callable[..., pd.DataFrame]:
     """The function `name` of `summaries`, imported when it is called: importing a study loads half of the package."""
 
     def summary(clip, **options) -> pd.DataFrame:
+        """The main figures of a model."""
         return getattr(import_module(f"{__name__}.summaries"), name)(clip, **options)
 
     summary.__name__ = summary.__qualname__ = name

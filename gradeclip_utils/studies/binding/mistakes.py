@@ -141,6 +141,7 @@ def permutation_test(table: pd.DataFrame, extra: str, *, permutations: int = 99,
     known = auc(_out_of_fold(table, base, wrong, pairs, 1, seed)[None], wrong[None])[0]
 
     def added(values: np.ndarray) -> float:
+        """The area that the column adds when it holds these values."""
         scores = _out_of_fold(table.assign(**{extra: values}), [*base, extra], wrong, pairs, 1, seed)
         return float(auc(scores[None], wrong[None])[0] - known)
 
