@@ -84,6 +84,7 @@ def _follow(parent: int, source: str) -> None:
     """End this process as soon as its parent is gone, however it went, and take the model's file along."""
 
     def watch() -> None:
+        """Until the parent is gone."""
         while os.getppid() == parent:
             time.sleep(0.5)
         shutil.rmtree(Path(source).parent, ignore_errors=True)
