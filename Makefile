@@ -6,6 +6,7 @@
 # make test-transformers48  what is about transformers, on the oldest one that is supported
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
 # make live  the explorer without a kernel, a page of its own in build/live (its runtime comes by npm)
+# make test-assignments  what nbgrader makes of them: what students see, and what right and wrong answers get
 # make slides  slides of every lesson into build/slides, for a projector without a network (reveal.js comes by npm)
 # make assignments  the notebooks to hand in into build/assignments (or COURSE=folder): source/ for instructors, release/
 # make figures  the figure of the README and the gallery anew, with the weights that are here, to commit them
@@ -14,7 +15,7 @@
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site live slides assignments audit dist bench clean
+.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -46,12 +47,17 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 test: $(STAMP)
 	$(PYTEST) --no-loadscope-reorder tests
 
-# The oldest transformers in front of the packages of .venv, which it shares: three wheels are all that is installed.
+# $(call beside,FOLDER): an environment in front of the packages of .venv, which it shares; what is installed there stays
+# out of .venv, and out of JupyterLab.
+define beside
+	$(BIN)/python -m venv --without-pip $(1)
+	$(1)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "shared.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+endef
+
 OLD := .venv-transformers48
 $(OLD)/installed: $(STAMP)
-	$(BIN)/python -m venv --without-pip $(OLD)
-	$(OLD)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "shared.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
-		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(call beside,$(OLD))
 	$(BIN)/python -m pip --python $(OLD)/bin/python install --quiet --no-deps \
 		'transformers~=4.48.0' 'tokenizers~=0.21.0' 'huggingface_hub<1'
 	@touch $@
@@ -99,21 +105,26 @@ live: $(VENV)/live
 slides: $(STAMP)
 	$(BIN)/python docs/slides/build.py build/slides
 
-$(VENV)/assignments: pyproject.toml $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[assignments]'
+GRADING := .venv-assignments
+$(GRADING)/installed: pyproject.toml $(STAMP)
+	$(call beside,$(GRADING))
+	$(BIN)/python -m pip --python $(GRADING)/bin/python install --quiet 'gradeclip[assignments]'  # gradeclip is there
 	@touch $@
 
 COURSE ?= build/assignments
 
 # Solutions are executed first, so that what is handed out can be solved with the model that is here. nbgrader looks for
 # alembic on the path.
-assignments: $(VENV)/assignments
+assignments: $(GRADING)/installed
 	@mkdir -p $(COURSE)
 	cp notebooks/assignments/nbgrader_config.py $(COURSE)
 	for name in $(basename $(notdir $(wildcard notebooks/assignments/*.ipynb))); do \
 		$(NBCONVERT) --to notebook --output-dir $(COURSE)/source/$$name notebooks/assignments/$$name.ipynb && \
-		(cd $(COURSE) && PATH="$(CURDIR)/$(BIN):$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
+		(cd $(COURSE) && PATH="$(CURDIR)/$(GRADING)/bin:$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
 	done
+
+test-assignments: $(GRADING)/installed
+	$(subst $(BIN),$(GRADING)/bin,$(PYTEST)) -k 'not solutions_pass' tests/test_assignments.py
 
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet bandit pip-audit
