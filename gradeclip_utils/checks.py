@@ -125,10 +125,12 @@ def chosen(name: str, value: Any, known: Iterable[T]) -> T:
         InvalidValue: it is none of them; names those there are.
     """
     known = list(known)
-    if not isinstance(value, (str, Real)) or value not in known:
-        one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
-        raise InvalidValue(f"{name} must be {one_of}, got {short(value)}", "choice-unknown")
-    return known[known.index(value)]  # ours: 1.0 would pass for 1, and 1 for True
+    if isinstance(value, (str, Real)):
+        for one in known:
+            if one == value:
+                return one  # ours: 1.0 would pass for 1, and 1 for True
+    one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
+    raise InvalidValue(f"{name} must be {one_of}, got {short(value)}", "choice-unknown")
 
 
 def text(name: str, value: Any) -> str:

@@ -27,6 +27,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 import torch
@@ -131,7 +132,7 @@ def asked_examples(caller: str, clip: Clip, data: str | Sequence[Example], limit
     return examples
 
 
-def _counts(**counts: tuple[int | None, int]) -> list[int | None]:
+def _counts(**counts: tuple[int | None, int]) -> list[Any]:
     """The counts as Python's integers, none of them below its least; None is whatever is the default."""
     if counts["jobs"][0] == 0:
         raise InvalidValue("jobs must be 1 or more, or -1 for as many as there are processors, got 0", "number-range")

@@ -9,7 +9,7 @@
 | `controls` | what can be turned, each control with its help |
 | `offers` | which scenes there are to choose, by a rule on measured maps |
 | `verdict` | what a map did, where the ground truth is known; what can be done to a scene in one press |
-| `lesson` | `panel`: a pure function turned with sliders, menus and text fields |
+| `lesson` | `panel`: a pure function turned with sliders, menus and text fields; `opening`: what a lesson opens with |
 | `gallery` | the map of one prompt by every method |
 | `state` | what is asked for (`State`), and what was found (`View`) |
 | `session` | what is computed once for an image, and kept |

@@ -10,6 +10,7 @@ imported here. Whoever has one of its models has it.
 
 import inspect
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,7 @@ def through_own(
         layer = block.module
         known = inspect.signature(layer.forward).parameters
         config = next((part.config for part in layer.modules() if hasattr(part, "config")), None)  # its attention's
-        wanted = {"attention_mask": None}
+        wanted: dict[str, Any] = {"attention_mask": None}
         if mask is not None:  # as what is added to the logits, (B, 1, N, N)
             added = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, torch.finfo(x.dtype).min)
             wanted = {"attention_mask": added[:, None]}
