@@ -112,8 +112,8 @@ class Distillation:
 
 DISTILLATIONS = {
     "emoji-average": Distillation(
-        steps=100, different=100, batch=64,
-        learns=("visual.transformer.resblocks.5.", "visual.ln_post.", "visual.proj"),
+        steps=200, different=100, batch=64, learning_rate=2e-3,
+        learns=("visual.transformer.resblocks.4.", "visual.transformer.resblocks.5.", "visual.ln_post.", "visual.proj"),
     ),
     "emoji-siglip": Distillation(
         steps=200, different=100, batch=64,
@@ -376,7 +376,7 @@ def run_command(options: argparse.Namespace) -> None:
     if options.card:
         return write_card(card(), options.out)
     for option, place in ("--folder", options.folder), ("--out", options.out):
-        writable(place, option, folder=True, size=100_000_000)
+        writable(place, option, folder=True, size=100_000_000).mkdir(parents=True, exist_ok=True)
     names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
     teacher, seen = load_clip(BUNDLED).model, {}
     for name in names:

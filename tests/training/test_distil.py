@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from gradeclip_utils import load_clip
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.scenes import is_trained
 from gradeclip_utils.training import distil
 from gradeclip_utils.training.distil import (
@@ -167,3 +168,15 @@ def test_an_exported_student_is_the_taught_one(name, teacher, tmp_path):
     assert shares_text and clip.model.logit_scale.exp().item() == pytest.approx(
         teacher.logit_scale.exp().item(), rel=1e-3
     )
+
+
+def test_a_folder_that_is_not_there_is_made_before_anything_is_taught(tmp_path, monkeypatch):
+    places = tmp_path / "states", tmp_path / "models" / "new"
+
+    def taught(*_, **__):
+        assert all(place.is_dir() for place in places)
+        raise RuntimeError("taught")
+
+    monkeypatch.setattr(distil, "teach", taught)
+    with pytest.raises(RuntimeError, match="taught"):
+        main(["distil", "emoji-resnet", "--folder", str(places[0]), "--out", str(places[1]), "--debug"])
