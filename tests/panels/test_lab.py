@@ -12,9 +12,9 @@ pytestmark = BROWSER
 def test_the_first_notebook_runs_in_jupyterlab_without_an_error(lab, page, name, tmp_path):
     open_notebook(page, lab, name)
     run_all(page)
-    pictures = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea img")
+    pictures = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea img.gradeclip-figure")
     sizes = pictures.evaluate_all("images => images.map(image => [image.naturalWidth, image.clientWidth])")
     assert len(sizes) >= 3 and all(natural > 100 and 0 < shown <= 1280 for natural, shown in sizes)
-    told = page.locator(".jp-RenderedHTMLCommon img").evaluate_all("images => images.map(image => image.alt)")
+    told = pictures.evaluate_all("images => images.map(image => image.alt)")
     assert all(told) and page.locator(".jp-RenderedImage").count() == 0  # which JupyterLab gives no alternative text
     page.screenshot(path=tmp_path / "lab.png")
