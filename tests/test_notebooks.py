@@ -8,6 +8,7 @@ import copy
 import html
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -164,7 +165,7 @@ def test_its_page_shows_every_picture_with_its_alternative_text(path, notebook):
     page, _ = exporter.from_notebook_node(notebook)
     shown = [html.unescape(text) for text in re.findall(r'<img[^>]*? alt="([^"]*)"', page)]
     told = [one.metadata["image/png"]["alt"] for one in outputs(notebook) if "image/png" in one.get("data", {})]
-    assert [text for text in shown if text in told] == told and "No description" not in page
+    assert not Counter(told) - Counter(shown) and "No description" not in page  # a view shows others beside
 
 
 def test_cells_have_unique_identifiers(path):
