@@ -92,6 +92,7 @@ $(VENV)/site: pyproject.toml $(STAMP)
 	@touch $@
 
 site: $(VENV)/site
+	rm -rf build/site  # pages of what is no more
 	$(BIN)/python docs/site/build.py build/site
 
 $(VENV)/live: pyproject.toml $(STAMP)

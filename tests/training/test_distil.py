@@ -78,7 +78,7 @@ def test_a_siglip_student_takes_over_the_layers_and_the_prompts_of_its_teacher(t
     x = torch.randn(2, 144, 192, generator=torch.Generator().manual_seed(0))
     block, twin = student.visual.trunk.blocks[3], teacher.visual.transformer.resblocks[3]
     with torch.no_grad():
-        assert torch.allclose(block(x), twin(x), atol=1e-4)
+        torch.testing.assert_close(block(x), twin(x), rtol=1e-4, atol=1e-3)
     assert torch.equal(student.text.transformer.resblocks[1].attn.in_proj_weight,
                        teacher.transformer.resblocks[1].attn.in_proj_weight)  # fmt: skip
     assert torch.equal(student.text.token_embedding.weight, teacher.token_embedding.weight[student.ids])
