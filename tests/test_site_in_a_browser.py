@@ -12,12 +12,7 @@ pytestmark = [
     *BROWSER,
     pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="the site is not built here (make site)"),
 ]
-EVERY = sorted(
-    page.relative_to(SITE).as_posix()
-    for page in SITE.rglob("*.html")
-    if "_modules" not in page.parts or page.name == "explain.html"  # of pages of source, one
-)
-DARK = [
+PAGES = [
     "index.html", "methods.html", "gallery.html", "glossary.html", "docs/start.html", "docs/method.html",
     "docs/architectures.html", "notebooks/README.html", "notebooks/01_start_here.html", "api/explain.html",
 ]  # fmt: skip
@@ -36,23 +31,18 @@ def open_page(page, name, width, theme="light"):
     return outside
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_a_page_fits_its_width_fetches_nothing_and_axe_finds_no_violation(page, name):
-    for width in (390, 1280):
-        outside = open_page(page, name, width)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert outside == []
-    assert_accessible(page, "light")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_its_width_and_fetches_nothing(page, name, width):
+    outside = open_page(page, name, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert outside == []
 
 
-@pytest.mark.parametrize("name", DARK)
-def test_axe_finds_no_violation_in_the_dark_theme(page, name):
-    open_page(page, name, 390, "dark")
-    assert_accessible(page, "dark")
-
-
-def assert_accessible(page, theme):
-    """No violation of level A or AA."""
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_no_violation_of_level_a_or_aa(page, name, theme):
+    open_page(page, name, 390 if theme == "dark" else 1280, theme)
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     found = Axe().run(page, options=LEVELS)
     assert found.violations_count == 0, found.generate_report()
