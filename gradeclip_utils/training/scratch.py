@@ -211,6 +211,7 @@ def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
     noted: list[Tensor] = []
 
     def note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
+        """Append the values of the patches, from what the norm before the attention gives, (B, 1 + N, D)."""
         weight, bias = (part.chunk(3)[2] for part in (attention.in_proj_weight, attention.in_proj_bias))
         noted.append(nn.functional.linear(x[:, 1:], weight, bias))
 
@@ -398,6 +399,7 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 
     whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
 
     def losses(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch, and its parts where it has more than one."""
         images, tokens, drop.on_things = batch
         drop.kept = 1 - recipe.patches_dropped if step < whole_from else 1.0
         explained = IMAGE_LAYERS if recipe.sparse_values else 0
