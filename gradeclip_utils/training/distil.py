@@ -377,8 +377,9 @@ def run_command(options: argparse.Namespace) -> None:
     if options.card:
         return write_card(card(), options.out)
     for option, place in ("--folder", options.folder), ("--out", options.out):
-        writable(place, option, folder=True, size=100_000_000).mkdir(parents=True, exist_ok=True)
+        writable(place, option, folder=True, size=100_000_000)
     names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
+    options.out.mkdir(parents=True, exist_ok=True)
     teacher, seen = load_clip(BUNDLED).model, {}
     for name in names:
         distillation = read_fields(options, DISTILLATIONS[name])
