@@ -44,7 +44,7 @@ from ..towers import open_text_tower
 from ..towers.base import isolated_torch_state
 from ..words import Split, split_read
 from .attributes import images_of
-from .localisation import Located, located
+from .localisation import Located, located, pool
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -175,6 +175,27 @@ def play_second_order(
             if directions is not None:
                 heats = question_maps(explainer, [game.scene], {name: directions[None]})[name][0]
                 rows += [{**row, "question": name, "method": explainer.method.name} for row in _rows(game, heats)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFrame:
+    """The same game, for the objects' own masks at the resolution of a map: what so coarse a map of theirs comes to.
+
+    The value of a patch is the fraction of it that the object's pixels are. On the way back to pixels, a patch at an
+    object's edge spills over it, as that of any other map does.
+
+    Args:
+        played: what `games` gives.
+        grid: rows and columns of patches.
+
+    Returns:
+        Rows as those of `play`, with "true mask" for the question and the method.
+    """
+    rows, box, size = [], (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)
+    for game in played:
+        maps = [pool(mask.astype(float), grid, box) for mask in _masks(game.scene)]
+        heats = np.array([onto_image(map_, box, size) for map_ in maps])
+        rows += [{**row, "question": "true mask", "method": "true mask"} for row in _rows(game, heats)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

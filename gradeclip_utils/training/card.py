@@ -27,9 +27,11 @@ from tqdm.auto import tqdm
 
 from ..checks import writable
 from ..evaluation.attributes import CHANCE, draw_pairs, images_of, judge
-from ..evaluation.pointing_game import games, play
+from ..evaluation.localisation import pool
+from ..evaluation.pointing_game import games, play, play_true_masks
 from ..evaluation.statistics import interval, proportion_interval, spearman, summarise
 from ..explain import Explainer
+from ..explanation import Explanation
 from ..files import data_path
 from ..models import BUNDLED, BUNDLED_MODELS, Clip, load_clip
 from ..plots import InlineFigure, axes_at, paint, show_image
@@ -50,11 +52,28 @@ from ..scenes import (
 )
 from ..scenes.emoji import NOT_MIRRORED
 from .options import markdown_table, write_between
+from .scratch import CONFIG
 
 TABLE = "figures.csv"
+TRUE_MASK = "true mask"  # its rows stand beside the models'
 START, END = "<!-- figures: written by python -m gradeclip_utils card -->", "<!-- end of figures -->"
-_COLUMNS = ("figure", "value", "low", "high", "n", "chance")
 _CENTRED = "word x region, centred"
+AIMS = {  # set before the training; how far they are reached is for the table to say
+    "untinted, the six trained artists": "0.93",
+    f"untinted, the artist never trained on ({UNSEEN_ARTIST})": "0.70",
+    "tinted, the prompt says the colour": "0.70",
+    "tinted, the prompt does not": "0.50",
+    "right caption among 256, 2 things": "0.95",
+    "swapped colours told apart, withheld compositions": "0.93, `emoji-bag` at most 0.65",
+    **{f'"a X", {k} things: relevance on X': "0.75" for k in (2, 3)},
+    **{f'"a X", {k} things: relevance on nothing': "at most 0.12" for k in (2, 3)},
+    **{f'"a X", {k} things: maximum on X': "0.93" for k in (2, 3)},
+    **{f"{_CENTRED}, {k} things: maximum on its own thing": aim for k, aim in ((2, "0.95"), (3, "0.92"), (4, "0.88"))},
+    "maps of the gallery in which no empty patch has more than the things named": "0.90",
+    "nouns of a true caption above zero, Grad-ECLIP": "0.90",
+    "rank correlation of a caption's word scores with leave-one-out": "0.50",
+}
+_COLUMNS = ("figure", "value", "low", "high", "n", "chance")
 
 
 def embed_scenes(explainer: Explainer, scenes: Sequence[Scene], batch: int = 64) -> Tensor:
@@ -193,7 +212,18 @@ def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
 
 def map_rows(clip: Clip, split: str, n: int = 150) -> list[dict]:
     """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four."""
-    found = play(clip, games(n, split=split), questions=("prompt", _CENTRED))
+    return _map_rows(play(clip, games(n, split=split), questions=("prompt", _CENTRED)))
+
+
+def mask_rows(split: str, n: int = 150) -> list[dict]:
+    """Where would the maps of "a dog" lie, were they the thing's own mask in the bundled models' patches?"""
+    vision = CONFIG["vision_cfg"]
+    side = vision["image_size"] // vision["patch_size"]
+    return _map_rows(play_true_masks(games(n, split=split), (side, side)).assign(question="prompt"))
+
+
+def _map_rows(found: pd.DataFrame) -> list[dict]:
+    """The figures of what `play` gives."""
     others = found.groupby(["question", "image", "objects"])["area"].transform("sum") - found["area"]
     found = found.assign(chance_on_others=others, chance_on_nothing=1 - others - found["area"])
     measures = {
@@ -243,9 +273,20 @@ def word_rows(clip: Clip, split: str, n: int = 200) -> list[dict]:
     return [*rows, _mean("rank correlation of a caption's word scores with leave-one-out", known, 0.0)]
 
 
+def gallery_rows(clip: Clip, split: str) -> list[dict]:
+    """In how many maps of the gallery's scenes is every patch that shows nothing below the best of the things named?"""
+    clear = []
+    for scene, found in explained_scenes(clip, 24, split):
+        masks = scene.masks(found.image.width).astype(float)
+        shown = np.stack([pool(mask, found.image_maps.shape[1:], found.box) > 0 for mask in masks])
+        named = np.delete(shown, list(scene.unnamed), axis=0).any(0)
+        clear += [map_[~shown.any(0)].max(initial=-np.inf) < map_[named].max() for map_ in found.image_maps]
+    return [_fraction("maps of the gallery in which no empty patch has more than the things named", clear, np.nan)]
+
+
 def figures(clip: Clip, split: str, *, progress: bool = False) -> pd.DataFrame:
     """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance."""
-    parts = (recognition_rows, caption_rows, attribute_rows, map_rows, word_rows)
+    parts = (recognition_rows, caption_rows, attribute_rows, map_rows, gallery_rows, word_rows)
     rows = [row for part in tqdm(parts, unit="part", disable=not progress) for row in part(clip, split)]
     return pd.DataFrame(rows)[list(_COLUMNS)]
 
@@ -268,7 +309,7 @@ def _mean(name: str, values: Sequence[float], chance: float = np.nan, clusters: 
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """The figures of one or several models as a table for the card, each with its 95 % interval."""
+    """The figures of one or several models as a table for the card, each with its 95 % interval, beside the aims."""
     models, rows = table["model"].drop_duplicates(), []
     for figure, own in table.groupby("figure", sort=False):
         by_model = own.set_index("model")
@@ -276,17 +317,18 @@ def as_markdown(table: pd.DataFrame) -> str:
             "{value:.3f} [{low:.3f}, {high:.3f}]".format(**by_model.loc[model]) if model in by_model.index else ""
             for model in models
         ]
-        chance = own["chance"].iloc[0]
-        name = str(figure).replace("  ", "&emsp;")
-        rows.append((name, *cells, str(own["n"].iloc[0]), "" if np.isnan(chance) else f"{chance:.3f}"))
-    return markdown_table(("figure", *(f"`{model}`" for model in models), "n", "chance"), rows)
+        n, chance = own[["n", "chance"]].iloc[0]
+        guessed = "" if np.isnan(chance) else f"{chance:.3f}"
+        rows.append((str(figure).replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed))
+    titles = (f"`{model}`" if model in BUNDLED_MODELS else model for model in models)
+    return markdown_table(("figure", *titles, "aim", "n", "chance"), rows)
 
 
 def write(table: pd.DataFrame, folder: Path) -> None:
     """Put a model's figures into figures.csv, beside others' of the same split, and all of them into README.md."""
     path = folder / TABLE
     if path.is_file() and set(known := pd.read_csv(path)) == set(table):
-        others = known[(known["split"] == table["split"].iloc[0]) & (known["model"] != table["model"].iloc[0])]
+        others = known[(known["split"] == table["split"].iloc[0]) & ~known["model"].isin(table["model"])]
         order = {name: place for place, name in enumerate(BUNDLED_MODELS)}
         whole = pd.concat([table, others])
         table = whole.sort_values("model", key=lambda models: models.map(order), kind="stable", ignore_index=True)
@@ -299,18 +341,21 @@ def named_nouns(scene: Scene) -> list[str]:
     return list(dict.fromkeys(thing.noun for i, thing in enumerate(scene.objects) if i not in scene.unnamed))
 
 
+def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scene, Explanation]]:
+    """The first `n` scenes of a split, of two and three things in turn, and what "a dog" finds of each thing named."""
+    scenes, explainer = [draw_scene([90, i], split=split, n_objects=2 + i % 2) for i in range(n)], Explainer(clip)
+    images = images_of(clip, scenes)
+    prompts = [[prompt_of(noun) for noun in named_nouns(scene)] for scene in scenes]
+    return [(s, explainer.explain(image, asked)) for s, image, asked in zip(scenes, images, prompts, strict=True)]
+
+
 def gallery(clip: Clip, n: int = 24) -> Figure:
     """Maps of the first `n` test scenes, of two and three things in turn, all in one scale: none is chosen.
 
     Beside each image stands a map for every thing that its caption speaks of, asked for by "a dog". The figure is 9
     inches wide, with two scenes in a row.
     """
-    scenes = [draw_scene([90, i], split="test", n_objects=2 + i % 2) for i in range(n)]
-    explainer = Explainer(clip)
-    found = [
-        explainer.explain(image, [prompt_of(noun) for noun in named_nouns(scene)])
-        for scene, image in zip(scenes, images_of(clip, scenes), strict=True)
-    ]
+    scenes, found = zip(*explained_scenes(clip, n), strict=True)
     most = largest(np.maximum(one.image_maps, 0) for one in found)
     side, across, down, left = 1.08, 1.16, 1.72, (0.12, 3.9)  # inches
     alt = "Images and maps of test scenes: " + "; ".join(scene.caption for scene in scenes)
@@ -346,7 +391,9 @@ def run_command(options: argparse.Namespace) -> None:
     clip = load_clip(options.model, options.weights)
     if options.gallery:
         return gallery(clip).savefig(options.gallery, dpi=100)
-    table = figures(clip, options.split, progress=True).assign(model=options.model, split=options.split)
+    masks = pd.DataFrame(mask_rows(options.split)).assign(model=TRUE_MASK)
+    table = pd.concat([figures(clip, options.split, progress=True).assign(model=options.model), masks])
+    table = table.assign(split=options.split)[[*_COLUMNS, "model", "split"]]
     print(as_markdown(table))
     if options.write:
         write(table, data_path())

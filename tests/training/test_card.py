@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradeclip_utils.evaluation.pointing_game import games, play_true_masks
 from gradeclip_utils.evaluation.statistics import proportion_interval
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import (
@@ -90,8 +91,8 @@ def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tm
         card.write(pd.DataFrame([{**row, "model": model, "split": split}]), tmp_path)
         if model == "emoji":
             written = (tmp_path / "README.md").read_text()
-    assert "| figure | `emoji` | `emoji-bag` | n | chance |" in written and written.endswith("after\n")
-    assert f"| one | 0.500 [{low:.3f}, {high:.3f}] | 0.500 [{low:.3f}, {high:.3f}] | 2 |  |" in written
+    assert "| figure | `emoji` | `emoji-bag` | aim | n | chance |" in written and written.endswith("after\n")
+    assert f"| one | 0.500 [{low:.3f}, {high:.3f}] | 0.500 [{low:.3f}, {high:.3f}] |  | 2 |  |" in written
     assert list(pd.read_csv(tmp_path / card.TABLE)["model"]) == ["emoji-fine"], "another split begins anew"
 
 
@@ -103,6 +104,20 @@ def test_the_gallery_shows_every_scene_with_a_map_for_each_thing_that_is_named(t
     assert all(scene.caption in figure.alt for scene in scenes)
 
 
+def test_no_empty_patch_of_the_gallery_has_more_than_the_things_that_are_named(bundled):
+    (row,) = card.gallery_rows(bundled, "test")
+    assert row["value"] >= 0.9 and row["n"] == published().loc[row["figure"], "n"]
+    assert row["value"] == pytest.approx(published().loc[row["figure"], "value"], abs=1.5 / row["n"])
+
+
+def test_a_true_mask_lies_on_its_thing_as_far_as_patches_can(bundled):
+    (one,) = games(1, counts=(1,))
+    fine, coarse = (play_true_masks([one], (side, side)).loc[0] for side in (96, 12))
+    assert fine["on_thing"] > 0.95 > coarse["on_thing"] > coarse["area"]
+    found = pd.DataFrame(card.mask_rows("test")).set_index("figure")
+    assert published(card.TRUE_MASK)["value"].to_dict() == pytest.approx(found["value"].to_dict())
+
+
 def test_the_published_figures_are_the_bundled_models_own(bundled):
     right = card.caption_among_256(bundled, "test", 2)
     assert np.mean(right) == pytest.approx(published().loc["right caption among 256, 2 things", "value"], abs=0.005)
@@ -112,6 +127,7 @@ def test_the_card_shows_the_published_figures():
     table = pd.read_csv(data_path(card.TABLE))
     assert set(table["split"]) == {"test"} and {"emoji", "emoji-bag"} <= set(table["model"])
     assert card.as_markdown(table) in data_path("README.md").read_text()
+    assert set(card.AIMS) <= set(table["figure"]), "an aim without a figure"
 
 
 def test_one_model_binds_and_the_other_does_not():
