@@ -11,7 +11,7 @@ Measures take plain maps and give tidy rows; `run` measures methods on data sets
 | `words` | are the scores of a prompt's words right, and is it saturation where they are not? |
 | `causal` | do maps rank objects by what taking them out of the scene does? |
 | `pointing_game` | several things in one caption: does each word point at its own? |
-| `sanity` | does a map depend on the model's weights, is it stable, and what does it cost? |
+| `sanity` | does a map depend on the model's weights, and what does it cost? |
 | `attributes` | pairs of images and captions that differ in one attribute: can the model tell? |
 | `statistics`, `resampling` | intervals of rows |
 | `verdicts` | every comparison of a notebook in one sentence |

@@ -1,6 +1,6 @@
-"""Sanity: does a map depend on the model, is it stable, and what does it cost?
+"""Sanity: does a map depend on the model, and what does it cost?
 
-model -> model that knows nothing, image -> image with noise --> maps --here--> agreement
+model -> model that knows nothing --> maps --here--> agreement
 """
 
 import copy
@@ -12,11 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from ..checks import chosen, finite
 from ..errors import InvalidValue
-from ..images import ImageLike, read_image
 from ..models import Clip
 from .localisation import levelled
 from .statistics import spearman
@@ -107,39 +105,6 @@ def randomisation_check(
             found = agreement(own, maps_of(randomised(clip, seed=seed, side=side, blocks=count)))
             step = "all" if count is None else count
             parts.append(pd.DataFrame({"image": range(len(own)), "blocks": step, "seed": seed, "agreement": found}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def noisy(image: ImageLike, *, level: int = 4, seed: int = 0) -> Image.Image:
-    """An image with independent noise on every colour of every pixel: whole steps from -level to level, of 255."""
-    pixels = np.asarray(read_image(image)).astype(int)
-    noise = np.random.default_rng(seed).integers(-level, level + 1, pixels.shape)
-    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
-
-
-def stability(
-    maps_of: Callable[[list], np.ndarray], images: Sequence[ImageLike], *, level: int = 4,
-    seeds: Iterable[int] = range(3),
-) -> pd.DataFrame:  # fmt: skip
-    """How much maps agree before and after a little noise that nobody sees.
-
-    The noise is random. Published figures of robustness use an attack instead (FGSM, 4/255), which is chosen to do
-    harm, and cannot be compared with these.
-
-    Args:
-        maps_of: P images -> maps (P, h, w).
-        images: P images, as for `read_image`.
-        level: of the noise, as for `noisy`.
-        seeds: of the noise.
-
-    Returns:
-        Rows of image (0 to P - 1), seed, agreement.
-    """
-    own, parts = maps_of(list(images)), []
-    for seed in seeds:
-        changed = [noisy(image, level=level, seed=seed) for image in images]
-        found = agreement(own, maps_of(changed))
-        parts.append(pd.DataFrame({"image": range(len(own)), "seed": seed, "agreement": found}))
     return pd.concat(parts, ignore_index=True)
 
 

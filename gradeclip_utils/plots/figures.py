@@ -79,7 +79,7 @@ def alternative(figure) -> str:
 _FULL, _MARGIN = 8.1, 0.12  # inches: as wide as the column of a notebook, 900 pixels; and the margin
 
 
-def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = True) -> InlineFigure:
+def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     """Image, heat map and shaded words: one row a prompt.
 
     A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
@@ -88,7 +88,6 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
     Args:
         explanation: an `Explanation`.
         shared_scale: one colour scale for all prompts, so that they can be compared; else one for each, and it is said.
-        values: write every word's score under it.
     """
     signed = explanation.against is not None
     count = len(explanation.prompts)
@@ -126,7 +125,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, values: bool = T
             axes = axes_at(figure, right, top, room, tall)
             most = largest(scores[mine])
             sentence = textwrap.fill(range_in_words("words", signed, most, own), letters)
-            draw_words(axes, words, signed=signed, vmax=most, values=values, sentence=sentence)
+            draw_words(axes, words, signed=signed, vmax=most, sentence=sentence)
             entitle(axes, _shortened(headline, letters))
             top += tall + 0.35
     return figure
@@ -201,17 +200,15 @@ def plot_maps(
     return figure
 
 
-def plot_interactions(interactions, image: Image.Image | None = None, *, columns: int = 5) -> InlineFigure:
+def plot_interactions(interactions, *, columns: int = 5) -> InlineFigure:
     """Which region each word of the caption answers to: one signed map a word, all on one scale.
 
     Args:
         interactions: an `Interactions`.
-        image: the image that was explained, when it is not the one that `interactions` carries.
         columns: panels in a row.
     """
-    image = interactions.image if image is None else image
     maps = [(word.text, _heat(interactions, i, True)) for i, word in enumerate(interactions.words)]
-    figure = plot_maps(image, maps, signed=True, columns=columns, label="interaction")
+    figure = plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction")
     _sign(figure, interactions.origin)
     return figure
 

@@ -57,21 +57,20 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
     axes.spines[:].set_visible(False)
 
 
-def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray]], *, title: str = "") -> InlineFigure:
+def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray]]) -> InlineFigure:
     """Signed maps of one image, one row a model or caption, each map on a scale of its own.
 
     Args:
         image: the image that was explained.
         rows: name of a row -> title of a map -> (h, w).
-        title: over all.
     """
     columns = 1 + max(map(len, rows.values()))
     across = min((_WIDTH - 0.1) / columns, 2.0)
-    side, down, head = across - 0.12, across + 0.3, 0.45 if title else 0.15
-    alt = f"{title} Maps of an image: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
-    figure = InlineFigure(0.1 + across * columns, head + down * len(rows) + 0.25, alt.strip())
+    side, down = across - 0.12, across + 0.3
+    alt = "Maps of an image: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
+    figure = InlineFigure(0.1 + across * columns, down * len(rows) + 0.4, alt)
     for i, (name, maps) in enumerate(rows.items()):
-        top = head + 0.22 + down * i
+        top = 0.37 + down * i
         show_image(axes_at(figure, 0.1, top, side, side), image, drawable(name))
         for j, (said, map_) in enumerate(maps.items(), start=1):
             axes = axes_at(figure, 0.1 + across * j, top, side, side)
@@ -79,8 +78,6 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
             entitle(axes, folded(said, int(15 * side)))
     sentence = "orange speaks for it, purple against; each map on a scale of its own"
     figure.text(0.1 / figure.get_figwidth(), 0.08 / figure.get_figheight(), sentence, **NOTE)
-    if title:
-        figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
     return figure
 
 
