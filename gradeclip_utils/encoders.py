@@ -8,7 +8,8 @@ of images and vectors: tensors in batches, on the model's own device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path
 
@@ -92,11 +93,12 @@ class Encoders:
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
 
-    def embed_images(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> Tensor:
+    def embed_images(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 32) -> Tensor:
         """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
 
         Args:
-            images: N images as for `explain`; a single one counts as a sequence of one.
+            images: N images as for `explain`; a single one counts as a sequence of one. A generator is asked for one
+                batch after the other, so that many need not be in memory together.
             batch_size: how many images go through the model at once.
 
         Returns:
@@ -173,7 +175,7 @@ class Encoders:
         """
         if self.method.image is None:
             raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
-        images, device, width = _as_images(images), self.image_tower.device, self.image_tower.width
+        images, device, width = list(_as_images(images)), self.image_tower.device, self.image_tower.width
         directions = as_directions(directions)
         fits = directions.ndim in (2, 3) and directions.shape[-1] == width and directions.numel()
         if not fits or not torch.isfinite(directions).all():
@@ -285,12 +287,11 @@ class Encoders:
             raise self.text_refusal
         return self.text_tower
 
-    def _image_traces(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[Trace]:
+    def _image_traces(self, images: Iterable[ImageLike], batch_size: int) -> Iterator[Trace]:
         """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
         whole("batch_size", batch_size, 1)
-        step = 1 if self.one_at_a_time else batch_size
-        for start in range(0, len(images), step):
-            read = [read_image(image) for image in images[start : start + step]]
+        step, waiting = 1 if self.one_at_a_time else batch_size, iter(images)
+        while read := [read_image(image) for image in islice(waiting, step)]:
             with isolated_torch_state(self.image_tower.device):
                 if self.resolution == "native":
                     pixels = [self._view(image).pixels for image in read]
@@ -340,10 +341,12 @@ def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Metho
         raise UnsupportedModel(f"{method.title} goes through {asked} layers, and {refusal}") from refusal
 
 
-def _as_images(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
-    """Images as a sequence; a single one, which would be taken for its own rows or letters, as a sequence of one."""
+def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """One image or more; a single one, which would be taken for its own rows or letters, as a sequence of one."""
     if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
         return [images]
+    if isinstance(images, Iterator) and (first := list(islice(images, 1))):
+        return chain(first, images)
     if not isinstance(images, Sequence):
         images = listed("images", images)
     if len(images) == 0:

@@ -130,7 +130,7 @@ class Explainer(Encoders):
             explanations += self._explain(read, texts[some], None if against is None else against[some], start)
         return explanations
 
-    def interactions(self, image: ImageLike, caption: str, by: str = "grad-eclip") -> Interactions:
+    def interactions(self, image: ImageLike, caption: str, by: str = "grad-eclip", **options) -> Interactions:
         """Which region does each word of the caption match? Word x region, see `methods.interactions`.
 
         A word's score is its first-order score, the same as from `explain`. To tell several things of one caption
@@ -143,6 +143,7 @@ class Explainer(Encoders):
             caption: one prompt of W words.
             by: "grad-eclip", "exclip" or "fixlip"; the last two keep the model's own heads and cost hundreds of
                 forward passes, see `methods.second_order`.
+            **options: of that method, such as `steps` of "exclip" and `masks` of "fixlip".
 
         Returns:
             Signed maps (W, h, w), one a word.
@@ -165,7 +166,7 @@ class Explainer(Encoders):
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
             word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
-            options = {"seed": self.seed} if by == "fixlip" else {}
+            options |= {"seed": self.seed} if by == "fixlip" else {}
             maps, directions = INTERACTIONS[by](self.image_tower, image_trace, tower, text_trace, word_mask, **options)
             warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ own[0]).tolist()  # (W,)

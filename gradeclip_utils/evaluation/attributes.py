@@ -56,7 +56,6 @@ KINDS = {
 SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words: only binding tells them apart
 COMPOSITIONS = ("seen", "withheld")
 CHANCE = 1 / 2
-_AT_ONCE = 64  # images in memory
 _ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
 _BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
 _OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing find room
@@ -332,7 +331,7 @@ def margins_after(
     changed = [(pair, side, scene) for pair, side, scene in asked if scene is not None]
     captions = [[pair.scenes[abs(side - turn)].caption for pair, side, _ in changed] for turn in (0, 1)]
     table = pd.DataFrame([(pair.name, side) for pair, side, _ in changed], columns=["pair", "side"])
-    margins, _ = _margins(clip, [images_of(clip, [scene for *_, scene in changed])], *captions)
+    margins, _ = _margins(clip, images_of(clip, [scene for *_, scene in changed]), *captions)
     return table.assign(margin=margins)
 
 
@@ -350,20 +349,18 @@ def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: torch.Tenso
     Returns:
         One row a choice: key, kind, margin, right, text_only.
     """
-    parts = [choices[start : start + _AT_ONCE] for start in range(0, len(choices), _AT_ONCE)]
     right, wrong = ([getattr(choice, name) for choice in choices] for name in ("caption", "negative"))
-    images = ([choice.image() for choice in part] for part in parts)
-    margins, prior = _margins(clip, images, right, wrong, mean_image)
+    margins, prior = _margins(clip, (choice.image() for choice in choices), right, wrong, mean_image)
     table = pd.DataFrame([(choice.key, choice.kind) for choice in choices], columns=["key", "kind"])
     return table.assign(margin=margins, right=list(map(_right, margins)), text_only=list(map(_right, prior)))
 
 
 def _margins(
-    clip: Clip, images: Iterable[list], right: list[str], wrong: list[str], mean_image: torch.Tensor | None = None
+    clip: Clip, images: Iterable, right: list[str], wrong: list[str], mean_image: torch.Tensor | None = None
 ) -> tuple[list[float], list[float]]:
-    """Of N images, in batches: S(right caption) - S(wrong caption), and the same of the mean image."""
+    """Of N images: S(right caption) - S(wrong caption), and the same of the mean image."""
     explainer = Explainer(clip)
-    seen = torch.cat([explainer.embed_images(some) for some in images])  # (N, E)
+    seen = explainer.embed_images(images)  # (N, E)
     apart = explainer.embed_texts(right) - explainer.embed_texts(wrong)
     return (seen * apart).sum(-1).tolist(), (apart @ (seen.mean(0) if mean_image is None else mean_image)).tolist()
 

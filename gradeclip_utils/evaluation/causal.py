@@ -11,11 +11,10 @@ names and for those that it does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from ..errors import InvalidValue
 from ..explain import Explainer
@@ -27,7 +26,6 @@ from .statistics import spearman
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
 _SIDE = 96  # pixels of a heat map's sides
-_AT_ONCE = 32  # images in memory
 
 
 def causal(
@@ -63,7 +61,8 @@ def causal(
         raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-count")
     asker, images = Explainer(clip), [scene.image(size) for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
-    remaining = _embedded_without_each(asker, scenes, size)
+    less = (without(scene, i).image(size) for scene in scenes for i in range(len(scene.objects)))
+    remaining = iter(asker.embed_images(less))  # each scene without each of its objects, one after the other
     heats = {
         name: Explainer(clip, method=name, seed=seed).maps(images, texts[:, None])[:, 0].float().cpu().numpy()
         for name in names
@@ -82,13 +81,6 @@ def causal(
             about = (k, i, thing.noun, i in named, effect)
             rows += [(*about, name, float(heat[masks[i]].sum() / heat.size)) for name, heat in pixels.items()]
     return pd.DataFrame(rows, columns=["image", "object", "noun", "named", "effect", "method", "sum"])
-
-
-def _embedded_without_each(asker: Explainer, scenes: Sequence[Scene], size: int) -> Iterator[Tensor]:
-    """Embeddings (E,) of each scene without each of its objects, one after the other; few images are held at a time."""
-    less = [(scene, i) for scene in scenes for i in range(len(scene.objects))]
-    for start in range(0, len(less), _AT_ONCE):
-        yield from asker.embed_images([without(scene, i).image(size) for scene, i in less[start : start + _AT_ONCE]])
 
 
 def causal_agreement(effects: pd.DataFrame) -> pd.DataFrame:

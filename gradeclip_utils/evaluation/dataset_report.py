@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -45,7 +44,7 @@ from .report_page import write_page
 from .results import Results
 from .run import asked_examples, method_names, run_settings
 from .statistics import spearman
-from .worker import Chunk, contents, game_areas
+from .worker import contents, game_areas
 
 PAGE, THUMBNAILS = "index.html", "thumbnails"
 GIVEN = "given map"  # what a map that somebody else made is called among the methods
@@ -121,10 +120,7 @@ class _Explained:
     def __init__(self, clip, examples, method, given, nulls, seed, out) -> None:
         self.explainer = Explainer(clip, method=method, seed=seed)
         self.method, self.given, self.nulls, self.out = method, given, nulls, out
-        some = spread(examples, SAMPLE)
-        parts = [some[start : start + CHUNK] for start in range(0, len(some), CHUNK)]
-        embedded = [self.explainer.embed_images([one.image() for one in part]) for part in parts]
-        self.others = torch.cat(embedded)  # (S, E)
+        self.others = self.explainer.embed_images(one.image() for one in spread(examples, SAMPLE))  # (S, E)
 
     def rows(self, example: Example, number: int) -> list[dict]:
         """One row for our map, and one for a given map; the thumbnail is written first."""
@@ -206,7 +202,7 @@ def _read_map(file: Path) -> np.ndarray:
 
 def _inputs(part: Sequence[Example], given: dict[str, Path], others: str = "") -> str:
     """A checksum of the images, masks and maps that some rows are about, and of that of the images beside them."""
-    digest = hashlib.sha256((others + contents(Chunk(0, tuple(part), ()))).encode())
+    digest = hashlib.sha256(contents(part, others).encode())
     for example in part:
         digest.update(given[example.key].read_bytes() if example.key in given else b"")
     return digest.hexdigest()[:32]

@@ -21,7 +21,7 @@ order have directions and maps of their own, and are played by `play_second_orde
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -34,15 +34,9 @@ from ..errors import InvalidValue
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
-from ..methods.interactions import word_masks
-from ..methods.perturbation import integrated_gradients
-from ..methods.second_order import banzhaf_word_directions, fixlip, integrated_word_directions
 from ..models import Clip
 from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
 from ..scenes.grammar import Span
-from ..towers import open_text_tower
-from ..towers.base import isolated_torch_state
-from ..words import Split, split_read
 from .attributes import images_of
 from .localisation import Located, located, pool
 
@@ -160,21 +154,24 @@ def play_second_order(
     Raises:
         ValueError: another name; and as `play`.
     """
-    drawn_by = {
-        "METAGAME": METHODS["grad-eclip"],
-        "exCLIP": replace(METHODS["integrated-gradients"], image=partial(integrated_gradients, steps=steps)),
-        "FIxLIP": replace(METHODS["fixlip"], image=partial(fixlip, masks=masks)),
-    }
+    drawn_by = {"METAGAME": "grad-eclip", "exCLIP": "integrated-gradients", "FIxLIP": "fixlip"}
     if isinstance(names, str) or not names or not set(names) <= set(drawn_by):
         raise InvalidValue(f"names must be some of {', '.join(drawn_by)}, got {names!r}", "choice-unknown")
-    asking, rows = Explainer(clip, seed=seed), []
+    explainer, rows = Explainer(clip, seed=seed), []
+    options = {"exCLIP": {"steps": steps}, "FIxLIP": {"masks": masks}}
     for name in names:
-        explainer = Explainer(clip, method=drawn_by[name], seed=seed)
         for game in played:
-            directions = _second_order_directions(asking, game.scene, name, steps)
-            if directions is not None:
-                heats = question_maps(explainer, [game.scene], {name: directions[None]})[name][0]
-                rows += [{**row, "question": name, "method": explainer.method.name} for row in _rows(game, heats)]
+            caption, (image,) = game.scene.caption, images_of(clip, [game.scene])
+            if name == "METAGAME":
+                found = explainer.metagame(image, caption)
+            else:
+                found = explainer.interactions(image, caption, by=name.lower(), **options[name])
+            own = [_within([(word.start, word.end) for word in found.words], noun) for noun in _nouns(game.scene)]
+            if name == "METAGAME" and sorted(own) != [[i] for i in range(len(found.words))]:
+                continue
+            heats = [_on_canvas(found.maps[words].sum(0), found.box, image) for words in own]
+            told = {"question": name, "method": drawn_by[name]}
+            rows += [{**row, **told} for row in _rows(game, heats)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -197,25 +194,6 @@ def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFra
         heats = np.array([onto_image(map_, box, size) for map_ in maps])
         rows += [{**row, "question": "true mask", "method": "true mask"} for row in _rows(game, heats)]
     return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-def _second_order_directions(asking: Explainer, scene: Scene, name: str, steps: int) -> Tensor | None:
-    """The directions (n, E) of the nouns in the scene's caption, in the order of its objects; None if not found."""
-    nouns = _nouns(scene)
-    if name == "METAGAME":
-        spans, found = asking.metagame_directions(scene.caption)
-        own = [[i for i, (start, stop) in enumerate(spans) if start < noun.end and stop > noun.start] for noun in nouns]
-        return found[[i for (i,) in own]] if len(spans) == len(nouns) and all(len(one) == 1 for one in own) else None
-    tower = open_text_tower(asking.clip.model, open_text_tower(asking.clip.model).depth)
-    with isolated_torch_state(tower.device):
-        split = split_read(scene.caption, asking.clip.tokenizer, tower)
-        trace = tower.trace(asking.clip.tokenizer([scene.caption]).to(tower.device))
-        words = word_masks(split.word_ids, trace, split.first)
-        own = [_words_of(noun, split) for noun in nouns]
-        if name == "exCLIP":
-            return integrated_word_directions(tower, trace, torch.stack([words[one].any(0) for one in own]), steps)
-        found = banzhaf_word_directions(tower, trace, words, seed=asking.seed)
-        return torch.stack([found[one].sum(0) for one in own])
 
 
 def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]) -> dict[str, Tensor]:
@@ -275,18 +253,18 @@ def question_maps(
     images, wanted = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
     parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
     maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
-    boxed = zip(_boxes(explainer, images), maps, strict=True)
-    heats = np.array([[onto_image(map_, box, (CANVAS, CANVAS)) for map_ in mine] for box, mine in boxed])
+    boxes = [model_view(explainer.clip.preprocess, image).box for image in images]
+    heats = np.array([
+        [_on_canvas(map_, box, image) for map_ in mine] for mine, box, image in zip(maps, boxes, images, strict=True)
+    ])  # fmt: skip
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
     return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
 
 
-def _boxes(explainer: Explainer, images: Sequence[Image.Image]) -> Iterator[tuple[float, float, float, float]]:
-    """What the model sees of each image, in pixels of a heat map."""
-    for image in images:
-        left, top, right, bottom = model_view(explainer.clip.preprocess, image).box
-        scale = CANVAS / image.width
-        yield left * scale, top * scale, right * scale, bottom * scale
+def _on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> np.ndarray:
+    """A map (h, w) of what the model saw in `box` of an image, as a heat map (96, 96)."""
+    left, top, right, bottom = (side * CANVAS / image.width for side in box)
+    return onto_image(map_, (left, top, right, bottom), (CANVAS, CANVAS))
 
 
 def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
@@ -302,7 +280,7 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
     split, directions = explainer.word_directions(scene.caption)
     split.check_read()
-    return torch.stack([directions[_words_of(noun, split)].sum(0) for noun in _nouns(scene)])
+    return torch.stack([directions[_within(split.spans, noun)].sum(0) for noun in _nouns(scene)])
 
 
 def _nouns(scene: Scene) -> list[Span]:
@@ -310,9 +288,9 @@ def _nouns(scene: Scene) -> list[Span]:
     return sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
 
 
-def _words_of(noun: Span, split: Split) -> list[int]:
-    """Which words of the caption a noun is made of."""
-    return [i for i, (start, stop) in enumerate(split.spans) if start < noun.end and stop > noun.start]
+def _within(spans: Sequence[tuple[int, int]], noun: Span) -> list[int]:
+    """Which of the words at `spans` of the caption a noun is made of."""
+    return [i for i, (start, stop) in enumerate(spans) if start < noun.end and stop > noun.start]
 
 
 @lru_cache(maxsize=64)

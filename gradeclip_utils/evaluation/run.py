@@ -226,11 +226,13 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _done(results: Results, plan: Plan, chunks: dict[int, Chunk]) -> dict[int, pd.DataFrame]:
     """The rows that were computed before, chunk by chunk."""
-    expected = {part.number: [(e.key, name) for e in part.examples for name in plan.rows] for part in chunks.values()}
-    found = {
-        number: results.read(number, pairs, partial(contents, chunks[number])) for number, pairs in expected.items()
-    }
-    return {number: rows for number, rows in found.items() if rows is not None}
+    found = {}
+    for number, part in chunks.items():
+        expected = [(one.key, name) for one in part.examples for name in plan.rows]
+        rows = results.read(number, expected, partial(contents, part.examples))
+        if rows is not None:
+            found[number] = rows
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------- doing it
@@ -263,7 +265,7 @@ def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Genera
         for part in todo:
             with with_threads(threads):
                 rows = measured(explainers, plan, part)
-            yield part.number, rows, contents(part)
+            yield part.number, rows, contents(part.examples)
     elif todo:
         with _workers(clip, jobs, dask) as source:
             each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // jobs))

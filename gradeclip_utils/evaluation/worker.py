@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..datasets import Example
+from ..datasets import Choice, Example
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..images import model_view
@@ -76,7 +76,7 @@ def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int, parent:
     torch.set_num_threads(threads)  # else every process takes all processors, and they wait for one another
     if isinstance(source, str):
         _follow(parent, source)
-    return part.number, measured(_kept(source, plan), plan, part), contents(part)
+    return part.number, measured(_kept(source, plan), plan, part), contents(part.examples)
 
 
 @cache
@@ -104,11 +104,11 @@ def with_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def contents(part: Chunk) -> str:
-    """A checksum of the images and masks of a chunk, which are read for it."""
-    digest = hashlib.sha256()
-    for example in part.examples:
-        image, mask = example.image(), example.mask()
+def contents(examples: Iterable[Example | Choice], before: str = "") -> str:
+    """A checksum of images and masks, which are read for it, and of what is known from `before`."""
+    digest = hashlib.sha256(before.encode())
+    for example in examples:
+        image, mask = example.image(), example.mask() if isinstance(example, Example) else None
         digest.update(f"{image.mode} {image.size} {None if mask is None else mask.shape}".encode())
         digest.update(image.tobytes())
         digest.update(b"" if mask is None else np.packbits(mask).tobytes())

@@ -13,8 +13,6 @@ all, the mean of some of the data set's images.
 from __future__ import annotations
 
 import argparse
-import hashlib
-from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,13 +21,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..checks import whole
-from ..datasets import Choice, load_choices, spread
+from ..datasets import load_choices, spread
 from ..errors import InvalidValue
 from ..evaluation.attributes import judge_choices
 from ..evaluation.results import Results
 from ..evaluation.run import run_settings, weights_digest
 from ..evaluation.shards import Shard, merge, part_of, read_shard, shard_folder
 from ..evaluation.statistics import interval
+from ..evaluation.worker import contents
 from ..explain import Explainer
 from ..models import Clip, load_clip
 from . import command
@@ -68,17 +67,17 @@ def choice_rows(
     asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
     settings = {} if folder is None else run_settings(clip, asked, data=data, chunk=chunk)
     kept = nullcontext() if folder is None else closing(Results(shard_folder(folder, shard), settings))
-    sampled = "" if folder is None else _inputs(spread(list(choices), SAMPLE))
+    sampled = "" if folder is None else contents(spread(list(choices), SAMPLE))
     found, typical = [], None
     with kept as results, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
         for start in starts:
             part = choices[start : start + chunk]
-            expected, inputs = [(one.key, "choices") for one in part], partial(_inputs, part, sampled)
+            expected, inputs = [(one.key, "choices") for one in part], partial(contents, part, sampled)
             rows = None if results is None else results.read(start // chunk, expected, inputs)
             if rows is None:
                 if typical is None:  # the mean of some images, spread over the data set: the same for every shard
-                    some = [choice.image() for choice in spread(list(choices), SAMPLE)]
-                    typical = Explainer(clip).embed_images(some).mean(0)
+                    some = spread(list(choices), SAMPLE)
+                    typical = Explainer(clip).embed_images(choice.image() for choice in some).mean(0)
                 rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
                 rows.insert(1, "method", "choices")
                 if results is not None:
@@ -89,15 +88,6 @@ def choice_rows(
         if results is not None:
             results.write_table(table)
     return table
-
-
-def _inputs(choices: Sequence[Choice], sampled: str = "") -> str:
-    """A checksum of the images that some rows are about, and of that of the images whose mean they were asked of."""
-    digest = hashlib.sha256(sampled.encode())
-    for choice in choices:
-        image = choice.image()
-        digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
-    return digest.hexdigest()[:32]
 
 
 def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:

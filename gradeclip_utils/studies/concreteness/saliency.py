@@ -148,20 +148,14 @@ def word_scores(
     all_chosen("methods", methods, [name for name, method in KNOWN.items() if method.text is not None])
     explainers = {name: Explainer(clip, method=name) for name in methods}
     if embeddings is None:
-        embeddings = embed_examples(next(iter(explainers.values())), examples, progress=progress)
+        shown = tqdm(examples, disable=not progress, desc="images")
+        embeddings = next(iter(explainers.values())).embed_images(one.image() for one in shown)
     both = torch.stack([embeddings, embeddings[unrelated_images(examples, seed).tolist()]], dim=1)  # (P, 2, E)
     parts = []
     for start in tqdm(range(0, len(examples), _AT_ONCE), disable=not progress, desc="captions"):
         captions = [one.caption for one in examples[start : start + _AT_ONCE]]
         parts.append(_batch(clip, captions, both[start : start + _AT_ONCE], explainers, start))
     return pd.concat(parts, ignore_index=True)
-
-
-def embed_examples(explainer: Explainer, examples: Sequence[Example], *, progress: bool = False) -> Tensor:
-    """Unit embeddings (P, E) of the images of P examples, which are read a batch at a time."""
-    steps = tqdm(range(0, len(examples), _AT_ONCE), disable=not progress, desc="images")
-    batches = ([one.image() for one in examples[start : start + _AT_ONCE]] for start in steps)
-    return torch.cat([explainer.embed_images(images) for images in batches])
 
 
 def _batch(clip: Clip, captions: list[str], directions: Tensor, explainers: dict, first: int) -> pd.DataFrame:

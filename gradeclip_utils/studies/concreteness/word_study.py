@@ -19,7 +19,6 @@ from .correlations import Question
 from .informativeness import chosen_words
 from .saliency import (
     OTHER,
-    embed_examples,
     gather_scenes,
     image_pixels,
     saliency,
@@ -72,7 +71,7 @@ def word_study(
     scenes = gather_scenes(chosen_words().index if words is None else words, each=each, draw=draw)
     explainer = Explainer(clip)
     examples = scene_examples(scenes, image_pixels(explainer))
-    embeddings = embed_examples(explainer, examples, progress=progress)
+    embeddings = explainer.embed_images(one.image() for one in examples)
     rows = word_scores(clip, examples, embeddings, progress=progress)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})
     explained = ("grad-eclip", "leave-one-out")
