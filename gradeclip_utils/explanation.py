@@ -129,7 +129,7 @@ class Explanation:
         if self.against_similarity is not None:
             arrays["against_similarity"] = self.against_similarity
         names = ("prompts", "words", "box", "provenance", "against", "against_words")
-        return write_folder(folder, "explanation", arrays, {name: getattr(self, name) for name in names}, self.image)
+        return _write_folder(folder, "explanation", arrays, {name: getattr(self, name) for name in names}, self.image)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Explanation":
@@ -139,7 +139,7 @@ class Explanation:
             MissingFile: one of the three files is missing.
             InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others; says which.
         """
-        return read_folder(folder, "explanation", lambda record, arrays: cls(**{
+        return _read_folder(folder, "explanation", lambda record, arrays: cls(**{
             **record, **arrays,
             "prompts": _texts(record["prompts"]),
             "words": tuple(map(_words, record["words"])),
@@ -242,19 +242,20 @@ class Interactions:
         record = {name: getattr(self, name) for name in ("caption", "words", "similarity", "box", "provenance")}
         arrays = {name: getattr(self, name, None) for name in ("maps", "pairs")}
         arrays = {name: array for name, array in arrays.items() if array is not None}
-        return write_folder(folder, "interactions", arrays, record, self.image)
+        return _write_folder(folder, "interactions", arrays, record, self.image)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Interactions":
         """Read what `save` wrote; errors as of `Explanation.load`."""
 
         def made(record: dict, arrays: dict) -> Interactions:
+            """The interactions, if their parts fit each other."""
             found = cls(**{**record, **arrays, "words": _words(record["words"])})
             _check_parts(found.maps, found.box, found.provenance, len(found.words))
             _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
             return found
 
-        return read_folder(folder, "interactions", made)
+        return _read_folder(folder, "interactions", made)
 
     def __post_init__(self):
         _freeze(self, "maps", "pairs")
@@ -303,7 +304,7 @@ def _heatmap(found: "Explanation | Interactions", maps: np.ndarray, index: int, 
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
 
 
-def write_folder(folder: str | Path, name: str, arrays: dict, record: dict, image: Image.Image) -> Path:
+def _write_folder(folder: str | Path, name: str, arrays: dict, record: dict, image: Image.Image) -> Path:
     """Write NAME.safetensors, image.png and NAME.json into a folder, all of them or none.
 
     The JSON file comes last, and holds checksums of the others: files of two explanations are never taken for one.
@@ -322,7 +323,7 @@ def write_folder(folder: str | Path, name: str, arrays: dict, record: dict, imag
     return folder
 
 
-def read_folder(folder: str | Path, name: str, make: Callable[[dict, dict], T]) -> T:
+def _read_folder(folder: str | Path, name: str, make: Callable[[dict, dict], T]) -> T:
     """What `make` makes of the record and the arrays in a folder; the record has the image as well.
 
     Raises:

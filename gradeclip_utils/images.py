@@ -151,7 +151,14 @@ class View:
 
 
 def view_of(preprocess: Callable, image: Image.Image, resolution: str, patch: tuple[int, int]) -> View:
-    """The image as a model of patches `patch` sees it: `resolution` is "model" or "native"."""
+    """The image as a model sees it.
+
+    Args:
+        preprocess: the model's own, `clip.preprocess`.
+        image: RGB.
+        resolution: "model" or "native".
+        patch: height and width of a patch in pixels, for "native".
+    """
     return native_view(preprocess, image, patch) if resolution == "native" else model_view(preprocess, image)
 
 
@@ -207,10 +214,15 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
 
 
 def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:
-    """The whole image at its own size and shape, both sides rounded to whole patches (height, width).
+    """The whole image at its own size and shape, both sides rounded to whole patches.
 
     Colours are normalised as the model's own preprocessing does. Of more than `MOST_PATCHES` patches, the image
     is scaled down.
+
+    Args:
+        preprocess: the model's own, `clip.preprocess`.
+        image: RGB.
+        patch: height and width of a patch in pixels.
 
     Raises:
         ValueError: the preprocessing does not say how it normalises colours.
@@ -236,9 +248,14 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
 
 
 def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) on the token grid as (H, W) in the image's pixels, `size` (width, height); zero outside the box.
+    """A map (h, w) on the token grid as (H, W) in the image's pixels; zero outside the box.
 
     Bilinear between the centres of the tokens, constant beyond the outermost ones.
+
+    Args:
+        map_: (h, w).
+        box: left, top, right, bottom of what the map covers, in the image's pixels.
+        size: width and height of the image.
     """
     left, top, right, bottom = box
     columns = _bilinear(size[0], left, right, map_.shape[1])  # (W, w)

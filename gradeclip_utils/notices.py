@@ -32,7 +32,13 @@ class ExplanationWarning(UserWarning):
 
 
 def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
-    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why."""
+    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why.
+
+    Args:
+        maps: (B, T, N).
+        valid_mask: (B, N) bool, which tokens are real.
+        what: the maps and their verb in the message, such as "image maps are".
+    """
     empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
     if empty:
         reason = "all tokens answer the query equally, or the target does not depend on them"

@@ -103,7 +103,13 @@ def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
 
 
 def split_read(prompt: str, tokenizer: Any, tower) -> Split:
-    """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand."""
+    """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand.
+
+    Args:
+        prompt: as it was written.
+        tokenizer: as for `split_row`.
+        tower: the text encoder.
+    """
     ids = tokenizer([prompt]).to(tower.device)
     return split_row(prompt, tokenizer, ids[0].tolist(), int(tower.ends(ids)[0]))
 

@@ -46,7 +46,15 @@ def by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarra
 
 
 def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int, level: float = 0.95) -> np.ndarray:
-    """Bounds (M, 2) of M means over clusters drawn with replacement, from their sums (K, M) and sizes (K,)."""
+    """Bounds (M, 2) of M means over clusters drawn with replacement, from their sums (K, M) and sizes (K,).
+
+    Args:
+        sums: (K, M), of the values in each of K clusters.
+        sizes: (K,), how many values each has.
+        draws: how many samples.
+        seed: of the samples.
+        level: of the interval.
+    """
 
     def mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
         """Of all values in the clusters that were drawn."""
@@ -68,6 +76,11 @@ def wilson_bounds(values: np.ndarray, clusters: Sequence | None, level: float = 
     It is one if all values are 0 or 1. What happens to be 0, or 1, every time, such as the correlation of a map with
     itself, is taken for one, and its bounds are then too wide. In clusters answers are not independent; their bootstrap
     is trusted unless all are alike, when there is nothing to draw: then every cluster counts as one answer.
+
+    Args:
+        values: (n,).
+        clusters: one label a value, or None.
+        level: of the interval.
     """
     alike = len(values) > 0 and bool((values == values[0]).all())
     if not np.isin(values, (0.0, 1.0)).all() or (clusters is not None and not alike):
@@ -95,6 +108,11 @@ def sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:
 
     It counts what `scipy.stats.permutation_test(permutation_type="samples")` counts, of all M with the same flips and
     some twenty times as fast: all patterns for up to 12 units, else random ones.
+
+    Args:
+        sums: (K, M), K differences of each of M comparisons.
+        flips: how many random patterns, where there are more than 12 units.
+        seed: of these.
     """
     whole("flips", flips, 1)
     count = len(sums)

@@ -99,6 +99,11 @@ class Results:
     def write(self, number: int, rows: pd.DataFrame, inputs: str = "") -> None:
         """Keep the rows of one chunk, and the checksum of what they are about; when this returns they are on the disk.
 
+        Args:
+            number: of the chunk.
+            rows: with columns image and method.
+            inputs: the checksum of the images and masks that the rows are about.
+
         Raises:
             OSError: there is no space left, say.
         """

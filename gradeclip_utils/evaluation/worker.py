@@ -70,8 +70,14 @@ class Chunk:
 def at_worker(source: Clip | str, plan: Plan, part: Chunk, threads: int, parent: int) -> tuple[int, pd.DataFrame, str]:
     """The number of a chunk, its rows, and what they are about.
 
-    In a process that keeps the model (`source`, or its file) between calls, and ends with the one that began it, whose
-    number is `parent`.
+    In a process that keeps the model between calls, and ends with the one that began it.
+
+    Args:
+        source: the model, or the file that it was pickled to.
+        plan: what is measured.
+        part: the chunk.
+        threads: of torch in this process.
+        parent: number of the process that began this one.
     """
     torch.set_num_threads(threads)  # else every process takes all processors, and they wait for one another
     if isinstance(source, str):
@@ -130,7 +136,13 @@ def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
 
 
 def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:
-    """The rows of one chunk: the trunk of the image tower runs once a method, for all its images."""
+    """The rows of one chunk: the trunk of the image tower runs once a method, for all its images.
+
+    Args:
+        explainers: as `open_explainers` gives them.
+        plan: what is measured.
+        part: the chunk.
+    """
     images = [example.image() for example in part.examples]
     prompts = [example.prompt for example in part.examples]
     asked = {name: (name, prompts) for name in plan.methods}

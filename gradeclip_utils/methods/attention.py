@@ -23,6 +23,11 @@ def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     Explains where the tower looks, whatever the target is: the directions are not used and all T maps are the same.
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017; as an explanation, Jain and Wallace, "Attention is not
     Explanation", NAACL 2019. Cost: the trace.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), of which only the number T counts.
     """
     return _same_for_all(trace, trace.layers[-1].attention.mean(dim=(1, 2)), directions)
 
@@ -34,6 +39,11 @@ def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     attention could mix the input, whatever the target is, as raw attention. Abnar and Zuidema, "Quantifying Attention
     Flow in Transformers", ACL 2020, arXiv 2005.00928. Only the row that is read is multiplied, from the top down. An
     attention pool has no residual stream, and so no identity. Cost: 1 forward pass.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), of which only the number T counts.
     """
     layers = [(block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)]  # (B, N, N)
     row = _query_row(tower, trace)
@@ -54,6 +64,11 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     read is multiplied, from the top down; the 1 that the identity gives a query token itself is left out. An
     attention pool has no residual stream, and so no identity. Cost: 1 forward pass with a graph, and a backward pass
     (as long again) a target.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
     """
     with torch.enable_grad():
         blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
@@ -79,6 +94,11 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     by default; an attention pool is read as it is. Where we deviate: their code changes the model's forward pass on
     current open_clip, ours does not; a mean over layers instead of a sum. Not linear in the direction. Cost: the
     explained layers forward with a graph, and each of them backward for each target.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
     """
     maps = blank_maps(trace, directions)
     with torch.enable_grad():
@@ -105,6 +125,13 @@ def integrated_attention(
     Where we deviate: only the query token's row of the attention is scaled, and what its words brought in a layer is
     that of the trace, while its own later queries follow the path; their path goes through one layer's whole matrix,
     ours through all explained layers at once. Linear in the direction. Cost: `steps` readouts and their gradients.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
+        steps: points of Gauss-Legendre's rule on the path.
     """
     inside = (word_numbers(trace) if words is None else words) >= 0  # (B, N)
     weighted = [layer.attention * inside[:, None, None] for layer in trace.layers]  # (B, H, R, N) each

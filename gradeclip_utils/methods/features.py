@@ -24,6 +24,11 @@ def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     Localization", ICCV 2017, arXiv 1610.02391. It was made for the last convolution of a CNN, where all positions feed
     the output; in a ViT the last place where patches still do is the *input* of the last block. With more explained
     layers x enters the first of them. Cost: the last block forward, and backward for each target.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
     """
     maps = []
     for slope in gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions):
@@ -41,6 +46,11 @@ def maskclip(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     features that the model computes but never reads. Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV
     2022, arXiv 2112.01071; the residual stream and MLP take part, as in the authors' code; their key smoothing and
     prompt denoising, which clean up a segmentation, do not. Linear in the direction. Cost: the last block.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
     """
     return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
 
@@ -63,6 +73,12 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
     Open-Vocabulary Tasks", arXiv 2304.05653; later in Pattern Recognition (2025). Where we deviate: features have unit
     length token by token (the demonstration divides by a norm over tokens), and prompts are as the user wrote them, no
     ensemble of templates. Linear in the direction with one target, and not with several. Cost: half a forward pass.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        empty: (E,) the embedding of a prompt without words; None subtracts nothing from a single target.
 
     Raises:
         UnsupportedModel: the tower is not made of open_clip's own transformer blocks.

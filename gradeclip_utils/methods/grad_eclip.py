@@ -179,5 +179,10 @@ def grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> 
 
     Explains the similarity of that other network, a number that the model never gave. Cost: the explained layers once
     more, and a readout.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
     """
     return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)

@@ -35,6 +35,11 @@ def pixels_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     after preprocessing. Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713. Linear in the direction. Cost: one
     forward pass with a graph, and one backward pass a target.
 
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+
     Raises:
         ValueError: the image is not of the model's own size.
     """
@@ -50,6 +55,11 @@ def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     As `pixels_x_gradient`. Ours traces all blocks for it, so that x_i is the token's embedding plus that of its
     position: what the transformer reads, and what every tower has. Cost: one forward pass with a graph, and one
     backward pass a target.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
     """
     slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
     return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.valid_mask[:, None]
@@ -64,6 +74,13 @@ def integrated_gradients(
     maps sum to S(image) - S(baseline), as far as `steps` points of Gauss-Legendre's rule follow the path. That is
     captum's `IntegratedGradients`. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
     arXiv 1703.01365. Linear in the direction. Cost: `steps` forward and backward passes a target.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        steps: points on the path.
+        progress: show a bar.
 
     Raises:
         ValueError: the image is not of the model's own size.
@@ -92,6 +109,12 @@ def integrated_gradients_of_tokens(tower: Tower, trace: Trace, directions: Tenso
     token, and SOT and EOT as they are, so they have no score. Ours traces all blocks for it: x_i is the token's
     embedding plus that of its position. Linear in the direction. Cost: `steps` forward passes, and as many backward
     passes a target.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        steps: points of Gauss-Legendre's rule on the path.
     """
     change = trace.tokens * (word_numbers(trace) >= 0)[..., None]
     start, first = trace.tokens - change, tower.depth - tower.layers
@@ -119,6 +142,16 @@ def rise(
     how often a patch happened to be lit; without it the map is signed, zero where seeing makes no difference, and less
     noisy. And n is 500 by default (4000 to 8000 in the paper), so look at the map of a second `seed` before you
     trust a detail. Linear in the direction. Cost: `masks` forward passes, for all targets together.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        masks: how many, n.
+        cells: of a mask, down and across.
+        lit_fraction: how likely a cell is lit, p.
+        seed: of the masks.
+        progress: show a bar.
     """
     size = tuple(trace.inputs.shape[-2:])
     lit, shifts = mask_seeds(masks, cells, lit_fraction, size, seed)
@@ -151,6 +184,13 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
     that leave the last layer; which the paper takes is not known to us. Not linear in the direction. Cost: the
     explained layers (by default all) once for the embeddings and once a cluster, for all targets together: 8 forward
     passes.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        clusters: K, at most; of fewer patches each is one.
+        seed: of K-means.
     """
     from sklearn.cluster import KMeans  # slow to import, and only this needs it
 
@@ -192,6 +232,17 @@ def m2ib(
     the causal mask of the text encoder stays; padding costs nothing; information is read off after the last step. Not
     linear in the direction. Cost: `steps` * `samples` forward and backward passes through a sixth of the tower, a
     target: about 35 forward passes of the whole.
+
+    Args:
+        tower: the encoder.
+        trace: B inputs, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        beta: what a nat costs, against the similarity.
+        samples: noisy copies in every step.
+        steps: of Adam.
+        learning_rate: of Adam.
+        seed: of the noise.
+        progress: show a bar.
     """
     batch, count, width = trace.tokens.shape
     generator = torch.Generator().manual_seed(seed)
@@ -210,9 +261,14 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
 
     Explains the model's own similarity. Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation
     Erasure", arXiv 1612.08220. The word's tokens are taken out of the token ids and the rest closes up, so positions
-    move, as they do when a person writes the shorter prompt. `words` (B, N) numbers the word of every token, -1 where
-    there is none; without it every token is a word. Linear in the direction. Cost: a forward pass a word, for all
-    targets together.
+    move, as they do when a person writes the shorter prompt. Linear in the direction. Cost: a forward pass a word, for
+    all targets together.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
     """
     words = word_numbers(trace) if words is None else words
     maps = blank_maps(trace, directions)

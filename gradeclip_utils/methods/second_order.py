@@ -162,6 +162,15 @@ def fixlip(
     Where we deviate: beyond 2^P <= `masks` coalitions are sampled, as theirs, and n is 500 by default; p is their
     default, and which p and n their tables were made with is not known to us. Linear in the direction. Cost: `masks`
     forward passes, for all targets together.
+
+    Args:
+        tower: the image encoder.
+        trace: B images, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        p: how likely a patch is there.
+        masks: how many coalitions, where there are more.
+        seed: of the coalitions.
+        progress: show a bar.
     """
     pixels, grid = trace.inputs, trace.grid
     assert grid is not None
@@ -187,6 +196,14 @@ def fixlip_of_words(
     As `fixlip`; scores stand at the words' first tokens. Linear in the direction. Where we deviate: players are words,
     not their tokens, and who is absent is taken out, where the authors put another token in its place. Cost: 2^n
     forward passes for n words, in batches and for all targets together; beyond 8 words 256.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        directions: (B, T, E), the targets' directions in embedding space.
+        p: how likely a word is there.
+        words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
+        seed: of the coalitions that are drawn, beyond 8 words.
     """
     weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed)
     return score_players(tower, trace, directions, weigh, words)

@@ -131,6 +131,12 @@ def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -
     """The scale beside an image, in inches that do not depend on the shape of the image.
 
     An image, a frame and three words in the same axes: axes of its own cost a panel five times as long.
+
+    Args:
+        axes: with the image on them.
+        image: which it is, for its shape.
+        signed: whether the scale goes below zero.
+        vmax: the value of the darkest colour.
     """
     norm, colours = scale(signed, vmax)
     inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * image.width / image.height)  # of what the image will fill
@@ -167,6 +173,12 @@ def entitle(axes: Axes, title: str, loc: str = "left", fontsize: float = 9) -> N
     """A title right above blank axes.
 
     Left to find its place, matplotlib makes ticks to keep clear of, which nobody sees: half the time of a figure.
+
+    Args:
+        axes: blank ones.
+        title: taken as it stands.
+        loc: "left", "center" or "right".
+        fontsize: in points.
     """
     axes.set_title(title, loc=loc, fontsize=fontsize, y=1.0, parse_math=False)
 
@@ -255,7 +267,14 @@ def draw_intervals(
 
 
 def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:
-    """Axes with a named row for each of ``names``, the first one on top, and what the values are under them."""
+    """Axes with a named row for each of ``names``, the first one on top, and what the values are under them.
+
+    Args:
+        axes: with what is drawn at y = 0, 1, ...
+        names: of the rows.
+        label: what the values are.
+        title: above the axes.
+    """
     axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     style(axes, label, title=title)
     axes.set_yticklabels(names, fontsize=9, parse_math=False)
@@ -286,12 +305,26 @@ def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
 
 
 def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the upper left corner."""
+    """Axes at a place given in inches from the upper left corner.
+
+    Args:
+        figure: gets the axes.
+        x: their left side.
+        top: how far below the upper edge they begin.
+        width: of the axes.
+        height: of the axes.
+    """
     across, down = figure.get_size_inches()
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
 
 
 def show_image(axes: Axes, image: Image.Image, title: str) -> None:
-    """The image itself, never blurred."""
+    """The image itself, never blurred.
+
+    Args:
+        axes: where to draw.
+        image: any.
+        title: above it.
+    """
     blank(axes).imshow(reduced(image), interpolation=sampling(image))
     entitle(axes, title)

@@ -110,7 +110,13 @@ def largest(values: Iterable) -> float:
 
 
 def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
-    """From values to colours; the darkest colour is `vmax`."""
+    """From values to colours; the darkest colour is `vmax`.
+
+    Args:
+        signed: centred on zero, or from zero up.
+        vmax: the value of the darkest colour; zero counts as one.
+        colours: a name in `COLOURS`, for what is unsigned.
+    """
     checks.chosen("colours", colours, COLOURS)
     vmax = vmax or 1.0  # an all-zero map: everything is white
     return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
@@ -125,7 +131,15 @@ def number(value: float, vmax: float) -> str:
 
 
 def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "white") -> str:
-    """What the two ends of the scale stand for."""
+    """What the two ends of the scale stand for.
+
+    Args:
+        label: what the values are.
+        signed: whether the scale goes below zero.
+        vmax: the value of the darkest colour.
+        note: what `vmax` is.
+        colours: a name in `COLOURS`, or `OWN`.
+    """
     if not vmax:
         return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
     top = number(vmax, vmax)

@@ -204,7 +204,13 @@ def _large_level(noun: str, artist: str, level: int) -> Layers:
 
 
 def drawing(noun: str, artist: str, pixels: float) -> Layers:
-    """The drawing on the smallest raster that is at least `pixels` long, or else on the largest."""
+    """The drawing on the smallest raster that is at least `pixels` long, or else on the largest.
+
+    Args:
+        noun: a concept.
+        artist: one of `artists_of(noun)`.
+        pixels: wanted on the longest side.
+    """
     level = next((n for n in _LEVELS if n >= pixels), _LEVELS[-1])
     return (_small_level if level <= _KEPT else _large_level)(noun, artist, level)
 

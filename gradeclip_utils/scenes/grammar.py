@@ -158,6 +158,15 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
 
 
 def holds(relation: str, first: Object, second: Object) -> bool:
-    """Whether the first object stands so to the second; `relation` is one of `RELATIONS`, else ValueError."""
+    """Whether the first object stands so to the second.
+
+    Args:
+        relation: one of `RELATIONS`.
+        first: of whom it is said.
+        second: whom it is compared with.
+
+    Raises:
+        ValueError: another relation.
+    """
     kind = "size" if chosen("relation", relation, RELATIONS).endswith("than") else "position"
     return relation_between(first, second, kind) == relation

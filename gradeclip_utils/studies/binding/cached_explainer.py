@@ -49,7 +49,13 @@ class CachedExplainer:
         return self._words[caption]
 
     def word_indices(self, caption: str, start: int, end: int) -> list[int]:
-        """Which words make up a part of the caption, `start` to `end` in characters."""
+        """Which words make up a part of the caption.
+
+        Args:
+            caption: the caption.
+            start: number of the part's first character.
+            end: number of the character behind its last.
+        """
         return [i for i, (a, b) in enumerate(self.words(caption)[0].spans) if a < end and b > start]
 
     def traced(self, image: Image.Image) -> tuple[View, Trace]:

@@ -135,7 +135,18 @@ def playground_scene(
     first: str, first_colour: str, first_place: str, second: str, second_colour: str, second_place: str,
     question: str, background: int = 0,
 ) -> tuple[Scene, str]:  # fmt: skip
-    """The scene of the playground with its true caption, and the false caption; arguments and errors as there."""
+    """The scene of the playground with its true caption, and the false caption; errors as there.
+
+    Args:
+        first: a noun.
+        first_colour: its colour, or "no colour".
+        first_place: its place.
+        second: another noun.
+        second_colour: its colour.
+        second_place: its place.
+        question: how the false caption is made.
+        background: number of the background.
+    """
     things = [_thing(first, first_colour, first_place), _thing(second, second_colour, second_place)]
     chosen("the question", question, QUESTIONS)
     if first == second or first_place == second_place:

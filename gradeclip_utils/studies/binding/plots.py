@@ -108,5 +108,11 @@ def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3
 
 
 def folded(text: str, width: int, lines: int = 2) -> str:
-    """The text in a few lines of so many letters, with an ellipsis where it had to be cut."""
+    """The text in a few lines of so many letters, with an ellipsis where it had to be cut.
+
+    Args:
+        text: what is written.
+        width: letters in a line.
+        lines: how many, at most.
+    """
     return "\n".join(textwrap.wrap(drawable(text), width, max_lines=lines, placeholder="…", break_on_hyphens=False))

@@ -164,7 +164,13 @@ def columns_of(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def partial(x: np.ndarray, y: np.ndarray, controls: pd.DataFrame) -> float:
-    """Spearman's partial correlation of x and y (n,) given controls (n, k), by pingouin; NaN for fewer than k + 5."""
+    """Spearman's partial correlation of x and y (n,) given controls (n, k), by pingouin; NaN for fewer than k + 5.
+
+    Args:
+        x: (n,).
+        y: (n,).
+        controls: (n, k), what is held constant.
+    """
     if len(x) < controls.shape[1] + 5:
         return float("nan")
     data = controls.reset_index(drop=True).assign(x=x, y=y)
