@@ -19,9 +19,9 @@ import pandas as pd
 from ..errors import InvalidValue
 from ..explain import Explainer
 from ..images import model_view, onto_image
-from ..methods import METHODS
 from ..models import Clip
 from ..scenes import IMAGE_SIZE, Scene, without
+from .run import method_names
 from .statistics import spearman
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
@@ -40,8 +40,8 @@ def causal(
     Args:
         clip: the model.
         scenes: each of two objects or more, with its own caption.
-        methods: names in `METHODS` that explain images. "area", whose map is the same everywhere, so that its sum is
-            the object's size, and "random" are added.
+        methods: names in `METHODS` that explain images, or "all". "area", whose map is the same everywhere, so that its
+            sum is the object's size, and "random" are added.
         size: pixels of a side in which scenes are drawn; a model of small images needs no more than its own size.
         seed: of random maps and of methods that draw.
 
@@ -53,10 +53,7 @@ def causal(
     Raises:
         ValueError: a scene of one object, no scenes, or a method that does not explain images.
     """
-    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
-    wrong = [name for name in names if name not in METHODS or METHODS[name].image is None]
-    if wrong:
-        raise InvalidValue(f"{wrong[0]!r} is no method that explains images", "method-images")
+    names = method_names(methods)
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
         raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-count")
     asker, images = Explainer(clip), [scene.image(size) for scene in scenes]
@@ -67,7 +64,7 @@ def causal(
         name: Explainer(clip, method=name, seed=seed).maps(images, texts[:, None])[:, 0].float().cpu().numpy()
         for name in names
     }
-    rng, grid = np.random.default_rng(seed), heats[names[0]].shape[1:] if names else (8, 8)
+    rng, grid = np.random.default_rng(seed), heats[names[0]].shape[1:]
     heats |= {"area": np.ones((len(scenes), *grid)), "random": rng.normal(size=(len(scenes), *grid))}
     rows = []
     for k, scene in enumerate(scenes):

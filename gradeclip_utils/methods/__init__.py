@@ -11,7 +11,8 @@
 | `metagame` | Shapley values over the words of a prompt |
 | `attention` | by attention: raw attention, rollout, GAME, LeGrad, integrated attention |
 | `features` | by the tokens themselves: Grad-CAM, MaskCLIP, CLIP Surgery |
-| `perturbation` | by changing the input: gradients, RISE, CCI, M2IB, leave-one-out |
+| `input_gradients` | by gradients of the input: input x gradient, integrated gradients |
+| `perturbation` | by changing the input: RISE, CCI, M2IB, leave-one-out |
 """
 
 from .registry import METHODS, Method, register_method, unregister_method

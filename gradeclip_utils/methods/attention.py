@@ -14,7 +14,8 @@ from torch import Tensor
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
 from .grad_eclip import attention_gradient, channel_weights
-from .perturbation import blank_maps, path_points, word_numbers
+from .input_gradients import path_points
+from .perturbation import blank_maps, word_numbers
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:

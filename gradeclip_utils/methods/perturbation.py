@@ -2,10 +2,9 @@
 
     image or prompt --changed--> model -> embedding -> target -> map
 
-Masked images (RISE), patches that nobody may read (CCI), a prompt without one of its words (leave-one-out), noisy
-tokens (M2IB), and changes too small to see, which are gradients (input x gradient, integrated gradients). From a tower
-they need `forward` or `trace`, `resume` or `embed_pixels`, so most of them also apply to towers that have no attention
-to read.
+Masked images (RISE), patches that nobody may read (CCI), a prompt without one of its words (leave-one-out), and noisy
+tokens (M2IB). From a tower they need `forward` or `trace`, or `resume`, so most of them also apply to towers that have
+no attention to read. Changes too small to see are gradients: `input_gradients`.
 
 Every function gets a tower, a trace and the targets' `directions` (B, T, E), and returns signed maps (B, T, N) over
 the trace's tokens. The target of a direction d is S = embedding . d: a similarity, or the difference of two. Shapes: B
@@ -15,114 +14,14 @@ inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..errors import InvalidValue
 from ..towers import Tower, Trace
-from .grad_eclip import gradients
 
 _AT_ONCE = 64  # images or prompts in one forward pass
-
-
-def pixels_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i.
-
-    Explains the model's own similarity, as if it were linear between the image and the mean colour, which is zero
-    after preprocessing. Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713. Linear in the direction. Cost: one
-    forward pass with a graph, and one backward pass a target.
-
-    Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-
-    Raises:
-        ValueError: the image is not of the model's own size.
-    """
-    pixels = _own_pixels(tower, trace)
-    slopes = gradients(tower.embed_pixels, pixels, directions)
-    products = [(slope * pixels).sum(1) for slope in slopes]  # T times (B, H, W)
-    return _summed_over_patches(trace, torch.stack(products, dim=1))
-
-
-def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Input x gradient for prompts: map_i = x_i . dS/dx_i, with x_i the token that enters the first explained block.
-
-    As `pixels_x_gradient`. Ours traces all blocks for it, so that x_i is the token's embedding plus that of its
-    position: what the transformer reads, and what every tower has. Cost: one forward pass with a graph, and one
-    backward pass a target.
-
-    Args:
-        tower: the text encoder.
-        trace: B prompts, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-    """
-    slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
-    return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.valid_mask[:, None]
-
-
-def integrated_gradients(
-    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50, progress: bool = False
-) -> Tensor:
-    """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1.
-
-    Explains the model's own similarity. The baseline is an image of the mean colour, zero after preprocessing, and
-    maps sum to S(image) - S(baseline), as far as `steps` points of Gauss-Legendre's rule follow the path. That is
-    captum's `IntegratedGradients`. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
-    arXiv 1703.01365. Linear in the direction. Cost: `steps` forward and backward passes a target.
-
-    Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        steps: points on the path.
-        progress: show a bar.
-
-    Raises:
-        ValueError: the image is not of the model's own size.
-    """
-    from captum.attr import IntegratedGradients  # slow to import, and only this needs it
-
-    def target(pixels: Tensor, direction: Tensor) -> Tensor:
-        """S (B,) of pixels."""
-        return (tower.embed_pixels(pixels) * direction).sum(-1)
-
-    pixels, products = _own_pixels(tower, trace), []
-    with torch.enable_grad():
-        for direction in tqdm(directions.unbind(1), "integrated gradients", disable=not progress):
-            attributed = IntegratedGradients(target).attribute(
-                pixels, torch.zeros_like(pixels), additional_forward_args=(direction,), n_steps=steps,
-                internal_batch_size=max(len(pixels), _AT_ONCE // 4),
-            )  # fmt: skip
-            products.append(attributed.detach().to(pixels).sum(1))
-    return _summed_over_patches(trace, torch.stack(products, dim=1))
-
-
-def integrated_gradients_of_tokens(tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50) -> Tensor:
-    """Integrated gradients for prompts: map_i = x_i . mean_a dS/dx_i where the words' tokens are a * x, a from 0 to 1.
-
-    As `integrated_gradients`: maps sum to S(prompt) - S(baseline). The baseline has zero in place of every word's
-    token, and SOT and EOT as they are, so they have no score. Ours traces all blocks for it: x_i is the token's
-    embedding plus that of its position. Linear in the direction. Cost: `steps` forward passes, and as many backward
-    passes a target.
-
-    Args:
-        tower: the text encoder.
-        trace: B prompts, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        steps: points of Gauss-Legendre's rule on the path.
-    """
-    change = trace.tokens * (word_numbers(trace) >= 0)[..., None]
-    start, first = trace.tokens - change, tower.depth - tower.layers
-    slopes = torch.zeros(*directions.shape[:2], *change.shape[1:]).to(change)  # (B, T, N, D)
-    for place, weight in path_points(steps):
-        along = gradients(lambda x: tower.resume(trace, first, x), start + place * change, directions)
-        slopes += weight * torch.stack(list(along), dim=1)
-    return (slopes * change[:, None]).sum(-1)
 
 
 def rise(
@@ -282,23 +181,6 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
     return maps
 
 
-def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
-    """The pixels, in the precision of the embedding."""
-    if not tower.reads(trace.inputs):
-        raise InvalidValue(
-            f"gradients of pixels need the model's own pass, which reads {tower.image_size} pixels only, "
-            f"got {tuple(trace.inputs.shape[-2:])}; use resolution='model'",
-            "method-native",
-        )
-    return trace.inputs.to(trace.embedding)
-
-
-def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
-    """(B, T, H, W) -> (B, T, N)."""
-    pooled = F.adaptive_avg_pool2d(values, trace.grid).flatten(2)  # (B, T, P)
-    return on_patches(trace, pooled * (values.shape[-2] * values.shape[-1] / pooled.shape[-1]))
-
-
 def on_patches(trace: Trace, values: Tensor) -> Tensor:
     """(B, T, P) -> (B, T, N): the patches are the last tokens, and the others have no pixels."""
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
@@ -324,12 +206,6 @@ def seen_through(
         light = light_of(some).to(pixels)
         masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
         yield some, light, look(masked).unflatten(0, (len(pixels), -1))
-
-
-def path_points(steps: int) -> Iterator[tuple[float, float]]:
-    """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule."""
-    for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
-        yield float(place + 1) / 2, float(weight) / 2
 
 
 def blank_maps(trace: Trace, directions: Tensor) -> Tensor:

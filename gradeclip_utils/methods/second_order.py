@@ -28,9 +28,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from ..towers import Tower, Trace, open_text_tower
+from .input_gradients import integrated_gradients, path_points
 from .interactions import interactions
 from .metagame import embed_coalitions, score_players
-from .perturbation import integrated_gradients, on_patches, path_points, seen_through, word_numbers
+from .perturbation import on_patches, seen_through, word_numbers
 
 _PROMPTS = 256  # coalitions of words, where they are sampled
 

@@ -346,9 +346,7 @@ def _draw_phrases(
     return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix
 
 
-def hard_negative(
-    scene: Scene, seed: int | Sequence[int], *, split: str = "train", trained: bool = True
-) -> Scene | None:
+def hard_negative(scene: Scene, seed: int | Sequence[int], *, split: str = "train") -> Scene | None:
     """Another scene of the same things, in which every colour (or lack of one) has gone to the next thing.
 
     Both captions hold the same names and colours if `scene` says all of its own, so that only who has which colour
@@ -358,20 +356,18 @@ def hard_negative(
         scene: the scene that it is to be told from.
         seed: as for `draw_scene`.
         split: as for `draw_scene`.
-        trained: as for `draw_scene`.
 
     Returns:
-        The scene; None if nothing would change, or if a colour would become one that is withheld (`trained=True`).
+        The scene; None if nothing would change, or if a colour would become one that is withheld.
     """
     members = grouped(scene.objects)
     nouns = [scene.objects[m[0]].noun for m in members]
     colours = [scene.objects[m[0]].colour for m in members]
     passed_on = colours[-1:] + colours[:-1]
-    withheld = trained and any(map(is_withheld_colour, nouns, passed_on))
-    if withheld or passed_on == colours:
+    if passed_on == colours or any(map(is_withheld_colour, nouns, passed_on)):
         return None
     groups = [(noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)]
-    return draw_scene(seed, split=split, trained=trained, groups=groups)
+    return draw_scene(seed, split=split, groups=groups)
 
 
 def without(scene: Scene, index: int) -> Scene:

@@ -231,15 +231,7 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
     return masks
 
 
-def hidden(objects: Sequence[Object], size: int = CANVAS) -> np.ndarray:
-    """Which fraction of each object's pixels objects in front of it hide.
-
-    Args:
-        objects: what is drawn, the first one first.
-        size: pixels on a side.
-
-    Returns:
-        (objects,), 0 to 1.
-    """
-    alone = np.array([covered([thing], size).sum() for thing in objects])
-    return 1 - covered(objects, size).sum((1, 2)) / np.maximum(alone, 1)
+def hidden(objects: Sequence[Object]) -> np.ndarray:
+    """Which fraction (objects,) of each object's pixels objects in front of it hide, the first one drawn first."""
+    alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
+    return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import perturbation
+from gradeclip_utils.methods import input_gradients, perturbation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
@@ -36,7 +36,7 @@ def counting(model):
 
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(1, 2)
-    found = perturbation.pixels_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
+    found = input_gradients.pixels_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
     x = pixels[:1].clone().requires_grad_()
     for t in range(2):
         (slope,) = torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, t], x)
@@ -49,24 +49,24 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     tower, entering = open_text_tower(tiny.model, 3), []
     model.transformer.resblocks[0].register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
     (slope,) = torch.autograd.grad(plain.embed(model, "text", ids)[0] @ target[0, 0], entering)
-    found = perturbation.tokens_x_gradient(tower, tower.trace(ids), target)[0, 0]
+    found = input_gradients.tokens_x_gradient(tower, tower.trace(ids), target)[0, 0]
     close(found, (slope * entering[0])[0].sum(-1)[: len(found)].detach())
 
 
 def test_integrated_gradients_sum_to_what_the_picture_adds_to_the_baseline(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(2, 2)
-    maps = perturbation.integrated_gradients(tower, tower.trace(pixels), target, steps=64)
+    maps = input_gradients.integrated_gradients(tower, tower.trace(pixels), target, steps=64)
     with torch.no_grad():
         gain = plain.embed(tiny.model, "image", pixels) - plain.embed(tiny.model, "image", torch.zeros_like(pixels))
     close(maps.sum(-1), torch.einsum("be,bte->bt", gain, target), 1e-2)
-    coarse = perturbation.integrated_gradients(tower, tower.trace(pixels), target, steps=2)
+    coarse = input_gradients.integrated_gradients(tower, tower.trace(pixels), target, steps=2)
     error = (maps.sum(-1) - coarse.sum(-1)).abs().max()
     assert error > 0.02 * maps.sum(-1).abs().max()  # two steps do not follow the path: the test above can fail
 
 
 def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels):
     tower, target, steps = open_image_tower(tiny.model), directions(1, 1), 5
-    found = perturbation.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
+    found = input_gradients.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
     places, weights = np.polynomial.legendre.leggauss(steps)
     mean = torch.zeros_like(pixels[:1])
     for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
@@ -79,7 +79,7 @@ def test_integrated_gradients_of_tokens_sum_to_what_the_words_add_and_fall_on_wo
     ids, target = tiny.tokenizer([PROMPT, "a dog"]), directions(2, 2)
     tower = open_text_tower(tiny.model, 3)
     trace = tower.trace(ids)
-    maps = perturbation.integrated_gradients_of_tokens(tower, trace, target, steps=64)
+    maps = input_gradients.integrated_gradients_of_tokens(tower, trace, target, steps=64)
     model, ends = copy.deepcopy(tiny.model), ids.argmax(-1)
 
     def without_words(_, entering):
@@ -147,7 +147,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
     for model in (tiny.model, copy.deepcopy(tiny.model).to(dtype)):
         tower = open_image_tower(model)
         trace = tower.trace(pixels[:1])
-        maps.append(perturbation.pixels_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
+        maps.append(input_gradients.pixels_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
     close(maps[1], maps[0], 1e-4 if dtype == torch.float64 else 0.2)
 
 
@@ -313,10 +313,10 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     perturbation.rise(image, picture, target, masks=50)
     assert sum(seen) == 50
     seen.clear()
-    perturbation.integrated_gradients(image, picture, target, steps=10)
+    input_gradients.integrated_gradients(image, picture, target, steps=10)
     assert sum(seen) == 2 * 10
     seen.clear()
-    perturbation.pixels_x_gradient(image, picture, target)
+    input_gradients.pixels_x_gradient(image, picture, target)
     assert sum(seen) == 1
     seen.clear()
     perturbation.leave_one_out(text, prompt, target)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
-from gradeclip_utils.methods import Method, perturbation, register_method, unregister_method
+from gradeclip_utils.methods import Method, input_gradients, perturbation, register_method, unregister_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.methods.second_order import fixlip
@@ -46,7 +46,7 @@ def run(name, side, model, inputs, target, **options):
     tower = tower_of(name, side, model)
     quick = {
         "rise": (perturbation.rise, {"masks": 40}),
-        "integrated-gradients": (perturbation.integrated_gradients, {"steps": 6}),
+        "integrated-gradients": (input_gradients.integrated_gradients, {"steps": 6}),
         "fixlip": (fixlip, {"masks": 40}),
     }
     with torch.no_grad():
