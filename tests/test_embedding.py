@@ -37,6 +37,17 @@ def test_an_image_may_have_any_form_that_explain_takes_and_may_be_a_single_one(t
     assert explainer.embed_texts("a dog").shape == (1, 48)
 
 
+def test_a_generator_is_asked_for_a_batch_at_a_time(tiny, pictures):
+    explainer, drawn, batches = Explainer(tiny), [], []
+    trace = explainer.image_tower.trace
+    explainer.image_tower.trace = lambda pixels: (batches.append((len(drawn), len(pixels))), trace(pixels))[1]
+    found = explainer.embed_images((drawn.append(one) or one for one in pictures[:3]), 2)
+    assert batches == [(2, 2), (3, 1)]
+    assert torch.equal(found, explainer.embed_images(list(pictures[:3]), 2))
+    with pytest.raises(ValueError, match="there are no images"):
+        explainer.embed_images(one for one in pictures[:0])
+
+
 def test_maps_are_those_that_explain_shows(tiny, pictures):
     for options in ({}, {"attention": "single-head"}, {"method": "maskclip"}, {"method": "clip-surgery"}):
         explainer = Explainer(tiny, **options)

@@ -120,7 +120,7 @@ class _Explained:
     def __init__(self, clip, examples, method, given, nulls, seed, out) -> None:
         self.explainer = Explainer(clip, method=method, seed=seed)
         self.method, self.given, self.nulls, self.out = method, given, nulls, out
-        self.others = self.explainer.embed_images(one.image() for one in spread(examples, SAMPLE))  # (S, E)
+        self.others = self.explainer.embed_images((one.image() for one in spread(examples, SAMPLE)), CHUNK)  # (S, E)
 
     def rows(self, example: Example, number: int) -> list[dict]:
         """One row for our map, and one for a given map; the thumbnail is written first."""
