@@ -61,6 +61,12 @@ def first_line(error: BaseException) -> str:
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
     """A whole number from `least` to `most`: a count, a number of something, a seed.
 
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        least: the smallest that is allowed.
+        most: the largest; None for no bound.
+
     Raises:
         InvalidType: it is no whole number (True and 1.0 are none).
         InvalidValue: it is too small or too large.
@@ -82,6 +88,12 @@ def seed(value: Any) -> int:
 
 def number(name: str, value: Any, least: float, most: float = math.inf) -> float:
     """A finite number from `least` to `most`.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        least: the smallest that is allowed.
+        most: the largest.
 
     Raises:
         InvalidType: it is no number.
@@ -121,6 +133,11 @@ def finite(what: str, values: np.ndarray) -> np.ndarray:
 def chosen(name: str, value: Any, known: Iterable[T]) -> T:
     """One of the values that are known, which need not be hashable to be refused.
 
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        known: what may be given.
+
     Raises:
         InvalidValue: it is none of them; names those there are.
     """
@@ -147,6 +164,11 @@ def text(name: str, value: Any) -> str:
 def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     """Several things as a list; one that is of a type of `single` as a list of one.
 
+    Args:
+        name: of the argument, for the message.
+        values: what was given.
+        single: types of which one counts as a list of one.
+
     Raises:
         InvalidType: neither one nor several.
     """
@@ -158,7 +180,13 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
 
 
 def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
-    """One or more of the names that are known, as a list. Errors as of `listed` and `chosen`."""
+    """One or more of the names that are known, as a list. Errors as of `listed` and `chosen`.
+
+    Args:
+        name: of the argument, for the message.
+        values: a name, or several.
+        known: what may be given.
+    """
     found, known = listed(name, values, (str,)), list(known)
     if not found:
         raise InvalidValue(f"{name} must be some of {', '.join(known)}, and none was given", "choice-none")
@@ -178,6 +206,11 @@ def columns(table: Any, names: Iterable[str]) -> None:
 
 def unused(what: str, name: str, known: Mapping[str, Any]) -> None:
     """Refuse a name that is taken.
+
+    Args:
+        what: it would be the name of, for the message.
+        name: what was given.
+        known: the names that are taken.
 
     Raises:
         InvalidValue: it is.

@@ -44,6 +44,7 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """
 
     def into(path: Path) -> None:
+        """What `write` writes, in one file."""
         with path.open("wb") as stream:
             write(stream)
 
@@ -86,6 +87,7 @@ def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
             new.unlink(missing_ok=True)
 
         def again(path: Path) -> None:
+            """All parts, in a new folder."""
             path.mkdir()
             for name, content in parts.items():
                 (path / name).write_bytes(content)

@@ -121,6 +121,11 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     """The token ids (P, context length) of P prompts, on the device of the text encoder.
 
+    Args:
+        tokenizer: the model's.
+        prompts: P of them.
+        tower: the text encoder.
+
     Raises:
         TypeError: there is no tokenizer, it drops tokens at random, or it gives something else than a tensor of ids.
         ValueError: its ids are not those of this model: too many in a row, or beyond its vocabulary.

@@ -65,19 +65,38 @@ class Example:
 
 
 def needed(path: str | Path, what: str, source: str) -> Path:
-    """The path, if something is there; FileNotFoundError, with `what` it should be and its `source`, if not."""
+    """The path, if something is there; FileNotFoundError, with `what` it should be and its `source`, if not.
+
+    Args:
+        path: what should be there.
+        what: it should be.
+        source: where to get it.
+    """
     if not Path(path).exists():
         raise MissingFile(f"{path} is missing: {what}. Get it from {source}", "data-missing")
     return Path(path)
 
 
 def damaged(path: Path, what: str, source: str) -> ValueError:
-    """The error to raise for a file that is there and cannot be used, with what is wrong and where to get it."""
+    """The error to raise for a file that is there and cannot be used, with what is wrong and where to get it.
+
+    Args:
+        path: what is there.
+        what: is wrong with it.
+        source: where to get it.
+    """
     return InvalidValue(f"{path} {what}. Get it from {source}", "data-damaged")
 
 
 def not_empty(examples: list[T], path: Path, what: str, source: str) -> list[T]:
-    """The examples, if there are any; ValueError, with what the path lacks and where to get it, if not."""
+    """The examples, if there are any; ValueError, with what the path lacks and where to get it, if not.
+
+    Args:
+        examples: that were found.
+        path: where.
+        what: should have been there.
+        source: where to get it.
+    """
     if not examples:
         raise damaged(path, f"holds no {what}", source)
     return examples
@@ -106,7 +125,13 @@ def decoded(content: bytes, name: str) -> Image.Image:
 
 
 def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
-    """The mask (H, W), if it has the size of its image; ValueError, with both sizes, if not."""
+    """The mask (H, W), if it has the size of its image; ValueError, with both sizes, if not.
+
+    Args:
+        mask: (H, W).
+        file: that it was read from.
+        image: the file of its image.
+    """
     size = read_image(image).size
     if mask.shape != size[::-1]:
         msg = f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}"
@@ -120,7 +145,13 @@ def photo_prompt(name: str) -> str:
 
 
 def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
-    """A library that only some people need; ImportError, with why and the way to get it, if it is not installed."""
+    """A library that only some people need; ImportError, with why and the way to get it, if it is not installed.
+
+    Args:
+        name: of the module.
+        why: it is needed.
+        extra: of this package, that installs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -233,6 +233,11 @@ def checkpoint_misfit(name: str, path: Path, *, weights_only: bool = True) -> st
     """Why the weights in a file do not fit the open_clip model `name`; None if they do, or if it cannot be told.
 
     They are read and renamed by open_clip, for a model without memory that is given them instead of loading them.
+
+    Args:
+        name: that open_clip knows.
+        path: of the weights.
+        weights_only: as for `torch.load`.
     """
     model = _without_memory(name)
     if model is None:

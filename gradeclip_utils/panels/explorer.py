@@ -66,6 +66,11 @@ def layer_slider(image=None, caption: str | None = None, clip: Clip | None = Non
     """A panel for the lesson on the method: how many layers, which spatial weight, and nothing else.
 
     Arguments and errors as of `explore`.
+
+    Args:
+        image: as for `explore`.
+        caption: as for `explore`.
+        clip: as for `explore`.
     """
     return Explorer(image, caption, clip, controls=("layers", "spatial"))
 

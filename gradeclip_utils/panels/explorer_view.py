@@ -123,6 +123,7 @@ def verdicts(view: View) -> dict:
     caption, spans = state.caption, [(word.start, word.end) for word in panel.words]
 
     def said(map_: np.ndarray, start: int, end: int) -> str:
+        """The verdict on the map of a part of the caption."""
         if state.source.scene is None:
             return verdict.spread(map_, caption[start:end])
         return verdict.sentence(state.source.scene, map_, caption, start, end)

@@ -151,6 +151,13 @@ class Session:
 
         Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `check` refuses, and
         warns of nothing. ``on_pass`` and errors as in `view`.
+
+        Args:
+            image: one of `as_source`.
+            prompt: what is asked.
+            against: another prompt, for the difference of the two.
+            method: a name in `METHODS`.
+            on_pass: as in `view`.
         """
         state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
         return self.view(state, on_pass, words=False).panels[0].explanation
@@ -215,7 +222,13 @@ class Session:
             self.on_pass(self._passes)
 
     def keep(self, kind: str, key: Hashable, make: Callable):
-        """What ``make`` gives, made once."""
+        """What ``make`` gives, made once.
+
+        Args:
+            kind: which store it is kept in.
+            key: what it hangs on.
+            make: makes it, without arguments.
+        """
         kept = self._kept[kind]
         with self._keeping:
             if key in kept:
@@ -362,6 +375,7 @@ def explain_each(
     found: dict[Name, Explanation] = {}
 
     def tell(*_passes) -> None:
+        """Report the fraction that is done."""
         if report is not None:
             report(len(found) / len(asked))
 

@@ -142,7 +142,13 @@ class View:
 
 
 def as_source(image, name: str = "", code: str = "") -> Source:
-    """A scene, a PIL image, a path or a uint8 array as an image with a name. Errors as in `read_image`."""
+    """A scene, a PIL image, a path or a uint8 array as an image with a name. Errors as in `read_image`.
+
+    Args:
+        image: any of these.
+        name: in place of its caption.
+        code: the line of Python that makes it.
+    """
     if isinstance(image, Source):
         return image
     if isinstance(image, Scene):
@@ -239,6 +245,7 @@ def with_spatial_weight(kind: str) -> Method:
     own = METHODS[GRAD_ECLIP]
 
     def maps(tower, trace, directions, **_):
+        """Grad-ECLIP with this spatial weight."""
         return grad_eclip(tower, trace, directions, spatial=kind)
 
     return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)

@@ -30,7 +30,14 @@ def covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
 
 
 def things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[int, ...]:
-    """Which things of a scene a part of a caption speaks of: by the scene's own caption, else by noun and by colour."""
+    """Which things of a scene a part of a caption speaks of: by the scene's own caption, else by noun and by colour.
+
+    Args:
+        scene: has the things.
+        caption: about it.
+        start: number of the part's first character.
+        end: number of the character behind its last.
+    """
     if caption == scene.caption:
         return tuple(sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects}))
     text = caption[start:end].lower()

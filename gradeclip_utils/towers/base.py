@@ -149,9 +149,12 @@ class Tower:
         return self._read(trace, [(layer.q, layer.k, layer.v) for layer in trace.layers], delta)[0]
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when `tokens` (B, N, D) enter block `layer`, counted from 0, the lowest.
+        """Embeddings (B, E) when `tokens` (B, N, D) enter block `layer`, counted from 0, the lowest; all are computed.
 
-        Every token is computed. The trace says where to read, and how many heads its explained layers have.
+        Args:
+            trace: says where to read, and how many heads its explained layers have.
+            layer: number of the block.
+            tokens: (B, N, D).
         """
         for position in range(layer, self.depth):
             tokens = self.run_block(trace, position, tokens)
@@ -161,6 +164,11 @@ class Tower:
         """Block number `position` (0 is the lowest) for every token (B, N, D); a pool gives its R queries (B, R, D).
 
         The explained blocks have the trace's heads, so that a trace with one head goes on with one.
+
+        Args:
+            trace: of the B inputs.
+            position: number of the block.
+            tokens: (B, N, D).
         """
         block = self.blocks[position]
         heads = trace.heads if position >= len(self.below) else block.heads
@@ -324,7 +332,14 @@ def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
 
 
 def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], antialias: bool = True) -> Tensor:
-    """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them."""
+    """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them.
+
+    Args:
+        positions: (prefix + h*w, D).
+        own: (h, w), the model's own.
+        grid: (h, w), the other one.
+        antialias: as for `F.interpolate`.
+    """
     if grid == own:
         return positions
     prefix = len(positions) - own[0] * own[1]
@@ -349,7 +364,13 @@ def pixel_dtype(part: nn.Module) -> torch.dtype:
 
 
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
-    """Query positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D)."""
+    """Query positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D).
+
+    Args:
+        x: (B, N, D).
+        reads: the R positions that are read.
+        first_patch: from which position on tokens are patches.
+    """
     query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
     return query_index, (torch.arange(x.shape[1], device=x.device) >= first_patch).expand(len(x), -1)
 

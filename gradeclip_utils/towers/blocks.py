@@ -51,7 +51,14 @@ class Block:
         raise AssertionError(f"{type(self).__name__} does not say what enters it")
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries (part 0), keys (1) or values (2), (B, N, H, C), of what `enter` gave."""
+        """Queries (part 0), keys (1) or values (2), (B, N, H, C), of what `enter` gave.
+
+        Args:
+            normed: (B, N, D), what `enter` gave.
+            part: 0, 1 or 2.
+            heads: H of the result.
+            positions: of the tokens, for rotations; None where there are none.
+        """
         raise AssertionError(f"{type(self).__name__} does not say what its queries, keys and values are")
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
@@ -188,7 +195,15 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
-    """A linear layer made of `width` rows of a packed one, from row `start` on."""
+    """A linear layer made of `width` rows of a packed one, from row `start` on.
+
+    Args:
+        weight: (rows, D).
+        bias: (rows,), or None.
+        x: (..., D).
+        start: the first row.
+        width: how many rows.
+    """
     rows = slice(start, start + width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
 
@@ -208,7 +223,14 @@ def scaled(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode."""
+    """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode.
+
+    Args:
+        q: queries (B, R, H, C).
+        k: keys (B, N, H, C).
+        v: values (B, N, H, C).
+        attention_mask: True where a query may read, or numbers to add; None for all.
+    """
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
     if attention_mask is not None:
         hidden = attention_mask.dtype == torch.bool
@@ -218,7 +240,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tu
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None, causal: bool) -> Tensor:
-    """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights."""
+    """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights.
+
+    Args:
+        q: queries (B, R, H, C).
+        k: keys (B, N, H, C).
+        v: values (B, N, H, C).
+        attention_mask: True where a query may read, or numbers to add; None for all.
+        causal: whether a query reads no later token, where there is no mask.
+    """
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
     causal = causal and attention_mask is None
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, is_causal=causal)

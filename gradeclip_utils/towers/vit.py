@@ -93,7 +93,14 @@ class QueryPool(Block):
 
 
 def through(transformer: nn.Module, blocks: list[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
-    """The model's own blocks, in the order of axes that they were built for."""
+    """The model's own blocks, in the order of axes that they were built for.
+
+    Args:
+        transformer: knows the order of axes.
+        blocks: some of its own.
+        x: (B, N, D).
+        mask: of attention, as the blocks take it.
+    """
     x = x if transformer.batch_first else x.transpose(0, 1)  # (B, N, D) or (N, B, D)
     for block in blocks:
         x = block(x, attn_mask=mask)

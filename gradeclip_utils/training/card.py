@@ -76,10 +76,9 @@ AIMS = {  # set before the training; how far they are reached is for the table t
 _COLUMNS = ("figure", "value", "low", "high", "n", "chance")
 
 
-def embed_scenes(explainer: Explainer, scenes: Sequence[Scene], batch: int = 64) -> Tensor:
+def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """Unit image embeddings (N, E) on the CPU, of images as large as the model sees them, drawn a batch at a time."""
-    parts = (scenes[start : start + batch] for start in range(0, len(scenes), batch))
-    return torch.cat([explainer.embed_images(images_of(explainer.clip, part)).cpu() for part in parts])
+    return explainer.embed_images(image for scene in scenes for image in images_of(explainer.clip, [scene])).cpu()
 
 
 def prompt_of(noun: str, colour: str | None = None) -> str:
@@ -88,7 +87,15 @@ def prompt_of(noun: str, colour: str | None = None) -> str:
 
 
 def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None) -> Scene:
-    """A scene of one given drawing; all else is that of a random single-object scene."""
+    """A scene of one given drawing; all else is that of a random single-object scene.
+
+    Args:
+        noun: what is shown.
+        artist: who drew it.
+        seed: as for `draw_scene`.
+        split: as for `draw_scene`.
+        colour: its tint; None for its own colours.
+    """
     like = draw_scene(seed, split=split, n_objects=1, tint=0)
     mirrored = like.objects[0].mirrored and noun not in NOT_MIRRORED
     thing = replace(like.objects[0], noun=noun, artist=artist, colour=colour, mirrored=mirrored)
@@ -149,6 +156,11 @@ def _chosen(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Ten
 def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
     """Zero-shot answers for development images of one untinted thing, of `n` concepts, by the artists of training.
 
+    Args:
+        clip: the model.
+        n: how many concepts.
+        seed: of the concepts.
+
     Returns:
         One row an image: noun, artist, right, ...; the answer is one of all concepts.
     """
@@ -157,7 +169,14 @@ def recognised(clip: Clip, n: int = 60, seed: int = 0) -> pd.DataFrame:
 
 
 def caption_among_256(clip: Clip, split: str, n_objects: int, repeats: int = 2) -> list[bool]:
-    """For each image: is its plain caption the best of 256? One that reads the same as its own counts as right."""
+    """For each image: is its plain caption the best of 256? One that reads the same as its own counts as right.
+
+    Args:
+        clip: the model.
+        split: see `scenes.SPLITS`.
+        n_objects: in an image, 1 to 4.
+        repeats: how many times 256 images.
+    """
     explainer, right = Explainer(clip), []
     for turn in range(repeats):
         scenes = [
@@ -194,7 +213,13 @@ def caption_rows(clip: Clip, split: str) -> list[dict]:
 
 
 def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
-    """Is the right one of two captions chosen that differ in one attribute? One image of each pair is asked."""
+    """Is the right one of two captions chosen that differ in one attribute? One image of each pair is asked.
+
+    Args:
+        clip: the model.
+        split: see `scenes.SPLITS`.
+        n: pairs of every kind.
+    """
     asked = [
         ("swapped colours told apart, trained compositions", "swapped colours", "seen"),
         ("swapped colours told apart, withheld compositions", "swapped colours", "withheld"),
@@ -211,7 +236,13 @@ def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
 
 
 def map_rows(clip: Clip, split: str, n: int = 150) -> list[dict]:
-    """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four."""
+    """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four.
+
+    Args:
+        clip: the model.
+        split: see `scenes.SPLITS`.
+        n: scenes of each number of things.
+    """
     return _map_rows(play(clip, games(n, split=split), questions=("prompt", _CENTRED)))
 
 
@@ -247,7 +278,13 @@ def _map_rows(found: pd.DataFrame) -> list[dict]:
 
 
 def word_rows(clip: Clip, split: str, n: int = 200) -> list[dict]:
-    """Are the nouns of a true caption above zero, and do word scores agree with leaving the word out?"""
+    """Are the nouns of a true caption above zero, and do word scores agree with leaving the word out?
+
+    Args:
+        clip: the model.
+        split: see `scenes.SPLITS`.
+        n: scenes.
+    """
     scenes = [draw_scene([95, i], split=split) for i in range(n)]
     images, captions = images_of(clip, scenes), [scene.caption for scene in scenes]
     methods = {"Grad-ECLIP": "grad-eclip", "leave-one-out": "leave-one-out"}
@@ -285,7 +322,13 @@ def gallery_rows(clip: Clip, split: str) -> list[dict]:
 
 
 def figures(clip: Clip, split: str, *, progress: bool = False) -> pd.DataFrame:
-    """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance."""
+    """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance.
+
+    Args:
+        clip: the model.
+        split: see `scenes.SPLITS`.
+        progress: show a bar.
+    """
     parts = (recognition_rows, caption_rows, attribute_rows, map_rows, gallery_rows, word_rows)
     rows = [row for part in tqdm(parts, unit="part", disable=not progress) for row in part(clip, split)]
     return pd.DataFrame(rows)[list(_COLUMNS)]

@@ -301,6 +301,13 @@ def export(name: str, student: Student, teacher: nn.Module, distillation: Distil
     """Write the whole model as a compact checkpoint with its config: `models.load_clip` loads it.
 
     What it has from the teacher unchanged is left out, and read from the bundled model's file.
+
+    Args:
+        name: of the student, a key of `CONFIGS`.
+        student: what was trained.
+        teacher: the model that it was distilled from.
+        distillation: how; kept in the file.
+        path: of the checkpoint.
     """
     model = build(CONFIGS[name])
     state = dict(teacher.state_dict()) if student.text is None else {"logit_scale": teacher.logit_scale}

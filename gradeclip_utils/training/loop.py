@@ -213,12 +213,26 @@ def _differences(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def linear_decay(peak: float, warmup: int, steps: int, step: int) -> float:
-    """The learning rate at a step, from 0: up to `peak` over `warmup` steps, and along a line to zero at `steps`."""
+    """The learning rate at a step, from 0: up to `peak` over `warmup` steps, and along a line to zero at `steps`.
+
+    Args:
+        peak: the largest learning rate.
+        warmup: steps.
+        steps: all of them.
+        step: from 0 on.
+    """
     return peak * min((step + 1) / max(1, warmup), 1 - step / steps)
 
 
 def cosine_decay(peak: float, warmup: int, steps: int, step: int) -> float:
-    """The learning rate at a step, from 0: up to `peak` over `warmup` steps, times a cosine that is zero at `steps`."""
+    """The learning rate at a step, from 0: up to `peak` over `warmup` steps, times a cosine that is zero at `steps`.
+
+    Args:
+        peak: the largest learning rate.
+        warmup: steps.
+        steps: all of them.
+        step: from 0 on.
+    """
     return peak * min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 

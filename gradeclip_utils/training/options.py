@@ -45,6 +45,12 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 def write_between(file: Path, begin: str, end: str, text: str) -> None:
     """Write `text` into a file, in place of what stands between two markers, which stay.
 
+    Args:
+        file: that exists.
+        begin: the first marker.
+        end: the second one.
+        text: what goes between them.
+
     Raises:
         ValueError: the file lacks one of the markers.
     """

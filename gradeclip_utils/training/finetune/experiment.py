@@ -110,7 +110,13 @@ class ScenePairs(Sequence[Pair]):
 
 
 def spoken_of(scene, start: int, end: int) -> np.ndarray | None:
-    """The pixels (96, 96) of the objects that characters `start` to `end` of the scene's caption speak of."""
+    """The pixels (96, 96) of the objects that characters `start` to `end` of the scene's caption speak of.
+
+    Args:
+        scene: has the caption.
+        start: number of the part's first character.
+        end: number of the character behind its last.
+    """
     objects = {i for span in scene.spans if span.start < end and span.end > start for i in span.objects}
     return scene.masks(CANVAS)[sorted(objects)].any(0) if objects else None
 
@@ -135,6 +141,13 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
     """Run every arm and seed of `todo` (or of `plan()`) that the table has no row of, and add its row.
 
     Raises ValueError if the table holds rows of another recipe.
+
+    Args:
+        table: of the rows, a CSV file.
+        runs: the folder of the trainings.
+        tuning: the recipe.
+        amount: how much is measured.
+        todo: (arm, seed) each; `plan()` if empty.
     """
     clip, pairs = load_clip("emoji"), ScenePairs(tuning.steps * tuning.batch)
     for arm, seed in todo or plan():
@@ -202,6 +215,11 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
 
     Raises ValueError if it is not measurably better at what it was tuned for than the model before: the interval of
     regions named by their masks must lie above the other's.
+
+    Args:
+        table: of the rows, a CSV file.
+        runs: the folder of the trainings.
+        folder: for model, config and card.
     """
     rows = tidy(read(table))
     before, after = (

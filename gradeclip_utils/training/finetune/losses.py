@@ -108,7 +108,13 @@ class Learner(nn.Module):
         }  # fmt: skip
 
     def phrase_maps(self, trace: Trace, phrases: Tensor, batch: Batch) -> Tensor:
-        """Signed maps (B, P, N) over the patches, without a graph; `trace` and `phrases` (B, P, E) are detached."""
+        """Signed maps (B, P, N) over the patches, without a graph; `trace` and `phrases` (B, P, E) are detached.
+
+        Args:
+            trace: of B images.
+            phrases: (B, P, E).
+            batch: has the true masks, for maps that are these.
+        """
         patches = _patches(trace)
         if self.maps == UNIFORM:
             return torch.ones(*phrases.shape[:2], patches, device=phrases.device)
@@ -172,6 +178,7 @@ def detached(trace: Trace) -> Trace:
     """The same trace without a graph, in float32: what a map is made of."""
 
     def plain(tensor: Tensor) -> Tensor:
+        """Without a graph, in float32 at least."""
         return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
     layers = tuple(Layer(*(plain(getattr(layer, f.name)) for f in fields(Layer))) for layer in trace.layers)
@@ -203,6 +210,11 @@ def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = T
     with them as without (`weighted=False`: every region counts 1).
 
     The temperature is the model's own; its gradient stays with the global loss. Zeros, with a graph, if R is 0.
+
+    Args:
+        features: of a batch.
+        focal_gamma: the exponent.
+        weighted: by the largest value of the map; else all alike.
     """
     assert features.regions is not None and features.phrases is not None and features.negatives is not None
     assert features.weights is not None and features.same is not None

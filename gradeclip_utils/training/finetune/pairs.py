@@ -255,6 +255,7 @@ class PairBatches(torch.utils.data.Dataset):
         texts: dict[str, int] = {}
 
         def row_of(text: str) -> int:
+            """The number of a text, which is new where the text is."""
             return texts.setdefault(text, len(texts))
 
         captions = torch.tensor([row_of(pair.caption) for pair in pairs])

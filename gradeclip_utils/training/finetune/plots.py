@@ -132,7 +132,11 @@ def draw_before_after(
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:
     """What the dense features of each object's pixels are closest to: one row an object, its true noun and the names.
 
-    `prompts`: noun -> unit embedding (E,), those that can be answered.
+    Args:
+        clip: the model.
+        scene: has the objects.
+        prompts: noun -> unit embedding (E,), those that can be answered.
+        top: how many names.
     """
     (_, dense, seen), *_ = dense_features(clip, [scene])
     nouns, matrix = list(prompts), np.stack(list(prompts.values()))
