@@ -4,7 +4,7 @@ that has a room.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -283,3 +283,86 @@ def test_a_private_name_is_found_wherever_a_test_takes_hold_of_it():
         "monkeypatch.setattr(drawn, '_box', None)"
     )
     assert poked(source) == {"_hidden", "explain._as_images", "axes._box"}
+
+
+# --- docstrings and sizes -----------------------------------------------------------------------------------------
+
+MANY = 3  # arguments, from which on a docstring says what each is
+# Longer than CONTRIBUTING allows; these lists only get shorter.
+LONG_MODULES = {"training.scratch"}
+LONG_FUNCTIONS = {"training.finetune.run.fine_tune"}
+
+
+def functions(source: str) -> Iterator[tuple[tuple[ast.AST, ...], ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The functions of a module, each with the classes and functions that it stands in."""
+    waiting: list[tuple[tuple[ast.AST, ...], ast.AST]] = [((), ast.parse(source))]
+    while waiting:
+        inside, node = waiting.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield inside, child
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            waiting.append(((*inside, child) if named else inside, child))
+
+
+def overridden(sources: Iterable[str]) -> set[tuple[str, str]]:
+    """(class, method) of the methods that a base of the class has too: what the base says of them holds."""
+    classes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    bases = {one.name: {getattr(base, "id", getattr(base, "attr", "")) for base in one.bases} for one in classes}
+    methods = {one.name: {child.name for child in one.body if isinstance(child, ast.FunctionDef)} for one in classes}
+
+    def above(name: str) -> set[str]:
+        return {one for base in bases.get(name, set()) - {name} for one in methods.get(base, set()) | above(base)}
+
+    return {(name, method) for name, own in methods.items() for method in own & above(name)}
+
+
+def undocumented(module: str, source: str, exempt: set[tuple[str, str]]) -> list[str]:
+    """Public functions of many arguments that do not say what these are, and functions inside public ones without a
+    docstring.
+    """
+    found = []
+    for inside, function in functions(source):
+        said, names = ast.get_docstring(function) or "", [one.name for one in inside]
+        if any(map(_is_private, names)):
+            continue
+        if inside and not isinstance(inside[-1], ast.ClassDef):
+            wrong = not said
+        else:
+            arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+            many = len([one for one in arguments if one.arg not in ("self", "cls")]) >= MANY
+            wrong = many and "Args:" not in said and ("".join(names[-1:]), function.name) not in exempt
+            wrong = wrong and not function.name.startswith("_")
+        if wrong:
+            found.append(".".join([module, *names, function.name]))
+    return found
+
+
+def test_public_functions_say_what_their_arguments_are():
+    package = sources(PACKAGE)
+    exempt = overridden(package.values())
+    assert sorted(name for module, source in package.items() for name in undocumented(module, source, exempt)) == []
+
+
+def test_a_function_that_says_too_little_is_found():
+    source = (
+        "class Base:\n def project(self, a, b, c): 'Args:'\n def finish(self, a, b): 'no'\n"
+        "class Own(Base):\n def project(self, a, b, c): pass\n def other(self, a, b, c): 'no'\n"
+        "class _Hidden:\n def other(self, a, b, c): 'no'\n"
+        "def three(a, *, b, c):\n 'no'\n def inside(): pass\n"
+        "def _private(a, b, c):\n def inside(): pass\n"
+    )
+    found = ["m.Own.other", "m.three", "m.three.inside"]
+    assert sorted(undocumented("m", source, overridden([source]))) == found
+
+
+def test_modules_and_functions_stay_short():
+    package = sources(PACKAGE)
+    modules = {name for name, source in package.items() if len(source.splitlines()) > 400}
+    long = {
+        ".".join([module, *(one.name for one in inside), function.name])
+        for module, source in package.items()
+        for inside, function in functions(source)
+        if function.end_lineno - function.lineno >= 60
+    }
+    assert (modules, long) == (LONG_MODULES, LONG_FUNCTIONS)
