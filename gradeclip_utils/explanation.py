@@ -240,8 +240,7 @@ class Interactions:
     def save(self, folder: str | Path) -> Path:
         """Write it into `folder`; as `Explanation.save`."""
         record = {name: getattr(self, name) for name in ("caption", "words", "similarity", "box", "provenance")}
-        arrays = {name: getattr(self, name, None) for name in ("maps", "pairs")}
-        arrays = {name: array for name, array in arrays.items() if array is not None}
+        arrays = {"maps": self.maps} | ({} if self.pairs is None else {"pairs": self.pairs})
         return _write_folder(folder, "interactions", arrays, record, self.image)
 
     @classmethod

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import as_path, writable
+from ..checks import as_path, short, writable
 from ..errors import InvalidFile, InvalidValue, MissingFile
 from ..files import locked, write_whole
 
@@ -138,7 +138,7 @@ class Results:
                 self._rows.executemany("INSERT INTO settings VALUES (?, ?)", values)
             return
         differing = [
-            f"{name} was {_short(found.get(name))}, and is {_short(settings.get(name))} now"
+            f"{name} was {short(found.get(name))}, and is {short(settings.get(name))} now"
             for name in {**found, **settings}
             if found.get(name) != settings.get(name)
         ]
@@ -220,8 +220,3 @@ def _unpacked(content: bytes) -> pd.DataFrame:
 
 def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _short(value) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

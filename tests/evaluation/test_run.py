@@ -284,7 +284,7 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
     options = {"out": tmp_path / "run", "limit": 3, "progress": False}
     evaluate(tiny, data, "maskclip", **options)
     for change, message in (
-        ({"methods": "attention"}, r'methods was \["maskclip"\], and is \["attention"\] now'),
+        ({"methods": "attention"}, r"methods was \['maskclip'\], and is \['attention'\] now"),
         ({"seed": 5}, "seed was 0, and is 5 now"),
         ({"limit": 5}, "examples was 3, and is 5 now"),
         ({"clip": wrap(build(seed=1))}, "weights was .* now"),

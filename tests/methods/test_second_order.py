@@ -199,13 +199,16 @@ def test_scores_of_words_are_their_directions_seen_from_the_image(traces):
 # --- through the door ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("by", "title"), [("exclip", "exCLIP"), ("fixlip", "FIxLIP")])
-def test_an_explainer_has_the_interactions_of_every_method_by_name(by, title, tiny, picture):
+@pytest.mark.parametrize(
+    ("by", "title", "options"), [("exclip", "exCLIP", {"steps": 1}), ("fixlip", "FIxLIP", {"masks": 5})]
+)
+def test_an_explainer_has_the_interactions_of_every_method_by_name(by, title, options, tiny, picture):
     explainer = Explainer(tiny)
     found = explainer.interactions(picture, "a dog", by=by)
     assert found.maps.shape == (2, 4, 4) and np.isfinite(found.maps).all() and found.maps.any()
     assert found.provenance["method"] == title and [word.text for word in found.words] == ["a", "dog"]
     assert not np.allclose(found.maps, explainer.interactions(picture, "a dog").maps)
+    assert not np.allclose(found.maps, explainer.interactions(picture, "a dog", by=by, **options).maps)
 
 
 def test_interactions_that_nobody_knows_are_refused(tiny, picture):
