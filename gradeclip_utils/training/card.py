@@ -13,7 +13,6 @@ not. Images are as large as the model sees them.
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,11 +29,8 @@ from ..evaluation.localisation import pool
 from ..evaluation.pointing_game import games, play, play_true_masks
 from ..evaluation.statistics import interval, proportion_interval, spearman, summarise
 from ..explain import Explainer
-from ..explanation import Explanation
 from ..files import data_path
 from ..models import BUNDLED, BUNDLED_MODELS, Clip, load_clip
-from ..plots import InlineFigure, axes_at, paint, show_image
-from ..plots.colours import largest, range_in_words
 from ..scenes import (
     ARTISTS,
     COLOURS,
@@ -51,6 +46,7 @@ from ..scenes import (
     is_withheld_colour,
 )
 from ..scenes.emoji import NOT_MIRRORED
+from .gallery import explained_scenes, gallery
 from .options import markdown_table, write_between
 from .scratch import CONFIG
 
@@ -377,45 +373,6 @@ def write(table: pd.DataFrame, folder: Path) -> None:
         table = whole.sort_values("model", key=lambda models: models.map(order), kind="stable", ignore_index=True)
     table.to_csv(path, index=False)
     write_between(folder / "README.md", START, END, as_markdown(table))
-
-
-def named_nouns(scene: Scene) -> list[str]:
-    """The nouns of the things that a scene's caption speaks of, each once."""
-    return list(dict.fromkeys(thing.noun for i, thing in enumerate(scene.objects) if i not in scene.unnamed))
-
-
-def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scene, Explanation]]:
-    """The first `n` scenes of a split, of two and three things in turn, and what "a dog" finds of each thing named."""
-    scenes, explainer = [draw_scene([90, i], split=split, n_objects=2 + i % 2) for i in range(n)], Explainer(clip)
-    images = images_of(clip, scenes)
-    prompts = [[prompt_of(noun) for noun in named_nouns(scene)] for scene in scenes]
-    return [(s, explainer.explain(image, asked)) for s, image, asked in zip(scenes, images, prompts, strict=True)]
-
-
-def gallery(clip: Clip, n: int = 24) -> Figure:
-    """Maps of the first `n` test scenes, of two and three things in turn, all in one scale: none is chosen.
-
-    Beside each image stands a map for every thing that its caption speaks of, asked for by "a dog". The figure is 9
-    inches wide, with two scenes in a row.
-    """
-    scenes, found = zip(*explained_scenes(clip, n), strict=True)
-    most = largest(np.maximum(one.image_maps, 0) for one in found)
-    side, across, down, left = 1.08, 1.16, 1.72, (0.12, 3.9)  # inches
-    alt = "Images and maps of test scenes: " + "; ".join(scene.caption for scene in scenes)
-    figure = InlineFigure(9.0, down * -(-n // 2) + 0.35, alt)
-    for number, (scene, one) in enumerate(zip(scenes, found, strict=True)):
-        x, top = left[number % 2], 0.52 + down * (number // 2)
-        caption = textwrap.fill(scene.caption, 58 if number % 2 == 0 else 76)
-        figure.text(x / 9, 1 - (top - 0.2) / figure.get_figheight(), caption, va="bottom", fontsize=7.5, color="0.3")
-        show_image(axes_at(figure, x, top, side, side), one.image, "")
-        for i, prompt in enumerate(one.prompts):
-            map_ = paint(one.image, one.image_maps[i], box=one.box, vmax=most)
-            axes = axes_at(figure, x + (i + 1) * across, top, side, side)
-            show_image(axes, map_, "")
-            axes.set_title(f"{prompt}  {one.similarity[i]:.2f}", fontsize=7.5, loc="left", pad=2)
-    sentence = range_in_words("relevance", False, most, "the most in this figure; numbers: similarity")
-    figure.text(left[0] / 9, 0.08 / figure.get_figheight(), sentence, va="bottom", fontsize=8, color="0.35")
-    return figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
