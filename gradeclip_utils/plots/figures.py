@@ -117,7 +117,8 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
         if words_alone:
             show_image(axes, image, "no map: words alone")
         else:
-            draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note)
+            bar = i == 0 or not shared_scale
+            draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note, colour_bar=bar)
         if i == 0 and not words_alone:
             entitle(axes, "where it speaks for, and against" if signed else "where it answers")
         for headline, words in prompts[i]:

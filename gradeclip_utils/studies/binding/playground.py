@@ -59,7 +59,7 @@ class PlaygroundAnswers:
         """Image, similarities and maps. The captions' maps share one scale, the others have their own."""
         told = [f"{text}: similarity {value:.3f}" for text, value in zip(self.captions, self.similarity, strict=True)]
         across = 8.0 / len(self.maps)
-        side = across - 0.65  # beside each map is room for its scale
+        side = across - 0.75  # beside each map is room for its scale
         down = 2.95 + side
         figure = InlineFigure(8.1, down, f"{'; '.join(told)}; {self.gap}")
         show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")

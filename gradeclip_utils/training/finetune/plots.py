@@ -76,7 +76,8 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     order = [arm for arm in ARMS if arm in set(table["arm"])]
     table = table.set_index("arm").loc[order].rename(columns={"estimate": "mean"})
     label = "fraction right, with its 95 % interval over scenes"
-    return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=figure)
+    title = f"{figure}: highest is {table['mean'].idxmax()}"
+    return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=title)
 
 
 def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regions", "contrast")) -> Figure:
