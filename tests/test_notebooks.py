@@ -9,6 +9,7 @@ import html
 import json
 import re
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -119,6 +120,14 @@ def test_a_fresh_kernel_prints_the_same_key_figures(notebook, executed):
 def test_it_names_no_path_of_the_machine_that_made_it(path):
     text = re.sub(r'"image/\w+": "[^"]*"', "", path.read_text())  # a picture in base64 may spell anything
     assert not re.search(r"/(root|work|home|tmp|Users)/\w+", text)
+
+
+def test_what_contradicts_what_is_published_stands_first_among_the_key_figures(notebook):
+    said = [output.get("data", {}).get("text/markdown", "") for output in outputs(notebook)]
+    against = re.findall(r"^(?:- )?(.+): \*\*.+; against what is published \(", html.unescape("\n".join(said)), re.M)
+    first, *lines = marked(code_cells(notebook))[0].splitlines()
+    listed = list(takewhile(lambda line: line.startswith("  "), lines)) if first.startswith("Published") else []
+    assert not [claim for claim in against if not any(line.strip().startswith(claim) for line in listed)]
 
 
 def test_no_cell_is_longer_than_a_reader_can_follow(notebook):
