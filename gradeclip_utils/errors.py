@@ -191,7 +191,6 @@ CODES = {
     "table-empty": ("a table without the rows that are needed", "measure first"),
     "table-other": ("a table of something else, or none", "choose another --out"),
     "text-type": ("something that is no text", "give a string"),
-    "tuning-option": ("a kind of maps that cannot teach", "choose one of those that the sentence lists"),
     "tuning-worse": ("a tuned model that is not better than before", "it is not shipped"),
     "values-not-finite": ("NaN or infinity among values that are averaged", "leave those out, and say how many"),
     "values-shape": ("values that are no list of numbers", "give (n,)"),

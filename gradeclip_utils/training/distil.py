@@ -30,7 +30,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import all_chosen, writable
+from ..checks import all_chosen, readable, writable
 from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..files import data_path
@@ -39,7 +39,7 @@ from ..models.compact import build
 from ..scenes import CANVAS, draw_scene, vocabulary
 from .card import embed_scenes, recognised
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
-from .options import add_fields, markdown_table, read_fields, write_between
+from .options import add_fields, checked, markdown_table, read_fields, write_between
 from .scratch import (
     CONFIG,
     Recipe,
@@ -52,6 +52,7 @@ from .scratch import (
     vocabulary_ids,
 )
 
+TABLE, CARD = "students.csv", "students.md"
 START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {
@@ -199,6 +200,11 @@ def _name_in_timm(name: str) -> str:
     return name
 
 
+def check(distillation: Distillation) -> Distillation:
+    """A distillation that holds together, in Python's own numbers; refused by a field as `options.checked` does."""
+    return checked(distillation, {"different": (1,)})
+
+
 def teach(
     name: str,
     teacher: nn.Module,
@@ -219,10 +225,10 @@ def teach(
         seen: remembers what the teacher says of the scenes, for another student that sees the same.
 
     Raises:
-        ValueError: the folder holds the state of another distillation.
+        ValueError: the distillation does not hold together, or the folder holds the state of another one.
         FloatingPointError: the loss is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    distillation = check(distillation)
     student = Student(name, teacher, distillation.seed).to(memory_format=torch.channels_last).train()
     for key, parameter in student.named_parameters():
         parameter.requires_grad = key.startswith(distillation.learns)
@@ -358,19 +364,19 @@ def card(names: Sequence[str] = (BUNDLED, *CONFIGS), n: int = 256, things: int =
 
 def write_card(table: pd.DataFrame, folder: Path) -> None:
     """Put the figures into students.csv, and as a table into students.md, between its two markers."""
-    table.to_csv(folder / "students.csv", index=False)
+    table.to_csv(folder / TABLE, index=False)
     cells = [f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in table.itertuples()]
     wide = table.assign(cell=cells).pivot(index="figure", columns="model", values="cell")
     wide = wide.loc[table["figure"].drop_duplicates(), table["model"].drop_duplicates()]
     rows = [(figure, *row) for figure, row in zip(wide.index, wide.to_numpy(), strict=True)]
-    write_between(folder / "students.md", START, END, markdown_table(("figure", *wide.columns), rows))
+    write_between(folder / CARD, START, END, markdown_table(("figure", *wide.columns), rows))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command `distil`."""
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CONFIGS)}; all by default")
-    parser.add_argument("--folder", type=Path, default=Path("runs/students"), help="where the state is kept")
-    parser.add_argument("--out", type=Path, default=data_path(), help="the folder for the models that load_clip loads")
+    parser.add_argument("--folder", default="runs/students", help="where the state is kept")
+    parser.add_argument("--out", default=data_path(), help="the folder for the models that load_clip loads")
     parser.add_argument("--card", action="store_true", help="only measure what is in --out, and write its card there")
     add_fields(parser, DISTILLATIONS["emoji-average"], ("steps", "seed"), unset=True)
 
@@ -382,13 +388,17 @@ def run_command(options: argparse.Namespace) -> None:
         ValueError: a name that is none of `CONFIGS`, or a place that cannot be written.
     """
     if options.card:
-        return write_card(card(), options.out)
-    for option, place in ("--folder", options.folder), ("--out", options.out):
-        writable(place, option, folder=True, size=100_000_000)
+        folder = writable(options.out, "--out", folder=True, size=1_000_000)
+        readable(folder / CARD, "a card")
+        return write_card(card(), folder)
+    folder, out = (
+        writable(getattr(options, name), f"--{name}", folder=True, size=100_000_000) for name in ("folder", "out")
+    )
     names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
-    options.out.mkdir(parents=True, exist_ok=True)
+    distillations = {name: check(read_fields(options, DISTILLATIONS[name])) for name in names}
+    for place in (folder, out):
+        place.mkdir(parents=True, exist_ok=True)
     teacher, seen = load_clip(BUNDLED).model, {}
-    for name in names:
-        distillation = read_fields(options, DISTILLATIONS[name])
-        student = teach(name, teacher, options.folder, distillation, seen=seen)
-        export(name, student, teacher, distillation, options.out / BUNDLED_MODELS[name])
+    for name, distillation in distillations.items():
+        student = teach(name, teacher, folder, distillation, seen=seen)
+        export(name, student, teacher, distillation, out / BUNDLED_MODELS[name])

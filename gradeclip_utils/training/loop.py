@@ -145,8 +145,7 @@ class Loop:
         """Put the state that was kept in place: the step to go on with, and the random state; (0, None) without one."""
         if self.file is None or not self.file.exists():
             return 0, None
-        try:
-            state = torch.load(self.file, weights_only=True, map_location="cpu")
+        with state_of(self.file) as state:
             different = _differences(state["recipe"], self.recipe)
             if not different:
                 self.model.load_state_dict(state["model"])
@@ -155,10 +154,6 @@ class Loop:
                     self.averaged.load_state_dict(state["average"])
                 self.log[:] = state.get("log", [])
                 return whole("step", state["step"], 0, self.steps), state["random"].byte()
-        except Exception as error:  # torch says in a dozen ways that a file is none of its own, or holds something else
-            said = first_line(error) if str(error) else type(error).__name__
-            msg = f"{self.file} is damaged, or holds no state of a training ({short(said)}): delete it to begin again"
-            raise InvalidFile(msg, "state-damaged") from error
         msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"
         raise InvalidValue(msg, "run-other")
 
@@ -201,6 +196,21 @@ class _Clocks:
     def read(self) -> dict[str, float]:
         """The row's part of the log."""
         return {"seconds": time.time() - self.start[0], "cpu_seconds": time.process_time() - self.start[1]}
+
+
+@contextmanager
+def state_of(file: Path) -> Iterator[dict[str, Any]]:
+    """The state of a training, and within it whatever fails is a fault of the file: it holds something else.
+
+    Raises:
+        InvalidFile: it is damaged, or something failed.
+    """
+    try:
+        yield torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch says in a dozen ways that a file is none of its own
+        said = short(first_line(error))
+        msg = f"{file} is damaged, or holds no state of a training ({said}): delete it to begin again"
+        raise InvalidFile(msg, "state-damaged") from error
 
 
 def _differences(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

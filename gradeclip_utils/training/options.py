@@ -1,16 +1,44 @@
-"""What the commands of this room share: a recipe as arguments, and a table in Markdown that is written into a card."""
+"""What the trainings share: a recipe checked and as arguments, and a table in Markdown that is written into a card."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from ..checks import LARGEST_SEED, chosen, number, whole
 from ..errors import InvalidValue
 
 Recipe = TypeVar("Recipe")
+_BOUNDS: dict[str, tuple] = {
+    "steps": (1,), "batch": (2,), "learning_rate": (0, 10), "weight_decay": (0, 10), "seed": (0, LARGEST_SEED),
+}  # fmt: skip
+
+
+def checked(recipe: Recipe, bounds: Mapping[str, tuple]) -> Recipe:
+    """The recipe, with Python's own values in place of numpy's, which a state that is read safely cannot hold.
+
+    Args:
+        recipe: an instance of a dataclass: numbers, strings, booleans.
+        bounds: name of a number -> (least,) or (least, most), where that is not as for every training, or 0 or more.
+
+    Raises:
+        InvalidType, InvalidValue: a number is none, or beyond its bounds; says which, and what it may be.
+    """
+    doors, plain = {"int": whole, "float": number}, {}
+    for one in fields(recipe):  # type: ignore[arg-type]
+        value = getattr(recipe, one.name)
+        value = value.item() if isinstance(value, np.generic) else value
+        if door := doors.get(str(one.type)):
+            value = door(one.name, value, *{**_BOUNDS, **bounds}.get(one.name, (0,)))
+        elif one.type == "bool":
+            value = chosen(one.name, value, (False, True))
+        plain[one.name] = value
+    return replace(recipe, **plain)  # type: ignore[type-var]
 
 
 def add_fields(parser: argparse.ArgumentParser, recipe: Any, only: Sequence[str] = (), *, unset: bool = False) -> None:

@@ -41,11 +41,12 @@ import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
+from ..checks import as_path, writable
 from ..errors import MissingFile
 from ..models import load_clip, save_compact
 from ..scenes import CANVAS, Object, Scene, Span, draw_scene, hard_negative, render, vocabulary
-from .loop import Loop, linear_decay, muon_of, quick_arithmetic
-from .options import add_fields, read_fields
+from .loop import Loop, linear_decay, muon_of, quick_arithmetic, state_of
+from .options import add_fields, checked, read_fields
 
 __all__ = [
     "BAG_ROUND", "CONFIG", "MEAN", "ROUNDS", "STD", "Recipe", "SceneBatches", "encode_text_by_length", "export",
@@ -63,6 +64,11 @@ FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
 GROWTH = 0.3  # the fraction of a first round's steps over which scenes grow
 IMAGE_LAYERS = 4  # that explain these models best, on development scenes; the published method has one
 STATE = "state.pt"
+_STATE_SIZE = 100_000_000  # bytes: weights and moments of a state, and of the next one beside it
+_BOUNDS = {
+    "patches_dropped": (0, 1), "on_things": (0, 1), "whole_images": (0, 1), "tint": (0, 1), "sparse_values": (0, 1e6),
+    "logit_scale": (0, 100),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -366,7 +372,7 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
 
 
 @torch.random.fork_rng(devices=[])
-def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1) -> nn.Module:
+def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1) -> nn.Module:
     """Train a model by `recipe`.
 
     The vocabulary is the scenes' own: embeddings are trained for the token ids that captions can hold, others are left
@@ -382,11 +388,12 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 
         The model, in evaluation mode, with the embeddings of its own tokens (`vocabulary_ids`) alone.
 
     Raises:
-        ValueError: `folder` holds the state of another recipe.
+        ValueError: the recipe does not hold together, `folder` cannot be written, or holds the state of another recipe.
         FileNotFoundError: there is no checkpoint to start from.
         FloatingPointError: the loss is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    recipe = checked(recipe, _BOUNDS)
+    folder = writable(folder, "the folder of the state", folder=True, size=_STATE_SIZE)
     torch.manual_seed(recipe.seed)  # open_clip draws initial weights and dropped patches from the global generator
     data = SceneBatches(recipe)
     ids = vocabulary_ids(data.tokenizer)
@@ -427,20 +434,23 @@ def train(folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 
     return model.eval()
 
 
-def export(folder: Path, path: Path) -> None:
+def export(folder: str | Path, path: str | Path) -> None:
     """Write the model that `folder` holds as a compact checkpoint with its config: `models.load_clip` loads it.
 
     Raises:
         FileNotFoundError: nothing was trained there.
+        ValueError: what lies there is damaged or of something else, or `path` cannot be written.
     """
-    state_file = folder / STATE
+    path = writable(path, "--export", suffixes=(".safetensors",), size=_STATE_SIZE)
+    state_file = as_path(folder, "the folder of the state") / STATE
     if not state_file.exists():
         raise MissingFile(f"{state_file} is missing: train first, with --folder {folder}", "run-missing")
-    state = torch.load(state_file, weights_only=True)
     model = open_clip.CLIP(**CONFIG)
-    table = full_table(state["model"]["token_embedding.weight"], state["ids"])
-    model.load_state_dict({**state["model"], "token_embedding.weight": table})
-    metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
+    with state_of(state_file) as state:
+        table = full_table(state["model"]["token_embedding.weight"], state["ids"])
+        model.load_state_dict({**state["model"], "token_embedding.weight": table})
+        metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_compact(
         model,
         path,
@@ -458,15 +468,13 @@ def config_of(config: dict, size: int) -> dict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command `train`."""
-    parser.add_argument("--folder", type=Path, default=Path("runs/emoji"), help="where the state is kept; %(default)s")
-    parser.add_argument(
-        "--export", type=Path, metavar="FILE", help="train nothing: write what --folder holds, for load_clip"
-    )
+    parser.add_argument("--folder", default="runs/emoji", help="where the state is kept; %(default)s")
+    parser.add_argument("--export", metavar="FILE", help="train nothing: write what --folder holds, for load_clip")
     add_fields(parser, Recipe())
 
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `train`: train the bundled model, or export what was trained."""
-    if options.export:
+    if options.export is not None:
         return export(options.folder, options.export)
     train(options.folder, read_fields(options, Recipe()))

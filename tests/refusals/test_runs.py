@@ -153,6 +153,16 @@ def test_a_state_that_was_damaged_is_named_and_left_as_it_is(tiny, tmp_path, dam
     assert state.read_bytes() == before
 
 
+def test_numbers_of_numpy_are_kept_in_a_state_as_pythons_own(tiny, tmp_path):
+    given = {"steps": np.int64(2), "batch": np.int16(2), "regions": np.float32(0.5), "learning_rate": np.float64(1e-3)}
+    given |= {"maps": np.str_("grad-eclip"), "weighted": np.True_, "seed": np.uint8(0)}
+    tuned = fine_tune(tiny, PAIRS[:3], replace(SHORT, **given), folder=tmp_path, progress=False)
+    kept = torch.load(tmp_path / STATE, weights_only=True)["recipe"]
+    assert {name: kept[name] for name in given} == given
+    again = fine_tune(tiny, PAIRS[:3], replace(SHORT, regions=0.5), folder=tmp_path, progress=False)
+    assert again.log.equals(tuned.log)  # it was done, and not begun again
+
+
 CHANGES = [
     ("captions", lambda pairs: [replace(pairs[0], caption="a cow"), *pairs[1:]]),
     ("images", lambda pairs: [replace(pairs[0], image=Image.new("RGB", (32, 32))), *pairs[1:]]),

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
+from gradeclip_utils.errors import InvalidFile
 from gradeclip_utils.scenes import Object, arrange, draw_scene, is_trained
 from gradeclip_utils.towers import open_image_tower
 from gradeclip_utils.training import scratch
@@ -259,6 +260,17 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
 def test_export_before_training_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="train first"):
         scratch.export(tmp_path, tmp_path / "a.safetensors")
+
+
+def test_a_state_that_cannot_be_exported_is_named_and_nothing_is_written(tmp_path):
+    for content in (b"dear", b""):
+        (tmp_path / scratch.STATE).write_bytes(content)
+        with pytest.raises(InvalidFile, match="state.pt is damaged, or holds no state of a training"):
+            scratch.export(tmp_path, tmp_path / "new" / "x.safetensors")
+    torch.save({"model": {}, "recipe": {}, "step": 1}, tmp_path / scratch.STATE)
+    with pytest.raises(InvalidFile, match="holds no state of a training .*token_embedding.weight"):
+        scratch.export(tmp_path, tmp_path / "new" / "x.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == [scratch.STATE]
 
 
 def test_the_density_of_values_counts_the_patches_that_have_them_whatever_their_scale():

@@ -55,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
     parser.add_argument(
         "--folder",
-        type=Path,
         help="where the state is kept; a run that was cut short goes on there; "
         "beside --out by default, and gone when the model is written",
     )
@@ -80,12 +79,12 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `fine-tune`: read the pairs, tune, save, and say what was used."""
-    tuning = read_fields(options, Tuning())
-    check(tuning)
+    tuning = check(read_fields(options, Tuning()))
     for name, least in (("save_every", 1), ("workers", 0)):
         whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
     out = writable(options.out, "--out", suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
+    folder = writable(folder, "--folder", folder=True)
     pairs = _pairs(options)
     clip = load_clip(options.model, options.pretrained, device=options.device)
     writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))

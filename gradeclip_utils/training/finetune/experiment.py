@@ -35,7 +35,7 @@ from .command import save_tuned
 from .evaluate import AMOUNT, Amount, measure
 from .losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
 from .pairs import Pair
-from .run import STATE, Tuning, fine_tune
+from .run import STATE, Tuning, check, fine_tune
 
 BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
 # Pilots of grad-eclip, one seed, by the learning rate and the weight of the region loss; regions named by their masks,
@@ -140,7 +140,7 @@ def plan(seeds: int = SEEDS) -> list[tuple[str, int]]:
 def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMOUNT, todo: Sequence = ()) -> None:
     """Run every arm and seed of `todo` (or of `plan()`) that the table has no row of, and add its row.
 
-    Raises ValueError if the table holds rows of another recipe.
+    Raises ValueError if the recipe does not hold together, or the table holds rows of another one.
 
     Args:
         table: of the rows, a CSV file.
@@ -149,6 +149,7 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
         amount: how much is measured.
         todo: (arm, seed) each; `plan()` if empty.
     """
+    tuning = check(tuning)
     clip, pairs = load_clip("emoji"), ScenePairs(tuning.steps * tuning.batch)
     for arm, seed in todo or plan():
         done = read(table)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import InvalidValue
+from ...checks import chosen
 from ...explain import isolated_torch_state
 from ...methods import METHODS
 from ...methods.interactions import word_directions, word_masks
@@ -74,10 +74,7 @@ class Learner(nn.Module):
 
     def __init__(self, clip: Clip, maps: str = "grad-eclip", regional: bool = True) -> None:
         super().__init__()
-        if maps not in map_choices():
-            raise InvalidValue(
-                f"maps must be one of {', '.join(map(repr, map_choices()))}, got {maps!r}", "tuning-option"
-            )
+        chosen("maps", maps, map_choices())
         self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
         self.image_tower = open_image_tower(clip.model)
         if not self.image_tower.unit:

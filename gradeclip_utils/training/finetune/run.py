@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...checks import chosen, listed, number, seed, whole, writable
+from ...checks import chosen, listed, writable
 from ...datasets import optional_library
 from ...errors import InvalidType, InvalidValue
 from ...evaluation.run import LIBRARIES, weights_digest
@@ -41,10 +41,14 @@ from ...explain import isolated_torch_state
 from ...files import fingerprint, version
 from ...models import Clip
 from ..loop import Loop, cosine_decay, quick_arithmetic
-from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, region_loss
+from ..options import checked
+from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, map_choices, region_loss
 from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs
 
 STATE = "state.pt"
+_BOUNDS = {
+    "grad_accum_steps": (1,), "phrases": (1,), "regions": (0, 1e6), "focal_gamma": (0, 100), "ema_decay": (0, 0.99999),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def fine_tune(
             another run.
         FloatingPointError: the loss is not finite; the last good state stays in the folder.
     """
-    check(tuning)
+    tuning = check(tuning)
     if not isinstance(clip, Clip):
         msg = f"fine-tuning needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
         raise InvalidType(msg, "model-type")
@@ -250,21 +254,16 @@ class _Run:
         return model.requires_grad_(False).eval()
 
 
-def check(tuning: Tuning) -> None:
-    """Refuse a recipe that does not hold together.
+def check(tuning: Tuning) -> Tuning:
+    """A recipe that holds together, in Python's own numbers.
 
     Raises:
         ValueError, TypeError: says which field, and what it may be.
     """
-    counts = {"steps": 1, "batch": 2, "grad_accum_steps": 1, "phrases": 1, "negatives": 0, "warmup": 0}
-    for name, least in counts.items():
-        whole(name, getattr(tuning, name), least)
-    for name, most in {"learning_rate": 10.0, "regions": 1e6, "focal_gamma": 100.0, "weight_decay": 10.0}.items():
-        number(name, getattr(tuning, name), 0, most)
-    if number("ema_decay", tuning.ema_decay, 0, 1) == 1:
-        raise InvalidValue(f"ema_decay is from 0 (no average) to below 1, got {tuning.ema_decay}", "number-range")
+    tuning = checked(tuning, _BOUNDS)
+    chosen("maps", tuning.maps, map_choices())
     chosen("precision", tuning.precision, ("fp32", "bf16"))
-    seed(tuning.seed)
+    return tuning
 
 
 _MOST_HASHED = 1000  # pairs of a sequence that makes them when they are asked for

@@ -407,9 +407,9 @@ def test_a_tower_without_dense_features_is_refused_by_name(tiny, pairs):
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch": 1}, "batch must be at least 2, got 1"),
         ({"learning_rate": -1.0}, "learning_rate must be from 0 to 10, got -1.0"),
-        ({"ema_decay": 1.0}, "ema_decay is from 0 .no average. to below 1, got 1.0"),
+        ({"ema_decay": 1.0}, "ema_decay must be from 0 to 0.99999, got 1.0"),
         ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
-        ({"maps": "gradcam"}, "maps must be one of 'grad-eclip', .*got 'gradcam'"),
+        ({"maps": "gradcam"}, "maps must be one of grad-eclip, .*, word x region, .*got 'gradcam'"),
     ],
 )
 def test_a_recipe_that_does_not_hold_together_is_refused(change, message, tiny, pairs):
