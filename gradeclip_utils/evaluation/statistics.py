@@ -31,6 +31,9 @@ def interval(
 ) -> np.ndarray:
     """Interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
 
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927: a fraction's interval has
+    a width also where all or none are right.
+
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.2, 0.4]
 
@@ -54,29 +57,7 @@ def interval(
     return drawn if wilson is None else wilson
 
 
-def proportion_interval(right: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a fraction of independent answers, which also holds where all or none are right.
-
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
-
-    >>> [round(bound, 3) for bound in proportion_interval([True] * 8 + [False] * 2)]
-    [0.49, 0.943]
-
-    Args:
-        right: (n,) of True and False.
-        level: how often the interval should hold the true fraction.
-
-    Returns:
-        low and high.
-    """
-    bounds = wilson_bounds(_checked(np.asarray(right, dtype=bool)), None, level)
-    assert bounds is not None  # True and False are a proportion
-    return float(bounds[0]), float(bounds[1])
-
-
-def difference_interval(
-    values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None, *, draws: int = DRAWS, seed: int = 0
-) -> np.ndarray:
+def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
     """95 % interval of the mean of `values - than`, pair by pair.
 
     It is the bootstrap's, and where both are answers, 0 or 1, without clusters, that of `paired_proportion_bounds`,
@@ -89,8 +70,6 @@ def difference_interval(
         values: (n,).
         than: (n,).
         clusters: as for `interval`.
-        draws: as for `interval`.
-        seed: as for `interval`.
 
     Returns:
         [low, high].
@@ -101,7 +80,7 @@ def difference_interval(
     values, than = _checked(values), _checked(than)
     if len(values) != len(than):
         raise InvalidValue(f"pairs need as many values on both sides, got {len(values)} and {len(than)}", "pair-count")
-    drawn = _drawn(values - than, clusters, draws, seed)
+    drawn = _drawn(values - than, clusters)
     answers = clusters is None and np.isin([values, than], (0.0, 1.0)).all()
     return paired_proportion_bounds(values - than) if answers else drawn
 
@@ -251,7 +230,9 @@ def _checked(values: ArrayLike) -> np.ndarray:
     return finite("an interval", checked)
 
 
-def _drawn(values: np.ndarray, clusters: Sequence | None, draws: int, seed: int, level: float = 0.95) -> np.ndarray:
+def _drawn(
+    values: np.ndarray, clusters: Sequence | None, draws: int = DRAWS, seed: int = 0, level: float = 0.95
+) -> np.ndarray:
     """The bootstrap's bounds (2,) of the mean of values (n,)."""
     sums, sizes = by_cluster(values, clusters)
     if len(sums) < 2:

@@ -27,7 +27,7 @@ from ..checks import writable
 from ..evaluation.attributes import CHANCE, draw_pairs, images_of, judge
 from ..evaluation.localisation import pool
 from ..evaluation.pointing_game import games, play, play_true_masks
-from ..evaluation.statistics import interval, proportion_interval, spearman, summarise
+from ..evaluation.statistics import interval, spearman, summarise
 from ..explain import Explainer
 from ..files import data_path
 from ..models import BUNDLED, BUNDLED_MODELS, Clip, load_clip
@@ -336,7 +336,7 @@ def _things(n: int) -> str:
 
 def _fraction(name: str, right: Sequence[bool] | pd.Series, chance: float) -> dict:
     """A fraction of independent right answers, with its Wilson interval."""
-    low, high = proportion_interval(right)
+    low, high = interval(right)
     return dict(zip(_COLUMNS, (name, np.mean(right), low, high, len(right), chance), strict=True))
 
 

@@ -13,7 +13,6 @@ from gradeclip_utils.evaluation.statistics import (
     difference_interval,
     interval,
     paired,
-    proportion_interval,
     spearman,
     summarise,
     verdict,
@@ -111,7 +110,7 @@ def test_an_interval_that_cannot_be_had_is_refused_in_one_sentence(values, clust
 @pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 40), (20, 20)])
 def test_the_interval_of_a_fraction_holds_those_whose_score_test_does_not_reject(right, of):
     """Re-derived: Wilson's bounds are the fractions p that lie 1.96 of their own standard errors from what was seen."""
-    for p in proportion_interval([True] * right + [False] * (of - right)):
+    for p in interval([True] * right + [False] * (of - right)):
         error = (p * (1 - p) / of) ** 0.5
         assert abs(p - right / of) == pytest.approx(1.959964 * error, abs=1e-6)
 
@@ -121,8 +120,7 @@ def test_a_mean_of_answers_has_wilsons_interval_wherever_it_is_asked_for():
     rows = table({"every": every, "some": some})
     for name, answers in (("every", every), ("some", some)):
         line = summarise(rows[rows["method"] == name], "score").iloc[0]
-        np.testing.assert_allclose([line["low"], line["high"]], proportion_interval(answers))
-        np.testing.assert_allclose(interval(answers), proportion_interval(answers))
+        np.testing.assert_allclose([line["low"], line["high"]], interval(answers))
     for n in range(2, 60):
         low, high = interval(np.ones(n))
         assert low < 1 == high and interval(np.zeros(n)).tolist() == pytest.approx([0, 1 - low])
@@ -132,7 +130,7 @@ def test_a_mean_of_answers_has_wilsons_interval_wherever_it_is_asked_for():
 
 def test_answers_in_clusters_keep_their_bootstrap_unless_all_are_alike():
     labels = np.arange(30) // 3
-    np.testing.assert_allclose(interval(np.ones(30), labels), proportion_interval(np.ones(10)))
+    np.testing.assert_allclose(interval(np.ones(30), labels), interval(np.ones(10)))
     mixed = np.repeat([1.0, 0.0], 15)
     assert np.ptp(interval(mixed, labels)) > 1.4 * np.ptp(interval(mixed))
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils.evaluation import verdicts
-from gradeclip_utils.evaluation.statistics import interval, paired, proportion_interval
+from gradeclip_utils.evaluation.statistics import interval, paired
 from gradeclip_utils.evaluation.verdicts import Takeaways, Verdict
 
 WHY = "two points in a hundred change nothing here"
@@ -109,7 +109,7 @@ def test_a_mean_is_judged_by_its_interval_and_a_proportion_by_wilsons():
     np.testing.assert_allclose([one.low, one.high], interval(values) - 0.5)
     assert one.estimate == pytest.approx(values.mean() - 0.5) and one.n == 30
     every = takeaways.judge("It knows", np.ones(30, dtype=bool), than=0.5)
-    np.testing.assert_allclose([every.low, every.high], np.subtract(proportion_interval(np.ones(30)), 0.5))
+    np.testing.assert_allclose([every.low, every.high], np.subtract(interval(np.ones(30)), 0.5))
     both = takeaways.judge("It knows more", np.ones(30), than=np.ones(30), margin=0.02, because=WHY)
     assert both.answer == "cannot tell"  # 30 pairs of right answers leave room for differences of .06
 

@@ -14,7 +14,6 @@ from gradeclip_utils.evaluation.statistics import (
     difference_interval,
     interval,
     paired,
-    proportion_interval,
     summarise,
     verdict,
 )
@@ -33,7 +32,7 @@ STATISTICS = [
     ("half a seed", lambda: interval(VALUES, seed=1.5), "seed must be a whole number, got 1.5"),
     ("level 95", lambda: interval(VALUES, level=95), "level must be from 0 to 1, got 95"),
     ("level 1", lambda: interval(VALUES, level=1), "level must lie between 0 and 1, got 1"),
-    ("a proportion's level", lambda: proportion_interval([True, False], level=0), "level must lie between 0 and 1"),
+    ("a proportion's level", lambda: interval([True, False], level=0), "level must lie between 0 and 1"),
     ("NaN", lambda: interval([*VALUES, np.nan]), "1 of 5 values of an interval are NaN or infinite"),
     ("no values", lambda: interval([]), "a list of one or more numbers"),
     ("one value", lambda: interval([1]), "at least two values, got 1"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils.evaluation.pointing_game import games, play_true_masks
-from gradeclip_utils.evaluation.statistics import proportion_interval
+from gradeclip_utils.evaluation.statistics import interval
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import (
     TRAINED_ARTISTS,
@@ -85,7 +85,7 @@ def test_whoever_guesses_among_256_captions_is_hardly_ever_right(tiny):
 
 def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tmp_path):
     (tmp_path / "README.md").write_text(f"before\n{card.START}\nold\n{card.END}\nafter\n")
-    low, high = proportion_interval([True, False])
+    low, high = interval([True, False])
     row = {"figure": "one", "value": 0.5, "low": low, "high": high, "n": 2, "chance": np.nan}
     for model, split in (("emoji-bag", "test"), ("emoji", "test"), ("emoji-fine", "development")):
         card.write(pd.DataFrame([{**row, "model": model, "split": split}]), tmp_path)
