@@ -20,7 +20,7 @@ order have directions and maps of their own, and are played by `play_second_orde
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -36,7 +36,7 @@ from ..images import model_view, onto_image
 from ..methods import METHODS
 from ..models import Clip
 from ..notices import heard_by
-from ..scenes import CANVAS, Scene, arrange, describe, draw_scene, without
+from ..scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from ..scenes.grammar import Span
 from .attributes import images_of
 from .localisation import Located, located, pool
@@ -223,8 +223,7 @@ def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions
     if "caption" in asked:
         found["caption"] = embed([scene.caption for scene in scenes])
     if "prompt" in asked:
-        alone = [replace(thing, colour=None) for scene in scenes for thing in scene.objects]
-        found["prompt"] = embed([describe([thing])[0] for thing in alone])
+        found["prompt"] = embed([phrase(thing.noun) for scene in scenes for thing in scene.objects])
     if "contrast" in asked:
         fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
         found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)

@@ -137,6 +137,20 @@ def describe(
     return caption.text, tuple(caption.spans)
 
 
+def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
+    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice.
+
+    >>> phrase("car", colour="red"), phrase("owl", "owl")
+    ('a red car', 'two owls')
+
+    Args:
+        *nouns: nouns of `scenes.concepts`.
+        colour: of all of them.
+        relation: between the first two, in place of "and".
+    """
+    return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
+
+
 def relation_between(first: Object, second: Object, kind: str = "position") -> str:
     """How the first object stands to the second.
 

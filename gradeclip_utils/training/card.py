@@ -36,14 +36,13 @@ from ..scenes import (
     COLOURS,
     TRAINED_ARTISTS,
     UNSEEN_ARTIST,
-    Object,
     Scene,
     arrange,
     artists_of,
     concepts,
-    describe,
     draw_scene,
     is_withheld_colour,
+    phrase,
 )
 from ..scenes.emoji import NOT_MIRRORED
 from .gallery import explained_scenes, gallery
@@ -75,11 +74,6 @@ _COLUMNS = ("figure", "value", "low", "high", "n", "chance")
 def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """Unit image embeddings (N, E) on the CPU, of images as large as the model sees them, drawn a batch at a time."""
     return explainer.embed_images(image for scene in scenes for image in images_of(explainer.clip, [scene])).cpu()
-
-
-def prompt_of(noun: str, colour: str | None = None) -> str:
-    """What a concept is asked for by: "a dog", "an owl", "bread", "a red dog"."""
-    return describe([Object(noun, colour=colour)])[0]
 
 
 def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None) -> Scene:
@@ -135,11 +129,11 @@ def classification(
                 rows.append((noun, artist, colour))
     table, images = pd.DataFrame(rows, columns=["noun", "artist", "colour"]), embed_scenes(explainer, scenes)
     wanted = torch.tensor([nouns.index(noun) for noun in table["noun"]])
-    table["right"] = _chosen(explainer, images, [prompt_of(noun) for noun in nouns]).eq(wanted).numpy()
+    table["right"] = _chosen(explainer, images, [phrase(noun) for noun in nouns]).eq(wanted).numpy()
     table["right_said"] = table["right"]
     for colour in table["colour"].dropna().unique():
         mine = np.flatnonzero(table["colour"] == colour)
-        found = _chosen(explainer, images[mine], [prompt_of(noun, colour) for noun in nouns])
+        found = _chosen(explainer, images[mine], [phrase(noun, colour=colour) for noun in nouns])
         table.loc[mine, "right_said"] = found.eq(wanted[mine]).numpy()
     return table
 

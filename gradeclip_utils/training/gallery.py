@@ -16,7 +16,7 @@ from ..explanation import Explanation
 from ..models import Clip
 from ..plots import InlineFigure, axes_at, paint, show_image
 from ..plots.colours import largest, range_in_words
-from ..scenes import Object, Scene, describe, draw_scene
+from ..scenes import Scene, draw_scene, phrase
 
 
 def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scene, Explanation]]:
@@ -31,7 +31,7 @@ def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scen
     scenes = [draw_scene([90, i], split=split, n_objects=2 + i % 2) for i in range(n)]
     for scene, image in zip(scenes, images_of(clip, scenes), strict=True):
         named = {thing.noun: None for i, thing in enumerate(scene.objects) if i not in scene.unnamed}  # each once
-        found.append((scene, explainer.explain(image, [describe([Object(noun)])[0] for noun in named])))
+        found.append((scene, explainer.explain(image, [phrase(noun) for noun in named])))
     return found
 
 

@@ -14,6 +14,7 @@ from gradeclip_utils.scenes import (
     concepts,
     draw_scene,
     is_withheld_colour,
+    phrase,
 )
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED
 from gradeclip_utils.training import card
@@ -45,12 +46,12 @@ def test_an_answer_is_the_noun_whose_prompt_is_closest(tiny, monkeypatch):
     nouns = list(concepts().index)
 
     def seen(explainer, scenes):
-        return explainer.embed_texts([card.prompt_of(scene.objects[0].noun) for scene in scenes])
+        return explainer.embed_texts([phrase(scene.objects[0].noun) for scene in scenes])
 
     monkeypatch.setattr(card, "embed_scenes", seen)
     assert card.classification(tiny, "development", only=nouns[:5])["right"].all()
     monkeypatch.setattr(
-        card, "embed_scenes", lambda explainer, scenes: explainer.embed_texts([card.prompt_of(nouns[7])] * len(scenes))
+        card, "embed_scenes", lambda explainer, scenes: explainer.embed_texts([phrase(nouns[7])] * len(scenes))
     )
     assert not card.classification(tiny, "development", only=nouns[:5])["right"].any()
 

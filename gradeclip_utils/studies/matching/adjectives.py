@@ -20,9 +20,9 @@ from ...checks import whole
 from ...errors import InvalidValue
 from ...explain import Explainer
 from ...images import model_view
-from ...scenes import COLOURS, SPLITS, Scene, arrange, concepts, draw_scene, is_withheld_colour
+from ...scenes import COLOURS, SPLITS, Scene, arrange, concepts, draw_scene, is_withheld_colour, phrase
 from ..relevance import as_array, embedded, fraction_on_first, object_coverage
-from .composition import phrase, seen_whole
+from .composition import seen_whole
 
 _ADJECTIVES = {"its colour": "colour", "the other's colour": "other", "a colour of neither": "absent"}
 

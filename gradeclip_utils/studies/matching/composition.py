@@ -36,6 +36,7 @@ from ...scenes import (
     describe,
     draw_scene,
     is_withheld_pair,
+    phrase,
     recoloured,
     relation_between,
 )
@@ -51,17 +52,6 @@ PARTS = ("own", "one foreign", "foreign")  # whose parts a sentence is compared 
 CHANGES = ("things in another order", "words shuffled", "colours swapped", "relation turned round", "a noun replaced")
 _LEFT, _RIGHT, _ABOVE, _BELOW = POSITIONS
 _OPPOSITE = {_LEFT: _RIGHT, _RIGHT: _LEFT, _ABOVE: _BELOW, _BELOW: _ABOVE}
-
-
-def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
-    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice.
-
-    Args:
-        *nouns: nouns of `scenes.concepts`.
-        colour: of all of them.
-        relation: between the first two, in place of "and".
-    """
-    return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
 
 def noun_pairs(n: int) -> list[tuple[str, str]]:

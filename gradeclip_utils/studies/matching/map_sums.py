@@ -21,9 +21,9 @@ import pandas as pd
 from ...checks import chosen
 from ...evaluation.sanity import agreement
 from ...explain import Explainer
-from ...scenes import POSITIONS, Object, Scene, arrange, covered, draw_scene, relation_between
+from ...scenes import POSITIONS, Object, Scene, arrange, covered, draw_scene, phrase, relation_between
 from ..relevance import as_array, embedded, fraction_on_first, object_coverage
-from .composition import CASES, phrase, seen_whole
+from .composition import CASES, seen_whole
 
 DISPLAYS = ("signed", "signed, mean removed", "relu", "relu, normalised")
 _HIDING = 0.25  # of the size of two things that overlap: how far their middles are apart

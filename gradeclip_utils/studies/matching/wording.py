@@ -22,9 +22,9 @@ from ...explain import Explainer
 from ...explanation import Interactions
 from ...language import tagged_words
 from ...notices import heard_by
-from ...scenes import PREFIXES, Scene, arrange
+from ...scenes import PREFIXES, Scene, arrange, phrase
 from ..relevance import as_array, embedded, object_coverage
-from .composition import cosine, phrase
+from .composition import cosine
 
 KINDS = (
     "noun", "colour", "size", "count", "keyword", "something", "relation", "opening", "function", "punctuation",

@@ -26,7 +26,7 @@ from ...evaluation.statistics import interval
 from ...explain import Explainer, isolated_torch_state
 from ...images import model_view
 from ...models import Clip
-from ...scenes import Object, Scene, concepts, describe, draw_scene
+from ...scenes import Scene, concepts, draw_scene, phrase
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game
@@ -181,7 +181,7 @@ def _embedded(clip: Clip, scenes: Sequence[Scene]) -> Tensor:
 
 
 def _concept_prompts(clip: Clip) -> Tensor:
-    return Explainer(clip).embed_texts([describe([Object(noun)])[0] for noun in concepts().index]).cpu()
+    return Explainer(clip).embed_texts([phrase(noun) for noun in concepts().index]).cpu()
 
 
 @lru_cache(maxsize=2)
