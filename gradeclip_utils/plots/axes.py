@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NOTE: dict[str, Any] = {"color": "0.35", "fontsize": 8}
 PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which are told apart by their markers too
 MARKERS = ("o", "s", "D")
+FULL_WIDTH = 8.1  # inches: as wide as the column of a notebook, 900 pixels
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel image is reduced to it before it is coloured
 
 

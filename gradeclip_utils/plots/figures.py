@@ -22,6 +22,7 @@ from ..checks import columns, whole
 from ..errors import InvalidValue
 from ..notices import image_bundle
 from .axes import (
+    FULL_WIDTH,
     NOTE,
     axes_at,
     draw_colour_bar,
@@ -76,7 +77,7 @@ def alternative(figure) -> str:
     return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
-_FULL, _MARGIN = 8.1, 0.12  # inches: as wide as the column of a notebook, 900 pixels; and the margin
+_MARGIN = 0.12  # inches
 
 
 def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
@@ -100,7 +101,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     own = "" if shared_scale or count == 1 else "a scale of its own"
     sentence = range_in_words("words", signed, largest(scores[0]), own)
     wanted = max(_one_line(prompts), 0.034 * len(sentence))
-    room = max(min(_FULL - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
+    room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
     letters = int(room * 14.5)
     needed = [sum(_words_inches(words, room) for _, words in both) + 0.35 * (len(both) - 1) for both in prompts]
     row = min(max(height, 1.3, *needed), max(height, 3.2))
@@ -175,7 +176,7 @@ def plot_maps(
         raise InvalidValue(msg, "plot-option")
     columns = min(whole("columns", columns, 1), len(panels) + 1)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
-    free = _FULL - 2 * _MARGIN - bar
+    free = FULL_WIDTH - 2 * _MARGIN - bar
     columns = min(columns, int(free / (1.2 + gap)))
     rows = -(-(len(panels) + 1) // columns)
     width, height = _panel(image, min(2.3, free / columns - gap), 2.6)
@@ -243,7 +244,7 @@ def plot_intervals(
     rows = table[["mean", "low", "high"]].astype(float).assign(row=range(len(table)))
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
-    wide = min(4.3, _FULL - left - 0.9)
+    wide = min(4.3, FULL_WIDTH - left - 0.9)
     figure = InlineFigure(left + wide + 0.9, height + 0.9, f"{title or label}: " + "; ".join(
         f"{name} {row.mean:.3f}, {row.low:.3f} to {row.high:.3f}"
         for name, row in zip(names, rows.itertuples(), strict=True)

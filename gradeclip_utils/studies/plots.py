@@ -15,9 +15,7 @@ from matplotlib.axes import Axes
 from .. import checks
 from ..errors import InvalidValue
 from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
-from ..plots.axes import MARKERS, PALETTE
-
-_WIDEST = 8.1  # inches: as wide as the column of a notebook
+from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE
 
 
 def plot_groups(
@@ -58,10 +56,10 @@ def plot_groups(
     left, tall = 0.35 + 0.078 * max(len(str(name)) for name in names), 0.17 * len(names) * (len(groups) + 0.9)
     told = [str(one) for one in groups if one is not None] + [reference_label] * bool(reference_label)
     right = (0.55 if len(tables) == 1 else 0.15) + (0.45 + 0.07 * max(map(len, told)) if told else 0.0)
-    width = min(width, max((_WIDEST - left - right) / len(tables) - 0.25, 0.8))
+    width = min(width, max((FULL_WIDTH - left - right) / len(tables) - 0.25, 0.8))
     across = left + len(tables) * (width + 0.25) + right
     figure = InlineFigure(across, tall + 1.35, _alt(title or label, tables, by, group))
-    letters = int(14.5 * (width if len(tables) > 1 else _WIDEST - left))
+    letters = int(14.5 * (width if len(tables) > 1 else FULL_WIDTH - left))
     for i, (name, table) in enumerate(tables.items()):
         axes = axes_at(figure, left + i * (width + 0.25), 0.6, width, tall)
         draw_intervals(axes, table, by, group, order=names, groups=groups)

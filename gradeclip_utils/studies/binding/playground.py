@@ -20,7 +20,7 @@ from ...images import onto_image
 from ...methods.grad_eclip import grad_eclip
 from ...panels.jobs import is_small, one_thread
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import NOTE, entitle
+from ...plots.axes import FULL_WIDTH, NOTE, entitle
 from ...plots.colours import largest, shown
 from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, describe, relation_between
 from .cached_explainer import CachedExplainer
@@ -61,7 +61,7 @@ class PlaygroundAnswers:
         across = 8.0 / len(self.maps)
         side = across - 0.75  # beside each map is room for its scale
         down = 2.95 + side
-        figure = InlineFigure(8.1, down, f"{'; '.join(told)}; {self.gap}")
+        figure = InlineFigure(FULL_WIDTH, down, f"{'; '.join(told)}; {self.gap}")
         show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")
         draw_bars(axes_at(figure, 2.2, 0.55, 4.0, 1.4), self.captions, self.similarity, right=0)
         figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / down, self.gap, fontsize=10, va="center")
@@ -76,7 +76,7 @@ class PlaygroundAnswers:
             "The captions' maps share one scale, the others have their own; in “true rather than false” orange speaks "
             "for the true caption, purple for the false one."
         )
-        figure.text(0.1 / 8.1, 0.1 / down, textwrap.fill(sentence, 105), **NOTE)
+        figure.text(0.1 / FULL_WIDTH, 0.1 / down, textwrap.fill(sentence, 105), **NOTE)
         return figure
 
 

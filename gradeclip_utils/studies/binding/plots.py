@@ -13,9 +13,7 @@ from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import NOTE, PALETTE, drawable, entitle
-
-_WIDTH = 8.1  # inches of a figure that fits a notebook's column
+from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, drawable, entitle
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
@@ -25,7 +23,7 @@ def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
         pair: of `draw_pairs`.
         similarity: (2 images, 2 captions).
     """
-    figure = InlineFigure(_WIDTH, 2.35, "; ".join(f"an image of {scene.caption}" for scene in pair.scenes))
+    figure = InlineFigure(FULL_WIDTH, 2.35, "; ".join(f"an image of {scene.caption}" for scene in pair.scenes))
     captions = [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
         show_image(axes_at(figure, 0.1 + 4.05 * side, 0.3, 1.8, 1.8), scene.image(), f"image {side + 1}")
@@ -65,7 +63,7 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
         rows: name of a row -> title of a map -> (h, w).
     """
     columns = 1 + max(map(len, rows.values()))
-    across = min((_WIDTH - 0.1) / columns, 2.0)
+    across = min((FULL_WIDTH - 0.1) / columns, 2.0)
     side, down = across - 0.12, across + 0.3
     alt = "Maps of an image: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
     figure = InlineFigure(0.1 + across * columns, down * len(rows) + 0.4, alt)

@@ -21,7 +21,7 @@ from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
 from ...plots import InlineFigure, axes_at, draw_heatmap, draw_words
-from ...plots.axes import NOTE, PALETTE, drawable, name_rows, style
+from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, drawable, name_rows, style
 from ...words import Word
 from ..plots import plot_groups
 from .correlations import Permutation, Question, correlate
@@ -34,7 +34,7 @@ _SHOWN = 3  # captions of a word
 _ABSENT = "{!r} is not in this plot: no value for it, or left out"
 _WHERE = "where {!r} matches, and what each word gets by {}"
 _MAPS = "Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."
-_WIDTH, _SCATTER, _ROW = 8.1, 3.4, 1.15  # inches: of a figure that fits a notebook's column, and the heights in it
+_SCATTER, _ROW = 3.4, 1.15  # inches: heights in a figure
 _FRACTIONS = "fraction of the caption's importance: pale 0 to dark 1"
 
 
@@ -66,8 +66,8 @@ def plot_words(
     rows = study.rows.loc[study.rows["word"] == word, "caption"].nunique() if word else 0
     height = _SCATTER + 1.15 + (0.35 + _ROW * min(rows, _SHOWN) if word else 0.25)
     told = f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
-    figure = InlineFigure(_WIDTH, height, told)
-    axes = axes_at(figure, 0.6, 0.3, _WIDTH - 0.75, _SCATTER)
+    figure = InlineFigure(FULL_WIDTH, height, told)
+    axes = axes_at(figure, 0.6, 0.3, FULL_WIDTH - 0.75, _SCATTER)
     shown = table[table["shown"]]
     _scatter(axes, shown, norm)
     style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)} (0: an average word)", headline)
@@ -147,7 +147,7 @@ def _show_captions(figure: InlineFigure, study: WordStudy, word: str, method: st
     for i, (caption, found, own) in enumerate(_captions(study, word, report)):
         axes = axes_at(figure, 0.1, head + 0.08 + _ROW * i, _ROW - 0.1, _ROW - 0.1)
         draw_heatmap(axes, found.image, found.heatmap(own, signed=True), signed=True, colour_bar=False)
-        axes = axes_at(figure, _ROW + 0.2, head + 0.08 + _ROW * i, _WIDTH - _ROW - 0.3, _ROW - 0.1)
+        axes = axes_at(figure, _ROW + 0.2, head + 0.08 + _ROW * i, FULL_WIDTH - _ROW - 0.3, _ROW - 0.1)
         draw_words(axes, importance_fractions(study, caption, method), vmax=1.0, sentence=_FRACTIONS)
 
 
@@ -211,11 +211,11 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
     Args:
         found: name -> result of `permutation_test`.
     """
-    figure = InlineFigure(_WIDTH, 0.9 + 0.75 * len(found), "; ".join(
+    figure = InlineFigure(FULL_WIDTH, 0.9 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip
     left = 0.35 + 0.078 * max(map(len, found))
-    axes = axes_at(figure, left, 0.2, _WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
+    axes = axes_at(figure, left, 0.2, FULL_WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
     null = pd.DataFrame({name: one.null for name, one in found.items()})
     seaborn.pointplot(null, orient="h", errorbar=("pi", 95), linestyle="none", marker="", color="0.6",
                       err_kws={"linewidth": 6}, ax=axes)  # fmt: skip
@@ -239,7 +239,7 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
     """
     text = study.scenes[caption].caption
     figure = InlineFigure(
-        _WIDTH, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}"
+        FULL_WIDTH, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}"
     )
     height, below = 0.55 / figure.get_figheight(), 0.25 / figure.get_figheight()
     for row, method in enumerate(methods):
@@ -271,7 +271,7 @@ def plot_causes() -> InlineFigure:
     """
     names = [name.replace("\n", " ") for name in _CAUSES]
     told = "; ".join(f"{names[one]} to {names[other]}" for one, other in _ARROWS)
-    wide, tall = _WIDTH - 0.3, 3.05
+    wide, tall = FULL_WIDTH - 0.3, 3.05
     figure = InlineFigure(wide, tall, f"A causal graph with arrows from {told}")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, wide), ylim=(0, tall))

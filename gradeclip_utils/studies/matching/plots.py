@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from ... import checks
 from ...images import onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import NOTE, blank, drawable, entitle, style
+from ...plots.axes import FULL_WIDTH, NOTE, blank, drawable, entitle, style
 from ...plots.colours import largest, number, range_in_words, scale
 from .adjectives import PromptPath
 from .wording import WordRegions
@@ -43,7 +43,7 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
     where = f"{fraction:.0%} of the relevance on both things lies on the first"
     alt = f"Map of the way from “{path.before}” (0) to “{path.after}” (1) at {weight:.2f}: {where}"
-    figure = InlineFigure(8.1, 2.8, alt)
+    figure = InlineFigure(FULL_WIDTH, 2.8, alt)
     show_image(axes_at(figure, 0.1, 0.37, 2.0, 2.0), path.image, "image")
     axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
