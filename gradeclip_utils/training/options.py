@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -46,16 +48,20 @@ def add_fields(parser: argparse.ArgumentParser, recipe: Any, only: Sequence[str]
 
     Args:
         parser: gains the arguments.
-        recipe: an instance of a dataclass with its defaults: numbers, strings, booleans.
+        recipe: an instance of a dataclass with its defaults: numbers, strings, booleans. What its docstring says of a
+            field, the help says too.
         only: some of its fields; by default all.
         unset: what is not given stays None, because its default depends on other arguments.
     """
+    said = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(type(recipe)) or "", re.M)  # its "Attributes:"
+    about = {name: f"{' '.join(text.split()).rstrip('.')}; ".replace("%", "%%") for name, text in said}
     for name in only or [one.name for one in fields(recipe)]:
         value = getattr(recipe, name)
         kind: dict[str, Any] = {"type": type(value)}
         if isinstance(value, bool):
             kind = {"action": argparse.BooleanOptionalAction}
         told = "in place of its own" if unset else "%(default)s by default" if value != "" else "none by default"
+        told = about.get(name, "") + told
         parser.add_argument(f"--{name.replace('_', '-')}", default=None if unset else value, help=told, **kind)
 
 

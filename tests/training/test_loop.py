@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 
 import pytest
@@ -10,6 +10,7 @@ import timm.optim.muon
 import torch
 from torch import nn
 
+from gradeclip_utils.training.finetune.run import Tuning
 from gradeclip_utils.training.loop import (
     Loop,
     Muon,
@@ -199,6 +200,15 @@ def test_a_recipe_is_read_from_its_arguments():
     assert read_fields(parser.parse_args([]), Recipe()) == Recipe()
     given = parser.parse_args(["--learning-rate", "0.5", "--wide", "--name", "x"])
     assert read_fields(given, Recipe()) == Recipe(learning_rate=0.5, wide=True, name="x")
+
+
+def test_the_help_says_of_a_field_what_its_docstring_does():
+    parser = argparse.ArgumentParser(formatter_class=partial(argparse.HelpFormatter, width=400))
+    add_fields(parser, Tuning())
+    said = parser.format_help()
+    assert "--steps STEPS  " in said and "updates of the weights; 500 by default" in said
+    assert "; each pass is a batch of its own in the contrastive loss; 1 by default" in said  # from its second line
+    assert said.count(" by default") == len(fields(Tuning))
 
 
 def test_fields_that_are_not_given_may_stay_those_of_another_recipe():
