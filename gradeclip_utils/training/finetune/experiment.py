@@ -27,7 +27,7 @@ import torch
 
 from ...checks import whole, writable
 from ...errors import InvalidValue
-from ...files import commit, data_path, write_whole
+from ...files import commit, data_path, locked, write_whole
 from ...models import Clip, load_clip
 from ...scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
 from ..options import add_fields, markdown_table, read_fields
@@ -149,7 +149,6 @@ def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMO
         amount: how much is measured.
         todo: (arm, seed) each; `plan()` if empty.
     """
-    tuning = check(tuning)
     clip, pairs = load_clip("emoji"), ScenePairs(tuning.steps * tuning.batch)
     for arm, seed in todo or plan():
         done = read(table)
@@ -288,4 +287,6 @@ def run_command(given: argparse.Namespace) -> None:
         return ship(given.table, given.runs, data_path())
     writable(given.runs, "--runs", folder=True, size=500_000_000)
     todo = [(arm, seed) for arm, seed in plan(whole("--seeds", given.seeds, 1)) if not given.arms or arm in given.arms]
-    run(given.table, given.runs, read_fields(given, PILOT), todo=todo)
+    tuning = check(read_fields(given, PILOT))
+    with locked(given.runs, "study.running"):
+        run(given.table, given.runs, tuning, todo=todo)
