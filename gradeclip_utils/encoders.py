@@ -9,6 +9,7 @@ of images and vectors: tensors in batches, on the model's own device.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import chosen, listed, short, whole
+from .checks import chosen, listed, short, text, whole
 from .checks import seed as checked_seed
 from .errors import InvalidType, InvalidValue
 from .images import ImageLike, View, check_pixels, read_image, view_of
@@ -31,6 +32,7 @@ from .prompts import as_prompts, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import eval_mode, isolated_torch_state
 from .towers.blocks import upcast
+from .towers.threads import is_small, is_told, one_thread
 from .words import Split, check_tokenizer, split_read
 
 PROMPTS_AT_ONCE, IMAGES_AT_ONCE = 64, 16  # in one batch
@@ -109,7 +111,7 @@ class Encoders:
             ValueError: an image cannot be read, there is none, or the model holds NaN.
         """
         found = [trace.embedding for trace in self._image_traces(_as_images(images), batch_size)]
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             return torch.cat(found)
 
     def embed_texts(self, texts: str | Sequence[str], batch_size: int = PROMPTS_AT_ONCE) -> Tensor:
@@ -132,7 +134,7 @@ class Encoders:
         if isinstance(prompts, Tensor):
             raise InvalidType(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}", "prompt-type")
         whole("batch_size", batch_size, 1)
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             if tower is None and not hasattr(self.clip.model, "encode_text"):
                 self._opened_text_tower()
             if tower is None:
@@ -184,19 +186,19 @@ class Encoders:
         if directions.ndim == 3 and len(directions) != len(images):
             msg = f"{len(images)} images need as many sets of directions, got {len(directions)}"
             raise InvalidValue(msg, "embedding-shape")
-        with isolated_torch_state(device):
+        with self._isolated():
             directions = directions.detach().to(device, copy=True).expand(len(images), -1, -1)
             empty = self._empty_prompt()
         found, start = [], 0
         for trace in self._image_traces(images, batch_size):
-            with isolated_torch_state(device):
+            with self._isolated():
                 some = directions[start : start + len(trace.embedding)].to(trace.embedding)
                 found.append(on_grid(self._token_maps(trace, some, empty), trace))
             start += len(some)
         if len({part.shape[2:] for part in found}) > 1:
             msg = "images of several sizes have maps of several shapes: ask for them one at a time"
             raise InvalidValue(msg, "image-sizes")
-        with isolated_torch_state(device):
+        with self._isolated():
             return torch.cat(found)
 
     def word_directions(self, caption: str) -> tuple[Split, Tensor]:
@@ -217,8 +219,8 @@ class Encoders:
         """
         tower = self._opened_text_tower()
         check_tokenizer(self.clip.tokenizer)
-        with isolated_torch_state(tower.device):
-            split = split_read(caption, self.clip.tokenizer, tower)
+        with self._isolated():
+            split = split_read(text("caption", caption), self.clip.tokenizer, tower)
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
             return split, word_directions(tower, trace, word_masks(split.word_ids, trace, split.first))
 
@@ -242,7 +244,7 @@ class Encoders:
             TypeError: the tokenizer does not say which tokens make up a word.
             ValueError: the caption names nothing, or a word is in two groups or not there.
         """
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             spans, embeddings, weights = self._coalitions(caption, over)
             return spans, weights @ embeddings
 
@@ -287,12 +289,18 @@ class Encoders:
             raise self.text_refusal
         return self.text_tower
 
+    @contextmanager
+    def _isolated(self) -> Iterator[None]:
+        """What all arithmetic runs in: nothing of the caller's modes, and one thread if the model is small."""
+        with isolated_torch_state(self.image_tower.device), one_thread(is_small(self.image_tower) and not is_told()):
+            yield
+
     def _image_traces(self, images: Iterable[ImageLike], batch_size: int) -> Iterator[Trace]:
         """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
         whole("batch_size", batch_size, 1)
         step, waiting = 1 if self.one_at_a_time else batch_size, iter(images)
         while read := [read_image(image) for image in islice(waiting, step)]:
-            with isolated_torch_state(self.image_tower.device):
+            with self._isolated():
                 if self.resolution == "native":
                     pixels = [self._view(image).pixels for image in read]
                 else:

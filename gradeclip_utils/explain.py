@@ -29,7 +29,6 @@ from .methods.metagame import EXACT, shapley_weights
 from .methods.second_order import INTERACTIONS, TITLES
 from .notices import warn_of_empty_maps, warn_of_photographs
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
-from .towers.base import isolated_torch_state
 from .words import Word, check_tokenizer
 
 
@@ -160,7 +159,7 @@ class Explainer(Encoders):
             msg = f"interactions need one caption, a string, got {type(caption).__name__}"
             raise InvalidType(msg, "prompt-type")
         read = self._read_image(image)
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             check_tokenizer(self.clip.tokenizer)
             asked, tower, view = self._ask(as_prompts(caption)), self._opened_text_tower(), self._view(read)
             image_trace, own = self._trace_images([view])
@@ -203,7 +202,7 @@ class Explainer(Encoders):
             raise InvalidValue(msg, "null-maps")
         others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
         embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             trace, empty = self._trace_images([view])[0], self._empty_prompt()
             maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
             return _numpy(on_grid(torch.cat(maps), trace))
@@ -231,7 +230,7 @@ class Explainer(Encoders):
         if len(prompts) != len(targets):
             msg = f"each caption needs its direction, got {len(prompts)} and {len(targets)}"
             raise InvalidValue(msg, "pair-count")
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             check_tokenizer(self.clip.tokenizer)
             return list(self._read(self._ask(prompts), targets.detach().to(self.image_tower.device)).words)
 
@@ -264,7 +263,7 @@ class Explainer(Encoders):
         if not isinstance(caption, str):
             raise InvalidType(f"metagame needs one caption, a string, got {type(caption).__name__}", "prompt-type")
         read = self._read_image(image)
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             spans, embeddings, weights = self._coalitions(caption, over)
             view = self._view(read)
             trace, own = self._trace_images([view])
@@ -287,7 +286,7 @@ class Explainer(Encoders):
 
     def _explain(self, images: list[Image.Image], texts, against: Prompts | None, first: int = 0) -> list[Explanation]:
         """B images that the model sees at one size, and P = B * T prompts, image by image."""
-        with isolated_torch_state(self.image_tower.device):
+        with self._isolated():
             asked = self._ask(texts, first)  # what is wrong with a prompt is said before anything is computed
             others = None if against is None else self._ask(matched(as_prompts(against), len(texts)), first)
             views = [self._view(image) for image in images]

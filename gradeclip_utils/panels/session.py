@@ -36,8 +36,9 @@ from ..models import Clip
 from ..notices import heard_by
 from ..plots.colours import largest
 from ..plots.colours import shown as visible
+from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
-from .jobs import UserError, is_small, one_thread
+from .jobs import UserError
 from .state import GRAD_ECLIP, Panel, State, View, as_source, changed, settings
 
 Name = TypeVar("Name", bound=Hashable)

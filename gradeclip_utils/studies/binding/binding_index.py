@@ -31,9 +31,10 @@ import torch
 from torch import Tensor
 
 from ...evaluation.attributes import KINDS, SWAPPED, Pair, draw_pairs, images_of
-from ...explain import Explainer, isolated_torch_state
+from ...explain import Explainer
 from ...models import Clip
 from ...scenes import COLOURS, Scene, Span
+from ...towers.base import isolated_torch_state
 from ..relevance import as_array, object_coverage
 from .cached_explainer import CachedExplainer
 

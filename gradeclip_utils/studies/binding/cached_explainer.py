@@ -5,10 +5,11 @@ from __future__ import annotations
 from PIL import Image
 from torch import Tensor
 
-from ...explain import Explainer, isolated_torch_state
+from ...explain import Explainer
 from ...images import View, model_view
 from ...models import Clip
 from ...towers import Trace
+from ...towers.base import isolated_torch_state
 from ...words import Split
 
 

@@ -15,14 +15,14 @@ from PIL import Image
 
 from ...checks import chosen
 from ...errors import InvalidValue
-from ...explain import isolated_torch_state
 from ...images import onto_image
 from ...methods.grad_eclip import grad_eclip
-from ...panels.jobs import is_small, one_thread
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
 from ...plots.axes import FULL_WIDTH, NOTE, entitle
 from ...plots.colours import largest, shown
 from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, describe, relation_between
+from ...towers.base import isolated_torch_state
+from ...towers.threads import is_small, one_thread
 from .cached_explainer import CachedExplainer
 from .plots import draw_bars, folded
 

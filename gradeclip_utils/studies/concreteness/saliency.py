@@ -25,11 +25,12 @@ from tqdm.auto import tqdm
 from ...checks import all_chosen, chosen
 from ...datasets import Example
 from ...errors import InvalidType, InvalidValue
-from ...explain import Explainer, isolated_torch_state
+from ...explain import Explainer
 from ...language import CONTENT, norms, phrases, tagged_words
 from ...methods import METHODS as KNOWN
 from ...models import Clip
 from ...scenes import CANVAS, Scene, draw_scene
+from ...towers.base import isolated_torch_state
 from ...words import Split, check_tokenizer, split_row
 from .informativeness import caption_words, chosen_words, informativeness, training_exposure
 

@@ -23,10 +23,11 @@ from ...evaluation.attributes import KINDS, draw_pairs, images_of, judge
 from ...evaluation.localisation import pool
 from ...evaluation.pointing_game import COUNTS, games, play
 from ...evaluation.statistics import interval
-from ...explain import Explainer, isolated_torch_state
+from ...explain import Explainer
 from ...images import model_view
 from ...models import Clip
 from ...scenes import Scene, concepts, draw_scene, phrase
+from ...towers.base import isolated_torch_state
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game

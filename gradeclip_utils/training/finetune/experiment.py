@@ -140,7 +140,7 @@ def plan(seeds: int = SEEDS) -> list[tuple[str, int]]:
 def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMOUNT, todo: Sequence = ()) -> None:
     """Run every arm and seed of `todo` (or of `plan()`) that the table has no row of, and add its row.
 
-    Raises ValueError if the recipe does not hold together, or the table holds rows of another one.
+    Raises ValueError if the table holds rows of another recipe.
 
     Args:
         table: of the rows, a CSV file.

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checks import chosen
-from ...explain import isolated_torch_state
 from ...methods import METHODS
 from ...methods.interactions import word_directions, word_masks
 from ...models import Clip
 from ...towers import Layer, Tower, Trace, open_image_tower, open_text_tower
+from ...towers.base import isolated_torch_state
 from ...towers.blocks import UnsupportedModel, with_grad
 from ...words import split_read
 from .pairs import Batch, identity

@@ -37,9 +37,9 @@ from ...checks import chosen, listed, writable
 from ...datasets import optional_library
 from ...errors import InvalidType, InvalidValue
 from ...evaluation.run import LIBRARIES, weights_digest
-from ...explain import isolated_torch_state
 from ...files import fingerprint, version
 from ...models import Clip
+from ...towers.base import isolated_torch_state
 from ..loop import Loop, cosine_decay, quick_arithmetic
 from ..options import checked
 from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, map_choices, region_loss
