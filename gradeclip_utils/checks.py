@@ -197,8 +197,11 @@ def columns(table: Any, names: Iterable[str]) -> None:
     """Refuse a table that lacks a column.
 
     Raises:
+        InvalidType: it is no table.
         InvalidValue: names the first that it lacks, and those it has.
     """
+    if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
+        raise InvalidType(f"a table is needed, a pandas DataFrame, got {short(table)}", "table-columns")
     if missing := [name for name in names if name not in table]:
         has = ", ".join(map(repr, table)) or "none"
         raise InvalidValue(f"the table has no column {missing[0]!r}; it has {has}", "table-columns")

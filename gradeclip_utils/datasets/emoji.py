@@ -10,6 +10,8 @@ from ..errors import InvalidValue
 from ..scenes import SPLITS, Scene, describe, draw_scene
 from .example import Example
 
+MOST = 100_000  # scenes: all of them are held
+
 
 def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Example]:
     """Emoji scenes of a split, one question a scene: where is this thing (or: these like things)?
@@ -26,10 +28,10 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
         `n` examples, always the same ones.
 
     Raises:
-        ValueError: a split that does not exist, or no scenes.
+        ValueError: a split that does not exist, no scenes, or more than `MOST`.
     """
-    if split not in SPLITS or n < 1:
-        msg = f"scenes come from {', '.join(SPLITS)}, one or more; got {split!r} and {n}"
+    if split not in SPLITS or not 1 <= n <= MOST:
+        msg = f"scenes come from {', '.join(SPLITS)}, 1 to {MOST:,} of them; got {split!r} and {n}"
         raise InvalidValue(msg, "choice-unknown")
     scenes = (draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects) for i in range(n))
     return [_asked(f"{split}/{i}", scene, i) for i, scene in enumerate(scenes)]

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..checks import nearest, whole
+from ..checks import nearest, text, whole
 from ..errors import InvalidValue
 from .arrow import saved_dataset
 from .choices import Choice, aro, sugar_crepe, winoground
@@ -93,7 +93,7 @@ def load(what: str, limit: int | None = None) -> list[Example]:
         Examples, in the order of the data set.
 
     Raises:
-        ValueError: the kind is unknown, the limit is not positive, or a file is not what it should be.
+        ValueError, TypeError: the kind is unknown, the limit is not positive, or a file is not what it should be.
         FileNotFoundError: a file is missing; the message says where to get it.
         ImportError: the data set needs a library that is not installed.
     """
@@ -125,7 +125,7 @@ def load_choices(what: str, limit: int | None = None) -> list[Choice]:
 
 def _named(what: str, known: Mapping, called: str) -> tuple[str, str]:
     """Kind and place of a data set, if there are such."""
-    kind, _, rest = what.partition(":")
+    kind, _, rest = text("data", what).partition(":")
     if kind not in known or not rest:
         near = nearest(kind, known, most=1)
         forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())

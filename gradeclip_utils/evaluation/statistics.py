@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from statsmodels.stats.multitest import multipletests
 
-from ..checks import columns, finite, number
+from ..checks import columns, finite, number, short
 from ..errors import InvalidValue
 from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
@@ -223,7 +223,11 @@ def verdict(low: float, high: float, margin: float, more: str, less: str, same: 
 
 def _checked(values: ArrayLike) -> np.ndarray:
     """The values (n,) as floats, all of them finite."""
-    checked = np.asarray(values, dtype=float)
+    try:
+        checked = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        msg = f"an interval needs a list of one or more numbers, got {short(values)}"
+        raise InvalidValue(msg, "values-shape") from None
     if checked.ndim != 1 or not len(checked):
         msg = f"an interval needs a list of one or more numbers, got shape {checked.shape}"
         raise InvalidValue(msg, "values-shape")

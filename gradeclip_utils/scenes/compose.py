@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from .. import checks
-from ..checks import chosen, listed, short, whole
+from ..checks import chosen, listed, number, short, whole
 from ..errors import InvalidType, InvalidValue
 from ..notices import image_bundle, mark_drawn
 from .art import ARTISTS, TRAINED_ARTISTS, artists_of
@@ -301,6 +301,7 @@ def draw_scene(
     """
     seeds = [checks.seed(one) for one in listed("seed", seed, (Integral, float, str))]
     rng = np.random.default_rng([SPLITS[chosen("split", split, SPLITS)], *seeds])
+    number("tint", tint, 0, 1)
     all_said = plain or groups is not None
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects

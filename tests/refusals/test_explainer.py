@@ -158,6 +158,12 @@ def test_what_is_no_direction_is_refused(tiny, picture, directions, message):
         explainer.maps(picture, torch.full((1, 48), torch.nan))
 
 
+@pytest.mark.parametrize("caption", [None, 5, ["a dog"], b"dog"])
+def test_directions_of_words_are_those_of_one_caption(tiny, caption):
+    with pytest.raises(GradeclipError, match="caption must be a text, got"):
+        Explainer(tiny).word_directions(caption)
+
+
 def test_several_directions_may_come_as_a_list_and_captions_one_by_one(tiny, picture):
     explainer = Explainer(tiny)
     both = explainer.embed_texts(["a dog", "a cat"])

@@ -27,6 +27,8 @@ LOADED = [
     ("an unknown device", ["emoji"], {"device": "gpu"}, "device must be one that torch knows"),
     ("a device without values", ["emoji"], {"device": "meta"}, "on the device 'meta'"),
     ("a device that is not here", ["emoji"], {"device": "xla"}, "device must be one that torch knows"),
+    ("a GPU that is not here", ["emoji"], {"device": "cuda:99"}, "device 'cuda:99' was asked for, and torch sees "),
+    ("no GPU by number", ["emoji"], {"device": []}, "a device must be one that torch knows"),
     ("an unknown precision", ["emoji"], {"precision": "int8"}, "precision must be one of fp32, bf16"),
 ]
 

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,6 +13,8 @@ from gradeclip_utils.notices import heard_by, is_drawn, png_note
 from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import said
 
+README = Path(__file__).parents[2] / "README.md"
+
 
 def test_a_photograph_shown_to_a_model_that_knows_drawn_scenes_alone_is_said(knowing, picture, tmp_path):
     with pytest.warns(ExplanationWarning, match="drawn scenes alone, and this image is not marked as one"):
@@ -20,6 +23,11 @@ def test_a_photograph_shown_to_a_model_that_knows_drawn_scenes_alone_is_said(kno
     for image in (scene, scene.resize((40, 40)), scene.crop((3, 3, 90, 90)).convert("L")):
         assert said(Explainer(knowing), image, "a dog") == []
     assert said(Explainer(replace(knowing, vocabulary=None)), picture, "a dog") == []
+
+
+def test_the_readme_says_that_bundled_models_never_saw_a_photograph():
+    (told,) = (part for part in README.read_text().split("\n- ") if part.startswith("**Photographs**"))
+    assert "trained on drawn scenes and have never seen one" in " ".join(told.split())
 
 
 def test_a_scene_is_known_as_one_when_it_is_read_back_from_a_png_that_says_so_and_from_a_saved_explanation(

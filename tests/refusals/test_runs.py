@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
 from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
 from gradeclip_utils.evaluation import run
@@ -33,6 +34,7 @@ EVALUATED = [
     ("no methods", {"methods": None}, "methods must be a list"),
     ("data that is a number", {"data": 5}, "data must be a list"),
     ("data that is images", {"data": [1]}, "holds a int"),
+    ("a million scenes", {"data": "scenes:development:1000000"}, "1 to 100,000 of them; got 'development' and 1000000"),
     ("an unknown kind", {"data": "scene:9"}, "names no data set"),
     ("resolution", {"resolution": 5}, "resolution must be 'model' or 'native'"),
     ("faithfulness", {"faithfulness": ["full"]}, "faithfulness must be one of"),
@@ -181,3 +183,10 @@ def test_a_state_of_other_pairs_of_the_same_number_is_refused(tiny, tmp_path, ch
 def test_two_tunings_in_one_folder_are_told_apart(tiny, tmp_path):
     with locked(tmp_path, "state.running"), pytest.raises(InvalidValue, match="another process is at work on"):
         fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)
+
+
+def test_two_studies_of_fine_tuning_in_one_folder_are_told_apart(tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    with locked(tmp_path, "study.running"):
+        assert main(["study", "fine-tuning", "--table", str(table), "--runs", str(tmp_path)]) == 2
+    assert "another process is at work on" in capsys.readouterr().err and not table.exists()

@@ -55,6 +55,8 @@ SCENES = [
     ("no objects", lambda: draw_scene(1, n_objects=0), "n_objects must be at least 1, got 0"),
     ("five objects", lambda: draw_scene(1, n_objects=5), "n_objects must be at most 4, got 5"),
     ("an unknown split", lambda: draw_scene(1, split="val"), "split must be one of train, development, test"),
+    ("seven tints", lambda: draw_scene(1, tint=7), "tint must be from 0 to 1, got 7"),
+    ("tint x", lambda: draw_scene(1, tint="x"), "tint must be a number, got 'x'"),
     ("a seed in words", lambda: draw_scene("x"), "seed must be a whole number, got 'x'"),
     ("half a seed", lambda: draw_scene(1.5), "seed must be a whole number, got 1.5"),
     ("seeds below zero", lambda: draw_scene([1, -2]), "seed must be at least 0, got -2"),

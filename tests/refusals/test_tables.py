@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from gradeclip_utils.datasets import load
+from gradeclip_utils.datasets import load, load_choices
 from gradeclip_utils.datasets.own import read_captions
 from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
@@ -37,3 +37,10 @@ def test_what_a_spreadsheet_or_pandas_writes_is_read(tmp_path, text):
     (tmp_path / "captions.csv").write_bytes(text.encode())
     (row,) = read_captions(tmp_path / "captions.csv").to_dict("records")
     assert (row["image"], row["caption"][:5]) == ("0.png", "a dog")
+
+
+@pytest.mark.parametrize("what", [None, 5, b"scenes:development:2", ["scenes:development:2"]])
+def test_a_data_set_is_named_by_a_text(what):
+    for read in (load, load_choices):
+        with pytest.raises(GradeclipError, match="data must be a text, got"):
+            read(what)
