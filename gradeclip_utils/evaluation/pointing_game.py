@@ -19,7 +19,7 @@ The last three are about the noun *inside* its caption. Contrast and centring ne
 order have directions and maps of their own, and are played by `play_second_order`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -268,7 +268,7 @@ def _on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> 
     return onto_image(map_, (left, top, right, bottom), (CANVAS, CANVAS))
 
 
-def _rows(game: Game, heats: np.ndarray) -> Iterator[dict]:
+def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
     """One row a noun of one image, from the maps of one question: one for all nouns, or one each."""
     masks = _masks(game.scene)
     found = [located(heat, masks) for heat in heats]
