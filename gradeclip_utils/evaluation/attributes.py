@@ -263,12 +263,16 @@ _DRAWN: dict[str, Callable] = {
 # ------------------------------------------------------------------------------------------------------------ answers
 
 
-def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
-    """The images of the scenes, no larger than the model needs (96 pixels a side for the bundled one)."""
+def image_pixels(clip: Clip) -> int:
+    """The pixels on a side at which scenes are drawn for a model: no more than it needs (96 for the bundled one)."""
     size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
     wanted = max(size) if isinstance(size, (tuple, list)) else size
-    side = min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
-    return [scene.image(side) for scene in scenes]
+    return min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
+
+
+def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
+    """The images of the scenes, no larger than the model needs."""
+    return [scene.image(image_pixels(clip)) for scene in scenes]
 
 
 def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:

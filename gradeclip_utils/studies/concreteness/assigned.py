@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from ...explain import Explainer
+from ...evaluation.attributes import image_pixels
 from ...language import norms
 from ...models import Clip
 from ...scenes import arrange, concepts
-from .saliency import METHODS, image_pixels, saliency, scene_examples, word_scores
+from .saliency import METHODS, saliency, scene_examples, word_scores
 
 APART = 1.5  # of ratings from 1 to 5: less, and people hardly agree which of two words is the more concrete
 
@@ -65,7 +65,7 @@ def tag_effects(
     """
     asked = [(noun, seed, kind) for noun in pairs.index for seed in seeds for kind in ("concrete", "abstract")]
     scenes = [arrange([noun], seed=seed, tag=[pairs.loc[noun, kind]]) for noun, seed, kind in asked]
-    rows = word_scores(clip, scene_examples(scenes, image_pixels(Explainer(clip))), methods=methods)
+    rows = word_scores(clip, scene_examples(scenes, image_pixels(clip)), methods=methods)
     last = ~rows["caption"].duplicated(keep="last")  # the tag is the last word
     told = pd.DataFrame(asked, columns=["noun", "seed", "kind"])
     parts = [

@@ -88,11 +88,6 @@ def scene_examples(scenes: Sequence[Scene], pixels: int = CANVAS) -> list[Exampl
     return examples
 
 
-def image_pixels(explainer: Explainer) -> int:
-    """The size at which scenes are drawn for a model: the smallest multiple of 96 that is not below its own."""
-    return CANVAS * -(-max(explainer.image_tower.image_size or (CANVAS,)) // CANVAS)
-
-
 def unrelated_images(examples: Sequence[Example], seed: int = 0) -> np.ndarray:
     """For each of P examples the number (P,) of another one whose image shows, and caption says, nothing alike.
 

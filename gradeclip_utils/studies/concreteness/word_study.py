@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from ...evaluation.attributes import image_pixels
 from ...evaluation.sanity import randomised
 from ...explain import Explainer
 from ...models import Clip
@@ -20,7 +21,6 @@ from .informativeness import chosen_words
 from .saliency import (
     OTHER,
     gather_scenes,
-    image_pixels,
     saliency,
     scene_examples,
     score_columns,
@@ -69,9 +69,8 @@ def word_study(
         **files: published norms, see `word_table`.
     """
     scenes = gather_scenes(chosen_words().index if words is None else words, each=each, draw=draw)
-    explainer = Explainer(clip)
-    examples = scene_examples(scenes, image_pixels(explainer))
-    embeddings = explainer.embed_images(one.image() for one in examples)
+    examples = scene_examples(scenes, image_pixels(clip))
+    embeddings = Explainer(clip).embed_images(one.image() for one in examples)
     rows = word_scores(clip, examples, embeddings, progress=progress)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})
     explained = ("grad-eclip", "leave-one-out")
