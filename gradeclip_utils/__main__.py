@@ -41,36 +41,31 @@ class Command:
         example: what a user would type, a line a call.
         module: where `add_arguments` and `run_command` are; empty for a group.
         inside: the commands of a group, by name.
+        of_model: whether it is about one model, and takes `--model`, `--pretrained` and `--device`.
     """
 
     about: str
     example: str
     module: str = ""
     inside: dict[str, Command] = field(default_factory=dict)
+    of_model: bool = False
 
 
 STUDIES = {
-    "matching": Command(
-        "the main figures of image-text matching, of any model",
-        "matching --model ViT-B-16 --pretrained openai",
-        ".studies.command",
-    ),
-    "binding": Command(
-        "the main figures of attribute binding, of any model", "binding --out binding.csv", ".studies.command"
-    ),
-    "concreteness": Command(
-        "the main figures of word concreteness, of any model", "concreteness --model emoji-fine", ".studies.command"
-    ),
-    "architectures": Command(
-        "the main figures of a model among other architectures",
-        "architectures --model emoji-resnet",
-        ".studies.command",
-    ),
+    name: Command(f"the main figures {about}", f"{name} {example}", ".studies.command", of_model=True)
+    for name, about, example in (
+        ("matching", "of image-text matching, of any model", "--model ViT-B-16 --pretrained openai"),
+        ("binding", "of attribute binding, of any model", "--out binding.csv"),
+        ("concreteness", "of word concreteness, of any model", "--model emoji-fine"),
+        ("architectures", "of a model among other architectures", "--model emoji-resnet"),
+    )
+} | {
     "choices": Command(
         "of two captions, which is this image's? SugarCrepe, Winoground, ARO, of any model; with --folder it goes on "
         "where it was stopped",
         "choices --data winoground:winoground --model ViT-B-16 --pretrained openai",
         ".studies.choices",
+        of_model=True,
     ),
     "two-models": Command(
         "which figures hold for the model that binds colours and for the one that does not? Writes data/two_models.csv",
@@ -94,22 +89,26 @@ COMMANDS = {
         "explanation as a PNG",
         'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"',
         ".__main__",
+        of_model=True,
     ),
     "evaluate": Command(
         "is this map better than that one? Measure methods on a data set; given again, it goes on where it was stopped",
         "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
         ".evaluation.run",
+        of_model=True,
     ),
     "words": Command(
         "are the scores of a caption's words right? Every method that has some, and how many text layers are best",
         "words --model emoji --n 200\nwords --layers",
         ".evaluation.words",
+        of_model=True,
     ),
     "report": Command(
         "which pairs of a data set deserve a second look? One page, the worst first; given again, it goes on where it "
         "was stopped",
         "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
         ".evaluation.dataset_report",
+        of_model=True,
     ),
     "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
     "convert": Command(
@@ -213,9 +212,18 @@ def _add_commands(parser: argparse.ArgumentParser, commands: dict[str, Command],
             if command.inside:
                 _add_commands(added, command.inside, arguments[1:])
             else:
+                if command.of_model:
+                    _add_model(added)
                 room = import_module(command.module, "gradeclip_utils")
                 room.add_arguments(added)
                 added.set_defaults(run=room.run_command)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which model a command is about."""
+    parser.add_argument("--model", help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'")
+    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
 
 
 def _examples(before: str, example: str) -> str:
@@ -235,12 +243,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{parser.epilog}\n\nWithout --model, GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled "
         "model is used."
     )
-    parser.add_argument("--model", help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'")
-    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--image", metavar="FILE", help="the image; a drawn scene if not given")
     parser.add_argument("--caption", metavar="TEXT", help="what to look for; with --image; the scene's own otherwise")
     parser.add_argument("--out", metavar="FILE.png", default="explanation.png", help="default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32")
 
 

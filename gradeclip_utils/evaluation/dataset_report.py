@@ -233,9 +233,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="grad-eclip", help="default: %(default)s")
     parser.add_argument("--limit", type=int, help="no more pairs than this, spread over the data set")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts that maps are compared with")
-    parser.add_argument("--model", help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'")
-    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
 
 

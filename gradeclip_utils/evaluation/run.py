@@ -334,8 +334,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m gradeclip_utils evaluate`."""
     parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
-    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
-    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(_possible())}")
     parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
     parser.add_argument("--no-references", dest="references", action="store_false", help="only the methods themselves")
@@ -348,7 +346,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=int, default=CHUNK, help="examples measured together; %(default)s")
     parser.add_argument("--shard", metavar="i/n", help="only every n-th chunk; by default as Slurm or torchrun say it")
     parser.add_argument("--merge", action="store_true", help="put the shards of --out together, and compute nothing")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
 
 

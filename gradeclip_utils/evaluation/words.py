@@ -297,13 +297,10 @@ def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m gradeclip_utils words`."""
-    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
-    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--n", type=int, default=200, help="scenes, with a true and a false caption each; %(default)s")
     parser.add_argument("--split", default="development", choices=SPLITS, help="where they are from; %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes, and of methods that draw; %(default)s")
     parser.add_argument("--layers", action="store_true", help="Grad-ECLIP alone, by its number of text layers")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
 
 
 def run_command(options: argparse.Namespace) -> None:

@@ -23,9 +23,6 @@ _SAME = ["study", "figure", "model", "weights"]  # a figure that was measured ag
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every study."""
-    parser.add_argument("--model", help="a name that open_clip knows, or 'emoji', the bundled model")
-    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument(
         "--out", metavar="FILE.csv", type=Path,
         help="a table that gets the figures, with model, weights, version, commit and command; printed if left out",
