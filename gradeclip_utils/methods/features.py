@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..towers import Tower, Trace
-from ..towers.blocks import OpenClipBlock, UnsupportedModel, attend_fused, linear, scaled
+from ..towers.blocks import OpenClipBlock, UnsupportedModel, attend_fused
+from ..towers.huggingface_blocks import NormFirstBlock
 from .grad_eclip import gradients
 
 
@@ -81,16 +82,16 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
         empty: (E,) the embedding of a prompt without words; None subtracts nothing from a single target.
 
     Raises:
-        UnsupportedModel: the tower is not made of open_clip's own transformer blocks.
+        UnsupportedModel: the tower is not made of CLIP's transformer blocks, open_clip's or those of transformers.
     """
     x = y = trace.tokens
     for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
-        if not isinstance(block, OpenClipBlock):
+        if not isinstance(block, OpenClipBlock | NormFirstBlock):
             kind = type(block.module).__name__
-            raise UnsupportedModel(f"CLIP Surgery needs open_clip's own transformer blocks, the tower has a {kind}")
+            raise UnsupportedModel(f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}")
         v = block.project(block.enter(x), 2, trace.heads)
         o = attend_fused(v, v, v, None, tower.causal)
-        y = y + scaled(block.module.ls_1, linear(block.module.attn.out_proj, o))
+        y = y + block.added(o)
         if position < tower.depth - 1:  # of the model's own path only what feeds the other is needed
             x = tower.run_block(trace, position, x)
     if directions.shape[1] == 1 and empty is not None:

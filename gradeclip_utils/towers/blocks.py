@@ -86,10 +86,13 @@ class OpenClipBlock(Block):
         attn, width = self.module.attn, normed.shape[-1]
         return packed(attn.in_proj_weight, attn.in_proj_bias, normed, part * width, width).unflatten(-1, (heads, -1))
 
+    def added(self, o: Tensor) -> Tensor:
+        """What attention adds to the tokens (B, R, D), for what it collected (B, R, D)."""
+        return scaled(self.module.ls_1, linear(self.module.attn.out_proj, o))
+
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
         """Output projection and MLP, each with its residual and its LayerScale."""
-        block = self.module
-        x = x + scaled(block.ls_1, linear(block.attn.out_proj, o))
+        block, x = self.module, x + self.added(o)
         hidden = block.mlp.gelu(linear(block.mlp.c_fc, norm(block.ln_2, x)))
         return x + scaled(block.ls_2, linear(block.mlp.c_proj, hidden))
 

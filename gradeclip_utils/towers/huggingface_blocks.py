@@ -52,9 +52,13 @@ class NormFirstBlock(_Separate):
             return super().project(normed, part, heads)
         return linear(self.packed, normed).chunk(3, dim=-1)[part].unflatten(-1, (heads, -1))
 
+    def added(self, o: Tensor) -> Tensor:
+        """What attention adds to the tokens (B, R, D), for what it collected (B, R, D)."""
+        return linear(self.out, o)
+
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
         """Output projection and MLP, each with its residual."""
-        x = x + linear(self.out, o)
+        x = x + self.added(o)
         return x + _mlp(self.mlp, norm(self.norm2, x))
 
 

@@ -388,7 +388,7 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by
     with pytest.raises(UnsupportedModel, match="GAME goes through 4 layers, and the image tower ends in an attention"):
         Explainer(clip, method="game")
     with pytest.raises(
-        UnsupportedModel, match="CLIP Surgery needs open_clip's own transformer blocks, the tower has a"
+        UnsupportedModel, match="CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a"
     ):
         Explainer(clip, method="clip-surgery", image_layers=1).explain(picture, SEVERAL[0])
 
