@@ -111,11 +111,41 @@ def to_open_clip(clip: Clip, folder: str | Path) -> None:
         UnsupportedModel: open_clip's CLIP has no place for a part of it.
         ValueError: there is something in the folder.
     """
-    model, config = clip.model, clip.model.config
-    text, vision = config.text_config, config.vision_config
+    new = as_open_clip(clip.model)
+    with _whole(folder) as place:
+        save_file(new.state_dict(), place / "open_clip_model.safetensors")
+        settings = {"model_cfg": _open_clip_config(clip.model), "preprocess_cfg": _preprocess_cfg(clip.preprocess)}
+        (place / OPEN_CLIP_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def as_open_clip(model: nn.Module) -> nn.Module:
+    """A model whose layers are open_clip's: a `CLIPModel`'s weights under open_clip's names, or the model itself.
+
+    Args:
+        model: of open_clip, or a `CLIPModel` of transformers with CLIP's own vocabulary, which becomes a `CLIP` in
+            float32.
+
+    Raises:
+        UnsupportedModel: another model of transformers, or one with a part that open_clip's CLIP has no place for.
+    """
+    if not kind_of(model):
+        return model
+    rows = model.config.text_config.vocab_size if kind_of(model) == "CLIPModel" else None
+    if rows != len(open_clip.SimpleTokenizer().encoder):
+        raise UnsupportedModel(f"open_clip's CLIP is made of a CLIPModel with CLIP's own vocabulary, and this is a "
+                               f"{type(model).__name__}" + (f" of {rows} tokens" if rows else ""))  # fmt: skip
+    theirs, new = model.state_dict(), open_clip.CLIP(**_open_clip_config(model))
+    new.load_state_dict({key: _from_hub(key, theirs) for key in new.state_dict()})
+    _check_same(model, new.eval())
+    return new
+
+
+def _open_clip_config(model: nn.Module) -> dict:
+    """What open_clip's config says of a `CLIPModel`."""
+    text, vision = model.config.text_config, model.config.vision_config
     head_width = vision.hidden_size // vision.num_attention_heads
-    built = {
-        "embed_dim": config.projection_dim,
+    return {
+        "embed_dim": model.config.projection_dim,
         "quick_gelu": vision.hidden_act == "quick_gelu",
         "vision_cfg": {"image_size": vision.image_size, "patch_size": vision.patch_size, "width": vision.hidden_size,
                        "layers": vision.num_hidden_layers, "head_width": head_width,
@@ -124,16 +154,6 @@ def to_open_clip(clip: Clip, folder: str | Path) -> None:
                      "width": text.hidden_size, "heads": text.num_attention_heads, "layers": text.num_hidden_layers,
                      "mlp_ratio": text.intermediate_size / text.hidden_size},
     }  # fmt: skip
-    if kind_of(model) != "CLIPModel" or text.vocab_size != len(open_clip.SimpleTokenizer().encoder):
-        raise UnsupportedModel(f"open_clip's CLIP is made of a CLIPModel with CLIP's own vocabulary, and this is a "
-                               f"{type(model).__name__} of {text.vocab_size} tokens")  # fmt: skip
-    theirs, new = model.state_dict(), open_clip.CLIP(**built)
-    new.load_state_dict({key: _from_hub(key, theirs) for key in new.state_dict()})
-    _check_same(clip.model, new.eval())
-    with _whole(folder) as place:
-        save_file(new.state_dict(), place / "open_clip_model.safetensors")
-        settings = {"model_cfg": built, "preprocess_cfg": _preprocess_cfg(clip.preprocess)}
-        (place / OPEN_CLIP_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _layers(transformer: nn.Module) -> dict:
