@@ -4,6 +4,8 @@ model -> model that knows nothing --> maps --here--> agreement
 """
 
 import copy
+import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +17,7 @@ import torch
 
 from ..checks import chosen, finite
 from ..errors import InvalidValue
-from ..models import Clip
+from ..models import BUNDLED_MODELS, Clip
 from .localisation import levelled
 from .statistics import spearman
 
@@ -134,6 +136,46 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
     ratios = seconds / np.array([[base] for base, _ in rounds])
     medians = {"seconds": np.median(seconds, axis=0), "passes": np.median(ratios, axis=0)}
     return pd.DataFrame({"method": list(calls), **medians, "low": ratios.min(axis=0), "high": ratios.max(axis=0)})
+
+
+def affordable(clip: Clip, n: int, step: Callable[[], object], *, least: int = 8) -> int:
+    """How many of `n` examples a cell of a lesson takes: all that two minutes allow with the model in use.
+
+    One step is measured. Where all examples would take longer, it says how long, and how many are taken instead;
+    `GRADECLIP_MINUTES` in the environment sets other minutes ("inf": all of them). The examples of the lessons were
+    counted for the bundled models, which take all of them without being measured: their figures must not depend on
+    how busy a machine is.
+
+    Args:
+        clip: the model in use.
+        n: how many are wanted.
+        step: a call that does for one example what the cell does for each.
+        least: fewer are never taken, whatever they take: a mean of next to nothing says nothing.
+
+    Returns:
+        From `least` to `n`.
+
+    Raises:
+        ValueError: `GRADECLIP_MINUTES` is no number above zero.
+    """
+    minutes = os.environ.get("GRADECLIP_MINUTES") or "2"
+    if not re.fullmatch(r"inf|\d*\.?\d+", minutes) or float(minutes) == 0:
+        msg = f"GRADECLIP_MINUTES is how many minutes a cell may take, above 0, or 'inf'; got {minutes!r}"
+        raise InvalidValue(msg, "sanity-option")
+    limit = 60 * float(minutes)
+    if clip.name in BUNDLED_MODELS or math.isinf(limit):
+        return n
+    each = _seconds(step)
+    if n * each > limit:
+        each = _seconds(step)  # the first call paid for what is set up once
+    if n * each <= limit:
+        return n
+    taken = min(n, max(least, int(limit / each)))
+    print(
+        f"{taken} of {n} are taken: {taken * each / 60:.1f} minutes with this model, where all would take "
+        f"{n * each / 60:.1f} (GRADECLIP_MINUTES={math.ceil(n * each / 60)} takes all)"
+    )
+    return taken
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -15,7 +15,7 @@ from gradeclip_utils import Clip, Explainer
 from gradeclip_utils.evaluation import localisation as localisation_module
 from gradeclip_utils.evaluation import sanity
 from gradeclip_utils.evaluation.localisation import MEASURES, localisation, located, pool, reference_baselines
-from gradeclip_utils.evaluation.sanity import agreement, cost, randomisation_check, randomised
+from gradeclip_utils.evaluation.sanity import affordable, agreement, cost, randomisation_check, randomised
 from gradeclip_utils.images import model_view, onto_image
 
 HIGH, WIDE = 36, 48
@@ -292,6 +292,36 @@ def test_cost_is_counted_in_plain_passes():
     assert (table["low"] <= table["passes"]).all() and (table["passes"] <= table["high"]).all()
     with pytest.raises(ValueError, match="one or more, got 0"):
         cost({}, wait(0), repeats=0)
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """A step that takes as many seconds as asked for, by a clock that stands still otherwise."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.delenv("GRADECLIP_MINUTES", raising=False)
+    return lambda *seconds: lambda queue=list(seconds): now.__setitem__(0, now[0] + queue.pop(0))
+
+
+def test_a_cell_takes_what_two_minutes_allow_and_says_how_long_it_will_take(tiny, step, capsys):
+    assert affordable(tiny, 100, step(1.0)) == 100 and not capsys.readouterr().out
+    assert affordable(tiny, 100, step(60.0, 3.0)) == 40  # the first call is slow, and no measure
+    said = capsys.readouterr().out
+    assert "40 of 100 are taken: 2.0 minutes" in said and "all would take 5.0 (GRADECLIP_MINUTES=5 takes all)" in said
+    assert affordable(tiny, 100, step(60.0, 1.0)) == 100
+    assert affordable(tiny, 100, step(99.0, 99.0)) == 8 and affordable(tiny, 3, step(99.0, 99.0)) == 3
+
+
+def test_more_minutes_can_be_allowed_and_bundled_models_are_not_measured(tiny, bundled, step, monkeypatch):
+    assert affordable(bundled, 100, step()) == 100
+    monkeypatch.setenv("GRADECLIP_MINUTES", "5")
+    assert affordable(tiny, 100, step(3.0)) == 100
+    monkeypatch.setenv("GRADECLIP_MINUTES", "inf")
+    assert affordable(tiny, 100, step()) == 100
+    for wrong in ("0", "-1", "nan", "two"):
+        monkeypatch.setenv("GRADECLIP_MINUTES", wrong)
+        with pytest.raises(ValueError, match=f"above 0, or 'inf'; got '{wrong}'"):
+            affordable(tiny, 100, step())
 
 
 def test_nothing_is_changed_in_what_is_measured(mask, rng):
