@@ -14,20 +14,20 @@ import torch
 
 from .base import Tower
 
-_SMALL = 20_000_000  # parameters of a tower; the bundled model's have 3 million, the image tower of ViT-B/16 has 86
-_CHOSEN = torch.get_num_threads()  # by torch itself
+SMALL = 20_000_000  # parameters of a tower; the bundled model's have 3 million, the image tower of ViT-B/16 has 86
+CHOSEN = torch.get_num_threads()  # by torch itself
 _counting, _alone, _usual = threading.Lock(), 0, 0  # how many are in `one_thread`, and torch's threads outside
 _here = threading.local()  # whether this thread is
 
 
 def is_small(tower: Tower) -> bool:
     """Whether a tower is so small that `one_thread` pays."""
-    return sum(p.numel() for p in tower.part.parameters()) < _SMALL
+    return sum(p.numel() for p in tower.part.parameters()) < SMALL
 
 
 def is_told() -> bool:
     """Whether somebody said how many threads torch takes: by the environment, or by `torch.set_num_threads`."""
-    return "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() not in (1, _CHOSEN)
+    return "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() not in (1, CHOSEN)
 
 
 @contextmanager

@@ -41,16 +41,8 @@ from .card import embed_scenes, recognised
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
 from .options import add_fields, checked, markdown_table, read_fields, write_between
 from .scratch import (
-    CONFIG,
-    Recipe,
-    SceneBatches,
-    config_of,
-    encode_text_by_length,
-    full_table,
-    normalise,
-    rows_of,
-    vocabulary_ids,
-)
+    CONFIG, Recipe, SceneBatches, config_of, encode_text_by_length, full_table, normalise, rows_of, vocabulary_ids,
+)  # fmt: skip
 
 TABLE, CARD = "students.csv", "students.md"
 START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,8 @@ def checked(recipe: Recipe, bounds: Mapping[str, tuple]) -> Recipe:
     Raises:
         InvalidType, InvalidValue: a number is none, or beyond its bounds; says which, and what it may be.
     """
-    doors, plain = {"int": whole, "float": number}, {}
+    doors: dict[str, Callable[..., Any]] = {"int": whole, "float": number}
+    plain = {}
     for one in fields(recipe):  # type: ignore[arg-type]
         value = getattr(recipe, one.name)
         value = value.item() if isinstance(value, np.generic) else value

@@ -26,8 +26,8 @@ def test_a_small_model_takes_one_thread_unless_told_otherwise(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if environment:
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
-    monkeypatch.setattr(threads, "_CHOSEN", 2)
-    monkeypatch.setattr(threads, "_SMALL", 10**9 if small else 0)
+    monkeypatch.setattr(threads, "CHOSEN", 2)
+    monkeypatch.setattr(threads, "SMALL", 10**9 if small else 0)
     explainer = Explainer(replace(tiny, preprocess=noted))
     try:
         torch.set_num_threads(told)
