@@ -41,8 +41,16 @@ from .card import embed_scenes, recognised
 from .loop import Loop, linear_decay, muon_of, quick_arithmetic
 from .options import add_fields, checked, markdown_table, read_fields, write_between
 from .scratch import (
-    CONFIG, Recipe, SceneBatches, config_of, encode_text_by_length, full_table, normalise, rows_of, vocabulary_ids,
-)  # fmt: skip
+    CONFIG,
+    Recipe,
+    SceneBatches,
+    config_of,
+    encode_text_by_length,
+    full_table,
+    normalise,
+    rows_of,
+    vocabulary_ids,
+)
 
 TABLE, CARD = "students.csv", "students.md"
 START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"
@@ -62,11 +70,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "embed_dim": 192,
         "custom_text": True,
         "vision_cfg": {
-            "image_size": CANVAS,
-            "timm_model_name": "emoji_vit_map",
-            "timm_model_pretrained": False,
-            "timm_pool": "map",
-            "timm_proj": "none",
+            "image_size": CANVAS, "timm_model_name": "emoji_vit_map", "timm_model_pretrained": False,
+            "timm_pool": "map", "timm_proj": "none",
         },
         "text_cfg": {**_TEXT, "context_length": 32, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
     },
@@ -74,7 +79,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **CONFIG,
         "vision_cfg": {"image_size": 2 * CANVAS, "layers": [2, 2, 2, 2], "width": 16, "head_width": 64},
     },
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
