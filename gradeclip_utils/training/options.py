@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..checks import LARGEST_SEED, chosen, number, whole
+from ..checks import LARGEST_SEED, chosen, number, readable, whole
 from ..errors import InvalidValue
+from ..files import write_whole
 
 Recipe = TypeVar("Recipe")
 _BOUNDS: dict[str, tuple] = {
@@ -87,13 +88,14 @@ def write_between(file: Path, begin: str, end: str, text: str) -> None:
         text: what goes between them.
 
     Raises:
-        ValueError: the file lacks one of the markers.
+        FileNotFoundError: there is no such file.
+        ValueError: the file lacks one of the markers, or cannot be written.
     """
-    whole = file.read_text(encoding="utf-8")
-    before, found, rest = whole.partition(begin)
+    before, found, rest = readable(file, "a card").read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise InvalidValue(
             f"{file} needs the lines {begin!r} and {end!r}, between which the table goes", "card-markers"
         )
-    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
+    write_whole(file, lambda stream: stream.write(content))

@@ -119,7 +119,8 @@ def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence
     """
     if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
         return pairs
-    missing = [p for p in pairs if isinstance(p.image, (str, Path)) and not Path(p.image).expanduser().is_file()]
+    files = [pair for pair in pairs if isinstance(pair.image, (str, Path))]
+    missing = [pair for pair in files if not as_path(pair.image, "the image of a pair").is_file()]
     if missing:
         listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
