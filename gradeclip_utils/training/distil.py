@@ -38,7 +38,7 @@ from ..models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from ..models.compact import build
 from ..scenes import CANVAS, draw_scene, vocabulary
 from .card import embed_scenes, recognised
-from .loop import Loop, linear_decay, muon_of, quick_arithmetic
+from .loop import Loop, linear_decay, muon_of, origin, quick_arithmetic
 from .options import add_fields, checked, markdown_table, read_fields, write_between
 from .scratch import (
     CONFIG,
@@ -241,7 +241,7 @@ def teach(
 
     optimiser = muon_of(student, _is_matrix, distillation.learning_rate, distillation.weight_decay)
     schedule = partial(linear_decay, distillation.learning_rate, distillation.warmup, distillation.steps)
-    file, recipe = folder / f"{name}.pt", asdict(distillation)
+    file, recipe = folder / f"{name}.pt", asdict(distillation) | origin(teacher)
     loop = Loop(student, optimiser, recipe, distillation.steps, schedule, file, save_every=save_every, name=name)
     loop.run(batches, weighted)
     return student.eval()

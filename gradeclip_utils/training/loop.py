@@ -29,7 +29,8 @@ from tqdm.auto import tqdm
 
 from ..checks import first_line, short, whole
 from ..errors import InvalidFile, InvalidValue, NotFinite
-from ..files import locked, write_whole
+from ..evaluation.run import LIBRARIES, weights_digest
+from ..files import locked, version, write_whole
 
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 _AHEAD = 4  # batches that each worker makes ahead
@@ -196,6 +197,11 @@ class _Clocks:
     def read(self) -> dict[str, float]:
         """The row's part of the log."""
         return {"seconds": time.time() - self.start[0], "cpu_seconds": time.process_time() - self.start[1]}
+
+
+def origin(model: nn.Module) -> dict[str, Any]:
+    """What decides the weights beside a recipe: those of the model that a training begins from, and the libraries."""
+    return {"weights": weights_digest(model), "versions": {name: version(name) for name in LIBRARIES}}
 
 
 @contextmanager

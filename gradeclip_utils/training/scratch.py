@@ -45,7 +45,7 @@ from ..checks import as_path, writable
 from ..errors import MissingFile
 from ..models import load_clip, save_compact
 from ..scenes import CANVAS, Object, Scene, Span, draw_scene, hard_negative, render, vocabulary
-from .loop import Loop, linear_decay, muon_of, quick_arithmetic, state_of
+from .loop import Loop, linear_decay, muon_of, origin, quick_arithmetic, state_of
 from .options import add_fields, checked, read_fields
 
 __all__ = [
@@ -423,7 +423,7 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
     loop = Loop(
         model,
         optimiser,
-        asdict(recipe),
+        asdict(recipe) | origin(model),
         recipe.steps,
         schedule,
         folder / STATE,

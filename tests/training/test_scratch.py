@@ -12,7 +12,8 @@ from scipy.stats import binomtest
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.errors import InvalidFile
+from gradeclip_utils.errors import InvalidFile, InvalidValue
+from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import Object, arrange, draw_scene, is_trained
 from gradeclip_utils.towers import open_image_tower
 from gradeclip_utils.training import scratch
@@ -62,7 +63,7 @@ def test_training_that_is_killed_goes_on_to_the_same_weights(trained, tmp_path, 
 
 
 def test_another_recipe_in_the_same_folder_is_refused(trained):
-    with pytest.raises(ValueError, match=r"holds a run of another recipe \(seed is 0 there and 1 here\)"):
+    with pytest.raises(ValueError, match=r"holds a run of another recipe \(seed is 0 there and 1 here, weights is"):
         run(trained[0], replace(SHORT, seed=1))
 
 
@@ -205,6 +206,16 @@ def test_a_round_begins_from_the_weights_of_a_checkpoint(trained, tmp_path, bund
     assert not torch.equal(second.state_dict()["visual.proj"], begun["visual.proj"])
     with pytest.raises(FileNotFoundError, match="missing.safetensors"):
         run(tmp_path / "third", replace(SHORT, start="missing.safetensors"))
+
+
+def test_a_state_that_began_from_other_weights_of_the_same_name_is_refused(trained, tmp_path):
+    start = tmp_path / "first.safetensors"
+    scratch.export(trained[0], start)
+    recipe = replace(SHORT, steps=1, start=str(start))
+    run(tmp_path / "round", recipe)
+    start.write_bytes(data_path("emoji.safetensors").read_bytes())
+    with pytest.raises(InvalidValue, match="state.pt holds a run of another recipe .weights is"):
+        run(tmp_path / "round", recipe)
 
 
 def test_what_went_before_reaches_a_round_through_the_weights_alone(trained, tmp_path):

@@ -36,11 +36,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ...checks import chosen, listed, writable
 from ...datasets import optional_library
 from ...errors import InvalidType, InvalidValue
-from ...evaluation.run import LIBRARIES, weights_digest
-from ...files import fingerprint, version
+from ...files import fingerprint
 from ...models import Clip
 from ...towers.base import isolated_torch_state
-from ..loop import Loop, cosine_decay, quick_arithmetic
+from ..loop import Loop, cosine_decay, origin, quick_arithmetic
 from ..options import checked
 from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, map_choices, region_loss
 from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs
@@ -160,9 +159,7 @@ def fine_tune(
     loop = Loop(
         run.model,
         run.optimiser,
-        asdict(tuning)
-        | {"pairs": len(pairs), "content": _content(pairs), "model": clip.name, "weights": weights_digest(clip.model)}
-        | {"versions": {name: version(name) for name in LIBRARIES}},
+        asdict(tuning) | {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model),
         tuning.steps,
         partial(cosine_decay, tuning.learning_rate, tuning.warmup, tuning.steps),
         file=None if folder is None else Path(folder) / STATE,
