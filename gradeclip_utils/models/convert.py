@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 
+from ..checks import as_path, writable
 from ..errors import InvalidFile
 from ..towers import UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.huggingface import kind_of
@@ -237,10 +238,10 @@ def _preprocess_cfg(preprocess: Any) -> dict:
 
 
 def _check_new(folder: str | Path) -> Path:
-    path = Path(folder).expanduser()
+    path = as_path(folder, "--out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InvalidFile(f"{folder} is there already: --out takes a new folder", "path-taken")
-    return path
+    return writable(path, "--out", folder=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +27,9 @@ import pandas as pd
 import resvg_py
 from PIL import Image
 
-from ..checks import hint, nearest, short
+from ..checks import hint, nearest, short, writable
 from ..errors import InvalidFile, InvalidValue
-from ..files import data_path
+from ..files import data_path, write_path_whole
 
 ART = "art.zip"
 RASTERS = ("fluent",)  # the artists whose drawings are kept as pixels,
@@ -249,6 +249,10 @@ def build(emoji: dict[str, str], path: Path) -> None:
     """Write the drawings of `emoji` (noun -> character) by every set that has them to a zip archive."""
     with tempfile.TemporaryDirectory() as folder:
         sets = {artist: _icons(package, Path(folder)) for artist, package in PACKAGES.items()}
+    write_path_whole(path, partial(_write, emoji, sets))
+
+
+def _write(emoji: dict[str, str], sets: dict[str, dict], path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for noun, character in emoji.items():
             points = [f"{ord(c):x}" for c in character]
@@ -271,5 +275,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """The command `art`: make the archive of drawings anew."""
+    out = writable(options.out, "--out", suffixes=(".zip",), size=10_000_000)
     table = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)
-    build(table["emoji"].to_dict(), options.out)
+    build(table["emoji"].to_dict(), out)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..checks import columns, writable
 from ..errors import InvalidValue
 from ..files import commit, data_path, write_whole
 from ..models import load_clip
@@ -111,6 +112,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Measure every model, and write its rows into the table as soon as they are there."""
+    writable(options.out, "--out", suffixes=(".csv",), size=1_000_000)
+    if options.out.exists():
+        columns(pd.read_csv(options.out), ["model"])
     for name in options.models:
         rows = model_figures(name).assign(command=f"python -m gradeclip_utils study two-models {name}", commit=commit())
         if options.out.exists():

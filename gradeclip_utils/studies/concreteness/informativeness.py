@@ -23,6 +23,7 @@ import pandas as pd
 from scipy.special import entr
 from tqdm.auto import tqdm
 
+from ...checks import writable
 from ...files import data_path, write_whole
 from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
 
@@ -191,6 +192,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(given: argparse.Namespace) -> None:
     """The command `study exposure`: count the words of the whole training, and print or keep the table."""
+    if given.write:
+        writable(data_path(_FILE), "--write", size=1_000_000)
     rounds = training_rounds()
     counted, sample = counted_batches(rounds), sampled_batches(rounds)
     table = pd.DataFrame({"captions": count_words(tqdm(counted), rounds), "sample": count_words(sample, rounds)})
