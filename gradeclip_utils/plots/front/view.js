@@ -181,8 +181,8 @@ const frame = (app, index) => {
 // A word with its signed bar around zero.
 const bar = (app, index) => {
   const name = make("span", { class: "gradeclip-name" }), fill = make("i"), value = make("output");
-  const node = make(index == null ? "div" : "button", { class: "gradeclip-word", ...(index == null ? {} : { type: "button" }) },
-    name, make("span", { class: "gradeclip-axis" }, fill), value);
+  const kind = index == null ? ["div", { class: "gradeclip-word" }] : ["button", { class: "gradeclip-word", type: "button" }];
+  const node = make(...kind, name, make("span", { class: "gradeclip-axis" }, fill), value);
   if (index != null) {
     node.onpointerenter = node.onfocus = () => app.point({ phrase: [index, index] });
     node.onpointerleave = node.onblur = () => app.point(null);
@@ -198,7 +198,7 @@ const bar = (app, index) => {
       keep(event);
     };
   }
-  const draw = (word, score, top, axis, chosen) => {
+  node.draw = (word, score, top, axis, chosen) => {
     set(name, word.text);
     set(value, signed(score));
     const length = top ? 50 * Math.min(Math.abs(score) / top, 1) : 0;
@@ -210,7 +210,7 @@ const bar = (app, index) => {
     node.setAttribute("aria-label", node.title);
     if (index != null) node.setAttribute("aria-pressed", Boolean(chosen));
   };
-  return { node, draw };
+  return node;
 };
 
 const wordsPart = (app) => {
@@ -218,11 +218,6 @@ const wordsPart = (app) => {
   const list = make("div", { class: "gradeclip-list", role: "group" }), other = make("div", { class: "gradeclip-list" });
   const between = make("small"), axis = make("div", { class: "gradeclip-ends" });
   const node = make("div", { class: "gradeclip-words" }, match, head, list, between, other, axis);
-  const own = [], others = [];
-  const bars = (kept, box, items, numbered, update) => {
-    kept.length = Math.min(kept.length, items.length);
-    fit(box, items, (i) => (kept[i] = bar(app, numbered ? i : null)).node, (_, item, i) => update(kept[i], item, i));
-  };
   const draw = () => {
     const { words, others: rest, match: numbers, axis: ends, words_of: of, sides } = app.data, active = app.active();
     fit(match, numbers, () => make("div", {}, make("span"), make("b"), make("meter", { min: 0, max: 1 })), (node, { name, value }) => {
@@ -238,9 +233,10 @@ const wordsPart = (app) => {
     set(head, patch ? `words at the patch in row ${patch[0] + 1}, column ${patch[1] + 1}` : of);
     const sentence = patch ? ["against", "for"] : ends;
     const chosen = app.picked.phrase;
-    bars(own, list, words, true, (one, word, i) => one.draw(word, scores[i], top, sentence, chosen && chosen[0] <= i && i <= chosen[1]));
-    bars(others, other, patch ? [] : rest, false, (one, word) => one.draw(word, word.score, top, sentence));
-    set(between, others.length ? "words of the other caption" : "");
+    const within = (i) => chosen && chosen[0] <= i && i <= chosen[1];
+    fit(list, words, (i) => bar(app, i), (node, word, i) => node.draw(word, scores[i], top, sentence, within(i)));
+    fit(other, patch ? [] : rest, () => bar(app), (node, word) => node.draw(word, word.score, top, sentence));
+    set(between, other.children.length ? "words of the other caption" : "");
     fit(axis, [`◄ ${sentence[0]}`, "0", `${sentence[1]} ►`], () => make("span"), (node, text) => set(node, (node.title = text)));
     axis.hidden = !words.length;
     list.setAttribute("aria-label", `${of}: press a word to keep its map, Shift and another for a phrase`);
@@ -475,8 +471,8 @@ const render = ({ model, el }) => {
     draw();
   };
   app.pick = (place) => {
-    const same = JSON.stringify([place.phrase || null, place.patch || null]) === JSON.stringify([app.picked.phrase || null, app.picked.patch || null]);
-    app.picked = same ? {} : place;
+    const key = ({ phrase, patch }) => String([phrase, patch]);
+    app.picked = key(place) === key(app.picked) ? {} : place;
     app.pointed = null;
     draw();
     app.change({ phrase: app.picked.phrase || null, patch: app.picked.patch || null });
