@@ -13,10 +13,8 @@ last good view and its title stay. The browser's half is `plots/front/view.js`, 
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,12 @@ import traitlets
 from anywidget import AnyWidget
 from IPython import get_ipython
 
-from ..checks import as_path, listed, writable
-from ..errors import InvalidValue
-from ..explanation import Explanation
+from ..checks import all_chosen, as_path, writable
 from ..files import data_path, write_whole
 from ..images import read_image
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
-from ..plots.page import front, image_url, page
+from ..plots.page import front, image_url
 from . import explorer_view
 from .controls import CONTROLS, specs
 from .jobs import UserError, Work, sentence
@@ -112,25 +108,19 @@ class Explorer(AnyWidget):
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS, **settings):
-        if unknown := sorted({*map(str, listed("controls", controls))} - {*CONTROLS}):
-            msg = f"controls must be among {', '.join(CONTROLS)}, got {', '.join(unknown)}"
-            raise InvalidValue(msg, "choice-unknown")
+        self._controls = sorted(all_chosen("controls", controls, CONTROLS), key=CONTROLS.index)
         clip = load_clip() if clip is None else clip
-        self._controls = [name for name in CONTROLS if name in controls]
         self.models, self.session = known_models(clip), Session(clip)
         self._sessions = {clip.name: self.session}
-        self.offers = offers(clip) if image is None or "model" in controls else ()
+        self.offers = offers(clip) if image is None or "model" in self._controls else ()
         source = self.offers[1].source if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
         state = State(source, caption, clip.name, layers=clip.image_layers or 1)
         self.wanted = changed(state, settings, self.session.depth, self.models)
         self.view: View = self.session.view(self.wanted)
         self.wanted = self.view.state
-        self._before: Explanation | None = None  # the same question about the image before a surprise
         self.message, self._kind, self._path, self.refused = "", "", "", dict[str, Any]()
-        # JupyterLab 4.4 and later may deliver messages in two threads: one event at a time
-        self._turn = threading.RLock()
-        self.work = Work(turn=self._turn)
+        self.work = Work()
         super().__init__(thumbnails=[image_url(offer.source.image, 80) for offer in self.offers])
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
         self._show()
@@ -146,7 +136,7 @@ class Explorer(AnyWidget):
 
     def _ask(self, fields: dict, wait: bool = False, note: str = "") -> None:
         """Ask for a state that differs in some fields. What was chosen in an old caption goes with it."""
-        with self._turn:
+        with self.work.turn:
             turned = dict(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
@@ -161,13 +151,13 @@ class Explorer(AnyWidget):
             session = self._sessions.get(wanted.model)
             return self.work.start(
                 lambda before_a_pass: self._computed(wanted, before_a_pass),
-                lambda found: self._found(found, note),
+                lambda found: self._found(*found, note),
                 lambda error: self._refused(turned, error),
                 self._tell,
                 quick=wait or (session is not None and session.is_quick(wanted)),
             )
 
-    def _computed(self, state: State, before_a_pass) -> tuple[Session, View, Explanation | None]:
+    def _computed(self, state: State, before_a_pass) -> tuple[Session, View]:
         """What a state asks for. Another model has other layers and another grid: what does not fit it is fitted."""
         session = self._session(state.model)
         if session is not self.session:
@@ -175,12 +165,11 @@ class Explorer(AnyWidget):
             own = session.clip.image_layers or 1
             state = replace(state, layers=own if state.layers == usual else min(state.layers, session.depth))
         try:
-            view = session.view(state, before_a_pass)
+            return session, session.view(state, before_a_pass)
         except UserError:
             if session is self.session or state.patch is None:
                 raise
-            view = session.view(replace(state, patch=None), before_a_pass)
-        return session, view, session.before(view.state)
+            return session, session.view(replace(state, patch=None), before_a_pass)
 
     def _session(self, name: str) -> Session:
         if name not in self._sessions:
@@ -194,16 +183,16 @@ class Explorer(AnyWidget):
         """The view, drawn as is wanted now."""
         return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
 
-    def _found(self, found: tuple[Session, View, Explanation | None], note: str = "") -> None:
-        kept = self.session, self.view, self._before, self.message, self._kind, self.refused, self._path
-        session, view, known = found
-        self.session, self.view, self._before = session, self._displayed(view), known
-        self.wanted, self.message, self._kind, self.refused = self.view.state, note, "note" if note else "", {}
-        self._path = self._path if view.state.source is kept[1].state.source else ""
+    def _found(self, session: Session, view: View, note: str) -> None:
+        kept = {name: getattr(self, name) for name in ("session", "view", "message", "refused", "_kind", "_path")}
+        self._path = self._path if view.state.source is self.view.state.source else ""
+        self.session, self.view, self.refused = session, self._displayed(view), {}
+        self.wanted, self.message, self._kind = self.view.state, note, "note"
         try:
             self._show()
         except Exception:  # what is shown is one view as a whole, also after a fault of ours
-            self.session, self.view, self._before, self.message, self._kind, self.refused, self._path = kept
+            for name, value in kept.items():
+                setattr(self, name, value)
             self.wanted = self.view.state
             self._show()
             raise
@@ -239,37 +228,27 @@ class Explorer(AnyWidget):
                 and the file in ``buffers``), "path" ("path"), "save" ("what", "name") or "stop".
             buffers: of an image.
         """
-        with self._turn:
-            try:
-                answer = self._answer(message, buffers)
-            except (LookupError, TypeError, AttributeError, ValueError):
-                answer = partial(self._told, {}, UserError(f"The panel does not know what {message!r} is"))
-            answer()
-
-    def _answer(self, message: Any, buffers: Sequence) -> Callable[[], None]:
-        """What to do about a message; nothing is done yet."""
-        kind = message["kind"]
-        if kind == "change":
-            return partial(self._ask, {name: value for name, value in message["fields"].items() if name != "source"})
-        if kind == "scene":
-            source = self.offers[int(message["index"])].source
-            return partial(self._ask, {"source": source, "caption": source.caption, "against": ""})
-        if kind == "surprise":
-            return partial(self._ask, surprises(self.wanted)[int(message["index"])].fields())
-        if kind == "image":
-            return partial(self._uploaded, str(message["name"]), bytes(buffers[0]), str(message.get("note", "")))
-        if kind == "path":
-            return partial(self._typed, str(message["path"]).strip())
-        if kind == "save":
-            return partial(self.save, message["what"], message["name"])
-        if kind == "stop":
-            return self._stopped
-        raise KeyError(kind)
-
-    def _stopped(self) -> None:
-        self.work.stop()
-        self.wanted = self.view.state
-        self._show()
+        with self.work.turn:
+            match message:
+                case {"kind": "change", "fields": dict(fields)}:
+                    self._ask({name: value for name, value in fields.items() if name != "source"})
+                case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.offers):
+                    source = self.offers[index].source
+                    self._ask({"source": source, "caption": source.caption, "against": ""})
+                case {"kind": "surprise", "index": int(index)} if 0 <= index < len(surprises(self.wanted)):
+                    self._ask(surprises(self.wanted)[index].fields())
+                case {"kind": "image", "name": str(name)} if buffers:
+                    self._uploaded(name, bytes(buffers[0]), str(message.get("note", "")))
+                case {"kind": "path", "path": str(path)}:
+                    self._typed(path.strip())
+                case {"kind": "save", "what": "image" | "explanation" as what, "name": name}:
+                    self.save(what, name)
+                case {"kind": "stop"}:
+                    self.work.stop()
+                    self.wanted = self.view.state
+                    self._show()
+                case _:
+                    self._told({}, UserError(f"The panel does not know what {message!r} is"))
 
     def open_image(self, image, name: str = "") -> None:
         """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words.
@@ -335,10 +314,7 @@ class Explorer(AnyWidget):
         return explorer_view.python_lines(self.view, model, before)
 
     def __repr__(self) -> str:
-        said = "; ".join(
-            f"{panel.subject}, {explorer_view.subtitle(self.view.state, panel)}" for panel in self.view.panels
-        )
-        return f"a panel that shows {said}"
+        return f"a panel that shows {explorer_view.summary(self.view)}"
 
     def _repr_mimebundle_(self, **options):
         """Beside the widget the same view for a page without a kernel."""
@@ -346,19 +322,15 @@ class Explorer(AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        static, _ = page([self._payload()], self.view.state.source.image, self.figure())
-        return {**data, "text/html": static["text/html"], "text/plain": repr(self)}, metadata
-
-    def _payload(self) -> dict:
-        return explorer_view.payload(self.view, self._before)
+        return {**data, **explorer_view.static_page([self.view]), "text/plain": repr(self)}, metadata
 
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
         state = self.view.state
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
         guess = unseen and not self.message
-        text, kind = (explorer_view.UNSEEN, "note") if guess else (self.message, self._kind)
-        sent = self._payload() | {"message": {"text": text, "kind": kind}}
+        text, kind = (explorer_view.UNSEEN, "note") if guess else (self.message, self.message and self._kind)
+        sent = explorer_view.payload(self.view) | {"message": {"text": text, "kind": kind}}
         sent["controls"] = specs(self._controls, self.wanted, self.session, self.models, self.refused)
         if "model" in self._controls:
             sent |= self._around(state)

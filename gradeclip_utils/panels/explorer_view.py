@@ -9,6 +9,7 @@ What is seen is linear in the value, and the numbers stand in the labels of the 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,12 @@ import open_clip
 from IPython import get_ipython
 from PIL import Image
 
-from ..explanation import Explanation
 from ..methods import METHODS, Method
 from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
 from ..plots.axes import NOTE, blank, drawable
 from ..plots.colours import largest, number, range_in_words
-from ..plots.page import side, word_rows
+from ..plots.page import page, side, word_rows
 from ..plots.page import view as page_view
 from . import verdict
 from .state import GRAD_ECLIP, Panel, State, View, settings
@@ -56,6 +56,11 @@ def subtitle(state: State, panel: Panel) -> str:
     return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
 
 
+def summary(view: View) -> str:
+    """What each panel shows, in one line."""
+    return "; ".join(f"{panel.subject}: {subtitle(view.state, panel)}" for panel in view.panels)
+
+
 def scale_in_words(state: State, panel: Panel) -> str:
     """The range of the colours, and what the threshold leaves out."""
     sentence = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
@@ -65,26 +70,14 @@ def scale_in_words(state: State, panel: Panel) -> str:
     return sentence
 
 
-def words_in_words(panel: Panel) -> str:
-    """What the words' numbers are, and their range."""
-    if not panel.words_scale:
-        return panel.words_of
-    return range_in_words(panel.words_of, panel.words_signed, panel.words_scale)
-
-
-def payload(view: View, known: Explanation | None = None) -> dict:
-    """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict.
-
-    Args:
-        view: what was found.
-        known: the same question about the image as it was, before something was changed in it.
-    """
+def payload(view: View) -> dict:
+    """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict."""
     state, first = view.state, view.panels[0]
     whole, sides = first.whole, [_side(state, panel, len(view.panels) > 1) for panel in view.panels]
     match = [{"name": "similarity", "value": float(whole.similarity[0])}]
     more: dict[str, Any] = {}
-    if known is not None:
-        match.append({"name": f"before ({state.source.change})", "value": float(known.similarity[0])})
+    if view.before is not None:
+        match.append({"name": f"before ({state.source.change})", "value": float(view.before.similarity[0])})
     if whole.against_similarity is not None:
         match.append({"name": "to the other one", "value": float(whole.against_similarity[0])})
         more["axis"] = ["for the other caption", "for this caption"]
@@ -92,10 +85,16 @@ def payload(view: View, known: Explanation | None = None) -> dict:
     words = whole.words[0] or first.words
     return page_view(
         sides, words, whole.image, whole.box, match=match, verdict=verdicts(view),
-        words_of="relevance of each word" if whole.words[0] else first.words_of, phrase=_plain(state.phrase),
-        patch=_plain(state.patch), opacity=state.opacity, threshold=state.threshold, colours=state.colours,
+        words_of="relevance of each word" if whole.words[0] else first.words_of, phrase=state.phrase,
+        patch=state.patch, opacity=state.opacity, threshold=state.threshold, colours=state.colours,
         alt=state.source.name, **more,
     )  # fmt: skip
+
+
+def static_page(views: Sequence[View]) -> dict[str, str]:
+    """Views of one image as HTML for who has no kernel, by its media type."""
+    made, _ = page([payload(view) for view in views], views[0].state.source.image, figure(views[0]))
+    return {"text/html": made["text/html"]}
 
 
 def _side(state: State, panel: Panel, named: bool) -> dict:
@@ -111,10 +110,6 @@ def _side(state: State, panel: Panel, named: bool) -> dict:
         shown.image_maps[0], title, signed, origin=subtitle(state, panel), note=panel.note, regions=panel.regions,
         columns=panel.columns, region_scale=each, **most,
     )  # fmt: skip
-
-
-def _plain(place: tuple[int, int] | None) -> list[int] | None:
-    return None if place is None else list(place)
 
 
 def verdicts(view: View) -> dict:
@@ -228,7 +223,7 @@ def figure(view: View) -> InlineFigure:
     height = side * tall / max(wide, tall)
     width = side * wide / max(wide, tall)
     inches = max(0.3 + width + count * (room + 0.2), 8.4), height + 2.5
-    made = InlineFigure(*inches, "; ".join(f"{panel.subject}: {subtitle(state, panel)}" for panel in view.panels))
+    made = InlineFigure(*inches, summary(view))
     blank(axes_at(made, 0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
     made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "image", fontsize=9, weight="bold")
     for i, panel in enumerate(view.panels):
@@ -240,10 +235,10 @@ def figure(view: View) -> InlineFigure:
         blank(axes_at(made, x, 0.95, width, height)).imshow(painted(state, panel))
         made.text(x / inches[0], 1 - (1.0 + height) / inches[1], _folded(scale_in_words(state, panel), 62, 3),
                   va="top", **NOTE)  # fmt: skip
-        draw_words(
-            axes_at(made, x, 1.5 + height, room, 0.95), panel.words, signed=panel.words_signed, vmax=panel.words_scale,
-            values=bool(panel.words_scale), sentence=_folded(words_in_words(panel), 62, 2),
-        )  # fmt: skip
+        most = panel.words_scale
+        said = range_in_words(panel.words_of, True, most) if most else panel.words_of
+        draw_words(axes_at(made, x, 1.5 + height, room, 0.95), panel.words, signed=True, vmax=most, values=bool(most),
+                   sentence=_folded(said, 62, 2))  # fmt: skip
     return made
 
 

@@ -14,7 +14,6 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -42,22 +41,16 @@ def sentence(error: BaseException) -> str:
 
 
 class Work:
-    """Runs jobs, one at a time.
-
-    Args:
-        answers: the errors that are answers to the user. Any other is a fault: it is said on the panel and then raised.
-        turn: the panel's lock, held while a result is handed over.
+    """Runs jobs, one at a time. An error that is none of `ANSWERS` is a fault: it is said, and then raised.
 
     Attributes:
         running: whether a job is under way beside the kernel's loop.
+        turn: the panel's lock, held while a result is handed over: JupyterLab 4.4 and later may deliver messages in
+            several threads.
     """
 
-    def __init__(
-        self,
-        answers: type[Exception] | tuple[type[Exception], ...] = UserError,
-        turn: AbstractContextManager | None = None,
-    ):
-        self.running, self._answers, self._turn = False, answers, turn or threading.RLock()
+    def __init__(self):
+        self.running, self.turn = False, threading.RLock()
         self._number = 0  # of the newest job
 
     def start(
@@ -79,7 +72,7 @@ class Work:
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
         """
-        with self._turn:
+        with self.turn:
             self._number += 1
             number, loop = self._number, None if quick else running_loop()
             self.running = loop is not None
@@ -92,20 +85,20 @@ class Work:
             result = job(lambda passes: None)
         except Exception as error:
             self._if_wanted(number, failed, error)
-            if not isinstance(error, self._answers):
+            if not isinstance(error, ANSWERS):
                 raise
         else:
             self._if_wanted(number, done, result)
 
     def stop(self) -> None:
         """Forget the job under way."""
-        with self._turn:
+        with self.turn:
             self._number += 1
             self.running = False
 
     def _if_wanted(self, number: int, action: Callable, *values, running: bool = False) -> None:
         """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
-        with self._turn:
+        with self.turn:
             if self._number == number:
                 self.running = running
                 action(*values)
@@ -133,7 +126,7 @@ class Work:
             return
         except BaseException as error:
             hand_over(failed, error)
-            if not isinstance(error, self._answers):
+            if not isinstance(error, ANSWERS):
                 raise
         else:
             hand_over(done, result)

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -37,10 +37,9 @@ from ..errors import InvalidType, InvalidValue
 from ..models import Clip
 from ..notices import heard_by, image_tag
 from ..plots.figures import alternative
-from ..plots.page import page
 from .explorer import Explorer
-from .explorer_view import payload
-from .jobs import ANSWERS, UserError, Work, running_loop, sentence
+from .explorer_view import static_page
+from .jobs import UserError, Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
@@ -100,9 +99,7 @@ class FigurePanel(w.VBox):
             (self._fixed if isinstance(made, w.fixed) else self.controls)[name] = made
         self._check()
         self.figure, self.seconds, self.message = None, 0.0, ""
-        # JupyterLab 4.4 and later may deliver messages in several threads: one figure at a time, the newest values.
-        self._turn, self._drawing, self._muted = threading.RLock(), threading.RLock(), False
-        self._work = Work(ANSWERS, self._turn)
+        self._work, self._drawing, self._muted = Work(), threading.RLock(), False  # one figure at a time
         self._soon: TimerHandle | None = None  # of the next redraw
         self._slow = "report" in inspect.signature(draw).parameters and "report" not in controls
         self.answer, self.image, self.status = w.HTML(), w.HTML(), w.HTML()
@@ -122,7 +119,7 @@ class FigurePanel(w.VBox):
         if unknown := values.keys() - self.controls.keys():
             msg = f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}"
             raise InvalidValue(msg, "choice-unknown")
-        with self._turn:
+        with self._work.turn:
             before, self._muted = self.values, True
             try:
                 for name, value in values.items():
@@ -142,7 +139,7 @@ class FigurePanel(w.VBox):
 
     def _turned(self) -> None:
         """A control has another value. Draw soon, and once for a burst of changes."""
-        with self._turn:
+        with self._work.turn:
             if self._muted:
                 return
             self._work.stop()  # what it draws is not what the controls say
@@ -168,21 +165,17 @@ class FigurePanel(w.VBox):
 
     def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
         self.figure, self.image.value, notes, self.seconds = made
-        self._show()
+        pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
+        self.status.value = self._shown = _small(f"shown: {pairs}")
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
 
     def _refused(self, error: BaseException) -> None:
         self._say(f"{sentence(error)}. The figure is still the last one that could be drawn.", _WRONG)
-        self.status.value = _small(self._shown)
+        self.status.value = self._shown
 
     def _tell(self, done: float) -> None:
         """How far a long drawing is."""
         self.status.value = f'<progress max="1" value="{done:.2f}" aria-label="done"></progress> {_small("drawing …")}'
-
-    def _show(self) -> None:
-        pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
-        self._shown = f"shown: {pairs}"
-        self.status.value = _small(self._shown)
 
     def _say(self, text: str, colour: str) -> None:
         self.message = text
@@ -238,9 +231,7 @@ class Opening(w.VBox):
         """Beside the widget the answers to all captions, for a page without a kernel."""
         session, state = self.explorer.session, self.explorer.view.state
         views = [session.view(replace(state, caption=button.description)) for button in self.buttons]
-        static, _ = page([payload(view) for view in views], state.source.image, self.explorer.figure())
-        given = {"text/html": static["text/html"], "text/plain": repr(self.explorer)}
-        return {**super()._repr_mimebundle_(**options), **given}
+        return {**super()._repr_mimebundle_(**options), **static_page(views), "text/plain": repr(self.explorer)}
 
 
 def _rows(controls: dict[str, w.Widget]) -> w.Box:
@@ -291,53 +282,39 @@ def _html(figure: Figure) -> str:
         raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
     pixels, corner = _cut_out(figure)
     (height, width), image = pixels.shape[:2], image_tag(Image.fromarray(pixels), alternative(figure), effort=0)
-    if points := "".join(_points(figure, corner)):
+    circles = []
+    for axes, x, y, said in getattr(figure, "points", ()):
+        across, up = axes.transData.transform((x, y))
+        place = f'cx="{across + corner[0]:.1f}" cy="{corner[1] - up:.1f}"'
+        circles.append(f'<circle {place} r="5"><title>{html.escape(said)}</title></circle>')
+    if circles:
         image += (
             f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {width} {height}" '
-            f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{points}</svg>'
+            f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{"".join(circles)}</svg>'
         )
     return f'<div style="position:relative;display:inline-block;max-width:100%">{image}</div>'
 
 
-def _points(figure: Figure, corner: tuple[int, int]) -> Iterator[str]:
-    """For each of the figure's points a circle that says it; ``corner``: see `_cut_out`."""
-    for axes, x, y, said in getattr(figure, "points", ()):
-        across, up = axes.transData.transform((x, y))
-        yield (
-            f'<circle cx="{across + corner[0]:.1f}" cy="{corner[1] - up:.1f}" r="5">'
-            f"<title>{html.escape(said)}</title></circle>"
-        )
-
-
-def _cut_out(figure: Figure) -> tuple[np.ndarray, tuple[int, int]]:
+def _cut_out(figure: Figure, edge: float = _SHEET) -> tuple[np.ndarray, tuple[int, int]]:
     """The pixels (H, W, 4) of a figure, as a notebook cuts it, and where its lower left corner is: right, down.
 
-    Drawn once, on a sheet larger than itself, and cut around what is drawn: to ask matplotlib for the bounds first
-    costs up to half as much as the drawing.
+    Drawn on a sheet that is larger by an edge of so many inches, and cut around what is drawn: to ask matplotlib for
+    the bounds first costs up to half as much as the drawing.
     """
-    sheet, drawn = _SHEET, _drawn(figure, _SHEET)
-    filled = drawn != drawn[0, 0]
-    if filled[[0, -1]].any() or filled[:, [0, -1]].any():  # it goes on beyond the sheet
-        bounds = figure.get_tightbbox()
-        sheet = max(_SHEET, *-bounds.min, *(bounds.max - figure.bbox_inches.size)) + _MARGIN
-        drawn = _drawn(figure, sheet)
-        filled = drawn != drawn[0, 0]
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
-    edge, margin = int(sheet * figure.dpi), int(_MARGIN * figure.dpi)
-    if not filled.any():
-        filled[edge:-edge, edge:-edge] = True  # an empty figure is shown as large as it is
-    rows, columns = (np.flatnonzero(filled.any(side)) for side in (1, 0))
-    top, left = (max(places[0] - margin, 0) for places in (rows, columns))
-    pixels = np.ascontiguousarray(drawn[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin])
-    corner = round(sheet * figure.dpi) - left, len(drawn) - round(sheet * figure.dpi) - top
-    return pixels.view(np.uint8).reshape(*pixels.shape, 4), corner
-
-
-def _drawn(figure: Figure, edge: float) -> np.ndarray:
-    """The pixels (H, W) of a figure with an edge of so many inches, each of four bytes."""
     buffer, dpi = io.BytesIO(), figure.dpi
     width, height = (int(np.ceil((side + 2 * edge) * dpi)) for side in figure.bbox_inches.size)
     sheet = Bbox.from_bounds(-edge, -edge, (width + 0.5) / dpi, (height + 0.5) / dpi)  # whole pixels, however rounded
     figure.savefig(buffer, format="rgba", dpi=dpi, bbox_inches=sheet)
-    return np.frombuffer(buffer.getbuffer(), dtype=np.uint32).reshape(height, width)
+    drawn = np.frombuffer(buffer.getbuffer(), dtype=np.uint32).reshape(height, width)
+    filled = drawn != drawn[0, 0]
+    if filled[[0, -1]].any() or filled[:, [0, -1]].any():  # it goes on beyond the sheet
+        return _cut_out(figure, 2 * edge)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
+    rim, margin = round(edge * dpi), int(_MARGIN * dpi)
+    if not filled.any():
+        filled[rim:-rim, rim:-rim] = True  # an empty figure is shown as large as it is
+    rows, columns = (np.flatnonzero(filled.any(side)) for side in (1, 0))
+    top, left = (max(places[0] - margin, 0) for places in (rows, columns))
+    pixels = np.ascontiguousarray(drawn[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin])
+    return pixels.view(np.uint8).reshape(*pixels.shape, 4), (rim - left, height - rim - top)

@@ -43,13 +43,7 @@ from .state import GRAD_ECLIP, Panel, State, View, as_source, changed, settings
 
 Name = TypeVar("Name", bound=Hashable)
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
-_KEPT = {
-    "traces": 24,
-    "found": 64,
-    "explainers": 24,
-    "trunks": 1024,
-    "images": 16,
-}  # how many of each kind are remembered
+_KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024, "images": 16}  # how many of each are remembered
 
 
 class _Remembering:
@@ -62,14 +56,12 @@ class _Remembering:
         found = getattr(self._tower, name)
         if name == "model":  # some methods fetch it for every pass that they make themselves
             self._session.passed()
-        return self._reporting(found) if name in _PASSES else found
 
-    def _reporting(self, action: Callable) -> Callable:
         def reported(*arguments, **options):
             self._session.passed()
-            return action(*arguments, **options)
+            return found(*arguments, **options)
 
-        return reported
+        return reported if name in _PASSES else found
 
     def trace(self, inputs: Tensor):
         if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
@@ -143,7 +135,8 @@ class Session:
         if state.shared and same_units and not state.phrase:
             most = max(panel.scale for panel in panels)
             panels = [replace(panel, scale=most, note="the most in both maps") for panel in panels]
-        return View(state, tuple(panels))
+        before = state.source.before and self.explain(state.source.before, state.caption)
+        return View(state, tuple(panels), before)
 
     def explain(
         self, image, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
@@ -162,12 +155,6 @@ class Session:
         """
         state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
         return self.view(state, on_pass, words=False).panels[0].explanation
-
-    def before(self, state: State) -> Explanation | None:
-        """The same caption on the image as it was, before something was changed in it; None if nothing was."""
-        if state.source.before is None:
-            return None
-        return self.explain(state.source.before, state.caption)
 
     def is_quick(self, state: State) -> bool:
         """Whether the image was looked at before with these settings, and the methods need nothing but a readout."""
@@ -337,13 +324,11 @@ class Session:
         if state.phrase and own and any(first <= i <= last for group in apart for i in group):
             told["centred"] = apart
         shown = replace(shown, provenance={**shown.provenance, **told})
-        words, words_of, words_signed, most = self._words(state, whole, split)
-        return Panel(
-            method, shown, whole, regions, columns, subject, words, words_of, signed, words_signed, scale, most, note
-        )
+        words, words_of, most = self._words(state, whole, split)
+        return Panel(method, shown, whole, regions, columns, subject, words, words_of, signed, scale, most, note)
 
-    def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, bool, float]:
-        """The caption's words, what their scores are, whether signed, and their scale."""
+    def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, float]:
+        """The caption's words, what their signed scores are, and their scale; 0 where there are no scores."""
         if state.patch:
             maps, (row, column) = self._word_maps(state), state.patch
             if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
@@ -352,15 +337,15 @@ class Session:
             spans = zip(split.spans, scores, strict=True)
             words = tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
             most = largest([maps if state.shared else scores])
-            return words, f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)", True, most
+            return words, f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)", most
         words = whole.words[0]
         if not words:
             blank = tuple(Word(state.caption[a:b], 0.0, a, b) for a, b in split.spans)
             why = "this method has no word scores" if blank else "the model's tokenizer does not tell words apart"
-            return blank, why, False, 0.0
+            return blank, why, 0.0
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
-        return words, words_of, True, largest([[word.score for word in both]])
+        return words, words_of, largest([[word.score for word in both]])
 
 
 def explain_each(

@@ -107,8 +107,8 @@ class Panel:
         columns: (W, h, w), what each patch says of each word, by Grad-ECLIP; None where there are no words.
         subject: what the map is of, in words.
         words: of the caption, with the scores that shade them.
-        words_of: what these scores are, in words.
-        signed, words_signed: whether what is negative is shown.
+        words_of: what these scores, which are signed, are in words.
+        signed: whether what is negative is shown.
         scale, words_scale: the value of the darkest colour.
         note: what `scale` is, in words.
     """
@@ -122,7 +122,6 @@ class Panel:
     words: tuple[Word, ...]
     words_of: str
     signed: bool
-    words_signed: bool
     scale: float
     words_scale: float
     note: str
@@ -135,10 +134,11 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The answer to a state: one panel, or two with a method beside."""
+    """The answer to a state: one panel, or two with a method beside; and what it was before something was changed."""
 
     state: State
     panels: tuple[Panel, ...]
+    before: Explanation | None = None  # of the same caption on `Source.before`
 
 
 def as_source(image, name: str = "", code: str = "") -> Source:

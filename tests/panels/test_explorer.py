@@ -522,10 +522,10 @@ def test_every_control_turns_its_field_and_follows_the_view(panel, name, value):
 
 def test_pressing_words_patches_and_scenes(panel):
     turn(panel, phrase=[0, 2], patch=None)
-    assert panel.view.state.phrase == (0, 2) and panel.data["phrase"] == [0, 2]
+    assert panel.view.state.phrase == (0, 2) and panel.data["phrase"] == (0, 2)
     assert panel.data["verdict"]["phrase"].startswith("Half of the relevance of “a red car”")
     turn(panel, phrase=None, patch=[1, 2])
-    assert panel.view.state.patch == (1, 2) and panel.view.state.phrase is None and panel.data["patch"] == [1, 2]
+    assert panel.view.state.patch == (1, 2) and panel.view.state.phrase is None and panel.data["patch"] == (1, 2)
     turn(panel, phrase=None, patch=None)
     assert panel.view.state.patch is None
     turn(panel, phrase=[5, 5])
@@ -690,7 +690,7 @@ def test_smaller_panels_have_fewer_controls_and_the_same_view(tiny, picture):
     full = explore(picture, CAPTION, tiny)
     full.change(layers=3)
     np.testing.assert_allclose(small.view.panels[0].map, full.view.panels[0].map, atol=1e-7)
-    with pytest.raises(ValueError, match="controls must be among .*, got volume"):
+    with pytest.raises(ValueError, match="each of controls must be one of .*, got 'volume'"):
         Explorer(picture, CAPTION, tiny, controls=("volume",))
 
 

@@ -91,11 +91,11 @@ def test_a_fault_while_a_view_is_shown_leaves_the_view_before_as_a_whole(tiny, p
     panel_ = Explorer(picture, "a red car", tiny)
     before, data, times = panel_.view, panel_.data, []
 
-    def broken(view, known=None):
+    def broken(view):
         times.append(1)
         if len(times) == 1:
             raise ZeroDivisionError
-        return payload(view, known)
+        return payload(view)
 
     monkeypatch.setattr(explorer_view, "payload", broken)
     with pytest.raises(ZeroDivisionError):
