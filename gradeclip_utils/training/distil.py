@@ -393,8 +393,7 @@ def run_command(options: argparse.Namespace) -> None:
     )
     names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
     distillations = {name: check(read_fields(options, DISTILLATIONS[name])) for name in names}
-    for place in (folder, out):
-        place.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     teacher, seen = load_clip(BUNDLED).model, {}
     for name, distillation in distillations.items():
         student = teach(name, teacher, folder, distillation, seen=seen)
