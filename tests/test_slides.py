@@ -1,4 +1,4 @@
-"""Slides of a lesson need no network, and show and hide what the rule of `docs/slides/build.py` says."""
+"""Slides of a lesson need no network, fit a projector, and show and hide what `docs/slides/build.py` says."""
 
 import re
 import runpy
@@ -8,12 +8,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.browser import CHROMIUM, WAIT, browser_type_launch_args  # noqa: F401
+
 ROOT = Path(__file__).parent.parent
 SLIDES = runpy.run_path(str(ROOT / "docs" / "slides" / "build.py"))
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 LONG = "This is why it is so, " + "and so on " * 20
 SHORT_LESSON = [
-    f"# A lesson\n\n**Claim.** It can be seen.\n\n{LONG}\n\n## First\n\n"
+    f"# A lesson\n\n**Claim.** It can be seen.\n\n**What you'll learn**\n\n- to see\n\n{LONG}\n\n## First\n\n"
     "Look at [the next](02_next.ipynb) and [a card](../data/README.md).",
     "**Predict.** What comes?\n\n<details><summary>Open</summary>\n\nThe surprise.\n\n## No heading\n\n</details>",
     ("secret = 1", [("image/png", PIXEL)], []),
@@ -22,7 +24,8 @@ SHORT_LESSON = [
     ("print(2)", [("stdout", "endless\n" * 30)], []),
     ("def to_write(): ...", [], ["exercise"]),
     "**1. Write it.** And then?\n\n**2. Write more.**",
-    "## Last",
+    "## Last\n\n**Predict.** How many?",
+    ("verdicts", [("text/markdown", "60 claims\n\n" + "\n".join(f"- claim {i}" for i in range(60)))], []),
 ]
 
 
@@ -121,6 +124,21 @@ def test_code_long_prose_and_long_prints_are_not_shown_and_what_is_to_be_written
     assert "seen" in slide_with(page, "Below") and "to_write" in shown and "It can be seen." in shown
 
 
+def test_a_prediction_may_stand_below_its_heading_and_its_answer_stays_on_the_next_slide(page):
+    assert "How many?" in slide_with(page, "Last") and "60 claims" not in slide_with(page, "Last")
+
+
+def test_of_a_long_list_the_first_lines_are_shown_and_the_others_are_counted(page):
+    verdicts = slide_with(page, "60 claims")
+    shown = re.findall(r"claim \d+", verdicts)
+    assert shown == [f"claim {i}" for i in range(len(shown))] and 0 < len(shown) < 10
+    assert f"and {60 - len(shown)} more" in verdicts
+
+
+def test_the_goals_of_a_lesson_have_a_slide_of_their_own(page):
+    assert "A lesson" not in slide_with(page, "to see") and "It can be seen." in slide_with(page, "A lesson")
+
+
 def test_every_exercise_has_a_slide(page):
     assert "Write more." not in slide_with(page, "Write it.")
 
@@ -147,3 +165,39 @@ def test_without_npm_one_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="npm is missing, which fetches reveal.js"):
         SLIDES["carry"](tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with reveal.js, into which lessons are written."""
+    out = tmp_path_factory.mktemp("shown")
+    try:
+        SLIDES["carry"](out)
+    except (FileNotFoundError, ConnectionError) as refusal:
+        pytest.skip(str(refusal))
+    return out
+
+
+CUT_OFF = """async () => {
+  const cut = [];
+  for (let i = 0; i < Reveal.getTotalSlides(); i++, Reveal.next()) {
+    const slide = Reveal.getCurrentSlide(), wide = [slide, ...slide.querySelectorAll(".jp-RenderedHTMLCommon, pre")];
+    await new Promise(requestAnimationFrame);
+    if (slide.scrollHeight > slide.clientHeight) cut.push(`${i + 1} is too tall`);
+    if (wide.some((one) => one.scrollWidth > one.clientWidth)) cut.push(`${i + 1} is too wide`);
+  }
+  return [cut, Reveal.isLastSlide()];
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("name", ["01_start_here", "03_methods_compared", "05_attribute_binding"])
+def test_nothing_on_a_slide_is_cut_off(browser, folder, name):
+    SLIDES["write_page"](ROOT / "notebooks" / f"{name}.ipynb", folder)
+    shown = browser.new_page(viewport={"width": 1280, "height": 720})
+    shown.set_default_timeout(WAIT)
+    shown.goto((folder / f"{name}.slides.html").as_uri())
+    shown.wait_for_function("window.Reveal && Reveal.isReady()")
+    assert shown.evaluate(CUT_OFF) == [[], True]
+    shown.close()

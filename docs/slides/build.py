@@ -6,8 +6,8 @@ What becomes a slide is decided by a rule, so that notebooks need no metadata fo
 
 - A heading opens a slide; one of the third level opens a slide below the last one.
 - A prediction, an exercise, and a figure after another or after a prediction, open a slide below: nobody sees an answer
-  too early.
-- Shown are figures, tables, verdicts, a few printed lines, lists, sentences and what begins in bold.
+  too early. So do the goals of a lesson. A prediction may stand below a heading that has nothing else.
+- Shown are figures, tables, the first of many verdicts, a few printed lines, lists, sentences and what begins in bold.
 - Longer prose, and what a reader unfolds, are notes of the speaker (key S).
 - Code is shown in cells that are tagged `exercise` or `slide`.
 """
@@ -103,15 +103,19 @@ def slide_cells(cell: NotebookNode) -> list[NotebookNode]:
         elif not is_shown(block):
             kind, block = "notes", re.sub(r"</?(?:details|summary)>", "", block)
         else:
-            kind = "subslide" if re.match(r"\*\*(Predict|\d+\.)", block) else "-"
+            kind = "subslide" if re.match(r"\*\*(Predict|\d+\.|What you'll learn)", block) else "-"
         cells.append(nbformat.v4.new_markdown_cell(linked(block), metadata={"slideshow": {"slide_type": kind}}))
     return cells
 
 
 def shown_outputs(cell: NotebookNode) -> list[NotebookNode]:
-    """The outputs of a code cell that a slide shows: no widgets, no warnings, no long print."""
+    """The outputs of a code cell that a slide shows: no widget, warning or long print, and of a long list its head."""
     kept = []
     for output in cell.outputs:
+        lines = output.get("data", {}).get("text/markdown", "").splitlines()
+        if len(lines) > PRINTED:
+            text = "\n".join([*lines[:PRINTED], f"- … and {len(lines) - PRINTED} more, in the notebook"])
+            output = NotebookNode(output, data={"text/markdown": text})
         if output.output_type == "stream":
             short = output.name == "stdout" and len(output.text.splitlines()) <= PRINTED
             kept += [output] if short else []
@@ -122,19 +126,28 @@ def shown_outputs(cell: NotebookNode) -> list[NotebookNode]:
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it, by the rule of this module."""
-    cells, is_answered = [], False  # is_answered: a figure or a prediction is on the current slide already
+    cells = []
+    is_answered, is_bare = (
+        False,
+        False,
+    )  # the current slide has a figure or a prediction; it has nothing but its heading
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             for part in slide_cells(cell):
-                kind = part.metadata.slideshow.slide_type
-                if kind in ("slide", "subslide"):
-                    is_answered = part.source.startswith("**Predict")
+                is_heading, slideshow = part.source.startswith("#"), part.metadata.slideshow
+                if is_bare and not is_heading and slideshow.slide_type == "subslide":
+                    slideshow.slide_type = "-"
+                if slideshow.slide_type != "notes":
+                    is_bare = is_heading
+                    opens = slideshow.slide_type != "-"
+                    is_answered = part.source.startswith("**Predict") or (is_answered and not opens)
                 cells.append(part)
             continue
         has_code = bool({"exercise", "slide"} & set(cell.metadata.get("tags", ())))
         outputs = shown_outputs(cell)
         if not has_code and not outputs:
             continue
+        is_bare = False
         is_figure = any(FIGURES & set(output.get("data", ())) for output in outputs)
         kind = "subslide" if is_answered and outputs else "-"
         is_answered = is_figure if kind == "subslide" else is_answered or is_figure
