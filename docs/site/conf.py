@@ -74,7 +74,14 @@ def without_aliases(app, what, name, found, skip, options):
     return True if str(getattr(found, "__doc__", "")).startswith("Alias for field number") else None
 
 
+def valid_lists(app, page, template, context, doctree):
+    """Mend lists that a screen reader cannot read: viewcode nests them wrongly, docutils' entries are no items."""
+    body = re.sub(r"</li>\n<ul>(.*?)</ul>", r"\n<ul>\1</ul></li>\n", context.get("body", ""), flags=re.S)
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app):
     """Tell Sphinx of the above, before napoleon reads the sections."""
+    app.connect("html-page-context", valid_lists)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("autodoc-skip-member", without_aliases)
