@@ -78,7 +78,7 @@ def lab(tmp_path_factory, request):
         server = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(WAIT // 500):
             try:
                 urllib.request.urlopen(f"{address}/api", timeout=5).close()
                 break
