@@ -2,16 +2,14 @@
 
 import pytest
 
-from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args, lab, open_notebook, run_all
+from tests.browser import BROWSER, ROOT
 
-__all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
 pytestmark = BROWSER
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "notebooks").glob("01_*.ipynb"))])
-def test_the_first_notebook_runs_in_jupyterlab_without_an_error(lab, page, name, tmp_path):
-    open_notebook(page, lab, name)
-    run_all(page)
+def test_the_first_notebook_runs_in_jupyterlab_without_an_error(opened, name, tmp_path):
+    page = opened(name).page
     pictures = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea img.gradeclip-figure")
     sizes = pictures.evaluate_all("images => images.map(image => [image.naturalWidth, image.clientWidth])")
     assert len(sizes) >= 3 and all(natural > 100 and 0 < shown <= 1280 for natural, shown in sizes)

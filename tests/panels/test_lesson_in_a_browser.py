@@ -5,20 +5,10 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import (
-    BROWSER,
-    ROOT,
-    browser_context_args,
-    browser_type_launch_args,
-    lab,
-    open_notebook,
-    run_all,
-    write_notebook,
-)
+from tests.browser import BROWSER
+from tests.panels.browsing import SHOTS, THEMES, change_theme, overflow
 
-__all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
 pytestmark = BROWSER
-SHOTS = ROOT / "build" / "screenshots"
 CELL = """
 from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.panels.lesson import panel
@@ -97,33 +87,13 @@ NEW = """([number, before]) => {
 
 
 @pytest.fixture(scope="module")
-def opened(lab, browser):
-    """Opens a notebook of these cells, run; all pages are closed in the end."""
-    contexts = []
-
-    def open_cells(name, cells):
-        write_notebook(lab, name, cells)
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}))
-        page = contexts[-1].new_page()
-        open_notebook(page, lab, name)
-        run_all(page)
-        page.set_default_timeout(120_000)
-        return page
-
-    yield open_cells
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture(scope="module")
 def page(opened):
-    return opened("panel.ipynb", [CELL])
+    return opened("panel.ipynb", [CELL]).page
 
 
 @pytest.fixture(scope="module")
 def lessons(opened):
-    return opened("lessons.ipynb", LESSONS)
+    return opened("lessons.ipynb", LESSONS).page
 
 
 @pytest.fixture
@@ -182,20 +152,19 @@ def test_the_newest_of_many_changes_wins(page, box):
     expect(picture(box)).to_have_attribute("alt", re.compile("power 9 "), timeout=60_000)
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@THEMES
 @pytest.mark.parametrize("width", [1280, 800])
 def test_it_fits_a_narrow_window_and_both_themes(page, box, width, theme):
-    page.evaluate(f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
-    page.wait_for_function(f"() => document.body.dataset.jpThemeName === '{theme}'")
+    change_theme(page, theme)
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(300)
     box.screenshot(path=SHOTS / f"22_lesson_panel_{width}_{theme.split()[1].lower()}.png")
-    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+    assert overflow(box) <= 1
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_a_long_drawing_shows_a_bar_and_ends_for_a_newer_change(opened):
-    page = opened("long.ipynb", [LONG])
+    page = opened("long.ipynb", [LONG]).page
     box = page.locator(".gradeclip-panel")
     expect(picture(box)).to_be_visible(timeout=120_000)
     level = box.locator(".gradeclip-level select")
@@ -240,7 +209,7 @@ def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, 
         assert said in shown.get_attribute("alt")
         expect(box.locator(".gradeclip-message")).to_have_count(0)
         box.screenshot(path=SHOTS / f"23_lesson_{number + 3:02}_{width}.png")
-        assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+        assert overflow(box) <= 1
         assert shown.evaluate("image => image.getBoundingClientRect().width > 200")
     assert lessons.evaluate("() => window.wrong") == []
 

@@ -11,12 +11,11 @@ from playwright.sync_api import expect
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.plots.colours import CONTRARY
-from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args
+from tests.browser import BROWSER
+from tests.panels.browsing import SHOTS, frame_widths
 
-__all__ = ["browser_context_args", "browser_type_launch_args"]  # fixtures
 pytestmark = BROWSER
 expect.set_options(timeout=60_000)
-SHOTS = ROOT / "build" / "screenshots"
 CAPTION = "a red car and a blue <b>"
 OVERLAY = "canvas => canvas.toDataURL('image/png').split(',')[1]"
 
@@ -33,7 +32,6 @@ def found(tiny, picture):
 @pytest.fixture
 def shown(page, found):
     """The page, and what went wrong on it."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -140,8 +138,8 @@ def test_what_the_model_does_not_see_is_outside_of_a_frame(shown):
     expect(shown.locator(".gradeclip-side-0 .gradeclip-origin")).to_contain_text(
         "the model sees what is inside the dashes"
     )
-    sizes = [shown.locator(f".gradeclip-side-{i} .gradeclip-frame").bounding_box() for i in (0, 1)]
-    assert abs(sizes[0]["width"] - sizes[1]["width"]) < 1 and abs(sizes[0]["height"] - sizes[1]["height"]) < 1
+    left, right = frame_widths(shown)
+    assert abs(left - right) < 1  # and so are their heights, by one aspect ratio
 
 
 @pytest.mark.parametrize("width", [1280, 800, 390])
