@@ -244,7 +244,7 @@ const wordsPart = (app) => {
   return { node, draw };
 };
 
-// One control of `data.controls`; a refused or half-written text is left to whoever writes it.
+// One control of `data.controls`; a refused text, or one in which somebody writes, is left to them.
 const control = (app, { name, label, help, kind, min, max, step }) => {
   const id = `gradeclip-${Math.random().toString(36).slice(2)}`;
   const input = kind === "choice" ? make("select", { id }) : make("input", { id, type: { range: "range", check: "checkbox" }[kind] || "text", min, max, step, spellcheck: "false" });
@@ -270,7 +270,7 @@ const control = (app, { name, label, help, kind, min, max, step }) => {
     }
     input.disabled = Boolean(spec.disabled);
     if (kind === "check") input.checked = spec.value;
-    else if (!spec.refused && !(kind === "text" && input === document.activeElement && input.value !== spec.value && app.writing)) input.value = spec.value;
+    else if (!spec.refused && !(kind === "text" && input === document.activeElement)) input.value = spec.value;
     input.setAttribute("aria-invalid", Boolean(spec.refused));
     read();
   };
@@ -386,10 +386,7 @@ const desk = (app, model) => {
     }
     const has = (one) => controls.has(one);
     if (has("model")) places.head.prepend(make("span", { title: app.data.rule }, "Scene"), scenes, add, file);
-    if (has("caption")) {
-      controls.get("caption").input.addEventListener("input", () => (app.writing = true));
-      places.caption.append(known);
-    }
+    if (has("caption")) places.caption.append(known);
     if (has("against")) {
       places.ask.prepend(make("span", {}, "Ask"), asks);
       places.ask.append(surprises);
@@ -456,7 +453,7 @@ const open = (el) => {
 
 const render = ({ model, el }) => {
   const root = make("div", { class: "gradeclip-explorer", "data-lm-suppress-shortcuts": "true" }); // our keys, not a notebook's
-  const app = { root, data: model.get("data"), image: model.get("image"), pointed: null, picked: {}, writing: false };
+  const app = { root, data: model.get("data"), image: model.get("image"), pointed: null, picked: {} };
   app.look = { contour: true };
   const take = () => {
     app.data = model.get("data");
@@ -481,10 +478,7 @@ const render = ({ model, el }) => {
     Object.assign(app.look, fields);
     draw();
   };
-  app.change = (fields) => {
-    app.writing = false;
-    if (model.send) model.send({ kind: "change", fields });
-  };
+  app.change = (fields) => model.send && model.send({ kind: "change", fields });
   take();
   const frames = [0, 1, 2].map((index) => frame(app, index)), words = wordsPart(app);
   const verdict = make("p", { class: "gradeclip-verdict", "aria-live": "polite" });
