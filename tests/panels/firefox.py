@@ -82,14 +82,6 @@ class Firefox:
         assert answer["type"] == "success", answer["exceptionDetails"]["text"]
         return json.loads(answer["result"]["value"])
 
-    def until(self, expression: str, seconds: float = 600) -> Any:
-        """Wait until an expression is true on the page: its value."""
-        end = time.monotonic() + seconds
-        while not (value := self.evaluate(expression)):
-            assert time.monotonic() < end, f"after {seconds} s still not: {expression}"
-            time.sleep(0.3)
-        return value
-
     def shoot(self, path: Path) -> None:
         """An image of the window."""
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,23 +1,15 @@
-"""The panels in Firefox: in JupyterLab, and as a page without a kernel; whole, readable, and the console silent."""
+"""The panels in Firefox, as pages without a kernel: whole, readable, and the console silent."""
 
 import pytest
 
 from gradeclip_utils.panels.explorer import explore
 from gradeclip_utils.panels.lesson import opening
 from gradeclip_utils.scenes import arrange
-from tests.browser import SESSION, write_notebook
 from tests.panels.browsing import SHOTS
 from tests.panels.firefox import WITH_FIREFOX
 
 pytestmark = WITH_FIREFOX
 CAPTIONS = ["a red car", "a dog", "a piano"]
-CELLS = [
-    "from gradeclip_utils.panels.explorer import explore\n\nexplore()",
-    "from gradeclip_utils.panels.lesson import opening\nfrom gradeclip_utils.scenes import arrange\n\n"
-    f'opening(arrange(["red car", "dog"]), {CAPTIONS})',
-    "from gradeclip_utils.panels.lesson import panel\nfrom gradeclip_utils.plots import InlineFigure\n\n"
-    'panel(lambda level: InlineFigure(3, 2, f"level {level}"), level=(0, 4))',
-]
 PAINTED = """[...document.querySelectorAll('.gradeclip-explorer')].map((box) => {
     const { width, height } = box.querySelector('.gradeclip-side-1 canvas');
     const pixels = box.querySelector('.gradeclip-side-1 canvas').getContext('2d').getImageData(0, 0, width, height);
@@ -55,24 +47,4 @@ def test_a_page_without_a_kernel_is_whole_and_silent(firefox, pages, name, width
     assert firefox.evaluate(PAINTED) == [True] * count
     assert firefox.evaluate(POINTED).startswith("map of “")
     firefox.shoot(SHOTS / f"50_firefox_{name}_{width}_{int(100 * zoom)}.png")
-    assert firefox.said == []
-
-
-def test_in_jupyterlab_every_panel_is_whole_and_silent(firefox, lab):
-    write_notebook(lab, "firefox.ipynb", CELLS)
-    firefox.go(f"{lab}/lab/tree/notebooks/firefox.ipynb?reset", *SIZES[0])
-    firefox.until(f"{SESSION}?.session?.kernel?.status === 'idle'")
-    firefox.said.clear()  # what JupyterLab says while it starts is its own
-    assert firefox.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    firefox.until(f"({PAINTED}).join() === 'true,true'")
-    before = firefox.until("document.querySelector('.gradeclip-panel img.gradeclip-figure')?.alt")
-    handle = "document.querySelector('.gradeclip-panel .noUi-handle')"
-    press = "new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true })"
-    firefox.evaluate(f"{handle}.dispatchEvent({press})")
-    firefox.until(f"document.querySelector('.gradeclip-panel img.gradeclip-figure').alt !== '{before}'", 60)
-    button = "[...document.querySelectorAll('.jupyter-button')].find((one) => one.textContent === 'a dog')"
-    firefox.evaluate(f"{button}.click()")
-    title = "document.querySelectorAll('.gradeclip-explorer')[1].querySelector('.gradeclip-side-1 .gradeclip-title')"
-    firefox.until(f"{title}.textContent === 'map: “a dog”'", 60)
-    firefox.shoot(SHOTS / "51_firefox_lab.png")
     assert firefox.said == []
