@@ -24,7 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import InvalidFile, InvalidValue, MissingFile
-from ..files import data_path
+from ..files import data_path, write_path_whole
 from .checkpoints import check_checkpoint, misfit
 
 BUNDLED = "emoji"
@@ -104,7 +104,8 @@ def save_compact(
         theirs = load_file(shared)
         state = {key: value for key, value in state.items() if key not in theirs or not torch.equal(value, theirs[key])}
         metadata = {**metadata, "shared": Path(shared).name, "shared_sha256": _checksum(shared)}
-    save_file(state, path, metadata={**metadata, "words": " ".join(words)})
+    about = {**metadata, "words": " ".join(words)}
+    write_path_whole(Path(path), lambda place: save_file(state, place, metadata=about))
     Path(path).chmod(0o644)  # safetensors writes through a private temporary file
     if config is not None:
         Path(path).with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")

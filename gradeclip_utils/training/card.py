@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..checks import writable
+from ..checks import readable, writable
 from ..evaluation.attributes import CHANCE, draw_pairs, images_of, judge
 from ..evaluation.localisation import pool
 from ..evaluation.pointing_game import games, play, play_true_masks
@@ -381,7 +381,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(options: argparse.Namespace) -> None:
     """The command `card`: measure and print the figures, or draw maps."""
     if options.gallery:
-        writable(options.gallery, "--gallery", size=1_000_000)
+        writable(options.gallery, "--gallery", suffixes=(".png",), size=1_000_000)
+    if options.write:
+        readable(writable(data_path(), "--write", folder=True, size=1_000_000) / "README.md", "a card")
     clip = load_clip(options.model, options.weights)
     if options.gallery:
         return gallery(clip).savefig(options.gallery, dpi=100)
