@@ -58,7 +58,7 @@ COMMANDS = [
     ("convert into /proc", ["convert", "emoji", "--out", "/proc/x"], "--out cannot be written to /proc/x"),
     ("convert into nothing", ["convert", "emoji", "--out", ""], "E-path-empty"),
     ("card's gallery into text", ["card", "--gallery", "x.txt"], "--gallery must end in .png"),
-    ("card's gallery into a folder", ["card", "--gallery", "."], "E-path-is-folder"),
+    ("card's gallery into a folder", ["card", "--gallery", "."], "E-path-suffix"),
     ("explain into nothing", ["explain", "--out", ""], "E-path-empty"),
     ("explain a NUL", ["explain", "--out", "a\0.png"], "E-path-unusable"),
 ]
