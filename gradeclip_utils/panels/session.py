@@ -135,8 +135,8 @@ class Session:
         if state.shared and same_units and not state.phrase:
             most = max(panel.scale for panel in panels)
             panels = [replace(panel, scale=most, note="the most in both maps") for panel in panels]
-        before = state.source.before and self.explain(state.source.before, state.caption)
-        return View(state, tuple(panels), before)
+        first = state.source.before
+        return View(state, tuple(panels), None if first is None else self.explain(first, state.caption))
 
     def explain(
         self, image, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
