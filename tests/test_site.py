@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -115,6 +116,14 @@ def test_every_room_has_its_page_of_reference(pages):
     assert {page.stem for page in (pages / "api").glob("*.md")} == {name for name in public if name[0] != "_"} | {
         "index"
     }
+
+
+def test_an_example_in_a_docstring_is_code_as_it_stands_and_its_sections_are_none():
+    conf = runpy.run_path(str(ROOT / "docs" / "site" / "conf.py"))
+    code, sections = '    f("a", *rest) | g\n\n    h()\n', "\nArgs:\n    x: one.\n    y: two."
+    lines = f"Mixes |S| of `Pair`s:\n\n{code}{sections}".split("\n")
+    conf["as_restructured_text"](None, "function", "mix", None, {}, lines)
+    assert "\n".join(lines) == f"Mixes \\|S\\| of `Pair`\\ s:\n\n::\n\n{code}{sections}"
 
 
 def test_what_is_cited_is_in_the_bibliography(build, pages):

@@ -97,7 +97,7 @@ def methods_page() -> str:
         "for the number that the model gave. Cost is in forward passes beyond the trace.\n"
     )
     known = entries()
-    rows = ["| `method=` | name | paper | explains | cost | image | words |", "| --- " * 7 + "|"]
+    rows = ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"]
     for name, method in METHODS.items():
         if not (keys := [key for title, key in known.items() if title in method.paper]):
             raise LookupError(
@@ -105,7 +105,7 @@ def methods_page() -> str:
             )
         has = ["yes" if part else "–" for part in (method.image, method.text)]
         paper = f"{method.paper} {{cite}}`{','.join(keys)}`"
-        rows.append(f"| {' | '.join((f'`{name}`', method.title, paper, method.explains, method.cost, *has))} |")
+        rows.append(f"| {' | '.join((f'`{name}`', method.title, method.explains, method.cost, *has, paper))} |")
     return head + "\n" + "\n".join(rows) + "\n"
 
 

@@ -52,13 +52,21 @@ html_context = {
 
 
 def as_restructured_text(app, what, name, found, options, lines):
-    """Write what docstrings borrow from Markdown as Sphinx reads it: tables, and stars before keyword arguments."""
-    text = "\n".join(lines)
+    """Write what docstrings borrow from Markdown as Sphinx reads it: indented code, tables, stars before arguments."""
+    pieces = re.split(r"(^\S.*\n\n)((?:^ {4}.*(?:\n|\Z)|^\n)+)", "\n".join(lines), flags=re.M)
+    pieces += ["", ""]  # pieces: prose, the line before code, code, prose, ...
+    threes = zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True)
+    text = "".join(_markup(prose + line) + (f"::\n\n{code}" if code else "") for prose, line, code in threes)
+    lines[:] = text.split("\n")
+
+
+def _markup(text: str) -> str:
+    """Prose of a docstring, with what Sphinx would read otherwise."""
     text = re.sub(r"(?<![`*\w])(\*\*?)(?=\w+[,:\s)])", lambda stars: "\\*" * len(stars[1]), text)
     text = re.sub(r"(?<!`)(`[^`\n]+`)(?=\w)", r"\1\\ ", text)  # `Pair`s
     rows = r"(?:^[ ]*\|.*\|[ ]*(?:\n|\Z))+"
     text = re.sub(rows, lambda table: "\n" + _list_table(table[0]) + "\n", text, flags=re.M)
-    lines[:] = text.replace("|", "\\|").split("\n")  # |S| is the size of S
+    return text.replace("|", "\\|")  # |S| is the size of S
 
 
 def _list_table(table: str) -> str:
