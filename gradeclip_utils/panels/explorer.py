@@ -151,7 +151,7 @@ class Explorer(AnyWidget):
             session = self._sessions.get(wanted.model)
             return self.work.start(
                 lambda before_a_pass: self._computed(wanted, before_a_pass),
-                lambda found: self._found(*found, note),
+                lambda found: self._found(found, note),
                 lambda error: self._refused(turned, error),
                 self._tell,
                 quick=wait or (session is not None and session.is_quick(wanted)),
@@ -183,7 +183,8 @@ class Explorer(AnyWidget):
         """The view, drawn as is wanted now."""
         return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
 
-    def _found(self, session: Session, view: View, note: str) -> None:
+    def _found(self, found: tuple[Session, View], note: str) -> None:
+        session, view = found
         kept = {name: getattr(self, name) for name in ("session", "view", "message", "refused", "_kind", "_path")}
         self._path = self._path if view.state.source is self.view.state.source else ""
         self.session, self.view, self.refused = session, self._displayed(view), {}
