@@ -345,4 +345,6 @@ def test_it_fits_and_can_be_read_at_every_width_and_in_both_themes(panel, width,
 def test_nothing_was_asked_of_another_machine_and_the_console_was_silent(explorer):
     strange = [url for url in explorer.asked if not re.match(r"(http://127\.0\.0\.1:|blob:|data:)", url)]
     late = "did not appear within"  # JupyterLab's own words for a cell that a busy machine does not draw in time
-    assert explorer.asked and strange == [] and [one for one in explorer.said if late not in one] == []
+    read = "getImageData"  # Chromium's, of these tests, which read what is drawn
+    assert explorer.asked and strange == []
+    assert [one for one in explorer.said if late not in one and read not in one] == []
