@@ -196,6 +196,7 @@ def test_why_not_another_caption_and_comparing_methods(panel):
     panel.shoot("6_against")
     panel.ask("compare methods")
     expect(panel.box.locator(".gradeclip-side-2 .gradeclip-title")).to_contain_text("Attention rollout")
+    expect(panel.box.locator(".gradeclip-side-2 .gradeclip-frame")).to_be_visible()
     sizes = frame_widths(panel.box, 3)
     assert min(sizes) > 100 and max(sizes) - min(sizes) < 1
     panel.shoot("7_compare")

@@ -155,7 +155,7 @@ const frame = (app, index) => {
   const draw = () => {
     const { data, look } = app, [left, top, width, height] = data.box, active = app.active(), phrase = active.phrase;
     node.hidden = index > data.sides.length;
-    if (node.hidden) return;
+    if (node.hidden) return void running++; // a map that still fades in has gone with its side
     if (image.src !== app.image) image.src = app.image;
     box.style.setProperty("--ratio", data.ratio);
     crop.hidden = Math.min(left, top) > -0.002 && left < 0.002 && top < 0.002 && width > 0.996 && height > 0.996;
