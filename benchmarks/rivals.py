@@ -51,6 +51,7 @@ class Similarity(nn.Module):
         self.model, self.text = model, text
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Similarities (B, P) of images (B, 3, H, W) as the model sees them."""
         return self.model.encode_image(pixels, normalize=True) @ self.text.T
 
 
@@ -64,17 +65,20 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
     similarity, side = Similarity(model, text), model.visual.grid_size[0]
 
     def grad_cam() -> Tensor:
+        """The map (H, W) of grad-cam."""
         layers = [model.visual.transformer.resblocks[-2]]  # what leaves it enters the last block
         with pytorch_grad_cam.GradCAM(similarity, layers, lambda x: on_grid(x, side)) as cam:
             return torch.from_numpy(cam(pixels, targets=[lambda output: output[0]])[0])
 
     def input_x_gradient() -> Tensor:
+        """The map (H, W) of captum, summed over colours."""
         return captum.attr.InputXGradient(similarity).attribute(pixels.clone().requires_grad_(), target=0).sum(1)[0]
 
     with contextlib.redirect_stdout(io.StringIO()):  # legrad announces itself
         wrapped = legrad.LeWrapper(copy.deepcopy(model))
 
     def le_grad() -> Tensor:
+        """The map (H, W) of legrad."""
         return wrapped.compute_legrad(text, pixels)[0, 0]
 
     return [

@@ -108,11 +108,13 @@ class Work:
         reported = time.monotonic()
 
         def hand_over(action: Callable, *values) -> None:
+            """Call ``action`` in the loop, if its job is still wanted then."""
             wanted = partial(self._if_wanted, number, action, *values, running=action is tell)
             if not loop.is_closed():  # else the kernel has ended, and nobody waits
                 loop.call_soon_threadsafe(wanted, context=context)
 
         def before_a_pass(passes: float) -> None:
+            """End a job that nobody waits for; tell now and then how far it is."""
             nonlocal reported
             if self._number != number or loop.is_closed():
                 raise Interrupted

@@ -58,12 +58,14 @@ class _Remembering:
             self._session.passed()
 
         def reported(*arguments, **options):
+            """The tower's own function, counted as a pass."""
             self._session.passed()
             return found(*arguments, **options)
 
         return reported if name in _PASSES else found
 
     def trace(self, inputs: Tensor):
+        """The tower's trace of `inputs`, remembered where it is of one image or prompt."""
         if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
             return self._traced(inputs)
         digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
@@ -80,6 +82,7 @@ class _Remembering:
         return found
 
     def with_one_head(self, trace):
+        """The tower's trace with its heads as one, remembered."""
         key = (self._tower.name, self._tower.layers, id(trace), "one head")
         return self._session.keep("traces", key, lambda: (trace, self._tower.with_one_head(trace)))[1]
 

@@ -177,6 +177,7 @@ class Loop:
         with self.file.with_suffix(".jsonl").open("w") as stream:
 
             def write_line(row: Mapping[str, float]) -> None:
+                """Add a step to the log, its numbers with six digits."""
                 short = {
                     name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in row.items()
                 }
