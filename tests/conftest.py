@@ -16,15 +16,22 @@ torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks take longest and start first. Browser tests come last: Playwright leaves an event loop running, and
-    panels behave differently inside one. Notebooks, all configs of
-    open_clip, and what trains are "slow", which `make quick` does without.
+    """Notebooks take longest and start first. Files with browser tests come last, with all their tests: Playwright
+    leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files.
+    Notebooks, all configs of open_clip, and what trains are "slow", which `make quick` does without.
     """
     training = Path(__file__).parent / "training"
     for item in items:
         if {"executed", "registry"} & set(item.fixturenames) or training in item.path.parents:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, "executed" not in item.fixturenames))
+    browsing = {item.path for item in items if item.get_closest_marker("browser")}
+    items.sort(
+        key=lambda item: (
+            item.path in browsing,
+            item.get_closest_marker("browser") is not None,
+            "executed" not in item.fixturenames,
+        )
+    )
 
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
