@@ -190,7 +190,7 @@ class Encoders:
             directions = directions.detach().to(device, copy=True).expand(len(images), -1, -1)
             empty = self._empty_prompt()
         found, start = [], 0
-        for trace in self._image_traces(images, batch_size):
+        for trace in self._image_traces(images, batch_size, self._wants_graph):
             with self._isolated():
                 some = directions[start : start + len(trace.embedding)].to(trace.embedding)
                 found.append(on_grid(self._token_maps(trace, some, empty), trace))
@@ -295,7 +295,7 @@ class Encoders:
         with isolated_torch_state(self.image_tower.device), one_thread(is_small(self.image_tower) and not is_told()):
             yield
 
-    def _image_traces(self, images: Iterable[ImageLike], batch_size: int) -> Iterator[Trace]:
+    def _image_traces(self, images: Iterable[ImageLike], batch_size: int, graph: bool = False) -> Iterator[Trace]:
         """Traces of images as the model sees them, a batch at a time, whatever the caller's torch state is."""
         whole("batch_size", batch_size, 1)
         step, waiting = 1 if self.one_at_a_time else batch_size, iter(images)
@@ -305,16 +305,21 @@ class Encoders:
                     pixels = [self._view(image).pixels for image in read]
                 else:
                     pixels = [check_pixels(self.clip.preprocess(image), self._size()) for image in read]
-                trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device))
+                trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device), graph)
             yield trace
 
     def _trace_images(self, views: list[View]) -> tuple[Trace, Tensor]:
         pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
-        return self._both(self.image_tower, self.image_tower.trace(pixels))
+        return self._both(self.image_tower, self.image_tower.trace(pixels, self._wants_graph))
 
     def _both(self, tower: Tower, trace: Trace) -> tuple[Trace, Tensor]:
         """The trace to explain, and the model's own embedding (B, E)."""
         return (tower.with_one_head(trace) if self.attention == "single-head" else trace), trace.embedding
+
+    @property
+    def _wants_graph(self) -> bool:
+        """Whether the method takes channel weights of the very trace: with one head it takes those of another."""
+        return self.method.name.startswith("grad-eclip") and self.attention == "model"
 
     @property
     def one_at_a_time(self) -> bool:

@@ -342,7 +342,9 @@ class Explainer(Encoders):
         words: list[tuple[Word, ...]] = [()] * len(tokens)
         for start in range(0, len(order), PROMPTS_AT_ONCE):
             some = order[start : start + PROMPTS_AT_ONCE]
-            trace, embedding[some] = self._both(tower, tower.trace(asked.ids[some]))
+            trace, embedding[some] = self._both(
+                tower, tower.trace(asked.ids[some], self._wants_graph and bool(asked.splits))
+            )
             explained[some] = (trace.embedding * image[some]).sum(-1)
             if self.method.text is None or not asked.splits:
                 continue

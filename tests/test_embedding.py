@@ -40,7 +40,7 @@ def test_an_image_may_have_any_form_that_explain_takes_and_may_be_a_single_one(t
 def test_a_generator_is_asked_for_a_batch_at_a_time(tiny, pictures):
     explainer, drawn, batches = Explainer(tiny), [], []
     trace = explainer.image_tower.trace
-    explainer.image_tower.trace = lambda pixels: (batches.append((len(drawn), len(pixels))), trace(pixels))[1]
+    explainer.image_tower.trace = lambda pixels, graph: (batches.append((len(drawn), len(pixels))), trace(pixels))[1]
     found = explainer.embed_images((drawn.append(one) or one for one in pictures[:3]), 2)
     assert batches == [(2, 2), (3, 1)]
     assert torch.equal(found, explainer.embed_images(list(pictures[:3]), 2))

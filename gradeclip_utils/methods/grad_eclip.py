@@ -9,6 +9,7 @@ does the same for many inputs, targets and layers at once.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ _AT_ONCE = 64  # directions whose channel weights are held at one time
 def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None) -> Tensor:
     """Channel weights w = dS/do of the targets S = embedding . direction.
 
-    The readout is differentiated once, and pulled back along all directions in one batch.
+    The readout, or the graph that the trace has kept of it, is pulled back along all directions in one batch.
 
     Args:
         tower: the encoder.
@@ -65,6 +66,12 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
     Returns:
         (B, T, L, R, D).
     """
+    if delta is None and trace.graph is not None:
+        embedding, collected = trace.graph
+        along = directions.transpose(0, 1).to(embedding)
+        back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
+        found = back(along, is_grads_batched=True) if len(along) > 1 else [one[None] for one in back(along[0])]
+        return torch.stack(found, dim=1).permute(2, 0, 1, 3, 4)
     with torch.enable_grad():
         at = zero_delta(trace) if delta is None else delta
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)

@@ -64,19 +64,19 @@ class _Remembering:
 
         return reported if name in _PASSES else found
 
-    def trace(self, inputs: Tensor):
+    def trace(self, inputs: Tensor, graph: bool = False):
         """The tower's trace of `inputs`, remembered where it is of one image or prompt."""
         if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
-            return self._traced(inputs)
+            return self._traced(inputs, graph)
         digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
         key = (self._tower.name, self._tower.layers, tuple(inputs.shape), digest)
-        return self._session.keep("traces", key, lambda: self._traced(inputs))
+        return self._session.keep("traces", key, lambda: self._traced(inputs, True))
 
-    def _traced(self, inputs: Tensor):
+    def _traced(self, inputs: Tensor, graph: bool):
         """A new trace; how long one image takes here is noted."""
         self._session.passed()
         begun = time.perf_counter()
-        found = self._tower.trace(inputs)
+        found = self._tower.trace(inputs, graph)
         if self._tower.name == "image":
             self._session.seconds[""] = (time.perf_counter() - begun) / len(inputs)
         return found

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..checks import whole
 from ..errors import InvalidValue
-from .blocks import Block, UnsupportedModel, attend, attend_fused, upcast
+from .blocks import Block, UnsupportedModel, attend, attend_fused
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace(Entry):
-    """What became of it: the explained layers, the first one first, from one forward pass without a graph."""
+    """What became of it: the explained layers, the first one first, from one forward pass."""
 
     layers: tuple[Layer, ...]
     embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
+    graph: tuple[Tensor, tuple[Tensor, ...]] | None = None  # embedding and each layer's o, as autograd knows them
 
 
 class Tower:
@@ -110,14 +111,20 @@ class Tower:
         return next(self.part.parameters()).device
 
     @torch.no_grad()
-    def trace(self, inputs: Tensor) -> Trace:
+    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
         """Trace pixels (B, 3, H, W) or token ids (B, context_length).
+
+        Args:
+            inputs: pixels or token ids.
+            graph: whether the trace keeps what a gradient of its embedding in its layers' o needs, so that channel
+                weights cost no second pass through the explained layers. It takes the memory of their activations for
+                as long as the trace is there; where CLS or EOT alone is carried, that is little.
 
         Raises:
             ValueError: the embedding is not finite (the message names the broken weight).
             RuntimeError: the first trace of this tower is not what the model's own forward pass gives.
         """
-        trace = self._trace_from(self._entered(inputs))
+        trace = self._trace_from(self._entered(inputs), graph)
         if not torch.isfinite(trace.embedding).all():
             raise InvalidValue(self._why_not_finite(), "model-not-finite")
         if not self.verified:
@@ -139,14 +146,15 @@ class Tower:
         The result has another embedding: it traces a network that the model's training never saw.
         """
         entry = {field.name: getattr(trace, field.name) for field in fields(Entry)}
-        return self._trace_from(Entry(**{**entry, "heads": 1}))
+        return self._trace_from(Entry(**{**entry, "heads": 1}), graph=True)
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:
         """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers.
 
         A plain differentiable function, so that reverse mode gives channel weights and forward mode word directions.
         """
-        return self._read(trace, [(layer.q, layer.k, layer.v) for layer in trace.layers], delta)[0]
+        known = [(layer.q, layer.k, layer.v) for layer in trace.layers]
+        return self._read(trace, known, lambda place, o: o + delta[place])[0]
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
         """Embeddings (B, E) when `tokens` (B, N, D) enter block `layer`, counted from 0, the lowest; all are computed.
@@ -239,10 +247,22 @@ class Tower:
         embedding = self._embed(self._pool(x, entry))
         return F.normalize(embedding, dim=-1) if self.unit else embedding
 
-    def _trace_from(self, entry: Entry) -> Trace:
-        embedding, layers = self._read(entry, self._remember(entry) if self.shielded else [])
+    def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
         entered = {field.name: getattr(entry, field.name) for field in fields(Entry)}
-        return Trace(**entered, layers=layers, embedding=embedding)
+        known = self._remember(entry) if self.shielded else []
+        if not graph:
+            embedding, layers = self._read(entry, known)
+            return Trace(**entered, layers=layers, embedding=embedding)
+        collected: list[Tensor] = []
+
+        def kept(place: int, o: Tensor) -> Tensor:
+            collected.append(o.requires_grad_() if place == 0 else o)
+            return collected[-1]
+
+        with torch.enable_grad():
+            embedding, found = self._read(entry, known, kept)
+        layers = tuple(Layer(*(getattr(layer, part.name).detach() for part in fields(Layer))) for layer in found)
+        return Trace(**entered, layers=layers, embedding=embedding.detach(), graph=(embedding, tuple(collected)))
 
     def _remember(self, entry: Entry) -> list[tuple[Tensor | None, Tensor, Tensor]]:
         """Keys and values of all tokens in every explained layer; of the last layer nothing else is computed.
@@ -264,33 +284,44 @@ class Tower:
             return block.project(normed[_at(entry)], 0, entry.heads)
         return block.project(normed, 0, entry.heads, entry.positions)[_at(entry)]
 
-    def _read(self, entry: Entry, cached: list, delta: Tensor | None = None):
-        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel."""
-        at, attention_mask = _at(entry), self._query_mask(entry)
-        x, layers = entry.tokens[at] if self.shielded else entry.tokens, []
+    def _read(self, entry: Entry, cached: list, change: Callable[[int, Tensor], Tensor] | None = None):
+        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel.
+
+        `change(place, o)` says what takes the place of the query tokens' o in an explained layer, (B, R, D).
+        """
+        at, layers = _at(entry), []
+        x = entry.tokens[at] if self.shielded else entry.tokens
         for place, block in enumerate(self.explained):
+            alone = self.shielded or place == self.layers - 1  # behind this layer nobody reads any other token
             if self.shielded and place == 0:
                 q, k, v = cached[0]
             else:
                 normed = block.enter(x, entry.positions)
-                q, k, v = (block.project(normed, part, entry.heads, entry.positions) for part in range(3))
+                k, v = (block.project(normed, part, entry.heads, entry.positions) for part in (1, 2))
+                if alone and not self.shielded:
+                    q, x = self._queries(block, normed, entry), x[at]
+                else:
+                    q = block.project(normed, 0, entry.heads, entry.positions)
             if self.shielded and place > 0:  # the other tokens are as they were
                 k, v = (old.index_put(at, new) for old, new in zip(cached[place][1:], (k, v), strict=True))
-            attention, o = attend(q, k, v, attention_mask)
-            if delta is not None:
-                o = o + delta[place] if self.shielded else o.index_put(at, delta[place], accumulate=True)
-            x = block.finish(x, o)
-            if not self.shielded:
-                q, o, attention = q[at], o[at], attention.transpose(1, 2)[at].transpose(1, 2)
-            layers.append(Layer(q, k, v, attention, o))
-        return self._finished(x if self.shielded else x[at], entry), tuple(layers)
+            attention, o = attend(q, k, v, self._query_mask(entry) if alone else entry.mask_of_heads())
+            own = o if alone else o[at]
+            own = own if change is None else change(place, own)
+            if alone:
+                x = block.finish(x, own)
+            elif place == 0 and own.shape[1] == 1:  # no other token feels the change: none of them needs a graph
+                x = block.finish(x, o).index_put(at, block.finish(x[at], own))
+            else:
+                x = block.finish(x, o.index_put(at, own))
+            if not alone:
+                q, attention = q[at], attention.transpose(1, 2)[at].transpose(1, 2)
+            layers.append(Layer(q, k, v, attention, own))
+        return self._finished(x, entry), tuple(layers)
 
     def _query_mask(self, entry: Entry) -> Tensor | None:
-        """What the tokens that are carried can see, (B or 1, H or 1, R or N, N), or None where they see everything."""
+        """What the query tokens can see, (B or 1, H or 1, R, N), or None where they see everything."""
         mask = entry.mask_of_heads()
         if mask is not None:
-            if not self.shielded:
-                return mask
             rows = mask.expand(len(entry.tokens), -1, -1, -1).transpose(1, 2)  # (B, N, H, N)
             return rows[_at(entry)].transpose(1, 2)
         if not self.causal:
@@ -322,40 +353,6 @@ class Tower:
             if not torch.isfinite(parameter).all():
                 return f"the model cannot be explained: its weight {name!r} holds NaN or infinite values"
         return f"the model cannot be explained: its {self.name} embedding is NaN or infinite on this input"
-
-
-def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
-    """A projection as models keep it: a matrix (D, E), a linear layer, or none."""
-    if isinstance(weight, nn.Linear):
-        return F.linear(x, upcast(weight.weight), None if weight.bias is None else upcast(weight.bias))
-    return x if weight is None else x @ upcast(weight)
-
-
-def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], antialias: bool = True) -> Tensor:
-    """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them.
-
-    Args:
-        positions: (prefix + h*w, D).
-        own: (h, w), the model's own.
-        grid: (h, w), the other one.
-        antialias: as for `F.interpolate`.
-    """
-    if grid == own:
-        return positions
-    prefix = len(positions) - own[0] * own[1]
-    square = upcast(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
-    square = F.interpolate(square, grid, mode="bicubic", antialias=antialias, align_corners=False)
-    return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
-
-
-def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
-    """The last token (B,) of prompts (B, length) that is no padding.
-
-    Where padding is not known by its id, the first of the equal tokens that fill the context.
-    """
-    if padding is not None:
-        return (torch.arange(ids.shape[1], device=ids.device) * (ids != padding)).amax(dim=-1)
-    return ids.shape[1] - (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)
 
 
 def pixel_dtype(part: nn.Module) -> torch.dtype:

@@ -197,6 +197,13 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     return found
 
 
+def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
+    """A projection as models keep it: a matrix (D, E), a linear layer, or none."""
+    if isinstance(weight, nn.Linear):
+        return F.linear(x, upcast(weight.weight), None if weight.bias is None else upcast(weight.bias))
+    return x if weight is None else x @ upcast(weight)
+
+
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
     """A linear layer made of `width` rows of a packed one, from row `start` on.
 

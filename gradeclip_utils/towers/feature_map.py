@@ -63,7 +63,7 @@ class FeatureMapTower(Tower):
         query_index, patches = places(x, (), self.prefix)
         return Entry(pixels, upcast(x), query_index, patches, 0, grid)
 
-    def _trace_from(self, entry: Entry) -> Trace:
+    def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
         return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
 
     def _go_on(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Entry, Tower, end_of_text, places
+from .base import Entry, Tower, places
 from .blocks import UnsupportedModel, upcast
 from .huggingface_blocks import ProbePool, apply, blocks_of, check_plain, through_own
+from .text import end_of_text
 
 MODELS = (  # both encoders
     "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel",

@@ -6,8 +6,9 @@ Everything below the pool is convolution, so the pool is the one layer that has 
 import torch
 from torch import Tensor, nn
 
-from .base import Entry, Tower, pixel_dtype, places, resized
+from .base import Entry, Tower, pixel_dtype, places
 from .blocks import Block, UnsupportedModel, check_linear, linear, upcast
+from .vit import resized
 
 
 class ResNetTower(Tower):

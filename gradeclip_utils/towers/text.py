@@ -5,8 +5,8 @@ import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from .base import Entry, Tower, end_of_text, project_to
-from .blocks import OpenClipBlock, UnsupportedModel, norm, upcast
+from .base import Entry, Tower
+from .blocks import OpenClipBlock, UnsupportedModel, norm, project_to, upcast
 from .vit import through
 
 _CLIP_VOCABULARY = 49408
@@ -135,3 +135,13 @@ def text_of(model: nn.Module) -> nn.Module:
             "embeddings)"
         )
     return text
+
+
+def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
+    """The last token (B,) of prompts (B, length) that is no padding.
+
+    Where padding is not known by its id, the first of the equal tokens that fill the context.
+    """
+    if padding is not None:
+        return (torch.arange(ids.shape[1], device=ids.device) * (ids != padding)).amax(dim=-1)
+    return ids.shape[1] - (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)

@@ -55,6 +55,31 @@ def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers
             assert abs(found[token] - (high - low) / (2 * STEP)) < 1e-6 * found.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "layers"),
+    [
+        ("tiny", "image", 3),
+        ("tiny", "image", 1),
+        ("averaging", "image", 2),
+        ("averaging", "image", 1),
+        ("tiny", "text", 3),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_trace_that_keeps_its_graph_gives_the_same_weights_and_is_otherwise_the_same(
+    name, side, layers, count, request, pixels, ids
+):
+    opened = open_image_tower if side == "image" else open_text_tower
+    tower, inputs = opened(request.getfixturevalue(name).model, layers), pixels if side == "image" else ids
+    directions = torch.stack([torch.stack([unit(48, 3 * i + t) for t in range(count)]) for i in range(2)])
+    trace, kept = tower.trace(inputs), tower.trace(inputs, graph=True)
+    close(channel_weights(tower, kept, directions), channel_weights(tower, trace, directions))
+    close(channel_weights(tower, kept, directions), channel_weights(tower, trace, directions))  # it can be asked again
+    close(kept.embedding, trace.embedding)
+    assert not any(part.requires_grad for layer in kept.layers for part in vars(layer).values())
+    assert trace.graph is None and len(kept.graph[1]) == layers
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 def test_where_all_patches_read_each_has_its_own_gradient_of_attention(layers, averaging, pixels):
     model = plain.copy.deepcopy(averaging.model).double()

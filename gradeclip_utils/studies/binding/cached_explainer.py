@@ -65,6 +65,6 @@ class CachedExplainer:
         if last is None or last[0] != image:
             view, tower = model_view(self.explainer.clip.preprocess, image), self.explainer.image_tower
             with isolated_torch_state(tower.device):
-                trace = tower.trace(view.pixels[None].to(tower.device))
+                trace = tower.trace(view.pixels[None].to(tower.device), graph=True)
             self._traced = last = image.copy(), view, trace  # a copy, because the caller may draw on theirs
         return last[1], last[2]
