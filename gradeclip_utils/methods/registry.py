@@ -110,15 +110,19 @@ _GRAD_ECLIP = (
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("grad-eclip", "Grad-ECLIP", _GRAD_ECLIP, _OWN, "a readout and its gradient", grad_eclip, grad_eclip),
+        Method(
+            "grad-eclip", "Grad-ECLIP", _GRAD_ECLIP, _OWN, "a gradient through the explained layers",
+            grad_eclip, grad_eclip,
+        ),
         Method(
             "grad-eclip-no-spatial", "Grad-ECLIP without spatial weight", f"{_GRAD_ECLIP} (ablation)", _OWN,
-            "a readout and its gradient", partial(grad_eclip, spatial="none"), partial(grad_eclip, spatial="none"),
+            "a gradient through the explained layers",
+            partial(grad_eclip, spatial="none"), partial(grad_eclip, spatial="none"),
         ),
         Method(
             "grad-eclip-single-head", "Grad-ECLIP with one head", f"{_GRAD_ECLIP} (as published)",
             "the similarity of another network, with one attention head",
-            "the explained layers again, a readout and its gradient",
+            "the explained layers again, and a gradient through them",
             grad_eclip_with_one_head, grad_eclip_with_one_head,
         ),
         Method(

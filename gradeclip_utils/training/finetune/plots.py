@@ -7,7 +7,7 @@ Every figure is a pure function of its arguments, so that it can stand in a pane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -20,8 +20,7 @@ from ...evaluation.localisation import pool
 from ...evaluation.statistics import verdict
 from ...models import Clip
 from ...panels.session import Session, explain_each
-from ...plots import InlineFigure, plot_intervals, plot_maps
-from ...plots.axes import style
+from ...plots import plot_intervals, plot_maps
 from ...scenes import Scene, arrange
 from .evaluate import dense_features
 from .experiment import ARMS, GLOBAL, OURS, tidy
@@ -78,22 +77,6 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     label = "fraction right, with its 95 % interval over scenes"
     title = f"{figure}: highest is {table['mean'].idxmax()}"
     return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=title)
-
-
-def draw_curves(logs: Mapping[str, pd.DataFrame], values: Sequence[str] = ("regions", "contrast")) -> Figure:
-    """The losses of runs, step by step: one line a run, one panel a loss."""
-    figure = InlineFigure(4.0 * len(values), 2.8, "Losses by step of " + ", ".join(logs))
-    names = {"regions": "region-phrase loss", "contrast": "global contrastive loss", "loss": "loss"}
-    for number, value in enumerate(values, start=1):
-        axes = figure.add_subplot(1, len(values), number)
-        for (name, log), dashes in zip(logs.items(), ("-", "--", ":", "-."), strict=False):
-            axes.plot(log["step"] + 1, log[value], dashes, label=name, linewidth=1.5)
-        axes.set_ylim(0, None)
-        style(axes, "step", title=names.get(value, value))
-        if number == 1:
-            axes.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    return figure
 
 
 def draw_before_after(

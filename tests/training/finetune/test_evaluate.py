@@ -30,7 +30,6 @@ from gradeclip_utils.training.finetune.plots import (
     compare,
     draw_arms,
     draw_before_after,
-    draw_curves,
     missing,
     named_regions,
 )
@@ -217,13 +216,6 @@ def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
         draw_before_after({"before": session}, "qwerty", "guitar", 0)
     with pytest.raises(ValueError, match="both things are 'guitar': choose two"):
         draw_before_after({"before": session}, "guitar", "guitar", 1)
-
-
-def test_curves_show_every_run():
-    log = pd.DataFrame({"step": [0, 1], "regions": [3.0, 2.0], "contrast": [0.1, 0.2]})
-    figure = draw_curves({"one": log, "two": log})
-    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [3.0, 2.0]
 
 
 def test_regions_are_named_by_the_nearest_prompt(bundled):
