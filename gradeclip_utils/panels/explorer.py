@@ -33,7 +33,7 @@ from .controls import CONTROLS, specs
 from .jobs import UserError, Work, sentence
 from .offers import RULE, offers
 from .session import Session
-from .state import State, View, as_source, changed
+from .state import NULLS, State, View, as_source, changed
 from .verdict import other_caption, surprises
 
 _UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
@@ -140,6 +140,8 @@ class Explorer(AnyWidget):
             turned = dict(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
+            if fields.keys() - _DISPLAY:
+                fields = {"dependence": False, **fields}
             try:
                 wanted = changed(self.wanted, fields, self.session.depth, self.models)
             except UserError as refusal:  # nothing that the panel holds has changed
@@ -212,10 +214,11 @@ class Explorer(AnyWidget):
 
     def _tell(self, passes: float) -> None:
         """Long work is under way."""
-        names = [name for name in (self.wanted.method, self.wanted.beside) if name]
-        expected = sum(map(self.session.expected, names))
-        known = self.session.lengths.get((self.wanted.method, self.wanted.beside))
-        took = f", about {expected:.0f} s here" if expected >= 1 else ""
+        wanted = self.wanted
+        names = [name for name in (wanted.method, wanted.beside) if name]
+        expected = sum(map(self.session.expected, names)) * (NULLS if wanted.dependence else 1)
+        known = self.session.lengths.get((wanted.method, wanted.beside, wanted.dependence))
+        took = f", {NULLS} other prompts" * wanted.dependence + f", about {expected:.0f} s here" * (expected >= 1)
         text = f"{' and '.join(METHODS[name].title for name in names)}{took}. Any change stops it."
         self.busy = {"kind": "busy", "text": text, "done": min(passes / known, 1) if known else None}
 

@@ -25,7 +25,7 @@ from ..plots.colours import largest, number, range_in_words
 from ..plots.page import page, side, word_rows
 from ..plots.page import view as page_view
 from . import verdict
-from .state import GRAD_ECLIP, Panel, State, View, settings
+from .state import GRAD_ECLIP, NULLS, Panel, State, View, settings
 
 UNSEEN = (
     "This is not one of the project's scenes. The bundled model was trained on drawn scenes only and has never seen a "
@@ -70,6 +70,21 @@ def scale_in_words(state: State, panel: Panel) -> str:
     return sentence
 
 
+def dependence(view: View) -> str:
+    """Whether the maps depend on the caption, one sentence a method; "" where that was not asked."""
+    told, asked = [], f"the map of “{view.state.caption}” differs from those of {NULLS} other prompts"
+    for panel in view.panels:
+        if panel.dependence is not None:
+            value, low, high = panel.dependence
+            told.append(f"By {METHODS[panel.method].title} {asked} by {value:.2f} [{low:.2f}, {high:.2f}].")
+    if told:
+        told.append(
+            "0 would be the same map whatever is asked, 1 maps that have nothing in common. (The other prompts have "
+            "other nouns, and one is empty; 1 less the mean correlation over patches, 95 % interval.)"
+        )
+    return " ".join(told)
+
+
 def payload(view: View) -> dict:
     """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict."""
     state, first = view.state, view.panels[0]
@@ -87,7 +102,7 @@ def payload(view: View) -> dict:
         sides, words, whole.image, whole.box, match=match, verdict=verdicts(view),
         words_of="relevance of each word" if whole.words[0] else first.words_of, phrase=state.phrase,
         patch=state.patch, opacity=state.opacity, threshold=state.threshold, colours=state.colours,
-        alt=state.source.name, **more,
+        alt=state.source.name, dependence=dependence(view), **more,
     )  # fmt: skip
 
 
@@ -185,6 +200,9 @@ def python_lines(view: View, model: str = "load_clip()", before: str = "") -> st
     ]
     if state.patch and panel.method == GRAD_ECLIP:
         lines.append(f"scores = {words}[:, {state.patch[0]}, {state.patch[1]}]  # of the words at one patch")
+    if state.dependence:
+        asked = f"(image, {state.caption!r})"
+        lines.append(f"dependence = explainer.explain{asked}.prompt_dependence(explainer.null_maps{asked})")
     shown["box"] = _Code("explanation.box")
     lines.append(f"painting = paint({_arguments(_Code('explanation.image'), _Code('map_'), **shown)})")
     return "\n".join([*_imports("\n".join(lines)), "", *lines, "painting"]) + "\n"

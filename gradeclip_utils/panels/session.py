@@ -39,7 +39,7 @@ from ..plots.colours import shown as visible
 from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .jobs import UserError
-from .state import GRAD_ECLIP, Panel, State, View, as_source, changed, settings
+from .state import GRAD_ECLIP, NULLS, Panel, State, View, as_source, changed, settings
 
 Name = TypeVar("Name", bound=Hashable)
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
@@ -98,7 +98,7 @@ class Session:
         self.clip = clip
         tower = Explainer(clip).image_tower
         self.depth, self._small = tower.depth, is_small(tower)
-        self.lengths: dict[tuple[str, str], int] = {}  # passes that a view of these two methods took,
+        self.lengths: dict[tuple[str, str, bool], int] = {}  # passes that a view of these two methods took,
         self.seconds: dict[str, float] = {}  # and how long a method took here; "" is one pass of the image encoder
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
@@ -127,13 +127,15 @@ class Session:
                 if state.against:
                     self.check(state.against, "other caption")
                 panels = [self._timed_panel(state, method, words) for method in (state.method, state.beside) if method]
+                if state.dependence:
+                    panels = [replace(one, dependence=self._dependence(state, one.method)) for one in panels]
             except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
                 raise UserError(str(refusal)) from refusal
             finally:
                 self.on_pass = None
             self.keep("trunks", self._trunk(state), lambda: True)
-            pair = state.method, state.beside
-            self.lengths[pair] = max(self._passes, self.lengths.get(pair, 0))
+            asked = state.method, state.beside, state.dependence
+            self.lengths[asked] = max(self._passes, self.lengths.get(asked, 0))
         same_units = len(panels) == 2 and all(panel.method.startswith(GRAD_ECLIP) for panel in panels)
         if state.shared and same_units and not state.phrase:
             most = max(panel.scale for panel in panels)
@@ -164,7 +166,7 @@ class Session:
         names = (state.method, state.beside or state.method)
         with self._keeping:
             seen = self._trunk(state) in self._kept["trunks"]
-        return seen and all(name.startswith(GRAD_ECLIP) for name in names)
+        return seen and not state.dependence and all(name.startswith(GRAD_ECLIP) for name in names)
 
     def expected(self, method: str) -> float:
         """About how many seconds a method takes here: as it did, or else by its cost in passes; 0 if nobody knows.
@@ -257,6 +259,16 @@ class Session:
 
         chosen = tuple(settings(state, method).values())
         return self.keep("found", (state.source.pixels, caption, against, *chosen), make)
+
+    def _dependence(self, state: State, method: str) -> tuple[float, float, float]:
+        """How much the map of the caption depends on it, and the interval."""
+
+        def make():
+            nulls = self._explainer(state, method).null_maps(state.source.image, state.caption, NULLS)
+            return self._explained(state, method, state.caption).prompt_dependence(nulls)
+
+        chosen = tuple(settings(state, method).values())
+        return self.keep("found", ("dependence", state.source.pixels, state.caption, *chosen), make)
 
     def things(self, state: State) -> tuple[Group, ...]:
         """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""

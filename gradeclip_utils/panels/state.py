@@ -30,6 +30,7 @@ from .jobs import UserError
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 _SEEDS = 32  # of `arrange` that are tried for a script
+NULLS = 16  # prompts about other things, with whose maps a map is compared
 LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
 
@@ -90,6 +91,7 @@ class State:
     spatial: str = "loosened"  # Grad-ECLIP's spatial weight, one of `SPATIAL_WEIGHTS`
     centred: bool = True  # regions of nouns without what the caption's nouns share, where it has two or more
     shared: bool = True  # one scale for all words and both methods, where their units agree
+    dependence: bool = False  # whether the map depends on the caption: asked for once, until something else is
     threshold: float = 0.0
     opacity: float = 0.85
     colours: str = OWN
@@ -111,6 +113,7 @@ class Panel:
         signed: whether what is negative is shown.
         scale, words_scale: the value of the darkest colour.
         note: what `scale` is, in words.
+        dependence: of the caption's map on it, with its interval, where that was asked: `prompt_dependence`.
     """
 
     method: str
@@ -125,6 +128,7 @@ class Panel:
     scale: float
     words_scale: float
     note: str
+    dependence: tuple[float, float, float] | None = None
 
     @property
     def map(self) -> np.ndarray:
@@ -177,7 +181,7 @@ def _arranged(scene: Scene) -> str:
 
 _CHOICES = {
     "attention": ("model", "single-head"), "resolution": ("model", "native"), "spatial": SPATIAL_WEIGHTS,
-    "centred": (True, False), "shared": (True, False), "colours": (OWN, *COLOURS),
+    "centred": (True, False), "shared": (True, False), "dependence": (True, False), "colours": (OWN, *COLOURS),
 }  # fmt: skip
 
 

@@ -270,6 +270,7 @@ def test_a_large_picture_is_reduced_once_and_the_script_says_so(tmp_path):
         {"phrase": (1, 2), "centred": False},
         {"phrase": (2, 2), "spatial": "softmax", "resolution": "native"},
         {"patch": (2, 1), "threshold": 0.3},
+        {"dependence": True, "against": "a dog"},
         {"spatial": "none", "layers": 2},
         {"spatial": "softmax", "against": "a dog", "colours": "viridis"},
         {"phrase": (0, 2), "attention": "single-head"},
@@ -291,6 +292,9 @@ def test_the_copied_script_gives_the_same_map_and_the_same_picture(session, stat
     np.testing.assert_allclose(made["map_"], view.panels[0].map, atol=1e-6)
     difference = np.asarray(made["painting"]).astype(int) - np.asarray(painted(view.state, view.panels[0]))
     assert np.abs(difference).max() <= 1
+    if "dependence" in made:
+        assert made["dependence"] == pytest.approx(view.panels[0].dependence, abs=1e-6)
+    assert ("dependence" in made) == ("dependence" in fields)
     if "scores" in made:
         np.testing.assert_allclose(made["scores"], [word.score for word in view.panels[0].words], atol=1e-6)
 
@@ -518,6 +522,23 @@ def test_every_control_turns_its_field_and_follows_the_view(panel, name, value):
     assert changed == [name if name in before else "sides"]
     panel.change(**{name: getattr(State(panel.view.state.source, CAPTION), name)})
     assert control(panel, name)["value"] == getattr(panel.view.state, name) != value
+
+
+def test_whether_the_map_depends_on_the_caption_is_said_when_asked_until_something_else_is(panel):
+    turn(panel, beside="rollout", phrase=[1, 2])
+    assert panel.data["dependence"] == ""
+    turn(panel, dependence=True)
+    explainer, image = Explainer(panel.session.clip), panel.view.state.source.image
+    expected = explainer.explain(image, CAPTION).prompt_dependence(explainer.null_maps(image, CAPTION))
+    one, other = (shown.dependence for shown in panel.view.panels)
+    assert one == pytest.approx(expected, abs=1e-6) and one[1] > 0
+    assert other == pytest.approx((0, 0, 0), abs=1e-6)  # rollout is the same whatever is asked
+    assert f"differs from those of 16 other prompts by {expected[0]:.2f} [" in panel.data["dependence"]
+    turn(panel, opacity=0.4)
+    assert "by 0.00 [0.00, 0.00]" in panel.data["dependence"]
+    turn(panel, phrase=None)
+    assert panel.data["dependence"] == "" and panel.view.panels[0].dependence is None
+    assert panel.session.expected("grad-eclip") == 0  # a map takes no longer than before
 
 
 def test_pressing_words_patches_and_scenes(panel):
@@ -787,3 +808,17 @@ def test_a_slow_method_is_interrupted_by_another_choice(tiny, picture, method):
         assert panel.busy == {} and panel.wanted == panel.view.state and not panel.work.running
 
     asyncio.run(session())
+
+
+def test_whether_a_map_depends_on_the_caption_takes_long_and_a_newer_change_ends_it(panel):
+    async def session():
+        turn(panel, dependence=True)
+        assert "16 other prompts" in panel.busy["text"] and panel.data["dependence"] == ""
+        turn(panel, caption="a dog")
+        assert panel.busy == {} and panel.view.state.caption == "a dog"
+        turn(panel, dependence=True)
+        while panel.work.running:
+            await asyncio.sleep(0.05)
+        assert "the map of “a dog” differs" in panel.data["dependence"] and panel.busy == {}
+
+    asyncio.run(asyncio.wait_for(session(), 120))

@@ -316,6 +316,8 @@ def test_a_view_can_be_saved_and_shown_as_python_and_as_tables(panel):
     expect(panel.message).to_contain_text(re.compile(r"Saved as /.*/explanation(-\d+)?\.png"))
     expect(panel.box.locator(".gradeclip-fold pre")).to_contain_text("load_clip('emoji')")
     expect(panel.box.locator(".gradeclip-tables td").first).to_be_visible()
+    panel.press("does the map depend on the caption?")
+    expect(panel.box.locator(".gradeclip-fold output")).to_contain_text("of 16 other prompts by")
     panel.shoot("14_kept")
     panel.unfold("Save, Python, numbers", False)
 

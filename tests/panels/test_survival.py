@@ -30,6 +30,7 @@ WRONG = {
     "spatial": [None, "loose", 5],
     "centred": [None, "yes", float("nan")],
     "shared": [None, "yes"],
+    "dependence": [None, "yes"],
     "threshold": [9, -0.1, float("nan"), "x", None, float("inf")],
     "opacity": [-3, 1.1, float("nan"), "x", None],
     "colours": ["zzz", None, 5, "<script>"],

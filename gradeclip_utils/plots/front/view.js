@@ -334,8 +334,11 @@ const desk = (app, model) => {
     setTimeout(() => set(copy, "copy as Python"), 2000);
   });
   const save = (what, text, help) => button(text, help, () => send({ kind: "save", what, name: name.value }));
+  const answer = make("output");
+  const depends = button("does the map depend on the caption?", "Is it another map when something else is asked? Compared with the maps of other prompts.", () => app.change({ dependence: true }));
   const keep = fold("Save, Python, numbers", "Take what you found with you.",
     make("div", { class: "gradeclip-row" }, make("label", {}, "name ", name), save("image", "save image (PNG)", "The figure, with its titles."), save("explanation", "save explanation", "The raw numbers, which Explanation.load reads."), copy),
+    make("div", { class: "gradeclip-row" }, depends, answer),
     script, tables);
   const folds = make("div", { class: "gradeclip-folds" }, fold("Method and layers", "Which method, and how it is set.", places.method), fold("Drawing", "How numbers become colours.", places.drawing), keep);
   const head = make("div", { class: "gradeclip-head" }, places.head, places.caption, places.ask, places.plain);
@@ -422,6 +425,7 @@ const desk = (app, model) => {
       node.title = help;
     });
     set(script, lines);
+    set(answer, app.data.dependence || "");
     if (keep.open) table();
     if (app.data.path != null && path !== document.activeElement) path.value = app.data.path;
     app.say({ ...app.data.message, ...(model.get("busy") || {}) });
