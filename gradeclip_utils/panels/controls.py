@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..methods import METHODS
-from ..plots.colours import COLOURS, OWN
 from .session import Session
-from .state import GRAD_ECLIP, SPATIAL_WEIGHTS, State
+from .state import CHOICES, GRAD_ECLIP, State
 
 
 class Control(NamedTuple):
@@ -68,12 +67,6 @@ _CONTROLS = {
     ),
 }  # fmt: skip
 CONTROLS = tuple(_CONTROLS)
-_CHOICES = {
-    "spatial": [(kind, kind) for kind in SPATIAL_WEIGHTS],
-    "attention": [("the model's own heads", "model"), ("one head", "single-head")],
-    "resolution": [("the model's own", "model"), ("the image's own", "native")],
-    "colours": [("the image's own", OWN), *((f"heat map, {name}", name) for name in COLOURS)],
-}
 
 
 def specs(
@@ -109,8 +102,8 @@ def specs(
 def _options(name: str, session: Session, models: Iterable[str]) -> list[tuple[str, str]]:
     if name == "model":
         return [(one, one) for one in models]
-    if name in _CHOICES:
-        return _CHOICES[name]
+    if name in CHOICES:
+        return [(label, value) for value, label in CHOICES[name].items()]
     titles = []
     for key, method in METHODS.items():
         if method.image:

@@ -20,7 +20,6 @@ from typing import Any
 
 import traitlets
 from anywidget import AnyWidget
-from IPython import get_ipython
 
 from ..checks import all_chosen, as_path, writable
 from ..files import data_path, write_whole
@@ -61,8 +60,6 @@ def explore(image=None, caption: str | None = None, clip: Clip | None = None) ->
 def layer_slider(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
     """A panel for the lesson on the method: how many layers, which spatial weight, and nothing else.
 
-    Arguments and errors as of `explore`.
-
     Args:
         image: as for `explore`.
         caption: as for `explore`.
@@ -78,9 +75,8 @@ def known_models(given: Clip) -> dict[str, Clip | None]:
         name -> model, None for a bundled one that is still to be loaded.
     """
     found: dict[str, Clip | None] = {given.name: given}
-    for variable, value in dict(getattr(get_ipython(), "user_ns", {})).items():
-        if isinstance(value, Clip) and value is not given and not variable.startswith("_"):
-            found[f"{variable} ({value.name})"] = value
+    held = explorer_view.variables().items()
+    found |= {f"{name} ({value.name})": value for name, value in held if value is not given}
     found |= {name: None for name, file in BUNDLED_MODELS.items() if name not in found and data_path(file).is_file()}
     return found
 
@@ -244,7 +240,11 @@ class Explorer(AnyWidget):
                 case {"kind": "image", "name": str(name)} if buffers:
                     self._uploaded(name, bytes(buffers[0]), str(message.get("note", "")))
                 case {"kind": "path", "path": str(path)}:
-                    self._typed(path.strip())
+                    self._path = path.strip()
+                    if self._path:
+                        self.open_image(self._path)
+                    else:  # an emptied field takes its answer away
+                        self._say("", "")
                 case {"kind": "save", "what": "image" | "explanation" as what, "name": name}:
                     self.save(what, name)
                 case {"kind": "stop"}:
@@ -254,15 +254,10 @@ class Explorer(AnyWidget):
                 case _:
                     self._told({}, UserError(f"The panel does not know what {message!r} is"))
 
-    def open_image(self, image, name: str = "") -> None:
-        """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words.
-
-        Args:
-            image: which.
-            name: what titles call it.
-        """
+    def open_image(self, image) -> None:
+        """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words."""
         try:
-            source = as_source(image, name)
+            source = as_source(image)
         except _UNREADABLE as error:
             return self._told({}, error)
         return self._ask({"source": source, "caption": source.caption or self.wanted.caption})
@@ -278,20 +273,8 @@ class Explorer(AnyWidget):
         source = replace(as_source(image, name), given=f"image = read_image({name!r})")
         return self._ask({"source": source}, note=note and f"{name}: {note}")
 
-    def _typed(self, path: str) -> None:
-        """The path of an image; an emptied field takes its answer away."""
-        self._path = path
-        if path:
-            return self.open_image(path)
-        return self._say("", "")
-
     def save(self, what: str, name: str) -> None:
-        """Write the figure ("image") or the explanation to a name that is free, and say where.
-
-        Args:
-            what: "image", or "explanation".
-            name: of the file or folder.
-        """
+        """Write the figure (`what` is "image") or the "explanation" to a name that is free, and say where."""
         suffix = ".png" if what == "image" else ""
         try:
             stem = str(name).strip() or "explanation"

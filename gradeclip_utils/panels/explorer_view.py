@@ -151,12 +151,18 @@ def verdicts(view: View) -> dict:
     return found
 
 
+def variables() -> dict[str, Clip]:
+    """The models that a notebook's variables hold, by their names."""
+    held = dict(getattr(get_ipython(), "user_ns", {}))
+    return {name: value for name, value in held.items() if isinstance(value, Clip) and not name.startswith("_")}
+
+
 def model_lines(clip: Clip) -> tuple[str, str]:
     """The Python that gives a model: lines to stand before, and the expression."""
     if clip.name in BUNDLED_MODELS and clip.pretrained == "bundled":
         return "", f"load_clip({clip.name!r})"
-    for name, value in dict(getattr(get_ipython(), "user_ns", {})).items():
-        if value is clip and not name.startswith("_"):
+    for name, value in variables().items():
+        if value is clip:
             return f"# {name} is the model that this notebook has under that name", name
     if clip.name in open_clip.list_models() and clip.pretrained:
         return "", f"load_clip({clip.name!r}, pretrained={clip.pretrained!r})"

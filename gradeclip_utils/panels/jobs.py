@@ -74,21 +74,45 @@ class Work:
         """
         with self.turn:
             self._number += 1
-            number, loop = self._number, None if quick else running_loop()
-            self.running = loop is not None
-        if loop is not None:
-            tell(0)
-            arguments = (number, loop, contextvars.copy_context(), job, done, failed, tell)
-            threading.Thread(target=self._beside, args=arguments, daemon=True).start()
-            return
-        try:
-            result = job(lambda passes: None)
-        except Exception as error:
-            self._if_wanted(number, failed, error)
-            if not isinstance(error, ANSWERS):
-                raise
-        else:
-            self._if_wanted(number, done, result)
+            number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
+            self.running, reported = loop is not None, time.monotonic()
+
+        def hand_over(action: Callable, *values) -> None:
+            """Call ``action``, in the loop where there is one, if its job is still wanted then."""
+            wanted = partial(self._if_wanted, number, action, *values, running=action is tell)
+            if loop is None:
+                wanted()
+            elif not loop.is_closed():  # else the kernel has ended, and nobody waits
+                loop.call_soon_threadsafe(wanted, context=context)
+
+        def before_a_pass(passes: float) -> None:
+            """End a job that nobody waits for; tell now and then how far it is."""
+            nonlocal reported
+            if loop is None:
+                return
+            if self._number != number or loop.is_closed():
+                raise Interrupted
+            if time.monotonic() - reported > _EVERY:
+                reported = time.monotonic()
+                hand_over(tell, passes)
+
+        def run() -> None:
+            """The whole job."""
+            try:
+                result = job(before_a_pass)
+            except Interrupted:
+                return
+            except BaseException as error:
+                hand_over(failed, error)
+                if not isinstance(error, ANSWERS):
+                    raise
+            else:
+                hand_over(done, result)
+
+        if loop is None:
+            return run()
+        tell(0)
+        return threading.Thread(target=run, daemon=True).start()
 
     def stop(self) -> None:
         """Forget the job under way."""
@@ -96,42 +120,12 @@ class Work:
             self._number += 1
             self.running = False
 
-    def _if_wanted(self, number: int, action: Callable, *values, running: bool = False) -> None:
+    def _if_wanted(self, number: int, action: Callable, *values, running: bool) -> None:
         """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
         with self.turn:
             if self._number == number:
                 self.running = running
                 action(*values)
-
-    def _beside(self, number: int, loop, context, job, done, failed, tell) -> None:
-        """The thread of one long job."""
-        reported = time.monotonic()
-
-        def hand_over(action: Callable, *values) -> None:
-            """Call ``action`` in the loop, if its job is still wanted then."""
-            wanted = partial(self._if_wanted, number, action, *values, running=action is tell)
-            if not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(wanted, context=context)
-
-        def before_a_pass(passes: float) -> None:
-            """End a job that nobody waits for; tell now and then how far it is."""
-            nonlocal reported
-            if self._number != number or loop.is_closed():
-                raise Interrupted
-            if time.monotonic() - reported > _EVERY:
-                reported = time.monotonic()
-                hand_over(tell, passes)
-
-        try:
-            result = job(before_a_pass)
-        except Interrupted:
-            return
-        except BaseException as error:
-            hand_over(failed, error)
-            if not isinstance(error, ANSWERS):
-                raise
-        else:
-            hand_over(done, result)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

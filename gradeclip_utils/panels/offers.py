@@ -60,12 +60,7 @@ def _source(count: int, seed: int) -> Source:
 
 
 def missed(scene: Scene, maps: np.ndarray) -> list[str]:
-    """The nouns whose map has its maximum elsewhere.
-
-    Args:
-        scene: of M things.
-        maps: (M, h, w), of "a X" for each of its things.
-    """
+    """The nouns of a scene of M things whose map of "a X", of (M, h, w), has its maximum elsewhere."""
     cover, found = covers(scene, maps.shape[1:]), []
     for thing, map_ in zip(scene.objects, maps, strict=True):
         alike = [i for i, other in enumerate(scene.objects) if other.noun == thing.noun]

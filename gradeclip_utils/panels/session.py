@@ -251,14 +251,14 @@ class Session:
 
         return self.keep("explainers", tuple(chosen.values()), make)
 
+    def _found(self, state: State, method: str, what: tuple[str, ...], make: Callable):
+        """What ``make`` finds of an image with these settings, made once."""
+        return self.keep("found", (state.source.pixels, what, *settings(state, method).values()), make)
+
     def _explained(self, state: State, method: str, caption: str, against: str = "") -> Explanation:
         """The explanation of one prompt."""
-
-        def make():
-            return self._explainer(state, method).explain(state.source.image, caption, against=against or None)
-
-        chosen = tuple(settings(state, method).values())
-        return self.keep("found", (state.source.pixels, caption, against, *chosen), make)
+        explain = partial(self._explainer(state, method).explain, state.source.image, caption, against=against or None)
+        return self._found(state, method, (caption, against), explain)
 
     def _dependence(self, state: State, method: str) -> tuple[float, float, float]:
         """How much the map of the caption depends on it, and the interval."""
@@ -267,8 +267,7 @@ class Session:
             nulls = self._explainer(state, method).null_maps(state.source.image, state.caption, NULLS)
             return self._explained(state, method, state.caption).prompt_dependence(nulls)
 
-        chosen = tuple(settings(state, method).values())
-        return self.keep("found", ("dependence", state.source.pixels, state.caption, *chosen), make)
+        return self._found(state, method, (state.caption, "dependence", ""), make)
 
     def things(self, state: State) -> tuple[Group, ...]:
         """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
@@ -292,8 +291,7 @@ class Session:
             _, directions = explainer.word_directions(state.caption)
             return explainer.maps(state.source.image, directions)[0].float().cpu().numpy()
 
-        chosen = tuple(settings(state, GRAD_ECLIP).values())
-        return self.keep("found", ("words", state.source.pixels, state.caption, *chosen), make)
+        return self._found(state, GRAD_ECLIP, (state.caption, "words", ""), make)
 
     def _timed_panel(self, state: State, method: str, words: bool) -> Panel:
         begun, before = time.perf_counter(), self._passes

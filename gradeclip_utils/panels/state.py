@@ -179,10 +179,12 @@ def _arranged(scene: Scene) -> str:
     return repr(scene)
 
 
-_CHOICES = {
-    "attention": ("model", "single-head"), "resolution": ("model", "native"), "spatial": SPATIAL_WEIGHTS,
-    "centred": (True, False), "shared": (True, False), "dependence": (True, False), "colours": (OWN, *COLOURS),
-}  # fmt: skip
+CHOICES = {  # field -> its values, with what people call them
+    "attention": {"model": "the model's own heads", "single-head": "one head"},
+    "resolution": {"model": "the model's own", "native": "the image's own"},
+    "spatial": {kind: kind for kind in SPATIAL_WEIGHTS},
+    "colours": {OWN: "the image's own", **{name: f"heat map, {name}" for name in COLOURS}},
+}
 
 
 def changed(state: State, values: dict[str, Any], depth: int, models: Iterable[str] | None = None) -> State:
@@ -204,8 +206,10 @@ def changed(state: State, values: dict[str, Any], depth: int, models: Iterable[s
         for name in ("caption", "against"):
             if not isinstance(getattr(new, name), str):
                 raise InvalidType(f"{name} must be a text, got {short(getattr(new, name))}", "prompt-type")
-        for name, known in _CHOICES.items():
+        for name, known in CHOICES.items():
             clean[name] = chosen(name, getattr(new, name), known)
+        for name in ("centred", "shared", "dependence"):
+            clean[name] = chosen(name, getattr(new, name), (True, False))
         if models is not None:
             chosen("model", new.model, models)
         possible = [name for name, method in METHODS.items() if method.image is not None]
@@ -236,16 +240,8 @@ def settings(state: State, method: str) -> dict[str, Any]:
 
 @cache
 def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with another spatial weight in the image, as a method for an `Explainer`.
-
-    Args:
-        kind: one of `SPATIAL_WEIGHTS`: "loosened" is Grad-ECLIP itself.
-
-    Raises:
-        UserError: there is no such weight.
-    """
-    if kind not in SPATIAL_WEIGHTS:
-        raise UserError(f"spatial must be one of {', '.join(SPATIAL_WEIGHTS)}, got {kind!r}")
+    """Grad-ECLIP with one of `SPATIAL_WEIGHTS` in the image, as a method for an `Explainer`; "loosened" is itself."""
+    chosen("spatial", kind, SPATIAL_WEIGHTS)
     own = METHODS[GRAD_ECLIP]
 
     def maps(tower, trace, directions, **_):
