@@ -82,6 +82,13 @@ class Firefox:
         assert answer["type"] == "success", answer["exceptionDetails"]["text"]
         return json.loads(answer["result"]["value"])
 
+    def wait(self, expression: str, seconds: int = 600) -> None:
+        """Until an expression is true on the page."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.5)
+
     def shoot(self, path: Path) -> None:
         """An image of the window."""
         path.parent.mkdir(parents=True, exist_ok=True)

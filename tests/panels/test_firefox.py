@@ -1,10 +1,11 @@
-"""The panels in Firefox, as pages without a kernel: whole, readable, and the console silent."""
+"""The panels in Firefox, with a kernel and as pages without one: whole, readable, and the console silent."""
 
 import pytest
 
 from gradeclip_utils.panels.explorer import explore
 from gradeclip_utils.panels.lesson import opening
 from gradeclip_utils.scenes import arrange
+from tests.browser import SESSION, write_notebook
 from tests.panels.browsing import SHOTS
 from tests.panels.firefox import WITH_FIREFOX
 
@@ -22,6 +23,19 @@ POINTED = """(() => {
     box.querySelectorAll('button.gradeclip-word')[1].dispatchEvent(new PointerEvent('pointerenter'));
     return box.querySelector('.gradeclip-side-1 .gradeclip-title').textContent;
 })()"""
+TREES = {"jupyterlab": "lab/tree", "notebook": "notebooks"}
+# A window that nobody sees has no focus, and a JupyterLab without focus no current notebook.
+IDLE = f"""(() => {{
+    const widgets = window.jupyterapp?.shell?.widgets('main') ?? [];
+    for (const widget of widgets) widget.node.dispatchEvent(new FocusEvent('focus'));
+    return {SESSION}?.session?.kernel?.status === 'idle';
+}})()"""
+WRITTEN = """(() => {
+    const input = document.querySelector('.gradeclip-explorer .gradeclip-caption input');
+    input.value = 'a piano';
+    input.dispatchEvent(new Event('change'));
+})()"""
+TITLE = "document.querySelector('.gradeclip-explorer .gradeclip-side-1 .gradeclip-title')?.textContent"
 SIZES = [(1280, 1.0), (800, 1.0), (1280, 1.5)]
 
 
@@ -47,4 +61,20 @@ def test_a_page_without_a_kernel_is_whole_and_silent(firefox, pages, name, width
     assert firefox.evaluate(PAINTED) == [True] * count
     assert firefox.evaluate(POINTED).startswith("map of “")
     firefox.shoot(SHOTS / f"50_firefox_{name}_{width}_{int(100 * zoom)}.png")
+    assert firefox.said == []
+
+
+@pytest.mark.parametrize("lab", TREES, indirect=True)
+def test_the_explorer_answers_in_jupyterlab_and_in_notebook_and_the_console_is_silent(firefox, lab, request):
+    front = request.node.callspec.params["lab"]
+    write_notebook(lab, "firefox.ipynb", ["from gradeclip_utils.panels.explorer import explore\n\nexplore()"])
+    firefox.go(f"{lab}/{TREES[front]}/notebooks/firefox.ipynb?reset", 1280)
+    firefox.wait(IDLE)
+    firefox.said.clear()  # of the front end itself, which starts
+    assert firefox.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    firefox.wait(f"{TITLE}?.startsWith('map: “')")
+    firefox.evaluate(WRITTEN)
+    firefox.wait(f"{TITLE} === 'map: “a piano”'")
+    firefox.wait(f"String({PAINTED}) === 'true'")
+    firefox.shoot(SHOTS / f"51_firefox_{front}.png")
     assert firefox.said == []
