@@ -317,8 +317,11 @@ def test_a_view_can_be_saved_and_shown_as_python_and_as_tables(panel):
     expect(panel.box.locator(".gradeclip-fold pre")).to_contain_text("load_clip('emoji')")
     expect(panel.box.locator(".gradeclip-tables td").first).to_be_visible()
     panel.press("does the map depend on the caption?")
-    expect(panel.box.locator(".gradeclip-fold output")).to_contain_text("of 16 other prompts by")
+    expect(panel.box.locator(".gradeclip-row > output")).to_contain_text("of 16 other prompts by")
     panel.shoot("14_kept")
+    panel.page.set_viewport_size({"width": 800, "height": 800})  # where the script's lines are wider than the panel
+    assert overflow(panel.box) <= 1
+    panel.page.set_viewport_size({"width": 1280, "height": 800})
     panel.unfold("Save, Python, numbers", False)
 
 
