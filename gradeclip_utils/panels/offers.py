@@ -83,10 +83,9 @@ def _chosen(clip: Clip) -> tuple[Offer, ...]:
         return tuple(Offer(_source(count, 0), "Not measured with this model.", False) for count in _NUMBERS)
     chosen = [(count, next((i for i in range(_SEEDS) if not misses[count, i]), 0)) for count in _NUMBERS]
     failures = [key for key in keys if misses[key] and key not in chosen]
-    return tuple(Offer(_source(*key), _note(misses[key]), bool(misses[key])) for key in chosen + failures[:_FAILURES])
-
-
-def _note(nouns: list[str]) -> str:
-    if not nouns:
-        return "The map of every “a X” has its maximum on X."
-    return f"The map of “a {nouns[0]}” misses the {nouns[0]}: can you see why?"
+    found = []
+    for key in chosen + failures[:_FAILURES]:
+        wrong = [f"The map of “a {noun}” misses the {noun}: can you see why?" for noun in misses[key]]
+        note = wrong[0] if wrong else "The map of every “a X” has its maximum on X."
+        found.append(Offer(_source(*key), note, bool(wrong)))
+    return tuple(found)

@@ -109,7 +109,7 @@ def view(sides: Sequence[dict], words: Sequence, image: Image.Image, box: Sequen
         "sides": list(sides), "words": words, "others": [], "words_of": "relevance of each word",
         "axis": ["against", "for"], "box": place(box, image), "ratio": image.width / image.height, "match": [],
         "verdict": {"all": "", "words": []}, "phrase": None, "patch": None, "opacity": 0.85, "threshold": 0.0,
-        "colours": OWN, "alt": "the image", "controls": [], "palettes": palettes(), **more,
+        "colours": OWN, "alt": "the image", "dependence": "", "controls": [], "palettes": palettes(), **more,
     }  # fmt: skip
 
 

@@ -9,6 +9,9 @@ const make = (tag, attributes = {}, ...children) => {
   return node;
 };
 const set = (node, text) => node.textContent !== text && (node.textContent = text);
+const tell = (node, text) => node.setAttribute("aria-label", (node.title = text));
+const lay = (node, box) => ["left", "top", "width", "height"].forEach((name, i) => (node.style[name] = `${100 * box[i]}%`));
+const row = (...children) => make("div", { class: "gradeclip-row" }, ...children);
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(4);
 // As many children as there are items, made once, so that none loses the keyboard's focus.
 const fit = (box, items, create, update) => {
@@ -110,8 +113,7 @@ const frame = (app, index) => {
     node.hidden = !patch;
     if (!patch) return;
     const [left, top, width, height] = app.data.box, [rows, columns] = side().shape;
-    const sides = [left + (width * patch[1]) / columns, top + (height * patch[0]) / rows, width / columns, height / rows];
-    ["left", "top", "width", "height"].forEach((name, i) => (node.style[name] = `${100 * sides[i]}%`));
+    lay(node, [left + (width * patch[1]) / columns, top + (height * patch[0]) / rows, width / columns, height / rows]);
   };
   const under = (event) => {
     const area = image.getBoundingClientRect(), [left, top, width, height] = app.data.box, [rows, columns] = side().shape;
@@ -148,9 +150,9 @@ const frame = (app, index) => {
       paint(canvas, shown, side(), app.data, app.look);
       if (done < 1) requestAnimationFrame(step);
     };
-    if (still) step(start);
-    else requestAnimationFrame(step);
-    if (!still) setTimeout(() => own === running && step(start + FADE), 2 * FADE); // frames may not come off the screen
+    if (still) return step(start);
+    requestAnimationFrame(step);
+    setTimeout(() => own === running && step(start + FADE), 2 * FADE); // frames may not come off the screen
   };
   const draw = () => {
     const { data, look } = app, [left, top, width, height] = data.box, active = app.active(), phrase = active.phrase;
@@ -159,7 +161,7 @@ const frame = (app, index) => {
     if (image.src !== app.image) image.src = app.image;
     box.style.setProperty("--ratio", data.ratio);
     crop.hidden = Math.min(left, top) > -0.002 && left < 0.002 && top < 0.002 && width > 0.996 && height > 0.996;
-    ["left", "top", "width", "height"].forEach((name, i) => (crop.style[name] = `${100 * data.box[i]}%`));
+    lay(crop, data.box);
     put(marker, app.picked.patch);
     put(cursor, app.pointed && app.pointed.patch);
     const { title: of, origin: from, regions, shape } = side();
@@ -206,8 +208,7 @@ const bar = (app, index) => {
     fill.style.left = `${score < 0 ? 50 - length : 50}%`;
     fill.className = score < 0 ? "gradeclip-against" : "gradeclip-for";
     node.classList.toggle("gradeclip-muted", word.muted);
-    node.title = `${word.text}: ${signed(score)}, ${axis[score < 0 ? 0 : 1]}`;
-    node.setAttribute("aria-label", node.title);
+    tell(node, `${word.text}: ${signed(score)}, ${axis[score < 0 ? 0 : 1]}`);
     if (index != null) node.setAttribute("aria-pressed", Boolean(chosen));
   };
   return node;
@@ -318,7 +319,7 @@ const desk = (app, model) => {
   const path = make("input", { type: "text", placeholder: "path of an image file, then Enter", spellcheck: "false", title: "A file where the kernel runs.", "aria-label": "path of an image file" });
   path.onchange = () => send({ kind: "path", path: path.value });
   const known = fold("known words", "The words that this model was shown; press one to add it to the caption.");
-  const places = { head: make("div", { class: "gradeclip-row" }), caption: make("div", { class: "gradeclip-row" }), ask: make("div", { class: "gradeclip-row" }), look: make("div", { class: "gradeclip-row" }), method: make("div"), drawing: make("div"), plain: make("div", { class: "gradeclip-row" }) };
+  const places = { head: row(), caption: row(), ask: row(), look: row(), method: make("div"), drawing: make("div"), plain: row() };
   const surprises = make("span", { class: "gradeclip-surprises" });
   const asks = make("span", { role: "radiogroup", class: "gradeclip-asks", "aria-label": "ask" }), group = Math.random().toString(36);
   const name = make("input", { type: "text", value: "explanation", spellcheck: "false", title: "Of the file or folder, in the folder where the kernel runs.", "aria-label": "name" });
@@ -337,9 +338,8 @@ const desk = (app, model) => {
   const answer = make("output");
   const depends = button("does the map depend on the caption?", "Is it another map when something else is asked? Compared with the maps of other prompts.", () => app.change({ dependence: true }));
   const keep = fold("Save, Python, numbers", "Take what you found with you.",
-    make("div", { class: "gradeclip-row" }, make("label", {}, "name ", name), save("image", "save image (PNG)", "The figure, with its titles."), save("explanation", "save explanation", "The raw numbers, which Explanation.load reads."), copy),
-    make("div", { class: "gradeclip-row" }, depends, answer),
-    script, tables);
+    row(make("label", {}, "name ", name), save("image", "save image (PNG)", "The figure, with its titles."), save("explanation", "save explanation", "The raw numbers, which Explanation.load reads."), copy),
+    row(depends, answer), script, tables);
   const folds = make("div", { class: "gradeclip-folds" }, fold("Method and layers", "Which method, and how it is set.", places.method), fold("Drawing", "How numbers become colours.", places.drawing), keep);
   const head = make("div", { class: "gradeclip-head" }, places.head, places.caption, places.ask, places.plain);
   const message = make("div", { class: "gradeclip-message", role: "status" }), controls = new Map();
@@ -366,9 +366,7 @@ const desk = (app, model) => {
       return node;
     };
     fit(scenes, items, scene, (node, item) => {
-      const text = `${item.caption}. ${item.note}`;
-      node.title = text;
-      node.setAttribute("aria-label", text);
+      tell(node, `${item.caption}. ${item.note}`);
       node.setAttribute("aria-pressed", Boolean(item.chosen));
       node.classList.toggle("gradeclip-failure", Boolean(item.failure));
     });
@@ -398,7 +396,7 @@ const desk = (app, model) => {
       const drawn = make("label", { class: "gradeclip-control", title: "A line where relevance is half of the most; dashes for what is against." }, make("span", {}, "contour"), make("input", { type: "checkbox" }));
       drawn.lastChild.checked = app.look.contour;
       drawn.lastChild.onchange = (event) => app.preview({ contour: event.target.checked });
-      places.drawing.append(drawn, make("div", { class: "gradeclip-row" }, make("span", {}, "image file"), path));
+      places.drawing.append(drawn, row(make("span", {}, "image file"), path));
       places.look.append(bare);
     }
     places.look.hidden = folds.hidden = !has("colours");
@@ -425,7 +423,7 @@ const desk = (app, model) => {
       node.title = help;
     });
     set(script, lines);
-    set(answer, app.data.dependence || "");
+    set(answer, app.data.dependence);
     if (keep.open) table();
     if (app.data.path != null && path !== document.activeElement) path.value = app.data.path;
     app.say({ ...app.data.message, ...(model.get("busy") || {}) });
