@@ -331,9 +331,14 @@ def test_it_fits_and_can_be_read_at_every_width_and_in_both_themes(panel, width,
     change_theme(panel.page, theme)
     panel.page.set_viewport_size({"width": width, "height": 800 if width < 1900 else 1080})
     show_cell(panel.page, "explorer-03")
+    panel.unfold("Method and layers")
     panel.page.wait_for_timeout(500)
     panel.shoot(f"15_{width}_{theme.split()[1].lower()}")
     assert overflow(panel.box) <= 1
+    left, right = (
+        panel.box.locator(f".gradeclip-control.gradeclip-{name}").bounding_box() for name in ("layers", "spatial")
+    )
+    assert right["y"] > left["y"] or right["x"] - left["x"] - left["width"] >= 10  # its number touches no other name
     light = panel.title.evaluate(
         "node => { const sum = colour => colour.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0);"
         " return [sum(getComputedStyle(node).color), sum(getComputedStyle(document.body).backgroundColor)]; }"

@@ -319,7 +319,7 @@ const desk = (app, model) => {
   const path = make("input", { type: "text", placeholder: "path of an image file, then Enter", spellcheck: "false", title: "A file where the kernel runs.", "aria-label": "path of an image file" });
   path.onchange = () => send({ kind: "path", path: path.value });
   const known = fold("known words", "The words that this model was shown; press one to add it to the caption.");
-  const places = { head: row(), caption: row(), ask: row(), look: row(), method: make("div"), drawing: make("div"), plain: row() };
+  const places = { head: row(), caption: row(), ask: row(), look: row(), method: row(), drawing: row(), plain: row() };
   const surprises = make("span", { class: "gradeclip-surprises" });
   const asks = make("span", { role: "radiogroup", class: "gradeclip-asks", "aria-label": "ask" }), group = Math.random().toString(36);
   const name = make("input", { type: "text", value: "explanation", spellcheck: "false", title: "Of the file or folder, in the folder where the kernel runs.", "aria-label": "name" });
