@@ -73,7 +73,7 @@ fuzz: $(STAMP)
 	GRADECLIP_FUZZ=3000 $(PYTEST) tests/test_fuzz.py
 
 lab: $(STAMP)
-	$(BIN)/jupyter-lab notebooks
+	$(BIN)/jupyter-lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -117,6 +117,11 @@ def test_make_finds_notebooks_by_glob_and_leaves_them_alone():
     assert "--inplace" not in run
 
 
+def test_jupyterlab_serves_all_that_notebooks_link_to():
+    lab = subprocess.run(["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert "--ServerApp.root_dir=. " in lab and "/lab/tree/notebooks" in lab
+
+
 def test_ci_runs_the_notebooks_the_tests_style_and_types():
     script = (ROOT / ".ci/run").read_text()
     assert os.access(ROOT / ".ci/run", os.X_OK)
