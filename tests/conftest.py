@@ -12,6 +12,8 @@ from PIL import Image
 
 from gradeclip_utils import Clip, load_clip
 
+from .legible import unreadable
+
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 
@@ -32,6 +34,22 @@ def pytest_collection_modifyitems(items):
             "executed" not in item.fixturenames,
         )
     )
+
+
+@pytest.fixture
+def legible(monkeypatch):
+    """Whatever is written in the figures that a test makes can be read."""
+    from gradeclip_utils.plots import InlineFigure  # with matplotlib, which many tests do without
+
+    made, make = [], InlineFigure.__init__
+
+    def remembered(self, *args, **options):
+        make(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(InlineFigure, "__init__", remembered)
+    yield
+    assert not [fault for figure in made for fault in unreadable(figure)]
 
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}

@@ -34,12 +34,28 @@ def notebook(path):
 
 @pytest.fixture(scope="module")
 def executed(path, notebook):
-    """The notebook, executed top to bottom in a fresh kernel, and then its exercises: two cells a solution."""
+    """The notebook, executed top to bottom in a fresh kernel, then its exercises, two cells a solution, and at the end
+    what is wrong with the texts of the figures that its cells gave.
+    """
     lesson = copy.deepcopy(notebook)
     for code in solutions(notebook):
         lesson.cells += [nbformat.v4.new_code_cell(in_a_copy(code)), nbformat.v4.new_code_cell(unsolved(code))]
+    lesson.cells.append(nbformat.v4.new_code_cell(in_a_copy(READ_FIGURES)))
     place = {"metadata": {"path": path.parent}}
     return NotebookClient(lesson, timeout=1800, kernel_name="python3", allow_errors=True, resources=place).execute()
+
+
+READ_FIGURES = (
+    (Path(__file__).parent / "legible.py").read_text()
+    + """
+import gc
+
+from gradeclip_utils.plots import InlineFigure
+
+made = [one for one in gc.get_objects() if isinstance(one, InlineFigure)]
+print(len(made), "figures", *sorted({fault for figure in made for fault in unreadable(figure)}), sep="; ")
+"""
+)
 
 
 def in_a_copy(code):
@@ -140,9 +156,14 @@ def test_it_stays_small(path):
 
 def test_solutions_pass_their_own_checks_and_unsolved_exercises_do_not(notebook, executed):
     """A folded solution defines what is asked for, then asserts: run it with the definition, and without."""
-    attempts = code_cells(executed)[len(code_cells(notebook)) :]
+    attempts = code_cells(executed)[len(code_cells(notebook)) : -1]
     assert 3 <= len(attempts) // 2 <= 6
     assert not [(cell.source, output.evalue) for cell in attempts for output in cell.outputs if "evalue" in output]
+
+
+def test_whatever_is_written_in_its_figures_can_be_read(executed):
+    said = executed.cells[-1].outputs[0].text.strip()
+    assert re.fullmatch(r"[1-9]\d* figures", said), said
 
 
 def test_every_exercise_has_a_stub(notebook):
@@ -169,9 +190,24 @@ def test_every_picture_says_what_it_shows_to_those_who_cannot_see_it(notebook):
     assert all(output.metadata.get("image/png", {}).get("alt") for output in pictures)
 
 
-def test_its_page_shows_every_picture_with_its_alternative_text(path, notebook):
+@pytest.fixture(scope="module")
+def page(notebook):
+    """What `make run` writes into build/."""
     exporter = HTMLExporter(template_name="pages", extra_template_basedirs=[str(ROOT / "docs")])
-    page, _ = exporter.from_notebook_node(notebook)
+    return exporter.from_notebook_node(notebook)[0]
+
+
+def test_its_links_lead_to_files_beside_it_and_from_its_page_to_pages_and_files(path, notebook, page):
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", prose) if "://" not in link]
+    assert links and all((path.parent / link).exists() for link in links), links
+    pages = {f"{one.stem}.html" for one in NOTEBOOKS}
+    there = {link for link in re.findall(r'href="([^"#]+)', page) if not re.match(r"\w+:", link)}
+    assert there >= {link.replace(".ipynb", ".html") for link in links}
+    assert not {link for link in there - pages if not (ROOT / "build" / link).resolve().is_file()}
+
+
+def test_its_page_shows_every_picture_with_its_alternative_text(notebook, page):
     shown = [html.unescape(text) for text in re.findall(r'<img[^>]*? alt="([^"]*)"', page)]
     told = [one.metadata["image/png"]["alt"] for one in outputs(notebook) if "image/png" in one.get("data", {})]
     assert not Counter(told) - Counter(shown) and "No description" not in page  # a view shows others beside

@@ -8,13 +8,15 @@
 | `axes` | one map, prompt, image or set of intervals on matplotlib axes, and the theme |
 | `page` | a view for HTML, whose script (`front/`) is the explorer's as well |
 | `figures` | whole figures: `plot_maps`, `plot_explanation`, `plot_intervals`, ... |
+| `schematic` | boxes and arrows: the method on paper |
 """
 
 from .axes import axes_at, draw_heatmap, draw_intervals, draw_words, name_rows, show_image, style
 from .colours import paint
 from .figures import InlineFigure, plot_explanation, plot_interactions, plot_intervals, plot_maps
+from .schematic import plot_method
 
 __all__ = [
     "InlineFigure", "axes_at", "draw_heatmap", "draw_intervals", "draw_words", "name_rows", "paint",
-    "plot_explanation", "plot_interactions", "plot_intervals", "plot_maps", "show_image", "style",
+    "plot_explanation", "plot_interactions", "plot_intervals", "plot_maps", "plot_method", "show_image", "style",
 ]  # fmt: skip

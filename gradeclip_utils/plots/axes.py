@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import BboxImage
 from matplotlib.lines import TICKRIGHT, Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
@@ -26,10 +28,12 @@ from .colours import grey_background, largest, number, range_in_words, scale, sh
 if TYPE_CHECKING:
     import pandas as pd
 
-NOTE: dict[str, Any] = {"color": "0.35", "fontsize": 8}
+SMALLEST = 8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
+NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST}
 PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which are told apart by their markers too
 MARKERS = ("o", "s", "D")
 FULL_WIDTH = 8.1  # inches: as wide as the column of a notebook, 900 pixels
+LARGEST, _SENTENCE = 12, 0.38  # of words: points of type, and inches for what stands below them
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel image is reduced to it before it is coloured
 
 
@@ -83,6 +87,8 @@ def draw_words(
 ) -> None:
     """Write a prompt as words shaded by their score, wrapped into lines; the type shrinks until everything fits.
 
+    It never gets smaller than can be read: what still does not fit then goes on below the axes (`words_height`).
+
     Args:
         axes: where to write; its size must be final.
         words: `Word(text, score, start, end)` in reading order.
@@ -95,29 +101,32 @@ def draw_words(
     blank(axes)
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
-    places, size = _fitted(axes, words, values)
-    box = axes.get_window_extent()
+    inches = _inches(axes)
+    across, down = inches[0] * 72, inches[1] * 72
+    for size in np.arange(LARGEST, SMALLEST - 0.1, -0.5):
+        places, bottom = _flow(words, across, vmax, values, float(size))
+        if bottom <= down - _SENTENCE * 72 and all(x + width <= across for x, _, width, _ in places):
+            break
     shades = [colours(norm(shown(word.score, signed))) for word in words]
     corners = [
-        [(left / box.width, 1 - top / box.height) for left, top in ((x, y), (x + w, y), (x + w, y + h), (x, y + h))]
+        [(left / across, 1 - top / down) for left, top in ((x, y), (x + w, y), (x + w, y + h), (x, y + h))]
         for x, y, w, h in places
     ]
     outline = {"edgecolors": "0.8", "linewidths": 0.5, "transform": axes.transAxes, "clip_on": False}
     axes.add_collection(PolyCollection(corners, facecolors=shades, **outline), autolim=False)
     for word, colour, (x, y, width, height) in zip(words, shades, places, strict=True):
-        centre = (x + width / 2) / box.width
-        middle = 0.36 if values else 0.5
+        centre, middle = (x + width / 2) / across, 0.85 * size if values else height / 2
         text = {"ha": "center", "va": "center", "transform": axes.transAxes, "parse_math": False}
         text["color"] = text_colour(colour)
-        axes.text(centre, 1 - (y + height * middle) / box.height, drawable(word.text), fontsize=size, **text)
+        axes.text(centre, 1 - (y + middle) / down, drawable(word.text), fontsize=size, **text)
         if values:
-            score = number(word.score, vmax)
-            axes.text(centre, 1 - (y + height * 0.78) / box.height, score, fontsize=size * 0.62, **text)
+            lower = 1 - (y + height - 0.8 * SMALLEST) / down
+            axes.text(centre, lower, number(word.score, vmax), fontsize=SMALLEST, **text)
     if not words:
         return
-    below = max(y + height for _, y, _, height in places) + 0.09 * axes.get_figure().dpi
+    below = bottom + 0.09 * 72
     sentence = range_in_words("words", signed, vmax) if sentence is None else sentence
-    axes.text(0, 1 - below / box.height, sentence, va="top", transform=axes.transAxes, **NOTE)
+    axes.text(0, 1 - below / down, sentence, va="top", transform=axes.transAxes, **NOTE)
 
 
 def drawable(text: str) -> str:
@@ -152,7 +161,8 @@ def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -
                            markersize=2, markeredgewidth=0.8, **outside))  # fmt: skip
     for height, tick in zip((0, 0.5, 1), ticks, strict=True):
         label = number(tick, vmax) if vmax or not tick else ""
-        axes.text(left + width + 0.06 * inch, height, label, va="center_baseline", fontsize=7.5, gid="scale", **outside)
+        axes.text(left + width + 0.06 * inch, height, label, va="center_baseline", fontsize=SMALLEST, gid="scale",
+                  **outside)  # fmt: skip
 
 
 def _inches(axes: Axes) -> tuple[float, float]:
@@ -201,33 +211,37 @@ def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.nda
     return np.asarray(Image.fromarray(heat).resize(size, method))
 
 
-def _fitted(axes: Axes, words: Sequence, values: bool) -> tuple[list[tuple[float, float, float, float]], float]:
-    """Boxes (x, y from the top, width, height), in pixels of the axes, at the largest type size that fits."""
-    box, figure = axes.get_window_extent(), axes.get_figure()
-    renderer, em = figure.canvas.get_renderer(), figure.dpi / 72  # pixels of a type of one point
-    texts = [(drawable(word.text), 12) for word in words] + [("\N{MINUS SIGN}0.00000", 12 * 0.62)]
-    *widths, score = (
-        renderer.get_text_width_height_descent(text, FontProperties(size=size), False)[0] / 12 for text, size in texts
-    )
-    ems = [max(width, score if values else 0) / em + 0.7 for width in widths]
-    for size in np.arange(12, 3.9, -0.5):
-        places, bottom = _flow(ems, values, em * size, box.width)
-        if bottom <= box.height - 0.38 * figure.dpi and all(x + width <= box.width for x, _, width, _ in places):
-            break
-    return places, float(size)
+def words_height(words: Sequence, width: float, *, vmax: float, values: bool = True, size: float = SMALLEST) -> float:
+    """Inches that `draw_words` needs in axes of a width, with the sentence below in two lines.
+
+    Args:
+        words: as there.
+        width: of the axes, in inches.
+        vmax: as there; the scores have as many digits as it asks for.
+        values: as there.
+        size: of the type, in points.
+    """
+    return _flow(words, width * 72, vmax, values, size)[1] / 72 + _SENTENCE
 
 
-def _flow(ems: Sequence[float], values: bool, pixels: float, line_width: float):
-    """Boxes of these widths in lines, and where the last line ends; ``pixels`` is the size of the type."""
-    height, gap = pixels * (2.35 if values else 1.55), pixels * 0.22
+def _flow(words: Sequence, line_width: float, vmax: float, values: bool, size: float):
+    """Boxes (x, y from the top, width, height) of words in lines, and where the last line ends, all in points."""
+    height, gap = 1.35 * (size + SMALLEST) if values else 1.55 * size, 0.22 * size
     x, y, places = 0.0, 0.0, []
-    for wide in ems:
-        width = wide * pixels
+    for word in words:
+        score = _ems(number(word.score, vmax)) * SMALLEST if values else 0.0
+        width = max(_ems(drawable(word.text)) * size, score) + 0.7 * size
         if x and x + width > line_width:
             x, y = 0.0, y + height + gap
         places.append((x, y, width, height))
         x += width + gap
     return places, y + height
+
+
+@lru_cache(maxsize=4096)
+def _ems(text: str) -> float:
+    """How wide a text is, in units of the size of its type."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=100), ismath=False)[0] / 100
 
 
 def draw_intervals(
@@ -298,7 +312,7 @@ def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
         The axes.
     """
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=SMALLEST)
     axes.set_xlabel(drawable(across), fontsize=9, parse_math=False)
     axes.set_ylabel(drawable(up), fontsize=9, parse_math=False)
     axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)

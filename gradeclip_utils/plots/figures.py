@@ -8,11 +8,14 @@ once in a notebook, and `savefig` writes them. `colours` says what the colours m
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -23,7 +26,9 @@ from ..errors import InvalidValue
 from ..notices import image_bundle
 from .axes import (
     FULL_WIDTH,
+    LARGEST,
     NOTE,
+    SMALLEST,
     axes_at,
     draw_colour_bar,
     draw_heatmap,
@@ -33,6 +38,7 @@ from .axes import (
     entitle,
     name_rows,
     show_image,
+    words_height,
 )
 from .colours import largest, range_in_words, shown
 
@@ -44,24 +50,33 @@ class InlineFigure(Figure):
         width: inches.
         height: inches.
         alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
+        vector: shown as SVG, so that type is sharp at any size; those who show no HTML get a PNG.
         **options: of a matplotlib figure, such as ``layout="constrained"``.
 
     Attributes:
         points: (axes, x, y, text) of points that say a text under the mouse where the figure is in a lesson's panel.
     """
 
-    def __init__(self, width: float, height: float, alt: str = "", **options):
+    def __init__(self, width: float, height: float, alt: str = "", vector: bool = False, **options):
         super().__init__(figsize=(width, height), dpi=110, **options)
         FigureCanvasAgg(self)
-        self.alt = alt
+        self.alt, self.vector = alt, vector
         self.points: list[tuple[Axes, float, float, str]] = []
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return image_bundle(self._repr_png_(), alternative(self))
+        data, metadata = image_bundle(self._repr_png_(), alternative(self))
+        if self.vector:
+            with rc_context({"svg.hashsalt": "gradeclip"}):  # the same figure is the same file
+                drawn = base64.b64encode(self._saved(format="svg", metadata={"Date": None})).decode("ascii")
+            data["text/html"] = re.sub('src="[^"]*"', f'src="data:image/svg+xml;base64,{drawn}"', data["text/html"])
+        return data, metadata
 
     def _repr_png_(self) -> bytes:
+        return self._saved(format="png")
+
+    def _saved(self, **options) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight")
+        self.savefig(buffer, bbox_inches="tight", **options)
         return buffer.getvalue()
 
 
@@ -103,11 +118,12 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     wanted = max(_one_line(prompts), 0.034 * len(sentence))
     room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
     letters = int(room * 14.5)
-    needed = [sum(_words_inches(words, room) for _, words in both) + 0.35 * (len(both) - 1) for both in prompts]
-    row = min(max(height, 1.3, *needed), max(height, 3.2))
+    darkest = [largest(scores if shared_scale else [one]) for one in scores]
+    row = max(height, 1.3, _row(prompts, darkest, room, SMALLEST), min(_row(prompts, darkest, room, LARGEST), 3.2))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
     alt = "Image, heat map and shaded words for " + "; ".join(explanation.prompts)
-    figure = InlineFigure(right + room + _MARGIN, count * (row + gap) + 0.5, alt)
+    below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
+    figure = InlineFigure(right + room + _MARGIN, count * (row + gap) - gap + below + 0.5, alt)
     _sign(figure, explanation.origin)
     show_image(axes_at(figure, _MARGIN, 0.32, width, height), image, "image")
     for i in range(count):
@@ -121,13 +137,13 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
             bar = i == 0 or not shared_scale
             draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note, colour_bar=bar)
         if i == 0 and not words_alone:
-            entitle(axes, "where it speaks for, and against" if signed else "where it answers")
+            title = "where it speaks for, and against" if signed else "where it answers"
+            entitle(axes, _shortened(title, int(14 * (width + 0.9))))
         for headline, words in prompts[i]:
             tall = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = axes_at(figure, right, top, room, tall)
-            most = largest(scores[mine])
-            sentence = textwrap.fill(range_in_words("words", signed, most, own), letters)
-            draw_words(axes, words, signed=signed, vmax=most, sentence=sentence)
+            sentence = textwrap.fill(range_in_words("words", signed, darkest[i], own), letters)
+            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence)
             entitle(axes, _shortened(headline, letters))
             top += tall + 0.35
     return figure
@@ -152,6 +168,7 @@ def plot_maps(
     columns: int = 4,
     upsample: str = "bilinear",
     label: str | Sequence[str] = "relevance",
+    origin: str = "",
 ) -> InlineFigure:
     """Several maps of one image side by side, after the image itself.
 
@@ -165,6 +182,7 @@ def plot_maps(
         columns: panels in a row.
         upsample: "bilinear" or "nearest", for maps on the token grid.
         label: what the values are; one for all, or one for each map where each has a scale of its own.
+        origin: which model made them, for the last line.
 
     Raises:
         ValueError: several labels on one scale, or not one for each map.
@@ -182,8 +200,11 @@ def plot_maps(
     width, height = _panel(image, min(2.3, free / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     alt = "An image and its maps: " + "; ".join(title for title, _ in panels)
-    inches = 2 * _MARGIN + columns * across + bar, rows * down + (0.4 if shared_scale else 0.2)
+    below = 0.17 if origin else 0.0
+    inches = 2 * _MARGIN + columns * across + bar, rows * down + (0.4 if shared_scale else 0.2) + below
     figure = InlineFigure(*inches, alt)
+    if origin:
+        _sign(figure, origin)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
     show_image(axes_at(figure, *places[0], width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
@@ -198,7 +219,8 @@ def plot_maps(
     if shared_scale:
         sentence = range_in_words(str(label), signed, top, "the most in this figure")
         sentence = textwrap.fill(sentence, int(figure.get_figwidth() * 13))
-        figure.text(_MARGIN / figure.get_figwidth(), 0.1 / figure.get_figheight(), sentence, va="bottom", **NOTE)
+        above = (0.1 + below) / figure.get_figheight()
+        figure.text(_MARGIN / figure.get_figwidth(), above, sentence, va="bottom", **NOTE)
     return figure
 
 
@@ -210,9 +232,8 @@ def plot_interactions(interactions, *, columns: int = 5) -> InlineFigure:
         columns: panels in a row.
     """
     maps = [(word.text, _heat(interactions, i, True)) for i, word in enumerate(interactions.words)]
-    figure = plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction")
-    _sign(figure, interactions.origin)
-    return figure
+    origin = interactions.origin
+    return plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction", origin=origin)
 
 
 def plot_intervals(
@@ -252,7 +273,7 @@ def plot_intervals(
     axes = axes_at(figure, left, 0.35, wide, height)
     draw_intervals(axes, rows, "row")
     for row, value in enumerate(rows["mean"]):
-        axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
+        axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform())
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1)
         axes.text(chance, len(names) - 0.45, "chance", ha="center", va="top", transform=axes.transData, **NOTE)
@@ -269,9 +290,10 @@ def _row_names(table, names: Sequence[str] | None) -> list[str]:
 
 
 def _sign(figure: InlineFigure, origin: str) -> None:
-    """Say which model made the figure, in its last line."""
+    """Say which model made the figure, in its last lines."""
     across, down = figure.get_size_inches()
-    figure.text(1 - _MARGIN / across, 0.02 / down, drawable(origin), ha="right", va="bottom", color="0.55", fontsize=7)
+    told = textwrap.fill(drawable(origin), int(across * 14))
+    figure.text(1 - _MARGIN / across, 0.02 / down, told, ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
 
 
 def _heat(explained, index: int, signed: bool) -> np.ndarray:
@@ -310,6 +332,9 @@ def _one_line(prompts: Sequence) -> float:
     return max(lines)
 
 
-def _words_inches(words: Sequence, width: float) -> float:
-    """About how tall the words are at full size."""
-    return 0.42 + 0.43 * np.ceil(sum(0.3 + 0.11 * len(word.text) for word in words) / width)
+def _row(prompts: Sequence, darkest: Sequence[float], width: float, size: float) -> float:
+    """Inches that the words of any prompt need in this size of type, and in a contrast those of the other one."""
+    return max(
+        len(both) * (max(words_height(words, width, vmax=vmax, size=size) for _, words in both) + 0.35) - 0.35
+        for both, vmax in zip(prompts, darkest, strict=True)
+    )

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from .. import checks
 from ..errors import InvalidValue
 from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
-from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE
+from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE, SMALLEST
 
 
 def plot_groups(
@@ -58,10 +58,12 @@ def plot_groups(
     right = (0.55 if len(tables) == 1 else 0.15) + (0.45 + 0.07 * max(map(len, told)) if told else 0.0)
     width = min(width, max((FULL_WIDTH - left - right) / len(tables) - 0.25, 0.8))
     across = left + len(tables) * (width + 0.25) + right
-    figure = InlineFigure(across, tall + 1.35, _alt(title or label, tables, by, group))
+    over = textwrap.fill(title, int(13 * across)) if len(tables) > 1 else ""
+    top = 0.6 + 0.17 * over.count("\n")
+    figure = InlineFigure(across, top + tall + 0.75, _alt(title or label, tables, by, group))
     letters = int(14.5 * (width if len(tables) > 1 else FULL_WIDTH - left))
     for i, (name, table) in enumerate(tables.items()):
-        axes = axes_at(figure, left + i * (width + 0.25), 0.6, width, tall)
+        axes = axes_at(figure, left + i * (width + 0.25), top, width, tall)
         draw_intervals(axes, table, by, group, order=names, groups=groups)
         if limits:
             axes.set_xlim(limits)
@@ -72,10 +74,9 @@ def plot_groups(
         name_rows(axes, shown, label, textwrap.fill(name, letters))
     if len(tables) == 1:
         _write_means(figure.axes[0])
-    elif title:
-        figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
+    figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), over, va="top", fontsize=10)
     if group or reference_label:
-        figure.axes[-1].legend(fontsize=8, loc="center left", frameon=False,
+        figure.axes[-1].legend(fontsize=SMALLEST, loc="center left", frameon=False,
                                bbox_to_anchor=(1 + (0.5 if len(tables) == 1 else 0.1) / width, 0.5))  # fmt: skip
     return figure
 
@@ -86,7 +87,7 @@ def _write_means(axes: Axes) -> None:
         if line.get_marker() in MARKERS:
             for value, row in zip(*line.get_data(), strict=True):
                 if np.isfinite(value):
-                    axes.text(1.02, row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=7.5,
+                    axes.text(1.02, row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=SMALLEST,
                               color=line.get_color(), transform=axes.get_yaxis_transform())  # fmt: skip
 
 

@@ -23,10 +23,14 @@ from gradeclip_utils.plots import (
     plot_interactions,
     plot_intervals,
     plot_maps,
+    plot_method,
 )
 from gradeclip_utils.plots.colours import COLOURS, SIGNED, UNSIGNED, range_in_words
 from gradeclip_utils.words import Word
 
+from ..legible import unreadable
+
+pytestmark = pytest.mark.usefixtures("legible")
 SIZES = [(384, 384), (384, 100), (80, 384), (1, 1), (2400, 1600)]
 ODD = [
     "\N{GRINNING FACE}",
@@ -357,6 +361,39 @@ def test_no_figure_is_wider_than_the_column_of_a_notebook():
         for shared in (True, False)
     ]
     assert max(figure.get_figwidth() * figure.dpi for figure in made) <= 900
+
+
+def written_everywhere():
+    """Every kind of figure that is made here, by a name."""
+    maps = {f"a map of a long name, {i}": np.random.default_rng(i).normal(size=(6, 6)) * 1e-2 for i in range(5)}
+    one, long = explanation("a red car and a blue ball"), " ".join(["an unbelievable counterrevolutionary car"] * 18)
+    picture = figure_picture()
+    three = words("a", "red", "car")
+    heats = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
+    found = Interactions("a red car", three, heats, 0.3, picture, (0, 0, 60, 60), PROVENANCE)
+    return {
+        "one prompt": one.plot(),
+        "a long prompt": explanation(long, "a dog").plot(),
+        "a contrast": explanation("a red car and a blue ball", against=long).plot(),
+        "scales of their own": plot_explanation(explanation("a red car", "a dog"), shared_scale=False),
+        "maps": plot_maps(picture, maps),
+        "maps, each with its scale": plot_maps(picture, maps, signed=True, shared_scale=False),
+        "interactions": plot_interactions(found),
+        "intervals": plot_intervals(table(), chance=0.25, label="pointing game"),
+        "the method": plot_method(),
+    }
+
+
+def test_whatever_is_written_in_a_figure_can_be_read():
+    assert not {name: faults for name, figure in written_everywhere().items() if (faults := unreadable(figure))}
+
+
+def test_a_schematic_is_shown_as_the_same_svg_each_time_and_says_where_everything_comes_from():
+    (first, _), (again, _) = (plot_method()._repr_mimebundle_() for _ in range(2))
+    assert first == again and "data:image/svg+xml" in first["text/html"] and 'alt="Two towers.' in first["text/html"]
+    drawn = " ".join(text.get_text() for text in plot_method().axes[0].texts)
+    for prime in ("", "'"):
+        assert all(f"{name}{prime}" in drawn for name in ("q", "k", "v", "o", "w", r"\lambda", r"\alpha"))
 
 
 def test_a_short_prompt_makes_a_narrow_figure():

@@ -15,6 +15,8 @@ from gradeclip_utils.studies import architectures as r
 from tests.conftest import build, wrap
 from tests.shrinking import small, stir
 
+pytestmark = pytest.mark.usefixtures("legible")
+
 
 def siglip():
     return replace(wrap(small("ViT-B-16-SigLIP"), 48), tokenizer=None)

@@ -10,6 +10,8 @@ from PIL import Image
 from gradeclip_utils.evaluation.statistics import summarise
 from gradeclip_utils.studies.plots import plot_groups
 
+pytestmark = pytest.mark.usefixtures("legible")
+
 NUMBERS = {"mean": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]}
 TABLE = pd.DataFrame({"kind": ["a", "b"], **NUMBERS, "who": ["x", "y"]})
 

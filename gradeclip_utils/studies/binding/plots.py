@@ -13,7 +13,7 @@ from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, drawable, entitle
+from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, entitle
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
@@ -48,8 +48,8 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
         axes.barh(row, value, height=0.32, color=PALETTE[0] if best else "0.75")
         mark = " (true)" if row == right else ""
         text = folded(caption + mark, letters)
-        axes.text(low, row - 0.24, text, va="bottom", fontsize=8, parse_math=False)
-        axes.text(max(value, 0), row, f" {value:.3f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=8)
+        axes.text(low, row - 0.24, text, va="bottom", fontsize=SMALLEST, parse_math=False)
+        axes.text(max(value, 0), row, f" {value:.3f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=SMALLEST)
     axes.axvline(0, color="0.6", linewidth=0.6)
     axes.set(xlim=(low, low + 1.3 * (high - low)), ylim=(len(captions) - 0.6, -0.75), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -5,6 +5,7 @@ WordStudy, correlations -> figure
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -21,7 +22,8 @@ from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
 from ...plots import InlineFigure, axes_at, draw_heatmap, draw_words
-from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, drawable, name_rows, style
+from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, name_rows, style, words_height
+from ...plots.schematic import plot_graph
 from ...words import Word
 from ..plots import plot_groups
 from .correlations import Permutation, Question, correlate
@@ -76,7 +78,7 @@ def plot_words(
         for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], _roles(shown), strict=True)
     ]
     model = f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
-    figure.text(0.99, 0.01, drawable(model), ha="right", va="bottom", color="0.55", fontsize=7)
+    figure.text(0.99, 0.01, drawable(model), ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
     if word:
         _mark(axes, word, table, norm)
         _show_captions(figure, study, word, method, report)
@@ -124,14 +126,14 @@ def _scatter(axes: Axes, table: pd.DataFrame, norm: str) -> None:
                         alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, table["saliency"].max() + 0.2))  # from the lowest that there can be
-    axes.legend(loc="upper left", ncols=3, fontsize=8, frameon=False, columnspacing=1)
+    axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
 
 
 def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
     """A ring around one word, or a line that says why it has none."""
     row = table.loc[word]
     if not row["shown"]:
-        axes.text(0.02, 0.98, _ABSENT.format(word), va="top", transform=axes.transAxes, **NOTE)
+        axes.text(0.02, 0.9, _ABSENT.format(word), va="top", transform=axes.transAxes, **NOTE)  # below the legend
         return
     axes.plot(row[norm], row["saliency"], "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
     left = row[norm] > np.mean(axes.get_xlim())
@@ -222,7 +224,7 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
     for row, one in enumerate(found.values()):
         axes.plot(one.observed, row, "D", color=PALETTE[0], markersize=7)
         chance = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
-        axes.text(one.observed, row - 0.22, chance, ha="center", va="bottom", fontsize=8)
+        axes.text(one.observed, row - 0.22, chance, ha="center", va="bottom", fontsize=SMALLEST)
     axes.axvline(0, color="0.4", linestyle="--", linewidth=1)
     name_rows(axes, list(found), "Spearman's correlation: true ratings (diamond), 95 % of the permuted ones (grey)")
     axes.set_ylim(len(found) - 0.5, -0.6)
@@ -237,18 +239,18 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
         caption: its number.
         methods: columns of `study.values`.
     """
-    text = study.scenes[caption].caption
-    figure = InlineFigure(
-        FULL_WIDTH, 0.55 * len(methods) + 0.25, f"Fractions of importance in {text!r} by {', '.join(methods)}"
-    )
-    height, below = 0.55 / figure.get_figheight(), 0.25 / figure.get_figheight()
-    for row, method in enumerate(methods):
-        bottom = below + (len(methods) - 1 - row) * height
-        axes = figure.add_axes((0.2, bottom - 0.6 * below, 0.79, height + 0.6 * below))
-        sentence = _FRACTIONS if row == len(methods) - 1 else ""
-        draw_words(axes, importance_fractions(study, caption, method), vmax=1.0, sentence=sentence)
+    alt = f"Fractions of importance in {study.scenes[caption].caption!r} by {', '.join(methods)}"
+    words, left = [importance_fractions(study, caption, method) for method in methods], 0.2 * FULL_WIDTH
+    room = FULL_WIDTH - left - 0.1
+    height = max(words_height(one, room, vmax=1.0, size=9) for one in words)
+    row = height - 0.2  # the sentence that `height` has room for stands below the last one alone
+    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.25, alt)
+    for i, (method, one) in enumerate(zip(methods, words, strict=True)):
+        axes = axes_at(figure, left, 0.02 + row * i, room, height)
+        draw_words(axes, one, vmax=1.0, sentence=_FRACTIONS if i == len(methods) - 1 else "")
         axes.patch.set_visible(False)
-        figure.text(0.005, bottom + 0.7 * height, _title(method), fontsize=9, va="center")
+        name = textwrap.fill(_title(method), 24)
+        figure.text(0.005, 1 - (0.02 + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
     return figure
 
 
@@ -269,27 +271,15 @@ def plot_causes() -> InlineFigure:
     Role, exposure, place and informativeness are mediators: concreteness may act through them. The arrow in orange is
     the controlled direct effect, which is left when they are held constant.
     """
-    names = [name.replace("\n", " ") for name in _CAUSES]
+    places, names = list(_CAUSES), [name.replace("\n", " ") for name in _CAUSES]
     told = "; ".join(f"{names[one]} to {names[other]}" for one, other in _ARROWS)
-    wide, tall = FULL_WIDTH - 0.3, 3.05
-    figure = InlineFigure(wide, tall, f"A causal graph with arrows from {told}")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, wide), ylim=(0, tall))
-    axes.set_axis_off()
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
-    boxes = [
-        axes.text(x, y, name, ha="center", va="center", fontsize=9.5, bbox=box).get_bbox_patch()
-        for name, (x, y) in _CAUSES.items()
-    ]
-    places = list(_CAUSES.values())
-    for one, other in _ARROWS:
-        direct = (one, other) == (2, 7)
-        arrow = {"arrowstyle": "-|>", "color": PALETTE[1] if direct else "0.45", "linewidth": 2.2 if direct else 1}
-        arrow |= {"patchA": boxes[one], "patchB": boxes[other], "shrinkA": 1, "shrinkB": 1}
-        if (one, other) == (1, 5):  # around the box between them
-            arrow["connectionstyle"] = "arc3,rad=0.22"
-        axes.annotate("", places[other], places[one], arrowprops=arrow)
-    return figure
+    arrows: dict[tuple[str, str], dict] = {(places[one], places[other]): {} for one, other in _ARROWS}
+    arrows["concreteness", "saliency"] = {"color": PALETTE[1], "linewidth": 2.2}
+    around = {"connectionstyle": "arc3,rad=0.22"}  # the box between them
+    arrows["how common it is", "place in the caption, tokens"] = around
+    boxes = {name: (x, y, name) for name, (x, y) in _CAUSES.items()}
+    alt = f"A causal graph with arrows from {told}"
+    return plot_graph(boxes, arrows, width=FULL_WIDTH - 0.3, height=3.05, alt=alt)
 
 
 def _title(method: str) -> str:

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from ... import checks
 from ...images import onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import FULL_WIDTH, NOTE, blank, drawable, entitle, style
+from ...plots.axes import FULL_WIDTH, NOTE, SMALLEST, blank, drawable, entitle, style
 from ...plots.colours import largest, number, range_in_words, scale
 from .adjectives import PromptPath
 from .wording import WordRegions
@@ -61,7 +61,7 @@ def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -
     curve.axhline(0.5, color="0.4", linestyle="--", linewidth=1, zorder=0)
     curve.set(xlim=(-0.06, 1.06), ylim=(-0.03, 1.03), xticks=[0, 1], yticks=[0, 0.5, 1])
     style(curve, title=f"fraction on {path.first}\ndashed: both alike")
-    ends = curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=8, parse_math=False)
+    ends = curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=SMALLEST, parse_math=False)
     for label, side in zip(ends, ("left", "right"), strict=True):
         label.set_horizontalalignment(side)  # within the figure, however long the prompts are
 
@@ -86,8 +86,8 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     axes, most = figure.add_axes(place), largest([values])
     norm, colours = scale(True, most)
     written = [[number(value, most) for value in row] for row in values]
-    seaborn.heatmap(values, norm=norm, cmap=colours, cbar=False, annot=written, fmt="", annot_kws={"fontsize": 8},
-                    xticklabels=False, ax=axes)  # fmt: skip
+    seaborn.heatmap(values, norm=norm, cmap=colours, cbar=False, annot=written, fmt="",
+                    annot_kws={"fontsize": SMALLEST}, xticklabels=False, ax=axes)  # fmt: skip
     for row, strongest in enumerate(values.argmax(axis=1)):
         frame = Rectangle((strongest + 0.03, row + 0.06), 0.94, 0.88, fill=False, edgecolor="0.1", linewidth=1.3)
         axes.add_patch(frame)
@@ -96,7 +96,7 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     note = "less the mean of the words" if matrix.centred else "as it is"
     sentence = range_in_words("interaction a patch, in thousandths", True, most, note)
     figure.text(0.1 / width, 0.5 / height, sentence.replace(": ", ":\n", 1), va="top", **NOTE)
-    figure.text(0.1 / width, 0.06 / height, drawable(matrix.origin), color="0.55", fontsize=7)
+    figure.text(0.1 / width, 0.06 / height, drawable(matrix.origin), color="0.55", fontsize=SMALLEST)
     return figure
 
 

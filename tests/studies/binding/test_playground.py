@@ -12,6 +12,8 @@ from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
 from gradeclip_utils.studies.binding.playground import playground, playground_scene
 
+pytestmark = pytest.mark.usefixtures("legible")
+
 
 def test_the_playground_shows_the_models_own_similarities(bundled_shape):
     answers = playground(CachedExplainer(bundled_shape))

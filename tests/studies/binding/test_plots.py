@@ -7,6 +7,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs
 from gradeclip_utils.studies.binding.plots import plot_contrasts, plot_map_grid, plot_pair
 
+pytestmark = pytest.mark.usefixtures("legible")
+
 
 def test_a_pair_is_drawn_with_both_images_and_all_four_similarities():
     figure = plot_pair(draw_pairs("colour", 1, nouns=16)[0], np.array([[0.5, 0.4], [0.3, 0.6]]))

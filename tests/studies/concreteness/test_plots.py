@@ -21,6 +21,8 @@ from gradeclip_utils.studies.concreteness.plots import (
 from gradeclip_utils.studies.concreteness.saliency import METHODS
 from gradeclip_utils.studies.concreteness.word_study import study_questions, word_study
 
+pytestmark = pytest.mark.usefixtures("legible")
+
 WORDS = "apple dog car fruit food drink pet music game dessert insect flower weather".split()
 
 

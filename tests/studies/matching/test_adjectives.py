@@ -13,6 +13,8 @@ from gradeclip_utils.studies.matching.plots import draw_path
 from gradeclip_utils.studies.relevance import as_array
 from tests.conftest import build, wrap
 
+pytestmark = pytest.mark.usefixtures("legible")
+
 CARS = arrange(["red car", "blue car"])
 
 

@@ -1,10 +1,14 @@
 """Figures of the study of matching."""
 
+import pytest
+
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.studies.matching.plots import draw_word_regions
 from gradeclip_utils.studies.matching.wording import scene_regions
 from tests.conftest import build, wrap
+
+pytestmark = pytest.mark.usefixtures("legible")
 
 
 def test_the_matrix_is_drawn_with_all_its_words_and_numbers():

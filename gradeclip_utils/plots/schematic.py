@@ -1,0 +1,91 @@
+"""Schematics: boxes and arrows between them, drawn as SVG; and the method on paper, with both towers in one.
+
+names of tensors --here--> figure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .axes import PALETTE
+from .figures import InlineFigure
+
+# Of one tower: box -> inches from the left and from the middle of the figure, text of the image's, text of the text's.
+_TOWERS = {
+    "tokens": (0.7, 1.5, "tokens:\nCLS, patches", "tokens:\nSOT, words, EOT"),
+    "v": (2.1, 2.25, "$v_i$ of patch $i$", "$v'_j$ of piece $j$"),
+    "q": (2.1, 1.5, "$q$ of CLS", "$q'$ of EOT"),
+    "k": (2.1, 0.75, "$k_i$ of patch $i$", "$k'_j$ of piece $j$"),
+    "lam": (3.62, 1.5, r"$\lambda_i$: $\cos(q, k_i)$," + "\nstretched to 0 ... 1",
+            r"$\lambda'_j$: $\cos(q', k'_j)$," + "\nstretched to 0 ... 1"),
+    "alpha": (3.62, 0.75, r"$\alpha_i$ = softmax $q \cdot k_i$",
+              r"$\alpha'_j$ = softmax $q' \cdot k'_j$," + "\ncausal: none after EOT"),
+    "o": (5.35, 0.75, r"$o = \Sigma_i \, \alpha_i v_i$", r"$o' = \Sigma_j \, \alpha'_j v'_j$"),
+    "w": (6.6, 1.5, r"$w = \partial S / \partial o$", r"$w' = \partial S / \partial o'$"),
+    "map": (5.35, 2.25, r"map$_i$ = $\lambda_i \, (w \cdot v_i)$",
+            r"score$_j$ = $\lambda'_j \, (w' \cdot v'_j)$;" + "\na word adds up its pieces"),
+}  # fmt: skip
+_FORWARD = ("tokens v", "tokens q", "tokens k", "q alpha", "k alpha", "alpha o", "v o", "o S")
+_ADDED = ("q lam", "k lam", "lam map", "v map", "S w", "w map")
+
+
+def plot_graph(
+    boxes: Mapping[str, tuple[float, float, str]],
+    arrows: Mapping[tuple[str, str], Mapping[str, Any]],
+    *,
+    width: float,
+    height: float,
+    alt: str,
+) -> InlineFigure:
+    """Texts in boxes, and arrows from one to another, as SVG.
+
+    Args:
+        boxes: name -> (x, y, text): where the middle of the box is, in inches from the lower left corner.
+        arrows: (name, name) -> what it looks like, as `matplotlib.patches.FancyArrowPatch` takes it.
+        width: of the figure, in inches.
+        height: of the figure, in inches.
+        alt: what the figure shows, for those who cannot see it.
+    """
+    figure = InlineFigure(width, height, alt, vector=True)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
+    frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "linespacing": 1.3, "bbox": frame}
+    drawn = {name: axes.text(x, y, text, **style).get_bbox_patch() for name, (x, y, text) in boxes.items()}
+    for (start, end), look in arrows.items():
+        line = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 1, "shrinkB": 1, **look}
+        line |= {"patchA": drawn[start], "patchB": drawn[end]}
+        axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
+    return figure
+
+
+def plot_method() -> InlineFigure:
+    """Both towers, and where q, k, v, the attention, o, S, w, the loosened weight and the map come from.
+
+    Solid arrows are the model's own forward pass through a tower's last layer, dashed ones are what Grad-ECLIP adds.
+    """
+    width, middle = 7.3, 2.6
+    boxes, arrows = {"S": (6.35, middle, "the rest of both\ntowers; cosine: $S$")}, {}
+    for side, up in (("image", 1), ("text", -1)):
+        for name, (x, y, *texts) in _TOWERS.items():
+            boxes[f"{side} {name}"] = (x, middle + up * y, texts[up < 0])
+        looks: dict[str, dict[str, Any]] = {pair: {"color": "0.2"} for pair in _FORWARD}
+        looks["v o"]["connectionstyle"] = f"arc3,rad={-0.32 * up}"  # around the loosened weight
+        looks |= {pair: {"color": PALETTE[0], "linestyle": (0, (4, 2))} for pair in _ADDED}
+        for pair, look in looks.items():
+            start, end = (name if name == "S" else f"{side} {name}" for name in pair.split())
+            arrows[start, end] = look
+    alt = (
+        "Two towers. From the image's tokens come q of CLS, and k and v of every patch; q and k give the attention "
+        "alpha, alpha and v give o. The text's tower does the same with q of EOT and k and v of every piece of a word, "
+        "and both meet in the similarity S. Dashed: the gradient of S by o is w; q and k give the loosened weight "
+        "lam; and lam times the product of w and v is the map of the image, and the score of a piece."
+    )
+    figure = plot_graph(boxes, arrows, width=width, height=2 * middle, alt=alt)
+    for y, name in ((2.25, "image tower"), (-2.25, "text tower")):
+        figure.axes[0].text(0.1, middle + y, name, va="center", fontsize=10, fontweight="bold")
+    said = "solid: the model's own forward pass,\nthrough the last layer of each tower\ndashed: what Grad-ECLIP adds"
+    figure.axes[0].text(0.1, middle, said, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
+    return figure
