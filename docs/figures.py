@@ -1,4 +1,6 @@
-"""Make the README's figure anew, with the weights that are here: `make figures`, which makes the gallery as well.
+"""Make the README's figure anew, with the weights that are here, and the schematic: `make figures`.
+
+`make figures` makes the gallery as well.
 
 The scene is the one that the rule of the first lesson chooses: the lesson's own cells are executed up to the rule, the
 seed that it chose is written into the README's lines of Python, and these draw the figure.
@@ -13,6 +15,7 @@ from pathlib import Path
 import nbformat
 
 from gradeclip_utils.files import write_whole
+from gradeclip_utils.plots import plot_method
 
 ROOT = Path(__file__).resolve().parent.parent
 README, LESSON = ROOT / "README.md", ROOT / "notebooks" / "01_start_here.ipynb"
@@ -51,6 +54,7 @@ def main() -> None:
         figure = Path("explained.png").read_bytes()
     write_whole(ROOT / "docs" / "explained.png", lambda stream: stream.write(figure))
     write_whole(README, lambda stream: stream.write(text.encode()))
+    write_whole(ROOT / "docs" / "schematic.png", lambda stream: plot_method().savefig(stream, dpi=150))
     print(f"docs/explained.png shows seed {seed}")
 
 
