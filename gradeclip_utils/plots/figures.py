@@ -192,27 +192,24 @@ def plot_maps(
     if len(labels) != len(panels) or (shared_scale and not isinstance(label, str)):
         msg = f"label must be one string, or with shared_scale=False one for each of {len(panels)} maps, got {label!r}"
         raise InvalidValue(msg, "plot-option")
-    columns = min(whole("columns", columns, 1), len(panels) + 1)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
     free = FULL_WIDTH - 2 * _MARGIN - bar
-    columns = min(columns, int(free / (1.2 + gap)))
+    columns = min(whole("columns", columns, 1), len(panels) + 1, int(free / (1.2 + gap)))
     rows = -(-(len(panels) + 1) // columns)
     width, height = _panel(image, min(2.3, free / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     alt = "An image and its maps: " + "; ".join(title for title, _ in panels)
-    below = 0.17 if origin else 0.0
+    below = 0.17 * -(-len(origin) // 80)
     inches = 2 * _MARGIN + columns * across + bar, rows * down + (0.4 if shared_scale else 0.2) + below
     figure = InlineFigure(*inches, alt)
-    if origin:
-        _sign(figure, origin)
+    _sign(figure, origin)
     places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
     show_image(axes_at(figure, *places[0], width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
     for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
         axes = axes_at(figure, *place, width, height)
-        vmax = top if shared_scale else None
-        draw_heatmap(axes, image, heat, signed=signed, vmax=vmax, upsample=upsample, colour_bar=not shared_scale,
-                     label=name, note="a scale of its own")  # fmt: skip
+        draw_heatmap(axes, image, heat, signed=signed, vmax=top if shared_scale else None, upsample=upsample,
+                     colour_bar=not shared_scale, label=name, note="a scale of its own")  # fmt: skip
         entitle(axes, _shortened(title, int(across * 14)))
         if shared_scale and place == places[columns - 1]:
             draw_colour_bar(axes, image, signed, top)
@@ -290,7 +287,9 @@ def _row_names(table, names: Sequence[str] | None) -> list[str]:
 
 
 def _sign(figure: InlineFigure, origin: str) -> None:
-    """Say which model made the figure, in its last lines."""
+    """Say which model made the figure, in its last lines, if that is known."""
+    if not origin:
+        return
     across, down = figure.get_size_inches()
     told = textwrap.fill(drawable(origin), int(across * 14))
     figure.text(1 - _MARGIN / across, 0.02 / down, told, ha="right", va="bottom", color="0.55", fontsize=SMALLEST)

@@ -70,8 +70,7 @@ def plot_groups(
         line = reference.get(name) if isinstance(reference, Mapping) else reference
         if line is not None:
             axes.axvline(line, color="0.4", linestyle="--", linewidth=1, label=reference_label or None)
-        shown = [str(one) for one in names] if i == 0 else [""] * len(names)
-        name_rows(axes, shown, label, textwrap.fill(name, letters))
+        name_rows(axes, [str(one) if i == 0 else "" for one in names], label, textwrap.fill(name, letters))
     if len(tables) == 1:
         _write_means(figure.axes[0])
     figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), over, va="top", fontsize=10)
