@@ -184,6 +184,7 @@ CODES = {
         "a shard without the folder in which all shards meet",
         "say where with the option that the sentence names",
     ),
+    "shard-short": ("a shard of a study that is short", "leave out --shard: it takes minutes as a whole"),
     "shard-unfinished": ("a shard that is not done", "run it again: it goes on where it was stopped"),
     "state-damaged": ("the state of a training cannot be read", "delete it, and begin again"),
     "study-word": ("a word that no caption of the study holds", "choose another"),

@@ -11,6 +11,7 @@ the same command. Whatever deals them out (Slurm, torchrun, a shell) has only to
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Sequence
@@ -53,6 +54,23 @@ def read_shard(text: str | None) -> Shard | None:
     if not shard[0] < shard[1]:
         raise InvalidValue(f"{source} must be i/n, from 0/n to one less than n/n, got {text!r}", "shard-form")
     return shard if shard[1] > 1 else None
+
+
+def add_no_shard(parser: argparse.ArgumentParser) -> None:
+    """Add `--shard` to a study that is not dealt out, so that it can say why."""
+    parser.add_argument("--shard", metavar="i/n", help="refused: this study is short; `study choices` is dealt out")
+
+
+def refuse_shard(options: argparse.Namespace) -> None:
+    """Refuse to do a part of a study whose figures come from few scenes, all of them together.
+
+    Raises:
+        InvalidValue: `--shard` was given.
+    """
+    if options.shard is not None:
+        rule = f"study {options.command} is short and takes all of its scenes together: leave out --shard"
+        msg = f"{rule}, got {options.shard!r}; what is dealt out is study choices, and evaluate"
+        raise InvalidValue(msg, "shard-short")
 
 
 def part_of(parts: Sequence[T], shard: Shard | None) -> Sequence[T]:

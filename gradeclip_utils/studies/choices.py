@@ -119,7 +119,7 @@ def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study choices`."""
-    command.add_arguments(parser)
+    command.add_table(parser)
     parser.add_argument("--data", help="sugar-crepe:DATA@IMAGES, winoground:FOLDER or aro:FOLDER")
     parser.add_argument("--limit", type=int, help="no more choices than this, spread over the data set")
     parser.add_argument("--folder", type=Path, help="keeps what is done, so that the same command goes on there")

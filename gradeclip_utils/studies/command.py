@@ -12,6 +12,7 @@ import pandas as pd
 from ..checks import as_path, writable
 from ..errors import InvalidFile, InvalidValue
 from ..evaluation.run import weights_digest
+from ..evaluation.shards import add_no_shard, refuse_shard
 from ..files import commit, version, write_whole
 from ..models import load_clip
 from . import STUDIES
@@ -22,7 +23,13 @@ _SAME = ["study", "figure", "model", "weights"]  # a figure that was measured ag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every study."""
+    """Add the arguments of a study that measures a model on few scenes."""
+    add_table(parser)
+    add_no_shard(parser)
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says where figures go."""
     parser.add_argument(
         "--out", metavar="FILE.csv", type=Path,
         help="a table that gets the figures, with model, weights, version, commit and command; printed if left out",
@@ -36,10 +43,11 @@ def run_command(options: argparse.Namespace) -> None:
         options: of `add_arguments`, and `command`, the name of the study.
 
     Raises:
-        ValueError: there is no such study, or no place for the table; before a model is loaded.
+        ValueError: there is no such study, no place for the table, or a shard was asked for; before a model is loaded.
     """
     if options.command not in STUDIES:
         raise InvalidValue(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}", "choice-unknown")
+    refuse_shard(options)
     check_table(options.out)
     clip = load_clip(options.model, options.pretrained, device=options.device)
     table = STUDIES[options.command](clip)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..checks import columns, writable
 from ..errors import InvalidValue
+from ..evaluation.shards import add_no_shard, refuse_shard
 from ..files import commit, data_path, write_whole
 from ..models import load_clip
 from . import STUDIES
@@ -108,10 +109,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study two-models`."""
     parser.add_argument("models", nargs="*", default=MODELS, help=f"by name; {' and '.join(MODELS)} if left out")
     parser.add_argument("--out", type=Path, default=data_path(TABLE), help="the table; rows of other models stay")
+    add_no_shard(parser)
 
 
 def run_command(options: argparse.Namespace) -> None:
     """Measure every model, and write its rows into the table as soon as they are there."""
+    refuse_shard(options)
     writable(options.out, "--out", suffixes=(".csv",), size=1_000_000)
     if options.out.exists():
         columns(pd.read_csv(options.out), ["model"])

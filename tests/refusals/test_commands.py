@@ -51,6 +51,10 @@ COMMANDS = [
         "steps must be at least 1, got 0",
     ),
     ("distil's card where none is", ["distil", "--card", "--out", "."], "There is no card students.md"),
+    *(
+        (f"a shard of study {name}", ["study", name, "--shard", "0/2"], f"study {name} is short and takes all of its")
+        for name in ("matching", "binding", "concreteness", "architectures", "two-models", "exposure")
+    ),
     ("two models into /proc", ["study", "two-models", "--out", "/proc/x.csv"], "--out cannot be written to /proc/x"),
     ("two models into text", ["study", "two-models", "--out", "x.txt"], "--out must end in .csv"),
     ("art into /proc", ["art", "--out", "/proc/x.zip"], "--out cannot be written to /proc/x.zip"),

@@ -24,6 +24,7 @@ from scipy.special import entr
 from tqdm.auto import tqdm
 
 from ...checks import writable
+from ...evaluation.shards import add_no_shard, refuse_shard
 from ...files import data_path, write_whole
 from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
 
@@ -188,10 +189,12 @@ def _grammar() -> frozenset[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the argument of the command `study exposure`."""
     parser.add_argument("--write", action="store_true", help=f"write data/{_FILE}; else print it")
+    add_no_shard(parser)
 
 
 def run_command(given: argparse.Namespace) -> None:
     """The command `study exposure`: count the words of the whole training, and print or keep the table."""
+    refuse_shard(given)
     if given.write:
         writable(data_path(_FILE), "--write", size=1_000_000)
     rounds = training_rounds()
