@@ -213,6 +213,17 @@ def test_its_page_shows_every_picture_with_its_alternative_text(notebook, page):
     assert not Counter(told) - Counter(shown) and "No description" not in page  # a view shows others beside
 
 
+def test_its_page_leads_to_the_other_lessons_in_the_order_of_the_course_and_has_the_style_of_the_site(path, notebook):
+    exporter = HTMLExporter(template_name="pages", extra_template_basedirs=[str(ROOT / "docs")])
+    empty = nbformat.v4.new_notebook(metadata=notebook.metadata)
+    page, _ = exporter.from_notebook_node(empty, {"metadata": {"name": path.stem}})
+    course = re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", (ROOT / "notebooks" / "README.md").read_text(), re.M)
+    links = re.search(r'<nav [^>]*class="lessons".*?</nav>', page, re.S)[0]
+    assert re.findall(r'href="(\w+)\.html"', links) == list(dict.fromkeys(course))
+    assert re.findall(r'<a aria-current="page" href="(\w+)\.html"', links) == [path.stem]
+    assert (ROOT / "docs" / "pages" / "lesson.css").read_text().strip() in page
+
+
 def test_cells_have_unique_identifiers(path):
     identifiers = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
     assert len(set(identifiers)) == len(identifiers)

@@ -79,6 +79,12 @@ def test_what_a_page_takes_from_another_is_there(pages):
     assert found >= 7
 
 
+def test_lessons_have_the_style_of_the_pages_that_make_run_writes(pages):
+    shared = (pages / "_static" / "lesson.css").read_text()
+    assert shared == (ROOT / "docs" / "pages" / "lesson.css").read_text()
+    assert '"lesson.css"' in (pages / "conf.py").read_text()
+
+
 def test_the_landing_page_has_the_figure_and_the_lines_of_the_readme(pages):
     lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     assert lines in (pages / "index.md").read_text()

@@ -33,6 +33,7 @@ def gather(pages: Path) -> None:
     """Put everything that Sphinx reads into one folder."""
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "refusals.py", "__pycache__"))
+    shutil.copy(HERE.parent / "pages" / "lesson.css", pages / "_static")
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
             target = pages / file.relative_to(ROOT)
