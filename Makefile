@@ -1,7 +1,7 @@
 # make        set up and execute every notebook into build/ (the committed notebooks stay as they are)
 # make test   everything that CI runs          make lab        JupyterLab on the notebooks
 # make quick  tests for minutes of work: no notebooks, no browser, no training
-# make lint   style and types                  make notebooks  execute in place, to commit the outputs
+# make lint   style, types, bandit             make notebooks  execute in place, to commit the outputs
 # make fuzz  thousands of wrong inputs, where make test tries a few
 # make test-transformers48  what is about transformers, on the oldest one that is supported
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
@@ -75,10 +75,13 @@ fuzz: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter-lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
+BANDIT := $(BIN)/bandit --quiet --recursive gradeclip_utils --skip B101,B105,B403,B404
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BANDIT)
 
 notebooks: $(STAMP)
 	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)
@@ -128,8 +131,8 @@ test-assignments: $(GRADING)/installed
 	$(subst $(BIN),$(GRADING)/bin,$(PYTEST)) -k 'not solutions_pass' tests/test_assignments.py
 
 audit: $(STAMP)
-	$(BIN)/python -m pip install --quiet bandit pip-audit
-	$(BIN)/bandit --quiet --recursive gradeclip_utils --skip B101,B105,B403,B404
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BANDIT)
 	$(BIN)/pip-audit --skip-editable
 
 dist: $(STAMP)

@@ -122,7 +122,7 @@ def test_jupyterlab_serves_all_that_notebooks_link_to():
     assert "--ServerApp.root_dir=. " in lab and "/lab/tree/notebooks" in lab
 
 
-def test_ci_runs_the_notebooks_the_tests_style_and_types():
+def test_ci_runs_the_notebooks_the_tests_style_types_and_the_search_for_security_faults():
     script = (ROOT / ".ci/run").read_text()
     assert os.access(ROOT / ".ci/run", os.X_OK)
     assert re.search(r"^make NOTEBOOKS=", script, re.M)
@@ -131,7 +131,10 @@ def test_ci_runs_the_notebooks_the_tests_style_and_types():
     assert re.search(r"^make test-transformers48$", script, re.M)
     assert re.search(r"^make site\b.*\n(.*\n)*make test$", script, re.M), "the tests look at the pages of the site"
     lint = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert all(command in lint for command in ("ruff check .", "ruff format --check .", "bin/mypy"))
+    assert all(command in lint for command in ("ruff check .", "ruff format --check .", "bin/mypy", "bin/bandit"))
+    audit = subprocess.run(["make", "--dry-run", "audit"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert "bin/bandit" in audit and "bin/pip-audit" in audit  # which asks PyPI, so every week, and not in every run
+    assert "make audit" in (ROOT / ".github/workflows/weekly.yml").read_text()
 
 
 def hooks():
