@@ -21,6 +21,7 @@ from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..models import Clip
 from ..scenes import IMAGE_SIZE, Scene, without
+from .maps import method_maps
 from .run import method_names
 from .statistics import spearman
 
@@ -60,10 +61,7 @@ def causal(
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     less = (without(scene, i).image(size) for scene in scenes for i in range(len(scene.objects)))
     remaining = iter(asker.embed_images(less))  # each scene without each of its objects, one after the other
-    heats = {
-        name: Explainer(clip, method=name, seed=seed).maps(images, texts[:, None])[:, 0].float().cpu().numpy()
-        for name in names
-    }
+    heats = {name: maps[:, 0] for name, maps in method_maps(clip, names, images, texts[:, None], seed=seed).items()}
     rng, grid = np.random.default_rng(seed), heats[names[0]].shape[1:]
     heats |= {"area": np.ones((len(scenes), *grid)), "random": rng.normal(size=(len(scenes), *grid))}
     rows = []

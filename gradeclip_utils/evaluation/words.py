@@ -183,7 +183,9 @@ def _scored(clip: Clip, captions: Sequence[Captioned], images: list[Tensor], way
         name: Explainer(clip, method=method, text_layers=layers, seed=seed).score_words(texts, images)
         for name, (method, layers) in ways.items()
     }
-    for i, words in enumerate(Explainer(clip, method="leave-one-out").score_words(texts, images)):
+    asked = next((name for name, (method, _) in ways.items() if method.name == "leave-one-out"), "")
+    left_out = found[asked] if asked else Explainer(clip, method="leave-one-out").score_words(texts, images)
+    for i, words in enumerate(left_out):
         scores = {name: np.array([word.score for word in own[i]]) for name, own in found.items()}
         yield captions[i], [(word.start, word.end) for word in words], scores, np.array([word.score for word in words])
 

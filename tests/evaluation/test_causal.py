@@ -7,7 +7,10 @@ from scipy.stats import spearmanr
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.causal import causal, causal_agreement
+from gradeclip_utils.evaluation.maps import method_maps
+from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import draw_scene, without
+from gradeclip_utils.towers import Tower
 
 SCENES = [draw_scene([95, i], split="development", n_objects=3) for i in range(3)]
 
@@ -65,3 +68,15 @@ def test_what_cannot_be_ranked_is_refused(bundled):
     for scenes in ([], [draw_scene(0, n_objects=1)]):
         with pytest.raises(ValueError, match="give scenes, each of two objects or more"):
             causal(bundled, scenes)
+
+
+def test_an_image_that_is_traced_once_for_many_methods_has_the_maps_that_each_gives_alone(bundled, monkeypatch):
+    quick = [name for name, method in METHODS.items() if method.image and name not in ("rise", "fixlip", "m2ib")]
+    images, traced, trace = [scene.image(96) for scene in SCENES], [], Tower.trace
+    texts = Explainer(bundled).embed_texts([scene.caption for scene in SCENES])[:, None]
+    alone = {name: Explainer(bundled, method=name).maps(images, texts).numpy() for name in quick}
+    monkeypatch.setattr(Tower, "trace", lambda tower, inputs: traced.append(tower.layers) or trace(tower, inputs))
+    together = method_maps(bundled, quick, images, texts)
+    assert list(together) == quick and len(traced) < len(quick) / 2
+    for name, maps in together.items():
+        np.testing.assert_array_equal(maps, alone[name], err_msg=name)
