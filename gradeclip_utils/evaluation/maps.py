@@ -23,16 +23,18 @@ class _Remembering:
     """A tower that does not trace the same batch twice in a row."""
 
     def __init__(self, tower: Tower):
-        self._tower, self._last = tower, None
+        self._tower = tower
+        self._last: Trace | None = None
 
     def __getattr__(self, name: str):
         return getattr(self._tower, name)
 
-    def trace(self, inputs: Tensor) -> Trace:
+    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
         """The tower's trace of `inputs`."""
-        if self._last is None or not torch.equal(self._last.inputs, inputs):
-            self._last = self._tower.trace(inputs)
-        return self._last
+        last = self._last
+        if last is None or not torch.equal(last.inputs, inputs) or (graph and last.graph is None):
+            self._last = last = self._tower.trace(inputs, graph)
+        return last
 
 
 def method_maps(
