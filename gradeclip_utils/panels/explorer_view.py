@@ -20,7 +20,7 @@ from PIL import Image
 from ..methods import METHODS, Method
 from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
-from ..plots.axes import NOTE, blank, drawable
+from ..plots.axes import FULL_WIDTH, NOTE, blank, drawable
 from ..plots.colours import largest, number, range_in_words
 from ..plots.page import page, side, word_rows
 from ..plots.page import view as page_view
@@ -242,27 +242,31 @@ def _imports(script: str) -> list[str]:
 def figure(view: View) -> InlineFigure:
     """The view as a static figure: the image, each panel with title, colour bar in words, and the shaded words."""
     state, count = view.state, len(view.panels)
-    side, room = 3.0, 4.0
+    side, room = (3.0, 4.0) if count == 1 else (2.3, (FULL_WIDTH - 2.7) / count - 0.1)
+    letters = int(room * 15)
     wide, tall = state.source.image.size
     height = side * tall / max(wide, tall)
     width = side * wide / max(wide, tall)
-    inches = max(0.3 + width + count * (room + 0.2), 8.4), height + 2.5
+    titles = [_folded(panel.subject, int(room * 12.5), 3) for panel in view.panels]
+    notes = [_folded(subtitle(state, panel), letters, 6) for panel in view.panels]
+    below = 0.14 + 0.17 * max(title.count("\n") + 1 for title in titles)  # inches from the top
+    top = below + 0.1 + 0.14 * max(note.count("\n") + 1 for note in notes)
+    inches = max(0.3 + width + count * (room + 0.1), 7.4), height + top + 1.55
     made = InlineFigure(*inches, summary(view))
-    blank(axes_at(made, 0.1, 0.95, width, height)).imshow(state.source.image.convert("RGB"))
-    made.text(0.1 / inches[0], 1 - 0.2 / inches[1], "image", fontsize=9, weight="bold")
-    for i, panel in enumerate(view.panels):
-        x = 0.3 + width + i * (room + 0.2)
-        made.text(x / inches[0], 1 - 0.2 / inches[1], _folded(panel.subject, 52, 2), fontsize=9, weight="bold",
-                  va="top" if len(panel.subject) > 52 else "baseline", parse_math=False)  # fmt: skip
-        made.text(x / inches[0], 1 - 0.42 / inches[1], _folded(subtitle(state, panel), 78, 4), fontsize=6.5, va="top",
-                  color="0.35", parse_math=False)  # fmt: skip
-        blank(axes_at(made, x, 0.95, width, height)).imshow(painted(state, panel))
-        made.text(x / inches[0], 1 - (1.0 + height) / inches[1], _folded(scale_in_words(state, panel), 62, 3),
-                  va="top", **NOTE)  # fmt: skip
+    blank(axes_at(made, 0.1, top, width, height)).imshow(state.source.image.convert("RGB"))
+    made.text(0.1 / inches[0], 1 - 0.08 / inches[1], "image", fontsize=9, weight="bold", va="top")
+    for i, (panel, title, note) in enumerate(zip(view.panels, titles, notes, strict=True)):
+        x = 0.3 + width + i * (room + 0.1)
+        written = {"va": "top", "parse_math": False}
+        made.text(x / inches[0], 1 - 0.08 / inches[1], title, fontsize=9, weight="bold", **written)
+        made.text(x / inches[0], 1 - below / inches[1], note, **written, **NOTE)
+        blank(axes_at(made, x, top, width, height)).imshow(painted(state, panel))
+        scale = _folded(scale_in_words(state, panel), letters, 3)
+        made.text(x / inches[0], 1 - (top + 0.05 + height) / inches[1], scale, **written, **NOTE)
         most = panel.words_scale
         said = range_in_words(panel.words_of, True, most) if most else panel.words_of
-        draw_words(axes_at(made, x, 1.5 + height, room, 0.95), panel.words, signed=True, vmax=most, values=bool(most),
-                   sentence=_folded(said, 62, 2))  # fmt: skip
+        draw_words(axes_at(made, x, top + height + 0.55, room - 0.1, 0.95), panel.words, signed=True, vmax=most,
+                   values=bool(most), sentence=_folded(said, letters, 2))  # fmt: skip
     return made
 
 
