@@ -96,7 +96,7 @@ _MARGIN = 0.12  # inches
 
 
 def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
-    """Image, heat map and shaded words: one row a prompt.
+    """Image, heat map and shaded words: one row a prompt, or two or three short prompts beside each other.
 
     A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
     prompt and purple for the other one, wherever it stands.
@@ -111,6 +111,11 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
     image, words_alone = explanation.image, _explains_words_alone(explanation)
+    alt = "Image, heat map and shaded words for " + "; ".join(explanation.prompts)
+    if shared_scale and not signed and not words_alone and 1 < count < 4:
+        room = (FULL_WIDTH - 2 * _MARGIN - 0.7) / (count + 1) - 0.2
+        if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
+            return _plot_beside(explanation, heats, prompts, room, alt)
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "" if shared_scale or count == 1 else "a scale of its own"
@@ -121,7 +126,6 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     darkest = [largest(scores if shared_scale else [one]) for one in scores]
     row = max(height, 1.3, _row(prompts, darkest, room, SMALLEST), min(_row(prompts, darkest, room, LARGEST), 3.2))
     gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
-    alt = "Image, heat map and shaded words for " + "; ".join(explanation.prompts)
     below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
     figure = InlineFigure(right + room + _MARGIN, count * (row + gap) - gap + below + 0.5, alt)
     _sign(figure, explanation.origin)
@@ -146,6 +150,31 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
             draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence)
             entitle(axes, _shortened(headline, letters))
             top += tall + 0.35
+    return figure
+
+
+def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, room: float, alt: str) -> InlineFigure:
+    """The image and a map for each prompt in one row, the prompt's words below its map, in `room` inches each."""
+    image, (width, height) = explanation.image, _panel(explanation.image, min(room, 2.4), 2.4)
+    most, darkest = largest(heats), largest([[max(word.score, 0) for word in words] for ((_, words),) in prompts])
+    notes = [range_in_words(name, False, value) for name, value in (("maps", most), ("words", darkest))]
+    note = "\n".join(textwrap.fill(one, int(room * 14.5)) for one in [*notes, "each the most in this figure"])
+    tall = _row(prompts, [darkest] * len(prompts), room, LARGEST)
+    under = max(tall - 0.3, 0.15 * (note.count("\n") + 1))  # the words' axes have room for a sentence of their own
+    figure = InlineFigure(2 * _MARGIN + (len(prompts) + 1) * (room + 0.2) + 0.5, 0.32 + height + under + 0.42, alt)
+    _sign(figure, explanation.origin)
+    axes = axes_at(figure, _MARGIN, 0.32, width, height)
+    show_image(axes, image, "image")
+    axes.text(0, -0.12 / height, note, va="top", transform=axes.transAxes, **NOTE)
+    for i, ((headline, words),) in enumerate(prompts):
+        left = _MARGIN + (i + 1) * (room + 0.2)
+        axes = axes_at(figure, left, 0.32, width, height)
+        draw_heatmap(axes, image, heats[i], vmax=most, colour_bar=False)
+        entitle(axes, _shortened(headline, int(room * 14)))
+        if i == len(prompts) - 1:
+            draw_colour_bar(axes, image, False, most)
+        below = axes_at(figure, left, 0.32 + height + 0.12, room, tall)
+        draw_words(below, words, vmax=darkest, sentence="")
     return figure
 
 
