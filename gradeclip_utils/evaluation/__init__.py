@@ -16,6 +16,7 @@ Measures take plain maps and give tidy rows; `run` measures methods on data sets
 | `statistics`, `resampling` | intervals of rows |
 | `verdicts` | every comparison of a notebook in one sentence |
 | `dataset_report`, `report_page` | which pairs of a data set deserve a second look? A page, the worst first |
+| `maps` | maps of many methods, for which an image is traced once |
 | `shards` | a computation dealt out to the processes of a cluster, and put together again |
 | `run`, `worker`, `results` | methods on a data set: what is asked, what a process does, what is kept |
 """
