@@ -58,7 +58,7 @@ def read_shard(text: str | None) -> Shard | None:
 
 def add_no_shard(parser: argparse.ArgumentParser) -> None:
     """Add `--shard` to a study that is not dealt out, so that it can say why."""
-    parser.add_argument("--shard", metavar="i/n", help="refused: this study is short; `study choices` is dealt out")
+    parser.add_argument("--shard", metavar="i/n", help="refused: this study is short")
 
 
 def refuse_shard(options: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def refuse_shard(options: argparse.Namespace) -> None:
     """
     if options.shard is not None:
         rule = f"study {options.command} is short and takes all of its scenes together: leave out --shard"
-        msg = f"{rule}, got {options.shard!r}; what is dealt out is study choices, and evaluate"
+        msg = f"{rule}, got {options.shard!r}; evaluate, study choices and study fine-tuning are dealt out"
         raise InvalidValue(msg, "shard-short")
 
 

@@ -27,6 +27,7 @@ import torch
 
 from ...checks import whole, writable
 from ...errors import InvalidValue
+from ...evaluation.shards import part_of, read_shard, shard_folder
 from ...files import commit, data_path, locked, write_whole
 from ...models import Clip, load_clip
 from ...scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
@@ -277,16 +278,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the two main arms; the others have three at most; default: %(default)s",
     )
     add_fields(parser, PILOT, _DECIDED)
+    parser.add_argument("--shard", metavar="i/n", help="only every n-th run; by default as Slurm or torchrun say it")
+    parser.add_argument("--merge", action="store_true", help="put what shards ran into --table; run nothing")
     parser.add_argument("--ship", action="store_true", help="put the tuned model and its card into data/; run nothing")
 
 
 def run_command(given: argparse.Namespace) -> None:
-    """The command `study fine-tuning`: run what is missing of the experiment, or ship its model."""
+    """The command `study fine-tuning`: run what is missing of the experiment, or a shard of it, or ship its model."""
     writable(given.table, "--table", suffixes=(".csv",), size=1_000_000)
     if given.ship:
         return ship(given.table, given.runs, data_path())
     writable(given.runs, "--runs", folder=True, size=500_000_000)
     todo = [(arm, seed) for arm, seed in plan(whole("--seeds", given.seeds, 1)) if not given.arms or arm in given.arms]
-    tuning = check(read_fields(given, PILOT))
-    with locked(given.runs, "study.running"):
-        run(given.table, given.runs, tuning, todo=todo)
+    tuning, shard = check(read_fields(given, PILOT)), read_shard(given.shard)
+    if given.merge:
+        return merge(given.table, given.runs, tuning, todo)
+    own, mine = shard_folder(given.runs, shard), part_of(todo, shard)
+    with locked(own, "study.running"):
+        if mine:
+            run(given.table if shard is None else own / TABLE, given.runs, tuning, todo=mine)
+
+
+def merge(table: Path, runs: Path, tuning: Tuning, todo: Sequence[tuple[str, int]]) -> None:
+    """Put the rows that shards wrote into the table, in the order of the plan; what the table had else stays.
+
+    Args:
+        table: of the rows, a CSV file.
+        runs: the folder of the trainings, in which the shards have theirs.
+        tuning: the recipe.
+        todo: (arm, seed) each, what the shards were to run.
+
+    Raises:
+        ValueError: a row is missing, or a shard followed another recipe; nothing is written then.
+    """
+    parts = {file: read(file) for file in sorted(runs.glob(f"shard-*-of-*/{TABLE}"))}
+    for file, part in parts.items():
+        _check_same(part, tuning, file)
+    rows = pd.concat([read(table), *parts.values()]).drop_duplicates(["arm", "seed"], keep="last")
+    rows = rows.set_index(["arm", "seed"], drop=False)
+    if missing := [one for one in todo if one not in rows.index]:
+        arm, seed = missing[0]
+        msg = f"no shard in {runs} has run {arm!r} with seed {seed}, which makes {len(missing)} missing rows of "
+        raise InvalidValue(f"{msg}{len(todo)}: run its shard again, then --merge", "shard-unfinished")
+    order = [*todo, *(one for one in rows.index if one not in set(todo))]
+    _write(table, rows.loc[order].to_csv(index=False).encode())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
@@ -124,16 +125,22 @@ def test_arms_are_compared_seed_by_seed_the_two_that_the_conclusion_rests_on_wit
     assert Counter(arm for arm, _ in order) == {arm: 5 if arm in (GLOBAL, OURS) else 3 for arm in ARMS if arm != first}
 
 
-def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """What was asked of training, which takes no time here, and neither does measuring."""
+    found = []
 
     def quick(clip, pairs, tuning, **options):
-        asked.append((tuning.maps, tuning.regions, tuning.seed))
+        found.append((tuning.maps, tuning.regions, tuning.seed))
         return Tuned(clip, pd.DataFrame({"seconds": [60.0], "cpu_seconds": [30.0]}))
 
     values = pd.DataFrame([("boxes, top-1", 0.5, 0.4, 0.6, 10, 0.1)], columns=finegrained._COLUMNS)
     monkeypatch.setattr(experiment, "fine_tune", quick)
     monkeypatch.setattr(experiment, "measure", lambda clip, amount: values)
+    return found
+
+
+def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, asked):
     table, tuning = tmp_path / "table.csv", Tuning(steps=3, batch=2)
     todo = [("before", 0), (GLOBAL, 1), (OURS, 1), ("uniform map", 0)]
     experiment.run(table, tmp_path / "runs", tuning, todo=todo[:2])
@@ -147,6 +154,22 @@ def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, monkeypat
     assert len(figures) == 4 and figures.iloc[2][["estimate", "low", "high", "n"]].tolist() == [0.5, 0.4, 0.6, 10]
     with pytest.raises(ValueError, match="holds runs with steps=3, not 4"):
         experiment.run(table, tmp_path / "runs", replace(tuning, steps=4), todo=todo)
+
+
+def test_shards_run_each_arm_once_and_merge_to_the_table_of_one_process(bundled, tmp_path, asked, capsys):
+    command = ["study", "fine-tuning", "--arms", "before", OURS, "uniform map", "--seeds", "1"]
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main([*command, *runs, "--table", str(tmp_path / "one.csv"), "--shard", "0/1"]) == 0
+    alone = asked[:]
+    asked.clear()
+    dealt = [*command, "--runs", str(tmp_path / "dealt"), "--table", str(tmp_path / "dealt.csv")]
+    assert main([*dealt, "--shard", "0/2"]) == 0
+    assert main([*dealt, "--merge"]) == 2 and not (tmp_path / "dealt.csv").exists()
+    assert "has run 'grad-eclip' with seed 0, which makes 1 missing" in capsys.readouterr().err
+    assert main([*dealt, "--shard", "1/2"]) == main([*dealt, "--merge"]) == 0 and sorted(asked) == sorted(alone)
+    one, two = (experiment.read(tmp_path / name) for name in ("one.csv", "dealt.csv"))
+    pd.testing.assert_frame_equal(one, two)
+    assert main([*dealt, "--shard", "9/10"]) == 0, "a shard without a run has nothing to do"
 
 
 def test_a_table_that_is_not_there_yet_is_empty(tmp_path):
