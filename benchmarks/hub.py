@@ -24,7 +24,9 @@ from benchmarks.bench import MODEL, Case, cases, options, seconds
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.models.convert import to_transformers
 
-LIMITS = {"CLIPModel": (1.05, 0.35, 1.00), "SiglipModel": (1.10,)}  # of the first cases of `bench`
+# Of the first cases of `bench`. SigLIP's text is read in both directions: the gradient goes back through all 64 tokens
+# of six of its twelve layers, which is a seventh of the plain pass by itself.
+LIMITS = {"CLIPModel": (1.05, 0.35, 1.00), "SiglipModel": (1.20,)}
 
 
 def clip_model() -> Clip:
