@@ -53,7 +53,7 @@ import gc
 from gradeclip_utils.plots import InlineFigure
 
 made = [one for one in gc.get_objects() if issubclass(type(one), InlineFigure)]  # asks no stand-in what it stands for
-print(len(made), "figures", *sorted({fault for figure in made for fault in unreadable(figure)}), sep="; ")
+print(f"{len(made)} figures", *sorted({fault for figure in made for fault in unreadable(figure)}), sep="; ")
 """
 )
 
