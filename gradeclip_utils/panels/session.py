@@ -243,6 +243,7 @@ class Session:
         chosen = settings(state, method)
 
         def make():
+            """Open the encoders with these settings."""
             explainer = Explainer(self.clip, **chosen)
             explainer.image_tower = _Remembering(explainer.image_tower, self)
             if explainer.text_tower is not None:
@@ -264,6 +265,7 @@ class Session:
         """How much the map of the caption depends on it, and the interval."""
 
         def make():
+            """Compare with the maps of the other prompts."""
             nulls = self._explainer(state, method).null_maps(state.source.image, state.caption, NULLS)
             return self._explained(state, method, state.caption).prompt_dependence(nulls)
 
@@ -286,6 +288,7 @@ class Session:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
 
         def make() -> np.ndarray:
+            """Map every word of the caption."""
             check_tokenizer(self.clip.tokenizer)
             explainer = self._explainer(state, GRAD_ECLIP)
             _, directions = explainer.word_directions(state.caption)

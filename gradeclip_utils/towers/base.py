@@ -256,6 +256,7 @@ class Tower:
         collected: list[Tensor] = []
 
         def kept(place: int, o: Tensor) -> Tensor:
+            """The same o, as a node of the graph."""
             collected.append(o.requires_grad_() if place == 0 else o)
             return collected[-1]
 
