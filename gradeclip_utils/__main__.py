@@ -58,6 +58,7 @@ STUDIES = {
         ("binding", "of attribute binding, of any model", "--out binding.csv"),
         ("concreteness", "of word concreteness, of any model", "--model emoji-fine"),
         ("architectures", "of a model among other architectures", "--model emoji-resnet"),
+        ("methods", "of Grad-ECLIP beside other methods, of any model", "--out methods.csv"),
     )
 } | {
     "choices": Command(
@@ -68,8 +69,9 @@ STUDIES = {
         of_model=True,
     ),
     "two-models": Command(
-        "which figures hold for the model that binds colours and for the one that does not? Writes data/two_models.csv",
-        "two-models",
+        "which figures hold for the model that binds colours and for the one that does not, and which after another "
+        "training? Writes data/two_models.csv",
+        'two-models\ntwo-models "second seed=runs/seed7.safetensors"',
         ".studies.two_models",
     ),
     "exposure": Command(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ HERE = str(Path(gradeclip_utils.__file__).parent.parent)
 CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["dog", "cat", "bus", "cow"]
-KILLS = 3  # of each command, to be quick; `GRADECLIP_KILLS=20` tries more
+KILLS = int(os.environ.get("GRADECLIP_KILLS", 2))  # of each command, to be quick; 20 try more
+STEPS = 6 * KILLS  # of a training, so that it is not over before
 
 
 @pytest.fixture(scope="module")
@@ -64,32 +66,39 @@ def begin(arguments, folder, **environment):
     return subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def killed_again_and_again(arguments, folder, started: Path):
-    """Run a command to its end, killed at random moments after it has begun to write; how often it was."""
-    moments, kills = random.Random(len(arguments)), int(os.environ.get("GRADECLIP_KILLS", KILLS))
-    times = 0
-    while times < kills:
-        process = begin(arguments, folder)
+def last_written(folder: Path) -> int:
+    """When something below this folder was written last, in ns; 0 for nothing."""
+    times = [0]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a file that was about to take its name
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
+
+
+def killed_again_and_again(arguments, folder, watched: Path):
+    """Run a command to its end, killed at random moments after it has written something; how often it was."""
+    moments = random.Random(len(arguments))
+    for times in range(KILLS):
+        before, process = last_written(watched), begin(arguments, folder)
         until = time.monotonic() + 240
-        while not started.exists() and process.poll() is None and time.monotonic() < until:
+        while last_written(watched) == before and process.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 1.5))
+        time.sleep(moments.uniform(0, 0.5))
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read()
             return times
         process.send_signal(signal.SIGKILL)
         process.wait()
-        times += 1
     process = begin(arguments, folder)
     said = process.communicate()[1]
     assert process.returncode == 0, said
-    return times
+    return KILLS
 
 
 def test_an_evaluation_that_is_killed_gives_the_rows_of_one_that_is_not(model, folder, tmp_path):
     run, data = tmp_path / "run", f"folder:{folder}"
     arguments = ["evaluate", "--data", data, "--out", str(run), "--methods", "grad-eclip", "--chunk", "1", *model]
-    assert killed_again_and_again(arguments, tmp_path, run / "rows.sqlite") > 0
+    assert killed_again_and_again(arguments, tmp_path, run) > 0
     whole = evaluate(load_clip(*model[1::2]), data, "grad-eclip", chunk=1, progress=False)
     found = pd.read_parquet(run / "rows.parquet")
     measured = [column for column in whole if column != "seconds"]
@@ -99,12 +108,13 @@ def test_an_evaluation_that_is_killed_gives_the_rows_of_one_that_is_not(model, f
 
 def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, folder, tmp_path):
     given = ["fine-tune", "--captions", str(folder / "captions.csv"), "--images", str(folder / "images"), *model]
-    given += ["--steps", "12", "--batch", "4", "--save-every", "1", "--precision", "fp32", "--regions", "0"]
-    whole, tuned = tmp_path / "whole.safetensors", tmp_path / "tuned.safetensors"
+    given += ["--steps", str(STEPS), "--batch", "4", "--save-every", "1", "--precision", "fp32", "--regions", "0"]
+    whole, tuned = tmp_path / "whole.safetensors", tmp_path / "killed" / "tuned.safetensors"
+    tuned.parent.mkdir()
     process = begin([*given, "--out", str(whole)], tmp_path)
     assert process.wait() == 0, process.stderr.read()
     assert not whole.with_suffix(".state").exists()  # the state goes when the model is written
-    assert killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.with_suffix(".state")) > 0
+    assert killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.parent) > 0
     expected, found = load_file(whole), load_file(tuned)
     assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
@@ -114,7 +124,7 @@ def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder
     process = begin([*given, "--out", str(tmp_path / "whole")], tmp_path)
     assert process.wait() == 0, process.stderr.read()
     killed = tmp_path / "killed"
-    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed / "rows.sqlite") > 0
+    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed) > 0
     found, expected = (pd.read_parquet(place / "rows.parquet") for place in (killed, tmp_path / "whole"))
     pd.testing.assert_frame_equal(found, expected)
     assert not [name for name in found["thumbnail"] if not (killed / name).is_file()]
@@ -125,7 +135,7 @@ def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder
 TRAIN = """
 import pathlib, sys
 from gradeclip_utils.training.scratch import Recipe, train
-train(pathlib.Path(sys.argv[1]), Recipe(steps=30, batch=4, warmup=2), save_every=1, workers=0)
+train(pathlib.Path(sys.argv[1]), Recipe(steps=int(sys.argv[2]), batch=4, warmup=2), save_every=1, workers=0)
 """
 STUDY = """
 import pathlib, sys
@@ -140,15 +150,16 @@ def measure(clip, amount):  # a minute less than all figures, and as much of the
 
 COLUMNS = ["estimate", "low", "high", "n", "chance"]
 experiment.measure, folder = measure, pathlib.Path(sys.argv[1])
-tuning = Tuning(steps=8, batch=4, learning_rate=1e-3, warmup=1, precision="fp32")
+tuning = Tuning(steps=int(sys.argv[2]), batch=4, learning_rate=1e-3, warmup=1, precision="fp32")
 arms = [("before", 0), ("global loss only", 0), ("grad-eclip", 0), ("grad-eclip", 1)]
 experiment.run(folder / "table.csv", folder / "runs", tuning, todo=arms)
 """
 
 
 def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path):
-    assert killed_again_and_again(["-c", TRAIN, str(tmp_path / "killed")], tmp_path, tmp_path / "killed/state.pt") > 0
-    process = begin(["-c", TRAIN, str(tmp_path / "whole")], tmp_path)
+    killed, whole = (["-c", TRAIN, str(tmp_path / name), str(STEPS)] for name in ("killed", "whole"))
+    assert killed_again_and_again(killed, tmp_path, tmp_path / "killed") > 0
+    process = begin(whole, tmp_path)
     assert process.wait() == 0, process.stderr.read()
     found, expected = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("killed", "whole"))
     assert found["step"] == expected["step"] and found["model"].keys() == expected["model"].keys()
@@ -156,8 +167,9 @@ def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path
 
 
 def test_a_study_that_is_killed_gives_the_rows_of_one_that_is_not(tmp_path):
-    assert killed_again_and_again(["-c", STUDY, str(tmp_path / "killed")], tmp_path, tmp_path / "killed/table.csv") > 0
-    process = begin(["-c", STUDY, str(tmp_path / "whole")], tmp_path)
+    killed, whole = (["-c", STUDY, str(tmp_path / name), str(STEPS)] for name in ("killed", "whole"))
+    assert killed_again_and_again(killed, tmp_path, tmp_path / "killed") > 0
+    process = begin(whole, tmp_path)
     assert process.wait() == 0, process.stderr.read()
     found, expected = (pd.read_csv(tmp_path / name / "table.csv") for name in ("killed", "whole"))
     clocks = ["minutes", "cpu_minutes", "commit"]  # somebody may commit meanwhile

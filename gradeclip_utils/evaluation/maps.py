@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..encoders import IMAGES_AT_ONCE
 from ..explain import Explainer, ImageLike
+from ..methods import Method
 from ..models import Clip
 from ..towers import Tower, Trace
 
@@ -38,8 +39,8 @@ class _Remembering:
 
 
 def method_maps(
-    clip: Clip, names: Sequence[str], images: Sequence[ImageLike], directions: Tensor, *, seed: int = 0
-) -> dict[str, np.ndarray]:
+    clip: Clip, names: Sequence[str | Method], images: Sequence[ImageLike], directions: Tensor, *, seed: int = 0
+) -> dict[str | Method, np.ndarray]:
     """Signed maps of every image by every method: what `Explainer(clip, method=name).maps` gives, in less time.
 
         texts = Explainer(clip).embed_texts(prompts)
@@ -47,7 +48,7 @@ def method_maps(
 
     Args:
         clip: the model.
-        names: methods of `METHODS` that explain images.
+        names: of methods that explain images, or such methods.
         images: N images, as for `Explainer.explain`.
         directions: (N, M, E), each image's own.
         seed: of methods that draw.
@@ -62,7 +63,7 @@ def method_maps(
     for explainer in explainers.values():
         key = type(explainer.image_tower), explainer.image_tower.layers
         explainer.image_tower = towers.setdefault(key, _Remembering(explainer.image_tower))
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    found: dict[str | Method, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, len(images), IMAGES_AT_ONCE):
         some = slice(start, start + IMAGES_AT_ONCE)
         for name, explainer in explainers.items():

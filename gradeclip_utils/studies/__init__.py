@@ -5,7 +5,7 @@
     concreteness/      lesson 06: are concrete words the ones that count?
     architectures      lesson 08: the same question to other architectures
     choices            of two captions, which is this image's? Published data sets, with any model
-    two_models         which of their figures go with binding? The two bundled models side by side
+    two_models         which of their figures hold for another model? Bundled ones and a second training side by side
     summaries          the main figures of each, in one tidy table
     relevance          which part of a map lies on which object
 
@@ -42,4 +42,5 @@ STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "binding": _when_called("binding_summary"),
     "concreteness": _when_called("concreteness_summary"),
     "architectures": _when_called("architecture_summary"),
+    "methods": _when_called("method_summary"),
 }

@@ -1,18 +1,21 @@
 """Two models: the main figures of the studies for a model that binds colours and for one that does not, side by side.
 
-    python -m gradeclip_utils study two-models    # writes data/two_models.csv
+    python -m gradeclip_utils study two-models                                       # writes data/two_models.csv
+    python -m gradeclip_utils study two-models "second seed=runs/seed7.safetensors"  # adds a model to it
 
-    figures of a study, a model each -> table in data/ -> compared -> what both show, and what goes with binding
+    figures of a study, a model each -> table in data/ -> compared -> what all show, and what goes with a model
 
 `emoji` learnt who has which colour. `emoji-bag` is that model after one more round, whose captions dealt their colours
 among their things at random: it knows the same things and colours, and not which goes with which. A figure that both
-show says nothing about binding.
+show says nothing about binding. `SECOND_SEED` was trained from other initial weights on other scenes, and is not
+shipped: a figure that it does not show may be an accident of one training.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from operator import methodcaller
 from pathlib import Path
 
@@ -28,7 +31,8 @@ from . import STUDIES
 
 TABLE = "two_models.csv"
 MODELS = ("emoji", "emoji-bag")
-COMPARED = ("matching", "binding", "concreteness")  # the studies in the table
+SECOND_SEED = "second seed"  # how it was trained: data/README.md
+COMPARED = ("matching", "binding", "concreteness", "methods")  # the studies in the table
 HOLDS, TURNED, ONE, NEITHER = "holds", "changes sign", "clear in one model only", "cannot tell in either"
 _HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word answers")  # what begins like this
 
@@ -38,26 +42,29 @@ def neutral_value(figure: str) -> float:
     return 0.5 if figure.startswith(_HALF) else 0.0
 
 
-def model_figures(name: str) -> pd.DataFrame:
-    """The figures of one model in the studies of `COMPARED`.
+def model_figures(model: str, studies: Sequence[str] = COMPARED) -> pd.DataFrame:
+    """The figures of one model in some studies.
 
     Args:
-        name: as for `load_clip`.
+        model: a name as for `load_clip`, or NAME=FILE: what the table calls it, and weights of `emoji`'s architecture.
+        studies: some of `COMPARED`.
 
     Returns:
         Columns study, model, figure, value, low, high, n.
     """
-    clip = load_clip(name)
-    parts = [STUDIES[study](clip).assign(study=study, model=name) for study in COMPARED]
+    name, _, weights = model.partition("=")
+    clip = load_clip(MODELS[0], weights) if weights else load_clip(name)
+    parts = [STUDIES[study](clip).assign(study=study, model=name) for study in studies]
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
 
-def compare_two(study: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
+def compare_two(study: str, table: pd.DataFrame | None = None, models: Sequence[str] = MODELS) -> pd.DataFrame:
     """The figures of a study by model, and what can be said of both.
 
     Args:
         study: one of `COMPARED`.
         table: rows of `model_figures`; those in `data/` by default.
+        models: which ones, two or more.
 
     Returns:
         One row a figure, which is the index. Columns: one a model (values), "intervals" (as text), "both models": the
@@ -69,8 +76,8 @@ def compare_two(study: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
         ValueError: there are no rows of that study, or of one model alone.
     """
     table = pd.read_csv(data_path(TABLE)) if table is None else table
-    rows = table[table["study"] == study]
-    models = list(rows["model"].unique())
+    rows = table[(table["study"] == study) & table["model"].isin(models)]
+    models = [name for name in models if name in set(rows["model"])]
     if len(models) < 2:
         msg = f"two models or more are compared, and {study!r} has {models}; studies: {', '.join(COMPARED)}"
         raise InvalidValue(msg, "data-few")
@@ -107,8 +114,10 @@ def _listed(names: Iterable[str]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study two-models`."""
-    parser.add_argument("models", nargs="*", default=MODELS, help=f"by name; {' and '.join(MODELS)} if left out")
-    parser.add_argument("--out", type=Path, default=data_path(TABLE), help="the table; rows of other models stay")
+    about = f"by name, or NAME=FILE for weights of {MODELS[0]}'s architecture; {' and '.join(MODELS)} if left out"
+    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help=about)
+    parser.add_argument("--studies", nargs="+", default=COMPARED, choices=COMPARED, help="all of them if left out")
+    parser.add_argument("--out", type=Path, default=data_path(TABLE), help="the table; what it has besides stays")
     add_no_shard(parser)
 
 
@@ -117,11 +126,14 @@ def run_command(options: argparse.Namespace) -> None:
     refuse_shard(options)
     writable(options.out, "--out", suffixes=(".csv",), size=1_000_000)
     if options.out.exists():
-        columns(pd.read_csv(options.out), ["model"])
-    for name in options.models:
-        rows = model_figures(name).assign(command=f"python -m gradeclip_utils study two-models {name}", commit=commit())
+        columns(pd.read_csv(options.out), ["study", "model"])
+    for model in options.models:
+        rows = model_figures(model, options.studies)
+        command = f"python -m gradeclip_utils study two-models {shlex.quote(model)}"
+        rows = rows.assign(command=command, commit=commit())
         if options.out.exists():
             before = pd.read_csv(options.out)
-            rows = pd.concat([before[before["model"] != name], rows]).sort_values("model", kind="stable")
+            kept = before[(before["model"] != rows["model"][0]) | ~before["study"].isin(options.studies)]
+            rows = pd.concat([kept, rows]).sort_values("model", kind="stable")
         text = rows.round(5).to_csv(index=False).encode()
         write_whole(options.out, methodcaller("write", text))

@@ -53,7 +53,7 @@ COMMANDS = [
     ("distil's card where none is", ["distil", "--card", "--out", "."], "There is no card students.md"),
     *(
         (f"a shard of study {name}", ["study", name, "--shard", "0/2"], f"study {name} is short and takes all of its")
-        for name in ("matching", "binding", "concreteness", "architectures", "two-models", "exposure")
+        for name in ("matching", "binding", "concreteness", "architectures", "methods", "two-models", "exposure")
     ),
     ("two models into /proc", ["study", "two-models", "--out", "/proc/x.csv"], "--out cannot be written to /proc/x"),
     ("two models into text", ["study", "two-models", "--out", "x.txt"], "--out must end in .csv"),

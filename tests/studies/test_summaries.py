@@ -1,11 +1,16 @@
 """Summaries: the main figures of every study in one form, with their intervals."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs, judge
-from gradeclip_utils.studies import STUDIES
+from gradeclip_utils.evaluation.faithfulness import areas
+from gradeclip_utils.evaluation.localisation import localisation
+from gradeclip_utils.scenes import arrange
+from gradeclip_utils.studies import STUDIES, summaries
+from gradeclip_utils.studies.architectures import two_thing_examples
 from gradeclip_utils.studies.binding.binding_index import binding_index
 from gradeclip_utils.studies.summaries import (
     COLUMNS,
@@ -14,6 +19,7 @@ from gradeclip_utils.studies.summaries import (
     concreteness_summary,
     matching_summary,
     matching_tables,
+    method_summary,
 )
 from tests.conftest import build, wrap
 
@@ -85,8 +91,29 @@ def test_architectures_are_summed_up_beside_their_baselines(bundled):
     assert value["recognised, one thing"] > 0.5
 
 
+def test_methods_are_summed_up_by_how_far_grad_eclip_is_ahead_of_each(bundled):
+    table = method_summary(bundled, 5)
+    check(table, "methods", 5 * 13)
+    value, ahead = table.set_index("figure")["value"], []
+    explainers = [Explainer(bundled, method=name, image_layers=1) for name in ("grad-eclip", "maskclip")]
+    for one in [one for one in two_thing_examples(10) if one.prompt == arrange([one.concept]).caption][:5]:
+        heats = [explainer.explain(one.image(), one.prompt).heatmap(0, signed=True) for explainer in explainers]
+        ours, theirs = (localisation(heat[::4, ::4].copy(), one.mask()[::4, ::4]) for heat in heats)
+        ahead.append(ours["average_precision"] - theirs["average_precision"])
+    assert value["average precision, ahead of MaskCLIP"] == pytest.approx(np.mean(ahead), abs=1e-4)
+
+
+def test_where_less_is_better_a_method_is_ahead_that_has_less(bundled, monkeypatch):
+    def largest_of_ours(curves):
+        return areas(curves).assign(auc=lambda rows: (rows["method"] == "as published") * 1.0)
+
+    monkeypatch.setattr(summaries, "areas", largest_of_ours)
+    value = method_summary(bundled, 3).set_index("figure")["value"]
+    assert (value.filter(like="deletion") == -1).all() and (value.filter(like="insertion") == 1).all()
+
+
 def test_a_study_is_called_by_its_name_and_another_one_can_be_added(tiny, monkeypatch):
-    assert list(STUDIES) == ["matching", "binding", "concreteness", "architectures"]
+    assert list(STUDIES) == ["matching", "binding", "concreteness", "architectures", "methods"]
     asked = pd.DataFrame([{"study": "matching", "figure": "moved", "value": 0.1}])
     monkeypatch.setattr("gradeclip_utils.studies.summaries.matching_summary", lambda clip, n: asked.assign(n=n))
     assert STUDIES["matching"](tiny, n=7)["n"].tolist() == [7]

@@ -1,5 +1,7 @@
 """Two models: a figure holds, changes sign, or cannot be told, by the intervals of both."""
 
+from itertools import product
+
 import pandas as pd
 import pytest
 
@@ -12,6 +14,7 @@ from gradeclip_utils.studies.two_models import (
     MODELS,
     NEITHER,
     ONE,
+    SECOND_SEED,
     TURNED,
     compare_two,
     neutral_value,
@@ -88,6 +91,26 @@ def test_every_model_is_measured_under_its_name_and_a_table_is_added_to(tmp_path
         assert [said.split()[-1] for said in rows["command"]] == list(MODELS) and rows["commit"].notna().all()
 
 
+def test_weights_in_a_file_get_a_name_and_only_the_studies_that_were_asked_for_are_measured_again(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(two_models, "load_clip", lambda *asked: asked)
+    for study in COMPARED:
+        row = {"figure": "moved", "low": 0, "high": 1, "n": 1}
+        monkeypatch.setitem(
+            two_models.STUDIES, study, lambda asked, row=row: pd.DataFrame([row | {"value": len(asked)}])
+        )
+    out = tmp_path / "two.csv"
+    assert main(["study", "two-models", "emoji", f"{SECOND_SEED}=seed7.safetensors", "--out", str(out)]) == 0
+    before = pd.read_csv(out)
+    assert before.groupby("model")["value"].unique().map(list).to_dict() == {"emoji": [1], SECOND_SEED: [2]}
+    assert before["command"].iloc[-1].endswith(f"two-models '{SECOND_SEED}=seed7.safetensors'")
+    monkeypatch.setattr(two_models, "load_clip", lambda *asked: (*asked, None))
+    assert main(["study", "two-models", "emoji", "--studies", "methods", "--out", str(out)]) == 0
+    after = pd.read_csv(out).set_index(["model", "study"])["value"]
+    assert len(after) == len(before) and after["emoji", "methods"] == 2 and after["emoji", "matching"] == 1
+
+
 def test_an_unknown_model_is_refused_in_one_sentence(tmp_path, capsys):
     assert main(["study", "two-models", "emoji-bug", "--out", str(tmp_path / "two.csv")]) == 2
     assert "emoji-bug" in capsys.readouterr().err and not any(tmp_path.iterdir())
@@ -97,9 +120,9 @@ def test_the_shipped_table_has_every_figure_of_both_models_and_says_how_it_was_m
     table = pd.read_csv(data_path(two_models.TABLE))
     assert table["command"].str.startswith("python -m gradeclip_utils study two-models").all()
     assert table["commit"].notna().all()
-    for study in COMPARED:
-        both = compare_two(study, table)
-        assert both[list(MODELS)].notna().all(axis=None) and len(both) >= 5
+    for study, second in product(COMPARED, (MODELS[1], SECOND_SEED)):
+        both = compare_two(study, table, [MODELS[0], second])
+        assert both[[MODELS[0], second]].notna().all(axis=None) and len(both) >= 5
 
 
 def test_what_is_judged_against_a_half_is_a_fraction_and_what_is_not_is_a_signed_figure():
