@@ -22,7 +22,7 @@ from .adjectives import PromptPath
 from .wording import WordRegions
 
 _CELL_WIDTH, _CELL_HEIGHT, _HEAD = 1.25, 0.3, 1.05  # inches
-_MOST = "the most on this way"
+_MOST = "the most at any weight"
 _WEIGHTS = np.linspace(0, 1, 21)
 
 
@@ -42,7 +42,7 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     checks.number("weight", weight, 0, 1)
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
     where = f"{fraction:.0%} of the relevance on both things lies on the first"
-    alt = f"Map of the way from “{path.before}” (0) to “{path.after}” (1) at {weight:.2f}: {where}"
+    alt = f"Map between “{path.before}” (0) and “{path.after}” (1) at {weight:.2f}: {where}"
     figure = InlineFigure(FULL_WIDTH, 2.8, alt)
     show_image(axes_at(figure, 0.1, 0.37, 2.0, 2.0), path.image, "image")
     axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
