@@ -41,7 +41,7 @@ from .matching.wording import leave_one_out_agreement, own_region_hits, template
 # Of all questions about words those that end like this: what the lesson concludes from.
 _MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")
 
-_RIVALS = (
+_OTHERS = (
     "grad-eclip-no-spatial", "grad-eclip-single-head", "attention", "rollout", "grad-cam", "game", "maskclip",
     "clip-surgery", "legrad", "input-x-gradient", "cci",
 )  # fmt: skip
@@ -220,7 +220,7 @@ def method_summary(clip: Clip, n: int = 60) -> pd.DataFrame:
     layers = replace(METHODS["grad-eclip"], title=f"Grad-ECLIP, image layers: {clip.image_layers or 1}")
     drawn = [one for one in two_thing_examples(2 * n) if one.prompt == arrange([one.concept]).caption][:n]
     images, texts = [one.image() for one in drawn], explainer.embed_texts([one.prompt for one in drawn])
-    methods = [published, weighted, layers, *(METHODS[name] for name in _RIVALS)]
+    methods = [published, weighted, layers, *(METHODS[name] for name in _OTHERS)]
     maps = method_maps(clip, methods, images, texts[:, None])
     rows, protocol = [], replace(PUBLISHED, points=3)
     for i, (one, image) in enumerate(zip(drawn, images, strict=True)):
