@@ -73,7 +73,7 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
         for j, (said, map_) in enumerate(maps.items(), start=1):
             axes = axes_at(figure, 0.1 + across * j, top, side, side)
             draw_heatmap(axes, image, map_, signed=True, colour_bar=False)
-            entitle(axes, folded(said, int(15 * side)))
+            entitle(axes, folded(said if np.any(map_) else f"{said}: zero everywhere", int(15 * side)))
     sentence = "orange speaks for it, purple against; each map on a scale of its own"
     figure.text(0.1 / figure.get_figwidth(), 0.08 / figure.get_figheight(), sentence, **NOTE)
     return figure

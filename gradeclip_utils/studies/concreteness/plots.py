@@ -213,11 +213,11 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
     Args:
         found: name -> result of `permutation_test`.
     """
-    figure = InlineFigure(FULL_WIDTH, 0.9 + 0.75 * len(found), "; ".join(
+    figure = InlineFigure(FULL_WIDTH, 1.15 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip
     left = 0.35 + 0.078 * max(map(len, found))
-    axes = axes_at(figure, left, 0.2, FULL_WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
+    axes = axes_at(figure, left, 0.45, FULL_WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
     null = pd.DataFrame({name: one.null for name, one in found.items()})
     seaborn.pointplot(null, orient="h", errorbar=("pi", 95), linestyle="none", marker="", color="0.6",
                       err_kws={"linewidth": 6}, ax=axes)  # fmt: skip
@@ -226,7 +226,10 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
         chance = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
         axes.text(one.observed, row - 0.22, chance, ha="center", va="bottom", fontsize=SMALLEST)
     axes.axvline(0, color="0.4", linestyle="--", linewidth=1)
-    name_rows(axes, list(found), "Spearman's correlation: true ratings (diamond), 95 % of the permuted ones (grey)")
+    alike = "; ".join(name for name, one in found.items() if one.p >= 0.05) or "none of these"
+    title = f"permuted ratings do as well as the true ones within: {alike}"
+    label = "Spearman's correlation: true ratings (diamond), 95 % of the permuted ones (grey)"
+    name_rows(axes, list(found), label, title)
     axes.set_ylim(len(found) - 0.5, -0.6)
     return figure
 

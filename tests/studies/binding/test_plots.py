@@ -25,6 +25,7 @@ def test_contrasts_are_drawn_and_nothing_else(tiny, picture):
 
 def test_maps_in_a_grid_have_one_row_a_name_and_each_its_title(picture):
     map_ = np.linspace(-1, 1, 16).reshape(4, 4)
-    figure = plot_map_grid(picture, {"one": {"red": map_, "blue": -map_}, "other": {"red": map_}})
-    titles = [axes.get_title("left") for axes in figure.axes]
-    assert titles == ["one", "red", "blue", "other", "red"] and figure.alt.startswith("Maps of an image: one, red")
+    figure = plot_map_grid(picture, {"one": {"red": map_, "blue": -map_}, "other": {"red": 0 * map_}})
+    titles = [axes.get_title("left").replace("\n", " ") for axes in figure.axes]
+    assert titles == ["one", "red", "blue", "other", "red: zero everywhere"]
+    assert figure.alt.startswith("Maps of an image: one, red")

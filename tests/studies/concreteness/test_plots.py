@@ -126,6 +126,7 @@ def test_answers_and_permutations_are_drawn_with_their_numbers(small):
     null = np.linspace(-0.1, 0.1, 50)
     drawn = plot_permutations({"one": Permutation(0.3, null, 0.0004), "two": Permutation(0.0, null, 0.5)})
     assert {"p < 0.001", "p = 0.500"} <= set(texts(drawn))
+    assert drawn.axes[0].get_title("left") == "permuted ratings do as well as the true ones within: two"
 
 
 def test_figures_fit_the_column_of_a_notebook(small):

@@ -217,6 +217,8 @@ def test_arms_are_drawn_in_their_order_with_the_first_seed(bundled):
     figure = draw_arms(table_of(values), "boxes, top-1")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [GLOBAL, OURS, "uniform map"]
     assert "0.900" in [text.get_text() for text in figure.axes[0].texts]
+    told = draw_arms(table_of({**values, ("true mask", 0): 0.95}), "boxes, top-1").axes[0].get_title("left")
+    assert told == f"boxes, top-1: highest is true mask, then {OURS}"
     with pytest.raises(ValueError, match="the table has no figure 'colour'"):
         draw_arms(table_of({(OURS, 0): 0.9}), "colour")
 
