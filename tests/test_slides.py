@@ -24,6 +24,8 @@ SHORT_LESSON = [
     ("print(2)", [("stdout", "endless\n" * 30)], []),
     ("def to_write(): ...", [], ["exercise"]),
     "**1. Write it.** And then?\n\n**2. Write more.**",
+    "**Check yourself.** Is it so? Press the answer that you believe.\n\n<details><summary>Never.</summary>\n\n"
+    "No. It is rare.\n\n</details>\n<details><summary>Now and then.</summary>\n\nYes. It is rare.\n\n</details>",
     "## Last\n\n**Predict.** How many?",
     ("verdicts", [("text/markdown", "60 claims\n\n" + "\n".join(f"- claim {i}" for i in range(60)))], []),
 ]
@@ -137,6 +139,12 @@ def test_of_a_long_list_the_first_lines_are_shown_and_the_others_are_counted(pag
 
 def test_the_goals_of_a_lesson_have_a_slide_of_their_own(page):
     assert "A lesson" not in slide_with(page, "to see") and "It can be seen." in slide_with(page, "A lesson")
+
+
+def test_a_question_stands_with_its_answers_to_choose_from_and_without_their_reasons(page):
+    quiz = slide_with(page, "Is it so?")
+    assert "Never." in quiz and "Now and then." in quiz
+    assert "Press" not in quiz and "rare" not in quiz and "Write more." not in quiz and "It is rare." in page.notes
 
 
 def test_every_exercise_has_a_slide(page):

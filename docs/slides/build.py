@@ -6,7 +6,8 @@ What becomes a slide is decided by a rule, so that notebooks need no metadata fo
 
 - A heading opens a slide; one of the third level opens a slide below the last one.
 - A prediction, an exercise, and a figure after another or after a prediction, open a slide below: nobody sees an answer
-  too early. So do the goals of a lesson. A prediction may stand below a heading that has nothing else.
+  too early. So do the goals of a lesson, and a question with answers to choose from, which are shown without their
+  reasons. A prediction may stand below a heading that has nothing else.
 - Shown are figures, tables, the first of many verdicts, a few printed lines, lists, sentences and what begins in bold.
 - Longer prose, and what a reader unfolds, are notes of the speaker (key S).
 - Code is shown in cells that are tagged `exercise` or `slide`.
@@ -42,6 +43,7 @@ CARRIED = {  # package: (checksum, prefix of the files to take, folder that they
         "mathjax",
     ),
 }
+QUIZ = "**Check yourself"
 SENTENCE, PRINTED = 25, 8  # words of prose, and printed lines, that are shown
 SHOWN = re.compile(r"(\*\*|[-*] |\d+\. |\||!\[|\$\$|>)")  # how a block begins that is shown however long it is
 FIGURES = {"image/png", "text/html"}
@@ -96,14 +98,18 @@ def linked(text: str) -> str:
 
 def slide_cells(cell: NotebookNode) -> list[NotebookNode]:
     """The cells that a markdown cell becomes: each of one slide type."""
-    cells = []
+    cells, is_quiz = [], False
     for block in blocks(cell.source):
+        is_quiz = block.startswith(QUIZ) or (is_quiz and block.startswith("<details>"))
+        if is_quiz and (answer := re.match(r"<details><summary>(.*?)</summary>", block)):
+            cells.append(nbformat.v4.new_markdown_cell(f"- {answer[1]}", metadata={"slideshow": {"slide_type": "-"}}))
         if heading := re.match(r"#+", block):
             kind = "slide" if len(heading[0]) < 3 else "subslide"
         elif not is_shown(block):
             kind, block = "notes", re.sub(r"</?(?:details|summary)>", "", block)
         else:
-            kind = "subslide" if re.match(r"\*\*(Predict|\d+\.|What you'll learn)", block) else "-"
+            kind = "subslide" if re.match(r"\*\*(Predict|Check yourself|\d+\.|What you'll learn)", block) else "-"
+            block = block.removesuffix(" Press the answer that you believe.")
         cells.append(nbformat.v4.new_markdown_cell(linked(block), metadata={"slideshow": {"slide_type": kind}}))
     return cells
 
