@@ -5,8 +5,8 @@ state -> here -> explorer -> front/view.js
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Container, Iterable
+from typing import NamedTuple
 
 from ..methods import METHODS
 from .session import Session
@@ -70,7 +70,7 @@ CONTROLS = tuple(_CONTROLS)
 
 
 def specs(
-    names: Iterable[str], state: State, session: Session, models: Iterable[str], refused: Mapping[str, Any]
+    names: Collection[str], state: State, session: Session, models: Iterable[str], refused: Container[str]
 ) -> list[dict]:
     """The controls as `front/view.js` takes them.
 
@@ -79,10 +79,9 @@ def specs(
         state: what is wanted.
         session: of the model that is shown.
         models: the names there are.
-        refused: the values that stand in a control and cannot be shown.
+        refused: those in which a value stands that cannot be shown.
     """
-    names, found = list(names), []
-    own = state.method == GRAD_ECLIP
+    own, found = state.method == GRAD_ECLIP, []
     useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
     useful["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
     for name in names:

@@ -87,13 +87,12 @@ class Explorer(AnyWidget):
     Args:
         image, caption, clip: as in `explore`.
         controls: which of `CONTROLS` there are.
-        **settings: further fields of `panels.state.State` to start with.
 
     Attributes:
         view: what is shown.
         wanted: the state that was asked for, which is ahead of the view while work is under way.
         message: what is wrong, or to be noted; "" where there is nothing to say.
-        refused: the fields whose last value was refused, with that value.
+        refused: the fields whose last value was refused.
     """
 
     _esm, _css = front("view.js"), front("view.css")  # text, not a path: a path would be watched for changes
@@ -103,23 +102,25 @@ class Explorer(AnyWidget):
     vocabulary = traitlets.List(traitlets.Unicode()).tag(sync=True)
     busy = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS, **settings):
+    def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS):
         self._controls = sorted(all_chosen("controls", controls, CONTROLS), key=CONTROLS.index)
         clip = load_clip() if clip is None else clip
-        self.models, self.session = known_models(clip), Session(clip)
-        self._sessions = {clip.name: self.session}
+        self.models, self._sessions = known_models(clip), {clip.name: Session(clip)}
         self.offers = offers(clip) if image is None or "model" in self._controls else ()
         source = self.offers[1].source if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
         state = State(source, caption, clip.name, layers=clip.image_layers or 1)
-        self.wanted = changed(state, settings, self.session.depth, self.models)
-        self.view: View = self.session.view(self.wanted)
-        self.wanted = self.view.state
-        self.message, self._kind, self._path, self.refused = "", "", "", dict[str, Any]()
-        self.work = Work()
+        self.view: View = self._sessions[clip.name].view(state)
+        self.wanted, self._sent = self.view.state, explorer_view.payload(self.view)
+        self.message, self._kind, self.refused, self.work = "", "", frozenset[str](), Work()
         super().__init__(thumbnails=[image_url(offer.source.image, 80) for offer in self.offers])
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
         self._show()
+
+    @property
+    def session(self) -> Session:
+        """Of the model that is shown."""
+        return self._sessions[self.view.state.model]
 
     # ------------------------------------------------------------------------------------------------- what is asked
 
@@ -133,7 +134,7 @@ class Explorer(AnyWidget):
     def _ask(self, fields: dict, wait: bool = False, note: str = "") -> None:
         """Ask for a state that differs in some fields. What was chosen in an old caption goes with it."""
         with self.work.turn:
-            turned = dict(fields)
+            turned = frozenset(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
             if fields.keys() - _DISPLAY:
@@ -141,7 +142,7 @@ class Explorer(AnyWidget):
             try:
                 wanted = changed(self.wanted, fields, self.session.depth, self.models)
             except UserError as refusal:  # nothing that the panel holds has changed
-                return self._told(turned, refusal)
+                return self._told(refusal, turned)
             self.wanted = wanted
             if fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again, or to forget what was refused
                 self.view = self._displayed(self.view)
@@ -150,24 +151,25 @@ class Explorer(AnyWidget):
             return self.work.start(
                 lambda before_a_pass: self._computed(wanted, before_a_pass),
                 lambda found: self._found(found, note),
-                lambda error: self._refused(turned, error),
+                lambda error: self._refused(error, turned),
                 self._tell,
                 quick=wait or (session is not None and session.is_quick(wanted)),
             )
 
-    def _computed(self, state: State, before_a_pass) -> tuple[Session, View]:
-        """What a state asks for. Another model has other layers and another grid: what does not fit it is fitted."""
+    def _computed(self, state: State, before_a_pass) -> tuple[View, dict]:
+        """What a state asks for, and what is sent of it; what does not fit another model's layers or grid is fitted."""
         session = self._session(state.model)
         if session is not self.session:
             usual = self.session.clip.image_layers or 1
             own = session.clip.image_layers or 1
             state = replace(state, layers=own if state.layers == usual else min(state.layers, session.depth))
         try:
-            return session, session.view(state, before_a_pass)
+            view = session.view(state, before_a_pass)
         except UserError:
             if session is self.session or state.patch is None:
                 raise
-            return session, session.view(replace(state, patch=None), before_a_pass)
+            view = session.view(replace(state, patch=None), before_a_pass)
+        return view, explorer_view.payload(view)
 
     def _session(self, name: str) -> Session:
         if name not in self._sessions:
@@ -181,27 +183,18 @@ class Explorer(AnyWidget):
         """The view, drawn as is wanted now."""
         return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
 
-    def _found(self, found: tuple[Session, View], note: str) -> None:
-        session, view = found
-        kept = {name: getattr(self, name) for name in ("session", "view", "message", "refused", "_kind", "_path")}
-        self._path = self._path if view.state.source is self.view.state.source else ""
-        self.session, self.view, self.refused = session, self._displayed(view), {}
-        self.wanted, self.message, self._kind = self.view.state, note, "note"
-        try:
-            self._show()
-        except Exception:  # what is shown is one view as a whole, also after a fault of ours
-            for name, value in kept.items():
-                setattr(self, name, value)
-            self.wanted = self.view.state
-            self._show()
-            raise
-
-    def _refused(self, fields: dict, error: BaseException) -> None:
+    def _found(self, found: tuple[View, dict], note: str) -> None:
+        view, self._sent = found
+        self.view, self.refused = self._displayed(view), frozenset()
         self.wanted = self.view.state
-        self._told(fields, error)
+        self._say(note, "note")
 
-    def _told(self, fields: dict, error: BaseException) -> None:
-        self.refused = {name: value for name, value in fields.items() if name in self._controls}
+    def _refused(self, error: BaseException, fields: frozenset[str]) -> None:
+        self.wanted = self.view.state
+        self._told(error, fields)
+
+    def _told(self, error: BaseException, fields: frozenset[str] = frozenset()) -> None:
+        self.refused = fields
         self._say(f"{sentence(error)}. What is shown is still the last view, as its title says.", "wrong")
 
     def _say(self, text: str, kind: str) -> None:
@@ -239,12 +232,10 @@ class Explorer(AnyWidget):
                     self._ask(surprises(self.wanted)[index].fields())
                 case {"kind": "image", "name": str(name)} if buffers:
                     self._uploaded(name, bytes(buffers[0]), str(message.get("note", "")))
-                case {"kind": "path", "path": str(path)}:
-                    self._path = path.strip()
-                    if self._path:
-                        self.open_image(self._path)
-                    else:  # an emptied field takes its answer away
-                        self._say("", "")
+                case {"kind": "path", "path": str(path)} if path.strip():
+                    self.open_image(path.strip())
+                case {"kind": "path", "path": str()}:  # an emptied field takes its answer away
+                    self._say("", "")
                 case {"kind": "save", "what": "image" | "explanation" as what, "name": name}:
                     self.save(what, name)
                 case {"kind": "stop"}:
@@ -252,14 +243,14 @@ class Explorer(AnyWidget):
                     self.wanted = self.view.state
                     self._show()
                 case _:
-                    self._told({}, UserError(f"The panel does not know what {message!r} is"))
+                    self._told(UserError(f"The panel does not know what {message!r} is"))
 
     def open_image(self, image) -> None:
         """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words."""
         try:
             source = as_source(image)
         except _UNREADABLE as error:
-            return self._told({}, error)
+            return self._told(error)
         return self._ask({"source": source, "caption": source.caption or self.wanted.caption})
 
     def _uploaded(self, name: str, content: bytes, note: str) -> None:
@@ -269,8 +260,8 @@ class Explorer(AnyWidget):
             try:
                 image = read_image(path)
             except _UNREADABLE as error:
-                return self._told({}, ValueError(str(error).replace(str(path), name)))
-        source = replace(as_source(image, name), given=f"image = read_image({name!r})")
+                return self._told(ValueError(str(error).replace(str(path), name)))
+        source = as_source(image, name, f"image = read_image({name!r})")
         return self._ask({"source": source}, note=note and f"{name}: {note}")
 
     def save(self, what: str, name: str) -> None:
@@ -305,11 +296,8 @@ class Explorer(AnyWidget):
 
     def _repr_mimebundle_(self, **options):
         """Beside the widget the same view for a page without a kernel."""
-        bundle = super()._repr_mimebundle_(**options)
-        if bundle is None:
-            return None
-        data, metadata = bundle
-        return {**data, **explorer_view.static_page([self.view]), "text/plain": repr(self)}, metadata
+        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
+        return data | explorer_view.static_page([self.view]), metadata
 
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
@@ -317,13 +305,13 @@ class Explorer(AnyWidget):
         unseen = not state.source.drawn and self.session.clip.vocabulary is not None
         guess = unseen and not self.message
         text, kind = (explorer_view.UNSEEN, "note") if guess else (self.message, self.message and self._kind)
-        sent = explorer_view.payload(self.view) | {"message": {"text": text, "kind": kind}}
+        sent = self._sent | {name: getattr(state, name) for name in _DISPLAY}
+        sent |= {"message": {"text": text, "kind": kind}}
         sent["controls"] = specs(self._controls, self.wanted, self.session, self.models, self.refused)
         if "model" in self._controls:
             sent |= self._around(state)
-        url = self.session.keep("images", state.source.pixels, lambda: image_url(state.source.image))
         with self.hold_sync():
-            self.image, self.data, self.busy = url, sent, self.busy if self.work.running else {}
+            self.image, self.data, self.busy = state.source.url, sent, self.busy if self.work.running else {}
             if "model" in self._controls:
                 self.vocabulary = sorted(self.session.clip.vocabulary or ())
 
@@ -345,5 +333,4 @@ class Explorer(AnyWidget):
         ]
         ask = "against" if self.wanted.against else "beside" if self.wanted.beside else "where"
         offered = [{"text": one.text, "help": one.help} for one in surprises(self.wanted)]
-        return {"scenes": scenes, "rule": RULE, "asks": asks, "ask": ask, "surprises": offered, "path": self._path,
-                "script": self.python()}  # fmt: skip
+        return {"scenes": scenes, "rule": RULE, "asks": asks, "ask": ask, "surprises": offered, "script": self.python()}

@@ -93,11 +93,15 @@ class FigurePanel(w.VBox):
     """
 
     def __init__(self, draw: Callable[..., Figure], **controls):
-        self._draw, self._fixed, self.controls = draw, {}, {}
-        for name, given in controls.items():
-            made = _control(name, given)
-            (self._fixed if isinstance(made, w.fixed) else self.controls)[name] = made
-        self._check()
+        self._draw, self._given = draw, {name: _control(name, given) for name, given in controls.items()}
+        self.controls = {name: made for name, made in self._given.items() if not isinstance(made, w.fixed)}
+        try:
+            inspect.signature(draw).bind(**self.values)
+        except TypeError as error:
+            msg = f"the controls ({', '.join(controls) or 'none'}) are not the arguments of draw: {error}"
+            raise InvalidType(msg, "panel-controls") from error
+        if not self.controls:
+            raise InvalidType("a panel needs at least one control to turn", "panel-controls")
         self.figure, self.seconds, self.message = None, 0.0, ""
         self._work, self._drawing, self._muted = Work(), threading.RLock(), False  # one figure at a time
         self._soon: TimerHandle | None = None  # of the next redraw
@@ -112,7 +116,7 @@ class FigurePanel(w.VBox):
     @property
     def values(self) -> dict:
         """What the controls say now; what is shown may be the last good values before."""
-        return {name: control.value for name, control in (self.controls | self._fixed).items()}
+        return {name: control.value for name, control in self._given.items()}
 
     def change(self, **values) -> None:
         """Turn controls, and wait for the figure; what cannot be drawn is answered on the panel."""
@@ -183,17 +187,6 @@ class FigurePanel(w.VBox):
         self.answer.value = (
             f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>' if text else ""
         )
-
-    def _check(self) -> None:
-        """The controls are those that draw takes, and there is one to turn."""
-        try:
-            inspect.signature(self._draw).bind(**self.values)
-        except TypeError as error:
-            given = ", ".join(self.controls | self._fixed) or "none"
-            msg = f"the controls ({given}) are not the arguments of draw: {error}"
-            raise InvalidType(msg, "panel-controls") from error
-        if not self.controls:
-            raise InvalidType("a panel needs at least one control to turn", "panel-controls")
 
 
 def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Opening:

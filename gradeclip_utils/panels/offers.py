@@ -18,7 +18,7 @@ from ..models import Clip
 from ..notices import heard_by
 from ..scenes import CANVAS, Scene, draw_scene
 from .state import Source, as_source
-from .verdict import covers
+from .verdict import at_maximum
 
 _SEEDS = 5  # scenes of each number of things that are looked at
 _FAILURES = 2
@@ -61,13 +61,10 @@ def _source(count: int, seed: int) -> Source:
 
 def missed(scene: Scene, maps: np.ndarray) -> list[str]:
     """The nouns of a scene of M things whose map of "a X", of (M, h, w), has its maximum elsewhere."""
-    cover, found = covers(scene, maps.shape[1:]), []
-    for thing, map_ in zip(scene.objects, maps, strict=True):
-        alike = [i for i, other in enumerate(scene.objects) if other.noun == thing.noun]
-        row, column = np.unravel_index(int(map_.argmax()), map_.shape)
-        if not cover[alike, row, column].any():
-            found.append(thing.noun)
-    return list(dict.fromkeys(found))
+    nouns = np.array([thing.noun for thing in scene.objects])
+    pairs = zip(nouns.tolist(), maps, strict=True)
+    wrong = [noun for noun, map_ in pairs if not at_maximum(scene, map_)[nouns == noun].any()]
+    return list(dict.fromkeys(wrong))
 
 
 def _chosen(clip: Clip) -> tuple[Offer, ...]:

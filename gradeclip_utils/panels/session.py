@@ -43,7 +43,7 @@ from .state import GRAD_ECLIP, NULLS, Panel, State, View, as_source, changed, se
 
 Name = TypeVar("Name", bound=Hashable)
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
-_KEPT = {"traces": 24, "found": 64, "explainers": 24, "trunks": 1024, "images": 16}  # how many of each are remembered
+_KEPT = {"traces": 24, "found": 64, "explainers": 24}  # how many of each are remembered
 
 
 class _Remembering:
@@ -95,16 +95,15 @@ class Session:
     """
 
     def __init__(self, clip: Clip):
-        self.clip = clip
-        tower = Explainer(clip).image_tower
-        self.depth, self._small = tower.depth, is_small(tower)
+        self.clip, self._plain = clip, Explainer(clip)
+        self.depth, self._small = self._plain.image_tower.depth, is_small(self._plain.image_tower)
         self.lengths: dict[tuple[str, str, bool], int] = {}  # passes that a view of these two methods took,
         self.seconds: dict[str, float] = {}  # and how long a method took here; "" is one pass of the image encoder
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
         self._kept: dict[str, OrderedDict] = {name: OrderedDict() for name in _KEPT}
+        self._seen: set[Hashable] = set()  # images that were looked at, with these settings
         self._working = threading.Lock()  # one view at a time
-        self._keeping = threading.Lock()  # what is kept is also asked for while a view is computed
 
     def view(self, state: State, on_pass: Callable[[int], None] | None = None, *, words: bool = True) -> View:
         """What the state asks for; numbers that are known already are not computed again.
@@ -123,17 +122,18 @@ class Session:
         with self._working, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
             self.on_pass, self._passes = on_pass, 0
             try:
-                self.check(state.caption, "caption")
+                split = self.check(state.caption)
                 if state.against:
                     self.check(state.against, "other caption")
-                panels = [self._timed_panel(state, method, words) for method in (state.method, state.beside) if method]
+                methods = [method for method in (state.method, state.beside) if method]
+                panels = [self._timed_panel(state, method, split, words) for method in methods]
                 if state.dependence:
                     panels = [replace(one, dependence=self._dependence(state, one.method)) for one in panels]
             except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
                 raise UserError(str(refusal)) from refusal
             finally:
                 self.on_pass = None
-            self.keep("trunks", self._trunk(state), lambda: True)
+            self._seen.add(self._trunk(state))
             asked = state.method, state.beside, state.dependence
             self.lengths[asked] = max(self._passes, self.lengths.get(asked, 0))
         same_units = len(panels) == 2 and all(panel.method.startswith(GRAD_ECLIP) for panel in panels)
@@ -164,8 +164,7 @@ class Session:
     def is_quick(self, state: State) -> bool:
         """Whether the image was looked at before with these settings, and the methods need nothing but a readout."""
         names = (state.method, state.beside or state.method)
-        with self._keeping:
-            seen = self._trunk(state) in self._kept["trunks"]
+        seen = self._trunk(state) in self._seen
         return seen and not state.dependence and all(name.startswith(GRAD_ECLIP) for name in names)
 
     def expected(self, method: str) -> float:
@@ -193,12 +192,11 @@ class Session:
         if not caption.strip():
             raise UserError(f"The {what} is empty. Type what to look for, for example: a dog")
         check_tokenizer(self.clip.tokenizer, words=False)
-        explainer = self.keep("explainers", "captions", lambda: Explainer(self.clip))
-        if explainer.text_tower is None:
-            raise UserError(str(explainer.text_refusal))
+        if self._plain.text_tower is None:
+            raise UserError(str(self._plain.text_refusal))
         if why_no_words(self.clip.tokenizer):
             return Split(caption, (), (), ())
-        split = split_read(caption, self.clip.tokenizer, explainer.text_tower)
+        split = split_read(caption, self.clip.tokenizer, self._plain.text_tower)
         if split.unread:
             raise UserError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
         known = self.clip.vocabulary
@@ -223,17 +221,12 @@ class Session:
             make: makes it, without arguments.
         """
         kept = self._kept[kind]
-        with self._keeping:
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]
-        made = make()
-        with self._keeping:
-            kept[key] = made
-            kept.move_to_end(key)
-            if len(kept) > _KEPT[kind]:
-                kept.popitem(last=False)  # the one that was not asked for the longest
-        return made
+        if key not in kept:
+            kept[key] = make()
+        kept.move_to_end(key)
+        if len(kept) > _KEPT[kind]:
+            kept.popitem(last=False)  # the one that was not asked for the longest
+        return kept[key]
 
     @staticmethod
     def _trunk(state: State) -> Hashable:
@@ -263,42 +256,36 @@ class Session:
 
     def _dependence(self, state: State, method: str) -> tuple[float, float, float]:
         """How much the map of the caption depends on it, and the interval."""
+        explainer, image, caption = self._explainer(state, method), state.source.image, state.caption
+        found = self._explained(state, method, caption)
 
-        def make():
+        def make() -> tuple[float, float, float]:
             """Compare with the maps of the other prompts."""
-            nulls = self._explainer(state, method).null_maps(state.source.image, state.caption, NULLS)
-            return self._explained(state, method, state.caption).prompt_dependence(nulls)
+            return found.prompt_dependence(explainer.null_maps(image, caption, NULLS))
 
-        return self._found(state, method, (state.caption, "dependence", ""), make)
+        return self._found(state, method, (caption, "dependence", ""), make)
 
-    def things(self, state: State) -> tuple[Group, ...]:
+    def _apart(self, state: State, split: Split) -> tuple[Group, ...]:
         """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
         if not state.centred:
             return ()
-        named = partial(named_things, state.caption, self.check(state.caption).spans)
-        found = self.keep("found", ("things", state.caption), named)
+        found = self.keep("found", ("things", state.caption), partial(named_things, state.caption, split.spans))
         return found if len(found) > 1 else ()
-
-    def _regions(self, state: State) -> np.ndarray:
-        """The region of each word (W, h, w): word x region, with the things told apart."""
-        maps, groups = self._word_maps(state), self.things(state)
-        return centred(maps, groups) if groups else maps
 
     def _word_maps(self, state: State) -> np.ndarray:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
+        explainer = self._explainer(state, GRAD_ECLIP)
 
         def make() -> np.ndarray:
             """Map every word of the caption."""
-            check_tokenizer(self.clip.tokenizer)
-            explainer = self._explainer(state, GRAD_ECLIP)
             _, directions = explainer.word_directions(state.caption)
             return explainer.maps(state.source.image, directions)[0].float().cpu().numpy()
 
         return self._found(state, GRAD_ECLIP, (state.caption, "words", ""), make)
 
-    def _timed_panel(self, state: State, method: str, words: bool) -> Panel:
+    def _timed_panel(self, state: State, method: str, split: Split, words: bool) -> Panel:
         begun, before = time.perf_counter(), self._passes
-        panel = self._panel(state, method, words or bool(state.phrase))
+        panel = self._panel(state, method, split, words or bool(state.phrase))
         if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
             self.seconds[method] = time.perf_counter() - begun
         return panel
@@ -312,34 +299,34 @@ class Session:
                 raise
             return None
 
-    def _panel(self, state: State, method: str, each_word: bool) -> Panel:
-        split = self.check(state.caption)
+    def _panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
             raise UserError(f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for.")
         whole = self._explained(state, method, state.caption, state.against)
         columns = self._columns(state, method) if split.spans and each_word else None
-        own = method == GRAD_ECLIP and columns is not None
-        regions = self._regions(state) if own else None
+        regions: np.ndarray | None = None
+        apart: tuple[Group, ...] = ()
+        if method == GRAD_ECLIP and columns is not None:
+            apart = self._apart(state, split)
+            regions = centred(columns, apart) if apart else columns
         shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the most in this map"
         if state.against:
             subject += f" rather than “{state.against}”"
+        told: dict[str, Any] = {}
         if state.phrase:
             first, last = state.phrase
-            text = state.caption[split.spans[first][0] : split.spans[last][1]]
-            subject, signed = f"“{text}” in “{state.caption}”", own
+            text, signed = state.caption[split.spans[first][0] : split.spans[last][1]], regions is not None
             if regions is not None:
-                alone = self._explained(state, method, state.caption)
+                alone, subject = self._explained(state, method, state.caption), f"“{text}” in “{state.caption}”"
                 shown = replace(alone, image_maps=regions[first : last + 1].sum(0, keepdims=True))
+                if any(first <= i <= last for group in apart for i in group):
+                    told["centred"] = apart
             else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
                 shown, subject = self._explained(state, method, text), f"“{text}” read alone"
         scale = largest([visible(shown.image_maps, signed)])
         if state.phrase and state.shared and regions is not None:
             scale, note = max(scale, largest([regions])), "the most of any word"
-        told: dict[str, Any] = {"shown": subject}
-        apart = self.things(state)
-        if state.phrase and own and any(first <= i <= last for group in apart for i in group):
-            told["centred"] = apart
-        shown = replace(shown, provenance={**shown.provenance, **told})
+        shown = replace(shown, provenance={**shown.provenance, "shown": subject, **told})
         words, words_of, most = self._words(state, whole, split)
         return Panel(method, shown, whole, regions, columns, subject, words, words_of, signed, scale, most, note)
 

@@ -23,6 +23,7 @@ from ..methods import METHODS, Method
 from ..methods.grad_eclip import grad_eclip
 from ..notices import is_drawn
 from ..plots.colours import COLOURS, OWN
+from ..plots.page import image_url
 from ..scenes import Scene, arrange
 from ..scenes.compose import MOST
 from ..words import Word
@@ -71,6 +72,11 @@ class Source:
     def pixels(self) -> Hashable:
         """The same for equal images, whatever they are called: they are looked at once."""
         return self.image.mode, self.image.size, blake2b(self.image.tobytes(), digest_size=16).digest()
+
+    @cached_property
+    def url(self) -> str:
+        """The address under which a browser has it."""
+        return image_url(self.image)
 
 
 @dataclass(frozen=True)

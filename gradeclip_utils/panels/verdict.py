@@ -29,6 +29,12 @@ def covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
     return np.stack([np.asarray(cell) for cell in cells])
 
 
+def at_maximum(scene: Scene, map_: np.ndarray) -> np.ndarray:
+    """Which fraction of the patch with a map's maximum each thing covers: (things,)."""
+    row, column = np.unravel_index(int(map_.argmax()), map_.shape)
+    return covers(scene, map_.shape)[:, row, column]
+
+
 def things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[int, ...]:
     """Which things of a scene a part of a caption speaks of: by the scene's own caption, else by noun and by colour.
 
@@ -66,9 +72,7 @@ def sentence(scene: Scene, map_: np.ndarray, caption: str, start: int, end: int)
     said, heat = f"“{caption[start:end]}”", np.maximum(map_, 0)
     if not heat.any():
         return f"{said} has no relevance above zero anywhere."
-    cover = covers(scene, map_.shape)
-    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-    top = cover[:, row, column]
+    cover, top = covers(scene, map_.shape), at_maximum(scene, heat)
     where = f"on {_named(scene, [int(top.argmax())])}" if top.max() > 0 else "on nothing"
     wanted = list(things_of(scene, caption, start, end))
     if not wanted:

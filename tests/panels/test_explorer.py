@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -14,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gradeclip_utils import METHODS, Explainer, Explanation
-from gradeclip_utils.panels import verdict
+from gradeclip_utils.panels import explorer_view, verdict
 from gradeclip_utils.panels.controls import CONTROLS
 from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
 from gradeclip_utils.panels.explorer_view import figure, model_lines, painted, payload, python_lines, subtitle
@@ -227,28 +226,28 @@ def test_every_slow_method_can_be_interrupted_between_two_passes(session, state,
     assert told == [1, 2, 3, 4]
 
 
-def test_threads_may_share_what_a_session_keeps(session):
-    """One thread may not throw out what another has just been promised; each asks for more than is kept."""
-    wrong, before = [], sys.getswitchinterval()
+def test_a_session_finds_one_view_at_a_time_whichever_threads_ask(session, state):
+    """What it keeps, and the number of passes, are of one view alone."""
+    asked, first_ends, order = threading.Event(), threading.Event(), []
 
-    def ask(first):
-        try:
-            for i in range(4000):
-                key = (first + i * 7) % 30
-                assert session.keep("explainers", key, lambda key=key: key) == key
-        except Exception as error:
-            wrong.append(error)
+    def wait(passes):
+        asked.set()
+        assert first_ends.wait(20)
 
-    threads = [threading.Thread(target=ask, args=(first,)) for first in range(4)]
-    try:
-        sys.setswitchinterval(1e-6)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(before)
-    assert not wrong
+    def view(name, on_pass):
+        session.view(replace(state, caption=name), on_pass)
+        order.append(name)
+
+    first = threading.Thread(target=view, args=("a dog", wait))
+    second = threading.Thread(target=view, args=("a cat", lambda passes: order.append(passes)))
+    first.start()
+    assert asked.wait(20)
+    second.start()
+    time.sleep(0.3)
+    assert order == []
+    first_ends.set()
+    first.join(60), second.join(60)
+    assert {"a dog", 1, "a cat"} <= set(order)
 
 
 def test_a_large_picture_is_reduced_once_and_the_script_says_so(tmp_path):
@@ -500,10 +499,17 @@ def test_wrong_input_gets_a_sentence_and_the_last_view_stays(panel):
     )
 
 
+def test_how_a_view_is_drawn_and_what_is_refused_compute_nothing_again(panel, monkeypatch):
+    monkeypatch.setattr(explorer_view, "payload", None)
+    turn(panel, opacity=0.4, threshold=0.2)
+    turn(panel, caption="")
+    assert (panel.data["opacity"], panel.data["threshold"]) == (0.4, 0.2) and "is empty" in panel.message
+
+
 def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_emptied_field(panel):
     for then in ({"kind": "change", "fields": {"caption": "a dog"}}, {"kind": "path", "path": " "}):
         panel.press({"kind": "path", "path": "/nowhere/at/all.png"})
-        assert "There is no picture file" in panel.message and panel.data["path"] == "/nowhere/at/all.png"
+        assert "There is no picture file" in panel.message
         panel.press(then)
         assert panel.message == panel.data["message"]["text"] == ""
 

@@ -101,7 +101,8 @@ def test_a_fault_while_a_view_is_shown_leaves_the_view_before_as_a_whole(tiny, p
     monkeypatch.setattr(explorer_view, "payload", broken)
     with pytest.raises(ZeroDivisionError):
         panel_.change(caption="a dog")
-    assert panel_.view is before and panel_.wanted is before.state and panel_.data == data
+    assert panel_.view is before and panel_.wanted is before.state and "ZeroDivisionError" in panel_.message
+    assert panel_.data | {"message": None, "controls": None} == data | {"message": None, "controls": None}
     panel_.change(caption="a cat")
     assert panel_.view.state.caption == "a cat"
 

@@ -107,7 +107,7 @@ const frame = (app, index) => {
   const box = make("div", { class: "gradeclip-frame", tabindex: "0", role: "group" }, image, canvas, crop, marker, cursor);
   const title = make("div", { class: "gradeclip-title" }), origin = make("small", { class: "gradeclip-origin" });
   const node = make("figure", { class: `gradeclip-side gradeclip-side-${index}` }, title, box, origin);
-  let shown = [], running = 0, at = null;
+  let shown = [], running = 0;
   const side = () => app.data.sides[Math.max(index - 1, 0)];
   const put = (node, patch) => {
     node.hidden = !patch;
@@ -115,16 +115,13 @@ const frame = (app, index) => {
     const [left, top, width, height] = app.data.box, [rows, columns] = side().shape;
     lay(node, [left + (width * patch[1]) / columns, top + (height * patch[0]) / rows, width / columns, height / rows]);
   };
-  const under = (event) => {
-    const area = image.getBoundingClientRect(), [left, top, width, height] = app.data.box, [rows, columns] = side().shape;
-    const x = ((event.clientX - area.left) / area.width - left) / width;
-    const y = ((event.clientY - area.top) / area.height - top) / height;
+  const under = ({ offsetX, offsetY }) => {
+    const [left, top, width, height] = app.data.box, [rows, columns] = side().shape;
+    const x = (offsetX / box.clientWidth - left) / width, y = (offsetY / box.clientHeight - top) / height;
     return x >= 0 && x < 1 && y >= 0 && y < 1 ? [Math.floor(y * rows), Math.floor(x * columns)] : null;
   };
   const over = (patch) => {
-    if (String(patch) === String(at)) return;
-    at = patch;
-    app.point(patch && { patch });
+    if (String(patch) !== String((app.pointed && app.pointed.patch) || null)) app.point(patch && { patch });
   };
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   box.onpointermove = (event) => over(under(event));
@@ -133,9 +130,9 @@ const frame = (app, index) => {
   box.onkeydown = (event) => {
     const [rows, columns] = side().shape, inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
     if (event.key in steps) {
-      const [row, column] = at || app.picked.patch || [rows >> 1, columns >> 1], [down, right] = steps[event.key];
+      const [row, column] = app.active().patch || [rows >> 1, columns >> 1], [down, right] = steps[event.key];
       over([inside(row + down, rows), inside(column + right, columns)]);
-    } else if (event.key === "Enter" || event.key === " ") at && app.pick({ patch: at });
+    } else if (event.key === "Enter" || event.key === " ") app.active().patch && app.pick({ patch: app.active().patch });
     else if (event.key === "Escape") app.pick({});
     else return;
     event.preventDefault();
@@ -246,11 +243,11 @@ const wordsPart = (app) => {
 };
 
 // One control of `data.controls`; a refused text, or one in which somebody writes, is left to them.
-const control = (app, { name, label, help, kind, min, max, step }) => {
-  const id = `gradeclip-${Math.random().toString(36).slice(2)}`;
-  const input = kind === "choice" ? make("select", { id }) : make("input", { id, type: { range: "range", check: "checkbox" }[kind] || "text", min, max, step, spellcheck: "false" });
+const control = (app, { name, label, help, kind, min, step }) => {
+  const type = { range: "range", check: "checkbox", text: "text" }[kind];
+  const input = kind === "choice" ? make("select") : make("input", { type, min, step, spellcheck: "false" });
   const readout = make("output");
-  const node = make("label", { class: `gradeclip-control gradeclip-${name}`, title: help, for: id }, make("span", {}, label), input, readout);
+  const node = make("label", { class: `gradeclip-control gradeclip-${name}`, title: help }, make("span", {}, label), input, readout);
   const value = () => (kind === "check" ? input.checked : kind === "range" ? Number(input.value) : input.value);
   const read = () => kind === "range" && set(readout, input.value);
   let known = "", sent = null;
@@ -269,10 +266,11 @@ const control = (app, { name, label, help, kind, min, max, step }) => {
       known = JSON.stringify(spec.options);
       input.replaceChildren(...spec.options.map(([text, key]) => make("option", { value: key }, text)));
     }
-    input.disabled = Boolean(spec.disabled);
+    input.disabled = spec.disabled;
+    if (kind === "range") input.max = spec.max; // another model has other layers
     if (kind === "check") input.checked = spec.value;
     else if (!spec.refused && !(kind === "text" && input === document.activeElement)) input.value = spec.value;
-    input.setAttribute("aria-invalid", Boolean(spec.refused));
+    input.setAttribute("aria-invalid", spec.refused);
     read();
   };
   return { node, draw, input };
@@ -342,75 +340,62 @@ const desk = (app, model) => {
     row(depends, answer), script, tables);
   const folds = make("div", { class: "gradeclip-folds" }, fold("Method and layers", "Which method, and how it is set.", places.method), fold("Drawing", "How numbers become colours.", places.drawing), keep);
   const head = make("div", { class: "gradeclip-head" }, places.head, places.caption, places.ask, places.plain);
-  const message = make("div", { class: "gradeclip-message", role: "status" }), controls = new Map();
-  const bare = button("hold: image", "Hold this button, or the key I, to see the image without its map.", () => {});
-  const uncover = (on) => app.root.classList.toggle("gradeclip-bare", on);
-  bare.onpointerdown = () => uncover(true);
-  bare.onpointerup = bare.onpointerleave = bare.onblur = () => uncover(false);
-  bare.onkeydown = bare.onkeyup = (event) => { // in braces: a handler that returns false takes Tab away
-    if (event.key === " ") uncover(event.type === "keydown");
+  const message = make("div", { class: "gradeclip-message", role: "status" }), controls = {};
+  const bare = button("hold: image", "Hold this button, or the key I, to see the image without its map.");
+  bare.classList.add("gradeclip-hold"); // whose :active uncovers the image
+  const uncover = (event) => {
+    const on = event.type === "keydown" && !/^(INPUT|SELECT|PRE)$/.test(event.target.tagName);
+    if (event.key.toLowerCase() === "i") app.root.classList.toggle("gradeclip-bare", on);
   };
-  app.root.addEventListener("keydown", (event) => event.key.toLowerCase() === "i" && !/^(INPUT|SELECT|PRE)$/.test(event.target.tagName) && uncover(true));
-  app.root.addEventListener("keyup", (event) => event.key.toLowerCase() === "i" && uncover(false));
+  for (const name of ["keydown", "keyup"]) app.root.addEventListener(name, uncover);
   app.say = ({ text, kind, done }) => {
     const bar = make("progress", { "aria-label": text, ...(done == null ? {} : { max: 1, value: done }) });
     message.className = `gradeclip-message gradeclip-${kind || "none"}`;
     message.setAttribute("role", kind === "wrong" ? "alert" : "status");
     message.replaceChildren(...(kind === "busy" ? [bar, text, button("stop", "Keep what is shown.", () => send({ kind: "stop" }))] : [text || ""]));
   };
-  const list = () => {
-    const { scenes: items = [] } = app.data;
-    const scene = (i) => {
-      const node = make("button", { type: "button" }, make("img", { src: model.get("thumbnails")[i], alt: "" }));
-      node.onclick = () => send({ kind: "scene", index: i });
-      return node;
-    };
-    fit(scenes, items, scene, (node, item) => {
-      tell(node, `${item.caption}. ${item.note}`);
-      node.setAttribute("aria-pressed", Boolean(item.chosen));
-      node.classList.toggle("gradeclip-failure", Boolean(item.failure));
-    });
-    const words = model.get("vocabulary") || [];
+  const teach = () => {
+    const words = model.get("vocabulary");
     known.hidden = !words.length;
-    if (known.lastChild.children.length !== words.length) known.lastChild.replaceChildren(...words.map((word) => button(word, `add “${word}” to the caption`, () => {
-      const { input } = controls.get("caption");
+    known.lastChild.replaceChildren(...words.map((word) => button(word, `add “${word}” to the caption`, () => {
+      const { input } = controls.caption;
       app.change({ caption: (input.value = `${input.value.trim()} ${word}`.trim()) });
     })));
   };
-  const build = (specs) => {
-    Object.values(places).forEach((place) => place.replaceChildren());
-    controls.clear();
-    for (const spec of specs) {
-      const made = control(app, spec);
-      controls.set(spec.name, made);
-      places[spec.place].append(made.node);
-    }
-    const has = (one) => controls.has(one);
-    if (has("model")) places.head.prepend(make("span", { title: app.data.rule }, "Scene"), scenes, add, file);
-    if (has("caption")) places.caption.append(known);
-    if (has("against")) {
-      places.ask.prepend(make("span", {}, "Ask"), asks);
-      places.ask.append(surprises);
-    }
-    if (has("colours")) {
-      const drawn = make("label", { class: "gradeclip-control", title: "A line where relevance is half of the most; dashes for what is against." }, make("span", {}, "contour"), make("input", { type: "checkbox" }));
-      drawn.lastChild.checked = app.look.contour;
-      drawn.lastChild.onchange = (event) => app.preview({ contour: event.target.checked });
-      places.drawing.append(drawn, row(make("span", {}, "image file"), path));
-      places.look.append(bare);
-    }
-    places.look.hidden = folds.hidden = !has("colours");
-    head.hidden = !specs.length;
+  const scene = (i) => {
+    const node = make("button", { type: "button" }, make("img", { src: model.get("thumbnails")[i], alt: "" }));
+    node.onclick = () => send({ kind: "scene", index: i });
+    return node;
   };
-  let made = "";
+  for (const spec of app.data.controls) {
+    controls[spec.name] = control(app, spec);
+    places[spec.place].append(controls[spec.name].node);
+  }
+  if (controls.model) places.head.prepend(make("span", { title: app.data.rule }, "Scene"), scenes, add, file);
+  if (controls.caption) places.caption.append(known);
+  if (controls.against) {
+    places.ask.prepend(make("span", {}, "Ask"), asks);
+    places.ask.append(surprises);
+  }
+  if (controls.colours) {
+    const contour = make("input", { type: "checkbox" });
+    contour.checked = app.look.contour;
+    contour.onchange = () => app.preview({ contour: contour.checked });
+    const title = "A line where relevance is half of the most; dashes for what is against.";
+    const drawn = make("label", { class: "gradeclip-control", title }, make("span", {}, "contour"), contour);
+    places.drawing.append(drawn, row(make("span", {}, "image file"), path));
+    places.look.append(bare);
+  }
+  places.look.hidden = folds.hidden = !controls.colours;
   const draw = () => {
-    const { controls: specs, ask, asks: questions = [], surprises: offered = [], script: lines = "" } = app.data;
-    const names = specs.map((spec) => spec.name).join();
-    if (names !== made) build(specs);
-    made = names;
-    list();
-    specs.forEach((spec) => controls.get(spec.name).draw(spec));
-    for (const [field, when] of [["against", "against"], ["beside", "beside"]]) if (controls.has(field)) controls.get(field).node.hidden = ask !== when;
+    const { controls: specs, ask, scenes: offers = [], asks: questions = [], surprises: offered = [], script: lines = "" } = app.data;
+    fit(scenes, offers, scene, (node, { caption, note, chosen, failure }) => {
+      tell(node, `${caption}. ${note}`);
+      node.setAttribute("aria-pressed", chosen);
+      node.classList.toggle("gradeclip-failure", failure);
+    });
+    for (const spec of specs) controls[spec.name].draw(spec);
+    for (const field of ["against", "beside"]) if (controls[field]) controls[field].node.hidden = ask !== field;
     fit(asks, questions, () => make("label", {}, make("input", { type: "radio", name: group }), make("span")), (node, { key, text, help, fields }) => {
       const [radio, label] = node.children;
       node.title = help;
@@ -425,8 +410,7 @@ const desk = (app, model) => {
     set(script, lines);
     set(answer, app.data.dependence);
     if (keep.open) table();
-    if (app.data.path != null && path !== document.activeElement) path.value = app.data.path;
-    app.say({ ...app.data.message, ...(model.get("busy") || {}) });
+    app.say({ ...app.data.message, ...model.get("busy") });
   };
   const table = () => tables.replaceChildren(...app.data.sides.map((side) => {
     const [, columns] = side.shape, rows = [];
@@ -437,7 +421,10 @@ const desk = (app, model) => {
       make("table", {}, make("caption", {}, "relevance of each patch, rows from the top"), ...rows));
   }));
   keep.ontoggle = () => keep.open && table();
+  teach();
+  model.on("change:vocabulary", teach);
   model.on("change:busy", draw);
+  model.on("change:image", () => (path.value = ""));
   return { head, message, look: places.look, folds, draw };
 };
 
@@ -455,8 +442,7 @@ const open = (el) => {
 
 const render = ({ model, el }) => {
   const root = make("div", { class: "gradeclip-explorer", "data-lm-suppress-shortcuts": "true" }); // our keys, not a notebook's
-  const app = { root, data: model.get("data"), image: model.get("image"), pointed: null, picked: {} };
-  app.look = { contour: true };
+  const app = { root, pointed: null, look: { contour: true } };
   const take = () => {
     app.data = model.get("data");
     app.image = model.get("image");
@@ -509,8 +495,7 @@ const render = ({ model, el }) => {
     if (full) full.draw();
     draw();
   };
-  model.on("change:data", all);
-  model.on("change:image", all);
+  model.on("change:data", all); // with which a new image comes
   all();
 };
 
