@@ -162,13 +162,18 @@ def test_a_kept_word_and_a_phrase_reach_the_kernel(panel):
     panel.unfold("Save, Python, numbers", False)
 
 
-def test_the_bare_image_shows_while_a_key_is_held(panel):
+def test_the_bare_image_shows_while_a_key_or_its_button_is_held(panel):
+    button, keys, mouse = panel.box.get_by_role("button", name="hold: image"), panel.page.keyboard, panel.page.mouse
     panel.words.nth(1).focus()
     expect(panel.canvas).to_be_visible()
-    panel.page.keyboard.down("i")
-    expect(panel.canvas).to_be_hidden()
-    panel.page.keyboard.up("i")
-    expect(panel.canvas).to_be_visible()
+    held = [(lambda: keys.down("i"), lambda: keys.up("i"))]
+    held += [(lambda: (button.hover(), mouse.down()), mouse.up)]
+    held += [(lambda: (button.focus(), keys.down("Space")), lambda: keys.up("Space"))]
+    for hold, let_go in held:
+        hold()
+        expect(panel.canvas).to_be_hidden()
+        let_go()
+        expect(panel.canvas).to_be_visible()
 
 
 def test_the_keyboard_leaves_the_button_that_is_held(panel):
