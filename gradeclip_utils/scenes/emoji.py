@@ -34,6 +34,11 @@ NOT_MIRRORED = frozenset({
     "ambulance", "book", "bus", "calendar", "chart", "clock", "dice", "dollar", "keyboard", "moneybag", "newspaper",
     "recycling", "thermometer", "watch",
 })  # fmt: skip
+_BOUNDS = (  # of the numbers of an object: the least and the most
+    ("x", "x of an object's centre", 0, CANVAS), ("y", "y of an object's centre", 0, CANVAS),
+    ("size", "the size of an object", 1, 2 * CANVAS), ("tilt", "the tilt of an object", -360, 360),
+    ("hue", "the hue of an object", -360, 360), ("lightness", "the lightness of an object", 0, 10),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,24 +72,15 @@ class Object:
     def __post_init__(self):
         try:  # in one go, because thousands are made a second
             fits = self.artist in artists_of(self.noun) and (self.colour is None or self.colour in COLOURS)
-            fits = fits and 0 <= self.x <= CANVAS and 0 <= self.y <= CANVAS and 1 <= self.size <= 2 * CANVAS
-            fits = fits and -360 <= self.tilt <= 360 and -360 <= self.hue <= 360 and 0 <= self.lightness <= 10
+            fits = fits and all(least <= getattr(self, name) <= most for name, _, least, most in _BOUNDS)
         except TypeError:  # text for a number, a list for a name
             fits = False
-        if not fits:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        """Say which of the values is none."""
-        chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
-        if self.colour is not None:
-            chosen("the colour of an object", self.colour, COLOURS)
-        for name in ("x", "y"):
-            number(f"{name} of an object's centre", getattr(self, name), 0, CANVAS)
-        number("the size of an object", self.size, 1, 2 * CANVAS)
-        for name in ("tilt", "hue"):
-            number(f"the {name} of an object", getattr(self, name), -360, 360)
-        number("the lightness of an object", self.lightness, 0, 10)
+        if not fits:  # one of these says which of the values is none
+            chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
+            if self.colour is not None:
+                chosen("the colour of an object", self.colour, COLOURS)
+            for name, what, least, most in _BOUNDS:
+                number(what, getattr(self, name), least, most)
 
 
 @cache
