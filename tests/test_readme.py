@@ -6,11 +6,13 @@ from pathlib import Path
 
 import nbformat
 import open_clip
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gradeclip_utils.__main__ import COMMANDS
+from gradeclip_utils.files import data_path
 from gradeclip_utils.models.huggingface import PREFIX
 from tests.huggingface import with_processor
 
@@ -53,6 +55,14 @@ def test_its_figure_is_made_with_the_seed_that_a_lesson_chooses(tmp_path):
     with pytest.raises(LookupError, match=r"no cell of lesson\.ipynb chooses a seed"):
         figures.chosen_seed(tmp_path / "lesson.ipynb")
     assert len(figures.SEED.findall(README)) == 1
+
+
+def test_what_it_says_of_words_is_what_the_card_says():
+    figures = pd.read_csv(data_path("figures.csv")).query("model == 'emoji'").set_index("figure")["value"]
+    order = figures["rank correlation of a caption's word scores with leave-one-out"]
+    above = figures["nouns of a true caption above zero, Grad-ECLIP"]
+    told = " ".join(README.split())
+    assert f"a rank correlation of {order:.2f}," in told and f"{above:.0%}".replace("%", " %") + " of the nouns" in told
 
 
 def test_a_model_in_hand_is_explained_by_its_lines(tiny, picture, tmp_path, monkeypatch):
