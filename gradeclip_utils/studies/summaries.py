@@ -224,14 +224,14 @@ def method_summary(clip: Clip, n: int = 60) -> pd.DataFrame:
     maps = method_maps(clip, methods, images, texts[:, None])
     rows, protocol = [], replace(PUBLISHED, points=3)
     for i, (one, image) in enumerate(zip(drawn, images, strict=True)):
-        view, found = model_view(clip.preprocess, image), {method.title: each[i, 0] for method, each in maps.items()}
+        view, found = model_view(clip.preprocess, image), {method.title: maps[method][i, 0] for method in methods}
         score = image_score(explainer.image_tower.forward, texts[i])
         pixels = view.pixels.to(explainer.image_tower.device)
         curves = image_curves(score, pixels, found, protocol, colours=colours_of(clip.preprocess))
         area = areas(curves).pivot(index="method", columns="game", values="auc")
         for title, values in found.items():
-            heat = onto_image(values, view.box, image.size)[::4, ::4].copy()  # heat maps are smooth
-            parts = localisation(heat, one.mask()[::4, ::4]) | area.loc[title].to_dict()
+            heat, mask = onto_image(values, view.box, image.size), np.asarray(one.mask())
+            parts = localisation(heat[::4, ::4].copy(), mask[::4, ::4]) | area.loc[title].to_dict()  # maps are smooth
             rows.append({"image": one.key, "concept": one.concept, "method": title, **parts})
     measures = [*MEASURES, "deletion", "insertion"]
     table = paired(pd.DataFrame(rows), measures, baseline=published.title, cluster="concept")
