@@ -1,6 +1,7 @@
 """Models that the tests share. All have random weights from a fixed seed; nothing is downloaded."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,17 +20,19 @@ torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 def pytest_collection_modifyitems(items):
     """Notebooks take longest and start first. Files with browser tests come last, with all their tests: Playwright
-    leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files.
+    leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of
+    these the longest comes first, so that no worker waits for another at the end.
     Notebooks, all configs of open_clip, and what trains are "slow", which `make quick` does without.
     """
     training = Path(__file__).parent / "training"
     for item in items:
         if {"executed", "registry"} & set(item.fixturenames) or training in item.path.parents:
             item.add_marker(pytest.mark.slow)
-    browsing = {item.path for item in items if item.get_closest_marker("browser")}
+    browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
     items.sort(
         key=lambda item: (
             item.path in browsing,
+            -browsing[item.path],
             item.get_closest_marker("browser") is not None,
             "executed" not in item.fixturenames,
         )

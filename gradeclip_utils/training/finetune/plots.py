@@ -26,7 +26,7 @@ from .evaluate import dense_features
 from .experiment import ARMS, GLOBAL, OURS, tidy
 from .pairs import spoken
 
-TRUTH = "true mask"  # the arm that is told where things are
+MASKS = "true mask"  # the arm that is told where things are
 ANSWERS = ("better", "worse", "no difference")
 
 
@@ -77,7 +77,7 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     table = table.set_index("arm").loc[order].rename(columns={"estimate": "mean"})
     label = "fraction right, with its 95 % interval over scenes"
     ranked = table["mean"].sort_values(ascending=False).index
-    best = ", then ".join(ranked[:2] if ranked[0] == TRUTH else ranked[:1])  # that the truth is best says nothing
+    best = ", then ".join(ranked[:2] if ranked[0] == MASKS else ranked[:1])  # that true masks are best says nothing
     title = f"{figure}: highest is {best}"
     return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=title)
 
