@@ -302,8 +302,9 @@ def plot_intervals(
         axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform())
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1)
-        axes.text(chance, len(names) - 0.45, "chance", ha="center", va="top", transform=axes.transData, **NOTE)
-    axes.tick_params(axis="x", pad=12 if chance is not None else 3)
+        below = {"xycoords": axes.get_xaxis_transform(), "xytext": (0, -4), "textcoords": "offset points"}
+        axes.annotate("chance", (chance, 0), **below, ha="center", va="top", **NOTE)
+    axes.tick_params(axis="x", pad=14 if chance is not None else 3)
     name_rows(axes, names, label, title)
     return figure
 
