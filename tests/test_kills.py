@@ -29,7 +29,7 @@ CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, 
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["dog", "cat", "bus", "cow"]
 KILLS = int(os.environ.get("GRADECLIP_KILLS", 1))  # of each command, to be quick; 20 try more
-STEPS = 4 + 4 * KILLS  # of a training, so that it is not over before
+STEPS = 12 + 8 * KILLS  # of a training, so that it is not over before
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path
 
 
 def test_a_study_that_is_killed_gives_the_rows_of_one_that_is_not(tmp_path):
-    killed, whole = (["-c", STUDY, str(tmp_path / name), str(STEPS)] for name in ("killed", "whole"))
+    killed, whole = (["-c", STUDY, str(tmp_path / name), str(STEPS // 4)] for name in ("killed", "whole"))
     assert killed_again_and_again(killed, tmp_path, tmp_path / "killed") > 0
     process = begin(whole, tmp_path)
     assert process.wait() == 0, process.stderr.read()
