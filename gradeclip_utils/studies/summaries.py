@@ -201,7 +201,7 @@ def architecture_summary(
 
 
 def method_summary(clip: Clip, n: int = 60) -> pd.DataFrame:
-    """How far Grad-ECLIP as published, through one layer, is ahead of each other method that needs no hundred passes.
+    """How far Grad-ECLIP as published, through one layer, is ahead of each method of eight forward passes at most.
 
     Among them is Grad-ECLIP with the softmax in place of the loosened weight. The measures are three of `localisation`,
     and the areas of deletion and insertion of `faithfulness.PUBLISHED`, read at three points.
