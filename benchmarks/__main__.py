@@ -2,6 +2,6 @@
 
 import sys
 
-from benchmarks import bench, busy, finetune, hub, parallel, redraw, rivals
+from benchmarks import bench, busy, drawing, finetune, hub, parallel, redraw, rivals
 
-sys.exit(max([benchmark.main() for benchmark in (bench, hub, rivals, redraw, finetune, parallel, busy)]))
+sys.exit(max([benchmark.main() for benchmark in (bench, hub, rivals, redraw, finetune, parallel, busy, drawing)]))

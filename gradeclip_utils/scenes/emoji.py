@@ -102,14 +102,16 @@ def concept(noun: str) -> dict:
     return concepts().loc[noun].to_dict()
 
 
-@lru_cache(maxsize=1024)
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+
+
 def _recolouring(hue: float, lightness: float) -> tuple[float, ...]:
     """The colour matrix, rows of three and an offset, that turns the hue by an angle and multiplies by `lightness`."""
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
     cosine, sine = math.cos(math.radians(hue)), math.sin(math.radians(hue))
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    matrix = lightness * np.linalg.inv(to_yiq) @ turn @ to_yiq
-    return tuple(np.column_stack([matrix, np.zeros(3)]).ravel().tolist())
+    one, two, three = (lightness * _FROM_YIQ @ turn @ _TO_YIQ).tolist()
+    return *one, 0.0, *two, 0.0, *three, 0.0
 
 
 @cache
@@ -122,7 +124,7 @@ def _tinting(colour: str) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)  # who checks what a layout hides draws the same objects next
 def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
-    """The part of a drawing that lies in an image `pixels` wide: RGB with alpha multiplied in, alpha, and its box."""
+    """The part of a drawing that lies in an image `pixels` wide: RGB times alpha, three times alpha, its box."""
     scale = pixels / CANVAS
     long = thing.size * scale
     layers = drawing(thing.noun, thing.artist, 1.7 * long)  # finer than it is shown, because bilinear sampling blurs
@@ -143,13 +145,14 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
         (right - left, bottom - top), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
     )
     *colours, alpha = shown.split()
+    alpha = Image.merge("RGB", [alpha] * 3)
     if thing.colour is not None:
         rgb = shown.convert("RGB", _tinting(thing.colour))
     else:
         rgb = Image.merge("RGB", colours)
         if thing.hue or thing.lightness != 1:
             rgb = rgb.convert("RGB", _recolouring(thing.hue, thing.lightness))
-            rgb = ImageChops.darker(rgb, Image.merge("RGB", [alpha] * 3))
+            rgb = ImageChops.darker(rgb, alpha)
     return rgb, alpha, (left, top, right, bottom)
 
 
@@ -194,7 +197,7 @@ def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -
     canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
     for thing in objects:
         rgb, alpha, box = _placed(thing, size)
-        behind = ImageChops.multiply(canvas.crop(box), Image.merge("RGB", [ImageChops.invert(alpha)] * 3))
+        behind = ImageChops.multiply(canvas.crop(box), ImageChops.invert(alpha))
         canvas.paste(ImageChops.add(behind, rgb), box)
     return np.asarray(canvas)
 
@@ -222,7 +225,7 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
         _, alpha, (left, top, right, bottom) = _placed(thing, size)
-        masks[i, top:bottom, left:right] = np.asarray(alpha) > 127
+        masks[i, top:bottom, left:right] = np.asarray(alpha)[..., 0] > 127
         masks[:i] &= ~masks[i]
     return masks
 
