@@ -134,7 +134,8 @@ def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder
 # Both commands keep a state less often, and take longer for a step, than is good for a test.
 TRAIN = """
 import pathlib, sys
-from gradeclip_utils.training.scratch import Recipe, train
+from gradeclip_utils.training.rounds import Recipe
+from gradeclip_utils.training.scratch import train
 train(pathlib.Path(sys.argv[1]), Recipe(steps=int(sys.argv[2]), batch=4, warmup=2), save_every=1, workers=0)
 """
 STUDY = """

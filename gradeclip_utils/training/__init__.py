@@ -2,6 +2,7 @@
 
 | file | holds |
 | --- | --- |
+| `rounds` | the rounds that a CLIP is trained in: recipes, and the scenes of each batch |
 | `scratch` | the bundled model, trained from nothing on emoji scenes |
 | `distil` | its students: models of other architectures that learn from it |
 | `card` | what the bundled model recognises, and what it cannot |

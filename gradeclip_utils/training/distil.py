@@ -40,10 +40,9 @@ from ..scenes import CANVAS, draw_scene, vocabulary
 from .card import embed_scenes, recognised
 from .loop import Loop, linear_decay, muon_of, origin, quick_arithmetic
 from .options import add_fields, checked, markdown_table, read_fields, write_between
+from .rounds import Recipe, SceneBatches
 from .scratch import (
     CONFIG,
-    Recipe,
-    SceneBatches,
     config_of,
     encode_text_by_length,
     full_table,

@@ -29,7 +29,7 @@ from gradeclip_utils.scenes import (
 )
 from gradeclip_utils.scenes.compose import BIG, SMALL
 from gradeclip_utils.studies.binding.exposure import attribute_exposure, attribute_words_said, hard_negative_counts
-from gradeclip_utils.training.scratch import Recipe, scenes_of_training
+from gradeclip_utils.training.rounds import Recipe, scenes_of_training
 
 FEW = 16  # concepts: what these tests draw
 

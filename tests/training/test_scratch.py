@@ -17,17 +17,19 @@ from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import Object, arrange, draw_scene, is_trained
 from gradeclip_utils.towers import open_image_tower
 from gradeclip_utils.training import scratch
-from gradeclip_utils.training.scratch import (
-    CONFIG,
-    PatchDropout,
+from gradeclip_utils.training.rounds import (
     Recipe,
     SceneBatches,
-    encode_text_by_length,
-    normalise,
-    noted_values,
     patches_on_things,
     scenes_of_training,
     shuffle_colours,
+)
+from gradeclip_utils.training.scratch import (
+    CONFIG,
+    PatchDropout,
+    encode_text_by_length,
+    normalise,
+    noted_values,
     train,
     value_density,
 )

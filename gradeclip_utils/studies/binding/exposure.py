@@ -21,7 +21,7 @@ import pandas as pd
 from ...evaluation.attributes import KINDS
 from ...evaluation.statistics import interval
 from ...scenes import COLOURS, NUMBERS, POSITIONS, Scene, concepts
-from ...training.scratch import ROUNDS, Recipe, scenes_of_training
+from ...training.rounds import ROUNDS, Recipe, scenes_of_training
 
 # relation -> the kind of attribute, and whether it is the first thing that is said to be left, above or bigger
 _SAID_OF_TWO = product(("left / right", "above / below", "bigger / smaller"), (True, False))

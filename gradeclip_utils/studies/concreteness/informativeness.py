@@ -3,7 +3,7 @@
     scenes, training --here--> words: exposure, informativeness --> studies of what a model reads
 
 Both are known exactly here, and of no model that was trained on photographs. Exposure is counted from the very scenes
-that training drew (`scratch.scenes_of_training`); the counts of all of them are kept in `data/word_exposure.csv`:
+that training drew (`rounds.scenes_of_training`); the counts of all of them are kept in `data/word_exposure.csv`:
 
     python -m gradeclip_utils study exposure --write    # counts the whole training
 
@@ -29,7 +29,7 @@ from ...files import data_path, write_whole
 from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
 
 if TYPE_CHECKING:
-    from ...training.scratch import Recipe
+    from ...training.rounds import Recipe
 
 EVERY = 8  # batch of the training is counted: all of them would take half an hour
 SAMPLES = 8  # of these batches stand in the file on their own, to be counted again
@@ -49,7 +49,7 @@ def caption_words(caption: str) -> list[str]:
 
 def training_rounds() -> Sequence[Recipe]:
     """The rounds of the bundled model's training; torch is imported when it is asked, and not before."""
-    from ...training.scratch import ROUNDS
+    from ...training.rounds import ROUNDS
 
     return ROUNDS
 
@@ -75,7 +75,7 @@ def count_words(batches: Iterable[int], rounds: Sequence[Recipe] | None = None) 
     Returns:
         (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.
     """
-    from ...training.scratch import scenes_of_training
+    from ...training.rounds import scenes_of_training
 
     counts: Counter = Counter()
     for batch in batches:

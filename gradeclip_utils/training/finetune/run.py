@@ -156,20 +156,13 @@ def fine_tune(
         clip.preprocess, pairs, tuning.batch, tuning.steps * tuning.grad_accum_steps, tuning.seed, place=run.place,
         places=tuning.phrases, negatives=tuning.negatives, allowed=allowed, grid=run.grid,
     )  # fmt: skip
+    settings = asdict(tuning) | {"pairs": len(pairs), "content": _content(pairs), "model": clip.name}
+    schedule = partial(cosine_decay, tuning.learning_rate, tuning.warmup, tuning.steps)
     loop = Loop(
-        run.model,
-        run.optimiser,
-        asdict(tuning) | {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model),
-        tuning.steps,
-        partial(cosine_decay, tuning.learning_rate, tuning.warmup, tuning.steps),
-        file=None if folder is None else Path(folder) / STATE,
-        save_every=save_every,
-        grad_accum_steps=tuning.grad_accum_steps,
-        averaged=run.averaged,
-        writes=run.place[0] == 0,
-        progress=progress,
-        sync=run.sync,
-    )
+        run.model, run.optimiser, settings | origin(clip.model), tuning.steps, schedule,
+        file=None if folder is None else Path(folder) / STATE, save_every=save_every, writes=run.place[0] == 0,
+        grad_accum_steps=tuning.grad_accum_steps, averaged=run.averaged, progress=progress, sync=run.sync,
+    )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
     return Tuned(replace(clip, model=run.result(), pretrained=f"{clip.pretrained}, fine-tuned"), log)
 

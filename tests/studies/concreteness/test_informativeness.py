@@ -23,7 +23,7 @@ from gradeclip_utils.studies.concreteness.informativeness import (
     sampled_batches,
     training_exposure,
 )
-from gradeclip_utils.training.scratch import ROUNDS, Recipe
+from gradeclip_utils.training.rounds import ROUNDS, Recipe
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,9 @@ def test_information_is_never_negative(bits):
 
 
 def test_the_command_prints_what_it_counted(capsys, monkeypatch):
-    from gradeclip_utils.training import scratch
+    from gradeclip_utils.training import rounds
 
-    monkeypatch.setattr(scratch, "ROUNDS", [Recipe(steps=2, batch=4)])
+    monkeypatch.setattr(rounds, "ROUNDS", [Recipe(steps=2, batch=4)])
     monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLES", 1)
     assert main(["study", "exposure"]) == 0
     lines = capsys.readouterr().out.splitlines()
