@@ -43,6 +43,7 @@ class Amount:
     pointing: int = 30  # scenes of four, shown with 1, 2, 3 and 4 objects
     pairs: int = 40  # pairs of images for each kind of attribute
     whole: int = 256  # scenes that captions are retrieved for, and as many of one object
+    skip: int = 0  # of the scenes of "regions" and "whole", this many first ones are left to others
 
 
 AMOUNT = Amount()
@@ -95,7 +96,7 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     box or mask covers, and is compared with "a dog", "an owl", ... The box is the mask's own. Objects have no tint.
     """
     nouns, prompts, rows = list(concepts().index), _concept_prompts(clip), []
-    for number, (scene, dense, view) in enumerate(dense_features(clip, region_scenes(amount.regions))):
+    for number, (scene, dense, view) in enumerate(dense_features(clip, region_scenes(amount.regions, amount.skip))):
         for thing, mask in zip(scene.objects, scene.masks(view.size), strict=True):
             for shape, covered in (("boxes", boxed(mask)), ("masks", mask)):
                 fraction = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], view.box)).to(dense)
@@ -125,15 +126,15 @@ def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene,
 
 
 @lru_cache(maxsize=4)
-def region_scenes(n: int) -> tuple[Scene, ...]:
-    """Development scenes of one to four different, untinted objects, in turn."""
+def region_scenes(n: int, skip: int = 0) -> tuple[Scene, ...]:
+    """`n` development scenes of one to four different, untinted objects, in turn, behind the first `skip`."""
     found, seed = [], 0
-    while len(found) < n:
+    while len(found) < skip + n:
         scene = draw_scene([80, seed], split="development", n_objects=1 + len(found) % 4, tint=0, plain=True)
         seed += 1
         if len({thing.noun for thing in scene.objects}) == len(scene.objects):
             found.append(scene)
-    return tuple(found)
+    return tuple(found[skip:])
 
 
 def boxed(mask: np.ndarray) -> np.ndarray:
@@ -163,11 +164,11 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
     Of two captions that read the same, either is right.
     """
-    nouns, singles = list(concepts().index), _singles(amount.whole)
+    nouns, singles = list(concepts().index), _singles(amount.whole, amount.skip)
     found = (_embedded(clip, singles) @ _concept_prompts(clip).T).argmax(-1).tolist()
     right = [nouns[i] == scene.objects[0].noun for i, scene in zip(found, singles, strict=True)]
     rows = [("zero-shot, one object", one, 1 / len(nouns)) for one in right]
-    scenes = _mixed(amount.whole)
+    scenes = _mixed(amount.whole, amount.skip)
     captions = [scene.caption for scene in scenes]
     scores = _embedded(clip, scenes) @ Explainer(clip).embed_texts(captions).cpu().T  # (images, captions)
     for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
@@ -197,13 +198,13 @@ def _pairs(n: int) -> tuple:
 
 
 @lru_cache(maxsize=2)
-def _singles(n: int) -> tuple[Scene, ...]:
-    return tuple(draw_scene([81, i], split="development", n_objects=1, tint=0) for i in range(n))
+def _singles(n: int, skip: int) -> tuple[Scene, ...]:
+    return tuple(draw_scene([81, i], split="development", n_objects=1, tint=0) for i in range(skip, skip + n))
 
 
 @lru_cache(maxsize=2)
-def _mixed(n: int) -> tuple[Scene, ...]:
-    return tuple(draw_scene([82, i], split="development") for i in range(n))
+def _mixed(n: int, skip: int) -> tuple[Scene, ...]:
+    return tuple(draw_scene([82, i], split="development") for i in range(skip, skip + n))
 
 
 def _filled(line: np.ndarray) -> np.ndarray:

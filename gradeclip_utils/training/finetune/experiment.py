@@ -1,12 +1,17 @@
 """The fine-tuning experiment: what do Grad-ECLIP maps teach, beside other maps, no maps, and the true masks?
 
-    python -m gradeclip_utils study fine-tuning         # goes on where it stopped; into data/finetuning.csv
-    python -m gradeclip_utils study fine-tuning --ship  # the tuned model becomes load_clip("emoji-fine")
+    python -m gradeclip_utils study fine-tuning --pilots  # each arm's learning rate; into data/finetuning_pilots.csv
+    python -m gradeclip_utils study fine-tuning           # goes on where it stopped; into data/finetuning.csv
+    python -m gradeclip_utils study fine-tuning --ship    # the tuned model becomes load_clip("emoji-fine")
 
 Every *arm* fine-tunes the bundled model on the same scenes of the training split, with equally many steps, and is
 measured on development scenes (`evaluate.measure`). One row an arm and seed: all figures with their intervals, and
 what made them. Two arms have five seeds, because the conclusion rests on them; the others have three. A seed decides
 the order of the scenes and the hard negatives; the scenes themselves are the same for all.
+
+A rival at somebody else's learning rate is no rival. So every arm has the same pilots, and by the same rule the
+learning rate and the weight of the region loss at which *it* does best: on development scenes that the table does not
+measure, the regions that are named by their masks, plus the single objects that zero-shot still names.
 
 Hard negatives are made from the phrases of training captions, by exchanging attributes, and never say a colour of a
 noun that is withheld from training; the pairs that binding is measured with come from development scenes.
@@ -39,10 +44,11 @@ from .pairs import Pair
 from .run import STATE, Tuning, check, fine_tune
 
 BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
-# Pilots of grad-eclip, one seed, by the learning rate and the weight of the region loss; regions named by their masks,
-# and single objects that zero-shot still names, before .019 and .855: 1e-4 and 0.25 .059 and .832; 3e-4 and 0.25 .201
-# and .762; 2e-4 and 1 .166 and .723.
+# Where the pilots of every arm begin. By earlier ones of grad-eclip, one seed: regions named by their masks, and single
+# objects that zero-shot still names, before .019 and .855; 1e-4 and 0.25 .059 and .832; 3e-4 and 0.25 .201 and .762.
 PILOT = Tuning(steps=100, batch=32, learning_rate=3e-4, warmup=10, regions=0.25)
+RATES, WEIGHTS = (1e-4, 3e-4, 1e-3), (0.1, 0.25, 1.0)
+PILOT_AMOUNT = Amount(regions=150, whole=128, skip=300)
 SEEDS, CONTROL_SEEDS = 5, 3
 ARMS: dict[str, dict[str, Any] | None] = {
     BEFORE: None,
@@ -58,7 +64,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "grad-eclip, hard negatives": {"negatives": 2},
 }
 TABLE, MODEL = "finetuning.csv", "tuned.safetensors"
-TUNED_FOR = "masks, top-1"
+TUNED_FOR, KEPT = "masks, top-1", "zero-shot, one object"
 CARD = """# Model card: `emoji-fine`
 
 The bundled model [`emoji`](README.md), fine-tuned by its own Grad-ECLIP maps so that the dense features of a region
@@ -138,55 +144,114 @@ def plan(seeds: int = SEEDS) -> list[tuple[str, int]]:
     return [(BEFORE, 0), *rows]
 
 
-def run(table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = AMOUNT, todo: Sequence = ()) -> None:
+def run(
+    table: Path,
+    runs: Path,
+    tuning: Tuning = PILOT,
+    *,
+    amount: Amount = AMOUNT,
+    todo: Sequence = (),
+    pilots: pd.DataFrame | None = None,
+) -> None:
     """Run every arm and seed of `todo` (or of `plan()`) that the table has no row of, and add its row.
 
-    Raises ValueError if the table holds rows of another recipe.
+    Raises ValueError if the table holds rows of another recipe than the one that `chosen` gives the arm.
 
     Args:
         table: of the rows, a CSV file.
         runs: the folder of the trainings.
-        tuning: the recipe.
+        tuning: the recipe, with which the pilots began.
         amount: how much is measured.
         todo: (arm, seed) each; `plan()` if empty.
+        pilots: rows of `run_pilots`; by default those of the table's own.
     """
-    clip, pairs = load_clip("emoji"), ScenePairs(tuning.steps * tuning.batch)
+    pilots = read(pilots_of(table)) if pilots is None else pilots
     for arm, seed in todo or plan():
         done = read(table)
-        _check_same(done, tuning, table)
-        if ((done["arm"] == arm) & (done["seed"] == seed)).any():
-            continue
-        print(f"{arm}, seed {seed}", flush=True)
-        folder = _folder(runs, arm, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        tuned, minutes, cpu = _tuned(clip, pairs, arm, replace(tuning, seed=seed), folder)
-        about = {"arm": arm, "seed": seed, "steps": 0 if ARMS[arm] is None else tuning.steps, "batch": tuning.batch}
-        about |= {
-            "learning_rate": tuning.learning_rate,
-            "regions": tuning.regions,
-            "minutes": round(minutes, 2),
-            "cpu_minutes": round(cpu, 2),
-        }
-        command = f"python -m gradeclip_utils study fine-tuning --arms '{arm}'"
-        about |= {"threads": torch.get_num_threads(), "commit": commit(), "command": command}
-        row = about | _wide(measure(tuned, amount))
-        whole = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
-        _write(table, whole.to_csv(index=False).encode())
+        _check_same(done, pilots, tuning, table)
+        if not ((done["arm"] == arm) & (done["seed"] == seed)).any():
+            _add_row(table, runs, arm, replace(chosen(pilots, arm, tuning), seed=seed), amount)
 
 
-def _folder(runs: Path, arm: str, seed: int) -> Path:
-    return runs / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+def run_pilots(
+    table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = PILOT_AMOUNT, arms: Sequence[str] = ()
+) -> None:
+    """Try each arm's learning rates at the weight of `tuning`, then the weights at the best of them; a row a trial.
+
+    Args:
+        table: of the trials, a CSV file; what it has is not tried again.
+        runs: the folder of the trainings; `run` finds those of the recipe that is chosen there.
+        tuning: the recipe that all arms begin with.
+        amount: how much is measured; other scenes than the experiment's.
+        arms: some of `ARMS`; all if empty.
+    """
+    for arm in arms or ARMS:
+        for name, values in (("learning_rate", RATES), ("regions", WEIGHTS)):
+            done = read(table)
+            start = tuning if name == "learning_rate" else chosen(done[done["regions"] == tuning.regions], arm, tuning)
+            recipes = [tuning] if arm == BEFORE else [with_changes(arm, replace(start, **{name: it})) for it in values]
+            for recipe in dict.fromkeys(recipes):
+                done = read(table).query("arm == @arm")
+                if not (done[["learning_rate", "regions"]] == [recipe.learning_rate, recipe.regions]).all(1).any():
+                    _add_row(table, runs, arm, recipe, amount, only=("regions", "whole"))
 
 
-def _tuned(clip: Clip, pairs: ScenePairs, arm: str, tuning: Tuning, folder: Path) -> tuple[Clip, float, float]:
+def pilots_of(table: Path) -> Path:
+    """The table of an experiment's pilots, which lies beside its own."""
+    return table.with_name(f"{table.stem}_pilots.csv")
+
+
+def with_changes(arm: str, tuning: Tuning) -> Tuning:
+    """A recipe, with what makes the arm another one than `OURS`."""
+    return replace(tuning, **(ARMS[arm] or {}))
+
+
+def chosen(pilots: pd.DataFrame, arm: str, tuning: Tuning = PILOT) -> Tuning:
+    """The recipe of an arm: that of its best pilot, by what it is tuned for plus what it should keep.
+
+    Args:
+        pilots: rows of `run_pilots`.
+        arm: one of `ARMS`.
+        tuning: the recipe that the pilots began with; it stays as it is if the arm has none of its steps and batch, or
+            if it has another learning rate or weight than `PILOT`: whoever asks for one gets it.
+    """
+    own = pilots[(pilots["arm"] == arm) & (pilots["steps"] == tuning.steps) & (pilots["batch"] == tuning.batch)]
+    if len(own) and (tuning.learning_rate, tuning.regions) == (PILOT.learning_rate, PILOT.regions):
+        best = own.loc[(own[f"{TUNED_FOR} | estimate"] + own[f"{KEPT} | estimate"]).idxmax()]
+        tuning = replace(tuning, learning_rate=float(best["learning_rate"]), regions=float(best["regions"]))
+    return with_changes(arm, tuning)
+
+
+def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount, only: Sequence[str] = ()) -> None:
+    """Train an arm, or find its training in `runs`, measure it, and write its row behind those of the table."""
+    print(f"{arm}, seed {recipe.seed}, learning rate {recipe.learning_rate:g}, weight {recipe.regions:g}", flush=True)
+    tuned, minutes, cpu = _tuned(arm, recipe, _folder(runs, arm, recipe))
+    row = {"arm": arm, "seed": recipe.seed, "steps": 0 if ARMS[arm] is None else recipe.steps, "batch": recipe.batch}
+    row |= {"learning_rate": recipe.learning_rate, "regions": recipe.regions}
+    row |= {"minutes": round(minutes, 2), "cpu_minutes": round(cpu, 2), "threads": torch.get_num_threads()}
+    pilots = " --pilots" if only else ""
+    command = f"python -m gradeclip_utils study fine-tuning{pilots} --arms '{arm}'"
+    row |= {"commit": commit(), "command": command} | _wide(measure(tuned, amount, only=only))
+    whole = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
+    _write(table, whole.to_csv(index=False).encode())
+
+
+def _folder(runs: Path, arm: str, recipe: Tuning) -> Path:
+    name = f"{arm.replace(' ', '-').replace(',', '')}-{recipe.seed}"
+    return runs / f"{name}-{recipe.learning_rate:g}-{recipe.regions:g}"
+
+
+def _tuned(arm: str, recipe: Tuning, folder: Path) -> tuple[Clip, float, float]:
     """The arm's model as it would be shipped, and how long training took: wall clock and CPU minutes."""
-    changes = ARMS[arm]
-    if changes is None:
+    clip = load_clip("emoji")
+    if ARMS[arm] is None:
         return clip, 0.0, 0.0
-    tuning, file, log = replace(tuning, **changes), folder / MODEL, folder / "log.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    file, log = folder / MODEL, folder / "log.csv"
     if not (file.is_file() and log.is_file()):
-        tuned = fine_tune(clip, pairs, tuning, folder=folder, save_every=20, allowed=allowed)
-        save_tuned(tuned.clip, file, {name: str(value) for name, value in asdict(tuning).items()})
+        pairs = ScenePairs(recipe.steps * recipe.batch)
+        tuned = fine_tune(clip, pairs, recipe, folder=folder, save_every=20, allowed=allowed)
+        save_tuned(tuned.clip, file, {name: str(value) for name, value in asdict(recipe).items()})
         _write(log, tuned.log.to_csv(index=False).encode())
         (folder / STATE).unlink(missing_ok=True)
     last = pd.read_csv(log).iloc[-1]
@@ -241,7 +306,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
     table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
     card = CARD.format(table=table_text, **made[[*_DECIDED, "minutes", "commit"]])
-    model = _folder(runs, OURS, 0) / MODEL
+    model = _folder(runs, OURS, chosen(read(pilots_of(table)), OURS)) / MODEL
     _write(folder / "emoji-fine.safetensors", model.read_bytes())
     _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
     _write(folder / "emoji-fine.md", card.encode())
@@ -256,20 +321,22 @@ def _wide(figures: pd.DataFrame) -> dict[str, float]:
     return {f"{row['figure']} | {part}": round(row[part], 5) for row in figures.to_dict("records") for part in parts}
 
 
-def _check_same(done: pd.DataFrame, tuning: Tuning, table: Path) -> None:
-    tuned = done[done["steps"] > 0]
-    for name in _DECIDED:
-        other = tuned[tuned[name] != getattr(tuning, name)]
-        if len(other):
-            was = other[name].iloc[0]
-            msg = f"{table} holds runs with {name}={was}, not {getattr(tuning, name)}: choose another table"
-            raise InvalidValue(msg, "run-other")
+def _check_same(done: pd.DataFrame, pilots: pd.DataFrame, tuning: Tuning, table: Path) -> None:
+    for row in done[done["steps"] > 0].to_dict("records"):
+        recipe = chosen(pilots, row["arm"], tuning)
+        for name in _DECIDED:
+            if row[name] != getattr(recipe, name):
+                was = f"{table} holds runs of {row['arm']!r} with {name}={row[name]}, not {getattr(recipe, name)}"
+                raise InvalidValue(f"{was}: choose another table", "run-other")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command `study fine-tuning`."""
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="where the rows are written")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="where states and models are kept")
+    parser.add_argument(
+        "--pilots", action="store_true", help="try each arm's learning rates and weights; run nothing else"
+    )
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="only these, with their seeds")
     parser.add_argument(
         "--seeds",
@@ -293,10 +360,14 @@ def run_command(given: argparse.Namespace) -> None:
     tuning, shard = check(read_fields(given, PILOT)), read_shard(given.shard)
     if given.merge:
         return merge(given.table, given.runs, tuning, todo)
-    own, mine = shard_folder(given.runs, shard), part_of(todo, shard)
+    own = shard_folder(given.runs, shard)
+    table = given.table if shard is None else own / TABLE
     with locked(own, "study.running"):
-        if mine:
-            run(given.table if shard is None else own / TABLE, given.runs, tuning, todo=mine)
+        if given.pilots:
+            if arms := part_of(given.arms or list(ARMS), shard):
+                run_pilots(pilots_of(table), given.runs, tuning, arms=arms)
+        elif mine := part_of(todo, shard):
+            run(table, given.runs, tuning, todo=mine, pilots=read(pilots_of(given.table)))
 
 
 def merge(table: Path, runs: Path, tuning: Tuning, todo: Sequence[tuple[str, int]]) -> None:
