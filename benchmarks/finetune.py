@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from gradeclip_utils import Clip, ExplanationWarning, load_clip
-from gradeclip_utils.training.finetune.experiment import ScenePairs
+from gradeclip_utils.training.finetune.arms import ScenePairs
 from gradeclip_utils.training.finetune.pairs import Pair
 from gradeclip_utils.training.finetune.run import Tuning, fine_tune
 

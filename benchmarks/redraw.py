@@ -44,7 +44,7 @@ from gradeclip_utils.studies.concreteness.plots import plot_words
 from gradeclip_utils.studies.concreteness.word_study import word_study
 from gradeclip_utils.studies.matching.adjectives import colour_pairs, prompt_path
 from gradeclip_utils.studies.matching.plots import draw_path
-from gradeclip_utils.training.finetune.experiment import read, tidy
+from gradeclip_utils.training.finetune.arms import read, tidy
 from gradeclip_utils.training.finetune.plots import draw_arms, draw_before_after
 
 LIMITS = {"emoji": 0.100, "ViT-B-16": 0.400, "lesson": 0.250}  # seconds

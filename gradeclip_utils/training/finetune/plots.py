@@ -22,8 +22,8 @@ from ...models import Clip
 from ...panels.session import Session, explain_each
 from ...plots import plot_intervals, plot_maps
 from ...scenes import Scene, arrange
+from .arms import ARMS, GLOBAL, OURS, tidy
 from .evaluate import dense_features
-from .experiment import ARMS, GLOBAL, OURS, tidy
 from .pairs import spoken
 
 MASKS = "true mask"  # the arm that is told where things are
@@ -37,7 +37,7 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin:
     With fewer than two common seeds there is no interval, and the answer is "cannot tell".
 
     Args:
-        rows: `training.finetune.experiment.read()`.
+        rows: `training.finetune.arms.read()`.
         arm: the name of one arm.
         baseline: of the other, which is subtracted.
         margin: a difference up to this does not matter.

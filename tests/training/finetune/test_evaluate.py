@@ -16,7 +16,24 @@ from gradeclip_utils.plots.colours import number
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour
 from gradeclip_utils.training.finetune import evaluate as finegrained
 from gradeclip_utils.training.finetune import experiment
+from gradeclip_utils.training.finetune.arms import (
+    ARMS,
+    GLOBAL,
+    KEPT,
+    OURS,
+    PILOT,
+    PILOT_AMOUNT,
+    TUNED_FOR,
+    ScenePairs,
+    allowed,
+    chosen,
+    pilots_of,
+    plan,
+    read,
+    tidy,
+)
 from gradeclip_utils.training.finetune.evaluate import (
+    AMOUNT,
     Amount,
     boxed,
     dense_features,
@@ -25,7 +42,6 @@ from gradeclip_utils.training.finetune.evaluate import (
     region_scenes,
     summary,
 )
-from gradeclip_utils.training.finetune.experiment import ARMS, GLOBAL, OURS, ScenePairs, allowed, plan, tidy
 from gradeclip_utils.training.finetune.pairs import spoken
 from gradeclip_utils.training.finetune.plots import (
     compare,
@@ -66,7 +82,7 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
     nouns = list(concepts().index)
     prompts = finegrained._concept_prompts(bundled)
     scenes = tuple(arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4)))
-    monkeypatch.setattr(finegrained, "region_scenes", lambda n: scenes)
+    monkeypatch.setattr(finegrained, "region_scenes", lambda n, skip: scenes)
     real = list(dense_features(bundled, scenes))
 
     def perfect(clip, scenes):
@@ -136,7 +152,7 @@ def asked(monkeypatch):
 
     values = pd.DataFrame([("boxes, top-1", 0.5, 0.4, 0.6, 10, 0.1)], columns=finegrained._COLUMNS)
     monkeypatch.setattr(experiment, "fine_tune", quick)
-    monkeypatch.setattr(experiment, "measure", lambda clip, amount: values)
+    monkeypatch.setattr(experiment, "measure", lambda clip, amount, only=(): values)
     return found
 
 
@@ -145,15 +161,70 @@ def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, asked):
     todo = [("before", 0), (GLOBAL, 1), (OURS, 1), ("uniform map", 0)]
     experiment.run(table, tmp_path / "runs", tuning, todo=todo[:2])
     experiment.run(table, tmp_path / "runs", tuning, todo=todo)
-    rows = experiment.read(table)
+    rows = read(table)
     assert list(zip(rows["arm"], rows["seed"], strict=True)) == todo
     assert asked == [("grad-eclip", 0.0, 1), ("grad-eclip", 1.0, 1), ("uniform", 1.0, 0)]
     assert rows["steps"].tolist() == [0, 3, 3, 3] and rows["minutes"].tolist() == [0, 1, 1, 1]
     assert rows["commit"].notna().all() and rows["command"].str.contains("--arms").all()
     figures = tidy(rows)
     assert len(figures) == 4 and figures.iloc[2][["estimate", "low", "high", "n"]].tolist() == [0.5, 0.4, 0.6, 10]
-    with pytest.raises(ValueError, match="holds runs with steps=3, not 4"):
+    with pytest.raises(ValueError, match="holds runs of 'global loss only' with steps=3, not 4"):
         experiment.run(table, tmp_path / "runs", replace(tuning, steps=4), todo=todo)
+
+
+@pytest.fixture
+def best_of(monkeypatch):
+    """Training that takes no time, and is the better the nearer its recipe is to what each kind of map likes best."""
+    likes, last, tried = {"grad-eclip": (1e-3, 1.0), "uniform": (1e-4, 0.1)}, [], []
+
+    def quick(clip, pairs, tuning, **options):
+        last[:] = [tuning]
+        tried.append((tuning.maps, tuning.learning_rate, tuning.regions))
+        return Tuned(clip, pd.DataFrame({"seconds": [60.0], "cpu_seconds": [30.0]}))
+
+    def score(clip, amount, only=()):
+        far = [abs(np.log(getattr(last[0], name) / best)) for name, best in
+               zip(("learning_rate", "regions"), likes[last[0].maps], strict=True)] if last else [9]  # fmt: skip
+        rows = [(TUNED_FOR, 1 - sum(far) / 100), (KEPT, 0.5)]
+        return pd.DataFrame([(*row, 0.0, 1.0, 9, 0.1) for row in rows], columns=finegrained._COLUMNS)
+
+    monkeypatch.setattr(experiment, "fine_tune", quick)
+    monkeypatch.setattr(experiment, "measure", score)
+    return likes, tried
+
+
+def test_every_arm_has_the_same_search_and_the_recipe_that_is_best_for_it(bundled, tmp_path, best_of):
+    likes, tried = best_of
+    table, runs = tmp_path / "rows.csv", tmp_path / "runs"
+    for _ in range(2):  # the second time there is nothing left to do
+        experiment.run_pilots(pilots_of(table), runs, arms=[OURS, "uniform map"])
+    pilots = read(pilots_of(table))
+    assert pilots.groupby("arm").size().to_dict() == {OURS: 5, "uniform map": 5} and len(tried) == 10
+    assert pilots["command"].str.contains("--pilots").all()
+    for arm, maps in ((OURS, "grad-eclip"), ("uniform map", "uniform")):
+        found = chosen(pilots, arm)
+        assert (found.learning_rate, found.regions) == likes[maps], arm
+        assert found.maps == maps and chosen(pilots, arm, replace(PILOT, learning_rate=0.5)).learning_rate == 0.5
+    assert chosen(pilots, "grad-cam") == replace(PILOT, maps="grad-cam"), "an arm without pilots begins as all do"
+    experiment.run(table, runs, todo=[("uniform map", 0)])
+    row = read(table).iloc[0]
+    assert (row["learning_rate"], row["regions"]) == likes["uniform"] and len(tried) == 10, "its training is a pilot's"
+
+
+def test_pilots_are_measured_on_scenes_that_the_table_does_not_measure():
+    told = {(scene.objects, scene.background) for scene in region_scenes(AMOUNT.regions)}
+    amount = PILOT_AMOUNT
+    assert amount.skip >= max(AMOUNT.regions, AMOUNT.whole)
+    assert not told & {(scene.objects, scene.background) for scene in region_scenes(amount.regions, amount.skip)}
+
+
+def test_shards_try_each_arm_once_and_an_unfinished_search_is_not_merged(bundled, tmp_path, best_of, capsys):
+    command = ["study", "fine-tuning", "--pilots", "--arms", OURS, "uniform map", "--runs", str(tmp_path / "runs")]
+    command += ["--table", str(tmp_path / "rows.csv")]
+    assert main([*command, "--shard", "0/2"]) == 0 and main([*command, "--merge"]) == 2
+    assert "0 of 5 pilots of 'uniform map'" in capsys.readouterr().err
+    assert main([*command, "--shard", "1/2"]) == main([*command, "--merge"]) == 0
+    assert read(tmp_path / "rows_pilots.csv")["arm"].tolist() == [OURS] * 5 + ["uniform map"] * 5
 
 
 def test_shards_run_each_arm_once_and_merge_to_the_table_of_one_process(bundled, tmp_path, asked, capsys):
@@ -167,13 +238,13 @@ def test_shards_run_each_arm_once_and_merge_to_the_table_of_one_process(bundled,
     assert main([*dealt, "--merge"]) == 2 and not (tmp_path / "dealt.csv").exists()
     assert "has run 'grad-eclip' with seed 0, which makes 1 missing" in capsys.readouterr().err
     assert main([*dealt, "--shard", "1/2"]) == main([*dealt, "--merge"]) == 0 and sorted(asked) == sorted(alone)
-    one, two = (experiment.read(tmp_path / name) for name in ("one.csv", "dealt.csv"))
+    one, two = (read(tmp_path / name) for name in ("one.csv", "dealt.csv"))
     pd.testing.assert_frame_equal(one, two)
     assert main([*dealt, "--shard", "9/10"]) == 0, "a shard without a run has nothing to do"
 
 
 def test_a_table_that_is_not_there_yet_is_empty(tmp_path):
-    assert experiment.read(tmp_path / "none.csv").empty and tidy(experiment.read(tmp_path / "none.csv")).empty
+    assert read(tmp_path / "none.csv").empty and tidy(read(tmp_path / "none.csv")).empty
 
 
 # --- tables and figures of the lesson -----------------------------------------------------------------------------
@@ -264,16 +335,16 @@ def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(tmp_pat
             "minutes": 2.0,
             "commit": "abc",
         }
-        about |= {f"{experiment.TUNED_FOR} | n": 9, f"{experiment.TUNED_FOR} | chance": 0.1}
+        about |= {f"{TUNED_FOR} | n": 9, f"{TUNED_FOR} | chance": 0.1}
         shifts = {"estimate": 0.0, "low": -0.05, "high": 0.05}
         rows = [
-            {"arm": arm} | about | {f"{experiment.TUNED_FOR} | {part}": value + shift for part, shift in shifts.items()}
+            {"arm": arm} | about | {f"{TUNED_FOR} | {part}": value + shift for part, shift in shifts.items()}
             for arm, value in (("before", 0.2), (OURS, after))
         ]
         pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
         return tmp_path / "table.csv"
 
-    folder = tmp_path / "grad-eclip-0"
+    folder = tmp_path / f"grad-eclip-0-{PILOT.learning_rate:g}-{PILOT.regions:g}"
     folder.mkdir()
     (folder / "tuned.safetensors").write_bytes(b"weights")
     with pytest.raises(ValueError, match="not measurably better than 'before' in 'masks, top-1'"):
