@@ -130,6 +130,11 @@ def read(table: Path | None = None) -> pd.DataFrame:
     return pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=ABOUT)
 
 
+def read_pilots(table: Path | None = None) -> pd.DataFrame:
+    """The pilots beside a table of the experiment, one row a trial; empty if there are none."""
+    return read(pilots_of(data_path(TABLE) if table is None else table))
+
+
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an arm, seed and figure: arm, seed, figure, estimate, low, high, n, chance."""
     names = [name.removesuffix(" | estimate") for name in rows.columns if name.endswith(" | estimate")]

@@ -46,6 +46,7 @@ from .arms import (
     pilots_of,
     plan,
     read,
+    read_pilots,
     tidy,
     with_changes,
 )
@@ -108,7 +109,7 @@ def run(
         todo: (arm, seed) each; `plan()` if empty.
         pilots: rows of `run_pilots`; by default those of the table's own.
     """
-    pilots = read(pilots_of(table)) if pilots is None else pilots
+    pilots = read_pilots(table) if pilots is None else pilots
     for arm, seed in todo or plan():
         done = read(table)
         _check_same(done, pilots, tuning, table)
@@ -138,7 +139,7 @@ def run_pilots(
 
 
 def _rates(arm: str, tuning: Tuning) -> list[Tuning]:
-    return [tuning] if arm == BEFORE else [with_changes(arm, replace(tuning, learning_rate=rate)) for rate in RATES]
+    return [tuning] if arm == BEFORE else [with_changes(arm, replace(tuning, learning_rate=value)) for value in RATES]
 
 
 def _try(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount) -> None:
@@ -214,7 +215,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
     table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
     card = CARD.format(table=table_text, **made[[*DECIDED, "minutes", "commit"]])
-    model = _folder(runs, OURS, chosen(read(pilots_of(table)), OURS)) / MODEL
+    model = _folder(runs, OURS, chosen(read_pilots(table), OURS)) / MODEL
     _write(folder / "emoji-fine.safetensors", model.read_bytes())
     _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
     _write(folder / "emoji-fine.md", card.encode())
@@ -240,7 +241,7 @@ def merge_pilots(table: Path, runs: Path, arms: Sequence[str]) -> None:
         arms: what the shards were to try.
     """
     parts = [read(file) for file in sorted(runs.glob(f"shard-*-of-*/{pilots_of(Path(TABLE))}"))]
-    rows = pd.concat([read(pilots_of(table)), *parts]).drop_duplicates(["arm", "learning_rate", "regions"], keep="last")
+    rows = pd.concat([read_pilots(table), *parts]).drop_duplicates(["arm", "learning_rate", "regions"], keep="last")
     for arm in arms:
         own, trials = rows[rows["arm"] == arm], {BEFORE: 1, GLOBAL: len(RATES)}.get(arm, len(RATES) + len(WEIGHTS) - 1)
         if len(own) < trials:
@@ -289,11 +290,9 @@ def run_command(given: argparse.Namespace) -> None:
     tuning, shard = check(read_fields(given, PILOT)), read_shard(given.shard)
     arms = given.arms or list(ARMS)
     if given.merge:
-        return (
-            merge_pilots(given.table, given.runs, arms)
-            if given.pilots
-            else merge(given.table, given.runs, tuning, todo)
-        )
+        if given.pilots:
+            return merge_pilots(given.table, given.runs, arms)
+        return merge(given.table, given.runs, tuning, todo)
     own = shard_folder(given.runs, shard)
     table = given.table if shard is None else own / TABLE
     with locked(own, "study.running"):
@@ -301,7 +300,7 @@ def run_command(given: argparse.Namespace) -> None:
             if arms := part_of(arms, shard):
                 run_pilots(pilots_of(table), given.runs, tuning, arms=arms)
         elif mine := part_of(todo, shard):
-            run(table, given.runs, tuning, todo=mine, pilots=read(pilots_of(given.table)))
+            run(table, given.runs, tuning, todo=mine, pilots=read_pilots(given.table))
 
 
 def merge(table: Path, runs: Path, tuning: Tuning, todo: Sequence[tuple[str, int]]) -> None:
@@ -318,7 +317,7 @@ def merge(table: Path, runs: Path, tuning: Tuning, todo: Sequence[tuple[str, int
     """
     parts = {file: read(file) for file in sorted(runs.glob(f"shard-*-of-*/{TABLE}"))}
     for file, part in parts.items():
-        _check_same(part, read(pilots_of(table)), tuning, file)
+        _check_same(part, read_pilots(table), tuning, file)
     rows = pd.concat([read(table), *parts.values()]).drop_duplicates(["arm", "seed"], keep="last")
     rows = rows.set_index(["arm", "seed"], drop=False)
     if missing := [one for one in todo if one not in rows.index]:
