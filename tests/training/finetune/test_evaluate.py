@@ -13,7 +13,7 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
-from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour
+from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour, phrase
 from gradeclip_utils.training.finetune import evaluate as finegrained
 from gradeclip_utils.training.finetune import experiment
 from gradeclip_utils.training.finetune.arms import (
@@ -52,6 +52,7 @@ from gradeclip_utils.training.finetune.plots import (
 )
 from gradeclip_utils.training.finetune.run import Tuned, Tuning
 
+FIGURES = ["figure", "estimate", "low", "high", "n", "chance"]  # the columns of `measure`
 FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
 
 
@@ -80,7 +81,7 @@ def test_dense_features_are_those_of_the_tower(bundled):
 def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, monkeypatch):
     """Dense features made from the truth: every cell says what covers it most."""
     nouns = list(concepts().index)
-    prompts = finegrained._concept_prompts(bundled)
+    prompts = Explainer(bundled).embed_texts([phrase(noun) for noun in nouns]).cpu()
     scenes = tuple(arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4)))
     monkeypatch.setattr(finegrained, "region_scenes", lambda n, skip: scenes)
     real = list(dense_features(bundled, scenes))
@@ -118,9 +119,9 @@ def test_pairs_are_training_scenes_that_know_what_a_phrase_speaks_of():
     for i in range(40):
         scene = draw_scene([70, i], split="train")
         assert pairs[i].caption == scene.caption and pairs[i].image().size == (96, 96)
-        for phrase in spoken(scene.caption):
-            mask = pairs[i].where(phrase.start, phrase.end)
-            words = [s for s in scene.spans if phrase.start <= s.start and s.end <= phrase.end]
+        for part in spoken(scene.caption):
+            mask = pairs[i].where(part.start, part.end)
+            words = [s for s in scene.spans if part.start <= s.start and s.end <= part.end]
             if words:
                 objects = sorted({k for span in words for k in span.objects})
                 assert (mask == scene.masks(96)[objects].any(0)).all()
@@ -150,7 +151,7 @@ def asked(monkeypatch):
         found.append((tuning.maps, tuning.regions, tuning.seed))
         return Tuned(clip, pd.DataFrame({"seconds": [60.0], "cpu_seconds": [30.0]}))
 
-    values = pd.DataFrame([("boxes, top-1", 0.5, 0.4, 0.6, 10, 0.1)], columns=finegrained._COLUMNS)
+    values = pd.DataFrame([("boxes, top-1", 0.5, 0.4, 0.6, 10, 0.1)], columns=FIGURES)
     monkeypatch.setattr(experiment, "fine_tune", quick)
     monkeypatch.setattr(experiment, "measure", lambda clip, amount, only=(): values)
     return found
@@ -186,7 +187,7 @@ def best_of(monkeypatch):
         far = [abs(np.log(getattr(last[0], name) / best)) for name, best in
                zip(("learning_rate", "regions"), likes[last[0].maps], strict=True)] if last else [9]  # fmt: skip
         rows = [(TUNED_FOR, 1 - sum(far) / 100), (KEPT, 0.5)]
-        return pd.DataFrame([(*row, 0.0, 1.0, 9, 0.1) for row in rows], columns=finegrained._COLUMNS)
+        return pd.DataFrame([(*row, 0.0, 1.0, 9, 0.1) for row in rows], columns=FIGURES)
 
     monkeypatch.setattr(experiment, "fine_tune", quick)
     monkeypatch.setattr(experiment, "measure", score)
