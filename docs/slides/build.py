@@ -120,7 +120,8 @@ def shown_outputs(cell: NotebookNode) -> list[NotebookNode]:
     for output in cell.outputs:
         lines = output.get("data", {}).get("text/markdown", "").splitlines()
         if len(lines) > PRINTED:
-            text = "\n".join([*lines[:PRINTED], f"- … and {len(lines) - PRINTED} more, in the notebook"])
+            more = sum(line.startswith("- ") for line in lines[PRINTED:])
+            text = "\n".join([*lines[:PRINTED], f"- … and {more} more, in the notebook"])
             output = NotebookNode(output, data={"text/markdown": text})
         if output.output_type == "stream":
             short = output.name == "stdout" and len(output.text.splitlines()) <= PRINTED

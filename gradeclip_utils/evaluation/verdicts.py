@@ -4,7 +4,8 @@
 
 A claim is a sentence that holds where a number is above zero: "Grad-ECLIP finds more than attention alone", and the
 difference of the two. What was judged stays in the list, whatever came out; `Takeaways` renders all of it, first what
-contradicts what is published, then the largest effects.
+contradicts what is published, then answer by answer. Claims have different units (fractions, correlations, areas), so
+within an answer they are ordered by the estimate over the width of its interval, which has none.
 
 The rule is `statistics.verdict`: the 95 % interval of the number lies above the margin (for), below minus the margin
 (against), between the two (equivalent), or none of these (cannot tell). Where it lies between, that is an equivalence
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -86,6 +88,11 @@ class Verdict:
 
     def __str__(self) -> str:
         return self.markdown.replace("**", "")
+
+    @property
+    def clearness(self) -> float:
+        """The estimate's magnitude over the width of its interval: it has no unit, so claims can be ordered by it."""
+        return abs(self.estimate) / max(self.high - self.low, 1e-12)
 
     @property
     def markdown(self) -> str:
@@ -215,21 +222,27 @@ class Takeaways:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """All of them, in the order of the text: what contradicts what is published, then by the size of the effect."""
-        return tuple(sorted(self._by_claim.values(), key=lambda one: (not one.contradicts, -abs(one.estimate))))
+        """All of them, in the order of the text: what contradicts what is published, then by answer and clearness."""
+        answers = [*_SAID, "cannot tell"]
+        clearest = sorted(self._by_claim.values(), key=lambda one: -one.clearness)
+        return tuple(sorted(clearest, key=lambda one: (not one.contradicts, answers.index(one.answer))))
 
     def __str__(self) -> str:
         return self.markdown.replace("**", "")
 
     @property
     def markdown(self) -> str:
-        """The text: how many of each answer, and every verdict."""
+        """The text: how many of each answer, and every verdict below its answer."""
         if not self._by_claim:
             return "Nothing was compared."
         counts = Counter(one.answer for one in self.verdicts)
         head = ", ".join(f"{counts[answer]} {answer}" for answer in (*_SAID, "cannot tell"))
-        lines = (f"- {one.markdown}" for one in self.verdicts)
-        return "\n".join([f"{len(self.verdicts)} claims: {head}.", "", *lines])
+        order = "Units differ, so within each the estimate that is largest for the width of its interval stands first."
+        lines = [f"{len(self.verdicts)} claims: {head}. {order}"]
+        for answer, alike in groupby(self.verdicts, lambda one: "published" if one.contradicts else one.answer):
+            heading = _SAID.get(answer, "against what is published" if answer == "published" else answer)
+            lines += ["", f"**{heading.capitalize()}**", "", *(f"- {one.markdown}" for one in alike)]
+        return "\n".join(lines)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         return {"text/markdown": escape(self.markdown, quote=False), "text/plain": str(self)}

@@ -68,7 +68,7 @@ def test_every_verdict_is_in_the_text_and_none_can_be_taken_out():
     for i, mean in enumerate([0.5, -0.5, 0.0, 0.05]):
         takeaways.judge(f"Claim {i} holds", rng.normal(mean, [0.1, 0.1, 0.001, 0.3][i], 40))
     text = str(takeaways)
-    assert [one.answer for one in takeaways.verdicts] == ["for", "against", "cannot tell", "equivalent"]
+    assert [one.answer for one in takeaways.verdicts] == ["for", "against", "equivalent", "cannot tell"]
     assert text.startswith("4 claims: 1 for, 1 against, 1 equivalent, 1 cannot tell.")
     assert all(f"- {one}" in text for one in takeaways.verdicts) and text.count("\n- ") == 4
     for one in takeaways.verdicts:
@@ -79,15 +79,28 @@ def test_every_verdict_is_in_the_text_and_none_can_be_taken_out():
     assert shown["text/plain"] == shown["text/markdown"].replace("**", "") == text and "**yes**" in takeaways.markdown
 
 
-def test_what_contradicts_what_is_published_comes_first_then_the_largest_effects():
+def test_what_contradicts_what_is_published_comes_first_then_answer_by_answer():
     takeaways = Takeaways(0.02, WHY)
     for claim, mean, paper in [
         ("small", 0.1, ""), ("large", -0.9, ""), ("as published", 0.5, "A 2020"), ("none", 0.0, "B 2021"),
         ("turned round", -0.2, "C 2022"),
     ]:  # fmt: skip
         takeaways.judge(claim, mean + np.linspace(-0.01, 0.01, 21), published=paper)
-    assert [one.claim for one in takeaways.verdicts] == ["turned round", "none", "large", "as published", "small"]
+    assert [one.claim for one in takeaways.verdicts] == ["turned round", "none", "as published", "small", "large"]
+    heads = re.findall(r"^\*\*(.+)\*\*$", takeaways.markdown, re.M)
+    assert heads == ["Against what is published", "Yes", "No, the opposite"]
     assert "against what is published (C 2022)" in str(takeaways) and "as published (A 2020)" in str(takeaways)
+
+
+def test_the_unit_of_a_claim_does_not_move_it_within_its_answer():
+    found = []
+    for metres in (1, 1000):
+        takeaways = Takeaways()
+        takeaways.add("The road is longer", 2.0 * metres, 1.95 * metres, 2.05 * metres, 9)
+        takeaways.add("Fractions are larger", 0.3, 0.1, 0.5, 9)
+        takeaways.add("Correlations are larger", 0.2, 0.19, 0.21, 9)
+        found.append([one.claim for one in takeaways.verdicts])
+    assert found == 2 * [["The road is longer", "Correlations are larger", "Fractions are larger"]]
 
 
 def test_a_loss_that_may_be_smaller_than_the_margin_is_still_called_a_loss():
