@@ -44,7 +44,7 @@ const rangeInWords = (signed, most) => {
   if (!most) return signed ? "relevance: zero everywhere" : "relevance: nowhere above zero";
   const top = number(most, most);
   const ends = signed ? `purple −${top} (against) to orange +${top} (for)` : `pale 0 to dark ${top}`;
-  return `relevance: ${ends}, the most in this map`;
+  return `relevance: ${ends}, the largest in this map`;
 };
 
 // ------------------------------------------------------------------------------------------------------------ finding

@@ -139,7 +139,7 @@ class Session:
         same_units = len(panels) == 2 and all(panel.method.startswith(GRAD_ECLIP) for panel in panels)
         if state.shared and same_units and not state.phrase:
             most = max(panel.scale for panel in panels)
-            panels = [replace(panel, scale=most, note="the most in both maps") for panel in panels]
+            panels = [replace(panel, scale=most, note="the largest in both maps") for panel in panels]
         first = state.source.before
         return View(state, tuple(panels), None if first is None else self.explain(first, state.caption))
 
@@ -309,7 +309,7 @@ class Session:
         if method == GRAD_ECLIP and columns is not None:
             apart = self._apart(state, split)
             regions = centred(columns, apart) if apart else columns
-        shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the most in this map"
+        shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the largest in this map"
         if state.against:
             subject += f" rather than “{state.against}”"
         told: dict[str, Any] = {}
@@ -325,7 +325,7 @@ class Session:
                 shown, subject = self._explained(state, method, text), f"“{text}” read alone"
         scale = largest([visible(shown.image_maps, signed)])
         if state.phrase and state.shared and regions is not None:
-            scale, note = max(scale, largest([regions])), "the most of any word"
+            scale, note = max(scale, largest([regions])), "the largest of any word"
         shown = replace(shown, provenance={**shown.provenance, "shown": subject, **told})
         words, words_of, most = self._words(state, whole, split)
         return Panel(method, shown, whole, regions, columns, subject, words, words_of, signed, scale, most, note)

@@ -45,7 +45,7 @@ def draw_heatmap(
     signed: bool = False,
     vmax: float | None = None,
     label: str = "relevance",
-    note: str = "the most in this map",
+    note: str = "the largest in this map",
     upsample: str = "bilinear",
     colour_bar: bool = True,
 ) -> None:
@@ -252,6 +252,7 @@ def draw_intervals(
     *,
     order: Sequence | None = None,
     groups: Sequence | None = None,
+    colour: str = PALETTE[0],
 ) -> None:
     """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top.
 
@@ -262,11 +263,12 @@ def draw_intervals(
         group: the column whose values (up to three) have colours and markers of their own, and stand below each other.
         order: the rows; as they come in the table by default.
         groups: the groups, which the axes' legend has in this order; as they come in the table by default.
+        colour: of the rows where there are no groups.
     """
     import seaborn  # slow to import, and most figures do without
 
     rows = list(dict.fromkeys(table[by]) if order is None else order)
-    own: dict[str, Any] = {"color": PALETTE[0], "markers": MARKERS[0]}
+    own: dict[str, Any] = {"color": colour, "markers": MARKERS[0]}
     if group:
         groups = list(dict.fromkeys(table[group]) if groups is None else groups)
         own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": "full",

@@ -21,13 +21,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..checks import columns, whole
+from ..checks import columns, number, whole
 from ..errors import InvalidValue
 from ..notices import image_bundle
 from .axes import (
     FULL_WIDTH,
     LARGEST,
     NOTE,
+    PALETTE,
     SMALLEST,
     axes_at,
     draw_colour_bar,
@@ -95,7 +96,7 @@ def alternative(figure) -> str:
 _MARGIN = 0.12  # inches
 
 
-def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
+def plot_explanation(explanation, *, shared_scale: bool = True, width: float = FULL_WIDTH) -> InlineFigure:
     """Image, heat map and shaded words: one row a prompt, or two or three short prompts beside each other.
 
     A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
@@ -104,7 +105,13 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     Args:
         explanation: an `Explanation`.
         shared_scale: one colour scale for all prompts, so that they can be compared; else one for each, and it is said.
+        width: inches that prompts beside each other may take, from 3.5; in less than 6 they stand below the image, so
+            that a telephone shows them in a type that can be read. One row a prompt takes what it needs.
+
+    Raises:
+        ValueError: a smaller width.
     """
+    narrow = number("width", width, 3.5) < 6
     signed = explanation.against is not None
     count = len(explanation.prompts)
     heats = [_heat(explanation, i, signed) for i in range(count)]
@@ -112,10 +119,11 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
     image, words_alone = explanation.image, _explains_words_alone(explanation)
     alt = "Image, heat map and shaded words for " + "; ".join(explanation.prompts)
-    if shared_scale and not signed and not words_alone and 1 < count < 4:
-        room = (FULL_WIDTH - 2 * _MARGIN - 0.7) / (count + 1) - 0.2
+    if shared_scale and not signed and not words_alone and (narrow or count > 1) and count < 4:
+        across = 2 if narrow else count + 1
+        room = (width - 2 * _MARGIN - 0.7) / across - 0.2
         if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
-            return _plot_beside(explanation, heats, prompts, room, alt)
+            return _plot_beside(explanation, heats, prompts, across, room, alt)
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "" if shared_scale or count == 1 else "a scale of its own"
@@ -133,7 +141,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     for i in range(count):
         mine = slice(None) if shared_scale else slice(i, i + 1)
         top = 0.32 + i * (row + gap)
-        note = "" if shared_scale and i else f"the most in this {'figure' if shared_scale and count > 1 else 'map'}"
+        note = "" if shared_scale and i else f"the largest in this {'figure' if shared_scale and count > 1 else 'map'}"
         axes = axes_at(figure, middle, top, width, height)
         if words_alone:
             show_image(axes, image, "no map: words alone")
@@ -153,28 +161,34 @@ def plot_explanation(explanation, *, shared_scale: bool = True) -> InlineFigure:
     return figure
 
 
-def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, room: float, alt: str) -> InlineFigure:
-    """The image and a map for each prompt in one row, the prompt's words below its map, in `room` inches each."""
+def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, columns: int, room: float, alt: str):
+    """The image and a map for each prompt, its words below, in `room` inches each; two columns are below the image."""
     image, (width, height) = explanation.image, _panel(explanation.image, min(room, 2.4), 2.4)
     most, darkest = largest(heats), largest([[max(word.score, 0) for word in words] for ((_, words),) in prompts])
     notes = [range_in_words(name, False, value) for name, value in (("maps", most), ("words", darkest))]
-    note = "\n".join(textwrap.fill(one, int(room * 14.5)) for one in [*notes, "each the most in this figure"])
+    above = columns == 2
+    letters = int((room + 0.7 if above else room) * 14.5)
+    note = "\n".join(textwrap.fill(one, letters) for one in [*notes, "each the largest in this figure"])
     tall = _row(prompts, [darkest] * len(prompts), room, LARGEST)
-    under = max(tall - 0.3, 0.15 * (note.count("\n") + 1))  # the words' axes have room for a sentence of their own
-    figure = InlineFigure(2 * _MARGIN + (len(prompts) + 1) * (room + 0.2) + 0.5, 0.32 + height + under + 0.42, alt)
+    # the words' axes have room for a sentence of their own; a note below the image may need more than they
+    under = tall - 0.3 if above else max(tall - 0.3, 0.15 * (note.count("\n") + 1))
+    down, first = height + under + 0.5, 0.32 + (height + 0.4 if above else 0)
+    rows = -(-len(prompts) // columns) if above else 1
+    figure = InlineFigure(2 * _MARGIN + columns * (room + 0.2) + 0.5, first + rows * down - 0.08, alt)
     _sign(figure, explanation.origin)
     axes = axes_at(figure, _MARGIN, 0.32, width, height)
     show_image(axes, image, "image")
-    axes.text(0, -0.12 / height, note, va="top", transform=axes.transAxes, **NOTE)
+    beside = ((room + 0.2) / width, 1) if above else (0, -0.12 / height)
+    axes.text(*beside, note, va="top", transform=axes.transAxes, **NOTE)
     for i, ((headline, words),) in enumerate(prompts):
-        left = _MARGIN + (i + 1) * (room + 0.2)
-        axes = axes_at(figure, left, 0.32, width, height)
+        row, column = divmod(i, columns) if above else (0, i + 1)
+        left, top = _MARGIN + column * (room + 0.2), first + row * down
+        axes = axes_at(figure, left, top, width, height)
         draw_heatmap(axes, image, heats[i], vmax=most, colour_bar=False)
-        entitle(axes, _shortened(headline, int(room * 14)))
-        if i == len(prompts) - 1:
+        entitle(axes, _shortened(headline, int((room + 0.1) * 14)))
+        if i == min(columns, len(prompts)) - 1:
             draw_colour_bar(axes, image, False, most)
-        below = axes_at(figure, left, 0.32 + height + 0.12, room, tall)
-        draw_words(below, words, vmax=darkest, sentence="")
+        draw_words(axes_at(figure, left, top + height + 0.12, room, tall), words, vmax=darkest, sentence="")
     return figure
 
 
@@ -225,14 +239,16 @@ def plot_maps(
     free = FULL_WIDTH - 2 * _MARGIN - bar
     columns = min(whole("columns", columns, 1), len(panels) + 1, int(free / (1.2 + gap)))
     rows = -(-(len(panels) + 1) // columns)
-    width, height = _panel(image, min(2.3, free / columns - gap), 2.6)
+    spare = 0.7 if rows == 1 and not shared_scale else 0.0  # the image has no colour bar, nor has what is below it
+    width, height = _panel(image, min(2.3, (free + spare) / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     alt = "An image and its maps: " + "; ".join(title for title, _ in panels)
     below = 0.17 * -(-len(origin) // 80)
-    inches = 2 * _MARGIN + columns * across + bar, rows * down + (0.4 if shared_scale else 0.2) + below
+    inches = 2 * _MARGIN + columns * across + bar - spare, rows * down + (0.4 if shared_scale else 0.2) + below
     figure = InlineFigure(*inches, alt)
     _sign(figure, origin)
-    places = [(_MARGIN + (i % columns) * across, 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
+    lefts = [_MARGIN + i * across - (spare if i else 0) for i in range(columns)]
+    places = [(lefts[i % columns], 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
     show_image(axes_at(figure, *places[0], width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
     for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
@@ -243,7 +259,7 @@ def plot_maps(
         if shared_scale and place == places[columns - 1]:
             draw_colour_bar(axes, image, signed, top)
     if shared_scale:
-        sentence = range_in_words(str(label), signed, top, "the most in this figure")
+        sentence = range_in_words(str(label), signed, top, "the largest in this figure")
         sentence = textwrap.fill(sentence, int(figure.get_figwidth() * 13))
         above = (0.1 + below) / figure.get_figheight()
         figure.text(_MARGIN / figure.get_figwidth(), above, sentence, va="bottom", **NOTE)
@@ -269,6 +285,7 @@ def plot_intervals(
     label: str = "mean",
     names: Sequence[str] | None = None,
     title: str = "",
+    references: int = 0,
 ) -> InlineFigure:
     """Means with their intervals, one row each, best read from the top: what can be told apart, and what cannot.
 
@@ -280,6 +297,7 @@ def plot_intervals(
         label: what the values are, under the axis.
         names: what to call the rows; by default the other columns (without n), or else the index.
         title: of the figure.
+        references: how many of the last rows are reference baselines, no methods: they are grey, below a rule.
 
     Raises:
         ValueError: the table lacks one of the three columns, or has no row.
@@ -297,7 +315,10 @@ def plot_intervals(
         for name, row in zip(names, rows.itertuples(), strict=True)
     ))  # fmt: skip
     axes = axes_at(figure, left, 0.35, wide, height)
-    draw_intervals(axes, rows, "row")
+    methods = len(rows) - whole("references", references, 0, len(rows))
+    draw_intervals(axes, rows[:methods], "row", order=range(len(rows)))
+    if references:
+        draw_intervals(axes, rows[methods:], "row", order=range(len(rows)), colour=PALETTE[-1])
     for row, value in enumerate(rows["mean"]):
         axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform())
     if chance is not None:
@@ -306,6 +327,10 @@ def plot_intervals(
         axes.annotate("chance", (chance, 0), **below, ha="center", va="top", **NOTE)
     axes.tick_params(axis="x", pad=14 if chance is not None else 3)
     name_rows(axes, names, label, title)
+    if references:
+        axes.axhline(methods - 0.5, color=PALETTE[-1], linewidth=0.8)
+        for name in axes.get_yticklabels()[methods:]:
+            name.set_color(PALETTE[-1])
     return figure
 
 

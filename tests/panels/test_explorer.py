@@ -152,7 +152,7 @@ def test_words_share_a_scale_and_methods_do_only_where_their_units_agree(session
     one, other = session.view(replace(state, beside="grad-eclip-no-spatial")).panels
     assert one.scale == other.scale == max(np.maximum(panel.map, 0).max() for panel in (one, other))
     one, other = session.view(replace(state, beside="maskclip")).panels
-    assert one.scale != other.scale and other.note == "the most in this map"
+    assert one.scale != other.scale and other.note == "the largest in this map"
 
 
 def test_regions_of_nouns_are_without_what_they_share_and_the_title_says_so(session, state, tiny):

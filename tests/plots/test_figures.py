@@ -225,8 +225,8 @@ def test_an_all_zero_explanation_is_drawn_and_said():
 
 def test_the_range_is_said_in_words():
     assert range_in_words("relevance", False, 0.0041) == "relevance: pale 0 to dark 0.00410"
-    signed = range_in_words("relevance", True, 2.5, "the most in this map")
-    assert signed == "relevance: purple \N{MINUS SIGN}2.50 (against) to orange +2.50 (for), the most in this map"
+    signed = range_in_words("relevance", True, 2.5, "the largest in this map")
+    assert signed == "relevance: purple \N{MINUS SIGN}2.50 (against) to orange +2.50 (for), the largest in this map"
 
 
 def scales(figure):
@@ -380,6 +380,7 @@ def written_everywhere():
         "maps, each with its scale": plot_maps(picture, maps, signed=True, shared_scale=False),
         "interactions": plot_interactions(found),
         "intervals": plot_intervals(table(), chance=0.25, label="pointing game"),
+        "for a telephone": explanation("a red car", "a dog", "a cat").plot(width=4),
         "the method": plot_method(),
     }
 
@@ -418,6 +419,15 @@ def test_each_map_can_have_its_own_label_where_it_has_its_own_scale():
             plot_maps(figure_picture(), maps, **options)
 
 
+def test_prompts_that_a_narrow_figure_has_no_room_for_stand_below_the_image():
+    figure = explanation("a red car", "a dog").plot(width=4)
+    image, *maps = [axes.bbox for axes in figure.axes if axes.images]
+    assert figure.get_figwidth() <= 4 and all(one.y1 < image.y0 for one in maps)
+    assert_nothing_is_cut_off(figure)
+    with pytest.raises(ValueError, match=r"width must be 3\.5 or more, got 2"):
+        explanation("a dog").plot(width=2)
+
+
 def table(**columns):
     numbers = {"mean": [0.5, 0.2], "low": [0.4, 0.1], "high": [0.7, 0.3], "n": [10, 10]}
     return pd.DataFrame({"method": ["Grad-ECLIP", "$rollout_"], **numbers, **columns})
@@ -436,6 +446,16 @@ def test_intervals_are_drawn_where_they_are_and_written():
     assert "0.500" in written and "0.200" in written and "chance" in written
     assert "Grad-ECLIP 0.500, 0.400 to 0.700" in figure.alt
     assert_nothing_is_cut_off(figure)
+
+
+def test_reference_baselines_are_grey_below_a_rule():
+    axes = plot_intervals(table(), references=1).axes[0]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    drawn = {y: line.get_color() for line in points for x, y in line.get_xydata() if np.isfinite(x)}
+    assert drawn[0] != drawn[1] == axes.get_yticklabels()[1].get_color()
+    assert any(list(line.get_ydata()) == [0.5, 0.5] for line in axes.lines)
+    with pytest.raises(ValueError, match="references must be at most 2, got 3"):
+        plot_intervals(table(), references=3)
 
 
 def test_intervals_with_long_names_and_many_rows_are_not_cut_off():

@@ -22,7 +22,7 @@ from .adjectives import PromptPath
 from .wording import WordRegions
 
 _CELL_WIDTH, _CELL_HEIGHT, _HEAD = 1.25, 0.3, 1.05  # inches
-_MOST = "the most at any weight"
+_MOST = "the largest at any weight"
 _WEIGHTS = np.linspace(0, 1, 21)
 
 
