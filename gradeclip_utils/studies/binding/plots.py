@@ -55,20 +55,24 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
     axes.spines[:].set_visible(False)
 
 
-def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray]]) -> InlineFigure:
+def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray]], title: str = "") -> InlineFigure:
     """Signed maps of one image, one row a model or caption, each map on a scale of its own.
 
     Args:
         image: the image that was explained.
         rows: name of a row -> title of a map -> (h, w).
+        title: what is seen, over all.
     """
     columns = 1 + max(map(len, rows.values()))
     across = min((FULL_WIDTH - 0.1) / columns, 2.0)
     side, down = across - 0.12, across + 0.3
-    alt = "Maps of an image: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
-    figure = InlineFigure(0.1 + across * columns, down * len(rows) + 0.4, alt)
+    alt = f"{title or 'Maps of an image'}: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
+    over = textwrap.fill(drawable(title), int(13 * across * columns))
+    head = 0.17 * (over.count("\n") + 1) + 0.1 if over else 0.0
+    figure = InlineFigure(0.1 + across * columns, head + down * len(rows) + 0.4, alt)
+    figure.text(0.1 / figure.get_figwidth(), 1 - 0.02 / figure.get_figheight(), over, va="top", fontsize=10)
     for i, (name, maps) in enumerate(rows.items()):
-        top = 0.37 + down * i
+        top = head + 0.37 + down * i
         show_image(axes_at(figure, 0.1, top, side, side), image, drawable(name))
         for j, (said, map_) in enumerate(maps.items(), start=1):
             axes = axes_at(figure, 0.1 + across * j, top, side, side)
