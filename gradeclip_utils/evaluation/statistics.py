@@ -38,7 +38,8 @@ def interval(
     [0.2, 0.4]
 
     Args:
-        values: (n,).
+        values: (n,). Differences of answers go to `difference_interval`: here those that happen to be 0 or 1 would be
+            taken for answers, and the interval would not go below zero.
         clusters: one label a value; whole clusters are drawn with replacement, and the mean is taken over all values in
             them: what the values of one cluster share is then not counted as independent evidence.
         level: how often the interval should hold the true mean.
@@ -60,8 +61,8 @@ def interval(
 def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
     """95 % interval of the mean of `values - than`, pair by pair.
 
-    It is the bootstrap's, and where both are answers, 0 or 1, without clusters, that of `paired_proportion_bounds`,
-    which has a width where all pairs agree.
+    It is the bootstrap's, and where both are answers, 0 or 1, that of `paired_proportion_bounds`, which has a width
+    where all pairs agree. Answers in clusters keep their bootstrap unless all pairs are alike, as in `interval`.
 
     >>> difference_interval([1, 1, 1, 1], [1, 1, 0, 1]).round(2).tolist()
     [-0.28, 0.61]
@@ -81,8 +82,9 @@ def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence |
     if len(values) != len(than):
         raise InvalidValue(f"pairs need as many values on both sides, got {len(values)} and {len(than)}", "pair-count")
     drawn = _drawn(values - than, clusters)
-    answers = clusters is None and np.isin([values, than], (0.0, 1.0)).all()
-    return paired_proportion_bounds(values - than) if answers else drawn
+    answers = np.isin([values, than], (0.0, 1.0)).all()
+    wider = _answer_bounds(values - than, clusters) if answers else None
+    return drawn if wider is None else wider
 
 
 def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
@@ -184,8 +186,9 @@ def paired(
         raise InvalidValue(_too_few(len(differences), labels), "data-few")
     bounds, answers = bootstrap_bounds(sums, sizes, draws, seed), wide.isin([0, 1]).all()
     for place, name in enumerate(differences):
-        if labels is None and answers[name] and answers[baseline]:
-            bounds[place] = paired_proportion_bounds(differences[name].to_numpy())
+        both = answers[name] and answers[baseline]
+        if both and (wider := _answer_bounds(differences[name].to_numpy(), labels)) is not None:
+            bounds[place] = wider
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
     table[["low", "high"]] = _apart(bounds, table[["difference"]].to_numpy())
     p = sign_flip_p(sums, flips, seed)
@@ -242,6 +245,17 @@ def _drawn(
     if len(sums) < 2:
         raise InvalidValue(_too_few(len(values), clusters), "data-few")
     return bootstrap_bounds(sums[:, None], sizes, draws, seed, level)[0]
+
+
+def _answer_bounds(differences: np.ndarray, clusters: Sequence | None) -> np.ndarray | None:
+    """Bounds (2,) of the mean difference of paired answers (n,); None where their clusters can be drawn from.
+
+    Where all clusters are alike there is nothing to draw, and each counts as one pair.
+    """
+    if clusters is None:
+        return paired_proportion_bounds(differences)
+    alike = (differences == differences[0]).all()
+    return paired_proportion_bounds(differences[: len(set(clusters))]) if alike else None
 
 
 def _too_few(n: int, clusters: Sequence | None) -> str:

@@ -144,6 +144,19 @@ def test_pairs_of_answers_that_all_agree_leave_room_for_some_that_would_not():
     np.testing.assert_allclose(difference_interval(0.7 * every, 0.7 * every), 0)
 
 
+def test_pairs_in_clusters_that_all_agree_count_once_a_cluster_and_others_keep_their_bootstrap():
+    every, labels = np.ones(30), np.arange(30) // 3
+    for than in (every, 0 * every):
+        found = difference_interval(every, than, labels)
+        np.testing.assert_allclose(found, difference_interval(every[:10], than[:10]))
+        rows = table({"grad-eclip": than, "b": every}, concept=labels)
+        bounds = paired(rows, "score", cluster="concept").loc[0, ["low", "high"]]
+        np.testing.assert_allclose(bounds.astype(float), found)
+    assert difference_interval(every, every, labels)[0] < 0  # nothing says that the other way round cannot happen
+    mixed = np.repeat([1.0, 0.0], 15)
+    np.testing.assert_allclose(difference_interval(mixed, 0 * mixed, labels), interval(mixed, labels))
+
+
 def test_the_interval_of_paired_answers_covers_the_true_difference():
     rng, covered, drawn = np.random.default_rng(0), 0, 500
     for _ in range(drawn):
