@@ -11,6 +11,9 @@ Every method gets a tower, a trace and the targets' `directions` (B, T, E), and 
 trace's tokens, zero where a token is not valid (`trace.valid_mask`). The target of a direction d is S = embedding . d:
 with d = e_T a similarity, with d = e_A - e_B the difference of two. Costs are in forward passes of the tower, on top of
 the trace, which is one.
+
+Methods that answer pairs of a word and a patch stand in `second_order.INTERACTIONS`. Of these exCLIP (arXiv 2408.14153)
+has no row here, because its map of one direction is that of integrated gradients.
 """
 
 import inspect
