@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +64,7 @@ def check_table(out: Path | None) -> None:
         return
     if not out.absolute().parent.is_dir():
         raise InvalidFile(f"--out must lie in a folder that exists, got {str(out)!r}", "path-missing")
-    _figures_in(writable(out, "--out"))
+    figures_in(writable(out, "--out"))
 
 
 def say(table: pd.DataFrame, origin: Mapping[str, str], options: argparse.Namespace) -> None:
@@ -83,21 +83,29 @@ def say(table: pd.DataFrame, origin: Mapping[str, str], options: argparse.Namesp
     added = table.assign(**origin, version=version("gradeclip"), commit=commit(),
                          command=f"python -m gradeclip_utils {shlex.join(words)}")  # fmt: skip
     out = as_path(options.out, "--out").absolute()
-    before = _figures_in(out)
+    before = figures_in(out)
     rows = added if before is None or before.empty else pd.concat([before, added], ignore_index=True)
     rows = rows.drop_duplicates(_SAME, keep="last")
     write_whole(out, lambda stream: stream.write(rows.to_csv(index=False).encode()))
     print(f"{len(table)} figures of {origin['model']} written to {options.out}")
 
 
-def _figures_in(out: Path) -> pd.DataFrame | None:
-    """The figures that a table has; None where there is no table."""
+def figures_in(out: Path, needed: Sequence[str] = _SAME) -> pd.DataFrame | None:
+    """The figures that a table has; None where there is no table.
+
+    Args:
+        out: the file.
+        needed: columns that it must have.
+
+    Raises:
+        InvalidFile: it is no table, or one of something else.
+    """
     if not out.is_file() or not out.stat().st_size:
         return None
     try:
         found = pd.read_csv(out, dtype=dict.fromkeys(ORIGIN, str), keep_default_na=False, na_values={"": [""]})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InvalidFile(f"{out} is no table of figures ({error}): choose another --out", "table-other") from error
-    if missing := [name for name in _SAME if name not in found]:
+    if missing := [name for name in needed if name not in found]:
         raise InvalidFile(f"{out} is a table of something else: it lacks {', '.join(missing)}", "table-other")
     return found

@@ -22,18 +22,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..checks import columns, writable
+from ..checks import unused, writable
 from ..errors import InvalidValue
 from ..evaluation.shards import add_no_shard, refuse_shard
 from ..files import commit, data_path, write_whole
-from ..models import load_clip
+from ..models import BUNDLED_MODELS, Clip, load_clip
 from . import STUDIES
+from .command import figures_in
 
 TABLE = "two_models.csv"
 MODELS = ("emoji", "emoji-bag")
 SECOND_SEED = "second seed"  # how it was trained: data/README.md
 COMPARED = ("matching", "binding", "concreteness", "methods")  # the studies in the table
 HOLDS, TURNED, ONE, NEITHER = "holds", "changes sign", "clear in one model only", "cannot tell in either"
+_SAME = ["study", "figure", "model"]
 _HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word answers")  # what begins like this
 
 
@@ -42,18 +44,33 @@ def neutral_value(figure: str) -> float:
     return 0.5 if figure.startswith(_HALF) else 0.0
 
 
-def model_figures(model: str, studies: Sequence[str] = COMPARED) -> pd.DataFrame:
-    """The figures of one model in some studies.
+def named_model(model: str) -> tuple[str, Clip]:
+    """What the table calls a model, and the model.
 
     Args:
         model: a name as for `load_clip`, or NAME=FILE: what the table calls it, and weights of `emoji`'s architecture.
+
+    Raises:
+        ValueError, OSError: NAME is empty or a bundled model's, FILE is empty; and what `load_clip` raises.
+    """
+    name, equals, weights = model.partition("=")
+    if equals and (not (name.strip() and weights) or name in BUNDLED_MODELS):
+        msg = f"weights in a file are named NAME=FILE, by a name that no bundled model has, got {model!r}"
+        raise InvalidValue(msg, "name-taken")
+    return name, load_clip(MODELS[0], weights) if weights else load_clip(name)
+
+
+def model_figures(name: str, clip: Clip, studies: Sequence[str] = COMPARED) -> pd.DataFrame:
+    """The figures of one model in some studies.
+
+    Args:
+        name: what the table calls it.
+        clip: the model.
         studies: some of `COMPARED`.
 
     Returns:
         Columns study, model, figure, value, low, high, n.
     """
-    name, _, weights = model.partition("=")
-    clip = load_clip(MODELS[0], weights) if weights else load_clip(name)
     parts = [STUDIES[study](clip).assign(study=study, model=name) for study in studies]
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
@@ -124,16 +141,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(options: argparse.Namespace) -> None:
     """Measure every model, and write its rows into the table as soon as they are there."""
     refuse_shard(options)
-    writable(options.out, "--out", suffixes=(".csv",), size=1_000_000)
-    if options.out.exists():
-        columns(pd.read_csv(options.out), ["study", "model"])
-    for model in options.models:
-        rows = model_figures(model, options.studies)
-        command = f"python -m gradeclip_utils study two-models {shlex.quote(model)}"
-        rows = rows.assign(command=command, commit=commit())
-        if options.out.exists():
-            before = pd.read_csv(options.out)
-            kept = before[(before["model"] != rows["model"][0]) | ~before["study"].isin(options.studies)]
+    figures_in(writable(options.out, "--out", suffixes=(".csv",), size=1_000_000), _SAME)
+    models: dict[str, tuple[str, Clip]] = {}
+    for asked in options.models:  # all of them are there before the first is measured
+        name, clip = named_model(asked)
+        unused("a model", name, models)
+        models[name] = asked, clip
+    studies = [study for study in COMPARED if study in options.studies]
+    for name, (asked, clip) in models.items():
+        words = ["study", "two-models", asked, *(["--studies", *studies] if studies != list(COMPARED) else [])]
+        rows = model_figures(name, clip, studies)
+        rows = rows.assign(command=f"python -m gradeclip_utils {shlex.join(words)}", commit=commit())
+        before = figures_in(options.out, _SAME)
+        if before is not None:
+            kept = before[(before["model"] != name) | ~before["study"].isin(studies)]
             rows = pd.concat([kept, rows]).sort_values("model", kind="stable")
         text = rows.round(5).to_csv(index=False).encode()
         write_whole(options.out, methodcaller("write", text))

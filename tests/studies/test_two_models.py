@@ -110,10 +110,40 @@ def test_weights_in_a_file_get_a_name_and_only_the_studies_that_were_asked_for_a
     after = pd.read_csv(out).set_index(["model", "study"])["value"]
     assert len(after) == len(before) and after["emoji", "methods"] == 2 and after["emoji", "matching"] == 1
 
+    said = pd.read_csv(out).set_index(["model", "study"])["command"]
+    assert said["emoji", "methods"].endswith("study two-models emoji --studies methods")
+    assert said["emoji", "matching"].endswith("study two-models emoji")
 
-def test_an_unknown_model_is_refused_in_one_sentence(tmp_path, capsys):
-    assert main(["study", "two-models", "emoji-bug", "--out", str(tmp_path / "two.csv")]) == 2
-    assert "emoji-bug" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+REFUSED = {
+    "emoji-bug": "has no model 'emoji-bug'",
+    "emoji=seed7.safetensors": "by a name that no bundled model has, got 'emoji=seed7.safetensors'",
+    "emoji-fine=seed7.safetensors": "by a name that no bundled model has",
+    "=seed7.safetensors": "by a name that no bundled model has, got '=seed7.safetensors'",
+    "second seed=": "by a name that no bundled model has, got 'second seed='",
+    "second seed=nowhere.safetensors": "There is no file of weights nowhere.safetensors",
+    "emoji": "there is a model 'emoji': choose another name",
+}
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_a_model_that_cannot_be_told_or_loaded_is_refused_before_the_first_is_measured(
+    tmp_path, monkeypatch, capsys, model
+):
+    monkeypatch.setattr(two_models, "model_figures", None)
+    assert main(["study", "two-models", "emoji", model, "--out", str(tmp_path / "two.csv")]) == 2
+    error = capsys.readouterr().err
+    assert REFUSED[model] in error and error.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"study,model\n1,2,3\n", b"\xff\xfe\x00 dear", b"a,b\n1,2\n"])
+def test_a_table_of_something_else_is_left_as_it_is(tmp_path, monkeypatch, capsys, content):
+    monkeypatch.setattr(two_models, "model_figures", lambda *given: pytest.fail("it was measured"))
+    monkeypatch.setattr(two_models, "load_clip", lambda *given: pytest.fail("a model was loaded"))
+    (tmp_path / "two.csv").write_bytes(content)
+    assert main(["study", "two-models", "--out", str(tmp_path / "two.csv")]) == 2
+    assert "[E-table-other]" in capsys.readouterr().err
+    assert (tmp_path / "two.csv").read_bytes() == content
 
 
 def test_the_shipped_table_has_every_figure_of_both_models_and_says_how_it_was_made():
