@@ -116,18 +116,32 @@ def between(name: str, value: Any) -> float:
     return value
 
 
-def finite(what: str, values: np.ndarray) -> np.ndarray:
-    """An array, if all of its values are numbers.
+def finite(what: str, values: Any) -> np.ndarray:
+    """Values as an array, if all of them are numbers; tensors of any type and device, and lists, are taken.
+
+    Args:
+        what: they are, for the message.
+        values: what was given.
 
     Raises:
+        InvalidType: they are none: texts, dates, complex numbers, lists of several lengths.
         InvalidValue: some are NaN or infinite; says how many.
     """
     import numpy as np
 
-    if broken := int((~np.isfinite(values)).sum()):
-        some = f"{broken} of {values.size} values of {what} are NaN or infinite"
+    if hasattr(values, "detach"):  # torch's, which numpy takes not from every device and of every type
+        values = values.detach().cpu().double().numpy()
+    try:
+        found = np.asarray(values)
+        found = found.astype(float) if found.dtype == object else found
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.dtype.kind not in "biuf":
+        raise InvalidType(f"{what} must be an array of numbers, got {short(values)}", "values-shape")
+    if broken := int((~np.isfinite(found)).sum()):
+        some = f"{broken} of {found.size} values of {what} are NaN or infinite"
         raise InvalidValue(f"{some}; leave those out, and say how many", "values-not-finite")
-    return values
+    return found
 
 
 def chosen(name: str, value: Any, known: Iterable[T]) -> T:

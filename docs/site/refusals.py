@@ -50,6 +50,7 @@ NOTES = {
     "no interval for": ("too few values or clusters to resample", "measure more"),
     "and its rows are computed again": ("kept rows are damaged, or of inputs that changed", "nothing"),
     "and all is computed again": ("the file of kept rows is damaged and was set aside", "nothing"),
+    "and their rows are left out": ("some kept rows are damaged", "run the same command again: it computes them"),
     "Their pairs are skipped": ("images of a table are not there", "correct the table or the folder"),
     "The file does not say which activation": (
         "weights of quick GELU and of GELU look alike, and give other numbers",

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from ..errors import InvalidValue
 from ..images import read_image
-from .example import Example, damaged, decoded, needed, not_empty, read_json
+from .example import Example, damaged, decoded, needed, not_empty, published_form, read_json
 
 SAVED = "Dataset.save_to_disk of the library datasets, or take the parquet files of its repository"
 _CAPTIONS = ("caption", "captions", "text", "sentence", "sentences", "title", "alt_text")
@@ -56,7 +56,8 @@ def _files(folder: Path, split: str) -> list[Path]:
         files = sorted(file for file in folder.rglob("*.parquet") if file.name.startswith(split))
         return not_empty(files, folder, "state.json and no .parquet files", SAVED)
     parts = _record(folder / "state.json", "_data_files")
-    return [needed(folder / part["filename"], "a part of a data set", SAVED) for part in parts]
+    with published_form(folder / "state.json", "a list of the parts of a data set", SAVED):
+        return [needed(folder / part["filename"], "a part of a data set", SAVED) for part in parts]
 
 
 def _record(file: Path, key: str) -> list:
@@ -71,7 +72,8 @@ def _captions(file: Path, folder: Path) -> list[Example]:
     try:
         schema = _mapped(file).schema if file.suffix == ".arrow" else parquet.read_schema(file)
         images = [field.name for field in schema if _holds_images(field.type)]
-        names = [name for name in _CAPTIONS if name in schema.names]
+        texts = {field.name for field in schema if _holds_texts(field.type)}
+        names = [name for name in _CAPTIONS if name in texts]
         lacking = " or ".join(["images"] * (not images) + ["captions"] * (not names))
         if lacking:
             raise damaged(file, f"has no column of {lacking}: it has {', '.join(schema.names)}", SAVED)
@@ -85,8 +87,14 @@ def _captions(file: Path, folder: Path) -> list[Example]:
                 partial(_image, file, folder, images[0], row))
         for row, captions in enumerate(said)
         for i, caption in enumerate([captions] if isinstance(captions, str) else captions or [])
-        if caption.strip()
+        if caption and caption.strip()
     ]  # fmt: skip
+
+
+def _holds_texts(kind: pa.DataType) -> bool:
+    """Whether values of this type are texts, or lists of them."""
+    kind = getattr(kind, "value_type", kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _holds_images(kind: pa.DataType) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..checks import as_path
 from ..errors import InvalidValue
 from ..images import read_image
-from .example import damaged, needed, not_empty, read_json
+from .example import damaged, needed, not_empty, published_form, read_json
 
 SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe"
 WINOGROUND = "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
@@ -63,6 +64,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
         ValueError: a file is not in this schema; the message names the entry.
     """
     path, choices = needed(path, "the captions of SugarCrepe, a JSON file or a folder of them", SUGAR_CREPE), []
+    images = as_path(images, "the folder of images of SugarCrepe")
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         record = read_json(file, SUGAR_CREPE)
         if not isinstance(record, dict):
@@ -71,7 +73,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
             if not _has(entry, _OF_SUGAR_CREPE):
                 raise InvalidValue(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}", "data-damaged")
             image, right, wrong = (entry[key].strip() for key in _OF_SUGAR_CREPE)
-            reading = partial(read_image, Path(images) / image)
+            reading = partial(read_image, images / image)
             choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading))
     return not_empty(choices, path, "captions", f"the folder data/ of {SUGAR_CREPE}")
 
@@ -94,17 +96,19 @@ def winoground(folder: str | Path) -> list[Choice]:
         FileNotFoundError: there is no `examples.jsonl`.
         ValueError: a line of it is not in this schema; the message names the line.
     """
-    file = needed(Path(folder) / "examples.jsonl", "the captions of Winoground", WINOGROUND)
-    choices = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    folder, choices = as_path(folder, "the folder of Winoground"), []
+    file = needed(folder / "examples.jsonl", "the captions of Winoground", WINOGROUND)
+    with published_form(file, "a file of text", WINOGROUND):
+        lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise damaged(file, f"is cut short, or line {number} is not JSON ({error})", WINOGROUND) from error
         if not _has(entry, _OF_WINOGROUND):
             raise damaged(file, f"lacks one of {', '.join(_OF_WINOGROUND)} in line {number}", WINOGROUND)
         for own, other in ((0, 1), (1, 0)):
-            reading = partial(read_image, Path(folder) / "images" / f"{entry[f'image_{own}']}.png")
+            reading = partial(read_image, folder / "images" / f"{entry[f'image_{own}']}.png")
             right, wrong = (entry[f"caption_{one}"].strip() for one in (own, other))
             key, kind = f"{entry.get('id', number - 1)}/{own}", str(entry.get("collapsed_tag", "winoground"))
             choices.append(Choice(key, kind, right, wrong, reading))
@@ -147,11 +151,15 @@ def aro(path: str | Path) -> list[Choice]:
 
 
 def _has(entry: object, keys: tuple[str, ...], kind: type | tuple[type, ...] = str) -> bool:
-    """Whether an entry is a record that has all of the keys, of this kind."""
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key in keys)
+    """Whether an entry is a record that has all of the keys, of this kind and not empty."""
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) and str(entry[key]).strip() for key in keys)
 
 
 def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
     """The part of an image that a relation is about, x, y, width and height."""
-    left, top, width, height = box
-    return read_image(file).crop((left, top, left + width, top + height))
+    image, (left, top, width, height) = read_image(file), box
+    shown = -width < left < image.width and -height < top < image.height  # a part of it: some reach over the border
+    if not (shown and 1 <= width <= 2 * image.width and 1 <= height <= 2 * image.height):
+        msg = f"{file} has {image.width} x {image.height} pixels, and no box {box} (x, y, width, height) in them"
+        raise InvalidValue(msg, "data-damaged")
+    return image.crop((left, top, left + width, top + height))

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ..errors import InvalidValue
+from ..checks import chosen, whole
 from ..scenes import SPLITS, Scene, describe, draw_scene
 from .example import Example
 
@@ -30,9 +30,9 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
     Raises:
         ValueError: a split that does not exist, no scenes, or more than `MOST`.
     """
-    if split not in SPLITS or not 1 <= n <= MOST:
-        msg = f"scenes come from {', '.join(SPLITS)}, 1 to {MOST:,} of them; got {split!r} and {n}"
-        raise InvalidValue(msg, "choice-unknown")
+    split, n = chosen("split", split, SPLITS), whole("the number of scenes", n, 1, MOST)
+    if n_objects is not None:
+        whole("n_objects", n_objects, 1, 4)
     scenes = (draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects) for i in range(n))
     return [_asked(f"{split}/{i}", scene, i) for i, scene in enumerate(scenes)]
 

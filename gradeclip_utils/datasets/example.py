@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import InvalidFile, InvalidValue, MissingFile, MissingLibrary
+from ..checks import as_path, short, text
+from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile, MissingLibrary
 from ..images import read_image
 
 T = TypeVar("T")
@@ -49,6 +51,13 @@ class Example:
     image: Callable[[], Image.Image]
     load_mask: Callable[[], np.ndarray] | None = None
 
+    def __post_init__(self):
+        for name in ("key", "prompt", "concept", "caption"):
+            text(f"{name} of an example", getattr(self, name))
+        if not callable(self.image):
+            msg = f"image of an example must be a function that reads it, got {short(self.image)}"
+            raise InvalidType(msg, "data-type")
+
     def mask(self) -> np.ndarray | None:
         """Which pixels show what the prompt names, (H, W) bool, read now; None where the data set does not say.
 
@@ -56,7 +65,8 @@ class Example:
             FileNotFoundError: the file is not there.
             ValueError: it does not fit the image.
         """
-        return None if self.load_mask is None else self.load_mask()
+        found = None if self.load_mask is None else self.load_mask()
+        return None if found is None else np.asarray(found)
 
     @property
     def has_mask(self) -> bool:
@@ -67,14 +77,17 @@ class Example:
 def needed(path: str | Path, what: str, source: str) -> Path:
     """The path, if something is there; FileNotFoundError, with `what` it should be and its `source`, if not.
 
+    What is no path is refused as by `as_path`.
+
     Args:
         path: what should be there.
         what: it should be.
         source: where to get it.
     """
-    if not Path(path).exists():
+    path = as_path(path, what)
+    if not path.exists():
         raise MissingFile(f"{path} is missing: {what}. Get it from {source}", "data-missing")
-    return Path(path)
+    return path
 
 
 def damaged(path: Path, what: str, source: str) -> ValueError:
@@ -106,8 +119,26 @@ def read_json(path: Path, source: str):
     """What a JSON file says; ValueError, with where to get it, if it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, f"is not JSON, or is cut short ({error})", source) from error
+
+
+@contextmanager
+def published_form(path: Path, form: str, source: str) -> Iterator[None]:
+    """Within it, what a record lacks or has of another kind is said of its file.
+
+    Args:
+        path: of the file.
+        form: what it should be.
+        source: where to get it.
+    """
+    try:
+        yield
+    except GradeclipError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise damaged(path, f"is not {form}, or is cut short ({said})", source) from error
 
 
 def decoded(content: bytes, name: str) -> Image.Image:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..checks import as_path
 from ..errors import InvalidValue
 from ..images import read_image
 from .example import Example, damaged, fitting, needed, not_empty, optional_library, photo_prompt
@@ -42,7 +43,7 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
             value = file["value"]
             lengths = {name: len(value[name]) for name in ("img", "gt", "target")}
             ids = ["".join(map(chr, file[cell][()].ravel())) for cell in value["target"][:, 0]]
-    except (OSError, KeyError) as error:
+    except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         layout = "it should be a MATLAB 7.3 file with the cell arrays img, gt and target in a struct 'value'"
         what = f"is not ImageNet-Segmentation, or is cut short ({error}): {layout}"
         raise damaged(path, what, IMAGENET_SEGMENTATION) from error
@@ -90,7 +91,7 @@ def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
         FileNotFoundError: a folder is missing.
         ValueError: a class is missing, or (when a mask is read) its file does not show its class.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "the folder of ImageNet-S")
     masks = needed(folder / f"{split}-segmentation", "the masks of ImageNet-S", IMAGENET_S)
     images = needed(folder / split, "the images of ImageNet-S, prepared from ImageNet by its script", IMAGENET_S)
     classes = sorted(child.name for child in masks.iterdir() if child.is_dir())
@@ -134,6 +135,6 @@ def imagenet_name(wnid: str) -> str:
     """What a WordNet id of ImageNet is called; ValueError, naming it, for any other."""
     try:
         return _imagenet_names()[wnid]
-    except KeyError:
+    except (KeyError, TypeError):
         msg = f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)"
         raise InvalidValue(msg, "data-damaged") from None

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import as_path
 from ..images import read_image
-from .example import Example, damaged, needed, not_empty, optional_library, photo_prompt, read_json
+from .example import Example, damaged, needed, not_empty, optional_library, photo_prompt, published_form, read_json
 
 COCO = "https://cocodataset.org/#download"
+_FOLDER, _FORM = "the folder of COCO", "a file of COCO annotations"
 
 
 def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
@@ -35,40 +37,43 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
         ValueError: they are not what they should be.
         ImportError: pycocotools is not installed.
     """
-    folder = Path(folder)
+    folder = as_path(folder, _FOLDER)
     path = folder / "annotations" / f"instances_{split}.json"
     record = _annotations(path, ("images", "annotations", "categories"))
     optional_library("pycocotools", "the mask of an object in COCO is stored as polygons or run lengths")
-    names = {category["id"]: category["name"] for category in record["categories"]}
-    shapes: dict = defaultdict(lambda: defaultdict(list))  # image -> category -> segmentations
-    for annotation in record["annotations"]:
-        shapes[annotation["image_id"]][annotation["category_id"]].append(annotation["segmentation"])
     captions = folder / "annotations" / f"captions_{split}.json"
     said = {e.concept: e.caption for e in reversed(coco_captions(folder, split))} if captions.is_file() else {}
     examples = []
-    for image in sorted(record["images"], key=lambda image: image["id"]):
-        found, size = shapes[image["id"]], (image["height"], image["width"])
-        present = tuple(names[category] for category in found)
-        caption, reading = said.get(str(image["id"]), ""), partial(read_image, folder / split / image["file_name"])
-        examples += [
-            Example(f"{image['id']}/{name}", photo_prompt(name), name, caption, present, reading,
-                    partial(_mask, segmentations, size))
-            for name, segmentations in zip(present, found.values(), strict=True)
-        ]  # fmt: skip
+    with published_form(path, _FORM, COCO):
+        names = {category["id"]: category["name"] for category in record["categories"]}
+        shapes: dict = defaultdict(lambda: defaultdict(list))  # image -> category -> segmentations
+        for annotation in record["annotations"]:
+            shapes[annotation["image_id"]][annotation["category_id"]].append(annotation["segmentation"])
+        for image in sorted(record["images"], key=lambda image: image["id"]):
+            found, size = shapes[image["id"]], (image["height"], image["width"])
+            present = tuple(names[category] for category in found)
+            caption, reading = said.get(str(image["id"]), ""), partial(read_image, folder / split / image["file_name"])
+            examples += [
+                Example(f"{image['id']}/{name}", photo_prompt(name), name, caption, present, reading,
+                        partial(_mask, path, f"{name} in image {image['id']}", segmentations, size))
+                for name, segmentations in zip(present, found.values(), strict=True)
+            ]  # fmt: skip
     return not_empty(examples, path, "annotations", COCO)
 
 
-def _mask(segmentations: list, size: tuple[int, int]) -> np.ndarray:
+def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> np.ndarray:
     """All instances of one category in one image, (H, W) bool."""
-    tools = importlib.import_module("pycocotools.mask")
-    runs = []
-    for segmentation in segmentations:
-        if isinstance(segmentation, list):  # polygons
-            runs += tools.frPyObjects(segmentation, *size)
-        else:  # a crowd: run lengths as numbers, or packed
-            packed = isinstance(segmentation["counts"], (str, bytes))
-            runs.append(segmentation if packed else tools.frPyObjects(segmentation, *size))
-    return tools.decode(tools.merge(runs)).astype(bool)
+    tools, runs = importlib.import_module("pycocotools.mask"), []
+    try:
+        for segmentation in segmentations:
+            if isinstance(segmentation, list):  # polygons
+                runs += tools.frPyObjects(segmentation, *size)
+            else:  # a crowd: run lengths as numbers, or packed
+                packed = isinstance(segmentation["counts"], (str, bytes))
+                runs.append(segmentation if packed else tools.frPyObjects(segmentation, *size))
+        return tools.decode(tools.merge(runs)).astype(bool)
+    except Exception as error:  # pycocotools raises no other
+        raise damaged(path, f"has a segmentation of {what} that is none ({error})", COCO) from error
 
 
 def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
@@ -85,15 +90,16 @@ def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
         FileNotFoundError: the annotations are missing.
         ValueError: they are not what they should be.
     """
-    folder = Path(folder)
-    record = _annotations(folder / "annotations" / f"captions_{split}.json", ("images", "annotations"))
-    files = {image["id"]: folder / split / image["file_name"] for image in record["images"]}
-    examples = []
-    for said in sorted(record["annotations"], key=lambda said: (said["image_id"], said["id"])):
-        image, caption = str(said["image_id"]), said["caption"].strip()
-        reading = partial(read_image, files[said["image_id"]])
-        examples.append(Example(f"{image}/{said['id']}", caption, image, caption, (image,), reading))
-    return examples
+    folder = as_path(folder, _FOLDER)
+    path, examples = folder / "annotations" / f"captions_{split}.json", []
+    record = _annotations(path, ("images", "annotations"))
+    with published_form(path, _FORM, COCO):
+        files = {image["id"]: folder / split / image["file_name"] for image in record["images"]}
+        for said in sorted(record["annotations"], key=lambda said: (said["image_id"], said["id"])):
+            image, caption = str(said["image_id"]), said["caption"].strip()
+            reading = partial(read_image, files[said["image_id"]])
+            examples.append(Example(f"{image}/{said['id']}", caption, image, caption, (image,), reading))
+    return not_empty(examples, path, "captions", COCO)
 
 
 def _annotations(path: Path, keys: tuple[str, ...]) -> dict:
@@ -101,5 +107,5 @@ def _annotations(path: Path, keys: tuple[str, ...]) -> dict:
     record = read_json(needed(path, "the annotations of COCO", COCO), COCO)
     missing = [key for key in keys if not isinstance(record, dict) or key not in record]
     if missing:
-        raise damaged(path, f"is not a file of COCO annotations: it lacks {', '.join(missing)}", COCO)
+        raise damaged(path, f"is not {_FORM}: it lacks {', '.join(missing)}", COCO)
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
     folder, found = as_path(images, "the folder of images"), []
     for line, row in enumerate(read_captions(captions).itertuples(), start=2):
         file = folder / row.image
-        if not file.is_file():
+        if not os.path.isfile(file):  # which also says so of a name that no file can have
             raise MissingFile(f"{captions}, line {line}: there is no file {file}", "data-missing")
         found.append(_captioned(f"{line}-{row.image}", row.image, row.caption, file))
     return found
@@ -145,8 +146,8 @@ def _pair(table: Path, line: int, file: str, title: str) -> Example:
     if not file or not title:
         raise InvalidValue(f"{table}, line {line}: a row needs a filepath and a title", "data-table")
     beside = table.parent / file
-    image = beside if beside.is_file() else Path(file).absolute()
-    if not image.is_file():
+    image = beside if os.path.isfile(beside) else Path(file).absolute()
+    if not os.path.isfile(image):
         raise MissingFile(f"{table}, line {line}: there is no file {file}", "data-missing")
     return _captioned(f"{line}-{file}", file, title, image)
 
@@ -181,9 +182,9 @@ def _example(path: Path, row: dict, concept: str, present: tuple[str, ...], line
     image = path / "images" / row["image"]
     mask = path / "masks" / (row.get("mask") or f"{image.stem}.png")
     for file, wanted in ((image, True), (mask, bool(row.get("mask")))):
-        if wanted and not file.is_file():
+        if wanted and not os.path.isfile(file):
             raise MissingFile(f"{path / 'captions.csv'}, line {line}: there is no file {file}", "data-missing")
-    load_mask = partial(_drawn_mask, mask, image) if mask.is_file() else None
+    load_mask = partial(_drawn_mask, mask, image) if os.path.isfile(mask) else None
     reading = partial(read_image, image)
     return Example(f"{line}-{row['image']}", row["caption"], concept, row["caption"], present, reading, load_mask)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..checks import nearest, text, whole
+from ..checks import listed, nearest, text, whole
 from ..errors import InvalidValue
 from .arrow import saved_dataset
 from .choices import Choice, aro, sugar_crepe, winoground
@@ -70,7 +71,7 @@ def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str =
 
 
 def _check_kind(kind: str) -> None:
-    if not kind or ":" in kind:
+    if not text("the kind of a data set", kind) or ":" in kind:
         raise InvalidValue(f"a kind of data set is a name without a colon, got {kind!r}", "data-kind")
     if kind in DATASETS:
         msg = f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}"
@@ -138,8 +139,9 @@ def spread(examples: list[T], limit: int | None) -> list[T]:
     """No more examples than `limit`, evenly spread, because most data sets are sorted by concept; None keeps all.
 
     Raises:
-        ValueError, TypeError: the limit is no positive whole number.
+        ValueError, TypeError: the limit is no positive whole number, or the examples are no list.
     """
+    examples = listed("the examples of a data set", examples)
     if limit is None or whole("limit", limit, 1) >= len(examples):
         return examples
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
@@ -158,7 +160,7 @@ def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Exam
 
 def _drawn(rest: str) -> list[Example]:
     split, _, n = rest.partition(":")
-    if not n.isdigit():
+    if not re.fullmatch(r"\d{1,9}", n):
         msg = f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}"
         raise InvalidValue(msg, "data-unknown")
     return emoji_scenes(split, int(n))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..checks import as_path
 from .example import Example, damaged, decoded, needed, not_empty
 
 WEBDATASET = "https://github.com/webdataset/webdataset"
@@ -36,7 +37,7 @@ def webdataset(path: str | Path) -> list[Example]:
         FileNotFoundError: there are no such tars.
         ValueError: a tar is cut short, compressed or another file, or a pair lacks its caption.
     """
-    return [example for tar in _tars(str(path)) for example in _pairs(tar)]
+    return [example for tar in _tars(str(as_path(path, "tars of a webdataset"))) for example in _pairs(tar)]
 
 
 def _tars(path: str) -> list[Path]:
@@ -44,7 +45,8 @@ def _tars(path: str) -> list[Path]:
     if several:
         before, first, last, after = several.groups()
         numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
-        return [needed(f"{before}{number}{after}", "a tar of a webdataset", WEBDATASET) for number in numbers]
+        tars = [needed(f"{before}{number}{after}", "a tar of a webdataset", WEBDATASET) for number in numbers]
+        return not_empty(tars, Path(path), f"tars: {first} comes after {last}", WEBDATASET)
     found = needed(path, "a tar of a webdataset, or a folder of them", WEBDATASET)
     return not_empty(sorted(found.glob("*.tar")), found, ".tar files", WEBDATASET) if found.is_dir() else [found]
 
@@ -87,7 +89,7 @@ def _members(tar: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             stream.seek(max(0, tar.stat().st_size - _BLOCK))
             if any(stream.read()):  # tars end with blocks of zeros: cut at the end of a member, it would pass for whole
                 raise tarfile.ReadError("its end is missing")
-    except tarfile.ReadError as error:
+    except (tarfile.ReadError, OSError) as error:
         raise damaged(tar, f"is cut short, compressed, or no tar ({error})", WEBDATASET) from error
 
 

@@ -25,7 +25,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..checks import chosen
+from ..checks import chosen, whole
+from ..checks import seed as checked_seed
 from ..datasets import Choice
 from ..errors import InvalidValue
 from ..explain import Explainer
@@ -116,6 +117,7 @@ def draw_pairs(
     given = ("kind", kind, KINDS), ("composition", composition, COMPOSITIONS), ("split", split, SPLITS)
     for name, value, known in given:
         chosen(name, value, known)
+    n, seed = whole("n", n), checked_seed(seed)
     allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
     objects = allowed[0] if objects is None else chosen(f"objects of {kind!r}", objects, allowed)
     withheld = composition == "withheld"

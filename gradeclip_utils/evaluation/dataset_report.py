@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os.path
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -242,7 +243,7 @@ def run_command(options: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: as of `load_clip` and `report`; a folder without a table of captions.
     """
-    if Path(options.data).is_dir() == (options.captions is None):
+    if os.path.isdir(options.data) == (options.captions is None):  # also of a name that no folder can have
         needs = "needs --captions, a table with the columns image and caption"
         msg = f"a folder of images {needs}" if options.captions is None else f"there is no folder {options.data}"
         raise InvalidValue(f"{msg}; a data set is named KIND:WHERE, without --captions", "option-data")

@@ -34,8 +34,8 @@ from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
 from .. import checks
-from ..checks import chosen, whole
-from ..errors import InvalidValue
+from ..checks import all_chosen, chosen, columns, finite, number, short, text, whole
+from ..errors import InvalidType, InvalidValue
 from ..images import onto_image
 from .localisation import levelled
 
@@ -69,9 +69,8 @@ class Protocol:
     seed: int = 0
 
     def __post_init__(self):
-        if not 0 < self.span <= 1:
-            msg = f"span is the fraction that is removed in the end, in (0, 1], got {self.span!r}"
-            raise InvalidValue(msg, "curve-option")
+        if number("span", self.span, 0, 1) == 0:
+            raise InvalidValue("span is the fraction that is removed in the end, above 0", "curve-option")
         if self.points is not None:
             whole("points", self.points, 2, MOST_POINTS)
         for name, value, known in (
@@ -117,13 +116,15 @@ def image_curves(
         ValueError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
             missing, an unknown game.
     """
-    _check_image(pixels, maps, games)
-    size = tuple(pixels.shape[1:])
+    games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1)
+    if not isinstance(protocol, Protocol):
+        raise InvalidType(f"protocol must be a Protocol, got {short(protocol)}", "curve-option")
+    maps, size = _checked_maps(pixels, maps), tuple(pixels.shape[1:])
     blanks = [_blank(kind, pixels, colours, protocol.seed) for kind in (protocol.fill, protocol.canvas)]
     jobs, masks = [], []  # rows of the table; changed images
     places: dict[tuple, int] = {}  # which image a row is about
     for name, map_ in maps.items():
-        order, count = _ranks(np.asarray(map_, dtype=float), size, protocol)
+        order, count = _ranks(map_, size, protocol)
         for game in games:
             for taken in _readings(count, protocol.span, protocol.points):
                 jobs.append((name, game, taken / count))
@@ -140,7 +141,7 @@ def image_curves(
         deleted, inserted = torch.where(touched, blanks[0], pixels), torch.where(touched, pixels, blanks[1])
         return torch.where(deletes[:, None, None, None], deleted, inserted)
 
-    return _table(jobs, (score(changed(start)) for start in range(0, len(masks), batch)), rows)
+    return _table(jobs, (_answer(score, changed(start)) for start in range(0, len(masks), batch)), rows)
 
 
 def image_score(
@@ -160,22 +161,37 @@ def image_score(
         A function: changed images (B, 3, H, W) -> `similarity` (B,) and, with classes, `accuracy` (B,), 0 or 1.
 
     Raises:
-        ValueError: classes without a label, or a label without classes.
+        ValueError, TypeError: classes without a label, or a label without classes; a label beyond them; embeddings of
+            another shape, or not finite.
     """
     if (classes is None) != (label is None):
         raise InvalidValue("accuracy needs both classes (C, E) and the label of the true one", "curve-option")
-    target = F.normalize(target.float(), dim=-1)
+    target = _embedding("target", target, 1)
+    if classes is not None:
+        classes = _embedding("classes", classes, 2)
+        label = whole("label", label, 0, len(classes) - 1)
 
     def score(images: Tensor) -> dict[str, Tensor]:
         """Numbers (B,) by name, of images or captions."""
         embeddings = F.normalize(encode(images).float(), dim=-1)
+        if embeddings.shape[-1] != target.shape[-1]:
+            msg = f"the model's embeddings have width {embeddings.shape[-1]}, and the target's is {target.shape[-1]}"
+            raise InvalidValue(msg, "embedding-shape")
         scores = {"similarity": embeddings @ target.to(embeddings.device)}
         if classes is not None:
-            nearest = (embeddings @ F.normalize(classes.float(), dim=-1).to(embeddings.device).T).argmax(-1)
+            nearest = (embeddings @ classes.to(embeddings.device).T).argmax(-1)
             scores["accuracy"] = (nearest == label).float()
         return scores
 
     return score
+
+
+def _embedding(name: str, values: Tensor, ndim: int) -> Tensor:
+    """Embeddings of length 1, checked."""
+    if not isinstance(values, Tensor) or values.ndim != ndim or not torch.isfinite(values).all():
+        shape = "(E,)" if ndim == 1 else "(C, E)"
+        raise InvalidType(f"{name} must be a tensor {shape} of finite numbers, got {short(values)}", "embedding-shape")
+    return F.normalize(values.float(), dim=-1)
 
 
 def colours_of(preprocess: Callable) -> Colours:
@@ -226,13 +242,15 @@ def word_curves(
     Raises:
         ValueError: a caption without words, scores that are not one a word or not finite.
     """
-    spans = [match.span() for match in re.finditer(r"\S+", caption)] if spans is None else list(spans)
+    seed, batch = checks.seed(seed), whole("batch", batch, 1)
+    found = list(re.finditer(r"\S+", text("caption", caption)))
+    spans = [match.span() for match in found] if spans is None else _checked_spans(caption, spans)
     if not spans:
         raise InvalidValue(f"a caption needs at least one word, got {caption!r}", "curve-option")
     jobs, captions = [], []
-    for name, given in scores.items():
-        values = np.asarray(given, dtype=float)
-        if values.shape != (len(spans),) or not np.isfinite(values).all():
+    for name, given in _by_name("scores", scores).items():
+        values = finite(f"the scores of {name!r}", given)
+        if values.shape != (len(spans),):
             words = [caption[start:end] for start, end in spans]
             msg = f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}"
             raise InvalidValue(msg, "curve-option")
@@ -242,7 +260,7 @@ def word_curves(
                 gone = order < taken if game == "deletion" else order >= taken
                 jobs.append((name, game, taken / len(spans)))
                 captions.append(_without(caption, [span for span, is_gone in zip(spans, gone, strict=True) if is_gone]))
-    return _table(jobs, (score(captions[start : start + batch]) for start in range(0, len(jobs), batch)))
+    return _table(jobs, (_answer(score, captions[start : start + batch]) for start in range(0, len(jobs), batch)))
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
@@ -259,12 +277,13 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
         One row a curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
 
     Raises:
-        ValueError: a curve of one point, or whose fractions do not grow.
+        ValueError, TypeError: a curve of one point, whose fractions do not grow, or that holds NaN; no such table.
     """
+    columns(curves, ("method", "fraction", "score"))
     keys = [name for name in curves if name not in ("fraction", "score")]
     records = []
     for group, curve in curves.groupby(keys, sort=False, dropna=False):
-        fraction, height = curve["fraction"].to_numpy(), curve["score"].to_numpy()
+        fraction, height = (finite(f"the {name} of a curve", curve[name]) for name in ("fraction", "score"))
         if len(fraction) < 2 or (np.diff(fraction) <= 0).any():
             msg = f"the curve of {group} must have two points or more, with growing fractions: {fraction}"
             raise InvalidValue(msg, "curve-option")
@@ -272,22 +291,49 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=[*keys, "auc"])
 
 
-def _check_image(pixels: Tensor, maps: Mapping[str, np.ndarray], games: Sequence[str]) -> None:
-    if isinstance(games, str) or not games or not set(games) <= set(GAMES):
-        raise InvalidValue(f"games must be a list of 'deletion', 'insertion' or both, got {games!r}", "curve-option")
-    if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3:
-        msg = f"pixels must be one input of the model, a tensor (3, H, W), got {tuple(np.shape(pixels))}"
+def _checked_maps(pixels: Tensor, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The maps as floats, of the pixels' grid or size; all of them and the pixels are finite."""
+    if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
+        msg = f"pixels must be one input of the model, a float tensor (3, H, W), got {tuple(np.shape(pixels))}"
         raise InvalidValue(msg, "curve-option")
-    for name, map_ in maps.items():
-        if np.ndim(map_) != 2 or not all(0 < a <= b for a, b in zip(np.shape(map_), pixels.shape[1:], strict=True)):
+    if not torch.isfinite(pixels).all():
+        raise InvalidValue("pixels must be finite, and some are NaN or infinite", "values-not-finite")
+    found = {}
+    for name, given in _by_name("maps", maps).items():
+        map_ = finite(f"the map of {name!r}", given).astype(float, copy=False)
+        if map_.ndim != 2 or not all(0 < a <= b for a, b in zip(map_.shape, pixels.shape[1:], strict=True)):
             raise InvalidValue(
-                f"the map of {name!r} has shape {np.shape(map_)}: it must be on the token grid or in the pixels of the "
+                f"the map of {name!r} has shape {map_.shape}: it must be on the token grid or in the pixels of the "
                 f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool",
                 "curve-option",
             )
-        if not np.isfinite(map_).all():
-            msg = f"the map of {name!r} holds NaN or infinite values; it has no order to delete by"
+        found[name] = map_
+    return found
+
+
+def _by_name(what: str, given: Mapping) -> Mapping:
+    if not isinstance(given, Mapping) or not given:
+        raise InvalidType(f"{what} must be a dict, by the names of methods, got {short(given)}", "curve-option")
+    return given
+
+
+def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    found = finite("spans", spans if hasattr(spans, "__len__") else list(spans)).astype(int)
+    if found.size and (found.shape[1:] != (2,) or not ((found >= 0) & (found <= len(caption))).all()
+                       or not (found[:, 0] < found[:, 1]).all()):  # fmt: skip
+        raise InvalidValue(f"spans must be (start, end) within {caption!r}, got {short(spans)}", "curve-option")
+    return [(int(start), int(end)) for start, end in found]
+
+
+def _answer(score: Score, batch: Tensor | list[str]) -> dict[str, np.ndarray]:
+    """What a score says of a batch: numbers (B,) by name, all of them finite."""
+    answer, found = score(batch), {}
+    for name, values in (answer if isinstance(answer, Mapping) else {"score": answer}).items():
+        found[name] = finite(f"the score {name!r}", values).astype(float, copy=False)
+        if found[name].shape != (len(batch),):
+            msg = f"a score is one number for each of {len(batch)} that it is asked about, got {found[name].shape}"
             raise InvalidValue(msg, "curve-option")
+    return found
 
 
 def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:
@@ -297,7 +343,10 @@ def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Ten
     if colours is None:
         msg = f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)"
         raise InvalidValue(msg, "curve-option")
-    mean, deviation = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in colours)
+    given = finite("colours", colours)
+    if given.shape != (2, 3) or not (given[1] > 0).all():
+        raise InvalidValue(f"colours must be mean and deviation of three channels, got {colours!r}", "curve-option")
+    mean, deviation = torch.tensor(given, dtype=torch.float32)[:, :, None, None]
     colour = torch.zeros(3, 1, 1)
     if kind == "random":
         colour = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(seed))
@@ -338,13 +387,12 @@ def _without(caption: str, spans: list[tuple[int, int]]) -> str:
     return " ".join(caption.split())
 
 
-def _table(jobs: list[tuple], answers: Iterator[Mapping[str, Tensor] | Tensor], rows: Sequence | None = None):
+def _table(jobs: list[tuple], answers: Iterator[Mapping[str, np.ndarray]], rows: Sequence | None = None):
     """Rows of method, game, measure, fraction and score, curve by curve; `rows` says which answer is whose."""
-    named = [answer if isinstance(answer, Mapping) else {"score": answer} for answer in answers]
-    parts = []
+    named, parts = list(answers), []
     for measure in named[0]:
-        scores = np.concatenate([torch.as_tensor(answer[measure]).detach().float().cpu().numpy() for answer in named])
+        scores = np.concatenate([answer[measure] for answer in named])
         part = pd.DataFrame(jobs, columns=["method", "game", "fraction"])
         part.insert(2, "measure", measure)
-        parts.append(part.assign(score=scores[slice(None) if rows is None else rows].astype(float)))
+        parts.append(part.assign(score=scores[slice(None) if rows is None else rows]))
     return pd.concat(parts, ignore_index=True)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from ..checks import between, finite
+from ..checks import between, finite, listed, whole
 from ..errors import InvalidValue
 from ..images import onto_image
 
@@ -116,9 +116,9 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
         K results.
 
     Raises:
-        ValueError: a map that is not finite, or of another shape than the masks.
+        ValueError: a map that is not finite, or of another shape than the masks; masks not of True and False.
     """
-    heat, masks = _heat(heat), np.asarray(masks, dtype=bool)
+    heat, masks = _heat(heat), _booleans("masks", masks)
     if masks.ndim != 3 or masks.shape[1:] != heat.shape:
         msg = f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
         raise InvalidValue(msg, "mask-shape")
@@ -154,7 +154,7 @@ def reference_baselines(
     Raises:
         ValueError: as `localisation`, of the mask.
     """
-    mask = _mask(mask)
+    mask, grid = _mask(mask), _grid(grid)
     height, width = mask.shape
     box = _box(box, width, height)
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
@@ -182,36 +182,60 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> n
 
     Returns:
         (h, w).
+
+    Raises:
+        ValueError, TypeError: values that are no finite numbers (H, W), a grid without cells, a box inside out.
     """
+    values, grid = _heat(values), _grid(grid)
     height, width = values.shape
     left, top, right, bottom = _box(box, width, height)
-    return _overlap(height, top, bottom, grid[0]) @ values.astype(float) @ _overlap(width, left, right, grid[1]).T
+    return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
 
 
 def _heat(heat: np.ndarray) -> np.ndarray:
     """The map (H, W) as floats, checked."""
-    heat = np.asarray(heat, dtype=float)
+    heat = finite("the map", heat).astype(float, copy=False)
     if heat.ndim != 2 or not heat.size:
         raise InvalidValue(f"a map has rows and columns, (H, W), got shape {heat.shape}", "map-shape")
-    return finite("the map", heat)
+    return heat
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
     """The mask (H, W) as bool, checked."""
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
-        raise InvalidValue(f"a mask is (H, W) of True and False, got shape {mask.shape} of {mask.dtype}", "mask-shape")
+    mask = _booleans("a mask", mask)
+    if mask.ndim != 2:
+        raise InvalidValue(f"a mask is (H, W) of True and False, got shape {mask.shape}", "mask-shape")
     if not mask.any():
         msg = "the mask is empty: there is no object to find; leave such images out, and say how many"
         raise InvalidValue(msg, "mask-empty")
-    return mask.astype(bool)
+    return mask
+
+
+def _booleans(what: str, values: np.ndarray) -> np.ndarray:
+    """The values as bool, if they are True and False, or 0 and 1."""
+    found = finite(what, values)
+    if found.dtype != bool and not ((found == 0) | (found == 1)).all():
+        msg = f"{what} must be of True and False, got {found.dtype} from {found.min():g} to {found.max():g}"
+        raise InvalidValue(msg, "mask-shape")
+    return found.astype(bool, copy=False)
+
+
+def _grid(grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid, checked."""
+    cells = [whole("rows and columns of a grid", one, 1) for one in listed("a grid", grid)]
+    if len(cells) != 2:
+        raise InvalidValue(f"a grid is (rows, columns), got {grid!r}", "values-shape")
+    return cells[0], cells[1]
 
 
 def _box(box: Box | None, width: int, height: int) -> Box:
     """The box, checked; the whole image if there is none."""
-    left, top, right, bottom = (0.0, 0.0, float(width), float(height)) if box is None else box
-    if not (left < right and top < bottom):
+    if box is None:
+        return 0.0, 0.0, float(width), float(height)
+    found = finite("a box", box)
+    if found.shape != (4,) or not (found[:2] < found[2:]).all():
         raise InvalidValue(f"a box is (left, top, right, bottom), got {box!r}", "box-shape")
+    left, top, right, bottom = found.tolist()
     return left, top, right, bottom
 
 

@@ -29,8 +29,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..checks import all_chosen, whole
-from ..errors import InvalidValue
+from ..checks import all_chosen, chosen, listed, short, whole
+from ..errors import InvalidType, InvalidValue
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
@@ -76,8 +76,9 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
         ValueError: no scenes or no counts, or counts beyond 1 to 4.
     """
     whole("n", n, 1)
-    if not counts or not set(counts) <= set(COUNTS):
-        raise InvalidValue(f"games show one to four objects, got counts={counts!r}", "scene-count")
+    counts = [chosen("each of counts", one, COUNTS) for one in listed("counts", counts)]
+    if not counts:
+        raise InvalidValue("games show one to four objects, and counts is empty", "scene-count")
     found, seed = [], 0
     while len(found) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
@@ -116,7 +117,7 @@ def play(
     Raises:
         ValueError: an unknown method or question, a caption longer than the model reads.
     """
-    asked = _asked(methods, questions)
+    asked, played = _asked(methods, questions), _games(played)
     explainers = {name: Explainer(clip, method=name, seed=seed, image_layers=image_layers) for name in asked}
     asking, rows = Explainer(clip, text_layers=text_layers), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
@@ -156,8 +157,8 @@ def play_second_order(
         ValueError: another name; and as `play`.
     """
     drawn_by = {"METAGAME": "grad-eclip", "exCLIP": "integrated-gradients", "FIxLIP": "fixlip"}
-    if isinstance(names, str) or not names or not set(names) <= set(drawn_by):
-        raise InvalidValue(f"names must be some of {', '.join(drawn_by)}, got {names!r}", "choice-unknown")
+    names, played = all_chosen("names", names, drawn_by), _games(played)
+    steps, masks = whole("steps", steps, 1), whole("masks", masks, 1)
     explainer, rows = Explainer(clip, seed=seed), []
     options = {"exCLIP": {"steps": steps}, "FIxLIP": {"masks": masks}}
     for name in names:
@@ -191,7 +192,7 @@ def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFra
         Rows as those of `play`, with "true mask" for the question and the method.
     """
     rows, box, size = [], (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)
-    for game in played:
+    for game in _games(played):
         maps = [pool(mask.astype(float), grid, box) for mask in _masks(game.scene)]
         heats = np.array([onto_image(map_, box, size) for map_ in maps])
         rows += [{**row, "question": "true mask", "method": "true mask"} for row in _rows(game, heats)]
@@ -305,6 +306,14 @@ def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
         same = [game for game in played if len(game.scene.objects) == count]
         for start in range(0, len(same), _AT_ONCE):
             yield same[start : start + _AT_ONCE]
+
+
+def _games(played: Sequence[Game]) -> list[Game]:
+    """Games, checked."""
+    found = listed("played", played)
+    if wrong := [one for one in found if not isinstance(one, Game)]:
+        raise InvalidType(f"played must be a list of Games, as `games` draws them, got {short(wrong[0])}", "list-type")
+    return found
 
 
 def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:

@@ -127,11 +127,7 @@ class Results:
 
     def _check(self, settings: dict) -> None:
         """Keep the settings of a new run; compare them with those of an old one."""
-        try:
-            found = {name: json.loads(value) for name, value in self._rows.execute("SELECT name, value FROM settings")}
-        except (ValueError, TypeError, sqlite3.DatabaseError) as error:
-            msg = f"{self.folder / ROWS} does not say what made its rows ({error}): choose another folder, or delete it"
-            raise InvalidFile(msg, "result-damaged") from error
+        found = _settings_of(self.folder / ROWS, self._rows.execute("SELECT name, value FROM settings").fetchall())
         if not found:
             values = [(name, json.dumps(value, ensure_ascii=False)) for name, value in settings.items()]
             with self._rows:
@@ -153,10 +149,12 @@ def read_run(folder: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no run, or nothing is done yet.
     """
-    found = _asked(folder, "SELECT rows FROM chunks ORDER BY number")
+    found, (kept,) = read_whole(folder), _asked(folder, "SELECT count(*) FROM chunks") or [(0,)]
     if not found:
         raise MissingFile(f"{folder} holds no rows of an evaluation", "result-missing")
-    return pd.concat([_unpacked(content) for (content,) in found], ignore_index=True)
+    if damaged := kept[0] - len(found):
+        warnings.warn(f"{damaged} chunks of {folder} are damaged, and their rows are left out", stacklevel=2)
+    return pd.concat([found[number][0] for number in sorted(found)], ignore_index=True)
 
 
 def read_settings(folder: str | Path) -> dict:
@@ -168,7 +166,7 @@ def read_settings(folder: str | Path) -> dict:
     found = _asked(folder, "SELECT name, value FROM settings")
     if not found:
         raise MissingFile(f"{folder} holds no evaluation", "result-missing")
-    return {name: json.loads(value) for name, value in found}
+    return _settings_of(Path(folder) / ROWS, found)
 
 
 def read_whole(folder: str | Path) -> dict[int, tuple[pd.DataFrame, str]]:
@@ -194,6 +192,8 @@ def _asked(folder: str | Path, question: str) -> list[tuple]:
 
 def _opened(file: Path) -> sqlite3.Connection:
     """The database of a run; one that is damaged is set aside, with a warning, and a new one begun."""
+    if file.is_dir():
+        raise InvalidFile(f"{file} is a folder, where the rows of a run should be: choose another", "path-is-folder")
     kept = sqlite3.connect(file, timeout=60)
     try:
         if kept.execute("PRAGMA quick_check").fetchone() != ("ok",):
@@ -214,9 +214,18 @@ def _opened(file: Path) -> sqlite3.Connection:
     return kept
 
 
+def _settings_of(file: Path, rows: list[tuple]) -> dict:
+    """Settings from their table."""
+    try:
+        return {name: json.loads(value) for name, value in rows}
+    except (ValueError, TypeError) as error:
+        msg = f"{file} does not say what made its rows ({error}): choose another folder, or delete it"
+        raise InvalidFile(msg, "result-damaged") from error
+
+
 def _unpacked(content: bytes) -> pd.DataFrame:
     return pd.DataFrame(json.loads(content))
 
 
 def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""  # what is none was never written

@@ -34,7 +34,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
-from ..checks import chosen, hint, listed, whole
+from ..checks import chosen, columns, first_line, hint, listed, whole
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..errors import InvalidType, InvalidValue
@@ -47,6 +47,7 @@ from .shards import Shard, merge, part_of, read_shard, shard_folder
 from .statistics import paired, summarise
 from .worker import PROTOCOLS, Chunk, Plan, at_worker, contents, generator, measured, open_explainers, with_threads
 
+MOST_THREADS = 1024  # of one process: beyond some hundred thousand, OpenMP ends the process
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
 LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")  # rows of other versions may differ
 
@@ -136,7 +137,10 @@ def _counts(**counts: tuple[int | None, int]) -> list[Any]:
     """The counts as Python's integers, none of them below its least; None is whatever is the default."""
     if counts["jobs"][0] == 0:
         raise InvalidValue("jobs must be 1 or more, or -1 for as many as there are processors, got 0", "number-range")
-    return [None if value is None else whole(name, value, least) for name, (value, least) in counts.items()]
+    most = {"threads": MOST_THREADS}
+    return [
+        None if value is None else whole(name, value, least, most.get(name)) for name, (value, least) in counts.items()
+    ]
 
 
 def _possible() -> list[str]:
@@ -278,7 +282,12 @@ def _workers(clip: Clip, jobs: int, dask: str | None) -> Iterator[Clip | str]:
     """Processes to come, and what they shall know the model by: it travels once, not with every chunk."""
     if dask is not None:
         distributed = optional_library("distributed", "--dask hands the work to a Dask cluster", "dask")
-        with distributed.Client(dask) as client, parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
+        try:
+            client = distributed.Client(dask)
+        except (OSError, ValueError, TypeError) as error:
+            msg = f"no Dask scheduler answers at {dask!r} ({first_line(error)})"
+            raise InvalidValue(msg, "dask-missing") from error
+        with client, parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
             yield clip
         return
     with TemporaryDirectory(prefix="gradeclip-") as folder:
@@ -300,6 +309,7 @@ def report(rows: pd.DataFrame) -> str:
 
     Whole concepts are resampled, since images of one concept are alike. p is Holm's, over the rows of one measure.
     """
+    columns(rows, ("image", "concept", "method", "seconds"))
     names = list(dict.fromkeys(rows["method"]))
     baseline = "grad-eclip" if "grad-eclip" in names else names[0]
     cluster = "concept" if rows["concept"].nunique() > 1 else None

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..checks import chosen, finite
+from .. import checks
+from ..checks import chosen, finite, whole
 from ..errors import InvalidValue
 from ..models import BUNDLED_MODELS, Clip
 from .localisation import levelled
@@ -49,7 +50,7 @@ def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | N
         ValueError: a side that does not exist; more blocks than the tower has, or a tower that is no stack of blocks.
     """
     chosen("side", side, ("both", "image", "text"))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checks.seed(seed))
     with torch.inference_mode(False), torch.no_grad():
         model = copy.deepcopy(clip.model)
         weights = {name: weight for name, weight in model.named_parameters() if weight.numel() > 1}
@@ -75,13 +76,11 @@ def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -
     Raises:
         ValueError: stacks of different shapes, or maps that are not finite.
     """
-    maps, others = np.asarray(maps, dtype=float), np.asarray(others, dtype=float)
-    if maps.shape != others.shape or maps.ndim < 2:
+    maps, others = finite("maps", maps).astype(float, copy=False), finite("maps", others).astype(float, copy=False)
+    if maps.shape != others.shape or maps.ndim < 2 or not maps.size:
         msg = f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}"
         raise InvalidValue(msg, "sanity-option")
-    flat = [
-        np.stack([levelled(finite("a map", one)) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)
-    ]
+    flat = [np.stack([levelled(one) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)]
     return np.nan_to_num(spearman(*(np.abs(flat) if absolute else flat)))
 
 
@@ -100,7 +99,13 @@ def randomisation_check(
 
     Returns:
         Rows of image (0 to P - 1), blocks ("all" where every weight was drawn anew), seed, agreement.
+
+    Raises:
+        ValueError: no seeds or no blocks; and what `randomised` and `agreement` raise.
     """
+    seeds, blocks = checks.listed("seeds", seeds), checks.listed("blocks", blocks)
+    if not (seeds and blocks):
+        raise InvalidValue("a randomisation check needs a seed or more, and a step or more in blocks", "sanity-option")
     own, parts = maps_of(clip), []
     for count in blocks:
         for seed in seeds:
@@ -128,9 +133,7 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
     Raises:
         ValueError: fewer than one round.
     """
-    if repeats < 1:
-        msg = f"repeats is the number of rounds that are counted, one or more, got {repeats!r}"
-        raise InvalidValue(msg, "sanity-option")
+    repeats = whole("repeats", repeats, 1)
     rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)
     ratios = seconds / np.array([[base] for base, _ in rounds])
@@ -158,6 +161,7 @@ def affordable(clip: Clip, n: int, step: Callable[[], object], *, least: int = 8
     Raises:
         ValueError: `GRADECLIP_MINUTES` is no number above zero.
     """
+    n = whole("n", n)
     minutes = os.environ.get("GRADECLIP_MINUTES") or "2"
     if not re.fullmatch(r"inf|\d*\.?\d+", minutes) or float(minutes) == 0:
         msg = f"GRADECLIP_MINUTES is how many minutes a cell may take, above 0, or 'inf'; got {minutes!r}"
@@ -200,9 +204,8 @@ def _drawn_anew(names: Iterable[str], side: str, blocks: int | None) -> list[str
             msg = f"the {'image' if image else 'text'} tower is no single stack of blocks; use blocks=None"
             raise InvalidValue(msg, "sanity-option")
         depth = 1 + max((int(match[2]) for match in found.values() if match), default=-1)
-        if tower and not (isinstance(blocks, int) and 1 <= blocks <= depth):
-            msg = f"blocks must be a whole number from 1 to {depth}, or None for every weight: {blocks!r}"
-            raise InvalidValue(msg, "sanity-option")
+        if tower:
+            blocks = whole("blocks (None draws every weight)", blocks, 1, depth)
         for name, match in found.items():
             if int(match[2]) >= depth - blocks if match else not _STEM.search(name):
                 drawn.append(name)

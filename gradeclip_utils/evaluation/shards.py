@@ -21,8 +21,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from ..checks import as_path
-from ..errors import InvalidValue, MissingFile
+from ..checks import as_path, whole
+from ..errors import InvalidFile, InvalidValue, MissingFile
 from .results import Results, read_settings, read_whole
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def read_shard(text: str | None) -> Shard | None:
         if not both:
             return None
         source, text = "/".join(both[0]), "/".join(os.environ[name] for name in both[0])
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(text))
     shard = (int(found[1]), int(found[2])) if found else (0, 0)
     if not shard[0] < shard[1]:
         raise InvalidValue(f"{source} must be i/n, from 0/n to one less than n/n, got {text!r}", "shard-form")
@@ -74,8 +74,17 @@ def refuse_shard(options: argparse.Namespace) -> None:
 
 
 def part_of(parts: Sequence[T], shard: Shard | None) -> Sequence[T]:
-    """Those of `parts` that a shard computes: every n-th, so that each shard sees all of a sorted data set."""
-    return parts if shard is None else parts[shard[0] :: shard[1]]
+    """Those of `parts` that a shard computes: every n-th, so that each shard sees all of a sorted data set.
+
+    Raises:
+        ValueError, TypeError: the shard is not (i, n).
+    """
+    if shard is None:
+        return parts
+    if not isinstance(shard, tuple) or len(shard) != 2:
+        raise InvalidValue(f"a shard is (i, n), from (0, n) to (n - 1, n), got {shard!r}", "shard-form")
+    n = whole("n of a shard (i, n)", shard[1], 1)
+    return parts[whole("i of a shard (i, n)", shard[0], 0, n - 1) :: n]
 
 
 def shard_folder(out: str | Path, shard: Shard | None) -> Path:
@@ -112,6 +121,9 @@ def merge(out: str | Path) -> tuple[pd.DataFrame, dict]:
         raise MissingFile(f"{out} lacks shard {absent[0]} of {counts[0]}: run it with --shard {absent[0]}/{counts[0]}",
                           "shard-missing")  # fmt: skip
     settings = read_settings(found[0, counts[0]])
+    if lacking := [name for name in ("examples", "chunk") if not isinstance(settings.get(name), int)]:
+        msg = f"{found[0, counts[0]]} is no shard of an evaluation: it does not say its {' and '.join(lacking)}"
+        raise InvalidFile(msg, "result-damaged")
     numbers, chunks = range(-(-settings["examples"] // settings["chunk"])), {}
     for (i, n), folder in found.items():
         own = read_settings(folder)

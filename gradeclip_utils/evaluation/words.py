@@ -32,7 +32,8 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from ..checks import whole
+from ..checks import chosen, columns, whole
+from ..checks import seed as checked_seed
 from ..errors import InvalidValue
 from ..explain import Explainer
 from ..methods import METHODS
@@ -79,6 +80,7 @@ def captioned_scenes(n: int, *, split: str = "development", seed: int = 0) -> li
     Returns:
         2 n captions: the true one of a scene, then the false one.
     """
+    n, seed = whole("n", n, 1), checked_seed(seed)
     found, place, names = [], 0, concepts()["noun"].tolist()
     while len(found) < 2 * n:
         rng = np.random.default_rng([_SEED, seed, place])
@@ -104,6 +106,7 @@ def captioned_scenes(n: int, *, split: str = "development", seed: int = 0) -> li
 
 def layer_methods(depth: int) -> dict[str, tuple[str, int | None]]:
     """Grad-ECLIP through one text layer, half of them, two thirds (as published) and all: as `text_methods`."""
+    depth = whole("depth", depth, 1)
     parts = sorted({1, round(depth / 2), round(2 * depth / 3), depth} - {0})
     return {f"Grad-ECLIP, {layers} of {depth} layers": ("grad-eclip", layers) for layers in parts}
 
@@ -153,7 +156,7 @@ def word_rows(
     tower = asker.text_tower
     methods = text_methods(tower.depth if tower is not None else 1) if methods is None else methods
     for name, (method, _) in methods.items():
-        if METHODS[method].text is None:
+        if METHODS[chosen("a method of words", method, METHODS)].text is None:
             raise InvalidValue(f"{name!r} is {METHODS[method].title}, which has no scores of words", "method-words")
     images = _embeddings(asker, captions)
     ways = {name: (replace(METHODS[method], image=None), layers) for name, (method, layers) in methods.items()}
@@ -285,7 +288,10 @@ def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0
     Returns:
         One row a kind of scores: scores, error (the mean), value (the correlation), low and high (95 %), and n.
     """
-    picks = np.random.default_rng(seed).integers(0, len(rows), (draws, len(rows)))
+    columns(rows, ("saturation", *ALONG_ATTENTION))
+    if not len(rows):
+        raise InvalidValue("there are no captions of which a correlation could be had", "table-empty")
+    picks = np.random.default_rng(checked_seed(seed)).integers(0, len(rows), (draws, len(rows)))
     levels, table = rows["saturation"].to_numpy(), []
     for name in ALONG_ATTENTION:
         errors = rows[name].to_numpy()

@@ -28,7 +28,7 @@ import torch
 from ..datasets import Choice, Example
 from ..explain import Explainer
 from ..explanation import Explanation
-from ..images import model_view
+from ..images import model_view, read_image
 from ..models import Clip
 from .faithfulness import FULL, PUBLISHED, Protocol, areas, colours_of, image_curves, image_score
 from .localisation import MEASURES, localisation, pool, reference_baselines
@@ -114,7 +114,8 @@ def contents(examples: Iterable[Example | Choice], before: str = "") -> str:
     """A checksum of images and masks, which are read for it, and of what is known from `before`."""
     digest = hashlib.sha256(before.encode())
     for example in examples:
-        image, mask = example.image(), example.mask() if isinstance(example, Example) else None
+        image = read_image(example.image())
+        mask = example.mask() if isinstance(example, Example) else None
         digest.update(f"{image.mode} {image.size} {None if mask is None else mask.shape}".encode())
         digest.update(image.tobytes())
         digest.update(b"" if mask is None else np.packbits(mask).tobytes())

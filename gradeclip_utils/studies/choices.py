@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..checks import whole
+from ..checks import columns, whole
 from ..datasets import load_choices, spread
 from ..errors import InvalidValue
 from ..evaluation.attributes import judge_choices
@@ -101,6 +101,7 @@ def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
     Returns:
         The columns of a study: study, figure, value, low, high, n.
     """
+    columns(rows, ("image", "kind", "right", "text_only"))
     name = data.partition(":")[0]
     parts = list(rows.groupby("kind", sort=False))
     parts += [("all kinds", rows)] * (len(parts) > 1)

@@ -371,8 +371,8 @@ def test_a_limit_spreads_over_the_whole_data_set():
         ("imagenet_s:x", "did you mean imagenet-s:...?"),
         ("scenes", "'scenes' names no data set: say scenes:development:200"),
         ("scenes:development", "say how many scenes"),
-        ("scenes:dev:5", "come from train, development, test.*got 'dev' and 5"),
-        ("scenes:development:0", "1 to 100,000"),
+        ("scenes:dev:5", "split must be one of train, development, test, got 'dev'"),
+        ("scenes:development:0", "number of scenes must be at least 1, got 0"),
     ],
 )
 def test_a_data_set_that_does_not_exist_is_refused_with_what_to_say(what, message):

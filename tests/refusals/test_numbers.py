@@ -3,13 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from gradeclip_utils.checks import between, finite, number, whole
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.evaluation.attributes import draw_pairs
-from gradeclip_utils.evaluation.faithfulness import Protocol
-from gradeclip_utils.evaluation.localisation import localisation, pool, reference_baselines
-from gradeclip_utils.evaluation.pointing_game import games
+from gradeclip_utils.evaluation.faithfulness import Protocol, areas, image_curves, image_score, word_curves
+from gradeclip_utils.evaluation.localisation import localisation, located, pool, reference_baselines
+from gradeclip_utils.evaluation.pointing_game import games, play, play_second_order
+from gradeclip_utils.evaluation.sanity import agreement, cost, randomisation_check, randomised
 from gradeclip_utils.evaluation.statistics import (
     difference_interval,
     interval,
@@ -18,9 +20,11 @@ from gradeclip_utils.evaluation.statistics import (
     verdict,
 )
 from gradeclip_utils.evaluation.verdicts import Takeaways
+from gradeclip_utils.evaluation.words import captioned_scenes, error_by_saturation, word_rows
 from tests.refusals.cases import named
 
 ROWS = pd.DataFrame({"method": ["grad-eclip", "b"] * 8, "image": np.repeat(range(8), 2), "score": np.arange(16.0) % 7})
+PIXELS, GREY = torch.zeros(3, 8, 8), ((0.5,) * 3, (0.25,) * 3)
 MASK, HEAT = np.eye(4, dtype=bool), np.arange(16.0).reshape(4, 4)
 NAN = np.where(MASK, np.nan, HEAT)
 VALUES = [0.1, 0.2, 0.4, 0.3]
@@ -66,27 +70,103 @@ MEASURES = [
     ("a map of another shape", lambda: localisation(HEAT[:2], MASK), r"one shape, got \(2, 4\) and \(4, 4\)"),
     ("a flat map", lambda: localisation(HEAT.ravel(), MASK), "rows and columns"),
     ("an empty mask", lambda: localisation(HEAT, MASK & False), "the mask is empty"),
-    ("a mask of grey", lambda: localisation(HEAT, HEAT), "a mask is .* of True and False"),
+    ("a mask of grey", lambda: localisation(HEAT, HEAT), "a mask must be of True and False, got float64 from 0 to 15"),
     ("threshold 20", lambda: localisation(HEAT, MASK, threshold=20), "threshold must be from 0 to 1, got 20"),
     ("threshold NaN", lambda: localisation(HEAT, MASK, threshold=np.nan), "threshold must be from 0 to 1, got nan"),
     ("a box turned round", lambda: pool(HEAT, (2, 2), (4, 0, 0, 4)), r"a box is \(left, top, right, bottom\)"),
+    ("a box of three", lambda: pool(HEAT, (2, 2), (0, 0, 4)), r"a box is \(left, top, right, bottom\), got \(0, 0, 4"),
+    ("a box without end", lambda: pool(HEAT, (2, 2), (0, 0, np.inf, 4)), "1 of 4 values of a box are NaN or infinite"),
+    ("a grid without cells", lambda: pool(HEAT, (0, 2)), "rows and columns of a grid must be at least 1, got 0"),
+    ("a grid of one number", lambda: pool(HEAT, 7), "a grid must be a list, got 7"),
+    ("NaN that are averaged", lambda: pool(NAN, (2, 2)), "4 of 16 values of the map are NaN or infinite"),
+    ("a map of words", lambda: localisation([["a", "b"]] * 2, MASK), "the map must be an array of numbers, got"),
+    ("a map of two lengths", lambda: located([[1], [1, 2]], MASK[None]), "the map must be an array of numbers"),
+    ("a complex map", lambda: localisation(HEAT * 1j, MASK), "the map must be an array of numbers"),
+    ("a map of dates", lambda: localisation(HEAT.astype("M8[s]"), MASK), "the map must be an array of numbers"),
+    ("masks of grey", lambda: located(HEAT, HEAT[None]), "masks must be of True and False, got float64 from 0 to 15"),
+    ("masks of NaN", lambda: located(HEAT, NAN[None]), "4 of 16 values of masks are NaN"),
     ("a box without height", lambda: reference_baselines((2, 2), MASK, None, box=(0, 2, 4, 2)), "a box is"),
     ("a curve of a million points", lambda: Protocol(points=10**6), "points must be at most 1001, got 1000000"),
     ("a curve of one point", lambda: Protocol(points=1), "points must be at least 2, got 1"),
+    ("a curve of words", lambda: Protocol(span="x"), "span must be a number, got 'x'"),
+    ("a curve of True", lambda: Protocol(span=True), "span must be a number, got True"),
     ("a curve by letters", lambda: Protocol(unit="letter"), "unit must be"),
     ("a curve from half a seed", lambda: Protocol(seed=1.5), "seed must be a whole number"),
+    ("a curve by a map without a name", lambda: curves(maps=HEAT), "maps must be a dict, by the names of methods"),
+    ("a curve by no map", lambda: curves(maps={}), "maps must be a dict, by the names of methods, got {}"),
+    ("a curve by a map of words", lambda: curves(maps={"a": [["x"]]}), "the map of 'a' must be an array of numbers"),
+    ("a curve of NaN pixels", lambda: curves(pixels=PIXELS * torch.nan), "pixels must be finite"),
+    ("a curve of bytes", lambda: curves(pixels=PIXELS.byte()), r"a float tensor \(3, H, W\), got \(3, 8, 8\)"),
+    ("a curve in batches of none", lambda: curves(batch=0), "batch must be at least 1, got 0"),
+    ("a curve by a word", lambda: curves(protocol="full"), "protocol must be a Protocol, got 'full'"),
+    ("a curve in no colours", lambda: curves(colours=((1, 2), (1, 2))), "mean and deviation of three channels"),
+    ("a curve in colours that divide by zero", lambda: curves(colours=((0,) * 3,) * 2), "mean and deviation of three"),
+    ("a score that is NaN", lambda: curves(score=lambda x: x.mean((1, 2, 3)) * torch.nan), "the score 'score' are NaN"),
+    ("a score for all together", lambda: curves(score=lambda x: 1.0), r"one number for each of .*, got \(\)"),
+    ("a score of nothing", lambda: curves(score=lambda x: None), "the score 'score' "),
+    ("a target of NaN", lambda: image_score(len, torch.ones(4) * torch.nan), r"target must be a tensor \(E,\)"),
+    ("a target of no model", lambda: image_score(lambda x: x, torch.ones(4))(torch.ones(2, 3)), "have width 3, and"),
+    ("a label beyond the classes", lambda: image_score(len, torch.ones(4), torch.eye(4), 4), "label must be at most 3"),
+    ("words of a number", lambda: word_curves(len, 5, {"a": [1]}), "caption must be a text, got 5"),
+    ("words by no scores", lambda: word_curves(len, "a dog", [1, 2]), "scores must be a dict, by the names of methods"),
+    ("words by words", lambda: word_curves(len, "a dog", {"a": ["x", "y"]}), "scores of 'a' must be an array"),
+    ("words beyond the caption", lambda: word_curves(len, "a", {"a": [1]}, [(7, 9)]), "spans must be .* within 'a'"),
+    ("words turned round", lambda: word_curves(len, "a dog", {"a": [1]}, [(3, 1)]), "spans must be .* within 'a dog'"),
+    ("words by half a seed", lambda: word_curves(len, "a", {"a": [1]}, seed=-1), "seed must be at least 0"),
+    ("areas of nothing", lambda: areas(None), "a table is needed, a pandas DataFrame, got None"),
+    ("areas of another table", lambda: areas(ROWS), "the table has no column 'fraction'"),
+    ("an area of NaN", lambda: areas(ROWS.assign(fraction=range(16), score=np.nan)), "score of a curve are NaN"),
+    ("agreement of words", lambda: agreement("a", "b"), "maps must be an array of numbers, got 'a'"),
+    ("agreement of no maps", lambda: agreement(np.ones((0, 4)), np.ones((0, 4))), "two stacks of maps"),
+    ("costs of half a round", lambda: cost({}, lambda: 0, repeats=1.5), "repeats must be a whole number, got 1.5"),
+    ("randomised by no seed", lambda: randomisation_check(None, len, seeds=[]), "needs a seed or more"),
+    ("captions of half a scene", lambda: captioned_scenes(1.5), "n must be a whole number, got 1.5"),
+    ("errors of no rows", lambda: error_by_saturation(ROWS), "the table has no column 'saturation'"),
+    ("pairs of words", lambda: draw_pairs("colour", "x"), "n must be a whole number, got 'x'"),
+    ("games without a number", lambda: games(1, counts=5), "counts must be a list, got 5"),
+    ("games that are none", lambda: play(None, [1]), "played must be a list of Games, .*got 1"),
+    ("no steps on a path", lambda: play_second_order(None, [], ["exCLIP"], steps=0), "steps must be at least 1, got 0"),
     ("games of no scene", lambda: games(0), "n must be at least 1, got 0"),
-    ("games of five objects", lambda: games(1, counts=(5,)), "games show one to four objects"),
+    ("games of five objects", lambda: games(1, counts=(5,)), "each of counts must be one of 1, 2, 3, 4, got 5"),
     ("pairs of a kind", lambda: draw_pairs("smell", 1), "kind must be one of"),
     ("pairs of a split", lambda: draw_pairs("colour", 1, split="val"), "split must be one of train, development, test"),
     ("pairs of nine", lambda: draw_pairs("colour", 1, objects=9), "objects of 'colour' must be one of 2, 3, 4, got 9"),
 ]  # fmt: skip
 
 
+def curves(**changed):
+    given = {"pixels": PIXELS, "maps": {"a": HEAT}, "colours": GREY, "score": lambda x: x.mean((1, 2, 3))}
+    return image_curves(**(given | changed))
+
+
 @pytest.mark.parametrize(("ask", "message"), named(MEASURES))
 def test_a_map_or_mask_that_cannot_be_measured_is_refused(ask, message):
     with pytest.raises(GradeclipError, match=message):
         ask()
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": "x"}, {"blocks": True}, {"blocks": 1.5}, {"blocks": 0}])
+def test_a_model_is_not_randomised_by_what_is_no_number(tiny, options):
+    with pytest.raises(GradeclipError, match=f"{next(iter(options))}.* must be "):
+        randomised(tiny, **options)
+
+
+def test_a_method_of_words_that_does_not_exist_is_named(tiny):
+    with pytest.raises(GradeclipError, match="a method of words must be one of .*got 'nope'"):
+        word_rows(tiny, captioned_scenes(1), {"x": ("nope", None)})
+
+
+def test_maps_are_measured_whatever_holds_them():
+    found = localisation(HEAT, MASK)
+    for heat in (
+        torch.tensor(HEAT, requires_grad=True),
+        torch.tensor(HEAT).bfloat16(),
+        HEAT.tolist(),
+        HEAT.astype("O"),
+    ):
+        assert localisation(heat, MASK) == found
+    for mask in (torch.tensor(MASK), MASK.tolist(), MASK * 1):
+        assert localisation(HEAT, mask) == found and located(HEAT, [mask]) == located(HEAT, MASK[None])
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, np.nan])

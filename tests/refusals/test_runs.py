@@ -8,21 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.datasets import load
+from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
 from gradeclip_utils.evaluation import run
-from gradeclip_utils.evaluation.results import Results
+from gradeclip_utils.evaluation.results import Results, read_run, read_settings
 from gradeclip_utils.evaluation.run import evaluate
+from gradeclip_utils.evaluation.shards import merge
 from gradeclip_utils.files import locked
+from gradeclip_utils.studies.choices import choice_figures
 from gradeclip_utils.training.finetune.pairs import Pair
 from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
 from tests.refusals.cases import named
 
+PAIR_IMAGE = Image.effect_noise((32, 32), 60).convert("RGB")
 EVALUATED = [
     ("no model", {"clip": None}, "needs a Clip"),
     ("no chunk", {"chunk": 0}, "chunk must be at least 1, got 0"),
@@ -34,11 +38,18 @@ EVALUATED = [
     ("no methods", {"methods": None}, "methods must be a list"),
     ("data that is a number", {"data": 5}, "data must be a list"),
     ("data that is images", {"data": [1]}, "holds a int"),
-    ("a million scenes", {"data": "scenes:development:1000000"}, "1 to 100,000 of them; got 'development' and 1000000"),
+    ("a million scenes", {"data": "scenes:development:1000000"}, "number of scenes must be at most 100000, got 1"),
     ("an unknown kind", {"data": "scene:9"}, "names no data set"),
     ("resolution", {"resolution": 5}, "resolution must be 'model' or 'native'"),
     ("faithfulness", {"faithfulness": ["full"]}, "faithfulness must be one of"),
     ("out is empty", {"out": ""}, "an empty one was given"),
+    ("threads that would end the process", {"threads": 10**9}, "threads must be at most 1024, got 1000000000"),
+    ("scenes by a raised number", {"data": "scenes:development:²"}, "say how many scenes"),
+    ("scenes by 5,000 digits", {"data": "scenes:development:" + "9" * 5000}, "say how many scenes"),
+    ("a shard that is not there", {"shard": (2, 2), "out": "x"}, "i of a shard .* must be at most 1, got 2"),
+    ("a shard below zero", {"shard": (-1, 2), "out": "x"}, "i of a shard .* must be at least 0, got -1"),
+    ("a shard of none", {"shard": (0, 0), "out": "x"}, "n of a shard .* must be at least 1, got 0"),
+    ("a shard in words", {"shard": "0/2", "out": "x"}, "a shard is .i, n., .*got '0/2'"),
 ]
 
 
@@ -92,12 +103,82 @@ def test_of_one_image_the_report_says_that_there_are_no_means(tiny):
     assert run.report(rows).startswith("No means: no measure is known of two images or more.")
 
 
+EXAMPLE = {"key": "k", "prompt": "a dog", "concept": "dog", "caption": "", "present": ("dog",), "image": len}
+EXAMPLES = [
+    ("a name that is a number", {"key": 5}, "key of an example must be a text, got 5"),
+    ("no prompt", {"prompt": None}, "prompt of an example must be a text, got None"),
+    ("no concept", {"concept": None}, "concept of an example must be a text"),
+    (
+        "an image in place of what reads it",
+        {"image": PAIR_IMAGE},
+        "image of an example must be a function",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), named(EXAMPLES))
+def test_an_example_that_is_none_is_refused_when_it_is_made(changed, message):
+    with pytest.raises(GradeclipError, match=message):
+        Example(**{**EXAMPLE, **changed})
+
+
+MADE = [
+    ("nothing", {"image": lambda: None}, "this is builtins.NoneType"),
+    ("floats", {"image": lambda: np.zeros((32, 32, 3))}, "An array must be uint8"),
+    ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"one shape, got \(32, 32\) and \(8, 8\)"),
+    ("a mask of grey", {"load_mask": lambda: np.full((32, 32), 0.5)}, "a mask must be of True and False"),
+    ("a mask of words", {"load_mask": lambda: "dog"}, "a mask must be an array of numbers, got"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), named(MADE))
+def test_what_an_example_reads_is_refused_if_it_is_no_image_or_mask(tiny, tmp_path, changed, message):
+    example = Example(**{**EXAMPLE, "image": lambda: PAIR_IMAGE, "load_mask": lambda: np.eye(32) > 0, **changed})
+    with pytest.raises(GradeclipError, match=message):
+        evaluate(tiny, [example], references=False, progress=False, out=tmp_path / "run")
+
+
+def test_an_example_may_read_its_image_as_an_array(tiny, tmp_path):
+    example = Example(**{**EXAMPLE, "image": lambda: np.asarray(PAIR_IMAGE), "load_mask": lambda: np.eye(32) > 0})
+    assert len(evaluate(tiny, [example], references=False, progress=False, out=tmp_path / "run")) == 1
+
+
+def test_rows_that_were_damaged_are_left_out_with_a_warning_and_foreign_ones_are_no_rows(tmp_path):
+    with closing(Results(tmp_path / "run", {"seed": 0})) as results:
+        for number in range(2):
+            results.write(number, pd.DataFrame({"image": [f"{number}"], "method": ["rise"]}))
+    with closing(sqlite3.connect(tmp_path / "run" / "rows.sqlite")) as kept, kept:
+        kept.execute("UPDATE chunks SET rows = '[]' WHERE number = 0")
+    with pytest.warns(UserWarning, match="1 chunks of .* are damaged, and their rows are left out"):
+        assert read_run(tmp_path / "run")["image"].tolist() == ["1"]
+    with closing(sqlite3.connect(tmp_path / "rows.sqlite")) as kept, kept:
+        kept.executescript("CREATE TABLE chunks (number, rows); INSERT INTO chunks VALUES (1, 'dear');")
+    with pytest.raises(GradeclipError, match="holds no rows of an evaluation"):
+        read_run(tmp_path)
+    (tmp_path / "folder" / "rows.sqlite").mkdir(parents=True)
+    with pytest.raises(InvalidFile, match="rows.sqlite is a folder"):
+        Results(tmp_path / "folder", {})
+
+
+def test_shards_of_something_else_are_not_merged(tmp_path, capsys):
+    for i in range(2):
+        Results(tmp_path / f"shard-{i}-of-2", {"seed": 0}).close()
+    with pytest.raises(InvalidFile, match="is no shard of an evaluation: it does not say its examples and chunk"):
+        merge(tmp_path)
+    with pytest.raises(GradeclipError, match="the table has no column 'concept'"):
+        run.report(pd.DataFrame({"image": ["1"], "method": ["choices"], "right": [1.0]}))
+    with pytest.raises(GradeclipError, match="the table has no column 'kind'"):
+        choice_figures(pd.DataFrame({"image": ["1"], "method": ["rise"]}), "winoground:x")
+
+
 def test_settings_that_were_damaged_are_named(tmp_path):
     Results(tmp_path / "run", {"seed": 0}).close()
     with closing(sqlite3.connect(tmp_path / "run" / "rows.sqlite")) as kept, kept:
         kept.execute("UPDATE settings SET value = 'null]'")
     with pytest.raises(InvalidFile, match="rows.sqlite does not say what made its rows"):
         Results(tmp_path / "run", {"seed": 0})
+    with pytest.raises(InvalidFile, match="rows.sqlite does not say what made its rows"):
+        read_settings(tmp_path / "run")
 
 
 PAIRS = [

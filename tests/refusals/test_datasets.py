@@ -1,0 +1,201 @@
+"""Data sets: files of published formats that are missing, damaged or something else."""
+
+import json
+import tarfile
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gradeclip_utils.datasets import (
+    aro,
+    captioned_images,
+    coco,
+    coco_captions,
+    emoji_scenes,
+    imagenet_name,
+    imagenet_s,
+    imagenet_segmentation,
+    load,
+    open_clip_csv,
+    own_images,
+    register_dataset,
+    saved_dataset,
+    spread,
+    sugar_crepe,
+    webdataset,
+    winoground,
+)
+from gradeclip_utils.errors import GradeclipError
+from tests.refusals.cases import named
+
+READERS = [coco, coco_captions, imagenet_s, imagenet_segmentation, winoground, aro, saved_dataset, webdataset,
+           open_clip_csv, own_images]  # fmt: skip
+KINDS = ["coco", "imagenet-s", "imagenet-segmentation", "winoground", "aro", "dataset", "webdataset", "csv", "folder"]
+
+
+@pytest.mark.parametrize("what", [None, 5, b"x", ["x"], ""], ids=repr)
+@pytest.mark.parametrize("read", READERS)
+def test_what_is_no_path_is_no_data_set(read, what):
+    with pytest.raises(GradeclipError, match="must be a path"):
+        read(what)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_place_that_no_data_set_can_have_is_refused(tmp_path, kind):
+    (tmp_path / "file").write_text("dear")
+    (tmp_path / "folder").mkdir()
+    for place in ("x" * 5000, "a\0b", tmp_path / "file", tmp_path / "folder", tmp_path / "nowhere"):
+        with pytest.raises(GradeclipError):
+            load(f"{kind}:{place}")
+
+
+IMAGE = {"id": 1, "height": 4, "width": 4, "file_name": "1.jpg"}
+DOG = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2]]}
+CATEGORIES = [{"id": 1, "name": "dog"}]
+COCO = {"images": [IMAGE], "annotations": [DOG], "categories": CATEGORIES}
+SAID = {"images": [IMAGE], "annotations": [{"image_id": 1, "id": 1, "caption": "a dog"}]}
+JSON = [
+    ("an image without a number", coco, {**COCO, "images": [{}]}, "it lacks 'id'"),
+    ("a mask of no image", coco, {**COCO, "annotations": [{}]}, "it lacks 'image_id'"),
+    ("an unknown category", coco, {**COCO, "annotations": [{**DOG, "category_id": 9}]}, "it lacks 9"),
+    ("images that are none", coco, {**COCO, "images": None}, "is not a file of COCO annotations"),
+    ("images in words", coco, {**COCO, "images": ["x"]}, "is not a file of COCO annotations"),
+    ("categories by name", coco, {**COCO, "categories": {"1": "dog"}}, "is not a file of COCO annotations"),
+    ("no captions", coco_captions, {**SAID, "annotations": []}, "holds no captions"),
+    ("a caption of no image", coco_captions, {**SAID, "images": []}, "it lacks 1"),
+    ("a caption in numbers", coco_captions, {**SAID, "annotations": [{"image_id": 1, "id": 1, "caption": 5}]}, "not a"),
+]
+
+
+@pytest.mark.parametrize(("read", "record", "message"), named(JSON))
+def test_annotations_of_another_form_are_named_with_what_is_wrong(tmp_path, read, record, message):
+    name = f"{'captions' if read is coco_captions else 'instances'}_val2017.json"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / name).write_text(json.dumps(record))
+    with pytest.raises(GradeclipError, match=f"{name} .*{message}"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"\xff\xfe{", b"", None], ids=["deep", "latin", "empty", "folder"])
+def test_what_is_no_json_is_named(tmp_path, content):
+    for read, name in ((coco, "annotations/instances_val2017.json"), (saved_dataset, "state.json"),
+                       (winoground, "examples.jsonl"), (sugar_crepe, "swap.json")):  # fmt: skip
+        file = tmp_path / read.__name__ / name
+        file.parent.mkdir(parents=True)
+        file.mkdir() if content is None else file.write_bytes(content)
+        with pytest.raises(GradeclipError, match=file.name):
+            read(*(file.parents[name.count("/")], tmp_path)[: 1 + (read is sugar_crepe)])
+
+
+@pytest.mark.parametrize("shape", [[], None, [[1]], ["x"], {"counts": 5, "size": [1]}], ids=repr)
+def test_a_segmentation_that_is_none_is_named_by_its_image(tmp_path, shape):
+    (tmp_path / "annotations").mkdir()
+    record = {**COCO, "annotations": [{**DOG, "segmentation": shape}]}
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(record))
+    (example,) = coco(tmp_path)
+    with pytest.raises(GradeclipError, match="val2017.json has a segmentation of dog in image 1 that is none"):
+        example.mask()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, -3, 5), (0, 0, 1e6, 1e6), (float("nan"), 0, 3, 3), (99, 0, 3, 3)])
+def test_a_part_that_is_not_in_its_image_is_refused(tmp_path, box):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "a.png")
+    entry = {"image_path": "a.png", "true_caption": "a dog", "false_caption": "a cat"}
+    entry |= dict(zip(("bbox_x", "bbox_y", "bbox_w", "bbox_h"), box, strict=True))
+    (tmp_path / "visual_genome_relation.json").write_text(json.dumps([entry]))
+    (choice,) = aro(tmp_path)
+    with pytest.raises(GradeclipError, match=r"a.png has 9 x 9 pixels, and no box .* in them"):
+        choice.image()
+
+
+def test_choices_without_a_caption_and_images_without_a_place_are_refused(tmp_path):
+    entry = {"filename": "a.jpg", "caption": "a dog", "negative_caption": " "}
+    (tmp_path / "swap.json").write_text(json.dumps({"0": entry}))
+    with pytest.raises(GradeclipError, match="entry '0' of .*swap.json must be"):
+        sugar_crepe(tmp_path, tmp_path)
+    with pytest.raises(GradeclipError, match="images of SugarCrepe must be a path, got None"):
+        sugar_crepe(tmp_path, None)
+
+
+TABLES = [
+    ("captions in numbers", {"caption": [5]}, "has no column of captions"),
+    ("captions in lists of lists", {"caption": [[["a dog"]]]}, "has no column of captions"),
+    ("captions of nobody", {"caption": [None]}, "has no column of captions|holds no captions"),
+    ("an empty caption", {"caption": [[None, " "]]}, "holds no captions|no column of captions"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), named(TABLES))
+def test_parquet_without_captions_is_refused(tmp_path, columns, message):
+    pd.DataFrame({"image": [b"x"], **columns}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(GradeclipError, match=message):
+        saved_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("part", [5, {}, {"filename": 5}], ids=repr)
+def test_parts_of_a_data_set_that_are_no_files_are_refused(tmp_path, part):
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [part]}))
+    with pytest.raises(GradeclipError, match="state.json is not a list of the parts of a data set"):
+        saved_dataset(tmp_path)
+
+
+ARRAYS = [
+    ("an array", lambda file: file.create_dataset("value", data=np.ones(3))),
+    ("numbers", lambda file: [file.create_dataset(f"value/{name}", data=np.ones((3, 1))) for name in PARTS]),
+    ("one dimension", lambda file: [file.create_dataset(f"value/{name}", data=np.ones(3)) for name in PARTS]),
+    ("groups", lambda file: [file.create_group(f"value/{name}") for name in PARTS]),
+]
+PARTS = ("img", "gt", "target")
+
+
+@pytest.mark.parametrize(("write",), named(ARRAYS))
+def test_a_matlab_file_of_something_else_is_named(tmp_path, write):
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        write(file)
+    with pytest.raises(GradeclipError, match="x.mat is not ImageNet-Segmentation"):
+        imagenet_segmentation(tmp_path / "x.mat")
+
+
+def test_tars_that_are_none_and_numbers_that_run_backwards_are_refused(tmp_path):
+    (tmp_path / "tars" / "sub.tar").mkdir(parents=True)
+    with pytest.raises(GradeclipError, match="sub.tar is cut short, compressed, or no tar"):
+        webdataset(tmp_path / "tars")
+    tarfile.open(tmp_path / "5.tar", "w").close()
+    with pytest.raises(GradeclipError, match="holds no tars: 5 comes after 1"):
+        webdataset(tmp_path / "{5..1}.tar")
+
+
+def test_an_image_by_a_name_that_no_file_can_have_is_named_with_its_line(tmp_path):
+    (tmp_path / "images").mkdir()
+    reads = [
+        ("image,caption", own_images),
+        ("filepath,title", lambda folder: open_clip_csv(folder / TABLE)),
+        ("image,caption", lambda folder: captioned_images(folder / "images", folder / TABLE)),
+    ]
+    for header, read in reads:
+        for name in ("x" * 5000, "a\0b", "."):
+            (tmp_path / TABLE).write_text(f"{header}\n{name},a dog\n")
+            with pytest.raises(GradeclipError, match="captions.csv, line 2: there is no file"):
+                read(tmp_path)
+
+
+TABLE = "captions.csv"
+ASKED = [
+    ("scenes in words", lambda: emoji_scenes("development", "3"), "number of scenes must be a whole number, got '3'"),
+    ("half a scene", lambda: emoji_scenes("development", 2.5), "number of scenes must be a whole number, got 2.5"),
+    ("scenes of splits", lambda: emoji_scenes(["development"], 2), "split must be one of train, development, test"),
+    ("objects in words", lambda: emoji_scenes("development", 2, n_objects="x"), "n_objects must be a whole number"),
+    ("a name of ImageNet in a list", lambda: imagenet_name([]), "is no WordNet id of ImageNet"),
+    ("a kind that is a number", lambda: register_dataset(5, load), "kind of a data set must be a text, got 5"),
+    ("no examples", lambda: spread(None, 2), "examples of a data set must be a list, got None"),
+]
+
+
+@pytest.mark.parametrize(("ask", "message"), named(ASKED))
+def test_what_names_no_data_set_is_refused(ask, message):
+    with pytest.raises(GradeclipError, match=message):
+        ask()
