@@ -133,6 +133,23 @@ def test_a_fresh_kernel_prints_the_same_key_figures(notebook, executed):
     assert marked(code_cells(executed)) == key_figures
 
 
+SAID = re.compile(
+    r"^(?:in units of [^:]+: |right in +\d+%\. )?(?:- )?(.+): "
+    r"(?:\*\*)?(?:yes|no, the opposite|no difference that matters|cannot tell)"
+    r"(?:, but cannot tell whether it matters)?(?:\*\*)?, [+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\], n = \d+",
+    re.MULTILINE,
+)
+
+
+def test_every_verdict_that_a_cell_shows_is_in_the_takeaways(notebook):
+    texts = [output.get("text") or output.get("data", {}).get("text/markdown", "") for output in outputs(notebook)]
+    texts = [html.unescape(text) for text in texts]
+    takeaways = [text for text in texts if re.match(r"\d+ claims: ", text)]
+    claims = [claim for text in texts for claim in SAID.findall(text)]
+    assert bool(claims) == bool(takeaways)
+    assert not [claim for claim in claims if f"- {claim}: **" not in takeaways[-1]]
+
+
 def test_it_names_no_path_of_the_machine_that_made_it(path):
     text = re.sub(r'"image/\w+": "[^"]*"', "", path.read_text())  # a picture in base64 may spell anything
     assert not re.search(r"/(root|work|home|tmp|Users)/\w+", text)
