@@ -1,6 +1,7 @@
 """Perturbation: masks, missing words, noise and small changes, each confirmed by plain passes of a copied model."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import input_gradients, perturbation
-from gradeclip_utils.towers import open_image_tower, open_text_tower
+from gradeclip_utils.methods import METHODS, input_gradients, perturbation
+from gradeclip_utils.methods.second_order import fixlip
+from gradeclip_utils.towers import Tower, open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
 from tests.methods.test_registry import close, directions
@@ -321,6 +323,37 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     seen.clear()
     perturbation.leave_one_out(text, prompt, target)
     assert sum(seen) == len(prompt.valid_mask[0]) - 2
+
+
+def test_costs_of_the_registry_are_those_of_the_defaults(pixels, monkeypatch):
+    clip, target = wrap(build()), directions(1, 2)
+    image, text, run, blocks, prompts = (
+        open_image_tower(clip.model, 3),
+        open_text_tower(clip.model),
+        Tower.run_block,
+        [],
+        [],
+    )
+
+    def counted(tower, trace, position, tokens):
+        blocks.append(len(tokens))
+        return run(tower, trace, position, tokens)
+
+    picture, prompt = image.trace(pixels[:1]), text.trace(clip.tokenizer(["a red car"]))
+    said = {name: int(METHODS[name].cost.split()[0]) for name in ("rise", "fixlip", "integrated-gradients", "cci")}
+    for function, name in ((perturbation.rise, "rise"), (fixlip, "fixlip")):
+        assert inspect.signature(function).parameters["masks"].default == said[name]
+    steps = inspect.signature(input_gradients.integrated_gradients).parameters["steps"]
+    assert steps.default == said["integrated-gradients"]
+    monkeypatch.setattr(Tower, "run_block", counted)
+    perturbation.cci(image, picture, target)
+    assert sum(blocks) == said["cci"] * image.depth
+    embed = type(text).embed_prompts
+    monkeypatch.setattr(type(text), "embed_prompts", lambda tower, ids: prompts.append(len(ids)) or embed(tower, ids))
+    for method in ("metagame", "fixlip"):
+        METHODS[method].text(text, prompt, target)
+        assert METHODS[method].cost.count("2^n") and sum(prompts) == 2**3
+        prompts.clear()
 
 
 @pytest.mark.parametrize("method", ["rise", "m2ib", "integrated-gradients"])
