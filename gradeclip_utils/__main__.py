@@ -52,13 +52,19 @@ class Command:
 
 
 STUDIES = {
-    name: Command(f"the main figures {about}", f"{name} {example}", ".studies.command", of_model=True)
+    name: Command(
+        f"the main figures {about}; a table goes on where it was stopped",
+        f"{name} {example}",
+        ".studies.command",
+        of_model=True,
+    )
     for name, about, example in (
         ("matching", "of image-text matching, of any model", "--model ViT-B-16 --pretrained openai"),
         ("binding", "of attribute binding, of any model", "--out binding.csv"),
         ("concreteness", "of word concreteness, of any model", "--model emoji-fine"),
         ("architectures", "of a model among other architectures", "--model emoji-resnet"),
         ("methods", "of Grad-ECLIP beside other methods, of any model", "--out methods.csv"),
+        ("causal", "of what maps say of the effect of an object, by all methods, of any model", "--out causal.csv"),
     )
 } | {
     "choices": Command(

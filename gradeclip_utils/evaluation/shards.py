@@ -69,7 +69,7 @@ def refuse_shard(options: argparse.Namespace) -> None:
     """
     if options.shard is not None:
         rule = f"study {options.command} is short and takes all of its scenes together: leave out --shard"
-        msg = f"{rule}, got {options.shard!r}; evaluate, study choices and study fine-tuning are dealt out"
+        msg = f"{rule}, got {options.shard!r}; evaluate and the studies of one model or data set are dealt out"
         raise InvalidValue(msg, "shard-short")
 
 

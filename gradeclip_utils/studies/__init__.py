@@ -17,30 +17,41 @@ of that kind. On the command line it is `python -m gradeclip_utils study binding
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STUDIES"]
+    from ..models import Clip
+
+__all__ = ["STUDIES", "Study"]
 
 
-def _when_called(name: str) -> Callable[..., pd.DataFrame]:
-    """The function `name` of `summaries`, imported when it is called: importing a study loads half of the package."""
+@dataclass(frozen=True)
+class Study:
+    """A study of this package: the function of `summaries` that measures it, imported when it is called.
 
-    def summary(clip, **options) -> pd.DataFrame:
+    Attributes:
+        function: its name there. Importing a study loads half of the package.
+        parts: what it measures one after the other, each by itself with `part=`, so that the command line can go on
+            where it was stopped and deal parts out; none where all figures come of one measurement.
+    """
+
+    function: str
+    parts: tuple[str, ...] = ()
+
+    def __call__(self, clip: Clip, **options) -> pd.DataFrame:
         """The main figures of a model."""
-        return getattr(import_module(f"{__name__}.summaries"), name)(clip, **options)
-
-    summary.__name__ = summary.__qualname__ = name
-    return summary
+        return getattr(import_module(f"{__name__}.summaries"), self.function)(clip, **options)
 
 
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
-    "matching": _when_called("matching_summary"),
-    "binding": _when_called("binding_summary"),
-    "concreteness": _when_called("concreteness_summary"),
-    "architectures": _when_called("architecture_summary"),
-    "methods": _when_called("method_summary"),
+    "matching": Study("matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region")),
+    "binding": Study("binding_summary", ("answers", "two objects", "more objects")),
+    "concreteness": Study("concreteness_summary"),
+    "architectures": Study("architecture_summary", ("recognised", "maps")),
+    "methods": Study("method_summary"),
+    "causal": Study("causal_summary", ("quick", "m2ib", "rise", "integrated-gradients", "fixlip")),
 }

@@ -1,18 +1,26 @@
-"""The command `python -m gradeclip_utils study NAME`: the main figures of a study, of any model, as a table."""
+"""The command `python -m gradeclip_utils study NAME`: the main figures of a study, of any model, as a table.
+
+parts of a study -> those of this shard that the table lacks -> measured, one after the other -> table
+
+python -m gradeclip_utils study causal --out causal.csv                # given again, it goes on where it was stopped
+srun -n 5 python -m gradeclip_utils study causal --out causal.csv      # each takes its shard, and has its own table
+python -m gradeclip_utils study causal --out causal.csv                # takes what the shards have, measures the rest
+"""
 
 from __future__ import annotations
 
 import argparse
+import glob
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ..checks import as_path, writable
+from ..checks import as_path, chosen, writable
 from ..errors import InvalidFile, InvalidValue
 from ..evaluation.run import weights_digest
-from ..evaluation.shards import add_no_shard, refuse_shard
+from ..evaluation.shards import part_of, read_shard
 from ..files import commit, version, write_whole
 from ..models import load_clip
 from . import STUDIES
@@ -23,9 +31,10 @@ _SAME = ["study", "figure", "model", "weights"]  # a figure that was measured ag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a study that measures a model on few scenes."""
+    """Add the arguments of a study that measures a model on scenes."""
     add_table(parser)
-    add_no_shard(parser)
+    parser.add_argument("--part", metavar="NAME", help="one part of the study; of a wrong name, its parts are listed")
+    parser.add_argument("--shard", metavar="i/n", help="only every n-th part; by default as Slurm or torchrun say it")
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:
@@ -37,21 +46,39 @@ def add_table(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Measure a model and print its figures, or write them as CSV.
+    """Measure a model and print its figures, or write them as CSV, those of a part as soon as they are there.
+
+    What the table has of the same part, model, weights, version and commit (without changes) is not measured again. A
+    shard's table stands beside it; without `--shard`, the figures of all shards are taken over.
 
     Args:
         options: of `add_arguments`, and `command`, the name of the study.
 
     Raises:
-        ValueError: there is no such study, no place for the table, or a shard was asked for; before a model is loaded.
+        ValueError: there is no such study or part, no place for the table, or a shard without one; before a model is
+            loaded.
     """
     if options.command not in STUDIES:
         raise InvalidValue(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}", "choice-unknown")
-    refuse_shard(options)
+    parts = getattr(STUDIES[options.command], "parts", ())
+    if options.part is not None and not parts:
+        msg = f"study {options.command} is measured as a whole: leave out --part, got {options.part!r}"
+        raise InvalidValue(msg, "choice-unknown")
+    asked: Sequence[str | None] = (None,) if options.part is None else (chosen("part", options.part, parts),)
     check_table(options.out)
+    if (shard := read_shard(options.shard)) is not None:
+        if options.out is None:
+            raise InvalidValue("--shard needs --out FILE.csv, beside which every shard has its table", "shard-out")
+        options.out = _beside(options.out, f"{shard[0]}-of-{shard[1]}")
+        check_table(options.out)
+    if options.out is not None:
+        asked = part_of(parts if parts and options.part is None else asked, shard)
     clip = load_clip(options.model, options.pretrained, device=options.device)
-    table = STUDIES[options.command](clip)
-    say(table, {"model": clip.name, "weights": weights_digest(clip.model)}, options)
+    origin = {"model": clip.name, "weights": weights_digest(clip.model)}
+    for options.part in asked:
+        if options.out is None or not _there(options.out, _origin(origin, options)):
+            named = {} if options.part is None else {"part": options.part}
+            say(STUDIES[options.command](clip, **named), origin, options)
 
 
 def check_table(out: Path | None) -> None:
@@ -78,16 +105,46 @@ def say(table: pd.DataFrame, origin: Mapping[str, str], options: argparse.Namesp
     if options.out is None:
         print(table.round(3).to_string(index=False))
         return
-    asked = ((name, getattr(options, name, None)) for name in ("model", "pretrained", "data", "limit"))
+    _add(table.assign(**_origin(origin, options)), options.out)
+    print(f"{len(table)} figures of {origin['model']} written to {options.out}")
+
+
+def _origin(origin: Mapping[str, str], options: argparse.Namespace) -> dict[str, str]:
+    """`ORIGIN` of the figures that a command gives."""
+    asked = ((name, getattr(options, name, None)) for name in ("part", "model", "pretrained", "data", "limit"))
     words = ["study", options.command, *(word for name, value in asked if value for word in (f"--{name}", str(value)))]
-    added = table.assign(**origin, version=version("gradeclip"), commit=commit(),
-                         command=f"python -m gradeclip_utils {shlex.join(words)}")  # fmt: skip
-    out = as_path(options.out, "--out").absolute()
+    command = f"python -m gradeclip_utils {shlex.join(words)}"
+    return {**origin, "version": version("gradeclip"), "commit": commit(), "command": command}
+
+
+def _add(rows: pd.DataFrame, out: Path) -> None:
+    """Write figures into a table, in the place of those that were measured before."""
+    out = as_path(out, "--out").absolute()
     before = figures_in(out)
-    rows = added if before is None or before.empty else pd.concat([before, added], ignore_index=True)
+    rows = rows if before is None or before.empty else pd.concat([before, rows], ignore_index=True)
     rows = rows.drop_duplicates(_SAME, keep="last")
     write_whole(out, lambda stream: stream.write(rows.to_csv(index=False).encode()))
-    print(f"{len(table)} figures of {origin['model']} written to {options.out}")
+
+
+def _there(out: Path, origin: Mapping[str, str]) -> bool:
+    """Whether a table has the figures of this origin, or a shard's table beside it, from which they are then taken."""
+    if origin["commit"].endswith("+"):  # files differ from the commit, and may have differed otherwise
+        return False
+    for place in (out, *sorted(out.parent.glob(_beside(Path(glob.escape(out.name)), "*").name))):
+        found = figures_in(place)
+        if found is not None and set(ORIGIN) <= set(found):
+            rows = found[(found[list(origin)] == pd.Series(origin)).all(axis=1)]
+            if len(rows):
+                if place != out:
+                    _add(rows, out)
+                print(f"{len(rows)} figures are there already: {origin['command']}")
+                return True
+    return False
+
+
+def _beside(out: Path, shard: str) -> Path:
+    """The table of a shard."""
+    return out.with_name(f"{out.stem}-shard-{shard}{out.suffix}")
 
 
 def figures_in(out: Path, needed: Sequence[str] = _SAME) -> pd.DataFrame | None:

@@ -7,7 +7,7 @@ Another model is measured by the same call. What was measured before can be hand
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.attributes import draw_pairs, judge
+from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import PUBLISHED, areas, colours_of, image_curves, image_score
 from ..evaluation.localisation import localisation
 from ..evaluation.maps import method_maps
@@ -24,7 +25,7 @@ from ..images import model_view, onto_image
 from ..methods import METHODS
 from ..methods.grad_eclip import grad_eclip
 from ..models import Clip
-from ..scenes import arrange, draw_scene
+from ..scenes import CANVAS, arrange, draw_scene
 from ..training.card import recognised
 from .architectures import BASELINES, MEASURES, compare_models, two_thing_examples
 from .binding.binding_index import METHODS as BY_WORD
@@ -35,8 +36,8 @@ from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
 from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
-from .matching.map_sums import map_sums, part_agreement
-from .matching.wording import leave_one_out_agreement, own_region_hits, template_effect, word_fractions
+from .matching.map_sums import map_sums
+from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
 
 # Of all questions about words those that end like this: what the lesson concludes from.
 _MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")
@@ -46,66 +47,94 @@ _OTHERS = (
     "clip-surgery", "legrad", "input-x-gradient", "cci",
 )  # fmt: skip
 
+Figures = dict[str, "np.ndarray | pd.Series"]  # by name, what each is the mean of
+COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of its own of the study of effects
 
-def matching_tables(clip: Clip, n: int = 40) -> dict[str, pd.DataFrame]:
-    """Every table of the study of matching.
+
+def matching_tables(clip: Clip, n: int = 40, part: str | None = None) -> dict[str, pd.DataFrame]:
+    """Every table of the study of matching that figures are made of.
 
     Args:
         clip: the model.
         n: images or pairs of each table, about; "spans" needs no images, and takes 3 n.
+        part: one of them, if not all.
 
     Returns:
-        Tables by name: adjective, decomposition, spans, sums, words, templates, changes, own region.
+        Tables by name: adjective, spans, sums, changes, words, own region.
     """
-    explainer, pairs, coloured = Explainer(clip), noun_pairs(3 * n), two_colour_scenes(n)
-    talkative = [draw_scene([73, i], split="development") for i in range(2 * n)]
-    return {
-        "adjective": adjective_shift(explainer, colour_pairs(2 * n)),
-        "decomposition": part_agreement(explainer, coloured),
-        "spans": span_fractions(explainer, pairs),
-        "sums": map_sums(explainer, pairs[:n]),
-        "words": word_fractions(explainer, talkative),
-        "templates": template_effect(explainer, [noun for pair in pairs[:n] for noun in pair][:n]),
-        "changes": caption_changes(explainer, two_colour_scenes(2 * n)),
-        "own region": own_region_hits(explainer, coloured),
+    explainer, pairs = Explainer(clip), noun_pairs(3 * n)
+    tables: dict[str, Callable[[], pd.DataFrame]] = {
+        "adjective": lambda: adjective_shift(explainer, colour_pairs(2 * n)),
+        "spans": lambda: span_fractions(explainer, pairs),
+        "sums": lambda: map_sums(explainer, pairs[:n]),
+        "changes": lambda: caption_changes(explainer, two_colour_scenes(2 * n)),
+        "words": lambda: word_fractions(explainer, [draw_scene([73, i], split="development") for i in range(2 * n)]),
+        "own region": lambda: own_region_hits(explainer, two_colour_scenes(n)),
     }
+    return {name: table() for name, table in tables.items() if part in (None, name)}
 
 
-def matching_summary(clip: Clip, n: int = 40, *, tables: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+def matching_summary(
+    clip: Clip, n: int = 40, *, tables: Mapping[str, pd.DataFrame] | None = None, part: str | None = None
+) -> pd.DataFrame:
     """The main figures of the study of matching.
 
     Args:
         clip: the model.
         n: images or pairs, as in `matching_tables`.
         tables: what `matching_tables` gave for this model, when it is at hand.
+        part: the figures of one table, if not of all.
 
     Returns:
         `COLUMNS`, one row a figure.
     """
-    tables = matching_tables(clip, n) if tables is None else tables
-    adjective, span, sums, words = (tables[name] for name in ("adjective", "spans", "sums", "words"))
-    tinted, plain = (adjective[adjective["second"] == one] for one in ("another colour", "its own colours"))
-    removed = span[span["mean_prompt"] == "removed"]
-    gap = sums[sums["case"] == "A and B"].pivot(index=["image", "display"], columns="parts", values="alike")
-    gap = (gap["own"] - gap["foreign"]).unstack("display")
-    change, hit = tables["changes"], tables["own region"]
-    hit = hit[~hit["centred"]].groupby(["image", "kind"])["hit"].mean().unstack()
-    values = {
+    values: Figures = {}
+    for name, table in (matching_tables(clip, n, part) if tables is None else tables).items():
+        values |= _MATCHING[name](table)
+    rows = [("matching", name, np.mean(one), *interval(np.asarray(one)), len(one)) for name, one in values.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _of_adjectives(table: pd.DataFrame) -> Figures:
+    tinted, plain = (table[table["second"] == one] for one in ("another colour", "its own colours"))
+    return {
         "moved by the adjective": _picked(tinted, "moved", prompt="its colour"),
         "moved by the adjective of the other": _picked(tinted, "moved", prompt="the other's colour"),
         "moved by a colour of neither": _picked(tinted, "moved", prompt="a colour of neither"),
         "moved by a colour of neither, other untinted": _picked(plain, "moved", prompt="a colour of neither"),
+    }
+
+
+def _of_spans(table: pd.DataFrame) -> Figures:
+    removed = table[table["mean_prompt"] == "removed"]
+    return {
         "A and B in the span of its parts": _picked(removed, "fraction", case="and", parts="own"),
         "A and B in the span of foreign parts": _picked(removed, "fraction", case="and", parts="foreign"),
         "weight of B in A and no B": _picked(removed, "second", case="and no", parts="own"),
-        "map sum, own minus foreign: signed": gap["signed"],
-        "map sum, own minus foreign: relu, normalised": gap["relu, normalised"],
-        "relation preferred to its opposite": _picked(change, "wins", change="relation turned round"),
-        "word score and leave-one-out effect, rank correlation": leave_one_out_agreement(words),
-        "colour word answers to its own thing": hit["colour"],
     }
-    rows = [("matching", name, np.mean(one), *interval(np.asarray(one)), len(one)) for name, one in values.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _of_sums(table: pd.DataFrame) -> Figures:
+    gap = table[table["case"] == "A and B"].pivot(index=["image", "display"], columns="parts", values="alike")
+    gap = (gap["own"] - gap["foreign"]).unstack("display")
+    return {f"map sum, own minus foreign: {display}": gap[display] for display in ("signed", "relu, normalised")}
+
+
+def _of_own_regions(table: pd.DataFrame) -> Figures:
+    hit = table[~table["centred"]].groupby(["image", "kind"])["hit"].mean().unstack()
+    return {"colour word answers to its own thing": hit["colour"]}
+
+
+_MATCHING: dict[str, Callable[[pd.DataFrame], Figures]] = {  # figures of each table
+    "adjective": _of_adjectives,
+    "spans": _of_spans,
+    "sums": _of_sums,
+    "words": lambda table: {"word score and leave-one-out effect, rank correlation": leave_one_out_agreement(table)},
+    "changes": lambda table: {
+        "relation preferred to its opposite": _picked(table, "wins", change="relation turned round")
+    },
+    "own region": _of_own_regions,
+}
 
 
 def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
@@ -116,8 +145,9 @@ def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
 
 
 def binding_summary(
-    clip: Clip | CachedExplainer, n: int = 30, *, rows: pd.DataFrame | None = None, index: pd.DataFrame | None = None
-) -> pd.DataFrame:
+    clip: Clip | CachedExplainer, n: int = 30, *, rows: pd.DataFrame | None = None, index: pd.DataFrame | None = None,
+    part: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The main figures of the study of binding.
 
     Accuracy of every kind (seen compositions, as few objects as the kind has), and of swapped colours in withheld
@@ -130,29 +160,33 @@ def binding_summary(
         n: pairs of every kind, where they have to be drawn (`study_pairs`).
         rows: of `judge`, when they are at hand.
         index: of `binding_index`, when it is at hand.
+        part: "answers" (accuracies), "two objects" (indices) or "more objects", if not all.
 
     Returns:
         `COLUMNS`, one row a figure; n counts pairs.
     """
     cached = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip)
-    if rows is None:
-        rows = judge(cached.explainer.clip, study_pairs(n))
-    if index is None:
-        more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
-        two = binding_index(cached, draw_pairs("swapped colours", n))
-        index = pd.concat([two, binding_index(cached, more, absent=False)], ignore_index=True)
-    fewest = rows["objects"] == rows.groupby("kind")["objects"].transform("min")
-    seen, swapped = rows["composition"] == "seen", rows["kind"] == "swapped colours"
-    placed = index[index["kind"] == "swapped colours"]
-    words = placed[(placed["objects"] == 2) & (placed["method"] == BY_WORD[1])]
-    hard = answers_by_map(placed[placed["objects"] > 2])
-    parts = {f"accuracy, {kind}": (part, "right") for kind, part in rows[seen & fewest].groupby("kind", sort=False)}
-    parts["accuracy, swapped colours, withheld"] = rows[swapped & fewest & ~seen], "right"
-    parts |= {f"index, swapped colours, {role}": (words[words["role"] == role], "index") for role in ROLES}
-    parts["accuracy, swapped colours, 3 and 4"] = rows[rows["pair"].isin(hard["pair"])], "right"
-    parts["the same by the words' maps"] = hard, "right"
-    told = [part.assign(figure=name, value=part[column]) for name, (part, column) in parts.items() if len(part)]
-    return _as_figures("binding", [summarise(part, "value", "figure", unit="pair") for part in told])
+    asked = ("answers", "two objects", "more objects") if part is None else (part,)
+    more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
+    if rows is None and asked != ("two objects",):
+        rows = judge(cached.explainer.clip, study_pairs(n) if "answers" in asked else more)
+    parts = {}
+    if rows is not None and "answers" in asked:
+        fewest = rows["objects"] == rows.groupby("kind")["objects"].transform("min")
+        seen, swapped = rows["composition"] == "seen", rows["kind"] == "swapped colours"
+        parts |= {f"accuracy, {kind}": (one, "right") for kind, one in rows[seen & fewest].groupby("kind", sort=False)}
+        parts["accuracy, swapped colours, withheld"] = rows[swapped & fewest & ~seen], "right"
+    if "two objects" in asked:
+        two = binding_index(cached, draw_pairs("swapped colours", n)) if index is None else index
+        two = two[(two["kind"] == "swapped colours") & (two["objects"] == 2) & (two["method"] == BY_WORD[1])]
+        parts |= {f"index, swapped colours, {role}": (two[two["role"] == role], "index") for role in ROLES}
+    if rows is not None and "more objects" in asked:
+        hard = binding_index(cached, more, absent=False) if index is None else index
+        hard = answers_by_map(hard[(hard["kind"] == "swapped colours") & (hard["objects"] > 2)])
+        parts["accuracy, swapped colours, 3 and 4"] = rows[rows["pair"].isin(hard["pair"])], "right"
+        parts["the same by the words' maps"] = hard, "right"
+    told = [one.assign(figure=name, value=one[column]) for name, (one, column) in parts.items() if len(one)]
+    return _as_figures("binding", [summarise(one, "value", "figure", unit="pair") for one in told])
 
 
 def concreteness_summary(clip: Clip, *, draws: int = 300, seed: int = 0, **options) -> pd.DataFrame:
@@ -173,8 +207,9 @@ def concreteness_summary(clip: Clip, *, draws: int = 300, seed: int = 0, **optio
 
 
 def architecture_summary(
-    clip: Clip, n: int = 60, things: int = 60, *, rows: pd.DataFrame | None = None, known: pd.DataFrame | None = None
-) -> pd.DataFrame:
+    clip: Clip, n: int = 60, things: int = 60, *, rows: pd.DataFrame | None = None, known: pd.DataFrame | None = None,
+    part: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Grad-ECLIP on scenes of two things beside its reference baselines, and zero-shot recognition.
 
     Args:
@@ -183,20 +218,25 @@ def architecture_summary(
         things: concepts to be recognised.
         rows: of `compare_models`, when they are at hand.
         known: of `training.card.recognised`, when it is at hand.
+        part: "recognised" or "maps", if not both.
 
     Returns:
         `COLUMNS`, one row a figure. Intervals resample concepts.
     """
-    rows = compare_models({"model": clip}, two_thing_examples(n)) if rows is None else rows
-    known = recognised(clip, things) if known is None else known
-    right = known.assign(figure="recognised, one thing", right=known["right"].astype(float), image=range(len(known)))
-    tables = [summarise(right, "right", "figure", cluster="noun")]
-    for measure in MEASURES:
-        names = BASELINES if measure == "average_precision" else BASELINES[:2]
-        table = (
-            summarise(rows[rows["method"].isin(names)], measure, cluster="concept").set_index("method").loc[list(names)]
+    tables = []
+    if part in (None, "recognised"):
+        known = recognised(clip, things) if known is None else known
+        right = known.assign(
+            figure="recognised, one thing", right=known["right"].astype(float), image=range(len(known))
         )
-        tables.append(table.assign(figure=[f"{measure.replace('_', ' ')}, {name}" for name in names]))
+        tables.append(summarise(right, "right", "figure", cluster="noun"))
+    if part in (None, "maps"):
+        rows = compare_models({"model": clip}, two_thing_examples(n)) if rows is None else rows
+        for measure in MEASURES:
+            names = list(BASELINES if measure == "average_precision" else BASELINES[:2])
+            table = summarise(rows[rows["method"].isin(names)], measure, cluster="concept").set_index("method")
+            figures = [f"{measure.replace('_', ' ')}, {name}" for name in names]
+            tables.append(table.loc[names].assign(figure=figures))
     return _as_figures("architectures", tables)
 
 
@@ -242,7 +282,50 @@ def method_summary(clip: Clip, n: int = 60) -> pd.DataFrame:
     return table.assign(figure=figure, study="methods", value=ahead[:, 0], low=ahead[:, 1], high=ahead[:, 2])[COLUMNS]
 
 
+def causal_summary(
+    clip: Clip, n: int = 200, methods: str | Sequence[str] = "all", *, part: str | None = None
+) -> pd.DataFrame:
+    """How each method ranks the objects of a scene beside what taking them out does to the similarity.
+
+    By default every method that explains images takes part, those of hundreds of forward passes too.
+
+    Args:
+        clip: the model.
+        n: development scenes of four objects, each with its own caption.
+        methods: as for `evaluation.causal.causal`.
+        part: "quick", the methods of few passes, or the name of another one, in place of `methods`.
+
+    Returns:
+        `COLUMNS`, one row a figure: of each method, the rank correlation of its sums with the falls of the similarity,
+        how often the object of the largest sum is that of the largest fall, and how far the correlation is beyond that
+        of the objects' area. With `part` no other: the mean falls, for objects that the caption names and for others,
+        and the references "area" and "random" are in the part "quick". Intervals resample scenes.
+    """
+    if part is not None:
+        quick = [name for name, method in METHODS.items() if method.image and name not in COSTLY]
+        methods = quick if part == "quick" else [part]
+    side = -(-Explainer(clip).image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
+    scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(n)]
+    effects = causal(clip, scenes, methods, size=side)
+    titles = {name: method.title for name, method in METHODS.items()}
+    ranked = causal_agreement(effects).assign(title=lambda table: table["method"].replace(titles))
+    ahead, tables = paired(ranked, "correlation", baseline="area", by="title"), []
+    if part in (None, "quick"):
+        falls = effects[effects["method"] == "area"]
+        named = falls["named"].map({True: "named", False: "not named"})
+        falls = falls.assign(figure="fall of the similarity, " + named)
+        tables.append(summarise(falls, "effect", "figure", unit=["image", "object"], cluster="image"))
+    else:
+        ranked, ahead = (table[~table["title"].isin(REFERENCES)] for table in (ranked, ahead))
+    for measure, what in (("correlation", "rank correlation"), ("first", "largest first")):
+        tables.append(summarise(ranked.assign(figure=what + ", " + ranked["title"]), measure, "figure"))
+    tables.append(ahead.assign(figure="rank correlation beyond area, " + ahead["title"]))
+    return _as_figures("causal", tables)
+
+
 def _as_figures(study: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables of `summarise` or `correlate` by figure, one below the other."""
-    table = pd.concat(tables, ignore_index=True).rename(columns={"mean": "value"})
+    table = pd.concat(
+        [table.rename(columns={"mean": "value", "difference": "value"}) for table in tables], ignore_index=True
+    )
     return table.assign(study=study)[COLUMNS]

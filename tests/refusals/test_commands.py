@@ -53,8 +53,15 @@ COMMANDS = [
     ("distil's card where none is", ["distil", "--card", "--out", "."], "There is no card students.md"),
     *(
         (f"a shard of study {name}", ["study", name, "--shard", "0/2"], f"study {name} is short and takes all of its")
-        for name in ("matching", "binding", "concreteness", "architectures", "methods", "two-models", "exposure")
+        for name in ("two-models", "exposure")
     ),
+    (
+        "a shard of study binding without a table",
+        ["study", "binding", "--shard", "0/2"],
+        "--shard needs --out FILE.csv",
+    ),
+    ("no part of study causal", ["study", "causal", "--part", "slow"], "part must be one of quick, m2ib, rise"),
+    ("a part of a whole study", ["study", "methods", "--part", "quick"], "study methods is measured as a whole"),
     ("two models into /proc", ["study", "two-models", "--out", "/proc/x.csv"], "--out cannot be written to /proc/x"),
     ("two models into text", ["study", "two-models", "--out", "x.txt"], "--out must end in .csv"),
     ("art into /proc", ["art", "--out", "/proc/x.zip"], "--out cannot be written to /proc/x.zip"),
