@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ..evaluation.attributes import images_of
+from ..evaluation.localisation import pool
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..models import Clip
@@ -33,6 +35,26 @@ def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scen
         named = {thing.noun: None for i, thing in enumerate(scene.objects) if i not in scene.unnamed}  # each once
         found.append((scene, explainer.explain(image, [phrase(noun) for noun in named])))
     return found
+
+
+def clear_maps(clip: Clip, n: int, split: str = "test") -> list[bool]:
+    """Whether no patch that shows nothing has half of what the best patch of the map's own thing has, for every map.
+
+    Args:
+        clip: the model.
+        n: how many scenes, as `explained_scenes` has them.
+        split: see `scenes.SPLITS`.
+    """
+    clear = []
+    for scene, found in explained_scenes(clip, n, split):
+        masks = scene.masks(found.image.width).astype(float)
+        shown = np.stack([pool(mask, found.image_maps.shape[1:], found.box) > 0 for mask in masks])
+        named = [i for i in range(len(masks)) if i not in scene.unnamed]
+        nouns = dict.fromkeys(scene.objects[i].noun for i in named)  # in the order of the maps
+        for noun, map_ in zip(nouns, found.image_maps, strict=True):
+            own = shown[[i for i in named if scene.objects[i].noun == noun]].any(0)
+            clear.append(bool(map_[~shown.any(0)].max(initial=-np.inf) < map_[own].max() / 2))
+    return clear
 
 
 def gallery(clip: Clip, n: int = 24) -> Figure:
