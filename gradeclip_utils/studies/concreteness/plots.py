@@ -21,7 +21,7 @@ from ...explanation import Interactions
 from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
-from ...plots import InlineFigure, axes_at, draw_heatmap, draw_words
+from ...plots import InlineFigure, axes_at, draw_heatmap, draw_words, show_image
 from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, name_rows, style, words_height
 from ...plots.schematic import plot_graph
 from ...words import Word
@@ -35,9 +35,10 @@ _LEGEND = ("nouns", "associations", "other words")
 _SHOWN = 3  # captions of a word
 _ABSENT = "{!r} is not in this plot: no value for it, or left out"
 _WHERE = "where {!r} matches, and what each word gets by {}"
-_MAPS = "Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."
-_SCATTER, _ROW = 3.4, 1.15  # inches: heights in a figure
+_SCATTER, _ROW = 3.4, 1.0  # inches: heights in a figure
 _FRACTIONS = "fraction of the caption's importance: pale 0 to dark 1"
+_MAPS = f"""Words: {_FRACTIONS}.
+Maps: word x region by Grad-ECLIP, orange for and purple against, each on a scale of its own."""
 
 
 def plot_words(
@@ -66,7 +67,7 @@ def plot_words(
     """
     table, word, headline = _asked(study, norm, part, method, word, draws)
     rows = study.rows.loc[study.rows["word"] == word, "caption"].nunique() if word else 0
-    height = _SCATTER + 1.15 + (0.35 + _ROW * min(rows, _SHOWN) if word else 0.25)
+    height = _SCATTER + 1.15 + (0.5 + _ROW * min(rows, _SHOWN) if word else 0.25)
     told = f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
     figure = InlineFigure(FULL_WIDTH, height, told)
     axes = axes_at(figure, 0.6, 0.3, FULL_WIDTH - 0.75, _SCATTER)
@@ -147,10 +148,12 @@ def _show_captions(figure: InlineFigure, study: WordStudy, word: str, method: st
     figure.text(0.01, 1 - head / figure.get_figheight(), _WHERE.format(word, _title(method)), fontsize=9)
     figure.text(0.01, 0.01, _MAPS, va="bottom", **NOTE)
     for i, (caption, found, own) in enumerate(_captions(study, word, report)):
-        axes = axes_at(figure, 0.1, head + 0.08 + _ROW * i, _ROW - 0.1, _ROW - 0.1)
+        top, side = head + 0.08 + _ROW * i, _ROW - 0.1
+        show_image(axes_at(figure, 0.1, top, side, side), found.image, "")
+        axes = axes_at(figure, 0.1 + _ROW, top, side, side)
         draw_heatmap(axes, found.image, found.heatmap(own, signed=True), signed=True, colour_bar=False)
-        axes = axes_at(figure, _ROW + 0.2, head + 0.08 + _ROW * i, FULL_WIDTH - _ROW - 0.3, _ROW - 0.1)
-        draw_words(axes, importance_fractions(study, caption, method), vmax=1.0, sentence=_FRACTIONS)
+        axes = axes_at(figure, 2 * _ROW + 0.2, top, FULL_WIDTH - 2 * _ROW - 0.3, _ROW + 0.25)  # no sentence below
+        draw_words(axes, importance_fractions(study, caption, method), vmax=1.0, sentence="")
 
 
 def _captions(
