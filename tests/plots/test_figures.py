@@ -245,6 +245,12 @@ def test_panels_share_one_scale_unless_each_has_its_own():
     assert scales(plot_maps(figure_picture(), maps, shared_scale=False)) == ["1.00", "2.00"]
 
 
+def test_no_room_is_left_for_a_colour_bar_that_an_image_does_not_have():
+    maps = {"one": np.ones((2, 2)), "two": 2 * np.ones((2, 2))}
+    image, first, second = (one.bbox for one in plot_maps(figure_picture(), maps, shared_scale=False).axes)
+    assert first.x0 - image.x1 < 0.3 * 110 < 0.7 * 110 < second.x0 - first.x1
+
+
 def test_maps_of_one_title_are_all_drawn():
     figure = plot_maps(figure_picture(), [("a", np.ones((2, 2))), ("a", np.zeros((2, 2)))])
     assert [axes.get_title("left") for axes in figure.axes][:3] == ["image", "a", "a"]

@@ -29,3 +29,7 @@ def test_maps_in_a_grid_have_one_row_a_name_and_each_its_title(picture):
     titles = [axes.get_title("left").replace("\n", " ") for axes in figure.axes]
     assert titles == ["one", "red", "blue", "other", "red: zero everywhere"]
     assert figure.alt.startswith("Maps of an image: one, red")
+    told = plot_map_grid(picture, {"one": {"red": map_}}, "red lies on its own thing: 80 %")
+    assert told.alt.startswith("red lies on its own thing: 80 %: one, red")
+    assert "red lies on its own thing: 80 %" in [text.get_text() for text in told.texts]
+    assert told.get_figheight() > plot_map_grid(picture, {"one": {"red": map_}}).get_figheight()
