@@ -1,10 +1,13 @@
 """The course map says what the lessons are: every notebook, every exercise, every section that it sends people to."""
 
+import base64
+import io
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "notebooks" / "README.md").read_text()
@@ -123,6 +126,20 @@ def test_every_lesson_has_a_question_that_checks_itself_with_one_right_answer_an
 def test_every_lesson_asks_for_four_predictions_or_more(name):
     asked = re.findall(r"\*\*Predict\b.*?(?=\n\n|\Z)", TEXTS[name], re.S)
     assert len([question for question in asked if "?" in question or "Write" in question or "Rank" in question]) >= 4
+
+
+def test_the_first_lesson_opens_with_its_panel_and_few_words_before_it():
+    text, code, *_ = nbformat.read(ROOT / "notebooks" / "01_start_here.ipynb", as_version=4).cells
+    assert (text.cell_type, code.cell_type) == ("markdown", "code") and len(text.source.split()) < 80
+    assert code.source.splitlines()[-1].startswith("opening(") and "hide-input" in code.metadata.tags
+
+
+@pytest.mark.parametrize("path", PATHS, ids=short)
+def test_no_figure_is_wider_than_the_column_of_a_notebook(path):
+    outputs = [one for cell in nbformat.read(path, as_version=4).cells for one in cell.get("outputs", [])]
+    pngs = [one.data["image/png"] for one in outputs if "image/png" in one.get("data", {})]
+    widths = [Image.open(io.BytesIO(base64.b64decode(png))).width for png in pngs]
+    assert widths and max(widths) <= 900
 
 
 @pytest.mark.parametrize("name", TEXTS)
