@@ -16,17 +16,18 @@ from matplotlib.figure import Figure
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ...errors import InvalidValue
-from ...evaluation.localisation import pool
+from ...evaluation.localisation import located, pool
 from ...evaluation.statistics import verdict
 from ...models import Clip
 from ...panels.session import Session, explain_each
 from ...plots import plot_intervals, plot_maps
 from ...scenes import Scene, arrange
-from .arms import ARMS, GLOBAL, OURS, tidy
+from .arms import ARMS, BEFORE, GLOBAL, OURS, tidy
 from .evaluate import dense_features
 from .pairs import spoken
 
 MASKS = "true mask"  # the arm that is told where things are
+REFERENCES = (BEFORE, GLOBAL, "uniform map", "map of another image", MASKS)  # bounds: know nothing of places, or all
 ANSWERS = ("better", "worse", "no difference")
 
 
@@ -65,7 +66,7 @@ def missing(rows: pd.DataFrame, seeds: Mapping[str, int]) -> list[str]:
 
 
 def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
-    """One figure of every arm that was run, with the interval over scenes; of several seeds the first one.
+    """One figure of every arm that was run, with the interval over scenes, references last; of several seeds the first.
 
     Raises ValueError if the table has no such figure.
     """
@@ -73,13 +74,14 @@ def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     table = table[(table["figure"] == figure)].sort_values("seed", kind="stable").groupby("arm", sort=False).head(1)
     if table.empty:
         raise InvalidValue(f"the table has no figure {figure!r}", "plot-option")
-    order = [arm for arm in ARMS if arm in set(table["arm"])]
+    order = sorted((arm for arm in ARMS if arm in set(table["arm"])), key=REFERENCES.__contains__)
     table = table.set_index("arm").loc[order].rename(columns={"estimate": "mean"})
     label = "fraction right, with its 95 % interval over scenes"
     ranked = table["mean"].sort_values(ascending=False).index
     best = ", then ".join(ranked[:2] if ranked[0] == MASKS else ranked[:1])  # that true masks are best says nothing
     title = f"{figure}: highest is {best}"
-    return plot_intervals(table[["mean", "low", "high"]], chance=table["chance"].iloc[0], label=label, title=title)
+    given = {"chance": table["chance"].iloc[0], "references": sum(arm in REFERENCES for arm in order)}
+    return plot_intervals(table[["mean", "low", "high"]], label=label, title=title, **given)
 
 
 def draw_before_after(
@@ -99,7 +101,7 @@ def draw_before_after(
         report: told how far it is, see `panels.session.explain_each`.
 
     Returns:
-        The image and a map for each model, each on a scale of its own.
+        The image and a map for each model, each on a scale of its own, and how much of it lies on what is asked for.
 
     Raises:
         ValueError: the world does not have such a thing, or both are the same.
@@ -110,10 +112,13 @@ def draw_before_after(
         )
     scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
-    questions = {f"{text}: {name}": partial(session.explain, scene, text) for name, session in sessions.items()}
-    found = explain_each(questions, report)
-    image, maps = next(iter(found.values())).image, {name: one.heatmap(0) for name, one in found.items()}
-    return plot_maps(image, maps, shared_scale=False)
+    questions = {name: partial(session.explain, scene, text) for name, session in sessions.items()}
+    found, maps = explain_each(questions, report), {}
+    for name, one in found.items():
+        heat = one.heatmap(0)
+        on_it = located(heat, scene.masks(one.image.width))[asked].on_thing
+        maps[f"{text}: {name}, {on_it:.0%} on it"] = heat
+    return plot_maps(one.image, maps, shared_scale=False)
 
 
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from gradeclip_utils.training.finetune import evaluate as finegrained
 from gradeclip_utils.training.finetune import experiment
 from gradeclip_utils.training.finetune.arms import (
     ARMS,
+    BEFORE,
     GLOBAL,
     KEPT,
     OURS,
@@ -284,10 +285,10 @@ def test_what_was_not_run_is_named():
     assert missing(rows, wanted) == ["grad-eclip (1 of 2 seeds)", "uniform map (1 of 1 seeds)"]
 
 
-def test_arms_are_drawn_in_their_order_with_the_first_seed(bundled):
-    values = {("uniform map", 0): 0.3, (OURS, 1): 0.8, (OURS, 0): 0.9, (GLOBAL, 0): 0.1}
+def test_arms_are_drawn_in_their_order_with_the_first_seed_and_references_last(bundled):
+    values = {("uniform map", 0): 0.3, (BEFORE, 0): 0.2, (OURS, 1): 0.8, (OURS, 0): 0.9, (GLOBAL, 0): 0.1}
     figure = draw_arms(table_of(values), "boxes, top-1")
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [GLOBAL, OURS, "uniform map"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [OURS, BEFORE, GLOBAL, "uniform map"]
     assert "0.900" in [text.get_text() for text in figure.axes[0].texts]
     told = draw_arms(table_of({**values, ("true mask", 0): 0.95}), "boxes, top-1").axes[0].get_title("left")
     assert told == f"boxes, top-1: highest is true mask, then {OURS}"
@@ -299,11 +300,13 @@ def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
     session = Session(bundled)
     figure = draw_before_after({"before": session, "after": session}, "red car", "guitar", 0)
     titles = " ".join(axes.get_title(loc="left") or axes.get_title() for axes in figure.axes)
-    assert "a red car: before" in titles and "a red car: after" in titles
     told = []
     draw_before_after({"before": session, "after": session}, "red car", "guitar", 0, told.append)
     assert told == sorted(told) and set(told) <= {0, 0.5}
     own = Explainer(bundled).explain(arrange(["red car", "guitar"], background=17).image(), "a red car")
+    positive = np.maximum(own.heatmap(0), 0)
+    on_it = positive[arrange(["red car", "guitar"], background=17).masks(own.image.width)[0]].sum() / positive.sum()
+    assert all(f"a red car: {name}, {on_it:.0%} on it" in titles for name in ("before", "after"))
     axes = InlineFigure(2, 2).add_axes((0, 0, 1, 1))
     draw_heatmap(axes, own.image, own.heatmap(0))
     assert all(np.array_equal(one.images[0].get_array(), axes.images[0].get_array()) for one in figure.axes[1:])
