@@ -201,9 +201,9 @@ def _opened(file: Path) -> sqlite3.Connection:
         kept.executescript(_SCHEMA)
         if [row[1] for row in kept.execute("PRAGMA table_info(chunks)")] != ["number", "rows", "checksum", "inputs"]:
             raise sqlite3.DatabaseError("its rows do not say which images they are about, as those of now do")
-    except sqlite3.OperationalError:  # locked, or no space left: no damage
+    except sqlite3.OperationalError as error:  # locked, or no space left: no damage
         kept.close()
-        raise
+        raise InvalidFile(f"the rows of a run cannot be kept in {file}: {error}", "path-read-only") from error
     except sqlite3.DatabaseError as error:
         kept.close()
         aside = next(one for i in range(1000) if not (one := file.with_suffix(f".damaged{i or ''}")).exists())

@@ -89,9 +89,10 @@ def check_table(out: Path | None) -> None:
     """
     if out is None:
         return
+    out = writable(out, "--out")
     if not out.absolute().parent.is_dir():
         raise InvalidFile(f"--out must lie in a folder that exists, got {str(out)!r}", "path-missing")
-    figures_in(writable(out, "--out"))
+    figures_in(out)
 
 
 def say(table: pd.DataFrame, origin: Mapping[str, str], options: argparse.Namespace) -> None:

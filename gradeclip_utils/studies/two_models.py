@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..checks import unused, writable
+from ..checks import columns, unused, writable
 from ..errors import InvalidValue
 from ..evaluation.shards import add_no_shard, refuse_shard
 from ..files import commit, data_path, write_whole
@@ -93,6 +93,7 @@ def compare_two(study: str, table: pd.DataFrame | None = None, models: Sequence[
         ValueError: there are no rows of that study, or of one model alone.
     """
     table = pd.read_csv(data_path(TABLE)) if table is None else table
+    columns(table, ("study", "model", "figure", "value", "low", "high"))
     rows = table[(table["study"] == study) & table["model"].isin(models)]
     models = [name for name in models if name in set(rows["model"])]
     if len(models) < 2:

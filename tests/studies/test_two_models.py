@@ -73,6 +73,8 @@ def test_one_model_alone_and_unknown_studies_are_refused():
         compare_two("matching", table[table["model"] == "emoji"])
     with pytest.raises(ValueError, match="'cooking' has"):
         compare_two("cooking", table)
+    with pytest.raises(ValueError, match="the table has no column 'study'"):
+        compare_two("matching", table.drop(columns="study"))
 
 
 def test_every_model_is_measured_under_its_name_and_a_table_is_added_to(tmp_path, monkeypatch):
