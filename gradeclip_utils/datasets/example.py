@@ -186,4 +186,5 @@ def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingLibrary(f"{why}, and needs {name}: pip install 'gradeclip[{extra}]'", "library-missing") from error
+        msg = f"{why}, and needs {name}: pip install {name} (in a checkout, pip install '.[{extra}]')"
+        raise MissingLibrary(msg, "library-missing") from error

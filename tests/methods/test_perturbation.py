@@ -202,6 +202,11 @@ def test_rise_also_looks_at_a_whole_picture_in_its_own_shape(tiny, picture):
     assert explanation.image_maps.shape == (1, 6, 10) and explanation.image_maps.std() > 0
 
 
+def test_rise_shows_a_bar_when_asked(tiny, picture, capsys):
+    Explainer(tiny, method="rise", progress=True).explain(picture, "a dog")
+    assert "RISE: 100%" in capsys.readouterr().err
+
+
 # --- M2IB -------------------------------------------------------------------------------------------------------
 
 

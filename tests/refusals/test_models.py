@@ -39,6 +39,12 @@ def test_what_names_no_model_is_refused(given, options, message):
         load_clip(*given, **options)
 
 
+def test_a_gpu_of_apple_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(GradeclipError, match="device 'mps' was asked for, and torch sees no such GPU here"):
+        load_clip("emoji", device="mps")
+
+
 def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path):
     for name, content in (("x.pt", b"dear"), ("x.safetensors", b"dear"), ("empty.safetensors", b"")):
         (tmp_path / name).write_bytes(content)

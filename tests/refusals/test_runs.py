@@ -39,6 +39,7 @@ EVALUATED = [
     ("data that is a number", {"data": 5}, "data must be a list"),
     ("data that is images", {"data": [1]}, "holds a int"),
     ("a million scenes", {"data": "scenes:development:1000000"}, "number of scenes must be at most 100000, got 1"),
+    ("one scene without a wrong word", {"data": "scenes:development:1"}, "or without references .--no-references."),
     ("an unknown kind", {"data": "scene:9"}, "names no data set"),
     ("resolution", {"resolution": 5}, "resolution must be 'model' or 'native'"),
     ("faithfulness", {"faithfulness": ["full"]}, "faithfulness must be one of"),
