@@ -105,15 +105,13 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
     Args:
         explanation: an `Explanation`.
         shared_scale: one colour scale for all prompts, so that they can be compared; else one for each, and it is said.
-        width: inches that prompts beside each other may take, from 3.5; in less than 6 they stand below the image, so
-            that a telephone shows them in a type that can be read. One row a prompt takes what it needs.
+        width: inches for prompts beside each other, 3.5 or more; below 6 they stand under the image, for a telephone.
 
     Raises:
         ValueError: a smaller width.
     """
     narrow = number("width", width, 3.5) < 6
-    signed = explanation.against is not None
-    count = len(explanation.prompts)
+    signed, count = explanation.against is not None, len(explanation.prompts)
     heats = [_heat(explanation, i, signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
@@ -127,8 +125,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "" if shared_scale or count == 1 else "a scale of its own"
-    sentence = range_in_words("words", signed, largest(scores[0]), own)
-    wanted = max(_one_line(prompts), 0.034 * len(sentence))
+    wanted = max(_one_line(prompts), 0.034 * len(range_in_words("words", signed, largest(scores[0]), own)))
     room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
     letters = int(room * 14.5)
     darkest = [largest(scores if shared_scale else [one]) for one in scores]
@@ -242,10 +239,9 @@ def plot_maps(
     spare = 0.7 if rows == 1 and not shared_scale else 0.0  # the image has no colour bar, nor has what is below it
     width, height = _panel(image, min(2.3, (free + spare) / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
-    alt = "An image and its maps: " + "; ".join(title for title, _ in panels)
     below = 0.17 * -(-len(origin) // 80)
     inches = 2 * _MARGIN + columns * across + bar - spare, rows * down + (0.4 if shared_scale else 0.2) + below
-    figure = InlineFigure(*inches, alt)
+    figure = InlineFigure(*inches, "An image and its maps: " + "; ".join(title for title, _ in panels))
     _sign(figure, origin)
     lefts = [_MARGIN + i * across - (spare if i else 0) for i in range(columns)]
     places = [(lefts[i % columns], 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
@@ -260,9 +256,8 @@ def plot_maps(
             draw_colour_bar(axes, image, signed, top)
     if shared_scale:
         sentence = range_in_words(str(label), signed, top, "the largest in this figure")
-        sentence = textwrap.fill(sentence, int(figure.get_figwidth() * 13))
-        above = (0.1 + below) / figure.get_figheight()
-        figure.text(_MARGIN / figure.get_figwidth(), above, sentence, va="bottom", **NOTE)
+        sentence = textwrap.fill(sentence, int(inches[0] * 13))
+        figure.text(_MARGIN / inches[0], (0.1 + below) / inches[1], sentence, va="bottom", **NOTE)
     return figure
 
 
