@@ -134,7 +134,7 @@ def finite(what: str, values: Any) -> np.ndarray:
     try:
         found = np.asarray(values)
         found = found.astype(float) if found.dtype == object else found
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = None
     if found is None or found.dtype.kind not in "biuf":
         raise InvalidType(f"{what} must be an array of numbers, got {short(values)}", "values-shape")

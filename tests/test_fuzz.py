@@ -21,6 +21,7 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, Explanation, read_image
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.evaluation.localisation import localisation, located, pool
 from gradeclip_utils.notices import heard_by, is_drawn
 from gradeclip_utils.panels.jobs import UserError
 from gradeclip_utils.panels.state import State, as_source, changed
@@ -168,6 +169,19 @@ def test_an_explanation_is_whole_or_refused_and_the_model_stays_as_it_was(
     assert (threads, training) == (torch.get_num_threads(), tiny.model.training)
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
     assert all(weight.grad is None for weight in tiny.model.parameters())
+
+
+@FUZZED
+@given(ARRAYS | ANYTHING, ARRAYS | ANYTHING, st.data())
+def test_a_map_is_measured_by_a_mask_or_refused(heat, mask, data):
+    if isinstance(heat, np.ndarray) and data.draw(st.booleans()):
+        mask = data.draw(arrays(np.bool_, heat.shape))
+    found = refused_or(lambda: localisation(heat, mask))
+    assert found is None or all(0 <= value <= 1 + 1e-9 for value in found.values())
+    of_things = refused_or(lambda: located(heat, [mask]))
+    assert of_things is None or all(-1e-9 <= value <= 1 + 1e-9 for value in of_things[0])
+    cells = refused_or(lambda: pool(heat, (2, 3), data.draw(st.none() | st.tuples(*[st.integers(-9, 9)] * 4))))
+    assert cells is None or (cells.shape == (2, 3) and np.isfinite(cells).all())
 
 
 @FUZZED
