@@ -29,7 +29,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import as_path, whole
+from ..checks import as_path, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load, spread
 from ..errors import InvalidFile, InvalidValue, MissingFile
@@ -248,6 +248,8 @@ def run_command(options: argparse.Namespace) -> None:
         msg = f"a folder of images {needs}" if options.captions is None else f"there is no folder {options.data}"
         raise InvalidValue(f"{msg}; a data set is named KIND:WHERE, without --captions", "option-data")
     data = captioned_images(options.data, options.captions) if options.captions else load(options.data)
+    method_names([options.method])  # before a model is loaded, which may take minutes
+    writable(options.out, "--out", folder=True)
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     names = "method maps limit seed".split()
     rows = report(clip, data, options.out, **{name: getattr(options, name) for name in names})

@@ -34,7 +34,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
-from ..checks import chosen, columns, first_line, hint, listed, whole
+from ..checks import chosen, columns, first_line, hint, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..errors import InvalidType, InvalidValue
@@ -371,8 +371,10 @@ def run_command(options: argparse.Namespace) -> None:
         print(f"{model} ({pretrained or 'own weights'}) on {data}\n\n{report(rows)}")
         return
     shard = read_shard(options.shard)
-    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
+    method_names(methods)  # before a model is loaded, which may take minutes
+    writable(options.out, "--out", folder=True)
+    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     names = "out limit references faithfulness resolution seed jobs dask threads chunk".split()
     rows = evaluate(clip, options.data, methods, shard=shard, **{name: getattr(options, name) for name in names})
     if shard is None:

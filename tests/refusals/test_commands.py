@@ -70,6 +70,12 @@ COMMANDS = [
     ("convert into nothing", ["convert", "emoji", "--out", ""], "E-path-empty"),
     ("card's gallery into text", ["card", "--gallery", "x.txt"], "--gallery must end in .png"),
     ("card's gallery into a folder", ["card", "--gallery", "."], "E-path-suffix"),
+    ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out cannot be written to /proc/x"),
+    ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "E-path-is-file"),
+    ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is no method that explains images"),
+    ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "--out cannot be written to"),
+    ("report by no method", ["report", "--data", "photographs:all", "--out", "x", "--method", "x"], "E-method-unknown"),
+    ("report of a name too long", ["report", "--data", "x" * 5000, "--captions", "x.csv", "--out", "x"], "E-opt"),
     ("explain into nothing", ["explain", "--out", ""], "E-path-empty"),
     ("explain a NUL", ["explain", "--out", "a\0.png"], "E-path-unusable"),
 ]
@@ -80,7 +86,8 @@ def test_a_command_that_would_fail_in_the_end_is_refused_at_the_start(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gradeclip_utils.models.load_clip", None)  # nothing is loaded before
+    for room in ("models", "evaluation.run", "evaluation.dataset_report"):
+        monkeypatch.setattr(f"gradeclip_utils.{room}.load_clip", None)  # nothing is loaded before
     if arguments[0] == "fine-tune":
         arguments = [*arguments, "--captions", "no.csv", "--images", "no"]
     assert main(arguments) == 2
