@@ -209,6 +209,7 @@ def plot_maps(
     upsample: str = "bilinear",
     label: str | Sequence[str] = "relevance",
     origin: str = "",
+    title: str = "",
 ) -> InlineFigure:
     """Several maps of one image side by side, after the image itself.
 
@@ -223,41 +224,40 @@ def plot_maps(
         upsample: "bilinear" or "nearest", for maps on the token grid.
         label: what the values are; one for all, or one for each map where each has a scale of its own.
         origin: which model made them, for the last line.
+        title: what is seen, over all.
 
     Raises:
         ValueError: several labels on one scale, or not one for each map.
     """
-    panels = [(title, np.asarray(heat)) for title, heat in (maps.items() if isinstance(maps, Mapping) else maps)]
-    labels = [label] * len(panels) if isinstance(label, str) else list(label)
-    if len(labels) != len(panels) or (shared_scale and not isinstance(label, str)):
-        msg = f"label must be one string, or with shared_scale=False one for each of {len(panels)} maps, got {label!r}"
-        raise InvalidValue(msg, "plot-option")
+    panels = [(name, np.asarray(heat)) for name, heat in (maps.items() if isinstance(maps, Mapping) else maps)]
+    labels = _labels(label, len(panels), shared_scale)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
-    free = FULL_WIDTH - 2 * _MARGIN - bar
-    columns = min(whole("columns", columns, 1), len(panels) + 1, int(free / (1.2 + gap)))
-    rows = -(-(len(panels) + 1) // columns)
+    free, count = FULL_WIDTH - 2 * _MARGIN - bar, len(panels) + 1
+    columns = min(whole("columns", columns, 1), count, int(free / (1.2 + gap)))
+    rows = -(-count // columns)
     spare = 0.7 if rows == 1 and not shared_scale else 0.0  # the image has no colour bar, nor has what is below it
     width, height = _panel(image, min(2.3, (free + spare) / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
-    below = 0.17 * -(-len(origin) // 80)
-    inches = 2 * _MARGIN + columns * across + bar - spare, rows * down + (0.4 if shared_scale else 0.2) + below
-    figure = InlineFigure(*inches, "An image and its maps: " + "; ".join(title for title, _ in panels))
-    _sign(figure, origin)
+    wide, below = 2 * _MARGIN + columns * across + bar - spare, 0.17 * -(-len(origin) // 80)
+    over = textwrap.fill(drawable(title), int(wide * 12))
+    above = 0.18 * (over.count("\n") + 1) + 0.06 if over else 0.0
+    inches = wide, above + rows * down + (0.4 if shared_scale else 0.2) + below
+    figure = InlineFigure(*inches, f"{title or 'An image and its maps'}: " + "; ".join(name for name, _ in panels))
+    _sign(figure, origin, over)
     lefts = [_MARGIN + i * across - (spare if i else 0) for i in range(columns)]
-    places = [(lefts[i % columns], 0.3 + (i // columns) * down) for i in range(len(panels) + 1)]
-    show_image(axes_at(figure, *places[0], width, height), image, "image")
+    image_place, *places = [(lefts[i % columns], above + 0.3 + i // columns * down) for i in range(count)]
+    show_image(axes_at(figure, *image_place, width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
-    for place, name, (title, heat) in zip(places[1:], labels, panels, strict=True):
+    for place, name, (panel, heat) in zip(places, labels, panels, strict=True):
         axes = axes_at(figure, *place, width, height)
         draw_heatmap(axes, image, heat, signed=signed, vmax=top if shared_scale else None, upsample=upsample,
                      colour_bar=not shared_scale, label=name, note="a scale of its own")  # fmt: skip
-        entitle(axes, _shortened(title, int(across * 14)))
-        if shared_scale and place == places[columns - 1]:
+        entitle(axes, _shortened(panel, int(across * 14)))
+        if shared_scale and place == places[columns - 2]:
             draw_colour_bar(axes, image, signed, top)
     if shared_scale:
-        sentence = range_in_words(str(label), signed, top, "the largest in this figure")
-        sentence = textwrap.fill(sentence, int(inches[0] * 13))
-        figure.text(_MARGIN / inches[0], (0.1 + below) / inches[1], sentence, va="bottom", **NOTE)
+        sentence = textwrap.fill(range_in_words(str(label), signed, top, "the largest in this figure"), int(wide * 13))
+        figure.text(_MARGIN / wide, (0.1 + below) / inches[1], sentence, va="bottom", **NOTE)
     return figure
 
 
@@ -336,11 +336,20 @@ def _row_names(table, names: Sequence[str] | None) -> list[str]:
     return [_shortened(str(name), 52) for name in names]
 
 
-def _sign(figure: InlineFigure, origin: str) -> None:
-    """Say which model made the figure, in its last lines, if that is known."""
+def _labels(label: str | Sequence[str], count: int, shared_scale: bool) -> list[str]:
+    labels = [label] * count if isinstance(label, str) else list(label)
+    if len(labels) != count or (shared_scale and not isinstance(label, str)):
+        msg = f"label must be one string, or with shared_scale=False one for each of {count} maps, got {label!r}"
+        raise InvalidValue(msg, "plot-option")
+    return labels
+
+
+def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:
+    """Say what is seen, in the first lines, and which model made the figure, in the last ones, if that is known."""
+    across, down = figure.get_size_inches()
+    figure.text(_MARGIN / across, 1 - 0.08 / down, title, va="top", fontsize=10, parse_math=False)
     if not origin:
         return
-    across, down = figure.get_size_inches()
     told = textwrap.fill(drawable(origin), int(across * 14))
     figure.text(1 - _MARGIN / across, 0.02 / down, told, ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
 

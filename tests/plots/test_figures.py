@@ -251,6 +251,20 @@ def test_no_room_is_left_for_a_colour_bar_that_an_image_does_not_have():
     assert first.x0 - image.x1 < 0.3 * 110 < 0.7 * 110 < second.x0 - first.x1
 
 
+@pytest.mark.parametrize("columns", [1, 2, 4])
+@pytest.mark.parametrize("shared_scale", [True, False])
+def test_what_is_seen_stands_above_all_maps_and_is_read_aloud(columns, shared_scale):
+    maps = {"one": np.ones((2, 2)), "two": 2 * np.ones((2, 2))}
+    title = "the second map has twice as much; " * 3
+    figure = plot_maps(figure_picture(), maps, shared_scale=shared_scale, columns=columns, title=title)
+    assert figure.alt.startswith(title) and len(scales(figure)) == (1 if shared_scale else 2)
+    (over,) = [text for text in figure.texts if "twice" in text.get_text()]
+    figure.draw(figure.canvas.get_renderer())
+    highest = max(axes.get_tightbbox().y1 for axes in figure.axes)
+    assert over.get_window_extent().y0 >= highest - 1
+    assert_nothing_is_cut_off(figure)
+
+
 def test_maps_of_one_title_are_all_drawn():
     figure = plot_maps(figure_picture(), [("a", np.ones((2, 2))), ("a", np.zeros((2, 2)))])
     assert [axes.get_title("left") for axes in figure.axes][:3] == ["image", "a", "a"]
