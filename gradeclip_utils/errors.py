@@ -153,7 +153,7 @@ CODES = {
     "path-no-file": ("a pipe or a device where a file is needed", "name a file"),
     "path-read-only": ("a place that cannot be written", "choose another place"),
     "path-suffix": ("a file name with another ending", "end it as the sentence says"),
-    "path-taken": ("a folder that is there, where a new one is made", "choose another name"),
+    "path-taken": ("a folder that holds something else already", "choose another name"),
     "path-type": ("something that is no path", "give a string or a Path"),
     "path-unusable": ("a path that the operating system does not take", "shorten it, or look for odd letters"),
     "plot-option": ("a figure that cannot be drawn so", "see the sentence, and the function's arguments"),

@@ -196,7 +196,7 @@ class Explainer(Encoders):
         """
         from .language import with_other_nouns  # its taggers are slow to import, and most explanations do without
 
-        if whole("count", count) < 2 or self.method.image is None:
+        if whole("count", count, 0, 10_000) < 2 or self.method.image is None:
             asked = f"got {count} and {self.method.title}"
             msg = f"null maps need two prompts or more and a method that explains images, {asked}"
             raise InvalidValue(msg, "null-maps")

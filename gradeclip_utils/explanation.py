@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from scipy.stats import bootstrap
 
-from .checks import as_path, listed, readable, whole, writable
+from .checks import as_path, finite, listed, readable, whole, writable
 from .errors import GradeclipError, InvalidFile, InvalidValue
 from .files import write_together
 from .images import onto_image, read_image
@@ -97,9 +97,10 @@ class Explanation:
             The mean over null prompts, and its 95 % bootstrap interval over them, low and high.
 
         Raises:
-            ValueError: maps of another shape, or fewer than two.
+            ValueError: maps of another shape, fewer than two, values that are not finite, an index beyond the prompts.
         """
-        nulls = np.asarray(nulls, dtype=float)
+        nulls, count = finite("null maps", nulls), len(self.image_maps)
+        index = whole("index", index, -count, count - 1)
         if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
             h, w = self.image_maps.shape[1:]
             raise InvalidValue(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}", "null-maps")
@@ -314,6 +315,10 @@ def _write_folder(folder: str | Path, name: str, arrays: dict, record: dict, ima
     folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
     png = io.BytesIO()
     image.save(png, "png", pnginfo=png_note(image))
+    shared, (other,) = folder / "image.png", {"explanation", "interactions"} - {name}
+    if (folder / f"{other}.json").is_file() and shared.is_file() and shared.read_bytes() != png.getvalue():
+        msg = f"{folder} holds the {other} of another image, which would be lost: choose another folder"
+        raise InvalidFile(msg, "path-taken")
     parts = {f"{name}.safetensors": save({key: np.ascontiguousarray(array) for key, array in arrays.items()}),
              "image.png": png.getvalue()}  # fmt: skip
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in parts.items()}

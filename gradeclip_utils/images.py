@@ -241,7 +241,9 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     shrink = min(1.0, (MOST_PATCHES / (rows * columns)) ** 0.5)
     # Python rounds halves to even and the last patch must not exceed the limit: floor when shrinking
     to_whole = round if shrink == 1.0 else int
-    size = [max(1, to_whole(side * shrink)) * step for side, step in zip((rows, columns), patch, strict=True)]
+    counts = [max(1, to_whole(side * shrink)) for side in (rows, columns)]
+    # a side of less than one patch becomes one, and then the other one has to give way
+    size = [max(1, min(n, MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
     scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
     pixels = normalize(transforms.to_tensor(scaled))
     return View(pixels, (0.0, 0.0, float(image.width), float(image.height)))

@@ -60,8 +60,11 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
         TypeError: a prompt is no string.
     """
     if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
-        prompts = torch.from_numpy(prompts)
+        prompts = torch.from_numpy(prompts.astype(f"f{min(prompts.dtype.itemsize, 8)}", copy=False))
     if isinstance(prompts, Tensor):
+        if prompts.layout != torch.strided or prompts.is_meta:
+            msg = f"prompt embeddings must be dense and have values, got {prompts.layout} on {prompts.device}"
+            raise InvalidValue(msg, "embedding-shape")
         if not prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
             msg = f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}"
             raise InvalidValue(msg, "embedding-shape")

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.images import MOST_PATCHES, native_view
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.notices import mark_drawn
 from tests.conftest import build, wrap
@@ -167,6 +169,13 @@ def test_native_resolution_shows_the_whole_picture_in_its_own_shape(tiny, pictur
 def test_a_picture_of_the_models_own_size_is_the_same_at_native_resolution(tiny, picture):
     square = picture.resize((32, 32))
     same(Explainer(tiny, resolution="native").explain(square, "a dog"), Explainer(tiny).explain(square, "a dog"), 0)
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (3000, 3000), (500, 90)])
+def test_no_picture_at_native_resolution_has_more_patches_than_the_bound(tiny, size):
+    view = native_view(tiny.preprocess, Image.new("RGB", size), (8, 8))
+    height, width = (side // 8 for side in view.pixels.shape[1:])
+    assert 1 <= height * width <= MOST_PATCHES and view.box == (0, 0, *size)
 
 
 def test_a_one_pixel_picture_at_native_resolution_is_one_patch_and_an_empty_map(tiny):
@@ -462,6 +471,20 @@ def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(
         value, abs=1e-5
     )  # scales do not matter
     assert explanation.prompt_dependence(-np.stack([explanation.image_maps[1]] * 2), index=1)[0] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("nulls", "index", "message"),
+    [
+        ("x", 0, "null maps must be an array of numbers"),
+        (np.full((3, 4, 4), np.nan), 0, "48 of 48 values of null maps are NaN"),
+        (np.ones((3, 4, 4)), 9, "index must be at most 0, got 9"),
+        (np.ones((3, 4, 4)), "x", "index must be a whole number"),
+    ],
+)
+def test_prompt_dependence_of_what_is_no_map_or_no_prompt_is_refused(tiny, picture, nulls, index, message):
+    with pytest.raises(GradeclipError, match=message):
+        Explainer(tiny).explain(picture, "a dog").prompt_dependence(nulls, index)
 
 
 def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(tiny, picture):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from ..checks import whole
 from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .grad_eclip import gradients
@@ -138,5 +139,5 @@ def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
 
 def path_points(steps: int) -> Iterator[tuple[float, float]]:
     """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule."""
-    for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
+    for place, weight in zip(*np.polynomial.legendre.leggauss(whole("steps", steps, 1)), strict=True):
         yield float(place + 1) / 2, float(weight) / 2

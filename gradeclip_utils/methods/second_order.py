@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from ..checks import whole
 from ..towers import Tower, Trace, open_text_tower
 from .input_gradients import integrated_gradients, path_points
 from .interactions import interactions
@@ -135,7 +136,7 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
     Returns:
         Coalitions (C, n) bool, and weights (n, C) in float64.
     """
-    if 2**players <= samples:
+    if 2**players <= whole("masks", samples, 1):
         coalitions = np.arange(2**players)[:, None] >> np.arange(players) & 1
         sizes = coalitions.sum(1)
         root = np.sqrt(p**sizes * (1 - p) ** (players - sizes))[:, None]

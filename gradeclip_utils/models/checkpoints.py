@@ -22,11 +22,12 @@ import open_clip
 import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..checks import first_line
+from ..checks import first_line, short
 from ..errors import InvalidFile, InvalidValue, MissingFile
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -85,8 +86,12 @@ def _why_unreachable(url: str) -> str | None:
 
 def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
     """Refuse "hf-hub:..." at once when its config is neither cached nor within reach."""
-    if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), file), str):
-        return
+    try:
+        if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), file), str):
+            return
+    except HFValidationError as error:
+        msg = f"{short(name)} is no name that a repository can have: owner/name"
+        raise InvalidValue(msg, "model-unknown") from error
     if reason := _why_unreachable(hub.ENDPOINT):
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
         raise MissingFile(msg, "model-download")

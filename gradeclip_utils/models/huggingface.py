@@ -3,7 +3,7 @@
     checkpoint, model and processor of transformers --here--> Clip --towers--> trace
 
 A processor prepares images and tokenizes prompts. What it does to an image stays its own; where it crops and resizes is
-read from it, so that maps lie where they belong. transformers is optional: `pip install 'gradeclip[transformers]'`.
+read from it, so that maps lie where they belong. transformers is optional: `pip install '.[transformers]'`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
     try:
         transformers = import_module("transformers")
     except ImportError as error:
-        msg = f"{PREFIX}{name} needs transformers: pip install 'gradeclip[transformers]'"
+        how = "pip install transformers (in a checkout, pip install '.[transformers]')"
+        msg = f"{PREFIX}{name} needs transformers: {how}"
         raise MissingLibrary(msg, "library-missing") from error
     folder = Path(name).expanduser()
     if folder.is_dir():

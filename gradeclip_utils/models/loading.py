@@ -185,6 +185,8 @@ def _checked_name(name: Any, pretrained: Any) -> str:
     name = str(name)
     if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
         raise InvalidValue(f"{name!r} names no model: say which", "model-unknown")
+    if len(name) > 1000 or "\0" in name:
+        raise InvalidValue(f"no model and no folder has a name like {short(name)}", "model-unknown")
     return name
 
 
@@ -209,7 +211,7 @@ def _device(device: Any, named: bool) -> str:
     if (asked.index or 0) >= seen.get(asked.type, math.inf):
         there = seen[asked.type] or "no"
         raise InvalidValue(f"{said} was asked for, and torch sees {there} such GPU here", "device-unknown")
-    return str(device)
+    return str(asked)
 
 
 def _load_named(name: str, pretrained: str | Path | None, device: str, precision: str) -> Clip:

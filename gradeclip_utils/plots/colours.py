@@ -72,7 +72,7 @@ def paint(
     """
     for name, value, most in ("threshold", threshold, 1), ("opacity", opacity, 1), ("vmax", vmax or 0, math.inf):
         checks.number(name, value, 0, most)
-    heat = shown(checks.finite("the map", np.asarray(heat, dtype=np.float32)), signed)
+    heat = shown(checks.finite("the map", heat).astype(np.float32, copy=False), signed)
     vmax = largest([heat]) if vmax is None else vmax
     base = _panel_sized(image)
     across, down = base.width / image.width, base.height / image.height

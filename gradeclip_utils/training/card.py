@@ -308,7 +308,7 @@ def gallery_rows(clip: Clip, split: str) -> list[dict]:
     """
     models = clip, *(randomised(clip, seed=i) for i in range(3))
     clear, *by_chance = (clear_maps(one, 24, split) for one in models)
-    return [_fraction(NO_EMPTY_PATCH, clear, np.mean(by_chance))]
+    return [_fraction(NO_EMPTY_PATCH, clear, float(np.mean(by_chance)))]
 
 
 def figures(clip: Clip, split: str, *, progress: bool = False) -> pd.DataFrame:

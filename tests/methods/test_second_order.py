@@ -12,6 +12,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.methods import second_order
 from gradeclip_utils.methods.attention import integrated_attention
 from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.methods.input_gradients import path_points
 from gradeclip_utils.methods.interactions import word_masks
 from gradeclip_utils.methods.second_order import (
     banzhaf_weights,
@@ -55,6 +56,13 @@ def near(found, expected, tolerance):
 def embeds(model, side, inputs):
     encode = model.encode_image if side == "image" else model.encode_text
     return encode(inputs, normalize=True)
+
+
+def test_a_path_has_a_point_and_a_sample_a_coalition():
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        next(path_points(0))
+    with pytest.raises(ValueError, match="masks must be at least 1, got 0"):
+        banzhaf_weights(3, samples=0)
 
 
 def test_the_examples_in_the_docstrings_hold():

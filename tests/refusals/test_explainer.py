@@ -31,6 +31,8 @@ PROMPTS = [
     ("half a character", "a \ud800 dog", "lone surrogate"),
     ("embeddings of another width", torch.ones(1, 3), r"must be \(T, 48\)"),
     ("an embedding of zeros", torch.zeros(1, 48), "finite and not zero"),
+    ("a sparse embedding", torch.ones(2, 48).to_sparse(), "must be dense and have values, got torch.sparse_coo"),
+    ("embeddings without values", torch.ones(2, 48, device="meta"), "must be dense and have values, got .* on meta"),
     ("an embedding with NaN", torch.full((48,), torch.nan), "finite and not zero"),
 ]
 
@@ -44,6 +46,15 @@ def test_what_is_no_prompt_is_refused_also_as_the_other_one(tiny, picture, promp
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30, 1e38, 1e-40])
+def test_embeddings_in_another_byte_order_or_width_are_the_same_embeddings(tiny, picture):
+    direction = np.random.default_rng(0).normal(size=(1, 48)).astype(np.float32)
+    plain, *others = (
+        Explainer(tiny).explain(picture, direction.astype(kind)).image_maps for kind in ("<f4", ">f4", np.longdouble)
+    )
+    for one in others:
+        np.testing.assert_allclose(one, plain, atol=1e-6)
+
+
 def test_the_length_of_an_embedding_changes_nothing_however_large_or_small(tiny, picture, factor):
     direction = torch.randn(1, 48, generator=torch.Generator().manual_seed(0))
     direction = direction / direction.abs().max()

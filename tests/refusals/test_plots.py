@@ -23,6 +23,8 @@ DRAWN = [
     ("opacity x", lambda: paint(GREY, HEAT, opacity="x"), "opacity must be a number, got 'x'"),
     ("colours zzz", lambda: paint(GREY, HEAT, colours="zzz"), "colours must be one of white, viridis, .*got 'zzz'"),
     ("colours in a list", lambda: paint(GREY, HEAT, colours=["white"]), "colours must be one of"),
+    ("words for a map", lambda: paint(GREY, [["a"]]), "the map must be an array of numbers"),
+    ("complex numbers in a map", lambda: paint(GREY, HEAT * 1j), "the map must be an array of numbers"),
     ("NaN in a map", lambda: paint(GREY, HEAT * np.nan), "16 of 16 values of the map are NaN or infinite"),
     ("columns -1", lambda: plot_maps(GREY, {"a": HEAT}, columns=-1), "columns must be at least 1, got -1"),
     ("no columns", lambda: plot_maps(GREY, {"a": HEAT}, columns=0), "columns must be at least 1, got 0"),

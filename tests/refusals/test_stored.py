@@ -113,6 +113,15 @@ def test_interactions_are_read_back_as_they_were_saved(tiny, picture, tmp_path):
     assert found.origin == again.origin and found.image.tobytes() == again.image.tobytes()
 
 
+def test_interactions_do_not_replace_the_image_of_an_explanation_of_another_one(stored, tiny, picture):
+    found = Explainer(tiny).interactions(picture.transpose(Image.Transpose.ROTATE_180), "a dog")
+    with pytest.raises(InvalidFile, match="holds the explanation of another image, which would be lost"):
+        found.save(stored)
+    assert not (stored / "interactions.json").exists()
+    Explanation.load(stored)
+    Explainer(tiny).interactions(picture, "a dog").save(stored)
+
+
 def test_an_explanation_that_cannot_be_saved_leaves_the_one_that_was_there(stored, tiny, picture, monkeypatch):
     before = {file.name: file.read_bytes() for file in stored.iterdir()}
     other, write, written = Explainer(tiny).explain(picture, "a bus"), Path.write_bytes, []
