@@ -6,6 +6,7 @@
 # make test-transformers48  what is about transformers, on the oldest one that is supported
 # make site   the site, from the committed notebooks and the docstrings, into build/site (nothing is executed)
 # make live  the explorer without a kernel, a page of its own in build/live (its runtime comes by npm)
+# make test-extras  each extra by itself: installed alone, does it bring all that it is for?
 # make test-assignments  what nbgrader makes of them: what students see, and what right and wrong answers get
 # make slides  slides of every lesson into build/slides, for a projector without a network (reveal.js comes by npm)
 # make assignments  the notebooks to hand in into build/assignments (or COURSE=folder): source/ for instructors, release/
@@ -15,7 +16,7 @@
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test test-transformers48 quick fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
+.PHONY: run test test-extras test-transformers48 quick fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,6 +66,15 @@ $(OLD)/installed: $(STAMP)
 test-transformers48: $(OLD)/installed
 	$(subst $(BIN),$(OLD)/bin,$(PYTEST)) tests/towers/test_huggingface.py tests/towers/test_huggingface_text.py \
 		tests/models/test_huggingface.py tests/models/test_convert.py
+
+EXTRAS := .venv-extras
+$(EXTRAS)/installed: $(VENV)/site
+	$(call beside,$(EXTRAS))
+	$(BIN)/python -m pip --python $(EXTRAS)/bin/python install --quiet 'gradeclip[assignments,bench]'  # the others are in .venv
+	@touch $@
+
+test-extras: $(EXTRAS)/installed
+	$(subst $(BIN),$(EXTRAS)/bin,$(PYTEST)) tests/test_extras.py
 
 quick: $(STAMP)
 	$(PYTEST) -m 'not slow and not browser' tests

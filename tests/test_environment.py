@@ -124,6 +124,7 @@ def test_ci_runs_the_notebooks_the_tests_style_types_and_the_search_for_security
     assert re.search(r"^make lint$", script, re.M)
     assert re.search(r"^make test$", script, re.M)
     assert re.search(r"^make test-transformers48$", script, re.M)
+    assert re.search(r"^make test-extras$", script, re.M)
     assert re.search(r"^make site\b.*\n(.*\n)*make test$", script, re.M), "the tests look at the pages of the site"
     lint = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True).stdout
     assert all(command in lint for command in ("ruff check .", "ruff format --check .", "bin/mypy", "bin/bandit"))
