@@ -146,17 +146,6 @@ def version(library: str) -> str:
         return "unknown"
 
 
-_SAMPLE = 4096  # bytes; in the middle of a file, where pictures of one camera differ
-
-
-def fingerprint(file: Path) -> str:
-    """Tells the content of one file from another's without reading it all: its size, and what its middle holds."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        stream.seek(max(0, (size - _SAMPLE) // 2))
-        return f"{size}:{stream.read(_SAMPLE).hex()}"
-
-
 def commit() -> str:
     """The commit that the working tree stands on, with "+" where files differ from it; "unknown" without git."""
     call = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

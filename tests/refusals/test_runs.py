@@ -255,6 +255,28 @@ CHANGES = [
 ]
 
 
+def as_files(folder, pairs):
+    folder.mkdir(exist_ok=True)
+    for i, pair in enumerate(pairs):
+        pair.image.save(folder / f"{i}.bmp")
+    return [replace(pair, image=folder / f"{i}.bmp") for i, pair in enumerate(pairs)]
+
+
+@pytest.mark.parametrize("kept", ["files", "drawn when they are needed"])
+def test_a_state_of_pairs_of_which_one_pixel_was_changed_is_refused(tiny, tmp_path, kept):
+    def pairs(first):
+        given = [replace(PAIRS[0], image=first), *PAIRS[1:3]]
+        if kept == "files":
+            return as_files(tmp_path / "images", given)
+        return [replace(pair, image=pair.image.copy) for pair in given]
+
+    fine_tune(tiny, pairs(PAIRS[0].image), SHORT, folder=tmp_path, progress=False)
+    changed = PAIRS[0].image.copy()
+    changed.putpixel((0, 0), (1, 2, 3))
+    with pytest.raises(InvalidValue, match="holds a run of another recipe .content is"):
+        fine_tune(tiny, pairs(changed), SHORT, folder=tmp_path, progress=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("change",), named(CHANGES))
 def test_a_state_of_other_pairs_of_the_same_number_is_refused(tiny, tmp_path, change):

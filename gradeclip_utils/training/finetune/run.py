@@ -36,7 +36,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ...checks import chosen, listed, writable
 from ...datasets import optional_library
 from ...errors import InvalidType, InvalidValue
-from ...files import fingerprint
 from ...models import Clip
 from ...towers.base import isolated_torch_state
 from ..loop import Loop, cosine_decay, origin, quick_arithmetic
@@ -257,22 +256,26 @@ def check(tuning: Tuning) -> Tuning:
 
 
 _MOST_HASHED = 1000  # pairs of a sequence that makes them when they are asked for
+_MOST_DRAWN = 32  # images of pairs that make theirs when it is asked for
 
 
 def _content(pairs: Sequence[Pair]) -> str:
     """A checksum of captions and images, so that a state of other pairs is not gone on with.
 
-    Of files it knows the size and what the middle holds, of images that are drawn when they are needed the captions.
+    Files are read whole; of images that are drawn or read when they are needed, a few from first to last are.
     """
     digest = hashlib.sha256()
     numbers = range(len(pairs)) if isinstance(pairs, list) else range(min(len(pairs), _MOST_HASHED))
     for i in numbers:
-        image = pairs[i].image
-        if isinstance(image, (str, Path)):
-            about = fingerprint(Path(image).expanduser())
-        else:
-            about = "" if callable(image) else hashlib.sha256(image.tobytes()).hexdigest()
-        digest.update(f"{pairs[i].caption}\0{about}\0".encode())
+        pair = pairs[i]
+        digest.update(f"{pair.caption}\0".encode())
+        if isinstance(pair.image, (str, Path)):
+            with Path(pair.image).expanduser().open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif not callable(pair.image):
+            digest.update(pair.image.tobytes())
+        elif i % -(-len(numbers) // _MOST_DRAWN) == 0:
+            digest.update(pair.image().tobytes())
     return digest.hexdigest()[:16]
 
 
