@@ -145,7 +145,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.training.finetune import experiment
 from gradeclip_utils.training.finetune.run import Tuning
 
-def measure(clip, amount):  # a minute less than all figures, and as much of the weights
+def measure(clip, amount, only=()):  # a minute less than all figures, and as much of the weights
     number = float(Explainer(clip).embed_texts("a red dog")[0, 0])
     return pd.DataFrame([("embedding", number, number, number, 1, 0.0)], columns=["figure", *COLUMNS])
 

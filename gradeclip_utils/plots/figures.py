@@ -347,7 +347,8 @@ def _labels(label: str | Sequence[str], count: int, shared_scale: bool) -> list[
 def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:
     """Say what is seen, in the first lines, and which model made the figure, in the last ones, if that is known."""
     across, down = figure.get_size_inches()
-    figure.text(_MARGIN / across, 1 - 0.08 / down, title, va="top", fontsize=10, parse_math=False)
+    if title:
+        figure.text(_MARGIN / across, 1 - 0.08 / down, title, va="top", fontsize=10, parse_math=False)
     if not origin:
         return
     told = textwrap.fill(drawable(origin), int(across * 14))

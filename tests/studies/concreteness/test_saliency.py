@@ -143,7 +143,7 @@ def test_the_other_picture_shows_nothing_alike(examples):
 
 
 def test_where_all_examples_are_alike_there_is_no_other_picture():
-    alike = [Example(str(i), "a dog", "dog", "a dog", ("dog",), None) for i in range(3)]
+    alike = [Example(str(i), "a dog", "dog", "a dog", ("dog",), lambda: None) for i in range(3)]
     with pytest.raises(ValueError, match="every other example shares something with 'a dog'"):
         unrelated_images(alike)
 
