@@ -36,7 +36,8 @@ def import_alone(wheel, tmp_path, extra):
     python = install_alone(wheel, tmp_path / "environment", extra)
     asked = {canonicalize_name(Requirement(line).name) for line in EXTRAS[extra]} - {"gradeclip"}
     owners = {module: {canonicalize_name(one) for one in names} for module, names in packages_distributions().items()}
-    modules = sorted({module.split("/")[0] for module, names in owners.items() if names & asked})  # "sentencepiece/__init__"
+    # one is called "sentencepiece/__init__" there
+    modules = sorted({module.split("/")[0] for module, names in owners.items() if names & asked})
     assert len(modules) >= len(asked)
     run_in(tmp_path, python, "-c", f"from importlib import import_module\nfor name in {modules}: import_module(name)")
     return python
