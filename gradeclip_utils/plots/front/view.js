@@ -381,7 +381,7 @@ const desk = (app, model) => {
     const contour = make("input", { type: "checkbox" });
     contour.checked = app.look.contour;
     contour.onchange = () => app.preview({ contour: contour.checked });
-    const title = "A line where relevance is half of the largest; dashes for what is against.";
+    const title = "A line where relevance is half of the largest value; dashes for what is against.";
     const drawn = make("label", { class: "gradeclip-control", title }, make("span", {}, "contour"), contour);
     places.drawing.append(drawn, row(make("span", {}, "image file"), path));
     places.look.append(bare);
@@ -488,7 +488,7 @@ const render = ({ model, el }) => {
     const most = top ? top.toPrecision(3) : "the largest of each map";
     const own = app.look.colours === "image";
     set(legend, (own ? `hidden: 0, clear: ${most}` : `pale or middle: 0, strongest: ${most}`) + (both ? `; purple: against, −${most}` : "") + (one.note && !phrase ? ` (${one.note})` : ""));
-    legend.title = "Relevance is linear in what you see; the line runs where it is half of the largest.";
+    legend.title = "Relevance is linear in what you see; the line runs where it is half of the largest value.";
   };
   const all = () => {
     take();

@@ -143,8 +143,9 @@ def _rates(arm: str, tuning: Tuning) -> list[Tuning]:
 
 
 def _try(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount) -> None:
+    wanted = [0 if ARMS[arm] is None else recipe.steps, *(getattr(recipe, name) for name in DECIDED[1:])]
     done = read(table).query("arm == @arm")
-    if not ((done["learning_rate"] == recipe.learning_rate) & (done["regions"] == recipe.regions)).any():
+    if not (done[list(DECIDED)] == wanted).all(axis=1).any():
         _add_row(table, runs, arm, recipe, amount, only=("regions", "whole"))
 
 
@@ -159,8 +160,8 @@ def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount, 
     pilots = " --pilots" if only else ""
     command = f"python -m gradeclip_utils study fine-tuning{pilots} --arms '{arm}'"
     row |= {"commit": commit(), "command": command} | _wide(measure(tuned, amount, only=only))
-    whole = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
-    _write(table, whole.to_csv(index=False).encode())
+    rows = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
+    _write(table, rows.to_csv(index=False).encode())
 
 
 def _folder(runs: Path, arm: str, recipe: Tuning) -> Path:
@@ -241,7 +242,7 @@ def merge_pilots(table: Path, runs: Path, arms: Sequence[str]) -> None:
         arms: what the shards were to try.
     """
     parts = [read(file) for file in sorted(runs.glob(f"shard-*-of-*/{pilots_of(Path(TABLE))}"))]
-    rows = pd.concat([read_pilots(table), *parts]).drop_duplicates(["arm", "learning_rate", "regions"], keep="last")
+    rows = pd.concat([read_pilots(table), *parts]).drop_duplicates(["arm", *DECIDED], keep="last")
     for arm in arms:
         own, trials = rows[rows["arm"] == arm], {BEFORE: 1, GLOBAL: len(RATES)}.get(arm, len(RATES) + len(WEIGHTS) - 1)
         if len(own) < trials:
