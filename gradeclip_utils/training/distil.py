@@ -2,6 +2,7 @@
 
     python -m gradeclip_utils distil                  # all three, one after another, into data/
     python -m gradeclip_utils distil emoji-resnet     # one of them; goes on where it was interrupted
+    python -m gradeclip_utils distil --teacher runs/seed7.safetensors --folder runs/7 --out runs/7
     python -m gradeclip_utils distil --card           # what they know: the figures of data/students.md
 
 A student sees training scenes and learns two things at once: to give the image the embedding that the teacher gives it
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import all_chosen, readable, writable
+from ..errors import InvalidFile
 from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..files import data_path
@@ -299,10 +301,12 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
     return weight.ndim >= 2 and inner and not name.endswith(("latent", "positional_embedding"))
 
 
-def export(name: str, student: Student, teacher: nn.Module, distillation: Distillation, path: Path) -> None:
+def export(
+    name: str, student: Student, teacher: nn.Module, distillation: Distillation, path: Path, *, bundled: bool = True
+) -> None:
     """Write the whole model as a compact checkpoint with its config: `models.load_clip` loads it.
 
-    What it has from the teacher unchanged is left out, and read from the bundled model's file.
+    What it has from the bundled model unchanged is left out, and read from that model's file.
 
     Args:
         name: of the student, a key of `CONFIGS`.
@@ -310,6 +314,7 @@ def export(name: str, student: Student, teacher: nn.Module, distillation: Distil
         teacher: the model that it was distilled from.
         distillation: how; kept in the file.
         path: of the checkpoint.
+        bundled: whether the teacher is the bundled model.
     """
     model = build(CONFIGS[name])
     state = dict(teacher.state_dict()) if student.text is None else {"logit_scale": teacher.logit_scale}
@@ -317,8 +322,9 @@ def export(name: str, student: Student, teacher: nn.Module, distillation: Distil
     if student.text is not None:
         state["text.token_embedding.weight"] = full_table(state["text.token_embedding.weight"], student.ids)
     model.load_state_dict(state)
-    metadata = {key: str(value) for key, value in asdict(distillation).items()} | {"teacher": BUNDLED}
-    shared, config = data_path(BUNDLED_MODELS[BUNDLED]), config_of(CONFIGS[name], student.size)
+    metadata = {key: str(value) for key, value in asdict(distillation).items()}
+    metadata["teacher"] = BUNDLED if bundled else "another"
+    shared, config = data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None, config_of(CONFIGS[name], student.size)
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config, shared=shared)
 
 
@@ -373,6 +379,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CONFIGS)}; all by default")
     parser.add_argument("--folder", default="runs/students", help="where the state is kept")
     parser.add_argument("--out", default=data_path(), help="the folder for the models that load_clip loads")
+    about = "weights of the bundled model's architecture, in place of its own; give another --folder and --out"
+    parser.add_argument("--teacher", metavar="FILE", help=about)
     parser.add_argument("--card", action="store_true", help="only measure what is in --out, and write its card there")
     add_fields(parser, DISTILLATIONS["emoji-average"], ("steps", "seed"), unset=True)
 
@@ -381,7 +389,8 @@ def run_command(options: argparse.Namespace) -> None:
     """The command `distil`: teach and export, or write the card.
 
     Raises:
-        ValueError: a name that is none of `CONFIGS`, or a place that cannot be written.
+        ValueError: a name that is none of `CONFIGS`, a place that cannot be written, or the place of the bundled
+            students for those of another teacher.
     """
     if options.card:
         folder = writable(options.out, "--out", folder=True, size=1_000_000)
@@ -390,10 +399,13 @@ def run_command(options: argparse.Namespace) -> None:
     folder, out = (
         writable(getattr(options, name), f"--{name}", folder=True, size=100_000_000) for name in ("folder", "out")
     )
+    if options.teacher and out.resolve() == data_path().resolve():
+        msg = f"students of another teacher do not take the place of the bundled ones in {out}: give another --out"
+        raise InvalidFile(msg, "path-taken")
     names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
     distillations = {name: check(read_fields(options, DISTILLATIONS[name])) for name in names}
     out.mkdir(parents=True, exist_ok=True)
-    teacher, seen = load_clip(BUNDLED).model, {}
+    teacher, seen = load_clip(BUNDLED, options.teacher).model, {}
     for name, distillation in distillations.items():
         student = teach(name, teacher, folder, distillation, seen=seen)
-        export(name, student, teacher, distillation, out / BUNDLED_MODELS[name])
+        export(name, student, teacher, distillation, out / BUNDLED_MODELS[name], bundled=options.teacher is None)

@@ -1,5 +1,6 @@
 """Students: what they take over, what learns, and that a run goes on where it was interrupted."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,8 @@ from safetensors import safe_open
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
+from gradeclip_utils.files import data_path
+from gradeclip_utils.models import BUNDLED_MODELS
 from gradeclip_utils.scenes import is_trained
 from gradeclip_utils.training import distil
 from gradeclip_utils.training.distil import (
@@ -180,3 +183,16 @@ def test_the_folder_of_the_models_is_made_before_anything_is_taught(tmp_path, mo
     monkeypatch.setattr(distil, "teach", taught)
     with pytest.raises(RuntimeError, match="taught"):
         main(["distil", "emoji-resnet", "--folder", str(places[0]), "--out", str(places[1]), "--debug"])
+
+
+def test_a_teacher_of_another_training_teaches_what_is_its_own_and_leaves_the_bundled_students_alone(tmp_path):
+    other = tmp_path / "other.safetensors"
+    shutil.copy(data_path(BUNDLED_MODELS["emoji-bag"]), other)
+    given = ["distil", "emoji-average", "--teacher", str(other), "--folder", str(tmp_path / "states"), "--debug"]
+    with pytest.raises(ValueError, match="do not take the place of the bundled ones .* give another --out"):
+        main(given)
+    main([*given, "--out", str(tmp_path), "--steps", "1"])
+    taught = load_clip("emoji-average", tmp_path / BUNDLED_MODELS["emoji-average"]).model.state_dict()
+    theirs, bundled = (load_clip("emoji", file).model.state_dict() for file in (other, None))
+    for key in ("token_embedding.weight", "visual.transformer.resblocks.0.mlp.c_fc.weight"):
+        assert torch.equal(taught[key], theirs[key]) and not torch.equal(taught[key], bundled[key])
