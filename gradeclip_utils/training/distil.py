@@ -43,15 +43,7 @@ from .card import embed_scenes, recognised
 from .loop import Loop, linear_decay, muon_of, origin, quick_arithmetic
 from .options import add_fields, checked, markdown_table, read_fields, write_between
 from .rounds import Recipe, SceneBatches
-from .scratch import (
-    CONFIG,
-    config_of,
-    encode_text_by_length,
-    full_table,
-    normalise,
-    rows_of,
-    vocabulary_ids,
-)
+from .scratch import CONFIG, config_of, encode_text_by_length, full_table, normalise, rows_of, vocabulary_ids
 
 TABLE, CARD = "students.csv", "students.md"
 START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"
@@ -204,14 +196,9 @@ def check(distillation: Distillation) -> Distillation:
 
 
 def teach(
-    name: str,
-    teacher: nn.Module,
-    folder: Path,
-    distillation: Distillation,
-    *,
-    save_every: int = 50,
+    name: str, teacher: nn.Module, folder: Path, distillation: Distillation, *, save_every: int = 50,
     seen: dict | None = None,
-) -> Student:
+) -> Student:  # fmt: skip
     """Teach a student. Nothing in a step is random but its scenes, which its number decides.
 
     Args:
