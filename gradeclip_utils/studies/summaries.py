@@ -208,7 +208,7 @@ def concreteness_summary(clip: Clip, *, draws: int = 300, seed: int = 0, **optio
 
 def architecture_summary(
     clip: Clip, n: int = 60, things: int = 60, *, rows: pd.DataFrame | None = None, known: pd.DataFrame | None = None,
-    part: str | None = None,
+    than: pd.DataFrame | None = None, part: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Grad-ECLIP on scenes of two things beside its reference baselines, and zero-shot recognition.
 
@@ -218,6 +218,7 @@ def architecture_summary(
         things: concepts to be recognised.
         rows: of `compare_models`, when they are at hand.
         known: of `training.card.recognised`, when it is at hand.
+        than: `rows` of another model, for how far the average precision is ahead of that one's.
         part: "recognised" or "maps", if not both.
 
     Returns:
@@ -237,6 +238,11 @@ def architecture_summary(
             table = summarise(rows[rows["method"].isin(names)], measure, cluster="concept").set_index("method")
             figures = [f"{measure.replace('_', ' ')}, {name}" for name in names]
             tables.append(table.loc[names].assign(figure=figures))
+        others = [] if than is None else [than[than["method"] == BASELINES[0]].assign(method="the first model")]
+        for other in [rows[rows["method"] == "wrong word"], *others]:
+            both, name = pd.concat([rows[rows["method"] == BASELINES[0]], other]), other["method"].iloc[0]
+            ahead = paired(both, "average_precision", baseline=name, cluster="concept")
+            tables.append(ahead.assign(figure=f"average precision, ahead of {name}"))
     return _as_figures("architectures", tables)
 
 

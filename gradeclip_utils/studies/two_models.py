@@ -2,6 +2,7 @@
 
     python -m gradeclip_utils study two-models                                       # writes data/two_models.csv
     python -m gradeclip_utils study two-models "second seed=runs/seed7.safetensors"  # adds a model to it
+    python -m gradeclip_utils study two-models --studies architectures emoji emoji-resnet  # and its student
 
     figures of a study, a model each -> table in data/ -> compared -> what all show, and what goes with a model
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 
@@ -28,12 +30,14 @@ from ..evaluation.shards import add_no_shard, refuse_shard
 from ..files import commit, data_path, write_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from . import STUDIES
+from .architectures import compare_models, two_thing_examples
 from .command import figures_in
 
 TABLE = "two_models.csv"
 MODELS = ("emoji", "emoji-bag")
 SECOND_SEED = "second seed"  # how it was trained: data/README.md
 COMPARED = ("matching", "binding", "concreteness", "methods")  # the studies in the table
+STUDENTS = "architectures"  # one more, of models that are students of the first one
 HOLDS, TURNED, ONE, NEITHER = "holds", "changes sign", "clear in one model only", "cannot tell in either"
 _SAME = ["study", "figure", "model"]
 _HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word answers")  # what begins like this
@@ -60,18 +64,28 @@ def named_model(model: str) -> tuple[str, Clip]:
     return name, load_clip(MODELS[0], weights) if weights else load_clip(name)
 
 
-def model_figures(name: str, clip: Clip, studies: Sequence[str] = COMPARED) -> pd.DataFrame:
+def model_figures(name: str, clip: Clip, studies: Sequence[str] = COMPARED, than: Clip | None = None) -> pd.DataFrame:
     """The figures of one model in some studies.
 
     Args:
         name: what the table calls it.
         clip: the model.
-        studies: some of `COMPARED`.
+        studies: some of `COMPARED` and `STUDENTS`.
+        than: another model, which `STUDENTS` compares it with.
 
     Returns:
-        Columns study, model, figure, value, low, high, n.
+        Columns study, model, figure, value, low, high, n. `STUDENTS` explains the last layer alone, since an attention
+        pool has no other.
     """
-    parts = [STUDIES[study](clip).assign(study=study, model=name) for study in studies]
+    parts = []
+    for study in studies:
+        if study == STUDENTS:
+            one, other = (each and replace(each, image_layers=1) for each in (clip, than))
+            rows = other and compare_models({"": other}, two_thing_examples(60))
+            table = STUDIES[study](one, than=rows)
+        else:
+            table = STUDIES[study](clip)
+        parts.append(table.assign(study=study, model=name))
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
 
@@ -79,7 +93,7 @@ def compare_two(study: str, table: pd.DataFrame | None = None, models: Sequence[
     """The figures of a study by model, and what can be said of both.
 
     Args:
-        study: one of `COMPARED`.
+        study: one of `COMPARED`, or `STUDENTS`.
         table: rows of `model_figures`; those in `data/` by default.
         models: which ones, two or more.
 
@@ -132,9 +146,11 @@ def _listed(names: Iterable[str]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study two-models`."""
-    about = f"by name, or NAME=FILE for weights of {MODELS[0]}'s architecture; {' and '.join(MODELS)} if left out"
+    about = "by name, or NAME=FILE for weights with their config beside them, or of emoji's architecture; "
+    about += f"{' and '.join(MODELS)} if left out"
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help=about)
-    parser.add_argument("--studies", nargs="+", default=COMPARED, choices=COMPARED, help="all of them if left out")
+    about = f"all but {STUDENTS} if left out, which compares each model with the first"
+    parser.add_argument("--studies", nargs="+", default=COMPARED, choices=(*COMPARED, STUDENTS), help=about)
     parser.add_argument("--out", type=Path, default=data_path(TABLE), help="the table; what it has besides stays")
     add_no_shard(parser)
 
@@ -148,10 +164,13 @@ def run_command(options: argparse.Namespace) -> None:
         name, clip = named_model(asked)
         unused("a model", name, models)
         models[name] = asked, clip
-    studies = [study for study in COMPARED if study in options.studies]
+    studies = [study for study in (*COMPARED, STUDENTS) if study in options.studies]
+    first, than = next(iter(models.values())) if STUDENTS in studies else ("", None)
     for name, (asked, clip) in models.items():
-        words = ["study", "two-models", asked, *(["--studies", *studies] if studies != list(COMPARED) else [])]
-        rows = model_figures(name, clip, studies)
+        compared = [first] if first not in ("", asked) else []
+        words = ["study", "two-models", *compared, asked]
+        words += ["--studies", *studies] if studies != list(COMPARED) else []
+        rows = model_figures(name, clip, studies, than if compared else None)
         rows = rows.assign(command=f"python -m gradeclip_utils {shlex.join(words)}", commit=commit())
         before = figures_in(options.out, _SAME)
         if before is not None:

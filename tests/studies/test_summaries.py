@@ -89,7 +89,7 @@ def test_concreteness_is_summed_up_by_its_correlations(bundled):
 
 def test_architectures_are_summed_up_beside_their_baselines(bundled):
     table = architecture_summary(bundled, 6, things=6)
-    check(table, "architectures", 10)
+    check(table, "architectures", 11)
     value = table.set_index("figure")["value"]
     assert value["average precision, oracle"] > value["average precision, random"]
     assert value["recognised, one thing"] > 0.5

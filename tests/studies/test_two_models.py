@@ -1,13 +1,16 @@
 """Two models: a figure holds, changes sign, or cannot be told, by the intervals of both."""
 
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
 import pytest
 
+from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.files import data_path
 from gradeclip_utils.studies import two_models
+from gradeclip_utils.studies.architectures import compare_models, two_thing_examples
 from gradeclip_utils.studies.two_models import (
     COMPARED,
     HOLDS,
@@ -115,6 +118,24 @@ def test_weights_in_a_file_get_a_name_and_only_the_studies_that_were_asked_for_a
     said = pd.read_csv(out).set_index(["model", "study"])["command"]
     assert said["emoji", "methods"].endswith("study two-models emoji --studies methods")
     assert said["emoji", "matching"].endswith("study two-models emoji")
+
+
+def test_students_are_compared_with_the_first_model_through_the_last_layer_alone(tmp_path, monkeypatch):
+    drawn = two_thing_examples(6)
+    monkeypatch.setattr(two_models, "two_thing_examples", lambda n: drawn)
+    monkeypatch.setattr("gradeclip_utils.studies.summaries.two_thing_examples", lambda n: drawn)
+    out, models = tmp_path / "two.csv", ["emoji", "emoji-average"]
+    assert main(["study", "two-models", *models, "--studies", "architectures", "--out", str(out)]) == 0
+    table = pd.read_csv(out).set_index(["model", "figure"])
+    ahead = "average precision, ahead of the first model"
+    assert ("emoji", ahead) not in table.index and table.loc[("emoji-average", ahead), "n"] == 6
+    clips = {name: replace(load_clip(name), image_layers=1) for name in models}
+    rows = compare_models(clips, drawn)
+    means = rows[rows["method"] == "grad-eclip"].groupby("model")["average_precision"].mean()
+    assert table.loc[("emoji-average", ahead), "value"] == pytest.approx(means[models[1]] - means[models[0]], abs=1e-4)
+    assert table.loc[("emoji-average", ahead), "command"].endswith(
+        "two-models emoji emoji-average --studies architectures"
+    )
 
 
 REFUSED = {
