@@ -25,6 +25,7 @@ class GradeclipError(Exception):
         super().__init__(message)
         if code:
             self.code = f"E-{code}"
+        self.add_note(f"[{self.code}]")  # a traceback ends with it
 
 
 class InvalidValue(GradeclipError, ValueError):

@@ -206,7 +206,7 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
         elif not isinstance(step, (MaybeConvertMode, MaybeToTensor, ToTensor, Normalize)) and not _keeps_place(step):
             name = getattr(step, "__name__", type(step).__name__)
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
-            warn(message)
+            warn(message, "preprocess-unknown")
             return View(preprocess(image), (0.0, 0.0, float(width), float(height)))
     across, down = width / scaled[0], height / scaled[1]
     box = (left * across, top * down, (left + view[0]) * across, (top + view[1]) * down)

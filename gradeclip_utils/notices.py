@@ -2,8 +2,9 @@
 
     method, explainer -> warn -> Python's warnings, or whoever listens
 
-A warning is about an explanation that is valid but should be read with care. It points at the line outside of this
-package that asked for the explanation; a panel, which has a place of its own for such sentences, listens instead.
+A warning is about an explanation, or rows, that are valid but should be read with care. It ends with a short code, and
+points at the line outside of this package that asked; a panel, which has a place of its own for what is said of
+explanations, listens instead.
 """
 
 from __future__ import annotations
@@ -31,6 +32,36 @@ class ExplanationWarning(UserWarning):
     """The explanation is valid but should be read with care; the message says why."""
 
 
+# What a code means, and what to do about it: the documentation's page of refusals is made of this too.
+WARNINGS = {
+    "activation-unknown": (
+        "weights of quick GELU and of GELU look alike, and give other numbers",
+        "name the architecture with or without `-quickgelu`, as the weights were trained",
+    ),
+    "font-letters": ("letters of this script are drawn as boxes", "set matplotlib's `font.family`"),
+    "image-not-drawn": (
+        "a bundled model sees an image that is not marked as a scene",
+        "load real CLIP for photographs; mark what is a drawn scene with `notices.mark_drawn`",
+    ),
+    "interval-none": ("too few values or clusters to resample", "measure more"),
+    "map-empty": ("no patch or word has relevance: all answer alike", "nothing, where the target is constant"),
+    "pair-skipped": ("images of a table are not there", "correct the table or the folder"),
+    "preprocess-unknown": (
+        "a preprocessing has a step that may move pixels, so a map may lie beside its place",
+        "use steps of torchvision or open_clip",
+    ),
+    "prompt-cut": ("the prompt is longer than the model reads", "shorten it; the rest has no effect"),
+    "rows-again": ("kept rows are damaged, or of inputs that changed, and are computed again", "nothing"),
+    "rows-aside": ("the file of kept rows is damaged and was set aside; all is computed again", "nothing"),
+    "rows-left-out": ("some kept rows are damaged", "run the same command again: it computes them"),
+    "word-unknown": ("a bundled model knows few words", "use those of its vocabulary, or another model"),
+    "words-unsplit": (
+        "the tokenizer does not say which tokens make a word",
+        "take the tokenizer that came with the model",
+    ),
+}
+
+
 def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why.
 
@@ -42,7 +73,7 @@ def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
     if empty:
         reason = "all tokens answer the query equally, or the target does not depend on them"
-        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
+        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}", "map-empty")
 
 
 _DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
@@ -105,7 +136,7 @@ def warn_of_photographs(name: str, images: Iterable[Image.Image]) -> None:
     """Say so when a bundled model is shown what is not known to be a scene; see `mark_drawn`."""
     if not all(map(is_drawn, images)):
         about = "and this image is not marked as one: at a photograph it can only guess"
-        warn(f"the model {name!r} was trained on drawn scenes alone, {about}")
+        warn(f"the model {name!r} was trained on drawn scenes alone, {about}", "image-not-drawn")
 
 
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
@@ -117,7 +148,8 @@ def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
         font = get_font(findfont(FontProperties()))
         if missing := [letter for letter in beyond if not font.get_char_index(ord(letter))]:
             some = " ".join(missing[:10])
-            warn(f"the font of figures cannot draw {some}, and shows boxes: choose another (matplotlib's font.family)")
+            choose = "choose another (matplotlib's font.family)"
+            warn(f"the font of figures cannot draw {some}, and shows boxes: {choose}", "font-letters")
 
 
 @contextmanager
@@ -133,15 +165,21 @@ def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def warn(message: str) -> None:
-    """An `ExplanationWarning` at the line outside of this package that asked for it, unless `heard_by` somebody."""
-    if (listener := _listener.get()) is not None:
+def warn(message: str, code: str, kind: type[UserWarning] = ExplanationWarning) -> None:
+    """A warning at the line outside of this package that asked for it; one about an explanation, unless `heard_by`.
+
+    Args:
+        message: one sentence.
+        code: of `WARNINGS`; the message ends with it, so that `warnings.filterwarnings` can choose by it.
+        kind: `UserWarning` where it is not about an explanation.
+    """
+    if kind is ExplanationWarning and (listener := _listener.get()) is not None:
         listener(message)
         return
     depth, frame = 1, inspect.currentframe()
     while frame and _ours(frame.f_globals.get("__package__")):
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(message, ExplanationWarning, stacklevel=depth)
+    warnings.warn(f"{message} [W-{code}]", kind, stacklevel=depth)
 
 
 def _ours(package: str | None) -> bool:

@@ -170,7 +170,7 @@ def ask_strings(
     warn_of_missing_glyphs(prompts)
     ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):
-        warn(f"the picture is explained, the words of the prompt are not: {reason}")
+        warn(f"the picture is explained, the words of the prompt are not: {reason}", "words-unsplit")
         return Asked(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(
@@ -179,9 +179,10 @@ def ask_strings(
     for split in splits:
         if split.unread:
             start, unread = split.prompt[:40], " ".join(split.unread[:10]) + " ..." * (len(split.unread) > 10)
-            warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
+            message = f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
+            warn(message, "prompt-cut")
     if vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, vocabulary))
         if unknown:
-            warn(f"the model {name!r} was never shown these words: {', '.join(unknown)}")
+            warn(f"the model {name!r} was never shown these words: {', '.join(unknown)}", "word-unknown")
     return Asked(tuple(prompts), splits, ids)

@@ -58,7 +58,7 @@ def test_a_user_gets_a_description_a_parity_check_and_a_picture(model, tmp_path)
     here = str(Path(gradeclip_utils.__file__).parent.parent)
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here})
     about = "and this image is not marked as one: at a photograph it can only guess"
-    note = f"note: the model 'emoji' was trained on drawn scenes alone, {about}\n"
+    note = f"note: the model 'emoji' was trained on drawn scenes alone, {about} [W-image-not-drawn]\n"
     assert (result.returncode, result.stderr) == (0, note)
     assert "map of 4 x 4 patches" in result.stdout
     assert "explained word by word (up to 75 pieces of 77 tokens)" in result.stdout

@@ -337,7 +337,7 @@ def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_wh
 
 
 def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, picture):
-    with pytest.warns(ExplanationWarning, match="never shown these words: skateboarding, cat$"):
+    with pytest.warns(ExplanationWarning, match=r"never shown these words: skateboarding, cat \[W-word-unknown\]$"):
         Explainer(knowing).explain(picture, ["a RED skateboarding dog!", "a cat, a cat"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,7 +15,6 @@ import hashlib
 import json
 import re
 import sqlite3
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -25,6 +24,7 @@ import pandas as pd
 from ..checks import as_path, short, writable
 from ..errors import InvalidFile, InvalidValue, MissingFile
 from ..files import locked, write_whole
+from ..notices import warn
 
 ROWS, TABLE, LOCK = "rows.sqlite", "rows.parquet", "running.sqlite"
 _OURS = {name + end for name in (ROWS, TABLE, LOCK) for end in ("", "-journal")}
@@ -93,7 +93,7 @@ class Results:
                 if about == inputs():
                     return rows
                 why = "is about images or masks that were replaced"
-        warnings.warn(f"chunk {number} of {self.folder} {why}, and its rows are computed again", stacklevel=2)
+        warn(f"chunk {number} of {self.folder} {why}, and its rows are computed again", "rows-again", UserWarning)
         return None
 
     def write(self, number: int, rows: pd.DataFrame, inputs: str = "") -> None:
@@ -153,7 +153,7 @@ def read_run(folder: str | Path) -> pd.DataFrame:
     if not found:
         raise MissingFile(f"{folder} holds no rows of an evaluation", "result-missing")
     if damaged := kept[0] - len(found):
-        warnings.warn(f"{damaged} chunks of {folder} are damaged, and their rows are left out", stacklevel=2)
+        warn(f"{damaged} chunks of {folder} are damaged, and their rows are left out", "rows-left-out", UserWarning)
     return pd.concat([found[number][0] for number in sorted(found)], ignore_index=True)
 
 
@@ -207,7 +207,8 @@ def _opened(file: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         kept.close()
         aside = next(one for i in range(1000) if not (one := file.with_suffix(f".damaged{i or ''}")).exists())
-        warnings.warn(f"{file} is damaged ({error}): it is now {aside.name}, and all is computed again", stacklevel=4)
+        message = f"{file} is damaged ({error}): it is now {aside.name}, and all is computed again"
+        warn(message, "rows-aside", UserWarning)
         file.replace(aside)
         Path(f"{file}-journal").unlink(missing_ok=True)
         return _opened(file)

@@ -11,7 +11,6 @@ comes from seeds that are arguments, so a table is the same whenever it is compu
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,6 +22,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ..checks import columns, finite, number, short
 from ..errors import InvalidValue
+from ..notices import warn
 from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
 
@@ -308,7 +308,7 @@ def _bounds(samples: list[tuple], names: list[str], draws: int, seed: int) -> np
         elif len(sums) > 1:
             alike.setdefault(tuple(sizes), []).append((i, sums))
         else:
-            warnings.warn(f"no interval for {names[i]}: {_too_few(len(values), labels)}", stacklevel=3)
+            warn(f"no interval for {names[i]}: {_too_few(len(values), labels)}", "interval-none", UserWarning)
     for sizes, members in alike.items():
         sums = np.stack([own for _, own in members], axis=1)
         bounds[[i for i, _ in members]] = bootstrap_bounds(sums, np.array(sizes), draws, seed)

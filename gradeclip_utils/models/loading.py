@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import nn
 from ..checks import chosen, first_line, nearest, readable, short
 from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
 from ..files import data_path
+from ..notices import warn
 from .checkpoints import (
     check_checkpoint,
     check_reachable,
@@ -311,7 +311,7 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
             f"The file does not say which activation its model was trained with, and {name} uses GELU. If these are "
             f"the weights {', '.join(quick)}, pass {quick_gelu_name(name)!r} as the name; else every number is wrong."
         )
-        warnings.warn(message, stacklevel=4)
+        warn(message, "activation-unknown", UserWarning)
 
 
 def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:

@@ -195,7 +195,7 @@ def test_an_empty_map_is_announced():
 
 def test_warnings_point_at_the_line_that_asked():
     with pytest.warns(ExplanationWarning) as caught:
-        warn("careful")
+        warn("careful", "map-empty")
     assert caught[0].filename == __file__
 
 

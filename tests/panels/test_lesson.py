@@ -276,7 +276,7 @@ def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
     def draw(word):
         if word == "odd":
             for _ in range(2):
-                warn("the model was never shown odd")
+                warn("the model was never shown odd", "word-unknown")
             warnings.warn("something else", UserWarning, stacklevel=1)
         return InlineFigure(1, 1, word)
 
@@ -298,7 +298,7 @@ def test_notes_of_two_drawings_at_a_time_are_kept_apart_and_leave_python_alone()
             report(0)
         if word in ("one", "two"):
             together.wait(10)  # the first is still under way when the second one begins
-            warn(f"never shown {word}")
+            warn(f"never shown {word}", "word-unknown")
         return InlineFigure(1, 1, word)
 
     async def turn(shown):
@@ -313,7 +313,7 @@ def test_notes_of_two_drawings_at_a_time_are_kept_apart_and_leave_python_alone()
     assert shown.message == "never shown two."
     assert (warnings.showwarning, list(warnings.filters)) == before
     with pytest.warns(ExplanationWarning, match="heard again"):
-        warn("heard again")
+        warn("heard again", "map-empty")
 
 
 def test_pyplot_keeps_no_figure_of_a_panel():

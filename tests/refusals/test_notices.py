@@ -1,6 +1,7 @@
 """Notices: what is explained all the same, and what is said of it."""
 
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_whatever_explains_an_image_says_that_it_is_not_marked(knowing, picture,
         options = {"over": [[1], [2]]} if ask == "metagame" else {}
         getattr(explainer, ask)(*given, **options)
     assert sum("not marked" in note for note in notes) == 1
+
+
+def test_a_warning_is_silenced_by_its_code_alone(knowing, picture):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", r".*\[W-image-not-drawn\]")
+        Explainer(knowing).explain(picture, "a zeppelin")
+    assert [str(one.message).partition(" [")[2] for one in heard] == ["W-word-unknown]"]
 
 
 def test_the_command_says_it_too(picture, tmp_path, capsys):

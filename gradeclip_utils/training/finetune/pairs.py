@@ -14,7 +14,6 @@ has another phrase with an attribute, swap the two; the others put in an attribu
 from __future__ import annotations
 
 import re
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from ...errors import InvalidType, InvalidValue, MissingFile
 from ...evaluation.localisation import pool
 from ...images import model_view, read_image
 from ...language import phrases as noun_phrases
+from ...notices import warn
 from ...prompts import as_prompts
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
@@ -129,7 +129,7 @@ def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence
                 ". Correct the table (a caption with a comma needs quotes) or the folder, or skip them (skip_missing)"
             )
             raise MissingFile(message, "pair-missing")
-        warnings.warn(f"{message}. Their pairs are skipped.", stacklevel=3)
+        warn(f"{message}. Their pairs are skipped.", "pair-skipped", UserWarning)
         gone = set(map(id, missing))
         pairs = [pair for pair in pairs if id(pair) not in gone]
     if not pairs:

@@ -144,7 +144,7 @@ def test_a_word_whose_map_is_empty_counts_as_chance_and_nobody_is_warned(explain
 
     def without_red(self, image, caption):
         found = whole(self, image, caption)
-        warn("1 of 7 word maps are zero everywhere")
+        warn("1 of 7 word maps are zero everywhere", "map-empty")
         return replace(found, maps=found.maps * [[[word.text != "red"]] for word in found.words])
 
     monkeypatch.setattr(Explainer, "interactions", without_red)
