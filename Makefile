@@ -36,7 +36,7 @@ build/%.html: notebooks/%.ipynb $(STAMP) $(SOURCES) $(wildcard docs/pages/*)
 	@mkdir -p build
 	$(NBCONVERT) --to html --template pages --TemplateExporter.extra_template_basedirs=docs --output-dir build $<
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml CITATION.cff  # which says that there is a new release, of which pip shall know
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gradeclip needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

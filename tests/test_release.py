@@ -16,7 +16,8 @@ import yaml
 from gradeclip_utils.__main__ import COMMANDS
 from tests.alone import ROOT, build_wheel, install_alone, run_in
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT_FILE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PROJECT_FILE["project"]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
 EVERY_COMMAND = [
@@ -38,10 +39,14 @@ def bare(wheel, tmp_path_factory):
     return install_alone(wheel, tmp_path_factory.mktemp("bare"))
 
 
+def version_of(wheel):
+    return wheel.name.split("-")[1]
+
+
 @pytest.mark.slow
 def test_the_wheel_carries_the_package_its_data_and_types_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"gradeclip_utils", f"gradeclip-{PROJECT['version']}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"gradeclip_utils", f"gradeclip-{version_of(wheel)}.dist-info"}
     kept = {"py.typed", "data/emoji.safetensors", "data/art.zip", "data/concepts.csv"}
     assert {f"gradeclip_utils/{name}" for name in kept} <= set(names)
 
@@ -58,11 +63,31 @@ def test_the_sdist_carries_what_the_tests_read(wheel):
 
 
 @pytest.mark.slow
+def test_the_version_is_that_of_the_last_tag_whatever_was_committed_since(tmp_path):
+    def git(*asked):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *asked], cwd=tmp_path, check=True)
+
+    def version():
+        command = [sys.executable, "-m", "hatchling", "metadata", "version"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    assert version() == PROJECT_FILE["tool"]["hatch"]["version"]["fallback-version"]
+    git("tag", "v3.1.4")
+    git("commit", "--quiet", "--allow-empty", "--message", "second")
+    (tmp_path / "pyproject.toml").open("a").write("# changed\n")
+    assert version() == "3.1.4"
+
+
+@pytest.mark.slow
 def test_the_wheel_alone_runs_the_lines_of_the_readme(bare, tmp_path):
     lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     code = f"{lines}\nimport gradeclip_utils\nprint(gradeclip_utils.__file__, gradeclip_utils.__version__)"
     said = run_in(tmp_path, bare, "-c", code).split()
-    assert Path(said[-2]).is_relative_to(bare.parent.parent) and said[-1] == PROJECT["version"]
+    assert Path(said[-2]).is_relative_to(bare.parent.parent) and said[-1] == version_of(wheel)
     assert (tmp_path / "explained.png").stat().st_size > 10_000
 
 
@@ -162,8 +187,7 @@ def test_a_workflow_may_do_no_more_than_it_needs():
 
 def test_the_changelog_has_a_place_for_what_comes_next_and_the_version_is_one():
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert versions[0] == "Unreleased" or versions[0] == PROJECT["version"]
-    assert CITATION["version"] == PROJECT["version"]
+    assert versions[0] == "Unreleased" or versions[0] == CITATION["version"]
 
 
 def test_an_archive_of_a_release_names_what_is_cited():
