@@ -21,8 +21,7 @@ from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..models import Clip
 from ..scenes import IMAGE_SIZE, Scene, without
-from .maps import method_maps
-from .run import method_names
+from .maps import method_maps, methods_of
 from .statistics import spearman
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
@@ -41,8 +40,8 @@ def causal(
     Args:
         clip: the model.
         scenes: each of two objects or more, with its own caption.
-        methods: names in `METHODS` that explain images, or "all". "area", whose map is the same everywhere, so that its
-            sum is the object's size, and "random" are added.
+        methods: names in `METHODS` that explain images, or "all" that this model can have. "area", whose map is the
+            same everywhere, so that its sum is the object's size, and "random" are added.
         size: pixels of a side in which scenes are drawn; a model of small images needs no more than its own size.
         seed: of random maps and of methods that draw.
 
@@ -54,10 +53,10 @@ def causal(
     Raises:
         ValueError: a scene of one object, no scenes, or a method that does not explain images.
     """
-    names = method_names(methods)
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
         raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-count")
-    asker, images = Explainer(clip), [scene.image(size) for scene in scenes]
+    names = methods_of(clip, methods)
+    asker, images = Explainer(clip, method=names[0]), [scene.image(size) for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     less = (without(scene, i).image(size) for scene in scenes for i in range(len(scene.objects)))
     remaining = iter(asker.embed_images(less))  # each scene without each of its objects, one after the other

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os.path
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -41,9 +40,10 @@ from ..models import Clip, load_clip
 from ..plots import paint
 from .faithfulness import FULL
 from .localisation import levelled, localisation, pool
+from .maps import method_names
 from .report_page import write_page
 from .results import Results
-from .run import asked_examples, method_names, run_settings
+from .run import asked_examples, run_settings
 from .statistics import spearman
 from .worker import contents, game_areas
 
@@ -87,10 +87,6 @@ def report(
     (method,) = method_names([method])
     chunk, nulls = whole("chunk", chunk, 1), whole("nulls", nulls, 2)
     examples = asked_examples("report", clip, data, limit)
-    if not examples:
-        raise InvalidValue("a report needs images with captions, and there are none", "data-empty")
-    if twice := [key for key, times in Counter(one.key for one in examples).items() if times > 1]:
-        raise InvalidValue(f"rows are told apart by the examples' keys, and {twice[0]!r} is there twice", "data-twice")
     given = _given_maps(maps, examples)
     asked = [(one.key, one.prompt) for one in examples]
     own = {"report": method, "maps": len(given), "chunk": chunk, "nulls": nulls, "seed": checked_seed(seed)}

@@ -7,28 +7,132 @@ For quick methods, of which most read the last layer, the trace is most of what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ..checks import hint, listed
 from ..encoders import IMAGES_AT_ONCE
+from ..errors import InvalidValue
 from ..explain import Explainer, ImageLike
-from ..methods import Method
+from ..methods import METHODS, Method
 from ..models import Clip
+from ..notices import heard_by, warn
 from ..towers import Tower, Trace
 
 
-class _Remembering:
-    """A tower that does not trace the same batch twice in a row."""
+def possible() -> list[str]:
+    """Names of the methods that have a map of the image."""
+    return [name for name, method in METHODS.items() if method.image is not None]
+
+
+def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that were asked for; unknown ones are refused with the nearest."""
+    known = possible()
+    asked = known if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
+    names = tuple(dict.fromkeys(name if isinstance(name, str) else repr(name) for name in asked))
+    for name in names:
+        if name not in known:
+            msg = f"{name!r} is no method that explains images: {hint(str(name), known)}"
+            raise InvalidValue(msg, "method-unknown")
+    if not names:
+        raise InvalidValue(f"no method was given: choose from {', '.join(known)}", "method-none")
+    return names
+
+
+def methods_of(clip: Clip, methods: str | Sequence[str], resolution: str = "model") -> tuple[str, ...]:
+    """The names that were asked for; of "all", those that this model can have.
+
+    Args:
+        clip: the model.
+        methods: names, or "all".
+        resolution: as for `Explainer`.
+
+    Raises:
+        ValueError: as `method_names`; or the model can have none.
+    """
+    names = method_names(methods)
+    return available(clip, names, resolution) if isinstance(methods, str) and methods == "all" else names
+
+
+def available(clip: Clip, names: Sequence[str], resolution: str = "model") -> tuple[str, ...]:
+    """Those of several methods that a model can have; a warning names the others, and why it cannot.
+
+    Args:
+        clip: the model.
+        names: of methods that explain images.
+        resolution: as for `Explainer`.
+
+    Raises:
+        ValueError: it can have none; the reason is that of the first.
+    """
+    found, refused, refusals = [], dict[str, list[str]](), []
+    for name in names:
+        try:
+            with heard_by(lambda note: None):
+                explainer = Explainer(clip, method=name, resolution=resolution)
+                explainer.image_tower = cast(Tower, _Trial(explainer.image_tower))
+                explainer.explain(Image.effect_noise(_TRIED, 64), "a")
+        except _Begun:
+            pass
+        except InvalidValue as refusal:
+            reason = re.split("[,;] got ", str(refusal.__cause__ or refusal))[0]
+            refused.setdefault(reason, []).append(name)
+            refusals.append(refusal)
+            continue
+        found.append(name)
+    if not found:
+        raise refusals[0]
+    if refused:
+        others = "; ".join(f"{', '.join(some)} ({reason})" for reason, some in refused.items())
+        warn(f"left out are methods that the model {clip.name!r} cannot have: {others}")
+    return tuple(found)
+
+
+_TRIED = (160, 96)  # pixels of an image that is no model's own size, and small at native resolution
+
+
+class _Begun(Exception):
+    """A method has not refused a model, and begins the passes that it costs."""
+
+
+class _Wrapped:
+    """A tower with a difference."""
 
     def __init__(self, tower: Tower):
         self._tower = tower
-        self._last: Trace | None = None
 
     def __getattr__(self, name: str):
         return getattr(self._tower, name)
+
+
+class _Trial(_Wrapped):
+    """A tower with which no method comes further than to its first pass beyond the trace."""
+
+    _traced = False
+
+    def __getattr__(self, name: str):
+        if name in ("forward", "embed_pixels", "resume"):
+            raise _Begun
+        return super().__getattr__(name)
+
+    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
+        """The tower's trace of `inputs`, once."""
+        if self._traced:
+            raise _Begun
+        self._traced = True
+        return self._tower.trace(inputs, graph)
+
+
+class _Remembering(_Wrapped):
+    """A tower that does not trace the same batch twice in a row."""
+
+    _last: Trace | None = None
 
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
         """The tower's trace of `inputs`."""

@@ -34,18 +34,21 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from tqdm.auto import tqdm
 
-from ..checks import chosen, columns, first_line, hint, listed, whole, writable
+from ..checks import chosen, columns, first_line, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..errors import InvalidType, InvalidValue
+from ..explain import Explainer
 from ..files import version
-from ..methods import METHODS
 from ..models import Clip, load_clip
+from ..notices import warn
+from ..towers import UnsupportedModel
 from .localisation import MEASURES
+from .maps import method_names, methods_of, possible
 from .results import Results
 from .shards import Shard, merge, part_of, read_shard, shard_folder
 from .statistics import paired, summarise
-from .worker import PROTOCOLS, Chunk, Plan, at_worker, contents, generator, measured, open_explainers, with_threads
+from .worker import PROTOCOLS, REFERENCES, Chunk, Plan, at_worker, contents, generator, measured, open_explainers
 
 MOST_THREADS = 1024  # of one process: beyond some hundred thousand, OpenMP ends the process
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
@@ -66,7 +69,7 @@ def evaluate(
     Args:
         clip: the model.
         data: what `datasets.load` takes, or examples.
-        methods: names of `methods.METHODS`, or "all".
+        methods: names of `methods.METHODS`, or "all" that this model can have; a warning names the others.
         out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
         limit: no more examples than this, spread evenly over the data.
         references: add the rows of reference baselines (see the module).
@@ -92,11 +95,13 @@ def evaluate(
     """
     limit, jobs, threads, chunk = _counts(limit=(limit, 1), jobs=(jobs, -1), threads=(threads, 1), chunk=(chunk, 1))
     chosen("resolution", resolution, ("model", "native"))
-    names, protocol = method_names(methods), _protocol(faithfulness, resolution)
-    plan = Plan(names, bool(references), protocol, resolution, checked_seed(seed))
+    protocol, seed, _ = _protocol(faithfulness, resolution), checked_seed(seed), method_names(methods)
     examples = asked_examples("evaluate", clip, data, limit)
     if shard is not None and out is None:
         raise InvalidValue("a shard needs out=, the folder in which all shards meet", "shard-out")
+    plan = Plan(
+        methods_of(clip, methods, resolution), _references(clip) if references else (), protocol, resolution, seed
+    )
     chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
     how = jobs, dask, threads
     if out is None:
@@ -121,6 +126,7 @@ def asked_examples(caller: str, clip: Clip, data: str | Sequence[Example], limit
 
     Raises:
         TypeError: no `Clip`, or something else than examples.
+        ValueError: there are none, or two of one key.
         ValueError, FileNotFoundError, ImportError: as `datasets.load`.
     """
     if not isinstance(clip, Clip):
@@ -130,6 +136,12 @@ def asked_examples(caller: str, clip: Clip, data: str | Sequence[Example], limit
     if wrong := [one for one in examples if not isinstance(one, Example)]:
         msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
         raise InvalidType(msg, "data-type")
+    if not examples:
+        raise InvalidValue(f"{caller} needs examples, and there are none", "data-empty")
+    twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
+    if twice:
+        msg = f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once"
+        raise InvalidValue(msg, "data-twice")
     return examples
 
 
@@ -143,23 +155,14 @@ def _counts(**counts: tuple[int | None, int]) -> list[Any]:
     ]
 
 
-def _possible() -> list[str]:
-    """Names of the methods that have a map of the image."""
-    return [name for name, method in METHODS.items() if method.image is not None]
-
-
-def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
-    """The names that were asked for; unknown ones are refused with the nearest."""
-    possible = _possible()
-    asked = possible if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
-    names = tuple(dict.fromkeys(name if isinstance(name, str) else repr(name) for name in asked))
-    for name in names:
-        if name not in possible:
-            msg = f"{name!r} is no method that explains images: {hint(str(name), possible)}"
-            raise InvalidValue(msg, "method-unknown")
-    if not names:
-        raise InvalidValue(f"no method was given: choose from {', '.join(possible)}", "method-none")
-    return names
+def _references(clip: Clip) -> tuple[str, ...]:
+    """The reference baselines, of which one needs attention that can be read."""
+    try:
+        Explainer(clip, method="attention")
+    except UnsupportedModel as refusal:
+        warn(f"the rows 'text-blind' are left out: {refusal}")
+        return tuple(name for name in REFERENCES if name != "text-blind")
+    return REFERENCES
 
 
 def _protocol(faithfulness: str, resolution: str) -> str:
@@ -174,12 +177,6 @@ def _protocol(faithfulness: str, resolution: str) -> str:
 
 
 def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
-    if not examples:
-        raise InvalidValue("an evaluation needs examples, and there are none", "data-empty")
-    twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
-    if twice:
-        msg = f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once"
-        raise InvalidValue(msg, "data-twice")
     if not plan.faithfulness and not any(example.has_mask for example in examples):
         msg = "not one example has a mask: nothing but faithfulness can be measured, so ask for it (--faithfulness)"
         raise InvalidValue(msg, "data-masks")
@@ -267,7 +264,7 @@ def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Genera
     if dask is None and jobs == 1:
         explainers = open_explainers(clip, plan) if todo else {}
         for part in todo:
-            with with_threads(threads):
+            with _threads(threads):
                 rows = measured(explainers, plan, part)
             yield part.number, rows, contents(part.examples)
     elif todo:
@@ -275,6 +272,17 @@ def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Genera
             each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // jobs))
             calls = (delayed(at_worker)(source, plan, part, each, os.getpid()) for part in todo)
             yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Within it torch computes in so many threads; None leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -344,7 +352,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m gradeclip_utils evaluate`."""
     parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
-    parser.add_argument("--methods", default="all", help=f"'all', or some of {','.join(_possible())}")
+    parser.add_argument(
+        "--methods", default="all", help=f"'all' that the model can have, or some of {','.join(possible())}"
+    )
     parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
     parser.add_argument("--no-references", dest="references", action="store_false", help="only the methods themselves")
     parser.add_argument("--faithfulness", default="", choices=["", *PROTOCOLS], help="deletion and insertion as well")

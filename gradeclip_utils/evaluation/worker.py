@@ -15,8 +15,7 @@ import shutil
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -42,7 +41,7 @@ class Plan:
     """What is measured of every example."""
 
     methods: tuple[str, ...]
-    references: bool = True
+    references: tuple[str, ...] = REFERENCES
     faithfulness: str = ""
     resolution: str = "model"
     seed: int = 0
@@ -55,7 +54,7 @@ class Plan:
     @property
     def rows(self) -> tuple[str, ...]:
         """What each example has a row for."""
-        return self.methods + REFERENCES * self.references
+        return self.methods + self.references
 
 
 @dataclass(frozen=True)
@@ -99,17 +98,6 @@ def _follow(parent: int, source: str) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextmanager
-def with_threads(count: int | None) -> Iterator[None]:
-    """Within it torch computes in so many threads; None leaves it as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def contents(examples: Iterable[Example | Choice], before: str = "") -> str:
     """A checksum of images and masks, which are read for it, and of what is known from `before`."""
     digest = hashlib.sha256(before.encode())
@@ -132,8 +120,9 @@ def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
 
 def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     """One explainer a method, and one for the map that does not hear the prompt."""
-    names = dict.fromkeys((*plan.methods, *["attention"] * plan.references))
-    return {name: Explainer(clip, method=name, seed=plan.seed, resolution=plan.resolution) for name in names}
+    names = dict.fromkeys((*plan.methods, *["attention"] * ("text-blind" in plan.references)))
+    own = {"seed": plan.seed, "resolution": plan.resolution, "progress": False}  # an evaluation has a bar of its own
+    return {name: Explainer(clip, method=name, **own) for name in names}
 
 
 def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:
@@ -147,8 +136,8 @@ def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.Da
     images = [example.image() for example in part.examples]
     prompts = [example.prompt for example in part.examples]
     asked = {name: (name, prompts) for name in plan.methods}
-    if plan.references:
-        asked |= {"wrong word": (plan.baseline, list(part.wrong)), "text-blind": ("attention", prompts)}
+    others = {"wrong word": (plan.baseline, list(part.wrong)), "text-blind": ("attention", prompts)}
+    asked |= {name: other for name, other in others.items() if name in plan.references}
     explained, seconds = {}, {}
     for name, (method, texts) in asked.items():
         begin = time.perf_counter()

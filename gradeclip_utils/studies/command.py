@@ -78,7 +78,8 @@ def run_command(options: argparse.Namespace) -> None:
     for options.part in asked:
         if options.out is None or not _there(options.out, _origin(origin, options)):
             named = {} if options.part is None else {"part": options.part}
-            say(STUDIES[options.command](clip, **named), origin, options)
+            if len(table := STUDIES[options.command](clip, **named)):  # of a part that the model has
+                say(table, origin, options)
 
 
 def check_table(out: Path | None) -> None:

@@ -18,14 +18,16 @@ from ..evaluation.attributes import draw_pairs, judge
 from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import PUBLISHED, areas, colours_of, image_curves, image_score
 from ..evaluation.localisation import localisation
-from ..evaluation.maps import method_maps
+from ..evaluation.maps import available, method_maps, possible
 from ..evaluation.statistics import interval, paired, summarise
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..methods import METHODS
 from ..methods.grad_eclip import grad_eclip
 from ..models import Clip
+from ..notices import warn
 from ..scenes import CANVAS, arrange, draw_scene
+from ..towers import UnsupportedModel
 from ..training.card import recognised
 from .architectures import BASELINES, MEASURES, compare_models, two_thing_examples
 from .binding.binding_index import METHODS as BY_WORD
@@ -253,7 +255,7 @@ def method_summary(clip: Clip, n: int = 60) -> pd.DataFrame:
     and the areas of deletion and insertion of `faithfulness.PUBLISHED`, read at three points.
 
     Args:
-        clip: the model, whose image encoder is a vision transformer.
+        clip: the model. Methods that it cannot have are left out, with a warning.
         n: development scenes of two things, of which one is asked for by its name.
 
     Returns:
@@ -266,7 +268,7 @@ def method_summary(clip: Clip, n: int = 60) -> pd.DataFrame:
     layers = replace(METHODS["grad-eclip"], title=f"Grad-ECLIP, image layers: {clip.image_layers or 1}")
     drawn = [one for one in two_thing_examples(2 * n) if one.prompt == arrange([one.concept]).caption][:n]
     images, texts = [one.image() for one in drawn], explainer.embed_texts([one.prompt for one in drawn])
-    methods = [published, weighted, layers, *(METHODS[name] for name in _OTHERS)]
+    methods = [published, weighted, layers, *(METHODS[name] for name in available(clip, _OTHERS))]
     maps = method_maps(clip, methods, images, texts[:, None])
     rows, protocol = [], replace(PUBLISHED, points=3)
     for i, (one, image) in enumerate(zip(drawn, images, strict=True)):
@@ -293,7 +295,7 @@ def causal_summary(
 ) -> pd.DataFrame:
     """How each method ranks the objects of a scene beside what taking them out does to the similarity.
 
-    By default every method that explains images takes part, those of hundreds of forward passes too.
+    By default every method takes part that the model can have, those of hundreds of forward passes too.
 
     Args:
         clip: the model.
@@ -308,9 +310,12 @@ def causal_summary(
         and the references "area" and "random" are in the part "quick". Intervals resample scenes.
     """
     if part is not None:
-        quick = [name for name, method in METHODS.items() if method.image and name not in COSTLY]
-        methods = quick if part == "quick" else [part]
-    side = -(-Explainer(clip).image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
+        try:
+            methods = available(clip, [part] if part in COSTLY else [one for one in possible() if one not in COSTLY])
+        except UnsupportedModel as refusal:
+            warn(f"there is no part {part!r} of this model: {refusal}")
+            return pd.DataFrame(columns=COLUMNS)
+    side = -(-Explainer(clip, method="rise").image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
     scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(n)]
     effects = causal(clip, scenes, methods, size=side)
     titles = {name: method.title for name, method in METHODS.items()}

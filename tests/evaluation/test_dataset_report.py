@@ -165,7 +165,7 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_explained(tiny, d
     examples = load(data)
     for given, options, message in (
         ([], {}, "there are none"),
-        ([examples[0], examples[0]], {}, "'2-0.png' is there twice"),
+        ([examples[0], examples[0]], {}, "'2-0.png' is there more than once"),
         (examples, {"method": "grad-eclipse"}, "did you mean grad-eclip"),
         (examples, {"chunk": 0}, "chunk must be at least 1"),
     ):
