@@ -57,7 +57,7 @@ class Encoders:
         *,
         method: str | Method = "grad-eclip",
         seed: int = 0,
-        progress: bool = False,
+        progress: bool | None = None,
         attention: str = "model",
         image_layers: int | None = None,
         text_layers: int | None = None,

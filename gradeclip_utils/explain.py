@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import chosen, listed, whole
+from .checks import chosen, listed, text, whole
 from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, as_directions, on_grid
-from .errors import InvalidType, InvalidValue
+from .errors import InvalidValue
 from .explanation import Explanation, Interactions
 from .files import version
 from .images import ImageLike, read_image
@@ -57,7 +58,8 @@ class Explainer(Encoders):
             `methods.Method` of your own. Where it is not defined for prompts, explanations have no words; where it is
             not defined for images, maps are zero.
         seed: of the methods that draw random numbers (RISE, M2IB).
-        progress: show a bar for the methods that take long.
+        progress: True shows a bar for the methods that take long, False none. By default a terminal shows one for what
+            takes more than five seconds; a notebook, whose outputs are kept, shows none.
         attention: "model" explains the model's own similarity, through its own attention heads. "single-head" is the
             published variant: the explained encoder runs its explained layers with one head over the full width, the
             other encoder stays as it is. That explains another number; `provenance` reports it beside the model's own.
@@ -148,25 +150,27 @@ class Explainer(Encoders):
             Signed maps (W, h, w), one a word.
 
         Raises:
-            ValueError: the method is not Grad-ECLIP, or `by` is none of the three; and what `explain` raises.
+            ValueError: the method is not Grad-ECLIP, `by` is none of the three or has no such option; and as `explain`.
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
         if self.method.name not in GRAD_ECLIP:
             msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
             raise InvalidValue(msg, "method-interactions")
         chosen("by", by, tuple(INTERACTIONS) if self.attention == "model" else ("grad-eclip",))
-        if not isinstance(caption, str):
-            msg = f"interactions need one caption, a string, got {type(caption).__name__}"
-            raise InvalidType(msg, "prompt-type")
-        read = self._read_image(image)
+        takes = [*signature(INTERACTIONS[by]).parameters][5:]  # beside both encoders, what became of both, and words
+        ours = {name: getattr(self, name) for name in ("seed", "progress") if name in takes}
+        if wrong := [name for name in options if name not in takes or name in ours]:
+            has = ", ".join(name for name in takes if name not in ours) or "none"
+            raise InvalidValue(f"{wrong[0]!r} is no option of {TITLES[by]}, which has {has}", "method-option")
+        read, caption = self._read_image(image), text("caption", caption)
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
             asked, tower, view = self._ask(as_prompts(caption)), self._opened_text_tower(), self._view(read)
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
             word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
-            options |= {"seed": self.seed} if by == "fixlip" else {}
-            maps, directions = INTERACTIONS[by](self.image_tower, image_trace, tower, text_trace, word_mask, **options)
+            both = self.image_tower, image_trace, tower, text_trace
+            maps, directions = INTERACTIONS[by](*both, word_mask, **ours, **options)
             warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ own[0]).tolist()  # (W,)
             explained = [(one * text_trace.embedding).sum(-1).tolist() for one in (image_trace.embedding, own)]
@@ -260,9 +264,7 @@ class Explainer(Encoders):
         """
         if self.method.image is None:
             raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
-        if not isinstance(caption, str):
-            raise InvalidType(f"metagame needs one caption, a string, got {type(caption).__name__}", "prompt-type")
-        read = self._read_image(image)
+        read, caption = self._read_image(image), text("caption", caption)
         with self._isolated():
             spans, embeddings, weights = self._coalitions(caption, over)
             view = self._view(read)

@@ -156,7 +156,7 @@ def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, 
         assert found.score == pytest.approx(expected.score, abs=1e-6)
     assert interactions.similarity == pytest.approx(explanation.similarity[0], abs=1e-6)
     assert interactions.heatmap(1).shape == (50, 80)
-    with pytest.raises(TypeError, match="interactions need one caption"):
+    with pytest.raises(TypeError, match="caption must be a text, got"):
         explainer.interactions(picture, PROMPTS)
 
 

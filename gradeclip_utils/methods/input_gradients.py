@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from ..checks import whole
 from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .grad_eclip import gradients
-from .perturbation import on_patches, word_numbers
+from .perturbation import bar, on_patches, word_numbers
 
 _AT_ONCE = 16  # images in one forward pass with a graph
 
@@ -61,7 +60,7 @@ def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 
 def integrated_gradients(
-    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50, progress: bool = False
+    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50, progress: bool | None = False
 ) -> Tensor:
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1.
 
@@ -75,7 +74,7 @@ def integrated_gradients(
         trace: B images, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
         steps: points on the path.
-        progress: show a bar.
+        progress: as for `perturbation.bar`.
 
     Raises:
         ValueError: the image is not of the model's own size.
@@ -88,7 +87,7 @@ def integrated_gradients(
 
     pixels, products = _own_pixels(tower, trace), []
     with torch.enable_grad():
-        for direction in tqdm(directions.unbind(1), "integrated gradients", disable=not progress):
+        for direction in bar("integrated gradients", progress, directions.unbind(1)):
             attributed = IntegratedGradients(target).attribute(
                 pixels, torch.zeros_like(pixels), additional_forward_args=(direction,), n_steps=steps,
                 internal_batch_size=max(len(pixels), _AT_ONCE),

@@ -11,7 +11,7 @@ the trace's tokens. The target of a direction d is S = embedding . d: a similari
 inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -24,9 +24,22 @@ from ..towers import Tower, Trace
 _AT_ONCE = 64  # images or prompts in one forward pass
 
 
+def bar(what: str, progress: bool | None, things: Iterable | None = None, total: int | None = None) -> tqdm:
+    """A bar of what takes long.
+
+    Args:
+        what: takes long, in front of the bar.
+        progress: True shows it, False does not; None shows it in a terminal, after five seconds and until it is done.
+        things: what is gone through.
+        total: how many there are, where `things` are not given.
+    """
+    quiet, delay = (None, 5.0) if progress is None else (not progress, 0.0)
+    return tqdm(things, what, total, disable=quiet, delay=delay, leave=bool(progress))
+
+
 def rise(
     tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, cells: int = 7, lit_fraction: float = 0.5,
-    seed: int = 0, progress: bool = False,
+    seed: int = 0, progress: bool | None = False,
 ) -> Tensor:  # fmt: skip
     """RISE: how much more the target is when a patch is seen, over random masks M of the image.
 
@@ -50,18 +63,18 @@ def rise(
         cells: of a mask, down and across.
         lit_fraction: how likely a cell is lit, p.
         seed: of the masks.
-        progress: show a bar.
+        progress: as for `bar`.
     """
     size = tuple(trace.inputs.shape[-2:])
     lit, shifts = mask_seeds(masks, cells, lit_fraction, size, seed)
     scores, seen = [], []
-    with tqdm(total=masks, desc="RISE", disable=not progress) as bar:
+    with bar("RISE", progress, total=masks) as shown:
         for some, light, embeddings in seen_through(
             tower, trace, masks, lambda some: enlarged(lit[some], shifts[some], size)
         ):
             scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
             seen.append(F.adaptive_avg_pool2d(light, trace.grid).flatten(1))  # (n, P)
-            bar.update(len(some))
+            shown.update(len(some))
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
     centred = scores - scores.mean(-1, keepdim=True)
     return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
@@ -114,7 +127,7 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
 
 def m2ib(
     tower: Tower, trace: Trace, directions: Tensor, *, beta: float = 0.1, samples: int = 10, steps: int = 10,
-    learning_rate: float = 1.0, seed: int = 0, progress: bool = False,
+    learning_rate: float = 1.0, seed: int = 0, progress: bool | None = False,
 ) -> Tensor:  # fmt: skip
     """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck.
 
@@ -141,7 +154,7 @@ def m2ib(
         steps: of Adam.
         learning_rate: of Adam.
         seed: of the noise.
-        progress: show a bar.
+        progress: as for `bar`.
     """
     batch, count, width = trace.tokens.shape
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +162,7 @@ def m2ib(
     noise = noise.permute(1, 2, 0, 3)  # batch of prompts draws the same for the same token; (steps, samples, N, D)
     maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
-    for i, target in tqdm(pairs, "M2IB", disable=not progress):
+    for i, target in bar("M2IB", progress, pairs):
         one = _repeated(trace, i, samples)
         maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta, learning_rate)
     return maps * trace.valid_mask[:, None]

@@ -25,14 +25,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm.auto import tqdm
 
-from ..checks import whole
+from ..checks import between, whole
 from ..towers import Tower, Trace, open_text_tower
 from .input_gradients import integrated_gradients, path_points
 from .interactions import interactions
 from .metagame import embed_coalitions, score_players
-from .perturbation import on_patches, seen_through, word_numbers
+from .perturbation import bar, on_patches, seen_through, word_numbers
 
 _PROMPTS = 256  # coalitions of words, where they are sampled
 
@@ -74,8 +73,9 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
 
 
 def exclip_interactions(
-    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor, steps: int = 50
-) -> tuple[Tensor, Tensor]:
+    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
+    steps: int = 50, progress: bool | None = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """ExCLIP: second-order attributions (W, N) of S to pairs of a word and a patch, and the words' directions (W, E).
 
         A_ji = (y - y0)_j' [mean_a J_T]' [mean_a J_I] (x - x0)_i
@@ -100,6 +100,7 @@ def exclip_interactions(
         text_trace: one prompt, traced by it.
         word_mask: (W, N) bool, which tokens belong to which word.
         steps: points on both paths.
+        progress: as for `perturbation.bar`.
 
     Raises:
         ValueError: the image is not of the model's own size.
@@ -108,7 +109,8 @@ def exclip_interactions(
         text_tower = open_text_tower(text_tower.model, text_tower.depth)
         text_trace = text_tower.trace(text_trace.inputs)
     directions = integrated_word_directions(text_tower, text_trace, word_mask, steps)
-    return integrated_gradients(image_tower, image_trace, directions[None], steps=steps)[0], directions
+    maps = integrated_gradients(image_tower, image_trace, directions[None], steps=steps, progress=progress)
+    return maps[0], directions
 
 
 # ------------------------------------------------------------------------------------------------------------- FIxLIP
@@ -136,6 +138,7 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
     Returns:
         Coalitions (C, n) bool, and weights (n, C) in float64.
     """
+    p = between("p", p)
     if 2**players <= whole("masks", samples, 1):
         coalitions = np.arange(2**players)[:, None] >> np.arange(players) & 1
         sizes = coalitions.sum(1)
@@ -150,7 +153,7 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
 
 def fixlip(
     tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, masks: int = 500, seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = False,
 ) -> Tensor:  # fmt: skip
     """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches.
 
@@ -172,7 +175,7 @@ def fixlip(
         p: how likely a patch is there.
         masks: how many coalitions, where there are more.
         seed: of the coalitions.
-        progress: show a bar.
+        progress: as for `perturbation.bar`.
     """
     pixels, grid = trace.inputs, trace.grid
     assert grid is not None
@@ -183,10 +186,10 @@ def fixlip(
         """Coalitions as masks (n, H, W)."""
         return F.interpolate(coalitions[some].unflatten(1, grid)[:, None].to(pixels), pixels.shape[-2:])[:, 0]
 
-    with tqdm(total=len(coalitions), desc="FIxLIP", disable=not progress) as bar:
+    with bar("FIxLIP", progress, total=len(coalitions)) as shown:
         for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of):
             values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
-            bar.update(len(some))
+            shown.update(len(some))
     return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 
 
@@ -228,7 +231,7 @@ def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: fl
 
 def fixlip_interactions(
     image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
-    p: float = 0.5, masks: int = 500, seed: int = 0,
+    p: float = 0.5, masks: int = 500, seed: int = 0, progress: bool | None = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """FIxLIP: the weighted Banzhaf interaction (W, N) of each word with each patch, and the words' directions (W, E).
 
@@ -247,9 +250,11 @@ def fixlip_interactions(
         p: how likely a word or patch is there.
         masks: coalitions of patches.
         seed: of the coalitions that are drawn.
+        progress: as for `perturbation.bar`.
     """
     directions = banzhaf_word_directions(text_tower, text_trace, word_mask, p, seed)
-    return fixlip(image_tower, image_trace, directions[None], p=p, masks=masks, seed=seed)[0], directions
+    maps = fixlip(image_tower, image_trace, directions[None], p=p, masks=masks, seed=seed, progress=progress)
+    return maps[0], directions
 
 
 # Word x region by name, as `Explainer.interactions(by=...)` takes it.

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import io
 
 import numpy as np
 import pytest
@@ -200,6 +201,21 @@ def test_masks_are_soft_and_light_as_asked_for_and_cover_the_picture():
 def test_rise_also_looks_at_a_whole_picture_in_its_own_shape(tiny, picture):
     explanation = Explainer(tiny, method="rise", resolution="native").explain(picture, "a dog")
     assert explanation.image_maps.shape == (1, 6, 10) and explanation.image_maps.std() > 0
+
+
+def test_by_default_a_terminal_shows_a_bar_after_five_seconds_and_nothing_else_does(monkeypatch):
+    for terminal in (True, False):
+        seen = io.StringIO()
+        seen.isatty = lambda terminal=terminal: terminal
+        monkeypatch.setattr("sys.stderr", seen)
+        with perturbation.bar("RISE", None, total=9) as shown:
+            shown.update(1)
+            assert not seen.getvalue()
+            if not shown.disable:
+                shown.start_t = shown.last_print_t = shown.start_t - 6  # as if it had begun six seconds ago
+            shown.update(1)
+            assert ("RISE:  22%" in seen.getvalue()) == terminal
+        assert seen.getvalue().split("\r")[-1].strip() == ""  # it goes when it is done
 
 
 def test_rise_shows_a_bar_when_asked(tiny, picture, capsys):

@@ -149,6 +149,22 @@ def test_players_that_are_no_groups_of_words_are_refused(tiny, picture, over):
         Explainer(tiny).metagame(picture, "a dog and a cat", over=over)
 
 
+INTERACTIONS = [
+    ("an option of another", {"steps": 5}, "'steps' is no option of Grad-ECLIP, which has spatial, heads"),
+    ("an unknown option", {"by": "exclip", "nope": 1}, "'nope' is no option of exCLIP, which has steps"),
+    ("a seed beside the explainer's", {"by": "fixlip", "seed": 1}, "'seed' is no option of FIxLIP, which has p, masks"),
+    ("steps in words", {"by": "exclip", "steps": "x"}, "steps must be a whole number, got 'x'"),
+    ("no masks", {"by": "fixlip", "masks": 0}, "masks must be at least 1, got 0"),
+    ("a p beyond one", {"by": "fixlip", "p": 2}, "p must be from 0 to 1, got 2"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), named(INTERACTIONS))
+def test_options_that_interactions_have_not_are_refused(tiny, picture, options, message):
+    with pytest.raises(GradeclipError, match=message):
+        Explainer(tiny).interactions(picture, "a dog", **options)
+
+
 DIRECTIONS = [
     ("prompts", ["a dog"], "directions must be floats of one length, as embed_texts gives them, got"),
     ("nothing", None, "directions must be floats of one length"),
