@@ -261,21 +261,25 @@ def run_command(options: argparse.Namespace) -> None:
     """Explain one image, and say how far the explained number is from the model's own.
 
     Raises:
-        ValueError: an image without a caption, or a place where no PNG can be written; before a model is loaded.
+        ValueError: an image without a caption, or that cannot be read, or a place where no PNG can be written; before a
+            model is loaded.
     """
-    if options.image and options.caption is None:
+    if options.image is not None and options.caption is None:
         raise InvalidValue("--image needs a --caption: what should be looked for in it?", "option-caption")
     out = writable(options.out, "--out", suffixes=(".png",), size=1_000_000)
 
-    from .explain import Explainer
     from .images import read_image
+
+    image = None if options.image is None else read_image(options.image)
+
+    from .explain import Explainer
     from .models import load_clip
     from .scenes import draw_scene
 
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     print(clip.describe())
     scene = draw_scene(seed=0)
-    image = read_image(options.image) if options.image else scene.image()
+    image = scene.image() if image is None else image
     caption = scene.caption if options.caption is None else options.caption
     explainer = Explainer(clip)
     explanation = explainer.explain(image, caption)

@@ -144,6 +144,34 @@ def finite(what: str, values: Any) -> np.ndarray:
     return found
 
 
+def as_map(values: Any) -> np.ndarray:
+    """A map (h, w) of floats. Errors as of `finite`, and InvalidValue for another shape."""
+    found = finite("the map", values).astype(float, copy=False)
+    if found.ndim != 2 or not found.size:
+        raise InvalidValue(f"a map has rows and columns, (H, W), got shape {found.shape}", "map-shape")
+    return found
+
+
+def as_box(box: Any, width: int, height: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a part of an image.
+
+    Args:
+        box: what was given; None is the whole image.
+        width: of the image, in pixels.
+        height: the same.
+
+    Raises:
+        InvalidType, InvalidValue: as of `finite`; not four numbers, or turned round.
+    """
+    if box is None:
+        return 0.0, 0.0, float(width), float(height)
+    found = finite("a box", box)
+    if found.shape != (4,) or not (found[:2] < found[2:]).all():
+        raise InvalidValue(f"a box is (left, top, right, bottom), got {short(box)}", "box-shape")
+    left, top, right, bottom = found.tolist()
+    return left, top, right, bottom
+
+
 def chosen(name: str, value: Any, known: Iterable[T]) -> T:
     """One of the values that are known, which need not be hashable to be refused.
 
@@ -193,6 +221,19 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     return list(values)
 
 
+def titled(name: str, values: Any) -> list[tuple[str, Any]]:
+    """Things with their titles, as pairs; a dictionary has the titles as its keys.
+
+    Raises:
+        InvalidType: neither a dictionary nor pairs, or a title that is no text.
+    """
+    found = list(values.items()) if isinstance(values, Mapping) else listed(name, values)
+    for one in found:
+        if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[0], str):
+            raise InvalidType(f"{name} must be pairs of a title and a thing, got {short(one)}", "list-type")
+    return found
+
+
 def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
     """One or more of the names that are known, as a list. Errors as of `listed` and `chosen`.
 
@@ -219,6 +260,16 @@ def columns(table: Any, names: Iterable[str]) -> None:
     if missing := [name for name in names if name not in table]:
         has = ", ".join(map(repr, table)) or "none"
         raise InvalidValue(f"the table has no column {missing[0]!r}; it has {has}", "table-columns")
+
+
+def numbers(table: Any, names: Iterable[str]) -> Any:
+    """Some columns of a table as floats. Errors as of `columns`, and InvalidType for one that holds something else."""
+    columns(table, names := list(names))
+    try:
+        return table[names].astype(float)
+    except (TypeError, ValueError) as error:
+        msg = f"the columns {', '.join(names)} must hold numbers ({first_line(error)})"
+        raise InvalidType(msg, "values-shape") from None
 
 
 def unused(what: str, name: str, known: Mapping[str, Any]) -> None:

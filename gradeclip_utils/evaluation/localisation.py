@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from ..checks import between, finite, listed, whole
+from ..checks import as_box, as_map, between, finite, listed, whole
 from ..errors import InvalidValue
 from ..images import onto_image
 
@@ -58,7 +58,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
         ValueError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False, a
             threshold outside (0, 1).
     """
-    heat, mask = _heat(heat), _mask(mask)
+    heat, mask = as_map(heat), _mask(mask)
     if heat.shape != mask.shape:
         msg = f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first"
         raise InvalidValue(msg, "map-shape")
@@ -118,7 +118,7 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     Raises:
         ValueError: a map that is not finite, or of another shape than the masks; masks not of True and False.
     """
-    heat, masks = _heat(heat), _booleans("masks", masks)
+    heat, masks = as_map(heat), _booleans("masks", masks)
     if masks.ndim != 3 or masks.shape[1:] != heat.shape:
         msg = f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
         raise InvalidValue(msg, "mask-shape")
@@ -156,7 +156,7 @@ def reference_baselines(
     """
     mask, grid = _mask(mask), _grid(grid)
     height, width = mask.shape
-    box = _box(box, width, height)
+    box = as_box(box, width, height)
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
     maps = {
         "random": rng.random(grid),
@@ -186,18 +186,10 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> n
     Raises:
         ValueError, TypeError: values that are no finite numbers (H, W), a grid without cells, a box inside out.
     """
-    values, grid = _heat(values), _grid(grid)
+    values, grid = as_map(values), _grid(grid)
     height, width = values.shape
-    left, top, right, bottom = _box(box, width, height)
+    left, top, right, bottom = as_box(box, width, height)
     return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
-
-
-def _heat(heat: np.ndarray) -> np.ndarray:
-    """The map (H, W) as floats, checked."""
-    heat = finite("the map", heat).astype(float, copy=False)
-    if heat.ndim != 2 or not heat.size:
-        raise InvalidValue(f"a map has rows and columns, (H, W), got shape {heat.shape}", "map-shape")
-    return heat
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
@@ -226,17 +218,6 @@ def _grid(grid: tuple[int, int]) -> tuple[int, int]:
     if len(cells) != 2:
         raise InvalidValue(f"a grid is (rows, columns), got {grid!r}", "values-shape")
     return cells[0], cells[1]
-
-
-def _box(box: Box | None, width: int, height: int) -> Box:
-    """The box, checked; the whole image if there is none."""
-    if box is None:
-        return 0.0, 0.0, float(width), float(height)
-    found = finite("a box", box)
-    if found.shape != (4,) or not (found[:2] < found[2:]).all():
-        raise InvalidValue(f"a box is (left, top, right, bottom), got {box!r}", "box-shape")
-    left, top, right, bottom = found.tolist()
-    return left, top, right, bottom
 
 
 def levelled(heat: np.ndarray) -> np.ndarray:

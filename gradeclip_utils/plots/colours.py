@@ -19,7 +19,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from PIL import Image
 
 from .. import checks
-from ..images import onto_image
+from ..images import onto_image, read_image
 
 
 def _from_white(colours: np.ndarray) -> np.ndarray:
@@ -72,11 +72,11 @@ def paint(
     """
     for name, value, most in ("threshold", threshold, 1), ("opacity", opacity, 1), ("vmax", vmax or 0, math.inf):
         checks.number(name, value, 0, most)
-    heat = shown(checks.finite("the map", heat).astype(np.float32, copy=False), signed)
+    image, heat = read_image(image), shown(checks.as_map(heat).astype(np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
     base = _panel_sized(image)
     across, down = base.width / image.width, base.height / image.height
-    there = tuple(np.array(box or (0, 0, *image.size)) * (across, down, across, down))
+    there = tuple(np.array(checks.as_box(box, *image.size)) * (across, down, across, down))
     values = onto_image(heat, there, base.size)  # (H, W)
     x, y = (np.arange(side) + 0.5 for side in base.size)
     seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))

@@ -21,8 +21,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..checks import columns, number, whole
+from ..checks import as_map, number, numbers, titled, whole
 from ..errors import InvalidValue
+from ..images import read_image
 from ..notices import image_bundle
 from .axes import (
     FULL_WIDTH,
@@ -229,7 +230,7 @@ def plot_maps(
     Raises:
         ValueError: several labels on one scale, or not one for each map.
     """
-    panels = [(name, np.asarray(heat)) for name, heat in (maps.items() if isinstance(maps, Mapping) else maps)]
+    image, panels = read_image(image), [(name, as_map(heat)) for name, heat in titled("maps", maps)]
     labels = _labels(label, len(panels), shared_scale)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
     free, count = FULL_WIDTH - 2 * _MARGIN - bar, len(panels) + 1
@@ -297,11 +298,10 @@ def plot_intervals(
     Raises:
         ValueError: the table lacks one of the three columns, or has no row.
     """
-    columns(table, ("mean", "low", "high"))
-    if not len(table):
+    rows = numbers(table, ("mean", "low", "high")).assign(row=range(len(table)))
+    if not len(rows):
         raise InvalidValue("the table has no rows: there is nothing to draw", "table-empty")
     names = _row_names(table, names)
-    rows = table[["mean", "low", "high"]].astype(float).assign(row=range(len(table)))
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
     wide = min(4.3, FULL_WIDTH - left - 0.9)

@@ -77,6 +77,9 @@ COMMANDS = [
     ("report by no method", ["report", "--data", "photographs:all", "--out", "x", "--method", "x"], "E-method-unknown"),
     ("report of a name too long", ["report", "--data", "x" * 5000, "--captions", "x.csv", "--out", "x"], "E-opt"),
     ("explain into nothing", ["explain", "--out", ""], "E-path-empty"),
+    ("explain no image", ["explain", "--image", "", "--caption", "x"], "E-path-empty"),
+    ("explain what is not there", ["explain", "--image", "x.png", "--caption", "x"], "There is no picture file x.png"),
+    ("explain an image without a caption", ["explain", "--image", ""], "E-option-caption"),
     ("explain a NUL", ["explain", "--out", "a\0.png"], "E-path-unusable"),
 ]
 
