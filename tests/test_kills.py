@@ -75,14 +75,19 @@ def last_written(folder: Path) -> int:
     return max(times)
 
 
-def killed_again_and_again(arguments, folder, watched: Path):
-    """Run a command to its end, killed at random moments after it has written something; how often it was."""
+def killed_again_and_again(arguments, folder, watched: Path, writes: int = 1):
+    """Run a command to its end, killed at random moments after it has written something; how often it was.
+
+    At the latest after so many `writes`, of which opening what is kept is one or two.
+    """
     moments = random.Random(len(arguments))
     for times in range(KILLS):
         before, process = last_written(watched), begin(arguments, folder)
         until = time.monotonic() + 240
-        while last_written(watched) == before and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
+        for _ in range(moments.randint(1, writes)):
+            while last_written(watched) == before and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.01)
+            before = last_written(watched)
         time.sleep(moments.uniform(0, 0.5))
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read()
@@ -124,7 +129,7 @@ def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder
     process = begin([*given, "--out", str(tmp_path / "whole")], tmp_path)
     assert process.wait() == 0, process.stderr.read()
     killed = tmp_path / "killed"
-    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed) > 0
+    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed, writes=20) > 0  # a chunk has 8
     found, expected = (pd.read_parquet(place / "rows.parquet") for place in (killed, tmp_path / "whole"))
     pd.testing.assert_frame_equal(found, expected)
     assert not [name for name in found["thumbnail"] if not (killed / name).is_file()]

@@ -21,7 +21,7 @@ from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..models import Clip
 from ..scenes import IMAGE_SIZE, Scene, without
-from .maps import method_maps, methods_of
+from .maps import method_maps, method_names
 from .statistics import spearman
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
@@ -55,7 +55,7 @@ def causal(
     """
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
         raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-count")
-    names = methods_of(clip, methods)
+    names = method_names(methods, clip)
     asker, images = Explainer(clip, method=names[0]), [scene.image(size) for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     less = (without(scene, i).image(size) for scene in scenes for i in range(len(scene.objects)))

@@ -31,33 +31,27 @@ def possible() -> list[str]:
     return [name for name, method in METHODS.items() if method.image is not None]
 
 
-def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
-    """The names that were asked for; unknown ones are refused with the nearest."""
-    known = possible()
-    asked = known if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
-    names = tuple(dict.fromkeys(name if isinstance(name, str) else repr(name) for name in asked))
-    for name in names:
-        if name not in known:
-            msg = f"{name!r} is no method that explains images: {hint(str(name), known)}"
-            raise InvalidValue(msg, "method-unknown")
-    if not names:
-        raise InvalidValue(f"no method was given: choose from {', '.join(known)}", "method-none")
-    return names
-
-
-def methods_of(clip: Clip, methods: str | Sequence[str], resolution: str = "model") -> tuple[str, ...]:
-    """The names that were asked for; of "all", those that this model can have.
+def method_names(methods: str | Sequence[str], clip: Clip | None = None, resolution: str = "model") -> tuple[str, ...]:
+    """The names that were asked for; unknown ones are refused with the nearest.
 
     Args:
-        clip: the model.
-        methods: names, or "all".
+        methods: names, or "all", which are those that the model can have.
+        clip: the model; without one, names are checked and no more.
         resolution: as for `Explainer`.
 
     Raises:
-        ValueError: as `method_names`; or the model can have none.
+        ValueError: an unknown name, or none; "all", and the model can have none.
     """
-    names = method_names(methods)
-    return available(clip, names, resolution) if isinstance(methods, str) and methods == "all" else names
+    known, every = possible(), isinstance(methods, str) and methods == "all"
+    asked = known if every else listed("methods", methods, (str,))
+    names = tuple(dict.fromkeys(name if isinstance(name, str) else repr(name) for name in asked))
+    for name in names:
+        if name not in known:
+            msg = f"{name!r} is no method that explains images: {hint(name, known)}"
+            raise InvalidValue(msg, "method-unknown")
+    if not names:
+        raise InvalidValue(f"no method was given: choose from {', '.join(known)}", "method-none")
+    return available(clip, names, resolution) if every and clip is not None else names
 
 
 def available(clip: Clip, names: Sequence[str], resolution: str = "model") -> tuple[str, ...]:
@@ -101,20 +95,26 @@ class _Begun(Exception):
     """A method has not refused a model, and begins the passes that it costs."""
 
 
-class _Wrapped:
-    """A tower with a difference."""
+class _Remembering:
+    """A tower that does not trace the same batch twice in a row."""
 
     def __init__(self, tower: Tower):
         self._tower = tower
+        self._last: Trace | None = None
 
     def __getattr__(self, name: str):
         return getattr(self._tower, name)
 
+    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
+        """The tower's trace of `inputs`."""
+        last = self._last
+        if last is None or not torch.equal(last.inputs, inputs) or (graph and last.graph is None):
+            self._last = last = self._tower.trace(inputs, graph)
+        return last
 
-class _Trial(_Wrapped):
+
+class _Trial(_Remembering):
     """A tower with which no method comes further than to its first pass beyond the trace."""
-
-    _traced = False
 
     def __getattr__(self, name: str):
         if name in ("forward", "embed_pixels", "resume"):
@@ -123,23 +123,9 @@ class _Trial(_Wrapped):
 
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
         """The tower's trace of `inputs`, once."""
-        if self._traced:
+        if self._last is not None:
             raise _Begun
-        self._traced = True
-        return self._tower.trace(inputs, graph)
-
-
-class _Remembering(_Wrapped):
-    """A tower that does not trace the same batch twice in a row."""
-
-    _last: Trace | None = None
-
-    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
-        """The tower's trace of `inputs`."""
-        last = self._last
-        if last is None or not torch.equal(last.inputs, inputs) or (graph and last.graph is None):
-            self._last = last = self._tower.trace(inputs, graph)
-        return last
+        return super().trace(inputs, graph)
 
 
 def method_maps(

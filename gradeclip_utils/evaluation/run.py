@@ -44,7 +44,7 @@ from ..models import Clip, load_clip
 from ..notices import warn
 from ..towers import UnsupportedModel
 from .localisation import MEASURES
-from .maps import method_names, methods_of, possible
+from .maps import method_names, possible
 from .results import Results
 from .shards import Shard, merge, part_of, read_shard, shard_folder
 from .statistics import paired, summarise
@@ -99,9 +99,8 @@ def evaluate(
     examples = asked_examples("evaluate", clip, data, limit)
     if shard is not None and out is None:
         raise InvalidValue("a shard needs out=, the folder in which all shards meet", "shard-out")
-    plan = Plan(
-        methods_of(clip, methods, resolution), _references(clip) if references else (), protocol, resolution, seed
-    )
+    names, beside = method_names(methods, clip, resolution), _references(clip) if references else ()
+    plan = Plan(names, beside, protocol, resolution, seed)
     chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
     how = jobs, dask, threads
     if out is None:

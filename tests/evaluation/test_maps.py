@@ -5,7 +5,7 @@ import pytest
 from gradeclip_utils import Explainer, ExplanationWarning, UnsupportedModel
 from gradeclip_utils.evaluation import maps
 from gradeclip_utils.evaluation.causal import causal
-from gradeclip_utils.evaluation.maps import available, methods_of
+from gradeclip_utils.evaluation.maps import available, method_names
 from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.evaluation.worker import REFERENCES
 from gradeclip_utils.methods import METHODS, Method, register_method, unregister_method
@@ -31,13 +31,13 @@ def few(monkeypatch):
 
 def test_all_are_those_that_a_model_can_have_and_one_note_names_the_others_and_why(pooling, tiny, recwarn):
     every = maps.possible()
-    assert methods_of(tiny, "all") == tuple(every) and not recwarn
-    assert methods_of(pooling, "all") == tuple(name for name in every if name not in BEYOND)
+    assert method_names("all", tiny) == tuple(every) and not recwarn
+    assert method_names("all", pooling) == tuple(name for name in every if name not in BEYOND)
     (note,) = (str(one.message) for one in recwarn)
     assert note.startswith("left out are methods that the model 'tiny' cannot have: rollout, game, clip-surgery, cci (")
     assert note.endswith("ends in an attention pool (AttentionalPooler), the one layer where a latent query reads and "
                          "so the only one that can be explained)")  # fmt: skip
-    assert methods_of(pooling, ["game"]) == ("game",)  # who names one is told why it cannot be had
+    assert method_names(["game"], pooling) == ("game",)  # who names one is told why it cannot be had
 
 
 @pytest.mark.parametrize("name", BEYOND)
