@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from safetensors import SafetensorError  # which says so of a full disk
 
+from .checks import first_line
 from .errors import InvalidFile, InvalidValue
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PACKAGE = Path(__file__).parent
 
@@ -34,6 +38,20 @@ def data_path(name: str = "") -> Path:
     """
     inside = _PACKAGE / "data"
     return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
+
+
+def read_csv(file: Path, code: str = "table-other", **options) -> pd.DataFrame:
+    """A table in a file of text, as `pandas.read_csv` reads it with these options.
+
+    Raises:
+        InvalidFile: it cannot be read, with this code.
+    """
+    import pandas as pd  # slow to import, and who draws scenes does without
+
+    try:
+        return pd.read_csv(file, **options)
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise InvalidFile(f"{file} cannot be read as a table: {first_line(error)}", code) from error
 
 
 def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:

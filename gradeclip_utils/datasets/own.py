@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..checks import as_path, first_line, readable
+from ..checks import as_path, readable
 from ..errors import InvalidValue, MissingFile
-from ..files import data_path
+from ..files import data_path, read_csv
 from ..images import read_image
 from .example import Example, fitting
 
@@ -103,10 +103,7 @@ def read_table(file: Path, separator: str = ",") -> pd.DataFrame:
     Raises:
         ValueError: it cannot be read, or its rows have more fields than its first line has columns.
     """
-    try:
-        rows = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InvalidValue(f"{file} cannot be read as a table: {first_line(error)}", "data-table") from error
+    rows = read_csv(file, "data-table", sep=separator, dtype=str, keep_default_na=False)
     if not isinstance(rows.index, pd.RangeIndex):  # pandas has taken the first field of every row for its name
         msg = f"rows of {file} have more fields than its {rows.shape[1]} columns: a caption with a comma needs quotes"
         raise InvalidValue(msg, "data-table")

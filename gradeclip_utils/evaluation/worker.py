@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +121,8 @@ def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
 def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     """One explainer a method, and one for the map that does not hear the prompt."""
     names = dict.fromkeys((*plan.methods, *["attention"] * ("text-blind" in plan.references)))
-    own = {"seed": plan.seed, "resolution": plan.resolution, "progress": False}  # an evaluation has a bar of its own
-    return {name: Explainer(clip, method=name, **own) for name in names}
+    opened = partial(Explainer, clip, seed=plan.seed, resolution=plan.resolution, progress=False)  # one bar is enough
+    return {name: opened(method=name) for name in names}
 
 
 def measured(explainers: dict[str, Explainer], plan: Plan, part: Chunk) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ..checks import as_path, chosen, writable
 from ..errors import InvalidFile, InvalidValue
 from ..evaluation.run import weights_digest
 from ..evaluation.shards import part_of, read_shard
-from ..files import commit, version, write_whole
+from ..files import commit, read_csv, version, write_whole
 from ..models import load_clip
 from . import STUDIES
 
@@ -161,10 +161,7 @@ def figures_in(out: Path, needed: Sequence[str] = _SAME) -> pd.DataFrame | None:
     """
     if not out.is_file() or not out.stat().st_size:
         return None
-    try:
-        found = pd.read_csv(out, dtype=dict.fromkeys(ORIGIN, str), keep_default_na=False, na_values={"": [""]})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{out} is no table of figures ({error}): choose another --out", "table-other") from error
+    found = read_csv(out, dtype=dict.fromkeys(ORIGIN, str), keep_default_na=False, na_values={"": [""]})
     if missing := [name for name in needed if name not in found]:
         raise InvalidFile(f"{out} is a table of something else: it lacks {', '.join(missing)}", "table-other")
     return found

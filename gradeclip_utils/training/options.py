@@ -18,7 +18,7 @@ from ..files import write_whole
 
 Recipe = TypeVar("Recipe")
 _BOUNDS: dict[str, tuple] = {
-    "steps": (1,), "batch": (2,), "learning_rate": (0, 10), "weight_decay": (0, 10), "seed": (0, LARGEST_SEED),
+    "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "weight_decay": (0, 10), "seed": (0, LARGEST_SEED),
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ COMMANDS = [
         ["fine-tune", "--out", "x.safetensors", "--maps", "gradcam"],
         "maps must be one of grad-e",
     ),
+    ("fine-tune by 10^9 pairs", ["fine-tune", "--out", "x.safetensors", "--batch", "1000000000"], "at most 65536"),
     ("train in /proc", ["train", "--folder", "/proc/x"], "cannot be written to /proc/x"),
     ("train in a file", ["train", "--folder", "/proc/version"], "E-path-is-file"),
     ("train nowhere", ["train", "--folder", ""], "E-path-empty"),
@@ -39,6 +40,9 @@ COMMANDS = [
     ("train's export into a folder", ["train", "--folder", "x", "--export", "."], "--export must end in .safetensors"),
     ("train's export of nothing", ["train", "--folder", "x", "--export", "x.safetensors"], "E-run-missing"),
     ("study fine-tuning of no steps", ["study", "fine-tuning", "--table", "x.csv", "--steps", "0"], "steps must be at"),
+    ("study fine-tuning into noise", ["study", "fine-tuning", "--table", "NOISE.csv"], "cannot be read as a table"),
+    ("study fine-tuning into captions", ["study", "fine-tuning", "--table", "PAIRS.csv"], "has no column 'arm'"),
+    ("study matching into noise", ["study", "matching", "--out", "NOISE.csv"], "cannot be read as a table"),
     ("study fine-tuning into a folder", ["study", "fine-tuning", "--table", "."], "E-path"),
     ("study fine-tuning into text", ["study", "fine-tuning", "--table", "x.txt"], "--table must end in .csv"),
     ("study fine-tuning kept in /proc", ["study", "fine-tuning", "--table", "x.csv", "--runs", "/proc/x"], "--runs"),
@@ -89,6 +93,9 @@ def test_a_command_that_would_fail_in_the_end_is_refused_at_the_start(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
+    there = {"NOISE.csv": b"\xec\x00,\xff", "PAIRS.csv": b"image,caption\n"}
+    for name in (made := [name for name in there if name in arguments]):
+        (tmp_path / name).write_bytes(there[name])
     for room in ("models", "evaluation.run", "evaluation.dataset_report"):
         monkeypatch.setattr(f"gradeclip_utils.{room}.load_clip", None)  # nothing is loaded before
     if arguments[0] == "fine-tune":
@@ -96,7 +103,7 @@ def test_a_command_that_would_fail_in_the_end_is_refused_at_the_start(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("gradeclip: ") and error.count("\n") == 1 and message in error and "[E-" in error
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == made
     with pytest.raises(GradeclipError):
         main(["--debug", *arguments])
 

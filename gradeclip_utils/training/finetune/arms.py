@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...files import data_path
+from ...checks import columns
+from ...files import data_path, read_csv
 from ...scenes import CANVAS, COLOURS, concepts, draw_scene, is_withheld_colour
 from .evaluate import Amount
 from .losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
@@ -125,9 +126,15 @@ def chosen(pilots: pd.DataFrame, arm: str, tuning: Tuning = PILOT) -> Tuning:
 
 
 def read(table: Path | None = None) -> pd.DataFrame:
-    """The table as it is, one row an arm and seed; empty if nothing was run yet."""
+    """The table as it is, one row an arm and seed; empty if nothing was run yet.
+
+    Raises:
+        InvalidFile, InvalidValue: it cannot be read as one, or has no arms.
+    """
     table = data_path(TABLE) if table is None else table
-    return pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=ABOUT)
+    found = read_csv(table) if table.is_file() else pd.DataFrame(columns=ABOUT)
+    columns(found, ("arm", "seed"))
+    return found
 
 
 def read_pilots(table: Path | None = None) -> pd.DataFrame:

@@ -284,6 +284,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(given: argparse.Namespace) -> None:
     """The command `study fine-tuning`: run what is missing of the experiment, or a shard of it, or ship its model."""
     writable(given.table, "--table", suffixes=(".csv",), size=1_000_000)
+    read(given.table)  # or refused
     if given.ship:
         return ship(given.table, given.runs, data_path())
     writable(given.runs, "--runs", folder=True, size=500_000_000)
