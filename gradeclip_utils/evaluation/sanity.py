@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +23,9 @@ from .localisation import levelled
 from .statistics import spearman
 
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.", "vision_proj.")  # in open_clip, in transformers
-_BLOCK = re.compile(r"^(.*?)\b(?:resblocks|blocks|layers?)\.(\d+)\.")
-_STEM = re.compile(  # what a token passes before the first block
-    r"\b(conv1|class_embedding|positional_embedding|ln_pre|pre_layrnorm|token_embedding|cls_emb"
-    r"|patch_embed|cls_token|reg_token|pos_embed|norm_pre|embeddings)\b"
-)
 
 
-def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | None = None) -> Clip:
+def randomised(clip: Clip, *, seed: int = 0, side: str = "both") -> Clip:
     """A copy of the model that knows nothing: every weight tensor drawn anew, normal, with its own mean and deviation.
 
     Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that survives this shows the image and not
@@ -40,35 +35,30 @@ def randomised(clip: Clip, *, seed: int = 0, side: str = "both", blocks: int | N
         clip: the model, which is left as it is.
         seed: of what is drawn.
         side: "both" towers, "image" or "text".
-        blocks: how many of the topmost blocks of each tower, which are drawn with what follows them (one step of the
-            cascading randomisation of Adebayo et al.); every weight if left out.
 
     Returns:
         The copy; its name says what was drawn.
 
     Raises:
-        ValueError: a side that does not exist; more blocks than the tower has, or a tower that is no stack of blocks.
+        ValueError: a side that does not exist.
     """
     chosen("side", side, ("both", "image", "text"))
     generator = torch.Generator().manual_seed(checks.seed(seed))
     with torch.inference_mode(False), torch.no_grad():
         model = copy.deepcopy(clip.model)
-        weights = {name: weight for name, weight in model.named_parameters() if weight.numel() > 1}
-        for name in _drawn_anew(weights, side, blocks):
-            weight = weights[name]
-            noise = torch.randn(weight.shape, generator=generator).to(weight.device)
-            weight.copy_(weight.float().mean() + weight.float().std() * noise)
-    what = "weights" if blocks is None else f"the top {blocks} blocks"
-    return replace(clip, model=model, name=f"{clip.name}, {what} drawn anew ({side}, seed {seed})")
+        for name, weight in model.named_parameters():
+            if weight.numel() > 1 and (side == "both" or (side == "image") == name.startswith(_OF_IMAGES)):
+                noise = torch.randn(weight.shape, generator=generator).to(weight.device)
+                weight.copy_(weight.float().mean() + weight.float().std() * noise)
+    return replace(clip, model=model, name=f"{clip.name}, weights drawn anew ({side}, seed {seed})")
 
 
-def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -> np.ndarray:
+def agreement(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of each map with the same one in another stack.
 
     Args:
         maps: (P, ...).
         others: (P, ...).
-        absolute: compare magnitudes, so that a map with its sign flipped agrees fully (Adebayo et al. report both).
 
     Returns:
         (P,), from -1 to 1. A constant map has no order and agrees with nothing: zero.
@@ -80,38 +70,34 @@ def agreement(maps: np.ndarray, others: np.ndarray, *, absolute: bool = False) -
     if maps.shape != others.shape or maps.ndim < 2 or not maps.size:
         msg = f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}"
         raise InvalidValue(msg, "sanity-option")
-    flat = [np.stack([levelled(one) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)]
-    return np.nan_to_num(spearman(*(np.abs(flat) if absolute else flat)))
+    return np.nan_to_num(
+        spearman(*(np.stack([levelled(one) for one in stack.reshape(len(stack), -1)]) for stack in (maps, others)))
+    )
 
 
 def randomisation_check(
-    clip: Clip, maps_of: Callable[[Clip], np.ndarray], *, seeds: Iterable[int] = range(5), side: str = "both",
-    blocks: Sequence[int | None] = (None,),
-) -> pd.DataFrame:  # fmt: skip
+    clip: Clip, maps_of: Callable[[Clip], np.ndarray], *, seeds: Iterable[int] = range(5)
+) -> pd.DataFrame:
     """How much the maps of randomised models agree with the model's own.
 
     Args:
         clip: the model.
         maps_of: a model -> maps (P, h, w) of the same P images and prompts each time.
         seeds: of the randomised models.
-        side: as for `randomised`.
-        blocks: the steps of a cascade, from the top, such as (1, 2, 3, None).
 
     Returns:
-        Rows of image (0 to P - 1), blocks ("all" where every weight was drawn anew), seed, agreement.
+        Rows of image (0 to P - 1), seed, agreement.
 
     Raises:
-        ValueError: no seeds or no blocks; and what `randomised` and `agreement` raise.
+        ValueError: no seeds; and what `randomised` and `agreement` raise.
     """
-    seeds, blocks = checks.listed("seeds", seeds), checks.listed("blocks", blocks)
-    if not (seeds and blocks):
-        raise InvalidValue("a randomisation check needs a seed or more, and a step or more in blocks", "sanity-option")
+    seeds = checks.listed("seeds", seeds)
+    if not seeds:
+        raise InvalidValue("a randomisation check needs a seed or more", "sanity-option")
     own, parts = maps_of(clip), []
-    for count in blocks:
-        for seed in seeds:
-            found = agreement(own, maps_of(randomised(clip, seed=seed, side=side, blocks=count)))
-            step = "all" if count is None else count
-            parts.append(pd.DataFrame({"image": range(len(own)), "blocks": step, "seed": seed, "agreement": found}))
+    for seed in seeds:
+        found = agreement(own, maps_of(randomised(clip, seed=seed)))
+        parts.append(pd.DataFrame({"image": range(len(own)), "seed": seed, "agreement": found}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -188,25 +174,3 @@ def _seconds(call: Callable[[], object]) -> float:
     if torch.cuda.is_initialized():  # a CUDA call returns before it is done
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def _drawn_anew(names: Iterable[str], side: str, blocks: int | None) -> list[str]:
-    """The names of the weights to draw, in the model's own order."""
-    chosen = [name for name in names if side == "both" or (side == "image") == name.startswith(_OF_IMAGES)]
-    if blocks is None:
-        return chosen
-    drawn = []
-    for image in (True, False):
-        tower = [name for name in chosen if name.startswith(_OF_IMAGES) == image]
-        found = {name: _BLOCK.match(name) for name in tower}
-        stacks = {match[1] for match in found.values() if match}
-        if tower and len(stacks) != 1:
-            msg = f"the {'image' if image else 'text'} tower is no single stack of blocks; use blocks=None"
-            raise InvalidValue(msg, "sanity-option")
-        depth = 1 + max((int(match[2]) for match in found.values() if match), default=-1)
-        if tower:
-            blocks = whole("blocks (None draws every weight)", blocks, 1, depth)
-        for name, match in found.items():
-            if int(match[2]) >= depth - blocks if match else not _STEM.search(name):
-                drawn.append(name)
-    return drawn

@@ -145,7 +145,7 @@ def test_a_map_or_mask_that_cannot_be_measured_is_refused(ask, message):
         ask()
 
 
-@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": "x"}, {"blocks": True}, {"blocks": 1.5}, {"blocks": 0}])
+@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": "x"}])
 def test_a_model_is_not_randomised_by_what_is_no_number(tiny, options):
     with pytest.raises(GradeclipError, match=f"{next(iter(options))}.* must be "):
         randomised(tiny, **options)
