@@ -20,16 +20,14 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from statsmodels.stats.multitest import multipletests
 
-from ..checks import columns, finite, number, short
+from ..checks import columns, finite, number
 from ..errors import InvalidValue
 from ..notices import warn
 from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
 
-def interval(
-    values: ArrayLike, clusters: Sequence | None = None, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> np.ndarray:
-    """Interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
+def interval(values: ArrayLike, clusters: Sequence | None = None, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """95 % interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927: a fraction's interval has
     a width also where all or none are right.
@@ -42,7 +40,6 @@ def interval(
             taken for answers, and the interval would not go below zero.
         clusters: one label a value; whole clusters are drawn with replacement, and the mean is taken over all values in
             them: what the values of one cluster share is then not counted as independent evidence.
-        level: how often the interval should hold the true mean.
         draws: how many samples.
         seed: of the samples.
 
@@ -54,11 +51,13 @@ def interval(
             not one a value.
     """
     checked = _checked(values)
-    drawn, wilson = _drawn(checked, clusters, draws, seed, level), wilson_bounds(checked, clusters, level)
-    return drawn if wilson is None else wilson
+    sums, wilson = _sums(checked, clusters), wilson_bounds(checked, clusters)
+    return bootstrap_bounds(*sums, draws, seed) if wilson is None else wilson
 
 
-def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
+def difference_interval(
+    values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
     """95 % interval of the mean of `values - than`, pair by pair.
 
     It is the bootstrap's, and where both are answers, 0 or 1, that of `paired_proportion_bounds`, which has a width
@@ -70,7 +69,9 @@ def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence |
     Args:
         values: (n,).
         than: (n,).
-        clusters: as for `interval`.
+        clusters: as for `interval`, and so are the others.
+        draws: how many samples.
+        seed: of the samples.
 
     Returns:
         [low, high].
@@ -81,10 +82,12 @@ def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence |
     values, than = _checked(values), _checked(than)
     if len(values) != len(than):
         raise InvalidValue(f"pairs need as many values on both sides, got {len(values)} and {len(than)}", "pair-count")
-    drawn = _drawn(values - than, clusters)
-    answers = np.isin([values, than], (0.0, 1.0)).all()
-    wider = _answer_bounds(values - than, clusters) if answers else None
-    return drawn if wider is None else wider
+    differences = values - than
+    sums, alike = _sums(differences, clusters), (differences == differences[0]).all()
+    if not np.isin([values, than], (0.0, 1.0)).all() or (clusters is not None and not alike):
+        return bootstrap_bounds(*sums, draws, seed)
+    # where all clusters are alike there is nothing to draw, and each counts as one pair
+    return paired_proportion_bounds(differences if clusters is None else differences[: len(set(clusters))])
 
 
 def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
@@ -134,13 +137,15 @@ def summarise(
     if not isinstance(value, str):
         each = partial(summarise, rows, by=by, unit=unit, cluster=cluster, draws=draws, seed=seed)
         return _below(value, [each(one) for one in value], len(by))
-    groups = list(_unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False))
-    samples = [(part[value].to_numpy(), None if cluster is None else part[cluster].array) for _, part in groups]
-    bounds = _bounds(samples, [_listed(group) for group, _ in groups], draws, seed)
-    records = [
-        (*group, values.mean(), *_apart(bound, values.mean()), len(values))
-        for (group, _), (values, _), bound in zip(groups, samples, bounds, strict=True)
-    ]
+    records = []
+    for group, part in _unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False):
+        values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
+        if len(values if labels is None else set(labels)) > 1:
+            bounds = interval(values, labels, draws=draws, seed=seed)
+        else:
+            bounds = np.full(2, np.nan)
+            warn(f"no interval for {_listed(group)}: {_too_few(len(values), labels)}", "interval-none", UserWarning)
+        records.append((*group, values.mean(), *_apart(bounds, values.mean()), len(values)))
     return pd.DataFrame(records, columns=[*by, "mean", "low", "high", "n"])
 
 
@@ -181,17 +186,10 @@ def paired(
     means = _unit_means(rows, value, [by], unit, cluster)
     wide, labels = _pairs(means, value, baseline, by, unit, cluster)
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
-    sums, sizes = by_cluster(differences.to_numpy(), labels)
-    if len(sums) < 2:
-        raise InvalidValue(_too_few(len(differences), labels), "data-few")
-    bounds, answers = bootstrap_bounds(sums, sizes, draws, seed), wide.isin([0, 1]).all()
-    for place, name in enumerate(differences):
-        both = answers[name] and answers[baseline]
-        if both and (wider := _answer_bounds(differences[name].to_numpy(), labels)) is not None:
-            bounds[place] = wider
+    bounds = [difference_interval(wide[one], wide[baseline], labels, draws=draws, seed=seed) for one in differences]
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
-    table[["low", "high"]] = _apart(bounds, table[["difference"]].to_numpy())
-    p = sign_flip_p(sums, flips, seed)
+    table[["low", "high"]] = _apart(np.array(bounds), table[["difference"]].to_numpy())
+    p = sign_flip_p(by_cluster(differences.to_numpy(), labels)[0].T, flips, seed)
     return table.assign(p=p, p_holm=multipletests(p, method="holm")[1], n=len(differences))
 
 
@@ -226,36 +224,19 @@ def verdict(low: float, high: float, margin: float, more: str, less: str, same: 
 
 def _checked(values: ArrayLike) -> np.ndarray:
     """The values (n,) as floats, all of them finite."""
-    try:
-        checked = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        msg = f"an interval needs a list of one or more numbers, got {short(values)}"
-        raise InvalidValue(msg, "values-shape") from None
+    checked = finite("an interval", values).astype(float)
     if checked.ndim != 1 or not len(checked):
         msg = f"an interval needs a list of one or more numbers, got shape {checked.shape}"
         raise InvalidValue(msg, "values-shape")
-    return finite("an interval", checked)
+    return checked
 
 
-def _drawn(
-    values: np.ndarray, clusters: Sequence | None, draws: int = DRAWS, seed: int = 0, level: float = 0.95
-) -> np.ndarray:
-    """The bootstrap's bounds (2,) of the mean of values (n,)."""
+def _sums(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and sizes (K,) of the clusters of values (n,), of which there are two at least."""
     sums, sizes = by_cluster(values, clusters)
     if len(sums) < 2:
         raise InvalidValue(_too_few(len(values), clusters), "data-few")
-    return bootstrap_bounds(sums[:, None], sizes, draws, seed, level)[0]
-
-
-def _answer_bounds(differences: np.ndarray, clusters: Sequence | None) -> np.ndarray | None:
-    """Bounds (2,) of the mean difference of paired answers (n,); None where their clusters can be drawn from.
-
-    Where all clusters are alike there is nothing to draw, and each counts as one pair.
-    """
-    if clusters is None:
-        return paired_proportion_bounds(differences)
-    alike = (differences == differences[0]).all()
-    return paired_proportion_bounds(differences[: len(set(clusters))]) if alike else None
+    return sums, sizes
 
 
 def _too_few(n: int, clusters: Sequence | None) -> str:
@@ -293,26 +274,6 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
             )
         means = pd.concat([means, groups[cluster].first()], axis=1)
     return means.reset_index()
-
-
-def _bounds(samples: list[tuple], names: list[str], draws: int, seed: int) -> np.ndarray:
-    """`interval` of many samples (values, labels) at once: (samples, 2); NaN, and a warning, where there is none.
-
-    Samples whose clusters have the same sizes, such as the methods of one table, share what is drawn.
-    """
-    bounds, alike = np.full((len(samples), 2), np.nan), {}
-    for i, (values, labels) in enumerate(samples):
-        sums, sizes = by_cluster(values, labels)
-        if len(sums) > 1 and (wilson := wilson_bounds(values, labels)) is not None:
-            bounds[i] = wilson
-        elif len(sums) > 1:
-            alike.setdefault(tuple(sizes), []).append((i, sums))
-        else:
-            warn(f"no interval for {names[i]}: {_too_few(len(values), labels)}", "interval-none", UserWarning)
-    for sizes, members in alike.items():
-        sums = np.stack([own for _, own in members], axis=1)
-        bounds[[i for i, _ in members]] = bootstrap_bounds(sums, np.array(sizes), draws, seed)
-    return bounds
 
 
 def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, unit: list[str], cluster: str | None):
