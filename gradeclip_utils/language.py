@@ -96,31 +96,18 @@ def tagger_name() -> str:
     return "nltk" if has_nltk_tagger() else "textblob"
 
 
-def tagged_words(caption: str, tagger: str | None = None) -> list[TaggedWord]:
-    """The words and marks of a caption, each with its tag and its place.
+def tagged_words(caption: str) -> list[TaggedWord]:
+    """The words and marks of a caption, each with its tag and its place; InvalidType if it is no text.
 
     Contractions are split as in the Penn Treebank ("do", "n't"; "man", "'s").
 
     >>> [(word.text, word.part) for word in tagged_words("a red car")]
     [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
-
-    Args:
-        caption: any English text.
-        tagger: "nltk" or "textblob"; by default `tagger_name()`.
-
-    Raises:
-        ValueError: another tagger, or nltk's without its data.
     """
-    if tagger not in (None, "nltk", "textblob"):
-        msg = f"tagger must be 'nltk', 'textblob', or None for the better one that is here, got {tagger!r}"
-        raise InvalidValue(msg, "language-input")
-    if tagger == "nltk" and not has_nltk_tagger():
-        msg = "tagger='nltk' needs nltk's data: nltk.download('averaged_perceptron_tagger_eng')"
-        raise InvalidValue(msg, "language-input")
-    return list(_tagged(text("caption", caption), tagger or tagger_name()))
+    return list(_tagged(text("caption", caption), has_nltk_tagger()))
 
 
-def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
+def phrases(caption: str) -> list[Phrase]:
     """The noun phrases of a caption, in order: adjectives, numbers and nouns, without the article.
 
     Every noun is in one phrase. That holds for "photo" in "a photo of a cat" too: what is no thing in the image is
@@ -129,15 +116,8 @@ def phrases(caption: str, tagger: str | None = None) -> list[Phrase]:
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
-
-    Args:
-        caption: any English text.
-        tagger: as for `tagged_words`.
-
-    Raises:
-        ValueError: as `tagged_words`.
     """
-    words, found = tagged_words(caption, tagger), []
+    words, found = tagged_words(caption), []
     if not words:
         return found
     leaves = [(word, _role(word, after)) for word, after in zip(words, [*words[1:], None], strict=True)]
@@ -206,12 +186,12 @@ def has_nltk_tagger() -> bool:
 
 
 @lru_cache(maxsize=50_000)  # training asks for the same captions again
-def _tagged(caption: str, tagger: str) -> tuple[TaggedWord, ...]:
+def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
     words = []
     for first, last in PunktSentenceTokenizer().span_tokenize(caption):
         spans = [(first + a, first + b) for a, b in NLTKWordTokenizer().span_tokenize(caption[first:last])]
         texts = [caption[start:end] for start, end in spans]
-        if tagger == "nltk":
+        if by_nltk:
             tags = [tag for _, tag in nltk.pos_tag(texts)]
         else:
             tagged = PatternTagger().tag(" ".join(texts), tokenize=False)

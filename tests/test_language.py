@@ -120,13 +120,6 @@ def test_the_tagger_is_nltks_where_its_data_is_and_textblobs_elsewhere(monkeypat
     assert tagged_words("quite unheard-of words")[0].tag == "RB"
 
 
-def test_a_tagger_that_is_not_there_is_refused(without_nltk_data):
-    with pytest.raises(ValueError, match="averaged_perceptron_tagger_eng"):
-        tagged_words("a dog", "nltk")
-    with pytest.raises(ValueError, match=r"must be 'nltk', 'textblob', or None .* got 'spacy'"):
-        phrases("a dog", "spacy")
-
-
 def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
     table = norms(["apple", "idea", "apples", "xyzzy", "apple"])
     assert list(table.index) == ["apple", "idea", "apples", "xyzzy"] and list(table) == list(NORMS)

@@ -10,7 +10,6 @@ ASKED = [
     ("phrases of nothing", lambda: phrases(None), "caption must be a text, got None"),
     ("phrases of a list", lambda: phrases(["a dog"]), r"caption must be a text, got \['a dog'\]"),
     ("words of a number", lambda: tagged_words(5), "caption must be a text, got 5"),
-    ("an unknown tagger", lambda: tagged_words("a dog", "spacy"), "tagger must be"),
     ("prompts by a text", lambda: with_other_nouns("a dog", "x"), "count must be a whole number, got 'x'"),
     ("prompts without end", lambda: with_other_nouns("a dog", 10**9), "count must be at most 10000, got 1000000000"),
     ("norms of a text", lambda: norms("dog"), "words must be a list, got 'dog'"),
