@@ -10,11 +10,9 @@ adds to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import permutation_test as scipy_permutation_test
 from scipy.stats import rankdata
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
@@ -83,10 +81,9 @@ def mistake_table(rows: pd.DataFrame, index: pd.DataFrame, pairs: Sequence[Pair]
 
 
 def added_auc(
-    table: pd.DataFrame, extra: str | Sequence[str], *, base: Sequence[str] = (*KNOWN, "cell"), draws: int = 2000,
-    repeats: int = 5, seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
-    """How much better are wrong answers told from right ones with `extra` than with `base` alone?
+    table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: int = 5, seed: int = 0
+) -> dict[str, float]:
+    """How much better are wrong answers told from right ones with `extra` than with what is known anyway (`KNOWN`)?
 
     Two nested logistic regressions (standardised, L2 with C = 1), each predicting every row from folds that it was not
     fitted on: five folds, `repeats` times, both images of a pair always in the same fold; the predictions of the
@@ -95,8 +92,7 @@ def added_auc(
 
     Args:
         table: rows of `mistake_table`.
-        extra: a column or several.
-        base: columns that are known anyway.
+        extra: a column.
         draws: bootstrap samples.
         repeats: of the five folds.
         seed: of folds and samples.
@@ -108,8 +104,8 @@ def added_auc(
         ValueError: fewer than ten wrong or right answers, or not two rows a pair.
     """
     wrong, pairs = _answers_and_pairs(table)
-    extra = [extra] if isinstance(extra, str) else list(extra)
-    scores = [_out_of_fold(table, columns, wrong, pairs, repeats, seed) for columns in (base, [*base, *extra])]
+    base = [*KNOWN, "cell"]
+    scores = [_out_of_fold(table, columns, wrong, pairs, repeats, seed) for columns in (base, [*base, extra])]
     areas = [float(auc(score[None], wrong[None])[0]) for score in scores]
     members = np.argsort(pairs, kind="stable").reshape(-1, 2)
     drawn = np.random.default_rng(seed).integers(0, len(members), (draws, len(members)))
@@ -118,37 +114,6 @@ def added_auc(
     low, high = np.nanquantile(differences, [0.025, 0.975])
     counts = {"n": len(wrong), "wrong": int(wrong.sum())}
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
-
-
-def permutation_test(table: pd.DataFrame, extra: str, *, permutations: int = 99, seed: int = 0) -> Any:
-    """Would a column add as much if its values belonged to other rows? The control of `added_auc`.
-
-    Args:
-        table: rows of `mistake_table`.
-        extra: one column, whose values are permuted among the rows; what is known anyway stays.
-        permutations: how many; each is fitted and predicted anew, on the same five folds.
-        seed: of folds and permutations.
-
-    Returns:
-        scipy's: `statistic` (the area added by the column as it is, with one repeat of the folds),
-        `null_distribution` (with it permuted), and the one-sided `pvalue`.
-
-    Raises:
-        ValueError: as `added_auc`.
-    """
-    wrong, pairs = _answers_and_pairs(table)
-    base = (*KNOWN, "cell")
-    known = auc(_out_of_fold(table, base, wrong, pairs, 1, seed)[None], wrong[None])[0]
-
-    def added(values: np.ndarray) -> float:
-        """The area that the column adds when it holds these values."""
-        scores = _out_of_fold(table.assign(**{extra: values}), [*base, extra], wrong, pairs, 1, seed)
-        return float(auc(scores[None], wrong[None])[0] - known)
-
-    return scipy_permutation_test(
-        (table[extra].to_numpy(),), added, permutation_type="pairings", alternative="greater", vectorized=False,
-        n_resamples=permutations, rng=np.random.default_rng(seed),
-    )  # fmt: skip
 
 
 def _answers_and_pairs(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
