@@ -443,15 +443,13 @@ def test_the_committed_table_says_who_reads_in_each_of_them():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_are_drawn_anew_on_the_side_and_in_the_blocks_that_were_asked_for(name):
+def test_weights_are_drawn_anew_on_the_side_that_was_asked_for(name):
     clip = Clip.from_transformers(*whole(name))
     old = clip.model.state_dict()
     for side, mine in (("image", "vis"), ("text", "text")):
-        new = randomised(clip, side=side, blocks=1).model.state_dict()
+        new = randomised(clip, side=side).model.state_dict()
         drawn = [key for key, value in new.items() if not torch.equal(value, old[key])]
         assert drawn and all(key.startswith(mine) for key in drawn)
-        layers = {int(match[1]) for key in drawn if (match := re.search(r"layers?[.](\d+)[.]", key))}
-        assert layers == {2} and not any("embeddings" in key or "pre_layrnorm" in key for key in drawn)
 
 
 # --- BLIP's contrastive head ------------------------------------------------------------------------------------
