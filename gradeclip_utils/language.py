@@ -97,12 +97,18 @@ def tagger_name() -> str:
 
 
 def tagged_words(caption: str) -> list[TaggedWord]:
-    """The words and marks of a caption, each with its tag and its place; InvalidType if it is no text.
+    """The words and marks of a caption, each with its tag and its place.
 
     Contractions are split as in the Penn Treebank ("do", "n't"; "man", "'s").
 
     >>> [(word.text, word.part) for word in tagged_words("a red car")]
     [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
+
+    Args:
+        caption: any English text.
+
+    Raises:
+        TypeError: it is no text.
     """
     return list(_tagged(text("caption", caption), has_nltk_tagger()))
 
@@ -116,6 +122,12 @@ def phrases(caption: str) -> list[Phrase]:
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
+
+    Args:
+        caption: any English text.
+
+    Raises:
+        TypeError: it is no text.
     """
     words, found = tagged_words(caption), []
     if not words:
