@@ -126,7 +126,7 @@ class Session:
                 if state.against:
                     self.check(state.against, "other caption")
                 methods = [method for method in (state.method, state.beside) if method]
-                panels = [self._timed_panel(state, method, split, words) for method in methods]
+                panels = [self._timed_panel(state, method, split, words or bool(state.phrase)) for method in methods]
                 if state.dependence:
                     panels = [replace(one, dependence=self._dependence(state, one.method)) for one in panels]
             except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
@@ -234,16 +234,15 @@ class Session:
 
     def _explainer(self, state: State, method: str) -> Explainer:
         chosen = settings(state, method)
+        return self.keep("explainers", tuple(chosen.values()), partial(self._opened, chosen))
 
-        def make():
-            """Open the encoders with these settings."""
-            explainer = Explainer(self.clip, **chosen)
-            explainer.image_tower = _Remembering(explainer.image_tower, self)
-            if explainer.text_tower is not None:
-                explainer.text_tower = _Remembering(explainer.text_tower, self)
-            return explainer
-
-        return self.keep("explainers", tuple(chosen.values()), make)
+    def _opened(self, chosen: dict[str, Any]) -> Explainer:
+        """The encoders, opened with these settings, which remember what they traced."""
+        explainer = Explainer(self.clip, **chosen)
+        explainer.image_tower = _Remembering(explainer.image_tower, self)
+        if explainer.text_tower is not None:
+            explainer.text_tower = _Remembering(explainer.text_tower, self)
+        return explainer
 
     def _found(self, state: State, method: str, what: tuple[str, ...], make: Callable):
         """What ``make`` finds of an image with these settings, made once."""
@@ -258,12 +257,10 @@ class Session:
         """How much the map of the caption depends on it, and the interval."""
         explainer, image, caption = self._explainer(state, method), state.source.image, state.caption
         found = self._explained(state, method, caption)
-
-        def make() -> tuple[float, float, float]:
-            """Compare with the maps of the other prompts."""
-            return found.prompt_dependence(explainer.null_maps(image, caption, NULLS))
-
-        return self._found(state, method, (caption, "dependence", ""), make)
+        return self._found(
+            state, method, (caption, "dependence", ""),
+            lambda: found.prompt_dependence(explainer.null_maps(image, caption, NULLS)),
+        )  # fmt: skip
 
     def _apart(self, state: State, split: Split) -> tuple[Group, ...]:
         """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
@@ -274,18 +271,15 @@ class Session:
 
     def _word_maps(self, state: State) -> np.ndarray:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
-        explainer = self._explainer(state, GRAD_ECLIP)
+        explainer, image, caption = self._explainer(state, GRAD_ECLIP), state.source.image, state.caption
+        return self._found(
+            state, GRAD_ECLIP, (caption, "words", ""),
+            lambda: explainer.maps(image, explainer.word_directions(caption)[1])[0].float().cpu().numpy(),
+        )  # fmt: skip
 
-        def make() -> np.ndarray:
-            """Map every word of the caption."""
-            _, directions = explainer.word_directions(state.caption)
-            return explainer.maps(state.source.image, directions)[0].float().cpu().numpy()
-
-        return self._found(state, GRAD_ECLIP, (state.caption, "words", ""), make)
-
-    def _timed_panel(self, state: State, method: str, split: Split, words: bool) -> Panel:
+    def _timed_panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         begun, before = time.perf_counter(), self._passes
-        panel = self._panel(state, method, split, words or bool(state.phrase))
+        panel = self._panel(state, method, split, each_word)
         if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
             self.seconds[method] = time.perf_counter() - begun
         return panel
