@@ -29,7 +29,7 @@ import ipywidgets as w
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
-from PIL import Image
+from PIL import Image, ImageChops
 from traitlets import TraitError
 
 from ..checks import short
@@ -273,41 +273,39 @@ def _html(figure: Figure) -> str:
     """The figure as an image of a page; over it, unseen, what its points say under the mouse."""
     if not isinstance(figure, Figure):
         raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
-    pixels, corner = _cut_out(figure)
-    (height, width), image = pixels.shape[:2], image_tag(Image.fromarray(pixels), alternative(figure), effort=0)
+    image, (right, down) = _cut_out(figure)
     circles = []
     for axes, x, y, said in getattr(figure, "points", ()):
         across, up = axes.transData.transform((x, y))
-        place = f'cx="{across + corner[0]:.1f}" cy="{corner[1] - up:.1f}"'
+        place = f'cx="{across + right:.1f}" cy="{down - up:.1f}"'
         circles.append(f'<circle {place} r="5"><title>{html.escape(said)}</title></circle>')
-    if circles:
-        image += (
-            f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {width} {height}" '
-            f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{"".join(circles)}</svg>'
-        )
-    return f'<div style="position:relative;display:inline-block;max-width:100%">{image}</div>'
+    over = (
+        f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {image.width} {image.height}" '
+        f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{"".join(circles)}</svg>'
+    )
+    tag = image_tag(image, alternative(figure), effort=0) + (over if circles else "")
+    return f'<div style="position:relative;display:inline-block;max-width:100%">{tag}</div>'
 
 
-def _cut_out(figure: Figure, edge: float = _SHEET) -> tuple[np.ndarray, tuple[int, int]]:
-    """The pixels (H, W, 4) of a figure, as a notebook cuts it, and where its lower left corner is: right, down.
+def _cut_out(figure: Figure, edge: float = _SHEET) -> tuple[Image.Image, tuple[int, int]]:
+    """A figure, as a notebook cuts it, and where its lower left corner is: right, down.
 
     Drawn on a sheet that is larger by an edge of so many inches, and cut around what is drawn: to ask matplotlib for
     the bounds first costs up to half as much as the drawing.
     """
     buffer, dpi = io.BytesIO(), figure.dpi
     width, height = (int(np.ceil((side + 2 * edge) * dpi)) for side in figure.bbox_inches.size)
-    sheet = Bbox.from_bounds(-edge, -edge, (width + 0.5) / dpi, (height + 0.5) / dpi)  # whole pixels, however rounded
-    figure.savefig(buffer, format="rgba", dpi=dpi, bbox_inches=sheet)
-    drawn = np.frombuffer(buffer.getbuffer(), dtype=np.uint32).reshape(height, width)
-    filled = drawn != drawn[0, 0]
-    if filled[[0, -1]].any() or filled[:, [0, -1]].any():  # it goes on beyond the sheet
+    bounds = Bbox.from_bounds(-edge, -edge, (width + 0.5) / dpi, (height + 0.5) / dpi)  # whole pixels, however rounded
+    figure.savefig(buffer, format="rgba", dpi=dpi, bbox_inches=bounds)
+    sheet = Image.frombuffer("RGBA", (width, height), buffer.getbuffer(), "raw", "RGBA", 0, 1)
+    bare = Image.new("RGBA", sheet.size, sheet.getpixel((0, 0)))
+    rim, margin = round(edge * dpi), int(_MARGIN * dpi)
+    whole = (rim, rim, width - rim, height - rim)  # an empty figure is shown as large as it is
+    left, top, right, bottom = ImageChops.difference(sheet, bare).getbbox(alpha_only=False) or whole
+    if 0 in (left, top, width - right, height - bottom):  # it goes on beyond the sheet
         return _cut_out(figure, 2 * edge)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
-    rim, margin = round(edge * dpi), int(_MARGIN * dpi)
-    if not filled.any():
-        filled[rim:-rim, rim:-rim] = True  # an empty figure is shown as large as it is
-    rows, columns = (np.flatnonzero(filled.any(side)) for side in (1, 0))
-    top, left = (max(places[0] - margin, 0) for places in (rows, columns))
-    pixels = np.ascontiguousarray(drawn[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin])
-    return pixels.view(np.uint8).reshape(*pixels.shape, 4), (rim - left, height - rim - top)
+    left, top = max(left - margin, 0), max(top - margin, 0)
+    cut = sheet.crop((left, top, min(right + margin, width), min(bottom + margin, height)))
+    return cut, (rim - left, height - rim - top)
