@@ -5,8 +5,7 @@
 | file | holds |
 | --- | --- |
 | `explorer` | `explore`: any image, any caption, every control |
-| `explorer_view` | a view's numbers for the browser (`plots/front/view.js`), as Python and as a figure |
-| `controls` | what can be turned, each control with its help |
+| `explorer_view` | a view's numbers and controls for the browser (`plots/front/view.js`), as Python and as a figure |
 | `offers` | which scenes there are to choose, by a rule on measured maps |
 | `verdict` | what a map did, where the ground truth is known; what can be done to a scene in one press |
 | `lesson` | `panel`: a pure function turned with sliders, menus and text fields; `opening`: what a lesson opens with |

@@ -23,20 +23,18 @@ from anywidget import AnyWidget
 
 from ..checks import all_chosen, as_path, writable
 from ..files import data_path, write_whole
-from ..images import read_image
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.page import front, image_url
 from . import explorer_view
-from .controls import CONTROLS, specs
+from .explorer_view import CONTROLS
 from .jobs import UserError, Work, sentence
 from .offers import RULE, offers
 from .session import Session
-from .state import NULLS, State, View, as_source, changed
+from .state import DISPLAY, NULLS, State, View, as_source, changed
 from .verdict import other_caption, surprises
 
 _UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
-_DISPLAY = {"threshold", "opacity", "colours"}  # fields that only say how to draw, which the browser does by itself
 
 
 def explore(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
@@ -102,8 +100,8 @@ class Explorer(AnyWidget):
     vocabulary = traitlets.List(traitlets.Unicode()).tag(sync=True)
     busy = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = CONTROLS):
-        self._controls = sorted(all_chosen("controls", controls, CONTROLS), key=CONTROLS.index)
+    def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = tuple(CONTROLS)):
+        self._controls = sorted(all_chosen("controls", controls, CONTROLS), key=list(CONTROLS).index)
         clip = load_clip() if clip is None else clip
         self.models, self._sessions = known_models(clip), {clip.name: Session(clip)}
         self.offers = offers(clip) if image is None or "model" in self._controls else ()
@@ -137,14 +135,14 @@ class Explorer(AnyWidget):
             turned = frozenset(fields)
             if {"caption", "source", "resolution"} & fields.keys():
                 fields = {"phrase": None, "patch": None, **fields}
-            if fields.keys() - _DISPLAY:
+            if fields.keys() - DISPLAY:
                 fields = {"dependence": False, **fields}
             try:
                 wanted = changed(self.wanted, fields, self.session.depth, self.models)
             except UserError as refusal:  # nothing that the panel holds has changed
                 return self._told(refusal, turned)
             self.wanted = wanted
-            if fields.keys() <= _DISPLAY:  # nothing to compute: no reason to start again, or to forget what was refused
+            if fields.keys() <= set(DISPLAY):  # no reason to compute again, or to forget what was refused
                 self.view = self._displayed(self.view)
                 return self._show()
             session = self._sessions.get(wanted.model)
@@ -181,7 +179,7 @@ class Explorer(AnyWidget):
 
     def _displayed(self, view: View) -> View:
         """The view, drawn as is wanted now."""
-        return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in _DISPLAY}))
+        return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in DISPLAY}))
 
     def _found(self, found: tuple[View, dict], note: str) -> None:
         view, self._sent = found
@@ -198,7 +196,7 @@ class Explorer(AnyWidget):
         self._say(f"{sentence(error)}. What is shown is still the last view, as its title says.", "wrong")
 
     def _say(self, text: str, kind: str) -> None:
-        self.message, self._kind = text, kind
+        self.message, self._kind = text, text and kind
         self._show()
 
     def _tell(self, passes: float) -> None:
@@ -258,10 +256,9 @@ class Explorer(AnyWidget):
             path = Path(folder) / "upload"
             path.write_bytes(content)
             try:
-                image = read_image(path)
+                source = as_source(path, name, f"image = read_image({name!r})")
             except _UNREADABLE as error:
                 return self._told(ValueError(str(error).replace(str(path), name)))
-        source = as_source(image, name, f"image = read_image({name!r})")
         return self._ask({"source": source}, note=note and f"{name}: {note}")
 
     def save(self, what: str, name: str) -> None:
@@ -302,12 +299,12 @@ class Explorer(AnyWidget):
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
         state = self.view.state
-        unseen = not state.source.drawn and self.session.clip.vocabulary is not None
-        guess = unseen and not self.message
-        text, kind = (explorer_view.UNSEEN, "note") if guess else (self.message, self.message and self._kind)
-        sent = self._sent | {name: getattr(state, name) for name in _DISPLAY}
+        text, kind = self.message, self._kind
+        if not (text or state.source.drawn or self.session.clip.vocabulary is None):
+            text, kind = explorer_view.UNSEEN, "note"
+        sent = self._sent | {name: getattr(state, name) for name in DISPLAY}
         sent |= {"message": {"text": text, "kind": kind}}
-        sent["controls"] = specs(self._controls, self.wanted, self.session, self.models, self.refused)
+        sent["controls"] = explorer_view.specs(self._controls, self.wanted, self.session, self.models, self.refused)
         if "model" in self._controls:
             sent |= self._around(state)
         with self.hold_sync():

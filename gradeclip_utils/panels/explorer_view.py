@@ -1,4 +1,4 @@
-"""Explorer view: a view's numbers for the browser, as Python and as a figure. Pure functions without a widget.
+"""Explorer view: a view's numbers and controls for the browser, as Python and as a figure. Functions without a widget.
 
     architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
@@ -9,7 +9,7 @@ What is seen is linear in the value, and the numbers stand in the labels of the 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,20 +25,86 @@ from ..plots.colours import largest, number, range_in_words
 from ..plots.page import page, side, word_rows
 from ..plots.page import view as page_view
 from . import verdict
-from .state import GRAD_ECLIP, NULLS, Panel, State, View, settings
+from .session import Session
+from .state import CHOICES, DISPLAY, GRAD_ECLIP, NULLS, Panel, State, View, settings
 
+CONTROLS = {  # field of a state -> where it stands ("method" and "drawing" are folded), its name, what it does
+    "model": ("head", "Model", "Which CLIP is explained. Image, caption and selection stay."),
+    "caption": ("caption", "Caption", "The prompt whose similarity to the image is explained. Enter applies it."),
+    "against": ("ask", "other caption", "What is explained is then by how much the caption is ahead of this one."),
+    "beside": ("ask", "second method", "The same question by another method, beside the first."),
+    "opacity": ("look", "opacity", "How much of the image is hidden where there is no relevance; 0 shows it as it is."),
+    "method": ("method", "method", "How relevance is computed. A slow one says how long it takes."),
+    "layers": ("method", "explained layers", "How many of the image encoder's last layers are explained, and added."),
+    "spatial": ("method", "spatial weight",
+                "What each patch counts: Grad-ECLIP's loosened attention, its softmax, or all the same."),
+    "attention": ("method", "attention heads",
+                  "The model's own heads, or one head as published, which explains another number."),
+    "resolution": ("method", "input resolution",
+                   "What the model's preprocessing makes of the image, or the whole image at its own size."),
+    "centred": ("method", "nouns told apart", "The region of each noun less what the caption's nouns have in common."),
+    "colours": ("drawing", "colours",
+                "The image keeps its own, and relevance is how much of it is seen; or a heat map is laid over it."),
+    "threshold": ("drawing", "threshold", "What is below this fraction of the largest value counts as nothing."),
+    "shared": ("drawing", "one scale",
+               "One scale for all words and both methods, where their units agree; else each its own."),
+}  # fmt: skip
 UNSEEN = (
     "This is not one of the project's scenes. The bundled model was trained on drawn scenes only and has never seen a "
     "photograph: what it says here is a guess."
 )
 
 
+def specs(
+    names: Collection[str], state: State, session: Session, models: Iterable[str], refused: Container[str]
+) -> list[dict]:
+    """The controls as `front/view.js` takes them.
+
+    Args:
+        names: which, of `CONTROLS`.
+        state: what is wanted.
+        session: of the model that is shown.
+        models: the names there are.
+        refused: those in which a value stands that cannot be shown.
+    """
+    own, found = state.method == GRAD_ECLIP, []
+    useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
+    useful["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
+    for name in names:
+        place, label, text = CONTROLS[name]
+        value, options = getattr(state, name), _options(name, session, models)
+        one = {"name": name, "label": label, "help": text, "value": value, "options": options}
+        one |= {"place": place if "caption" in names else "plain", "disabled": not useful.get(name, True)}
+        one |= {"refused": name in refused, "kind": "choice" if options else type(value).__name__}
+        if name == "layers":
+            one |= {"min": 1, "max": session.depth, "step": 1}
+        found.append(one)
+    return found
+
+
+def _options(name: str, session: Session, models: Iterable[str]) -> list[tuple[str, str]]:
+    """Label and value of what can be chosen; nothing where a control is no choice."""
+    if name == "model":
+        return [(one, one) for one in models]
+    if name not in ("method", "beside"):
+        return [(label, value) for value, label in CHOICES.get(name, {}).items()]
+    titles = [] if name == "method" else [("none", "")]
+    for key, method in METHODS.items():
+        if method.image:
+            seconds = session.expected(key)
+            titles.append((f"{method.title} (about {seconds:.0f} s here)" if seconds >= 1 else method.title, key))
+    return titles
+
+
 def painted(state: State, panel: Panel) -> Image.Image:
     """The map on the image, as the state wants it drawn."""
-    return paint(
-        panel.explanation.image, panel.map, box=panel.explanation.box, signed=panel.signed, vmax=panel.scale,
-        threshold=state.threshold, opacity=state.opacity, colours=state.colours,
-    )  # fmt: skip
+    return paint(panel.explanation.image, panel.map, **_drawn(state, panel))
+
+
+def _drawn(state: State, panel: Panel) -> dict[str, Any]:
+    """The arguments of `paint` that a state asks for."""
+    display = {name: getattr(state, name) for name in DISPLAY}
+    return {"box": panel.explanation.box, "signed": panel.signed, "vmax": float(panel.scale), **display}
 
 
 def subtitle(state: State, panel: Panel) -> str:
@@ -178,30 +244,21 @@ def python_lines(view: View, model: str = "load_clip()", before: str = "") -> st
         before: a line to stand before it.
     """
     state, panel = view.state, view.panels[0]
-    explanation = panel.explanation
-    usual = settings(State(state.source, ""), panel.method) | {"method": GRAD_ECLIP, "image_layers": None}
-    options = {name: value for name, value in settings(state, panel.method).items() if value != usual[name]}
-    if isinstance(options.get("method"), Method):
+    explanation, options = panel.explanation, settings(state, panel.method)
+    if isinstance(options["method"], Method):
         options["method"] = _Code(f"with_spatial_weight({state.spatial!r})")
-    prompt, groups = explanation.prompts[0], list(explanation.provenance.get("centred", ()))
-    words = f"explainer.interactions(image, {state.caption!r}).maps"
-    if "method" in options:  # interactions are those of Grad-ECLIP's own weight
-        words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].numpy()"
+    words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].float().cpu().numpy()"
     maps = "explanation.image_maps[0]"
     if state.phrase and panel.method == GRAD_ECLIP:
+        groups = list(explanation.provenance.get("centred", ()))
         regions = f"centred({words}, {groups})" if groups else words
         maps = f"{regions}[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
     against = {"against": state.against} if explanation.against is not None else {}
-    display = {
-        "signed": (panel.signed, False), "vmax": (float(panel.scale), None), "threshold": (state.threshold, 0.0),
-        "opacity": (state.opacity, 1.0), "colours": (state.colours, "white"),
-    }  # fmt: skip
-    shown: dict = {name: value for name, (value, usual) in display.items() if value != usual}
     lines = [
         state.source.code,
         *([before] if before else []),
         f"explainer = Explainer({_arguments(_Code(model), **options)})",
-        f"explanation = explainer.explain({_arguments(_Code('image'), prompt, **against)})",
+        f"explanation = explainer.explain({_arguments(_Code('image'), explanation.prompts[0], **against)})",
         f"map_ = {maps}  # signed relevance of each patch",
     ]
     if state.patch and panel.method == GRAD_ECLIP:
@@ -209,8 +266,8 @@ def python_lines(view: View, model: str = "load_clip()", before: str = "") -> st
     if state.dependence:
         asked = f"(image, {state.caption!r})"
         lines.append(f"dependence = explainer.explain{asked}.prompt_dependence(explainer.null_maps{asked})")
-    shown["box"] = _Code("explanation.box")
-    lines.append(f"painting = paint({_arguments(_Code('explanation.image'), _Code('map_'), **shown)})")
+    drawn = _drawn(state, panel) | {"box": _Code("explanation.box")}
+    lines.append(f"painting = paint({_arguments(_Code('explanation.image'), _Code('map_'), **drawn)})")
     return "\n".join([*_imports("\n".join(lines)), "", *lines, "painting"]) + "\n"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..checks import chosen, number, short, whole
+from ..checks import chosen, number, short, text, whole
 from ..errors import GradeclipError, InvalidType
 from ..explanation import Explanation
 from ..images import read_image
@@ -33,6 +33,7 @@ GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatia
 _SEEDS = 32  # of `arrange` that are tried for a script
 NULLS = 16  # prompts about other things, with whose maps a map is compared
 LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
+DISPLAY = ("threshold", "opacity", "colours")  # fields of a state that only say how to draw
 SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
 
 
@@ -205,29 +206,23 @@ def changed(state: State, values: dict[str, Any], depth: int, models: Iterable[s
     Raises:
         UserError: in one sentence, which field cannot be so, and what it may be.
     """
+    possible = [name for name, method in METHODS.items() if method.image is not None]
+    known: dict[str, Iterable] = {**CHOICES, "method": possible, "beside": ["", *possible]}
+    known |= dict.fromkeys(("centred", "shared", "dependence"), (True, False))
+    if models is not None:
+        known["model"] = models
     try:
         for name in values:
             chosen("the name of a field", name, [one.name for one in fields(State)])
-        new, clean = replace(state, **values), dict[str, Any]()
-        for name in ("caption", "against"):
-            if not isinstance(getattr(new, name), str):
-                raise InvalidType(f"{name} must be a text, got {short(getattr(new, name))}", "prompt-type")
-        for name, known in CHOICES.items():
-            clean[name] = chosen(name, getattr(new, name), known)
-        for name in ("centred", "shared", "dependence"):
-            clean[name] = chosen(name, getattr(new, name), (True, False))
-        if models is not None:
-            chosen("model", new.model, models)
-        possible = [name for name, method in METHODS.items() if method.image is not None]
-        chosen("method", new.method, possible)
-        chosen("beside", new.beside, ["", *possible])
+        new = replace(state, **values)
+        clean: dict[str, Any] = {name: chosen(name, getattr(new, name), some) for name, some in known.items()}
+        clean |= {name: text(name, getattr(new, name)) for name in ("caption", "against")}
+        clean |= {name: number(name, getattr(new, name), 0, 1) for name in ("opacity", "threshold")}
         for name in ("phrase", "patch"):
             place = getattr(new, name)
             if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
                 raise InvalidType(f"{name} must be two whole numbers or None, got {short(place)}", "number-whole")
             clean[name] = None if place is None else tuple(whole(name, one) for one in place)
-        for name in ("opacity", "threshold"):
-            clean[name] = number(name, getattr(new, name), 0, 1)
         clean |= {"layers": whole("layers", new.layers, 1, depth), "source": as_source(new.source)}
         return replace(new, **clean)
     except GradeclipError as refusal:
@@ -236,10 +231,9 @@ def changed(state: State, values: dict[str, Any], depth: int, models: Iterable[s
 
 def settings(state: State, method: str) -> dict[str, Any]:
     """The arguments of the `Explainer` that a state asks for: other methods have heads and layers of their own."""
-    chosen: str | Method = method
     attention = state.attention if method == GRAD_ECLIP else "model"
-    if method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened":
-        chosen = with_spatial_weight(state.spatial)
+    weighted = method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened"
+    chosen = with_spatial_weight(state.spatial) if weighted else method
     layers = state.layers if method.startswith(GRAD_ECLIP) else None
     return {"method": chosen, "attention": attention, "resolution": state.resolution, "image_layers": layers}
 
@@ -248,10 +242,5 @@ def settings(state: State, method: str) -> dict[str, Any]:
 def with_spatial_weight(kind: str) -> Method:
     """Grad-ECLIP with one of `SPATIAL_WEIGHTS` in the image, as a method for an `Explainer`; "loosened" is itself."""
     chosen("spatial", kind, SPATIAL_WEIGHTS)
-    own = METHODS[GRAD_ECLIP]
-
-    def maps(tower, trace, directions, **_):
-        """Grad-ECLIP with this spatial weight."""
-        return grad_eclip(tower, trace, directions, spatial=kind)
-
+    own, maps = METHODS[GRAD_ECLIP], partial(grad_eclip, spatial=kind)
     return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)

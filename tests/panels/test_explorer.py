@@ -14,9 +14,8 @@ from safetensors.numpy import load_file
 
 from gradeclip_utils import METHODS, Explainer, Explanation
 from gradeclip_utils.panels import explorer_view, verdict
-from gradeclip_utils.panels.controls import CONTROLS
 from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
-from gradeclip_utils.panels.explorer_view import figure, model_lines, painted, payload, python_lines, subtitle
+from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_lines, painted, payload, python_lines, subtitle
 from gradeclip_utils.panels.jobs import Interrupted, UserError, Work
 from gradeclip_utils.panels.offers import missed, offers
 from gradeclip_utils.panels.session import Session

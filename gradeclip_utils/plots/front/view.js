@@ -243,22 +243,22 @@ const wordsPart = (app) => {
 };
 
 // One control of `data.controls`; a refused text, or one in which somebody writes, is left to them.
-const control = (app, { name, label, help, kind, min, step }) => {
-  const type = { range: "range", check: "checkbox", text: "text" }[kind];
+const control = (app, { name, label, help, kind, min = 0, step = 0.05 }) => {
+  const type = { bool: "checkbox", str: "text" }[kind] || "range";
   const input = kind === "choice" ? make("select") : make("input", { type, min, step, spellcheck: "false" });
   const readout = make("output");
   const node = make("label", { class: `gradeclip-control gradeclip-${name}`, title: help }, make("span", {}, label), input, readout);
-  const value = () => (kind === "check" ? input.checked : kind === "range" ? Number(input.value) : input.value);
-  const read = () => kind === "range" && set(readout, input.value);
+  const value = () => (kind === "bool" ? input.checked : input.type === "range" ? input.valueAsNumber : input.value);
+  const read = () => input.type === "range" && set(readout, input.value);
   let known = "", sent = null;
   const ask = () => value() !== sent && app.change({ [name]: (sent = value()) });
   input.oninput = () => {
     read();
-    if (kind === "range") app.preview({ [name]: value() });
+    if (input.type === "range") app.preview({ [name]: value() });
   };
   input.onchange = () => void ask();
   input.onkeydown = (event) => { // a browser asks by itself only if nobody else took the key
-    if (event.key === "Enter" && kind === "text") ask();
+    if (event.key === "Enter" && kind === "str") ask();
   };
   const draw = (spec) => {
     sent = null;
@@ -267,9 +267,9 @@ const control = (app, { name, label, help, kind, min, step }) => {
       input.replaceChildren(...spec.options.map(([text, key]) => make("option", { value: key }, text)));
     }
     input.disabled = spec.disabled;
-    if (kind === "range") input.max = spec.max; // another model has other layers
-    if (kind === "check") input.checked = spec.value;
-    else if (!spec.refused && !(kind === "text" && input === document.activeElement)) input.value = spec.value;
+    input.max = spec.max ?? 1; // another model has other layers
+    if (kind === "bool") input.checked = spec.value;
+    else if (!spec.refused && !(kind === "str" && input === document.activeElement)) input.value = spec.value;
     input.setAttribute("aria-invalid", spec.refused);
     read();
   };
@@ -362,11 +362,7 @@ const desk = (app, model) => {
       app.change({ caption: (input.value = `${input.value.trim()} ${word}`.trim()) });
     })));
   };
-  const scene = (i) => {
-    const node = make("button", { type: "button" }, make("img", { src: model.get("thumbnails")[i], alt: "" }));
-    node.onclick = () => send({ kind: "scene", index: i });
-    return node;
-  };
+  const scene = (i) => button(make("img", { src: model.get("thumbnails")[i], alt: "" }), "", () => send({ kind: "scene", index: i }));
   for (const spec of app.data.controls) {
     controls[spec.name] = control(app, spec);
     places[spec.place].append(controls[spec.name].node);
