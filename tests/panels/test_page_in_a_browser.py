@@ -142,14 +142,15 @@ def test_what_the_model_does_not_see_is_outside_of_a_frame(shown):
     assert abs(left - right) < 1  # and so are their heights, by one aspect ratio
 
 
-@pytest.mark.parametrize("width", [1280, 800, 390])
+@pytest.mark.parametrize("width", [1920, 1280, 800, 390])
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_in_both_themes(shown, width, dark):
-    shown.set_viewport_size({"width": width, "height": 800})
+    shown.set_viewport_size({"width": width, "height": 1080 if width > 1900 else 800})
     if dark:
         shown.add_style_tag(content="body { background: #111; color: #eee; }")
     shown.screenshot(path=SHOTS / f"31_page_{width}_{'dark' if dark else 'light'}.png")
     assert shown.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+    assert frame_widths(shown)[1] > 0.6 * shown.locator(".gradeclip-side-1").bounding_box()["width"]
 
 
 def test_an_explanation_has_a_view_for_each_prompt_and_an_image_where_no_script_runs(page, tiny, picture, browser):
@@ -157,6 +158,8 @@ def test_an_explanation_has_a_view_for_each_prompt_and_an_image_where_no_script_
     page.set_content(html(found))
     expect(page.locator(".gradeclip-explorer")).to_have_count(2)
     expect(page.locator(".gradeclip-ends").first).to_contain_text("for “a ball”")
+    zeros = page.locator(".gradeclip-words").first.locator(".gradeclip-axis")
+    assert len(set(zeros.evaluate_all("axes => axes.map((axis) => axis.getBoundingClientRect().left)"))) == 1
     expect(page.locator(".gradeclip-match").first).to_contain_text(f"{found.similarity[0]:.3f}")
     context = browser.new_context(java_script_enabled=False)
     still = context.new_page()
