@@ -158,7 +158,8 @@ def payload(view: View) -> dict:
     match = [{"name": "similarity", "value": float(whole.similarity[0])}]
     more: dict[str, Any] = {}
     if view.before is not None:
-        match.append({"name": f"before ({state.source.change})", "value": float(view.before.similarity[0])})
+        match[0]["name"] += f", {state.source.change}"
+        match.append({"name": "as it was before", "value": float(view.before.similarity[0])})
     if whole.against_similarity is not None:
         match.append({"name": "to the other one", "value": float(whole.against_similarity[0])})
         more["axis"] = ["for the other caption", "for this caption"]
