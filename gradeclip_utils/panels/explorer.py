@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from .jobs import UserError, Work, sentence
 from .offers import RULE, offers
 from .session import Session
 from .state import DISPLAY, NULLS, State, View, as_source, changed
-from .verdict import other_caption, surprises
+from .verdict import Surprise, other_caption, surprises
 
 _UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
 
@@ -85,6 +86,7 @@ class Explorer(AnyWidget):
     Args:
         image, caption, clip: as in `explore`.
         controls: which of `CONTROLS` there are.
+        captions: to press, beside the caption. A page without a kernel shows the answers to all of them.
 
     Attributes:
         view: what is shown.
@@ -100,9 +102,9 @@ class Explorer(AnyWidget):
     vocabulary = traitlets.List(traitlets.Unicode()).tag(sync=True)
     busy = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = tuple(CONTROLS)):
+    def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = tuple(CONTROLS), captions=()):
         self._controls = sorted(all_chosen("controls", controls, CONTROLS), key=list(CONTROLS).index)
-        clip = load_clip() if clip is None else clip
+        self._captions, clip = captions, load_clip() if clip is None else clip
         self.models, self._sessions = known_models(clip), {clip.name: Session(clip)}
         self.offers = offers(clip) if image is None or "model" in self._controls else ()
         source = self.offers[1].source if image is None else as_source(image)
@@ -119,6 +121,12 @@ class Explorer(AnyWidget):
     def session(self) -> Session:
         """Of the model that is shown."""
         return self._sessions[self.view.state.model]
+
+    @property
+    def surprises(self) -> list[Surprise]:
+        """What can be had in one press: the captions that there are; on the whole panel a change of the scene."""
+        ready = [Surprise(text, "Explain this caption.", partial(dict, caption=text)) for text in self._captions]
+        return ready + (surprises(self.wanted) if "model" in self._controls else [])
 
     # ------------------------------------------------------------------------------------------------- what is asked
 
@@ -158,8 +166,7 @@ class Explorer(AnyWidget):
         """What a state asks for, and what is sent of it; what does not fit another model's layers or grid is fitted."""
         session = self._session(state.model)
         if session is not self.session:
-            usual = self.session.clip.image_layers or 1
-            own = session.clip.image_layers or 1
+            usual, own = (one.clip.image_layers or 1 for one in (self.session, session))
             state = replace(state, layers=own if state.layers == usual else min(state.layers, session.depth))
         try:
             view = session.view(state, before_a_pass)
@@ -226,8 +233,8 @@ class Explorer(AnyWidget):
                 case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.offers):
                     source = self.offers[index].source
                     self._ask({"source": source, "caption": source.caption, "against": ""})
-                case {"kind": "surprise", "index": int(index)} if 0 <= index < len(surprises(self.wanted)):
-                    self._ask(surprises(self.wanted)[index].fields())
+                case {"kind": "surprise", "index": int(index)} if 0 <= index < len(self.surprises):
+                    self._ask(self.surprises[index].fields())
                 case {"kind": "image", "name": str(name)} if buffers:
                     self._uploaded(name, bytes(buffers[0]), str(message.get("note", "")))
                 case {"kind": "path", "path": str(path)} if path.strip():
@@ -285,16 +292,17 @@ class Explorer(AnyWidget):
 
     def python(self) -> str:
         """The script that reproduces what is shown."""
-        before, model = explorer_view.model_lines(self.session.clip)
-        return explorer_view.python_lines(self.view, model, before)
+        return explorer_view.python_lines(self.view, explorer_view.model_line(self.session.clip))
 
     def __repr__(self) -> str:
         return f"a panel that shows {explorer_view.summary(self.view)}"
 
     def _repr_mimebundle_(self, **options):
-        """Beside the widget the same view for a page without a kernel."""
+        """Beside the widget the same view for a page without a kernel, or those of all captions that can be pressed."""
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        return data | explorer_view.static_page([self.view]), metadata
+        states = [replace(self.view.state, caption=caption) for caption in self._captions]
+        views = [self.session.view(state) for state in states] or [self.view]
+        return data | explorer_view.static_page(views), metadata
 
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
@@ -304,6 +312,7 @@ class Explorer(AnyWidget):
             text, kind = explorer_view.UNSEEN, "note"
         sent = self._sent | {name: getattr(state, name) for name in DISPLAY}
         sent |= {"message": {"text": text, "kind": kind}}
+        sent["surprises"] = [{"text": one.text, "help": one.help} for one in self.surprises]
         sent["controls"] = explorer_view.specs(self._controls, self.wanted, self.session, self.models, self.refused)
         if "model" in self._controls:
             sent |= self._around(state)
@@ -313,7 +322,7 @@ class Explorer(AnyWidget):
                 self.vocabulary = sorted(self.session.clip.vocabulary or ())
 
     def _around(self, state: State) -> dict:
-        """What only the whole panel has: scenes, questions, surprises, the script."""
+        """What only the whole panel has: scenes, questions, the script."""
         scenes = [
             {"caption": offer.source.caption, "note": offer.note, "failure": offer.failure,
              "chosen": offer.source in (state.source, state.source.before)}
@@ -329,5 +338,4 @@ class Explorer(AnyWidget):
             )
         ]
         ask = "against" if self.wanted.against else "beside" if self.wanted.beside else "where"
-        offered = [{"text": one.text, "help": one.help} for one in surprises(self.wanted)]
-        return {"scenes": scenes, "rule": RULE, "asks": asks, "ask": ask, "surprises": offered, "script": self.python()}
+        return {"scenes": scenes, "rule": RULE, "asks": asks, "ask": ask, "script": self.python()}

@@ -20,7 +20,7 @@ from PIL import Image
 from ..methods import METHODS, Method
 from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
-from ..plots.axes import FULL_WIDTH, NOTE, blank, drawable
+from ..plots.axes import FULL_WIDTH, NOTE, drawable, show_image
 from ..plots.colours import largest, number, range_in_words
 from ..plots.page import page, side, word_rows
 from ..plots.page import view as page_view
@@ -155,7 +155,7 @@ def payload(view: View) -> dict:
     """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict."""
     state, first = view.state, view.panels[0]
     whole, sides = first.whole, [_side(state, panel, len(view.panels) > 1) for panel in view.panels]
-    match = [{"name": "similarity", "value": float(whole.similarity[0])}]
+    match: list[dict[str, Any]] = [{"name": "similarity", "value": float(whole.similarity[0])}]
     more: dict[str, Any] = {}
     if view.before is not None:
         match[0]["name"] += f", {state.source.change}"
@@ -224,25 +224,22 @@ def variables() -> dict[str, Clip]:
     return {name: value for name, value in held.items() if isinstance(value, Clip) and not name.startswith("_")}
 
 
-def model_lines(clip: Clip) -> tuple[str, str]:
-    """The Python that gives a model: lines to stand before, and the expression."""
+def model_line(clip: Clip) -> str:
+    """The line of Python that gives a model."""
     if clip.name in BUNDLED_MODELS and clip.pretrained == "bundled":
-        return "", f"load_clip({clip.name!r})"
+        return f"clip = load_clip({clip.name!r})"
     for name, value in variables().items():
         if value is clip:
-            return f"# {name} is the model that this notebook has under that name", name
+            return f"clip = {name}  # the model that this notebook has under that name"
     if clip.name in open_clip.list_models() and clip.pretrained:
-        return "", f"load_clip({clip.name!r}, pretrained={clip.pretrained!r})"
-    return f"clip = ...  # the model {clip.name!r} that you gave to explore()", "clip"
+        return f"clip = load_clip({clip.name!r}, pretrained={clip.pretrained!r})"
+    return f"clip = ...  # the model {clip.name!r} that you gave to explore()"
 
 
-def python_lines(view: View, model: str = "load_clip()", before: str = "") -> str:
+def python_lines(view: View, model: str) -> str:
     """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image.
 
-    Args:
-        view: what is shown.
-        model: the expression that gives the model; a variable's name for a model in hand.
-        before: a line to stand before it.
+    ``model`` is the line that gives the model, as `model_line` says it.
     """
     state, panel = view.state, view.panels[0]
     explanation, options = panel.explanation, settings(state, panel.method)
@@ -257,8 +254,8 @@ def python_lines(view: View, model: str = "load_clip()", before: str = "") -> st
     against = {"against": state.against} if explanation.against is not None else {}
     lines = [
         state.source.code,
-        *([before] if before else []),
-        f"explainer = Explainer({_arguments(_Code(model), **options)})",
+        model,
+        f"explainer = Explainer({_arguments(_Code('clip'), **options)})",
         f"explanation = explainer.explain({_arguments(_Code('image'), explanation.prompts[0], **against)})",
         f"map_ = {maps}  # signed relevance of each patch",
     ]
@@ -298,33 +295,27 @@ def _imports(script: str) -> list[str]:
 
 
 def figure(view: View) -> InlineFigure:
-    """The view as a static figure: the image, each panel with title, colour bar in words, and the shaded words."""
+    """The view as a static figure: the image, and each panel with its title, scale in words, and shaded words."""
     state, count = view.state, len(view.panels)
     side, room = (3.0, 4.0) if count == 1 else (2.3, (FULL_WIDTH - 2.7) / count - 0.1)
-    letters = int(room * 15)
-    wide, tall = state.source.image.size
-    height = side * tall / max(wide, tall)
-    width = side * wide / max(wide, tall)
-    titles = [_folded(panel.subject, int(room * 12.5), 3) for panel in view.panels]
-    notes = [_folded(subtitle(state, panel), letters, 6) for panel in view.panels]
-    below = 0.14 + 0.17 * max(title.count("\n") + 1 for title in titles)  # inches from the top
-    top = below + 0.1 + 0.14 * max(note.count("\n") + 1 for note in notes)
-    inches = max(0.3 + width + count * (room + 0.1), 7.4), height + top + 1.55
-    made = InlineFigure(*inches, summary(view))
-    blank(axes_at(made, 0.1, top, width, height)).imshow(state.source.image.convert("RGB"))
-    made.text(0.1 / inches[0], 1 - 0.08 / inches[1], "image", fontsize=9, weight="bold", va="top")
-    for i, (panel, title, note) in enumerate(zip(view.panels, titles, notes, strict=True)):
+    letters, (wide, tall) = int(room * 15), state.source.image.size
+    width, height = side * wide / max(wide, tall), side * tall / max(wide, tall)
+    notes = [
+        f"{_folded(subtitle(state, panel), letters, 6)}\n{_folded(scale_in_words(state, panel), letters, 3)}"
+        for panel in view.panels
+    ]
+    below = height + 0.2 + 0.14 * max(note.count("\n") + 1 for note in notes)  # inches from the top
+    made = InlineFigure(max(0.3 + width + count * (room + 0.1), 7.4), below + 1, summary(view))
+    show_image(axes_at(made, 0.1, 0, width, height), state.source.image, "image")
+    for i, (panel, note) in enumerate(zip(view.panels, notes, strict=True)):
         x = 0.3 + width + i * (room + 0.1)
-        written = {"va": "top", "parse_math": False}
-        made.text(x / inches[0], 1 - 0.08 / inches[1], title, fontsize=9, weight="bold", **written)
-        made.text(x / inches[0], 1 - below / inches[1], note, **written, **NOTE)
-        blank(axes_at(made, x, top, width, height)).imshow(painted(state, panel))
-        scale = _folded(scale_in_words(state, panel), letters, 3)
-        made.text(x / inches[0], 1 - (top + 0.05 + height) / inches[1], scale, **written, **NOTE)
+        axes = axes_at(made, x, 0, width, height)
+        show_image(axes, painted(state, panel), _folded(panel.subject, int(room * 12.5), 3))
+        axes.text(0, -0.05 / height, note, va="top", transform=axes.transAxes, parse_math=False, **NOTE)
         most = panel.words_scale
         said = range_in_words(panel.words_of, True, most) if most else panel.words_of
-        draw_words(axes_at(made, x, top + height + 0.55, room - 0.1, 0.95), panel.words, signed=True, vmax=most,
-                   values=bool(most), sentence=_folded(said, letters, 2))  # fmt: skip
+        draw_words(axes_at(made, x, below, room - 0.1, 0.95), panel.words, signed=True, vmax=most, values=bool(most),
+                   sentence=_folded(said, letters, 2))  # fmt: skip
     return made
 
 

@@ -21,7 +21,6 @@ import threading
 import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -38,7 +37,6 @@ from ..models import Clip
 from ..notices import heard_by, image_tag
 from ..plots.figures import alternative
 from .explorer import Explorer
-from .explorer_view import static_page
 from .jobs import UserError, Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
@@ -189,7 +187,7 @@ class FigurePanel(w.VBox):
         )
 
 
-def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Opening:
+def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Explorer:
     """What a lesson opens with: one image, one caption to type, and some that are ready to press.
 
         opening(scene, ["a dog", "an umbrella", "a piano"])
@@ -202,29 +200,7 @@ def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Opening
     Raises:
         ValueError, FileNotFoundError, TypeError: as of `explorer.explore`.
     """
-    return Opening(image, captions, clip)
-
-
-class Opening(w.VBox):
-    """What `opening` returns.
-
-    Attributes:
-        explorer: the panel, of which the caption can be typed and nothing else be turned.
-        buttons: a button for each caption.
-    """
-
-    def __init__(self, image, captions: Sequence[str], clip: Clip | None = None):
-        self.explorer = Explorer(image, captions[0], clip, controls=("caption",))
-        self.buttons = [w.Button(description=caption) for caption in captions]
-        for button in self.buttons:
-            button.on_click(lambda pressed: self.explorer.change(caption=pressed.description))
-        super().__init__([w.HBox(self.buttons), self.explorer])
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """Beside the widget the answers to all captions, for a page without a kernel."""
-        session, state = self.explorer.session, self.explorer.view.state
-        views = [session.view(replace(state, caption=button.description)) for button in self.buttons]
-        return {**super()._repr_mimebundle_(**options), **static_page(views), "text/plain": repr(self.explorer)}
+    return Explorer(image, captions[0], clip, controls=("caption",), captions=captions)
 
 
 def _rows(controls: dict[str, w.Widget]) -> w.Box:

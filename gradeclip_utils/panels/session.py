@@ -238,7 +238,7 @@ class Session:
 
     def _opened(self, chosen: dict[str, Any]) -> Explainer:
         """The encoders, opened with these settings, which remember what they traced."""
-        explainer = Explainer(self.clip, **chosen)
+        explainer: Any = Explainer(self.clip, **chosen)
         explainer.image_tower = _Remembering(explainer.image_tower, self)
         if explainer.text_tower is not None:
             explainer.text_tower = _Remembering(explainer.text_tower, self)

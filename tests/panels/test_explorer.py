@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 from safetensors.numpy import load_file
 
 from gradeclip_utils import METHODS, Explainer, Explanation
 from gradeclip_utils.panels import explorer_view, verdict
 from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
-from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_lines, painted, payload, python_lines, subtitle
+from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_line, painted, payload, python_lines, subtitle
 from gradeclip_utils.panels.jobs import Interrupted, UserError, Work
 from gradeclip_utils.panels.offers import missed, offers
 from gradeclip_utils.panels.session import Session
@@ -286,7 +287,7 @@ def test_the_copied_script_gives_the_same_map_and_the_same_picture(session, stat
     state.source.image.save(path)
     view = session.view(replace(state, source=as_source(path), **fields))
     made = {"clip": tiny}
-    exec(python_lines(view, "clip"), made)
+    exec(python_lines(view, "clip = clip"), made)
     np.testing.assert_allclose(made["map_"], view.panels[0].map, atol=1e-6)
     difference = np.asarray(made["painting"]).astype(int) - np.asarray(painted(view.state, view.panels[0]))
     assert np.abs(difference).max() <= 1
@@ -310,7 +311,7 @@ def test_the_copied_script_gives_the_same_map_and_the_same_picture(session, stat
 def test_the_script_draws_the_scene_again(session, scene, written):
     source = as_source(scene)
     made = {"clip": session.clip}
-    script = python_lines(session.view(State(source, "a dog")), "clip")
+    script = python_lines(session.view(State(source, "a dog")), "clip = clip")
     exec(script, made)
     assert np.array_equal(np.asarray(made["image"]), np.asarray(source.image))
     assert written in script or written == "arrange([Object("  # a drawn scene may have a prefix of its own
@@ -323,14 +324,13 @@ def test_copy_as_python_runs_as_it_stands_in_an_empty_notebook(bundled):
 
 
 def test_the_script_makes_its_model_itself_where_that_can_be_written(tiny, bundled, session, state):
-    assert model_lines(bundled) == ("", "load_clip('emoji')")
+    assert model_line(bundled) == "clip = load_clip('emoji')"
     named = replace(tiny, name="ViT-B-32", pretrained="openai")
-    assert model_lines(named) == ("", "load_clip('ViT-B-32', pretrained='openai')")
-    before, name = model_lines(tiny)
-    assert name == "clip" and before.startswith("clip = ...") and "'tiny'" in before
-    assert before in python_lines(session.view(state), name, before)
-    layered = python_lines(session.view(state), *reversed(model_lines(bundled)))
-    assert "image_layers=1" in layered  # which is not what the bundled model has when it is not told
+    assert model_line(named) == "clip = load_clip('ViT-B-32', pretrained='openai')"
+    assert model_line(tiny).startswith("clip = ...") and "'tiny'" in model_line(tiny)
+    script = python_lines(session.view(state), model_line(bundled))
+    assert "\nclip = load_clip('emoji')\n" in script
+    assert "image_layers=1" in script  # which is not what the bundled model has when it is not told
 
 
 # ---------------------------------------------------------------------------------------------------------- what shows
@@ -395,7 +395,7 @@ def test_under_another_caption_both_ends_of_the_axis_say_for_which(session, stat
 def test_a_figure_stands_for_the_view(session, state):
     view = session.view(replace(state, phrase=(1, 2), beside="attention"))
     made = figure(view)
-    written = " ".join(text.get_text().replace("\n", " ") for text in made.texts)
+    written = " ".join(text.get_text().replace("\n", " ") for text in made.findobj(Text))
     assert "“red car” in" in written and "Raw attention" in written
     assert made._repr_png_().startswith(b"\x89PNG")
 

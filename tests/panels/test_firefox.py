@@ -45,7 +45,7 @@ def pages(tiny, tmp_path_factory):
     scene, folder = arrange(["red car", "dog"]), tmp_path_factory.mktemp("pages")
     bundles = {
         "explorer": (explore(scene, clip=tiny)._repr_mimebundle_()[0], 1),
-        "opening": (opening(scene, CAPTIONS, tiny)._repr_mimebundle_(), len(CAPTIONS)),
+        "opening": (opening(scene, CAPTIONS, tiny)._repr_mimebundle_()[0], len(CAPTIONS)),
     }
     for name, (bundle, _) in bundles.items():
         text = f'<!doctype html><html><head><meta charset="utf-8"></head><body>{bundle["text/html"]}</body></html>'

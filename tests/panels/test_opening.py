@@ -19,28 +19,29 @@ def shown(tiny):
 
 def views(shown):
     """What its page shows without a kernel."""
-    text = shown._repr_mimebundle_()["text/html"]
+    text = shown._repr_mimebundle_()[0]["text/html"]
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])["views"]
 
 
 def test_a_pressed_caption_is_explained(shown):
-    shown.buttons[2].click()
-    assert shown.explorer.view.state.caption == "a piano"
-    shown.buttons[0].click()
-    assert shown.explorer.view.panels[0].explanation.prompts == ("a dog",)
+    shown.press({"kind": "surprise", "index": 2})
+    assert shown.view.state.caption == "a piano"
+    shown.press({"kind": "surprise", "index": 0})
+    assert shown.view.panels[0].explanation.prompts == ("a dog",)
 
 
 def test_the_caption_is_all_that_can_be_turned(shown):
-    assert [one["name"] for one in shown.explorer.data["controls"]] == ["caption"]
+    assert [one["name"] for one in shown.data["controls"]] == ["caption"]
+    assert [one["text"] for one in shown.data["surprises"]] == CAPTIONS
 
 
 def test_a_page_without_a_kernel_has_the_answer_to_every_caption(shown):
     found = views(shown)
     assert [one["sides"][0]["title"] for one in found] == [f"“{caption}”" for caption in CAPTIONS]
     assert len({tuple(one["sides"][0]["map"]) for one in found}) == len(CAPTIONS)
-    for button, one in zip(shown.buttons, found, strict=True):
-        button.click()
-        assert one["match"][0]["value"] == pytest.approx(float(shown.explorer.view.panels[0].explanation.similarity[0]))
+    for caption, one in zip(CAPTIONS, found, strict=True):
+        shown.change(caption=caption)
+        assert one["match"][0]["value"] == pytest.approx(float(shown.view.panels[0].explanation.similarity[0]))
     assert "a piano" in found[2]["verdict"]["all"]
 
 

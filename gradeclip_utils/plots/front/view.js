@@ -318,7 +318,7 @@ const desk = (app, model) => {
   path.onchange = () => send({ kind: "path", path: path.value });
   const known = fold("known words", "The words that this model was shown; press one to add it to the caption.");
   const places = { head: row(), caption: row(), ask: row(), look: row(), method: row(), drawing: row(), plain: row() };
-  const surprises = make("span", { class: "gradeclip-surprises" });
+  const surprises = make("div", { class: "gradeclip-surprises" });
   const asks = make("span", { role: "radiogroup", class: "gradeclip-asks", "aria-label": "ask" }), group = Math.random().toString(36);
   const name = make("input", { type: "text", value: "explanation", spellcheck: "false", title: "Of the file or folder, in the folder where the kernel runs.", "aria-label": "name" });
   const script = make("pre", { tabindex: "0" }), tables = make("div", { class: "gradeclip-tables" });
@@ -369,10 +369,8 @@ const desk = (app, model) => {
   }
   if (controls.model) places.head.prepend(make("span", { title: app.data.rule }, "Scene"), scenes, add, file);
   if (controls.caption) places.caption.append(known);
-  if (controls.against) {
-    places.ask.prepend(make("span", {}, "Ask"), asks);
-    places.ask.append(surprises);
-  }
+  if (controls.against) places.ask.prepend(make("span", {}, "Ask"), asks);
+  places.ask.append(surprises);
   if (controls.colours) {
     const contour = make("input", { type: "checkbox" });
     contour.checked = app.look.contour;
