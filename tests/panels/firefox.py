@@ -67,10 +67,14 @@ class Firefox:
                 assert message["type"] == "success", message
                 return message["result"]
 
-    def go(self, address: str, width: int, height: int = 800, zoom: float = 1.0) -> None:
-        """Open an address in a window of so many pixels; a browser's zoom leaves a page fewer and larger ones."""
-        size = {"width": int(width / zoom), "height": int(height / zoom)}
+    def resize(self, width: int, zoom: float = 1.0) -> None:
+        """A window of so many pixels; a browser's zoom leaves a page fewer and larger ones."""
+        size = {"width": int(width / zoom), "height": int(800 / zoom)}
         self.ask("browsingContext.setViewport", context=self.page, viewport=size, devicePixelRatio=zoom)
+
+    def go(self, address: str, width: int, zoom: float = 1.0) -> None:
+        """Open an address in a window of so many pixels."""
+        self.resize(width, zoom)
         self.said.clear()
         self.ask("browsingContext.navigate", context=self.page, url=address, wait="complete")
 

@@ -283,6 +283,18 @@ def test_a_wrong_caption_gets_a_sentence_and_the_last_view_stays(panel, caption,
     panel.shoot("12_wrong")
 
 
+def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_emptied_field(panel):
+    panel.unfold("Drawing")
+    path = panel.box.get_by_label("path of an image file")
+    for mend in (lambda: panel.write("caption", "a dog"), lambda: (path.fill(""), path.press("Enter"))):
+        path.fill("/nowhere/at/all.png")
+        path.press("Enter")
+        expect(panel.message).to_contain_text("There is no picture file /nowhere/at/all.png")
+        mend()
+        expect(panel.message).to_be_empty()
+    panel.unfold("Drawing", False)
+
+
 def png(size=(300, 200), noise=False):
     if noise:
         image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
@@ -340,6 +352,7 @@ def test_it_fits_and_can_be_read_at_every_width_and_in_both_themes(panel, width,
     panel.page.wait_for_timeout(500)
     panel.shoot(f"15_{width}_{theme.split()[1].lower()}")
     assert overflow(panel.box) <= 1
+    assert frame_widths(panel.box)[1] > 0.6 * panel.box.locator(".gradeclip-side-1").bounding_box()["width"]
     left, right = (
         panel.box.locator(f".gradeclip-control.gradeclip-{name}").bounding_box() for name in ("layers", "spatial")
     )

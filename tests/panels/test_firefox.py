@@ -75,6 +75,12 @@ def test_the_explorer_answers_in_jupyterlab_and_in_notebook_and_the_console_is_s
     firefox.wait(f"{TITLE}?.startsWith('map: “')")
     firefox.evaluate(WRITTEN)
     firefox.wait(f"{TITLE} === 'map: “a piano”'")
-    firefox.wait(f"String({PAINTED}) === 'true'")
-    firefox.shoot(SHOTS / f"51_firefox_{front}.png")
+    for theme in ("Light", "Dark"):
+        change = f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})"
+        firefox.evaluate(f"{change}.then(() => null)")
+        firefox.wait(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+        for width, zoom in SIZES:
+            firefox.resize(width, zoom)
+            firefox.wait(f"String({PAINTED}) === 'true'")
+            firefox.shoot(SHOTS / f"51_firefox_{front}_{theme.lower()}_{width}_{int(100 * zoom)}.png")
     assert firefox.said == []
