@@ -71,7 +71,8 @@ def test_the_version_is_that_of_the_last_tag_whatever_was_committed_since(tmp_pa
         command = [sys.executable, "-m", "hatchling", "metadata", "version"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
 
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message", "first")
