@@ -125,7 +125,7 @@ def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, fol
 
 
 def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder, tmp_path):
-    given = ["report", "--data", f"folder:{folder}", *model]
+    given = ["report", "--data", f"folder:{folder}", "--limit", "10", *model]
     process = begin([*given, "--out", str(tmp_path / "whole")], tmp_path)
     assert process.wait() == 0, process.stderr.read()
     killed = tmp_path / "killed"

@@ -95,6 +95,7 @@ def evaluate(
     """
     limit, jobs, threads, chunk = _counts(limit=(limit, 1), jobs=(jobs, -1), threads=(threads, 1), chunk=(chunk, 1))
     chosen("resolution", resolution, ("model", "native"))
+    chosen("references", references, (False, True))
     protocol, seed, _ = _protocol(faithfulness, resolution), checked_seed(seed), method_names(methods)
     examples = asked_examples("evaluate", clip, data, limit)
     if shard is not None and out is None:

@@ -42,6 +42,7 @@ EVALUATED = [
     ("one scene without a wrong word", {"data": "scenes:development:1"}, "or without references .--no-references."),
     ("an unknown kind", {"data": "scene:9"}, "names no data set"),
     ("resolution", {"resolution": 5}, "resolution must be 'model' or 'native'"),
+    ("references in words", {"references": "no"}, "references must be False or True, got 'no'"),
     ("faithfulness", {"faithfulness": ["full"]}, "faithfulness must be one of"),
     ("out is empty", {"out": ""}, "an empty one was given"),
     ("threads that would end the process", {"threads": 10**9}, "threads must be at most 1024, got 1000000000"),
