@@ -115,7 +115,7 @@ class _Explained:
     """What a report says of one example after the other: the explainer, and images to compare captions on."""
 
     def __init__(self, clip, examples, method, given, nulls, seed, out) -> None:
-        self.explainer = Explainer(clip, method=method, seed=seed)
+        self.explainer = Explainer(clip, method=method, seed=seed, progress=False)
         self.method, self.given, self.nulls, self.out = method, given, nulls, out
         self.others = self.explainer.embed_images((one.image() for one in spread(examples, SAMPLE)), CHUNK)  # (S, E)
 
