@@ -211,17 +211,16 @@ def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.nda
     return np.asarray(Image.fromarray(heat).resize(size, method))
 
 
-def words_height(words: Sequence, width: float, *, vmax: float, values: bool = True, size: float = SMALLEST) -> float:
+def words_height(words: Sequence, width: float, *, vmax: float, size: float = SMALLEST) -> float:
     """Inches that `draw_words` needs in axes of a width, with the sentence below in two lines.
 
     Args:
         words: as there.
         width: of the axes, in inches.
         vmax: as there; the scores have as many digits as it asks for.
-        values: as there.
         size: of the type, in points.
     """
-    return _flow(words, width * 72, vmax, values, size)[1] / 72 + _SENTENCE
+    return _flow(words, width * 72, vmax, True, size)[1] / 72 + _SENTENCE
 
 
 def _flow(words: Sequence, line_width: float, vmax: float, values: bool, size: float):
@@ -258,7 +257,7 @@ def draw_intervals(
 
     Args:
         axes: where to draw.
-        table: with the columns mean, low and high, as `statistics.summarise` gives it, ``by`` and ``group``.
+        table: with the columns mean, low and high, as `statistics.summarise` gives it, `by` and `group`.
         by: the column whose values are the rows.
         group: the column whose values (up to three) have colours and markers of their own, and stand below each other.
         order: the rows; as they come in the table by default.
@@ -284,7 +283,7 @@ def draw_intervals(
 
 
 def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:
-    """Axes with a named row for each of ``names``, the first one on top, and what the values are under them.
+    """Axes with a named row for each of `names`, the first one on top, and what the values are under them.
 
     Args:
         axes: with what is drawn at y = 0, 1, ...

@@ -91,7 +91,7 @@ def paint(
 
 
 def _seen_through(base: Image.Image, values: np.ndarray, threshold: float, opacity: float) -> Image.Image:
-    """The image below a veil; ``values`` (H, W) in -1 to 1. `front/view.js` has the same arithmetic."""
+    """The image below a veil; `values` (H, W) in -1 to 1. `front/view.js` has the same arithmetic."""
     strength = np.where(np.abs(values) < threshold, 0, np.minimum(np.abs(values), 1))[..., None]
     veil = opacity * np.where(values[..., None] < 0, 1, 1 - strength)
     mixed = (1 - veil) * np.asarray(base, dtype=np.float32) + veil * np.array(VEIL)

@@ -53,7 +53,7 @@ class InlineFigure(Figure):
         height: inches.
         alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
         vector: shown as SVG, so that type is sharp at any size; those who show no HTML get a PNG.
-        **options: of a matplotlib figure, such as ``layout="constrained"``.
+        **options: of a matplotlib figure, such as `layout="constrained"`.
 
     Attributes:
         points: (axes, x, y, text) of points that say a text under the mouse where the figure is in a lesson's panel.
@@ -113,7 +113,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
     """
     narrow = number("width", width, 3.5) < 6
     signed, count = explanation.against is not None, len(explanation.prompts)
-    heats = [_heat(explanation, i, signed) for i in range(count)]
+    heats = [explanation.heatmap(i, signed=signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
     image, words_alone = explanation.image, _explains_words_alone(explanation)
@@ -208,7 +208,7 @@ def plot_maps(
     shared_scale: bool = True,
     columns: int = 4,
     upsample: str = "bilinear",
-    label: str | Sequence[str] = "relevance",
+    label: str = "relevance",
     origin: str = "",
     title: str = "",
 ) -> InlineFigure:
@@ -223,15 +223,11 @@ def plot_maps(
         shared_scale: one scale and one colour bar; else each panel has its own, and says so.
         columns: panels in a row.
         upsample: "bilinear" or "nearest", for maps on the token grid.
-        label: what the values are; one for all, or one for each map where each has a scale of its own.
+        label: what the values are.
         origin: which model made them, for the last line.
         title: what is seen, over all.
-
-    Raises:
-        ValueError: several labels on one scale, or not one for each map.
     """
     image, panels = read_image(image), [(name, as_map(heat)) for name, heat in titled("maps", maps)]
-    labels = _labels(label, len(panels), shared_scale)
     gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
     free, count = FULL_WIDTH - 2 * _MARGIN - bar, len(panels) + 1
     columns = min(whole("columns", columns, 1), count, int(free / (1.2 + gap)))
@@ -249,15 +245,15 @@ def plot_maps(
     image_place, *places = [(lefts[i % columns], above + 0.3 + i // columns * down) for i in range(count)]
     show_image(axes_at(figure, *image_place, width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
-    for place, name, (panel, heat) in zip(places, labels, panels, strict=True):
+    for place, (name, heat) in zip(places, panels, strict=True):
         axes = axes_at(figure, *place, width, height)
         draw_heatmap(axes, image, heat, signed=signed, vmax=top if shared_scale else None, upsample=upsample,
-                     colour_bar=not shared_scale, label=name, note="a scale of its own")  # fmt: skip
-        entitle(axes, _shortened(panel, int(across * 14)))
+                     colour_bar=not shared_scale, label=label, note="a scale of its own")  # fmt: skip
+        entitle(axes, _shortened(name, int(across * 14)))
         if shared_scale and place == places[columns - 2]:
             draw_colour_bar(axes, image, signed, top)
     if shared_scale:
-        sentence = textwrap.fill(range_in_words(str(label), signed, top, "the largest in this figure"), int(wide * 13))
+        sentence = textwrap.fill(range_in_words(label, signed, top, "the largest in this figure"), int(wide * 13))
         figure.text(_MARGIN / wide, (0.1 + below) / inches[1], sentence, va="bottom", **NOTE)
     return figure
 
@@ -269,7 +265,7 @@ def plot_interactions(interactions, *, columns: int = 5) -> InlineFigure:
         interactions: an `Interactions`.
         columns: panels in a row.
     """
-    maps = [(word.text, _heat(interactions, i, True)) for i, word in enumerate(interactions.words)]
+    maps = [(word.text, interactions.heatmap(i, signed=True)) for i, word in enumerate(interactions.words)]
     origin = interactions.origin
     return plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction", origin=origin)
 
@@ -336,14 +332,6 @@ def _row_names(table, names: Sequence[str] | None) -> list[str]:
     return [_shortened(str(name), 52) for name in names]
 
 
-def _labels(label: str | Sequence[str], count: int, shared_scale: bool) -> list[str]:
-    labels = [label] * count if isinstance(label, str) else list(label)
-    if len(labels) != count or (shared_scale and not isinstance(label, str)):
-        msg = f"label must be one string, or with shared_scale=False one for each of {count} maps, got {label!r}"
-        raise InvalidValue(msg, "plot-option")
-    return labels
-
-
 def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:
     """Say what is seen, in the first lines, and which model made the figure, in the last ones, if that is known."""
     across, down = figure.get_size_inches()
@@ -353,11 +341,6 @@ def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:
         return
     told = textwrap.fill(drawable(origin), int(across * 14))
     figure.text(1 - _MARGIN / across, 0.02 / down, told, ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
-
-
-def _heat(explained, index: int, signed: bool) -> np.ndarray:
-    """(H, W) in the image's pixels; only a signed image needs what speaks against."""
-    return explained.heatmap(index, signed=True) if signed else explained.heatmap(index)
 
 
 def _prompts(explanation, index: int) -> list[tuple[str, Sequence]]:

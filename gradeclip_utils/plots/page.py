@@ -82,8 +82,8 @@ def side(map_: np.ndarray, title: str, signed: bool, **more: Any) -> dict[str, A
         map_: (h, w) of what is asked as a whole.
         title: what it is of, or by which method.
         signed: whether what is negative is shown.
-        **more: ``scale``, the value that is seen best (the largest by default); ``regions`` (W, h, w) of each word;
-            ``region_scale``, of all of them (each its own at 0); ``columns`` (W, h, w), what a patch says of each word.
+        **more: `scale`, the value that is seen best (the largest by default); `regions` (W, h, w) of each word;
+            `region_scale`, of all of them (each its own at 0); `columns` (W, h, w), what a patch says of each word.
     """
     found: dict[str, Any] = {"title": title, "origin": "", "note": "", "signed": signed, "shape": list(map_.shape)}
     found |= {"map": numbers(map_.ravel()), "scale": largest([shown(map_, signed)])}

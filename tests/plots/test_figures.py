@@ -429,16 +429,6 @@ def test_words_say_that_they_have_a_scale_of_their_own():
     assert len(said) == 2 and all(sentence.endswith("a scale of its own") for sentence in said)
 
 
-def test_each_map_can_have_its_own_label_where_it_has_its_own_scale():
-    maps = {"one": np.ones((2, 2)), "two": 2 * np.ones((2, 2))}
-    figure = plot_maps(figure_picture(), maps, shared_scale=False, label=["cosine", "share"])
-    written = " ".join(text.get_text() for text in texts_of(figure))
-    assert "cosine:" in written and "share:" in written
-    for options in ({"label": ["a"], "shared_scale": False}, {"label": ["a", "b"]}):
-        with pytest.raises(ValueError, match="label must be one string"):
-            plot_maps(figure_picture(), maps, **options)
-
-
 def test_prompts_that_a_narrow_figure_has_no_room_for_stand_below_the_image():
     figure = explanation("a red car", "a dog").plot(width=4)
     image, *maps = [axes.bbox for axes in figure.axes if axes.images]

@@ -39,7 +39,6 @@ DRAWN = [
     ("maps of no image", lambda: plot_maps(None, {"a": HEAT}), "A picture can be .*NoneType"),
     ("columns -1", lambda: plot_maps(GREY, {"a": HEAT}, columns=-1), "columns must be at least 1, got -1"),
     ("no columns", lambda: plot_maps(GREY, {"a": HEAT}, columns=0), "columns must be at least 1, got 0"),
-    ("labels too few", lambda: plot_maps(GREY, {"a": HEAT}, label=["x", "y"]), "label must be one string"),
     ("upsample x", lambda: plot_maps(GREY, {"a": HEAT}, upsample="x"), "upsample must be 'bilinear' or 'nearest'"),
     ("no intervals", lambda: plot_intervals(pd.DataFrame({"mean": [1.0]})), "no column 'low'; it has 'mean'"),
     ("words for means", lambda: plot_intervals(pd.DataFrame([["x", 0, 1]], columns=["mean", "low", "high"])),
