@@ -19,11 +19,11 @@ from .compose import (
 )
 from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
 from .grammar import NUMBERS, POSITIONS, PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
-from .heldout import is_trained, is_withheld_colour, is_withheld_pair
+from .heldout import is_withheld_colour, is_withheld_pair
 
 __all__ = [
     "ARTISTS", "CANVAS", "COLOURS", "IMAGE_SIZE", "NUMBERS", "POSITIONS", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
     "UNSEEN_ARTIST", "Object", "Scene", "Span", "arrange", "artists_of", "concept", "concepts", "covered", "describe",
-    "draw_layout", "draw_scene", "grouped", "hard_negative", "is_trained", "is_withheld_colour", "is_withheld_pair",
+    "draw_layout", "draw_scene", "grouped", "hard_negative", "is_withheld_colour", "is_withheld_pair",
     "phrase", "recoloured", "relation_between", "render", "vocabulary", "without",
 ]  # fmt: skip

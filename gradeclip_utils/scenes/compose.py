@@ -347,8 +347,8 @@ def _draw_phrases(
     return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix
 
 
-def hard_negative(scene: Scene, seed: int | Sequence[int], *, split: str = "train") -> Scene | None:
-    """Another scene of the same things, in which every colour (or lack of one) has gone to the next thing.
+def hard_negative(scene: Scene, seed: int | Sequence[int]) -> Scene | None:
+    """Another training scene of the same things, in which every colour (or lack of one) has gone to the next thing.
 
     Both captions hold the same names and colours if `scene` says all of its own, so that only who has which colour
     tells the two apart. All else is drawn anew.
@@ -356,7 +356,6 @@ def hard_negative(scene: Scene, seed: int | Sequence[int], *, split: str = "trai
     Args:
         scene: the scene that it is to be told from.
         seed: as for `draw_scene`.
-        split: as for `draw_scene`.
 
     Returns:
         The scene; None if nothing would change, or if a colour would become one that is withheld.
@@ -368,7 +367,7 @@ def hard_negative(scene: Scene, seed: int | Sequence[int], *, split: str = "trai
     if passed_on == colours or any(map(is_withheld_colour, nouns, passed_on)):
         return None
     groups = [(noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)]
-    return draw_scene(seed, split=split, groups=groups)
+    return draw_scene(seed, groups=groups)
 
 
 def without(scene: Scene, index: int) -> Scene:

@@ -7,13 +7,6 @@ about compositions and drawings that it has not seen.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from .art import UNSEEN_ARTIST
-
-if TYPE_CHECKING:
-    from .emoji import Object
 
 
 def _draw(*parts: str) -> int:
@@ -29,11 +22,3 @@ def is_withheld_colour(noun: str, colour: str | None) -> bool:
 def is_withheld_pair(noun: str, other: str) -> bool:
     """True for the tenth of noun x noun combinations that training never shows in one scene (order is no matter)."""
     return noun != other and _draw("pair", *sorted((noun, other))) == 0
-
-
-def is_trained(objects: Sequence[Object]) -> bool:
-    """True if nothing in these objects is withheld: no colour, no pair, no drawing."""
-    return not (
-        any(is_withheld_colour(o.noun, o.colour) or o.artist == UNSEEN_ARTIST for o in objects)
-        or any(is_withheld_pair(a.noun, b.noun) for i, a in enumerate(objects) for b in objects[:i])
-    )

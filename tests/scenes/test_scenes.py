@@ -32,7 +32,6 @@ from gradeclip_utils.scenes import (
     describe,
     draw_scene,
     hard_negative,
-    is_trained,
     is_withheld_colour,
     is_withheld_pair,
     recoloured,
@@ -43,6 +42,7 @@ from gradeclip_utils.scenes import (
 )
 from gradeclip_utils.scenes.compose import BIG, OVERLAP, SIZES, SMALL
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED, hidden
+from tests.scenes import is_trained
 
 DRAWINGS = "575fefe16caae2dd"
 
@@ -166,7 +166,7 @@ def test_a_third_of_the_colours_are_not_said():
 def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
     told_apart = 0
     for i, scene in enumerate(some(200, tint=0.5)):
-        other = hard_negative(scene, [78, i], split="development")
+        other = hard_negative(scene, [78, i])
         if other is None:
             continue
         told_apart += 1

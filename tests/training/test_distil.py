@@ -11,7 +11,6 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import BUNDLED_MODELS
-from gradeclip_utils.scenes import is_trained
 from gradeclip_utils.training import distil
 from gradeclip_utils.training.distil import (
     CONFIGS,
@@ -24,6 +23,7 @@ from gradeclip_utils.training.distil import (
     teach,
 )
 from gradeclip_utils.training.scratch import normalise
+from tests.scenes import is_trained
 
 torch.set_num_threads(1)
 

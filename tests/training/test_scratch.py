@@ -14,7 +14,7 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import InvalidFile, InvalidValue
 from gradeclip_utils.files import data_path
-from gradeclip_utils.scenes import Object, arrange, draw_scene, is_trained
+from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower
 from gradeclip_utils.training import scratch
 from gradeclip_utils.training.rounds import (
@@ -33,6 +33,7 @@ from gradeclip_utils.training.scratch import (
     train,
     value_density,
 )
+from tests.scenes import is_trained
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Example, coco_captions
 from gradeclip_utils.language import phrases
-from gradeclip_utils.scenes import draw_scene, is_trained
+from gradeclip_utils.scenes import draw_scene
 from gradeclip_utils.studies.concreteness.correlations import Question, correlate
 from gradeclip_utils.studies.concreteness.informativeness import caption_words
 from gradeclip_utils.studies.concreteness.saliency import (
@@ -28,6 +28,7 @@ from gradeclip_utils.studies.concreteness.saliency import (
 )
 from gradeclip_utils.studies.concreteness.word_study import CONTROLS, RANDOM, WordStudy, study_questions, word_study
 from tests.conftest import build, wrap
+from tests.scenes import is_trained
 
 WORDS = "apple dog car fruit bird food drink pet music game celebration vegetable flower".split()
 

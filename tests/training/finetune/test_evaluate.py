@@ -13,7 +13,7 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
-from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_trained, is_withheld_colour, phrase
+from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_withheld_colour, phrase
 from gradeclip_utils.training.finetune import evaluate as finegrained
 from gradeclip_utils.training.finetune import experiment
 from gradeclip_utils.training.finetune.arms import (
@@ -52,6 +52,7 @@ from gradeclip_utils.training.finetune.plots import (
     named_regions,
 )
 from gradeclip_utils.training.finetune.run import Tuned, Tuning
+from tests.scenes import is_trained
 
 FIGURES = ["figure", "estimate", "low", "high", "n", "chance"]  # the columns of `measure`
 FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
