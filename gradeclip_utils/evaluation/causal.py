@@ -18,14 +18,13 @@ import pandas as pd
 
 from ..errors import InvalidValue
 from ..explain import Explainer
-from ..images import model_view, onto_image
+from ..images import model_view
 from ..models import Clip
-from ..scenes import IMAGE_SIZE, Scene, without
-from .maps import method_maps, method_names
+from ..scenes import CANVAS, IMAGE_SIZE, Scene, without
+from .maps import method_maps, method_names, on_canvas
 from .statistics import spearman
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
-_SIDE = 96  # pixels of a heat map's sides
 
 
 def causal(
@@ -65,11 +64,9 @@ def causal(
     heats |= {"area": np.ones((len(scenes), *grid)), "random": rng.normal(size=(len(scenes), *grid))}
     rows = []
     for k, scene in enumerate(scenes):
-        masks, named = scene.masks(_SIDE), {i for span in scene.spans for i in span.objects}
-        left, top, right, bottom = model_view(clip.preprocess, images[k]).box
-        scale = _SIDE / images[k].width
-        box = left * scale, top * scale, right * scale, bottom * scale
-        pixels = {name: onto_image(maps[k], box, (_SIDE, _SIDE)) for name, maps in heats.items()}
+        masks, named = scene.masks(CANVAS), {i for span in scene.spans for i in span.objects}
+        box = model_view(clip.preprocess, images[k]).box
+        pixels = {name: on_canvas(maps[k], box, images[k]) for name, maps in heats.items()}
         for i, thing in enumerate(scene.objects):
             effect = float((own[k] - next(remaining)) @ texts[k])
             about = (k, i, thing.noun, i in named, effect)

@@ -20,9 +20,11 @@ from ..checks import hint, listed
 from ..encoders import IMAGES_AT_ONCE
 from ..errors import InvalidValue
 from ..explain import Explainer, ImageLike
+from ..images import onto_image
 from ..methods import METHODS, Method
 from ..models import Clip
 from ..notices import heard_by, warn
+from ..scenes import CANVAS
 from ..towers import Tower, Trace
 
 
@@ -95,8 +97,8 @@ class _Begun(Exception):
     """A method has not refused a model, and begins the passes that it costs."""
 
 
-class _Remembering:
-    """A tower that does not trace the same batch twice in a row."""
+class RememberingTower:
+    """A tower that does not trace the same batch twice in a row. Two threads may ask it, each for its own batch."""
 
     def __init__(self, tower: Tower):
         self._tower = tower
@@ -113,7 +115,7 @@ class _Remembering:
         return last
 
 
-class _Trial(_Remembering):
+class _Trial(RememberingTower):
     """A tower with which no method comes further than to its first pass beyond the trace."""
 
     def __getattr__(self, name: str):
@@ -152,10 +154,22 @@ def method_maps(
     explainers, towers = {name: Explainer(clip, method=name, seed=seed) for name in names}, {}
     for explainer in explainers.values():
         key = type(explainer.image_tower), explainer.image_tower.layers
-        explainer.image_tower = towers.setdefault(key, _Remembering(explainer.image_tower))
+        explainer.image_tower = towers.setdefault(key, RememberingTower(explainer.image_tower))
     found: dict[str | Method, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, len(images), IMAGES_AT_ONCE):
         some = slice(start, start + IMAGES_AT_ONCE)
         for name, explainer in explainers.items():
             found[name].append(explainer.maps(images[some], directions[some]).float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> np.ndarray:
+    """A map (h, w) of what the model saw in `box` of the image of a scene, as a heat map (96, 96).
+
+    Args:
+        map_: on the token grid.
+        box: left, top, right, bottom, in pixels of the image.
+        image: of the scene.
+    """
+    left, top, right, bottom = (side * CANVAS / image.width for side in box)
+    return onto_image(map_, (left, top, right, bottom), (CANVAS, CANVAS))

@@ -26,7 +26,6 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..checks import all_chosen, chosen, listed, short, whole
@@ -40,6 +39,7 @@ from ..scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from ..scenes.grammar import Span
 from .attributes import images_of
 from .localisation import Located, located, pool
+from .maps import on_canvas
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -91,8 +91,7 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
 
 def play(
     clip: Clip, played: Sequence[Game], methods: str | Sequence[str] = "grad-eclip",
-    questions: Sequence[str] | None = None, *, image_layers: int | None = None, text_layers: int | None = None,
-    seed: int = 0,
+    questions: Sequence[str] | None = None, *, image_layers: int | None = None, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Ask for every noun of every game, and see where the maximum of its map lies.
 
@@ -105,7 +104,6 @@ def play(
         questions: some of `QUESTIONS`, asked of every method; by default all of Grad-ECLIP, and "caption" and "prompt"
             of the others. Directions other than these two may mean little to a method that is not linear in them.
         image_layers: how many of the last image layers the methods go through; by default each as many as it wants.
-        text_layers: of the text tower that gives words their directions; two thirds of its layers by default.
         seed: of methods that draw.
 
     Returns:
@@ -119,7 +117,7 @@ def play(
     """
     asked, played = _asked(methods, questions), _games(played)
     explainers = {name: Explainer(clip, method=name, seed=seed, image_layers=image_layers) for name in asked}
-    asking, rows = Explainer(clip, text_layers=text_layers), []
+    asking, rows = Explainer(clip), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
     for some in _alike(played):
         scenes = [game.scene for game in some]
@@ -172,7 +170,7 @@ def play_second_order(
             own = [_within([(word.start, word.end) for word in found.words], noun) for noun in _nouns(game.scene)]
             if name == "METAGAME" and sorted(own) != [[i] for i in range(len(found.words))]:
                 continue
-            heats = [_on_canvas(found.maps[words].sum(0), found.box, image) for words in own]
+            heats = [on_canvas(found.maps[words].sum(0), found.box, image) for words in own]
             told = {"question": name, "method": drawn_by[name]}
             rows += [{**row, **told} for row in _rows(game, heats)]
     return pd.DataFrame(rows, columns=_COLUMNS)
@@ -257,16 +255,10 @@ def question_maps(
     maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
     boxes = [model_view(explainer.clip.preprocess, image).box for image in images]
     heats = np.array([
-        [_on_canvas(map_, box, image) for map_ in mine] for mine, box, image in zip(maps, boxes, images, strict=True)
+        [on_canvas(map_, box, image) for map_ in mine] for mine, box, image in zip(maps, boxes, images, strict=True)
     ])  # fmt: skip
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
     return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
-
-
-def _on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> np.ndarray:
-    """A map (h, w) of what the model saw in `box` of an image, as a heat map (96, 96)."""
-    left, top, right, bottom = (side * CANVAS / image.width for side in box)
-    return onto_image(map_, (left, top, right, bottom), (CANVAS, CANVAS))
 
 
 def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:

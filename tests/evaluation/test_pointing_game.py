@@ -130,7 +130,7 @@ def test_rows_go_into_the_tables_of_statistics(played, tiny):
 
 def test_layers_are_those_of_the_explainer(tiny):
     some = [game for game in games(4, counts=[2]) if " " not in "".join(thing.noun for thing in game.scene.objects)]
-    rows = play(tiny, some, questions=["word x region"], image_layers=3, text_layers=1)
+    rows = play(replace(tiny, text_layers=1), some, questions=["word x region"], image_layers=3)
     expected, explainer = [], Explainer(tiny, image_layers=3, text_layers=1)
     for scene in (game.scene for game in some):
         found = explainer.interactions(*images_of(tiny, [scene]), scene.caption)

@@ -1,20 +1,17 @@
-"""What an explainer said before: embeddings and word directions of captions, and the trace of the last image."""
+"""What an explainer said before: embeddings and word directions of captions, and the trace of the last images."""
 
 from __future__ import annotations
 
-from PIL import Image
 from torch import Tensor
 
+from ...evaluation.maps import RememberingTower
 from ...explain import Explainer
-from ...images import View, model_view
 from ...models import Clip
-from ...towers import Trace
-from ...towers.base import isolated_torch_state
 from ...words import Split
 
 
 class CachedExplainer:
-    """An `Explainer` that reads every caption once, because reading takes longer than the maps.
+    """An `Explainer` that reads every caption once, and does not look at the same image twice in a row.
 
     Args:
         clip: the model.
@@ -27,9 +24,9 @@ class CachedExplainer:
         self.explainer = Explainer(clip)
         if self.explainer.text_refusal is not None:
             raise self.explainer.text_refusal
+        self.explainer.image_tower = RememberingTower(self.explainer.image_tower)
         self._embeddings: dict[str, Tensor] = {}
         self._words: dict[str, tuple[Split, Tensor]] = {}
-        self._traced: tuple[Image.Image, View, Trace] | None = None
 
     def embedding(self, caption: str) -> Tensor:
         """The caption's unit embedding (E,)."""
@@ -58,13 +55,3 @@ class CachedExplainer:
             end: number of the character behind its last.
         """
         return [i for i, (a, b) in enumerate(self.words(caption)[0].spans) if a < end and b > start]
-
-    def traced(self, image: Image.Image) -> tuple[View, Trace]:
-        """What the model sees of the image, and the trace of that; the last image is kept."""
-        last = self._traced  # a panel may ask from two threads, for two images
-        if last is None or last[0] != image:
-            view, tower = model_view(self.explainer.clip.preprocess, image), self.explainer.image_tower
-            with isolated_torch_state(tower.device):
-                trace = tower.trace(view.pixels[None].to(tower.device), graph=True)
-            self._traced = last = image.copy(), view, trace  # a copy, because the caller may draw on theirs
-        return last[1], last[2]

@@ -15,14 +15,11 @@ from PIL import Image
 
 from ...checks import chosen
 from ...errors import InvalidValue
-from ...images import onto_image
-from ...methods.grad_eclip import grad_eclip
+from ...images import model_view, onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
 from ...plots.axes import FULL_WIDTH, NOTE, entitle
 from ...plots.colours import largest, shown
 from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, describe, relation_between
-from ...towers.base import isolated_torch_state
-from ...towers.threads import is_small, one_thread
 from .cached_explainer import CachedExplainer
 from .plots import draw_bars, folded
 
@@ -102,7 +99,7 @@ def playground(
         second_place: its place.
         question: how the false caption is made, one of `QUESTIONS`.
         background: number of the background.
-        report: told, before the image is looked at and before the captions are asked, the fraction that is done. What
+        report: told, before the captions are read and before the image is looked at, the fraction that is done. What
             it raises ends the work.
 
     Raises:
@@ -112,23 +109,21 @@ def playground(
     scene, false = playground_scene(
         first, first_colour, first_place, second, second_colour, second_place, question, background
     )
-    image, tower, report = scene.image(), cached.explainer.image_tower, report or (lambda fraction: None)
+    image, report = scene.image(), report or (lambda fraction: None)
     kind = "colour" if question == QUESTIONS[0] else "relation"
     spans = [span for span in scene.spans if span.kind == kind]
     report(0.0)
-    view, trace = cached.traced(image)
+    right, wrong = cached.embedding(scene.caption), cached.embedding(false)
+    words = [cached.words(scene.caption)[1][cached.word_indices(scene.caption, s.start, s.end)] for s in spans]
+    directions = torch.stack([right, wrong, right - wrong, *(word.sum(0) for word in words)])
     report(0.5)
-    assert trace.grid is not None
-    with isolated_torch_state(tower.device), one_thread(is_small(tower)):
-        right, wrong = cached.embedding(scene.caption), cached.embedding(false)
-        words = [cached.words(scene.caption)[1][cached.word_indices(scene.caption, s.start, s.end)] for s in spans]
-        directions = torch.stack([right, wrong, right - wrong, *(word.sum(0) for word in words)])
-        maps = grad_eclip(tower, trace, directions[None])[0, :, -trace.grid[0] * trace.grid[1] :]
-        similarity = tuple((trace.embedding @ directions[:2].T)[0].tolist())
-    heats = [shown(map_, i == 2) for i, map_ in enumerate(maps.unflatten(-1, trace.grid).float().cpu().numpy())]
+    maps = cached.explainer.maps([image], directions)[0].float().cpu().numpy()
+    similarity = tuple((cached.explainer.embed_images([image]) * directions[:2]).sum(-1).tolist())
+    heats = [shown(map_, i == 2) for i, map_ in enumerate(maps)]
     said = [f"the word{'s' if kind == 'relation' else ''} {scene.caption[s.start : s.end]!r}" for s in spans]
     names = ["the true caption", "the false caption", "true rather than false", *said]
-    return PlaygroundAnswers(image, (scene.caption, false), similarity, dict(zip(names, heats, strict=True)), view.box)
+    box = model_view(cached.explainer.clip.preprocess, image).box
+    return PlaygroundAnswers(image, (scene.caption, false), similarity, dict(zip(names, heats, strict=True)), box)
 
 
 def playground_scene(
