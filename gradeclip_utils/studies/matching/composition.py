@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics.pairwise import paired_cosine_distances
 
 from ...checks import chosen, whole
 from ...errors import InvalidValue
@@ -203,11 +204,6 @@ def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int 
         own, other = (embedded(explainer, texts) for texts in (before, after))
         drop = (seen * (own - other)).sum(-1)
         columns = {"image": range(len(scenes)), "change": change, "caption": before, "changed": after, "drop": drop}
-        alike = cosine(own - own.mean(0), other - own.mean(0))
+        alike = 1 - paired_cosine_distances(own - own.mean(0), other - own.mean(0))
         tables.append(pd.DataFrame({**columns, "wins": (np.sign(drop) + 1) / 2, "alike": alike}))
     return pd.concat(tables, ignore_index=True)
-
-
-def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosine similarity along the last axis: (..., E) and (..., E) give (...)."""
-    return (one * other).sum(-1) / (np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1))

@@ -93,8 +93,7 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
         axes.add_patch(frame)
     axes.set_yticklabels([drawable(word) for word in matrix.words], fontsize=9, parse_math=False, rotation=0)
     axes.tick_params(length=0)
-    note = "less the mean of the words" if matrix.centred else "as it is"
-    sentence = range_in_words("interaction a patch, in thousandths", True, most, note)
+    sentence = range_in_words("interaction a patch, in thousandths", True, most, "less the mean of the words")
     figure.text(0.1 / width, 0.5 / height, sentence.replace(": ", ":\n", 1), va="top", **NOTE)
     figure.text(0.1 / width, 0.06 / height, drawable(matrix.origin), color="0.55", fontsize=SMALLEST)
     return figure

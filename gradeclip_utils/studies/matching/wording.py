@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from PIL import Image
+from sklearn.metrics.pairwise import paired_cosine_distances
 
 from ...errors import InvalidValue
 from ...evaluation.localisation import pool
@@ -24,7 +25,6 @@ from ...language import tagged_words
 from ...notices import heard_by
 from ...scenes import PREFIXES, Scene, arrange, phrase
 from ..relevance import as_array, embedded, object_coverage
-from .composition import cosine
 
 KINDS = (
     "noun", "colour", "size", "count", "keyword", "something", "relation", "opening", "function", "punctuation",
@@ -137,7 +137,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
             "right": (scores.argmax(1) == np.arange(len(nouns))).astype(float),
             "map": agreement(maps[:, i], maps[:, plain]),
             "alike": (own * base).sum(-1),
-            "alike_centred": cosine(own - own.mean(0), base - base.mean(0)),
+            "alike_centred": 1 - paired_cosine_distances(own - own.mean(0), base - base.mean(0)),
         }
         tables.append(pd.DataFrame({"image": list(nouns), "template": name, **columns}))
     return pd.concat(tables, ignore_index=True)
@@ -154,20 +154,22 @@ def filled(template: str, noun: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class WordRegions:
-    """Which word answers to which region: mean signed interactions a token, of W words and R regions."""
+    """Which word answers to which region: mean signed interactions a token, of W words and R regions.
+
+    The mean of the caption's words is taken away, because words share a part.
+    """
 
     caption: str
     words: tuple[str, ...]
     regions: tuple[str, ...]
     values: np.ndarray  # (W, R)
-    centred: bool  # whether the mean of the caption's words is taken away, because words share a part
     image: Image.Image
     masks: tuple[np.ndarray, ...]  # (H, W) bool of each region, in the image's pixels
     origin: str  # which model made it
 
 
 def word_regions(
-    explainer: Explainer, image: Image.Image, caption: str, masks: Mapping[str, np.ndarray], *, centred: bool = True
+    explainer: Explainer, image: Image.Image, caption: str, masks: Mapping[str, np.ndarray]
 ) -> WordRegions:
     """The word x region matrix of one caption: interactions (`methods.interactions`) averaged over each region.
 
@@ -176,7 +178,6 @@ def word_regions(
         image: what is looked at.
         caption: its words are the rows.
         masks: name -> (H, W) bool in the image's pixels. What no mask covers is added as "elsewhere".
-        centred: take away the mean of the words.
 
     Raises:
         ValueError: no masks, or one that does not fit the image.
@@ -192,9 +193,9 @@ def word_regions(
     if rest.any():
         named[ELSEWHERE] = rest
     coverage = np.stack([pool(mask, found.maps.shape[1:], found.box) for mask in named.values()])
-    values = _region_means(found.maps.astype(float), coverage, centred)
+    values = _region_means(found.maps.astype(float), coverage, centred=True)
     words = tuple(word.text for word in found.words)
-    return WordRegions(caption, words, tuple(named), values, centred, image, tuple(named.values()), found.origin)
+    return WordRegions(caption, words, tuple(named), values, image, tuple(named.values()), found.origin)
 
 
 def scene_regions(explainer: Explainer, scene: Scene) -> WordRegions:

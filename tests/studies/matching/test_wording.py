@@ -106,10 +106,9 @@ def test_the_matrix_averages_interactions_over_regions(explainer):
     masks = {"left": np.tile(left, (384, 1)), "right": np.tile(~left, (384, 1))}
     found = explainer.interactions(picture, SCENES[0].caption)
     expected = np.stack([found.maps[:, :, :2].mean((1, 2)), found.maps[:, :, 2:].mean((1, 2))], axis=1)
-    matrix = word_regions(explainer, picture, SCENES[0].caption, masks, centred=False)
-    assert matrix.regions == ("left", "right") and np.allclose(matrix.values, expected, atol=1e-6)
-    centred = word_regions(explainer, picture, SCENES[0].caption, masks)
-    assert np.allclose(centred.values, expected - expected.mean(0), atol=1e-6)
+    matrix = word_regions(explainer, picture, SCENES[0].caption, masks)
+    assert matrix.regions == ("left", "right")
+    assert np.allclose(matrix.values, expected - expected.mean(0), atol=1e-6)
 
 
 def test_what_no_thing_covers_is_elsewhere(explainer):
