@@ -235,7 +235,7 @@ def _curves(asker: Explainer, one: Captioned, spans: Sequence[Span], scores, ima
 ALONG_ATTENTION = ("loosened", "first order", "integrated")
 
 
-def saturation(clip: Clip, captions: Sequence[Captioned], *, text_layers: int | None = None) -> pd.DataFrame:
+def saturation(clip: Clip, captions: Sequence[Captioned]) -> pd.DataFrame:
     """How far the similarity has levelled off along the attention, and how wrong scores of words are, by caption.
 
     Let what EOT collects from the words grow from nothing to what it is. Attention times gradient, F_j for word j, is
@@ -252,7 +252,6 @@ def saturation(clip: Clip, captions: Sequence[Captioned], *, text_layers: int | 
     Args:
         clip: the model.
         captions: of which the true ones are measured.
-        text_layers: through how many layers; the model's default if left out.
 
     Returns:
         One row a true caption whose words do not all have one effect: image (the key), caption, saturation, and the
@@ -264,7 +263,7 @@ def saturation(clip: Clip, captions: Sequence[Captioned], *, text_layers: int | 
     true = [one for one in captions if one.true]
     if not true:
         raise InvalidValue("there are no true captions to score: give at least one", "prompt-none")
-    layers = text_layers or clip.text_layers or open_text_tower(clip.model).layers
+    layers = clip.text_layers or open_text_tower(clip.model).layers
     own, rows = replace(METHODS["grad-eclip"], image=None), []
     first_order = replace(own, text=partial(grad_eclip, spatial="softmax"))
     asked = zip(ALONG_ATTENTION, (own, first_order, METHODS["integrated-attention"]), strict=True)
@@ -287,6 +286,9 @@ def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0
 
     Returns:
         One row a kind of scores: scores, error (the mean), value (the correlation), low and high (95 %), and n.
+
+    Raises:
+        ValueError: no captions.
     """
     columns(rows, ("saturation", *ALONG_ATTENTION))
     if not len(rows):

@@ -127,7 +127,7 @@ def test_a_caption_whose_nouns_are_all_false_has_no_noun_to_compare(bundled, cap
 
 def test_saturation_compares_the_slope_at_the_end_with_that_of_the_whole_path(bundled, captions):
     """Worked out anew: the similarity as a function of how much of each word is collected, by finite differences."""
-    found = saturation(bundled, captions, text_layers=1).set_index("caption")
+    found = saturation(replace(bundled, text_layers=1), captions).set_index("caption")
     assert list(found.index) == [one.caption for one in captions if one.true]
     one, explainer = captions[0], Explainer(bundled, text_layers=1)
     tower, image = explainer.text_tower, explainer.embed_images(one.image)[0].double()
