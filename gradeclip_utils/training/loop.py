@@ -105,11 +105,15 @@ class Loop:
             batches = iter(torch.utils.data.DataLoader(data, batch_size=None, sampler=order, **ahead))
             if random is not None:  # last, because making the iterator draws a number as well
                 torch.set_rng_state(random)
-            clocks, shown = _Clocks(self.log), self.writes and self.progress
+            last = self.log[-1] if self.log else {"seconds": 0.0, "cpu_seconds": 0.0}
+            began, cpu_began = time.time() - last["seconds"], time.process_time() - last["cpu_seconds"]
+            shown = self.writes and self.progress
             bar = tqdm(total=self.steps, initial=first, unit="step", desc=self.name, disable=not shown)
             with bar, self._log_file() as write_line:
                 for step in range(first, self.steps):
-                    self.log.append({"step": step, **self._step(step, batches, losses), **clocks.read()})
+                    row = {"step": step, **self._step(step, batches, losses)}
+                    took = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - cpu_began}
+                    self.log.append(row | took)
                     write_line(self.log[-1])
                     bar.update()
                     bar.set_postfix(loss=f"{self.log[-1]['loss']:.3f}", refresh=False)
@@ -186,18 +190,6 @@ class Loop:
             for row in self.log:
                 write_line(row)
             yield write_line
-
-
-class _Clocks:
-    """Seconds that a run has taken, of the wall's clock and of the processor; they go on where its log ends."""
-
-    def __init__(self, log: list[dict[str, float]]) -> None:
-        last = log[-1] if log else {"seconds": 0.0, "cpu_seconds": 0.0}
-        self.start = time.time() - last["seconds"], time.process_time() - last["cpu_seconds"]
-
-    def read(self) -> dict[str, float]:
-        """The row's part of the log."""
-        return {"seconds": time.time() - self.start[0], "cpu_seconds": time.process_time() - self.start[1]}
 
 
 def origin(model: nn.Module) -> dict[str, Any]:
