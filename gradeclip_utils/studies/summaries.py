@@ -2,12 +2,12 @@
 
     clip -> tables of a study -> study, figure, value, low, high (95 % interval), n
 
-Another model is measured by the same call. What was measured before can be handed over, and is then not measured again.
+Another model is measured by the same call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -30,7 +30,6 @@ from ..scenes import CANVAS, arrange, draw_scene
 from ..towers import UnsupportedModel
 from ..training.card import recognised
 from .architectures import BASELINES, MEASURES, compare_models, two_thing_examples
-from .binding.binding_index import METHODS as BY_WORD
 from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
 from .binding.cached_explainer import CachedExplainer
 from .command import COLUMNS
@@ -53,51 +52,27 @@ Figures = dict[str, "np.ndarray | pd.Series"]  # by name, what each is the mean 
 COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of its own of the study of effects
 
 
-def matching_tables(clip: Clip, n: int = 40, part: str | None = None) -> dict[str, pd.DataFrame]:
-    """Every table of the study of matching that figures are made of.
-
-    Args:
-        clip: the model.
-        n: images or pairs of each table, about; "spans" needs no images, and takes 3 n.
-        part: one of them, if not all.
-
-    Returns:
-        Tables by name: adjective, spans, sums, changes, words, own region.
-    """
-    explainer, pairs = Explainer(clip), noun_pairs(3 * n)
-    tables: dict[str, Callable[[], pd.DataFrame]] = {
-        "adjective": lambda: adjective_shift(explainer, colour_pairs(2 * n)),
-        "spans": lambda: span_fractions(explainer, pairs),
-        "sums": lambda: map_sums(explainer, pairs[:n]),
-        "changes": lambda: caption_changes(explainer, two_colour_scenes(2 * n)),
-        "words": lambda: word_fractions(explainer, [draw_scene([73, i], split="development") for i in range(2 * n)]),
-        "own region": lambda: own_region_hits(explainer, two_colour_scenes(n)),
-    }
-    return {name: table() for name, table in tables.items() if part in (None, name)}
-
-
-def matching_summary(
-    clip: Clip, n: int = 40, *, tables: Mapping[str, pd.DataFrame] | None = None, part: str | None = None
-) -> pd.DataFrame:
+def matching_summary(clip: Clip, n: int = 40, *, part: str | None = None) -> pd.DataFrame:
     """The main figures of the study of matching.
 
     Args:
         clip: the model.
-        n: images or pairs, as in `matching_tables`.
-        tables: what `matching_tables` gave for this model, when it is at hand.
-        part: the figures of one table, if not of all.
+        n: images or pairs of each measurement, about; "spans" needs no images, and takes 3 n.
+        part: the figures of one measurement, if not of all: adjective, spans, sums, changes, words, own region.
 
     Returns:
         `COLUMNS`, one row a figure.
     """
-    values: Figures = {}
-    for name, table in (matching_tables(clip, n, part) if tables is None else tables).items():
-        values |= _MATCHING[name](table)
+    explainer, values = Explainer(clip), {}
+    for name, measured in _MATCHING.items():
+        if part in (None, name):
+            values |= measured(explainer, n)
     rows = [("matching", name, np.mean(one), *interval(np.asarray(one)), len(one)) for name, one in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _of_adjectives(table: pd.DataFrame) -> Figures:
+def _adjectives(explainer: Explainer, n: int) -> Figures:
+    table = adjective_shift(explainer, colour_pairs(2 * n))
     tinted, plain = (table[table["second"] == one] for one in ("another colour", "its own colours"))
     return {
         "moved by the adjective": _picked(tinted, "moved", prompt="its colour"),
@@ -107,7 +82,8 @@ def _of_adjectives(table: pd.DataFrame) -> Figures:
     }
 
 
-def _of_spans(table: pd.DataFrame) -> Figures:
+def _spans(explainer: Explainer, n: int) -> Figures:
+    table = span_fractions(explainer, noun_pairs(3 * n))
     removed = table[table["mean_prompt"] == "removed"]
     return {
         "A and B in the span of its parts": _picked(removed, "fraction", case="and", parts="own"),
@@ -116,27 +92,33 @@ def _of_spans(table: pd.DataFrame) -> Figures:
     }
 
 
-def _of_sums(table: pd.DataFrame) -> Figures:
+def _sums(explainer: Explainer, n: int) -> Figures:
+    table = map_sums(explainer, noun_pairs(3 * n)[:n])
     gap = table[table["case"] == "A and B"].pivot(index=["image", "display"], columns="parts", values="alike")
     gap = (gap["own"] - gap["foreign"]).unstack("display")
     return {f"map sum, own minus foreign: {display}": gap[display] for display in ("signed", "relu, normalised")}
 
 
-def _of_own_regions(table: pd.DataFrame) -> Figures:
+def _changes(explainer: Explainer, n: int) -> Figures:
+    table = caption_changes(explainer, two_colour_scenes(2 * n))
+    return {"relation preferred to its opposite": _picked(table, "wins", change="relation turned round")}
+
+
+def _words(explainer: Explainer, n: int) -> Figures:
+    table = word_fractions(explainer, [draw_scene([73, i], split="development") for i in range(2 * n)])
+    return {"word score and leave-one-out effect, rank correlation": leave_one_out_agreement(table)}
+
+
+def _own_regions(explainer: Explainer, n: int) -> Figures:
+    table = own_region_hits(explainer, two_colour_scenes(n))
     hit = table[~table["centred"]].groupby(["image", "kind"])["hit"].mean().unstack()
     return {"colour word answers to its own thing": hit["colour"]}
 
 
-_MATCHING: dict[str, Callable[[pd.DataFrame], Figures]] = {  # figures of each table
-    "adjective": _of_adjectives,
-    "spans": _of_spans,
-    "sums": _of_sums,
-    "words": lambda table: {"word score and leave-one-out effect, rank correlation": leave_one_out_agreement(table)},
-    "changes": lambda table: {
-        "relation preferred to its opposite": _picked(table, "wins", change="relation turned round")
-    },
-    "own region": _of_own_regions,
-}
+_MATCHING: dict[str, Callable[[Explainer, int], Figures]] = {  # by part
+    "adjective": _adjectives, "spans": _spans, "sums": _sums, "changes": _changes, "words": _words,
+    "own region": _own_regions,
+}  # fmt: skip
 
 
 def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
@@ -146,10 +128,7 @@ def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
     return rows[column].to_numpy()
 
 
-def binding_summary(
-    clip: Clip | CachedExplainer, n: int = 30, *, rows: pd.DataFrame | None = None, index: pd.DataFrame | None = None,
-    part: str | None = None,
-) -> pd.DataFrame:  # fmt: skip
+def binding_summary(clip: Clip, n: int = 30, *, part: str | None = None) -> pd.DataFrame:
     """The main figures of the study of binding.
 
     Accuracy of every kind (seen compositions, as few objects as the kind has), and of swapped colours in withheld
@@ -158,46 +137,37 @@ def binding_summary(
     of the words are (`answers_by_map`). Intervals are bootstrap intervals over pairs.
 
     Args:
-        clip: the model, or a `CachedExplainer` of it.
-        n: pairs of every kind, where they have to be drawn (`study_pairs`).
-        rows: of `judge`, when they are at hand.
-        index: of `binding_index`, when it is at hand.
+        clip: the model.
+        n: pairs of every kind (`study_pairs`).
         part: "answers" (accuracies), "two objects" (indices) or "more objects", if not all.
 
     Returns:
         `COLUMNS`, one row a figure; n counts pairs.
     """
-    cached = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip)
-    asked = ("answers", "two objects", "more objects") if part is None else (part,)
-    more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
-    if rows is None and asked != ("two objects",):
-        rows = judge(cached.explainer.clip, study_pairs(n) if "answers" in asked else more)
-    parts = {}
-    if rows is not None and "answers" in asked:
+    cached, parts = CachedExplainer(clip), {}
+    if part in (None, "answers"):
+        rows = judge(clip, study_pairs(n))
         fewest = rows["objects"] == rows.groupby("kind")["objects"].transform("min")
         seen, swapped = rows["composition"] == "seen", rows["kind"] == "swapped colours"
         parts |= {f"accuracy, {kind}": (one, "right") for kind, one in rows[seen & fewest].groupby("kind", sort=False)}
         parts["accuracy, swapped colours, withheld"] = rows[swapped & fewest & ~seen], "right"
-    if "two objects" in asked:
-        two = binding_index(cached, draw_pairs("swapped colours", n)) if index is None else index
-        two = two[(two["kind"] == "swapped colours") & (two["objects"] == 2) & (two["method"] == BY_WORD[1])]
+    if part in (None, "two objects"):
+        two = binding_index(cached, draw_pairs("swapped colours", n)).query("method == 'word x region'")
         parts |= {f"index, swapped colours, {role}": (two[two["role"] == role], "index") for role in ROLES}
-    if rows is not None and "more objects" in asked:
-        hard = binding_index(cached, more, absent=False) if index is None else index
-        hard = answers_by_map(hard[(hard["kind"] == "swapped colours") & (hard["objects"] > 2)])
-        parts["accuracy, swapped colours, 3 and 4"] = rows[rows["pair"].isin(hard["pair"])], "right"
-        parts["the same by the words' maps"] = hard, "right"
-    told = [one.assign(figure=name, value=one[column]) for name, (one, column) in parts.items() if len(one)]
+    if part in (None, "more objects"):
+        more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
+        parts["accuracy, swapped colours, 3 and 4"] = judge(clip, more), "right"
+        parts["the same by the words' maps"] = answers_by_map(binding_index(cached, more, absent=False)), "right"
+    told = [one.assign(figure=name, value=one[column]) for name, (one, column) in parts.items()]
     return _as_figures("binding", [summarise(one, "value", "figure", unit="pair") for one in told])
 
 
-def concreteness_summary(clip: Clip, *, draws: int = 300, seed: int = 0, **options) -> pd.DataFrame:
+def concreteness_summary(clip: Clip, *, draws: int = 300, **options) -> pd.DataFrame:
     """The main figures of the study of concreteness: correlations over words.
 
     Args:
         clip: the model.
         draws: bootstrap samples of an interval.
-        seed: of these.
         **options: as for `word_study`.
 
     Returns:
@@ -205,7 +175,7 @@ def concreteness_summary(clip: Clip, *, draws: int = 300, seed: int = 0, **optio
     """
     found = word_study(clip, **options)
     main = [question for question in study_questions(found) if question.figure.endswith(_MAIN)]
-    return _as_figures("concreteness", [correlate(main, found.rows, found.values, found.table, draws=draws, seed=seed)])
+    return _as_figures("concreteness", [correlate(main, found.rows, found.values, found.table, draws=draws)])
 
 
 def architecture_summary(

@@ -15,6 +15,7 @@ from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.studies import STUDIES, summaries
 from gradeclip_utils.studies.architectures import two_thing_examples
 from gradeclip_utils.studies.binding.binding_index import binding_index
+from gradeclip_utils.studies.matching.composition import noun_pairs, span_fractions
 from gradeclip_utils.studies.summaries import (
     COLUMNS,
     architecture_summary,
@@ -22,7 +23,6 @@ from gradeclip_utils.studies.summaries import (
     causal_summary,
     concreteness_summary,
     matching_summary,
-    matching_tables,
     method_summary,
 )
 from tests.conftest import build, wrap
@@ -45,33 +45,33 @@ def explainer():
 
 
 @pytest.fixture(scope="module")
-def tables(explainer):
-    return matching_tables(explainer.clip, 3)
+def matching(explainer):
+    return matching_summary(explainer.clip, 3)
 
 
-def test_matching_is_summed_up_from_its_tables(explainer, tables):
-    table = matching_summary(explainer.clip, tables=tables)
-    check(table, "matching", 12)
-    spans = tables["spans"]
+def test_matching_is_summed_up_from_its_measurements(explainer, matching):
+    check(matching, "matching", 12)
+    spans = span_fractions(explainer, noun_pairs(9))
     own = spans[(spans["case"] == "and") & (spans["mean_prompt"] == "removed") & (spans["parts"] == "own")]
-    value = table.set_index("figure")["value"]
+    value = matching.set_index("figure")["value"]
     assert value["A and B in the span of its parts"] == pytest.approx(own["fraction"].mean())
 
 
-def test_nothing_is_left_behind_on_the_model(explainer, tables):
+def test_nothing_is_left_behind_on_the_model(explainer, matching):
     model = explainer.clip.model
     assert not model.training and all(not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_binding_is_summed_up_from_what_was_measured_before(bundled_shape):
-    def drawn(kind, **options):
-        return draw_pairs(kind, 2, nouns=16, **options)
-
-    swapped = {n: drawn("swapped colours", objects=n) for n in (2, 4)}
-    index = binding_index(bundled_shape, [*swapped[2], *swapped[4]])
-    pairs = [*swapped[2], *swapped[4], *drawn("colour"), *drawn("swapped colours", composition="withheld")]
-    check(binding_summary(bundled_shape, rows=judge(bundled_shape, pairs), index=index), "binding", 8)
+@pytest.mark.filterwarnings("ignore:no interval for")  # a single pair of a kind
+def test_binding_is_summed_up_by_answers_and_by_maps(bundled_shape):
+    table = binding_summary(bundled_shape, 2)
+    assert list(table) == COLUMNS and table["figure"].is_unique and len(table) == 9 + 1 + 3 + 2
+    swapped = draw_pairs("swapped colours", 2)
+    index = binding_index(bundled_shape, swapped).query("method == 'word x region' and role == 'absent'")
+    value = table.set_index("figure")["value"]
+    assert value["index, swapped colours, absent"] == pytest.approx(index["index"].mean(), abs=1e-5)
+    assert value["accuracy, swapped colours"] == judge(bundled_shape, swapped)["right"].mean()
 
 
 def test_the_bundled_model_binds_colours_and_not_places(bundled):
@@ -139,8 +139,8 @@ def together(study, clip, **given):
 
 
 @pytest.mark.filterwarnings("ignore:no interval for")  # a single pair of a kind
-def test_parts_of_a_study_have_its_figures_between_them(explainer, tables, bundled_shape):
-    whole = matching_summary(explainer.clip, tables=tables).set_index("figure").sort_index()
+def test_parts_of_a_study_have_its_figures_between_them(explainer, matching, bundled_shape):
+    whole = matching.set_index("figure").sort_index()
     pd.testing.assert_frame_equal(together("matching", explainer.clip, n=3), whole, atol=1e-5)
     for study, given in (("architectures", {"n": 4, "things": 4}), ("binding", {"n": 2})):
         whole = STUDIES[study](bundled_shape, **given).set_index("figure").sort_index()
