@@ -44,9 +44,9 @@ class Question:
 
 def correlate(
     questions: Sequence[Question], rows: pd.DataFrame, values: pd.DataFrame, table: pd.DataFrame, *, draws: int = 1000,
-    level: float = 0.95, seed: int = 0,
+    seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Spearman's rank correlation for every question, with a percentile interval over captions and words.
+    """Spearman's rank correlation for every question, with a 95 % percentile interval over captions and words.
 
     Args:
         questions: what to correlate, over which words.
@@ -54,7 +54,6 @@ def correlate(
         values: measured values, a row an occurrence as in `rows`; NaN where there is none.
         table: a row a word; numbers, text (which becomes one 0/1 column a value) and booleans.
         draws: bootstrap samples.
-        level: of the interval.
         seed: of the draws.
 
     Returns:
@@ -80,7 +79,7 @@ def correlate(
         for picked, of in ((everything, once), (picks, anew))
     )
     drawn += found - np.nanmedian(drawn, axis=0)
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
     names = [question.figure for question in questions]
     counts = [int(some.sum()) for some in kept]
     return pd.DataFrame({"figure": names, "value": found, "low": low, "high": high, "n": counts})

@@ -16,20 +16,17 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import entr
+from scipy.stats import entropy
 from tqdm.auto import tqdm
 
 from ...checks import writable
 from ...evaluation.shards import add_no_shard, refuse_shard
 from ...files import data_path, write_whole
 from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
-
-if TYPE_CHECKING:
-    from ...training.rounds import Recipe
+from ...training.rounds import ROUNDS, Recipe, scenes_of_training
 
 EVERY = 8  # batch of the training is counted: all of them would take half an hour
 SAMPLES = 8  # of these batches stand in the file on their own, to be counted again
@@ -47,25 +44,18 @@ def caption_words(caption: str) -> list[str]:
     return caption.replace(",", " ").split()
 
 
-def training_rounds() -> Sequence[Recipe]:
-    """The rounds of the bundled model's training; torch is imported when it is asked, and not before."""
-    from ...training.rounds import ROUNDS
-
-    return ROUNDS
-
-
-def sampled_batches(rounds: Sequence[Recipe] | None = None) -> list[int]:
+def sampled_batches(rounds: Sequence[Recipe] = ROUNDS) -> list[int]:
     """`SAMPLES` of the batches that are counted, evenly apart; or as many as there are."""
     counted = counted_batches(rounds)
     return list(counted[:: max(1, len(counted) // SAMPLES)])[:SAMPLES]
 
 
-def counted_batches(rounds: Sequence[Recipe] | None = None) -> range:
+def counted_batches(rounds: Sequence[Recipe] = ROUNDS) -> range:
     """The batches of a training, the bundled model's by default, that `data/word_exposure.csv` counts."""
-    return range(0, sum(one.steps for one in rounds or training_rounds()), EVERY)
+    return range(0, sum(one.steps for one in rounds), EVERY)
 
 
-def count_words(batches: Iterable[int], rounds: Sequence[Recipe] | None = None) -> pd.Series:
+def count_words(batches: Iterable[int], rounds: Sequence[Recipe] = ROUNDS) -> pd.Series:
     """How many captions of some training batches hold each word.
 
     Args:
@@ -75,11 +65,9 @@ def count_words(batches: Iterable[int], rounds: Sequence[Recipe] | None = None) 
     Returns:
         (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.
     """
-    from ...training.rounds import scenes_of_training
-
     counts: Counter = Counter()
     for batch in batches:
-        for scene in scenes_of_training(batch, rounds or training_rounds()):
+        for scene in scenes_of_training(batch, rounds):
             counts.update(set(caption_words(scene.caption)))
     words = sorted({*vocabulary(), *counts})
     return pd.Series([counts[word] for word in words], index=pd.Index(words, name="word"), name="captions")
@@ -111,7 +99,7 @@ def chosen_words() -> pd.DataFrame:
     rows += [(word, "association", n) for word, n in associations.items() if word not in others]
     words = pd.DataFrame(rows, columns=["word", "role", "concepts"]).set_index("word")
     words["exposure"] = training_exposure()["captions"].reindex(words.index, fill_value=0)
-    captions = len(counted_batches()) * training_rounds()[0].batch
+    captions = len(counted_batches()) * ROUNDS[0].batch
     return words[(words["exposure"] / captions).between(FEWEST, MOST)]
 
 
@@ -146,7 +134,7 @@ def informativeness() -> pd.DataFrame:
         said[word] = 1 - (1 - opening) * (1 - said.get(word, np.zeros(len(table))))
     each = np.full(len(table), 1 / len(table))
     bits = {word: _bits(each, fraction) for word, fraction in said.items()}
-    tints, scenes = zip(*((one.tint, one.steps * one.batch) for one in training_rounds()), strict=True)
+    tints, scenes = zip(*((one.tint, one.steps * one.batch) for one in ROUNDS), strict=True)
     tinted = np.average(tints, weights=scenes)
     looks = {word: (tinted / len(COLOURS), COLOUR_SAID) for word in COLOURS}
     looks |= {word: (p, SIZE_SAID) for word, p in SIZES.items()}
@@ -171,12 +159,8 @@ def _bits(p: np.ndarray, said: np.ndarray) -> tuple[float, float]:
     if overall == 0:
         return 0.0, 0.0
     gained = np.log2(np.where(said > 0, said, overall) / overall)
-    return max(0.0, _entropy(overall) - float(p @ _entropy(said))), max(0.0, float((p * said / overall) @ gained))
-
-
-def _entropy(p):
-    """Of a yes or no, in bits."""
-    return (entr(p) + entr(1 - np.asarray(p))) / np.log(2)
+    before, after = (entropy([part, 1 - part], base=2, axis=0) for part in (overall, said))
+    return max(0.0, float(before - p @ after)), max(0.0, float((p * said / overall) @ gained))
 
 
 @cache
@@ -197,13 +181,12 @@ def run_command(given: argparse.Namespace) -> None:
     refuse_shard(given)
     if given.write:
         writable(data_path(_FILE), "--write", size=1_000_000)
-    rounds = training_rounds()
-    counted, sample = counted_batches(rounds), sampled_batches(rounds)
-    table = pd.DataFrame({"captions": count_words(tqdm(counted), rounds), "sample": count_words(sample, rounds)})
+    counted, sample = counted_batches(), sampled_batches()
+    table = pd.DataFrame({"captions": count_words(tqdm(counted)), "sample": count_words(sample)})
     comment = (
         "# Captions of the training that hold each word: "
-        f"every {EVERY}th of its batches, {len(counted)} of {rounds[0].batch}, "
-        f"seeds {', '.join(str(one.seed) for one in rounds)}; "
+        f"every {EVERY}th of its batches, {len(counted)} of {ROUNDS[0].batch}, "
+        f"seeds {', '.join(str(one.seed) for one in ROUNDS)}; "
         f"sample: of the batches {' '.join(map(str, sample))} alone.\n"
         "# Made by python -m gradeclip_utils study exposure --write\n"
     )
