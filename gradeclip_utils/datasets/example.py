@@ -131,6 +131,9 @@ def published_form(path: Path, form: str, source: str) -> Iterator[None]:
         path: of the file.
         form: what it should be.
         source: where to get it.
+
+    Raises:
+        ValueError: a record does.
     """
     try:
         yield

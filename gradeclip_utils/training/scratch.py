@@ -42,11 +42,6 @@ from .loop import Loop, linear_decay, muon_of, origin, quick_arithmetic, state_o
 from .options import add_fields, checked, read_fields
 from .rounds import PATCH, Recipe, SceneBatches
 
-__all__ = [
-    "CONFIG", "MEAN", "STD", "encode_text_by_length", "export", "normalise", "noted_values", "train", "value_density",
-    "vocabulary_ids",
-]  # fmt: skip
-
 CONFIG: dict[str, Any] = {
     "embed_dim": 192,
     "vision_cfg": {"image_size": CANVAS, "patch_size": PATCH, "width": 192, "layers": 6, "head_width": 64},
@@ -157,13 +152,12 @@ def full_table(rows: Tensor, ids: Tensor) -> Tensor:
     return rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1).index_copy(0, ids, rows)
 
 
-def encode_text_by_length(model: nn.Module, tokens: Tensor, chunks: int = 4) -> Tensor:
-    """`encode_text`, computed in chunks of like length and cropped to it: causal text needs nothing after EOT.
+def encode_text_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
+    """`encode_text`, computed in four chunks of like length and cropped to it: causal text needs nothing after EOT.
 
     Args:
         model: an open_clip `CLIP` with causal text.
         tokens: (B, L) long, in which EOT has the highest number.
-        chunks: how many.
 
     Returns:
         Embeddings (B, E), not normalised.
@@ -172,7 +166,7 @@ def encode_text_by_length(model: nn.Module, tokens: Tensor, chunks: int = 4) -> 
     order = lengths.argsort()
     positions, mask = model.positional_embedding, model.attn_mask
     found = []
-    for rows in order.chunk(chunks):
+    for rows in order.chunk(4):
         n = int(lengths[rows].max())
         x = model.token_embedding(tokens[rows, :n]) + positions[:n]
         x = model.ln_final(model.transformer(x, attn_mask=mask[:n, :n].to(x.dtype)))
