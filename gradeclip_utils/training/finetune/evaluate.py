@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from torch import Tensor
 from ...checks import all_chosen
 from ...evaluation.attributes import KINDS, draw_pairs, images_of, judge
 from ...evaluation.localisation import pool
-from ...evaluation.pointing_game import COUNTS, games, play
+from ...evaluation.pointing_game import games, play
 from ...evaluation.statistics import interval
 from ...explain import Explainer
 from ...images import model_view
@@ -125,8 +124,7 @@ def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene,
         yield from zip(some, dense, seen, strict=True)
 
 
-@lru_cache(maxsize=4)
-def region_scenes(n: int, skip: int = 0) -> tuple[Scene, ...]:
+def region_scenes(n: int, skip: int = 0) -> list[Scene]:
     """`n` development scenes of one to four different, untinted objects, in turn, behind the first `skip`."""
     found, seed = [], 0
     while len(found) < skip + n:
@@ -134,7 +132,7 @@ def region_scenes(n: int, skip: int = 0) -> tuple[Scene, ...]:
         seed += 1
         if len({thing.noun for thing in scene.objects}) == len(scene.objects):
             found.append(scene)
-    return tuple(found[skip:])
+    return found[skip:]
 
 
 def boxed(mask: np.ndarray) -> np.ndarray:
@@ -144,7 +142,7 @@ def boxed(mask: np.ndarray) -> np.ndarray:
 
 def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     """The pointing game with one to four objects, by Grad-ECLIP: does the maximum lie on the object?"""
-    rows = play(clip, _games(amount.pointing), "grad-eclip", ASKED)
+    rows = play(clip, games(amount.pointing), "grad-eclip", ASKED)
     rows = rows.assign(
         figure="pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str),
         right=rows["hit"], cluster=rows["image"], chance=rows["area"],
@@ -154,7 +152,8 @@ def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 def binding_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     """Two captions, one image: right captions told from wrong ones, by the kind of attribute that is wrong."""
-    rows = judge(clip, _pairs(amount.pairs))
+    pairs = [pair for kind in KINDS for pair in draw_pairs(kind, amount.pairs)]
+    rows = judge(clip, pairs + draw_pairs("swapped colours", amount.pairs, composition="withheld"))
     name = "binding, " + rows["kind"] + rows["composition"].map({"seen": "", "withheld": " (withheld)"})
     return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[["figure", "right", "cluster", "chance"]]
 
@@ -164,11 +163,12 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
     Of two captions that read the same, either is right.
     """
-    nouns, singles = list(concepts().index), _singles(amount.whole, amount.skip)
+    nouns, numbers = list(concepts().index), range(amount.skip, amount.skip + amount.whole)
+    singles = [draw_scene([81, i], split="development", n_objects=1, tint=0) for i in numbers]
     found = (_embedded(clip, singles) @ _concept_prompts(clip).T).argmax(-1).tolist()
     right = [nouns[i] == scene.objects[0].noun for i, scene in zip(found, singles, strict=True)]
     rows = [("zero-shot, one object", one, 1 / len(nouns)) for one in right]
-    scenes = _mixed(amount.whole, amount.skip)
+    scenes = [draw_scene([82, i], split="development") for i in numbers]
     captions = [scene.caption for scene in scenes]
     scores = _embedded(clip, scenes) @ Explainer(clip).embed_texts(captions).cpu().T  # (images, captions)
     for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
@@ -184,27 +184,6 @@ def _embedded(clip: Clip, scenes: Sequence[Scene]) -> Tensor:
 
 def _concept_prompts(clip: Clip) -> Tensor:
     return Explainer(clip).embed_texts([phrase(noun) for noun in concepts().index]).cpu()
-
-
-@lru_cache(maxsize=2)
-def _games(n: int) -> tuple:
-    return tuple(games(n, counts=COUNTS))
-
-
-@lru_cache(maxsize=2)
-def _pairs(n: int) -> tuple:
-    pairs = [pair for kind in KINDS for pair in draw_pairs(kind, n)]
-    return (*pairs, *draw_pairs("swapped colours", n, composition="withheld"))
-
-
-@lru_cache(maxsize=2)
-def _singles(n: int, skip: int) -> tuple[Scene, ...]:
-    return tuple(draw_scene([81, i], split="development", n_objects=1, tint=0) for i in range(skip, skip + n))
-
-
-@lru_cache(maxsize=2)
-def _mixed(n: int, skip: int) -> tuple[Scene, ...]:
-    return tuple(draw_scene([82, i], split="development") for i in range(skip, skip + n))
 
 
 def _filled(line: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ _TRIES = 8  # to find a hard negative that is allowed
 
 @dataclass(frozen=True)
 class Pair:
-    """A image and its caption.
+    """An image and its caption.
 
     Attributes:
         image: a PIL image, a path, or a function that gives the image when it is needed.
@@ -251,7 +251,8 @@ class PairBatches(torch.utils.data.Dataset):
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`: images are read and made pixels, captions cut into phrases."""
         pairs = [self.pairs[int(row)] for row in self.rows(number)]
-        views = [model_view(self.preprocess, _image(pair)) for pair in pairs]
+        images = [read_image(pair.image() if callable(pair.image) else pair.image) for pair in pairs]
+        views = [model_view(self.preprocess, image) for image in images]
         spans = tuple(spoken(pair.caption)[: self.places] for pair in pairs)
         texts: dict[str, int] = {}
 
@@ -278,10 +279,6 @@ class PairBatches(torch.utils.data.Dataset):
 def identity(text: str) -> int:
     """A number for a text, the same in every process."""
     return zlib.crc32(text.lower().encode())
-
-
-def _image(pair: Pair) -> Image.Image:
-    return read_image(pair.image() if callable(pair.image) else pair.image)
 
 
 def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:
