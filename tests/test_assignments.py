@@ -9,7 +9,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+
+from tests.one_kernel import errors, execute_in_one_kernel
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks" / "assignments"
@@ -82,10 +83,18 @@ def test_cells_are_short_and_have_no_outputs(cells):
     assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
+@pytest.fixture(scope="module")
+def executed():
+    """Every assignment with its solutions, executed."""
+    notebooks = {path: nbformat.read(path, as_version=4) for path in PATHS}
+    execute_in_one_kernel(notebooks.values())
+    return notebooks
+
+
 @pytest.mark.slow
-def test_solutions_pass_and_the_figure_is_drawn(path):
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+def test_solutions_pass_and_the_figure_is_drawn(path, executed):
+    notebook = executed[path]
+    assert not errors(notebook)
     (figure,) = marked(notebook.cells, grade=False, locked=True).keys() & {"figure"}
     outputs = marked(notebook.cells)[figure].outputs
     assert any("image/png" in output.get("data", {}) for output in outputs)
