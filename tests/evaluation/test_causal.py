@@ -11,13 +11,14 @@ from gradeclip_utils.evaluation.maps import method_maps
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import draw_scene, without
 from gradeclip_utils.towers import Tower
+from tests.conftest import build, wrap
 
 SCENES = [draw_scene([95, i], split="development", n_objects=3) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
 def effects(bundled):
-    return causal(bundled, SCENES, ["grad-eclip", "rise"])
+    return causal(bundled, SCENES, ["grad-eclip", "attention"])
 
 
 def test_a_fall_is_the_similarity_of_the_scene_less_that_of_the_scene_drawn_without_the_object(bundled, effects):
@@ -70,13 +71,14 @@ def test_what_cannot_be_ranked_is_refused(bundled):
             causal(bundled, scenes)
 
 
-def test_an_image_that_is_traced_once_for_many_methods_has_the_maps_that_each_gives_alone(bundled, monkeypatch):
+def test_an_image_that_is_traced_once_for_many_methods_has_the_maps_that_each_gives_alone(monkeypatch):
+    model = wrap(build(text={"context_length": 77}))
     quick = [name for name, method in METHODS.items() if method.image and name not in ("rise", "fixlip", "m2ib")]
     images, traced, trace = [scene.image(96) for scene in SCENES], [], Tower.trace
-    texts = Explainer(bundled).embed_texts([scene.caption for scene in SCENES])[:, None]
-    alone = {name: Explainer(bundled, method=name).maps(images, texts).numpy() for name in quick}
+    texts = Explainer(model).embed_texts([scene.caption for scene in SCENES])[:, None]
+    alone = {name: Explainer(model, method=name).maps(images, texts).numpy() for name in quick}
     monkeypatch.setattr(Tower, "trace", lambda tower, *given: traced.append(tower.layers) or trace(tower, *given))
-    together = method_maps(bundled, quick, images, texts)
+    together = method_maps(model, quick, images, texts)
     assert list(together) == quick and len(traced) < len(quick) / 2
     for name, maps in together.items():
         np.testing.assert_allclose(maps, alone[name], atol=1e-5 * np.abs(maps).max(), err_msg=name)
