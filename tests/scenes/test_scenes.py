@@ -145,6 +145,7 @@ def test_spans_say_which_words_speak_of_which_objects():
         assert told == set(range(len(scene.objects))) - set(scene.unnamed)
 
 
+@pytest.mark.slow
 def test_a_third_of_the_scenes_of_several_things_leave_one_or_two_unnamed():
     several = [s for s in some(2000) if len({(o.noun, o.colour) for o in s.objects}) > 1]
     left_out = np.array([len({s.objects[i].noun for i in s.unnamed}) for s in several])
@@ -189,6 +190,7 @@ def test_a_scene_without_two_colours_has_no_hard_negative():
     }
 
 
+@pytest.mark.slow
 def test_training_never_shows_what_is_withheld():
     assert all(is_trained(draw_scene(i).objects) for i in range(1500))
     assert {t.artist for s in some(300, trained=False) for t in s.objects} == set(ARTISTS)

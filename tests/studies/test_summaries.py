@@ -82,6 +82,7 @@ def test_the_bundled_model_binds_colours_and_not_places(bundled):
     assert change["swapped colours"] > 5 * change["left / right"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The covariance matrix is rank-deficient")  # few words, so controls repeat others
 def test_concreteness_is_summed_up_by_its_correlations(bundled):
     check(concreteness_summary(bundled, draws=20, words=WORDS, each=3, draw=2500), "concreteness", 12)
@@ -95,6 +96,7 @@ def test_architectures_are_summed_up_beside_their_baselines(bundled):
     assert value["recognised, one thing"] > 0.5
 
 
+@pytest.mark.slow
 def test_methods_are_summed_up_by_how_far_grad_eclip_is_ahead_of_each(bundled):
     table = method_summary(bundled, 5)
     check(table, "methods", 5 * 13)
@@ -107,6 +109,7 @@ def test_methods_are_summed_up_by_how_far_grad_eclip_is_ahead_of_each(bundled):
     assert value["average precision, ahead of MaskCLIP"] == pytest.approx(np.mean(ahead), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_where_less_is_better_a_method_is_ahead_that_has_less(bundled, monkeypatch):
     def largest_of_ours(curves):
         return areas(curves).assign(auc=lambda rows: (rows["method"] == "as published") * 1.0)
@@ -138,6 +141,7 @@ def together(study, clip, **given):
     return pd.concat(tables).set_index("figure").sort_index()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no interval for")  # a single pair of a kind
 def test_parts_of_a_study_have_its_figures_between_them(explainer, matching, bundled_shape):
     whole = matching.set_index("figure").sort_index()
