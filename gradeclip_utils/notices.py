@@ -45,6 +45,7 @@ WARNINGS = {
     ),
     "interval-none": ("too few values or clusters to resample", "measure more"),
     "map-empty": ("no patch or word has relevance: all answer alike", "nothing, where the target is constant"),
+    "method-left-out": ("this model cannot have some methods or rows", "name others, or ask another model"),
     "pair-skipped": ("images of a table are not there", "correct the table or the folder"),
     "preprocess-unknown": (
         "a preprocessing has a step that may move pixels, so a map may lie beside its place",

@@ -86,7 +86,7 @@ def available(clip: Clip, names: Sequence[str], resolution: str = "model") -> tu
         raise refusals[0]
     if refused:
         others = "; ".join(f"{', '.join(some)} ({reason})" for reason, some in refused.items())
-        warn(f"left out are methods that the model {clip.name!r} cannot have: {others}")
+        warn(f"left out are methods that the model {clip.name!r} cannot have: {others}", "method-left-out")
     return tuple(found)
 
 

@@ -160,7 +160,7 @@ def _references(clip: Clip) -> tuple[str, ...]:
     try:
         Explainer(clip, method="attention")
     except UnsupportedModel as refusal:
-        warn(f"the rows 'text-blind' are left out: {refusal}")
+        warn(f"the rows 'text-blind' are left out: {refusal}", "method-left-out")
         return tuple(name for name in REFERENCES if name != "text-blind")
     return REFERENCES
 

@@ -53,14 +53,9 @@ class Work:
         self._number = 0  # of the newest job
 
     def start(
-        self,
-        job: Callable[[Callable[[float], None]], Any],
-        done: Callable[[Any], None],
-        failed: Callable[[BaseException], None],
-        tell: Callable[[float], None],
-        *,
-        quick: bool,
-    ) -> None:
+        self, job: Callable[[Callable[[float], None]], Any], done: Callable[[Any], None],
+        failed: Callable[[BaseException], None], tell: Callable[[float], None], *, quick: bool,
+    ) -> None:  # fmt: skip
         """Run ``job``, then ``done(result)`` or ``failed(error)``. The job before it, if still under way, is stopped.
 
         Args:

@@ -273,7 +273,7 @@ def _cut_out(figure: Figure, edge: float = _SHEET) -> tuple[Image.Image, tuple[i
     width, height = (int(np.ceil((side + 2 * edge) * dpi)) for side in figure.bbox_inches.size)
     bounds = Bbox.from_bounds(-edge, -edge, (width + 0.5) / dpi, (height + 0.5) / dpi)  # whole pixels, however rounded
     figure.savefig(buffer, format="rgba", dpi=dpi, bbox_inches=bounds)
-    sheet = Image.frombuffer("RGBA", (width, height), buffer.getbuffer(), "raw", "RGBA", 0, 1)
+    sheet = Image.frombuffer("RGBA", (width, height), buffer.getvalue(), "raw", "RGBA", 0, 1)
     bare = Image.new("RGBA", sheet.size, sheet.getpixel((0, 0)))
     rim, margin = round(edge * dpi), int(_MARGIN * dpi)
     whole = (rim, rim, width - rim, height - rim)  # an empty figure is shown as large as it is

@@ -283,7 +283,7 @@ def causal_summary(
         try:
             methods = available(clip, [part] if part in COSTLY else [one for one in possible() if one not in COSTLY])
         except UnsupportedModel as refusal:
-            warn(f"there is no part {part!r} of this model: {refusal}")
+            warn(f"there is no part {part!r} of this model: {refusal}", "method-left-out")
             return pd.DataFrame(columns=COLUMNS)
     side = -(-Explainer(clip, method="rise").image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
     scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(n)]

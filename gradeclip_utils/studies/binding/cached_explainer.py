@@ -24,7 +24,7 @@ class CachedExplainer:
         self.explainer = Explainer(clip)
         if self.explainer.text_refusal is not None:
             raise self.explainer.text_refusal
-        self.explainer.image_tower = RememberingTower(self.explainer.image_tower)
+        self.explainer.image_tower = RememberingTower(self.explainer.image_tower)  # type: ignore[assignment]
         self._embeddings: dict[str, Tensor] = {}
         self._words: dict[str, tuple[Split, Tensor]] = {}
 
