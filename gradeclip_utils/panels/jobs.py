@@ -109,10 +109,9 @@ class Work:
             else:
                 hand_over(done, result)
 
-        if loop is None:
-            return run()
-        tell(0)
-        return threading.Thread(target=run, daemon=True).start()
+        if loop is not None:
+            tell(0)
+        return run() if loop is None else threading.Thread(target=run, daemon=True).start()
 
     def stop(self) -> None:
         """Forget the job under way."""

@@ -36,7 +36,7 @@ def test_all_are_those_that_a_model_can_have_and_one_note_names_the_others_and_w
     (note,) = (str(one.message) for one in recwarn)
     assert note.startswith("left out are methods that the model 'tiny' cannot have: rollout, game, clip-surgery, cci (")
     assert note.endswith("ends in an attention pool (AttentionalPooler), the one layer where a latent query reads and "
-                         "so the only one that can be explained)")  # fmt: skip
+                         "so the only one that can be explained) [W-method-left-out]")  # fmt: skip
     assert method_names(["game"], pooling) == ("game",)  # who names one is told why it cannot be had
 
 
