@@ -3,6 +3,7 @@ that has a room.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -209,10 +210,21 @@ def private_words(name: str) -> list[str]:
     )
 
 
+def lessons() -> dict[str, str]:
+    """What the cells of each notebook compute."""
+    notebooks = {
+        path.stem: json.loads(path.read_text())["cells"] for path in PACKAGE.parent.glob("notebooks/**/*.ipynb")
+    }
+    return {
+        name: "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for name, cells in notebooks.items()
+    }
+
+
 def test_names_are_the_fields_own_words():
     found = {
         f"{module}: {name}"
-        for module, source in sources(PACKAGE).items()
+        for module, source in {**sources(PACKAGE), **lessons()}.items()
         for name in names_of(source)
         if private_words(name) and (module, name) not in CITED
     }
