@@ -1,4 +1,4 @@
-# make        set up and execute every notebook into build/ (the committed notebooks stay as they are)
+# make        set up, execute every notebook (the committed ones stay as they are), and make the site of them in build/
 # make test   everything that CI runs          make lab        JupyterLab on the notebooks
 # make quick  tests for minutes of work: no notebooks, no browser, no training
 # make lint   style, types, bandit             make notebooks  execute in place, to commit the outputs
@@ -23,24 +23,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-PAGES := $(NOTEBOOKS:notebooks/%.ipynb=build/%.html)
+EXECUTED := $(NOTEBOOKS:notebooks/%=build/executed/%)
 SOURCES := $(shell find gradeclip_utils -name '*.py') $(wildcard data/*)
 NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=1800 \
 	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.record_timing=False
 
-run: $(PAGES)
-	@echo "$(words $(PAGES)) notebooks executed; read them in build/"
+run: $(EXECUTED)
+	$(BIN)/python docs/site/build.py build $(EXECUTED)
+	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 
-build/%.html: notebooks/%.ipynb $(STAMP) $(SOURCES) $(wildcard docs/pages/*)
-	@mkdir -p build
-	$(NBCONVERT) --to html --template pages --TemplateExporter.extra_template_basedirs=docs --output-dir build $<
+build/executed/%.ipynb: notebooks/%.ipynb $(STAMP) $(SOURCES)
+	@mkdir -p $(@D)
+	$(NBCONVERT) --to notebook --output-dir $(@D) $<
 
 $(STAMP): pyproject.toml CITATION.cff  # which says that there is a new release, of which pip shall know
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gradeclip needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[notebooks,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks,site,test]'
 	@touch $@
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -68,7 +69,7 @@ test-transformers48: $(OLD)/installed
 		tests/models/test_huggingface.py tests/models/test_convert.py
 
 EXTRAS := .venv-extras
-$(EXTRAS)/installed: $(VENV)/site
+$(EXTRAS)/installed: $(STAMP)
 	$(call beside,$(EXTRAS))
 	$(BIN)/python -m pip --python $(EXTRAS)/bin/python install --quiet 'gradeclip[assignments,bench]'  # the others are in .venv
 	@touch $@
@@ -100,11 +101,7 @@ figures: $(STAMP)
 	$(BIN)/python docs/figures.py
 	$(BIN)/python -m gradeclip_utils card --gallery data/gallery.png
 
-$(VENV)/site: pyproject.toml $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[site]'
-	@touch $@
-
-site: $(VENV)/site
+site: $(STAMP)
 	rm -rf build/site  # pages of what is no more
 	$(BIN)/python docs/site/build.py build/site
 

@@ -108,7 +108,8 @@ def test_make_finds_notebooks_by_glob_and_leaves_them_alone():
     run = subprocess.run(["make", "--dry-run", "--always-make"], cwd=ROOT, capture_output=True, text=True).stdout
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert notebook.name not in makefile
-        assert re.search(rf"--to html --template pages .* --output-dir build notebooks/{notebook.name}", run)
+        assert re.search(rf"--to notebook --output-dir build/executed notebooks/{notebook.name}", run)
+        assert re.search(rf"docs/site/build.py build .*build/executed/{notebook.name}", run)
     assert "--inplace" not in run
 
 

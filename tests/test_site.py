@@ -79,10 +79,19 @@ def test_what_a_page_takes_from_another_is_there(pages):
     assert found >= 7
 
 
-def test_lessons_have_the_style_of_the_pages_that_make_run_writes(pages):
-    shared = (pages / "_static" / "lesson.css").read_text()
-    assert shared == (ROOT / "docs" / "pages" / "lesson.css").read_text()
-    assert '"lesson.css"' in (pages / "conf.py").read_text()
+def test_a_lesson_that_was_executed_here_stands_for_the_committed_one_and_a_notebook_of_ones_own_beside_it(
+    build, pages, tmp_path
+):
+    (tmp_path / "executed").mkdir()
+    for name in ("01_start_here.ipynb", "our_own.ipynb"):
+        nbformat.write(nbformat.v4.new_notebook(), tmp_path / "executed" / name)
+    build.gather(tmp_path / "pages", sorted((tmp_path / "executed").iterdir()))
+    lessons = tmp_path / "pages" / "notebooks"
+    assert nbformat.read(lessons / "01_start_here.ipynb", as_version=4).cells == []
+    for path in LESSONS[1:]:
+        assert (lessons / path.name).read_bytes() == (pages / "notebooks" / path.name).read_bytes()
+    order = [path.name for path in entries_of(pages / "notebooks" / "README.md")]
+    assert [path.name for path in entries_of(lessons / "README.md")] == [*order, "our_own"]
 
 
 def test_the_landing_page_has_the_figure_and_the_lines_of_the_readme(pages):

@@ -60,6 +60,16 @@ def test_search_works_from_disk(page):
     assert any("Evaluate" in title or "Methods" in title for title in titles), titles
 
 
+def test_a_view_of_an_explanation_answers_on_the_page_of_a_lesson(page):
+    open_page(page, "notebooks/01_start_here.html", 1280)
+    view = page.locator(".gradeclip-explorer").first
+    title, word = view.locator(".gradeclip-side-1 .gradeclip-title"), view.locator(".gradeclip-word").nth(1)
+    before = title.inner_text()
+    word.hover()
+    page.wait_for_function("([one, text]) => one.innerText !== text", arg=[title.element_handle(), before])
+    assert title.inner_text().startswith("map of “")
+
+
 def test_formulas_are_set_by_the_site_itself(page):
     open_page(page, "docs/method.html", 1280)
     page.wait_for_selector("mjx-container", state="attached", timeout=60_000)

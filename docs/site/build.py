@@ -1,6 +1,7 @@
-"""Build the site from committed notebooks, the pages of this folder and docstrings; nothing is executed or fetched.
+"""Build the site from notebooks, the pages of this folder and docstrings; nothing is executed or fetched.
 
-    python docs/site/build.py build/site        # `make site`
+    python docs/site/build.py build/site                        # `make site`: notebooks as they are committed
+    python docs/site/build.py build build/executed/*.ipynb      # `make run`: these as they were executed here
 
 Pages that say what the code says (methods, API) are written here from the code; the others are files of this folder,
 which land at the root of the site, and of `docs/`, `notebooks/`, `data/` and the project's root, which keep their
@@ -11,6 +12,8 @@ import re
 import runpy
 import shutil
 import sys
+import tempfile
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -29,23 +32,31 @@ COPIED = (
 )  # fmt: skip
 
 
-def gather(pages: Path) -> None:
-    """Put everything that Sphinx reads into one folder."""
-    shutil.rmtree(pages, ignore_errors=True)
+def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
+    """Put everything that Sphinx reads into one folder.
+
+    Args:
+        pages: the folder.
+        executed: notebooks that stand there for the committed ones of their names.
+    """
     shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "refusals.py", "__pycache__"))
-    shutil.copy(HERE.parent / "pages" / "lesson.css", pages / "_static")
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
             target = pages / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    for lesson in pages.glob("notebooks/*.ipynb"):
+    for lesson in executed:
+        shutil.copy(lesson, pages / "notebooks")
+    lessons = sorted(pages.glob("notebooks/*.ipynb"))
+    for lesson in lessons:
         give_alternatives(lesson)
     lines = re.search(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
     fill(pages / "index.md", "<!-- the ten lines of the README -->", lines)
     course = pages / "notebooks" / "README.md"
     mark = "## At a glance"
-    fill(course, mark, f"{toctree(lessons_in_order(course.read_text(encoding='utf-8')))}\n\n{mark}")
+    named = lessons_in_order(course.read_text(encoding="utf-8"))
+    own = [lesson.stem for lesson in lessons if lesson.stem not in named]  # of somebody who has put them beside ours
+    fill(course, mark, f"{toctree([*named, *own])}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
     refusals = runpy.run_path(str(HERE / "refusals.py"))["refusals_page"]()
     (pages / "refusals.md").write_text(refusals, encoding="utf-8")
@@ -151,7 +162,11 @@ def _block(module: str) -> str:
 if __name__ == "__main__":
     from sphinx.cmd.build import main as sphinx  # pages can be gathered, and tested, without it
 
-    out = Path(sys.argv[1]).resolve()
-    sources = out.with_name(f"{out.name}-sources")
-    gather(sources)
-    sys.exit(sphinx(["-b", "html", "-W", "--keep-going", "-q", str(sources), str(out), *sys.argv[2:]]))
+    out, *executed = map(Path, sys.argv[1:])
+    with tempfile.TemporaryDirectory() as work:
+        sources, read, pages = (f"{work}/{name}" for name in ("sources", "read", "pages"))
+        gather(Path(sources), executed)
+        strict = [] if executed else ["-W", "--keep-going"]  # notebooks of others may be as they like
+        if failed := sphinx(["-b", "html", "-q", "-d", read, *strict, sources, pages]):
+            sys.exit(failed)
+        shutil.copytree(pages, out, dirs_exist_ok=True)
