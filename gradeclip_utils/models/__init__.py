@@ -12,9 +12,8 @@
 """
 
 from .compact import BUNDLED, BUNDLED_MODELS, save_compact
-from .description import describe
 from .loading import PRECISIONS, Clip, load_clip, load_compact
 
 __all__ = [
-    "BUNDLED", "BUNDLED_MODELS", "PRECISIONS", "Clip", "describe", "load_clip", "load_compact", "save_compact",
+    "BUNDLED", "BUNDLED_MODELS", "PRECISIONS", "Clip", "load_clip", "load_compact", "save_compact",
 ]  # fmt: skip

@@ -200,8 +200,8 @@ def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ValueError: it holds something besides tensors.
     """
     state = state.get("state_dict", state)
-    if not state or not all(torch.is_tensor(value) for value in state.values()):
-        msg = f"a state dict holds names and tensors, also under 'state_dict'; got {_some(list(state), 6)}"
+    if not state or not all(isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()):
+        msg = f"a state dict holds names and tensors, also under 'state_dict'; got {_some(list(map(str, state)), 6)}"
         raise InvalidValue(msg, "model-foreign")
     for prefix in _WRAPPERS:
         if all(key.startswith(prefix) for key in state):

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ..checks import listed, text
 from ..errors import InvalidFile, InvalidValue, MissingFile
 from ..files import data_path, write_path_whole
 from .checkpoints import check_checkpoint, misfit
@@ -86,7 +87,7 @@ def save_compact(
         ValueError: a weight is not finite in half precision.
     """
     tokenizer = open_clip.SimpleTokenizer()
-    words = sorted({word.lower() for word in words})
+    words = sorted({text("each of words", word).lower() for word in listed("words", words)})
     ids = {tokenizer.sot_token_id, tokenizer.eot_token_id}
     if hasattr(model, "text"):
         ids.add(0)  # fills the context, and may be the token that reads

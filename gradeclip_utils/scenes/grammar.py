@@ -123,7 +123,7 @@ def describe(
         raise InvalidValue(msg, "scene-phrase")
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))
-        if isinstance(values, str) or len(values) != len(groups):
+        if not isinstance(values, (list, tuple)) or len(values) != len(groups):
             msg = f"{key} must be a list of {len(groups)}, one a group, got {short(values)}"
             raise InvalidType(msg, "scene-phrase")
     if prefix:

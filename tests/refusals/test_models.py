@@ -8,6 +8,7 @@ import torch
 from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
+from gradeclip_utils.models import save_compact
 from tests.refusals.cases import named
 
 LOADED = [
@@ -26,6 +27,7 @@ LOADED = [
     ("no weights", ["ViT-B-16"], {}, "ViT-B-16 needs weights"),
     ("an unknown tag", ["ViT-B-16", "opnai"], {}, "neither a file nor a tag"),
     ("a state dict for a bundled model", ["emoji", {"a": torch.ones(1)}], {}, "not a state dict"),
+    ("a state dict by numbers", ["ViT-B-32", {0: torch.ones(1)}], {}, "a state dict holds names and tensors.*got 0"),
     ("a tag for a bundled model", ["emoji", "openai"], {}, "There is no file of weights openai"),
     ("an unknown device", ["emoji"], {"device": "gpu"}, "device must be one that torch knows"),
     ("a device without values", ["emoji"], {"device": "meta"}, "on the device 'meta'"),
@@ -53,6 +55,13 @@ def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path)
         (tmp_path / name).write_bytes(content)
         with pytest.raises(GradeclipError, match=f"{name}.* is damaged"):
             load_clip("emoji", tmp_path / name)
+
+
+@pytest.mark.parametrize(("words", "message"), [(None, "words must be a list, got None"), ([5], "text, got 5")])
+def test_words_that_are_none_are_not_saved_with_a_model(tiny, tmp_path, words, message):
+    with pytest.raises(GradeclipError, match=message):
+        save_compact(tiny.model, tmp_path / "x.safetensors", words=words, metadata={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_half_a_folder_of_open_clip_is_refused(tmp_path):

@@ -47,6 +47,7 @@ SCENES = [
     ("a relation of one", lambda: arrange(["dog"], relation="above"), "two groups of things, and there are 1"),
     ("a size for all", lambda: arrange(TWO, size="big"), "size must be a list of 2, one a group, got 'big'"),
     ("a size too few", lambda: arrange(TWO, size=["big"]), "size must be a list of 2"),
+    ("a phrase that is no list", lambda: arrange(["dog"], colour=True), "colour must be a list of 1, one a gro.*True"),
     ("an unknown phrase", lambda: arrange(TWO, weight=["", ""]), "a phrase must be one of size, tag, named, colour"),
     ("pixels 96.0", lambda: arrange(TWO).image(96.0), "size of a scene must be a whole number, got 96.0"),
     ("pixels '96'", lambda: arrange(TWO).image("96"), "size of a scene must be a whole number, got '96'"),
