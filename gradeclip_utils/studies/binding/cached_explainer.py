@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor
 
 from ...evaluation.maps import RememberingTower
 from ...explain import Explainer
 from ...models import Clip
+from ...towers import Tower
 from ...words import Split
 
 
@@ -24,7 +27,7 @@ class CachedExplainer:
         self.explainer = Explainer(clip)
         if self.explainer.text_refusal is not None:
             raise self.explainer.text_refusal
-        self.explainer.image_tower = RememberingTower(self.explainer.image_tower)  # type: ignore[assignment]
+        self.explainer.image_tower = cast(Tower, RememberingTower(self.explainer.image_tower))
         self._embeddings: dict[str, Tensor] = {}
         self._words: dict[str, tuple[Split, Tensor]] = {}
 
