@@ -33,12 +33,12 @@ from .errors import InvalidFile, InvalidValue
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
 # two rules are for nouns that a lexicon takes for verbs ("a red drum", "two leaves").
-GRAMMAR = r"""
+_CHUNKER = RegexpParser(r"""
 phrase: {<DT|PRP\$|CD|JJ.*>+<VBN|VBG>?<CD|JJ.*>*<NN.*>+}
         {<NN.*>+}
         {<DT|PRP\$><JJ.*>*<VB|VBP|VBD|MD>}
         {<DT|PRP\$>?<CD><JJ.*>*<VBZ>}
-"""
+""")
 _LEADING = ("DT", "PDT", "PRP$")  # "a", "all", "her": not part of what a phrase is about
 _PRONOUNS = frozenset(
     f"{first}{second}" for first in ("some", "any", "every", "no") for second in ("thing", "one", "body")
@@ -133,7 +133,7 @@ def phrases(caption: str) -> list[Phrase]:
     if not words:
         return found
     leaves = [(word, _role(word, after)) for word, after in zip(words, [*words[1:], None], strict=True)]
-    for chunk in _chunker().parse(Tree("S", leaves)):
+    for chunk in _CHUNKER.parse(Tree("S", leaves)):
         if isinstance(chunk, Tree):
             inside = [word for word, _ in chunk.leaves()]
             while inside[0].tag in _LEADING:
@@ -180,11 +180,6 @@ def _role(word: TaggedWord, after: TaggedWord | None) -> str:
     if word.text.lower() in _PLACES and after is not None and after.text.lower() == "of":
         return "IN"
     return "function" if word.part == "function" and word.tag[:2] in ("NN", "VB") else word.tag
-
-
-@cache
-def _chunker() -> RegexpParser:
-    return RegexpParser(GRAMMAR)
 
 
 @cache

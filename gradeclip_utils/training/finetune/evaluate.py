@@ -27,6 +27,7 @@ from ...images import model_view
 from ...models import Clip
 from ...scenes import Scene, concepts, draw_scene, phrase
 from ...towers.base import isolated_torch_state
+from ..card import embed_scenes
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game
@@ -165,21 +166,18 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     """
     nouns, numbers = list(concepts().index), range(amount.skip, amount.skip + amount.whole)
     singles = [draw_scene([81, i], split="development", n_objects=1, tint=0) for i in numbers]
-    found = (_embedded(clip, singles) @ _concept_prompts(clip).T).argmax(-1).tolist()
+    found = (embed_scenes(Explainer(clip), singles) @ _concept_prompts(clip).T).argmax(-1).tolist()
     right = [nouns[i] == scene.objects[0].noun for i, scene in zip(found, singles, strict=True)]
     rows = [("zero-shot, one object", one, 1 / len(nouns)) for one in right]
     scenes = [draw_scene([82, i], split="development") for i in numbers]
     captions = [scene.caption for scene in scenes]
-    scores = _embedded(clip, scenes) @ Explainer(clip).embed_texts(captions).cpu().T  # (images, captions)
+    explainer = Explainer(clip)
+    scores = embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T  # (images, captions)
     for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
         right = [captions[i] == captions[j] for i, j in enumerate(best.tolist())]
         rows += [(f"retrieval, {figure}", one, 1 / len(scenes)) for one in right]
     table = pd.DataFrame(rows, columns=["figure", "right", "chance"]).astype({"right": float})
     return table.assign(cluster=np.arange(len(table)))
-
-
-def _embedded(clip: Clip, scenes: Sequence[Scene]) -> Tensor:
-    return Explainer(clip).embed_images(images_of(clip, scenes)).cpu()
 
 
 def _concept_prompts(clip: Clip) -> Tensor:
