@@ -237,7 +237,7 @@ class Takeaways:
             return "Nothing was compared."
         counts = Counter(one.answer for one in self.verdicts)
         head = ", ".join(f"{counts[answer]} {answer}" for answer in (*_SAID, "cannot tell"))
-        order = "Units differ, so within each the estimate that is largest for the width of its interval stands first."
+        order = "Within each answer the clearest stand first: estimates that are large for the width of their interval."
         lines = [f"{len(self.verdicts)} claims: {head}. {order}"]
         for answer, alike in groupby(self.verdicts, lambda one: "published" if one.contradicts else one.answer):
             heading = _SAID.get(answer, "against what is published" if answer == "published" else answer)
