@@ -70,7 +70,11 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """As `write_whole`, for what writes to a path of its own."""
+    """As `write_whole`, for what writes to a path of its own.
+
+    Raises:
+        InvalidFile: as `write_whole`.
+    """
     new = file.with_name(f"{file.name}.{os.getpid()}.new")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,11 @@ def _why_unreachable(url: str) -> str | None:
 
 
 def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
-    """Refuse "hf-hub:..." at once when its config is neither cached nor within reach."""
+    """Refuse "hf-hub:..." at once when its config is neither cached nor within reach.
+
+    Raises:
+        MissingFile, InvalidValue: it is not, or the name is none that a repository can have.
+    """
     try:
         if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), file), str):
             return

@@ -117,7 +117,11 @@ class FigurePanel(w.VBox):
         return {name: control.value for name, control in self._given.items()}
 
     def change(self, **values) -> None:
-        """Turn controls, and wait for the figure; what cannot be drawn is answered on the panel."""
+        """Turn controls, and wait for the figure; what cannot be drawn is answered on the panel.
+
+        Raises:
+            InvalidValue: there is no control of a name.
+        """
         if unknown := values.keys() - self.controls.keys():
             msg = f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}"
             raise InvalidValue(msg, "choice-unknown")

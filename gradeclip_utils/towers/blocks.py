@@ -121,7 +121,11 @@ _QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # whose weights 
 
 
 def check_linear(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA."""
+    """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA.
+
+    Raises:
+        UnsupportedModel: one of the modules is that; says which and why, after the words `inside`.
+    """
     for module in modules:
         base = base_layer(module)
         kind = type(base).__name__
@@ -159,7 +163,11 @@ def _variant(module: nn.Module, adapter: str) -> str | None:
 
 
 def check_norm(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what normalises in another way than LayerNorm."""
+    """Refuse, by name, what normalises in another way than LayerNorm.
+
+    Raises:
+        UnsupportedModel: one of the modules does; says which, after the words `inside`.
+    """
     for module in modules:
         if not isinstance(module, (nn.LayerNorm, nn.Identity)):
             raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a LayerNorm can be opened")

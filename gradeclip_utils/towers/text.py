@@ -126,7 +126,11 @@ class TextTransformerTower(Tower):
 
 
 def text_of(model: nn.Module) -> nn.Module:
-    """The part of an open_clip model that holds the text transformer."""
+    """The part of an open_clip model that holds the text transformer.
+
+    Raises:
+        UnsupportedModel: it has another kind of text tower.
+    """
     text = getattr(model, "text", model)
     if not isinstance(text, (TextTransformer, open_clip.CLIP)):
         raise UnsupportedModel(

@@ -182,7 +182,11 @@ class LatentPool(Block):
 
 
 def check_trunk(trunk: nn.Module) -> None:
-    """Refuse, by name and with the reason, what is no transformer whose attention can be read at its end."""
+    """Refuse, by name and with the reason, what is no transformer whose attention can be read at its end.
+
+    Raises:
+        UnsupportedModel: it is none; says why.
+    """
     kind = type(trunk).__name__
     inside = f"the image tower is a timm {kind}"
     if type(trunk) not in (VisionTransformer, Eva):
