@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -48,6 +49,39 @@ def test_notebooks_alone_execute_one(alone, tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "one.ipynb")
     run_in(tmp_path, alone, "-m", "jupyter", "nbconvert", "--execute", "--to", "html", "one.ipynb")
     assert "'emoji'" in re.sub("&#39;", "'", (tmp_path / "one.html").read_text())
+
+
+def test_site_alone_builds_a_page_of_ours(alone, tmp_path):
+    ours = shutil.ignore_patterns("*.md", "howto", "build.py", "refusals.py")  # but settings, templates, bibliography
+    shutil.copytree(ROOT / "docs" / "site", tmp_path / "pages", ignore=ours)
+    (tmp_path / "pages" / "index.md").write_text(
+        """# One
+
+$a^2$ {cite}`zhao2024gradeclip`
+
+```{bibliography}
+```
+
+:::{card} Card
+:::
+
+```{toctree}
+lesson
+```
+
+```{eval-rst}
+.. automodule:: gradeclip_utils.files
+   :members:
+```
+"""
+    )
+    cells = [nbformat.v4.new_markdown_cell("# Lesson"), nbformat.v4.new_code_cell("6 * 7")]
+    lesson = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(lesson, tmp_path / "pages" / "lesson.ipynb")
+    run_in(tmp_path, alone, "-m", "sphinx", "-W", "-q", "pages", "built")
+    page = (tmp_path / "built" / "index.html").read_text()
+    assert all(part in page for part in ("mathjax", "Zhao", "write_whole", "sd-card", "copybutton"))
+    assert "cell_input" in (tmp_path / "built" / "lesson.html").read_text()
 
 
 def test_data_alone_reads_published_masks(alone, tmp_path):
