@@ -14,6 +14,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..errors import GradeclipError, InvalidValue
@@ -71,19 +72,13 @@ class Work:
             number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
             self.running, reported = loop is not None, time.monotonic()
 
-        def if_wanted(action: Callable, *values) -> None:
-            """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
-            with self.turn:
-                if self._number == number:
-                    self.running = action is tell
-                    action(*values)
-
-        def hand_over(*action_and_values) -> None:
-            """Call an action, in the loop where there is one."""
+        def hand_over(action: Callable, *values) -> None:
+            """Call ``action``, in the loop where there is one, if its job is still wanted then."""
+            wanted = partial(self._if_wanted, number, action, *values, running=action is tell)
             if loop is None:
-                if_wanted(*action_and_values)
+                wanted()
             elif not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(if_wanted, *action_and_values, context=context)
+                loop.call_soon_threadsafe(wanted, context=context)
 
         def before_a_pass(passes: float) -> None:
             """End a job that nobody waits for; tell now and then how far it is."""
@@ -118,6 +113,13 @@ class Work:
         with self.turn:
             self._number += 1
             self.running = False
+
+    def _if_wanted(self, number: int, action: Callable, *values, running: bool) -> None:
+        """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
+        with self.turn:
+            if self._number == number:
+                self.running = running
+                action(*values)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
