@@ -18,7 +18,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 LESSONS = ["01", "02", "03", "04", "05", "06", "09"]
 MEASURED = ["03", "04", "05", "06"]  # where cells loop over so many images that a large model would take long
 SMALLER = {  # what takes as long with any model: scenes drawn, batches of the training counted again, bootstraps
-    r"^N_CAUSAL, N_SLOW = \d+, \d+": "N_CAUSAL, N_SLOW = 20, 4",
+    r"^N_CAUSAL = \d+": "N_CAUSAL = 30",
     r"^N_WORDS, N_SATURATION = \d+, \d+": "N_WORDS, N_SATURATION = 20, 40",
     r"attribute_exposure\(steps=\d+\)": "attribute_exposure(steps=4)",
     r"^DRAWS = \d+": "DRAWS = 20",
