@@ -177,6 +177,7 @@ CODES = {
     "scene-phrase": ("phrases that do not fit the objects of a caption", "give one value a group"),
     "scene-room": ("no place is left for the objects", "place `Object`s yourself, or fewer"),
     "scene-size": ("a size at which no scene is drawn", "take a multiple of 96"),
+    "scene-type": ("something that is no scene", "give what `scenes.arrange` or `scenes.draw_scene` gives"),
     "scene-word": ("a word that the scenes do not have", "scenes.concepts() has all nouns, COLOURS all colours"),
     "shard-form": ("a shard that is not i of n", "write 0/8 to 7/8"),
     "shard-missing": ("shards that are not there", "run those that the sentence names"),

@@ -302,7 +302,7 @@ def draw_scene(
     seeds = [checks.seed(one) for one in listed("seed", seed, (Integral, float, str))]
     rng = np.random.default_rng([SPLITS[chosen("split", split, SPLITS)], *seeds])
     number("tint", tint, 0, 1)
-    all_said = plain or groups is not None
+    all_said = chosen("plain", plain, (False, True)) or groups is not None
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
         n = whole("n_objects", drawn, 1, MOST)
@@ -372,10 +372,17 @@ def hard_negative(scene: Scene, seed: int | Sequence[int]) -> Scene | None:
 
 def without(scene: Scene, index: int) -> Scene:
     """The same image with one object (an index, else ValueError) gone, plainly described: what did it contribute?"""
-    whole("index", index, 0, len(scene.objects) - 1)
+    whole("index", index, 0, len(_objects(scene)) - 1)
     things = [t for i, t in enumerate(scene.objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
     return arrange(things, background=scene.background, unnamed=unnamed)
+
+
+def _objects(scene: Scene) -> tuple[Object, ...]:
+    """Those of a scene; InvalidType if it is none."""
+    if not isinstance(scene, Scene):
+        raise InvalidType(f"a scene is what arrange or draw_scene gives, got {short(scene)}", "scene-type")
+    return scene.objects
 
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
@@ -383,7 +390,7 @@ def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
 
     ValueError if a colour is unknown, or they are not one a thing.
     """
-    if len(listed("colours", colours)) != len(scene.objects):
+    if len(listed("colours", colours)) != len(_objects(scene)):
         raise InvalidValue(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours", "scene-count")
     things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
     return arrange(things, background=scene.background)

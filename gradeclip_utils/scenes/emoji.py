@@ -72,6 +72,7 @@ class Object:
     def __post_init__(self):
         try:  # in one go, because thousands are made a second
             fits = self.artist in artists_of(self.noun) and (self.colour is None or self.colour in COLOURS)
+            fits = fits and self.mirrored in (False, True)
             fits = fits and all(least <= getattr(self, name) <= most for name, _, least, most in _BOUNDS)
         except TypeError:  # text for a number, a list for a name
             fits = False
@@ -79,6 +80,7 @@ class Object:
             chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
             if self.colour is not None:
                 chosen("the colour of an object", self.colour, COLOURS)
+            chosen("mirrored", self.mirrored, (False, True))
             for name, what, least, most in _BOUNDS:
                 number(what, getattr(self, name), least, most)
 

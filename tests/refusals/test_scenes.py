@@ -21,6 +21,7 @@ OBJECTS = [
     ("text for a place", ["dog"], {"y": "left"}, "y of an object's centre must be a number, got 'left'"),
     ("off the canvas", ["dog"], {"x": -30}, "x of an object's centre must be from 0 to 96, got -30"),
     ("NaN for a tilt", ["dog"], {"tilt": float("nan")}, "tilt of an object must be"),
+    ("a mirror of text", ["dog"], {"mirrored": "x"}, "mirrored must be .*False.*True.*, got 'x'"),
     ("a darkness below zero", ["dog"], {"lightness": -1}, "lightness of an object must be from 0 to 10"),
 ]
 
@@ -61,6 +62,9 @@ SCENES = [
     ("a seed in words", lambda: draw_scene("x"), "seed must be a whole number, got 'x'"),
     ("half a seed", lambda: draw_scene(1.5), "seed must be a whole number, got 1.5"),
     ("seeds below zero", lambda: draw_scene([1, -2]), "seed must be at least 0, got -2"),
+    ("without, of nothing", lambda: without(None, 0), "a scene is what arrange or draw_scene gives, got None"),
+    ("colours of nothing", lambda: recoloured("dog", ["red"]), "a scene is what arrange or draw_scene gives"),
+    ("plain by text", lambda: draw_scene(0, plain="x"), "plain must be .*False.*True.*, got 'x'"),
     ("without what is not there", lambda: without(arrange(TWO), 9), "index must be at most 1, got 9"),
     ("without the last", lambda: without(arrange(TWO), -1), "index must be at least 0, got -1"),
     ("without the only one", lambda: without(arrange(["dog"]), 0), "an object or more"),
