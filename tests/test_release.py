@@ -84,7 +84,7 @@ def test_the_version_is_that_of_the_last_tag_whatever_was_committed_since(tmp_pa
 
 
 @pytest.mark.slow
-def test_the_wheel_alone_runs_the_lines_of_the_readme(bare, tmp_path):
+def test_the_wheel_alone_runs_the_lines_of_the_readme(wheel, bare, tmp_path):
     lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     code = f"{lines}\nimport gradeclip_utils\nprint(gradeclip_utils.__file__, gradeclip_utils.__version__)"
     said = run_in(tmp_path, bare, "-c", code).split()

@@ -154,7 +154,7 @@ def test_what_cannot_be_played_is_refused(tiny, picture):
         explainer.metagame(picture, "red")
     with pytest.raises(ValueError, match="Leave one word out explains prompts only"):
         Explainer(tiny, method="leave-one-out").metagame(picture, "a dog")
-    with pytest.raises(TypeError, match="one caption, a string, got list"):
+    with pytest.raises(TypeError, match=r"caption must be a text, got \['a dog'\]"):
         explainer.metagame(picture, ["a dog"])
 
 

@@ -286,10 +286,11 @@ def test_a_wrong_caption_gets_a_sentence_and_the_last_view_stays(panel, caption,
 def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_emptied_field(panel):
     panel.unfold("Drawing")
     path = panel.box.get_by_label("path of an image file")
-    for mend in (lambda: panel.write("caption", "a dog"), lambda: (path.fill(""), path.press("Enter"))):
-        path.fill("/nowhere/at/all.png")
+    mends = {"one": lambda: panel.write("caption", "a dog"), "two": lambda: (path.fill(""), path.press("Enter"))}
+    for name, mend in mends.items():
+        path.fill(f"/nowhere/at/{name}.png")
         path.press("Enter")
-        expect(panel.message).to_contain_text("There is no picture file /nowhere/at/all.png")
+        expect(panel.message).to_contain_text(f"There is no picture file /nowhere/at/{name}.png")
         mend()
         expect(panel.message).to_be_empty()
     panel.unfold("Drawing", False)
