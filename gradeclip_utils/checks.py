@@ -221,6 +221,23 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     return list(values)
 
 
+def instance(name: str, value: Any, kind: Any, said: str) -> Any:
+    """A value of a type.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        kind: the type, as `isinstance` takes it.
+        said: the type in words.
+
+    Raises:
+        InvalidType: it is of another.
+    """
+    if not isinstance(value, kind):
+        raise InvalidType(f"{name} must be {said}, got {short(value)}", "argument-type")
+    return value
+
+
 def titled(name: str, values: Any) -> list[tuple[str, Any]]:
     """Things with their titles, as pairs; a dictionary has the titles as its keys.
 

@@ -54,6 +54,7 @@ class NotFinite(GradeclipError, FloatingPointError):
 
 # What a code means, and what to do about it: the documentation's page of refusals is made of this.
 CODES = {
+    "argument-type": ("an argument of another type than the function takes", "give what the sentence says"),
     "art-other": ("a package of drawings that was fetched is another than before", "fetch the version that is named"),
     "baseline-missing": ("a method or unit of a paired comparison is missing", "measure every unit with every method"),
     "box-shape": ("a box is inside out", "give left, top, right, bottom, in the image's pixels"),

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..checks import listed, nearest, text, whole
+from ..checks import instance, listed, nearest, text, whole
 from ..errors import InvalidValue
 from .arrow import saved_dataset
 from .choices import Choice, aro, sugar_crepe, winoground
@@ -48,7 +48,7 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     Raises:
         ValueError: the kind is taken, or cannot be told from what follows it.
     """
-    _check_kind(kind)
+    _check_kind(kind, read)
     DATASETS[kind] = Dataset(read, form)
 
 
@@ -65,12 +65,13 @@ def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str =
     Raises:
         ValueError: the kind is taken, or cannot be told from what follows it.
     """
-    _check_kind(kind)
+    _check_kind(kind, read)
     CHOICES[kind] = Dataset(read, form)
     DATASETS[kind] = Dataset(lambda rest: [_as_example(choice) for choice in read(rest)], form)
 
 
-def _check_kind(kind: str) -> None:
+def _check_kind(kind: str, read: Callable) -> None:
+    instance("read", read, Callable, "a function")
     if not text("the kind of a data set", kind) or ":" in kind:
         raise InvalidValue(f"a kind of data set is a name without a colon, got {kind!r}", "data-kind")
     if kind in DATASETS:

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
 from .. import checks
-from ..checks import all_chosen, chosen, columns, finite, number, short, text, whole
+from ..checks import all_chosen, chosen, columns, finite, instance, listed, number, short, text, whole
 from ..errors import InvalidType, InvalidValue
 from ..images import onto_image
 from .localisation import levelled
@@ -166,7 +166,7 @@ def image_score(
     """
     if (classes is None) != (label is None):
         raise InvalidValue("accuracy needs both classes (C, E) and the label of the true one", "curve-option")
-    target = _embedding("target", target, 1)
+    encode, target = instance("encode", encode, Callable, "a function"), _embedding("target", target, 1)
     if classes is not None:
         classes = _embedding("classes", classes, 2)
         label = whole("label", label, 0, len(classes) - 1)
@@ -318,7 +318,7 @@ def _by_name(what: str, given: Mapping) -> Mapping:
 
 
 def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    found = finite("spans", spans if hasattr(spans, "__len__") else list(spans)).astype(int)
+    found = finite("spans", listed("spans", spans)).astype(int)
     if found.size and (found.shape[1:] != (2,) or not ((found >= 0) & (found <= len(caption))).all()
                        or not (found[:, 0] < found[:, 1]).all()):  # fmt: skip
         raise InvalidValue(f"spans must be (start, end) within {caption!r}, got {short(spans)}", "curve-option")
@@ -327,8 +327,8 @@ def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple
 
 def _answer(score: Score, batch: Tensor | list[str]) -> dict[str, np.ndarray]:
     """What a score says of a batch: numbers (B,) by name, all of them finite."""
-    answer, found = score(batch), {}
-    for name, values in (answer if isinstance(answer, Mapping) else {"score": answer}).items():
+    answer, found = instance("score", score, Callable, "a function")(batch), {}
+    for name, values in (_by_name("a score", answer) if isinstance(answer, Mapping) else {"score": answer}).items():
         found[name] = finite(f"the score {name!r}", values).astype(float, copy=False)
         if found[name].shape != (len(batch),):
             msg = f"a score is one number for each of {len(batch)} that it is asked about, got {found[name].shape}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from ..checks import as_box, as_map, between, finite, listed, whole
+from ..checks import as_box, as_map, between, finite, instance, listed, whole
 from ..errors import InvalidValue
 from ..images import onto_image
 
@@ -159,7 +159,7 @@ def reference_baselines(
     box = as_box(box, width, height)
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
     maps = {
-        "random": rng.random(grid),
+        "random": instance("rng", rng, np.random.Generator, "a generator of numpy").random(grid),
         "centre": np.exp(-(down[:, None] ** 2 + across**2) / 2),
         "oracle": pool(mask, grid, box),
     }

@@ -45,7 +45,7 @@ def randomised(clip: Clip, *, seed: int = 0, side: str = "both") -> Clip:
     chosen("side", side, ("both", "image", "text"))
     generator = torch.Generator().manual_seed(checks.seed(seed))
     with torch.inference_mode(False), torch.no_grad():
-        model = copy.deepcopy(clip.model)
+        model = copy.deepcopy(checks.instance("clip", clip, Clip, "a Clip").model)
         for name, weight in model.named_parameters():
             if weight.numel() > 1 and (side == "both" or (side == "image") == name.startswith(_OF_IMAGES)):
                 noise = torch.randn(weight.shape, generator=generator).to(weight.device)
@@ -119,7 +119,7 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
     Raises:
         ValueError: fewer than one round.
     """
-    repeats = whole("repeats", repeats, 1)
+    repeats, calls = whole("repeats", repeats, 1), checks.instance("calls", calls, Mapping, "a dictionary of functions")
     rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)
     ratios = seconds / np.array([[base] for base, _ in rounds])
@@ -153,7 +153,7 @@ def affordable(clip: Clip, n: int, step: Callable[[], object], *, least: int = 8
         msg = f"GRADECLIP_MINUTES is how many minutes a cell may take, above 0, or 'inf'; got {minutes!r}"
         raise InvalidValue(msg, "sanity-option")
     limit = 60 * float(minutes)
-    if clip.name in BUNDLED_MODELS or math.isinf(limit):
+    if checks.instance("clip", clip, Clip, "a Clip").name in BUNDLED_MODELS or math.isinf(limit):
         return n
     each = _seconds(step)
     if n * each > limit:

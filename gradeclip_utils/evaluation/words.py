@@ -32,7 +32,7 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from ..checks import chosen, columns, whole
+from ..checks import chosen, columns, instance, whole
 from ..checks import seed as checked_seed
 from ..errors import InvalidValue
 from ..explain import Explainer
@@ -155,7 +155,7 @@ def word_rows(
     asker = Explainer(clip)
     tower = asker.text_tower
     methods = text_methods(tower.depth if tower is not None else 1) if methods is None else methods
-    for name, (method, _) in methods.items():
+    for name, (method, _) in instance("methods", methods, Mapping, "a dictionary, as text_methods gives it").items():
         if METHODS[chosen("a method of words", method, METHODS)].text is None:
             raise InvalidValue(f"{name!r} is {METHODS[method].title}, which has no scores of words", "method-words")
     images = _embeddings(asker, captions)

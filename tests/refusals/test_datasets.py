@@ -190,6 +190,7 @@ ASKED = [
     ("scenes of splits", lambda: emoji_scenes(["development"], 2), "split must be one of train, development, test"),
     ("objects in words", lambda: emoji_scenes("development", 2, n_objects="x"), "n_objects must be a whole number"),
     ("a name of ImageNet in a list", lambda: imagenet_name([]), "is no WordNet id of ImageNet"),
+    ("a reader that is none", lambda: register_dataset("own", 5), "read must be a function, got 5"),
     ("a kind that is a number", lambda: register_dataset(5, load), "kind of a data set must be a text, got 5"),
     ("no examples", lambda: spread(None, 2), "examples of a data set must be a list, got None"),
 ]

@@ -11,7 +11,7 @@ from gradeclip_utils.evaluation.attributes import draw_pairs
 from gradeclip_utils.evaluation.faithfulness import Protocol, areas, image_curves, image_score, word_curves
 from gradeclip_utils.evaluation.localisation import localisation, located, pool, reference_baselines
 from gradeclip_utils.evaluation.pointing_game import games, play, play_second_order
-from gradeclip_utils.evaluation.sanity import agreement, cost, randomisation_check, randomised
+from gradeclip_utils.evaluation.sanity import affordable, agreement, cost, randomisation_check, randomised
 from gradeclip_utils.evaluation.statistics import (
     difference_interval,
     interval,
@@ -109,6 +109,14 @@ MEASURES = [
     ("words by words", lambda: word_curves(len, "a dog", {"a": ["x", "y"]}), "scores of 'a' must be an array"),
     ("words beyond the caption", lambda: word_curves(len, "a", {"a": [1]}, [(7, 9)]), "spans must be .* within 'a'"),
     ("words turned round", lambda: word_curves(len, "a dog", {"a": [1]}, [(3, 1)]), "spans must be .* within 'a dog'"),
+    ("words by a number", lambda: word_curves(len, "a", {"a": [1]}, 5), "spans must be a list, got 5"),
+    ("words by no function", lambda: word_curves(None, "a", {"a": [1]}), "score must be a function, got None"),
+    ("a score that says nothing", lambda: word_curves(lambda said: {}, "a", {"a": [1]}), "a score must be a dict"),
+    ("a score of no function", lambda: image_score(None, torch.ones(4)), "encode must be a function, got None"),
+    ("no generator", lambda: reference_baselines((2, 2), MASK, 5), "rng must be a generator of numpy, got 5"),
+    ("no model", lambda: randomised(None), "clip must be a Clip, got None"),
+    ("a step of no model", lambda: affordable("emoji", 9, len), "clip must be a Clip, got 'emoji'"),
+    ("the cost of nothing", lambda: cost(None, len), "calls must be a dictionary of functions, got None"),
     ("words by half a seed", lambda: word_curves(len, "a", {"a": [1]}, seed=-1), "seed must be at least 0"),
     ("areas of nothing", lambda: areas(None), "a table is needed, a pandas DataFrame, got None"),
     ("areas of another table", lambda: areas(ROWS), "the table has no column 'fraction'"),
@@ -151,6 +159,8 @@ def test_a_model_is_not_randomised_by_what_is_no_number(tiny, options):
 def test_a_method_of_words_that_does_not_exist_is_named(tiny):
     with pytest.raises(GradeclipError, match="a method of words must be one of .*got 'nope'"):
         word_rows(tiny, captioned_scenes(1), {"x": ("nope", None)})
+    with pytest.raises(TypeError, match="methods must be a dictionary, as text_methods gives it, got 'rollout'"):
+        word_rows(tiny, captioned_scenes(1), "rollout")
 
 
 def test_maps_are_measured_whatever_holds_them():
