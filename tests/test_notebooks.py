@@ -211,6 +211,11 @@ def test_its_links_lead_to_files_beside_it(path, notebook):
     assert links and all((path.parent / link).exists() for link in links), links
 
 
+def test_no_bar_of_something_that_took_long_is_kept(notebook):
+    shown = [output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs(notebook)]
+    assert not [text for text in shown if re.search(r"\d%\|", text)]
+
+
 def test_cells_have_unique_identifiers(path):
     identifiers = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
     assert len(set(identifiers)) == len(identifiers)

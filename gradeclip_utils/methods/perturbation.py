@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm as terminal_tqdm
 from tqdm.auto import tqdm
 
 from ..towers import Tower, Trace
@@ -33,8 +34,9 @@ def bar(what: str, progress: bool | None, things: Iterable | None = None, total:
         things: what is gone through.
         total: how many there are, where `things` are not given.
     """
-    quiet, delay = (None, 5.0) if progress is None else (not progress, 0.0)
-    return tqdm(things, what, total, disable=quiet, delay=delay, leave=bool(progress))
+    if progress is None:  # tqdm.auto would show a notebook's widget, terminal or not
+        return terminal_tqdm(things, what, total, disable=None, delay=5.0, leave=False)
+    return tqdm(things, what, total, disable=not progress)
 
 
 def rise(

@@ -218,6 +218,13 @@ def test_by_default_a_terminal_shows_a_bar_after_five_seconds_and_nothing_else_d
         assert seen.getvalue().split("\r")[-1].strip() == ""  # it goes when it is done
 
 
+def test_by_default_a_notebook_shows_no_bar_however_long_it_takes(monkeypatch):
+    """In a kernel tqdm.auto shows a widget, whose state no stored notebook has."""
+    monkeypatch.setattr(perturbation, "tqdm", None)
+    with perturbation.bar("RISE", None, total=9) as shown:
+        assert shown.disable
+
+
 def test_rise_shows_a_bar_when_asked(tiny, picture, capsys):
     Explainer(tiny, method="rise", progress=True).explain(picture, "a dog")
     assert "RISE: 100%" in capsys.readouterr().err
