@@ -181,8 +181,9 @@ def run_command(given: argparse.Namespace) -> None:
     refuse_shard(given)
     if given.write:
         writable(data_path(_FILE), "--write", size=1_000_000)
-    counted, sample = counted_batches(), sampled_batches()
-    table = pd.DataFrame({"captions": count_words(tqdm(counted)), "sample": count_words(sample)})
+    rounds = ROUNDS
+    counted, sample = counted_batches(rounds), sampled_batches(rounds)
+    table = pd.DataFrame({"captions": count_words(tqdm(counted), rounds), "sample": count_words(sample, rounds)})
     comment = (
         "# Captions of the training that hold each word: "
         f"every {EVERY}th of its batches, {len(counted)} of {ROUNDS[0].batch}, "

@@ -136,10 +136,9 @@ def test_information_is_never_negative(bits):
 
 
 def test_the_command_prints_what_it_counted(capsys, monkeypatch):
-    from gradeclip_utils.training import rounds
-
-    monkeypatch.setattr(rounds, "ROUNDS", [Recipe(steps=2, batch=4)])
-    monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.SAMPLES", 1)
+    place = "gradeclip_utils.studies.concreteness.informativeness"
+    monkeypatch.setattr(f"{place}.ROUNDS", [Recipe(steps=2, batch=4)])
+    monkeypatch.setattr(f"{place}.SAMPLES", 1)
     assert main(["study", "exposure"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("# Captions of the training") and lines[2] == "word,captions,sample"
