@@ -64,14 +64,16 @@ def named_model(model: str) -> tuple[str, Clip]:
     return name, load_clip(MODELS[0], weights) if weights else load_clip(name)
 
 
-def model_figures(name: str, clip: Clip, studies: Sequence[str] = COMPARED, than: Clip | None = None) -> pd.DataFrame:
+def model_figures(
+    name: str, clip: Clip, studies: Sequence[str] = COMPARED, than: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The figures of one model in some studies.
 
     Args:
         name: what the table calls it.
         clip: the model.
         studies: some of `COMPARED` and `STUDENTS`.
-        than: another model, which `STUDENTS` compares it with.
+        than: what `student_rows` gives of another model, which `STUDENTS` compares it with.
 
     Returns:
         Columns study, model, figure, value, low, high, n. `STUDENTS` explains the last layer alone, since an attention
@@ -79,14 +81,15 @@ def model_figures(name: str, clip: Clip, studies: Sequence[str] = COMPARED, than
     """
     parts = []
     for study in studies:
-        if study == STUDENTS:
-            one, other = (each and replace(each, image_layers=1) for each in (clip, than))
-            rows = other and compare_models({"": other}, two_thing_examples(60))
-            table = STUDIES[study](one, than=rows)
-        else:
-            table = STUDIES[study](clip)
+        own, more = (replace(clip, image_layers=1), {"than": than}) if study == STUDENTS else (clip, {})
+        table = STUDIES[study](own, **more)
         parts.append(table.assign(study=study, model=name))
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
+
+
+def student_rows(clip: Clip) -> pd.DataFrame:
+    """Rows of `studies.architectures.compare_models` of one model, explained through its last layer alone."""
+    return compare_models({"": replace(clip, image_layers=1)}, two_thing_examples(60))
 
 
 def compare_two(study: str, table: pd.DataFrame | None = None, models: Sequence[str] = MODELS) -> pd.DataFrame:
@@ -165,9 +168,10 @@ def run_command(options: argparse.Namespace) -> None:
         unused("a model", name, models)
         models[name] = asked, clip
     studies = [study for study in (*COMPARED, STUDENTS) if study in options.studies]
-    first, than = next(iter(models.values())) if STUDENTS in studies else ("", None)
+    first, clip = next(iter(models.values()))
+    than = student_rows(clip) if STUDENTS in studies and len(models) > 1 else None
     for name, (asked, clip) in models.items():
-        compared = [first] if first not in ("", asked) else []
+        compared = [first] if than is not None and asked != first else []
         words = ["study", "two-models", *compared, asked]
         words += ["--studies", *studies] if studies != list(COMPARED) else []
         rows = model_figures(name, clip, studies, than if compared else None)
