@@ -8,6 +8,7 @@
 | `axes` | one map, prompt, image or set of intervals on matplotlib axes, and the theme |
 | `page` | a view for HTML, whose script (`front/`) is the explorer's as well |
 | `figures` | whole figures: `plot_maps`, `plot_explanation`, `plot_intervals`, ... |
+| `finding` | what an explanation comes to, in the sentence above its figure |
 | `schematic` | boxes and arrows: the method on paper |
 """
 

@@ -43,6 +43,7 @@ from .axes import (
     words_height,
 )
 from .colours import largest, range_in_words, shown
+from .finding import finding, sharpest
 
 
 class InlineFigure(Figure):
@@ -100,8 +101,8 @@ _MARGIN = 0.12  # inches
 def plot_explanation(explanation, *, shared_scale: bool = True, width: float = FULL_WIDTH) -> InlineFigure:
     """Image, heat map and shaded words: one row a prompt, or two or three short prompts beside each other.
 
-    A contrastive explanation (`against`) is drawn signed, with the words of both prompts: orange speaks for the
-    prompt and purple for the other one, wherever it stands.
+    Above stands what the numbers come to (`finding`). A contrastive explanation (`against`) is drawn signed, with the
+    words of both prompts: orange speaks for the prompt and purple for the other one, wherever it stands.
 
     Args:
         explanation: an `Explanation`.
@@ -117,7 +118,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
     image, words_alone = explanation.image, _explains_words_alone(explanation)
-    alt = "Image, heat map and shaded words for " + "; ".join(explanation.prompts)
+    alt = f"{finding(explanation)}: image, heat map and shaded words for {'; '.join(explanation.prompts)}"
     if shared_scale and not signed and not words_alone and (narrow or count > 1) and count < 4:
         across = 2 if narrow else count + 1
         room = (width - 2 * _MARGIN - 0.7) / across - 0.2
@@ -125,27 +126,27 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
             return _plot_beside(explanation, heats, prompts, across, room, alt)
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
-    own = "" if shared_scale or count == 1 else "a scale of its own"
+    own = "a scale of its own" if count > 1 and not shared_scale else ""
     wanted = max(_one_line(prompts), 0.034 * len(range_in_words("words", signed, largest(scores[0]), own)))
     room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
     letters = int(room * 14.5)
     darkest = [largest(scores if shared_scale else [one]) for one in scores]
     row = max(height, 1.3, _row(prompts, darkest, room, SMALLEST), min(_row(prompts, darkest, room, LARGEST), 3.2))
-    gap = 0.62 if signed or count == 1 or not shared_scale else 0.48
+    gap = 0.62 if signed or count not in (2, 3) or not shared_scale else 0.48
     below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
-    figure = InlineFigure(right + room + _MARGIN, count * (row + gap) - gap + below + 0.5, alt)
-    _sign(figure, explanation.origin)
-    show_image(axes_at(figure, _MARGIN, 0.32, width, height), image, "image")
+    over, above = _over(finding(explanation), wide := right + room + _MARGIN)
+    figure = InlineFigure(wide, above + count * (row + gap) - gap + below + 0.5, alt)
+    _sign(figure, explanation.origin, over)
+    show_image(axes_at(figure, _MARGIN, above + 0.32, width, height), image, "image")
     for i in range(count):
-        mine = slice(None) if shared_scale else slice(i, i + 1)
-        top = 0.32 + i * (row + gap)
+        top = above + 0.32 + i * (row + gap)
         note = "" if shared_scale and i else f"the largest in this {'figure' if shared_scale and count > 1 else 'map'}"
         axes = axes_at(figure, middle, top, width, height)
         if words_alone:
             show_image(axes, image, "no map: words alone")
         else:
-            bar = i == 0 or not shared_scale
-            draw_heatmap(axes, image, heats[i], signed=signed, vmax=largest(heats[mine]), note=note, colour_bar=bar)
+            scale = {"vmax": largest(heats if shared_scale else [heats[i]]), "note": note}
+            draw_heatmap(axes, image, heats[i], signed=signed, colour_bar=i == 0 or not shared_scale, **scale)
         if i == 0 and not words_alone:
             title = "where it speaks for, and against" if signed else "where it answers"
             entitle(axes, _shortened(title, int(14 * (width + 0.9))))
@@ -164,22 +165,24 @@ def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, columns: i
     image, (width, height) = explanation.image, _panel(explanation.image, min(room, 2.4), 2.4)
     most, darkest = largest(heats), largest([[max(word.score, 0) for word in words] for ((_, words),) in prompts])
     notes = [range_in_words(name, False, value) for name, value in (("maps", most), ("words", darkest))]
-    above = columns == 2
-    letters = int((room + 0.7 if above else room) * 14.5)
+    below = columns == 2
+    letters = int((room + 0.7 if below else room) * 14.5)
     note = "\n".join(textwrap.fill(one, letters) for one in [*notes, "each the largest in this figure"])
     tall = _row(prompts, [darkest] * len(prompts), room, LARGEST)
     # the words' axes have room for a sentence of their own; a note below the image may need more than they
-    under = tall - 0.3 if above else max(tall - 0.3, 0.15 * (note.count("\n") + 1))
-    down, first = height + under + 0.5, 0.32 + (height + 0.4 if above else 0)
-    rows = -(-len(prompts) // columns) if above else 1
-    figure = InlineFigure(2 * _MARGIN + columns * (room + 0.2) + 0.5, first + rows * down - 0.08, alt)
-    _sign(figure, explanation.origin)
-    axes = axes_at(figure, _MARGIN, 0.32, width, height)
+    under = tall - 0.3 if below else max(tall - 0.3, 0.15 * (note.count("\n") + 1))
+    wide = 2 * _MARGIN + columns * (room + 0.2) + 0.5
+    over, above = _over(finding(explanation), wide)
+    down, first = height + under + 0.5, above + 0.32 + (height + 0.4 if below else 0)
+    rows = -(-len(prompts) // columns) if below else 1
+    figure = InlineFigure(wide, first + rows * down - 0.08, alt)
+    _sign(figure, explanation.origin, over)
+    axes = axes_at(figure, _MARGIN, above + 0.32, width, height)
     show_image(axes, image, "image")
-    beside = ((room + 0.2) / width, 1) if above else (0, -0.12 / height)
+    beside = ((room + 0.2) / width, 1) if below else (0, -0.12 / height)
     axes.text(*beside, note, va="top", transform=axes.transAxes, **NOTE)
     for i, ((headline, words),) in enumerate(prompts):
-        row, column = divmod(i, columns) if above else (0, i + 1)
+        row, column = divmod(i, columns) if below else (0, i + 1)
         left, top = _MARGIN + column * (room + 0.2), first + row * down
         axes = axes_at(figure, left, top, width, height)
         draw_heatmap(axes, image, heats[i], vmax=most, colour_bar=False)
@@ -236,8 +239,7 @@ def plot_maps(
     width, height = _panel(image, min(2.3, (free + spare) / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
     wide, below = 2 * _MARGIN + columns * across + bar - spare, 0.17 * -(-len(origin) // 80)
-    over = textwrap.fill(drawable(title), int(wide * 12))
-    above = 0.18 * (over.count("\n") + 1) + 0.06 if over else 0.0
+    over, above = _over(title, wide)
     inches = wide, above + rows * down + (0.4 if shared_scale else 0.2) + below
     figure = InlineFigure(*inches, f"{title or 'An image and its maps'}: " + "; ".join(name for name, _ in panels))
     _sign(figure, origin, over)
@@ -266,8 +268,8 @@ def plot_interactions(interactions, *, columns: int = 5) -> InlineFigure:
         columns: panels in a row.
     """
     maps = [(word.text, interactions.heatmap(i, signed=True)) for i, word in enumerate(interactions.words)]
-    origin = interactions.origin
-    return plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction", origin=origin)
+    said = {"origin": interactions.origin, "title": sharpest([name for name, _ in maps], interactions.maps)}
+    return plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction", **said)
 
 
 def plot_intervals(
@@ -330,6 +332,12 @@ def _row_names(table, names: Sequence[str] | None) -> list[str]:
         others = [name for name in table.columns if name not in ("mean", "low", "high", "n")]
         names = [" ".join(map(str, row)) for row in table[others].to_numpy()] if others else table.index
     return [_shortened(str(name), 52) for name in names]
+
+
+def _over(title: str, width: float) -> tuple[str, float]:
+    """What is seen, in lines of a figure of this width, and the inches that they take."""
+    lines = textwrap.fill(drawable(title), int(width * 12))
+    return lines, 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
 
 
 def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:

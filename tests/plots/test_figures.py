@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was found, nothing is cut off, and no prompt can break the drawing."""
 
 import base64
+import html
 import io
 import warnings
 from dataclasses import replace
@@ -26,6 +27,7 @@ from gradeclip_utils.plots import (
     plot_method,
 )
 from gradeclip_utils.plots.colours import COLOURS, SIGNED, UNSIGNED, range_in_words
+from gradeclip_utils.plots.finding import finding, sharpest
 from gradeclip_utils.words import Word
 
 from ..legible import unreadable
@@ -299,18 +301,67 @@ def test_a_figure_shows_itself_and_leaves_pyplot_alone():
 
 def test_a_figure_says_which_model_made_it_and_which_number_it_explains():
     figure = explanation("a dog").plot()
-    assert [text.get_text() for text in figure.texts] == ["tiny (own weights), Grad-ECLIP with the model's own heads"]
+    assert figure.texts[-1].get_text() == "tiny (own weights), Grad-ECLIP with the model's own heads"
     scores = {"image": [0.1], "text": [0.2]}
     single = replace(explanation("a dog"), provenance={**PROVENANCE, "single_head_similarity": scores}).plot()
-    assert single.texts[0].get_text().endswith("explains 0.100 (picture) and 0.200 (words), not 0.300")
+    assert single.texts[-1].get_text().endswith("explains 0.100 (picture) and 0.200 (words), not 0.300")
+
+
+def told(maps, scores=((0.1,),), similarity=(0.3,), **options):
+    """What is said of prompts "dog", "cat", ... with these maps, and these scores of their words."""
+    prompts = ("dog", "cat", "cow")[: len(maps)]
+    said = tuple(words(*"abc"[: len(one)], scores=one) for one in scores)
+    picture = Image.new("RGB", (8, 8))
+    return finding(
+        Explanation(prompts, np.array(similarity), np.array(maps), said, picture, (0, 0, 8, 8), {}, **options)
+    )
+
+
+def test_a_finding_counts_the_patches_that_hold_half_of_a_map_and_names_the_word_of_the_highest_score():
+    assert told([[[4, 3], [2, -9]]]) == "half of what speaks for it lies on 2 of 4 patches; “a” speaks most for it"
+    assert told([[[5, 3], [2, -9]]], [(0.1, 0.3, -0.9)]) == (
+        "half of what speaks for it lies on 1 of 4 patches; “b” speaks most for it"
+    )
+    assert told([[[-1, 0]]], [(-0.1,)]) == "no patch speaks for it; no word speaks for it"
+    assert told([[[0, 0]]]) == "“a” speaks most for it"  # of a method that has no maps
+    assert told([[[1.0]]], [()]) == "half of what speaks for it lies on 1 of 1 patch"  # of an embedding
+
+
+def test_a_finding_is_about_the_prompt_that_is_most_similar_or_leads_most():
+    maps, scores = [[[1, 0]], [[1, 1]]], ((0.1,), (0.2,))
+    both = told([maps[0], [[3, 4]]], scores, (-0.2, -0.1))
+    assert both.startswith("most similar is “cat”, −0.100; half of what speaks for it lies on 1 of 2 patches")
+    against = {"against": ("cow", "hen"), "against_words": ((), ())}
+    leads = told(maps, scores, (0.3, 0.4), **against, against_similarity=np.array([0.1, 0.3]))
+    assert leads.startswith("“dog” leads “cow” by 0.200; half")
+    behind = told(maps, scores, (0.3, 0.4), **against, against_similarity=np.array([0.4, 0.45]))
+    assert behind.startswith("“cat” is behind “hen” by 0.050; half")
+
+
+def test_the_sharpest_word_is_that_of_the_fewest_patches():
+    assert sharpest("ab", np.array([[[1, 1, 1]], [[-5, 3, 1]]])) == (
+        "“b” answers to the fewest patches: half of what speaks for it lies on 1 of 3 patches"
+    )
+    assert sharpest("a", np.array([[[-1, 0]]])) == "no word answers to any patch"
+
+
+def test_what_an_explanation_comes_to_stands_above_its_figure():
+    for shown in (explanation("a dog"), explanation("a dog", "a cat"), explanation("a dog", against="a cat")):
+        figure = shown.plot()
+        over = figure.texts[0]
+        assert over.get_text().replace("\n", " ") == finding(shown)
+        figure.draw(figure.canvas.get_renderer())
+        assert over.get_window_extent().y0 >= max(axes.get_tightbbox().y1 for axes in figure.axes) - 1
 
 
 def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
-    data, metadata = explanation("a dog", "a cat").plot()._repr_mimebundle_()
+    shown = explanation("a dog", "a cat")
+    alt = f"{finding(shown)}: image, heat map and shaded words for a dog; a cat"
+    data, metadata = shown.plot()._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert metadata["image/png"]["alt"] == "Image, heat map and shaded words for a dog; a cat"
+    assert metadata["image/png"]["alt"] == alt
     # JupyterLab shows the HTML: the same pixels, with the text that it gives no PNG
-    assert 'alt="Image, heat map and shaded words for a dog; a cat"' in data["text/html"]
+    assert f'alt="{html.escape(alt)}"' in data["text/html"]
     files = data["text/html"].partition("base64,")[2].partition('"')[0], data["image/png"]
     pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(file))).convert("RGB")) for file in files]
     np.testing.assert_array_equal(*pixels)

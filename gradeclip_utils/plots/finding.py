@@ -1,0 +1,64 @@
+"""Finding: what the numbers of an explanation come to, in one sentence. It stands above their figure.
+
+    Explanation, Interactions -> here -> figures
+
+Where the ground truth is known, `panels.verdict` can say more: here nothing is known but what was computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def finding(explanation) -> str:
+    """Which prompt is nearest, on how few patches half of its map lies, and which of its words counts most.
+
+    Args:
+        explanation: an `Explanation`. Of several prompts the sentence is about the most similar one, or about the one
+            that leads its other prompt by most.
+    """
+    similarity, against = np.asarray(explanation.similarity), explanation.against
+    margin = similarity if against is None else similarity - explanation.against_similarity
+    best = int(margin.argmax())
+    name, map_, words = (getattr(explanation, part)[best] for part in ("prompts", "image_maps", "words"))
+    parts = []
+    if against is not None:
+        leads = f"leads “{against[best]}” by" if margin[best] > 0 else f"is behind “{against[best]}” by"
+        parts.append(f"“{name}” {leads} {abs(margin[best]):.3f}")
+    elif len(similarity) > 1:
+        parts.append(f"most similar is “{name}”, {similarity[best]:.3f}".replace("-", "\N{MINUS SIGN}"))
+    if map_.any():
+        parts.append(_half(map_))
+    if words:
+        most = max(words, key=lambda word: word.score)
+        parts.append(f"“{most.text}” speaks most for it" if most.score > 0 else "no word speaks for it")
+    return "; ".join(parts)
+
+
+def sharpest(texts: Sequence[str], maps: np.ndarray) -> str:
+    """Which of several words answers to the fewest patches.
+
+    Args:
+        texts: of the W words.
+        maps: (W, h, w), theirs.
+    """
+    positive = [i for i, map_ in enumerate(maps) if (map_ > 0).any()]
+    if not positive:
+        return "no word answers to any patch"
+    fewest = min(positive, key=lambda i: _patches_of_half(maps[i]))
+    return f"“{texts[fewest]}” answers to the fewest patches: {_half(maps[fewest])}"
+
+
+def _half(map_: np.ndarray) -> str:
+    """On how few patches half of a map's positive relevance lies."""
+    if not (map_ > 0).any():
+        return "no patch speaks for it"
+    count = _patches_of_half(map_)
+    return f"half of what speaks for it lies on {count} of {map_.size} patch{'es' * (map_.size > 1)}"
+
+
+def _patches_of_half(map_: np.ndarray) -> int:
+    falling = np.sort(np.maximum(map_, 0).astype(float), axis=None)[::-1].cumsum()
+    return int(np.searchsorted(falling, falling[-1] / 2)) + 1
