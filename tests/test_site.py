@@ -143,10 +143,8 @@ def test_an_example_in_a_docstring_is_code_as_it_stands_and_its_sections_are_non
 
 def test_what_is_cited_is_in_the_bibliography(build, pages):
     keys = set(build.entries().values())
-    cited = {
-        key for page in pages.rglob("*.md") for group in re.findall(r"\{cite\}`([^`]+)`", page.read_text())
-        for key in group.split(",")
-    }  # fmt: skip
+    read = [page.read_text() for kind in ("*.md", "*.ipynb") for page in pages.rglob(kind)]
+    cited = {key for text in read for keys in re.findall(r"\{cite\}`([^`]+)`", text) for key in keys.split(",")}
     assert cited and cited <= keys
 
 
@@ -160,13 +158,29 @@ def test_the_bibliography_has_every_preprint_that_the_lessons_and_the_package_na
         assert not missing, f"{path.name} names arXiv {sorted(missing)}: add to docs/site/references.bib"
 
 
+def test_a_lesson_cites_the_papers_that_it_links_to(build, pages, tmp_path):
+    link = "see [arXiv 2502.18816](https://arxiv.org/abs/2502.18816)"
+    cells = [
+        nbformat.v4.new_markdown_cell(f"{link}, and [another](https://example.org/1)."),
+        nbformat.v4.new_code_cell(f'print("{link}")'),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "one.ipynb")
+    build.complete(tmp_path / "one.ipynb")
+    first, second = nbformat.read(tmp_path / "one.ipynb", as_version=4).cells
+    assert first.source == f"{link} {{cite}}`zhao2025gradeclip`, and [another](https://example.org/1)."
+    assert second.source == cells[1].source
+    for lesson in LESSONS:  # none links to a preprint that it does not cite on the site
+        text = (pages / "notebooks" / lesson.name).read_text()
+        assert text.count("](https://arxiv.org/abs/") == len(re.findall(r"arxiv\.org/abs/[\d.]+\) \{cite\}", text)) > 0
+
+
 def test_what_a_figure_shows_is_told_to_those_who_cannot_see_it(build, tmp_path):
     image = nbformat.v4.new_output(
         "display_data", {"image/png": "aGVsbG8="}, metadata={"image/png": {"alt": "a map\nof a dog"}}
     )
     cells = [nbformat.v4.new_code_cell("1", outputs=[image]), nbformat.v4.new_code_cell("2")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "one.ipynb")
-    build.give_alternatives(tmp_path / "one.ipynb")
+    build.complete(tmp_path / "one.ipynb")
     first, second = nbformat.read(tmp_path / "one.ipynb", as_version=4).cells
     assert first.metadata["mystnb"] == {"image": {"alt": "a map of a dog"}}
     assert "mystnb" not in second.metadata

@@ -49,7 +49,7 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
         shutil.copy(lesson, pages / "notebooks")
     lessons = sorted(pages.glob("notebooks/*.ipynb"))
     for lesson in lessons:
-        give_alternatives(lesson)
+        complete(lesson)
     lines = re.search(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
     fill(pages / "index.md", "<!-- the ten lines of the README -->", lines)
     course = pages / "notebooks" / "README.md"
@@ -79,10 +79,20 @@ def toctree(names: list[str]) -> str:
     return "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
 
 
-def give_alternatives(notebook: Path) -> None:
-    """Tell myst-nb what an image shows, to those who cannot see it: an output says so, myst-nb asks the cell."""
-    content = nbformat.read(notebook, as_version=4)
+def complete(notebook: Path) -> None:
+    """Give a notebook what a page has and a notebook cannot have.
+
+    An image says what it shows, to those who cannot see it: an output has the text, and myst-nb asks the cell for it. A
+    link to a paper of the bibliography cites it as well; in JupyterLab a citation would be a key in braces.
+    """
+    content, known = nbformat.read(notebook, as_version=4), papers()
     for cell in content.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"\]\((https?://[^)\s]+)\)",
+                lambda link: f"{link[0]} {{cite}}`{known[link[1]]}`" if link[1] in known else link[0],
+                cell.source,
+            )
         for output in cell.get("outputs", ()):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(alt.split())}
@@ -95,6 +105,17 @@ def entries() -> dict[str, str]:
         r"^@\w+\{(\w+),.*?^  title = \{(.*?)\},?$", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.M | re.S
     )
     return {re.sub(r"[{}]", "", title): key for key, title in found}
+
+
+def papers() -> dict[str, str]:
+    """Address -> key of everything in the bibliography that has one, as lessons link to it."""
+    text = BIBLIOGRAPHY.read_text(encoding="utf-8")
+    before = {"eprint": "https://arxiv.org/abs/", "url": ""}
+    return {
+        before[kind] + place: key
+        for key, entry in re.findall(r"^@\w+\{(\w+),((?:\n  .*)*)", text, re.M)
+        for kind, place in re.findall(r"(eprint|url) = \{(.*?)\}", entry)
+    }
 
 
 def methods_page() -> str:
