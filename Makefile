@@ -12,7 +12,7 @@
 # make assignments  the notebooks to hand in into build/assignments (or COURSE=folder): source/ for instructors, release/
 # make figures  the figure of the README and the gallery anew, with the weights that are here, to commit them
 # make dist   wheel and sdist into dist/, as a tag releases them
-# make audit  bandit on the package, and known faults of its dependencies (asks PyPI)
+# make audit  bandit on the package, and known faults of its dependencies (asks PyPI, and fails where it cannot)
 # make bench  speed against open_clip and against other methods, with nothing else running
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
@@ -140,7 +140,9 @@ test-assignments: $(GRADING)/installed
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BANDIT)
-	$(BIN)/pip-audit --skip-editable
+	@mkdir -p build
+	$(BIN)/python -m pip freeze --exclude-editable > build/installed.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement build/installed.txt  # strict: what was not asked is not clean
 
 dist: $(STAMP)
 	rm -rf dist

@@ -130,8 +130,9 @@ def test_ci_runs_the_notebooks_the_tests_style_types_and_the_search_for_security
     lint = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True).stdout
     assert all(command in lint for command in ("ruff check .", "ruff format --check .", "bin/mypy", "bin/bandit"))
     audit = subprocess.run(["make", "--dry-run", "audit"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert "bin/bandit" in audit and "bin/pip-audit" in audit  # which asks PyPI, so every week, and not in every run
-    assert "make audit" in (ROOT / ".github/workflows/weekly.yml").read_text()
+    assert "bin/bandit" in audit and "bin/pip-audit --strict" in audit  # asks PyPI: not in .ci/run
+    for name in ("tests", "weekly"):
+        assert "make audit" in (ROOT / f".github/workflows/{name}.yml").read_text()
 
 
 def hooks():
