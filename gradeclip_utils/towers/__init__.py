@@ -31,7 +31,6 @@ trace of every tower is compared with the model's own forward pass.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from open_clip.modified_resnet import ModifiedResNet
@@ -55,16 +54,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Family:
-    """Towers that a project outside has registered."""
-
-    side: str
-    matches: Callable[[nn.Module], bool]
-    opens: Callable[[nn.Module, int | None], Tower]
-
-
-_REGISTERED: dict[str, _Family] = {}
+# what projects outside have registered: name -> side, whether a model is of the family, and what opens it
+_REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], Callable[[nn.Module, int | None], Tower]]] = {}
 
 
 def register_tower(
@@ -89,7 +80,7 @@ def register_tower(
     """
     unused("a family of towers", name, _REGISTERED)
     chosen("side", side, ("image", "text"))
-    _REGISTERED[name] = _Family(side, matches, opens)
+    _REGISTERED[name] = side, matches, opens
 
 
 def unregister_tower(name: str) -> None:
@@ -101,10 +92,10 @@ def unregister_tower(name: str) -> None:
     del _REGISTERED[name]
 
 
-def _registered(side: str, model: nn.Module) -> _Family | None:
-    """The family that was registered last of those to which the model belongs."""
-    families = reversed(_REGISTERED.values())
-    return next((family for family in families if family.side == side and family.matches(model)), None)
+def _registered(side: str, model: nn.Module) -> Callable[[nn.Module, int | None], Tower] | None:
+    """What opens the family that was registered last of those to which the model belongs."""
+    found = (opens for of, matches, opens in reversed(_REGISTERED.values()) if of == side and matches(model))
+    return next(found, None)
 
 
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
@@ -122,8 +113,8 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
         UnsupportedModel: it has no attention that could be explained, or one that is not computed here; says why.
         ValueError: there are not as many layers.
     """
-    if family := _registered("image", model):
-        return family.opens(model, layers)
+    if opens := _registered("image", model):
+        return opens(model, layers)
     if kind_of(model, IMAGES):
         return TransformersImageTower(model, layers)
     visual = getattr(model, "visual", None)
@@ -154,8 +145,8 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
         UnsupportedModel: it is another encoder (BLIP's), or has a part that is not computed here.
         ValueError: there are not as many layers.
     """
-    if family := _registered("text", model):
-        return family.opens(model, layers)
+    if opens := _registered("text", model):
+        return opens(model, layers)
     if kind_of(model) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder":
         return TransformersTextTower(model, layers)
     return TextTransformerTower(model, text_of(model), layers)

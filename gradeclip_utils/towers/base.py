@@ -8,7 +8,7 @@ tokens in the end (`_embed`). Everything else is the same for all of them, and i
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,10 @@ class Tower:
     image_size: tuple[int, int]
     context_length: int
 
-    def __init__(self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int, encode: Callable):
+    def __init__(
+        self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int | None, encode: Callable
+    ):
+        layers = max(1, round(2 * len(blocks) / 3)) if layers is None else layers
         layers = whole(f"{self.name}_layers", layers, 1, len(blocks))
         if layers > 1 and blocks[-1].latent:
             raise UnsupportedModel(
@@ -145,8 +148,7 @@ class Tower:
 
         The result has another embedding: it traces a network that the model's training never saw.
         """
-        entry = {field.name: getattr(trace, field.name) for field in fields(Entry)}
-        return self._trace_from(Entry(**{**entry, "heads": 1}), graph=True)
+        return self._trace_from(replace(trace, heads=1), graph=True)
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:
         """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers.
@@ -207,7 +209,7 @@ class Tower:
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels (B, 3, H, W)."""
         with eval_mode(self.model):
-            features = self._encode(pixels)
+            features = self._encode(in_precision(self.part, pixels))
         features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         return F.normalize(features, dim=-1) if self.unit else features
@@ -356,9 +358,9 @@ class Tower:
         return f"the model cannot be explained: its {self.name} embedding is NaN or infinite on this input"
 
 
-def pixel_dtype(part: nn.Module) -> torch.dtype:
-    """The precision in which an image encoder takes its pixels: that of its first convolution."""
-    return next(module for module in part.modules() if isinstance(module, nn.Conv2d)).weight.dtype
+def in_precision(part: nn.Module, x: Tensor) -> Tensor:
+    """Pixels or tokens in the precision in which an image encoder takes them: that of its first convolution, if any."""
+    return x.to(next((module.weight.dtype for module in part.modules() if isinstance(module, nn.Conv2d)), x.dtype))
 
 
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:

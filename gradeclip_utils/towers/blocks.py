@@ -15,11 +15,13 @@ kernel that hides it, the rest of the block for one token. All arithmetic is flo
 precision. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -27,6 +29,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ..errors import InvalidValue
 
 _WITH_GRAD = ContextVar("with_grad", default=False)
+_IDENTITY = nn.Identity()
 
 
 class UnsupportedModel(InvalidValue):
@@ -36,12 +39,13 @@ class UnsupportedModel(InvalidValue):
 
 
 class Block:
-    """One layer: a module of the model, computed part by part. A library's own kind of block is one subclass.
+    """One layer: a module of the model, computed part by part; see `Parts`.
 
     `pools` is true of an attention pool, and `latent` where its queries are its own parameters, not made of tokens.
     """
 
-    pools = latent = False
+    pools: bool = False
+    latent: bool | Callable[[], Tensor] | None = False
 
     def __init__(self, module: nn.Module, heads: int):
         self.module, self.heads = module, heads
@@ -66,35 +70,49 @@ class Block:
         raise AssertionError(f"{type(self).__name__} does not say what becomes of attention's output")
 
 
-class OpenClipBlock(Block):
+@dataclass(eq=False)
+class Parts(Block):
+    """A layer by its parts, which libraries put together alike and call differently: one function each says which."""
+
+    module: nn.Module
+    heads: int
+    qkv: Callable[[Tensor, int, Tensor | None], Tensor]  # as `project`, but for all heads in one: (B, N, D)
+    added: Callable[[Tensor], Tensor]  # what attention adds to the tokens, for what it collected (B, R, D)
+    mlp: Callable[[Tensor], Tensor] | None = None  # what the MLP adds to them
+    before: nn.Module = _IDENTITY  # the norm before attention
+    behind: tuple[nn.Module, nn.Module] = (_IDENTITY, _IDENTITY)  # the norms behind both residuals
+    pools: bool = False
+    latent: Callable[[], Tensor] | None = None  # the latent queries (R, D)
+    like_clip: bool = False  # CLIP's own block: norm, attention, norm, MLP, and nothing else
+
+    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The norm before attention."""
+        return norm(self.before, x)
+
+    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+        """Of the latent queries, where there are some, or of the tokens."""
+        if part == 0 and self.latent:
+            normed = self.latent().expand(len(normed), -1, -1)
+        return self.qkv(normed, part, positions).unflatten(-1, (heads, -1))
+
+    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+        """Output projection and MLP, each with its residual and with the norms behind it."""
+        x = norm(self.behind[0], self.added(o) if self.pools else x + self.added(o))
+        return x if self.mlp is None else norm(self.behind[1], x + self.mlp(x))
+
+
+def open_clip_block(block: nn.Module, tower: str) -> Parts:
     """open_clip's ResidualAttentionBlock: norm, attention, norm, MLP. Taken by its structure, not by its class.
 
     Its attention is torch's MultiheadAttention up to open_clip 3.3, and open_clip's own module with the same
     parameters after it.
     """
-
-    def __init__(self, block: nn.Module, tower: str):
-        _check_open_clip_block(block, tower)
-        super().__init__(block, block.attn.num_heads)
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm before attention."""
-        return norm(self.module.ln_1, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Rows of the packed projection."""
-        attn, width = self.module.attn, normed.shape[-1]
-        return packed(attn.in_proj_weight, attn.in_proj_bias, normed, part * width, width).unflatten(-1, (heads, -1))
-
-    def added(self, o: Tensor) -> Tensor:
-        """What attention adds to the tokens (B, R, D), for what it collected (B, R, D)."""
-        return scaled(self.module.ls_1, linear(self.module.attn.out_proj, o))
-
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection and MLP, each with its residual and its LayerScale."""
-        block, x = self.module, x + self.added(o)
-        hidden = block.mlp.gelu(linear(block.mlp.c_fc, norm(block.ln_2, x)))
-        return x + scaled(block.ls_2, linear(block.mlp.c_proj, hidden))
+    _check_open_clip_block(block, tower)
+    attn, mlp = block.attn, block.mlp
+    return Parts(
+        block, attn.num_heads, in_proj(attn), lambda o: apply((attn.out_proj, block.ls_1), o),
+        lambda x: apply((block.ln_2, mlp.c_fc, mlp.gelu, mlp.c_proj, block.ls_2), x), before=block.ln_1, like_clip=True,
+    )  # fmt: skip
 
 
 def _check_open_clip_block(block: nn.Module, tower: str) -> None:
@@ -212,32 +230,55 @@ def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
     return x if weight is None else x @ upcast(weight)
 
 
-def packed(weight: Tensor, bias: Tensor | None, x: Tensor, start: int, width: int) -> Tensor:
-    """A linear layer made of `width` rows of a packed one, from row `start` on.
+def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int = 3) -> Tensor:
+    """One of several linear layers of equal width whose weights lie one below the other.
 
     Args:
-        weight: (rows, D).
+        weight: (rows, D), of all.
         bias: (rows,), or None.
         x: (..., D).
-        start: the first row.
-        width: how many rows.
+        part: which one.
+        parts: of how many.
     """
-    rows = slice(start, start + width)
+    width = len(weight) // parts
+    rows = slice(part * width, (part + 1) * width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
 
 
+def in_proj(attn: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
+    """`Parts.qkv` of torch's MultiheadAttention, and of what has its parameters."""
+    return lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
+
+
+def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
+    """`Parts.qkv` of three linear layers."""
+    return lambda x, part, _: linear(layers[part], x)
+
+
+def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Norms, linear layers, LayerScales, MLPs and activations, in float32 at least; dropout belongs to training."""
+    for module in modules:
+        if isinstance(module, (nn.Sequential, Mlp)):
+            x = apply(module.children(), x)
+        elif isinstance(module, (nn.LayerNorm, nn.Identity)) or hasattr(module, "variance_epsilon"):
+            x = norm(module, x)
+        elif isinstance(base_layer(module), nn.Linear):
+            x = linear(module, x)
+        elif hasattr(module, "gamma"):
+            x = x * upcast(module.gamma)
+        elif not isinstance(module, nn.Dropout):
+            x = module(x)
+    return x
+
+
 def norm(module: nn.Module, x: Tensor) -> Tensor:
-    """A LayerNorm in float32 at least; an Identity, where a model has none."""
+    """A norm in float32 at least; an Identity, where a model has none. T5's takes no mean away."""
     if isinstance(module, nn.Identity):
         return x
+    if hasattr(module, "variance_epsilon"):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon) * upcast(module.weight)
     weight, bias = (None if p is None else upcast(p) for p in (module.weight, module.bias))
     return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
-
-
-def scaled(module: nn.Module, x: Tensor) -> Tensor:
-    """LayerScale, where a model has it."""
-    gamma = getattr(module, "gamma", None)
-    return x if gamma is None else x * upcast(gamma)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

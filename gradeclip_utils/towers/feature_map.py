@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import whole
-from .base import Entry, Tower, Trace, eval_mode, pixel_dtype, places
+from .base import Entry, Tower, Trace, eval_mode, in_precision, places
 from .blocks import UnsupportedModel, upcast
 from .timm_vit import out_features
 
@@ -38,8 +38,7 @@ class FeatureMapTower(Tower):
         assert size is not None
         height, width = size
         self.image_size = (height, width)
-        encode = model.encode_image if self.unit else model
-        self._encode = lambda pixels: encode(pixels.to(pixel_dtype(trunk)))
+        self._encode = model.encode_image if self.unit else model
         features = trunk.num_classes or trunk.num_features
         self.width = out_features(model.visual.head, features) if self.unit else features
         height, width = _grid_of(trunk, self.image_size)
@@ -52,16 +51,13 @@ class FeatureMapTower(Tower):
 
     def _entered(self, pixels: Tensor) -> Entry:
         with eval_mode(self.model):
-            features = self.trunk.forward_features(pixels.to(pixel_dtype(self.trunk)))
+            features = self.trunk.forward_features(in_precision(self.trunk, pixels))
         if features.ndim == 3:
-            grid = _grid_of(self.trunk, tuple(pixels.shape[-2:]))
-            x = features
+            grid, x = _grid_of(self.trunk, tuple(pixels.shape[-2:])), features
         else:
-            channels_last = _channels_last(self.trunk)
-            grid = tuple(features.shape[1:3] if channels_last else features.shape[2:])
-            x = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
-        query_index, patches = places(x, (), self.prefix)
-        return Entry(pixels, upcast(x), query_index, patches, 0, grid)
+            features = features if _channels_last(self.trunk) else features.permute(0, 2, 3, 1)  # (B, h, w, D)
+            grid, x = tuple(features.shape[1:3]), features.flatten(1, 2)
+        return Entry(pixels, upcast(x), *places(x, (), self.prefix), 0, grid)
 
     def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
         return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
@@ -69,7 +65,7 @@ class FeatureMapTower(Tower):
     def _go_on(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
         assert grid is not None
         with eval_mode(self.model):
-            pooled = self.trunk.forward_head(self._as_map(tokens.to(pixel_dtype(self.trunk)), grid))
+            pooled = self.trunk.forward_head(self._as_map(in_precision(self.trunk, tokens), grid))
             features = self.model.visual.head(pooled) if self.unit else pooled
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         return nn.functional.normalize(features, dim=-1) if self.unit else features

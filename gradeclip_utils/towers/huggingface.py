@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Entry, Tower, places
-from .blocks import UnsupportedModel, upcast
-from .huggingface_blocks import ProbePool, apply, blocks_of, check_plain, through_own
+from .blocks import UnsupportedModel, apply, upcast
+from .huggingface_blocks import blocks_of, check_plain, probe_pool, through_own
 from .text import end_of_text
 
 MODELS = (  # both encoders
@@ -71,7 +71,7 @@ class TransformersImageTower(Tower):
             self.query_token, self.after = "CLS reads", (vision.post_layernorm, projection)
             self.width = projection.out_features
         elif getattr(vision, "head", None) is not None:
-            blocks.append(ProbePool(vision.head, vision.post_layernorm, inside))
+            blocks.append(probe_pool(vision.head, vision.post_layernorm, inside))
             self.query_token, self.width = "a latent query reads", config.hidden_size
         else:
             raise UnsupportedModel(f"{inside} without an attention pool (vision_use_head=False): nothing reads its end")
@@ -99,8 +99,8 @@ class TransformersImageTower(Tower):
         x = getattr(self.vision, "pre_layrnorm", nn.Identity())(x)  # that is its name
         x = upcast(through_own([block for block in self.below if not block.latent], x))
         latent, grid = self.blocks[-1].latent, self._grid(pixels)
-        query_index, patches = places(x, () if latent else [0], x.shape[1] - grid[0] * grid[1])
-        return Entry(pixels, x, query_index, patches, self.heads, grid)
+        where = places(x, () if latent else [0], x.shape[1] - grid[0] * grid[1])
+        return Entry(pixels, x, *where, self.heads, grid)
 
     def _embed(self, x: Tensor) -> Tensor:
         return apply(self.after, x)[:, 0]
@@ -156,13 +156,11 @@ class TransformersTextTower(Tower):
         self.query_token, self.causal, self.width = _READS[text.reads], text.causal, text.width
         blocks, inside = blocks_of(text.layers, self.name), f"the text tower is a {self.kind}"
         check_plain(inside, *text.before, *text.after)
-        layers = max(1, round(2 * len(blocks) / 3)) if layers is None else layers
         config = text.part.config
         self.context_length = getattr(config, "max_position_embeddings", None) or 512  # T5 has no limit
         if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
             self.context_length -= text.part.embeddings.padding_idx + 1
-        encode = self._own_features if hub else whole.encode_text
-        super().__init__(model, text.part, blocks, layers, encode)
+        super().__init__(model, text.part, blocks, layers, self._own_features if hub else whole.encode_text)
 
     def ends(self, ids: Tensor) -> Tensor:
         """Where the words of each prompt end, (B,), for token ids (B, context_length): EOT, or `end_of_text`."""

@@ -15,132 +15,82 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block, UnsupportedModel, base_layer, check_linear, check_norm, linear, norm, packed, upcast
+from .blocks import Block, Parts, UnsupportedModel, apply, check_linear, check_norm, in_proj, linear, separate, upcast
 
 
-class _Separate(Block):
-    """A layer whose queries, keys and values are three linear layers, `self.qkv`."""
-
-    qkv: tuple[nn.Module, nn.Module, nn.Module]
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """One of three linear layers."""
-        return linear(self.qkv[part], normed).unflatten(-1, (heads, -1))
-
-
-class NormFirstBlock(_Separate):
+def _norm_first(block: nn.Module, inside: str) -> Parts:
     """CLIPEncoderLayer, its copies, M2M100EncoderLayer and BlipEncoderLayer: norm, attention, norm, MLP."""
-
-    def __init__(self, block: nn.Module, inside: str):
-        attn, self.mlp = block.self_attn, getattr(block, "mlp", block)
-        self.norm1 = getattr(block, "layer_norm1", None) or block.self_attn_layer_norm
-        self.norm2 = getattr(block, "layer_norm2", None) or block.final_layer_norm
-        self.packed = getattr(attn, "qkv", None)  # BLIP's
-        self.qkv = (self.packed,) * 3 if self.packed is not None else (attn.q_proj, attn.k_proj, attn.v_proj)
-        self.out = attn.projection if self.packed is not None else attn.out_proj
-        check_linear(inside, *self.qkv, self.out, self.mlp.fc1, self.mlp.fc2)
-        check_norm(inside, self.norm1, self.norm2)
-        super().__init__(block, attn.num_heads)
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm before attention."""
-        return norm(self.norm1, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """One of three linear layers, or a third of one."""
-        if self.packed is None:
-            return super().project(normed, part, heads)
-        return linear(self.packed, normed).chunk(3, dim=-1)[part].unflatten(-1, (heads, -1))
-
-    def added(self, o: Tensor) -> Tensor:
-        """What attention adds to the tokens (B, R, D), for what it collected (B, R, D)."""
-        return linear(self.out, o)
-
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection and MLP, each with its residual."""
-        x = x + self.added(o)
-        return x + _mlp(self.mlp, norm(self.norm2, x))
+    attn, mlp = block.self_attn, getattr(block, "mlp", block)
+    norm1 = getattr(block, "layer_norm1", None) or block.self_attn_layer_norm
+    norm2 = getattr(block, "layer_norm2", None) or block.final_layer_norm
+    blip = hasattr(attn, "qkv")
+    layers = [attn.qkv] if blip else [attn.q_proj, attn.k_proj, attn.v_proj]
+    out = attn.projection if blip else attn.out_proj
+    check_linear(inside, *layers, out, mlp.fc1, mlp.fc2)
+    check_norm(inside, norm1, norm2)
+    qkv = (lambda x, part, _: linear(attn.qkv, x).chunk(3, dim=-1)[part]) if blip else separate(*layers)
+    return Parts(
+        block, attn.num_heads, qkv, lambda o: linear(out, o),
+        lambda x: apply((norm2, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=norm1, like_clip=True,
+    )  # fmt: skip
 
 
-class NormLastBlock(_Separate):
+def _norm_last(block: nn.Module, inside: str) -> Parts:
     """BertLayer and its copies: attention and MLP, each with a residual and a norm behind it."""
-
-    def __init__(self, block: nn.Module, inside: str):
-        attn, out = block.attention.self, block.attention.output
-        self.qkv = (attn.query, attn.key, attn.value)
-        check_linear(inside, *self.qkv, out.dense, block.intermediate.dense, block.output.dense)
-        check_norm(inside, out.LayerNorm, block.output.LayerNorm)
-        if getattr(attn, "position_embedding_type", None) not in (None, "absolute"):
-            raise UnsupportedModel(f"{inside} whose attention has {attn.position_embedding_type} positions")
-        super().__init__(block, attn.num_attention_heads)
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The tokens as they are."""
-        return x
-
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection, residual, norm; MLP, residual, norm."""
-        out, block = self.module.attention.output, self.module
-        x = norm(out.LayerNorm, x + linear(out.dense, o))
-        hidden = block.intermediate.intermediate_act_fn(linear(block.intermediate.dense, x))
-        return norm(block.output.LayerNorm, x + linear(block.output.dense, hidden))
+    attn, out, wide, narrow = block.attention.self, block.attention.output, block.intermediate, block.output
+    qkv = attn.query, attn.key, attn.value
+    check_linear(inside, *qkv, out.dense, wide.dense, narrow.dense)
+    check_norm(inside, out.LayerNorm, narrow.LayerNorm)
+    if getattr(attn, "position_embedding_type", None) not in (None, "absolute"):
+        raise UnsupportedModel(f"{inside} whose attention has {attn.position_embedding_type} positions")
+    return Parts(
+        block, attn.num_attention_heads, separate(*qkv), lambda o: linear(out.dense, o),
+        lambda x: apply((wide.dense, wide.intermediate_act_fn, narrow.dense), x),
+        behind=(out.LayerNorm, narrow.LayerNorm),
+    )  # fmt: skip
 
 
-class T5EncoderBlock(_Separate):
+def _t5(block: nn.Module, inside: str) -> Parts:
     """T5Block of an encoder: norms without mean, logits that are not scaled, and a bias that the tower adds to them."""
+    attn, mlp = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
+    qkv = separate(attn.q, attn.k, attn.v)
+    check_linear(inside, attn.q, attn.k, attn.v, attn.o, *(m for m in mlp.children() if hasattr(m, "weight")))
 
-    def __init__(self, block: nn.Module, inside: str):
-        attn, self.mlp = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
-        self.qkv = (attn.q, attn.k, attn.v)
-        check_linear(inside, *self.qkv, attn.o, *(m for m in self.mlp.children() if hasattr(m, "weight")))
-        super().__init__(block, attn.n_heads)
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm before attention."""
-        return root_mean_square(self.module.layer[0].layer_norm, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+    def unscaled(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """As the others, but that queries undo the scale that attention has elsewhere."""
-        found = super().project(normed, part, heads)
-        return found * found.shape[-1] ** 0.5 if part == 0 else found
+        return qkv(x, part, None) * (attn.key_value_proj_dim**0.5 if part == 0 else 1)
 
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection and a plain or a gated MLP, each with its residual."""
-        x, mlp = x + linear(self.module.layer[0].SelfAttention.o, o), self.mlp
-        hidden = root_mean_square(self.module.layer[-1].layer_norm, x)
+    def gated(x: Tensor) -> Tensor:
+        """A plain or a gated MLP."""
+        x = apply([block.layer[-1].layer_norm], x)
         if hasattr(mlp, "wi"):
-            return x + linear(mlp.wo, mlp.act(linear(mlp.wi, hidden)))
-        return x + linear(mlp.wo, mlp.act(linear(mlp.wi_0, hidden)) * linear(mlp.wi_1, hidden))
+            return apply((mlp.wi, mlp.act, mlp.wo), x)
+        return linear(mlp.wo, mlp.act(linear(mlp.wi_0, x)) * linear(mlp.wi_1, x))
+
+    return Parts(
+        block, attn.n_heads, unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm
+    )  # fmt: skip
 
 
-class ProbePool(Block):
-    """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual."""
+def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
+    """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual.
 
-    pools = latent = True
-
-    def __init__(self, pool: nn.Module, before: nn.Module, inside: str):
-        check_linear(inside, pool.attention.out_proj, pool.mlp.fc1, pool.mlp.fc2)
-        check_norm(inside, before, pool.layernorm)
-        super().__init__(pool, pool.attention.num_heads)
-        self.before = before
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm of the whole transformer."""
-        return norm(self.before, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """The latent query, or keys and values of the tokens."""
-        attn, width = self.module.attention, normed.shape[-1]
-        source = upcast(self.module.probe).expand(len(normed), -1, -1) if part == 0 else normed
-        return packed(attn.in_proj_weight, attn.in_proj_bias, source, part * width, width).unflatten(-1, (heads, -1))
-
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection, and an MLP with its residual."""
-        x = linear(self.module.attention.out_proj, o)
-        return x + _mlp(self.module.mlp, norm(self.module.layernorm, x))
+    Args:
+        pool: the head.
+        before: the norm of the whole transformer.
+        inside: how a refusal begins.
+    """
+    attn, mlp = pool.attention, pool.mlp
+    check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
+    check_norm(inside, before, pool.layernorm)
+    return Parts(
+        pool, attn.num_heads, in_proj(attn), lambda o: linear(attn.out_proj, o),
+        lambda x: apply((pool.layernorm, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=before,
+        pools=True, latent=lambda: upcast(pool.probe),
+    )  # fmt: skip
 
 
-_PARTS = (("self_attn", NormFirstBlock), ("attention", NormLastBlock), ("layer", T5EncoderBlock))
+_PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
 
 
 def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
@@ -152,11 +102,11 @@ def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
     found: list[Block] = []
     for layer in layers:
         inside = f"the {name} tower has a {type(layer).__name__}"
-        kind = next((kind for part, kind in _PARTS if hasattr(layer, part)), None)
-        if kind is None:
+        opens = next((opens for part, opens in _PARTS if hasattr(layer, part)), None)
+        if opens is None:
             raise UnsupportedModel(f"{inside}, which has none of {', '.join(part for part, _ in _PARTS)} to open")
         try:
-            found.append(kind(layer, inside))
+            found.append(opens(layer, inside))
         except AttributeError as error:
             raise UnsupportedModel(f"{inside} that cannot be opened: {error}") from error
     return found
@@ -200,25 +150,6 @@ def through_own(
     return x
 
 
-def root_mean_square(module: nn.Module, x: Tensor) -> Tensor:
-    """T5LayerNorm: scaled to a mean square of one, no mean taken away, in float32 at least."""
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon) * upcast(module.weight)
-
-
-def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Norms, linear layers and activations, one after the other, in float32 at least."""
-    for module in modules:
-        if isinstance(module, nn.Sequential):
-            x = apply(module, x)
-        elif hasattr(module, "variance_epsilon"):
-            x = root_mean_square(module, x)
-        elif isinstance(module, (nn.LayerNorm, nn.Identity)):
-            x = norm(module, x)
-        else:
-            x = linear(module, x) if hasattr(base_layer(module), "weight") else module(x)
-    return x
-
-
 def check_plain(inside: str, *modules: nn.Module) -> None:
     """Refuse, by name, what `apply` cannot compute."""
     for module in modules:
@@ -228,7 +159,3 @@ def check_plain(inside: str, *modules: nn.Module) -> None:
             module, "variance_epsilon"
         ):
             check_linear(inside, module)
-
-
-def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
-    return linear(mlp.fc2, mlp.activation_fn(linear(mlp.fc1, x)))

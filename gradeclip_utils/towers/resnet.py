@@ -6,8 +6,8 @@ Everything below the pool is convolution, so the pool is the one layer that has 
 import torch
 from torch import Tensor, nn
 
-from .base import Entry, Tower, pixel_dtype, places
-from .blocks import Block, UnsupportedModel, check_linear, linear, upcast
+from .base import Entry, Tower, in_precision, places
+from .blocks import Parts, UnsupportedModel, check_linear, linear, separate, upcast
 from .vit import resized
 
 
@@ -25,14 +25,11 @@ class ResNetTower(Tower):
         self.image_size = (size, size) if isinstance(size, int) else tuple(size)
         self.patch_size = (32, 32)  # five halvings
         self.width = visual.output_dim
-        blocks = [MeanPool(visual.attnpool)]
-        super().__init__(
-            model, visual, blocks, layers, lambda pixels: model.encode_image(pixels.to(pixel_dtype(visual)))
-        )
+        super().__init__(model, visual, [MeanPool(visual.attnpool)], layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
         visual = self.visual
-        x = visual.stem(pixels.to(pixel_dtype(visual)))
+        x = visual.stem(in_precision(visual, pixels))
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = layer(x)
         grid = tuple(x.shape[-2:])
@@ -40,32 +37,21 @@ class ResNetTower(Tower):
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1)  # (B, 1 + h*w, D)
         own = (self.image_size[0] // 32, self.image_size[1] // 32)
         positions = upcast(resized(visual.attnpool.positional_embedding, own, grid))
-        query_index, patches = places(x, [0], 1)
-        return Entry(pixels, x, query_index, patches, self.heads, grid, positions=positions)
+        return Entry(pixels, x, *places(x, [0], 1), self.heads, grid, positions=positions)
 
     def _embed(self, x: Tensor) -> Tensor:
         return x[:, 0]  # c_proj is the end of it
 
 
-class MeanPool(Block):
+class MeanPool(Parts):
     """open_clip's AttentionPool2d. Token 0 is the mean of the others, made anew from them, so it follows any change."""
 
-    pools = True
-
     def __init__(self, pool: nn.Module):
-        check_linear("the image tower has an AttentionPool2d", pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
-        super().__init__(pool, pool.num_heads)
+        qkv = pool.q_proj, pool.k_proj, pool.v_proj
+        check_linear("the image tower has an AttentionPool2d", *qkv, pool.c_proj)
+        super().__init__(pool, pool.num_heads, separate(*qkv), lambda o: linear(pool.c_proj, o), pools=True)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """The mean made anew, and positions added."""
         patches = x[:, 1:]
         return torch.cat([patches.mean(1, keepdim=True), patches], dim=1) + positions
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """One of three linear layers."""
-        layer = (self.module.q_proj, self.module.k_proj, self.module.v_proj)[part]
-        return linear(layer, normed).unflatten(-1, (heads, -1))
-
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """The output projection, which is all that follows."""
-        return linear(self.module.c_proj, o)

@@ -6,7 +6,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from .base import Entry, Tower
-from .blocks import OpenClipBlock, UnsupportedModel, norm, project_to, upcast
+from .blocks import UnsupportedModel, norm, open_clip_block, project_to, upcast
 from .vit import through
 
 _CLIP_VOCABULARY = 49408
@@ -34,11 +34,8 @@ class TextTransformerTower(Tower):
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
         self.context_length = text.context_length
-        blocks = [OpenClipBlock(block, self.name) for block in text.transformer.resblocks]
-        if layers is None:
-            layers = max(1, round(2 * len(blocks) / 3))
-        super().__init__(model, text.transformer, blocks, layers, lambda ids: model.encode_text(ids))
-        self.transformer = text.transformer
+        blocks = [open_clip_block(block, self.name) for block in text.transformer.resblocks]
+        super().__init__(model, text.transformer, blocks, layers, model.encode_text)
         projection = text.text_projection
         width = self.text.ln_final.normalized_shape[0]
         self.width = width if projection is None else getattr(projection, "out_features", None) or projection.shape[1]

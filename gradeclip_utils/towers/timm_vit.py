@@ -16,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from .base import Entry, Tower, pixel_dtype, places
-from .blocks import Block, UnsupportedModel, check_linear, check_norm, linear, norm, packed, scaled, upcast
+from .base import Entry, Tower, in_precision, places
+from .blocks import Parts, UnsupportedModel, apply, check_linear, check_norm, linear, norm, packed, upcast
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -38,10 +38,12 @@ class TrunkTower(Tower):
         self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
         self.unit = trunk is not model
         self.head = nn.Sequential(trunk.head, model.visual.head) if self.unit else trunk.head
-        _check_head(self.head)
-        blocks: list[Block] = [TrunkBlock(block) for block in trunk.blocks]
+        for module in self.head.modules():
+            if type(module) not in (nn.Sequential, nn.Identity, nn.Dropout, nn.Linear, Mlp, nn.GELU):
+                raise UnsupportedModel(f"the image tower ends in a {type(module).__name__}, which cannot be opened")
+        blocks = [_trunk_block(block) for block in trunk.blocks]
         if trunk.attn_pool is not None:
-            blocks.append(LatentPool(trunk.attn_pool, trunk.norm))
+            blocks.append(_latent_pool(trunk.attn_pool, trunk.norm))
             self.query_token = "a latent query reads"
         else:
             self.query_token = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
@@ -49,14 +51,12 @@ class TrunkTower(Tower):
         self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
         self.patch_size = tuple(side // count for side, count in zip(self.image_size, self.grid_size, strict=True))
         self.width = out_features(self.head, trunk.num_features)
-        encode = model.encode_image if self.unit else model
-        super().__init__(model, trunk, blocks, layers, lambda pixels: encode(pixels.to(pixel_dtype(trunk))))
+        super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
 
     def _enter(self, pixels: Tensor) -> Entry:
         trunk = self.trunk
-        x, grid = _patches(trunk.patch_embed, pixels.to(pixel_dtype(trunk)))
-        x = self._with_positions(x, grid)
-        x = trunk.norm_pre(x)
+        x, grid = _patches(trunk.patch_embed, in_precision(trunk, pixels))
+        x = trunk.norm_pre(self._with_positions(x, grid))
         rotary = None if getattr(trunk, "rope", None) is None else _rotary(trunk.rope, self.grid_size, grid)
         for block in self.below:
             if not block.latent:
@@ -67,9 +67,8 @@ class TrunkTower(Tower):
             reads = [0]
         else:
             reads = range(0 if getattr(trunk, "pool_include_prefix", False) else self.prefix, x.shape[1])
-        query_index, patches = places(x, reads, self.prefix)
         rotary = None if rotary is None else upcast(rotary)
-        return Entry(pixels, upcast(x), query_index, patches, self.heads, grid, positions=rotary)
+        return Entry(pixels, upcast(x), *places(x, reads, self.prefix), self.heads, grid, positions=rotary)
 
     def _with_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patches (B, h*w, D) behind the tokens that stand for no place, with position embeddings added."""
@@ -91,94 +90,73 @@ class TrunkTower(Tower):
             pooled = x.mean(1)
         else:
             pooled = x.mean(1) if self.trunk.attn_pool.pool == "avg" else x[:, 0]
-        return _apply(self.head, norm(self.trunk.fc_norm, pooled))
+        return apply([self.head], norm(self.trunk.fc_norm, pooled))
 
 
-class TrunkBlock(Block):
-    """timm's block: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
+def _trunk_block(block: nn.Module) -> Parts:
+    """A block of timm's: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
+    inside = f"the image tower has a timm {type(block).__name__}"
+    attn, mlp = block.attn, block.mlp
+    for part, kinds in (
+        (block, (VitBlock, EvaBlock, EvaBlockPostNorm)),
+        (attn, (Attention, EvaAttention, AttentionRope)),
+        (mlp, (Mlp, GluMlp, SwiGLU, GeGluMlp)),
+    ):
+        if type(part) not in kinds:
+            known = ", ".join(kind.__name__ for kind in kinds)
+            raise UnsupportedModel(f"{inside} with a {type(part).__name__}; only {known} can be opened")
+    if getattr(attn, "gate", None) is not None or getattr(attn, "num_kv_groups", 1) != 1:
+        raise UnsupportedModel(f"{inside} whose attention is gated or shares keys between heads")
+    check_norm(inside, block.norm1, block.norm2, attn.norm, attn.q_norm, attn.k_norm, mlp.norm)
+    check_linear(inside, attn.proj, *(m for m in mlp.modules() if isinstance(m, nn.Linear)))
+    check_linear(inside, *([attn.qkv] if attn.qkv is not None else [attn.q_proj, attn.k_proj, attn.v_proj]))
 
-    def __init__(self, block: nn.Module):
-        inside = f"the image tower has a timm {type(block).__name__}"
-        attn, mlp = block.attn, block.mlp
-        for part, kinds in (
-            (block, (VitBlock, EvaBlock, EvaBlockPostNorm)),
-            (attn, (Attention, EvaAttention, AttentionRope)),
-            (mlp, (Mlp, GluMlp, SwiGLU, GeGluMlp)),
-        ):
-            if type(part) not in kinds:
-                known = ", ".join(kind.__name__ for kind in kinds)
-                raise UnsupportedModel(f"{inside} with a {type(part).__name__}; only {known} can be opened")
-        if getattr(attn, "gate", None) is not None or getattr(attn, "num_kv_groups", 1) != 1:
-            raise UnsupportedModel(f"{inside} whose attention is gated or shares keys between heads")
-        check_norm(inside, block.norm1, block.norm2, attn.norm, attn.q_norm, attn.k_norm, mlp.norm)
-        check_linear(inside, attn.proj, *(m for m in mlp.modules() if isinstance(m, nn.Linear)))
-        check_linear(inside, *([attn.qkv] if attn.qkv is not None else [attn.q_proj, attn.k_proj, attn.v_proj]))
-        self.norm_last = type(block) is EvaBlockPostNorm
-        super().__init__(block, attn.num_heads)
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm before attention, where it stands there."""
-        return x if self.norm_last else norm(self.module.norm1, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+    def qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """A linear layer or rows of a packed one, then norms and rotations of queries and keys."""
-        attn = self.module.attn
         if attn.qkv is None:
-            x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], normed)
+            x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], x)
         else:
-            width = attn.qkv.out_features // 3
-            x = packed(attn.qkv.weight, attn.qkv.bias, normed, part * width, width)
+            x = packed(attn.qkv.weight, attn.qkv.bias, x, part)
             bias = getattr(attn, ("q_bias", "k_bias", "v_bias")[part], None)
             x = x if bias is None else x + upcast(bias)
-        x = x.unflatten(-1, (self.heads, -1))  # norms and rotations are the model's own, head by head
-        if part < 2:
-            x = norm((attn.q_norm, attn.k_norm)[part], x)
-            x = x if positions is None else _turned(x, positions, getattr(attn, "rotate_half", False))
-        return x.flatten(-2).unflatten(-1, (heads, -1))
+        x = _normed_heads(attn, x, part)
+        if part < 2 and positions is not None:
+            x = _turned(x, positions, getattr(attn, "rotate_half", False))
+        return x.flatten(-2)
 
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection and MLP, each with its residual, and norms before or behind them."""
-        block = self.module
-        gathered = linear(block.attn.proj, norm(block.attn.norm, o))
-        if self.norm_last:
-            x = x + norm(block.norm1, gathered)
-            return x + norm(block.norm2, _mlp(block.mlp, x))
-        x = x + _layer_scaled(block, 1, gathered)
-        return x + _layer_scaled(block, 2, _mlp(block.mlp, norm(block.norm2, x)))
+    if type(block) is EvaBlockPostNorm:
+        return Parts(
+            block, attn.num_heads, qkv, lambda o: apply((attn.norm, attn.proj, block.norm1), o),
+            lambda x: norm(block.norm2, _mlp(mlp, x)),
+        )  # fmt: skip
+    return Parts(
+        block, attn.num_heads, qkv, lambda o: _layer_scaled(block, 1, apply((attn.norm, attn.proj), o)),
+        lambda x: _layer_scaled(block, 2, _mlp(mlp, norm(block.norm2, x))), before=block.norm1,
+    )  # fmt: skip
 
 
-class LatentPool(Block):
-    """timm's AttentionPoolLatent (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
+def _latent_pool(pool: nn.Module, before: nn.Module) -> Parts:
+    """AttentionPoolLatent of timm (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
+    inside = f"the image tower ends in a timm {type(pool).__name__}"
+    check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
+    check_norm(inside, before, pool.norm, pool.q_norm, pool.k_norm)
 
-    pools = latent = True
-
-    def __init__(self, pool: nn.Module, before: nn.Module):
-        inside = f"the image tower ends in a timm {type(pool).__name__}"
-        check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
-        check_norm(inside, before, pool.norm, pool.q_norm, pool.k_norm)
-        super().__init__(pool, pool.num_heads)
-        self.before = before
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm of the whole transformer."""
-        return norm(self.before, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
+    def qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """The latent query, or keys and values of the tokens."""
-        pool = self.module
-        if part == 0:
-            x = linear(pool.q, upcast(pool.latent)).expand(len(normed), -1, -1)
-        else:
-            width = pool.kv.out_features // 2
-            x = packed(pool.kv.weight, pool.kv.bias, normed, (part - 1) * width, width)
-        x = x.unflatten(-1, (self.heads, -1))
-        x = norm((pool.q_norm, pool.k_norm)[part], x) if part < 2 else x
-        return x.flatten(-2).unflatten(-1, (heads, -1))
+        x = linear(pool.q, x) if part == 0 else packed(pool.kv.weight, pool.kv.bias, x, part - 1, 2)
+        return _normed_heads(pool, x, part).flatten(-2)
 
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection, and an MLP with its residual."""
-        x = linear(self.module.proj, o)
-        return x if self.module.mlp is None else x + _mlp(self.module.mlp, norm(self.module.norm, x))
+    mlp = None if pool.mlp is None else lambda x: _mlp(pool.mlp, norm(pool.norm, x))
+    return Parts(
+        pool, pool.num_heads, qkv, lambda o: linear(pool.proj, o), mlp, before=before,
+        pools=True, latent=lambda: upcast(pool.latent),
+    )  # fmt: skip
+
+
+def _normed_heads(attn: nn.Module, x: Tensor, part: int) -> Tensor:
+    """(B, N, H * C) -> (B, N, H, C), by the model's own heads; queries and keys are normed head by head."""
+    x = x.unflatten(-1, (attn.num_heads, -1))
+    return norm((attn.q_norm, attn.k_norm)[part], x) if part < 2 else x
 
 
 def check_trunk(trunk: nn.Module) -> None:
@@ -205,23 +183,6 @@ def check_trunk(trunk: nn.Module) -> None:
         raise UnsupportedModel(f"{inside} whose every layer has rotary positions of its own; it cannot be opened")
 
 
-def _check_head(head: nn.Module) -> None:
-    for module in head.modules():
-        if type(module) not in (nn.Sequential, nn.Identity, nn.Dropout, nn.Linear, Mlp, nn.GELU):
-            raise UnsupportedModel(f"the image tower ends in a {type(module).__name__}, which cannot be opened")
-
-
-def _apply(head: nn.Module, x: Tensor) -> Tensor:
-    """A head of linear layers and MLPs; dropout belongs to training."""
-    if isinstance(head, nn.Sequential):
-        for module in head:
-            x = _apply(module, x)
-        return x
-    if isinstance(head, Mlp):
-        return _mlp(head, x)
-    return linear(head, x) if isinstance(head, nn.Linear) else x
-
-
 def out_features(head: nn.Module, features: int) -> int:
     """E: what the last linear layer of a head gives; without one, as many as came in."""
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
@@ -246,7 +207,7 @@ def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
 def _layer_scaled(block: nn.Module, number: int, x: Tensor) -> Tensor:
     """LayerScale is a module in a VisionTransformer (ls1), a parameter in Eva (gamma_1), or absent."""
     gamma = getattr(block, f"gamma_{number}", None)
-    return scaled(getattr(block, f"ls{number}", None), x) if gamma is None else x * upcast(gamma)
+    return x * upcast(gamma) if gamma is not None else apply([getattr(block, f"ls{number}", nn.Identity())], x)
 
 
 def _patches(embed: nn.Module, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:

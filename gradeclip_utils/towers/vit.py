@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Entry, Tower, pixel_dtype, places
-from .blocks import Block, OpenClipBlock, UnsupportedModel, check_linear, linear, norm, packed, project_to, upcast
+from .base import Entry, Tower, places
+from .blocks import Parts, UnsupportedModel, check_linear, linear, norm, open_clip_block, packed, project_to, upcast
 
 
 class VisionTower(Tower):
@@ -24,16 +24,13 @@ class VisionTower(Tower):
         self.visual, self.token = visual, visual.pool_type == "tok"
         self.width, self.image_size = visual.output_dim, tuple(visual.image_size)
         self.patch_size = tuple(visual.patch_size)
-        blocks: list[Block] = [OpenClipBlock(block, self.name) for block in visual.transformer.resblocks]
+        blocks = [open_clip_block(block, self.name) for block in visual.transformer.resblocks]
         if visual.attn_pool is not None:
-            blocks.append(QueryPool(visual.attn_pool, self.token))
+            blocks.append(_query_pool(visual.attn_pool, self.token))
             self.query_token = "a latent query reads" if self.token else "latent queries read and are averaged"
         else:
             self.query_token = "CLS reads" if self.token else "all patches read and are averaged"
-        super().__init__(
-            model, visual, blocks, layers, lambda pixels: model.encode_image(pixels.to(pixel_dtype(visual)))
-        )
-        self.transformer = visual.transformer
+        super().__init__(model, visual, blocks, layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
         visual = self.visual
@@ -44,9 +41,8 @@ class VisionTower(Tower):
         positions = resized(visual.positional_embedding, tuple(visual.grid_size), grid)
         x = visual.ln_pre(x + positions.to(x))  # patch dropout belongs to training and is left out
         x = upcast(through(visual.transformer, [block.module for block in self.below], x, None))
-        latent = self.blocks[-1].latent
-        query_index, patches = places(x, () if latent else [0] if self.token else range(1, x.shape[1]), 1)
-        return Entry(pixels, x, query_index, patches, self.heads, grid)
+        reads = () if self.blocks[-1].latent else [0] if self.token else range(1, x.shape[1])
+        return Entry(pixels, x, *places(x, reads, 1), self.heads, grid)
 
     def _embed(self, x: Tensor) -> Tensor:
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
@@ -56,41 +52,25 @@ class VisionTower(Tower):
         return project_to(self.visual.proj, pooled)
 
 
-class QueryPool(Block):
+def _query_pool(pool: nn.Module, first: bool) -> Parts:
     """open_clip's AttentionalPooler (CoCa): latent queries read all tokens, CLS too, and out_proj is all that follows.
 
     Of its queries the first one becomes the embedding, or, averaged, all but the first: only those are computed.
     """
+    attn, some = pool.attn, slice(0, 1) if first else slice(1, None)
+    check_linear("the image tower has an AttentionalPooler", attn.out_proj)
 
-    pools = latent = True
-
-    def __init__(self, pool: nn.Module, first: bool):
-        check_linear("the image tower has an AttentionalPooler", pool.attn.out_proj)
-        super().__init__(pool, pool.attn.num_heads)
-        self.queries = slice(0, 1) if first else slice(1, None)
-
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm of keys and values."""
-        return norm(self.module.ln_k, x)
-
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """The latent queries, or keys and values of the tokens."""
-        attn = self.module.attn
-        width = attn.embed_dim
-        if part == 0:
-            query = norm(self.module.ln_q, upcast(self.module.query[self.queries]))
-            normed = query.expand(len(normed), -1, -1)
+    def qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
+        """Of one matrix, or of three where keys and values have another width than queries."""
         if attn.in_proj_weight is not None:
-            projected = packed(attn.in_proj_weight, attn.in_proj_bias, normed, part * width, width)
-        else:  # keys and values have another width than queries
-            weight = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)[part]
-            bias = upcast(attn.in_proj_bias[part * width : (part + 1) * width])
-            projected = nn.functional.linear(normed, upcast(weight), bias)
-        return projected.unflatten(-1, (heads, -1))
+            return packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
+        weight = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)[part]
+        return F.linear(x, upcast(weight), upcast(attn.in_proj_bias.chunk(3)[part]))
 
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """The output projection, which is all that follows."""
-        return linear(self.module.attn.out_proj, o)
+    return Parts(
+        pool, attn.num_heads, qkv, lambda o: linear(attn.out_proj, o), before=pool.ln_k,
+        pools=True, latent=lambda: norm(pool.ln_q, upcast(pool.query[some])),
+    )  # fmt: skip
 
 
 def through(transformer: nn.Module, blocks: list[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
