@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from .files import version
 from .images import ImageLike, read_image
 from .methods.interactions import Group, word_masks
 from .methods.metagame import EXACT, shapley_weights
-from .methods.second_order import INTERACTIONS, TITLES
+from .methods.second_order import INTERACTIONS, interactions, options_of
 from .notices import warn_of_empty_maps, warn_of_photographs
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .words import Word, check_tokenizer
@@ -157,11 +156,11 @@ class Explainer(Encoders):
             msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
             raise InvalidValue(msg, "method-interactions")
         chosen("by", by, tuple(INTERACTIONS) if self.attention == "model" else ("grad-eclip",))
-        takes = [*signature(INTERACTIONS[by]).parameters][5:]  # beside both encoders, what became of both, and words
+        takes, title = options_of(by), INTERACTIONS[by][0]
         ours = {name: getattr(self, name) for name in ("seed", "progress") if name in takes}
         if wrong := [name for name in options if name not in takes or name in ours]:
             has = ", ".join(name for name in takes if name not in ours) or "none"
-            raise InvalidValue(f"{wrong[0]!r} is no option of {TITLES[by]}, which has {has}", "method-option")
+            raise InvalidValue(f"{wrong[0]!r} is no option of {title}, which has {has}", "method-option")
         read, caption = self._read_image(image), text("caption", caption)
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
@@ -169,8 +168,9 @@ class Explainer(Encoders):
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
             word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
-            both = self.image_tower, image_trace, tower, text_trace
-            maps, directions = INTERACTIONS[by](*both, word_mask, **ours, **options)
+            maps, directions = interactions(
+                by, self.image_tower, image_trace, tower, text_trace, word_mask, **ours, **options
+            )
             warn_of_empty_maps(maps[None], image_trace.valid_mask, "word maps are")
             scores = (directions @ own[0]).tolist()  # (W,)
             explained = [(one * text_trace.embedding).sum(-1).tolist() for one in (image_trace.embedding, own)]
@@ -179,7 +179,7 @@ class Explainer(Encoders):
         )
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
         if by != "grad-eclip":
-            provenance |= {"method": TITLES[by], "image_layers": None, "text_layers": None}
+            provenance |= {"method": title, "image_layers": None, "text_layers": None}
         return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import InvalidValue
 from ..towers import Tower, Trace
-from .grad_eclip import grad_eclip, spatial_weights, zero_delta
+from .grad_eclip import spatial_weights, zero_delta
 
 
 def word_masks(word_ids: Sequence[int], trace: Trace, first: int = 1) -> Tensor:
@@ -49,6 +49,10 @@ def word_directions(
     the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So `t_j . e_I` is the
     word's score, and Grad-ECLIP of the image with t_j for the prompt is the region that *this word* matches.
 
+    S = e_I . e_T, so entry (j, i) of these maps is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none")
+    exactly the mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order
+    attribution of exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
+
     Args:
         tower: the text encoder.
         trace: one prompt, traced by it.
@@ -69,29 +73,6 @@ def word_directions(
         return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
 
     return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)
-
-
-def interactions(
-    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
-    spatial: str = "loosened", heads: str = "together",
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Word x region: signed maps (W, N) of one image, one a word, and the words' directions (W, E).
-
-    S = e_I . e_T, so entry (j, i) is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none") exactly the
-    mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order attribution of
-    exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
-
-    Args:
-        image_tower: the image encoder.
-        image_trace: one image, traced by it.
-        text_tower: the text encoder.
-        text_trace: one prompt, traced by it.
-        word_mask: (W, N) bool, which tokens belong to which word.
-        spatial: as for `grad_eclip`.
-        heads: as for `grad_eclip`.
-    """
-    directions = word_directions(text_tower, text_trace, word_mask, spatial, heads)
-    return grad_eclip(image_tower, image_trace, directions[None], spatial, heads)[0], directions
 
 
 Group = tuple[int, ...]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 
 import numpy as np
 import torch
@@ -28,8 +29,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..checks import between, whole
 from ..towers import Tower, Trace, open_text_tower
+from .grad_eclip import grad_eclip
 from .input_gradients import integrated_gradients, path_points
-from .interactions import interactions
+from .interactions import word_directions
 from .metagame import embed_coalitions, score_players
 from .perturbation import bar, on_patches, seen_through, word_numbers
 
@@ -40,43 +42,13 @@ _PROMPTS = 256  # coalitions of words, where they are sampled
 
 
 def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50) -> Tensor:
-    """The half of exCLIP for a prompt: t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1.
+    """ExCLIP's directions: t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1.
 
     J is the Jacobian of the embedding by the tokens that enter the first block, x are the prompt's tokens, and in
     `start` every word's token is zero while SOT and EOT stay. The Jacobian is never written down: one forward-mode
     derivative a word and step is its product with the word's change. The directions of all words add up to
-    e(prompt) - e(start).
-
-    Args:
-        tower: the text encoder, of which all layers are explained.
-        trace: one prompt, traced by it.
-        word_mask: (W, N) bool, which tokens belong to which word.
-        steps: points of Gauss-Legendre's rule on the path.
-
-    Returns:
-        (W, E).
-    """
-    assert len(trace.tokens) == 1 and tower.layers == tower.depth
-    change = trace.tokens * (word_numbers(trace) >= 0)[..., None]  # (1, N, D)
-    by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
-    found = torch.zeros(len(word_mask), tower.width).to(change)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode on the CPU
-        for place, weight in path_points(steps):
-            at = trace.tokens - change + place * change
-
-            def push(tangent: Tensor, at: Tensor = at) -> Tensor:
-                """Where a change of the tokens pushes the embedding."""
-                return torch.func.jvp(lambda x: tower.resume(trace, 0, x), (at,), (tangent,))[1]
-
-            found += weight * torch.vmap(push)(by_word)[:, 0]
-    return found
-
-
-def exclip_interactions(
-    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
-    steps: int = 50, progress: bool | None = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """ExCLIP: second-order attributions (W, N) of S to pairs of a word and a patch, and the words' directions (W, E).
+    e(prompt) - e(start). With integrated gradients of the image they are second-order attributions (W, N) of S to pairs
+    of a word and a patch,
 
         A_ji = (y - y0)_j' [mean_a J_T]' [mean_a J_I] (x - x0)_i
 
@@ -94,23 +66,31 @@ def exclip_interactions(
     patches enter linearly, summing over a patch's pixels is attributing to its token.
 
     Args:
-        image_tower: the image encoder.
-        image_trace: one image of the model's own size, traced by it.
-        text_tower: the text encoder; all of its layers are run, however many are explained.
-        text_trace: one prompt, traced by it.
+        tower: the text encoder; all of its layers are run, however many are explained.
+        trace: one prompt, traced by it.
         word_mask: (W, N) bool, which tokens belong to which word.
-        steps: points on both paths.
-        progress: as for `perturbation.bar`.
+        steps: points of Gauss-Legendre's rule on the path.
 
-    Raises:
-        ValueError: the image is not of the model's own size.
+    Returns:
+        (W, E).
     """
-    if text_tower.layers < text_tower.depth:
-        text_tower = open_text_tower(text_tower.model, text_tower.depth)
-        text_trace = text_tower.trace(text_trace.inputs)
-    directions = integrated_word_directions(text_tower, text_trace, word_mask, steps)
-    maps = integrated_gradients(image_tower, image_trace, directions[None], steps=steps, progress=progress)
-    return maps[0], directions
+    assert len(trace.tokens) == 1
+    if tower.layers < tower.depth:
+        tower = open_text_tower(tower.model, tower.depth)
+        trace = tower.trace(trace.inputs)
+    change = trace.tokens * (word_numbers(trace) >= 0)[..., None]  # (1, N, D)
+    by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
+    found = torch.zeros(len(word_mask), tower.width).to(change)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode on the CPU
+        for place, weight in path_points(steps):
+            at = trace.tokens - change + place * change
+
+            def push(tangent: Tensor, at: Tensor = at) -> Tensor:
+                """Where a change of the tokens pushes the embedding."""
+                return torch.func.jvp(lambda x: tower.resume(trace, 0, x), (at,), (tangent,))[1]
+
+            found += weight * torch.vmap(push)(by_word)[:, 0]
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- FIxLIP
@@ -161,7 +141,7 @@ def fixlip(
     is there with probability p and of the mean colour (zero after preprocessing) otherwise. Baniecki, Muschalik,
     Fumagalli, Hammer, Huellermeier and Biecek, "Explaining Similarity in Vision-Language Encoders with Weighted Banzhaf
     Interactions", NeurIPS 2025, arXiv 2508.05430. With a word's Banzhaf direction it is the paper's word x region
-    interaction, see `fixlip_interactions`; with a prompt's embedding the first order of the same game, the prompt
+    interaction, see `banzhaf_word_directions`; with a prompt's embedding the first order of the same game, the prompt
     whole.
 
     Where we deviate: beyond 2^P <= `masks` coalitions are sampled, as theirs, and n is 500 by default; p is their
@@ -217,6 +197,12 @@ def fixlip_of_words(
 def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0) -> Tensor:
     """FIxLIP's directions (W, E): the weighted Banzhaf values of a prompt's words in the game of its embedding.
 
+    With `fixlip` of the image they are the weighted Banzhaf interaction of each word with each patch. It is the mean,
+    over coalitions in which each other word and patch is there with probability p, of what word j and patch i add
+    together beyond what each adds alone, and the coefficient of the pair in the game of second order that is nearest to
+    S (a test solves that least-squares problem over all coalitions). Since S is a product, it is the product of the two
+    halves: t_j . b_i. Papers, deviations and costs: `fixlip` and `fixlip_of_words`. Entries do not add up to S.
+
     Args:
         tower: the text encoder.
         trace: one prompt, traced by it.
@@ -229,38 +215,35 @@ def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: fl
     return weights.to(embeddings) @ embeddings
 
 
-def fixlip_interactions(
-    image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor,
-    p: float = 0.5, masks: int = 500, seed: int = 0, progress: bool | None = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """FIxLIP: the weighted Banzhaf interaction (W, N) of each word with each patch, and the words' directions (W, E).
+# Word x region by name, as `Explainer.interactions(by=...)` takes it: title, words' directions, and maps of directions.
+INTERACTIONS: dict[str, tuple[str, Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "grad-eclip": ("Grad-ECLIP", word_directions, grad_eclip),
+    "exclip": ("exCLIP", integrated_word_directions, integrated_gradients),
+    "fixlip": ("FIxLIP", banzhaf_word_directions, fixlip),
+}
 
-    It is the mean, over coalitions in which each other word and patch is there with probability p, of what word j and
-    patch i add together beyond what each adds alone, and the coefficient of the pair in the game of second order that
-    is nearest to S (a test solves that least-squares problem over all coalitions). Since S is a product, it is the
-    product of the two halves: t_j . b_i. Papers, deviations and costs: `fixlip` and `fixlip_of_words`. Entries do not
-    add up to S.
+
+def options_of(by: str) -> list[str]:
+    """The names of the options that `interactions` takes."""
+    return list(dict.fromkeys(name for half in INTERACTIONS[by][1:] for name in [*signature(half).parameters][3:]))
+
+
+def interactions(
+    by: str, image_tower: Tower, image_trace: Trace, text_tower: Tower, text_trace: Trace, word_mask: Tensor, **options
+) -> tuple[Tensor, Tensor]:
+    """Word x region: signed maps (W, N) of one image, one a word, and the words' directions (W, E).
 
     Args:
+        by: a name in `INTERACTIONS`.
         image_tower: the image encoder.
-        image_trace: one image, traced by it.
+        image_trace: one image, traced by it; for exCLIP of the model's own size.
         text_tower: the text encoder.
         text_trace: one prompt, traced by it.
         word_mask: (W, N) bool, which tokens belong to which word.
-        p: how likely a word or patch is there.
-        masks: coalitions of patches.
-        seed: of the coalitions that are drawn.
-        progress: as for `perturbation.bar`.
+        **options: some of `options_of(by)`.
     """
-    directions = banzhaf_word_directions(text_tower, text_trace, word_mask, p, seed)
-    maps = fixlip(image_tower, image_trace, directions[None], p=p, masks=masks, seed=seed, progress=progress)
-    return maps[0], directions
-
-
-# Word x region by name, as `Explainer.interactions(by=...)` takes it.
-INTERACTIONS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "grad-eclip": interactions,
-    "exclip": exclip_interactions,
-    "fixlip": fixlip_interactions,
-}
-TITLES = {"grad-eclip": "Grad-ECLIP", "exclip": "exCLIP", "fixlip": "FIxLIP"}
+    _, of_words, of_image = INTERACTIONS[by]
+    for_words, for_image = ({k: v for k, v in options.items() if k in signature(half).parameters} for half in
+                            (of_words, of_image))  # fmt: skip
+    directions = of_words(text_tower, text_trace, word_mask, **for_words)
+    return of_image(image_tower, image_trace, directions[None], **for_image)[0], directions

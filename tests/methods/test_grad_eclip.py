@@ -12,7 +12,8 @@ from gradeclip_utils.methods.grad_eclip import (
     paper_grad_eclip,
     spatial_weights,
 )
-from gradeclip_utils.methods.interactions import interactions, word_directions
+from gradeclip_utils.methods.interactions import word_directions
+from gradeclip_utils.methods.second_order import interactions
 from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
 from tests import plain
@@ -218,7 +219,7 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
     image_tower, text_tower = open_image_tower(model, image_layers), open_text_tower(model, text_layers)
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
-    found, _ = interactions(image_tower, image_trace, text_tower, text_trace, members, spatial="none")
+    found, _ = interactions("grad-eclip", image_tower, image_trace, text_tower, text_trace, members, spatial="none")
     eot = int(ids[0].argmax())
 
     def slope(side, inputs, explained, reader, token):

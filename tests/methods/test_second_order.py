@@ -16,11 +16,10 @@ from gradeclip_utils.methods.input_gradients import path_points
 from gradeclip_utils.methods.interactions import word_masks
 from gradeclip_utils.methods.second_order import (
     banzhaf_weights,
-    exclip_interactions,
     fixlip,
-    fixlip_interactions,
     fixlip_of_words,
     integrated_word_directions,
+    interactions,
 )
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.words import split_read
@@ -82,7 +81,7 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, traces):
     _, image, _, text, _ = traces
     model, end = small.model, text.tokens.shape[1] - 1
     with torch.no_grad():
-        maps, _ = exclip_interactions(*traces, steps=3)
+        maps, _ = interactions("exclip", *traces, steps=3)
     places, weights = np.polynomial.legendre.leggauss(3)
     ids = small.tokenizer([CAPTION])[0, : end + 1]
     tokens = (model.token_embedding(ids) + model.positional_embedding[: end + 1]).detach()
@@ -103,7 +102,7 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, traces):
 def test_exclip_entries_add_up_to_what_both_references_leave(small, traces):
     _, image, _, text, _ = traces
     with torch.no_grad():
-        maps, directions = exclip_interactions(*traces, steps=40)
+        maps, directions = interactions("exclip", *traces, steps=40)
         (x, x0), y = embeds(small.model, "image", torch.cat([image.inputs, 0 * image.inputs])), text.embedding[0]
         tokens, end = text.tokens[0].clone(), text.tokens.shape[1] - 1
         tokens[1:end] = 0
@@ -116,8 +115,8 @@ def test_exclip_runs_all_text_layers_however_many_are_explained(small, traces):
     image_tower, image, _, text, words = traces
     fewer = open_text_tower(small.model, 1)
     with torch.no_grad():
-        expected = exclip_interactions(*traces, steps=2)[0]
-        found = exclip_interactions(image_tower, image, fewer, fewer.trace(text.inputs), words, steps=2)[0]
+        expected = interactions("exclip", *traces, steps=2)[0]
+        found = interactions("exclip", image_tower, image, fewer, fewer.trace(text.inputs), words, steps=2)[0]
     near(found, expected, 1e-9)
 
 
@@ -159,7 +158,7 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
     pairs = nearest_game_of_second_order(value, 7, p)
     expected = torch.tensor([[pairs[4 + j, i] for i in range(4)] for j in range(3)])
     with torch.no_grad():
-        found = fixlip_interactions(*traces, p=p)[0][:, 1:]
+        found = interactions("fixlip", *traces, p=p)[0][:, 1:]
     near(found, expected.to(found), 1e-6)
 
 
@@ -201,7 +200,7 @@ def test_scores_of_words_are_their_directions_seen_from_the_image(traces):
     _, image, tower, text, _ = traces
     with torch.no_grad():
         scores = fixlip_of_words(tower, text, image.embedding[None])[0, 0, 1:4]
-        near(scores, fixlip_interactions(*traces)[1] @ image.embedding[0], 1e-9)
+        near(scores, interactions("fixlip", *traces)[1] @ image.embedding[0], 1e-9)
 
 
 # --- through the door ---------------------------------------------------------------------------------------------
