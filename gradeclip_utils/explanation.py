@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -32,8 +32,53 @@ Box = tuple[float, float, float, float]
 T = TypeVar("T")
 
 
+class _Result:
+    """What both results do alike: their arrays are frozen, their maps lie on the image, a folder keeps them."""
+
+    _arrays: ClassVar[tuple[str, ...]]  # the maps first
+    _made: ClassVar[Any]  # from the record and the arrays that were read; a ValueError says what does not fit
+    image: Image.Image
+    box: Box
+
+    def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
+        """The map of one prompt or word in the image's own pixels, (H, W) float32, zero where the model did not look.
+
+        Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
+        """
+        maps = getattr(self, self._arrays[0])
+        map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
+        return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`.
+
+        Raises:
+            InvalidFile: they cannot be written. What was there stays as it was.
+        """
+        arrays = {name: array for name in self._arrays if (array := getattr(self, name)) is not None}
+        record = {name: value for name, value in vars(self).items() if name not in (*self._arrays, "image")}
+        return _write_folder(folder, type(self).__name__.lower(), arrays, record, self.image)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingFile: one of the three files is missing.
+            InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others; says which.
+        """
+        return _read_folder(folder, cls.__name__.lower(), cls._made)
+
+    def __post_init__(self):
+        for name in self._arrays:  # arrays that cannot be written to; the caller's own stay as they are
+            if getattr(self, name) is not None:
+                array = np.array(getattr(self, name))
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
+
+
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(_Result):
     """One image and T prompts explained. The target is each prompt's similarity, or its lead over `against`.
 
     Attributes:
@@ -52,6 +97,7 @@ class Explanation:
             (T,), and their words, whose scores are for the *target*: positive where a word lowers S(image, against).
     """
 
+    _arrays = ("image_maps", "similarity", "against_similarity")
     prompts: tuple[str, ...]
     similarity: np.ndarray
     image_maps: np.ndarray
@@ -71,13 +117,6 @@ class Explanation:
         'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (picture) and 0.204 (words), not 0.350'
         """
         return _origin(self.provenance, self.similarity)
-
-    def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
-        """The map of one prompt in the image's own pixels, (H, W) float32, zero where the model did not look.
-
-        Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
-        """
-        return _heatmap(self, self.image_maps, index, signed)
 
     def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
         """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
@@ -120,50 +159,23 @@ class Explanation:
 
         return plot_explanation(self, **options)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`.
-
-        Raises:
-            InvalidFile: they cannot be written. What was there stays as it was.
-        """
-        arrays = {"similarity": self.similarity, "image_maps": self.image_maps}
-        if self.against_similarity is not None:
-            arrays["against_similarity"] = self.against_similarity
-        names = ("prompts", "words", "box", "provenance", "against", "against_words")
-        return _write_folder(folder, "explanation", arrays, {name: getattr(self, name) for name in names}, self.image)
-
     @classmethod
-    def load(cls, folder: str | Path) -> "Explanation":
-        """Read what `save` wrote.
-
-        Raises:
-            MissingFile: one of the three files is missing.
-            InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others; says which.
-        """
-        return _read_folder(folder, "explanation", lambda record, arrays: cls(**{
-            **record, **arrays,
-            "prompts": _texts(record["prompts"]),
-            "words": tuple(map(_words, record["words"])),
-            "against": None if record["against"] is None else _texts(record["against"]),
-            "against_words": None if record["against_words"] is None else tuple(map(_words, record["against_words"])),
-        })._checked())  # fmt: skip
-
-    def _checked(self) -> "Explanation":
-        """Itself, if its parts fit each other; a ValueError says what does not."""
-        count = len(self.prompts)
-        _check_parts(self.image_maps, self.box, self.provenance, count)
-        for name, wanted in (("", True), ("against_", self.against is not None)):
-            similarity, words = getattr(self, f"{name}similarity"), getattr(self, f"{name}words")
+    def _made(cls, record: dict, arrays: dict) -> "Explanation":
+        record |= {"prompts": _texts(record["prompts"]), "words": tuple(map(_words, record["words"]))}
+        if record["against"] is not None:
+            record["against"] = _texts(record["against"])
+            record["against_words"] = tuple(map(_words, record["against_words"]))
+        found, count = cls(**{**record, **arrays}), len(record["prompts"])
+        _check_parts(found.image_maps, found.box, found.provenance, count)
+        for name, wanted in (("", True), ("against_", found.against is not None)):
+            similarity, words = getattr(found, f"{name}similarity"), getattr(found, f"{name}words")
             _require((similarity is not None) == (words is not None) == wanted, f"{name}similarity lacks its against")
             if wanted:
                 fits = similarity.shape == (count,) and np.isfinite(similarity).all()
                 _require(fits, f"{name}similarity is none of {count} prompts")
                 _require(len(words) == count, f"{name}words are not those of {count} prompts")
-        _require(self.against is None or len(self.against) == count, f"against does not fit {count} prompts")
-        return self
-
-    def __post_init__(self):
-        _freeze(self, "similarity", "image_maps", "against_similarity")
+        _require(found.against is None or len(found.against) == count, f"against does not fit {count} prompts")
+        return found
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """A view whose words show their bars and maps where a page runs scripts; else the figure."""
@@ -173,7 +185,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class Interactions(_Result):
     """Word x region: which part of the image each word of the caption matches.
 
     Attributes:
@@ -187,6 +199,7 @@ class Interactions:
             interaction index), zero on the diagonal; else None.
     """
 
+    _arrays = ("maps", "pairs")
     caption: str
     words: tuple[Word, ...]
     maps: np.ndarray
@@ -228,52 +241,24 @@ class Interactions:
         groups = [tuple(listed("over", one, (int, np.integer))) for one in listed("over", over)]
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
-    def heatmap(self, index: int, *, signed: bool = False) -> np.ndarray:
-        """The map of one word in the image's own pixels, (H, W); as `Explanation.heatmap`."""
-        return _heatmap(self, self.maps, index, signed)
-
     def plot(self, **options):
         """A matplotlib figure: one signed map a word, all on one scale. See `plots`."""
         from .plots import plot_interactions
 
         return plot_interactions(self, **options)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write it into `folder`; as `Explanation.save`."""
-        record = {name: getattr(self, name) for name in ("caption", "words", "similarity", "box", "provenance")}
-        arrays = {"maps": self.maps} | ({} if self.pairs is None else {"pairs": self.pairs})
-        return _write_folder(folder, "interactions", arrays, record, self.image)
-
     @classmethod
-    def load(cls, folder: str | Path) -> "Interactions":
-        """Read what `save` wrote; errors as of `Explanation.load`."""
-
-        def made(record: dict, arrays: dict) -> Interactions:
-            """The interactions, if their parts fit each other."""
-            found = cls(**{**record, **arrays, "words": _words(record["words"])})
-            _check_parts(found.maps, found.box, found.provenance, len(found.words))
-            _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
-            return found
-
-        return _read_folder(folder, "interactions", made)
-
-    def __post_init__(self):
-        _freeze(self, "maps", "pairs")
+    def _made(cls, record: dict, arrays: dict) -> "Interactions":
+        found = cls(**{**record, **arrays, "words": _words(record["words"])})
+        _check_parts(found.maps, found.box, found.provenance, len(found.words))
+        _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
+        return found
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """A view whose words show their bars and maps where a page runs scripts; else the figure."""
         from .plots.page import interactions_page
 
         return interactions_page(self)
-
-
-def _freeze(found: "Explanation | Interactions", *names: str) -> None:
-    """Arrays that cannot be written to, in place of the caller's own, which stay as they are."""
-    for name in names:
-        if getattr(found, name) is not None:
-            array = np.array(getattr(found, name))
-            array.flags.writeable = False
-            object.__setattr__(found, name, array)
 
 
 def _origin(provenance: dict, similarity) -> str:
@@ -290,11 +275,6 @@ def _origin(provenance: dict, similarity) -> str:
 
 def _listed(scores) -> str:
     return ", ".join(f"{score:.3f}" for score in scores)
-
-
-def _heatmap(found: "Explanation | Interactions", maps: np.ndarray, index: int, signed: bool) -> np.ndarray:
-    map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
-    return onto_image(map_ if signed else np.maximum(map_, 0), found.box, found.image.size)
 
 
 # ------------------------------------------------------------------------------------------------------- stored folders
