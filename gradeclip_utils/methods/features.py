@@ -6,8 +6,6 @@
 embedding.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -95,16 +93,9 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
             x = tower.run_block(trace, position, x)
     if directions.shape[1] == 1 and empty is not None:
         directions = directions - empty
-    maps = torch.einsum("bne,bte->btn", _embedded(tower, trace, y), directions)
+    maps = torch.einsum("bne,bte->btn", tower.embed_alone(y), directions)
     if directions.shape[1] > 1:
         weights = torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1) * directions.shape[1]
         maps = maps * weights[..., None]
         maps = maps - maps.mean(1, keepdim=True)
     return maps * trace.valid_mask[:, None]
-
-
-def _embedded(tower: Tower, trace: Trace, tokens: Tensor) -> Tensor:
-    """Unit embeddings (B, N, E) of tokens (B, N, D) that leave the last block, each read alone."""
-    alone = tokens.flatten(0, 1)[:, None]  # (B*N, 1, D)
-    query_index = torch.zeros(len(alone), 1, dtype=torch.long, device=tokens.device)
-    return tower.resume(replace(trace, query_index=query_index), tower.depth, alone).unflatten(0, tokens.shape[:2])

@@ -67,16 +67,11 @@ def rise(
         seed: of the masks.
         progress: as for `bar`.
     """
-    size = tuple(trace.inputs.shape[-2:])
-    lit, shifts = mask_seeds(masks, cells, lit_fraction, size, seed)
+    light_of = mask_maker(masks, tuple(trace.inputs.shape[-2:]), cells, lit_fraction, seed)
     scores, seen = [], []
-    with bar("RISE", progress, total=masks) as shown:
-        for some, light, embeddings in seen_through(
-            tower, trace, masks, lambda some: enlarged(lit[some], shifts[some], size)
-        ):
-            scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
-            seen.append(F.adaptive_avg_pool2d(light, trace.grid).flatten(1))  # (n, P)
-            shown.update(len(some))
+    for _, light, embeddings in seen_through(tower, trace, masks, light_of, bar("RISE", progress, total=masks)):
+        scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
+        seen.append(F.adaptive_avg_pool2d(light, trace.grid).flatten(1))  # (n, P)
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
     centred = scores - scores.mean(-1, keepdim=True)
     return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
@@ -202,7 +197,7 @@ def on_patches(trace: Trace, values: Tensor) -> Tensor:
 
 
 def seen_through(
-    tower: Tower, trace: Trace, count: int, light_of: Callable[[Tensor], Tensor]
+    tower: Tower, trace: Trace, count: int, light_of: Callable[[Tensor], Tensor], shown: tqdm
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The images of a trace through many masks, a batch at a time.
 
@@ -211,16 +206,19 @@ def seen_through(
         trace: B images, traced by it.
         count: how many masks.
         light_of: the numbers (n,) of some masks -> the masks (n, H, W), 0 to 1.
+        shown: a bar of the masks.
 
     Yields:
         Those numbers, these masks, and the embeddings (B, n, E).
     """
     pixels = trace.inputs
     look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
-    for some in torch.arange(count).split(max(1, _AT_ONCE // len(pixels))):
-        light = light_of(some).to(pixels)
-        masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
-        yield some, light, look(masked).unflatten(0, (len(pixels), -1))
+    with shown:
+        for some in torch.arange(count).split(max(1, _AT_ONCE // len(pixels))):
+            light = light_of(some).to(pixels)
+            masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
+            yield some, light, look(masked).unflatten(0, (len(pixels), -1))
+            shown.update(len(some))
 
 
 def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
@@ -228,47 +226,36 @@ def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
     return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
 
 
-def mask_seeds(count: int, cells: int, lit_fraction: float, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
-    """RISE's random choices.
+def mask_maker(
+    count: int, size: tuple[int, int], cells: int = 7, lit_fraction: float = 0.5, seed: int = 0
+) -> Callable[[Tensor], Tensor]:
+    """RISE's masks in [0, 1]: one cell larger than the image, then shifted and cropped to it.
 
     Args:
-        count: n masks.
+        count: how many.
+        size: (H, W) of the image.
         cells: of a mask, down and across.
         lit_fraction: how likely a cell is lit.
-        size: (H, W) of the image.
-        seed: of both.
+        seed: of which cells are lit, and of the shifts.
 
     Returns:
-        Which cells are lit (n, cells, cells), and by how many pixels each mask is shifted (n, 2).
+        The numbers (n,) of some masks -> these masks (n, H, W).
     """
+    cell = [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the image
     generator = torch.Generator().manual_seed(seed)
-    lit = (torch.rand(count, cells, cells, generator=generator) < lit_fraction).float()
-    return lit, (torch.rand(count, 2, generator=generator) * torch.tensor(_cell(cells, size))).long()
+    lit = (torch.rand(count, 1, cells, cells, generator=generator) < lit_fraction).float()
+    shifts = (torch.rand(count, 2, generator=generator) * torch.tensor(cell)).long()
 
+    def light_of(some: Tensor) -> Tensor:
+        """(n, H, W)."""
+        larger = [(cells + 1) * side for side in cell]
+        smooth = F.interpolate(lit[some], larger, mode="bilinear", align_corners=False)[:, 0]
+        return torch.stack([
+            mask[down : down + size[0], across : across + size[1]]
+            for mask, (down, across) in zip(smooth, shifts[some].tolist(), strict=True)
+        ])  # fmt: skip
 
-def _cell(cells: int, size: tuple[int, int]) -> list[int]:
-    return [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the image
-
-
-def enlarged(lit: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks in [0, 1]: one cell larger than the image, then shifted and cropped to it.
-
-    Args:
-        lit: (n, cells, cells).
-        shifts: (n, 2), in pixels.
-        size: (H, W) of the image.
-
-    Returns:
-        (n, H, W).
-    """
-    cells = lit.shape[-1]
-    larger = [(cells + 1) * side for side in _cell(cells, size)]
-    smooth = F.interpolate(lit[:, None], larger, mode="bilinear", align_corners=False)[:, 0]
-    height, width = size
-    return torch.stack([
-        mask[down : down + height, across : across + width]
-        for mask, (down, across) in zip(smooth, shifts.tolist(), strict=True)
-    ])  # fmt: skip
+    return light_of
 
 
 def _repeated(trace: Trace, index: int, count: int) -> Trace:

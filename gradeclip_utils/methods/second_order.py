@@ -166,10 +166,9 @@ def fixlip(
         """Coalitions as masks (n, H, W)."""
         return F.interpolate(coalitions[some].unflatten(1, grid)[:, None].to(pixels), pixels.shape[-2:])[:, 0]
 
-    with bar("FIxLIP", progress, total=len(coalitions)) as shown:
-        for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of):
-            values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
-            shown.update(len(some))
+    shown = bar("FIxLIP", progress, total=len(coalitions))
+    for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, shown):
+        values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
     return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 
 

@@ -203,7 +203,11 @@ class Tower:
             tokens = self.run_block(trace, position, tokens)
         last = self.blocks[-1]
         v = last.project(last.enter(tokens, trace.positions), 2, trace.heads, trace.positions).flatten(2)
-        alone = last.finish(tokens, v).flatten(0, 1)[:, None]  # (B*N, 1, D): each token the only one that is read
+        return self.embed_alone(last.finish(tokens, v))
+
+    def embed_alone(self, tokens: Tensor) -> Tensor:
+        """Unit embeddings (B, N, E) of tokens (B, N, D) that leave the last block, each the only one that is read."""
+        alone = tokens.flatten(0, 1)[:, None]  # (B*N, 1, D)
         return F.normalize(self._embed(alone), dim=-1).unflatten(0, tokens.shape[:2])
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:

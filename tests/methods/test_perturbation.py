@@ -160,8 +160,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
     found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
-    lit, shifts = perturbation.mask_seeds(count, 7, 0.5, (32, 32), 3)
-    light = perturbation.enlarged(lit, shifts, (32, 32))
+    light = perturbation.mask_maker(count, (32, 32), seed=3)(torch.arange(count))
     with torch.no_grad():
         scores = torch.stack([plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light]) @ target[0].T
     for t in range(2):
@@ -193,7 +192,7 @@ def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
 
 def test_masks_are_soft_and_light_as_asked_for_and_cover_the_picture():
     for lit_fraction, size in ((0.5, (32, 32)), (0.25, (48, 80))):
-        light = perturbation.enlarged(*perturbation.mask_seeds(300, 7, lit_fraction, size, 0), size)
+        light = perturbation.mask_maker(300, size, lit_fraction=lit_fraction)(torch.arange(300))
         assert light.shape == (300, *size) and light.min() >= 0 and light.max() <= 1
         assert abs(light.mean() - lit_fraction) < 0.02 and abs(light.mean(0) - lit_fraction).max() < 0.12
 
