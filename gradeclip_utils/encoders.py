@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .checks import chosen, listed, short, text, whole
 from .checks import seed as checked_seed
 from .errors import InvalidType, InvalidValue
-from .images import ImageLike, View, check_pixels, read_image, view_of
+from .images import ImageLike, View, check_pixels, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import Group, word_directions, word_masks
 from .methods.metagame import embed_coalitions, noun_players, weights_of
@@ -327,7 +327,10 @@ class Encoders:
         return self.resolution == "native" or self.image_tower.own_grid
 
     def _view(self, image: Image.Image) -> View:
-        view = view_of(self.clip.preprocess, image, self.resolution, self.image_tower.patch_size)
+        if self.resolution == "native":
+            view = native_view(self.clip.preprocess, image, self.image_tower.patch_size)
+        else:
+            view = model_view(self.clip.preprocess, image)
         check_pixels(view.pixels, self._size())
         return view
 

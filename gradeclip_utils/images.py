@@ -49,10 +49,8 @@ def read_image(image: ImageLike) -> Image.Image:
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
-    if isinstance(image, (str, Path)):
-        return _open(readable(image, "a picture file"))
-    if isinstance(image, Image.Image):
-        return _to_rgb(image, "this picture")
+    if isinstance(image, (str, Path, Image.Image)):
+        return _open(image)
     msg = (
         f"A picture can be a PIL image, a path, or a uint8 array (H, W, 3); this is {type(image).__module__}."
         f"{type(image).__name__}. A tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
@@ -74,19 +72,27 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(image: Image.Image | str | Path) -> Image.Image:
+    name = "this picture" if isinstance(image, Image.Image) else str(path := readable(image, "a picture file"))
     try:
-        with Image.open(path) as image:
-            return _to_rgb(image, str(path))
+        if isinstance(image, Image.Image):
+            return _to_rgb(image, name)
+        with Image.open(path) as opened:
+            return _to_rgb(opened, name)
     except UnidentifiedImageError:
-        msg = f"{path} is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)."
+        msg = f"{name} is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)."
         raise InvalidFile(msg, "image-unreadable") from None
     except GradeclipError:
         raise
     except _PILLOW as error:
-        raise _damaged(str(path), error) from error
+        msg = f"{name} cannot be read as a picture: it is damaged or ends too early ({error})."
+        raise InvalidFile(msg, "image-damaged") from error
     except Image.DecompressionBombError as error:
-        raise InvalidFile(f"{path} has more than {MOST_MEGAPIXELS} megapixels: {error}", "image-too-large") from None
+        raise InvalidFile(f"{name} has more than {MOST_MEGAPIXELS} megapixels: {error}", "image-too-large") from None
+
+
+# what Pillow says of a broken chunk, of a file that is closed or too short, and of a mode that it cannot convert
+_PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 def _check_size(name: str, width: int, height: int) -> None:
@@ -102,27 +108,13 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         msg = f"{name} holds floats, which have no agreed range; convert it to 8 bits first."
         raise InvalidValue(msg, "image-floats")
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            image = _to_8_bits(image, name)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
-    except GradeclipError:
-        raise
-    except _PILLOW as error:
-        raise _damaged(name, error) from error
-
-
-# what Pillow says of a broken chunk, of a file that is closed or too short, and of a mode that it cannot convert
-_PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
-
-
-def _damaged(name: str, error: BaseException) -> InvalidFile:
-    msg = f"{name} cannot be read as a picture: it is damaged or ends too early ({error})."
-    return InvalidFile(msg, "image-damaged")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = _to_8_bits(image, name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
@@ -148,18 +140,6 @@ class View:
 
     pixels: Tensor
     box: tuple[float, float, float, float]
-
-
-def view_of(preprocess: Callable, image: Image.Image, resolution: str, patch: tuple[int, int]) -> View:
-    """The image as a model sees it.
-
-    Args:
-        preprocess: the model's own, `clip.preprocess`.
-        image: RGB.
-        resolution: "model" or "native".
-        patch: height and width of a patch in pixels, for "native".
-    """
-    return native_view(preprocess, image, patch) if resolution == "native" else model_view(preprocess, image)
 
 
 def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
@@ -203,8 +183,10 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
         elif isinstance(step, (CenterCrop, CenterCropOrPad)):
             view = tuple(step.size)[::-1]
             left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
-        elif not isinstance(step, (MaybeConvertMode, MaybeToTensor, ToTensor, Normalize)) and not _keeps_place(step):
+        elif not isinstance(step, (MaybeConvertMode, MaybeToTensor, ToTensor, Normalize)):
             name = getattr(step, "__name__", type(step).__name__)
+            if name == "_convert_to_rgb":  # open_clip before 3.0 used a function for it
+                continue
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
             warn(message, "preprocess-unknown")
             return View(preprocess(image), (0.0, 0.0, float(width), float(height)))
@@ -286,7 +268,3 @@ def _crop_start(full: int, part: int) -> int:
     """Where a centre crop of `part` begins; negative where the image is padded to reach it."""
     padding = max(0, part - full) // 2
     return round((max(full, part) - part) / 2) - padding
-
-
-def _keeps_place(step: Callable) -> bool:
-    return getattr(step, "__name__", "") == "_convert_to_rgb"  # open_clip before 3.0 used a function for it

@@ -178,10 +178,6 @@ def warn(message: str, code: str, kind: type[UserWarning] = ExplanationWarning) 
         listener(message)
         return
     depth, frame = 1, inspect.currentframe()
-    while frame and _ours(frame.f_globals.get("__package__")):
+    while frame and (frame.f_globals.get("__package__") or "").partition(".")[0] == __package__:
         depth, frame = depth + 1, frame.f_back
     warnings.warn(f"{message} [W-{code}]", kind, stacklevel=depth)
-
-
-def _ours(package: str | None) -> bool:
-    return package is not None and package.partition(".")[0] == __package__
