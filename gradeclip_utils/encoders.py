@@ -222,7 +222,7 @@ class Encoders:
         with self._isolated():
             split = split_read(text("caption", caption), self.clip.tokenizer, tower)
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
-            return split, word_directions(tower, trace, word_masks(split.word_ids, trace, split.first))
+            return split, word_directions(tower, trace, word_masks(split, trace))
 
     def metagame_directions(
         self, caption: str, over: Sequence[Group] | None = None

@@ -167,7 +167,7 @@ class Explainer(Encoders):
             asked, tower, view = self._ask(as_prompts(caption)), self._opened_text_tower(), self._view(read)
             image_trace, own = self._trace_images([view])
             text_trace, said = self._both(tower, tower.trace(asked.ids))
-            word_mask = word_masks(asked.splits[0].word_ids, text_trace, asked.splits[0].first)  # (W, N)
+            word_mask = word_masks(asked.splits[0], text_trace)  # (W, N)
             maps, directions = interactions(
                 by, self.image_tower, image_trace, tower, text_trace, word_mask, **ours, **options
             )

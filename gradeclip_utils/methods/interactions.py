@@ -22,22 +22,16 @@ from torch.nn import functional as F
 
 from ..errors import InvalidValue
 from ..towers import Tower, Trace
+from ..words import Split
 from .grad_eclip import spatial_weights, zero_delta
 
 
-def word_masks(word_ids: Sequence[int], trace: Trace, first: int = 1) -> Tensor:
-    """Which tokens of a prompt belong to which word; SOT, EOT and what stands behind it are in none.
+def word_masks(split: Split, trace: Trace) -> Tensor:
+    """Which tokens of the traced prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind are in none.
 
-    Args:
-        word_ids: for each token from `first` on, the number of its word.
-        trace: of the one prompt.
-        first: the first word's first token.
-
-    Returns:
-        (W, N) bool.
     """
-    word_ids = torch.tensor(word_ids, device=trace.valid_mask.device)
-    return F.pad(F.one_hot(word_ids).T.bool(), (first, trace.valid_mask.shape[1] - first - len(word_ids)))
+    word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
+    return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
 
 
 def word_directions(

@@ -4,11 +4,9 @@
 
 Masked images (RISE), patches that nobody may read (CCI), a prompt without one of its words (leave-one-out), and noisy
 tokens (M2IB). From a tower they need `forward` or `trace`, or `resume`, so most of them also apply to towers that have
-no attention to read. Changes too small to see are gradients: `input_gradients`.
-
-Every function gets a tower, a trace and the targets' `directions` (B, T, E), and returns signed maps (B, T, N) over
-the trace's tokens. The target of a direction d is S = embedding . d: a similarity, or the difference of two. Shapes: B
-inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
+no attention to read. Changes too small to see are gradients: `input_gradients`. `registry` says what all methods have
+in common. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are
+the last tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator

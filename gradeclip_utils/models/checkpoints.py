@@ -105,7 +105,8 @@ def _how_to_get(name: str, tag: str, reason: str) -> str:
     config = open_clip.get_pretrained_cfg(name, tag)
     repository, files = _hub_address(config)
     file = files[0] if config.get("hf_hub", "").endswith("/") else files[-1]
-    size = f"about {bytes_ / 1e9:.1f} GB in float32" if (bytes_ := download_size(name)) else "size unknown"
+    model = _without_memory(name)  # counted without making them
+    size = f"about {sum(4e-9 * p.numel() for p in model.parameters()):.1f} GB in float32" if model else "size unknown"
     local_name = quick_gelu_name(name) if config.get("quick_gelu") else name
     folder = Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     lines = [f"The weights {tag!r} of {name} ({size}) are not on this machine and cannot be downloaded ({reason})."]
@@ -141,12 +142,6 @@ def _without_memory(name: str) -> nn.Module | None:
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     with torch.device("meta"):
         return kind(**config)
-
-
-def download_size(name: str) -> int | None:
-    """Bytes of the weights of the open_clip model `name` in float32, counted without making them; None if unknown."""
-    model = _without_memory(name)
-    return None if model is None else 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
 def is_torchscript(path: Path) -> bool:

@@ -30,17 +30,15 @@ def describe(clip: Any) -> str:
 def _describe_image(model: nn.Module, layers: int) -> str:
     try:
         tower = open_image_tower(model, layers)
+        return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
     except UnsupportedModel as refusal:
-        return f"cannot be explained by attention: {refusal}{_what_applies(model)}"
-    return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
-
-
-def _what_applies(model: nn.Module) -> str:
+        said = f"cannot be explained by attention: {refusal}"
     try:
-        tower = open_feature_map(model)
+        return (
+            f"{said}; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(open_feature_map(model))}"
+        )
     except UnsupportedModel:
-        return ""
-    return f"; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(tower)}"
+        return said
 
 
 def _describe_grid(tower: Tower) -> str:

@@ -66,7 +66,9 @@ def draw_heatmap(
     vmax = largest([heat]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
     small = reduced(image)
-    overlay = grey_background(small) * colours(norm(_stretched(heat, small.size, upsample)))[..., :3]
+    method = Image.Resampling[chosen("upsample", upsample, ("bilinear", "nearest")).upper()]
+    stretched = np.asarray(Image.fromarray(heat).resize(small.size, method))
+    overlay = grey_background(small) * colours(norm(stretched))[..., :3]
     blank(axes).imshow(overlay, interpolation=sampling(image))
     if colour_bar:
         draw_colour_bar(axes, image, signed, vmax)
@@ -204,11 +206,6 @@ def reduced(image: Image.Image) -> Image.Image:
 def sampling(image: Image.Image) -> str:
     """How matplotlib shows the image: a small one keeps its pixels, and is never blurred."""
     return "nearest" if max(image.size) < 200 else "auto"
-
-
-def _stretched(heat: np.ndarray, size: tuple[int, int], upsample: str) -> np.ndarray:
-    method = Image.Resampling[chosen("upsample", upsample, ("bilinear", "nearest")).upper()]
-    return np.asarray(Image.fromarray(heat).resize(size, method))
 
 
 def words_height(words: Sequence, width: float, *, vmax: float, size: float = SMALLEST) -> float:

@@ -88,18 +88,17 @@ def through(transformer: nn.Module, blocks: list[nn.Module], x: Tensor, mask: Te
     return x if transformer.batch_first else x.transpose(0, 1)
 
 
-def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int], antialias: bool = True) -> Tensor:
+def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them.
 
     Args:
         positions: (prefix + h*w, D).
         own: (h, w), the model's own.
         grid: (h, w), the other one.
-        antialias: as for `F.interpolate`.
     """
     if grid == own:
         return positions
     prefix = len(positions) - own[0] * own[1]
     square = upcast(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
-    square = F.interpolate(square, grid, mode="bicubic", antialias=antialias, align_corners=False)
+    square = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)

@@ -58,7 +58,7 @@ def test_a_centred_map_is_the_map_of_the_centred_direction(tiny, picture, found)
     text = explainer.text_tower.trace(tiny.tokenizer([CAPTION]))
     split = split_read(CAPTION, tiny.tokenizer, explainer.text_tower)
     with torch.no_grad():
-        words = word_directions(explainer.text_tower, text, word_masks(split.word_ids, text))
+        words = word_directions(explainer.text_tower, text, word_masks(split, text))
         groups = [(2,), (5, 6), (10,)]
         nouns = torch.stack([words[list(group)].sum(0) for group in groups])
         expected = grad_eclip(explainer.image_tower, image, (nouns - nouns.mean(0))[None])[0, :, 1:]

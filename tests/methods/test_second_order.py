@@ -43,7 +43,7 @@ def traces(small):
     split = split_read(CAPTION, small.tokenizer, text_tower)
     with torch.no_grad():
         image, text = image_tower.trace(pixels), text_tower.trace(ids)
-    return image_tower, image, text_tower, text, word_masks(split.word_ids, text, split.first)
+    return image_tower, image, text_tower, text, word_masks(split, text)
 
 
 def near(found, expected, tolerance):

@@ -144,7 +144,7 @@ class Learner(nn.Module):
                 tower.trace(self.tokenizer([caption]).to(tower.device)),
                 split_read(caption, self.tokenizer, tower),
             )
-            words = word_masks(split.word_ids, trace, split.first)  # (W, N)
+            words = word_masks(split, trace)  # (W, N)
             own = [[a < phrase.end and z > phrase.start for a, z in split.spans] for phrase in batch.spans[b]]
             members = torch.stack([words[torch.tensor(mine)].any(0) for mine in own])
             directions[b, : len(own)] = word_directions(tower, trace, members)
