@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import metadata
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -75,20 +76,7 @@ def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
     Raises:
         InvalidFile: as `write_whole`.
     """
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(new)
-        with new.open("r+b") as stream:
-            os.fsync(stream.fileno())
-        new.replace(file)
-    except (OSError, SafetensorError) as error:
-        new.unlink(missing_ok=True)
-        msg = f"{file} could not be written ({error}): {_kept(file.name, write)}"
-        raise InvalidFile(msg, "write-failed") from error
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    _write(file, file.parent, {file.name: write})
 
 
 def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
@@ -97,33 +85,38 @@ def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
     Raises:
         InvalidFile: they cannot be written; the message says where they are kept instead.
     """
+    _write(folder, folder, {name: methodcaller("write_bytes", content) for name, content in parts.items()})
+
+
+def _write(what: Path, folder: Path, parts: Mapping[str, Callable[[Path], object]]) -> None:
+    """Write `what`: the folder itself, or the one file in it that `parts` names."""
     news = {name: folder / f"{name}.{os.getpid()}.new" for name in parts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in parts.items():
-            news[name].write_bytes(content)
+        for name, write in parts.items():
+            write(news[name])
+            with news[name].open("r+b") as stream:
+                os.fsync(stream.fileno())
         for name, new in news.items():
             new.replace(folder / name)
-    except OSError as error:
+    except BaseException as error:
         for new in news.values():
             new.unlink(missing_ok=True)
-
-        def again(path: Path) -> None:
-            """All parts, in a new folder."""
-            path.mkdir()
-            for name, content in parts.items():
-                (path / name).write_bytes(content)
-
-        msg = f"{folder} could not be written ({error}): {_kept(folder.name, again)}"
-        raise InvalidFile(msg, "write-failed") from error
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
+        kept = _kept(what.name, parts, within=what == folder)
+        raise InvalidFile(f"{what} could not be written ({error}): {kept}", "write-failed") from error
 
 
-def _kept(name: str, write: Callable[[Path], object]) -> str:
-    """Write a file that has no other place into a temporary folder, and say where it is."""
+def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool) -> str:
+    """Write what has no other place into a temporary folder, or `within` one of its name there; say where it is."""
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix="gradeclip-kept-"))
-        write(folder / name)
+        place = folder / name if within else folder
+        place.mkdir(exist_ok=True)
+        for part, write in parts.items():
+            write(place / part)
     except (OSError, SafetensorError) as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -27,9 +27,7 @@ from .grad_eclip import spatial_weights, zero_delta
 
 
 def word_masks(split: Split, trace: Trace) -> Tensor:
-    """Which tokens of the traced prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind are in none.
-
-    """
+    """Which tokens of a prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind it are in none."""
     word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
     return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
 
