@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,9 +227,8 @@ def teach(
         return loss, {key: value.item() for key, value in parts.items()}
 
     optimiser = muon_of(student, _is_matrix, distillation.learning_rate, distillation.weight_decay)
-    schedule = partial(linear_decay, distillation.learning_rate, distillation.warmup, distillation.steps)
-    file, recipe = folder / f"{name}.pt", asdict(distillation) | origin(teacher)
-    loop = Loop(student, optimiser, recipe, distillation.steps, schedule, file, save_every=save_every, name=name)
+    about, file = origin(teacher), folder / f"{name}.pt"
+    loop = Loop(student, optimiser, distillation, linear_decay, about, file, save_every=save_every, name=name)
     loop.run(batches, weighted)
     return student.eval()
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ class Loop:
     Attributes:
         model: what learns. If it has a `logit_scale`, that is bounded as CLIP's is.
         optimiser: of its weights.
-        recipe: everything that decides the weights, by name. A state of another recipe is refused.
-        steps: updates of the weights.
-        learning_rate: number of a step, from 0 -> learning rate of every group.
+        recipe: everything that decides the weights: a dataclass with `steps`, and whatever the schedule asks for.
+        schedule: recipe, number of a step from 0 -> learning rate of every group.
+        origin: what decides the weights beside it, by name. A state of another recipe or origin is refused.
         file: where the state is kept; the log lies beside it, with the ending .jsonl. None keeps nothing.
         save_every: steps between two states.
         grad_accum_steps: batches in a step, whose gradients are averaged.
@@ -61,9 +62,9 @@ class Loop:
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    recipe: Mapping[str, Any]
-    steps: int
-    learning_rate: Callable[[int], float]
+    recipe: Any
+    schedule: Callable[[Any, int], float]
+    origin: Mapping[str, Any]
     file: Path | None = None
     save_every: int = 50
     grad_accum_steps: int = 1
@@ -93,14 +94,15 @@ class Loop:
                 at work on it.
             FloatingPointError: the loss is not finite; the last good state is kept.
         """
-        for name, value, least in (("save_every", self.save_every, 1), ("workers", workers, 0)):
-            whole(name, value, least)
+        whole("save_every", self.save_every, 1)
+        whole("workers", workers)
         alone: AbstractContextManager = nullcontext()
+        log_file, steps = Path(os.devnull), self.recipe.steps
         if self.file is not None and self.writes:
-            alone = locked(self.file.parent, f"{self.file.stem}.running")
+            log_file, alone = self.file.with_suffix(".jsonl"), locked(self.file.parent, f"{self.file.stem}.running")
         with alone, torch.random.fork_rng(devices=[]):
             first, random = self._resume()
-            order = range(first * self.grad_accum_steps, self.steps * self.grad_accum_steps)
+            order = range(first * self.grad_accum_steps, steps * self.grad_accum_steps)
             ahead = {"num_workers": workers, "prefetch_factor": _AHEAD if workers else None}
             batches = iter(torch.utils.data.DataLoader(data, batch_size=None, sampler=order, **ahead))
             if random is not None:  # last, because making the iterator draws a number as well
@@ -108,22 +110,23 @@ class Loop:
             last = self.log[-1] if self.log else {"seconds": 0.0, "cpu_seconds": 0.0}
             began, cpu_began = time.time() - last["seconds"], time.process_time() - last["cpu_seconds"]
             shown = self.writes and self.progress
-            bar = tqdm(total=self.steps, initial=first, unit="step", desc=self.name, disable=not shown)
-            with bar, self._log_file() as write_line:
-                for step in range(first, self.steps):
+            bar = tqdm(total=steps, initial=first, unit="step", desc=self.name, disable=not shown)
+            with bar, log_file.open("w", buffering=1) as stream:  # line by line, for those who look on
+                stream.writelines(map(_line, self.log))
+                for step in range(first, steps):
                     row = {"step": step, **self._step(step, batches, losses)}
                     took = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - cpu_began}
                     self.log.append(row | took)
-                    write_line(self.log[-1])
+                    stream.write(_line(self.log[-1]))
                     bar.update()
                     bar.set_postfix(loss=f"{self.log[-1]['loss']:.3f}", refresh=False)
-                    if (step + 1) % self.save_every == 0 or step + 1 == self.steps:
+                    if (step + 1) % self.save_every == 0 or step + 1 == steps:
                         self._save(step + 1)
         return pd.DataFrame(self.log)
 
     def _step(self, step: int, batches: Iterator, losses: Callable) -> dict[str, float]:
         """One update of the weights: the means over its batches of the loss and its parts, and the learning rate."""
-        learning_rate, rows = self.learning_rate(step), []
+        learning_rate, rows = self.schedule(self.recipe, step), []
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -151,14 +154,19 @@ class Loop:
         if self.file is None or not self.file.exists():
             return 0, None
         with state_of(self.file) as state:
-            different = _differences(state["recipe"], self.recipe)
+            kept, asked = state["recipe"], self._identity
+            different = ", ".join(
+                f"{name} is {kept.get(name, _MISSING)!r} there and {asked.get(name, _MISSING)!r} here"
+                for name in sorted({*kept, *asked})
+                if kept.get(name, _MISSING) != asked.get(name, _MISSING)
+            )
             if not different:
                 self.model.load_state_dict(state["model"])
                 self.optimiser.load_state_dict(state["optimiser"])
                 if self.averaged is not None:
                     self.averaged.load_state_dict(state["average"])
                 self.log[:] = state.get("log", [])
-                return whole("step", state["step"], 0, self.steps), state["random"].byte()
+                return whole("step", state["step"], 0, self.recipe.steps), state["random"].byte()
         msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"
         raise InvalidValue(msg, "run-other")
 
@@ -167,29 +175,21 @@ class Loop:
         if self.file is None or not self.writes:
             return
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), **self.extra}
-        state |= {"step": step, "recipe": dict(self.recipe), "log": self.log, "random": torch.get_rng_state()}
+        state |= {"step": step, "recipe": self._identity, "log": self.log, "random": torch.get_rng_state()}
         if self.averaged is not None:
             state["average"] = self.averaged.state_dict()
         write_whole(self.file, partial(torch.save, state))
 
-    @contextmanager
-    def _log_file(self) -> Iterator[Callable[[Mapping], None]]:
-        """What writes a row to the log; the log begins with the rows of the state that is gone on from."""
-        if self.file is None or not self.writes:
-            yield lambda row: None
-            return
-        with self.file.with_suffix(".jsonl").open("w") as stream:
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a state must have been made by to be gone on with."""
+        return asdict(self.recipe) | dict(self.origin)
 
-            def write_line(row: Mapping[str, float]) -> None:
-                """Add a step to the log, its numbers with six digits."""
-                short = {
-                    name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in row.items()
-                }
-                print(json.dumps(short), file=stream, flush=True)
 
-            for row in self.log:
-                write_line(row)
-            yield write_line
+def _line(row: Mapping[str, float]) -> str:
+    """A step in the log, its numbers with six digits."""
+    short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in row.items()}
+    return f"{json.dumps(short)}\n"
 
 
 def origin(model: nn.Module) -> dict[str, Any]:
@@ -212,37 +212,15 @@ def state_of(file: Path) -> Iterator[dict[str, Any]]:
         raise InvalidFile(msg, "state-damaged") from error
 
 
-def _differences(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Which fields of two recipes differ, in words; empty if none does."""
-    return ", ".join(
-        f"{name} is {kept.get(name, _MISSING)!r} there and {asked.get(name, _MISSING)!r} here"
-        for name in sorted({*kept, *asked})
-        if kept.get(name, _MISSING) != asked.get(name, _MISSING)
-    )
+def linear_decay(recipe: Any, step: int) -> float:
+    """The learning rate at a step, from 0: up to its highest over `warmup`, and along a line to zero at `steps`."""
+    return recipe.learning_rate * min((step + 1) / max(1, recipe.warmup), 1 - step / recipe.steps)
 
 
-def linear_decay(peak: float, warmup: int, steps: int, step: int) -> float:
-    """The learning rate at a step, from 0: up to `peak` over `warmup` steps, and along a line to zero at `steps`.
-
-    Args:
-        peak: the largest learning rate.
-        warmup: steps.
-        steps: all of them.
-        step: from 0 on.
-    """
-    return peak * min((step + 1) / max(1, warmup), 1 - step / steps)
-
-
-def cosine_decay(peak: float, warmup: int, steps: int, step: int) -> float:
-    """The learning rate at a step, from 0: up to `peak` over `warmup` steps, times a cosine that is zero at `steps`.
-
-    Args:
-        peak: the largest learning rate.
-        warmup: steps.
-        steps: all of them.
-        step: from 0 on.
-    """
-    return peak * min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def cosine_decay(recipe: Any, step: int) -> float:
+    """The learning rate at a step, from 0: up to its highest over `warmup`, times a cosine that is zero at `steps`."""
+    rising = min(1.0, (step + 1) / max(1, recipe.warmup))
+    return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
 # -------------------------------------------------------------------------------------------------------- arithmetic

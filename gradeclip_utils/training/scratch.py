@@ -24,7 +24,6 @@ import argparse
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,16 +243,8 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
         density = torch.stack([value_density(layer) for layer in values]).mean()
         return loss + recipe.sparse_values * density, {"contrastive": loss.item(), "density": density.item()}
 
-    schedule = partial(linear_decay, recipe.learning_rate, recipe.warmup, recipe.steps)
     loop = Loop(
-        model,
-        optimiser,
-        asdict(recipe) | origin(model),
-        recipe.steps,
-        schedule,
-        folder / STATE,
-        save_every=save_every,
-        extra={"ids": ids},
+        model, optimiser, recipe, linear_decay, origin(model), folder / STATE, save_every=save_every, extra={"ids": ids}
     )
     loop.run(data, losses, workers)
     return model.eval()

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import pytest
@@ -27,6 +27,7 @@ from gradeclip_utils.training.options import add_fields, markdown_table, read_fi
 class Recipe:
     steps: int = 6
     learning_rate: float = 0.01
+    warmup: int = 2
     name: str = ""
     wide: bool = False
 
@@ -47,8 +48,7 @@ def looped(recipe=Recipe(), file=None, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     optimiser = muon_of(model, lambda name, weight: weight.ndim == 2, recipe.learning_rate, 0.1)
-    decay = partial(linear_decay, recipe.learning_rate, 2, recipe.steps)
-    return Loop(model, optimiser, asdict(recipe), recipe.steps, decay, file=file, progress=False, **options)
+    return Loop(model, optimiser, recipe, linear_decay, {}, file=file, progress=False, **options)
 
 
 def train(loop, data=None):
@@ -108,7 +108,7 @@ def test_the_state_of_another_recipe_is_refused_by_the_fields_that_differ(tmp_pa
     with pytest.raises(ValueError, match=r"\(steps is 6 there and 7 here, wide is False there and True here\)"):
         train(other)
     more = looped(file=tmp_path / "state.pt")
-    more.recipe = {**more.recipe, "new": 1}
+    more.origin = {"new": 1}
     with pytest.raises(ValueError, match=r"\(new is 'none' there and 1 here\)"):
         train(more)
 
@@ -145,7 +145,8 @@ def test_gradients_of_several_batches_are_averaged():
 
 
 def test_the_learning_rate_rises_and_falls():
-    linear, cosine = ([decay(0.5, 4, 10, step) for step in range(10)] for decay in (linear_decay, cosine_decay))
+    recipe = Recipe(steps=10, learning_rate=0.5, warmup=4)
+    linear, cosine = ([decay(recipe, step) for step in range(10)] for decay in (linear_decay, cosine_decay))
     assert linear[0] == cosine[0] == pytest.approx(0.125) and linear[9] == pytest.approx(0.05)
     assert max(linear) <= 0.5 and linear[3:] == sorted(linear[3:], reverse=True)
     assert cosine[9] == pytest.approx(0.25 * (1 + torch.tensor(0.9 * torch.pi).cos().item()))

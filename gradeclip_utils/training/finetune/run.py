@@ -23,8 +23,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -155,10 +154,9 @@ def fine_tune(
         clip.preprocess, pairs, tuning.batch, tuning.steps * tuning.grad_accum_steps, tuning.seed, place=run.place,
         places=tuning.phrases, negatives=tuning.negatives, allowed=allowed, grid=run.grid,
     )  # fmt: skip
-    settings = asdict(tuning) | {"pairs": len(pairs), "content": _content(pairs), "model": clip.name}
-    schedule = partial(cosine_decay, tuning.learning_rate, tuning.warmup, tuning.steps)
+    about = {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model)
     loop = Loop(
-        run.model, run.optimiser, settings | origin(clip.model), tuning.steps, schedule,
+        run.model, run.optimiser, tuning, cosine_decay, about,
         file=None if folder is None else Path(folder) / STATE, save_every=save_every, writes=run.place[0] == 0,
         grad_accum_steps=tuning.grad_accum_steps, averaged=run.averaged, progress=progress, sync=run.sync,
     )  # fmt: skip
