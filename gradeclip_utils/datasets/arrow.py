@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from ..errors import InvalidValue
 from ..images import read_image
-from .example import Example, damaged, decoded, needed, not_empty, published_form, read_json
+from .example import Example, Source, decoded
 
-SAVED = "Dataset.save_to_disk of the library datasets, or take the parquet files of its repository"
+SAVED = Source("Dataset.save_to_disk of the library datasets, or take the parquet files of its repository")
 _CAPTIONS = ("caption", "captions", "text", "sentence", "sentences", "title", "alt_text")
 
 
@@ -37,7 +37,7 @@ def saved_dataset(path: str | Path, split: str = "") -> list[Example]:
         FileNotFoundError: there is no such folder, or a file that it names is missing.
         ValueError: it has no such files, a file is cut short, or has no column of images or captions.
     """
-    folder = needed(path, "a folder of a data set", SAVED)
+    folder = SAVED.needed(path, "a folder of a data set")
     if (folder / "dataset_dict.json").is_file():
         splits = _record(folder / "dataset_dict.json", "splits")
         if split not in splits:
@@ -47,23 +47,23 @@ def saved_dataset(path: str | Path, split: str = "") -> list[Example]:
             raise InvalidValue(msg, "data-split")
         folder = folder / split
     found = [example for file in _files(folder, split) for example in _captions(file, folder)]
-    return not_empty(found, folder, "captions", SAVED)
+    return SAVED.not_empty(found, folder, "captions")
 
 
 def _files(folder: Path, split: str) -> list[Path]:
     """The parts of a data set, in its order."""
     if not (folder / "state.json").is_file():
         files = sorted(file for file in folder.rglob("*.parquet") if file.name.startswith(split))
-        return not_empty(files, folder, "state.json and no .parquet files", SAVED)
+        return SAVED.not_empty(files, folder, "state.json and no .parquet files")
     parts = _record(folder / "state.json", "_data_files")
-    with published_form(folder / "state.json", "a list of the parts of a data set", SAVED):
-        return [needed(folder / part["filename"], "a part of a data set", SAVED) for part in parts]
+    with SAVED.form(folder / "state.json", "a list of the parts of a data set"):
+        return [SAVED.needed(folder / part["filename"], "a part of a data set") for part in parts]
 
 
 def _record(file: Path, key: str) -> list:
-    record = read_json(file, SAVED)
+    record = SAVED.read_json(file)
     if not isinstance(record, dict) or not isinstance(record.get(key), list):
-        raise damaged(file, f"has no list {key!r}", SAVED)
+        raise SAVED.damaged(file, f"has no list {key!r}")
     return record[key]
 
 
@@ -76,11 +76,11 @@ def _captions(file: Path, folder: Path) -> list[Example]:
         names = [name for name in _CAPTIONS if name in texts]
         lacking = " or ".join(["images"] * (not images) + ["captions"] * (not names))
         if lacking:
-            raise damaged(file, f"has no column of {lacking}: it has {', '.join(schema.names)}", SAVED)
+            raise SAVED.damaged(file, f"has no column of {lacking}: it has {', '.join(schema.names)}")
         table = _mapped(file) if file.suffix == ".arrow" else parquet.read_table(file, columns=names[:1])
         said = table.column(names[0]).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise damaged(file, f"is cut short, or is another file ({error})", SAVED) from error
+        raise SAVED.damaged(file, f"is cut short, or is another file ({error})") from error
     part = file.relative_to(folder).with_suffix("").as_posix()
     return [
         Example(f"{part}/{row}/{i}", caption, f"{part}/{row}", caption, (f"{part}/{row}",),

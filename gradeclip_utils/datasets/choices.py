@@ -13,11 +13,11 @@ from PIL import Image
 from ..checks import as_path
 from ..errors import InvalidValue
 from ..images import read_image
-from .example import damaged, needed, not_empty, published_form, read_json
+from .example import Source
 
-SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe"
-WINOGROUND = "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
-ARO = "https://github.com/mertyg/vision-language-models-are-bows"
+SUGAR_CREPE = Source("https://github.com/RAIVNLab/sugar-crepe")
+WINOGROUND = Source("https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)")
+ARO = Source("https://github.com/mertyg/vision-language-models-are-bows")
 _OF_SUGAR_CREPE = ("filename", "caption", "negative_caption")
 _ENTRY = '{"filename": ..., "caption": ..., "negative_caption": ...}'
 _OF_WINOGROUND = ("image_0", "image_1", "caption_0", "caption_1")
@@ -63,19 +63,19 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
         FileNotFoundError: there is no such file.
         ValueError: a file is not in this schema; the message names the entry.
     """
-    path, choices = needed(path, "the captions of SugarCrepe, a JSON file or a folder of them", SUGAR_CREPE), []
+    path, choices = SUGAR_CREPE.needed(path, "the captions of SugarCrepe, a JSON file or a folder of them"), []
     images = as_path(images, "the folder of images of SugarCrepe")
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        record = read_json(file, SUGAR_CREPE)
+        record = SUGAR_CREPE.read_json(file)
         if not isinstance(record, dict):
-            raise damaged(file, f"must hold one entry an image, {_ENTRY}, got a {type(record).__name__}", SUGAR_CREPE)
+            raise SUGAR_CREPE.damaged(file, f"must hold one entry an image, {_ENTRY}, got a {type(record).__name__}")
         for name, entry in record.items():
             if not _has(entry, _OF_SUGAR_CREPE):
                 raise InvalidValue(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}", "data-damaged")
             image, right, wrong = (entry[key].strip() for key in _OF_SUGAR_CREPE)
             reading = partial(read_image, images / image)
             choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading))
-    return not_empty(choices, path, "captions", f"the folder data/ of {SUGAR_CREPE}")
+    return Source(f"the folder data/ of {SUGAR_CREPE.place}").not_empty(choices, path, "captions")
 
 
 def winoground(folder: str | Path) -> list[Choice]:
@@ -97,22 +97,22 @@ def winoground(folder: str | Path) -> list[Choice]:
         ValueError: a line of it is not in this schema; the message names the line.
     """
     folder, choices = as_path(folder, "the folder of Winoground"), []
-    file = needed(folder / "examples.jsonl", "the captions of Winoground", WINOGROUND)
-    with published_form(file, "a file of text", WINOGROUND):
+    file = WINOGROUND.needed(folder / "examples.jsonl", "the captions of Winoground")
+    with WINOGROUND.form(file, "a file of text"):
         lines = file.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise damaged(file, f"is cut short, or line {number} is not JSON ({error})", WINOGROUND) from error
+            raise WINOGROUND.damaged(file, f"is cut short, or line {number} is not JSON ({error})") from error
         if not _has(entry, _OF_WINOGROUND):
-            raise damaged(file, f"lacks one of {', '.join(_OF_WINOGROUND)} in line {number}", WINOGROUND)
+            raise WINOGROUND.damaged(file, f"lacks one of {', '.join(_OF_WINOGROUND)} in line {number}")
         for own, other in ((0, 1), (1, 0)):
             reading = partial(read_image, folder / "images" / f"{entry[f'image_{own}']}.png")
             right, wrong = (entry[f"caption_{one}"].strip() for one in (own, other))
             key, kind = f"{entry.get('id', number - 1)}/{own}", str(entry.get("collapsed_tag", "winoground"))
             choices.append(Choice(key, kind, right, wrong, reading))
-    return not_empty(choices, file, "examples", WINOGROUND)
+    return WINOGROUND.not_empty(choices, file, "examples")
 
 
 def aro(path: str | Path) -> list[Choice]:
@@ -132,12 +132,12 @@ def aro(path: str | Path) -> list[Choice]:
         FileNotFoundError: there is no such file.
         ValueError: a file is not in this schema; the message names the entry.
     """
-    path = needed(path, "ARO: a folder with visual_genome_relation.json or visual_genome_attribution.json", ARO)
+    path = ARO.needed(path, "ARO: a folder with visual_genome_relation.json or visual_genome_attribution.json")
     files, choices = [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path], []
     for file in files:
-        record, kind = read_json(file, ARO), file.stem.removeprefix("visual_genome_")
+        record, kind = ARO.read_json(file), file.stem.removeprefix("visual_genome_")
         if not isinstance(record, list):
-            raise damaged(file, f"must hold a list of entries, got a {type(record).__name__}", ARO)
+            raise ARO.damaged(file, f"must hold a list of entries, got a {type(record).__name__}")
         for number, entry in enumerate(record):
             if not (_has(entry, _OF_ARO) and _has(entry, _BOX, (int, float))):
                 wanted = ", ".join((*_OF_ARO, *_BOX))
@@ -147,7 +147,7 @@ def aro(path: str | Path) -> list[Choice]:
             relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
             reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
             choices.append(Choice(f"{kind}/{number}", f"{kind}{relation}", right.strip(), wrong.strip(), reading))
-    return not_empty(choices, path, f"entries of {' or '.join(_ARO_FILES)}", ARO)
+    return ARO.not_empty(choices, path, f"entries of {' or '.join(_ARO_FILES)}")
 
 
 def _has(entry: object, keys: tuple[str, ...], kind: type | tuple[type, ...] = str) -> bool:

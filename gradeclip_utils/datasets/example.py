@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -74,74 +74,53 @@ class Example:
         return self.load_mask is not None
 
 
-def needed(path: str | Path, what: str, source: str) -> Path:
-    """The path, if something is there; FileNotFoundError, with `what` it should be and its `source`, if not.
+@dataclass(frozen=True)
+class Source:
+    """Where a published data set is had, `place`: whatever is missing or damaged of it says so."""
 
-    What is no path is refused as by `as_path`.
+    place: str
 
-    Args:
-        path: what should be there.
-        what: it should be.
-        source: where to get it.
-    """
-    path = as_path(path, what)
-    if not path.exists():
-        raise MissingFile(f"{path} is missing: {what}. Get it from {source}", "data-missing")
-    return path
+    def needed(self, path: str | Path, what: str) -> Path:
+        """The path, if something is there; FileNotFoundError, with `what` it should be, if not.
 
+        What is no path is refused as by `as_path`.
+        """
+        path = as_path(path, what)
+        if not path.exists():
+            raise MissingFile(f"{path} is missing: {what}. Get it from {self.place}", "data-missing")
+        return path
 
-def damaged(path: Path, what: str, source: str) -> ValueError:
-    """The error to raise for a file that is there and cannot be used, with what is wrong and where to get it.
+    def damaged(self, path: Path, what: str) -> ValueError:
+        """The error to raise for a file that is there and cannot be used, with `what` is wrong with it."""
+        return InvalidValue(f"{path} {what}. Get it from {self.place}", "data-damaged")
 
-    Args:
-        path: what is there.
-        what: is wrong with it.
-        source: where to get it.
-    """
-    return InvalidValue(f"{path} {what}. Get it from {source}", "data-damaged")
+    def not_empty(self, examples: list[T], path: Path, what: str) -> list[T]:
+        """The examples, if there are any; ValueError, with what the path lacks, if not.
 
+        Args:
+            examples: that were found.
+            path: where.
+            what: should have been there.
+        """
+        if not examples:
+            raise self.damaged(path, f"holds no {what}")
+        return examples
 
-def not_empty(examples: list[T], path: Path, what: str, source: str) -> list[T]:
-    """The examples, if there are any; ValueError, with what the path lacks and where to get it, if not.
+    @contextmanager
+    def form(self, path: Path, form: str) -> Iterator[None]:
+        """Within it what a record lacks, or has of another kind, is said of its file: a ValueError, with its form."""
+        try:
+            yield
+        except GradeclipError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise self.damaged(path, f"is not {form}, or is cut short ({said})") from error
 
-    Args:
-        examples: that were found.
-        path: where.
-        what: should have been there.
-        source: where to get it.
-    """
-    if not examples:
-        raise damaged(path, f"holds no {what}", source)
-    return examples
-
-
-def read_json(path: Path, source: str):
-    """What a JSON file says; ValueError, with where to get it, if it is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise damaged(path, f"is not JSON, or is cut short ({error})", source) from error
-
-
-@contextmanager
-def published_form(path: Path, form: str, source: str) -> Iterator[None]:
-    """Within it, what a record lacks or has of another kind is said of its file.
-
-    Args:
-        path: of the file.
-        form: what it should be.
-        source: where to get it.
-
-    Raises:
-        ValueError: a record does.
-    """
-    try:
-        yield
-    except GradeclipError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise damaged(path, f"is not {form}, or is cut short ({said})", source) from error
+    def read_json(self, path: Path) -> Any:
+        """What a JSON file says; ValueError if it is none."""
+        with self.form(path, "JSON"):
+            return json.loads(path.read_text(encoding="utf-8"))
 
 
 def decoded(content: bytes, name: str) -> Image.Image:

@@ -12,10 +12,10 @@ from PIL import Image
 from ..checks import as_path
 from ..errors import InvalidValue
 from ..images import read_image
-from .example import Example, damaged, fitting, needed, not_empty, optional_library, photo_prompt
+from .example import Example, Source, fitting, optional_library, photo_prompt
 
-IMAGENET_SEGMENTATION = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
-IMAGENET_S = "https://github.com/LUSSeg/ImageNet-S"
+IMAGENET_SEGMENTATION = Source("http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat")
+IMAGENET_S = Source("https://github.com/LUSSeg/ImageNet-S")
 
 
 def imagenet_segmentation(path: str | Path) -> list[Example]:
@@ -36,7 +36,7 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
         ValueError: it is another file, or cut short.
         ImportError: h5py is not installed.
     """
-    path = needed(path, "the images and masks of ImageNet-Segmentation", IMAGENET_SEGMENTATION)
+    path = IMAGENET_SEGMENTATION.needed(path, "the images and masks of ImageNet-Segmentation")
     h5py = optional_library("h5py", f"{path.name} is a MATLAB 7.3 file, which is HDF5")
     try:
         with h5py.File(path, "r") as file:
@@ -46,9 +46,9 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
     except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         layout = "it should be a MATLAB 7.3 file with the cell arrays img, gt and target in a struct 'value'"
         what = f"is not ImageNet-Segmentation, or is cut short ({error}): {layout}"
-        raise damaged(path, what, IMAGENET_SEGMENTATION) from error
+        raise IMAGENET_SEGMENTATION.damaged(path, what) from error
     if len(set(lengths.values())) > 1:
-        raise damaged(path, f"is damaged: its arrays differ in length, {lengths}", IMAGENET_SEGMENTATION)
+        raise IMAGENET_SEGMENTATION.damaged(path, f"is damaged: its arrays differ in length, {lengths}")
     return [
         Example(f"{i:04d}-{wnid}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
                 partial(_image_from_matlab, path, i), partial(_mask_from_matlab, path, i))
@@ -92,12 +92,12 @@ def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
         ValueError: a class is missing, or (when a mask is read) its file does not show its class.
     """
     folder = as_path(folder, "the folder of ImageNet-S")
-    masks = needed(folder / f"{split}-segmentation", "the masks of ImageNet-S", IMAGENET_S)
-    images = needed(folder / split, "the images of ImageNet-S, prepared from ImageNet by its script", IMAGENET_S)
+    masks = IMAGENET_S.needed(folder / f"{split}-segmentation", "the masks of ImageNet-S")
+    images = IMAGENET_S.needed(folder / split, "the images of ImageNet-S, prepared from ImageNet by its script")
     classes = sorted(child.name for child in masks.iterdir() if child.is_dir())
     size = folder.name.removeprefix("ImageNetS")
     if size.isdigit() and len(classes) != int(size):  # a class that is missing shifts the numbers of those behind it
-        raise damaged(masks, f"holds {len(classes)} classes, but {folder.name} has {size}", IMAGENET_S)
+        raise IMAGENET_S.damaged(masks, f"holds {len(classes)} classes, but {folder.name} has {size}")
     examples = []
     for number, wnid in enumerate(classes, start=1):
         for file in sorted((masks / wnid).glob("*.png")):
@@ -106,7 +106,7 @@ def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
                 Example(f"{wnid}/{file.stem}", photo_prompt(imagenet_name(wnid)), wnid, "", (wnid,),
                         partial(read_image, image), partial(_class_mask, file, number, image))
             )  # fmt: skip
-    return not_empty(examples, masks, "masks (n*/*.png)", IMAGENET_S)
+    return IMAGENET_S.not_empty(examples, masks, "masks (n*/*.png)")
 
 
 def _class_mask(file: Path, number: int, image: Path) -> np.ndarray:

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..checks import as_path
 from ..images import read_image
-from .example import Example, damaged, needed, not_empty, optional_library, photo_prompt, published_form, read_json
+from .example import Example, Source, optional_library, photo_prompt
 
-COCO = "https://cocodataset.org/#download"
+COCO = Source("https://cocodataset.org/#download")
 _FOLDER, _FORM = "the folder of COCO", "a file of COCO annotations"
 
 
@@ -44,7 +44,7 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
     captions = folder / "annotations" / f"captions_{split}.json"
     said = {e.concept: e.caption for e in reversed(coco_captions(folder, split))} if captions.is_file() else {}
     examples = []
-    with published_form(path, _FORM, COCO):
+    with COCO.form(path, _FORM):
         names = {category["id"]: category["name"] for category in record["categories"]}
         shapes: dict = defaultdict(lambda: defaultdict(list))  # image -> category -> segmentations
         for annotation in record["annotations"]:
@@ -58,7 +58,7 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
                         partial(_mask, path, f"{name} in image {image['id']}", segmentations, size))
                 for name, segmentations in zip(present, found.values(), strict=True)
             ]  # fmt: skip
-    return not_empty(examples, path, "annotations", COCO)
+    return COCO.not_empty(examples, path, "annotations")
 
 
 def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> np.ndarray:
@@ -73,39 +73,30 @@ def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> 
                 runs.append(segmentation if packed else tools.frPyObjects(segmentation, *size))
         return tools.decode(tools.merge(runs)).astype(bool)
     except Exception as error:  # pycocotools raises no other
-        raise damaged(path, f"has a segmentation of {what} that is none ({error})", COCO) from error
+        raise COCO.damaged(path, f"has a segmentation of {what} that is none ({error})") from error
 
 
 def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """COCO's captions (about five an image), without masks; the image's number is the concept.
+    """COCO's captions (about five an image), without masks: one example a caption, by the image's number, its concept.
 
-    Args:
-        folder: as for `coco`; the images need not be there unless they are asked for.
-        split: as for `coco`.
-
-    Returns:
-        One example a caption, by the image's number.
-
-    Raises:
-        FileNotFoundError: the annotations are missing.
-        ValueError: they are not what they should be.
+    All else is as for `coco`; the images need not be there unless they are asked for.
     """
     folder = as_path(folder, _FOLDER)
     path, examples = folder / "annotations" / f"captions_{split}.json", []
     record = _annotations(path, ("images", "annotations"))
-    with published_form(path, _FORM, COCO):
+    with COCO.form(path, _FORM):
         files = {image["id"]: folder / split / image["file_name"] for image in record["images"]}
         for said in sorted(record["annotations"], key=lambda said: (said["image_id"], said["id"])):
             image, caption = str(said["image_id"]), said["caption"].strip()
             reading = partial(read_image, files[said["image_id"]])
             examples.append(Example(f"{image}/{said['id']}", caption, image, caption, (image,), reading))
-    return not_empty(examples, path, "captions", COCO)
+    return COCO.not_empty(examples, path, "captions")
 
 
 def _annotations(path: Path, keys: tuple[str, ...]) -> dict:
     """What a file of annotations says; it must have `keys`."""
-    record = read_json(needed(path, "the annotations of COCO", COCO), COCO)
+    record = COCO.read_json(COCO.needed(path, "the annotations of COCO"))
     missing = [key for key in keys if not isinstance(record, dict) or key not in record]
     if missing:
-        raise damaged(path, f"is not {_FORM}: it lacks {', '.join(missing)}", COCO)
+        raise COCO.damaged(path, f"is not {_FORM}: it lacks {', '.join(missing)}")
     return record

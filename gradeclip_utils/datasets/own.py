@@ -26,13 +26,7 @@ def own_images(path: str | Path) -> list[Example]:
     `captions.csv` has a row for every question, and the columns `image` (a file in `images/`) and `caption` (the
     prompt); optionally `mask` (a file in `masks/`, of the image's size, where anything but black is the object, or of a
     cut-out what is not transparent; the image's name with `.png` if there is no such column) and `concept` (the caption
-    if there is no such column).
-
-    Args:
-        path: the folder.
-
-    Returns:
-        One example a row of the table, in its order.
+    if there is no such column). There is one example a row, in the order of the table.
 
     Raises:
         FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
@@ -49,14 +43,7 @@ def own_images(path: str | Path) -> list[Example]:
 
 
 def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
-    """Images in any folder, with a table of captions beside it or elsewhere; no masks.
-
-    Args:
-        images: the folder.
-        captions: a CSV file with the columns `image` (a file in the folder) and `caption`.
-
-    Returns:
-        One example a row, in the order of the table.
+    """Images in any folder, with a table of captions beside it or elsewhere (`read_captions`): one example a row.
 
     Raises:
         FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
@@ -72,13 +59,7 @@ def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
 
 
 def read_captions(table: str | Path) -> pd.DataFrame:
-    """A table of images and captions.
-
-    Args:
-        table: a CSV file with the columns `image` and `caption`, and whatever else.
-
-    Returns:
-        Its rows, as text; all of them have an image and a caption.
+    """The rows of a CSV file with the columns `image` and `caption`, and whatever else, as text; none lacks the two.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -113,12 +94,8 @@ def read_table(file: Path, separator: str = ",") -> pd.DataFrame:
 def open_clip_csv(path: str | Path) -> list[Example]:
     """The pairs of a table with the columns `filepath` and `title`, separated by tabs (open_clip's default) or commas.
 
-    Args:
-        path: the table. Paths in it that are not absolute are looked for beside the table, and then, as open_clip does,
-            in the working directory.
-
-    Returns:
-        One example a row.
+    Paths in it that are not absolute are looked for beside the table, and then, as open_clip does, in the working
+    directory.
 
     Raises:
         FileNotFoundError: the table, or an image that it names, is missing; the message names the line.

@@ -67,7 +67,9 @@ def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str =
     """
     _check_kind(kind, read)
     CHOICES[kind] = Dataset(read, form)
-    DATASETS[kind] = Dataset(lambda rest: [_as_example(choice) for choice in read(rest)], form)
+    DATASETS[kind] = Dataset(
+        lambda rest: [Example(c.key, c.caption, c.key, c.caption, (c.key,), c.image) for c in read(rest)], form
+    )
 
 
 def _check_kind(kind: str, read: Callable) -> None:
@@ -77,10 +79,6 @@ def _check_kind(kind: str, read: Callable) -> None:
     if kind in DATASETS:
         msg = f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}"
         raise InvalidValue(msg, "data-kind")
-
-
-def _as_example(choice: Choice) -> Example:
-    return Example(choice.key, choice.caption, choice.key, choice.caption, (choice.key,), choice.image)
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
@@ -99,9 +97,7 @@ def load(what: str, limit: int | None = None) -> list[Example]:
         FileNotFoundError: a file is missing; the message says where to get it.
         ImportError: the data set needs a library that is not installed.
     """
-    kind, rest = _named(what, DATASETS, "data set")
-    spread([], limit)  # what is no limit is refused before anything is read
-    return spread(DATASETS[kind].read(rest), limit)
+    return _read(what, limit, DATASETS, "data set")
 
 
 def load_choices(what: str, limit: int | None = None) -> list[Choice]:
@@ -120,20 +116,19 @@ def load_choices(what: str, limit: int | None = None) -> list[Choice]:
     Raises:
         ValueError, FileNotFoundError: as of `load`.
     """
-    kind, rest = _named(what, CHOICES, "data set of choices")
-    spread([], limit)
-    return spread(CHOICES[kind].read(rest), limit)
+    return _read(what, limit, CHOICES, "data set of choices")
 
 
-def _named(what: str, known: Mapping, called: str) -> tuple[str, str]:
-    """Kind and place of a data set, if there are such."""
+def _read(what: str, limit: int | None, known: Mapping[str, Dataset], called: str) -> list:
+    """What a data set of a known kind has, no more than the limit."""
     kind, _, rest = text("data", what).partition(":")
     if kind not in known or not rest:
         near = nearest(kind, known, most=1)
         forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
         raise InvalidValue(f"{what!r} names no {called}: {hint}", "data-unknown")
-    return kind, rest
+    spread([], limit)  # what is no limit is refused before anything is read
+    return spread(known[kind].read(rest), limit)
 
 
 def spread(examples: list[T], limit: int | None) -> list[T]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from ..checks import as_path
-from .example import Example, damaged, decoded, needed, not_empty
+from .example import Example, Source, decoded
 
-WEBDATASET = "https://github.com/webdataset/webdataset"
+WEBDATASET = Source("https://github.com/webdataset/webdataset")
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _CAPTION = "caption"  # of a pair's .json, as img2dataset writes it
 _BLOCK = 512
@@ -45,10 +45,10 @@ def _tars(path: str) -> list[Path]:
     if several:
         before, first, last, after = several.groups()
         numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
-        tars = [needed(f"{before}{number}{after}", "a tar of a webdataset", WEBDATASET) for number in numbers]
-        return not_empty(tars, Path(path), f"tars: {first} comes after {last}", WEBDATASET)
-    found = needed(path, "a tar of a webdataset, or a folder of them", WEBDATASET)
-    return not_empty(sorted(found.glob("*.tar")), found, ".tar files", WEBDATASET) if found.is_dir() else [found]
+        tars = [WEBDATASET.needed(f"{before}{number}{after}", "a tar of a webdataset") for number in numbers]
+        return WEBDATASET.not_empty(tars, Path(path), f"tars: {first} comes after {last}")
+    found = WEBDATASET.needed(path, "a tar of a webdataset, or a folder of them")
+    return WEBDATASET.not_empty(sorted(found.glob("*.tar")), found, ".tar files") if found.is_dir() else [found]
 
 
 def _pairs(tar: Path) -> list[Example]:
@@ -67,13 +67,13 @@ def _pairs(tar: Path) -> list[Example]:
     silent = [key for key in images if not captions.get(key)]
     if silent:
         what = f"has no caption for {silent[0]!r}: a pair needs a .txt, or a .json with {_CAPTION!r}"
-        raise damaged(tar, what, WEBDATASET)
+        raise WEBDATASET.damaged(tar, what)
     found = [
         Example(f"{tar.stem}/{key}", captions[key], f"{tar.stem}/{key}", captions[key], (f"{tar.stem}/{key}",),
                 partial(_image, tar, key, *where))
         for key, where in images.items()
     ]  # fmt: skip
-    return not_empty(found, tar, "pairs of an image and a caption", WEBDATASET)
+    return WEBDATASET.not_empty(found, tar, "pairs of an image and a caption")
 
 
 def _members(tar: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -90,7 +90,7 @@ def _members(tar: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             if any(stream.read()):  # tars end with blocks of zeros: cut at the end of a member, it would pass for whole
                 raise tarfile.ReadError("its end is missing")
     except (tarfile.ReadError, OSError) as error:
-        raise damaged(tar, f"is cut short, compressed, or no tar ({error})", WEBDATASET) from error
+        raise WEBDATASET.damaged(tar, f"is cut short, compressed, or no tar ({error})") from error
 
 
 def _said(text: str, ending: str) -> str:
