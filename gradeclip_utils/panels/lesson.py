@@ -7,8 +7,7 @@
 
 The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
 `InlineFigure.points` say under the mouse: it hands over values, shows the figure with its alternative text, says which
-values are shown, and answers what cannot be drawn with a sentence, while the last good figure
-stays.
+values are shown, and answers what cannot be drawn with a sentence, while the last good figure stays.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from itertools import groupby
 import ipywidgets as w
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
-from PIL import Image, ImageChops
+from PIL import Image
 from traitlets import TraitError
 
 from ..checks import short
@@ -41,7 +39,6 @@ from .jobs import UserError, Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
-_SHEET = 3.0  # inches on every side of a figure where something may be drawn too, such as a legend
 _WIDE = "110px"  # of the names beside the controls
 _BOX = (
     "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
@@ -50,7 +47,7 @@ _BOX = (
 _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 
 
-def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
+class FigurePanel(w.VBox):
     """A panel that shows ``draw(**values)`` and draws again when a control is turned.
 
         panel(draw, weight=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(weight=0.5)
@@ -60,25 +57,10 @@ def panel(draw: Callable[..., Figure], **controls) -> FigurePanel:
             the user: its sentence is shown and the last good figure stays. What an explanation warns of is a note
             beside the new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an
             argument ``report`` (None by default) and call that now and then with the fraction that is done: the panel
-            shows a bar, and what ``report`` raises ends the work as soon as there is a newer change. What stands apart
-            from a figure, 3 inches or more outside it, is not shown.
+            shows a bar, and what ``report`` raises ends the work as soon as there is a newer change.
         **controls: for each argument of ``draw`` a widget, or a plain value as ``ipywidgets.interactive`` takes it:
             (low, high), (low, high, step), a list or dict to choose from, a text, a bool, a number, ``fixed(value)``.
             Whatever has no description gets the argument's name.
-
-    Returns:
-        The panel, an ``ipywidgets.VBox``: ``.figure`` is what ``draw`` gave last, ``.values`` what the controls say,
-        ``.change(**values)`` turns controls and waits, ``.seconds`` is how long the last figure took.
-
-    Raises:
-        ValueError: the first values cannot be drawn, or a control cannot be made from what was given.
-        TypeError: the controls are not the arguments of ``draw``, or ``draw`` returns no figure.
-    """
-    return FigurePanel(draw, **controls)
-
-
-class FigurePanel(w.VBox):
-    """What `panel` returns.
 
     Attributes:
         controls: the widgets, by the argument that they turn.
@@ -88,6 +70,10 @@ class FigurePanel(w.VBox):
         answer: the widget that says the message.
         image: the widget that shows the figure.
         status: the widget that says what is shown, or how far a long drawing is.
+
+    Raises:
+        ValueError: the first values cannot be drawn, or a control cannot be made from what was given.
+        TypeError: the controls are not the arguments of ``draw``, or ``draw`` returns no figure.
     """
 
     def __init__(self, draw: Callable[..., Figure], **controls):
@@ -191,6 +177,9 @@ class FigurePanel(w.VBox):
         )
 
 
+panel = FigurePanel  # as a lesson calls it
+
+
 def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Explorer:
     """What a lesson opens with: one image, one caption to type, and some that are ready to press.
 
@@ -253,11 +242,15 @@ def _html(figure: Figure) -> str:
     """The figure as an image of a page; over it, unseen, what its points say under the mouse."""
     if not isinstance(figure, Figure):
         raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
-    image, (right, down) = _cut_out(figure)
-    circles = []
+    figure.draw_without_rendering()  # only then a layout is known
+    bounds, buffer = figure.get_tightbbox().padded(_MARGIN), io.BytesIO()
+    figure.savefig(buffer, dpi=figure.dpi, bbox_inches=bounds, pil_kwargs={"compress_level": 0})
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
+    image, circles = Image.open(buffer), []
     for axes, x, y, said in getattr(figure, "points", ()):
-        across, up = axes.transData.transform((x, y))
-        place = f'cx="{across + right:.1f}" cy="{down - up:.1f}"'
+        across, up = axes.transData.transform((x, y)) - np.multiply(bounds.p0, figure.dpi)
+        place = f'cx="{across:.1f}" cy="{image.height - up:.1f}"'
         circles.append(f'<circle {place} r="5"><title>{html.escape(said)}</title></circle>')
     over = (
         f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {image.width} {image.height}" '
@@ -265,27 +258,3 @@ def _html(figure: Figure) -> str:
     )
     tag = image_tag(image, alternative(figure), effort=0) + (over if circles else "")
     return f'<div style="position:relative;display:inline-block;max-width:100%">{tag}</div>'
-
-
-def _cut_out(figure: Figure, edge: float = _SHEET) -> tuple[Image.Image, tuple[int, int]]:
-    """A figure, as a notebook cuts it, and where its lower left corner is: right, down.
-
-    Drawn on a sheet that is larger by an edge of so many inches, and cut around what is drawn: to ask matplotlib for
-    the bounds first costs up to half as much as the drawing.
-    """
-    buffer, dpi = io.BytesIO(), figure.dpi
-    width, height = (int(np.ceil((side + 2 * edge) * dpi)) for side in figure.bbox_inches.size)
-    bounds = Bbox.from_bounds(-edge, -edge, (width + 0.5) / dpi, (height + 0.5) / dpi)  # whole pixels, however rounded
-    figure.savefig(buffer, format="rgba", dpi=dpi, bbox_inches=bounds)
-    sheet = Image.frombuffer("RGBA", (width, height), buffer.getvalue(), "raw", "RGBA", 0, 1)
-    bare = Image.new("RGBA", sheet.size, sheet.getpixel((0, 0)))
-    rim, margin = round(edge * dpi), int(_MARGIN * dpi)
-    whole = (rim, rim, width - rim, height - rim)  # an empty figure is shown as large as it is
-    left, top, right, bottom = ImageChops.difference(sheet, bare).getbbox(alpha_only=False) or whole
-    if 0 in (left, top, width - right, height - bottom):  # it goes on beyond the sheet
-        return _cut_out(figure, 2 * edge)
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
-    left, top = max(left - margin, 0), max(top - margin, 0)
-    cut = sheet.crop((left, top, min(right + margin, width), min(bottom + margin, height)))
-    return cut, (rim - left, height - rim - top)
