@@ -67,7 +67,7 @@ class Tower:
     so in causal text, where they come last, and in a single layer. Then the readout carries the query tokens alone,
     and the others are remembered as keys and values. Otherwise it carries every token.
 
-    Attributes: `blocks` (all layers, the lowest first, an attention pool last), `explained` (the last `layers`
+    Attributes: `blocks` (all `depth` layers, the lowest first, an attention pool last), `explained` (the last `layers`
     of them), `heads` (of the explained layers), `width` (E), `kind` (the model's own class) and `query_token` (who
     reads), in words, `causal`, `unit` (whether embeddings have unit length). Image towers have `patch_size`
     (pixels that one token of the grid stands for, down and across), `image_size`, the model's own (H, W), `any_size`
@@ -97,16 +97,12 @@ class Tower:
                 f"where {self.query_token} and so the only one that can be explained; got {self.name}_layers={layers}"
             )
         self.model, self.part, self.blocks, self.layers = model, part, tuple(blocks), layers
+        self.depth = len(self.blocks)
         self.below, self.explained = self.blocks[:-layers], self.blocks[-layers:]
         self.heads = self.explained[-1].heads
         self.shielded = self.causal or layers == 1
         self.verified = False
         self._encode = encode
-
-    @property
-    def depth(self) -> int:
-        """How many layers the tower has."""
-        return len(self.blocks)
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +125,11 @@ class Tower:
         """
         trace = self._trace_from(self._entered(inputs), graph)
         if not torch.isfinite(trace.embedding).all():
-            raise InvalidValue(self._why_not_finite(), "model-not-finite")
+            broken = (name for name, value in self.model.named_parameters() if not torch.isfinite(value).all())
+            why = f"{self.name} embedding is NaN or infinite on this input"
+            if name := next(broken, None):
+                why = f"weight {name!r} holds NaN or infinite values"
+            raise InvalidValue(f"the model cannot be explained: its {why}", "model-not-finite")
         if not self.verified:
             self._verify(inputs, trace)
             self.verified = True
@@ -341,9 +341,8 @@ class Tower:
         return self.any_size or tuple(pixels.shape[-2:]) == self.image_size
 
     def _verify(self, inputs: Tensor, trace: Trace) -> None:
-        own = inputs
-        if self.name == "image" and not self.reads(inputs):
-            own = F.interpolate(inputs, self.image_size)  # a native image has no plain forward pass
+        native = self.name == "image" and not self.reads(inputs)  # such an image has no plain forward pass
+        own = F.interpolate(inputs, self.image_size) if native else inputs
         found = trace if own is inputs else self._trace_from(self._entered(own))
         expected = self.forward(own)
         precision = max(torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point())
@@ -354,12 +353,6 @@ class Tower:
                 f"the {self.name} tower of {type(self.model).__name__} was opened wrongly: its trace differs from the "
                 f"model's own forward pass by {difference:.1e} (allowed {allowed:.1e})"
             )
-
-    def _why_not_finite(self) -> str:
-        for name, parameter in self.model.named_parameters():
-            if not torch.isfinite(parameter).all():
-                return f"the model cannot be explained: its weight {name!r} holds NaN or infinite values"
-        return f"the model cannot be explained: its {self.name} embedding is NaN or infinite on this input"
 
 
 def in_precision(part: nn.Module, x: Tensor) -> Tensor:

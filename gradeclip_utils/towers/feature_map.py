@@ -29,7 +29,7 @@ class FeatureMapTower(Tower):
         self.kind = f"timm {type(trunk).__name__}"
         self.unit = trunk is not model
         self.blocks = self.below = self.explained = ()
-        self.layers = self.heads = 0
+        self.depth = self.layers = self.heads = 0
         self.shielded = self.verified = False
         self.prefix = getattr(trunk, "num_prefix_tokens", 0)
         size = getattr(model.visual, "image_size", None) if self.unit else trunk.default_cfg["input_size"][-2:]
