@@ -97,15 +97,12 @@ def tagger_name() -> str:
 
 
 def tagged_words(caption: str) -> list[TaggedWord]:
-    """The words and marks of a caption, each with its tag and its place.
+    """The words and marks of an English caption, each with its tag and its place.
 
     Contractions are split as in the Penn Treebank ("do", "n't"; "man", "'s").
 
     >>> [(word.text, word.part) for word in tagged_words("a red car")]
     [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
-
-    Args:
-        caption: any English text.
 
     Raises:
         TypeError: it is no text.
@@ -114,7 +111,7 @@ def tagged_words(caption: str) -> list[TaggedWord]:
 
 
 def phrases(caption: str) -> list[Phrase]:
-    """The noun phrases of a caption, in order: adjectives, numbers and nouns, without the article.
+    """The noun phrases of an English caption, in order: adjectives, numbers and nouns, without the article.
 
     Every noun is in one phrase. That holds for "photo" in "a photo of a cat" too: what is no thing in the image is
     for the caller to leave out. Pronouns ("something") and what is part of a preposition ("to the left of") make no
@@ -122,9 +119,6 @@ def phrases(caption: str) -> list[Phrase]:
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
-
-    Args:
-        caption: any English text.
 
     Raises:
         TypeError: it is no text.

@@ -120,14 +120,10 @@ def image_tag(image: Image.Image, alt: str, effort: int = 50) -> str:
 
 
 def image_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
-    """An image as a notebook shows it, with what it shows in words: data and metadata, by media type.
+    """A PNG file as a notebook shows it, with what it shows in words: data and metadata, by media type.
 
     JupyterLab gives a PNG no alternative text, whatever the metadata say, and prefers HTML, which has one. The PNG is
     for those who show no HTML.
-
-    Args:
-        png: the image as a PNG file.
-        alt: what it shows, for those who cannot see it.
     """
     in_html, in_png = image_tag(Image.open(io.BytesIO(png)), alt), base64.b64encode(png).decode("ascii")
     return {"text/html": in_html, "image/png": in_png, "text/plain": alt}, {"image/png": {"alt": alt}}

@@ -161,11 +161,8 @@ def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
     >>> noun_players("a red car on grass", [(0, 1), (2, 5), (6, 9), (10, 12), (13, 18)])
     ((0, 1, 2), (3, 4))
 
-    What follows the last noun belongs to it, so that the prompt without any player is the empty one.
-
-    Args:
-        caption: the caption.
-        spans: where each of its words stands.
+    What follows the last noun belongs to it, so that the prompt without any player is the empty one. `spans` are as for
+    `named_things`.
 
     Raises:
         ValueError: the caption names nothing.

@@ -177,21 +177,16 @@ def _check_folder(folder: Path) -> None:
 
 def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
     """By what the processor makes of an image."""
-    found = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:])
+    found, wanted = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:]), tower.image_size
     if tower.own_grid:
-        step = getattr(preprocess.processor, "patch_size", None)
-        if not hasattr(preprocess.processor, "max_num_patches") or step != tower.patch_size[0]:
-            raise InvalidValue(
-                f"the processor is another model's: {kind} reads patches of {tower.patch_size[0]} pixels "
-                f"of images of any shape, and it makes {step or found}",
-                "model-processor",
-            )
-    elif found != tower.image_size:
-        raise InvalidValue(
-            f"the processor is another model's: it makes images of {found[0]} x {found[1]} pixels, and "
-            f"{kind} reads {tower.image_size[0]} x {tower.image_size[1]}",
-            "model-processor",
-        )
+        step, patch = getattr(preprocess.processor, "patch_size", None), tower.patch_size[0]
+        fits = hasattr(preprocess.processor, "max_num_patches") and step == patch
+        msg = f"{kind} reads patches of {patch} pixels of images of any shape, and it makes {step or found}"
+    else:
+        fits, sizes = found == wanted, f"{found[0]} x {found[1]} pixels, and {kind} reads {wanted[0]} x {wanted[1]}"
+        msg = f"it makes images of {sizes}"
+    if not fits:
+        raise InvalidValue(f"the processor is another model's: {msg}", "model-processor")
 
 
 def _check_vocabulary(kind: str, tower: Tower, tokenizer: Any) -> None:

@@ -261,12 +261,7 @@ def plot_maps(
 
 
 def plot_interactions(interactions, *, columns: int = 5) -> InlineFigure:
-    """Which region each word of the caption answers to: one signed map a word, all on one scale.
-
-    Args:
-        interactions: an `Interactions`.
-        columns: panels in a row.
-    """
+    """Which region each word of an `Interactions` answers to: a signed map a word, on one scale, `columns` in a row."""
     maps = [(word.text, interactions.heatmap(i, signed=True)) for i, word in enumerate(interactions.words)]
     said = {"origin": interactions.origin, "title": sharpest([name for name, _ in maps], interactions.maps)}
     return plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction", **said)

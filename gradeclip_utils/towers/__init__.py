@@ -122,10 +122,8 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
         return VisionTower(model, visual, layers)
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(model, visual, layers)
-    if isinstance(visual, TimmModel):
-        return TrunkTower(model, visual.trunk, layers)
-    if visual is None and _from_timm(model):
-        return TrunkTower(model, model, layers)
+    if (trunk := _trunk_of(model)) is not None:
+        return TrunkTower(model, trunk, layers)
     what = model if visual is None else visual
     raise UnsupportedModel(f"the image tower is a {type(what).__name__}, which is not known")
 
@@ -164,14 +162,15 @@ def open_feature_map(model: nn.Module) -> FeatureMapTower:
     Raises:
         UnsupportedModel: the image encoder is not from timm; `open_image_tower` opens open_clip's own.
     """
-    visual = getattr(model, "visual", None)
-    if isinstance(visual, TimmModel):
-        return FeatureMapTower(model, visual.trunk)
-    if visual is None and _from_timm(model):
-        return FeatureMapTower(model, model)
-    what = type(model if visual is None else visual).__name__
+    if (trunk := _trunk_of(model)) is not None:
+        return FeatureMapTower(model, trunk)
+    what = type(getattr(model, "visual", model)).__name__
     raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
 
 
-def _from_timm(model: nn.Module) -> bool:
-    return type(model).__module__.startswith("timm.")
+def _trunk_of(model: nn.Module) -> nn.Module | None:
+    """The image encoder that is timm's: a part of an open_clip model, or the model itself."""
+    visual = getattr(model, "visual", None)
+    if isinstance(visual, TimmModel):
+        return visual.trunk
+    return model if visual is None and type(model).__module__.startswith("timm.") else None

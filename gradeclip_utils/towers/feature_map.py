@@ -32,17 +32,13 @@ class FeatureMapTower(Tower):
         self.depth = self.layers = self.heads = 0
         self.shielded = self.verified = False
         self.prefix = getattr(trunk, "num_prefix_tokens", 0)
-        size = getattr(model.visual, "image_size", None) if self.unit else trunk.default_cfg["input_size"][-2:]
-        embed = getattr(trunk, "patch_embed", None)
-        size = getattr(embed, "img_size", None) or size
-        assert size is not None
-        height, width = size
-        self.image_size = (height, width)
+        size = model.visual.image_size if self.unit else trunk.default_cfg["input_size"][-2:]
+        self.image_size = tuple(getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size)
         self._encode = model.encode_image if self.unit else model
         features = trunk.num_classes or trunk.num_features
         self.width = out_features(model.visual.head, features) if self.unit else features
-        height, width = _grid_of(trunk, self.image_size)
-        self.patch_size = (self.image_size[0] // height, self.image_size[1] // width)
+        grid = _grid_of(trunk, self.image_size)
+        self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
         """Embeddings (B, E) when `tokens` (B, N, D) take the place of the last feature map (`layer` is 0)."""
@@ -64,17 +60,15 @@ class FeatureMapTower(Tower):
 
     def _go_on(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
         assert grid is not None
+        x = in_precision(self.trunk, tokens)
+        if not _sequence(self.trunk):
+            x = x.unflatten(1, grid)  # (B, h, w, D)
+            x = x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
         with eval_mode(self.model):
-            pooled = self.trunk.forward_head(self._as_map(in_precision(self.trunk, tokens), grid))
+            pooled = self.trunk.forward_head(x)
             features = self.model.visual.head(pooled) if self.unit else pooled
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         return nn.functional.normalize(features, dim=-1) if self.unit else features
-
-    def _as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        if _sequence(self.trunk):
-            return tokens
-        x = tokens.unflatten(1, grid)  # (B, h, w, D)
-        return x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
 
 
 def _sequence(trunk: nn.Module) -> bool:
