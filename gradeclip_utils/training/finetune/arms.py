@@ -52,6 +52,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
 TABLE = "finetuning.csv"
 TUNED_FOR, KEPT = "masks, top-1", "zero-shot, one object"
 DECIDED = ("steps", "batch", "learning_rate", "regions")  # of the recipe, what is in the table
+PARTS = ("estimate", "low", "high", "n", "chance")  # of a figure
 ABOUT = ["arm", "seed", *DECIDED, "minutes", "cpu_minutes", "threads", "commit", "command"]
 
 
@@ -145,10 +146,9 @@ def read_pilots(table: Path | None = None) -> pd.DataFrame:
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an arm, seed and figure: arm, seed, figure, estimate, low, high, n, chance."""
     names = [name.removesuffix(" | estimate") for name in rows.columns if name.endswith(" | estimate")]
-    parts = ("estimate", "low", "high", "n", "chance")
     found = [
-        {"arm": row["arm"], "seed": row["seed"], "figure": name} | {part: row[f"{name} | {part}"] for part in parts}
+        {"arm": row["arm"], "seed": row["seed"], "figure": name} | {part: row[f"{name} | {part}"] for part in PARTS}
         for row in rows.to_dict("records")
         for name in names
     ]
-    return pd.DataFrame(found, columns=["arm", "seed", "figure", *parts])
+    return pd.DataFrame(found, columns=["arm", "seed", "figure", *PARTS])

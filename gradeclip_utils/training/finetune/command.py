@@ -42,8 +42,7 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
         known = {*(clip.vocabulary or ()), *words}
         write_path_whole(Path(path), lambda new: save_compact(clip.model, new, words=known, metadata=metadata))
         return
-    state = {key: value.detach().cpu().contiguous() for key, value in clip.model.state_dict().items()}
-    state = {key: value.clone() for key, value in state.items()}
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
     write_path_whole(Path(path), lambda new: save_file(state, new, metadata=metadata))
 
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from ...checks import all_chosen
 from ...evaluation.attributes import KINDS, draw_pairs, images_of, judge
 from ...evaluation.localisation import pool
 from ...evaluation.pointing_game import games, play
-from ...evaluation.statistics import interval
+from ...evaluation.statistics import summarise
 from ...explain import Explainer
 from ...images import model_view
 from ...models import Clip
@@ -32,7 +33,6 @@ from ..card import embed_scenes
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game
 _AT_ONCE = 32  # images in one batch
-_COLUMNS = ["figure", "estimate", "low", "high", "n", "chance"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,9 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means and intervals of rows with the columns figure, right, cluster and chance, in their order."""
-    found = []
-    for figure, own in rows.groupby("figure", sort=False):
-        low, high = interval(own["right"], own["cluster"].to_numpy())
-        found.append((figure, own["right"].mean(), low, high, len(own), own["chance"].mean()))
-    return pd.DataFrame(found, columns=_COLUMNS)
+    table = summarise(rows.assign(image=range(len(rows))), "right", "figure", cluster="cluster")
+    chance = rows.groupby("figure", sort=False)["chance"].mean().to_numpy()
+    return table.rename(columns={"mean": "estimate"}).assign(chance=chance)
 
 
 def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
@@ -138,7 +136,10 @@ def region_scenes(n: int, skip: int = 0) -> list[Scene]:
 
 def boxed(mask: np.ndarray) -> np.ndarray:
     """The smallest upright box around a mask (H, W) bool; nothing where the mask is empty."""
-    return np.outer(_filled(np.asarray(mask.any(1))), _filled(np.asarray(mask.any(0))))
+    box = np.zeros(mask.shape, bool)
+    for place in find_objects(mask.astype(np.uint8)):
+        box[place] = True
+    return box
 
 
 def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
@@ -182,8 +183,3 @@ def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 def _concept_prompts(clip: Clip) -> Tensor:
     return Explainer(clip).embed_texts([phrase(noun) for noun in concepts().index]).cpu()
-
-
-def _filled(line: np.ndarray) -> np.ndarray:
-    """True from the first to the last True."""
-    return np.maximum.accumulate(line) & np.maximum.accumulate(line[::-1])[::-1]

@@ -27,31 +27,10 @@ from ...evaluation.shards import part_of, read_shard, shard_folder
 from ...files import commit, data_path, locked, write_whole
 from ...models import Clip, load_clip
 from ..options import add_fields, markdown_table, read_fields
-from .arms import (
-    ARMS,
-    BEFORE,
-    DECIDED,
-    GLOBAL,
-    OURS,
-    PILOT,
-    PILOT_AMOUNT,
-    RATES,
-    SEEDS,
-    TABLE,
-    TUNED_FOR,
-    WEIGHTS,
-    ScenePairs,
-    allowed,
-    chosen,
-    pilots_of,
-    plan,
-    read,
-    read_pilots,
-    tidy,
-    with_changes,
-)
+from . import arms as design
+from .arms import ARMS, BEFORE, DECIDED, GLOBAL, OURS, PARTS, PILOT, RATES, SEEDS, TABLE, TUNED_FOR, WEIGHTS
 from .command import save_tuned
-from .evaluate import AMOUNT, Amount, measure
+from .evaluate import AMOUNT, measure
 from .run import STATE, Tuning, check, fine_tune
 
 MODEL = "tuned.safetensors"
@@ -89,13 +68,7 @@ As of [`emoji`](README.md), whose card names the artists. The weights are shared
 
 
 def run(
-    table: Path,
-    runs: Path,
-    tuning: Tuning = PILOT,
-    *,
-    amount: Amount = AMOUNT,
-    todo: Sequence = (),
-    pilots: pd.DataFrame | None = None,
+    table: Path, runs: Path, tuning: Tuning = PILOT, *, todo: Sequence = (), pilots: pd.DataFrame | None = None
 ) -> None:
     """Run every arm and seed of `todo` (or of `plan()`) that the table has no row of, and add its row.
 
@@ -105,51 +78,45 @@ def run(
         table: of the rows, a CSV file.
         runs: the folder of the trainings.
         tuning: the recipe, with which the pilots began.
-        amount: how much is measured.
         todo: (arm, seed) each; `plan()` if empty.
         pilots: rows of `run_pilots`; by default those of the table's own.
     """
-    pilots = read_pilots(table) if pilots is None else pilots
-    for arm, seed in todo or plan():
-        done = read(table)
+    pilots = design.read_pilots(table) if pilots is None else pilots
+    for arm, seed in todo or design.plan():
+        done = design.read(table)
         _check_same(done, pilots, tuning, table)
         if not ((done["arm"] == arm) & (done["seed"] == seed)).any():
-            _add_row(table, runs, arm, replace(chosen(pilots, arm, tuning), seed=seed), amount)
+            _add_row(table, runs, arm, replace(design.chosen(pilots, arm, tuning), seed=seed))
 
 
-def run_pilots(
-    table: Path, runs: Path, tuning: Tuning = PILOT, *, amount: Amount = PILOT_AMOUNT, arms: Sequence[str] = ()
-) -> None:
+def run_pilots(table: Path, runs: Path, tuning: Tuning = PILOT, *, arms: Sequence[str] = ()) -> None:
     """Try each arm's learning rates at the weight of `tuning`, then the weights at the best of them; a row a trial.
+
+    Trials are measured on other scenes than the experiment's.
 
     Args:
         table: of the trials, a CSV file; what it has is not tried again.
         runs: the folder of the trainings; `run` finds those of the recipe that is chosen there.
         tuning: the recipe that all arms begin with.
-        amount: how much is measured; other scenes than the experiment's.
         arms: some of `ARMS`; all if empty.
     """
     for arm in arms or ARMS:
-        for recipe in _rates(arm, tuning):
-            _try(table, runs, arm, recipe, amount)
+        for value in RATES if arm != BEFORE else (tuning.learning_rate,):
+            _try(table, runs, arm, design.with_changes(arm, replace(tuning, learning_rate=value)))
         if arm not in (BEFORE, GLOBAL):
-            best = chosen(read(table).query("regions == @tuning.regions"), arm, tuning)
+            best = design.chosen(design.read(table).query("regions == @tuning.regions"), arm, tuning)
             for weight in WEIGHTS:
-                _try(table, runs, arm, replace(best, regions=weight), amount)
+                _try(table, runs, arm, replace(best, regions=weight))
 
 
-def _rates(arm: str, tuning: Tuning) -> list[Tuning]:
-    return [tuning] if arm == BEFORE else [with_changes(arm, replace(tuning, learning_rate=value)) for value in RATES]
-
-
-def _try(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount) -> None:
+def _try(table: Path, runs: Path, arm: str, recipe: Tuning) -> None:
     wanted = [0 if ARMS[arm] is None else recipe.steps, *(getattr(recipe, name) for name in DECIDED[1:])]
-    done = read(table).query("arm == @arm")
+    done = design.read(table).query("arm == @arm")
     if not (done[list(DECIDED)] == wanted).all(axis=1).any():
-        _add_row(table, runs, arm, recipe, amount, only=("regions", "whole"))
+        _add_row(table, runs, arm, recipe, pilot=True)
 
 
-def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount, only: Sequence[str] = ()) -> None:
+def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, *, pilot: bool = False) -> None:
     """Train an arm, or find its training in `runs`, measure it, and write its row behind those of the table."""
     print(f"{arm}, seed {recipe.seed}, learning rate {recipe.learning_rate:g}, weight {recipe.regions:g}", flush=True)
     tuned, minutes, cpu = _tuned(arm, recipe, _folder(runs, arm, recipe))
@@ -157,10 +124,11 @@ def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount, 
     row: dict[str, Any] = {"arm": arm, "seed": recipe.seed, "steps": steps, "batch": recipe.batch}
     row |= {"learning_rate": recipe.learning_rate, "regions": recipe.regions}
     row |= {"minutes": round(minutes, 2), "cpu_minutes": round(cpu, 2), "threads": torch.get_num_threads()}
-    pilots = " --pilots" if only else ""
-    command = f"python -m gradeclip_utils study fine-tuning{pilots} --arms '{arm}'"
-    row |= {"commit": commit(), "command": command} | _wide(measure(tuned, amount, only=only))
-    rows = pd.concat([read(table), pd.DataFrame([row])], ignore_index=True)
+    command = f"python -m gradeclip_utils study fine-tuning{' --pilots' * pilot} --arms '{arm}'"
+    row |= {"commit": commit(), "command": command}
+    found = measure(tuned, design.PILOT_AMOUNT, only=("regions", "whole")) if pilot else measure(tuned, AMOUNT)
+    row |= {f"{one['figure']} | {part}": round(one[part], 5) for one in found.to_dict("records") for part in PARTS}
+    rows = pd.concat([design.read(table), pd.DataFrame([row])], ignore_index=True)
     _write(table, rows.to_csv(index=False).encode())
 
 
@@ -177,8 +145,8 @@ def _tuned(arm: str, recipe: Tuning, folder: Path) -> tuple[Clip, float, float]:
     folder.mkdir(parents=True, exist_ok=True)
     file, log = folder / MODEL, folder / "log.csv"
     if not (file.is_file() and log.is_file()):
-        pairs = ScenePairs(recipe.steps * recipe.batch)
-        tuned = fine_tune(clip, pairs, recipe, folder=folder, save_every=20, allowed=allowed)
+        pairs = design.ScenePairs(recipe.steps * recipe.batch)
+        tuned = fine_tune(clip, pairs, recipe, folder=folder, save_every=20, allowed=design.allowed)
         save_tuned(tuned.clip, file, {name: str(value) for name, value in asdict(recipe).items()})
         _write(log, tuned.log.to_csv(index=False).encode())
         (folder / STATE).unlink(missing_ok=True)
@@ -197,7 +165,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         runs: the folder of the trainings.
         folder: for model, config and card.
     """
-    rows = tidy(read(table))
+    rows = design.tidy(design.read(table))
     before, after = (
         rows[(rows["arm"] == arm) & (rows["seed"] == 0)].set_index("figure", drop=False) for arm in (BEFORE, OURS)
     )
@@ -206,7 +174,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
     if not after.loc[TUNED_FOR, "low"] > before.loc[TUNED_FOR, "high"]:
         msg = f"{OURS!r} is not measurably better than {BEFORE!r} in {TUNED_FOR!r}: nothing is shipped"
         raise InvalidValue(msg, "tuning-worse")
-    made = read(table).query("arm == @OURS and seed == 0").iloc[0]
+    made = design.read(table).query("arm == @OURS and seed == 0").iloc[0]
     told = []
     for name in after.index:
         cells = [
@@ -216,7 +184,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
     table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
     card = CARD.format(table=table_text, **made[[*DECIDED, "minutes", "commit"]])
-    model = _folder(runs, OURS, chosen(read_pilots(table), OURS)) / MODEL
+    model = _folder(runs, OURS, design.chosen(design.read_pilots(table), OURS)) / MODEL
     _write(folder / "emoji-fine.safetensors", model.read_bytes())
     _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
     _write(folder / "emoji-fine.md", card.encode())
@@ -226,35 +194,25 @@ def _write(file: Path, content: bytes) -> None:
     write_whole(file, lambda stream: stream.write(content))
 
 
-def _wide(figures: pd.DataFrame) -> dict[str, float]:
-    parts = ("estimate", "low", "high", "n", "chance")
-    return {f"{row['figure']} | {part}": round(row[part], 5) for row in figures.to_dict("records") for part in parts}
-
-
-def merge_pilots(table: Path, runs: Path, arms: Sequence[str]) -> None:
+def _merge_pilots(table: Path, runs: Path, arms: Sequence[str]) -> None:
     """Put the pilots that shards wrote beside the table of the experiment, arm by arm; those that are there stay.
 
     Raises ValueError if an arm has fewer than its search takes; nothing is written then.
-
-    Args:
-        table: of the experiment's rows, a CSV file.
-        runs: the folder of the trainings, in which the shards have theirs.
-        arms: what the shards were to try.
     """
-    parts = [read(file) for file in sorted(runs.glob(f"shard-*-of-*/{pilots_of(Path(TABLE))}"))]
-    rows = pd.concat([read_pilots(table), *parts]).drop_duplicates(["arm", *DECIDED], keep="last")
+    parts = [design.read(file) for file in sorted(runs.glob(f"shard-*-of-*/{design.pilots_of(Path(TABLE))}"))]
+    rows = pd.concat([design.read_pilots(table), *parts]).drop_duplicates(["arm", *DECIDED], keep="last")
     for arm in arms:
         own, trials = rows[rows["arm"] == arm], {BEFORE: 1, GLOBAL: len(RATES)}.get(arm, len(RATES) + len(WEIGHTS) - 1)
         if len(own) < trials:
             msg = f"{len(own)} of {trials} pilots of {arm!r} are in {runs}: run its shard again, then --merge"
             raise InvalidValue(msg, "shard-unfinished")
     rows = rows.sort_values("arm", key=lambda names: names.map(list(ARMS).index), kind="stable")
-    _write(pilots_of(table), rows.to_csv(index=False).encode())
+    _write(design.pilots_of(table), rows.to_csv(index=False).encode())
 
 
 def _check_same(done: pd.DataFrame, pilots: pd.DataFrame, tuning: Tuning, table: Path) -> None:
     for row in done[done["steps"] > 0].to_dict("records"):
-        recipe = chosen(pilots, row["arm"], tuning)
+        recipe = design.chosen(pilots, row["arm"], tuning)
         for name in DECIDED:
             if row[name] != getattr(recipe, name):
                 was = f"{table} holds runs of {row['arm']!r} with {name}={row[name]}, not {getattr(recipe, name)}"
@@ -284,43 +242,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(given: argparse.Namespace) -> None:
     """The command `study fine-tuning`: run what is missing of the experiment, or a shard of it, or ship its model."""
     writable(given.table, "--table", suffixes=(".csv",), size=1_000_000)
-    read(given.table)  # or refused
+    design.read(given.table)  # or refused
     if given.ship:
         return ship(given.table, given.runs, data_path())
     writable(given.runs, "--runs", folder=True, size=500_000_000)
-    todo = [(arm, seed) for arm, seed in plan(whole("--seeds", given.seeds, 1)) if not given.arms or arm in given.arms]
-    tuning, shard = check(read_fields(given, PILOT)), read_shard(given.shard)
     arms = given.arms or list(ARMS)
+    todo = [(arm, seed) for arm, seed in design.plan(whole("--seeds", given.seeds, 1)) if arm in arms]
+    tuning, shard = check(read_fields(given, PILOT)), read_shard(given.shard)
+    if given.merge and given.pilots:
+        return _merge_pilots(given.table, given.runs, arms)
     if given.merge:
-        if given.pilots:
-            return merge_pilots(given.table, given.runs, arms)
-        return merge(given.table, given.runs, tuning, todo)
+        return _merge(given.table, given.runs, tuning, todo)
     own = shard_folder(given.runs, shard)
     table = given.table if shard is None else own / TABLE
     with locked(own, "study.running"):
         if given.pilots:
             if arms := part_of(arms, shard):
-                run_pilots(pilots_of(table), given.runs, tuning, arms=arms)
+                run_pilots(design.pilots_of(table), given.runs, tuning, arms=arms)
         elif mine := part_of(todo, shard):
-            run(table, given.runs, tuning, todo=mine, pilots=read_pilots(given.table))
+            run(table, given.runs, tuning, todo=mine, pilots=design.read_pilots(given.table))
 
 
-def merge(table: Path, runs: Path, tuning: Tuning, todo: Sequence[tuple[str, int]]) -> None:
+def _merge(table: Path, runs: Path, tuning: Tuning, todo: Sequence[tuple[str, int]]) -> None:
     """Put the rows that shards wrote into the table, in the order of the plan; what the table had else stays.
 
-    Args:
-        table: of the rows, a CSV file.
-        runs: the folder of the trainings, in which the shards have theirs.
-        tuning: the recipe.
-        todo: (arm, seed) each, what the shards were to run.
-
-    Raises:
-        ValueError: a row is missing, or a shard followed another recipe; nothing is written then.
+    Raises ValueError if a row is missing, or a shard followed another recipe; nothing is written then.
     """
-    parts = {file: read(file) for file in sorted(runs.glob(f"shard-*-of-*/{TABLE}"))}
+    parts = {file: design.read(file) for file in sorted(runs.glob(f"shard-*-of-*/{TABLE}"))}
     for file, part in parts.items():
-        _check_same(part, read_pilots(table), tuning, file)
-    rows = pd.concat([read(table), *parts.values()]).drop_duplicates(["arm", "seed"], keep="last")
+        _check_same(part, design.read_pilots(table), tuning, file)
+    rows = pd.concat([design.read(table), *parts.values()]).drop_duplicates(["arm", "seed"], keep="last")
     rows = rows.set_index(["arm", "seed"], drop=False)
     if missing := [one for one in todo if one not in rows.index]:
         arm, seed = missing[0]

@@ -26,7 +26,7 @@ from ...checks import chosen
 from ...methods import METHODS
 from ...methods.interactions import word_directions, word_masks
 from ...models import Clip
-from ...towers import Layer, Tower, Trace, open_image_tower, open_text_tower
+from ...towers import Layer, Trace, open_image_tower, open_text_tower
 from ...towers.base import isolated_torch_state
 from ...towers.blocks import UnsupportedModel, with_grad
 from ...words import split_read
@@ -80,7 +80,11 @@ class Learner(nn.Module):
         if not self.image_tower.unit:
             raise UnsupportedModel(f"fine-tuning needs a CLIP, and {clip.name} is a classifier: it has no text tower")
         self.text_tower = open_text_tower(clip.model, layers=1)  # one layer: the others are the model's own, quick ones
-        self._mapper = _Mapper(clip, maps if maps in METHODS else "grad-eclip")
+        method, own = METHODS[maps if maps in METHODS else "grad-eclip"], self.image_tower
+        layers = method.explained(own.depth)
+        assert method.image is not None
+        self._draw = method.image
+        self._drawn = own if layers in (None, own.layers) else open_image_tower(clip.model, layers)
         self._words = open_text_tower(clip.model) if maps == WORDS else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -121,7 +125,9 @@ class Learner(nn.Module):
         with isolated_torch_state(phrases.device):
             if self.maps == WORDS:
                 phrases = self._word_directions(batch, phrases)
-            maps = self._mapper(self.image_tower, trace, phrases)
+            if self._drawn is not self.image_tower:  # the method goes through other layers
+                trace = self._drawn.trace(trace.inputs)
+            maps = self._draw(self._drawn, trace, phrases)
         maps = maps[..., -patches:]
         return _of_the_neighbour(maps, batch.there) if self.maps == OTHER else maps
 
@@ -140,30 +146,13 @@ class Learner(nn.Module):
             if not batch.spans[b]:
                 continue
             caption = batch.texts[row]
-            trace, split = (
-                tower.trace(self.tokenizer([caption]).to(tower.device)),
-                split_read(caption, self.tokenizer, tower),
-            )
+            trace = tower.trace(self.tokenizer([caption]).to(tower.device))
+            split = split_read(caption, self.tokenizer, tower)
             words = word_masks(split, trace)  # (W, N)
             own = [[a < phrase.end and z > phrase.start for a, z in split.spans] for phrase in batch.spans[b]]
             members = torch.stack([words[torch.tensor(mine)].any(0) for mine in own])
             directions[b, : len(own)] = word_directions(tower, trace, members)
         return directions
-
-
-class _Mapper:
-    """A method that explains images, with the layers that it goes through."""
-
-    def __init__(self, clip: Clip, name: str) -> None:
-        method, own = METHODS[name], open_image_tower(clip.model)
-        assert method.image is not None
-        self.image, layers = method.image, method.explained(own.depth)
-        self.tower = None if layers in (None, own.layers) else open_image_tower(clip.model, layers)
-
-    def __call__(self, tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-        if self.tower is None:
-            return self.image(tower, trace, directions)
-        return self.image(self.tower, self.tower.trace(trace.inputs), directions)
 
 
 def _patches(trace: Trace) -> int:

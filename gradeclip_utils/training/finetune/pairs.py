@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,7 +87,7 @@ def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
         ValueError: it cannot be read, lacks a column, is empty, or a row lacks its image or caption.
     """
     rows, images = read_captions(captions), as_path(images, "the folder of images")
-    return [Pair(Path(images) / row.image, row.caption) for row in rows.itertuples()]
+    return [Pair(images / row.image, row.caption) for row in rows.itertuples()]
 
 
 def as_pair(given: Pair | Sequence) -> Pair:
@@ -155,11 +155,6 @@ def spoken(caption: str) -> tuple[Spoken, ...]:
         )
         found.append(Spoken(caption[start : phrase.end], start, phrase.end, attributes))
     return tuple(found)
-
-
-def attributes_of(captions: Iterable[str]) -> tuple[str, ...]:
-    """Every adjective and number that the phrases of these captions hold, in alphabetical order."""
-    return tuple(sorted({p.text[a:b].lower() for c in captions for p in spoken(c) for a, b in p.attributes}))
 
 
 def hard_negatives(
@@ -233,20 +228,18 @@ class PairBatches(torch.utils.data.Dataset):
         self.preprocess, self.pairs, self.batch, self.count, self.seed = preprocess, pairs, batch, count, seed
         self.place, self.places, self.negatives, self.allowed, self.grid = place, places, negatives, allowed, grid
         some = (pairs[i].caption for i in range(min(len(pairs), 2000))) if negatives else ()
-        self.known = attributes_of(some)
+        self.known = sorted({p.text[a:b].lower() for c in some for p in spoken(c) for a, b in p.attributes})
 
     def __len__(self) -> int:
         return self.count
 
     def rows(self, number: int) -> np.ndarray:
         """Which pairs make batch `number` of this process."""
-        turns, start = np.unique((number * self.batch + np.arange(self.batch)) // len(self.pairs)), number * self.batch
-        order = {turn: np.random.default_rng([self.seed, int(turn)]).permutation(len(self.pairs)) for turn in turns}
-        places = start + np.arange(self.batch)
-        all_rows = np.array([order[place // len(self.pairs)][place % len(self.pairs)] for place in places])
+        turns, places = np.divmod(number * self.batch + np.arange(self.batch), len(self.pairs))
+        order = {t: np.random.default_rng([self.seed, int(t)]).permutation(len(self.pairs)) for t in np.unique(turns)}
+        rows = np.array([order[turn][place] for turn, place in zip(turns, places, strict=True)])
         mine, processes = self.place
-        each = self.batch // processes
-        return all_rows[mine * each : (mine + 1) * each]
+        return np.split(rows, processes)[mine]
 
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`: images are read and made pixels, captions cut into phrases."""

@@ -28,10 +28,11 @@ from .pairs import spoken
 
 MASKS = "true mask"  # the arm that is told where things are
 REFERENCES = (BEFORE, GLOBAL, "uniform map", "map of another image", MASKS)  # bounds: know nothing of places, or all
+MARGIN = 0.02  # a difference up to this does not matter
 ANSWERS = ("better", "worse", "no difference")
 
 
-def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin: float = 0.02) -> pd.DataFrame:
+def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL) -> pd.DataFrame:
     """Figure by figure, one arm minus another over the seeds that both have: difference, low, high, seeds, answer.
 
     The interval is Student's, over seeds (the order of the training scenes); the scenes that are measured are the same.
@@ -41,7 +42,6 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin:
         rows: `training.finetune.arms.read()`.
         arm: the name of one arm.
         baseline: of the other, which is subtracted.
-        margin: a difference up to this does not matter.
     """
     wide = tidy(rows).pivot_table(index="figure", columns=["arm", "seed"], values="estimate", sort=False)
     have = [set(rows.loc[rows["arm"] == name, "seed"]) for name in (arm, baseline)]
@@ -51,7 +51,7 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL, margin:
         low = high = np.nan
         if len(differences) > 1:
             low, high = DescrStatsW(differences).tconfint_mean() if np.ptp(differences) else differences[:2]
-        answer = "cannot tell" if np.isnan(low) else verdict(low, high, margin, *ANSWERS)
+        answer = "cannot tell" if np.isnan(low) else verdict(low, high, MARGIN, *ANSWERS)
         mean = differences.mean() if len(differences) else np.nan
         found.append((figure, mean, low, high, len(differences), answer))
     return pd.DataFrame(found, columns=["figure", "difference", "low", "high", "seeds", "answer"])

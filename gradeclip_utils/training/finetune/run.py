@@ -23,13 +23,13 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...checks import chosen, listed, writable
@@ -161,7 +161,8 @@ def fine_tune(
         grad_accum_steps=tuning.grad_accum_steps, averaged=run.averaged, progress=progress, sync=run.sync,
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
-    return Tuned(replace(clip, model=run.result(), pretrained=f"{clip.pretrained}, fine-tuned"), log)
+    model = (run.model if run.averaged is None else run.averaged.module).requires_grad_(False).eval()
+    return Tuned(replace(clip, model=model, pretrained=f"{clip.pretrained}, fine-tuned"), log)
 
 
 class _Run:
@@ -180,7 +181,10 @@ class _Run:
             self.model.to(self.accelerator.device)
         self.learner = Learner(replace(clip, model=self.model), tuning.maps, tuning.regions > 0 or tuning.negatives > 0)
         tower = self.learner.image_tower
-        self.device, self.grid = tower.device, _grid(tower) if tuning.maps == GROUND_TRUTH else None
+        self.device, self.grid = tower.device, None
+        if tuning.maps == GROUND_TRUTH:
+            (height, width), (down, across) = tower.image_size, tower.patch_size
+            self.grid = height // down, width // across
         kept = [p for p in self.model.parameters() if p.ndim > 1]
         free = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": kept, "weight_decay": tuning.weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -196,7 +200,8 @@ class _Run:
 
     def losses(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss of one pass, over the pairs of all processes, and its parts."""
-        tuning, batch = self.tuning, _on(self.device, batch)
+        moved = {name: part.to(self.device) for name, part in vars(batch).items() if isinstance(part, Tensor)}
+        tuning, batch = self.tuning, replace(batch, **moved)
         if not self.traced:
             self._trace(batch)
         with quick_arithmetic(self.device, tuning.precision == "bf16"):
@@ -234,11 +239,6 @@ class _Run:
             else torch.cat(gather(part)) if part.is_floating_point() else self.accelerator.gather(part)
             for name, part in found.items()
         }  # fmt: skip
-
-    def result(self) -> nn.Module:
-        """The tuned model, or the average of its weights, on its own and in evaluation mode."""
-        model = self.model if self.averaged is None else self.averaged.module
-        return model.requires_grad_(False).eval()
 
 
 def check(tuning: Tuning) -> Tuning:
@@ -284,12 +284,3 @@ def _accelerator():
     library = optional_library("accelerate", "fine-tuning runs in several processes here", "accelerate")
     handler = library.DistributedDataParallelKwargs(find_unused_parameters=True)
     return library.Accelerator(kwargs_handlers=[handler])
-
-
-def _grid(tower) -> tuple[int, int]:
-    return tuple(side // patch for side, patch in zip(tower.image_size, tower.patch_size, strict=True))
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    moved = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return Batch(**{key: value.to(device) if isinstance(value, Tensor) else value for key, value in moved.items()})
