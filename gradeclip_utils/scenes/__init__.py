@@ -7,16 +7,7 @@ scene at random, `arrange` makes one of what you name.
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
-from .compose import (
-    SPLITS,
-    Scene,
-    arrange,
-    draw_layout,
-    draw_scene,
-    hard_negative,
-    recoloured,
-    without,
-)
+from .compose import SPLITS, Scene, arrange, draw_layout, draw_scene, hard_negative, recoloured, without
 from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
 from .grammar import NUMBERS, POSITIONS, PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
 from .heldout import is_withheld_colour, is_withheld_pair

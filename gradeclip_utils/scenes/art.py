@@ -158,7 +158,8 @@ class Layers(NamedTuple):
     shade: Image.Image
 
 
-def _layers(rgba: Image.Image) -> Layers:
+def _layers(noun: str, artist: str, level: int) -> Layers:
+    rgba = _raster(noun, artist, level)
     values = np.asarray(rgba, np.float32)
     alpha = values[..., 3:] / 255
     luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -172,14 +173,7 @@ def _layers(rgba: Image.Image) -> Layers:
                   Image.fromarray(as_bytes[1]))  # fmt: skip
 
 
-@cache
-def _small_level(noun: str, artist: str, level: int) -> Layers:
-    return _layers(_raster(noun, artist, level))
-
-
-@lru_cache(maxsize=256)
-def _large_level(noun: str, artist: str, level: int) -> Layers:
-    return _layers(_raster(noun, artist, level))
+_small_level, _large_level = cache(_layers), lru_cache(maxsize=256)(_layers)
 
 
 def drawing(noun: str, artist: str, pixels: float) -> Layers:

@@ -168,9 +168,8 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
         others = [_drawn(rng, nouns[i], None, TRAINED_ARTISTS) for i in spare]
         for _ in range(20):
             placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
-            if not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2)):
-                return placed[: len(things)]
-            if hidden(placed).max() <= OVERLAP:
+            apart = not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2))
+            if apart or hidden(placed).max() <= OVERLAP:
                 return placed[: len(things)]
     return _lay_out(things, draw_layout(rng))
 
@@ -351,14 +350,8 @@ def hard_negative(scene: Scene, seed: int | Sequence[int]) -> Scene | None:
     """Another training scene of the same things, in which every colour (or lack of one) has gone to the next thing.
 
     Both captions hold the same names and colours if `scene` says all of its own, so that only who has which colour
-    tells the two apart. All else is drawn anew.
-
-    Args:
-        scene: the scene that it is to be told from.
-        seed: as for `draw_scene`.
-
-    Returns:
-        The scene; None if nothing would change, or if a colour would become one that is withheld.
+    tells the two apart. All else is drawn anew, from a seed as for `draw_scene`. None if nothing would change, or if a
+    colour would become one that is withheld.
     """
     members = grouped(scene.objects)
     nouns = [scene.objects[m[0]].noun for m in members]

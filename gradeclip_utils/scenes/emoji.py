@@ -211,18 +211,7 @@ def _check_size(size: int) -> None:
 
 
 def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
-    """Which pixels each object covers; an object in front hides what is behind.
-
-    Args:
-        objects: what is drawn, the first one first.
-        size: pixels on a side.
-
-    Returns:
-        (objects, size, size) bool.
-
-    Raises:
-        ValueError: `size` is no multiple of 96.
-    """
+    """Which pixels each object covers, (objects, size, size) bool; one in front hides what is behind; see `render`."""
     _check_size(size)
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):

@@ -79,12 +79,7 @@ class _Caption:
 
 
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
-    """The indices of the objects that are named, neighbours of one noun and colour together.
-
-    Args:
-        objects: in the order of the caption.
-        unnamed: indices of those that are left out.
-    """
+    """The indices of objects in the order of a caption, but the unnamed; neighbours of one noun and colour together."""
     groups: list[list[int]] = []
     for i, thing in enumerate(objects):
         if i in unnamed:
@@ -140,13 +135,10 @@ def describe(
 def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
     """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice.
 
+    All of them have the colour; a relation stands between the first two, in place of "and".
+
     >>> phrase("car", colour="red"), phrase("owl", "owl")
     ('a red car', 'two owls')
-
-    Args:
-        *nouns: nouns of `scenes.concepts`.
-        colour: of all of them.
-        relation: between the first two, in place of "and".
     """
     return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
