@@ -31,20 +31,11 @@ from ..evaluation.statistics import interval, spearman, summarise
 from ..explain import Explainer
 from ..files import data_path
 from ..models import BUNDLED, BUNDLED_MODELS, Clip, load_clip
-from ..scenes import (
-    ARTISTS,
-    COLOURS,
-    TRAINED_ARTISTS,
-    UNSEEN_ARTIST,
-    Scene,
-    arrange,
-    artists_of,
-    concepts,
-    draw_scene,
-    is_withheld_colour,
-    phrase,
-)
-from ..scenes.emoji import NOT_MIRRORED
+from ..scenes.art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
+from ..scenes.compose import Scene, arrange, draw_scene
+from ..scenes.emoji import COLOURS, NOT_MIRRORED, concepts
+from ..scenes.grammar import phrase
+from ..scenes.heldout import is_withheld_colour
 from .gallery import clear_maps, gallery
 from .options import markdown_table, write_between
 from .scratch import CONFIG
@@ -147,12 +138,7 @@ def _chosen(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Ten
 def recognised(clip: Clip, n: int = 60) -> pd.DataFrame:
     """Zero-shot answers for development images of one untinted thing, of `n` concepts, by the artists of training.
 
-    Args:
-        clip: the model.
-        n: how many concepts.
-
-    Returns:
-        One row an image: noun, artist, right, ...; the answer is one of all concepts.
+    Rows as of `classification`.
     """
     nouns = np.random.default_rng(0).choice(list(concepts().index), n, replace=False)
     return classification(clip, "development", artists=TRAINED_ARTISTS, only=list(nouns))
@@ -193,13 +179,13 @@ def recognition_rows(clip: Clip, split: str) -> list[dict]:
         ("tinted, the prompt says the colour", tinted["right_said"]),
         ("tinted, the prompt does not", tinted["right"]),
     ]
-    return [_fraction(name, right, chance) for name, right in answers]
+    return [_row(name, right, chance) for name, right in answers]
 
 
 def caption_rows(clip: Clip, split: str) -> list[dict]:
     """Is the right caption the best of 256? By the number of things."""
     names = {k: f"right caption among 256, {_things(k)}" for k in (1, 2, 3, 4)}
-    return [_fraction(name, caption_among_256(clip, split, k), 1 / 256) for k, name in names.items()]
+    return [_row(name, caption_among_256(clip, split, k), 1 / 256) for k, name in names.items()]
 
 
 def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
@@ -221,7 +207,7 @@ def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
     for name, kind, composition in asked:
         pairs = draw_pairs(kind, n, composition=composition, split=split, nouns=len(concepts()))
         answers = judge(clip, pairs).query("side == 0")
-        rows.append(_fraction(name, answers["right"] == 1, CHANCE))
+        rows.append(_row(name, answers["right"] == 1, CHANCE))
     return rows
 
 
@@ -291,13 +277,13 @@ def word_rows(clip: Clip, split: str, n: int = 200) -> list[dict]:
             if span.kind == "noun"
         ]
         clusters, right = zip(*above, strict=True)
-        rows.append(_mean(f"nouns of a true caption above zero, {name}", right, clusters=clusters))
+        rows.append(_row(f"nouns of a true caption above zero, {name}", right, clusters=clusters))
     agreement = [
         float(spearman(*([word.score for word in own if word.text.isalnum()] for own in pair)))
         for pair in zip(*scored.values(), strict=True)
     ]
     known = [value for value in agreement if np.isfinite(value)]
-    return [*rows, _mean("rank correlation of a caption's word scores with leave-one-out", known, 0.0)]
+    return [*rows, _row("rank correlation of a caption's word scores with leave-one-out", known, 0.0)]
 
 
 def gallery_rows(clip: Clip, split: str) -> list[dict]:
@@ -307,7 +293,7 @@ def gallery_rows(clip: Clip, split: str) -> list[dict]:
     """
     models = clip, *(randomised(clip, seed=i) for i in range(3))
     clear, *by_chance = (clear_maps(one, 24, split) for one in models)
-    return [_fraction(NO_EMPTY_PATCH, clear, float(np.mean(by_chance)))]
+    return [_row(NO_EMPTY_PATCH, clear, float(np.mean(by_chance)))]
 
 
 def figures(clip: Clip, split: str, *, progress: bool = False) -> pd.DataFrame:
@@ -327,14 +313,8 @@ def _things(n: int) -> str:
     return f"{n} thing{'s' * (n > 1)}"
 
 
-def _fraction(name: str, right: Sequence[bool] | pd.Series, chance: float) -> dict:
-    """A fraction of independent right answers, with its Wilson interval."""
-    low, high = interval(right)
-    return dict(zip(_COLUMNS, (name, np.mean(right), low, high, len(right), chance), strict=True))
-
-
-def _mean(name: str, values: Sequence[float], chance: float = np.nan, clusters: Sequence | None = None) -> dict:
-    """A mean with its bootstrap interval; of clusters, n counts these."""
+def _row(name: str, values: Sequence | pd.Series, chance: float = np.nan, clusters: Sequence | None = None) -> dict:
+    """A mean with its interval: Wilson's of right answers, else the bootstrap's; of clusters, n counts these."""
     low, high = interval(values, clusters)
     n = len(values if clusters is None else set(clusters))
     return dict(zip(_COLUMNS, (name, np.mean(values), low, high, n, chance), strict=True))

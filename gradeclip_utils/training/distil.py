@@ -17,7 +17,6 @@ sees what the teacher sees, and what reads it is learnt. A ResNet begins from no
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,9 @@ from .scratch import CONFIG, config_of, encode_text_by_length, full_table, norma
 
 TABLE, CARD = "students.csv", "students.md"
 START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"
+_BOUNDS = {"different": (1,)}
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
-_IN_TIMM = {
+_IN_TIMM = {  # what timm calls the parts of an open_clip image encoder
     "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
     "visual.ln_post.": "visual.trunk.norm.", "visual.transformer.resblocks.": "visual.trunk.blocks.",
     ".attn.in_proj_": ".attn.qkv.", ".attn.out_proj.": ".attn.proj.", ".ln_1.": ".norm1.", ".ln_2.": ".norm2.",
@@ -170,28 +170,17 @@ def _inherited(own: dict[str, Tensor], teacher: nn.Module, ids: Tensor) -> dict[
     for name, value in teacher.state_dict().items():
         theirs[name if name.startswith("visual.") else f"text.{name}"] = value
     theirs["text.token_embedding.weight"] = theirs["text.token_embedding.weight"][ids]
-    theirs |= {_name_in_timm(name): value for name, value in theirs.items()}
+    for name, value in list(theirs.items()):
+        for part, in_timm in _IN_TIMM.items():
+            name = name.replace(part, in_timm)
+        theirs[name] = value
     theirs["visual.trunk.pos_embed"] = theirs["visual.positional_embedding"][None, 1:]  # there is no CLS
-    if "text.positional_embedding" in own:
-        theirs["text.positional_embedding"] = theirs["text.positional_embedding"][
-            : len(own["text.positional_embedding"])
-        ]
+    if (place := "text.positional_embedding") in own:
+        theirs[place] = theirs[place][: len(own[place])]
     fits = {name: value for name, value in theirs.items() if name in own and value.shape == own[name].shape}
     if "visual.layer1.0.conv1.weight" in own:  # a ResNet has nothing in common, whatever some shapes say
         fits = {}
     return {**own, **fits}
-
-
-def _name_in_timm(name: str) -> str:
-    """What timm calls the part of an open_clip image encoder."""
-    for ours, theirs in _IN_TIMM.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
-def check(distillation: Distillation) -> Distillation:
-    """A distillation that holds together, in Python's own numbers; refused by a field as `options.checked` does."""
-    return checked(distillation, {"different": (1,)})
 
 
 def teach(
@@ -212,7 +201,7 @@ def teach(
         ValueError: the distillation does not hold together, or the folder holds the state of another one.
         FloatingPointError: the loss is not finite.
     """
-    distillation = check(distillation)
+    distillation = checked(distillation, _BOUNDS)
     student = Student(name, teacher, distillation.seed).to(memory_format=torch.channels_last).train()
     for key, parameter in student.named_parameters():
         parameter.requires_grad = key.startswith(distillation.learns)
@@ -313,40 +302,34 @@ def export(
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config, shared=shared)
 
 
-def card(names: Sequence[str] = (BUNDLED, *CONFIGS), n: int = 256, things: int = 60) -> pd.DataFrame:
-    """What students and teacher know, on development scenes.
-
-    Args:
-        names: of bundled models, the teacher first.
-        n: images, with a caption each.
-        things: concepts that single things are shown of.
+def card() -> pd.DataFrame:
+    """What teacher and students know, on development scenes.
 
     Returns:
         Columns model, figure, estimate, low, high (95 % intervals) and n. "cosine with the teacher" is the mean over
         images and over their captions; "right caption" is the fraction of these images whose own caption (or one that
-        reads the same) is the best of all `n`; "recognised" that of single untinted things, whose prompt is the best
+        reads the same) is the best of all 256; "recognised" that of single untinted things, whose prompt is the best
         of all concepts'.
     """
-    scenes = [draw_scene([60, i], split="development", n_objects=2) for i in range(n)]
+    scenes = [draw_scene([60, i], split="development", n_objects=2) for i in range(256)]
     captions, rows, teacher = [scene.caption for scene in scenes], [], None
-    for name in names:
+    for name in (BUNDLED, *CONFIGS):
         clip = load_clip(name)
         explainer = Explainer(clip)
         image, text = embed_scenes(explainer, scenes), explainer.embed_texts(captions)
         teacher = teacher or (image, text)
         best = (image @ text.T).argmax(-1).tolist()
-        known = recognised(clip, things)
+        known = recognised(clip)
         measured = {
             "cosine with the teacher, images": ((image * teacher[0]).sum(-1).numpy(), None),
             "cosine with the teacher, captions": ((text * teacher[1]).sum(-1).numpy(), None),
-            f"right caption among {n}, two things": ([captions[i] == captions[j] for i, j in enumerate(best)], None),
+            "right caption among 256, two things": ([captions[i] == captions[j] for i, j in enumerate(best)], None),
             "recognised, one thing among all": (known["right"].to_numpy(float), known["noun"]),
         }
         for figure, (values, clusters) in measured.items():
             low, high = interval(np.asarray(values, float), clusters)
-            row = {"model": name, "figure": figure, "estimate": np.mean(values), "low": low, "high": high}
-            rows.append(row | {"n": len(values)})
-    return pd.DataFrame(rows)
+            rows.append((name, figure, np.mean(values), low, high, len(values)))
+    return pd.DataFrame(rows, columns=["model", "figure", "estimate", "low", "high", "n"])
 
 
 def write_card(table: pd.DataFrame, folder: Path) -> None:
@@ -388,7 +371,7 @@ def run_command(options: argparse.Namespace) -> None:
         msg = f"students of another teacher do not take the place of the bundled ones in {out}: give another --out"
         raise InvalidFile(msg, "path-taken")
     names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
-    distillations = {name: check(read_fields(options, DISTILLATIONS[name])) for name in names}
+    distillations = {name: checked(read_fields(options, DISTILLATIONS[name]), _BOUNDS) for name in names}
     out.mkdir(parents=True, exist_ok=True)
     teacher, seen = load_clip(BUNDLED, options.teacher).model, {}
     for name, distillation in distillations.items():

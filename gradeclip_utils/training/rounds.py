@@ -165,17 +165,11 @@ def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(scene, caption=text + scene.caption[done:], spans=tuple(spans))
 
 
-@cache
-def _batches(recipe: Recipe) -> SceneBatches:
-    return SceneBatches(recipe)
+_batches = cache(SceneBatches)
 
 
 def scenes_of_training(number: int, rounds: Sequence[Recipe] = ROUNDS) -> list[Scene]:
-    """The scenes of a batch of a whole training of several rounds, by default the bundled model's.
-
-    Args:
-        number: of the batch, from 0, counted through all rounds; each round numbers its own from 0.
-        rounds: their recipes.
+    """The scenes of batch `number` of a whole training, from 0, counted through all rounds, which number their own.
 
     Raises:
         IndexError: there are not so many batches.

@@ -86,15 +86,7 @@ class PatchDropout(nn.Module):
 
 @contextmanager
 def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
-    """While it lasts, each pass of the image encoder appends the values (B, N, D) of the patches in its last layers.
-
-    Args:
-        model: an open_clip `CLIP` with a ViT.
-        layers: how many.
-
-    Yields:
-        The list that they are appended to, the lowest layer first.
-    """
+    """Within it each pass of a ViT notes the values (B, N, D) of the patches in its last `layers`, lowest first."""
     noted: list[Tensor] = []
 
     def note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
@@ -152,14 +144,9 @@ def full_table(rows: Tensor, ids: Tensor) -> Tensor:
 
 
 def encode_text_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
-    """`encode_text`, computed in four chunks of like length and cropped to it: causal text needs nothing after EOT.
+    """`encode_text` (B, E) of tokens (B, L), computed in four chunks of like length and cropped to it.
 
-    Args:
-        model: an open_clip `CLIP` with causal text.
-        tokens: (B, L) long, in which EOT has the highest number.
-
-    Returns:
-        Embeddings (B, E), not normalised.
+    Causal text needs nothing after EOT, which has the highest number.
     """
     lengths = tokens.argmax(dim=-1) + 1
     order = lengths.argsort()
