@@ -84,7 +84,13 @@ class Chunk:
 
     @classmethod
     def of(cls, examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
-        """All examples, in chunks of `size`."""
+        """All examples, in chunks.
+
+        Args:
+            examples: in their order.
+            plan: what is measured of each.
+            size: examples of a chunk.
+        """
         parts: list[list] = [[None] * len(examples)] * 3
         if plan.references:
             parts = [of(examples, plan.seed) for of in (_wrong_prompts, _other_prompts, _mean_masks)]

@@ -145,8 +145,8 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
         if words_alone:
             show_image(axes, image, "no map: words alone")
         else:
-            scale = {"vmax": largest(heats if shared_scale else [heats[i]]), "note": note}
-            draw_heatmap(axes, image, heats[i], signed=signed, colour_bar=i == 0 or not shared_scale, **scale)
+            most, bar = largest(heats if shared_scale else [heats[i]]), i == 0 or not shared_scale
+            draw_heatmap(axes, image, heats[i], signed=signed, vmax=most, note=note, colour_bar=bar)
         if i == 0 and not words_alone:
             title = "where it speaks for, and against" if signed else "where it answers"
             entitle(axes, _shortened(title, int(14 * (width + 0.9))))
