@@ -328,8 +328,7 @@ class Explainer(Encoders):
         """P prompts, checked; `first` is the number of the first embedding."""
         if isinstance(prompts, Tensor):
             return ask_embeddings(prompts, self.image_tower.width, first)
-        clip, tower = self.clip, self._opened_text_tower()
-        return ask_strings(prompts, clip.tokenizer, tower, clip.name, clip.vocabulary)
+        return ask_strings(prompts, self.clip, self._opened_text_tower())
 
     def _read(self, asked: Asked, image: Tensor, sign: int = 1) -> _Read:
         """Embed P prompts, each for its image embedding (P, E), and score their words for `sign` * similarity."""

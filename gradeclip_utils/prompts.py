@@ -151,23 +151,20 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     return ids.to(tower.device)
 
 
-def ask_strings(
-    prompts: Sequence[str], tokenizer: Any, tower: Tower, name: str, vocabulary: frozenset[str] | None
-) -> Asked:
+def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     """Check P prompts, split them into words, and warn of what the model cannot read or does not know.
 
     Args:
         prompts: P strings.
-        tokenizer: the model's own.
-        tower: the text encoder, opened.
-        name: the model's, for warnings.
-        vocabulary: the words that it was trained on, or None where no word is foreign to it.
+        clip: the model.
+        tower: its text encoder, opened.
 
     Raises:
         ValueError: a prompt has no words.
         TypeError: the tokenizer drops tokens at random.
     """
     warn_of_missing_glyphs(prompts)
+    tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):
         warn(f"the picture is explained, the words of the prompt are not: {reason}", "words-unsplit")
@@ -181,8 +178,8 @@ def ask_strings(
             start, unread = split.prompt[:40], " ".join(split.unread[:10]) + " ..." * (len(split.unread) > 10)
             message = f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
             warn(message, "prompt-cut")
-    if vocabulary is not None:
-        unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, vocabulary))
+    if clip.vocabulary is not None:
+        unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
         if unknown:
-            warn(f"the model {name!r} was never shown these words: {', '.join(unknown)}", "word-unknown")
+            warn(f"the model {clip.name!r} was never shown these words: {', '.join(unknown)}", "word-unknown")
     return Asked(tuple(prompts), splits, ids)

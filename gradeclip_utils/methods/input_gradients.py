@@ -22,41 +22,30 @@ from .perturbation import bar, on_patches, word_numbers
 _AT_ONCE = 16  # images in one forward pass with a graph
 
 
-def pixels_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i.
+def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i, or over the token x_i.
 
     Explains the model's own similarity, as if it were linear between the image and the mean colour, which is zero
-    after preprocessing. Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713. Linear in the direction. Cost: one
-    forward pass with a graph, and one backward pass a target.
+    after preprocessing. A prompt's token is what enters the first explained block; ours traces all blocks for it, so
+    that x_i is the token's embedding plus that of its position: what the transformer reads, and what every tower has.
+    Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713. Linear in the direction. Cost: one forward pass with a
+    graph, and one backward pass a target.
 
     Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
+        tower: the encoder.
+        trace: B inputs, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
 
     Raises:
         ValueError: the image is not of the model's own size.
     """
+    if trace.grid is None:
+        slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
+        return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.valid_mask[:, None]
     pixels = _own_pixels(tower, trace)
     slopes = gradients(tower.embed_pixels, pixels, directions)
     products = [(slope * pixels).sum(1) for slope in slopes]  # T times (B, H, W)
     return _summed_over_patches(trace, torch.stack(products, dim=1))
-
-
-def tokens_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Input x gradient for prompts: map_i = x_i . dS/dx_i, with x_i the token that enters the first explained block.
-
-    As `pixels_x_gradient`. Ours traces all blocks for it, so that x_i is the token's embedding plus that of its
-    position: what the transformer reads, and what every tower has. Cost: one forward pass with a graph, and one
-    backward pass a target.
-
-    Args:
-        tower: the text encoder.
-        trace: B prompts, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-    """
-    slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
-    return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.valid_mask[:, None]
 
 
 def integrated_gradients(
@@ -69,16 +58,22 @@ def integrated_gradients(
     captum's `IntegratedGradients`. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
     arXiv 1703.01365. Linear in the direction. Cost: `steps` forward and backward passes a target.
 
+    Of a prompt, map_i = x_i . mean_a dS/dx_i, with x_i as in `input_x_gradient`. The baseline has zero in place of
+    every word's token, and SOT and EOT as they are, so they have no score. Cost: `steps` forward passes, and as many
+    backward passes a target.
+
     Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
+        tower: the encoder.
+        trace: B inputs, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
         steps: points on the path.
-        progress: as for `perturbation.bar`.
+        progress: as for `perturbation.bar`; of images.
 
     Raises:
         ValueError: the image is not of the model's own size.
     """
+    if trace.grid is None:
+        return _integrated_over_tokens(tower, trace, directions, steps)
     from captum.attr import IntegratedGradients  # slow to import, and only this needs it
 
     def target(pixels: Tensor, direction: Tensor) -> Tensor:
@@ -96,20 +91,7 @@ def integrated_gradients(
     return _summed_over_patches(trace, torch.stack(products, dim=1))
 
 
-def integrated_gradients_of_tokens(tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50) -> Tensor:
-    """Integrated gradients for prompts: map_i = x_i . mean_a dS/dx_i where the words' tokens are a * x, a from 0 to 1.
-
-    As `integrated_gradients`: maps sum to S(prompt) - S(baseline). The baseline has zero in place of every word's
-    token, and SOT and EOT as they are, so they have no score. Ours traces all blocks for it: x_i is the token's
-    embedding plus that of its position. Linear in the direction. Cost: `steps` forward passes, and as many backward
-    passes a target.
-
-    Args:
-        tower: the text encoder.
-        trace: B prompts, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        steps: points of Gauss-Legendre's rule on the path.
-    """
+def _integrated_over_tokens(tower: Tower, trace: Trace, directions: Tensor, steps: int) -> Tensor:
     change = trace.tokens * (word_numbers(trace) >= 0)[..., None]
     start, first = trace.tokens - change, tower.depth - tower.layers
     slopes = torch.zeros(*directions.shape[:2], *change.shape[1:]).to(change)  # (B, T, N, D)

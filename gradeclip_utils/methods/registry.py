@@ -195,14 +195,14 @@ METHODS: dict[str, Method] = {
             "input-x-gradient", "Input x gradient",
             "Shrikumar et al., Not Just a Black Box: Learning Important Features Through Propagating Activation "
             "Differences, arXiv 1605.01713",
-            _OWN, "1 forward pass, and a backward pass for each target", input_gradients.pixels_x_gradient,
-            input_gradients.tokens_x_gradient, text_layers="all", wants_attention=False,
+            _OWN, "1 forward pass, and a backward pass for each target", input_gradients.input_x_gradient,
+            input_gradients.input_x_gradient, text_layers="all", wants_attention=False,
         ),
         Method(
             "integrated-gradients", "Integrated gradients",
             "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365",
             _OWN, "50 forward and backward passes for each target", input_gradients.integrated_gradients,
-            input_gradients.integrated_gradients_of_tokens, text_layers="all", wants_attention=False,
+            input_gradients.integrated_gradients, text_layers="all", wants_attention=False,
         ),
         Method(
             "cci", "CCI",

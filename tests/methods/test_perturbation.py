@@ -39,7 +39,7 @@ def counting(model):
 
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(1, 2)
-    found = input_gradients.pixels_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
+    found = input_gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
     x = pixels[:1].clone().requires_grad_()
     for t in range(2):
         (slope,) = torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, t], x)
@@ -52,7 +52,7 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     tower, entering = open_text_tower(tiny.model, 3), []
     model.transformer.resblocks[0].register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
     (slope,) = torch.autograd.grad(plain.embed(model, "text", ids)[0] @ target[0, 0], entering)
-    found = input_gradients.tokens_x_gradient(tower, tower.trace(ids), target)[0, 0]
+    found = input_gradients.input_x_gradient(tower, tower.trace(ids), target)[0, 0]
     close(found, (slope * entering[0])[0].sum(-1)[: len(found)].detach())
 
 
@@ -82,7 +82,7 @@ def test_integrated_gradients_of_tokens_sum_to_what_the_words_add_and_fall_on_wo
     ids, target = tiny.tokenizer([PROMPT, "a dog"]), directions(2, 2)
     tower = open_text_tower(tiny.model, 3)
     trace = tower.trace(ids)
-    maps = input_gradients.integrated_gradients_of_tokens(tower, trace, target, steps=64)
+    maps = input_gradients.integrated_gradients(tower, trace, target, steps=64)
     model, ends = copy.deepcopy(tiny.model), ids.argmax(-1)
 
     def without_words(_, entering):
@@ -150,7 +150,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
     for model in (tiny.model, copy.deepcopy(tiny.model).to(dtype)):
         tower = open_image_tower(model)
         trace = tower.trace(pixels[:1])
-        maps.append(input_gradients.pixels_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
+        maps.append(input_gradients.input_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
     close(maps[1], maps[0], 1e-4 if dtype == torch.float64 else 0.2)
 
 
@@ -345,7 +345,7 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     input_gradients.integrated_gradients(image, picture, target, steps=10)
     assert sum(seen) == 2 * 10
     seen.clear()
-    input_gradients.pixels_x_gradient(image, picture, target)
+    input_gradients.input_x_gradient(image, picture, target)
     assert sum(seen) == 1
     seen.clear()
     perturbation.leave_one_out(text, prompt, target)
