@@ -193,11 +193,7 @@ def chosen(name: str, value: Any, known: Iterable[T]) -> T:
 
 
 def text(name: str, value: Any) -> str:
-    """A text.
-
-    Raises:
-        InvalidType: it is none.
-    """
+    """A text; an InvalidType, if it is none."""
     if not isinstance(value, str):
         raise InvalidType(f"{name} must be a text, got {short(value)}", "text-type")
     return value
@@ -290,15 +286,12 @@ def numbers(table: Any, names: Iterable[str]) -> Any:
 
 
 def unused(what: str, name: str, known: Mapping[str, Any]) -> None:
-    """Refuse a name that is taken.
+    """Refuse, as an InvalidValue, a name that is taken.
 
     Args:
         what: it would be the name of, for the message.
         name: what was given.
         known: the names that are taken.
-
-    Raises:
-        InvalidValue: it is.
     """
     if name in known:
         raise InvalidValue(f"there is {what} {name!r}: choose another name", "name-taken")

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache, partial
 from importlib import metadata
 from operator import methodcaller
@@ -134,22 +134,17 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         InvalidFile: nothing can be written there.
         InvalidValue: another process is at work.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(folder / name, timeout=0, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.OperationalError) as error:
-        raise InvalidFile(f"nothing can be written to {folder}: {error}", "path-read-only") from error
-    try:
+    with ExitStack() as stack:
         try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = sqlite3.connect(folder / name, timeout=0, isolation_level=None, check_same_thread=False)
+            stack.enter_context(closing(lock)).execute("BEGIN EXCLUSIVE")
+        except (OSError, sqlite3.OperationalError) as error:
+            if isinstance(error, OSError) or "locked" not in str(error):
                 raise InvalidFile(f"nothing can be written to {folder}: {error}", "path-read-only") from error
             message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
             raise InvalidValue(message, "run-locked") from error
         yield
-    finally:
-        lock.close()
 
 
 @cache  # reading a package's metadata takes as long as a small explanation

@@ -115,16 +115,13 @@ def split_read(prompt: str, tokenizer: Any, tower) -> Split:
 
 
 def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
-    """The words of a prompt and the tokens that make them up, for the whole `row` of token ids that the model reads.
+    """As `split_prompt`, for the whole `row` of token ids that the model reads.
 
     Args:
         prompt: as it was written.
         tokenizer: open_clip's `SimpleTokenizer`, or one that holds a Hugging Face tokenizer as `tokenizer`.
         row: SOT (where there is one), the words' tokens, EOT, padding.
         end: the place of EOT, as `Tower.ends` gives it.
-
-    Raises:
-        ValueError: as `split_prompt`.
     """
     if not hasattr(tokenizer, "tokenizer"):
         return split_prompt(prompt, tokenizer, row[1:end])

@@ -122,9 +122,6 @@ def metagame(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | 
         directions: (B, T, E).
         words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
         seed: of the sampling.
-
-    Returns:
-        Signed maps (B, T, N).
     """
     return score_players(tower, trace, directions, partial(weights_of, seed=seed), words)
 
@@ -141,9 +138,6 @@ def score_players(
         directions: (B, T, E).
         weigh: a number of players -> coalitions (C, n) and weights (n, C), as `weights_of` gives them.
         words: as for `metagame`.
-
-    Returns:
-        Signed maps (B, T, N).
     """
     words = word_numbers(trace) if words is None else words
     maps = blank_maps(trace, directions)

@@ -42,7 +42,7 @@ _PROMPTS = 256  # coalitions of words, where they are sampled
 
 
 def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50) -> Tensor:
-    """ExCLIP's directions: t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1.
+    """ExCLIP's directions (W, E): t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1.
 
     J is the Jacobian of the embedding by the tokens that enter the first block, x are the prompt's tokens, and in
     `start` every word's token is zero while SOT and EOT stay. The Jacobian is never written down: one forward-mode
@@ -70,9 +70,6 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
         trace: one prompt, traced by it.
         word_mask: (W, N) bool, which tokens belong to which word.
         steps: points of Gauss-Legendre's rule on the path.
-
-    Returns:
-        (W, E).
     """
     assert len(trace.tokens) == 1
     if tower.layers < tower.depth:

@@ -298,16 +298,13 @@ def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> 
 
 
 def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
-    """The theme of all statistical axes: an open frame, small type, and nothing taken for a formula.
+    """The axes in the theme of all statistical ones: an open frame, small type, and nothing taken for a formula.
 
     Args:
         axes: with what is drawn on them.
         across: what the values across are.
         up: what the values up are.
         title: above, on the left.
-
-    Returns:
-        The axes.
     """
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALLEST)

@@ -224,11 +224,7 @@ class Tower:
         return self.embed_pixels(inputs)
 
     def embed_prompts(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, E) of token ids (B, context_length), those of their traces; of text towers alone.
-
-        Raises:
-            ValueError: as `trace`.
-        """
+        """Embeddings (B, E) of token ids (B, context_length), those of their traces; of text towers alone."""
         return self.trace(ids).embedding
 
     def ends(self, ids: Tensor) -> Tensor:

@@ -116,17 +116,14 @@ def through_own(
     blocks: Sequence[Block], x: Tensor, mask: Tensor | None = None, seen: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Tokens through the model's own layers, whatever they want their mask called and whatever they return.
+    """Tokens (B, N, D) through the model's own layers, whatever they want their mask called and whatever they return.
 
     Args:
         blocks: the layers, as blocks.
-        x: (B, N, D).
+        x: the tokens.
         mask: who sees whom, (B, N, N) bool, or None where everyone sees everyone.
         seen: the tokens that are no padding (B, N), for attentions that take nothing else (flash).
         bias: what a layer adds to its logits (B or 1, H, N, N), with the mask in it; then `mask` is not used.
-
-    Returns:
-        (B, N, D).
     """
     for block in blocks:
         layer = block.module
