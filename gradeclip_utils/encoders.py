@@ -6,8 +6,6 @@ What an `Explainer` does for one image and its prompts, with all that is needed 
 of images and vectors: tensors in batches, on the model's own device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice

@@ -5,8 +5,6 @@ wrong type, an `OSError` or `FileNotFoundError` for files. Any other error is a 
 the sentence and the code of the first kind, and the traceback of the second.
 """
 
-from __future__ import annotations
-
 
 class GradeclipError(Exception):
     """What was asked for cannot be had; the message says what was given, what the rule is, and what to do.

@@ -6,8 +6,6 @@
 the model differs afterwards, whatever happens: no hook, no mode, no gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

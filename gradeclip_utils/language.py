@@ -9,8 +9,6 @@ package: nothing is ever fetched. Norms, what people say of a word, come from wo
 authors published them; how common a word is, from wordfreq.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias

@@ -11,8 +11,6 @@ Directions and maps are linear, so it is the same whether it is done before or a
 Shapes: N tokens, W words, E the width of the embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -18,8 +18,6 @@ serves all of them, so for the nouns of a caption the values are exact. Players 
 Value Based on Sampling", Computers & Operations Research 2009); the parts still add up, and have an error of sampling.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations

@@ -15,8 +15,6 @@ first-order method for the direction t_j. No pair is ever asked about by itself:
 Shapes: B inputs, T targets, N tokens, P patches, W words, E the width of the embedding, C coalitions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from inspect import signature

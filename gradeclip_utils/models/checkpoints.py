@@ -7,8 +7,6 @@ loading. What it leaves open is answered here: is the hub within reach, how larg
 machine without network, and why does a checkpoint not fit.
 """
 
-from __future__ import annotations
-
 import http.client
 import pickle
 import re

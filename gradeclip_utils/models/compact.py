@@ -7,8 +7,6 @@ a model that shares weights with another one (a student with its teacher's text 
 file that has them. The config beside it, .json, is open_clip's own, with the preprocessing of images added.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

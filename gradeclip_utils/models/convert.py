@@ -8,8 +8,6 @@ projections lie on their sides. What was converted is compared with the original
 holds the whole vocabulary in full precision: it is no compact file, and does not say which words a model knows.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,7 +1,5 @@
 """Description: a few lines for a person about a model, as the code that explains it sees it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ A processor prepares images and tokenizes prompts. What it does to an image stay
 read from it, so that maps lie where they belong. transformers is optional: `pip install '.[transformers]'`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path

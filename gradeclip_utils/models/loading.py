@@ -6,15 +6,13 @@ The default is the small bundled model, which needs no network. Real CLIP is one
 unmodified open_clip model.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import open_clip
 import torch
@@ -76,7 +74,7 @@ class Clip:
     text_layers: int | None = None
 
     @classmethod
-    def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Clip:
+    def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Self:
         """A model of transformers in hand, with its processor.
 
             model = CLIPModel.from_pretrained("openai/clip-vit-base-patch32")

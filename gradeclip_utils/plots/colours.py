@@ -8,8 +8,6 @@ centred on zero; both are safe for colour-blind eyes. Colour is linear in the va
 smoothed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

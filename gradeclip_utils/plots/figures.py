@@ -6,8 +6,6 @@ Panels of one figure share one scale unless it says otherwise. Figures belong to
 once in a notebook, and `savefig` writes them. `colours` says what the colours mean.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re
