@@ -169,7 +169,8 @@ const frame = (app, index) => {
   const alt = index ? `${data.alt}, with the ${name}` : data.alt;
   const whole = Math.max(left, top) < 0.002 && Math.min(left, top) > -0.002 && width > 0.996 && height > 0.996;
   const patches = `${rows} × ${columns} patches${whole ? "" : "; the model sees what is inside the dashes"}`;
-  const given = "The image as it was given.", keys = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
+  const given = "The image as it was given.";
+  const keys = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
   const smooth = "The map has one value for each patch; between their middles it is drawn smoothly.";
   return h("figure", { className, hidden: false },
     h("div", { className: "gradeclip-title", title: index ? `${name}. ${side.origin}` : given }, name),
