@@ -6,8 +6,7 @@
 | --- | --- |
 | `explorer` | `explore`: any image, any caption, every control |
 | `explorer_view` | a view's numbers and controls for the browser (`plots/front/view.js`), as Python and as a figure |
-| `offers` | which scenes there are to choose, by a rule on measured maps |
-| `verdict` | what a map did, where the ground truth is known; what can be done to a scene in one press |
+| `verdict` | what a map did, where the ground truth is known; which scenes can be chosen, what can be done to them |
 | `lesson` | `panel`: a pure function turned with sliders, menus and text fields; `opening`: what a lesson opens with |
 | `gallery` | the map of one prompt by every method |
 | `state` | what is asked for (`State`), and what was found (`View`) |

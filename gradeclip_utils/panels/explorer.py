@@ -26,34 +26,13 @@ from ..checks import all_chosen, as_path, writable
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
-from ..plots.page import front, image_url
+from ..plots.page import front, image_url, page
 from . import explorer_view
 from .explorer_view import CONTROLS
 from .jobs import UserError, Work, sentence
-from .offers import RULE, offers
 from .session import Session
 from .state import DISPLAY, NULLS, State, View, as_source, changed
-from .verdict import Surprise, other_caption, surprises
-
-_UNREADABLE = (ValueError, TypeError, OSError)  # what `read_image` raises of what is no image
-
-
-def explore(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
-    """The whole panel: any image, any caption, every control.
-
-        explore()
-        explore("dog.jpg", "a dog on a sofa", load_clip("ViT-B-16", pretrained="openai"))
-
-    Args:
-        image: a scene, a PIL image, a path or a uint8 array; by default a scene that a rule on maps chooses.
-        caption: what to look for; a scene's own caption by default, and "a photo" for any other image.
-        clip: the model; by default what `load_clip()` gives. The panel can switch to the bundled ones, and to those
-            that the notebook's variables hold.
-
-    Raises:
-        ValueError, FileNotFoundError, TypeError: the image or the caption cannot be used.
-    """
-    return Explorer(image, caption, clip)
+from .verdict import RULE, Surprise, offers, other_caption, surprises
 
 
 def layer_slider(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
@@ -81,18 +60,27 @@ def known_models(given: Clip) -> dict[str, Clip | None]:
 
 
 class Explorer(AnyWidget):
-    """A panel. `view` is what it shows, `figure()` the same without a widget, `change(...)` turns any control.
+    """The whole panel: any image, any caption, every control. `explore`, as notebooks call it, is the same.
+
+        explore()
+        explore("dog.jpg", "a dog on a sofa", load_clip("ViT-B-16", pretrained="openai"))
 
     Args:
-        image, caption, clip: as in `explore`.
+        image: a scene, a PIL image, a path or a uint8 array; by default a scene that a rule on maps chooses.
+        caption: what to look for; a scene's own caption by default, and "a photo" for any other image.
+        clip: the model; by default what `load_clip()` gives. The panel can switch to the bundled ones, and to those
+            that the notebook's variables hold.
         controls: which of `CONTROLS` there are.
         captions: to press, beside the caption. A page without a kernel shows the answers to all of them.
 
     Attributes:
-        view: what is shown.
+        view: what is shown; `figure()` is the same without a widget, and `change(...)` turns any control.
         wanted: the state that was asked for, which is ahead of the view while work is under way.
         message: what is wrong, or to be noted; "" where there is nothing to say.
         refused: the fields whose last value was refused.
+
+    Raises:
+        ValueError, FileNotFoundError, TypeError: the image or the caption cannot be used.
     """
 
     _esm, _css = front("view.js"), front("view.css")  # text, not a path: a path would be watched for changes
@@ -236,7 +224,10 @@ class Explorer(AnyWidget):
                 case {"kind": "surprise", "index": int(index)} if 0 <= index < len(self.surprises):
                     self._ask(self.surprises[index].fields())
                 case {"kind": "image", "name": str(name)} if buffers:
-                    self._uploaded(name, bytes(buffers[0]), str(message.get("note", "")))
+                    with tempfile.TemporaryDirectory() as folder:
+                        path, note = Path(folder) / "upload", message.get("note")
+                        path.write_bytes(bytes(buffers[0]))
+                        self.open_image(path, name, f"{name}: {note}" if note else "")
                 case {"kind": "path", "path": str(path)} if path.strip():
                     self.open_image(path.strip())
                 case {"kind": "path", "path": str()}:  # an emptied field takes its answer away
@@ -250,23 +241,19 @@ class Explorer(AnyWidget):
                 case _:
                     self._told(UserError(f"The panel does not know what {message!r} is"))
 
-    def open_image(self, image) -> None:
-        """Show another image: a scene, a PIL image, a path or an array; what is no image is answered in words."""
-        try:
-            source = as_source(image)
-        except _UNREADABLE as error:
-            return self._told(error)
-        return self._ask({"source": source, "caption": source.caption or self.wanted.caption})
+    def open_image(self, image, name: str = "", note: str = "") -> None:
+        """Show another image; what is no image is answered in words.
 
-    def _uploaded(self, name: str, content: bytes, note: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "upload"
-            path.write_bytes(content)
-            try:
-                source = as_source(path, name, f"image = read_image({name!r})")
-            except _UNREADABLE as error:
-                return self._told(ValueError(str(error).replace(str(path), name)))
-        return self._ask({"source": source}, note=note and f"{name}: {note}")
+        Args:
+            image: a scene, a PIL image, a path or an array.
+            name: of an upload, in place of the path where it lies for a moment.
+            note: what was done to it on its way.
+        """
+        try:
+            source = as_source(image, name, name and f"image = read_image({name!r})")
+        except (ValueError, TypeError, OSError) as error:  # what `read_image` raises of what is no image
+            return self._told(ValueError(str(error).replace(str(image), name)) if name else error)
+        return self._ask({"source": source, "caption": source.caption or self.wanted.caption}, note=note)
 
     def save(self, what: str, name: str) -> None:
         """Write the figure (`what` is "image") or the "explanation" to a name that is free, and say where."""
@@ -302,7 +289,12 @@ class Explorer(AnyWidget):
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         states = [replace(self.view.state, caption=caption) for caption in self._captions]
         views = [self.session.view(state) for state in states] or [self.view]
-        return data | explorer_view.static_page(views), metadata
+        made, _ = page(
+            [explorer_view.payload(view) for view in views],
+            self.view.state.source.image,
+            explorer_view.figure(views[0]),
+        )
+        return data | {"text/html": made["text/html"]}, metadata
 
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
@@ -339,3 +331,6 @@ class Explorer(AnyWidget):
         ]
         ask = "against" if self.wanted.against else "beside" if self.wanted.beside else "where"
         return {"scenes": scenes, "rule": RULE, "asks": asks, "ask": ask, "script": self.python()}
+
+
+explore = Explorer

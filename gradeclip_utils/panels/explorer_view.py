@@ -9,7 +9,7 @@ What is seen is linear in the value, and the numbers stand in the labels of the 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
 from ..plots.axes import FULL_WIDTH, NOTE, drawable, show_image
 from ..plots.colours import largest, number, range_in_words
-from ..plots.page import page, side, word_rows
+from ..plots.page import side, word_rows
 from ..plots.page import view as page_view
 from . import verdict
 from .session import Session
@@ -171,12 +171,6 @@ def payload(view: View) -> dict:
         patch=state.patch, opacity=state.opacity, threshold=state.threshold, colours=state.colours,
         alt=state.source.name, dependence=dependence(view), **more,
     )  # fmt: skip
-
-
-def static_page(views: Sequence[View]) -> dict[str, str]:
-    """Views of one image as HTML for who has no kernel, by its media type."""
-    made, _ = page([payload(view) for view in views], views[0].state.source.image, figure(views[0]))
-    return {"text/html": made["text/html"]}
 
 
 def _side(state: State, panel: Panel, named: bool) -> dict:

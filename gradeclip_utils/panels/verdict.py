@@ -1,9 +1,10 @@
-"""Verdict: what a map did, in one sentence, where the ground truth is known; and what can be done to a scene.
+"""Verdict: what a map did, where the ground truth is known; which scenes there are, and what can be done to them.
 
-    View -> here -> explorer_view -> explorer
+    model, scenes, View -> here -> explorer_view -> explorer
 
 A scene knows which pixels are which thing, and which words of its caption speak of it. So one can say on what a map
-puts its relevance, how much of the image that is, and whether its maximum is elsewhere. All pure functions.
+puts its relevance, how much of the image that is, and whether its maximum is elsewhere: by a rule on that, the explorer
+offers scenes. All pure functions.
 """
 
 from __future__ import annotations
@@ -13,12 +14,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
-from ..scenes import CANVAS, Scene, concepts, describe, recoloured, without
-from .state import State, as_source
+from ..errors import GradeclipError
+from ..explain import Explainer
+from ..models import Clip
+from ..notices import heard_by
+from ..scenes import CANVAS, Scene, concepts, describe, draw_scene, recoloured, without
+from .state import Source, State, as_source
+
+_SEEDS = 5  # scenes of each number of things that are looked at
+_FAILURES = 2
+_NUMBERS = {1: "one thing", 2: "two things", 3: "three things", 4: "four things"}
+RULE = (
+    f"Of the first {_SEEDS} development scenes of one, two, three and four things each: the first in which the map of "
+    "every “a X” has its maximum on X (if there is none, the first). Then, under a dashed line, two in which a map "
+    "misses. The panel opens with the one of two things."
+)
 
 
 @lru_cache(maxsize=32)
@@ -96,6 +112,61 @@ def spread(map_: np.ndarray, said: str) -> str:
         return f"“{said}” has no relevance above zero anywhere."
     half = int(np.searchsorted(values.cumsum(), values.sum() / 2) + 1) / values.size
     return f"Half of the relevance of “{said}” lies in {half:.0%} of the patches; on what is known for scenes only."
+
+
+class Offer(NamedTuple):
+    """A scene to choose, what its maps do, and whether one of them misses."""
+
+    source: Source
+    note: str
+    failure: bool
+
+
+_offered: WeakKeyDictionary[nn.Module, tuple[Offer, ...]] = WeakKeyDictionary()
+
+
+def offers(clip: Clip) -> tuple[Offer, ...]:
+    """The scenes that `RULE` chooses with a model, measured once."""
+    if clip.model not in _offered:
+        _offered[clip.model] = _chosen(clip)
+    return _offered[clip.model]
+
+
+def missed(scene: Scene, maps: np.ndarray) -> list[str]:
+    """The nouns of a scene of M things whose map of "a X", of (M, h, w), has its maximum elsewhere."""
+    nouns = np.array([thing.noun for thing in scene.objects])
+    pairs = zip(nouns.tolist(), maps, strict=True)
+    wrong = [noun for noun, map_ in pairs if not at_maximum(scene, map_)[nouns == noun].any()]
+    return list(dict.fromkeys(wrong))
+
+
+def _chosen(clip: Clip) -> tuple[Offer, ...]:
+    keys = [(count, seed) for seed in range(_SEEDS) for count in _NUMBERS]
+    scenes = {key: draw_scene(key[1], split="development", n_objects=key[0], plain=True) for key in keys}
+    misses: dict[tuple[int, int], list[str]] = {}
+
+    def offer(count: int, seed: int, note: str) -> Offer:
+        """One scene, and the line that draws it."""
+        code = f'image = draw_scene({seed}, split="development", n_objects={count}, plain=True).image()'
+        source = as_source(scenes[count, seed], f"scene {seed} of {_NUMBERS[count]}", code)
+        return Offer(source, note, bool(misses.get((count, seed))))
+
+    try:
+        with heard_by(lambda warning: None):
+            explainer = Explainer(clip)
+            for key, scene in scenes.items():
+                asked = explainer.embed_texts([f"a {thing.noun}" for thing in scene.objects])
+                misses[key] = missed(scene, explainer.maps(scene.image(CANVAS), asked)[0].float().cpu().numpy())
+    except GradeclipError:  # a model without a text encoder, say: its scenes are the first ones
+        misses.clear()
+        return tuple(offer(count, 0, "Not measured with this model.") for count in _NUMBERS)
+    chosen = [(count, next((i for i in range(_SEEDS) if not misses[count, i]), 0)) for count in _NUMBERS]
+    failures = [key for key in keys if misses[key] and key not in chosen][:_FAILURES]
+    told = {key: [f"The map of “a {noun}” misses the {noun}: can you see why?" for noun in misses[key]] for key in keys}
+    return tuple(
+        offer(*key, told[key][0] if told[key] else "The map of every “a X” has its maximum on X.")
+        for key in chosen + failures
+    )
 
 
 class Surprise(NamedTuple):

@@ -18,9 +18,9 @@ from gradeclip_utils.panels import explorer_view, verdict
 from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
 from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_line, painted, payload, python_lines, subtitle
 from gradeclip_utils.panels.jobs import Interrupted, UserError, Work
-from gradeclip_utils.panels.offers import missed, offers
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source, with_spatial_weight
+from gradeclip_utils.panels.verdict import missed, offers
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.towers.threads import one_thread
 from tests import plain
