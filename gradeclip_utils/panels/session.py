@@ -20,10 +20,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL.Image import Image
 from torch import Tensor
 
 from ..checks import nearest
@@ -232,10 +232,6 @@ class Session:
     def _trunk(state: State) -> Hashable:
         return state.source.pixels, state.resolution, state.layers, state.attention
 
-    def _explainer(self, state: State, method: str) -> Explainer:
-        chosen = settings(state, method)
-        return self.keep("explainers", tuple(chosen.values()), partial(self._opened, chosen))
-
     def _opened(self, chosen: dict[str, Any]) -> Explainer:
         """The encoders, opened with these settings, which remember what they traced."""
         explainer: Any = Explainer(self.clip, **chosen)
@@ -244,38 +240,38 @@ class Session:
             explainer.text_tower = _Remembering(explainer.text_tower, self)
         return explainer
 
-    def _found(self, state: State, method: str, what: tuple[str, ...], make: Callable):
-        """What ``make`` finds of an image with these settings, made once."""
-        return self.keep("found", (state.source.pixels, what, *settings(state, method).values()), make)
+    def _found(self, state: State, method: str, what: tuple[str, ...], ask: Callable[[Explainer, Image, str], Any]):
+        """What an explainer with these settings answers on the image and ``what[0]``, a caption; it is asked once."""
+        chosen = settings(state, method)
+        key = (state.source.pixels, what, *chosen.values())
+        explainer = self.keep("explainers", key[2:], lambda: self._opened(chosen))
+        return self.keep("found", key, lambda: ask(explainer, state.source.image, what[0]))
 
     def _explained(self, state: State, method: str, caption: str, against: str = "") -> Explanation:
         """The explanation of one prompt."""
-        explain = partial(self._explainer(state, method).explain, state.source.image, caption, against=against or None)
-        return self._found(state, method, (caption, against), explain)
+        what = (caption, against)
+        return self._found(state, method, what, lambda one, *asked: one.explain(*asked, against=against or None))
 
     def _dependence(self, state: State, method: str) -> tuple[float, float, float]:
         """How much the map of the caption depends on it, and the interval."""
-        explainer, image, caption = self._explainer(state, method), state.source.image, state.caption
-        found = self._explained(state, method, caption)
+        found, what = self._explained(state, method, state.caption), (state.caption, "dependence", "")
         return self._found(
-            state, method, (caption, "dependence", ""),
-            lambda: found.prompt_dependence(explainer.null_maps(image, caption, NULLS)),
-        )  # fmt: skip
-
-    def _apart(self, state: State, split: Split) -> tuple[Group, ...]:
-        """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
-        if not state.centred:
-            return ()
-        found = self.keep("found", ("things", state.caption), partial(named_things, state.caption, split.spans))
-        return found if len(found) > 1 else ()
+            state, method, what, lambda one, *asked: found.prompt_dependence(one.null_maps(*asked, NULLS))
+        )
 
     def _word_maps(self, state: State) -> np.ndarray:
         """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
-        explainer, image, caption = self._explainer(state, GRAD_ECLIP), state.source.image, state.caption
-        return self._found(
-            state, GRAD_ECLIP, (caption, "words", ""),
-            lambda: explainer.maps(image, explainer.word_directions(caption)[1])[0].float().cpu().numpy(),
-        )  # fmt: skip
+
+        def read(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
+            """All of them."""
+            return explainer.maps(image, explainer.word_directions(caption)[1])[0].float().cpu().numpy()
+
+        return self._found(state, GRAD_ECLIP, (state.caption, "words", ""), read)
+
+    def _apart(self, state: State, split: Split) -> tuple[Group, ...]:
+        """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
+        found = named_things(state.caption, split.spans) if state.centred else ()
+        return found if len(found) > 1 else ()
 
     def _timed_panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         begun, before = time.perf_counter(), self._passes
