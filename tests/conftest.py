@@ -18,6 +18,20 @@ from .legible import unreadable
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker runs whole files, but of the file of notebooks one after another: each is more work than most files."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadFileOrNotebook(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid.rpartition("[")[2] if "/test_notebooks.py::" in nodeid else super()._split_scope(nodeid)
+
+    if config.getvalue("dist") == "loadfile":
+        return LoadFileOrNotebook(config, log)
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Notebooks take longest and start first. Files with browser tests come last, with all their tests: Playwright
     leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of

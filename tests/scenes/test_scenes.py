@@ -7,6 +7,7 @@ import json
 import re
 import tarfile
 import zipfile
+from functools import cache
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -47,8 +48,13 @@ from tests.scenes import is_trained
 DRAWINGS = "575fefe16caae2dd"
 
 
+@cache
+def numbered(i, **options):
+    return draw_scene([77, i], split="development", **options)
+
+
 def some(n, **options):
-    return [draw_scene([77, i], split="development", **options) for i in range(n)]
+    return [numbered(i, **options) for i in range(n)]
 
 
 def test_the_same_seed_gives_the_same_scene_and_splits_never_meet():

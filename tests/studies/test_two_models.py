@@ -23,6 +23,7 @@ from gradeclip_utils.studies.two_models import (
     neutral_value,
     two_in_words,
 )
+from gradeclip_utils.training.card import recognised
 
 CASES = {  # figure: intervals of two models, and what is to be said
     "moved": ((0.1, 0.3), (0.2, 0.4), HOLDS),
@@ -124,6 +125,7 @@ def test_students_are_compared_with_the_first_model_through_the_last_layer_alone
     drawn = two_thing_examples(6)
     monkeypatch.setattr(two_models, "two_thing_examples", lambda n: drawn)
     monkeypatch.setattr("gradeclip_utils.studies.summaries.two_thing_examples", lambda n: drawn)
+    monkeypatch.setattr("gradeclip_utils.studies.summaries.recognised", lambda clip, things: recognised(clip, 2))
     out, models = tmp_path / "two.csv", ["emoji", "emoji-average"]
     assert main(["study", "two-models", *models, "--studies", "architectures", "--out", str(out)]) == 0
     table = pd.read_csv(out).set_index(["model", "figure"])
