@@ -335,7 +335,10 @@ class Explainer(Encoders):
             similarity = (image * embedding).sum(-1)
             return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
         assert asked.ids is not None
-        tower, tokens = self._opened_text_tower(), asked.token_counts()
+        tower, tokens = (
+            self._opened_text_tower(),
+            [len(split.word_ids) for split in asked.splits] or [0] * len(asked.names),
+        )
         order = sorted(range(len(tokens)), key=tokens.__getitem__)  # a batch costs as much as its longest prompt
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
         words: list[tuple[Word, ...]] = [()] * len(tokens)

@@ -37,10 +37,6 @@ class Asked:
     ids: Tensor | None = None
     embedding: Tensor | None = None
 
-    def token_counts(self) -> list[int]:
-        """How many tokens of words each prompt has."""
-        return [len(split.word_ids) for split in self.splits] or [0] * len(self.names)
-
     def word_ids(self, some: Sequence[int], valid_mask: Tensor) -> Tensor:
         """The word of every token (B, N) of some of the prompts; -1 for SOT, EOT and padding."""
         word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)

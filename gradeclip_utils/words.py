@@ -127,7 +127,7 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
         return split_prompt(prompt, tokenizer, row[1:end])
     tokens = _tokenised(prompt, tokenizer)[1]
     first = row.index(tokens[0]) if tokens and tokens[0] in row else 0
-    read = next((i for i, (a, b) in enumerate(zip(tokens, row[first:], strict=False)) if a != b), len(tokens))
+    read = _alike(tokens, row[first:])
     return split_prompt(prompt, tokenizer, row[first : first + read] if read else row[1:end], first)
 
 
@@ -187,9 +187,9 @@ def _tokenised(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[tuple[
     return begun[-1], tokens, _seen(begun[-1], list(pairwise(ends)))
 
 
-def _alike(text: str, other: str) -> int:
-    """How many characters two strings begin with alike."""
-    return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+def _alike(one: Sequence, other: Sequence) -> int:
+    """How many characters, or tokens, two sequences begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _seen(cleaned: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

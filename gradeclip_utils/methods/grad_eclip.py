@@ -161,19 +161,16 @@ def grad_eclip(
     Returns:
         Signed maps (B, T, N) over the trace's tokens, of which an image's patches are the last h * w.
     """
-    maps = [_grad_eclip(tower, trace, part, spatial, heads) for part in directions.split(_AT_ONCE, dim=1)]
+    maps = []
+    for part in directions.split(_AT_ONCE, dim=1):
+        weights = channel_weights(tower, trace, part)
+        maps.append(torch.zeros(*part.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device))
+        for position, layer in enumerate(trace.layers):
+            lam = spatial_weights(layer, trace.valid_mask, spatial, heads)
+            for target in range(part.shape[1]):  # one at a time: where all tokens read, (H, R, N) is large
+                relevance = lam * attention_gradient(weights[:, target, position], layer.v)
+                maps[-1][:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
     return torch.cat(maps, dim=1)
-
-
-def _grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str, heads: str) -> Tensor:
-    weights = channel_weights(tower, trace, directions)
-    maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device)
-    for position, layer in enumerate(trace.layers):
-        lam = spatial_weights(layer, trace.valid_mask, spatial, heads)
-        for target in range(directions.shape[1]):  # one at a time: where all tokens read, (H, R, N) is large
-            relevance = lam * attention_gradient(weights[:, target, position], layer.v)
-            maps[:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
-    return maps
 
 
 def zero_delta(trace: Trace) -> Tensor:

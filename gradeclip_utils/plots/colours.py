@@ -19,15 +19,10 @@ from PIL import Image
 from .. import checks
 from ..images import onto_image, read_image
 
-
-def _from_white(colours: np.ndarray) -> np.ndarray:
-    """Let (N, 4) colours begin at white: magma's own pale end is a yellow that would tint the whole image."""
-    white = np.clip(1 - np.linspace(0, 1, len(colours)) / 0.3, 0, 1)[:, None]
-    return white + (1 - white) * colours
-
-
-# Dark ends are cut where colour would hide the image below it or the word above it.
-UNSIGNED = ListedColormap(_from_white(colormaps["magma_r"](np.linspace(0.0, 0.72, 256))), "unsigned")
+# Dark ends are cut where colour would hide the image below it or the word above it; and the pale one begins at white,
+# because magma's own is a yellow that would tint the whole image.
+_WHITE = np.clip(1 - np.linspace(0, 1, 256) / 0.3, 0, 1)[:, None]
+UNSIGNED = ListedColormap(_WHITE + (1 - _WHITE) * colormaps["magma_r"](np.linspace(0.0, 0.72, 256)), "unsigned")
 SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
 # Perceptually uniform and safe for colour-blind eyes, all of them; "white" is the one that leaves the image readable.
 COLOURS = {"white": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}

@@ -292,7 +292,10 @@ def plot_intervals(
     rows = numbers(table, ("mean", "low", "high")).assign(row=range(len(table)))
     if not len(rows):
         raise InvalidValue("the table has no rows: there is nothing to draw", "table-empty")
-    names = _row_names(table, names)
+    if names is None:
+        others = [name for name in table.columns if name not in ("mean", "low", "high", "n")]
+        names = [" ".join(map(str, row)) for row in table[others].to_numpy()] if others else table.index
+    names = [_shortened(str(name), 52) for name in names]
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
     wide = min(4.3, FULL_WIDTH - left - 0.9)
@@ -318,13 +321,6 @@ def plot_intervals(
         for name in axes.get_yticklabels()[methods:]:
             name.set_color(PALETTE[-1])
     return figure
-
-
-def _row_names(table, names: Sequence[str] | None) -> list[str]:
-    if names is None:
-        others = [name for name in table.columns if name not in ("mean", "low", "high", "n")]
-        names = [" ".join(map(str, row)) for row in table[others].to_numpy()] if others else table.index
-    return [_shortened(str(name), 52) for name in names]
 
 
 def _over(title: str, width: float) -> tuple[str, float]:

@@ -147,7 +147,12 @@ class Tower:
         """The explained layers run again with ONE head over the full width, as the published code does.
 
         The result has another embedding: it traces a network that the model's training never saw.
+
+        Raises:
+            UnsupportedModel: each head has a bias of its own (T5), and nothing says which one head would have.
         """
+        if trace.attention_mask is not None and trace.attention_mask.ndim == 4:
+            raise UnsupportedModel(f"{self.kind} adds a bias to the logits of each head: one head would have none")
         return self._trace_from(replace(trace, heads=1), graph=True)
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:

@@ -222,16 +222,6 @@ class TransformersTextTower(Tower):
     def _embed(self, x: Tensor) -> Tensor:
         return apply(self.text.after, x)[:, 0]
 
-    def with_one_head(self, trace):
-        """As for other towers, but that a bias a head leaves nothing to say which bias one head would have.
-
-        Raises:
-            UnsupportedModel: it is a T5.
-        """
-        if trace.attention_mask is not None and trace.attention_mask.ndim == 4:
-            raise UnsupportedModel(f"{self.kind} adds a bias to the logits of each head: one head would have none")
-        return super().with_one_head(trace)
-
 
 def _text_of(whole: nn.Module) -> _Text:
     """The text encoder of one of `MODELS`."""

@@ -33,7 +33,7 @@ class TrunkTower(Tower):
     name = "image"
 
     def __init__(self, model: nn.Module, trunk: nn.Module, layers: int):
-        check_trunk(trunk)
+        _check_trunk(trunk)
         self.kind = f"timm {type(trunk).__name__}"
         self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
         self.unit = trunk is not model
@@ -55,7 +55,10 @@ class TrunkTower(Tower):
 
     def _enter(self, pixels: Tensor) -> Entry:
         trunk = self.trunk
-        x, grid = _patches(trunk.patch_embed, in_precision(trunk, pixels))
+        embed, x = trunk.patch_embed, in_precision(trunk, pixels)
+        x = embed.proj(embed.backbone(x) if hasattr(embed, "backbone") else x)  # (B, D, h, w)
+        grid = tuple(x.shape[-2:])
+        x = getattr(embed, "norm", nn.Identity())(x.flatten(2).transpose(1, 2))
         x = trunk.norm_pre(self._with_positions(x, grid))
         rotary = None if getattr(trunk, "rope", None) is None else _rotary(trunk.rope, self.grid_size, grid)
         for block in self.below:
@@ -120,8 +123,10 @@ def _trunk_block(block: nn.Module) -> Parts:
             bias = getattr(attn, ("q_bias", "k_bias", "v_bias")[part], None)
             x = x if bias is None else x + upcast(bias)
         x = _normed_heads(attn, x, part)
-        if part < 2 and positions is not None:
-            x = _turned(x, positions, getattr(attn, "rotate_half", False))
+        if part < 2 and positions is not None:  # those of the patches are turned by their place; those before them stay
+            first, half = x.shape[1] - len(positions), getattr(attn, "rotate_half", False)
+            turned = apply_rot_embed_cat(x[:, first:].transpose(1, 2), positions, half=half).transpose(1, 2)
+            x = torch.cat([x[:, :first], turned], dim=1)
         return x.flatten(-2)
 
     if type(block) is EvaBlockPostNorm:
@@ -159,12 +164,8 @@ def _normed_heads(attn: nn.Module, x: Tensor, part: int) -> Tensor:
     return norm((attn.q_norm, attn.k_norm)[part], x) if part < 2 else x
 
 
-def check_trunk(trunk: nn.Module) -> None:
-    """Refuse, by name and with the reason, what is no transformer whose attention can be read at its end.
-
-    Raises:
-        UnsupportedModel: it is none; says why.
-    """
+def _check_trunk(trunk: nn.Module) -> None:
+    """Refuse, by name and with the reason, what is no transformer whose attention can be read at its end."""
     kind = type(trunk).__name__
     inside = f"the image tower is a timm {kind}"
     if type(trunk) not in (VisionTransformer, Eva):
@@ -210,22 +211,9 @@ def _layer_scaled(block: nn.Module, number: int, x: Tensor) -> Tensor:
     return x * upcast(gamma) if gamma is not None else apply([getattr(block, f"ls{number}", nn.Identity())], x)
 
 
-def _patches(embed: nn.Module, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Patches (B, h*w, D) and their grid (h, w), of an image of any size."""
-    x = embed.proj(embed.backbone(pixels) if hasattr(embed, "backbone") else pixels)  # (B, D, h, w)
-    return getattr(embed, "norm", nn.Identity())(x.flatten(2).transpose(1, 2)), tuple(x.shape[-2:])
-
-
 def _rotary(rope: nn.Module, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Sine and cosine (h*w, 2 C) by which queries and keys of the patches are turned."""
     if grid != own and hasattr(rope, "update_feat_shape"):
         rope = copy.deepcopy(rope)  # the model's own keeps its grid
         rope.update_feat_shape(list(grid))
     return rope.get_embed(shape=list(grid))
-
-
-def _turned(x: Tensor, positions: Tensor, half: bool) -> Tensor:
-    """Queries or keys (B, N, H, C), those of the patches turned by their place; the tokens before them stay."""
-    prefix = x.shape[1] - len(positions)
-    turned = apply_rot_embed_cat(x[:, prefix:].transpose(1, 2), positions, half=half).transpose(1, 2)
-    return torch.cat([x[:, :prefix], turned], dim=1)
