@@ -35,17 +35,6 @@ from .state import DISPLAY, NULLS, State, View, as_source, changed
 from .verdict import RULE, Surprise, offers, other_caption, surprises
 
 
-def layer_slider(image=None, caption: str | None = None, clip: Clip | None = None) -> Explorer:
-    """A panel for the lesson on the method: how many layers, which spatial weight, and nothing else.
-
-    Args:
-        image: as for `explore`.
-        caption: as for `explore`.
-        clip: as for `explore`.
-    """
-    return Explorer(image, caption, clip, controls=("layers", "spatial"))
-
-
 def known_models(given: Clip) -> dict[str, Clip | None]:
     """What a panel can switch to: the one it was given, variables of the notebook, bundled models whose file is here.
 
@@ -334,3 +323,4 @@ class Explorer(AnyWidget):
 
 
 explore = Explorer
+layer_slider = partial(Explorer, controls=("layers", "spatial"))  # for the lesson on the method
