@@ -26,15 +26,7 @@ from ..checks import chosen, first_line, nearest, readable, short
 from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
 from ..files import data_path
 from ..notices import warn
-from .checkpoints import (
-    check_checkpoint,
-    check_reachable,
-    checkpoint_misfit,
-    find_weights,
-    is_torchscript,
-    plain_state,
-    quick_gelu_name,
-)
+from . import checkpoints
 from .compact import BUNDLED, BUNDLED_MODELS, EXPLAINED_LAYERS, read_compact
 from .description import describe
 from .huggingface import PREFIX, load_transformers, read_processor
@@ -218,22 +210,22 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
         raise InvalidValue(msg, "model-weights")
     config = open_clip.get_pretrained_cfg(name, str(pretrained))
-    path = find_weights(name, str(pretrained)) if config else Path(pretrained).expanduser()
+    path = checkpoints.find_weights(name, str(pretrained)) if config else Path(pretrained).expanduser()
     if not path.exists():
         hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
         raise MissingFile(f"{str(pretrained)!r} is neither a file nor a tag of {name}. {hint}", "model-weights")
-    check_checkpoint(path)
-    published = is_torchscript(path)  # OpenAI's archives hold the model as TorchScript; only its tensors are used
+    checkpoints.check_checkpoint(path)
+    published = checkpoints.is_torchscript(path)  # OpenAI's archives hold TorchScript; only its tensors are used
     if not config and not published:
         _warn_of_activation(name, tags)
     try:
         model = open_clip.create_model(
             name, pretrained=str(path), precision=precision, device=device, weights_only=not published,
             force_quick_gelu=published or config.get("quick_gelu", False),
-            force_preprocess_cfg=_preprocessing(config) if config else _shared_preprocessing(name, tags),
+            force_preprocess_cfg=_preprocessing(name, [str(pretrained)] if config else tags),
         )  # fmt: skip
     except RuntimeError as error:
-        reason = checkpoint_misfit(name, path, weights_only=not published)
+        reason = checkpoints.checkpoint_misfit(name, path, weights_only=not published)
         msg = reason or f"{path} cannot be loaded into {name}: {first_line(error)}"
         raise InvalidFile(msg, "model-foreign") from error
     return _finish(model, name, str(pretrained))
@@ -243,7 +235,7 @@ def _load_state(name: str, state: Mapping[str, torch.Tensor], device: str, preci
     """By way of a file: open_clip converts the forms of other libraries, and resizes positions, as it reads one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state_dict.safetensors"
-        save_file(plain_state(state), path)
+        save_file(checkpoints.plain_state(state), path)
         try:
             clip = _load_named(name, path, device, precision)
         except ValueError as error:
@@ -253,7 +245,7 @@ def _load_state(name: str, state: Mapping[str, torch.Tensor], device: str, preci
 
 def _load_folder(name: str, device: str, precision: str) -> Clip:
     if name.startswith("hf-hub:"):
-        check_reachable(name)
+        checkpoints.check_reachable(name)
     try:
         model = open_clip.create_model(name, precision=precision, device=device, require_pretrained=True)
     except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:  # half a config
@@ -292,22 +284,20 @@ def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, 
     return Clip(model.eval(), preprocess, tokenizer, name, pretrained, vocabulary)
 
 
-def _preprocessing(config: dict) -> dict:
-    return {key: config[key] for key in _PREPROCESSING if key in config}
-
-
-def _shared_preprocessing(name: str, tags: list[str]) -> dict:
-    """What the published weights of an architecture agree on: a bare file does not tell (SigLIP, CLIPA differ)."""
-    known = [_preprocessing(open_clip.get_pretrained_cfg(name, tag)) for tag in tags]
+def _preprocessing(name: str, tags: list[str]) -> dict:
+    """What these weights of an architecture agree on: a bare file does not tell (SigLIP, CLIPA differ)."""
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    known = [{key: config[key] for key in _PREPROCESSING if key in config} for config in configs]
     return {key: value for key, value in known[0].items() if all(k[key] == value for k in known)} if known else {}
 
 
 def _warn_of_activation(name: str, tags: list[str]) -> None:
     quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
-    if quick and len(quick) < len(tags) and quick_gelu_name(name) != name:
+    other = checkpoints.quick_gelu_name(name)
+    if quick and len(quick) < len(tags) and other != name:
         message = (
             f"The file does not say which activation its model was trained with, and {name} uses GELU. If these are "
-            f"the weights {', '.join(quick)}, pass {quick_gelu_name(name)!r} as the name; else every number is wrong."
+            f"the weights {', '.join(quick)}, pass {other!r} as the name; else every number is wrong."
         )
         warn(message, "activation-unknown", UserWarning)
 
