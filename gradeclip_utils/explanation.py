@@ -32,7 +32,7 @@ Box = tuple[float, float, float, float]
 T = TypeVar("T")
 
 
-class _Result:
+class Result:
     """What both results do alike: their arrays are frozen, their maps lie on the image, a folder keeps them."""
 
     _arrays: ClassVar[tuple[str, ...]]  # the maps first
@@ -78,7 +78,7 @@ class _Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(_Result):
+class Explanation(Result):
     """One image and T prompts explained. The target is each prompt's similarity, or its lead over `against`.
 
     Attributes:
@@ -185,7 +185,7 @@ class Explanation(_Result):
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions(_Result):
+class Interactions(Result):
     """Word x region: which part of the image each word of the caption matches.
 
     Attributes:
