@@ -269,10 +269,12 @@ class Explainer(Encoders):
             trace, own = self._trace_images([view])
             of_coalitions = self._token_maps(trace, embeddings[None], self._empty_prompt())[0]  # (C, N)
             maps, scores = on_grid(weights @ of_coalitions, trace), (weights @ embeddings @ own[0]).tolist()
-            pairs = None
-            if len(weights) <= EXACT:
-                index = shapley_weights(len(weights), order=2)[1].to(of_coalitions)
-                pairs = _symmetric(_numpy(on_grid(index @ of_coalitions, trace)), len(weights))
+            pairs, count = None, len(weights)
+            if count <= EXACT:
+                index = shapley_weights(count, order=2)[1].to(of_coalitions)
+                pairs = np.zeros((count, *maps.shape), np.float32)  # zero on the diagonal
+                pairs[np.triu_indices(count, 1)] = _numpy(on_grid(index @ of_coalitions, trace))
+                pairs += pairs.swapaxes(0, 1)
             similarity, explained = (float(one[0] @ embeddings[-1]) for one in (own, trace.embedding))
         words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
         provenance = {**self._provenance([explained], None), "method": f"METAGAME of {self.method.title}"}
@@ -375,13 +377,6 @@ class Explainer(Encoders):
         if self.attention == "single-head":
             provenance["single_head_similarity"] = {"image": image_explained, "text": text_explained}
         return provenance
-
-
-def _symmetric(values: np.ndarray, count: int) -> np.ndarray:
-    """Maps (pairs, h, w), in the order of `itertools.combinations`, as (count, count, h, w); zero on the diagonal."""
-    found = np.zeros((count, count, *values.shape[1:]), dtype=values.dtype)
-    found[np.triu_indices(count, 1)] = values
-    return found + found.swapaxes(0, 1)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
