@@ -40,14 +40,7 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 
 def architecture_table(clips: Mapping[str, Clip]) -> pd.DataFrame:
-    """What the towers of some models are, and the shape of their traces, taken from a trace of a grey image.
-
-    Args:
-        clips: name -> model.
-
-    Returns:
-        One column a model.
-    """
+    """What the towers of named models are, and the shape of their traces of a grey image: one column a model."""
     columns = {}
     for name, clip in clips.items():
         explainer = Explainer(clip)
@@ -121,16 +114,10 @@ def _pixels(clip: Clip, image: Image.Image) -> Tensor:
 
 
 def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd.DataFrame:
-    """Grad-ECLIP of every model on the same examples, with its reference baselines.
+    """Grad-ECLIP of every named model on the same examples, with its reference baselines.
 
-    Baselines are a model's own: the oracle is the true mask on *its* grid, the wrong word is read by *its* towers.
-
-    Args:
-        clips: name -> model.
-        examples: images with a prompt and a mask.
-
-    Returns:
-        Rows as `evaluate` gives them, with a column `model`.
+    Baselines are a model's own: the oracle is the true mask on *its* grid, the wrong word is read by *its* towers. Rows
+    are as `evaluate` gives them, with a column `model`.
     """
     rows = [evaluate(clip, examples, "grad-eclip", progress=False).assign(model=name) for name, clip in clips.items()]
     return pd.concat(rows, ignore_index=True)
@@ -157,13 +144,9 @@ def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequen
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Mean rank correlation between the maps of every two models, with its interval over images.
+    """Mean rank correlation between the maps (P, h, w) of every two named models, with its interval over images.
 
-    Args:
-        maps: name -> (P, h, w), all of one shape.
-
-    Returns:
-        Columns: one, other, mean, low, high, n.
+    Columns: one, other, mean, low, high, n.
     """
     rows = []
     for one, other in combinations(maps, 2):

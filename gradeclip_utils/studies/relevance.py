@@ -49,14 +49,9 @@ def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
-    """Of the positive relevance on all objects, the fraction on the first.
+    """Of the positive relevance of a map (h, w) on all objects (`object_coverage`), the fraction on the first, 0 to 1.
 
-    Args:
-        map_: (h, w), signed.
-        coverage: (objects, h, w), as `object_coverage` gives it.
-
-    Returns:
-        0 to 1; one part in so many objects where there is no positive relevance on any.
+    One part in so many objects where there is no positive relevance on any.
 
     >>> fraction_on_first(np.array([[3.0, 1.0, -5.0]]), np.eye(3)[:, None])
     0.75

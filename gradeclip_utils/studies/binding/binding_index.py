@@ -172,13 +172,9 @@ def _mapped(explainer: Explainer, asked: Sequence[tuple]) -> Iterator[tuple]:
 
 
 def answers_by_map(index: pd.DataFrame, method: str = "word x region") -> pd.DataFrame:
-    """Let the maps answer: the caption whose attribute words have the higher index, on average, is taken for right.
+    """Let the maps of a method answer: the caption whose attribute words have the higher mean index is taken for right.
 
     The model's similarities have no part in it, but where the objects are is given.
-
-    Args:
-        index: rows of `binding_index`.
-        method: whose maps answer, one of `METHODS`.
 
     Returns:
         One row an image: pair, side, kind, objects, right (1/2 for a tie: indices that differ by rounding alone, as
@@ -197,10 +193,6 @@ def gap_relevance(clip: Clip | CachedExplainer, pairs: Sequence[Pair]) -> pd.Dat
     """Where in the image the similarity gap S(right caption) - S(wrong caption) comes from: up to three rows an image.
 
     The map is local: its sum is not the gap.
-
-    Args:
-        clip: a model, or a `CachedExplainer` of it.
-        pairs: as `draw_pairs` gives them.
 
     Returns:
         Columns: pair, kind, objects, side, part, one of `PARTS` (the objects that the captions disagree about; the rest

@@ -29,11 +29,7 @@ KNOWN = ("similarity higher", "similarity lower", "size", "contrast with backgro
 
 
 def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
-    """Size and contrast of some objects, on average.
-
-    Args:
-        scene: has the objects.
-        asked: their numbers; others of the same noun count with them.
+    """Size and contrast of some objects of a scene, on average; others of the same noun count with them.
 
     Returns:
         The fraction of the image that one of them covers, and the distance of its mean colour from the background's,
@@ -80,9 +76,7 @@ def mistake_table(rows: pd.DataFrame, index: pd.DataFrame, pairs: Sequence[Pair]
     return pd.DataFrame(found)
 
 
-def added_auc(
-    table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: int = 5, seed: int = 0
-) -> dict[str, float]:
+def added_auc(table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: int = 5) -> dict[str, float]:
     """How much better are wrong answers told from right ones with `extra` than with what is known anyway (`KNOWN`)?
 
     Two nested logistic regressions (standardised, L2 with C = 1), each predicting every row from folds that it was not
@@ -95,7 +89,6 @@ def added_auc(
         extra: a column.
         draws: bootstrap samples.
         repeats: of the five folds.
-        seed: of folds and samples.
 
     Returns:
         `base`, `full`, `added`, `low`, `high`, and the numbers of rows `n` and of `wrong` ones.
@@ -103,12 +96,17 @@ def added_auc(
     Raises:
         ValueError: fewer than ten wrong or right answers, or not two rows a pair.
     """
-    wrong, pairs = _answers_and_pairs(table)
+    wrong, pairs = table["wrong"].to_numpy(dtype=bool), pd.factorize(table["pair"])[0]
+    if min(wrong.sum(), (~wrong).sum()) < 10:
+        msg = f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
+        raise InvalidValue(msg, "data-few")
+    if (np.bincount(pairs) != 2).any():
+        raise InvalidValue("every pair needs its two rows, one an image", "data-pairs")
     base = [*KNOWN, "cell"]
-    scores = [_out_of_fold(table, columns, wrong, pairs, repeats, seed) for columns in (base, [*base, extra])]
+    scores = [_out_of_fold(table, columns, wrong, pairs, repeats) for columns in (base, [*base, extra])]
     areas = [float(auc(score[None], wrong[None])[0]) for score in scores]
     members = np.argsort(pairs, kind="stable").reshape(-1, 2)
-    drawn = np.random.default_rng(seed).integers(0, len(members), (draws, len(members)))
+    drawn = np.random.default_rng(0).integers(0, len(members), (draws, len(members)))
     rows = members[drawn].reshape(draws, -1)
     differences = auc(scores[1][rows], wrong[rows]) - auc(scores[0][rows], wrong[rows])
     low, high = np.nanquantile(differences, [0.025, 0.975])
@@ -116,26 +114,14 @@ def added_auc(
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
 
 
-def _answers_and_pairs(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows (n,) are wrong answers, and the number of each row's pair; checked."""
-    wrong = table["wrong"].to_numpy(dtype=bool)
-    if min(wrong.sum(), (~wrong).sum()) < 10:
-        msg = f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
-        raise InvalidValue(msg, "data-few")
-    pairs = pd.factorize(table["pair"])[0]
-    if (np.bincount(pairs) != 2).any():
-        raise InvalidValue("every pair needs its two rows, one an image", "data-pairs")
-    return wrong, pairs
-
-
-def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repeats: int, seed: int) -> np.ndarray:
+def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repeats: int) -> np.ndarray:
     """Log-odds (n,) of being wrong, each from fits that did not see the row's pair."""
     named = [name for name in columns if table[name].dtype.kind not in "fiub"]
     numbers = [name for name in columns if name not in named]
     prepared = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), named))
     model, found = make_pipeline(prepared, LogisticRegression(max_iter=1000)), []
     for repeat in range(repeats):
-        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed + repeat)
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=repeat)
         found.append(
             cross_val_predict(model, table[list(columns)], wrong, groups=pairs, cv=folds, method="decision_function")
         )

@@ -6,7 +6,7 @@ state -> scene, captions -> similarities, maps -> a figure
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,9 +106,8 @@ def playground(
         ValueError: a noun, colour, place or question that does not exist; two things of one name or in one place; an
             exchange that changes nothing.
     """
-    scene, false = playground_scene(
-        first, first_colour, first_place, second, second_colour, second_place, question, background
-    )
+    things = (first, first_colour, first_place), (second, second_colour, second_place)
+    scene, false = playground_scene(things, question, background)
     image, report = scene.image(), report or (lambda fraction: None)
     kind = "colour" if question == QUESTIONS[0] else "relation"
     spans = [span for span in scene.spans if span.kind == kind]
@@ -126,30 +125,23 @@ def playground(
     return PlaygroundAnswers(image, (scene.caption, false), similarity, dict(zip(names, heats, strict=True)), box)
 
 
-def playground_scene(
-    first: str, first_colour: str, first_place: str, second: str, second_colour: str, second_place: str,
-    question: str, background: int = 0,
-) -> tuple[Scene, str]:  # fmt: skip
+def playground_scene(asked: Sequence[tuple[str, str, str]], question: str, background: int = 0) -> tuple[Scene, str]:
     """The scene of the playground with its true caption, and the false caption; errors as there.
 
     Args:
-        first: a noun.
-        first_colour: its colour, or "no colour".
-        first_place: its place.
-        second: another noun.
-        second_colour: its colour.
-        second_place: its place.
+        asked: noun, colour and place of both things.
         question: how the false caption is made.
         background: number of the background.
     """
-    things = [_thing(first, first_colour, first_place), _thing(second, second_colour, second_place)]
+    things = [_thing(*one) for one in asked]
     chosen("the question", question, QUESTIONS)
-    if first == second or first_place == second_place:
-        same = f"both are a {first}" if first == second else f"both are {first_place}"
+    nouns, tints, places = zip(*asked, strict=True)
+    if len(set(nouns)) < 2 or len(set(places)) < 2:
+        same = f"both are a {nouns[0]}" if len(set(nouns)) < 2 else f"both are {places[0]}"
         raise InvalidValue(f"{same}: choose two different things in two different places", "choice-same")
     if question == QUESTIONS[0]:
-        if first_colour == second_colour or NO_COLOUR in (first_colour, second_colour):
-            msg = f"nothing to exchange between {first_colour!r} and {second_colour!r}: choose two colours"
+        if len(set(tints)) < 2 or NO_COLOUR in tints:
+            msg = f"nothing to exchange between {tints[0]!r} and {tints[1]!r}: choose two colours"
             raise InvalidValue(msg, "choice-same")
         colours = [thing.colour for thing in things][::-1]
         false, _ = describe([replace(thing, colour=colour) for thing, colour in zip(things, colours, strict=True)])

@@ -17,12 +17,7 @@ from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, entitle
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
-    """Both images of a pair, each with its similarities to the two captions.
-
-    Args:
-        pair: of `draw_pairs`.
-        similarity: (2 images, 2 captions).
-    """
+    """Both images of a pair, each with its similarities to the two captions: (2 images, 2 captions)."""
     figure = InlineFigure(FULL_WIDTH, 2.35, "; ".join(f"an image of {scene.caption}" for scene in pair.scenes))
     captions = [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
@@ -86,9 +81,7 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
 def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3) -> InlineFigure:
     """Images above their signed contrastive maps, each on a scale of its own: the strongest magnitude is the darkest.
 
-    Args:
-        cases: title and explanation, of `Explainer.explain(..., against=)`.
-        columns: images in a row.
+    Cases are title and explanation, of `Explainer.explain(..., against=)`, so many columns of them in a row.
 
     Raises:
         ValueError: there are no cases, or one that is not a contrast.

@@ -190,7 +190,7 @@ class Permutation:
         return float(self.null.mean())
 
 
-def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000, seed: int = 0) -> Permutation:
+def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000) -> Permutation:
     """Spearman's correlation of x and y, against x permuted within bins.
 
     What bins share stays as it was. So the null is not zero: it is the correlation that follows from the bins alone,
@@ -201,7 +201,6 @@ def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int 
         y: (W,), another one.
         bins: one label a word.
         draws: permutations.
-        seed: of these.
 
     Raises:
         ValueError: no bin holds two words, for then nothing can change places.
@@ -210,7 +209,7 @@ def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int 
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if max(map(len, members)) < 2:
         raise InvalidValue(f"each of the {len(members)} bins holds a single word: make the bins coarser", "data-few")
-    rng, found, changed = np.random.default_rng(seed), float(spearman(x, y)), np.tile(x, (draws, 1))
+    rng, found, changed = np.random.default_rng(0), float(spearman(x, y)), np.tile(x, (draws, 1))
     for one in changed:
         for some in members:
             one[some] = x[rng.permutation(some)]
@@ -272,25 +271,24 @@ def mixed_model(
     design = predictors.loc[frame["word"]].to_numpy()
     design = np.column_stack([design, np.ones(len(design))])
     model = MixedLM(centred.to_numpy(), design, groups=frame["word"].to_numpy())
-    fit, converged = None, False
     for optimiser in ("lbfgs", "bfgs", "powell"):
-        fit, converged = _fitted(model, optimiser)
-        if converged:
+        if (fit := _fitted(model, optimiser)) is not None:
             break
     sizes = frame["word"].nunique(), frame["caption"].nunique(), len(frame)
-    if fit is None or not converged:
+    if fit is None:
         return MixedModel(float("nan"), float("nan"), float("nan"), *sizes, False, optimiser)
     at = list(predictors).index(x)
     low, high = fit.conf_int()[at]
     return MixedModel(float(fit.fe_params[at]), float(low), float(high), *sizes, True, optimiser)
 
 
-def _fitted(model: MixedLM, optimiser: str) -> tuple[MixedLMResults | None, bool]:
-    """The fit, and whether it converged: statsmodels says so, nothing warned of it, and no matrix was singular."""
+def _fitted(model: MixedLM, optimiser: str) -> MixedLMResults | None:
+    """The fit if it converged: statsmodels says so, nothing warned of it, and no matrix was singular."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             fit = model.fit(reml=True, method=optimiser)
         except np.linalg.LinAlgError:
-            return None, False
-    return fit, bool(fit.converged) and not any(issubclass(one.category, ConvergenceWarning) for one in caught)
+            return None
+    warned = any(issubclass(one.category, ConvergenceWarning) for one in caught)
+    return fit if fit.converged and not warned else None

@@ -56,11 +56,7 @@ def counted_batches(rounds: Sequence[Recipe] = ROUNDS) -> range:
 
 
 def count_words(batches: Iterable[int], rounds: Sequence[Recipe] = ROUNDS) -> pd.Series:
-    """How many captions of some training batches hold each word.
-
-    Args:
-        batches: their numbers.
-        rounds: of the training; those of the bundled model by default.
+    """How many captions of some training batches, the bundled model's by default, hold each word.
 
     Returns:
         (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.

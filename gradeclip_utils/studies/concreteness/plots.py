@@ -26,7 +26,7 @@ from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, name_ro
 from ...plots.schematic import plot_graph
 from ...words import Word
 from ..plots import plot_groups
-from .correlations import Permutation, Question, correlate
+from .correlations import FEWEST, Permutation, Question, correlate
 from .saliency import EVEN
 from .word_study import WordStudy
 
@@ -65,7 +65,7 @@ def plot_words(
     Raises:
         ValueError: a norm, part or method that there is not, a word that no caption holds, or too few words.
     """
-    table, word, headline = _asked(study, norm, part, method, word, draws)
+    table, word, headline = _chosen(study, norm, part, method, word, draws)
     rows = study.rows.loc[study.rows["word"] == word, "caption"].nunique() if word else 0
     height = _SCATTER + 1.15 + (0.5 + _ROW * min(rows, _SHOWN) if word else 0.25)
     told = f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
@@ -88,9 +88,16 @@ def plot_words(
     return figure
 
 
-def _asked(study: WordStudy, norm: str, part: str, method: str, word: str, draws: int) -> tuple[pd.DataFrame, str, str]:
-    """The table with saliency, the word as it stands there, and the correlation in words; all checked."""
-    table, word = _chosen(study, norm, part, method), word.strip().lower()
+def _chosen(study: WordStudy, norm: str, part: str, method: str, word: str, draws: int):
+    """The table with saliency and what is shown, the word as it stands there, the correlation in words; all checked."""
+    numbers = [name for name in study.table if study.table[name].dtype.kind == "f"]
+    parts = ["all", *sorted(study.table["part"].unique())]
+    for what, given, known in (("norm", norm, numbers), ("part", part, parts), ("method", method, list(study.values))):
+        chosen(what, given, known)
+    saliency, word = study.values[method].groupby(study.rows["word"]), word.strip().lower()
+    table = study.table.assign(saliency=saliency.mean())
+    wanted = (table["part"].eq(part) | (part == "all")) & (saliency.count() >= FEWEST)
+    table["shown"] = wanted & table["saliency"].notna() & table[norm].notna()
     if word and word not in study.table.index:
         near = ", ".join(nearest(word, study.table.index, most=4, cutoff=0))
         raise InvalidValue(f"no caption of the study holds {word!r}; words like it are {near}", "study-word")
@@ -104,19 +111,6 @@ def _roles(table: pd.DataFrame) -> pd.Series:
     """What each word is called in the legend."""
     roles = table["role"] if "role" in table else pd.Series("other", index=table.index)
     return roles.map(dict(zip(ROLES, _LEGEND, strict=True)))
-
-
-def _chosen(study: WordStudy, norm: str, part: str, method: str) -> pd.DataFrame:
-    """The table with saliency, and which words are shown; checked."""
-    numbers = [name for name in study.table if study.table[name].dtype.kind == "f"]
-    parts = ["all", *sorted(study.table["part"].unique())]
-    for what, given, known in (("norm", norm, numbers), ("part", part, parts), ("method", method, list(study.values))):
-        chosen(what, given, known)
-    means = study.values[method].groupby(study.rows["word"]).mean()
-    there = study.values[method].notna().groupby(study.rows["word"]).sum()
-    table = study.table.assign(saliency=means)
-    wanted = table["part"].eq(part) | (part == "all")
-    return table.assign(shown=wanted & (there >= 3) & table["saliency"].notna() & table[norm].notna())
 
 
 def _scatter(axes: Axes, table: pd.DataFrame, norm: str) -> None:
@@ -198,12 +192,7 @@ def importance_fractions(study: WordStudy, caption: int, method: str) -> list[Wo
 
 
 def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
-    """Correlations with their intervals, one row a question; the dashed line is zero.
-
-    Args:
-        table: as `correlations.correlate` gives it.
-        title: of the figure.
-    """
+    """Correlations of `correlations.correlate` with their intervals, one row a question; the dashed line is zero."""
     named = table["figure"] + " (" + table["n"].astype(str) + ")"
     label = "Spearman's rank correlation (number of words in brackets)"
     table = table.rename(columns={"value": "mean"}).assign(figure=named)
@@ -211,11 +200,7 @@ def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
 
 
 def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
-    """Where the correlation of permuted ratings lies, and where that of the true ones: one row a name.
-
-    Args:
-        found: name -> result of `permutation_test`.
-    """
+    """Where the correlation of permuted ratings lies, and where that of the true ones: one row a named test."""
     figure = InlineFigure(FULL_WIDTH, 1.15 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip

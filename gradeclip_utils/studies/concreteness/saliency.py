@@ -74,12 +74,7 @@ def gather_scenes(words: Iterable[str], *, each: int = 4, draw: int = 20_000) ->
 
 
 def scene_examples(scenes: Sequence[Scene], pixels: int = CANVAS) -> list[Example]:
-    """Scenes as the records that every data set gives.
-
-    Args:
-        scenes: images with captions.
-        pixels: the size of their images, a multiple of 96.
-    """
+    """Scenes as the records that every data set gives, with images of so many pixels a side, a multiple of 96."""
     examples = []
     for i, scene in enumerate(scenes):
         present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
@@ -88,21 +83,17 @@ def scene_examples(scenes: Sequence[Scene], pixels: int = CANVAS) -> list[Exampl
     return examples
 
 
-def unrelated_images(examples: Sequence[Example], seed: int = 0) -> np.ndarray:
+def unrelated_images(examples: Sequence[Example]) -> np.ndarray:
     """For each of P examples the number (P,) of another one whose image shows, and caption says, nothing alike.
 
-    Alike are things in the image (`present`) and nouns of the caption. The other one is random; each is taken about
-    equally often.
-
-    Args:
-        examples: P images with captions.
-        seed: of the choice.
+    Alike are things in the image (`present`) and nouns of the caption. The other one is random, always the same; each
+    is taken about equally often.
 
     Raises:
         ValueError: an example shares something with all others; names it.
     """
     alike = [{phrase.head.lower() for phrase in phrases(one.caption)} | set(one.present) for one in examples]
-    order, chosen = np.random.default_rng(seed).permutation(len(examples)), np.empty(len(examples), dtype=int)
+    order, chosen = np.random.default_rng(0).permutation(len(examples)), np.empty(len(examples), dtype=int)
     for place, i in enumerate(order):
         for ahead in range(1, len(examples)):
             j = order[(place + ahead) % len(examples)]
@@ -117,7 +108,7 @@ def unrelated_images(examples: Sequence[Example], seed: int = 0) -> np.ndarray:
 
 def word_scores(
     clip: Clip, examples: Sequence[Example], embeddings: Tensor | None = None, *, methods: Sequence[str] = METHODS,
-    seed: int = 0, progress: bool = False,
+    progress: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """The scores of all words of all captions, for their own image and for one that has nothing to do with them.
 
@@ -126,7 +117,6 @@ def word_scores(
         examples: P images with captions, such as `scene_examples` or `datasets.coco_captions` gives.
         embeddings: (P, E) of their images, if they are at hand; by default this model's.
         methods: names in `methods.METHODS` that are defined for prompts.
-        seed: of the choice of the other image.
         progress: show a bar.
 
     Returns:
@@ -146,7 +136,7 @@ def word_scores(
     if embeddings is None:
         shown = tqdm(examples, disable=not progress, desc="images")
         embeddings = next(iter(explainers.values())).embed_images(one.image() for one in shown)
-    both = torch.stack([embeddings, embeddings[unrelated_images(examples, seed).tolist()]], dim=1)  # (P, 2, E)
+    both = torch.stack([embeddings, embeddings[unrelated_images(examples).tolist()]], dim=1)  # (P, 2, E)
     parts = []
     for start in tqdm(range(0, len(examples), _AT_ONCE), disable=not progress, desc="captions"):
         captions = [one.caption for one in examples[start : start + _AT_ONCE]]
@@ -170,9 +160,8 @@ def _batch(clip: Clip, captions: list[str], directions: Tensor, explainers: dict
             word_ids = torch.full_like(trace.valid_mask, -1, dtype=torch.long)
             for row, split in zip(word_ids, splits, strict=True):
                 row[split.first : split.first + len(split.word_ids)] = torch.tensor(split.word_ids)
-            scores = explainer.method.text(
-                tower, trace, directions.to(tower.device), seed=0, words=word_ids
-            )  # (B, 2, N)
+            sought = directions.to(tower.device)
+            scores = explainer.method.text(tower, trace, sought, seed=0, words=word_ids)  # (B, 2, N)
         for which, column in enumerate((name, name + OTHER)):
             lines = zip(splits, scores[:, which].tolist(), strict=True)
             words = [split.words(line[split.first :][: len(split.word_ids)]) for split, line in lines]

@@ -18,15 +18,7 @@ from ...models import Clip
 from ...scenes import Scene
 from .correlations import Question
 from .informativeness import chosen_words
-from .saliency import (
-    OTHER,
-    gather_scenes,
-    saliency,
-    scene_examples,
-    score_columns,
-    word_scores,
-    word_table,
-)
+from .saliency import OTHER, gather_scenes, saliency, scene_examples, score_columns, word_scores, word_table
 
 RANDOM = ", random weights"  # added to a method's name: the text encoder knew nothing
 CONTROLS = ("part", "role", "frequency", "tokens", "place", "exposure", "mutual_information", "when_said")

@@ -40,12 +40,9 @@ class ColourPair:
 
 
 def colour_pairs(n: int) -> list[ColourPair]:
-    """Pairs of like things in two colours, every pair of another noun, in places of a random development scene.
+    """`n` pairs of like things in two colours, every pair of another noun, in places of a random development scene.
 
-    Neither hides the other or is cut by the border, so that both show as much.
-
-    Args:
-        n: how many. All tints are trained ones.
+    Neither hides the other or is cut by the border, so that both show as much. All tints are trained ones.
 
     Raises:
         ValueError: more than there are nouns.
@@ -122,10 +119,6 @@ def prompt_path(explainer: Explainer, scene: Scene, before: str, after: str) -> 
 
 def adjective_shift(explainer: Explainer, pairs: Sequence[ColourPair]) -> pd.DataFrame:
     """Where does the adjective move the map? One row a colour pair, second thing and prompt.
-
-    Args:
-        explainer: embeds and maps.
-        pairs: as `colour_pairs` gives them.
 
     Returns:
         Columns: image (the noun), second ("another colour" or "its own colours"), prompt, fraction (of the positive

@@ -17,6 +17,7 @@ bags-of-words, and what to do about it?", ICLR 2023.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count, islice
 
 import numpy as np
 import pandas as pd
@@ -25,22 +26,10 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from ...checks import chosen, whole
 from ...errors import InvalidValue
 from ...explain import Explainer
-from ...scenes import (
-    CANVAS,
-    POSITIONS,
-    SPLITS,
-    Object,
-    Scene,
-    concept,
-    concepts,
-    covered,
-    describe,
-    draw_scene,
-    is_withheld_pair,
-    phrase,
-    recoloured,
-    relation_between,
-)
+from ...scenes.compose import SPLITS, Scene, draw_scene, recoloured
+from ...scenes.emoji import CANVAS, Object, concept, concepts, covered
+from ...scenes.grammar import POSITIONS, describe, phrase, relation_between
+from ...scenes.heldout import is_withheld_pair
 from ..relevance import as_array, embedded
 
 CASES: dict[str, Callable[[str, str], str]] = {  # sentences of two nouns, by what they add to the two
@@ -56,10 +45,9 @@ _OPPOSITE = {_LEFT: _RIGHT, _RIGHT: _LEFT, _ABOVE: _BELOW, _BELOW: _ABOVE}
 
 
 def noun_pairs(n: int) -> list[tuple[str, str]]:
-    """Pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
+    """`n` pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
 
-    Args:
-        n: how many; only nouns that have a plural take part, so that there may be two of them.
+    Only nouns that have a plural take part, so that there may be two of them.
 
     Raises:
         ValueError: there are not so many.
@@ -137,14 +125,9 @@ def span_fractions(
 
 def two_colour_scenes(n: int) -> list[Scene]:
     """`n` development scenes of two different nouns, each in a colour of its own; nouns and colours are said."""
-    found, seed = [], 0
-    while len(found) < n:
-        scene = draw_scene([81, seed], split="development", n_objects=2, tint=1, plain=True)
-        first, second = scene.objects
-        if first.noun != second.noun and first.colour != second.colour:
-            found.append(scene)
-        seed += 1
-    return found
+    drawn = (draw_scene([81, seed], split="development", n_objects=2, tint=1, plain=True) for seed in count())
+    unlike = (s for s in drawn if len({t.noun for t in s.objects}) == len({t.colour for t in s.objects}) == 2)
+    return list(islice(unlike, n))
 
 
 def seen_whole(objects: Sequence[Object]) -> bool:
@@ -184,13 +167,8 @@ def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tup
     return scene.caption, describe([first, Object(str(rng.choice(others)), colour=second.colour)])[0]
 
 
-def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int = 0) -> pd.DataFrame:
-    """Does the image still prefer its own caption to a changed one? One row a scene and change.
-
-    Args:
-        explainer: embeds images and captions.
-        scenes: as `two_colour_scenes` gives them.
-        seed: of the changes that are drawn at random.
+def caption_changes(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """Does the image still prefer its own caption to a changed one? One row a scene of `two_colour_scenes` and change.
 
     Returns:
         Columns: image, change (of `CHANGES`), caption, changed, drop (similarity of the own caption minus that of the
@@ -198,7 +176,7 @@ def caption_changes(explainer: Explainer, scenes: Sequence[Scene], *, seed: int 
         the mean of all captions of the same form removed).
     """
     seen = as_array(explainer.embed_images([scene.image() for scene in scenes]))
-    rng, tables = np.random.default_rng([82, seed]), []
+    rng, tables = np.random.default_rng([82, 0]), []
     for change in CHANGES:
         before, after = zip(*(changed_captions(scene, change, rng) for scene in scenes), strict=True)
         own, other = (embedded(explainer, texts) for texts in (before, after))

@@ -30,11 +30,7 @@ _HIDING = 0.25  # of the size of two things that overlap: how far their middles 
 
 
 def part_agreement(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """How alike are the maps of a whole and of its parts, in one image? One row a scene and question.
-
-    Args:
-        explainer: embeds and maps.
-        scenes: two coloured things each, as `two_colour_scenes` gives them.
+    """How alike are the maps of a whole and of its parts, in a scene of `two_colour_scenes`? One row a question.
 
     Returns:
         Columns: image, whole, part, agreement (Spearman's rank correlation of the two signed maps). The last row of

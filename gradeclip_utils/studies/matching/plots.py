@@ -32,12 +32,8 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     The direction is e(before) + weight * (e(after) - e(before)), and so the map is drawn by the same rule. On one scale
     for all weights.
 
-    Args:
-        path: of `adjectives.prompt_path`.
-        weight: 0 (the first prompt) to 1 (the second).
-
     Raises:
-        ValueError: the weight is not between 0 and 1.
+        ValueError: the weight is not between 0 (the first prompt) and 1 (the second).
     """
     checks.number("weight", weight, 0, 1)
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))

@@ -52,15 +52,11 @@ def caption_word_kinds(scene: Scene) -> list[tuple[str, str, str, tuple[int, ...
 def word_fractions(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """On which words does the relevance of a caption fall? One row a word, for its own image and for another one's.
 
-    Args:
-        explainer: scores the words.
-        scenes: images with captions; the next scene's image is the other one.
-
     Returns:
-        Columns: image, shown ("own image" or "another image", the control: what is left is the text encoder's own
-        habit), word, part, kind, fraction: the word's fraction of the caption's positive relevance, times the number of
-        words, so that 1 is what every word has when all are alike; score, signed; and leave_one_out: by how much the
-        similarity falls when the word is left out, which asks the model itself and knows no gradient.
+        Columns: image, shown ("own image" or "another image", the next scene's, the control: what is left is the text
+        encoder's own habit), word, part, kind, fraction: the word's fraction of the caption's positive relevance, times
+        the number of words, so that 1 is what every word has when all are alike; score, signed; and leave_one_out: by
+        how much the similarity falls when the word is left out, which asks the model itself and knows no gradient.
     """
     images, rows = [scene.image() for scene in scenes], []
     captions, told = [scene.caption for scene in scenes], [caption_word_kinds(scene) for scene in scenes]
@@ -82,14 +78,10 @@ def word_fractions(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFram
 
 
 def leave_one_out_agreement(words: pd.DataFrame) -> pd.Series:
-    """Spearman's rank correlation of score and leave-one-out effect within each caption, beside its own image.
+    """Spearman's rank correlation of score and leave-one-out effect in each caption beside its own image, by image.
 
-    Args:
-        words: rows of `word_fractions`. Captions of fewer than four words, or whose scores are all alike, have no order
-            worth the name and are left out.
-
-    Returns:
-        Correlations, indexed by image.
+    Of rows of `word_fractions`. Captions of fewer than four words, or whose scores are all alike, have no order worth
+    the name and are left out.
     """
     own = words[words["shown"] == "own image"].groupby("image")
     ordered = {
@@ -114,10 +106,6 @@ def leave_one_out_captions(caption: str) -> list[str]:
 
 def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
     """One thing, one noun, many templates: one row a noun and template (of `TEMPLATES`), beside the template "a cat".
-
-    Args:
-        explainer: embeds and maps.
-        nouns: of `scenes.concepts`; one image each.
 
     Returns:
         Columns: image (the noun), template, gain (similarity minus that of "a cat"), right (1 if the true noun is the
@@ -210,10 +198,6 @@ def scene_regions(explainer: Explainer, scene: Scene) -> WordRegions:
 
 def own_region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Does a noun, and does a colour, answer to its own thing most? One row a word, with and without centring.
-
-    Args:
-        explainer: has the interactions.
-        scenes: images of several things.
 
     Returns:
         Columns: image, word, kind ("noun" or "colour"), centred, hit (1 if the mean interaction is largest on its own

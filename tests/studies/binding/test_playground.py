@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("legible")
 
 def test_the_playground_shows_the_models_own_similarities(bundled_shape):
     answers = playground(CachedExplainer(bundled_shape))
-    scene, false = playground_scene("car", "red", "upper left", "cat", "blue", "lower right", "colours exchanged")
+    things = ("car", "red", "upper left"), ("cat", "blue", "lower right")
+    scene, false = playground_scene(things, "colours exchanged")
     assert (scene.caption, false) == ("a red car and a blue cat", "a blue car and a red cat")
     plain = Explainer(bundled_shape).explain(scene.image(), [scene.caption, false]).similarity
     text = " ".join(t.get_text() for axes in answers.figure().axes for t in axes.texts)
@@ -75,7 +76,8 @@ def test_the_figure_of_the_playground_has_every_map_on_its_scale(bundled_shape):
 
 
 def test_exchanged_places_are_asked_by_a_relation():
-    scene, false = playground_scene("car", "no colour", "upper left", "cat", "red", "lower left", "places exchanged")
+    things = ("car", "no colour", "upper left"), ("cat", "red", "lower left")
+    scene, false = playground_scene(things, "places exchanged")
     assert (scene.caption, false) == ("a car above a red cat", "a car below a red cat")
 
 
