@@ -21,17 +21,14 @@ _CAPTIONS = ("caption", "captions", "text", "sentence", "sentences", "title", "a
 
 
 def saved_dataset(path: str | Path, split: str = "") -> list[Example]:
-    """The image-caption pairs of a data set of Hugging Face `datasets`.
+    """The image-caption pairs of a data set of Hugging Face `datasets`: an example a caption, in the files' order.
 
     Images are the column of images (bytes, or paths from the folder on), captions the first of "caption", "captions",
-    "text", "sentence", "sentences", "title", "alt_text" that is there; of a list of captions each makes an example.
+    "text", "sentence", "sentences", "title", "alt_text" that is there; of a list of captions each is one.
 
     Args:
         path: a folder as `save_to_disk` wrote it (`*.arrow`), also of a `DatasetDict`, or a folder of `*.parquet`.
         split: of a `DatasetDict`, or how the names of the parquet files begin, such as "test".
-
-    Returns:
-        One example a caption, in the order of the files.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file that it names is missing.

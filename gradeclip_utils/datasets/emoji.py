@@ -14,7 +14,7 @@ MOST = 100_000  # scenes: all of them are held
 
 
 def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Example]:
-    """Emoji scenes of a split, one question a scene: where is this thing (or: these like things)?
+    """`n` emoji scenes of a split, always the same ones: where in each is this thing (or: these like things)?
 
     The thing is drawn from those in the scene, the prompt is its name as a caption would say it ("a red car", "two
     owls"), and the mask is exact.
@@ -23,9 +23,6 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
         split: one of `scenes.SPLITS`.
         n: how many scenes.
         n_objects: 1 to 4 in each; as `draw_scene` by default.
-
-    Returns:
-        `n` examples, always the same ones.
 
     Raises:
         ValueError: a split that does not exist, no scenes, or more than `MOST`.

@@ -19,7 +19,7 @@ IMAGENET_S = Source("https://github.com/LUSSeg/ImageNet-S")
 
 
 def imagenet_segmentation(path: str | Path) -> list[Example]:
-    """ImageNet-Segmentation: one object class an image, foreground and background.
+    """ImageNet-Segmentation: one object class an image, foreground and background; an example an image, in their order.
 
     M. Guillaumin, D. Kuettel, V. Ferrari. *ImageNet Auto-Annotation with Segmentation Propagation.* IJCV 2014.
 
@@ -27,9 +27,6 @@ def imagenet_segmentation(path: str | Path) -> list[Example]:
         path: one MATLAB 7.3 file (which is HDF5), with a struct `value` of three cell arrays, (N, 1) references:
             `img`, uint8 (3, W, H), because MATLAB counts columns first; `gt`, a cell that holds one array (W, H), 0
             for background; and `target`, the WordNet id, as characters.
-
-    Returns:
-        One example an image, in the order of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -76,16 +73,13 @@ def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
 
     S. Gao, Z.-Y. Li, M.-H. Yang, M.-M. Cheng, J. Han, P. Torr. *Large-scale Unsupervised Semantic Segmentation.* TPAMI
     2022. The class of a pixel is red + 256 * green, 0 is any other class and 1000 is to be ignored (taken as background
-    here). Classes are numbered from 1 in the order of their WordNet ids. The question asked of an image is the class of
-    its folder.
+    here). Classes are numbered from 1 in the order of their WordNet ids. There is an example for every mask, class by
+    class, which asks for the class of its folder.
 
     Args:
         folder: ImageNetS50, ImageNetS300 or ImageNetS919: images lie in `validation/n01440764/*.JPEG`, masks in
             `validation-segmentation/n01440764/*.png`.
         split: the first folder's name; the second one's begins with it.
-
-    Returns:
-        One example a mask, class by class.
 
     Raises:
         FileNotFoundError: a folder is missing.

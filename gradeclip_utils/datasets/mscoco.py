@@ -18,7 +18,7 @@ _FOLDER, _FORM = "the folder of COCO", "a file of COCO annotations"
 
 
 def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """COCO: one question for every category in every image, the mask all its instances together.
+    """COCO: an example for every category in every image, by the image's number; the mask is all its instances.
 
     T.-Y. Lin et al. *Microsoft COCO: Common Objects in Context.* ECCV 2014. Masks are drawn by pycocotools, so that
     they are COCO's own.
@@ -28,9 +28,6 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
             polygons or run lengths, `categories`) and, if captions are wanted, `captions_val2017.json`, and the images
             in `val2017/`.
         split: the end of these names.
-
-    Returns:
-        One example an image and category, by the image's number.
 
     Raises:
         FileNotFoundError: the annotations are missing.

@@ -127,16 +127,13 @@ def _pair(table: Path, line: int, file: str, title: str) -> Example:
 
 
 def photographs() -> list[Example]:
-    """Five photographs in the public domain or under CC0, at most 384 pixels a side, each with one caption.
+    """Five photographs in the public domain or under CC0, at most 384 pixels a side, each with one caption; by name.
 
         for example in photographs():
             display(explainer.explain(example.image(), example.prompt))
 
     There are no masks, and five images measure nothing: they are for looking at what a model of photographs does. The
     bundled models have never seen one, and say so.
-
-    Returns:
-        One example an image, by name.
 
     Raises:
         FileNotFoundError: the installation is damaged.

@@ -82,15 +82,12 @@ def _check_kind(kind: str, read: Callable) -> None:
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
-    """The examples of a data set.
+    """The examples of a data set, in its order.
 
     Args:
         what: its kind, a colon, and where it is (see the package). A split other than the default follows an `@`:
             `imagenet-s:folder@train-semi`, `coco:folder@train2017`.
         limit: no more examples than this, see `spread`.
-
-    Returns:
-        Examples, in the order of the data set.
 
     Raises:
         ValueError, TypeError: the kind is unknown, the limit is not positive, or a file is not what it should be.
@@ -101,7 +98,7 @@ def load(what: str, limit: int | None = None) -> list[Example]:
 
 
 def load_choices(what: str, limit: int | None = None) -> list[Choice]:
-    """The choices of a data set: images with a right and a wrong caption each.
+    """The choices of a data set, in its order: images with a right and a wrong caption each.
 
         load_choices("sugar-crepe:sugar-crepe/data@coco/val2017")
         load_choices("winoground:winoground")
@@ -109,9 +106,6 @@ def load_choices(what: str, limit: int | None = None) -> list[Choice]:
     Args:
         what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`.
         limit: no more choices than this, see `spread`.
-
-    Returns:
-        Choices, in the order of the data set.
 
     Raises:
         ValueError, FileNotFoundError: as of `load`.

@@ -21,17 +21,15 @@ _BLOCK = 512
 
 
 def webdataset(path: str | Path) -> list[Example]:
-    """The pairs of webdataset tars: files of one name make a pair, such as `000012.jpg` with `000012.txt`.
+    """The pairs of webdataset tars, in their order: files of one name, such as `000012.jpg` with `000012.txt`.
 
+    The caption is that of `.txt`, or the "caption" of `.json`.
     The tars are read once for their captions, and images where they lie in them when they are asked for; nothing is
     unpacked.
 
     Args:
         path: a tar, a folder of tars, or several as webdataset writes it, `train-{0000..0127}.tar`. Not compressed: a
             compressed tar has to be read from its beginning for every image.
-
-    Returns:
-        One example a pair, in the order of the tars. The caption is that of `.txt`, or the "caption" of `.json`.
 
     Raises:
         FileNotFoundError: there are no such tars.
