@@ -188,9 +188,6 @@ def drawing(noun: str, artist: str, pixels: float) -> Layers:
     return (_small_level if level <= _KEPT else _large_level)(noun, artist, level)
 
 
-# ------------------------------------------------------------------------------------------------- making the archive
-
-
 def _icons(package: Package, folder: Path) -> dict:
     """The package's icons (iconify's JSON), fetched by npm and checked. Raises ValueError if they are others."""
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]

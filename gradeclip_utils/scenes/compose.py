@@ -24,20 +24,9 @@ from .. import checks
 from ..checks import chosen, listed, number, short, whole
 from ..errors import InvalidType, InvalidValue
 from ..notices import image_bundle, mark_drawn
+from . import emoji
 from .art import ARTISTS, TRAINED_ARTISTS, artists_of
-from .emoji import (
-    BACKGROUNDS,
-    CANVAS,
-    COLOURS,
-    IMAGE_SIZE,
-    NOT_MIRRORED,
-    Object,
-    concept,
-    concepts,
-    covered,
-    hidden,
-    render,
-)
+from .emoji import CANVAS, COLOURS, IMAGE_SIZE, NOT_MIRRORED, Object, concept, concepts, covered, hidden, render
 from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
 from .heldout import is_withheld_colour, is_withheld_pair
 
@@ -92,9 +81,6 @@ class Scene:
         return image_bundle(buffer.getvalue(), f"a scene: {self.caption}")
 
 
-# ------------------------------------------------------------------------------------------------------------ layouts
-
-
 Place = tuple[float, float, float]  # x, y, size
 
 
@@ -108,7 +94,7 @@ def _overlap(a: Place, b: Place) -> float:
 def draw_layout(
     rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False, sizes: Sequence[float] = ()
 ) -> list[Place]:
-    """Room for four objects, in random order; or for objects of given sizes, in their order.
+    """Room (x, y, size) for four objects, in random order, in canvas units; or for given sizes, in their order.
 
     All four are always laid out, and a scene of fewer takes the first of them, so that where things stand and how big
     they are says nothing of how many there are. In two fifths of the layouts the border may cut things.
@@ -118,9 +104,6 @@ def draw_layout(
         around: objects whose places are taken.
         overlapping: whether an object may lie on a part of another.
         sizes: of one to four objects; by default four are drawn.
-
-    Returns:
-        x, y and size of each, in canvas units.
 
     Raises:
         ValueError: there is no room.
@@ -223,7 +206,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         else:
             raise InvalidValue(f"no layout was found in which {relation!r} holds: place Objects yourself", "scene-room")
     if background is None:
-        background = int(rng.integers(BACKGROUNDS)) if words else 0
+        background = int(rng.integers(emoji.BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
     return Scene(tuple(things), text, spans, background)
 
@@ -234,9 +217,6 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
         known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
         raise InvalidValue(f"{words!r} is not in the world of the scenes: say {known}", "scene-word")
     return _drawn(rng, noun, colour[0] if colour else None, TRAINED_ARTISTS)
-
-
-# ------------------------------------------------------------------------------------------------------ random scenes
 
 
 @cache
@@ -318,7 +298,7 @@ def draw_scene(
     if not plain:
         phrases, relation, prefix = _draw_phrases(rng, things, grouped(things, unnamed), all_said)
     text, spans = describe(things, relation, prefix, unnamed, **phrases)
-    return Scene(tuple(things), text, spans, background=int(rng.integers(BACKGROUNDS)))
+    return Scene(tuple(things), text, spans, background=int(rng.integers(emoji.BACKGROUNDS)))
 
 
 def _draw_phrases(

@@ -182,15 +182,12 @@ def _small_background(seed: int) -> Image.Image:
 
 
 def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
-    """Draw objects on a background, the first one first.
+    """Draw objects on a background, the first one first: (size, size, 3) uint8.
 
     Args:
         objects: what is drawn; a later one hides an earlier one.
         background: its number.
         size: pixels on a side.
-
-    Returns:
-        (size, size, 3) uint8.
 
     Raises:
         ValueError: `size` is no multiple of 96.

@@ -92,7 +92,7 @@ def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[li
 def describe(
     objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases: Sequence
 ) -> tuple[str, tuple[Span, ...]]:
-    """The plain caption of these objects in the order given, like neighbours grouped, and its spans.
+    """The plain caption of these objects in the order given, like neighbours grouped, and its spans, word by word.
 
     >>> describe([Object("car", colour="red"), Object("dog")], relation="above")[0]
     'a red car above a dog'
@@ -104,9 +104,6 @@ def describe(
         unnamed: indices of objects that the caption leaves out.
         phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
             ""; whether the noun is said, or "something"; whether the colour is said.
-
-    Returns:
-        The caption, and its spans in the order of its words.
 
     Raises:
         InvalidType: a phrase is no list of one value a group.
