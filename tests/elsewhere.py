@@ -228,7 +228,7 @@ def learnt(model: nn.Module, what: str) -> list[np.ndarray]:
     clip = wrap(model)
     if what == "regions":
         few = Amount(regions=2, pointing=2, pairs=2, whole=3)
-        (_, dense, _), *_ = dense_features(clip, [arrange(["red car", "blue owl"])])
+        (_, dense, *_), *_ = dense_features(clip, [arrange(["red car", "blue owl"])])
         return [dense.numpy(), measure(clip, few)["estimate"]]
     answers = card.classification(clip, "development", tinted=True, only=["dog", "cat"])
     scenes = [draw_scene([96, i], split="development") for i in range(3)]

@@ -60,6 +60,7 @@ AIMS = {  # set before the training; how far they are reached is for the table t
     "nouns of a true caption above zero, Grad-ECLIP": "0.90",
     "rank correlation of a caption's word scores with leave-one-out": "0.50",
 }
+PAIRS, GAMES, CAPTIONS = 400, 150, 200  # pairs of a kind, scenes of each number of things, captions that are asked
 _COLUMNS = ("figure", "value", "low", "high", "n", "chance")
 
 
@@ -164,9 +165,6 @@ def caption_among_256(clip: Clip, split: str, n_objects: int, repeats: int = 2) 
     return right
 
 
-# ------------------------------------------------------------------------------------------------- parts of the table
-
-
 def recognition_rows(clip: Clip, split: str) -> list[dict]:
     """Top-1 of one thing: untinted by artist, and tinted, with and without its colour in the prompts."""
     chance, plain = 1 / len(concepts()), classification(clip, split)
@@ -188,14 +186,8 @@ def caption_rows(clip: Clip, split: str) -> list[dict]:
     return [_row(name, caption_among_256(clip, split, k), 1 / 256) for k, name in names.items()]
 
 
-def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
-    """Is the right one of two captions chosen that differ in one attribute? One image of each pair is asked.
-
-    Args:
-        clip: the model.
-        split: see `scenes.SPLITS`.
-        n: pairs of every kind.
-    """
+def attribute_rows(clip: Clip, split: str) -> list[dict]:
+    """Is the right one of two captions chosen that differ in one attribute? One image of each pair is asked."""
     asked = [
         ("swapped colours told apart, trained compositions", "swapped colours", "seen"),
         ("swapped colours told apart, withheld compositions", "swapped colours", "withheld"),
@@ -205,28 +197,22 @@ def attribute_rows(clip: Clip, split: str, n: int = 400) -> list[dict]:
     ]
     rows = []
     for name, kind, composition in asked:
-        pairs = draw_pairs(kind, n, composition=composition, split=split, nouns=len(concepts()))
+        pairs = draw_pairs(kind, PAIRS, composition=composition, split=split, nouns=len(concepts()))
         answers = judge(clip, pairs).query("side == 0")
         rows.append(_row(name, answers["right"] == 1, CHANCE))
     return rows
 
 
-def map_rows(clip: Clip, split: str, n: int = 150) -> list[dict]:
-    """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four.
-
-    Args:
-        clip: the model.
-        split: see `scenes.SPLITS`.
-        n: scenes of each number of things.
-    """
-    return _map_rows(play(clip, games(n, split=split), questions=("prompt", _CENTRED)))
+def map_rows(clip: Clip, split: str) -> list[dict]:
+    """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four."""
+    return _map_rows(play(clip, games(GAMES, split=split), questions=("prompt", _CENTRED)))
 
 
-def mask_rows(split: str, n: int = 150) -> list[dict]:
+def mask_rows(split: str) -> list[dict]:
     """Where would the maps of "a dog" lie, were they the thing's own mask in the bundled models' patches?"""
     vision = CONFIG["vision_cfg"]
     side = vision["image_size"] // vision["patch_size"]
-    return _map_rows(play_true_masks(games(n, split=split), (side, side)).assign(question="prompt"))
+    return _map_rows(play_true_masks(games(GAMES, split=split), (side, side)).assign(question="prompt"))
 
 
 def _map_rows(found: pd.DataFrame) -> list[dict]:
@@ -253,15 +239,9 @@ def _map_rows(found: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def word_rows(clip: Clip, split: str, n: int = 200) -> list[dict]:
-    """Are the nouns of a true caption above zero, and do word scores agree with leaving the word out?
-
-    Args:
-        clip: the model.
-        split: see `scenes.SPLITS`.
-        n: scenes.
-    """
-    scenes = [draw_scene([95, i], split=split) for i in range(n)]
+def word_rows(clip: Clip, split: str) -> list[dict]:
+    """Are the nouns of a true caption above zero, and do word scores agree with leaving the word out?"""
+    scenes = [draw_scene([95, i], split=split) for i in range(CAPTIONS)]
     images, captions = images_of(clip, scenes), [scene.caption for scene in scenes]
     methods = {"Grad-ECLIP": "grad-eclip", "leave-one-out": "leave-one-out"}
     scored = {
@@ -292,20 +272,14 @@ def gallery_rows(clip: Clip, split: str) -> list[dict]:
     Things differ from what is behind them for any model, so that three with random weights are the chance.
     """
     models = clip, *(randomised(clip, seed=i) for i in range(3))
-    clear, *by_chance = (clear_maps(one, 24, split) for one in models)
+    clear, *by_chance = (clear_maps(one, split) for one in models)
     return [_row(NO_EMPTY_PATCH, clear, float(np.mean(by_chance)))]
 
 
-def figures(clip: Clip, split: str, *, progress: bool = False) -> pd.DataFrame:
-    """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance.
-
-    Args:
-        clip: the model.
-        split: see `scenes.SPLITS`.
-        progress: show a bar.
-    """
+def figures(clip: Clip, split: str) -> pd.DataFrame:
+    """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance."""
     parts = (recognition_rows, caption_rows, attribute_rows, map_rows, gallery_rows, word_rows)
-    rows = [row for part in tqdm(parts, unit="part", disable=not progress) for row in part(clip, split)]
+    rows = [row for part in tqdm(parts, unit="part") for row in part(clip, split)]
     return pd.DataFrame(rows)[list(_COLUMNS)]
 
 
@@ -367,7 +341,7 @@ def run_command(options: argparse.Namespace) -> None:
     if options.gallery:
         return gallery(clip).savefig(options.gallery, dpi=100)
     masks = pd.DataFrame(mask_rows(options.split)).assign(model=TRUE_MASK)
-    table = pd.concat([figures(clip, options.split, progress=True).assign(model=options.model), masks])
+    table = pd.concat([figures(clip, options.split).assign(model=options.model), masks])
     table = table.assign(split=options.split)[[*_COLUMNS, "model", "split"]]
     print(as_markdown(table))
     if options.write:

@@ -18,17 +18,12 @@ from ..models import Clip
 from ..plots import InlineFigure, axes_at, paint, show_image
 from ..scenes import Scene, draw_scene, phrase
 
+SCENES = 24
 _SIDE = 288  # pixels of a scene as the figure draws it
 
 
-def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scene, Explanation]]:
-    """The first `n` scenes of a split, of two and three things in turn, and what "a dog" finds of each thing named.
-
-    Args:
-        clip: the model.
-        n: how many.
-        split: see `scenes.SPLITS`.
-    """
+def _explained_scenes(clip: Clip, n: int, split: str) -> list[tuple[Scene, Explanation]]:
+    """The first `n` scenes of a split, of two and three things in turn, and what "a dog" finds of each thing named."""
     explainer, found = Explainer(clip), []
     scenes = [draw_scene([90, i], split=split, n_objects=2 + i % 2) for i in range(n)]
     for scene, image in zip(scenes, images_of(clip, scenes), strict=True):
@@ -37,16 +32,10 @@ def explained_scenes(clip: Clip, n: int, split: str = "test") -> list[tuple[Scen
     return found
 
 
-def clear_maps(clip: Clip, n: int, split: str = "test") -> list[bool]:
-    """Whether no patch that shows nothing has half of what the best patch of the map's own thing has, for every map.
-
-    Args:
-        clip: the model.
-        n: how many scenes, as `explained_scenes` has them.
-        split: see `scenes.SPLITS`.
-    """
+def clear_maps(clip: Clip, split: str) -> list[bool]:
+    """Whether no patch that shows nothing has half of what the best patch of the map's own thing has, for every map."""
     clear = []
-    for scene, found in explained_scenes(clip, n, split):
+    for scene, found in _explained_scenes(clip, SCENES, split):
         masks = scene.masks(found.image.width).astype(float)
         shown = np.stack([pool(mask, found.image_maps.shape[1:], found.box) > 0 for mask in masks])
         named = [i for i in range(len(masks)) if i not in scene.unnamed]
@@ -57,13 +46,13 @@ def clear_maps(clip: Clip, n: int, split: str = "test") -> list[bool]:
     return clear
 
 
-def gallery(clip: Clip, n: int = 24) -> Figure:
+def gallery(clip: Clip, n: int = SCENES) -> Figure:
     """Maps of the first `n` test scenes, of two and three things in turn: none is chosen.
 
     Beside each image stands a map for every thing that its caption speaks of, asked for by "a dog", from 0 to its own
     largest relevance. The figure is 9 inches wide, with two scenes in a row.
     """
-    scenes, found = zip(*explained_scenes(clip, n), strict=True)
+    scenes, found = zip(*_explained_scenes(clip, n, "test"), strict=True)
     side, across, down, left = 1.18, 1.24, 1.88, (0.06, 3.98)  # inches
     alt = "Images and maps of test scenes: " + "; ".join(scene.caption for scene in scenes)
     figure = InlineFigure(9.0, down * -(-n // 2) + 0.35, alt)

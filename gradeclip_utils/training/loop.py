@@ -79,15 +79,12 @@ class Loop:
     def run(
         self, data: Any, losses: Callable[[int, Any], tuple[Tensor, dict[str, float]]], workers: int = 0
     ) -> pd.DataFrame:
-        """Train until `steps` are done, from where the state that is kept left off.
+        """Train until `steps` are done, from where the state that is kept left off; the log, one row a step.
 
         Args:
             data: batch number -> batch, the same one whatever was asked for before.
             losses: number of the step, batch -> the loss, and its parts for the log.
             workers: processes that make batches ahead; 0 makes them between the steps.
-
-        Returns:
-            The log, one row a step.
 
         Raises:
             ValueError: `file` holds the state of another recipe (says what differs), is damaged, or another process is
@@ -223,9 +220,6 @@ def cosine_decay(recipe: Any, step: int) -> float:
     return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-# -------------------------------------------------------------------------------------------------------- arithmetic
-
-
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 itself; to emulate it takes more than twice as long as float32."""
     if device.type == "cpu":
@@ -236,11 +230,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def quick_arithmetic(device: torch.device, bfloat16: bool = True) -> Iterator[None]:
-    """Within it a forward pass, and going back through it, is as quick as the device allows.
+    """Within it a forward pass, and going back through it, is as quick as the device of weights and batch allows.
 
-    Args:
-        device: of the weights and the batch.
-        bfloat16: whether bfloat16 is wanted, where the device has it; elsewhere all stays float32.
+    Where that has no bfloat16, or it is not wanted, all stays float32.
     """
     # going back through the fused kernel takes half as long again on a CPU, at the size of these models
     kernel = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()

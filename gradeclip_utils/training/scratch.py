@@ -105,13 +105,10 @@ def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
 
 
 def value_density(values: Tensor) -> Tensor:
-    """How evenly the patches of an image share its values: mean norm over root mean square norm, at most 1.
+    """How evenly the patches of an image share its values (B, N, D): mean norm over root mean square norm, at most 1.
 
     It is the ratio of the l1 and the l2 norm of the patches' norms, by which Hoyer (2004) measures sparseness, so that
     patches that are not needed lose their values, and those that are keep theirs. Nothing says which is which.
-
-    Args:
-        values: (B, N, D).
 
     Returns:
         Scalar, the mean over images: sqrt(n / N) where n patches of equal norm have all of it.

@@ -67,9 +67,11 @@ def test_a_single_thing_is_drawn_as_a_random_scene_draws_its_one_thing():
         assert own.mirrored == (like.mirrored and noun not in NOT_MIRRORED)
 
 
-def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny):
-    parts = {card.map_rows: 3, card.word_rows: 6, card.attribute_rows: 3}
-    rows = pd.DataFrame([row for part, n in parts.items() for row in part(tiny, "development", n)])
+def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny, monkeypatch):
+    for few, n in (("GAMES", 3), ("CAPTIONS", 6), ("PAIRS", 3)):
+        monkeypatch.setattr(card, few, n)
+    parts = (card.map_rows, card.word_rows, card.attribute_rows)
+    rows = pd.DataFrame([row for part in parts for row in part(tiny, "development")])
     assert rows["figure"].is_unique and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     for k in (1, 2, 3):
         parts = rows[rows["figure"].str.startswith(f'"a X", {k} thing') & rows["figure"].str.contains("relevance")]

@@ -69,17 +69,11 @@ class ScenePairs(Sequence[Pair]):
         if not 0 <= i < self.n:
             raise IndexError(f"there are {self.n} pairs, and number {i} was asked for")
         scene = draw_scene([70, i], split="train")
-        return Pair(partial(scene.image, CANVAS), scene.caption, partial(spoken_of, scene))
+        return Pair(partial(scene.image, CANVAS), scene.caption, partial(_spoken_of, scene))
 
 
-def spoken_of(scene, start: int, end: int) -> np.ndarray | None:
-    """The pixels (96, 96) of the objects that characters `start` to `end` of the scene's caption speak of.
-
-    Args:
-        scene: has the caption.
-        start: number of the part's first character.
-        end: number of the character behind its last.
-    """
+def _spoken_of(scene, start: int, end: int) -> np.ndarray | None:
+    """The pixels (96, 96) of the objects that characters `start` to `end` of the scene's caption speak of."""
     objects = {i for span in scene.spans if span.start < end and span.end > start for i in span.objects}
     return scene.masks(CANVAS)[sorted(objects)].any(0) if objects else None
 

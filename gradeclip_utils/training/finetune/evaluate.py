@@ -49,16 +49,8 @@ class Amount:
 AMOUNT = Amount()
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A square image's side in pixels, and the box (left, top, right, bottom) in it that the model saw."""
-
-    size: int
-    box: tuple[float, float, float, float]
-
-
 def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
-    """Every figure of a model on development scenes.
+    """Every figure of a model on development scenes: columns figure, estimate, low, high (95 %), n, chance.
 
     Regions and pointing resample whole scenes; the rest resamples images (`statistics.interval`).
 
@@ -66,9 +58,6 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
         clip: the model.
         amount: how much is measured.
         only: some of "regions", "pointing", "binding", "whole"; by default all.
-
-    Returns:
-        Columns figure, estimate, low, high (95 %), n, chance.
 
     Raises:
         ValueError: an unknown part.
@@ -94,10 +83,11 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     box or mask covers, and is compared with "a dog", "an owl", ... The box is the mask's own. Objects have no tint.
     """
     nouns, prompts, rows = list(concepts().index), _concept_prompts(clip), []
-    for number, (scene, dense, view) in enumerate(dense_features(clip, region_scenes(amount.regions, amount.skip))):
-        for thing, mask in zip(scene.objects, scene.masks(view.size), strict=True):
+    scenes = region_scenes(amount.regions, amount.skip)
+    for number, (scene, dense, size, box) in enumerate(dense_features(clip, scenes)):
+        for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
             for shape, covered in (("boxes", boxed(mask)), ("masks", mask)):
-                fraction = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], view.box)).to(dense)
+                fraction = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], box)).to(dense)
                 embedding = torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fraction, dense), dim=-1)
                 scores = prompts @ embedding  # (concepts,)
                 better = (scores > scores[nouns.index(thing.noun)]).sum()
@@ -108,8 +98,8 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     return table.sort_values("figure", kind="stable", ignore_index=True)
 
 
-def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Tensor, Seen]]:
-    """Each scene with its dense features (h, w, E), and what the model saw of its image."""
+def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Tensor, int, tuple]]:
+    """Each scene, its dense features (h, w, E), its image's side in pixels, and the box in it that the model saw."""
     tower = Explainer(clip).image_tower
     for start in range(0, len(scenes), _AT_ONCE):
         some = scenes[start : start + _AT_ONCE]
@@ -119,8 +109,7 @@ def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene,
             trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
             height, width = trace.grid
             dense = tower.dense(trace)[:, -height * width :].unflatten(1, trace.grid).float().cpu()
-        seen = [Seen(image.width, view.box) for image, view in zip(images, views, strict=True)]
-        yield from zip(some, dense, seen, strict=True)
+        yield from zip(some, dense, [image.width for image in images], [view.box for view in views], strict=True)
 
 
 def region_scenes(n: int, skip: int = 0) -> list[Scene]:

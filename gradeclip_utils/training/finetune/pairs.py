@@ -161,7 +161,7 @@ def hard_negatives(
     phrases: Sequence[Spoken], i: int, k: int, known: Sequence[str], rng: np.random.Generator,
     allowed: Callable[[str], bool] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Texts that say of a phrase one thing that is wrong. An attribute is replaced by one of its own kind.
+    """Up to `k` different texts that say of a phrase what is wrong: an attribute is replaced by one of its own kind.
 
     Args:
         phrases: of a caption.
@@ -170,9 +170,6 @@ def hard_negatives(
         known: attributes to put in.
         rng: which texts are drawn.
         allowed: which may be used (tests may have to stay unseen); by default all.
-
-    Returns:
-        Up to `k` different texts.
     """
     own = phrases[i]
     found: list[str] = []

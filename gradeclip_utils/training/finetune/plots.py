@@ -130,11 +130,11 @@ def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], t
         prompts: noun -> unit embedding (E,), those that can be answered.
         top: how many names.
     """
-    (_, dense, seen), *_ = dense_features(clip, [scene])
+    (_, dense, size, box), *_ = dense_features(clip, [scene])
     nouns, matrix = list(prompts), np.stack(list(prompts.values()))
     found = {}
-    for thing, mask in zip(scene.objects, scene.masks(seen.size), strict=True):
-        fraction = pool(mask.astype(float), dense.shape[:2], seen.box)
+    for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
+        fraction = pool(mask.astype(float), dense.shape[:2], box)
         embedding = np.einsum("hw,hwe->e", fraction, dense.numpy())
         best = (matrix @ embedding).argsort()[::-1][:top]
         found[thing.noun] = [nouns[i] for i in best]

@@ -116,7 +116,7 @@ def fine_tune(
     workers: int = 0,
     progress: bool = True,
 ) -> Tuned:
-    """Fine-tune a copy of the model on pairs of an image and a caption; the model itself stays as it is.
+    """Fine-tune a copy of the model on pairs of an image and a caption; the model itself stays as it is. With its log.
 
     Args:
         clip: any model whose towers can be opened.
@@ -128,9 +128,6 @@ def fine_tune(
         allowed: which texts may serve as hard negatives; by default all.
         workers: processes that read images ahead; 0 reads them between the steps.
         progress: show a bar.
-
-    Returns:
-        The tuned model, and the log.
 
     Raises:
         UnsupportedModel: a tower cannot be opened, or has no dense features; says which and why.
@@ -169,9 +166,13 @@ class _Run:
     """What fine-tuning gives to the loop: model, optimiser, average and losses, in one process or one of several."""
 
     def __init__(self, clip: Clip, tuning: Tuning) -> None:
-        self.tuning, self.accelerator, self.traced = tuning, _accelerator(), False
+        self.tuning, self.traced = tuning, False
+        self.accelerator: Any = None  # one process needs none
         self.place = (0, 1)  # number of this process, number of processes
-        if self.accelerator is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            library = optional_library("accelerate", "fine-tuning runs in several processes here", "accelerate")
+            handler = library.DistributedDataParallelKwargs(find_unused_parameters=True)
+            self.accelerator = library.Accelerator(kwargs_handlers=[handler])
             self.place = (self.accelerator.process_index, self.accelerator.num_processes)
         if tuning.batch % self.place[1]:
             msg = f"batch must be a multiple of {self.place[1]} processes, got {tuning.batch}"
@@ -202,8 +203,11 @@ class _Run:
         """The loss of one pass, over the pairs of all processes, and its parts."""
         moved = {name: part.to(self.device) for name, part in vars(batch).items() if isinstance(part, Tensor)}
         tuning, batch = self.tuning, replace(batch, **moved)
-        if not self.traced:
-            self._trace(batch)
+        if not self.traced:  # a first trace is compared with the model's own forward pass, on its own terms
+            with isolated_torch_state(self.device):
+                self.learner.image_tower.trace(batch.pixels[:1])
+                self.learner.text_tower.trace(self.learner.tokenizer(list(batch.texts[:1])).to(self.device))
+            self.traced = True
         with quick_arithmetic(self.device, tuning.precision == "bf16"):
             found = self.wrapped(batch)
         features = Features(**self._gathered(found))
@@ -217,13 +221,6 @@ class _Run:
         wordless = int(wordless if self.place[1] == 1 else self.accelerator.reduce(wordless))
         parts = {"contrast": contrast.item(), "regions": regions.item(), "negatives": negatives.item()}
         return loss, parts | {"phrases": count, "wordless": wordless}
-
-    def _trace(self, batch: Batch) -> None:
-        """Trace both towers once: a first trace is compared with the model's own forward pass, on its own terms."""
-        with isolated_torch_state(self.device):
-            self.learner.image_tower.trace(batch.pixels[:1])
-            self.learner.text_tower.trace(self.learner.tokenizer(list(batch.texts[:1])).to(self.device))
-        self.traced = True
 
     def _gathered(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of all processes, in their order; each then computes the loss of them all.
@@ -275,12 +272,3 @@ def _content(pairs: Sequence[Pair]) -> str:
         elif i % -(-len(numbers) // _MOST_DRAWN) == 0:
             digest.update(pair.image().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _accelerator():
-    """accelerate's, if this process is one of several; one process needs none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return None
-    library = optional_library("accelerate", "fine-tuning runs in several processes here", "accelerate")
-    handler = library.DistributedDataParallelKwargs(find_unused_parameters=True)
-    return library.Accelerator(kwargs_handlers=[handler])

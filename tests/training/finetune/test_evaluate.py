@@ -75,8 +75,8 @@ def test_scenes_of_regions_are_development_scenes_of_one_to_four_different_thing
 
 
 def test_dense_features_are_those_of_the_tower(bundled):
-    (scene, dense, seen), *_ = dense_features(bundled, [arrange(["cat", "car"])])
-    assert dense.shape == (12, 12, 192) and seen.size == 96 and seen.box == (0, 0, 96, 96)
+    (scene, dense, size, box), *_ = dense_features(bundled, [arrange(["cat", "car"])])
+    assert dense.shape == (12, 12, 192) and size == 96 and box == (0, 0, 96, 96)
     assert torch.allclose(dense.norm(dim=-1), torch.ones(12, 12), atol=1e-5) and scene.caption == "a cat and a car"
 
 
@@ -89,12 +89,12 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
     real = list(dense_features(bundled, scenes))
 
     def perfect(clip, scenes):
-        for scene, dense, seen in real:
+        for scene, dense, *seen in real:
             truth = torch.zeros_like(dense)
             for thing, mask in zip(scene.objects, scene.masks(96), strict=True):
                 share = torch.from_numpy(mask.reshape(12, 8, 12, 8).mean((1, 3))).float()
                 truth += share[..., None] * prompts[nouns.index(thing.noun)]
-            yield scene, truth, seen
+            yield scene, truth, *seen
 
     monkeypatch.setattr(finegrained, "dense_features", perfect)
     figures = summary(region_rows(bundled, Amount(regions=4))).set_index("figure")["estimate"]
@@ -321,7 +321,7 @@ def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
 
 def test_regions_are_named_by_the_nearest_prompt(bundled):
     scene = arrange(["cat", "car"])
-    (_, dense, _), *_ = dense_features(bundled, [scene])
+    (_, dense, *_), *_ = dense_features(bundled, [scene])
     shares = [torch.from_numpy(m.reshape(12, 8, 12, 8).mean((1, 3))).float() for m in scene.masks(96)]
     own = [torch.einsum("hw,hwe->e", share, dense).numpy() for share in shares]
     prompts = dict(zip(("right", "other"), own, strict=True))
