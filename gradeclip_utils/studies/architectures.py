@@ -124,7 +124,7 @@ def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd
 
 
 def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = 6) -> np.ndarray:
-    """Signed maps of one prompt for each image, averaged over the cells of a grid that all models share.
+    """Signed maps (P, grid, grid) of a prompt for each image, averaged over the cells of a grid that all models share.
 
     The map is laid over the image as it is drawn, and averaged over equal cells, so that models with finer and with
     coarser patches can be compared.
@@ -134,9 +134,6 @@ def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequen
         examples: P images.
         prompts: one for each.
         grid: cells down and across.
-
-    Returns:
-        (P, grid, grid).
     """
     images = [example.image() for example in examples]
     found = Explainer(clip).explain_batch(images, list(prompts))

@@ -26,15 +26,12 @@ def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
-    """Which fraction of every token each object covers.
+    """Which fraction, 0 to 1, of every token each object covers: (objects, h, w).
 
     Args:
         explainer: says which part of an image its model sees.
         scene: objects with known masks.
         grid: (h, w) of the map.
-
-    Returns:
-        (objects, h, w), 0 to 1.
     """
     box = _seen_box(explainer.clip.preprocess)
     return np.stack([pool(mask, grid, box) for mask in scene.masks(CANVAS)])

@@ -100,15 +100,12 @@ def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent
 
 
 def index_of_map(map_: np.ndarray, own: np.ndarray, others: np.ndarray) -> dict:
-    """The binding index of one map.
+    """The binding index of one map: index, on_own, on_others and silent, as in `binding_index`.
 
     Args:
         map_: (h, w), signed.
         own: (h, w), which fraction of every patch belongs to the object.
         others: (h, w), which to the other objects.
-
-    Returns:
-        index, on_own, on_others and silent, as in `binding_index`.
     """
     heat = np.maximum(map_, 0)
     mine, theirs = (float((heat * part).sum() / part.sum()) for part in (own, others))

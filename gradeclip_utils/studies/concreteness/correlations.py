@@ -253,9 +253,6 @@ def mixed_model(
         given: columns that are held constant.
         words: the column of booleans that says which words take part.
 
-    Returns:
-        The slope, and whether a fit converged.
-
     Raises:
         ValueError: fewer than ten words are left.
     """

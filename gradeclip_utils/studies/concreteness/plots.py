@@ -48,7 +48,8 @@ def plot_words(
     """What is known of words against how salient they are: a point a word. And one word, with its captions and maps.
 
     Below are up to three captions of the word, each with the fraction of the importance that its words get
-    (of a caption they add up to 1), and the region of the image that the word matches (Grad-ECLIP, word x region).
+    (of a caption they add up to 1), and the region of the image that the word matches (Grad-ECLIP, word x region). In a
+    lesson's panel every point says its word under the mouse.
 
     Args:
         study: what was measured.
@@ -58,9 +59,6 @@ def plot_words(
         word: to be found in the plot; "" shows the captions of none.
         draws: bootstrap samples of the interval that stands above.
         report: told, before each caption that has to be read, the fraction of them that is done.
-
-    Returns:
-        The figure; in a lesson's panel every point says its word under the mouse.
 
     Raises:
         ValueError: a norm, part or method that there is not, a word that no caption holds, or too few words.
@@ -72,11 +70,17 @@ def plot_words(
     figure = InlineFigure(FULL_WIDTH, height, told)
     axes = axes_at(figure, 0.6, 0.3, FULL_WIDTH - 0.75, _SCATTER)
     shown = table[table["shown"]]
-    _scatter(axes, shown, norm)
+    roles = _roles(shown)
+    palette = {name: colour for name, colour in zip(_LEGEND, ROLES.values(), strict=True) if name in set(roles)}
+    seaborn.scatterplot(x=shown[norm], y=shown["saliency"], hue=roles, hue_order=list(palette), palette=palette, s=18,
+                        alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, shown["saliency"].max() + 0.2))  # from the lowest that there can be
+    axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
     style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)} (0: an average word)", headline)
     figure.points = [
         (axes, x, y, f"{name}: {x:.3g} across, {y:.3g} up; {role}")
-        for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], _roles(shown), strict=True)
+        for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], roles, strict=True)
     ]
     model = f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
     figure.text(0.99, 0.01, drawable(model), ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
@@ -111,17 +115,6 @@ def _roles(table: pd.DataFrame) -> pd.Series:
     """What each word is called in the legend."""
     roles = table["role"] if "role" in table else pd.Series("other", index=table.index)
     return roles.map(dict(zip(ROLES, _LEGEND, strict=True)))
-
-
-def _scatter(axes: Axes, table: pd.DataFrame, norm: str) -> None:
-    """A point a word."""
-    roles = _roles(table)
-    palette = {name: colour for name, colour in zip(_LEGEND, ROLES.values(), strict=True) if name in set(roles)}
-    seaborn.scatterplot(x=table[norm], y=table["saliency"], hue=roles, hue_order=list(palette), palette=palette, s=18,
-                        alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, table["saliency"].max() + 0.2))  # from the lowest that there can be
-    axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
 
 
 def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:

@@ -47,27 +47,23 @@ def colour_pairs(n: int) -> list[ColourPair]:
     Raises:
         ValueError: more than there are nouns.
     """
-    nouns = np.random.default_rng([SPLITS["development"], 70]).permutation(list(concepts().index))
-    return [_colour_pair(str(noun), i) for i, noun in enumerate(nouns[: whole("n", n, 1, len(nouns))])]
-
-
-def _colour_pair(noun: str, number: int) -> ColourPair:
-    """Two things of one noun; colours, drawing and places are drawn."""
-    rng = np.random.default_rng([SPLITS["development"], 71, number])
-    known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
-    colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
-    groups = [(noun, colour, 1), (noun, other, 1)]
-    for attempt in count():
-        drawn = draw_scene([71, number, attempt], split="development", plain=True, groups=groups)
-        first, second = drawn.objects
-        first = replace(first, size=min(first.size, second.size))
-        second = replace(first, colour=other, x=second.x, y=second.y)
-        if seen_whole([first, second]):
-            break
-    scene, plain = (
-        arrange([first, replace(second, colour=tint)], background=drawn.background) for tint in (other, None)
-    )
-    return ColourPair(noun, colour, other, absent, scene, plain)
+    nouns, found = np.random.default_rng([SPLITS["development"], 70]).permutation(list(concepts().index)), []
+    for number, noun in enumerate(map(str, nouns[: whole("n", n, 1, len(nouns))])):
+        rng = np.random.default_rng([SPLITS["development"], 71, number])
+        known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
+        colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
+        groups = [(noun, colour, 1), (noun, other, 1)]
+        for attempt in count():
+            drawn = draw_scene([71, number, attempt], split="development", plain=True, groups=groups)
+            first, second = drawn.objects
+            first = replace(first, size=min(first.size, second.size))
+            second = replace(first, colour=other, x=second.x, y=second.y)
+            if seen_whole([first, second]):
+                break
+        tinted = (replace(second, colour=tint) for tint in (other, None))
+        scenes = (arrange([first, one], background=drawn.background) for one in tinted)
+        found.append(ColourPair(noun, colour, other, absent, *scenes))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,11 +66,7 @@ def noun_pairs(n: int) -> list[tuple[str, str]]:
 
 
 def in_span(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each target lies in the span of its parts, by least squares.
-
-    Args:
-        targets: (P, E).
-        parts: (P, K, E), K parts of each.
+    """How much of each target (P, E) lies in the span of its K parts (P, K, E), by least squares.
 
     Returns:
         The fraction (P,), squared length of the projection over that of the target, 0 to 1; and the weights (P, K) of

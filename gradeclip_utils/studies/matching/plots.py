@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ... import checks
@@ -44,12 +43,7 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
     entitle(axes, f"weight of the adjective {weight:.2f}")
-    _draw_curve(figure.add_axes((0.66, 0.2, 0.32, 0.64)), path, weight, fraction)
-    return figure
-
-
-def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -> None:
-    """Where the relevance is for every weight, and for this one."""
+    curve = figure.add_axes((0.66, 0.2, 0.32, 0.64))  # where the relevance is for every weight, and for this one
     curve.plot(_WEIGHTS, [path.fraction(one) for one in _WEIGHTS], color="#5b3a86", linewidth=1.5)
     curve.plot([weight], [fraction], "o", color="#5b3a86", markersize=8)
     curve.text(weight, fraction + (0.07 if fraction < 0.85 else -0.13), f"{fraction:.2f}", ha="center", fontsize=9,
@@ -60,6 +54,7 @@ def _draw_curve(curve: Axes, path: PromptPath, weight: float, fraction: float) -
     ends = curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=SMALLEST, parse_math=False)
     for label, side in zip(ends, ("left", "right"), strict=True):
         label.set_horizontalalignment(side)  # within the figure, however long the prompts are
+    return figure
 
 
 def draw_word_regions(matrix: WordRegions) -> InlineFigure:
@@ -77,7 +72,10 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     width = figure.get_figwidth()
     for i, (name, mask) in enumerate(zip(matrix.regions, matrix.masks, strict=True)):
         place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.38) / height, 1.05 / width, _HEAD / height)
-        _thumbnail(figure.add_axes(place), matrix.image, mask, name)
+        pixels, axes = np.asarray(matrix.image.convert("RGB"), dtype=np.float32) / 255, blank(figure.add_axes(place))
+        faded = np.where(mask[..., None], pixels, 0.82 + 0.18 * pixels)  # all but the region
+        axes.imshow(faded[::2, ::2], interpolation="auto")
+        entitle(axes, drawable(name), "center", 8.5)
     place = (left / width, 0.75 / height, across * _CELL_WIDTH / width, count * _CELL_HEIGHT / height)
     axes, most = figure.add_axes(place), largest([values])
     norm, colours = scale(True, most)
@@ -93,11 +91,3 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     figure.text(0.1 / width, 0.5 / height, sentence.replace(": ", ":\n", 1), va="top", **NOTE)
     figure.text(0.1 / width, 0.06 / height, drawable(matrix.origin), color="0.55", fontsize=SMALLEST)
     return figure
-
-
-def _thumbnail(axes: Axes, image, mask: np.ndarray, name: str) -> None:
-    """The image with all but one region faded out."""
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    faded = np.where(mask[..., None], pixels, 0.82 + 0.18 * pixels)
-    blank(axes).imshow(faded[::2, ::2], interpolation="auto")
-    entitle(axes, drawable(name), "center", 8.5)
