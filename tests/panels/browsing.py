@@ -24,12 +24,10 @@ def opened(lab, browser):
     """Opens a notebook, of these cells or one of ours, and runs it; all pages are closed in the end."""
     contexts = []
 
-    def run(name, cells=(), width=1280, height=900, zoom=1.0, tree="lab/tree"):
-        """A browser's zoom leaves a page fewer and larger pixels."""
+    def run(name, cells=(), height=900, tree="lab/tree"):
         if cells:
             write_notebook(lab, name, cells)
-        size = {"width": int(width / zoom), "height": int(height / zoom)}
-        contexts.append(browser.new_context(viewport=size, device_scale_factor=zoom))
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": height}))
         found = Opened(contexts[-1].new_page(), [], [])
         found.page.on("request", lambda request: found.asked.append(request.url))
         open_notebook(found.page, lab, name, tree)

@@ -1,5 +1,7 @@
 """The explorer and a figure in JupyterLab and in Notebook 7, as they are and zoomed to 150 %."""
 
+from functools import cache
+
 import pytest
 from playwright.sync_api import expect
 
@@ -16,11 +18,25 @@ CELLS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def shown(opened):
+    """Opens a front end and runs the cells in it, once."""
+    return cache(lambda front: opened("fronts.ipynb", CELLS, height=800, tree=TREES[front]))
+
+
+def resize(page, width, zoom):
+    """A window of so many pixels; a browser's zoom leaves a page fewer and larger ones."""
+    size = {"width": int(width / zoom), "height": int(800 / zoom), "deviceScaleFactor": zoom, "mobile": False}
+    page.context.new_cdp_session(page).send("Emulation.setDeviceMetricsOverride", size)
+    page.wait_for_function("([w, z]) => innerWidth === w && devicePixelRatio === z", arg=[size["width"], zoom])
+
+
 @pytest.mark.parametrize("lab", TREES, indirect=True)
 @pytest.mark.parametrize(("width", "zoom"), [(1280, 1.0), (800, 1.0), (1280, 1.5)])
-def test_it_is_whole_readable_and_silent(opened, lab, request, width, zoom):
+def test_it_is_whole_readable_and_silent(shown, lab, request, width, zoom):
     front = request.node.callspec.params["lab"]
-    page, _, said = opened("fronts.ipynb", CELLS, width, 800, zoom, TREES[front])
+    page, _, said = shown(front)
+    resize(page, width, zoom)
     panel, images = page.locator(".gradeclip-explorer"), page.locator(".jp-RenderedHTMLCommon > img")
     expect(panel.locator(".gradeclip-side-1 canvas")).to_be_visible(timeout=120_000)
     panel.evaluate("box => box.scrollIntoView()")
@@ -30,5 +46,4 @@ def test_it_is_whole_readable_and_silent(opened, lab, request, width, zoom):
     expect(images).to_have_count(2, timeout=120_000)
     told = images.evaluate_all("images => images.map(image => image.alt)")
     assert told[0].startswith("a scene: ") and ": image, heat map and shaded words for a dog" in told[1]
-    page.close()
     assert said == []
