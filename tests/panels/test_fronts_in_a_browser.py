@@ -1,5 +1,6 @@
 """The explorer and a figure in JupyterLab and in Notebook 7, as they are and zoomed to 150 %."""
 
+from base64 import b64decode
 from functools import cache
 
 import pytest
@@ -24,26 +25,25 @@ def shown(opened):
     return cache(lambda front: opened("fronts.ipynb", CELLS, height=800, tree=TREES[front]))
 
 
-def resize(page, width, zoom):
-    """A window of so many pixels; a browser's zoom leaves a page fewer and larger ones."""
-    size = {"width": int(width / zoom), "height": int(800 / zoom), "deviceScaleFactor": zoom, "mobile": False}
-    page.context.new_cdp_session(page).send("Emulation.setDeviceMetricsOverride", size)
-    page.wait_for_function("([w, z]) => innerWidth === w && devicePixelRatio === z", arg=[size["width"], zoom])
-
-
 @pytest.mark.parametrize("lab", TREES, indirect=True)
 @pytest.mark.parametrize(("width", "zoom"), [(1280, 1.0), (800, 1.0), (1280, 1.5)])
 def test_it_is_whole_readable_and_silent(shown, lab, request, width, zoom):
+    """A browser's zoom leaves a page fewer and larger pixels; a screenshot of Playwright's would take it back."""
     front = request.node.callspec.params["lab"]
     page, _, said = shown(front)
-    resize(page, width, zoom)
+    browser, size = page.context.new_cdp_session(page), {"width": int(width / zoom), "height": int(800 / zoom)}
+    browser.send("Emulation.setDeviceMetricsOverride", {**size, "deviceScaleFactor": zoom, "mobile": False})
+    page.wait_for_function("([w, z]) => innerWidth === w && devicePixelRatio === z", arg=[size["width"], zoom])
+    page.wait_for_timeout(500)
     panel, images = page.locator(".gradeclip-explorer"), page.locator(".jp-RenderedHTMLCommon > img")
     expect(panel.locator(".gradeclip-side-1 canvas")).to_be_visible(timeout=120_000)
     panel.evaluate("box => box.scrollIntoView()")
-    panel.screenshot(path=SHOTS / f"40_{front}_{width}_{int(100 * zoom)}.png")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    shot = b64decode(browser.send("Page.captureScreenshot")["data"])
+    (SHOTS / f"40_{front}_{width}_{int(100 * zoom)}.png").write_bytes(shot)
     left, right = frame_widths(panel)
     assert overflow(panel) <= 1 and left == pytest.approx(right, abs=1) and left > 150
     expect(images).to_have_count(2, timeout=120_000)
     told = images.evaluate_all("images => images.map(image => image.alt)")
     assert told[0].startswith("a scene: ") and ": image, heat map and shaded words for a dog" in told[1]
-    assert said == []
+    assert page.evaluate("[innerWidth, devicePixelRatio]") == [size["width"], zoom] and said == []
