@@ -242,7 +242,8 @@ def _html(figure: Figure) -> str:
     """The figure as an image of a page; over it, unseen, what its points say under the mouse."""
     if not isinstance(figure, Figure):
         raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
-    figure.draw_without_rendering()  # only then a layout is known
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()  # only then everything has its place
     bounds, buffer = figure.get_tightbbox().padded(_MARGIN), io.BytesIO()
     figure.savefig(buffer, dpi=figure.dpi, bbox_inches=bounds, pil_kwargs={"compress_level": 0})
     if "matplotlib.pyplot" in sys.modules:

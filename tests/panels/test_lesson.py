@@ -155,6 +155,20 @@ def test_points_say_their_text_right_where_they_are_drawn(beyond):
     assert "<circle" not in panel(curve, power=(1, 5)).image.value
 
 
+def test_a_figure_with_a_layout_is_cut_when_it_is_laid_out():
+    """A layout moves the axes when the figure is drawn, not before."""
+
+    def draw(title):
+        made = InlineFigure(3, 2, "a curve", layout="constrained")
+        made.subplots().set(title=title, ylabel="a label\nof two lines", xlabel="steps")
+        return made
+
+    shown, usual = panel(draw, title="one\ntwo\nthree\nfour"), io.BytesIO()
+    draw("one\ntwo\nthree\nfour").savefig(usual, bbox_inches="tight")
+    ours = Image.open(io.BytesIO(base64.b64decode(source(shown).partition(",")[2])))
+    assert np.abs(np.subtract(ours.size, Image.open(usual).size)).max() <= 1
+
+
 def test_change_turns_several_controls_and_draws_once():
     drawn = []
 
