@@ -18,8 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import gradeclip_utils
+from gradeclip_utils.__main__ import main
 from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.models import load_clip, save_compact
+from gradeclip_utils.training.finetune import experiment
 from tests.conftest import TINY_TEXT, TINY_VISION
 
 pytestmark = pytest.mark.slow
@@ -116,8 +118,7 @@ def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, fol
     given += ["--steps", str(STEPS), "--batch", "4", "--save-every", "1", "--precision", "fp32", "--regions", "0"]
     whole, tuned = tmp_path / "whole.safetensors", tmp_path / "killed" / "tuned.safetensors"
     tuned.parent.mkdir()
-    process = begin([*given, "--out", str(whole)], tmp_path)
-    assert process.wait() == 0, process.stderr.read()
+    assert main([*given, "--out", str(whole)]) == 0
     assert not whole.with_suffix(".state").exists()  # the state goes when the model is written
     assert killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.parent) > 0
     expected, found = load_file(whole), load_file(tuned)
@@ -126,8 +127,7 @@ def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, fol
 
 def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder, tmp_path):
     given = ["report", "--data", f"folder:{folder}", "--limit", "10", *model]
-    process = begin([*given, "--out", str(tmp_path / "whole")], tmp_path)
-    assert process.wait() == 0, process.stderr.read()
+    assert main([*given, "--out", str(tmp_path / "whole")]) == 0
     killed = tmp_path / "killed"
     assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed, writes=20) > 0  # a chunk has 8
     found, expected = (pd.read_parquet(place / "rows.parquet") for place in (killed, tmp_path / "whole"))
@@ -162,21 +162,31 @@ experiment.run(folder / "table.csv", folder / "runs", tuning, todo=arms)
 """
 
 
-def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(tmp_path):
-    killed, whole = (["-c", TRAIN, str(tmp_path / name), str(STEPS)] for name in ("killed", "whole"))
+@pytest.fixture
+def run(monkeypatch):
+    """Runs code here, undisturbed, with the arguments that a process would be given."""
+
+    def whole(code, *arguments):
+        monkeypatch.setattr(sys, "argv", ["-c", *arguments])
+        exec(code, {})
+
+    monkeypatch.setattr(experiment, "measure", experiment.measure)  # which one of them replaces
+    return whole
+
+
+def test_a_training_that_is_killed_gives_the_weights_of_one_that_is_not(run, tmp_path):
+    killed = ["-c", TRAIN, str(tmp_path / "killed"), str(STEPS)]
     assert killed_again_and_again(killed, tmp_path, tmp_path / "killed") > 0
-    process = begin(whole, tmp_path)
-    assert process.wait() == 0, process.stderr.read()
+    run(TRAIN, str(tmp_path / "whole"), str(STEPS))
     found, expected = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("killed", "whole"))
     assert found["step"] == expected["step"] and found["model"].keys() == expected["model"].keys()
     assert all(torch.equal(found["model"][name], weight) for name, weight in expected["model"].items())
 
 
-def test_a_study_that_is_killed_gives_the_rows_of_one_that_is_not(tmp_path):
-    killed, whole = (["-c", STUDY, str(tmp_path / name), str(STEPS // 4)] for name in ("killed", "whole"))
+def test_a_study_that_is_killed_gives_the_rows_of_one_that_is_not(run, tmp_path):
+    killed = ["-c", STUDY, str(tmp_path / "killed"), str(STEPS // 4)]
     assert killed_again_and_again(killed, tmp_path, tmp_path / "killed") > 0
-    process = begin(whole, tmp_path)
-    assert process.wait() == 0, process.stderr.read()
+    run(STUDY, str(tmp_path / "whole"), str(STEPS // 4))
     found, expected = (pd.read_csv(tmp_path / name / "table.csv") for name in ("killed", "whole"))
     clocks = ["minutes", "cpu_minutes", "commit"]  # somebody may commit meanwhile
     pd.testing.assert_frame_equal(found.drop(columns=clocks), expected.drop(columns=clocks), check_exact=True)
