@@ -41,9 +41,10 @@ def _asked(key: str, scene: Scene, i: int) -> Example:
     """The question about scene number i."""
     asked = scene.objects[np.random.default_rng([51, i]).integers(len(scene.objects))]
     members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
-    prompt, _ = describe([scene.objects[k] for k in members])
     present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
-    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, partial(_mask, scene, members))
+    said = {noun: describe([thing for thing in scene.objects if thing.noun == noun])[0] for noun in present}
+    prompt, mask = said.pop(asked.noun), partial(_mask, scene, members)
+    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, mask, tuple(said.values()))
 
 
 def _mask(scene: Scene, members: list[int]) -> np.ndarray:

@@ -41,6 +41,8 @@ class Example:
         image: a function that reads the image, upright RGB; called whenever it is needed, also in another process.
             FileNotFoundError if the file is not there, ValueError if it is not an image.
         load_mask: a function that reads the mask, (H, W) bool; None where the data set has none.
+        others: prompts of other things in the image, where the data set has them; the examples that ask for what is
+            `present` give them otherwise.
     """
 
     key: str
@@ -50,6 +52,7 @@ class Example:
     present: tuple[str, ...]
     image: Callable[[], Image.Image]
     load_mask: Callable[[], np.ndarray] | None = None
+    others: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("key", "prompt", "concept", "caption"):

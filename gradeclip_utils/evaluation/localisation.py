@@ -132,13 +132,16 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
 
 
 def reference_baselines(
-    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None
-) -> dict[str, np.ndarray]:
-    """Reference baselines of a table, on the same token grid as the methods' maps: "random", "centre" and "oracle".
+    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None,
+    guess: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Reference baselines of a table: "random", "centre", "area" and "oracle", and "mean mask" if there is a guess.
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
     deviation a quarter of the sides, because photographs have their subject in the middle; "oracle" is the true mask,
     averaged over each token and resized as maps are: what a map of this resolution scores when it knows the answer.
+    These are on the same token grid as the methods' maps. "area" is the same everywhere, so that it scores the mask's
+    area; "mean mask" is what one expects who knows where objects lie in such images and has not looked at this one.
     That is a reference and no proven bound: a map that lights only the token that lies deepest in the object
     can put a larger fraction of its energy inside.
 
@@ -147,12 +150,13 @@ def reference_baselines(
         mask: (H, W) bool, in the image's pixels.
         rng: where the random map comes from.
         box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image if left out.
+        guess: the mean mask of other images, on a grid over the whole of the image.
 
     Returns:
         Heat maps (H, W) by name.
 
     Raises:
-        ValueError: as `localisation`, of the mask.
+        ValueError: as `localisation`, of the mask; a guess that is no map.
     """
     mask, grid = _mask(mask), _grid(grid)
     height, width = mask.shape
@@ -163,7 +167,11 @@ def reference_baselines(
         "centre": np.exp(-(down[:, None] ** 2 + across**2) / 2),
         "oracle": pool(mask, grid, box),
     }
-    return {name: onto_image(map_, box, (width, height)) for name, map_ in maps.items()}
+    heats = {name: onto_image(map_, box, (width, height)) for name, map_ in maps.items()}
+    heats["area"] = np.ones((height, width))
+    if guess is not None:
+        heats["mean mask"] = onto_image(as_map(guess), (0.0, 0.0, width, height), (width, height))
+    return heats
 
 
 def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:

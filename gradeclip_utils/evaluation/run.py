@@ -7,9 +7,12 @@
     python -m gradeclip_utils evaluate --data coco:/data/coco --out runs/coco --shard 2/8  # see `shards`
 
 The rows lie in `--out` (see `results`): the same command goes on where it was stopped, and refuses a folder that holds
-another evaluation. Beside the methods stand reference baselines: what chance gets ("random", "centre"), what the
-baseline gets when asked for something that is not there ("wrong word"), what a map gets that never heard the prompt
-("text-blind", the attention of the last layer), and the best that the token grid allows ("oracle", the true mask).
+another evaluation. Beside the methods stand reference baselines: what chance gets ("random", "centre", and "area", the
+same everywhere); the mean of other examples' masks, for one who has not looked ("mean mask"); what the first method
+gets from a model that knows nothing ("random weights"), when asked for something that is not there ("wrong word"), and
+for something else that is ("other thing", where the data have a prompt of it); what a map gets that never heard the
+prompt ("text-blind", the attention of the last layer); and the best that the token grid allows ("oracle", the true
+mask).
 """
 
 from __future__ import annotations
@@ -23,8 +26,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,23 +34,22 @@ from typing import Any
 import pandas as pd
 import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from statsmodels.stats.multitest import multipletests
 from tqdm.auto import tqdm
 
 from ..checks import chosen, columns, first_line, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..errors import InvalidType, InvalidValue
-from ..explain import Explainer
 from ..files import version
 from ..models import Clip, load_clip
-from ..notices import warn
-from ..towers import UnsupportedModel
+from .faithfulness import Protocol
 from .localisation import MEASURES
 from .maps import method_names, possible
 from .results import Results
 from .shards import Shard, merge, part_of, read_shard, shard_folder
 from .statistics import paired, summarise
-from .worker import PROTOCOLS, REFERENCES, Chunk, Plan, at_worker, contents, generator, measured, open_explainers
+from .worker import PROTOCOLS, Chunk, Plan, at_worker, measured, open_explainers, references_of
 
 MOST_THREADS = 1024  # of one process: beyond some hundred thousand, OpenMP ends the process
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
@@ -57,9 +58,9 @@ LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")
 
 def evaluate(
     clip: Clip, data: str | Sequence[Example], methods: str | Sequence[str] = "grad-eclip", *,
-    out: str | Path | None = None, limit: int | None = None, references: bool = True, faithfulness: str = "",
-    resolution: str = "model", seed: int = 0, jobs: int = 1, dask: str | None = None, threads: int | None = None,
-    chunk: int = CHUNK, shard: Shard | None = None, progress: bool = True,
+    out: str | Path | None = None, limit: int | None = None, references: bool = True,
+    faithfulness: str | Protocol = "", resolution: str = "model", seed: int = 0, jobs: int = 1, dask: str | None = None,
+    threads: int | None = None, chunk: int = CHUNK, shard: Shard | None = None, progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure the maps of several methods on a data set.
 
@@ -73,9 +74,10 @@ def evaluate(
         out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
         limit: no more examples than this, spread evenly over the data.
         references: add the rows of reference baselines (see the module).
-        faithfulness: "published" (half range) or "full" adds deletion and insertion, several forward passes a row.
+        faithfulness: "published" (half range), "mean-colour" (the same, with the image's mean colour for paint), "full"
+            or a `Protocol` adds deletion and insertion, several forward passes a row.
         resolution: as for `Explainer`; "native" goes without faithfulness, which asks the unmodified model.
-        seed: of random maps, wrong words, and methods that draw.
+        seed: of random maps and weights, wrong words, and methods that draw.
         jobs: processes on this machine.
         dask: the address of a Dask scheduler whose workers see the same files, in place of `jobs`.
         threads: of torch in each process; by default the processors shared out, and 1 for Dask.
@@ -100,14 +102,17 @@ def evaluate(
     examples = asked_examples("evaluate", clip, data, limit)
     if shard is not None and out is None:
         raise InvalidValue("a shard needs out=, the folder in which all shards meet", "shard-out")
-    names, beside = method_names(methods, clip, resolution), _references(clip) if references else ()
-    plan = Plan(names, beside, protocol, resolution, seed)
+    names = method_names(methods, clip, resolution)
+    plan = Plan(names, (), protocol, resolution, seed)
+    if references:
+        plan = replace(plan, references=references_of(clip, plan.baseline, seed))
     chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
     how = jobs, dask, threads
     if out is None:
         return _all_rows(clip, plan, chunks, None, progress, how)
-    asked = [(one.key, one.prompt, one.concept, one.present) for one in examples]
+    asked = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
     named = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan), "chunk": chunk}
+    named["image_layers"] = clip.image_layers  # through which the default method goes
     with closing(Results(shard_folder(out, shard), run_settings(clip, asked, **named))) as results:
         return _all_rows(clip, plan, chunks, results, progress, how)
 
@@ -155,19 +160,10 @@ def _counts(**counts: tuple[int | None, int]) -> list[Any]:
     ]
 
 
-def _references(clip: Clip) -> tuple[str, ...]:
-    """The reference baselines, of which one needs attention that can be read."""
-    try:
-        Explainer(clip, method="attention")
-    except UnsupportedModel as refusal:
-        warn(f"the rows 'text-blind' are left out: {refusal}", "method-left-out")
-        return tuple(name for name in REFERENCES if name != "text-blind")
-    return REFERENCES
-
-
-def _protocol(faithfulness: str, resolution: str) -> str:
-    """The name of the protocol, if there is one and it can be measured at this resolution."""
-    if faithfulness and (not isinstance(faithfulness, str) or faithfulness not in PROTOCOLS):
+def _protocol(faithfulness: str | Protocol, resolution: str) -> str | Protocol:
+    """The protocol or its name, if there is one and it can be measured at this resolution."""
+    named = not isinstance(faithfulness, Protocol)
+    if faithfulness and named and (not isinstance(faithfulness, str) or faithfulness not in PROTOCOLS):
         msg = f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}"
         raise InvalidValue(msg, "choice-unknown")
     if faithfulness and resolution != "model":
@@ -180,22 +176,7 @@ def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
     if not plan.faithfulness and not any(example.has_mask for example in examples):
         msg = "not one example has a mask: nothing but faithfulness can be measured, so ask for it (--faithfulness)"
         raise InvalidValue(msg, "data-masks")
-    wrong = _wrong_prompts(examples, plan.seed) if plan.references else [""] * len(examples)
-    starts = enumerate(range(0, len(examples), size))
-    return [Chunk(number, tuple(examples[i : i + size]), tuple(wrong[i : i + size])) for number, i in starts]
-
-
-def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
-    """For each example the prompt of another, whose concept is not in the image."""
-    prompts = {example.concept: example.prompt for example in examples}
-    wrong = []
-    for example in examples:
-        absent = [concept for concept in prompts if concept not in example.present]
-        if not absent:
-            msg = f"no other example asks for something that {example.key!r} does not show, so there is no wrong word"
-            raise InvalidValue(f"{msg}: evaluate more examples, or without references (--no-references)", "data-words")
-        wrong.append(prompts[absent[generator(example, seed).integers(len(absent))]])
-    return wrong
+    return Chunk.of(examples, plan, size)
 
 
 def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
@@ -230,7 +211,7 @@ def _done(results: Results, plan: Plan, chunks: dict[int, Chunk]) -> dict[int, p
     found = {}
     for number, part in chunks.items():
         expected = [(one.key, name) for one in part.examples for name in plan.rows]
-        rows = results.read(number, expected, partial(contents, part.examples))
+        rows = results.read(number, expected, part.contents)
         if rows is not None:
             found[number] = rows
     return found
@@ -266,7 +247,7 @@ def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Genera
         for part in todo:
             with _threads(threads):
                 rows = measured(explainers, plan, part)
-            yield part.number, rows, contents(part.examples)
+            yield part.number, rows, part.contents()
     elif todo:
         with _workers(clip, jobs, dask) as source:
             each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // jobs))
@@ -326,19 +307,32 @@ def report(rows: pd.DataFrame) -> str:
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
         if some["image"].nunique() < 2:
             continue
+        groups = some.groupby("method")  # not every image shows another thing, whose baseline then has no interval
+        some = some[(groups["image"].transform("nunique") > 1) & (groups[cluster or "image"].transform("nunique") > 1)]
         means = summarise(some, value, cluster=cluster).set_index("method")
         table = pd.DataFrame({"method": means.index, value: [_cell(r.mean, r.low, r.high) for r in means.itertuples()]})
-        if len(names) > 1:
-            against = paired(some, value, baseline=baseline, cluster=cluster).set_index("method")
+        if len(means) > 1:
+            against = _against(some, value, baseline, cluster).set_index("method")
             cells = {r.Index: _cell(r.difference, r.low, r.high, "+") for r in against.itertuples()}
             table[f"minus {baseline}"] = table["method"].map(cells).fillna("")
             table["p"] = table["method"].map(against["p_holm"]).map("{:.4f}".format).replace("nan", "")
-        blocks.append(f"{table.to_string(index=False)}\n({means['n'].iloc[0]} images)")
+        fewer = "".join(f" ({name}: {n})" for name, n in means["n"].items() if n < means["n"].max())
+        blocks.append(f"{table.to_string(index=False)}\n({means['n'].max()} images){fewer}")
     if not blocks:
         blocks.append("No means: no measure is known of two images or more.")
     seconds = rows.groupby("method", sort=False)["seconds"].median().dropna().round(4).reset_index()
     blocks.append(f"{seconds.to_string(index=False)}\n(of an explanation; median over images)")
     return "\n\n".join(blocks)
+
+
+def _against(rows: pd.DataFrame, value: str, baseline: str, cluster: str | None) -> pd.DataFrame:
+    """Every method minus the baseline, on the images that it has a value of."""
+    tables = []
+    for name, part in rows.groupby("method", sort=False):
+        both = rows[rows["method"].isin([name, baseline]) & rows["image"].isin(part["image"])]
+        tables += [paired(both, value, baseline=baseline, cluster=cluster)] if name != baseline else []
+    table = pd.concat(tables)
+    return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
 
 
 def _cell(mean: float, low: float, high: float, sign: str = "") -> str:

@@ -123,6 +123,11 @@ METHODS: dict[str, Method] = {
             partial(grad_eclip, spatial="none"), partial(grad_eclip, spatial="none"),
         ),
         Method(
+            "grad-eclip-softmax", "Softmax x gradient", f"{_GRAD_ECLIP} (ablation)", _OWN,
+            "a gradient through the explained layers",
+            partial(grad_eclip, spatial="softmax"), partial(grad_eclip, spatial="softmax"),
+        ),
+        Method(
             "grad-eclip-single-head", "Grad-ECLIP with one head", f"{_GRAD_ECLIP} (as published)",
             "the similarity of another network, with one attention head",
             "the explained layers again, and a gradient through them",

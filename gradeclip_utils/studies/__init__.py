@@ -3,10 +3,11 @@
     matching/          lesson 04: how a caption meets an image
     binding/           lesson 05: does the model know which object is red?
     concreteness/      lesson 06: are concrete words the ones that count?
+    methods_compared   lesson 03: which map should you believe?
     architectures      lesson 08: the same question to other architectures
     choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
-    summaries          the main figures of each, in one tidy table
+    summaries          the main figures of the others, each in one tidy table
     relevance          which part of a map lies on which object
 
 `STUDIES` maps the name of a study to the function that measures a model: `STUDIES["binding"](clip)` gives a table with
@@ -31,10 +32,10 @@ __all__ = ["STUDIES", "Study"]
 
 @dataclass(frozen=True)
 class Study:
-    """A study of this package: the function of `summaries` that measures it, imported when it is called.
+    """A study of this package: the function that measures it, imported when it is called.
 
     Attributes:
-        function: its name there. Importing a study loads half of the package.
+        function: its name in `summaries`, or with its module. Importing a study loads half of the package.
         parts: what it measures one after the other, each by itself with `part=`, so that the command line can go on
             where it was stopped and deal parts out; none where all figures come of one measurement.
     """
@@ -44,14 +45,19 @@ class Study:
 
     def __call__(self, clip: Clip, **options) -> pd.DataFrame:
         """The main figures of a model."""
-        return getattr(import_module(f"{__name__}.summaries"), self.function)(clip, **options)
+        module, _, name = self.function.rpartition(".")
+        return getattr(import_module(f"{__name__}.{module or 'summaries'}"), name)(clip, **options)
 
+
+_ONE_BY_ONE = ("quick", "m2ib", "rise", "integrated-gradients", "fixlip")  # methods of few passes, then the others
+_OF_METHODS = (*_ONE_BY_ONE, "references", "paints", "random weights", "spatial weights", "ranking")
 
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "matching": Study("matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region")),
     "binding": Study("binding_summary", ("answers", "two objects", "more objects")),
     "concreteness": Study("concreteness_summary"),
     "architectures": Study("architecture_summary", ("recognised", "maps")),
-    "methods": Study("method_summary"),
-    "causal": Study("causal_summary", ("quick", "m2ib", "rise", "integrated-gradients", "fixlip")),
+    "methods": Study("methods_compared.method_summary", _OF_METHODS),
+    "causal": Study("methods_compared.causal_summary", _ONE_BY_ONE),
+    "words": Study("methods_compared.word_summary"),
 }

@@ -82,7 +82,11 @@ def model_figures(
     parts = []
     for study in studies:
         own, more = (replace(clip, image_layers=1), {"than": than}) if study == STUDENTS else (clip, {})
+        if study == "methods":  # differences by quick methods, on as many scenes as all models of the table had
+            more = {"part": "quick", "n": 60}
         table = STUDIES[study](own, **more)
+        if study == "methods":
+            table = table[table["figure"].str.contains(", ahead of ")]
         parts.append(table.assign(study=study, model=name))
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 

@@ -180,7 +180,7 @@ def test_another_tools_heat_map_is_brought_to_the_models_input_crop_included(tin
 
 def test_the_oracle_beats_every_other_map_on_its_grid(mask, rng):
     framed = reference_baselines(GRID, mask, rng)
-    assert list(framed) == ["random", "centre", "oracle"]
+    assert list(framed) == ["random", "centre", "oracle", "area"]
     best = localisation(framed["oracle"], mask)
     assert best["pointing_game"] == 1 and best["average_precision"] > 0.9
     for _ in range(100):
@@ -201,8 +201,18 @@ def test_reference_baselines_are_seeded_and_zero_where_the_model_does_not_look(m
     first, again = (reference_baselines(GRID, mask, np.random.default_rng(7), box=box) for _ in range(2))
     for name, heat in first.items():
         np.testing.assert_array_equal(heat, again[name])
-        assert heat.shape == mask.shape and not heat[:, :6].any() and not heat[:, 42:].any() and heat.any()
+        assert heat.shape == mask.shape and heat.any()
+        assert name == "area" or not (heat[:, :6].any() or heat[:, 42:].any())
     assert np.argmax(first["centre"].sum(0)) in range(20, 28)
+    assert (first["area"] == 1).all()
+
+
+def test_a_mean_mask_lies_over_the_whole_image_wherever_the_model_looks(mask, rng):
+    guess = np.arange(HIGH * WIDE, dtype=float).reshape(HIGH, WIDE)
+    found = reference_baselines(GRID, mask, rng, box=(6.0, 0.0, 42.0, 36.0), guess=guess)["mean mask"]
+    np.testing.assert_allclose(found, guess)
+    with pytest.raises(ValueError, match="finite"):
+        reference_baselines(GRID, mask, rng, guess=np.full(GRID, np.nan))
 
 
 def test_a_randomised_model_is_a_seeded_copy_and_the_original_is_untouched(tiny):

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import open_clip
@@ -22,9 +23,11 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
 from gradeclip_utils.evaluation import results
 from gradeclip_utils.evaluation import run as door
+from gradeclip_utils.evaluation.faithfulness import PUBLISHED
 from gradeclip_utils.evaluation.localisation import MEASURES, localisation
 from gradeclip_utils.evaluation.results import read_run
 from gradeclip_utils.evaluation.run import evaluate, report
+from gradeclip_utils.evaluation.sanity import randomised
 from gradeclip_utils.evaluation.worker import REFERENCES
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
@@ -78,9 +81,11 @@ def test_there_is_one_row_for_every_image_and_method_and_reference_baseline(rows
     assert list(zip(rows["image"], rows["method"], strict=True)) == [
         (k, m) for k in keys for m in (*METHODS, *REFERENCES)
     ]
-    assert rows[list(MEASURES)].notna().all(axis=None)
-    timed = rows[~rows["method"].isin(["random", "centre", "oracle"])]
-    assert (timed["seconds"] > 0).all()
+    several = [example.key for example in load(data) if len(example.present) > 1]
+    unknown = (rows["method"] == "other thing") & ~rows["image"].isin(several)  # of an image of one thing
+    assert several and (rows[list(MEASURES)].notna().all(axis=1) == ~unknown).all()
+    drawn = rows["method"].isin(["random", "centre", "area", "mean mask", "oracle"])
+    assert (rows["seconds"] > 0).equals(~drawn & ~unknown)
 
 
 def test_a_row_holds_the_measures_of_the_map_that_the_explainer_gives(rows, tiny, data):
@@ -107,6 +112,77 @@ def test_the_map_that_never_heard_the_prompt_is_the_attention_and_the_oracle_is_
     assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
     means = rows.groupby("method")["average_precision"].mean()
     assert means.drop("oracle").max() < means["oracle"]
+
+
+def by_hand(row):
+    return row[list(MEASURES)].astype(float).to_dict()
+
+
+def test_the_other_thing_is_in_the_image_and_asked_of_the_baseline(rows, tiny, data):
+    other = rows[(rows["method"] == "other thing") & rows["pointing_game"].notna()]
+    assert len(other) == 2  # one image of two things, asked for one and for the other
+    examples = {example.key: example for example in load(data)}
+    for _, row in other.iterrows():
+        example, noun = examples[row["image"]], row["prompt"].split()[-1]
+        assert noun in example.present and noun != example.concept
+        map_ = Explainer(tiny).explain(example.image(), row["prompt"]).heatmap(0, signed=True)
+        assert by_hand(row) == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_an_example_may_know_prompts_of_other_things(tiny, data):
+    examples = [replace(one, others=("a tree",)) for one in load(data)[:3]]
+    found = evaluate(tiny, examples, progress=False).set_index("method").loc["other thing"]
+    assert (found["prompt"] == "a tree").all() and found[list(MEASURES)].notna().all(axis=None)
+
+
+def test_random_weights_are_those_of_the_baseline_of_a_model_that_knows_nothing(rows, tiny, data):
+    example, row = load(data)[1], rows[rows["method"] == "random weights"].iloc[1]
+    map_ = Explainer(randomised(tiny, seed=0)).explain(example.image(), example.prompt).heatmap(0, signed=True)
+    assert by_hand(row) == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_the_area_scores_the_fraction_of_the_image_that_the_object_is_in_every_measure(rows, data):
+    area = rows[rows["method"] == "area"].set_index("image")
+    for example in load(data):
+        assert by_hand(area.loc[example.key]) == pytest.approx(dict.fromkeys(MEASURES, example.mask().mean()))
+
+
+def mask_of(columns):
+    return np.tile(np.arange(32) < columns, (32, 1))
+
+
+def test_the_mean_mask_is_that_of_the_other_examples(tiny, data):
+    masks, image = [mask_of(columns) for columns in (8, 16, 24)], Image.new("RGB", (32, 32))
+    examples = [
+        replace(one, load_mask=partial(np.array, mask), image=lambda: image)
+        for one, mask in zip(load(data), masks, strict=False)
+    ]
+    examples.append(replace(load(data)[4], load_mask=None, image=lambda: image))
+    found = evaluate(tiny, examples, progress=False, chunk=2).query("method == 'mean mask'").set_index("image")
+    for i, one in enumerate(examples[:3]):
+        guess = np.mean([mask for k, mask in enumerate(masks) if k != i], axis=0)
+        assert by_hand(found.loc[one.key]) == pytest.approx(localisation(guess, masks[i]))
+    assert found.loc[examples[3].key, list(MEASURES)].isna().all()
+    alone = evaluate(tiny, [examples[0], examples[3]], progress=False).set_index("method").loc["mean mask"]
+    assert alone[list(MEASURES)].isna().all(axis=None)  # nobody else's mask is known
+
+
+def test_a_mask_that_was_replaced_changes_the_mean_of_all_others(tiny, tmp_path):
+    data, options = write_folder(tmp_path / "mine", 4), {"out": tmp_path / "run", "chunk": 1, "progress": False}
+    evaluate(tiny, data, **options)
+    masks = tmp_path / "mine/masks"
+    (masks / "0.png").write_bytes((masks / "1.png").read_bytes())
+    with pytest.warns(UserWarning, match="is about images or masks that were replaced") as told:
+        same(evaluate(tiny, data, **options), evaluate(tiny, data, progress=False))
+    assert len(told) == 5  # of 5 examples
+
+
+def test_a_protocol_may_be_given_by_itself(tiny, data):
+    options = {"references": False, "limit": 2, "progress": False}
+    named = evaluate(tiny, data, faithfulness="mean-colour", **options)
+    same(evaluate(tiny, data, faithfulness=replace(PUBLISHED, fill="mean", canvas="mean"), **options), named)
+    noise = evaluate(tiny, data, faithfulness="published", **options)
+    assert (named["deletion"] != noise["deletion"]).all() and (named["insertion"] != noise["insertion"]).all()
 
 
 def test_how_many_are_measured_together_changes_no_row(rows, tiny, data):
@@ -139,9 +215,10 @@ def test_the_seed_decides_what_is_random_and_nothing_else_does(tiny, data):
 
 def test_faithfulness_adds_deletion_and_insertion_of_the_examples_own_prompt(tiny, data):
     found = evaluate(tiny, data, ["grad-eclip"], faithfulness="published", limit=3, progress=False)
-    assert found[["deletion", "insertion"]].notna().all(axis=None)
+    known = found[found["method"] != "other thing"]
+    assert known[["deletion", "insertion"]].notna().all(axis=None)
     assert set(found["method"]) == {"grad-eclip", *REFERENCES}
-    assert found["deletion"].between(-1, 1).all()
+    assert known["deletion"].between(-1, 1).all()
 
 
 def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny, data, tmp_path):
@@ -150,7 +227,9 @@ def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny
         evaluate(tiny, examples, progress=False)
     found = evaluate(tiny, examples[-3:], faithfulness="full", progress=False)
     assert found[list(MEASURES)].isna().all(axis=None)
-    assert (found["insertion"].isna() == (found["method"] == "oracle")).all()  # nobody knows the ground truth
+    known = found[found["method"] != "other thing"]
+    masked = known["method"].isin(["oracle", "mean mask"])
+    assert known["insertion"].isna().equals(masked)  # nobody knows the ground truth
     mixed = evaluate(tiny, [*examples[:1], *load(data)[1:]], progress=False)
     assert mixed.groupby("image")["energy_pointing_game"].count().tolist().count(0) == 1
     assert "(7 images)" in report(mixed)
@@ -288,11 +367,12 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
         ({"seed": 5}, "seed was 0, and is 5 now"),
         ({"limit": 5}, "examples was 3, and is 5 now"),
         ({"clip": wrap(build(seed=1))}, "weights was .* now"),
+        ({"clip": replace(tiny, image_layers=2)}, "image_layers was None, and is 2 now"),
     ):
         given = {"clip": tiny, "methods": "maskclip", **options, **change}
         with pytest.raises(ValueError, match=f"holds another run: .*{message}.*delete it"):
             evaluate(given.pop("clip"), data, **given)
-    assert len(read_run(tmp_path / "run")) == 3 * 6
+    assert len(read_run(tmp_path / "run")) == 3 * (1 + len(REFERENCES))
 
 
 def test_rows_of_other_versions_of_what_they_depend_on_are_not_mixed(tiny, data, tmp_path, monkeypatch):
@@ -361,7 +441,7 @@ def test_a_method_that_does_not_exist_is_refused_with_the_nearest_names(tiny, da
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_computed(tiny, data, tmp_path):
-    with pytest.raises(ValueError, match="faithfulness must be one of published, full, or empty, got 'half'"):
+    with pytest.raises(ValueError, match="faithfulness must be one of published, full, mean-colour, or empty"):
         evaluate(tiny, data, faithfulness="half")
     with pytest.raises(ValueError, match="unmodified model.* needs resolution='model', got 'native'"):
         evaluate(tiny, data, faithfulness="full", resolution="native")
@@ -390,6 +470,11 @@ def test_the_report_has_means_intervals_and_differences_from_the_baseline(rows):
     assert line.split()[1] == f"{means['maskclip']:.3f}"
     assert line.split("]")[1].split()[0] == f"{means['maskclip'] - means['grad-eclip']:+.3f}"
     assert len(block.splitlines()) == 1 + len(METHODS) + len(REFERENCES) + 1
+    other = rows[(rows["method"] == "other thing") & rows["energy_pointing_game"].notna()].set_index("image")
+    ours = rows[rows["method"] == "grad-eclip"].set_index("image").loc[other.index, "energy_pointing_game"]
+    line = next(line for line in block.splitlines() if line.split()[0] == "other")  # on the images that it has
+    assert line.split("]")[1].split()[0] == f"{(other['energy_pointing_game'] - ours).mean():+.3f}"
+    assert block.endswith("(8 images) (other thing: 2)")
     timed = [line.split()[0] for line in text.split("\n\n")[-1].splitlines()[1:-1] if len(line.split()) == 2]
     assert set(METHODS) <= set(timed)
 

@@ -227,11 +227,11 @@ def test_every_method_says_what_it_explains_its_paper_and_its_cost(name):
 
 
 def test_methods_are_listed_by_the_package():
-    assert len(METHODS) == 19
+    assert len(METHODS) == 20
     assert set(PICTURES) == set(METHODS) - {"leave-one-out", "metagame", "integrated-attention"}
-    assert set(PROMPTS) == {"grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "attention", "rollout",
-                            "game", "m2ib", "input-x-gradient", "integrated-gradients", "leave-one-out",
-                            "metagame", "integrated-attention", "fixlip"}  # fmt: skip
+    assert set(PROMPTS) == {"grad-eclip", "grad-eclip-no-spatial", "grad-eclip-softmax", "grad-eclip-single-head",
+                            "attention", "rollout", "game", "m2ib", "input-x-gradient", "integrated-gradients",
+                            "leave-one-out", "metagame", "integrated-attention", "fixlip"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

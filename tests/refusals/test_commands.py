@@ -65,7 +65,7 @@ COMMANDS = [
         "--shard needs --out FILE.csv",
     ),
     ("no part of study causal", ["study", "causal", "--part", "slow"], "part must be one of quick, m2ib, rise"),
-    ("a part of a whole study", ["study", "methods", "--part", "quick"], "study methods is measured as a whole"),
+    ("a part of a whole study", ["study", "words", "--part", "quick"], "study words is measured as a whole"),
     ("two models into /proc", ["study", "two-models", "--out", "/proc/x.csv"], "--out cannot be written to /proc/x"),
     ("two models into text", ["study", "two-models", "--out", "x.txt"], "--out must end in .csv"),
     ("art into /proc", ["art", "--out", "/proc/x.zip"], "--out cannot be written to /proc/x.zip"),

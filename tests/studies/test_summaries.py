@@ -1,29 +1,19 @@
 """Summaries: the main figures of every study in one form, with their intervals."""
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs, judge
-from gradeclip_utils.evaluation.causal import causal
-from gradeclip_utils.evaluation.faithfulness import areas
-from gradeclip_utils.evaluation.localisation import localisation
-from gradeclip_utils.methods import METHODS
-from gradeclip_utils.scenes import arrange, draw_scene
-from gradeclip_utils.studies import STUDIES, summaries
-from gradeclip_utils.studies.architectures import two_thing_examples
+from gradeclip_utils.studies import STUDIES
 from gradeclip_utils.studies.binding.binding_index import binding_index
 from gradeclip_utils.studies.matching.composition import noun_pairs, span_fractions
 from gradeclip_utils.studies.summaries import (
     COLUMNS,
     architecture_summary,
     binding_summary,
-    causal_summary,
     concreteness_summary,
     matching_summary,
-    method_summary,
 )
 from tests.conftest import build, wrap
 
@@ -96,45 +86,6 @@ def test_architectures_are_summed_up_beside_their_baselines(bundled):
     assert value["recognised, one thing"] > 0.5
 
 
-@pytest.mark.slow
-def test_methods_are_summed_up_by_how_far_grad_eclip_is_ahead_of_each(bundled):
-    table = method_summary(bundled, 5)
-    check(table, "methods", 5 * 13)
-    value, ahead = table.set_index("figure")["value"], []
-    explainers = [Explainer(bundled, method=name, image_layers=1) for name in ("grad-eclip", "maskclip")]
-    for one in [one for one in two_thing_examples(10) if one.prompt == arrange([one.concept]).caption][:5]:
-        heats = [explainer.explain(one.image(), one.prompt).heatmap(0, signed=True) for explainer in explainers]
-        ours, theirs = (localisation(heat[::4, ::4].copy(), one.mask()[::4, ::4]) for heat in heats)
-        ahead.append(ours["average_precision"] - theirs["average_precision"])
-    assert value["average precision, ahead of MaskCLIP"] == pytest.approx(np.mean(ahead), abs=1e-4)
-
-
-@pytest.mark.slow
-def test_where_less_is_better_a_method_is_ahead_that_has_less(bundled, monkeypatch):
-    def largest_of_ours(curves):
-        return areas(curves).assign(auc=lambda rows: (rows["method"] == "as published") * 1.0)
-
-    monkeypatch.setattr(summaries, "areas", largest_of_ours)
-    value = method_summary(bundled, 3).set_index("figure")["value"]
-    assert (value.filter(like="deletion") == -1).all() and (value.filter(like="insertion") == 1).all()
-
-
-def test_effects_of_objects_are_summed_up_by_how_maps_rank_them(bundled):
-    table = causal_summary(bundled, 8, ["grad-eclip", "attention"])
-    check(table, "causal", 2 + 4 * 2 + 3)
-    value = table.set_index("figure")["value"]
-    scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(8)]
-    effects = causal(bundled, scenes, "grad-eclip", size=96)
-    by_scene = effects[effects["method"] == "grad-eclip"].groupby("image")[["sum", "effect"]]
-    expected = by_scene.apply(lambda part: spearmanr(part["sum"], part["effect"]).statistic).mean()
-    assert value["rank correlation, Grad-ECLIP"] == pytest.approx(expected)
-    assert value["rank correlation beyond area, Grad-ECLIP"] == pytest.approx(
-        expected - value["rank correlation, area"]
-    )
-    falls = effects[(effects["method"] == "area") & effects["named"]]["effect"]
-    assert value["fall of the similarity, named"] == pytest.approx(falls.mean(), abs=1e-6)
-
-
 def together(study, clip, **given):
     """The figures of all parts of a study, in the order of their names."""
     tables = [STUDIES[study](clip, part=part, **given) for part in STUDIES[study].parts]
@@ -151,16 +102,8 @@ def test_parts_of_a_study_have_its_figures_between_them(explainer, matching, bun
         pd.testing.assert_frame_equal(together(study, bundled_shape, **given), whole, atol=1e-5)
 
 
-def test_all_methods_rank_effects_and_each_costly_one_is_a_part(explainer):
-    names = [name for name, method in METHODS.items() if method.image]
-    assert set(STUDIES["causal"].parts) == {"quick", *summaries.COSTLY} and set(summaries.COSTLY) < set(names)
-    quick, one = (causal_summary(explainer.clip, 4, part=part) for part in ("quick", "m2ib"))
-    assert len(quick) == 2 + 2 * (len(names) - 4 + 2) + len(names) - 4 + 1 and len(one) == 3
-    assert not set(quick["figure"]) & set(one["figure"]) and one["figure"].str.endswith(", M2IB").all()
-
-
 def test_a_study_is_called_by_its_name_and_another_one_can_be_added(tiny, monkeypatch):
-    assert list(STUDIES) == ["matching", "binding", "concreteness", "architectures", "methods", "causal"]
+    assert list(STUDIES) == ["matching", "binding", "concreteness", "architectures", "methods", "causal", "words"]
     asked = pd.DataFrame([{"study": "matching", "figure": "moved", "value": 0.1}])
     monkeypatch.setattr("gradeclip_utils.studies.summaries.matching_summary", lambda clip, n: asked.assign(n=n))
     assert STUDIES["matching"](tiny, n=7)["n"].tolist() == [7]

@@ -101,9 +101,9 @@ def test_weights_in_a_file_get_a_name_and_only_the_studies_that_were_asked_for_a
 ):
     monkeypatch.setattr(two_models, "load_clip", lambda *asked: asked)
     for study in COMPARED:
-        row = {"figure": "moved", "low": 0, "high": 1, "n": 1}
+        row = {"figure": "deletion, ahead of GAME", "low": 0, "high": 1, "n": 1}
         monkeypatch.setitem(
-            two_models.STUDIES, study, lambda asked, row=row: pd.DataFrame([row | {"value": len(asked)}])
+            two_models.STUDIES, study, lambda asked, row=row, **given: pd.DataFrame([row | {"value": len(asked)}])
         )
     out = tmp_path / "two.csv"
     assert main(["study", "two-models", "emoji", f"{SECOND_SEED}=seed7.safetensors", "--out", str(out)]) == 0

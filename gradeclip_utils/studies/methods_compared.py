@@ -1,0 +1,287 @@
+"""Methods compared: what is measured of every method beside Grad-ECLIP, and what of scores of words. Lesson 03.
+
+    clip, scenes whose ground truth is known --evaluation--> rows --statistics--> study, figure, value, low, high, n
+
+Every figure is a mean, a difference of means, or a correlation, with its 95 % interval, and beside the methods stand
+reference baselines that should lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count, islice
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from ..datasets import Example
+from ..evaluation.causal import REFERENCES, causal, causal_agreement
+from ..evaluation.faithfulness import GAMES, PUBLISHED
+from ..evaluation.localisation import located
+from ..evaluation.maps import available, method_maps, on_canvas, possible
+from ..evaluation.resampling import DRAWS
+from ..evaluation.run import evaluate
+from ..evaluation.sanity import randomisation_check
+from ..evaluation.statistics import paired, spearman, summarise
+from ..evaluation.words import captioned_scenes, word_rows
+from ..explain import Explainer
+from ..images import model_view
+from ..methods import METHODS
+from ..models import Clip, load_clip
+from ..notices import warn
+from ..scenes import CANVAS, arrange, describe, draw_scene
+from ..towers import UnsupportedModel
+from .architectures import MEASURES, two_thing_examples
+from .command import COLUMNS
+
+COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of its own of the studies of methods
+AS_PUBLISHED = "Grad-ECLIP as published"  # through the last layer alone
+_FEW = replace(PUBLISHED, points=3)  # points of a curve: its area is read of nothing, a quarter and half of the image
+PAINTS = {"noise": _FEW, "mean colour": replace(_FEW, fill="mean", canvas="mean")}  # noise, and black to insert on
+OF_BOTH = ("energy pointing game", "selectivity", "pointing game", "pixel AUC")  # of both things of a scene, in turn
+
+
+def method_summary(
+    clip: Clip, n: int = 100, methods: str | Sequence[str] | None = None, *, part: str | None = None
+) -> pd.DataFrame:
+    """What `evaluate` measures of Grad-ECLIP as published, through one layer, beside other methods.
+
+    The measures are three of `localisation`, and the areas of deletion and insertion by `PAINTS`.
+
+    Args:
+        clip: the model. Methods that it cannot have are left out, with a warning.
+        n: development scenes of two things, of which one is asked for by its bare name.
+        methods: in place of the parts, what `evaluate` takes; "grad-eclip" is Grad-ECLIP as published.
+        part: "quick", the methods of eight forward passes at most; the name of another one; "references", the reference
+            baselines; "paints", deletion and insertion by quick methods with the mean colour for paint; "random
+            weights", how much the maps of quick methods are those of a model that knows nothing, on n / 4 scenes;
+            "spatial weights", what lesson 02 measures of Grad-ECLIP with one spatial weight or another, on 60 scenes
+            at most; or "ranking", which compares with `emoji`, on n / 2 scenes.
+
+    Returns:
+        `COLUMNS`, one row a figure: means of a measure and method; how far Grad-ECLIP as published is "ahead of" the
+        method, the mean difference, more being better for it in each measure; and rank correlations of the methods'
+        means. Intervals resample concepts, those of rankings images.
+    """
+    if methods is not None:
+        return as_figures("methods", _beside(_rows_of_methods(clip, n, methods)))
+    tables = []
+    for name, measured in PARTS.items():
+        if part in (None, name):
+            tables += measured(clip, n)
+    return as_figures("methods", tables)
+
+
+def named_examples(n: int) -> list[Example]:
+    """Development scenes of two different things, of which one is asked for by its bare name."""
+    return [one for one in two_thing_examples(2 * n) if one.prompt == arrange([one.concept]).caption][:n]
+
+
+def _names(clip: Clip, part: str) -> Sequence[str]:
+    """The quick methods that a model can have, or the costly one of this name; none, with a warning, if it cannot."""
+    try:
+        return available(clip, [part] if part in COSTLY else [one for one in possible() if one not in COSTLY])
+    except UnsupportedModel as refusal:
+        warn(f"there is no part {part!r} of this model: {refusal}", "method-left-out")
+        return ()
+
+
+def _rows(clip: Clip, n: int, methods: str | Sequence[str], paint: str, references: bool = False) -> pd.DataFrame:
+    protocol = PAINTS.get(paint, "")
+    return evaluate(clip, named_examples(n), methods, references=references, faithfulness=protocol, progress=False)
+
+
+def _rows_of_methods(
+    clip: Clip, n: int, methods: str | Sequence[str], paint: str = "noise", references: bool = False
+) -> pd.DataFrame:
+    """Rows of `evaluate` through one layer, with titles for names."""
+    rows = _rows(replace(clip, image_layers=1), n, methods, paint, references)
+    titles = {name: method.title for name, method in METHODS.items()} | {"grad-eclip": AS_PUBLISHED}
+    return rows.assign(method=rows["method"].replace(titles))
+
+
+def _quick_rows(clip: Clip, n: int, paint: str = "noise") -> pd.DataFrame:
+    """Rows of all quick methods, and of Grad-ECLIP through as many layers as the package takes for this model."""
+    deep = _rows(clip, n, "grad-eclip", paint).assign(method=_deep(clip))
+    return pd.concat([_rows_of_methods(clip, n, _names(clip, "quick"), paint), deep], ignore_index=True)
+
+
+def _deep(clip: Clip) -> str:
+    return f"Grad-ECLIP, image layers: {clip.image_layers or 1}"
+
+
+def _beside(rows: pd.DataFrame, own: bool = True) -> list[pd.DataFrame]:
+    """Means of all measures, those of Grad-ECLIP as published too if `own`, and how far it is ahead of the others."""
+    tables = []
+    for measure in (*MEASURES, *GAMES):
+        some, what = rows.dropna(subset=[measure]), measure.replace("_", " ")
+        means = summarise(some, measure, cluster="concept")
+        means = means if own else means[means["method"] != AS_PUBLISHED]
+        tables.append(means.assign(figure=f"{what}, " + means["method"]))
+        if some["method"].nunique() > 1:
+            ahead = paired(some, measure, baseline=AS_PUBLISHED, cluster="concept")
+            if measure != "deletion":  # there, low is good
+                ahead[["difference", "low", "high"]] = -ahead[["difference", "high", "low"]].to_numpy()
+            tables.append(ahead.assign(figure=f"{what}, ahead of " + ahead["method"]))
+    return tables
+
+
+def _costly(name: str, clip: Clip, n: int) -> list[pd.DataFrame]:
+    return _beside(_rows_of_methods(clip, n, ["grad-eclip", name]), own=False) if _names(clip, name) else []
+
+
+def _references(clip: Clip, n: int) -> list[pd.DataFrame]:
+    rows = _rows_of_methods(clip, n, "grad-eclip", references=True)
+    control = rows[rows["method"].isin(["wrong word", "mean mask"])]
+    control = paired(control, "average_precision", baseline="mean mask", cluster="concept")
+    return [*_beside(rows, own=False), control.assign(figure="average precision, wrong word ahead of mean mask")]
+
+
+def _paints(clip: Clip, n: int) -> list[pd.DataFrame]:
+    by_paint, tables = {paint: _quick_rows(clip, n, paint) for paint in PAINTS}, []
+    for game in GAMES:
+        means = summarise(by_paint["mean colour"], game, cluster="concept")
+        tables.append(means.assign(figure=f"{game} with the mean colour, " + means["method"]))
+        tables.append(_same_ranking(f"ranking by {game}, noise and mean colour", game, *by_paint.values()))
+    return tables
+
+
+def _ranking(clip: Clip, n: int) -> list[pd.DataFrame]:
+    if clip.name == "emoji":
+        return []
+    both = [_quick_rows(one, n // 2, paint="") for one in (clip, load_clip("emoji"))]
+    alike = set(both[0]["method"]) & set(both[1]["method"])
+    both = [rows[rows["method"].isin(alike)] for rows in both]
+    return [_same_ranking("ranking by average precision, this model and emoji", "average_precision", *both)]
+
+
+def _same_ranking(figure: str, value: str, *both: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of the methods' means in two tables of the same images."""
+    one, other = (rows.pivot(index="image", columns="method", values=value).to_numpy() for rows in both)
+    picks = np.random.default_rng(0).integers(0, len(one), (DRAWS, len(one)))
+    low, high = np.percentile(spearman(one[picks].mean(1), other[picks].mean(1)), [2.5, 97.5])
+    alike = float(spearman(one.mean(0), other.mean(0)))
+    return pd.DataFrame([{"figure": figure, "value": alike, "low": low, "high": high, "n": len(one)}])
+
+
+def _random_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
+    names, examples = _names(clip, "quick"), named_examples(max(2, n // 4))
+    images, prompts = [one.image() for one in examples], [one.prompt for one in examples]
+
+    def maps_of(model: Clip) -> np.ndarray:
+        """The maps of these images by all quick methods, one method after the other."""
+        texts = Explainer(model).embed_texts(prompts)[:, None]
+        found = list(method_maps(replace(model, image_layers=1), names, images, texts).values())
+        found.append(method_maps(model, ["grad-eclip"], images, texts)["grad-eclip"])
+        return np.concatenate(found)[:, 0]
+
+    checks = randomisation_check(clip, maps_of, seeds=range(2))
+    titles = [*(AS_PUBLISHED if name == "grad-eclip" else METHODS[name].title for name in names), _deep(clip)]
+    checks["figure"] = ["agreement with random weights, " + titles[i // len(images)] for i in checks["image"]]
+    return [summarise(checks.assign(image=checks["image"] % len(images)), "agreement", "figure")]
+
+
+def _spatial_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
+    drawn = (draw_scene(seed, split="development", n_objects=2, tint=0, plain=True) for seed in count())
+    scenes = list(islice((one for one in drawn if one.objects[0].noun != one.objects[1].noun), min(n, 60)))
+    prompts, images = [describe([thing])[0] for one in scenes for thing in one.objects], [one.image() for one in scenes]
+    texts = Explainer(clip).embed_texts(prompts).unflatten(0, (-1, 2))
+    names, rows = ("grad-eclip", "grad-eclip-softmax", "grad-eclip-no-spatial", "attention"), []
+    for name, maps in method_maps(replace(clip, image_layers=1), names, images, texts).items():
+        title = AS_PUBLISHED if name == "grad-eclip" else METHODS[str(name)].title
+        for k, scene in enumerate(scenes):
+            masks, box = scene.masks(CANVAS), model_view(clip.preprocess, images[k]).box
+            for i, mask in enumerate(masks):
+                heat = on_canvas(np.maximum(maps[k, i], 0), box, images[k])
+                one = located(heat, masks)[i]
+                parts = one.on_thing, one.on_thing - one.on_others, one.hit, roc_auc_score(mask.ravel(), heat.ravel())
+                rows.append({"image": k, "method": title} | dict(zip(OF_BOTH, parts, strict=True)))
+    table, tables = pd.DataFrame(rows), []
+    for measure in OF_BOTH:
+        means, ahead = summarise(table, measure), paired(table, measure, baseline=AS_PUBLISHED)
+        ahead[["difference", "low", "high"]] = -ahead[["difference", "high", "low"]].to_numpy()
+        means = means[means["method"].ne(METHODS["attention"].title) | (measure != "selectivity")]  # 0 by construction
+        tables.append(means.assign(figure=f"{measure} of both things, " + means["method"]))
+        tables.append(ahead.assign(figure=f"{measure} of both things, ahead of " + ahead["method"]))
+    return tables
+
+
+PARTS: dict[str, Callable[[Clip, int], list[pd.DataFrame]]] = {  # by part
+    "quick": lambda clip, n: _beside(_quick_rows(clip, n)), **{name: partial(_costly, name) for name in COSTLY},
+    "references": _references, "paints": _paints, "random weights": _random_weights,
+    "spatial weights": _spatial_weights, "ranking": _ranking,
+}  # fmt: skip
+
+
+def causal_summary(
+    clip: Clip, n: int = 200, methods: str | Sequence[str] = "all", *, part: str | None = None
+) -> pd.DataFrame:
+    """How each method ranks the objects of a scene beside what taking them out does to the similarity.
+
+    By default every method takes part that the model can have, those of hundreds of forward passes too.
+
+    Args:
+        clip: the model.
+        n: development scenes of four objects, each with its own caption.
+        methods: as for `evaluation.causal.causal`.
+        part: "quick", the methods of few passes, or the name of another one, in place of `methods`.
+
+    Returns:
+        `COLUMNS`, one row a figure: of each method, the rank correlation of its sums with the falls of the similarity,
+        how often the object of the largest sum is that of the largest fall, and how far the correlation is beyond that
+        of the objects' area. With `part` no other: the mean falls, for objects that the caption names and for others,
+        and the references "area" and "random" are in the part "quick". Intervals resample scenes.
+    """
+    if part is not None and not (methods := _names(clip, part)):
+        return pd.DataFrame(columns=COLUMNS)
+    side = -(-Explainer(clip, method="rise").image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
+    scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(n)]
+    effects = causal(clip, scenes, methods, size=side)
+    titles = {name: method.title for name, method in METHODS.items()}
+    ranked = causal_agreement(effects).assign(title=lambda table: table["method"].replace(titles))
+    ahead, tables = paired(ranked, "correlation", baseline="area", by="title"), []
+    if part in (None, "quick"):
+        falls = effects[effects["method"] == "area"]
+        named = falls["named"].map({True: "named", False: "not named"})
+        falls = falls.assign(figure="fall of the similarity, " + named)
+        tables.append(summarise(falls, "effect", "figure", unit=["image", "object"], cluster="image"))
+    else:
+        ranked, ahead = (table[~table["title"].isin(REFERENCES)] for table in (ranked, ahead))
+    for measure, what in (("correlation", "rank correlation"), ("first", "largest first")):
+        tables.append(summarise(ranked.assign(figure=what + ", " + ranked["title"]), measure, "figure"))
+    tables.append(ahead.assign(figure="rank correlation beyond area, " + ahead["title"]))
+    return as_figures("causal", tables)
+
+
+def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
+    """How far scores of words can be trusted: the measures of `evaluation.words`.
+
+    Args:
+        clip: the model.
+        n: development scenes, each with a true and a false caption.
+
+    Returns:
+        `COLUMNS`, one row a figure: means of every measure and method; and of the rank correlation with leaving words
+        out, how far it is beyond that of random scores, and beyond that of Grad-ECLIP through one layer. Intervals
+        resample scenes.
+    """
+    rows = word_rows(clip, captioned_scenes(n))
+    means = summarise(rows, "value", by=["measure", "method"])
+    tables = [means.assign(figure=means["measure"] + ", " + means["method"])]
+    alike = rows[rows["measure"] == "as leave-one-out"]
+    alike = alike.groupby("image").filter(lambda part: part["method"].nunique() == alike["method"].nunique())
+    last = next(name for name in alike["method"] if name.startswith(METHODS["grad-eclip"].title))
+    for baseline in ("Random", last):
+        beyond = paired(alike, "value", baseline=baseline)
+        tables.append(beyond.assign(figure=f"as leave-one-out, beyond {baseline}: " + beyond["method"]))
+    return as_figures("words", tables)
+
+
+def as_figures(study: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `summarise` or `correlate` by figure, one below the other."""
+    told = [table.rename(columns={"mean": "value", "difference": "value"}) for table in tables]
+    table = pd.concat(told or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    return table.assign(study=study)[COLUMNS]
