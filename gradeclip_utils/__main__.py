@@ -64,6 +64,7 @@ STUDIES = {
         ("concreteness", "of word concreteness, of any model", "--model emoji-fine"),
         ("architectures", "of a model among other architectures", "--model emoji-resnet"),
         ("methods", "of Grad-ECLIP beside other methods, of any model", "--out methods.csv"),
+        ("words", "of scores of words by all methods, of any model", "--out methods.csv"),
         ("causal", "of what maps say of the effect of an object, by all methods, of any model", "--out causal.csv"),
     )
 } | {
