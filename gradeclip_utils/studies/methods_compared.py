@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from ..datasets import Example
+from ..datasets import Example, emoji_scenes
 from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import GAMES, PUBLISHED
 from ..evaluation.localisation import located
@@ -34,7 +34,7 @@ from ..models import Clip, load_clip
 from ..notices import warn
 from ..scenes import CANVAS, arrange, describe, draw_scene
 from ..towers import UnsupportedModel
-from .architectures import MEASURES, two_thing_examples
+from .architectures import MEASURES
 from .command import COLUMNS
 
 COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of its own of the studies of methods
@@ -77,7 +77,11 @@ def method_summary(
 
 def named_examples(n: int) -> list[Example]:
     """Development scenes of two different things, of which one is asked for by its bare name."""
-    return [one for one in two_thing_examples(2 * n) if one.prompt == arrange([one.concept]).caption][:n]
+    for scenes in count(3 * n, n):  # about half of them will do
+        drawn = [one for one in emoji_scenes("development", scenes, n_objects=2) if len(one.present) == 2]
+        if len(found := [one for one in drawn if one.prompt == arrange([one.concept]).caption]) >= n:
+            break
+    return found[:n]
 
 
 def _names(clip: Clip, part: str) -> Sequence[str]:

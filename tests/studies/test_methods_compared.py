@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils import METHODS, Explainer, load_clip
 from gradeclip_utils.evaluation import worker
 from gradeclip_utils.evaluation.causal import causal
 from gradeclip_utils.evaluation.faithfulness import areas, colours_of, image_curves, image_score
 from gradeclip_utils.evaluation.localisation import localisation
+from gradeclip_utils.evaluation.run import weights_digest
 from gradeclip_utils.evaluation.sanity import agreement, randomised
 from gradeclip_utils.evaluation.words import captioned_scenes, word_rows
+from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view
 from gradeclip_utils.scenes import arrange, describe, draw_scene
 from gradeclip_utils.studies import STUDIES, methods_compared
@@ -220,3 +222,17 @@ def test_parts_of_the_study_of_methods_are_those_that_it_measures(monkeypatch, t
     monkeypatch.setattr(methods_compared, "PARTS", asked)
     assert STUDIES["methods"](tiny, part="paints")["figure"].tolist() == ["paints"]
     assert STUDIES["methods"](tiny)["figure"].tolist() == list(asked)
+
+
+def test_the_shipped_table_has_every_method_and_reference_baseline_and_says_how_it_was_made():
+    table = pd.read_csv(data_path("methods.csv"))
+    assert not table.duplicated(["study", "figure", "model"]).any()
+    assert not table["commit"].str.endswith("+").any()
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+    for name, clip in {name: load_clip(name) for name in ("emoji", "emoji-bag")}.items():
+        assert set(table.loc[table["model"] == name, "weights"]) == {weights_digest(clip.model)}
+    measured = table[(table["model"] == "emoji") & (table["study"] == "methods")].set_index("figure")
+    titles = [method.title for name, method in METHODS.items() if method.image and name != "grad-eclip"]
+    for one in [*titles, "Grad-ECLIP, image layers: 4", *worker.REFERENCES]:
+        for measure in ("pointing game", "energy pointing game", "average precision", "deletion", "insertion"):
+            assert measured.loc[[f"{measure}, {one}", f"{measure}, ahead of {one}"], "n"].eq(100).all()
