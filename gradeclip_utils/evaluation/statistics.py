@@ -243,7 +243,7 @@ def _too_few(n: int, clusters: Sequence | None) -> str:
     """Why there is no interval."""
     if clusters is None:
         return f"resampling needs at least two values, got {n}"
-    return f"resampling clusters needs at least two of them, but all {n} values belong to {clusters[0]!r}"
+    return f"resampling clusters needs at least two of them, but all {n} values belong to {np.asarray(clusters).tolist()[0]!r}"
 
 
 def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
