@@ -243,7 +243,8 @@ def _too_few(n: int, clusters: Sequence | None) -> str:
     """Why there is no interval."""
     if clusters is None:
         return f"resampling needs at least two values, got {n}"
-    return f"resampling clusters needs at least two of them, but all {n} values belong to {np.asarray(clusters).tolist()[0]!r}"
+    (only,) = set(np.asarray(clusters).tolist())
+    return f"resampling clusters needs at least two of them, but all {n} values belong to {only!r}"
 
 
 def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
