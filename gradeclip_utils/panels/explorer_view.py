@@ -289,7 +289,7 @@ def _imports(script: str) -> list[str]:
 
 
 def figure(view: View) -> InlineFigure:
-    """The view as a static figure: the image, and each panel with its title, scale in words, and shaded words."""
+    """The view as a static figure: verdict, image, and each panel with its title, scale in words, and shaded words."""
     state, count = view.state, len(view.panels)
     side, room = (3.0, 4.0) if count == 1 else (2.3, (FULL_WIDTH - 2.7) / count - 0.1)
     letters, (wide, tall) = int(room * 15), state.source.image.size
@@ -298,13 +298,18 @@ def figure(view: View) -> InlineFigure:
         f"{_folded(subtitle(state, panel), letters, 6)}\n{_folded(scale_in_words(state, panel), letters, 3)}"
         for panel in view.panels
     ]
-    below = height + 0.2 + 0.14 * max(note.count("\n") + 1 for note in notes)  # inches from the top
-    made = InlineFigure(max(0.3 + width + count * (room + 0.1), 7.4), below + 1, summary(view))
-    show_image(axes_at(made, 0.1, 0, width, height), state.source.image, "image")
-    for i, (panel, note) in enumerate(zip(view.panels, notes, strict=True)):
+    across, told = max(0.3 + width + count * (room + 0.1), 7.4), verdicts(view)
+    over = _folded(told["phrase"] or told["all"], int(across * 12), 3)
+    titles = [_folded(panel.subject, int(room * 12.5), 3) for panel in view.panels]
+    above = 0.1 + 0.18 * (over.count("\n") + 1 + max(title.count("\n") + 1 for title in titles))
+    below = above + height + 0.2 + 0.14 * max(note.count("\n") + 1 for note in notes)  # inches from the top
+    made = InlineFigure(across, below + 1, f"{over}: {summary(view)}")
+    made.text(0.1 / across, 1, over, va="top", fontsize=10, parse_math=False)
+    show_image(axes_at(made, 0.1, above, width, height), state.source.image, "image")
+    for i, (panel, title, note) in enumerate(zip(view.panels, titles, notes, strict=True)):
         x = 0.3 + width + i * (room + 0.1)
-        axes = axes_at(made, x, 0, width, height)
-        show_image(axes, painted(state, panel), _folded(panel.subject, int(room * 12.5), 3))
+        axes = axes_at(made, x, above, width, height)
+        show_image(axes, painted(state, panel), title)
         axes.text(0, -0.05 / height, note, va="top", transform=axes.transAxes, parse_math=False, **NOTE)
         most = panel.words_scale
         said = range_in_words(panel.words_of, True, most) if most else panel.words_of

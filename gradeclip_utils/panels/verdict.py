@@ -24,6 +24,7 @@ from ..errors import GradeclipError
 from ..explain import Explainer
 from ..models import Clip
 from ..notices import heard_by
+from ..plots.finding import patches_of_half
 from ..scenes import CANVAS, Scene, concepts, describe, draw_scene, recoloured, without
 from .state import Source, State, as_source
 
@@ -107,11 +108,10 @@ def sentence(scene: Scene, map_: np.ndarray, caption: str, start: int, end: int)
 
 def spread(map_: np.ndarray, said: str) -> str:
     """The same for an image whose ground truth is not known."""
-    values = np.sort(np.maximum(map_, 0).ravel())[::-1]
-    if not values.any():
+    if not (map_ > 0).any():
         return f"“{said}” has no relevance above zero anywhere."
-    half = int(np.searchsorted(values.cumsum(), values.sum() / 2) + 1) / values.size
-    return f"Half of the relevance of “{said}” lies in {half:.0%} of the patches; on what is known for scenes only."
+    half = f"{patches_of_half(map_) / map_.size:.0%}"
+    return f"Half of the relevance of “{said}” lies in {half} of the patches; on what is known for scenes only."
 
 
 class Offer(NamedTuple):

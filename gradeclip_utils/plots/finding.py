@@ -47,7 +47,7 @@ def sharpest(texts: Sequence[str], maps: np.ndarray) -> str:
     positive = [i for i, map_ in enumerate(maps) if (map_ > 0).any()]
     if not positive:
         return "no word answers to any patch"
-    fewest = min(positive, key=lambda i: _patches_of_half(maps[i]))
+    fewest = min(positive, key=lambda i: patches_of_half(maps[i]))
     return f"“{texts[fewest]}” answers to the fewest patches: {_half(maps[fewest])}"
 
 
@@ -55,10 +55,11 @@ def _half(map_: np.ndarray) -> str:
     """On how few patches half of a map's positive relevance lies."""
     if not (map_ > 0).any():
         return "no patch speaks for it"
-    count = _patches_of_half(map_)
+    count = patches_of_half(map_)
     return f"half of what speaks for it lies on {count} of {map_.size} patch{'es' * (map_.size > 1)}"
 
 
-def _patches_of_half(map_: np.ndarray) -> int:
+def patches_of_half(map_: np.ndarray) -> int:
+    """How many patches of a map, the most relevant first, have half of its positive relevance, which is not nothing."""
     falling = np.sort(np.maximum(map_, 0).astype(float), axis=None)[::-1].cumsum()
     return int(np.searchsorted(falling, falling[-1] / 2)) + 1

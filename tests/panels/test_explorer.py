@@ -395,6 +395,7 @@ def test_under_another_caption_both_ends_of_the_axis_say_for_which(session, stat
 def test_a_figure_stands_for_the_view(session, state):
     view = session.view(replace(state, phrase=(1, 2), beside="attention"))
     made = figure(view)
+    assert made.texts[0].get_text().replace("\n", " ") == payload(view)["verdict"]["phrase"] and "red car" in made.alt
     written = " ".join(text.get_text().replace("\n", " ") for text in made.findobj(Text))
     assert "“red car” in" in written and "Raw attention" in written
     assert made._repr_png_().startswith(b"\x89PNG")
