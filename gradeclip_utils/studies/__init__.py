@@ -50,7 +50,7 @@ class Study:
 
 
 _ONE_BY_ONE = ("quick", "m2ib", "rise", "integrated-gradients", "fixlip")  # methods of few passes, then the others
-_OF_METHODS = (*_ONE_BY_ONE, "references", "paints", "random weights", "spatial weights", "ranking")
+_OF_METHODS = (*_ONE_BY_ONE, "references", "paints", "random weights", "spatial weights", "questions", "ranking")
 
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "matching": Study("matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region")),

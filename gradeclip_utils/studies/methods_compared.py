@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, product
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,12 @@ from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import GAMES, PUBLISHED
 from ..evaluation.localisation import located
 from ..evaluation.maps import available, method_maps, on_canvas, possible
+from ..evaluation.pointing_game import games, play, play_second_order
 from ..evaluation.resampling import DRAWS
 from ..evaluation.run import evaluate
 from ..evaluation.sanity import randomisation_check
 from ..evaluation.statistics import paired, spearman, summarise
-from ..evaluation.words import captioned_scenes, word_rows
+from ..evaluation.words import captioned_scenes, error_by_saturation, saturation, word_rows
 from ..explain import Explainer
 from ..images import model_view
 from ..methods import METHODS
@@ -41,6 +42,8 @@ COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of it
 AS_PUBLISHED = "Grad-ECLIP as published"  # through the last layer alone
 _FEW = replace(PUBLISHED, points=3)  # points of a curve: its area is read of nothing, a quarter and half of the image
 PAINTS = {"noise": _FEW, "mean colour": replace(_FEW, fill="mean", canvas="mean")}  # noise, and black to insert on
+CENTRED = "word x region, centred"
+SHORT = {"steps": 8, "masks": 200}  # of exCLIP and FIxLIP, which take hundreds of passes an image by default
 OF_BOTH = ("energy pointing game", "selectivity", "pointing game", "pixel AUC")  # of both things of a scene, in turn
 
 
@@ -59,7 +62,8 @@ def method_summary(
             baselines; "paints", deletion and insertion by quick methods with the mean colour for paint; "random
             weights", how much the maps of quick methods are those of a model that knows nothing, on n / 4 scenes;
             "spatial weights", what lesson 02 measures of Grad-ECLIP with one spatial weight or another, on 60 scenes
-            at most; or "ranking", which compares with `emoji`, on n / 2 scenes.
+            at most; "questions", which of `evaluation.pointing_game` points at the own thing of a noun, on 24 scenes at
+            most; or "ranking", which compares with `emoji`, on n / 2 scenes.
 
     Returns:
         `COLUMNS`, one row a figure: means of a measure and method; how far Grad-ECLIP as published is "ahead of" the
@@ -213,10 +217,28 @@ def _spatial_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
     return tables
 
 
+def _questions(clip: Clip, n: int) -> list[pd.DataFrame]:
+    """How often the maximum of a noun's map lies on its own thing, by what was asked and the number of things."""
+    played = games(min(n, 24), tint=0)
+    fewer = [one for one in played[: max(8, len(played) // 4)] if len(one.scene.objects) in (2, 4)]
+    last = play(clip, played, questions=[CENTRED], image_layers=1).assign(question=f"{CENTRED}, last layer")
+    rows = [play(clip, played), last, play_second_order(clip, played, ["METAGAME"])]
+    rows = pd.concat([*rows, play_second_order(clip, fewer, ["exCLIP", "FIxLIP"], **SHORT)], ignore_index=True)
+    means = summarise(rows, "hit", by=["question", "objects"])
+    tables = [means.assign(figure="own thing, " + means["objects"].astype(str) + " things, " + means["question"])]
+    for things, question, than in product((2, 4), rows["question"].unique(), ("caption", CENTRED)):
+        pair = rows[(rows["objects"] == things) & rows["question"].isin([question, than])]
+        if question != than:
+            pair = pair[pair["image"].isin(pair.loc[pair["question"] == question, "image"])]
+            beyond = paired(pair, "hit", baseline=than, by="question")
+            tables.append(beyond.assign(figure=f"own thing, {things} things, {question} beyond {than}"))
+    return tables
+
+
 PARTS: dict[str, Callable[[Clip, int], list[pd.DataFrame]]] = {  # by part
     "quick": lambda clip, n: _beside(_quick_rows(clip, n)), **{name: partial(_costly, name) for name in COSTLY},
     "references": _references, "paints": _paints, "random weights": _random_weights,
-    "spatial weights": _spatial_weights, "ranking": _ranking,
+    "spatial weights": _spatial_weights, "questions": _questions, "ranking": _ranking,
 }  # fmt: skip
 
 
@@ -268,9 +290,10 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
         n: development scenes, each with a true and a false caption.
 
     Returns:
-        `COLUMNS`, one row a figure: means of every measure and method; and of the rank correlation with leaving words
-        out, how far it is beyond that of random scores, and beyond that of Grad-ECLIP through one layer. Intervals
-        resample scenes.
+        `COLUMNS`, one row a figure: means of every measure and method; of the rank correlation with leaving words out,
+        how far it is beyond that of random scores, and beyond that of Grad-ECLIP through one layer; and of 2 n true
+        captions the errors of scores, their correlation with saturation, and how far they are beyond those of scores
+        that are integrated along the attention (`evaluation.words.saturation`). Intervals resample scenes.
     """
     rows = word_rows(clip, captioned_scenes(n))
     means = summarise(rows, "value", by=["measure", "method"])
@@ -281,6 +304,13 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
     for baseline in ("Random", last):
         beyond = paired(alike, "value", baseline=baseline)
         tables.append(beyond.assign(figure=f"as leave-one-out, beyond {baseline}: " + beyond["method"]))
+    levelled = saturation(clip, captioned_scenes(2 * n)[::2])
+    grows = error_by_saturation(levelled)
+    tables.append(grows.assign(figure="error and saturation, " + grows["scores"]))
+    errors = levelled.melt("image", grows["scores"], "method", "error")
+    tables.append(summarise(errors, "error").assign(figure=lambda table: "error, " + table["method"]))
+    beyond = paired(errors, "error", baseline="integrated")
+    tables.append(beyond.assign(figure="error, beyond integrated: " + beyond["method"]))
     return as_figures("words", tables)
 
 

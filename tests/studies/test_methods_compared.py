@@ -12,9 +12,10 @@ from gradeclip_utils.evaluation import worker
 from gradeclip_utils.evaluation.causal import causal
 from gradeclip_utils.evaluation.faithfulness import areas, colours_of, image_curves, image_score
 from gradeclip_utils.evaluation.localisation import localisation
+from gradeclip_utils.evaluation.pointing_game import games, play, play_second_order
 from gradeclip_utils.evaluation.run import weights_digest
 from gradeclip_utils.evaluation.sanity import agreement, randomised
-from gradeclip_utils.evaluation.words import captioned_scenes, word_rows
+from gradeclip_utils.evaluation.words import captioned_scenes, saturation, word_rows
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view
 from gradeclip_utils.scenes import arrange, describe, draw_scene
@@ -179,6 +180,21 @@ def test_a_model_is_ranked_beside_the_bundled_one_which_has_no_such_figure(small
     assert table["value"].item() == pytest.approx(spearmanr(*both).statistic)
 
 
+def test_questions_about_a_noun_are_compared_on_the_images_that_both_were_asked_of(small):
+    table = method_summary(small, 2, part="questions")
+    check(table, "methods", len(table))
+    found, played = table.set_index("figure"), games(2, tint=0)
+    own = pd.concat([play(small, played), play_second_order(small, played, ["METAGAME"])])
+    own = own[own["objects"] == 4].groupby("question")["hit"].mean()
+    assert found.loc["own thing, 4 things, caption", "value"] == pytest.approx(own["caption"])
+    beyond = found.loc["own thing, 4 things, METAGAME beyond caption"]
+    assert beyond["value"] == pytest.approx(own["METAGAME"] - own["caption"]) and beyond["n"] == 2
+    last = play(small, played, questions=["word x region, centred"], image_layers=1)
+    last = last.loc[last["objects"] == 2, "hit"].mean()
+    assert found.loc["own thing, 2 things, word x region, centred, last layer", "value"] == pytest.approx(last)
+    assert "own thing, 3 things, FIxLIP" not in found.index and found.loc["own thing, 2 things, FIxLIP", "n"] == 2
+
+
 def test_word_scores_are_summed_up_by_means_and_by_what_they_have_beyond_random_ones(small):
     table = word_summary(small, 3)
     check(table, "words", len(table))
@@ -189,6 +205,12 @@ def test_word_scores_are_summed_up_by_means_and_by_what_they_have_beyond_random_
     for baseline in ("Random", "Grad-ECLIP, 1 of 3 layers"):
         beyond = value[f"as leave-one-out, beyond {baseline}: METAGAME"]
         assert beyond == pytest.approx(agree["METAGAME"] - agree[baseline])
+    levelled = saturation(small, captioned_scenes(6))
+    errors = levelled[["loosened", "integrated"]].mean()
+    assert value["error, loosened"] == pytest.approx(errors["loosened"])
+    assert value["error, beyond integrated: loosened"] == pytest.approx(errors["loosened"] - errors["integrated"])
+    growing = spearmanr(levelled["saturation"], levelled["loosened"]).statistic
+    assert value["error and saturation, loosened"] == pytest.approx(growing)
 
 
 def test_effects_of_objects_are_summed_up_by_how_maps_rank_them(bundled):
