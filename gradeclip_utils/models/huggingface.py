@@ -55,6 +55,15 @@ class Tokenizer:
         options = {"padding": "max_length", "truncation": True, "max_length": self.context_length}
         return self.tokenizer(list(texts), return_tensors="pt", **options)["input_ids"]
 
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the words alone, as open_clip's tokenizer gives them; lessons ask it of any model's."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @property
+    def decoder(self) -> dict[int, str]:
+        """The piece of a word that each token id stands for."""
+        return {number: piece for piece, number in self.tokenizer.get_vocab().items()}
+
 
 def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokenizer]:
     """The preprocessing and the tokenizer of a model of transformers, checked to be its own.
