@@ -129,7 +129,7 @@ def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder
     given = ["report", "--data", f"folder:{folder}", "--limit", "10", *model]
     assert main([*given, "--out", str(tmp_path / "whole")]) == 0
     killed = tmp_path / "killed"
-    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed, writes=20) > 0  # a chunk has 8
+    assert killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed, writes=10) > 0  # of some fifteen
     found, expected = (pd.read_parquet(place / "rows.parquet") for place in (killed, tmp_path / "whole"))
     pd.testing.assert_frame_equal(found, expected)
     assert not [name for name in found["thumbnail"] if not (killed / name).is_file()]
