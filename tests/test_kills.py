@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,10 +81,13 @@ def last_written(folder: Path) -> int:
 def killed_again_and_again(arguments, folder, watched: Path, writes: int = 1):
     """Run a command to its end, killed at random moments after it has written something; how often it was.
 
-    At the latest after so many `writes`, of which opening what is kept is one or two.
+    At the latest after so many `writes`, of which opening what is kept is one or two. Where it was over before, it
+    begins anew.
     """
-    moments = random.Random(len(arguments))
-    for times in range(KILLS):
+    moments, times = random.Random(len(arguments)), 0
+    for _ in range(3 * KILLS):
+        if times == KILLS:
+            break
         before, process = last_written(watched), begin(arguments, folder)
         until = time.monotonic() + 240
         for _ in range(moments.randint(1, writes)):
@@ -93,13 +97,16 @@ def killed_again_and_again(arguments, folder, watched: Path, writes: int = 1):
         time.sleep(moments.uniform(0, 0.5))
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read()
-            return times
+            for path in watched.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            continue
         process.send_signal(signal.SIGKILL)
         process.wait()
+        times += 1
     process = begin(arguments, folder)
     said = process.communicate()[1]
     assert process.returncode == 0, said
-    return KILLS
+    return times
 
 
 def test_an_evaluation_that_is_killed_gives_the_rows_of_one_that_is_not(model, folder, tmp_path):
