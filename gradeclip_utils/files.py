@@ -42,10 +42,15 @@ def data_path(name: str = "") -> Path:
 
 
 def read_csv(file: Path, code: str = "table-other", **options) -> pd.DataFrame:
-    """A table in a file of text, as `pandas.read_csv` reads it with these options.
+    """A table in a file of text.
+
+    Args:
+        file: the file.
+        code: of the refusal.
+        **options: of `pandas.read_csv`.
 
     Raises:
-        InvalidFile: it cannot be read, with this code.
+        InvalidFile: it cannot be read.
     """
     import pandas as pd  # slow to import, and who draws scenes does without
 

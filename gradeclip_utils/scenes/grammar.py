@@ -132,10 +132,13 @@ def describe(
 def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
     """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice.
 
-    All of them have the colour; a relation stands between the first two, in place of "and".
-
     >>> phrase("car", colour="red"), phrase("owl", "owl")
     ('a red car', 'two owls')
+
+    Args:
+        *nouns: of one thing each.
+        colour: of all of them.
+        relation: stands between the first two, in place of "and".
     """
     return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
