@@ -24,9 +24,20 @@ from .. import checks
 from ..checks import chosen, listed, number, short, whole
 from ..errors import InvalidType, InvalidValue
 from ..notices import image_bundle, mark_drawn
-from . import emoji
 from .art import ARTISTS, TRAINED_ARTISTS, artists_of
-from .emoji import CANVAS, COLOURS, IMAGE_SIZE, NOT_MIRRORED, Object, concept, concepts, covered, hidden, render
+from .emoji import (
+    BACKGROUNDS,
+    CANVAS,
+    COLOURS,
+    IMAGE_SIZE,
+    NOT_MIRRORED,
+    Object,
+    concept,
+    concepts,
+    covered,
+    hidden,
+    render,
+)
 from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
 from .heldout import is_withheld_colour, is_withheld_pair
 
@@ -206,7 +217,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         else:
             raise InvalidValue(f"no layout was found in which {relation!r} holds: place Objects yourself", "scene-room")
     if background is None:
-        background = int(rng.integers(emoji.BACKGROUNDS)) if words else 0
+        background = int(rng.integers(BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
     return Scene(tuple(things), text, spans, background)
 
@@ -298,7 +309,7 @@ def draw_scene(
     if not plain:
         phrases, relation, prefix = _draw_phrases(rng, things, grouped(things, unnamed), all_said)
     text, spans = describe(things, relation, prefix, unnamed, **phrases)
-    return Scene(tuple(things), text, spans, background=int(rng.integers(emoji.BACKGROUNDS)))
+    return Scene(tuple(things), text, spans, background=int(rng.integers(BACKGROUNDS)))
 
 
 def _draw_phrases(
