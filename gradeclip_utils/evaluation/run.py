@@ -34,7 +34,6 @@ from typing import Any
 import pandas as pd
 import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
-from statsmodels.stats.multitest import multipletests
 from tqdm.auto import tqdm
 
 from ..checks import chosen, columns, first_line, listed, whole, writable
@@ -48,7 +47,7 @@ from .localisation import MEASURES
 from .maps import method_names, possible
 from .results import Results
 from .shards import Shard, merge, part_of, read_shard, shard_folder
-from .statistics import paired, summarise
+from .statistics import holm, paired, summarise
 from .worker import PROTOCOLS, Chunk, Plan, at_worker, measured, open_explainers, references_of
 
 MOST_THREADS = 1024  # of one process: beyond some hundred thousand, OpenMP ends the process
@@ -332,7 +331,7 @@ def _against(rows: pd.DataFrame, value: str, baseline: str, cluster: str | None)
         both = rows[rows["method"].isin([name, baseline]) & rows["image"].isin(part["image"])]
         tables += [paired(both, value, baseline=baseline, cluster=cluster)] if name != baseline else []
     table = pd.concat(tables)
-    return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def _cell(mean: float, low: float, high: float, sign: str = "") -> str:

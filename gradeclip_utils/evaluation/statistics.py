@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
-from statsmodels.stats.multitest import multipletests
 
 from ..checks import columns, finite, number
 from ..errors import InvalidValue
@@ -158,8 +157,7 @@ def paired(
 
     The interval is that of `difference_interval`. The p-value is that of a two-sided sign-flip test of the mean
     difference: were method and baseline exchangeable, every difference could as well have had the other sign (see
-    `resampling.sign_flip_p`). `p_holm` bounds the chance of a single false discovery among all methods of one measure
-    (Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979).
+    `resampling.sign_flip_p`). `p_holm` bounds the chance of a single false discovery among all methods of one measure.
 
     Args:
         rows: as for `summarise`; every unit in every method.
@@ -190,7 +188,23 @@ def paired(
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
     table[["low", "high"]] = _apart(np.array(bounds), table[["difference"]].to_numpy())
     p = sign_flip_p(by_cluster(differences.to_numpy(), labels)[0].T, flips, seed)
-    return table.assign(p=p, p_holm=multipletests(p, method="holm")[1], n=len(differences))
+    return table.assign(p=p, p_holm=holm(p), n=len(differences))
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Holm's correction of the p-values (n,) of one family, each at most 1 and none below that of a smaller p.
+
+    Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979. That of
+    statsmodels is the same, and collects garbage at every call, a quarter of a second for what takes microseconds.
+
+    >>> holm([0.04, 0.01, 0.03]).round(2).tolist()
+    [0.06, 0.03, 0.06]
+    """
+    p = np.asarray(p, float)
+    order = p.argsort(kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
 
 
 def verdict(low: float, high: float, margin: float, more: str, less: str, same: str) -> str:
