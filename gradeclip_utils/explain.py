@@ -298,9 +298,8 @@ class Explainer(Encoders):
             read = self._read(asked, own)
             other = None if others is None else self._read(others, own, sign=-1)  # the target falls as theirs rises
             directions = read.embedding if other is None else read.embedding - other.embedding
-            maps = self._token_maps(
-                trace, directions.unflatten(0, (len(views), each)), self._empty_prompt() if others is None else None
-            )  # (B, T, N)
+            empty = self._empty_prompt() if others is None else None
+            maps = self._token_maps(trace, directions.unflatten(0, (len(views), each)), empty)  # (B, T, N)
             if self.method.image is not None:
                 warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
             maps, image_explained = on_grid(maps, trace), (explained * read.embedding).sum(-1).tolist()
@@ -308,20 +307,10 @@ class Explainer(Encoders):
         for i, (image, view) in enumerate(zip(images, views, strict=True)):
             mine = slice(i * each, (i + 1) * each)
             text_explained = read.explained[mine].tolist() if any(read.words) else None
-            found.append(
-                Explanation(
-                    prompts=read.names[mine],
-                    similarity=_numpy(read.similarity[mine]),
-                    image_maps=_numpy(maps[i]),
-                    words=read.words[mine],
-                    image=image,
-                    box=view.box,
-                    provenance=self._provenance(image_explained[mine], text_explained),
-                    against=None if other is None else other.names[mine],
-                    against_similarity=None if other is None else _numpy(other.similarity[mine]),
-                    against_words=None if other is None else other.words[mine],
-                )
-            )
+            provenance = self._provenance(image_explained[mine], text_explained)
+            theirs = () if other is None else (other.names[mine], _numpy(other.similarity[mine]), other.words[mine])
+            prompts, similarity, words = read.names[mine], _numpy(read.similarity[mine]), read.words[mine]
+            found.append(Explanation(prompts, similarity, _numpy(maps[i]), words, image, view.box, provenance, *theirs))
         return found
 
     def _ask(self, prompts: list[str] | Tensor, first: int = 0) -> Asked:
@@ -337,18 +326,15 @@ class Explainer(Encoders):
             similarity = (image * embedding).sum(-1)
             return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
         assert asked.ids is not None
-        tower, tokens = (
-            self._opened_text_tower(),
-            [len(split.word_ids) for split in asked.splits] or [0] * len(asked.names),
-        )
+        tower, tokens = self._opened_text_tower(), [len(split.word_ids) for split in asked.splits]
+        tokens = tokens or [0] * len(asked.names)
         order = sorted(range(len(tokens)), key=tokens.__getitem__)  # a batch costs as much as its longest prompt
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
         words: list[tuple[Word, ...]] = [()] * len(tokens)
         for start in range(0, len(order), PROMPTS_AT_ONCE):
             some = order[start : start + PROMPTS_AT_ONCE]
-            trace, embedding[some] = self._both(
-                tower, tower.trace(asked.ids[some], self._wants_graph and bool(asked.splits))
-            )
+            traced = tower.trace(asked.ids[some], self._wants_graph and bool(asked.splits))
+            trace, embedding[some] = self._both(tower, traced)
             explained[some] = (trace.embedding * image[some]).sum(-1)
             if self.method.text is None or not asked.splits:
                 continue

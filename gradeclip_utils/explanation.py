@@ -41,16 +41,27 @@ class Result:
     box: Box
 
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
-        """The map of one prompt or word in the image's own pixels, (H, W) float32, zero where the model did not look.
+        """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero where the model did not look.
 
-        Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
+        Args:
+            index: of the prompt or word.
+            signed: if not, relevance below zero is cut off on the token grid.
+
+        Raises:
+            InvalidType, InvalidValue: no whole number, or there are not as many maps.
         """
         maps = getattr(self, self._arrays[0])
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
         return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
 
     def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`.
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder.
+
+        Args:
+            folder: need not exist.
+
+        Returns:
+            The folder.
 
         Raises:
             InvalidFile: they cannot be written. What was there stays as it was.
@@ -62,6 +73,9 @@ class Result:
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read what `save` wrote.
+
+        Args:
+            folder: as `save` was given it.
 
         Raises:
             MissingFile: one of the three files is missing.
@@ -154,7 +168,11 @@ class Explanation(Result):
         return float(distances.mean()), float(low), float(high)
 
     def plot(self, **options):
-        """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
+        """A matplotlib figure: image, heat maps with a colour bar, words shaded by score.
+
+        Args:
+            **options: of `plots.plot_explanation`.
+        """
         from .plots import plot_explanation  # matplotlib is slow to import, and only what shows needs it
 
         return plot_explanation(self, **options)
@@ -242,7 +260,11 @@ class Interactions(Result):
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def plot(self, **options):
-        """A matplotlib figure: one signed map a word, all on one scale. See `plots`."""
+        """A matplotlib figure: one signed map a word, all on one scale.
+
+        Args:
+            **options: of `plots.plot_interactions`.
+        """
         from .plots import plot_interactions
 
         return plot_interactions(self, **options)

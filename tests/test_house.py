@@ -31,7 +31,7 @@ FLOORS = (
     ("errors",),
 )
 FLAT = {
-    "__init__", "__main__", "checks", "encoders", "errors", "explain", "explanation", "files", "images", "language",
+    "__init__", "__main__", "encoders", "errors", "explain", "explanation", "files", "images", "language",
     "notices", "prompts", "words",
 }  # fmt: skip
 
