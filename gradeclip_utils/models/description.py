@@ -10,19 +10,22 @@ from ..words import why_no_words
 
 
 def describe(clip: Any) -> str:
-    """Name, size, precision, both towers as the code that explains them sees them, and the vocabulary."""
+    """Name, size, precision, both towers as the code that explains them sees them, and the vocabulary.
+
+    Args:
+        clip: a `Clip`.
+    """
     weights = sum(parameter.numel() for parameter in clip.model.parameters())
     sample = next(clip.model.parameters())
     words = "any" if clip.vocabulary is None else f"only {len(clip.vocabulary)} (others get a warning)"
-    lines = [
+    return "\n".join((
         f"{clip.name} ({clip.pretrained or 'weights of your own'})",
         f"  model    {type(clip.model).__name__}, {weights / 1e6:.1f} million weights, "
         f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
         f"  image    {_describe_image(clip.model, clip.image_layers or 1)}",
         f"  prompt   {_describe_text(clip.model, clip.tokenizer, clip.text_layers)}",
         f"  words    {words}",
-    ]
-    return "\n".join(lines)
+    ))  # fmt: skip
 
 
 def _describe_image(model: nn.Module, layers: int) -> str:
@@ -32,9 +35,8 @@ def _describe_image(model: nn.Module, layers: int) -> str:
     except UnsupportedModel as refusal:
         said = f"cannot be explained by attention: {refusal}"
     try:
-        return (
-            f"{said}; Grad-CAM, RISE and input gradients apply, on a map of {_describe_grid(open_feature_map(model))}"
-        )
+        grid = _describe_grid(open_feature_map(model))
+        return f"{said}; Grad-CAM, RISE and input gradients apply, on a map of {grid}"
     except UnsupportedModel:
         return said
 

@@ -255,11 +255,8 @@ def _load_folder(name: str, device: str, precision: str) -> Clip:
 
 def _load_transformers(name: str, pretrained: Any, device: str, precision: str) -> Clip:
     if pretrained:
-        raise InvalidValue(
-            f"a model of transformers has its weights beside its config: {name} takes no pretrained, got "
-            f"{str(pretrained)[:60]!r}.",
-            "model-weights",
-        )
+        msg = f"{name} takes no pretrained, got {str(pretrained)[:60]!r}."
+        raise InvalidValue(f"a model of transformers has its weights beside its config: {msg}", "model-weights")
     model, processor = load_transformers(name, device, precision)
     source = getattr(model.config, "_commit_hash", None) or name
     _check_finite(model, name, source)
@@ -295,11 +292,9 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
     quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
     other = checkpoints.quick_gelu_name(name)
     if quick and len(quick) < len(tags) and other != name:
-        message = (
-            f"The file does not say which activation its model was trained with, and {name} uses GELU. If these are "
-            f"the weights {', '.join(quick)}, pass {other!r} as the name; else every number is wrong."
-        )
-        warn(message, "activation-unknown", UserWarning)
+        here = f"The file does not say which activation its model was trained with, and {name} uses GELU."
+        advice = f"If these are the weights {', '.join(quick)}, pass {other!r} as the name; else every number is wrong."
+        warn(f"{here} {advice}", "activation-unknown", UserWarning)
 
 
 def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:
