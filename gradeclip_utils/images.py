@@ -192,8 +192,6 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
             left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
         elif not isinstance(step, (MaybeConvertMode, MaybeToTensor, ToTensor, Normalize)):
             name = getattr(step, "__name__", type(step).__name__)
-            if name == "_convert_to_rgb":  # open_clip before 3.0 used a function for it
-                continue
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
             warn(message, "preprocess-unknown")
             return View(preprocess(image), (0.0, 0.0, float(width), float(height)))

@@ -57,7 +57,7 @@ def _describe_layers(tower: Tower) -> str:
 
 def _describe_text(model: nn.Module, tokenizer: Callable, layers: int | None) -> str:
     try:
-        tower = open_text_tower(model) if layers is None else open_text_tower(model, layers)
+        tower = open_text_tower(model, layers)
     except UnsupportedModel as refusal:
         return f"cannot be explained: {refusal}"
     how = "causal" if tower.causal else "not causal"
