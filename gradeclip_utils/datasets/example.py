@@ -84,9 +84,15 @@ class Source:
     place: str
 
     def needed(self, path: str | Path, what: str) -> Path:
-        """The path, if something is there; FileNotFoundError, with `what` it should be, if not.
+        """The path, if something is there.
 
-        What is no path is refused as by `as_path`.
+        Args:
+            path: of a file or folder.
+            what: it should be.
+
+        Raises:
+            FileNotFoundError: nothing is there; says what, and where to get it.
+            TypeError, ValueError: as of `as_path`.
         """
         path = as_path(path, what)
         if not path.exists():
@@ -94,16 +100,24 @@ class Source:
         return path
 
     def damaged(self, path: Path, what: str) -> ValueError:
-        """The error to raise for a file that is there and cannot be used, with `what` is wrong with it."""
+        """The error to raise for a file, with the place where a whole one can be had.
+
+        Args:
+            path: of a file that is there and cannot be used.
+            what: is wrong with it.
+        """
         return InvalidValue(f"{path} {what}. Get it from {self.place}", "data-damaged")
 
     def not_empty(self, examples: list[T], path: Path, what: str) -> list[T]:
-        """The examples, if there are any; ValueError, with what the path lacks, if not.
+        """The examples, if there are any.
 
         Args:
             examples: that were found.
             path: where.
             what: should have been there.
+
+        Raises:
+            ValueError: there are none.
         """
         if not examples:
             raise self.damaged(path, f"holds no {what}")
@@ -111,7 +125,15 @@ class Source:
 
     @contextmanager
     def form(self, path: Path, form: str) -> Iterator[None]:
-        """Within it what a record lacks, or has of another kind, is said of its file: a ValueError, with its form."""
+        """Within it what a record lacks, or has of another kind, is said of its file.
+
+        Args:
+            path: of the file.
+            form: how its records should be.
+
+        Raises:
+            ValueError: something is missing or of another kind; says so, and the form.
+        """
         try:
             yield
         except GradeclipError:
@@ -121,7 +143,14 @@ class Source:
             raise self.damaged(path, f"is not {form}, or is cut short ({said})") from error
 
     def read_json(self, path: Path) -> Any:
-        """What a JSON file says; ValueError if it is none."""
+        """What a JSON file says.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            ValueError: it is none.
+        """
         with self.form(path, "JSON"):
             return json.loads(path.read_text(encoding="utf-8"))
 
@@ -129,8 +158,12 @@ class Source:
 def decoded(content: bytes, name: str) -> Image.Image:
     """The image of a file's content, as `read_image` gives it.
 
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+
     Raises:
-        ValueError: it is none, or ends too early; says so of `name`.
+        ValueError: it is no image, or ends too early.
     """
     try:
         return read_image(Image.open(io.BytesIO(content)))
@@ -141,12 +174,15 @@ def decoded(content: bytes, name: str) -> Image.Image:
 
 
 def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
-    """The mask (H, W), if it has the size of its image; ValueError, with both sizes, if not.
+    """The mask (H, W), if it has the size of its image.
 
     Args:
         mask: (H, W).
         file: that it was read from.
         image: the file of its image.
+
+    Raises:
+        ValueError: it has another size; says both.
     """
     size = read_image(image).size
     if mask.shape != size[::-1]:
@@ -156,17 +192,24 @@ def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
 
 
 def photo_prompt(name: str) -> str:
-    """What is asked for a class of a published data set."""
-    return f"a photo of a {name}."  # CLIP's own template (Radford et al. 2021)
+    """What is asked for a class of a published data set: CLIP's own template (Radford et al. 2021).
+
+    Args:
+        name: of the class.
+    """
+    return f"a photo of a {name}."
 
 
 def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
-    """A library that only some people need; ImportError, with why and the way to get it, if it is not installed.
+    """A library that only some people need.
 
     Args:
         name: of the module.
         why: it is needed.
         extra: of this package, that installs it.
+
+    Raises:
+        ImportError: it is not installed; says why it is needed, and the way to get it.
     """
     try:
         return importlib.import_module(name)

@@ -126,7 +126,14 @@ def _imagenet_names() -> dict[str, str]:
 
 
 def imagenet_name(wnid: str) -> str:
-    """What a WordNet id of ImageNet is called; ValueError, naming it, for any other."""
+    """What a WordNet id of ImageNet is called.
+
+    Args:
+        wnid: such as "n02084071".
+
+    Raises:
+        ValueError: it is none of ImageNet's.
+    """
     try:
         return _imagenet_names()[wnid]
     except (KeyError, TypeError):

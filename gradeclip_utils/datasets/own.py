@@ -28,6 +28,12 @@ def own_images(path: str | Path) -> list[Example]:
     cut-out what is not transparent; the image's name with `.png` if there is no such column) and `concept` (the caption
     if there is no such column). There is one example a row, in the order of the table.
 
+    Args:
+        path: of the folder.
+
+    Returns:
+        One example a row, in the order of the table.
+
     Raises:
         FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
         ValueError: the table is not what it should be; the message names the line.
@@ -45,6 +51,10 @@ def own_images(path: str | Path) -> list[Example]:
 def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
     """Images in any folder, with a table of captions beside it or elsewhere (`read_captions`): one example a row.
 
+    Args:
+        images: the folder of the images.
+        captions: the table, as for `read_captions`; it names files of the folder.
+
     Raises:
         FileNotFoundError: the table, or a file that it names, is missing; the message names the line.
         ValueError: the table is not what it should be.
@@ -59,7 +69,13 @@ def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
 
 
 def read_captions(table: str | Path) -> pd.DataFrame:
-    """The rows of a CSV file with the columns `image` and `caption`, and whatever else, as text; none lacks the two.
+    """The rows of a table with the columns `image` and `caption`, and whatever else, as text; none lacks the two.
+
+    Args:
+        table: a CSV file.
+
+    Returns:
+        Its rows, in their order.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,6 +97,10 @@ def read_captions(table: str | Path) -> pd.DataFrame:
 def read_table(file: Path, separator: str = ",") -> pd.DataFrame:
     """The rows of a file, all of them as text.
 
+    Args:
+        file: of comma-separated values.
+        separator: in place of the comma.
+
     Raises:
         ValueError: it cannot be read, or its rows have more fields than its first line has columns.
     """
@@ -96,6 +116,9 @@ def open_clip_csv(path: str | Path) -> list[Example]:
 
     Paths in it that are not absolute are looked for beside the table, and then, as open_clip does, in the working
     directory.
+
+    Args:
+        path: of the table.
 
     Raises:
         FileNotFoundError: the table, or an image that it names, is missing; the message names the line.

@@ -126,7 +126,11 @@ def _read(what: str, limit: int | None, known: Mapping[str, Dataset], called: st
 
 
 def spread(examples: list[T], limit: int | None) -> list[T]:
-    """No more examples than `limit`, evenly spread, because most data sets are sorted by concept; None keeps all.
+    """Examples that are evenly spread over a data set, because most data sets are sorted by concept.
+
+    Args:
+        examples: in their order.
+        limit: how many at most; None keeps all.
 
     Raises:
         ValueError, TypeError: the limit is no positive whole number, or the examples are no list.

@@ -78,7 +78,11 @@ class Pair:
         return max(len(scene.objects) for scene in self.scenes)
 
     def words(self, side: int) -> list[Span]:
-        """The words of caption `side` that the other caption says otherwise, in reading order."""
+        """The words of one caption that the other says otherwise, in reading order.
+
+        Args:
+            side: 0 or 1, whose caption.
+        """
         scene = self.scenes[side]
         mine = [span for span in scene.spans if span.kind == KINDS[self.kind] and span.objects[0] in self.asked]
         return sorted(mine, key=lambda span: span.start)
@@ -266,14 +270,23 @@ _DRAWN: dict[str, Callable] = {
 
 
 def image_pixels(clip: Clip) -> int:
-    """The pixels on a side at which scenes are drawn for a model: no more than it needs (96 for the bundled one)."""
+    """The pixels on a side at which scenes are drawn for a model: no more than it needs, a multiple of `CANVAS`.
+
+    Args:
+        clip: the model that is to see them.
+    """
     size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
     wanted = max(size) if isinstance(size, (tuple, list)) else size
     return min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
 
 
 def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
-    """The images of the scenes, no larger than the model needs."""
+    """The B images of scenes, square, no larger than the model needs.
+
+    Args:
+        clip: the model that is to see them.
+        scenes: B scenes.
+    """
     return [scene.image(image_pixels(clip)) for scene in scenes]
 
 

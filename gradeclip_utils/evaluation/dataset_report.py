@@ -222,7 +222,11 @@ def _write_thumbnail(file: Path, explanation: Explanation, heats: dict[str, np.n
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `python -m gradeclip_utils report`."""
+    """Add the arguments of `python -m gradeclip_utils report`.
+
+    Args:
+        parser: of the command, which gets them.
+    """
     parser.add_argument("--data", required=True, help="a folder of images, or a data set, KIND:WHERE")
     parser.add_argument("--captions", help="with a folder: a table with the columns image and caption")
     parser.add_argument("--out", required=True, help="the folder of the report")
@@ -235,6 +239,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Write the report, and say where it is.
+
+    Args:
+        options: of `add_arguments`, and the model.
 
     Raises:
         ValueError, OSError: as of `load_clip` and `report`; a folder without a table of captions.

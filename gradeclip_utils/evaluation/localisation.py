@@ -229,7 +229,11 @@ def _grid(grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def levelled(heat: np.ndarray) -> np.ndarray:
-    """The map over its largest magnitude, rounded, so that what differs by rounding is a tie."""
+    """A map over its largest magnitude, rounded to six digits, so that what differs by rounding is a tie.
+
+    Args:
+        heat: of any shape, signed; zero everywhere stays so.
+    """
     largest = np.abs(heat).max()
     return np.round(heat / largest, 6) + 0.0 if largest > 0 else np.zeros_like(heat)
 

@@ -108,7 +108,12 @@ class RememberingTower:
         return getattr(self._tower, name)
 
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
-        """The tower's trace of `inputs`."""
+        """The tower's trace of a batch, or the last one if that was of the same batch.
+
+        Args:
+            inputs: a batch, as for the tower.
+            graph: as for the tower; a trace that was made without one does not do for it.
+        """
         last = self._last
         if last is None or not torch.equal(last.inputs, inputs) or (graph and last.graph is None):
             self._last = last = self._tower.trace(inputs, graph)

@@ -26,7 +26,11 @@ AT_ONCE = 2**21  # numbers drawn together, to bound the memory
 
 
 def by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (K, ...) and sizes (K,) of the clusters of values (n, ...); without labels every value is its own.
+    """Sums (K, ...) and sizes (K,) of the clusters of values.
+
+    Args:
+        values: (n, ...).
+        clusters: n labels; without them every value is its own cluster.
 
     Raises:
         ValueError: labels that are not one a value, or missing.
@@ -67,11 +71,15 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int = DRAWS, se
 
 
 def wilson_bounds(values: np.ndarray, clusters: Sequence | None) -> np.ndarray | None:
-    """Wilson's 95 % bounds (2,) of the mean of values (n,), if that is a proportion; else None.
+    """Wilson's 95 % bounds (2,) of a mean, if that is a proportion; else None.
 
     It is one if all values are 0 or 1. What happens to be 0, or 1, every time, such as the correlation of a map with
     itself, is taken for one, and its bounds are then too wide. In clusters answers are not independent; their bootstrap
     is trusted unless all are alike, when there is nothing to draw: then every cluster counts as one answer.
+
+    Args:
+        values: (n,).
+        clusters: n labels, or None, where every value is independent.
     """
     alike = len(values) > 0 and bool((values == values[0]).all())
     if not np.isin(values, (0.0, 1.0)).all() or (clusters is not None and not alike):
@@ -82,10 +90,13 @@ def wilson_bounds(values: np.ndarray, clusters: Sequence | None) -> np.ndarray |
 
 
 def paired_proportion_bounds(differences: np.ndarray) -> np.ndarray:
-    """95 % bounds (2,) of the difference of two proportions, from the differences (n,) of pairs of answers: -1, 0 or 1.
+    """95 % bounds (2,) of the difference of two proportions.
 
     Wald's interval after half an answer was added to each of the four kinds of pairs. Agresti and Min, "Simple Improved
     Confidence Intervals for Comparing Matched Proportions", Statistics in Medicine 2005.
+
+    Args:
+        differences: (n,) of pairs of answers: -1, 0 or 1.
     """
     better, worse = (differences > 0).sum() + 0.5, (differences < 0).sum() + 0.5
     n = len(differences) + 2

@@ -118,7 +118,11 @@ class Results:
             raise InvalidFile(msg, "write-failed") from error
 
     def write_table(self, rows: pd.DataFrame) -> None:
-        """Write all rows as `rows.parquet`, for other programs to read."""
+        """Write the run's rows as `rows.parquet`, for other programs to read.
+
+        Args:
+            rows: of the whole run, in the order of its examples.
+        """
         write_whole(self.folder / TABLE, lambda stream: rows.to_parquet(stream, index=False))
 
     def close(self) -> None:
@@ -146,6 +150,9 @@ class Results:
 def read_run(folder: str | Path) -> pd.DataFrame:
     """All rows that a run has so far, in the order of the examples; also while it runs.
 
+    Args:
+        folder: of the run.
+
     Raises:
         FileNotFoundError: there is no run, or nothing is done yet.
     """
@@ -160,6 +167,12 @@ def read_run(folder: str | Path) -> pd.DataFrame:
 def read_settings(folder: str | Path) -> dict:
     """What a run was asked for.
 
+    Args:
+        folder: of the run.
+
+    Returns:
+        By name, such as model, data, methods and seed.
+
     Raises:
         FileNotFoundError: there is no run.
     """
@@ -170,7 +183,14 @@ def read_settings(folder: str | Path) -> dict:
 
 
 def read_whole(folder: str | Path) -> dict[int, tuple[pd.DataFrame, str]]:
-    """The chunks of a run that are whole: number -> its rows, and the checksum of what they are about."""
+    """The chunks of a run that are whole.
+
+    Args:
+        folder: of the run; one without a run has no chunks.
+
+    Returns:
+        By number, the chunk's rows, and the checksum of the images and masks that they are about.
+    """
     found = _asked(folder, "SELECT number, rows, checksum, inputs FROM chunks")
     return {number: (_unpacked(content), inputs) for number, content, checksum, inputs in found
             if checksum == _checksum(content)}  # fmt: skip

@@ -197,7 +197,14 @@ def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """Tells one set of weights from another, whatever their file is called."""
+    """Tells one set of weights from another, whatever their file is called.
+
+    Args:
+        model: whose state is read, buffers too.
+
+    Returns:
+        16 hexadecimal digits, of SHA-256.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -289,13 +296,13 @@ def _workers(clip: Clip, jobs: int, dask: str | None) -> Iterator[Clip | str]:
             yield str(path)
 
 
-# ----------------------------------------------------------------------------------------------------------- the table
-
-
 def report(rows: pd.DataFrame) -> str:
-    """The table: for each measure the methods' means, and their differences from the baseline, with 95 % intervals.
+    """The table of a run for people: a measure's means, and differences from the baseline, with 95 % intervals.
 
     Whole concepts are resampled, since images of one concept are alike. p is Holm's, over the rows of one measure.
+
+    Args:
+        rows: as `evaluate` gives them.
     """
     columns(rows, ("image", "concept", "method", "seconds"))
     names = list(dict.fromkeys(rows["method"]))
@@ -338,11 +345,12 @@ def _cell(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-# ------------------------------------------------------------------------------------------------------------ command
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `python -m gradeclip_utils evaluate`."""
+    """Add the arguments of `python -m gradeclip_utils evaluate`.
+
+    Args:
+        parser: of the command, which gets them.
+    """
     parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
     parser.add_argument(
@@ -364,6 +372,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Evaluate as the options say, and print the table.
+
+    Args:
+        options: of `add_arguments`, and the model.
 
     Raises:
         ValueError, OSError, ImportError: as `load_clip` and `evaluate`.

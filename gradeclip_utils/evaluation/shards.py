@@ -57,12 +57,19 @@ def read_shard(text: str | None) -> Shard | None:
 
 
 def add_no_shard(parser: argparse.ArgumentParser) -> None:
-    """Add `--shard` to a study that is not dealt out, so that it can say why."""
+    """Add `--shard` to a study that is not dealt out, so that it can say why.
+
+    Args:
+        parser: of the study.
+    """
     parser.add_argument("--shard", metavar="i/n", help="refused: this study is short")
 
 
 def refuse_shard(options: argparse.Namespace) -> None:
     """Refuse to do a part of a study whose figures come from few scenes, all of them together.
+
+    Args:
+        options: of a command with `add_no_shard`.
 
     Raises:
         InvalidValue: `--shard` was given.
@@ -74,7 +81,11 @@ def refuse_shard(options: argparse.Namespace) -> None:
 
 
 def part_of(parts: Sequence[T], shard: Shard | None) -> Sequence[T]:
-    """Those of `parts` that a shard computes: every n-th, so that each shard sees all of a sorted data set.
+    """The parts that a shard computes: every n-th, so that each shard sees all of a sorted data set.
+
+    Args:
+        parts: what there is to compute.
+        shard: (i, n), i from 0; None takes all.
 
     Raises:
         ValueError, TypeError: the shard is not (i, n).
@@ -88,7 +99,12 @@ def part_of(parts: Sequence[T], shard: Shard | None) -> Sequence[T]:
 
 
 def shard_folder(out: str | Path, shard: Shard | None) -> Path:
-    """Where the rows of a shard lie, inside the folder of the whole."""
+    """Where the rows of a shard lie.
+
+    Args:
+        out: the folder of the whole.
+        shard: (i, n); None is the whole.
+    """
     out = as_path(out, "the folder of an evaluation")
     return out if shard is None else out / f"shard-{shard[0]}-of-{shard[1]}"
 

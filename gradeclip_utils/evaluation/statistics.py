@@ -192,13 +192,19 @@ def paired(
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Holm's correction of the p-values (n,) of one family, each at most 1 and none below that of a smaller p.
+    """Holm's correction of the p-values of one family.
 
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979. That of
     statsmodels is the same, and collects garbage at every call, a quarter of a second for what takes microseconds.
 
     >>> holm([0.04, 0.01, 0.03]).round(2).tolist()
     [0.06, 0.03, 0.06]
+
+    Args:
+        p: (n,), in any order.
+
+    Returns:
+        (n,), in the same order, each at most 1 and none below that of a smaller p.
     """
     p = np.asarray(p, float)
     order = p.argsort(kind="stable")

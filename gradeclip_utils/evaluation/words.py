@@ -105,7 +105,11 @@ def captioned_scenes(n: int, *, split: str = "development", seed: int = 0) -> li
 
 
 def layer_methods(depth: int) -> dict[str, tuple[str, int | None]]:
-    """Grad-ECLIP through one text layer, half of them, two thirds (as published) and all: as `text_methods`."""
+    """Grad-ECLIP through one text layer, half of them, two thirds (as published) and all: rows of `text_methods`.
+
+    Args:
+        depth: how many layers the text encoder has.
+    """
     depth = whole("depth", depth, 1)
     parts = sorted({1, round(depth / 2), round(2 * depth / 3), depth} - {0})
     return {f"Grad-ECLIP, {layers} of {depth} layers": ("grad-eclip", layers) for layers in parts}
@@ -306,7 +310,11 @@ def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `python -m gradeclip_utils words`."""
+    """Add the arguments of `python -m gradeclip_utils words`.
+
+    Args:
+        parser: of the command, which gets them.
+    """
     parser.add_argument("--n", type=int, default=200, help="scenes, with a true and a false caption each; %(default)s")
     parser.add_argument("--split", default="development", choices=SPLITS, help="where they are from; %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes, and of methods that draw; %(default)s")
@@ -315,6 +323,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Measure scores of words, and print every measure of every method with its interval.
+
+    Args:
+        options: of `add_arguments`, and the model.
 
     Raises:
         ValueError: `--n` is not a whole number of scenes, two or more; and what `load_clip` and `word_rows` raise.
@@ -331,7 +342,11 @@ def run_command(options: argparse.Namespace) -> None:
 
 
 def report(rows: pd.DataFrame) -> str:
-    """A table for people, a row a method: means of all measures with their 95 % intervals over images."""
+    """A table for people, a row a method: means of all measures with their 95 % intervals over images.
+
+    Args:
+        rows: as `word_rows` gives them.
+    """
     found = summarise(rows, "value", by=["measure", "method"])
     told = found.apply(lambda one: f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]", axis=1)
     table = found[["measure", "method"]].assign(told=told).pivot(index="method", columns="measure", values="told")

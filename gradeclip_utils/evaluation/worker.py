@@ -191,7 +191,15 @@ def _follow(parent: int, source: str) -> None:
 
 
 def contents(examples: Iterable[Example | Choice], before: str = "") -> str:
-    """A checksum of images and masks, which are read for it, and of what is known from `before`."""
+    """A checksum of images and masks.
+
+    Args:
+        examples: whose images, and masks if they have them, are read.
+        before: what else it is to depend on.
+
+    Returns:
+        The checksum, in hexadecimal digits.
+    """
     digest = hashlib.sha256(before.encode())
     for example in examples:
         image = read_image(example.image())
@@ -211,7 +219,12 @@ def _kept(source: Clip | str, plan: Plan) -> dict[str, Explainer]:
 
 
 def open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
-    """One explainer a method, one for the map that does not hear the prompt, and one of a model that knows nothing."""
+    """One explainer a method, one for the map that hears no prompt, and one of a model that knows nothing, by name.
+
+    Args:
+        clip: the model.
+        plan: what is measured.
+    """
     names = dict.fromkeys((*plan.methods, *["attention"] * ("text-blind" in plan.references)))
     opened = partial(Explainer, seed=plan.seed, resolution=plan.resolution, progress=False)  # one bar is enough
     explainers = {name: opened(clip, method=name) for name in names}
@@ -304,5 +317,10 @@ def game_areas(
 
 
 def generator(example: Example, seed: int) -> np.random.Generator:
-    """The same for an example wherever it stands, in whichever process."""
+    """A generator of random numbers that is the same for an example wherever it stands, in whichever process.
+
+    Args:
+        example: whose key it depends on.
+        seed: of the run.
+    """
     return np.random.default_rng([seed, zlib.crc32(example.key.encode())])

@@ -132,7 +132,11 @@ def draw_words(
 
 
 def drawable(text: str) -> str:
-    """The text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each."""
+    """A text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each.
+
+    Args:
+        text: of a label or title; lines stay.
+    """
     font = get_font(findfont(FontProperties()))
     return "".join(
         letter if letter == "\n" or font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text
@@ -174,7 +178,11 @@ def _inches(axes: Axes) -> tuple[float, float]:
 
 
 def blank(axes: Axes) -> Axes:
-    """The axes without ticks and frame, filled from the upper left."""
+    """The axes without ticks and frame, filled from the upper left.
+
+    Args:
+        axes: of a panel.
+    """
     axes.set_axis_off()
     axes.set_anchor("NW")
     if not any(axes.get_title(place) for place in ("left", "center", "right")):
@@ -197,14 +205,22 @@ def entitle(axes: Axes, title: str, loc: str = "left", fontsize: float = 9) -> N
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """An RGB copy, no larger than a panel needs."""
+    """An RGB copy of an image, no larger than a panel needs.
+
+    Args:
+        image: left as it is.
+    """
     image = image.convert("RGB")
     image.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))  # on the copy that convert made; never enlarges
     return image
 
 
 def sampling(image: Image.Image) -> str:
-    """How matplotlib shows the image: a small one keeps its pixels, and is never blurred."""
+    """How matplotlib interpolates an image: a small one keeps its pixels, and is never blurred.
+
+    Args:
+        image: that is to be shown.
+    """
     return "nearest" if max(image.size) < 200 else "auto"
 
 

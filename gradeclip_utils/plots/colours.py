@@ -93,12 +93,21 @@ def _seen_through(base: Image.Image, values: np.ndarray, threshold: float, opaci
 
 
 def shown(value, signed: bool):
-    """The display's relu, for a score or an array."""
+    """What a display shows of relevance: all of it, or its relu.
+
+    Args:
+        value: a score or an array.
+        signed: whether negatives are shown.
+    """
     return value if signed else np.maximum(value, 0)
 
 
 def largest(values: Iterable) -> float:
-    """The largest magnitude in any of the arrays; 0 of nothing."""
+    """The largest magnitude in any of the arrays; 0 of nothing.
+
+    Args:
+        values: arrays of any shapes, or numbers.
+    """
     return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
 
 
@@ -116,7 +125,12 @@ def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize,
 
 
 def number(value: float, vmax: float) -> str:
-    """Enough digits for the scale at hand, and no minus in front of nothing."""
+    """A number with enough digits for its scale, and no minus in front of nothing.
+
+    Args:
+        value: to be written.
+        vmax: the largest magnitude on its scale.
+    """
     if not vmax:
         return "0"
     digits = max(0, min(6, 2 - int(np.floor(np.log10(vmax)))))
@@ -147,7 +161,11 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
 
 
 def grey_background(image: Image.Image) -> np.ndarray:
-    """The image as a pale grey background, (H, W, 1) in 0.5 to 1."""
+    """An image as a pale grey background, (H, W, 1) in 0.5 to 1.
+
+    Args:
+        image: of (H, W) pixels.
+    """
     return 0.5 + 0.5 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
 
 
@@ -161,6 +179,10 @@ def _panel_sized(image: Image.Image) -> Image.Image:
 
 
 def text_colour(colour) -> str:
-    """Black or white, whichever is read on this colour."""
+    """Black or white, whichever is read on a colour.
+
+    Args:
+        colour: red, green, blue, each 0 to 1; what follows is not read.
+    """
     red, green, blue = colour[:3]
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else "black"

@@ -82,7 +82,11 @@ class InlineFigure(Figure):
 
 
 def alternative(figure) -> str:
-    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes."""
+    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes.
+
+    Args:
+        figure: of matplotlib's.
+    """
     if getattr(figure, "alt", ""):
         return figure.alt
     parts = [figure.get_suptitle()]
@@ -259,7 +263,12 @@ def plot_maps(
 
 
 def plot_interactions(interactions, *, columns: int = 5) -> InlineFigure:
-    """Which region each word of an `Interactions` answers to: a signed map a word, on one scale, `columns` in a row."""
+    """Which region each word of a caption answers to: a signed map a word, all on one scale.
+
+    Args:
+        interactions: an `Interactions`.
+        columns: maps in a row.
+    """
     maps = [(word.text, interactions.heatmap(i, signed=True)) for i, word in enumerate(interactions.words)]
     said = {"origin": interactions.origin, "title": sharpest([name for name, _ in maps], interactions.maps)}
     return plot_maps(interactions.image, maps, signed=True, columns=columns, label="interaction", **said)

@@ -60,6 +60,10 @@ def _half(map_: np.ndarray) -> str:
 
 
 def patches_of_half(map_: np.ndarray) -> int:
-    """How many patches of a map, the most relevant first, have half of its positive relevance, which is not nothing."""
+    """How many patches of a map, the most relevant first, have half of its positive relevance.
+
+    Args:
+        map_: (h, w), with something above zero.
+    """
     falling = np.sort(np.maximum(map_, 0).astype(float), axis=None)[::-1].cumsum()
     return int(np.searchsorted(falling, falling[-1] / 2)) + 1

@@ -32,7 +32,11 @@ MUTED = frozenset({"a", "an", "the"})  # words that nobody asks for, as every pu
 
 @cache
 def front(name: str) -> str:
-    """The text of a file of `front/`."""
+    """The text of a file of `front/`.
+
+    Args:
+        name: of the file.
+    """
     return (FRONT / name).read_text(encoding="utf-8")
 
 
@@ -46,13 +50,22 @@ def palettes() -> dict[str, Any]:
 
 
 def numbers(values: np.ndarray) -> list:
-    """The array as lists of numbers of four digits, which the eye cannot tell from all of them."""
+    """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them.
+
+    Args:
+        values: of any shape.
+    """
     digits = 3 - math.floor(math.log10(largest([values]) or 1))
     return np.round(np.asarray(values, dtype=float), digits).tolist()
 
 
 def image_url(image: Image.Image, size: int | None = None) -> str:
-    """An image as the address of itself: nothing has to be fetched, so that it is there as soon as the page is."""
+    """An image as the address of itself: nothing has to be fetched, so that it is there as soon as the page is.
+
+    Args:
+        image: reduced to what a panel needs.
+        size: pixels of its longer side, if it is to be smaller still.
+    """
     image, buffer = reduced(image), io.BytesIO()
     if size:
         image.thumbnail((size, size))
@@ -61,7 +74,11 @@ def image_url(image: Image.Image, size: int | None = None) -> str:
 
 
 def word_rows(words: Sequence) -> list[dict]:
-    """Text and signed score of each word, and whether it is muted."""
+    """Text and signed score of each word, and whether it is muted: a small word, or a sign.
+
+    Args:
+        words: of an explanation.
+    """
     return [
         {"text": word.text, "score": float(word.score),
          "muted": word.text.lower() in MUTED or not any(map(str.isalnum, word.text))}
@@ -70,7 +87,12 @@ def word_rows(words: Sequence) -> list[dict]:
 
 
 def place(box: Sequence[float], image: Image.Image) -> list[float]:
-    """Left, top, width and height of what the model saw, as fractions of the image."""
+    """Left, top, width and height of a box, as fractions of the image.
+
+    Args:
+        box: left, top, right, bottom, in pixels.
+        image: in whose pixels.
+    """
     left, top, right, bottom = box
     return [left / image.width, top / image.height, (right - left) / image.width, (bottom - top) / image.height]
 
@@ -140,7 +162,14 @@ def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tup
 
 
 def explanation_page(explanation) -> tuple[dict, dict]:
-    """The views of an `Explanation`: for each prompt its map and its words."""
+    """The views of an `Explanation`: for each prompt its map and its words.
+
+    Args:
+        explanation: an `Explanation`.
+
+    Returns:
+        As `page`.
+    """
     signed, views = explanation.against is not None, []
     for i, prompt in enumerate(explanation.prompts):
         match = [{"name": f"similarity to “{prompt}”", "value": float(explanation.similarity[i])}]
@@ -155,7 +184,14 @@ def explanation_page(explanation) -> tuple[dict, dict]:
 
 
 def interactions_page(found) -> tuple[dict, dict]:
-    """The view of an `Interactions`: the map of all its words together, and the map of each under its word."""
+    """The view of an `Interactions`: the map of all its words together, and the map of each under its word.
+
+    Args:
+        found: an `Interactions`.
+
+    Returns:
+        As `page`.
+    """
     match = [{"name": f"similarity to “{found.caption}”", "value": float(found.similarity)}]
     one = side(found.maps.sum(0), "all words together", True, origin=found.origin, regions=found.maps,
                columns=found.maps, region_scale=largest([found.maps]))  # fmt: skip

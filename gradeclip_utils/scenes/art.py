@@ -102,6 +102,9 @@ def _drawn() -> dict[str, tuple[str, ...]]:
 def artists_of(noun: str) -> tuple[str, ...]:
     """The artists who drew this concept, in the order of `ARTISTS`.
 
+    Args:
+        noun: of the concept.
+
     Raises:
         InvalidValue: the world has no such concept.
     """
@@ -216,7 +219,12 @@ def _as_svg(icons: dict, name: str) -> str | None:
 
 
 def build(emoji: dict[str, str], path: Path) -> None:
-    """Write the drawings of `emoji` (noun -> character) by every set that has them to a zip archive."""
+    """Write the drawings of emoji, by every set that has them, to a zip archive.
+
+    Args:
+        emoji: noun -> character.
+        path: of the archive.
+    """
     with tempfile.TemporaryDirectory() as folder:
         sets = {artist: _icons(package, Path(folder)) for artist, package in PACKAGES.items()}
     write_path_whole(path, partial(_write, emoji, sets))
@@ -239,12 +247,20 @@ def _write(emoji: dict[str, str], sets: dict[str, dict], path: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `art`."""
+    """Add the arguments of the command `art`.
+
+    Args:
+        parser: of the command, which gets them.
+    """
     parser.add_argument("--out", type=Path, default=data_path(ART), metavar="FILE", help="%(default)s by default")
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """The command `art`: make the archive of drawings anew."""
+    """The command `art`: make the archive of drawings anew.
+
+    Args:
+        options: of `add_arguments`.
+    """
     out = writable(options.out, "--out", suffixes=(".zip",), size=10_000_000)
     table = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)
     build(table["emoji"].to_dict(), out)

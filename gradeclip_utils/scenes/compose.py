@@ -37,7 +37,7 @@ from .emoji import (
     covered,
     hidden,
     render,
-)
+)  # fmt: skip
 from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
 from .heldout import is_withheld_colour, is_withheld_pair
 
@@ -46,6 +46,7 @@ MOST = 4  # objects that a layout has room for
 SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
 SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
 KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
+Place = tuple[float, float, float]  # x, y, size
 OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 
 
@@ -69,15 +70,30 @@ class Scene:
         whole("the background of a scene", self.background)
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
-        """The image, (size, size) RGB; ValueError if `size` is no multiple of 96."""
+        """The image, (size, size) RGB.
+
+        Args:
+            size: pixels on a side, a multiple of `CANVAS`.
+
+        Raises:
+            ValueError: another size.
+        """
         return mark_drawn(Image.fromarray(render(self.objects, self.background, size)))
 
     def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
-        """Which pixels each object covers: (objects, size, size) bool; an object in front hides what is behind."""
+        """Which pixels each object covers, (objects, size, size) bool; an object in front hides what is behind.
+
+        Args:
+            size: as for `image`.
+        """
         return covered(self.objects, size)
 
     def words_of(self, kind: str) -> list[tuple[str, tuple[int, ...]]]:
-        """The caption's words of one kind, each with the objects that it speaks of."""
+        """The caption's words of one kind, each with the objects that it speaks of.
+
+        Args:
+            kind: of a `Span`.
+        """
         return [(self.caption[s.start : s.end], s.objects) for s in self.spans if s.kind == kind]
 
     @property
@@ -90,9 +106,6 @@ class Scene:
         buffer = io.BytesIO()
         self.image().save(buffer, "PNG")
         return image_bundle(buffer.getvalue(), f"a scene: {self.caption}")
-
-
-Place = tuple[float, float, float]  # x, y, size
 
 
 def _overlap(a: Place, b: Place) -> float:
@@ -157,9 +170,8 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
     would be others than layouts of few.
     """
     if rng.random() < 0.35:
-        nouns = _nouns()
-        spare = rng.integers(len(nouns), size=MOST - len(things))
-        others = [_drawn(rng, nouns[i], None, TRAINED_ARTISTS) for i in spare]
+        spare = rng.integers(len(_nouns()), size=MOST - len(things))
+        others = [_drawn(rng, _nouns()[i], None, TRAINED_ARTISTS) for i in spare]
         for _ in range(20):
             placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
             apart = not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2))
@@ -248,14 +260,13 @@ def _draw_groups(
     rng: np.random.Generator, nouns: list[str], n: int, tint: float, trained: bool
 ) -> list[tuple[str, str | None, int]]:
     """Noun, colour and number of each group of like objects, `n` objects together."""
-    colours_known = list(COLOURS)
     while True:
         counts = [1] * n
         if n > 1 and rng.random() < 0.2:  # some groups are several of a kind
             k = int(rng.integers(2, n + 1))
             counts = [k] + [1] * (n - k)
         chosen = [nouns[i] for i in rng.choice(len(nouns), len(counts), replace=False)]
-        colours = [colours_known[rng.integers(len(colours_known))] if rng.random() < tint else None for _ in counts]
+        colours = [list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < tint else None for _ in counts]
         bad_count = any(c > 1 and not concept(noun)["plural"] for noun, c in zip(chosen, counts, strict=True))
         withheld = trained and (
             any(is_withheld_colour(*pair) for pair in zip(chosen, colours, strict=True))
@@ -335,46 +346,3 @@ def _draw_phrases(
         said = ["", ""] if relation.endswith("than") else said
     prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
     return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix
-
-
-def hard_negative(scene: Scene, seed: int | Sequence[int]) -> Scene | None:
-    """Another training scene of the same things, in which every colour (or lack of one) has gone to the next thing.
-
-    Both captions hold the same names and colours if `scene` says all of its own, so that only who has which colour
-    tells the two apart. All else is drawn anew, from a seed as for `draw_scene`. None if nothing would change, or if a
-    colour would become one that is withheld.
-    """
-    members = grouped(scene.objects)
-    nouns = [scene.objects[m[0]].noun for m in members]
-    colours = [scene.objects[m[0]].colour for m in members]
-    passed_on = colours[-1:] + colours[:-1]
-    if passed_on == colours or any(map(is_withheld_colour, nouns, passed_on)):
-        return None
-    groups = [(noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)]
-    return draw_scene(seed, groups=groups)
-
-
-def without(scene: Scene, index: int) -> Scene:
-    """The same image with one object (an index, else ValueError) gone, plainly described: what did it contribute?"""
-    whole("index", index, 0, len(_objects(scene)) - 1)
-    things = [t for i, t in enumerate(scene.objects) if i != index]
-    unnamed = [i - (i > index) for i in scene.unnamed if i != index]
-    return arrange(things, background=scene.background, unnamed=unnamed)
-
-
-def _objects(scene: Scene) -> tuple[Object, ...]:
-    """Those of a scene; InvalidType if it is none."""
-    if not isinstance(scene, Scene):
-        raise InvalidType(f"a scene is what arrange or draw_scene gives, got {short(scene)}", "scene-type")
-    return scene.objects
-
-
-def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
-    """The same objects in other colours, plainly described; swapping two colours gives the binding test.
-
-    ValueError if a colour is unknown, or they are not one a thing.
-    """
-    if len(listed("colours", colours)) != len(_objects(scene)):
-        raise InvalidValue(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours", "scene-count")
-    things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
-    return arrange(things, background=scene.background)

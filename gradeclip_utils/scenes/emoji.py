@@ -97,6 +97,9 @@ def concepts() -> pd.DataFrame:
 def concept(noun: str) -> dict:
     """One row of `concepts`, quickly.
 
+    Args:
+        noun: of the row.
+
     Raises:
         InvalidValue: the world has no such noun.
     """
@@ -208,7 +211,12 @@ def _check_size(size: int) -> None:
 
 
 def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
-    """Which pixels each object covers, (objects, size, size) bool; one in front hides what is behind; see `render`."""
+    """Which pixels each object covers, (objects, size, size) bool; one in front hides what is behind.
+
+    Args:
+        objects: the first one drawn first.
+        size: pixels on a side, as for `render`.
+    """
     _check_size(size)
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
@@ -219,6 +227,10 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
 
 
 def hidden(objects: Sequence[Object]) -> np.ndarray:
-    """Which fraction (objects,) of each object's pixels objects in front of it hide, the first one drawn first."""
+    """Which fraction (objects,) of each object's pixels objects in front of it hide.
+
+    Args:
+        objects: the first one drawn first.
+    """
     alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
     return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)

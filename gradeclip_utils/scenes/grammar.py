@@ -79,7 +79,12 @@ class _Caption:
 
 
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
-    """The indices of objects in the order of a caption, but the unnamed; neighbours of one noun and colour together."""
+    """The indices of objects in the order of a caption; neighbours of one noun and colour are one group.
+
+    Args:
+        objects: of a scene.
+        unnamed: indices of those that the caption leaves out.
+    """
     groups: list[list[int]] = []
     for i, thing in enumerate(objects):
         if i in unnamed:

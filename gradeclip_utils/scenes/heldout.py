@@ -15,10 +15,20 @@ def _draw(*parts: str) -> int:
 
 
 def is_withheld_colour(noun: str, colour: str | None) -> bool:
-    """True for the tenth of colour x noun combinations that training never shows."""
+    """Whether this is of the tenth of colour x noun combinations that training never shows.
+
+    Args:
+        noun: of a concept.
+        colour: of it, or None, which is never withheld.
+    """
     return colour is not None and _draw("colour", noun, colour) == 0
 
 
 def is_withheld_pair(noun: str, other: str) -> bool:
-    """True for the tenth of noun x noun combinations that training never shows in one scene (order is no matter)."""
+    """Whether this is of the tenth of noun x noun combinations that training never shows in one scene.
+
+    Args:
+        noun: of a concept.
+        other: of another; the order is no matter.
+    """
     return noun != other and _draw("pair", *sorted((noun, other))) == 0

@@ -3,7 +3,9 @@
     matching/          lesson 04: how a caption meets an image
     binding/           lesson 05: does the model know which object is red?
     concreteness/      lesson 06: are concrete words the ones that count?
+    ablations          lesson 02: what is each part of Grad-ECLIP good for?
     methods_compared   lesson 03: which map should you believe?
+    protocols          and what in its tables is due to how one asked, measured and drew
     architectures      lesson 08: the same question to other architectures
     choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
@@ -50,7 +52,10 @@ class Study:
 
 
 _ONE_BY_ONE = ("quick", "m2ib", "rise", "integrated-gradients", "fixlip")  # methods of few passes, then the others
-_OF_METHODS = (*_ONE_BY_ONE, "references", "paints", "random weights", "spatial weights", "questions", "ranking")
+_OF_METHODS = (
+    *_ONE_BY_ONE, "references", "paints", "random weights", "spatial weights", "last layer", "text layers",
+    "both prompts", "shared part", "questions", "stretched", "full range", "cost", "ranking",
+)  # fmt: skip
 
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "matching": Study("matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region")),

@@ -11,40 +11,44 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count, islice, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-from ..datasets import Example, emoji_scenes
 from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import GAMES, PUBLISHED
-from ..evaluation.localisation import located
-from ..evaluation.maps import available, method_maps, on_canvas, possible
+from ..evaluation.maps import method_maps
 from ..evaluation.pointing_game import games, play, play_second_order
-from ..evaluation.resampling import DRAWS
 from ..evaluation.run import evaluate
 from ..evaluation.sanity import randomisation_check
-from ..evaluation.statistics import paired, spearman, summarise
+from ..evaluation.statistics import paired, summarise
 from ..evaluation.words import captioned_scenes, error_by_saturation, saturation, word_rows
 from ..explain import Explainer
-from ..images import model_view
 from ..methods import METHODS
 from ..models import Clip, load_clip
-from ..notices import warn
-from ..scenes import CANVAS, arrange, describe, draw_scene
-from ..towers import UnsupportedModel
+from ..scenes import CANVAS, draw_scene
+from .ablations import last_layer_figures, spatial_weight_figures, text_layer_figures
 from .architectures import MEASURES
 from .command import COLUMNS
+from .figures import (
+    AS_PUBLISHED,
+    COSTLY,
+    ahead_of,
+    as_figures,
+    beyond,
+    named_examples,
+    names_of,
+    same_ranking,
+    through,
+    title_of,
+)  # fmt: skip
+from .protocols import both_prompts_figures, cost_figures, full_range_figures, shared_part_figures, stretched_figures
 
-COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of its own of the studies of methods
-AS_PUBLISHED = "Grad-ECLIP as published"  # through the last layer alone
 _FEW = replace(PUBLISHED, points=3)  # points of a curve: its area is read of nothing, a quarter and half of the image
 PAINTS = {"noise": _FEW, "mean colour": replace(_FEW, fill="mean", canvas="mean")}  # noise, and black to insert on
 CENTRED = "word x region, centred"
 SHORT = {"steps": 8, "masks": 200}  # of exCLIP and FIxLIP, which take hundreds of passes an image by default
-OF_BOTH = ("energy pointing game", "selectivity", "pointing game", "pixel AUC")  # of both things of a scene, in turn
 
 
 def method_summary(
@@ -61,9 +65,10 @@ def method_summary(
         part: "quick", the methods of eight forward passes at most; the name of another one; "references", the reference
             baselines; "paints", deletion and insertion by quick methods with the mean colour for paint; "random
             weights", how much the maps of quick methods are those of a model that knows nothing, on n / 4 scenes;
-            "spatial weights", what lesson 02 measures of Grad-ECLIP with one spatial weight or another, on 60 scenes
-            at most; "questions", which of `evaluation.pointing_game` points at the own thing of a noun, on 24 scenes at
-            most; or "ranking", which compares with `emoji`, on n / 2 scenes.
+            "spatial weights", "last layer" and "text layers", what lesson 02 measures (`ablations`), on 60 scenes at
+            most; "both prompts", "shared part", "stretched", "full range" and "cost", what depends on how one asks,
+            measures and draws (`protocols`); "questions", which of `evaluation.pointing_game` points at the own thing
+            of a noun, on 24 scenes at most; or "ranking", which compares with `emoji`, on n / 2 scenes.
 
     Returns:
         `COLUMNS`, one row a figure: means of a measure and method; how far Grad-ECLIP as published is "ahead of" the
@@ -79,24 +84,6 @@ def method_summary(
     return as_figures("methods", tables)
 
 
-def named_examples(n: int) -> list[Example]:
-    """Development scenes of two different things, of which one is asked for by its bare name."""
-    for scenes in count(3 * n, n):  # about half of them will do
-        drawn = [one for one in emoji_scenes("development", scenes, n_objects=2) if len(one.present) == 2]
-        if len(found := [one for one in drawn if one.prompt == arrange([one.concept]).caption]) >= n:
-            break
-    return found[:n]
-
-
-def _names(clip: Clip, part: str) -> Sequence[str]:
-    """The quick methods that a model can have, or the costly one of this name; none, with a warning, if it cannot."""
-    try:
-        return available(clip, [part] if part in COSTLY else [one for one in possible() if one not in COSTLY])
-    except UnsupportedModel as refusal:
-        warn(f"there is no part {part!r} of this model: {refusal}", "method-left-out")
-        return ()
-
-
 def _rows(clip: Clip, n: int, methods: str | Sequence[str], paint: str, references: bool = False) -> pd.DataFrame:
     protocol = PAINTS.get(paint, "")
     return evaluate(clip, named_examples(n), methods, references=references, faithfulness=protocol, progress=False)
@@ -107,18 +94,13 @@ def _rows_of_methods(
 ) -> pd.DataFrame:
     """Rows of `evaluate` through one layer, with titles for names."""
     rows = _rows(replace(clip, image_layers=1), n, methods, paint, references)
-    titles = {name: method.title for name, method in METHODS.items()} | {"grad-eclip": AS_PUBLISHED}
-    return rows.assign(method=rows["method"].replace(titles))
+    return rows.assign(method=rows["method"].replace({name: title_of(name) for name in METHODS}))
 
 
 def _quick_rows(clip: Clip, n: int, paint: str = "noise") -> pd.DataFrame:
     """Rows of all quick methods, and of Grad-ECLIP through as many layers as the package takes for this model."""
-    deep = _rows(clip, n, "grad-eclip", paint).assign(method=_deep(clip))
-    return pd.concat([_rows_of_methods(clip, n, _names(clip, "quick"), paint), deep], ignore_index=True)
-
-
-def _deep(clip: Clip) -> str:
-    return f"Grad-ECLIP, image layers: {clip.image_layers or 1}"
+    deep = _rows(clip, n, "grad-eclip", paint).assign(method=through(clip.image_layers))
+    return pd.concat([_rows_of_methods(clip, n, names_of(clip, "quick"), paint), deep], ignore_index=True)
 
 
 def _beside(rows: pd.DataFrame, own: bool = True) -> list[pd.DataFrame]:
@@ -130,22 +112,19 @@ def _beside(rows: pd.DataFrame, own: bool = True) -> list[pd.DataFrame]:
         means = means if own else means[means["method"] != AS_PUBLISHED]
         tables.append(means.assign(figure=f"{what}, " + means["method"]))
         if some["method"].nunique() > 1:
-            ahead = paired(some, measure, baseline=AS_PUBLISHED, cluster="concept")
-            if measure != "deletion":  # there, low is good
-                ahead[["difference", "low", "high"]] = -ahead[["difference", "high", "low"]].to_numpy()
+            ahead = ahead_of(some, measure, cluster="concept", less=measure == "deletion")  # there, low is good
             tables.append(ahead.assign(figure=f"{what}, ahead of " + ahead["method"]))
     return tables
 
 
 def _costly(name: str, clip: Clip, n: int) -> list[pd.DataFrame]:
-    return _beside(_rows_of_methods(clip, n, ["grad-eclip", name]), own=False) if _names(clip, name) else []
+    return _beside(_rows_of_methods(clip, n, ["grad-eclip", name]), own=False) if names_of(clip, name) else []
 
 
 def _references(clip: Clip, n: int) -> list[pd.DataFrame]:
     rows = _rows_of_methods(clip, n, "grad-eclip", references=True)
-    control = rows[rows["method"].isin(["wrong word", "mean mask"])]
-    control = paired(control, "average_precision", baseline="mean mask", cluster="concept")
-    return [*_beside(rows, own=False), control.assign(figure="average precision, wrong word ahead of mean mask")]
+    control = "wrong word", "mean mask", "average precision, wrong word ahead of mean mask"
+    return [*_beside(rows, own=False), beyond(rows, *control, "average_precision", "concept")]
 
 
 def _paints(clip: Clip, n: int) -> list[pd.DataFrame]:
@@ -153,7 +132,7 @@ def _paints(clip: Clip, n: int) -> list[pd.DataFrame]:
     for game in GAMES:
         means = summarise(by_paint["mean colour"], game, cluster="concept")
         tables.append(means.assign(figure=f"{game} with the mean colour, " + means["method"]))
-        tables.append(_same_ranking(f"ranking by {game}, noise and mean colour", game, *by_paint.values()))
+        tables.append(same_ranking(f"ranking by {game}, noise and mean colour", game, *by_paint.values()))
     return tables
 
 
@@ -163,20 +142,11 @@ def _ranking(clip: Clip, n: int) -> list[pd.DataFrame]:
     both = [_quick_rows(one, n // 2, paint="") for one in (clip, load_clip("emoji"))]
     alike = set(both[0]["method"]) & set(both[1]["method"])
     both = [rows[rows["method"].isin(alike)] for rows in both]
-    return [_same_ranking("ranking by average precision, this model and emoji", "average_precision", *both)]
-
-
-def _same_ranking(figure: str, value: str, *both: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of the methods' means in two tables of the same images."""
-    one, other = (rows.pivot(index="image", columns="method", values=value).to_numpy() for rows in both)
-    picks = np.random.default_rng(0).integers(0, len(one), (DRAWS, len(one)))
-    low, high = np.percentile(spearman(one[picks].mean(1), other[picks].mean(1)), [2.5, 97.5])
-    alike = float(spearman(one.mean(0), other.mean(0)))
-    return pd.DataFrame([{"figure": figure, "value": alike, "low": low, "high": high, "n": len(one)}])
+    return [same_ranking("ranking by average precision, this model and emoji", "average_precision", *both)]
 
 
 def _random_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
-    names, examples = _names(clip, "quick"), named_examples(max(2, n // 4))
+    names, examples = names_of(clip, "quick"), named_examples(max(2, n // 4))
     images, prompts = [one.image() for one in examples], [one.prompt for one in examples]
 
     def maps_of(model: Clip) -> np.ndarray:
@@ -187,34 +157,9 @@ def _random_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
         return np.concatenate(found)[:, 0]
 
     checks = randomisation_check(clip, maps_of, seeds=range(2))
-    titles = [*(AS_PUBLISHED if name == "grad-eclip" else METHODS[name].title for name in names), _deep(clip)]
+    titles = [*map(title_of, names), through(clip.image_layers)]
     checks["figure"] = ["agreement with random weights, " + titles[i // len(images)] for i in checks["image"]]
     return [summarise(checks.assign(image=checks["image"] % len(images)), "agreement", "figure")]
-
-
-def _spatial_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
-    drawn = (draw_scene(seed, split="development", n_objects=2, tint=0, plain=True) for seed in count())
-    scenes = list(islice((one for one in drawn if one.objects[0].noun != one.objects[1].noun), min(n, 60)))
-    prompts, images = [describe([thing])[0] for one in scenes for thing in one.objects], [one.image() for one in scenes]
-    texts = Explainer(clip).embed_texts(prompts).unflatten(0, (-1, 2))
-    names, rows = ("grad-eclip", "grad-eclip-softmax", "grad-eclip-no-spatial", "attention"), []
-    for name, maps in method_maps(replace(clip, image_layers=1), names, images, texts).items():
-        title = AS_PUBLISHED if name == "grad-eclip" else METHODS[str(name)].title
-        for k, scene in enumerate(scenes):
-            masks, box = scene.masks(CANVAS), model_view(clip.preprocess, images[k]).box
-            for i, mask in enumerate(masks):
-                heat = on_canvas(np.maximum(maps[k, i], 0), box, images[k])
-                one = located(heat, masks)[i]
-                parts = one.on_thing, one.on_thing - one.on_others, one.hit, roc_auc_score(mask.ravel(), heat.ravel())
-                rows.append({"image": k, "method": title} | dict(zip(OF_BOTH, parts, strict=True)))
-    table, tables = pd.DataFrame(rows), []
-    for measure in OF_BOTH:
-        means, ahead = summarise(table, measure), paired(table, measure, baseline=AS_PUBLISHED)
-        ahead[["difference", "low", "high"]] = -ahead[["difference", "high", "low"]].to_numpy()
-        means = means[means["method"].ne(METHODS["attention"].title) | (measure != "selectivity")]  # 0 by construction
-        tables.append(means.assign(figure=f"{measure} of both things, " + means["method"]))
-        tables.append(ahead.assign(figure=f"{measure} of both things, ahead of " + ahead["method"]))
-    return tables
 
 
 def _questions(clip: Clip, n: int) -> list[pd.DataFrame]:
@@ -238,7 +183,9 @@ def _questions(clip: Clip, n: int) -> list[pd.DataFrame]:
 PARTS: dict[str, Callable[[Clip, int], list[pd.DataFrame]]] = {  # by part
     "quick": lambda clip, n: _beside(_quick_rows(clip, n)), **{name: partial(_costly, name) for name in COSTLY},
     "references": _references, "paints": _paints, "random weights": _random_weights,
-    "spatial weights": _spatial_weights, "questions": _questions, "ranking": _ranking,
+    "spatial weights": spatial_weight_figures, "last layer": last_layer_figures, "text layers": text_layer_figures,
+    "both prompts": both_prompts_figures, "shared part": shared_part_figures, "questions": _questions,
+    "stretched": stretched_figures, "full range": full_range_figures, "cost": cost_figures, "ranking": _ranking,
 }  # fmt: skip
 
 
@@ -261,7 +208,7 @@ def causal_summary(
         of the objects' area. With `part` no other: the mean falls, for objects that the caption names and for others,
         and the references "area" and "random" are in the part "quick". Intervals resample scenes.
     """
-    if part is not None and not (methods := _names(clip, part)):
+    if part is not None and not (methods := names_of(clip, part)):
         return pd.DataFrame(columns=COLUMNS)
     side = -(-Explainer(clip, method="rise").image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
     scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(n)]
@@ -312,10 +259,3 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
     beyond = paired(errors, "error", baseline="integrated")
     tables.append(beyond.assign(figure="error, beyond integrated: " + beyond["method"]))
     return as_figures("words", tables)
-
-
-def as_figures(study: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables of `summarise` or `correlate` by figure, one below the other."""
-    told = [table.rename(columns={"mean": "value", "difference": "value"}) for table in tables]
-    table = pd.concat(told or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
-    return table.assign(study=study)[COLUMNS]

@@ -24,11 +24,11 @@ from .binding.cached_explainer import CachedExplainer
 from .command import COLUMNS
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
+from .figures import as_figures
 from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
 from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
-from .methods_compared import as_figures
 
 # Of all questions about words those that end like this: what the lesson concludes from.
 _MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")

@@ -26,7 +26,7 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from ...checks import chosen, whole
 from ...errors import InvalidValue
 from ...explain import Explainer
-from ...scenes.compose import SPLITS, Scene, draw_scene, recoloured
+from ...scenes import SPLITS, Scene, draw_scene, recoloured
 from ...scenes.emoji import CANVAS, Object, concept, concepts, covered
 from ...scenes.grammar import POSITIONS, describe, phrase, relation_between
 from ...scenes.heldout import is_withheld_pair
