@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
@@ -20,21 +21,27 @@ from PIL import Image
 from torch import Tensor
 
 from ..datasets import Example, emoji_scenes
-from ..evaluation.localisation import pool
+from ..evaluation.localisation import localisation, pool
 from ..evaluation.run import evaluate
-from ..evaluation.sanity import agreement
+from ..evaluation.sanity import agreement, randomised
 from ..evaluation.statistics import interval
 from ..explain import Explainer
+from ..images import onto_image
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
-from ..models import Clip
+from ..models import Clip, load_clip
 from ..panels.session import Session, explain_each
 from ..panels.state import as_source
 from ..plots import InlineFigure, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
+from ..scenes import arrange
 from ..towers import Tower, Trace, open_image_tower
+from ..training.card import recognised
+from .tables import gained, told
 
 MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")
 BASELINES = ("grad-eclip", "wrong word", "text-blind", "random", "oracle")
+LABELS = {"emoji": "CLS", "emoji-average": "average", "emoji-siglip": "latent query", "emoji-resnet": "ResNet"}
+GRID = 6  # cells across that all bundled models can fill
 _OWN = "each map divided by its own maximum: pale 0 to dark 1"
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
@@ -123,7 +130,9 @@ def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd
     return pd.concat(rows, ignore_index=True)
 
 
-def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = 6) -> np.ndarray:
+def maps_on_common_grid(
+    clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = GRID
+) -> np.ndarray:
     """Signed maps (P, grid, grid) of a prompt for each image, averaged over the cells of a grid that all models share.
 
     The map is laid over the image as it is drawn, and averaged over equal cells, so that models with finer and with
@@ -151,6 +160,93 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
         low, high = interval(values)
         rows.append({"one": one, "other": other, "mean": values.mean(), "low": low, "high": high, "n": len(values)})
     return pd.DataFrame(rows)
+
+
+def knows_its_thing(clip: Clip, examples: Sequence[Example]) -> np.ndarray:
+    """For each example (P,) bool: is its prompt more similar than those of all things that are not in the image?
+
+    Args:
+        clip: the model.
+        examples: the prompts of the others are asked of each.
+    """
+    explainer = Explainer(clip)
+    images = explainer.embed_images(one.image() for one in examples)
+    similarity = images @ explainer.embed_texts([one.prompt for one in examples]).T  # (P, P)
+    there = torch.tensor([[other.concept in one.present for other in examples] for one in examples])
+    return (similarity.diagonal() > similarity.masked_fill(there.to(similarity.device), -1).amax(1)).cpu().numpy()
+
+
+def grid_precision(maps: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
+    """Average precision (P,) of maps (P, h, w) laid over their images, as of `maps_on_common_grid`."""
+    size = examples[0].image().size
+    heats = [onto_image(np.maximum(one, 0), (0, 0, *size), size) for one in maps]
+    both = zip(heats, examples, strict=True)
+    return np.array([localisation(heat, np.asarray(one.mask()))["average_precision"] for heat, one in both])
+
+
+def other_things(examples: Sequence[Example]) -> list[str]:
+    """Prompts for what else is in the images of two things."""
+    names = (next(name for name in one.present if name != one.concept) for one in examples)
+    return [arrange([name]).caption for name in names]
+
+
+def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12) -> list[pd.DataFrame]:
+    """All that lesson 08 measures of a model, explained through its last layer alone, beside the bundled ones.
+
+    Args:
+        clip: the model.
+        n: scenes of `two_thing_examples`.
+        things: concepts to be recognised.
+        controls: scenes that the model with random weights is shown.
+
+    Returns:
+        Tables of figures. A figure that the lesson judges has the name of its claim.
+    """
+    label, own, examples = LABELS.get(clip.name, clip.name), replace(clip, image_layers=1), two_thing_examples(n)
+    others = {other: replace(load_clip(name), image_layers=1) for name, other in LABELS.items() if other != label}
+    first, prompts = others.get("CLS", own), [one.prompt for one in examples]
+    rows = compare_models({label: own}, examples)
+    wide = rows.pivot_table("average_precision", "image", "method", sort=False)
+    concept = rows.drop_duplicates("image").set_index("image")["concept"].loc[wide.index].to_numpy()
+    known, knows = recognised(own, things), knows_its_thing(own, examples)
+    more, better = "a map lies more on its thing than the map of a wrong word", f"Maps of {label} are better than"
+    maps = {one: maps_on_common_grid(model, examples, prompts, GRID) for one, model in {label: own, **others}.items()}
+    lost = compare_models({label: randomised(own, seed=1)}, examples[:controls])
+    lost = lost.pivot(index="image", columns="method", values="average_precision")
+    tables = [
+        told("fraction of things recognised", known.assign(image=range(len(known)), right=known["right"] * 1.0),
+             "right", cluster="noun"),
+        told("{measure}, {method}", rows, MEASURES, cluster="concept"),
+        gained("scenes whose prompt is more similar than all things that are not there", knows),
+        gained(f"{label}: {more}", wide["grad-eclip"], wide["wrong word"], concept),
+        gained(f"{label} with random weights: {more}", lost["grad-eclip"], lost["wrong word"]),
+    ]  # fmt: skip
+    order = [*dict.fromkeys([*LABELS.values(), label])]
+    alike = {other: agreement(maps[label], maps[other]) for other in others}
+    for other, values in alike.items():
+        one, two = sorted((label, other), key=order.index)
+        tables.append(gained(f"rank correlation of the maps of {one} and {two}", values))
+    scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples), GRID))
+    coarse = {one: grid_precision(maps[one], examples) for one in (label, "CLS")}
+    if label == "CLS":
+        tables.append(gained("rank correlation of the maps of CLS and CLS, the other thing", scale))
+        claim = "Maps of CLS on a grid of 6 x 6 are better than on its own"
+        return [*tables, gained(claim, coarse["CLS"], wide["grad-eclip"], concept)]
+    theirs = compare_models({"CLS": first}, examples).query("method == 'grad-eclip'").set_index("image")
+    ahead = wide["grad-eclip"].to_numpy(), theirs.loc[wide.index, "average_precision"].to_numpy()
+    right = known["right"].to_numpy(float), recognised(first, things)["right"].to_numpy(float)
+    both = knows & knows_its_thing(first, examples)
+    same = "more alike than maps of CLS for the two things"
+    tables += [
+        gained(f"{label} recognises more things than CLS", right[0], right[1], known["noun"].array),
+        gained(f"For one prompt, maps of {label} and CLS are {same}", alike["CLS"], scale),
+        gained(f"{better} those of CLS", ahead[0], ahead[1], concept),
+        gained(f"{better} those of CLS on a grid of 6 x 6", coarse[label], coarse["CLS"], concept),
+    ]
+    if both.sum() >= 8:
+        claim = f"Where both know the thing, maps of {label} are better than those of CLS"
+        tables.append(gained(claim, ahead[0][both], ahead[1][both], concept[both]))
+    return tables
 
 
 def two_thing_examples(n: int) -> list[Example]:

@@ -60,7 +60,7 @@ def run_command(options: argparse.Namespace) -> None:
     """
     if options.command not in STUDIES:
         raise InvalidValue(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}", "choice-unknown")
-    parts = getattr(STUDIES[options.command], "parts", ())
+    parts = (*getattr(STUDIES[options.command], "parts", ()), *getattr(STUDIES[options.command], "more", ()))
     if options.part is not None and not parts:
         msg = f"study {options.command} is measured as a whole: leave out --part, got {options.part!r}"
         raise InvalidValue(msg, "choice-unknown")

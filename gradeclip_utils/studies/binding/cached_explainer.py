@@ -9,6 +9,7 @@ from torch import Tensor
 from ...evaluation.maps import RememberingTower
 from ...explain import Explainer
 from ...models import Clip
+from ...scenes import Span
 from ...towers import Tower
 from ...words import Split
 
@@ -58,3 +59,12 @@ class CachedExplainer:
             end: number of the character behind its last.
         """
         return [i for i, (a, b) in enumerate(self.words(caption)[0].spans) if a < end and b > start]
+
+    def direction(self, caption: str, span: Span) -> Tensor:
+        """The direction (E,) of what a span of the caption says.
+
+        Args:
+            caption: the caption.
+            span: of the scene that it describes.
+        """
+        return self.words(caption)[1][self.word_indices(caption, span.start, span.end)].sum(0)
