@@ -9,6 +9,7 @@ the same kind of trace, so one method serves all of them. Here is what one wants
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from ..evaluation.run import evaluate
 from ..evaluation.sanity import agreement, randomised
 from ..evaluation.statistics import interval
 from ..explain import Explainer
+from ..explanation import Explanation
 from ..images import onto_image
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from ..models import Clip, load_clip
@@ -33,6 +35,7 @@ from ..panels.session import Session, explain_each
 from ..panels.state import as_source
 from ..plots import InlineFigure, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
+from ..plots.finding import patches_of_half
 from ..scenes import arrange
 from ..towers import Tower, Trace, open_image_tower
 from ..training.card import recognised
@@ -276,9 +279,14 @@ def plot_model_maps(
     )  # fmt: skip
     alt = f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}"
     across = min(2.1, 7.4 / (1 + len(sessions)))  # inches: a figure fits the column of a notebook
-    figure = InlineFigure(across * (1 + len(sessions)) + 0.7, (across + 0.25) * len(prompts) + 0.3, alt)
+    wide, down = across * (1 + len(sessions)) + 0.7, (across + 0.25) * len(prompts) + 0.3
+    over = textwrap.fill(_widest(found, list(sessions)), int(12.5 * wide))
+    head = 0.17 * (over.count("\n") + 1) + 0.05
+    figure = InlineFigure(wide, down + head, f"{over}. {alt}")
+    figure.text(0.1 / wide, 1 - 0.04 / (down + head), over, va="top", fontsize=10)
     grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
-    figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
+    edges = {"bottom": 0.09 * down / (down + head), "top": (0.93 * down) / (down + head)}
+    figure.subplots_adjust(left=0.01, right=1 - 0.6 / wide, wspace=0.06, **edges)
     for i, (axes, prompt) in enumerate(zip(grid, prompts, strict=True)):
         blank(axes[0]).imshow(source.image)
         entitle(axes[0], drawable(prompt))
@@ -290,6 +298,19 @@ def plot_model_maps(
             entitle(axis, name)
     figure.text(0.01, 0.01, _OWN, va="bottom", **NOTE)
     return figure
+
+
+def _widest(found: Mapping[tuple[int, str], Explanation], names: Sequence[str]) -> str:
+    """By which model half of what speaks for a prompt lies on the least of the image, and by which on the most."""
+    parts = {}
+    for name in names:
+        maps = [one.image_maps[0] for (_, other), one in found.items() if other == name]
+        if there := [patches_of_half(map_) / map_.size for map_ in maps if (map_ > 0).any()]:
+            parts[name] = float(np.mean(there))
+    if not parts:
+        return "nothing in the image speaks for what was asked, by any model"
+    told = [f"{part:.0%} of the image by {name}" for name, part in sorted(parts.items(), key=lambda one: one[1])]
+    return f"half of what speaks for a prompt lies on {', on '.join(told[:: max(len(told) - 1, 1)])}"
 
 
 def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:

@@ -10,6 +10,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..evaluation.statistics import difference_interval, interval, summarise
+from ..evaluation.verdicts import Takeaways
+from ..files import data_path
+
+TABLE = "lessons.csv"
 
 
 def told(figure: str, rows: pd.DataFrame, value: str | Sequence[str], **options) -> pd.DataFrame:
@@ -43,3 +47,21 @@ def gained(figure: str, values: ArrayLike, than: ArrayLike = 0.0, clusters: Sequ
     low, high = difference_interval(values, than, clusters) if than.ndim else interval(values, clusters) - than
     return pd.DataFrame([{"figure": figure, "value": (values - than).mean(), "low": low, "high": high,
                           "n": len(values)}])  # fmt: skip
+
+
+def beside_kept(takeaways: Takeaways, study: str, model: str) -> str:
+    """How far the claims of a lesson lie from what the command of its study wrote into `TABLE`, in one sentence.
+
+    Args:
+        takeaways: what the lesson judged.
+        study: the name of the study.
+        model: what the lesson asked; of another one than the bundled models the table has nothing.
+    """
+    command = f"`python -m gradeclip_utils study {study}`"
+    rows = pd.read_csv(data_path(TABLE)).query("study == @study")
+    kept = rows[rows["model"] == model].set_index("figure")["value"].to_dict()
+    apart = [abs(one.estimate - kept[one.claim]) for one in takeaways.verdicts if one.claim in kept]
+    if not apart:
+        return f"{command} --model ... writes the same figures of {model} into a table"
+    told = f"{len(apart)} of the {len(takeaways.verdicts)} claims and {len(kept) - len(apart)} more figures of {model}"
+    return f"{told} are in data/{TABLE}, as {command} wrote them; the claims lie within {max(*apart, 1e-4):.0e} of it"

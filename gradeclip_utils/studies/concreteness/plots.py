@@ -223,18 +223,22 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
         caption: its number.
         methods: columns of `study.values`.
     """
-    alt = f"Fractions of importance in {study.scenes[caption].caption!r} by {', '.join(methods)}"
     words, left = [importance_fractions(study, caption, method) for method in methods], 0.2 * FULL_WIDTH
     room = FULL_WIDTH - left - 0.1
     height = max(words_height(one, room, vmax=1.0, size=9) for one in words)
     row = height - 0.2  # the sentence that `height` has room for stands below the last one alone
-    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.25, alt)
+    most = {
+        _title(method): max(one, key=lambda word: word.score).text for method, one in zip(methods, words, strict=True)
+    }
+    over = "most important: " + ", ".join(f"“{word}” by {name}" for name, word in most.items())
+    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.55, f"{study.scenes[caption].caption}. {over}")
+    figure.text(0.005, 1 - 0.04 / figure.get_figheight(), over, fontsize=10, va="top")
     for i, (method, one) in enumerate(zip(methods, words, strict=True)):
-        axes = axes_at(figure, left, 0.02 + row * i, room, height)
+        axes = axes_at(figure, left, 0.32 + row * i, room, height)
         draw_words(axes, one, vmax=1.0, sentence=_FRACTIONS if i == len(methods) - 1 else "")
         axes.patch.set_visible(False)
         name = textwrap.fill(_title(method), 24)
-        figure.text(0.005, 1 - (0.02 + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
+        figure.text(0.005, 1 - (0.32 + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
     return figure
 
 
