@@ -50,7 +50,11 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 
 def architecture_table(clips: Mapping[str, Clip]) -> pd.DataFrame:
-    """What the towers of named models are, and the shape of their traces of a grey image: one column a model."""
+    """What the towers of models are, and the shape of their traces of a grey image: one column a model.
+
+    Args:
+        clips: name -> model.
+    """
     columns = {}
     for name, clip in clips.items():
         explainer = Explainer(clip)
@@ -124,10 +128,14 @@ def _pixels(clip: Clip, image: Image.Image) -> Tensor:
 
 
 def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd.DataFrame:
-    """Grad-ECLIP of every named model on the same examples, with its reference baselines.
+    """Grad-ECLIP of every model on the same examples, with its reference baselines.
 
     Baselines are a model's own: the oracle is the true mask on *its* grid, the wrong word is read by *its* towers. Rows
     are as `evaluate` gives them, with a column `model`.
+
+    Args:
+        clips: name -> model.
+        examples: images with a mask of what is asked for.
     """
     rows = [evaluate(clip, examples, "grad-eclip", progress=False).assign(model=name) for name, clip in clips.items()]
     return pd.concat(rows, ignore_index=True)
@@ -153,9 +161,12 @@ def maps_on_common_grid(
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Mean rank correlation between the maps (P, h, w) of every two named models, with its interval over images.
+    """Mean rank correlation between the maps of every two models, with its interval over images.
 
     Columns: one, other, mean, low, high, n.
+
+    Args:
+        maps: name -> (P, h, w), of the same P images and prompts, on one grid.
     """
     rows = []
     for one, other in combinations(maps, 2):
@@ -180,7 +191,12 @@ def knows_its_thing(clip: Clip, examples: Sequence[Example]) -> np.ndarray:
 
 
 def grid_precision(maps: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
-    """Average precision (P,) of maps (P, h, w) laid over their images, as of `maps_on_common_grid`."""
+    """Average precision (P,) of maps laid over their images.
+
+    Args:
+        maps: (P, h, w), as of `maps_on_common_grid`.
+        examples: P images, all of one size, with masks.
+    """
     size = examples[0].image().size
     heats = [onto_image(np.maximum(one, 0), (0, 0, *size), size) for one in maps]
     both = zip(heats, examples, strict=True)
@@ -188,7 +204,11 @@ def grid_precision(maps: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
 
 
 def other_things(examples: Sequence[Example]) -> list[str]:
-    """Prompts for what else is in the images of two things."""
+    """Prompts for what else is in the images of two things.
+
+    Args:
+        examples: two things each, of which one is asked for.
+    """
     names = (next(name for name in one.present if name != one.concept) for one in examples)
     return [arrange([name]).caption for name in names]
 
@@ -253,7 +273,11 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
 
 
 def two_thing_examples(n: int) -> list[Example]:
-    """Development scenes of two different single things, of which one is asked for by its name."""
+    """Development scenes of two different single things, of which one is asked for by its name.
+
+    Args:
+        n: how many.
+    """
     drawn = emoji_scenes("development", 4 * n, n_objects=2)
     return [one for one in drawn if len(one.present) == 2][:n]
 

@@ -17,12 +17,21 @@ from ..scenes import CANVAS, IMAGE_SIZE, Scene, arrange, concepts, phrase
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
-    """The same values in float64 on the CPU, so that sums of thousands lose nothing."""
+    """The same values in float64 on the CPU, so that sums of thousands lose nothing.
+
+    Args:
+        tensor: of any shape, on any device.
+    """
     return tensor.detach().cpu().double().numpy()
 
 
 def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
-    """Unit embeddings (T, E) of T prompts."""
+    """Unit embeddings (T, E) of prompts, in float64.
+
+    Args:
+        explainer: of the model that reads them.
+        texts: T prompts.
+    """
     return as_array(explainer.embed_texts(texts))
 
 
@@ -65,12 +74,16 @@ def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
-    """Of the positive relevance of a map (h, w) on all objects (`object_coverage`), the fraction on the first, 0 to 1.
+    """Of a map's positive relevance on all objects, the fraction on the first, 0 to 1.
 
     One part in so many objects where there is no positive relevance on any.
 
     >>> fraction_on_first(np.array([[3.0, 1.0, -5.0]]), np.eye(3)[:, None])
     0.75
+
+    Args:
+        map_: (h, w).
+        coverage: (objects, h, w), of `object_coverage`.
     """
     on_objects = (np.maximum(map_, 0) * coverage).sum((1, 2))
     return float(on_objects[0] / on_objects.sum()) if on_objects.any() else 1 / len(coverage)

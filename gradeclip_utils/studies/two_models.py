@@ -44,7 +44,11 @@ _HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word 
 
 
 def neutral_value(figure: str) -> float:
-    """The value that says neither this nor that: 1/2 of a choice of two and of a fraction of two things, or else 0."""
+    """The value that says neither this nor that: 1/2 of a choice of two and of a fraction of two things, or else 0.
+
+    Args:
+        figure: its name.
+    """
     return 0.5 if figure.startswith(_HALF) else 0.0
 
 
@@ -92,7 +96,11 @@ def model_figures(
 
 
 def student_rows(clip: Clip) -> pd.DataFrame:
-    """Rows of `studies.architectures.compare_models` of one model, explained through its last layer alone."""
+    """Rows of `studies.architectures.compare_models` of one model, explained through its last layer alone.
+
+    Args:
+        clip: the model.
+    """
     return compare_models({"": replace(clip, image_layers=1)}, two_thing_examples(60))
 
 
@@ -139,7 +147,11 @@ def _said(rows: pd.DataFrame) -> str:
 
 
 def two_in_words(both: pd.DataFrame) -> str:
-    """What `compare_two` found, in one sentence: how many figures both models show, which not, which differ in size."""
+    """How many figures both models show, which not, and which differ in size, in one sentence.
+
+    Args:
+        both: of `compare_two`.
+    """
     named = {what: _listed(both.index[both["both models"] == what]) for what in (TURNED, ONE, NEITHER)}
     holds = (both["both models"] == HOLDS).sum()
     named["of another size, their intervals apart"] = _listed(both.index[both["apart"]])
@@ -152,7 +164,11 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `study two-models`."""
+    """Add the arguments of `study two-models`.
+
+    Args:
+        parser: of the command.
+    """
     about = "by name, or NAME=FILE for weights with their config beside them, or of emoji's architecture; "
     about += f"{' and '.join(MODELS)} if left out"
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help=about)
@@ -163,7 +179,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Measure every model, and write its rows into the table as soon as they are there."""
+    """Measure every model, and write its rows into the table as soon as they are there.
+
+    Args:
+        options: of `add_arguments`.
+    """
     refuse_shard(options)
     figures_in(writable(options.out, "--out", suffixes=(".csv",), size=1_000_000), _SAME)
     models: dict[str, tuple[str, Clip]] = {}

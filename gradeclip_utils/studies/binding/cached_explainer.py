@@ -33,13 +33,20 @@ class CachedExplainer:
         self._words: dict[str, tuple[Split, Tensor]] = {}
 
     def embedding(self, caption: str) -> Tensor:
-        """The caption's unit embedding (E,)."""
+        """A caption's unit embedding (E,).
+
+        Args:
+            caption: at most as long as the model reads.
+        """
         if caption not in self._embeddings:
             self._embeddings[caption] = self.explainer.embed_texts(caption)[0]
         return self._embeddings[caption]
 
     def words(self, caption: str) -> tuple[Split, Tensor]:
-        """The caption's words, and the direction (W, E) of each.
+        """A caption's words, and the direction (W, E) of each.
+
+        Args:
+            caption: at most as long as the model reads.
 
         Raises:
             ValueError: the caption is longer than the model reads.

@@ -32,7 +32,11 @@ _CARES = "The word's map is more on its own object in the true caption"
 
 
 def hard_pairs(n: int = 30) -> list[Pair]:
-    """Pairs of three and four things with swapped colours, `n` of either number, seen and withheld ones."""
+    """Pairs with swapped colours of three and of four things, seen and withheld ones.
+
+    Args:
+        n: pairs of either number of things and composition.
+    """
     return [pair for objects in (3, 4) for composition in ("seen", "withheld")
             for pair in draw_pairs("swapped colours", n, objects=objects, composition=composition)]  # fmt: skip
 

@@ -28,7 +28,11 @@ _BINS = {"part of speech and frequency": ("part",), "these two and role": ("part
 
 
 def word_means(found: WordStudy) -> pd.DataFrame:
-    """Mean saliency of every studied word: a row a word, a column a method; words that lack one are left out."""
+    """Mean saliency of every studied word: a row a word, a column a method; words that lack one are left out.
+
+    Args:
+        found: what was measured.
+    """
     means = found.values[list(METHODS)].groupby(found.rows["word"]).mean()
     return means.loc[found.table.index[found.table["studied"]]].dropna()
 
@@ -55,7 +59,11 @@ def measure_agreement(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def permutations(found: WordStudy) -> dict:
-    """By bins of words within which ratings change places: `permutation_test` of concreteness and leave-one-out."""
+    """`permutation_test` of concreteness and leave-one-out, by the bins within which ratings change places.
+
+    Args:
+        found: what was measured.
+    """
     ready = word_means(found)[["leave-one-out"]].join(found.table).dropna(subset="concreteness")
     common = pd.qcut(ready["frequency"], 4, labels=False).astype(str)
     kinds = {

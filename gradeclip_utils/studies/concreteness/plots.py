@@ -185,7 +185,12 @@ def importance_fractions(study: WordStudy, caption: int, method: str) -> list[Wo
 
 
 def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
-    """Correlations of `correlations.correlate` with their intervals, one row a question; the dashed line is zero."""
+    """Correlations with their intervals, one row a question; the dashed line is zero.
+
+    Args:
+        table: of `correlations.correlate`.
+        title: what is seen, over all.
+    """
     named = table["figure"] + " (" + table["n"].astype(str) + ")"
     label = "Spearman's rank correlation (number of words in brackets)"
     table = table.rename(columns={"value": "mean"}).assign(figure=named)
@@ -193,7 +198,11 @@ def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
 
 
 def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
-    """Where the correlation of permuted ratings lies, and where that of the true ones: one row a named test."""
+    """Where the correlation of permuted ratings lies, and where that of the true ones: one row a named test.
+
+    Args:
+        found: name -> null, one panel each.
+    """
     figure = InlineFigure(FULL_WIDTH, 1.15 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip

@@ -31,6 +31,10 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     The direction is e(before) + weight * (e(after) - e(before)), and so the map is drawn by the same rule. On one scale
     for all weights.
 
+    Args:
+        path: the way, with the maps at its ends.
+        weight: where on it the map is drawn.
+
     Raises:
         ValueError: the weight is not between 0 (the first prompt) and 1 (the second).
     """
@@ -64,6 +68,9 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     """A caption against the things of its image: one row a word, one column a region, the strongest in a frame.
 
     Orange speaks for, purple against, and every value is written into its cell, in thousandths of a similarity.
+
+    Args:
+        matrix: words and regions, with the image.
     """
     values = matrix.values * 1e3
     count, across = values.shape
