@@ -44,7 +44,7 @@ from .tables import gained, told
 MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")
 BASELINES = ("grad-eclip", "wrong word", "text-blind", "random", "oracle")
 LABELS = {"emoji": "CLS", "emoji-average": "average", "emoji-siglip": "latent query", "emoji-resnet": "ResNet"}
-GRID = 6  # cells across that all bundled models can fill
+_GRID = 6  # cells across that all bundled models can fill
 _OWN = "each map divided by its own maximum: pale 0 to dark 1"
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
@@ -142,7 +142,7 @@ def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd
 
 
 def maps_on_common_grid(
-    clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = GRID
+    clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = _GRID
 ) -> np.ndarray:
     """Signed maps (P, grid, grid) of a prompt for each image, averaged over the cells of a grid that all models share.
 
@@ -233,7 +233,7 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     concept = rows.drop_duplicates("image").set_index("image")["concept"].loc[wide.index].to_numpy()
     known, knows = recognised(own, things), knows_its_thing(own, examples)
     more, better = "a map lies more on its thing than the map of a wrong word", f"Maps of {label} are better than"
-    maps = {one: maps_on_common_grid(model, examples, prompts, GRID) for one, model in {label: own, **others}.items()}
+    maps = {one: maps_on_common_grid(model, examples, prompts, _GRID) for one, model in {label: own, **others}.items()}
     lost = compare_models({label: randomised(own, seed=1)}, examples[:controls])
     lost = lost.pivot(index="image", columns="method", values="average_precision")
     tables = [
@@ -249,7 +249,7 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     for other, values in alike.items():
         one, two = sorted((label, other), key=order.index)
         tables.append(gained(f"rank correlation of the maps of {one} and {two}", values))
-    scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples), GRID))
+    scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples), _GRID))
     coarse = {one: grid_precision(maps[one], examples) for one in (label, "CLS")}
     if label == "CLS":
         tables.append(gained("rank correlation of the maps of CLS and CLS, the other thing", scale))

@@ -52,7 +52,7 @@ def neutral_value(figure: str) -> float:
     return 0.5 if figure.startswith(_HALF) else 0.0
 
 
-def named_model(model: str) -> tuple[str, Clip]:
+def _named_model(model: str) -> tuple[str, Clip]:
     """What the table calls a model, and the model.
 
     Args:
@@ -77,7 +77,7 @@ def model_figures(
         name: what the table calls it.
         clip: the model.
         studies: some of `COMPARED` and `STUDENTS`.
-        than: what `student_rows` gives of another model, which `STUDENTS` compares it with.
+        than: what `_student_rows` gives of another model, which `STUDENTS` compares it with.
 
     Returns:
         Columns study, model, figure, value, low, high, n. `STUDENTS` explains the last layer alone, since an attention
@@ -95,12 +95,8 @@ def model_figures(
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
 
-def student_rows(clip: Clip) -> pd.DataFrame:
-    """Rows of `studies.architectures.compare_models` of one model, explained through its last layer alone.
-
-    Args:
-        clip: the model.
-    """
+def _student_rows(clip: Clip) -> pd.DataFrame:
+    """Rows of `studies.architectures.compare_models` of one model, explained through its last layer alone."""
     return compare_models({"": replace(clip, image_layers=1)}, two_thing_examples(60))
 
 
@@ -188,12 +184,12 @@ def run_command(options: argparse.Namespace) -> None:
     figures_in(writable(options.out, "--out", suffixes=(".csv",), size=1_000_000), _SAME)
     models: dict[str, tuple[str, Clip]] = {}
     for asked in options.models:  # all of them are there before the first is measured
-        name, clip = named_model(asked)
+        name, clip = _named_model(asked)
         unused("a model", name, models)
         models[name] = asked, clip
     studies = [study for study in (*COMPARED, STUDENTS) if study in options.studies]
     first, clip = next(iter(models.values()))
-    than = student_rows(clip) if STUDENTS in studies and len(models) > 1 else None
+    than = _student_rows(clip) if STUDENTS in studies and len(models) > 1 else None
     for name, (asked, clip) in models.items():
         compared = [first] if than is not None and asked != first else []
         words = ["study", "two-models", *compared, asked]

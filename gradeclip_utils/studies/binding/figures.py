@@ -23,9 +23,9 @@ from .mistakes import added_auc, mistake_table
 
 Tables = list[pd.DataFrame]
 
-KEYS = ["pair", "side"]
-BY_IMAGE = {"unit": KEYS, "cluster": "pair"}
-INDICES = (*(f"chosen: {method}" for method in METHODS), "right: word x region", "right: contrast")
+_KEYS = ["pair", "side"]
+_BY_IMAGE = {"unit": _KEYS, "cluster": "pair"}
+_INDICES = (*(f"chosen: {method}" for method in METHODS), "right: word x region", "right: contrast")
 FAMILIES = {"sizes and counts": ("size", "count", "bigger / smaller", "swapped sizes"),
             "places": ("left / right", "above / below")}  # fmt: skip
 _CARES = "The word's map is more on its own object in the true caption"
@@ -81,8 +81,8 @@ def _kinds(clip: Clip, n: int) -> Tables:
     fewest, main = _main(rows)
     seen = rows[(rows["composition"] == "seen") & (rows["kind"] != "count")]
     crowded = seen[seen["kind"].isin(seen[seen["objects"] > 2]["kind"])]
-    told_of = told("right answers, {kind}, {composition}", fewest, "right", **BY_IMAGE)
-    numbers = told("right answers, {kind}, {objects} objects", crowded, "right", **BY_IMAGE)
+    told_of = told("right answers, {kind}, {composition}", fewest, "right", **_BY_IMAGE)
+    numbers = told("right answers, {kind}, {objects} objects", crowded, "right", **_BY_IMAGE)
     gap, crowd = (table.pivot(index="kind", columns=name, values="mean")
                   for table, name in ((told_of, "composition"), (numbers, "objects")))  # fmt: skip
     one = {kind: part.loc[part["side"] == 0, "right"].to_numpy() for kind, part in main.groupby("kind")}
@@ -90,7 +90,7 @@ def _kinds(clip: Clip, n: int) -> Tables:
                for kind, part in main.groupby("kind", sort=False)]  # fmt: skip
     more = "told more often than"
     return [
-        told_of, numbers, told("right answers without the image, {kind}", main, "text_only", **BY_IMAGE),
+        told_of, numbers, told("right answers without the image, {kind}", main, "text_only", **_BY_IMAGE),
         told("{measure}, {kind}", main, ["image_change", "text_change", "agreement"], unit="pair"), *guessed,
         gained(f"One colour is {more} two colours swapped", one["colour"], one["swapped colours"]),
         gained(f"Which object it is is {more} left and right", one["object identity"], one["left / right"]),
@@ -119,27 +119,22 @@ def _embeddings(clip: Clip, n: int) -> Tables:
     ]
 
 
-def right_by(cached: CachedExplainer, pairs: list[Pair]) -> dict[str, pd.Series]:
-    """Right answers by pair and side, of the model and of the maps by each method.
-
-    Args:
-        cached: the model.
-        pairs: with swapped colours.
-    """
+def _right_by(cached: CachedExplainer, pairs: list[Pair]) -> dict[str, pd.Series]:
+    """Right answers by pair and side, of the model and of the maps by each method."""
     index = binding_index(cached, pairs, absent=False)
     found = {"the model": judge(cached.explainer.clip, pairs)}
     found |= {f"map: {method}": answers_by_map(index, method) for method in METHODS}
-    return {who: rows.set_index(KEYS)["right"] for who, rows in found.items()}
+    return {who: rows.set_index(_KEYS)["right"] for who, rows in found.items()}
 
 
 def _told_apart(clip: Clip, n: int) -> Tables:
     pairs = draw_pairs("swapped colours", n)
-    mine = right_by(CachedExplainer(clip), pairs)
+    mine = _right_by(CachedExplainer(clip), pairs)
     rows = pd.concat([right.reset_index().assign(who=who) for who, right in mine.items()])
-    tables = [told("swapped colours, right answers by {who}", rows, "right", **BY_IMAGE)]
+    tables = [told("swapped colours, right answers by {who}", rows, "right", **_BY_IMAGE)]
     if clip.name == "emoji":
         return tables
-    for who, right in right_by(CachedExplainer(load_clip("emoji")), pairs).items():
+    for who, right in _right_by(CachedExplainer(load_clip("emoji")), pairs).items():
         if who != "map: caption":  # at one half by construction
             one, two = right.align(mine[who])
             claim = f"Swapped colours: {who} is right more often in emoji than in {clip.name}"
@@ -169,7 +164,7 @@ def _maps(clip: Clip, n: int) -> Tables:
         gained("A true colour word points at its object more than an absent one", of["right"] - of["absent"]),
         gained("correlation of a colour word's directions in two captions", alike[np.isfinite(alike)]),
         *(gained(f"{_CARES}: {kind}", means[kind, "right"] - means[kind, "wrong"]) for kind in KINDS),
-        told("on the pairs of maps, right answers by the {who}, {kind}", answers, "right", **BY_IMAGE),
+        told("on the pairs of maps, right answers by the {who}, {kind}", answers, "right", **_BY_IMAGE),
     ]  # fmt: skip
 
 
@@ -183,14 +178,14 @@ def _mistakes(clip: Clip, n: int) -> Tables:
         table = mistake_table(rows, index, pairs)
         tables.append(gained(f"wrong answers, {name}", table["wrong"], clusters=table["pair"].array))
         if name == "swapped colours":
-            right = [one.set_index(KEYS)["right"] for one in (rows, answers_by_map(index))]
+            right = [one.set_index(_KEYS)["right"] for one in (rows, answers_by_map(index))]
             own, maps = right[0].align(right[1])
             tables += [gained(f"hard pairs, right answers by the {who}", one) for who, one in
                        (("model", own), ("words' maps", maps))]  # fmt: skip
             tables.append(gained("On hard pairs, the words' maps are right more often than the model", maps, own,
                                  own.index.get_level_values("pair").to_numpy()))  # fmt: skip
         if min(table["wrong"].sum(), (~table["wrong"]).sum()) >= 10:
-            for which in INDICES:
+            for which in _INDICES:
                 added = {key: [value] for key, value in added_auc(table, which, repeats=3).items()}
                 claim = f"Mistakes about {name} are found by the index “{which}”"
                 tables.append(pd.DataFrame(added).assign(figure=claim, value=added["added"]))
@@ -199,20 +194,20 @@ def _mistakes(clip: Clip, n: int) -> Tables:
 
 def _causes(clip: Clip, n: int) -> Tables:
     hard = hard_pairs(n)
-    rows = judge(clip, hard).set_index(KEYS)
+    rows = judge(clip, hard).set_index(_KEYS)
     was = rows["right"].map({1.0: "right", 0.5: "right", 0.0: "wrong"}).rename("was")
-    parts = gap_relevance(clip, hard).join(was, on=KEYS)
+    parts = gap_relevance(clip, hard).join(was, on=_KEYS)
     on_asked = parts[parts["part"] == "asked"].assign(ahead=lambda t: t["for_right"] - t["for_wrong"])
     split = on_asked.pivot_table("ahead", "pair", "was").dropna()
     tables = [told("relevance per area {measure}, on {part}, model {was}", parts, ["for_right", "for_wrong"],
-                   **BY_IMAGE)]  # fmt: skip
+                   **_BY_IMAGE)]  # fmt: skip
     if len(split) > 1:
         claim = "The slope on what is asked is larger where the model is right"
         tables.append(gained(claim, split["right"] - split["wrong"]))
     before, after = (rows["margin"] > 0).map({True: "right", False: "wrong"}).to_numpy(), {}
     for name, change in CHANGES.items():
         after[name] = margins_after(clip, hard, change).assign(right=lambda t: (t["margin"] > 0) * 1.0, before=before)
-        tables.append(told(f"right with {name}, {{before}} before", after[name], "right", **BY_IMAGE))
+        tables.append(told(f"right with {name}, {{before}} before", after[name], "right", **_BY_IMAGE))
     for one in ("wrong", "right"):
         part, plain = (after[name][before == one] for name in ("others without colours", "another background"))
         if part["pair"].nunique() > 1:
