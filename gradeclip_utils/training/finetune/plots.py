@@ -113,12 +113,12 @@ def draw_before_after(
     scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
     questions = {name: partial(session.explain, scene, text) for name, session in sessions.items()}
-    found, maps = explain_each(questions, report), {}
-    for name, one in found.items():
-        heat = one.heatmap(0)
-        on_it = located(heat, scene.masks(one.image.width))[asked].on_thing
-        maps[f"{text}: {name}, {on_it:.0%} on it"] = heat
-    return plot_maps(one.image, maps, shared_scale=False)
+    found = explain_each(questions, report)
+    maps = {name: one.heatmap(0) for name, one in found.items()}
+    image = next(iter(found.values())).image
+    on_it = {name: located(heat, scene.masks(image.width))[asked].on_thing for name, heat in maps.items()}
+    title = f"of what speaks for “{text}” lies on it: {', '.join(f'{part:.0%} {name}' for name, part in on_it.items())}"
+    return plot_maps(image, maps, shared_scale=False, title=title)
 
 
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:
