@@ -307,10 +307,20 @@ class Explainer(Encoders):
         for i, (image, view) in enumerate(zip(images, views, strict=True)):
             mine = slice(i * each, (i + 1) * each)
             text_explained = read.explained[mine].tolist() if any(read.words) else None
-            provenance = self._provenance(image_explained[mine], text_explained)
-            theirs = () if other is None else (other.names[mine], _numpy(other.similarity[mine]), other.words[mine])
-            prompts, similarity, words = read.names[mine], _numpy(read.similarity[mine]), read.words[mine]
-            found.append(Explanation(prompts, similarity, _numpy(maps[i]), words, image, view.box, provenance, *theirs))
+            found.append(
+                Explanation(
+                    prompts=read.names[mine],
+                    similarity=_numpy(read.similarity[mine]),
+                    image_maps=_numpy(maps[i]),
+                    words=read.words[mine],
+                    image=image,
+                    box=view.box,
+                    provenance=self._provenance(image_explained[mine], text_explained),
+                    against=None if other is None else other.names[mine],
+                    against_similarity=None if other is None else _numpy(other.similarity[mine]),
+                    against_words=None if other is None else other.words[mine],
+                )
+            )
         return found
 
     def _ask(self, prompts: list[str] | Tensor, first: int = 0) -> Asked:
