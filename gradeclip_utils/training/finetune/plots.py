@@ -58,17 +58,25 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL) -> pd.D
 
 
 def missing(rows: pd.DataFrame, seeds: Mapping[str, int]) -> list[str]:
-    """Which arms lack how many of the seeds that they should have, in words; empty if the table is complete."""
-    have = rows.groupby("arm")["seed"].nunique()
-    return [
-        f"{arm} ({want - have.get(arm, 0)} of {want} seeds)" for arm, want in seeds.items() if have.get(arm, 0) < want
-    ]
+    """Which arms lack how many of the seeds that they should have, in words; empty if the table is complete.
+
+    Args:
+        rows: `training.finetune.arms.read()`.
+        seeds: arm -> how many it should have.
+    """
+    lack = {arm: want - rows.loc[rows["arm"] == arm, "seed"].nunique() for arm, want in seeds.items()}
+    return [f"{arm} ({few} of {seeds[arm]} seeds)" for arm, few in lack.items() if few > 0]
 
 
 def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     """One figure of every arm that was run, with the interval over scenes, references last; of several seeds the first.
 
-    Raises ValueError if the table has no such figure.
+    Args:
+        rows: `training.finetune.arms.read()`.
+        figure: one of those in the table.
+
+    Raises:
+        InvalidValue: the table has no such figure.
     """
     table = tidy(rows)
     table = table[(table["figure"] == figure)].sort_values("seed", kind="stable").groupby("arm", sort=False).head(1)
@@ -107,9 +115,8 @@ def draw_before_after(
         ValueError: the world does not have such a thing, or both are the same.
     """
     if first == second:
-        raise InvalidValue(
-            f"both things are {first!r}: choose two different things, so that one can be asked for", "plot-option"
-        )
+        msg = f"both things are {first!r}: choose two different things, so that one can be asked for"
+        raise InvalidValue(msg, "plot-option")
     scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
     questions = {name: partial(session.explain, scene, text) for name, session in sessions.items()}
