@@ -136,8 +136,7 @@ class Encoders:
                 return F.normalize(upcast(torch.cat(found)), dim=-1)
             ids = token_ids(self.clip.tokenizer, prompts, tower)
             order = tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
-            found = [tower.trace(ids[part]).embedding for part in order.split(batch_size)]
-            return torch.cat(found)[order.argsort()]
+            return torch.cat([tower.trace(ids[part]).embedding for part in order.split(batch_size)])[order.argsort()]
 
     def maps(
         self, images: ImageLike | Sequence[ImageLike], directions: Tensor | np.ndarray | Sequence[Tensor],

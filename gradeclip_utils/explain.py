@@ -230,8 +230,7 @@ class Explainer(Encoders):
             msg = f"directions must be (P, {self.image_tower.width}), got {tuple(targets.shape)}"
             raise InvalidValue(msg, "embedding-shape")
         if len(prompts) != len(targets):
-            msg = f"each caption needs its direction, got {len(prompts)} and {len(targets)}"
-            raise InvalidValue(msg, "pair-count")
+            raise InvalidValue(f"each caption needs its direction, got {len(prompts)} and {len(targets)}", "pair-count")
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
             return list(self._read(self._ask(prompts), targets.detach().to(self.image_tower.device)).words)

@@ -123,8 +123,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
     embeddings = embeddings.detach()
     # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers cannot be had
     embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
-    names = tuple(f"embedding {i}" for i in range(first, first + len(embeddings)))
-    return Asked(names, embedding=embeddings)
+    return Asked(tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings)
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:

@@ -184,8 +184,7 @@ def fixlip_of_words(
         words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
         seed: of the coalitions that are drawn, beyond 8 words.
     """
-    weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed)
-    return score_players(tower, trace, directions, weigh, words)
+    return score_players(tower, trace, directions, partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed), words)
 
 
 def _banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0) -> Tensor:

@@ -115,8 +115,7 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         transformers = import_module("transformers")
     except ImportError as error:
         how = "pip install transformers (in a checkout, pip install '.[transformers]')"
-        msg = f"{PREFIX}{name} needs transformers: {how}"
-        raise MissingLibrary(msg, "library-missing") from error
+        raise MissingLibrary(f"{PREFIX}{name} needs transformers: {how}", "library-missing") from error
     folder = Path(name).expanduser()
     if folder.is_dir():
         name = str(folder)
