@@ -325,7 +325,7 @@ class Encoders:
     def _size(self) -> tuple[int, int] | None:
         """The one size (H, W) of pixels that the model takes; None where it takes others too."""
         tower = self.image_tower
-        free = self.resolution == "native" or any(getattr(tower, name, False) for name in ("any_size", "own_grid"))
+        free = self.resolution == "native" or tower.any_size or tower.own_grid
         return None if free else tower.image_size
 
 

@@ -192,7 +192,7 @@ class Tower:
         """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels.
 
         Args:
-            pixels: (B, 3, H, W) of its own size; of a text tower token ids (B, context_length).
+            pixels: (B, 3, H, W) of a size that it `reads`; of a text tower token ids (B, context_length).
         """
         with eval_mode(self.model):
             features = self._encode(in_precision(self.part, pixels))

@@ -101,10 +101,10 @@ class Parts(Block):
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries, keys or values as `Block.project`, queries of the latent ones where there are some.
+        """Queries, keys or values, (B, N, H, C); where queries are latent, these, (B, R, H, C).
 
         Args:
-            normed: (B, N, D), what `enter` gave; latent queries do not depend on it.
+            normed: (B, N, D), what `enter` gave; latent queries take no more than its B.
             part: 0 for queries, 1 for keys, 2 for values.
             heads: H of the result.
             positions: of the tokens, by which some models turn queries and keys.
