@@ -44,8 +44,9 @@ def test_every_claim_of_a_lesson_is_a_figure_that_its_command_writes(study):
     for claim in judged.itertuples():
         named = kept[kept["figure"] == claim.figure]
         named = kept if named.empty and study == "concreteness" else named  # a correlation has the name of its question
-        apart = (named[["value", "low", "high"]] - [claim.value, claim.low, claim.high]).abs().max(axis=1)
-        assert (named["n"][apart < 2e-3] == claim.n).any(), claim.figure
+        apart = (named[["value", "low", "high"]] - [claim.value, claim.low, claim.high]).abs()
+        near = (apart["value"] < 2e-3) & (apart.max(axis=1) < 5e-3)  # bootstrap samples go by the order of the rows
+        assert (named["n"][near] == claim.n).any(), claim.figure
 
 
 @pytest.mark.parametrize("study", LESSONS)
