@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import Formatter
 
 import numpy as np
@@ -49,18 +49,20 @@ def gained(figure: str, values: ArrayLike, than: ArrayLike = 0.0, clusters: Sequ
                           "n": len(values)}])  # fmt: skip
 
 
-def beside_kept(takeaways: Takeaways, study: str, model: str) -> str:
+def beside_kept(takeaways: Takeaways, study: str, model: str, names: Mapping[str, str] | None = None) -> str:
     """How far the claims of a lesson lie from what the command of its study wrote into `TABLE`, in one sentence.
 
     Args:
         takeaways: what the lesson judged.
         study: the name of the study.
         model: what the lesson asked; of another one than the bundled models the table has nothing.
+        names: claim -> figure, where a figure has another name than the claim.
     """
     command = f"`python -m gradeclip_utils study {study}`"
     rows = pd.read_csv(data_path(TABLE)).query("study == @study")
     kept = rows[rows["model"] == model].set_index("figure")["value"].to_dict()
-    apart = [abs(one.estimate - kept[one.claim]) for one in takeaways.verdicts if one.claim in kept]
+    found = ((one, (names or {}).get(one.claim, one.claim)) for one in takeaways.verdicts)
+    apart = [abs(one.estimate - kept[name]) for one, name in found if name in kept]
     if not apart:
         return f"{command} --model ... writes the same figures of {model} into a table"
     told = f"{len(apart)} of the {len(takeaways.verdicts)} claims and {len(kept) - len(apart)} more figures of {model}"

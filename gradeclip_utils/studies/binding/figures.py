@@ -101,7 +101,7 @@ def _kinds(clip: Clip, n: int) -> Tables:
 
 def _embeddings(clip: Clip, n: int) -> Tables:
     cached = CachedExplainer(clip)
-    places = draw_pairs("left / right", n)
+    places = [pair for pair in study_pairs(n, 2 * n // 5) if pair.kind == "left / right"]
     far = yardstick(cached.explainer, places)
     kinds = ("left / right", "above / below", "swapped colours")
     rows = judge(clip, [pair for kind in kinds for pair in draw_pairs(kind, n)])

@@ -118,10 +118,11 @@ def question_figures(clip: Clip, draws: int = 300, **options) -> Tables:
         agree.assign(figure="rank correlation over words, " + agree["one"] + " and " + agree["other"]),
         other.assign(figure=other["figure"] + ", " + other["variant"]),
     ]
+    rated = int(found.table.loc[word_means(found).index, "concreteness"].notna().sum())
     for name, one in permutations(found).items():
         low, high = one.observed - np.quantile(one.null, [0.975, 0.025])
         claim = f"By leaving words out, concreteness tells more than {name} (interval: of the permutations)"
-        told = {"value": one.observed - one.expected, "low": low, "high": high, "n": len(word_means(found))}
+        told = {"value": one.observed - one.expected, "low": low, "high": high, "n": rated}
         tables.append(pd.DataFrame([{"figure": claim, **told}]))
     return [*tables, *_slopes(found)]
 

@@ -75,13 +75,16 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     values = matrix.values * 1e3
     count, across = values.shape
     left = 0.35 + 0.095 * max(len(word) for word in matrix.words)
-    width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.55 + count * _CELL_HEIGHT + 0.75
+    width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.8 + count * _CELL_HEIGHT + 0.75
     best = "; ".join(f"{word}: {matrix.regions[row.argmax()]}" for word, row in zip(matrix.words, values, strict=True))
     alt = f"Which region each word of “{matrix.caption}” answers to most. {best}"
     figure = InlineFigure(max(width, 5.2), height, alt)
     width = figure.get_figwidth()
+    word, region = np.unravel_index(values.argmax(), values.shape)
+    over = f"the strongest pair: “{matrix.words[word]}” and {matrix.regions[region]}"
+    figure.text(0.1 / width, 1 - 0.06 / height, drawable(over), va="top", fontsize=10, parse_math=False)
     for i, (name, mask) in enumerate(zip(matrix.regions, matrix.masks, strict=True)):
-        place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.38) / height, 1.05 / width, _HEAD / height)
+        place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.63) / height, 1.05 / width, _HEAD / height)
         pixels, axes = np.asarray(matrix.image.convert("RGB"), dtype=np.float32) / 255, blank(figure.add_axes(place))
         faded = np.where(mask[..., None], pixels, 0.82 + 0.18 * pixels)  # all but the region
         axes.imshow(faded[::2, ::2], interpolation="auto")
