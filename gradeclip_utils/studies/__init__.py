@@ -57,7 +57,7 @@ class Study:
 _ONE_BY_ONE = ("quick", "m2ib", "rise", "integrated-gradients", "fixlip")  # methods of few passes, then the others
 _OF_METHODS = (
     *_ONE_BY_ONE, "references", "paints", "random weights", "spatial weights", "last layer", "text layers",
-    "both prompts", "shared part", "questions", "stretched", "full range", "cost", "ranking",
+    "both prompts", "both prompts, costly", "shared part", "questions", "stretched", "full range", "cost", "ranking",
 )  # fmt: skip
 
 _MATCHING = "two of a kind", "wholes", "planes", "sentences", "displays", "kinds of words", "templates", "regions"

@@ -66,9 +66,10 @@ def method_summary(
             baselines; "paints", deletion and insertion by quick methods with the mean colour for paint; "random
             weights", how much the maps of quick methods are those of a model that knows nothing, on n / 4 scenes;
             "spatial weights", "last layer" and "text layers", what lesson 02 measures (`ablations`), on 60 scenes at
-            most; "both prompts", "shared part", "stretched", "full range" and "cost", what depends on how one asks,
-            measures and draws (`protocols`); "questions", which of `evaluation.pointing_game` points at the own thing
-            of a noun, on 24 scenes at most; or "ranking", which compares with `emoji`, on n / 2 scenes.
+            most; "both prompts" (of quick methods), "both prompts, costly", "shared part", "stretched", "full range"
+            and "cost", what depends on how one asks, measures and draws (`protocols`); "questions", which of
+            `evaluation.pointing_game` points at the own thing of a noun, on 24 scenes at most; or "ranking", which
+            compares with `emoji`, on n / 2 scenes.
 
     Returns:
         `COLUMNS`, one row a figure: means of a measure and method; how far Grad-ECLIP as published is "ahead of" the
@@ -184,7 +185,8 @@ PARTS: dict[str, Callable[[Clip, int], list[pd.DataFrame]]] = {  # by part
     "quick": lambda clip, n: _beside(_quick_rows(clip, n)), **{name: partial(_costly, name) for name in COSTLY},
     "references": _references, "paints": _paints, "random weights": _random_weights,
     "spatial weights": spatial_weight_figures, "last layer": last_layer_figures, "text layers": text_layer_figures,
-    "both prompts": both_prompts_figures, "shared part": shared_part_figures, "questions": _questions,
+    "both prompts": both_prompts_figures, "both prompts, costly": partial(both_prompts_figures, parts=COSTLY),
+    "shared part": shared_part_figures, "questions": _questions,
     "stretched": stretched_figures, "full range": full_range_figures, "cost": cost_figures, "ranking": _ranking,
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ nothing on its crop, and the plain forward pass timed as if it were a method.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -53,15 +53,16 @@ def quick_maps(clip: Clip, images: list[Image.Image], texts: torch.Tensor) -> di
     return maps
 
 
-def both_prompts_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
-    """How alike the maps for both things of an image are, by all methods: 1 is one map, whatever is asked.
+def both_prompts_figures(clip: Clip, n: int, parts: Sequence[str] = ("quick",)) -> list[pd.DataFrame]:
+    """How alike the maps for both things of an image are: 1 is one map, whatever is asked.
 
     Args:
         clip: the model.
         n: a quarter of it is the number of scenes, and a sixteenth for each costly method.
+        parts: as for `names_of`.
     """
     rows = []
-    for part in ("quick", *COSTLY):
+    for part in parts:
         examples = named_examples(max(2, n // (4 if part == "quick" else 16)))
         images, asker = [one.image() for one in examples], Explainer(clip)
         own = asker.embed_texts([one.prompt for one in examples])

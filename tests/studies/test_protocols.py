@@ -29,8 +29,7 @@ def two_layers(small):  # noqa: F811
     return replace(small, image_layers=2)
 
 
-def test_maps_of_both_prompts_agree_as_those_that_an_explainer_gives(two_layers, few, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(protocols, "COSTLY", ())
+def test_maps_of_both_prompts_agree_as_those_that_an_explainer_gives(two_layers, few):  # noqa: F811
     table = method_summary(two_layers, 12, part="both prompts")
     check(table, "methods", len(few) + 1)
     value = table.set_index("figure")["value"]
@@ -42,16 +41,13 @@ def test_maps_of_both_prompts_agree_as_those_that_an_explainer_gives(two_layers,
         assert value[f"agreement of both prompts, {title}"] == pytest.approx(expected, abs=5e-3)
 
 
-def test_costly_methods_are_asked_for_both_prompts_of_a_few_images(two_layers, few, monkeypatch):  # noqa: F811
-    costly = {name: METHODS[name] for name in COSTLY[:1]}
-    monkeypatch.setattr("gradeclip_utils.evaluation.maps.METHODS", {"attention": METHODS["attention"]} | costly)
-    monkeypatch.setattr(protocols, "COSTLY", COSTLY[:1])
-    table = method_summary(two_layers, 32, part="both prompts").set_index("figure")
-    assert table["n"].to_dict() == {
-        "agreement of both prompts, Raw attention": 8,
-        f"agreement of both prompts, {DEEP}": 8,
-        "agreement of both prompts, M2IB": 2,
-    }
+def test_costly_methods_are_asked_for_both_prompts_of_a_few_images(two_layers):
+    (table,) = protocols.both_prompts_figures(two_layers, 32, parts=["m2ib"])
+    assert table["figure"].tolist() == ["agreement of both prompts, M2IB"] and table["n"].tolist() == [2]
+    explainer = Explainer(two_layers, method="m2ib")
+    pairs = [explainer.explain(one.image(), [one.prompt, one.others[0]]).image_maps for one in named_examples(2)]
+    expected = np.mean([spearmanr(*maps.reshape(2, -1)).statistic for maps in pairs])
+    assert table["mean"].item() == pytest.approx(expected, abs=0.02)
 
 
 def test_prompts_without_their_shared_part_are_asked_as_directions(bundled):
