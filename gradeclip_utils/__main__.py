@@ -52,12 +52,8 @@ class Command:
 
 
 STUDIES = {
-    name: Command(
-        f"the main figures {about}; a table goes on where it was stopped",
-        f"{name} {example}",
-        ".studies.command",
-        of_model=True,
-    )
+    name: Command(f"the main figures {about}; a table goes on where it was stopped", f"{name} {example}",
+                  ".studies.command", of_model=True)
     for name, about, example in (
         ("matching", "of image-text matching, of any model", "--model ViT-B-16 --pretrained openai"),
         ("binding", "of attribute binding, of any model", "--out binding.csv"),
@@ -70,85 +66,53 @@ STUDIES = {
 } | {
     "choices": Command(
         "of two captions, which is this image's? SugarCrepe, Winoground, ARO, of any model; with --folder it goes on "
-        "where it was stopped",
-        "choices --data winoground:winoground --model ViT-B-16 --pretrained openai",
-        ".studies.choices",
-        of_model=True,
-    ),
+        "where it was stopped", "choices --data winoground:winoground --model ViT-B-16 --pretrained openai",
+        ".studies.choices", of_model=True),
     "two-models": Command(
         "which figures hold for the model that binds colours and for the one that does not, and which after another "
         "training? Writes data/two_models.csv",
-        'two-models\ntwo-models "second seed=runs/seed7.safetensors"',
-        ".studies.two_models",
-    ),
-    "exposure": Command(
-        "how often the training of the bundled model said each word",
-        "exposure --write",
-        ".studies.concreteness.informativeness",
-    ),
+        'two-models\ntwo-models "second seed=runs/seed7.safetensors"', ".studies.two_models"),
+    "exposure": Command("how often the training of the bundled model said each word", "exposure --write",
+                        ".studies.concreteness.informativeness"),
     "fine-tuning": Command(
         "what do Grad-ECLIP maps teach, beside other maps, none, and true masks? Writes data/finetuning.csv",
-        "fine-tuning --arms before grad-eclip",
-        ".training.finetune.experiment",
-    ),
-}
+        "fine-tuning --arms before grad-eclip", ".training.finetune.experiment"),
+}  # fmt: skip
 COMMANDS = {
     "explain": Command(
         "load a CLIP, say what can be explained, check that the explained number is the model's own, write one "
         "explanation as a PNG",
         'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"',
-        ".__main__",
-        of_model=True,
-    ),
+        ".__main__", of_model=True),
     "evaluate": Command(
         "is this map better than that one? Measure methods on a data set; given again, it goes on where it was stopped",
         "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
-        ".evaluation.run",
-        of_model=True,
-    ),
+        ".evaluation.run", of_model=True),
     "words": Command(
         "are the scores of a caption's words right? Every method that has some, and how many text layers are best",
-        "words --model emoji --n 200\nwords --layers",
-        ".evaluation.words",
-        of_model=True,
-    ),
+        "words --model emoji --n 200\nwords --layers", ".evaluation.words", of_model=True),
     "report": Command(
         "which pairs of a data set deserve a second look? One page, the worst first; given again, it goes on where it "
-        "was stopped",
-        "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
-        ".evaluation.dataset_report",
-        of_model=True,
-    ),
+        "was stopped", "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
+        ".evaluation.dataset_report", of_model=True),
     "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
     "convert": Command(
         "a CLIP of open_clip as a CLIPModel of transformers, or back: the same weights, the same explanation",
-        "convert emoji --out emoji-hf\nconvert transformers:emoji-hf --out emoji-back",
-        ".models.convert",
-    ),
-    "card": Command(
-        "what the bundled model recognises, and what it cannot: the figures of its card",
-        "card --split test --write",
-        ".training.card",
-    ),
+        "convert emoji --out emoji-hf\nconvert transformers:emoji-hf --out emoji-back", ".models.convert"),
+    "card": Command("what the bundled model recognises, and what it cannot: the figures of its card",
+                    "card --split test --write", ".training.card"),
     "train": Command(
         "train the bundled CLIP from nothing on emoji scenes; given again, it goes on where it was stopped",
         "train --seed 1 --folder runs/seed1\ntrain --folder runs/seed1 --export runs/seed1.safetensors",
-        ".training.scratch",
-    ),
-    "art": Command(
-        "make the archive of the emoji world's drawings anew, from named packages that npm fetches",
-        "art --out art.zip",
-        ".scenes.art",
-    ),
-    "distil": Command(
-        "teach small CLIPs of other architectures by the bundled model", "distil emoji-resnet", ".training.distil"
-    ),
-    "fine-tune": Command(
-        "fine-tune a model on images and captions of your own, by its own maps",
-        "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
-        ".training.finetune.command",
-    ),
-}
+        ".training.scratch"),
+    "art": Command("make the archive of the emoji world's drawings anew, from named packages that npm fetches",
+                   "art --out art.zip", ".scenes.art"),
+    "distil": Command("teach small CLIPs of other architectures by the bundled model", "distil emoji-resnet",
+                      ".training.distil"),
+    "fine-tune": Command("fine-tune a model on images and captions of your own, by its own maps",
+                         "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
+                         ".training.finetune.command"),
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -169,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = _say  # a warning is for the reader of this command, not about a line of source
             return options.run(options) or 0
     except Exception as error:
-        if debug or not is_refusal(error):
+        if debug or not isinstance(error, (GradeclipError, OSError, ImportError)):  # any other is a fault of ours
             raise
         code = f" [{error.code}]" if isinstance(error, GradeclipError) else ""
         print(f"gradeclip: {error}{code}", file=sys.stderr)
@@ -179,16 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether an error is an answer to the user: a `GradeclipError`, or what the system says of a file or a library.
-
-    Any other is a fault of ours.
-    """
-    return isinstance(error, (GradeclipError, OSError, ImportError))
-
-
 def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
-    """The parser of `arguments`: it has all commands, and the arguments of the one that they begin with."""
+    """The parser of a call: it has all commands, and the arguments of the one that is called.
+
+    Args:
+        arguments: of the call; they begin with the command.
+    """
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="What CLIP matched in an image and in a sentence: explain, measure, train.",
@@ -197,9 +157,7 @@ def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
     )
     versions = f"gradeclip {__version__}, torch {metadata.version('torch')}"
     parser.add_argument("--version", action="version", version=versions)
-    parser.add_argument(
-        "--debug", action="store_true", help="show the traceback of what is refused, wherever it stands"
-    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a refusal, wherever it stands")
     _add_commands(parser, COMMANDS, arguments)
     return parser
 
@@ -247,11 +205,13 @@ def _say(message, category, filename, lineno, file=None, line=None) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `explain`."""
-    parser.epilog = (
-        f"{parser.epilog}\n\nWithout --model, GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled "
-        "model is used."
-    )
+    """Add the arguments of `explain`.
+
+    Args:
+        parser: of the command.
+    """
+    decides = "GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled model is used."
+    parser.epilog = f"{parser.epilog}\n\nWithout --model, {decides}"
     parser.add_argument("--image", metavar="FILE", help="the image; a drawn scene if not given")
     parser.add_argument("--caption", metavar="TEXT", help="what to look for; with --image; the scene's own otherwise")
     parser.add_argument("--out", metavar="FILE.png", default="explanation.png", help="default: %(default)s")
@@ -260,6 +220,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Explain one image, and say how far the explained number is from the model's own.
+
+    Args:
+        options: as `add_arguments` has them read, and those of the model.
 
     Raises:
         ValueError: an image without a caption, or that cannot be read, or a place where no PNG can be written; before a

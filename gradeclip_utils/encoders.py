@@ -50,17 +50,10 @@ class Encoders:
     """
 
     def __init__(
-        self,
-        clip: Clip,
-        *,
-        method: str | Method = "grad-eclip",
-        seed: int = 0,
-        progress: bool | None = None,
-        attention: str = "model",
-        image_layers: int | None = None,
-        text_layers: int | None = None,
+        self, clip: Clip, *, method: str | Method = "grad-eclip", seed: int = 0, progress: bool | None = None,
+        attention: str = "model", image_layers: int | None = None, text_layers: int | None = None,
         resolution: str = "model",
-    ):
+    ):  # fmt: skip
         if not isinstance(clip, Clip):
             msg = f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
             raise InvalidType(msg, "model-type")
@@ -143,15 +136,12 @@ class Encoders:
                 return F.normalize(upcast(torch.cat(found)), dim=-1)
             ids = token_ids(self.clip.tokenizer, prompts, tower)
             order = tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
-            found = [tower.trace(ids[part]).embedding for part in order.split(batch_size)]
-            return torch.cat(found)[order.argsort()]
+            return torch.cat([tower.trace(ids[part]).embedding for part in order.split(batch_size)])[order.argsort()]
 
     def maps(
-        self,
-        images: ImageLike | Sequence[ImageLike],
-        directions: Tensor | np.ndarray | Sequence[Tensor],
+        self, images: ImageLike | Sequence[ImageLike], directions: Tensor | np.ndarray | Sequence[Tensor],
         batch_size: int = IMAGES_AT_ONCE,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
 
         The target of a direction d is `embed_images(image) . d`: with the embedding of a prompt its similarity, with
@@ -335,7 +325,7 @@ class Encoders:
     def _size(self) -> tuple[int, int] | None:
         """The one size (H, W) of pixels that the model takes; None where it takes others too."""
         tower = self.image_tower
-        free = self.resolution == "native" or any(getattr(tower, name, False) for name in ("any_size", "own_grid"))
+        free = self.resolution == "native" or tower.any_size or tower.own_grid
         return None if free else tower.image_size
 
 
@@ -369,7 +359,10 @@ def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
 
 
 def as_directions(directions: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
-    """Directions of embedding space as one tensor; several may come as a list.
+    """Directions of embedding space as one tensor.
+
+    Args:
+        directions: a tensor, an array, or a list of such of one length.
 
     Raises:
         InvalidType: something else.
@@ -384,7 +377,12 @@ def as_directions(directions: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
 
 
 def on_grid(maps: Tensor, trace: Trace) -> Tensor:
-    """Maps (..., N) over the tokens of a trace as maps (..., h, w) over its patches."""
+    """Maps over tokens as maps (..., h, w) over patches.
+
+    Args:
+        maps: (..., N).
+        trace: of images, whose tokens they are.
+    """
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)

@@ -50,6 +50,26 @@ class NotFinite(GradeclipError, FloatingPointError):
     """Numbers that ran away: NaN or infinity where neither has a meaning."""
 
 
+def short(value: object, most: int = 60) -> str:
+    """What was given, as Python writes it, cut to a length that fits a sentence.
+
+    Args:
+        value: what was given.
+        most: characters.
+    """
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as a part of a sentence: its first line, or its kind where it says nothing.
+
+    Args:
+        error: most often a library's.
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 # What a code means, and what to do about it: the documentation's page of refusals is made of this.
 CODES = {
     "argument-type": ("an argument of another type than the function takes", "give what the sentence says"),
@@ -100,10 +120,7 @@ CODES = {
     "loss-not-finite": ("a training's loss ran away", "take a lower learning rate, in another folder"),
     "map-shape": ("a map of another shape than is measured", "give (H, W), resized to the mask"),
     "map-unreadable": ("a file of a map that is no array, or is cut short", "write it again with `numpy.save`"),
-    "maps-missing": (
-        "a folder of maps that is not there, or has no map of an example",
-        "name each file after an example, as the sentence shows",
-    ),
+    "maps-missing": ("no folder of maps, or no map of an example", "name files after examples, as the sentence shows"),
     "margin-reason": ("a margin without its reason", "say why it is the smallest difference that matters"),
     "mask-empty": ("a mask that covers nothing", "leave such images out, and say how many"),
     "mask-shape": ("a mask of another shape or kind", "give True and False, in the image's pixels"),
@@ -182,10 +199,7 @@ CODES = {
     "shard-missing": ("shards that are not there", "run those that the sentence names"),
     "shard-mixed": ("shards of two divisions in one folder", "take those away that are not meant"),
     "shard-other": ("a shard of another computation", "run it again with the settings of the others"),
-    "shard-out": (
-        "a shard without the folder in which all shards meet",
-        "say where with the option that the sentence names",
-    ),
+    "shard-out": ("a shard without the folder where all meet", "say where with the option that the sentence names"),
     "shard-short": ("a shard of a study that is short", "leave out --shard: it takes minutes as a whole"),
     "shard-unfinished": ("a shard that is not done", "run it again: it goes on where it was stopped"),
     "state-damaged": ("the state of a training cannot be read", "delete it, and begin again"),

@@ -230,8 +230,7 @@ class Explainer(Encoders):
             msg = f"directions must be (P, {self.image_tower.width}), got {tuple(targets.shape)}"
             raise InvalidValue(msg, "embedding-shape")
         if len(prompts) != len(targets):
-            msg = f"each caption needs its direction, got {len(prompts)} and {len(targets)}"
-            raise InvalidValue(msg, "pair-count")
+            raise InvalidValue(f"each caption needs its direction, got {len(prompts)} and {len(targets)}", "pair-count")
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
             return list(self._read(self._ask(prompts), targets.detach().to(self.image_tower.device)).words)
@@ -298,9 +297,8 @@ class Explainer(Encoders):
             read = self._read(asked, own)
             other = None if others is None else self._read(others, own, sign=-1)  # the target falls as theirs rises
             directions = read.embedding if other is None else read.embedding - other.embedding
-            maps = self._token_maps(
-                trace, directions.unflatten(0, (len(views), each)), self._empty_prompt() if others is None else None
-            )  # (B, T, N)
+            empty = self._empty_prompt() if others is None else None
+            maps = self._token_maps(trace, directions.unflatten(0, (len(views), each)), empty)  # (B, T, N)
             if self.method.image is not None:
                 warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
             maps, image_explained = on_grid(maps, trace), (explained * read.embedding).sum(-1).tolist()
@@ -337,18 +335,15 @@ class Explainer(Encoders):
             similarity = (image * embedding).sum(-1)
             return _Read(asked.names, embedding, similarity, similarity, ((),) * len(embedding))
         assert asked.ids is not None
-        tower, tokens = (
-            self._opened_text_tower(),
-            [len(split.word_ids) for split in asked.splits] or [0] * len(asked.names),
-        )
+        tower, tokens = self._opened_text_tower(), [len(split.word_ids) for split in asked.splits]
+        tokens = tokens or [0] * len(asked.names)
         order = sorted(range(len(tokens)), key=tokens.__getitem__)  # a batch costs as much as its longest prompt
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
         words: list[tuple[Word, ...]] = [()] * len(tokens)
         for start in range(0, len(order), PROMPTS_AT_ONCE):
             some = order[start : start + PROMPTS_AT_ONCE]
-            trace, embedding[some] = self._both(
-                tower, tower.trace(asked.ids[some], self._wants_graph and bool(asked.splits))
-            )
+            traced = tower.trace(asked.ids[some], self._wants_graph and bool(asked.splits))
+            trace, embedding[some] = self._both(tower, traced)
             explained[some] = (trace.embedding * image[some]).sum(-1)
             if self.method.text is None or not asked.splits:
                 continue

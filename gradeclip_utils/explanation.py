@@ -9,15 +9,16 @@ are display, and happen in `heatmap` and in the plots.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load as read_arrays
+from safetensors.numpy import save as as_safetensors
 from scipy.stats import bootstrap
 
 from .checks import as_path, finite, listed, readable, whole, writable
@@ -29,7 +30,8 @@ from .notices import png_note
 from .words import Word
 
 Box = tuple[float, float, float, float]
-T = TypeVar("T")
+# what Python, JSON and safetensors say of a record that is none
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
 
 
 class Result:
@@ -41,33 +43,81 @@ class Result:
     box: Box
 
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
-        """The map of one prompt or word in the image's own pixels, (H, W) float32, zero where the model did not look.
+        """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero where the model did not look.
 
-        Relevance below zero is cut off on the token grid, unless `signed`; then the map is resized bilinearly.
+        Args:
+            index: of the prompt or word.
+            signed: if not, relevance below zero is cut off on the token grid.
+
+        Raises:
+            InvalidType, InvalidValue: no whole number, or there are not as many maps.
         """
         maps = getattr(self, self._arrays[0])
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
         return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
 
     def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into `folder`.
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none.
+
+        The JSON file comes last, and holds checksums of the others: files of two explanations are never taken for one.
+
+        Args:
+            folder: need not exist.
+
+        Returns:
+            The folder.
 
         Raises:
             InvalidFile: they cannot be written. What was there stays as it was.
         """
-        arrays = {name: array for name in self._arrays if (array := getattr(self, name)) is not None}
-        record = {name: value for name, value in vars(self).items() if name not in (*self._arrays, "image")}
-        return _write_folder(folder, type(self).__name__.lower(), arrays, record, self.image)
+        name, image = type(self).__name__.lower(), self.image
+        folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
+        png = io.BytesIO()
+        image.save(png, "png", pnginfo=png_note(image))
+        shared, (other,) = folder / "image.png", {"explanation", "interactions"} - {name}
+        if (folder / f"{other}.json").is_file() and shared.is_file() and shared.read_bytes() != png.getvalue():
+            msg = f"{folder} holds the {other} of another image, which would be lost: choose another folder"
+            raise InvalidFile(msg, "path-taken")
+        arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
+        record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
+        parts = {f"{name}.safetensors": as_safetensors(arrays), "image.png": png.getvalue()}
+        sums = {file: hashlib.sha256(content).hexdigest() for file, content in parts.items()}
+        text = json.dumps({**record, "sha256": sums}, default=_plain, ensure_ascii=False, indent=1)
+        write_together(folder, {**parts, f"{name}.json": text.encode()})
+        return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read what `save` wrote.
 
+        Args:
+            folder: as `save` was given it.
+
         Raises:
             MissingFile: one of the three files is missing.
             InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others; says which.
         """
-        return _read_folder(folder, cls.__name__.lower(), cls._made)
+        name = cls.__name__.lower()
+        folder, file = as_path(folder, "the folder of an explanation"), f"{name}.json"
+        try:
+            record = json.loads(_bytes(folder / file).decode("utf-8"))
+            sums, box = record.pop("sha256"), tuple(map(float, record["box"]))
+            for file in (f"{name}.safetensors", "image.png"):
+                content = _bytes(folder / file)
+                if hashlib.sha256(content).hexdigest() != sums[file]:
+                    msg = f"{folder / file} is damaged, or not the file that was saved with {name}.json"
+                    raise InvalidFile(msg, "result-damaged")
+            image = read_image(folder / file)
+            file = f"{name}.safetensors"
+            arrays = read_arrays(_bytes(folder / file))
+            file = f"{name}.json"
+            return cls._made({**record, "box": box, "image": image}, arrays)
+        except GradeclipError:
+            raise
+        except _DAMAGED as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            msg = f"{folder / file} is damaged, or holds no {name} that `save` wrote ({said})"
+            raise InvalidFile(msg, "result-damaged") from error
 
     def __post_init__(self):
         for name in self._arrays:  # arrays that cannot be written to; the caller's own stay as they are
@@ -154,7 +204,11 @@ class Explanation(Result):
         return float(distances.mean()), float(low), float(high)
 
     def plot(self, **options):
-        """A matplotlib figure: image, heat maps with a colour bar, words shaded by score. See `plots`."""
+        """A matplotlib figure: image, heat maps with a colour bar, words shaded by score.
+
+        Args:
+            **options: of `plots.plot_explanation`.
+        """
         from .plots import plot_explanation  # matplotlib is slow to import, and only what shows needs it
 
         return plot_explanation(self, **options)
@@ -242,7 +296,11 @@ class Interactions(Result):
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def plot(self, **options):
-        """A matplotlib figure: one signed map a word, all on one scale. See `plots`."""
+        """A matplotlib figure: one signed map a word, all on one scale.
+
+        Args:
+            **options: of `plots.plot_interactions`.
+        """
         from .plots import plot_interactions
 
         return plot_interactions(self, **options)
@@ -278,62 +336,6 @@ def _listed(scores) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- stored folders
-
-
-# what Python, JSON and safetensors say of a record that is none
-_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
-
-
-def _write_folder(folder: str | Path, name: str, arrays: dict, record: dict, image: Image.Image) -> Path:
-    """Write NAME.safetensors, image.png and NAME.json into a folder, all of them or none.
-
-    The JSON file comes last, and holds checksums of the others: files of two explanations are never taken for one.
-
-    Raises:
-        InvalidFile: they cannot be written.
-    """
-    folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
-    png = io.BytesIO()
-    image.save(png, "png", pnginfo=png_note(image))
-    shared, (other,) = folder / "image.png", {"explanation", "interactions"} - {name}
-    if (folder / f"{other}.json").is_file() and shared.is_file() and shared.read_bytes() != png.getvalue():
-        msg = f"{folder} holds the {other} of another image, which would be lost: choose another folder"
-        raise InvalidFile(msg, "path-taken")
-    parts = {f"{name}.safetensors": save({key: np.ascontiguousarray(array) for key, array in arrays.items()}),
-             "image.png": png.getvalue()}  # fmt: skip
-    sums = {file: hashlib.sha256(content).hexdigest() for file, content in parts.items()}
-    text = json.dumps({**record, "sha256": sums}, default=_plain, ensure_ascii=False, indent=1)
-    write_together(folder, {**parts, f"{name}.json": text.encode()})
-    return folder
-
-
-def _read_folder(folder: str | Path, name: str, make: Callable[[dict, dict], T]) -> T:
-    """What `make` makes of the record and the arrays in a folder; the record has the image as well.
-
-    Raises:
-        MissingFile: one of the files is missing.
-        InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others.
-    """
-    folder, file = as_path(folder, "the folder of an explanation"), f"{name}.json"
-    what = f"{name} that `save` wrote"
-    try:
-        record = json.loads(_bytes(folder / file).decode("utf-8"))
-        sums, box = record.pop("sha256"), tuple(map(float, record["box"]))
-        for file in (f"{name}.safetensors", "image.png"):
-            content = _bytes(folder / file)
-            if hashlib.sha256(content).hexdigest() != sums[file]:
-                msg = f"{folder / file} is damaged, or not the file that was saved with {name}.json"
-                raise InvalidFile(msg, "result-damaged")
-        image = read_image(folder / file)
-        file = f"{name}.safetensors"
-        arrays = load(_bytes(folder / file))
-        file = f"{name}.json"
-        return make({**record, "box": box, "image": image}, arrays)
-    except GradeclipError:
-        raise
-    except _DAMAGED as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise InvalidFile(f"{folder / file} is damaged, or holds no {what} ({said})", "result-damaged") from error
 
 
 def _bytes(file: Path) -> bytes:

@@ -33,9 +33,12 @@ def data_path(name: str = "") -> Path:
     """Path of a file of the project's `data/` folder, which an installed package carries inside itself.
 
     In a checkout (also after `pip install -e .`) the folder stands beside the package; `pip install .` maps it to
-    `gradeclip_utils/data`. The file need not exist: `training` writes there.
+    `gradeclip_utils/data`.
 
         data_path("concepts.csv")
+
+    Args:
+        name: of the file, which need not exist: `training` writes there. Without one, the folder itself.
     """
     inside = _PACKAGE / "data"
     return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
@@ -61,7 +64,11 @@ def read_csv(file: Path, code: str = "table-other", **options) -> pd.DataFrame:
 
 
 def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, whenever the process or the machine dies; `write` gets a binary stream.
+    """Write a file whole or not at all, whenever the process or the machine dies.
+
+    Args:
+        file: its folder need not exist.
+        write: is given a binary stream.
 
     Raises:
         InvalidFile: it cannot be written; the message says where it is kept instead.
@@ -78,6 +85,10 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
     """As `write_whole`, for what writes to a path of its own.
 
+    Args:
+        file: its folder need not exist.
+        write: is given a path beside the file.
+
     Raises:
         InvalidFile: as `write_whole`.
     """
@@ -85,7 +96,11 @@ def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
-    """Write several files into a folder: all are on the disk before the first takes its name, in this order.
+    """Write several files into a folder: all are on the disk before the first takes its name.
+
+    Args:
+        folder: need not exist.
+        parts: file name -> content, in the order in which they take their names.
 
     Raises:
         InvalidFile: they cannot be written; the message says where they are kept instead.
@@ -131,9 +146,13 @@ def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Within it no other process is within it: an open transaction on an empty database, `name` in `folder`.
+    """Within it no other process is within it: an open transaction on an empty database.
 
     It ends with this process, whatever ends it. On a network drive it is as good as that drive's locks.
+
+    Args:
+        folder: what is locked; need not exist.
+        name: of the database in it.
 
     Raises:
         InvalidFile: nothing can be written there.
@@ -154,7 +173,11 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 @cache  # reading a package's metadata takes as long as a small explanation
 def version(library: str) -> str:
-    """The version of a library as its package says it; "unknown" where it is not installed as one."""
+    """The version of a library as its package says it; "unknown" where it is not installed as one.
+
+    Args:
+        library: the package's name.
+    """
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

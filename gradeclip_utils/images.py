@@ -143,7 +143,11 @@ class View:
 
 
 def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
-    """What a preprocessing gave, if a model can take it: (3, H, W) floats, of its own `size` (H, W) where that counts.
+    """What a preprocessing gave, if a model can take it: finite floats (3, H, W).
+
+    Args:
+        pixels: what it gave.
+        size: the model's own (H, W), where that counts.
 
     Raises:
         TypeError, ValueError: something else.
@@ -166,7 +170,10 @@ def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
 def model_view(preprocess: Callable, image: Image.Image) -> View:
     """The image through the model's own preprocessing.
 
-    A preprocessing with a step that is not known here is taken to squash the whole image; a warning says so.
+    Args:
+        preprocess: the model's own, `clip.preprocess`. With a step that is not known here it is taken to squash the
+            whole image; a warning says so.
+        image: RGB.
     """
     from open_clip.transform import CenterCropOrPad, MaybeConvertMode, MaybeToTensor, ResizeKeepRatio
     from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
@@ -185,8 +192,6 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
             left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
         elif not isinstance(step, (MaybeConvertMode, MaybeToTensor, ToTensor, Normalize)):
             name = getattr(step, "__name__", type(step).__name__)
-            if name == "_convert_to_rgb":  # open_clip before 3.0 used a function for it
-                continue
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
             warn(message, "preprocess-unknown")
             return View(preprocess(image), (0.0, 0.0, float(width), float(height)))

@@ -38,9 +38,9 @@ phrase: {<DT|PRP\$|CD|JJ.*>+<VBN|VBG>?<CD|JJ.*>*<NN.*>+}
         {<DT|PRP\$>?<CD><JJ.*>*<VBZ>}
 """)
 _LEADING = ("DT", "PDT", "PRP$")  # "a", "all", "her": not part of what a phrase is about
-_PRONOUNS = frozenset(
+_PRONOUNS = frozenset(  # taggers call them nouns, and no thing is named by them
     f"{first}{second}" for first in ("some", "any", "every", "no") for second in ("thing", "one", "body")
-)  # taggers call them nouns, and no thing is named by them
+)
 _AUXILIARIES = frozenset("am is are was were be been being has have had do does did 's 're 've 'm".split())
 _PLACES = frozenset("left right top bottom front back side middle center centre edge".split())  # "to the left of"
 _MISTAKEN = frozenset("alien cherry dumpling floppy key kimono sled".split())  # nouns that textblob calls adjectives
@@ -102,6 +102,9 @@ def tagged_words(caption: str) -> list[TaggedWord]:
     >>> [(word.text, word.part) for word in tagged_words("a red car")]
     [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
 
+    Args:
+        caption: any English text.
+
     Raises:
         TypeError: it is no text.
     """
@@ -117,6 +120,9 @@ def phrases(caption: str) -> list[Phrase]:
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
+
+    Args:
+        caption: any English text.
 
     Raises:
         TypeError: it is no text.
@@ -200,12 +206,9 @@ def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
 
 
 def norms(
-    words: Iterable[str],
-    *,
-    brysbaert: str | Path | None = None,
-    glasgow: str | Path | None = None,
+    words: Iterable[str], *, brysbaert: str | Path | None = None, glasgow: str | Path | None = None,
     lancaster: str | Path | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """What people say of words, and how common the words are: a row a word, and the columns of `NORMS`.
 
     - `concreteness`: 1 (abstract) to 5 (can be experienced by the senses). Brysbaert, Warriner and Kuperman,

@@ -34,33 +34,24 @@ class ExplanationWarning(UserWarning):
 
 # What a code means, and what to do about it: the documentation's page of refusals is made of this too.
 WARNINGS = {
-    "activation-unknown": (
-        "weights of quick GELU and of GELU look alike, and give other numbers",
-        "name the architecture with or without `-quickgelu`, as the weights were trained",
-    ),
+    "activation-unknown": ("weights of quick GELU and of GELU look alike, and give other numbers",
+                           "name the architecture with or without `-quickgelu`, as the weights were trained"),
     "font-letters": ("letters of this script are drawn as boxes", "set matplotlib's `font.family`"),
-    "image-not-drawn": (
-        "a bundled model sees an image that is not marked as a scene",
-        "load real CLIP for photographs; mark what is a drawn scene with `notices.mark_drawn`",
-    ),
+    "image-not-drawn": ("a bundled model sees an image that is not marked as a scene",
+                        "load real CLIP for photographs; mark what is a drawn scene with `notices.mark_drawn`"),
     "interval-none": ("too few values or clusters to resample", "measure more"),
     "map-empty": ("no patch or word has relevance: all answer alike", "nothing, where the target is constant"),
     "method-left-out": ("this model cannot have some methods or rows", "name others, or ask another model"),
     "pair-skipped": ("images of a table are not there", "correct the table or the folder"),
-    "preprocess-unknown": (
-        "a preprocessing has a step that may move pixels, so a map may lie beside its place",
-        "use steps of torchvision or open_clip",
-    ),
+    "preprocess-unknown": ("a preprocessing has a step that may move pixels, so a map may lie beside its place",
+                           "use steps of torchvision or open_clip"),
     "prompt-cut": ("the prompt is longer than the model reads", "shorten it; the rest has no effect"),
     "rows-again": ("kept rows are damaged, or of inputs that changed, and are computed again", "nothing"),
     "rows-aside": ("the file of kept rows is damaged and was set aside; all is computed again", "nothing"),
     "rows-left-out": ("some kept rows are damaged", "run the same command again: it computes them"),
     "word-unknown": ("a bundled model knows few words", "use those of its vocabulary, or another model"),
-    "words-unsplit": (
-        "the tokenizer does not say which tokens make a word",
-        "take the tokenizer that came with the model",
-    ),
-}
+    "words-unsplit": ("the tokenizer does not say which tokens make a word", "take the one that came with the model"),
+}  # fmt: skip
 
 
 def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
@@ -83,19 +74,29 @@ _DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
 def mark_drawn(image: Image.Image) -> Image.Image:
     """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back.
 
-    Copies and parts keep the note. What it is pasted into does not, nor a file, unless it is a PNG with `png_note`.
+    Args:
+        image: its copies and parts keep the note. What it is pasted into does not, nor a file, unless it is a PNG with
+            `png_note`.
     """
     image.info[_DRAWN] = "yes"
     return image
 
 
 def is_drawn(image: Image.Image) -> bool:
-    """Whether an image is marked as a scene as it was drawn, or as a part of one; see `mark_drawn`."""
+    """Whether an image is a scene as it was drawn, or a part of one.
+
+    Args:
+        image: marked by `mark_drawn`, or not.
+    """
     return bool(image.info.get(_DRAWN))
 
 
 def png_note(image: Image.Image) -> PngInfo:
-    """What a PNG file says of the image, to be saved with it: `image.save(file, pnginfo=png_note(image))`."""
+    """What a PNG file says of the image, to be saved with it: `image.save(file, pnginfo=png_note(image))`.
+
+    Args:
+        image: marked by `mark_drawn`, or not.
+    """
     note = PngInfo()
     if is_drawn(image):
         note.add_text(_DRAWN, "yes")
@@ -113,10 +114,8 @@ def image_tag(image: Image.Image, alt: str, effort: int = 50) -> str:
     stream = io.BytesIO()
     image.save(stream, "webp", lossless=True, quality=effort, method=effort // 20)
     source = base64.b64encode(stream.getvalue()).decode("ascii")
-    return (
-        f'<img class="gradeclip-figure" alt="{html.escape(alt)}" style="display:block;max-width:100%;height:auto" '
-        f'src="data:image/webp;base64,{source}">'
-    )
+    shape = 'style="display:block;max-width:100%;height:auto"'
+    return f'<img class="gradeclip-figure" alt="{html.escape(alt)}" {shape} src="data:image/webp;base64,{source}">'
 
 
 def image_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
@@ -124,20 +123,33 @@ def image_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
 
     JupyterLab gives a PNG no alternative text, whatever the metadata say, and prefers HTML, which has one. The PNG is
     for those who show no HTML.
+
+    Args:
+        png: the file's content.
+        alt: what it shows.
     """
     in_html, in_png = image_tag(Image.open(io.BytesIO(png)), alt), base64.b64encode(png).decode("ascii")
     return {"text/html": in_html, "image/png": in_png, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def warn_of_photographs(name: str, images: Iterable[Image.Image]) -> None:
-    """Say so when a bundled model is shown what is not known to be a scene; see `mark_drawn`."""
+    """Say so when a bundled model is shown what is not known to be a scene; see `mark_drawn`.
+
+    Args:
+        name: of the model.
+        images: what it is shown.
+    """
     if not all(map(is_drawn, images)):
         about = "and this image is not marked as one: at a photograph it can only guess"
         warn(f"the model {name!r} was trained on drawn scenes alone, {about}", "image-not-drawn")
 
 
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
-    """Say so when figures will show boxes, because matplotlib's font cannot draw a script."""
+    """Say so when figures will show boxes, because matplotlib's font cannot draw a script.
+
+    Args:
+        texts: what figures will show.
+    """
     beyond = sorted({letter for text in texts for letter in text if ord(letter) > 0x024F and not letter.isspace()})
     if beyond:  # else it is Latin, and matplotlib, which is slow to import, need not be asked
         from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -151,9 +163,12 @@ def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
 
 @contextmanager
 def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
-    """Within it, and in this thread alone, what explanations warn of goes to `listener` instead.
+    """Within it, and in this thread alone, somebody else hears what explanations warn of.
 
     Python's own `warnings.catch_warnings` changes what all threads share, and panels draw in several.
+
+    Args:
+        listener: is given each message, without its code.
     """
     token = _listener.set(listener)
     try:

@@ -38,7 +38,12 @@ class Asked:
     embedding: Tensor | None = None
 
     def word_ids(self, some: Sequence[int], valid_mask: Tensor) -> Tensor:
-        """The word of every token (B, N) of some of the prompts; -1 for SOT, EOT and padding."""
+        """The word of every token of some of the prompts, (B, N); -1 for SOT, EOT and padding.
+
+        Args:
+            some: numbers of B prompts.
+            valid_mask: (B, N), of their trace.
+        """
         word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
         for row, i in zip(word_ids, some, strict=True):
             split = self.splits[i]
@@ -48,6 +53,9 @@ class Asked:
 
 def as_prompts(prompts: Prompts) -> list[str] | Tensor:
     """Prompts as a list of strings, or embeddings as a tensor (T, E).
+
+    Args:
+        prompts: a string or several; or embeddings (T, E) or (E,), which must be floats.
 
     Raises:
         ValueError: embeddings are no floats, or of another shape; a prompt is much too long, or is no text.
@@ -80,7 +88,11 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
-    """One prompt for all `count`, or one for each.
+    """As many prompts as there are others.
+
+    Args:
+        prompts: one for all, or one for each.
+        count: how many others there are.
 
     Raises:
         ValueError: there are neither one nor `count`.
@@ -111,8 +123,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
     embeddings = embeddings.detach()
     # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers cannot be had
     embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
-    names = tuple(f"embedding {i}" for i in range(first, first + len(embeddings)))
-    return Asked(names, embedding=embeddings)
+    return Asked(tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings)
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:

@@ -60,18 +60,23 @@ class Split:
             raise InvalidValue(f"the model does not read all of {self.prompt!r}, not {unread!r}", "prompt-unread")
 
     def words(self, scores) -> tuple[Word, ...]:
-        """Words with `scores` (one a token) added up."""
+        """The words that were read, with their scores.
+
+        Args:
+            scores: one a token between SOT and EOT; those of a word are added up.
+        """
         totals = [0.0] * len(self.spans)
         for word, score in zip(self.word_ids, scores, strict=True):
             totals[word] += float(score)
-        return tuple(
-            Word(self.prompt[start:end], total, start, end)
-            for (start, end), total in zip(self.spans, totals, strict=True)
-        )
+        return tuple(Word(self.prompt[a:b], total, a, b) for (a, b), total in zip(self.spans, totals, strict=True))
 
 
 def why_no_words(tokenizer: Any) -> str | None:
-    """Why the tokens of this tokenizer cannot be put together into words; None if they can."""
+    """Why the tokens of a tokenizer cannot be put together into words; None if they can.
+
+    Args:
+        tokenizer: a model's.
+    """
     name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
     if hasattr(tokenizer, "tokenizer"):  # a Hugging Face tokenizer inside
         mode = getattr(tokenizer, "tokenizer_mode", "")
@@ -86,19 +91,19 @@ def why_no_words(tokenizer: Any) -> str | None:
 
 
 def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
-    """Refuse, by name, a tokenizer that does not read what was written, or (`words`) whose tokens make up no words.
+    """Refuse, by name, a tokenizer that does not read what was written.
+
+    Args:
+        tokenizer: a model's.
+        words: whether it is also refused if its tokens make up no words.
 
     Raises:
         TypeError: says which.
     """
     if getattr(tokenizer, "reduction_fn", None) is not None:
-        raise InvalidType(
-            "a prompt that is explained must be read as it stands, and this tokenizer drops tokens at "
-            "random (reduction_mask); make one without it",
-            "model-tokenizer",
-        )
-    reason = why_no_words(tokenizer)
-    if words and reason is not None:
+        drops = "this tokenizer drops tokens at random (reduction_mask); make one without it"
+        raise InvalidType(f"a prompt that is explained must be read as it stands, and {drops}", "model-tokenizer")
+    if words and (reason := why_no_words(tokenizer)):
         raise InvalidType(reason, "model-tokenizer")
 
 
@@ -163,9 +168,13 @@ def split_prompt(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) ->
 
 
 def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
-    """Words of the prompt, whole and in lower case, that are not in the vocabulary.
+    """Words of the prompt, whole and in lower case, that a model was never shown.
 
     Punctuation is never unknown, unless there is nothing else in the prompt.
+
+    Args:
+        split: the prompt.
+        vocabulary: the words that the model was trained on, in lower case.
     """
     words = dict.fromkeys(split.prompt[start:end].lower() for start, end in split.spans)
     said = [word for word in words if any(category(letter)[0] not in "PZC" for letter in word)]

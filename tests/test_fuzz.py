@@ -23,8 +23,7 @@ from gradeclip_utils import Explainer, Explanation, read_image
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.evaluation.localisation import localisation, located, pool
 from gradeclip_utils.notices import heard_by, is_drawn
-from gradeclip_utils.panels.jobs import UserError
-from gradeclip_utils.panels.state import State, as_source, changed
+from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.scenes.emoji import concept
 from gradeclip_utils.scenes.grammar import RELATIONS
@@ -214,9 +213,9 @@ def test_a_random_scene_is_drawn_or_refused(seed, n_objects):
 @given(st.dictionaries(st.sampled_from([*State.__dataclass_fields__]), ANYTHING, min_size=1, max_size=3))
 def test_a_state_changes_as_a_whole_or_not_at_all(picture, values):
     state = State(as_source(picture), "a dog")
-    with suppress(UserError):
-        found = changed(state, values, 3)
-        assert changed(found, {}, 3) == found
+    with suppress(GradeclipError):
+        found = replace(state, **values)
+        assert replace(found) == found
     assert state == replace(state)
 
 

@@ -31,7 +31,7 @@ FLOORS = (
     ("errors",),
 )
 FLAT = {
-    "__init__", "__main__", "checks", "encoders", "errors", "explain", "explanation", "files", "images", "language",
+    "__init__", "__main__", "encoders", "errors", "explain", "explanation", "files", "images", "language",
     "notices", "prompts", "words",
 }  # fmt: skip
 
@@ -292,8 +292,6 @@ def test_a_private_name_is_found_wherever_a_test_takes_hold_of_it():
 
 # --- docstrings and sizes -----------------------------------------------------------------------------------------
 
-MANY = 3  # arguments, from which on a docstring says what each is
-
 
 def functions(source: str) -> Iterator[tuple[tuple[ast.AST, ...], ast.FunctionDef | ast.AsyncFunctionDef]]:
     """The functions of a module, each with the classes and functions that it stands in."""
@@ -320,8 +318,8 @@ def overridden(sources: Iterable[str]) -> set[tuple[str, str]]:
 
 
 def undocumented(module: str, source: str, exempt: set[tuple[str, str]]) -> list[str]:
-    """Public functions of many arguments that do not say what these are, and functions inside public ones without a
-    docstring.
+    """Public functions that do not say what their arguments are or what they refuse, and functions inside public ones
+    without a docstring.
     """
     found = []
     for inside, function in functions(source):
@@ -331,16 +329,16 @@ def undocumented(module: str, source: str, exempt: set[tuple[str, str]]) -> list
         if inside and not isinstance(inside[-1], ast.ClassDef):
             wrong = not said
         else:
-            arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
-            many = len([one for one in arguments if one.arg not in ("self", "cls")]) >= MANY
-            wrong = many and "Args:" not in said and ("".join(names[-1:]), function.name) not in exempt
-            wrong = wrong and not function.name.startswith("_")
+            arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)} - {"self", "cls"}
+            raises = any(isinstance(node, ast.Raise) and node.exc for node in ast.walk(function))
+            wrong = (bool(arguments) and "Args:" not in said) or (raises and "Raises:" not in said)
+            wrong = wrong and ("".join(names[-1:]), function.name) not in exempt and not function.name.startswith("_")
         if wrong:
             found.append(".".join([module, *names, function.name]))
     return found
 
 
-def test_public_functions_say_what_their_arguments_are():
+def test_public_functions_say_what_their_arguments_are_and_what_they_refuse():
     package = sources(PACKAGE)
     exempt = overridden(package.values())
     assert sorted(name for module, source in package.items() for name in undocumented(module, source, exempt)) == []
@@ -348,13 +346,14 @@ def test_public_functions_say_what_their_arguments_are():
 
 def test_a_function_that_says_too_little_is_found():
     source = (
-        "class Base:\n def project(self, a, b, c): 'Args:'\n def finish(self, a, b): 'no'\n"
-        "class Own(Base):\n def project(self, a, b, c): pass\n def other(self, a, b, c): 'no'\n"
-        "class _Hidden:\n def other(self, a, b, c): 'no'\n"
-        "def three(a, *, b, c):\n 'no'\n def inside(): pass\n"
-        "def _private(a, b, c):\n def inside(): pass\n"
+        "class Base:\n def project(self, a): 'Args:'\n def finish(self): 'no'\n"
+        "class Own(Base):\n def project(self, a): pass\n def other(self, a): 'no'\n"
+        "class _Hidden:\n def other(self, a): 'no'\n"
+        "def one(*a):\n 'no'\n def inside(): pass\n"
+        "def refuses():\n 'no'\n raise ValueError\ndef passes_on():\n 'no'\n raise\n"
+        "def _private(a):\n def inside(): pass\n"
     )
-    found = ["m.Own.other", "m.three", "m.three.inside"]
+    found = ["m.Own.other", "m.one", "m.one.inside", "m.refuses"]
     assert sorted(undocumented("m", source, overridden([source]))) == found
 
 

@@ -28,6 +28,11 @@ SHORT_LESSON = [
     "No. It is rare.\n\n</details>\n<details><summary>Now and then.</summary>\n\nYes. It is rare.\n\n</details>",
     "## Last\n\n**Predict.** How many?",
     ("verdicts", [("text/markdown", "60 claims\n\n" + "\n".join(f"- claim {i}" for i in range(60)))], []),
+    "## Sentences",
+    ("one by one", [("text/markdown", f"Sentence {i} is **so**.") for i in range(40)], []),
+    ("more of them", [("text/markdown", f"Another {i}.") for i in range(4)], []),
+    "## Groups",
+    ("groups", [("text/markdown", "**No**\n\n" + "- one\n" * 4 + "\n**Yes**\n\n" + "- two\n" * 20)], []),
 ]
 
 
@@ -109,9 +114,9 @@ def test_nothing_is_fetched_from_another_host_and_all_else_is_carried_along(page
 
 
 def test_every_heading_opens_a_slide_of_its_own_and_nothing_else_is_one(page):
-    assert len(set(page.headings)) == len(page.headings) == 4
+    assert len(set(page.headings)) == len(page.headings) == 6
     titles = [page.slides[i].strip().splitlines()[0].rstrip("¶") for i in page.headings]
-    assert titles == ["A lesson", "First", "Below", "Last"]
+    assert titles == ["A lesson", "First", "Below", "Last", "Sentences", "Groups"]
 
 
 def test_an_answer_is_on_another_slide_than_its_prediction_and_in_the_notes(page):
@@ -135,6 +140,17 @@ def test_of_a_long_list_the_first_lines_are_shown_and_the_others_are_counted(pag
     shown = re.findall(r"claim \d+", verdicts)
     assert shown == [f"claim {i}" for i in range(len(shown))] and 0 < len(shown) < 10
     assert f"and {60 - len(shown)} more" in verdicts
+
+
+def test_of_many_sentences_that_a_cell_says_one_by_one_the_first_are_shown_and_the_others_are_counted(page):
+    slide = slide_with(page, "Sentence 0")
+    assert 0 < slide.count("Sentence ") < 10 and f"and {40 - slide.count('Sentence ')} more" in slide
+    assert "Another" not in slide and slide_with(page, "Another 0").count("Another") == 4  # there was no room
+
+
+def test_no_heading_within_a_list_is_shown_without_what_stands_below_it(page):
+    slide = slide_with(page, "Groups")
+    assert "No" in slide and "Yes" not in slide and "and 20 more" in slide
 
 
 def test_the_goals_of_a_lesson_have_a_slide_of_their_own(page):
@@ -200,7 +216,9 @@ CUT_OFF = """async () => {
 
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("name", ["01_start_here", "03_methods_compared", "05_attribute_binding"])
+@pytest.mark.parametrize(
+    "name", ["01_start_here", "02_inside_grad_eclip", "03_methods_compared", "05_attribute_binding"]
+)
 def test_nothing_on_a_slide_is_cut_off(browser, folder, name):
     SLIDES["write_page"](ROOT / "notebooks" / f"{name}.ipynb", folder)
     shown = browser.new_page(viewport={"width": 1280, "height": 720})

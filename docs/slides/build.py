@@ -8,6 +8,7 @@ What becomes a slide is decided by a rule, so that notebooks need no metadata fo
 - A prediction, an exercise, and a figure after another or after a prediction, open a slide below: nobody sees an answer
   too early. So do the goals of a lesson, and a question with answers to choose from, which are shown without their
   reasons. A prediction may stand below a heading that has nothing else.
+- So do sentences of a cell for which the slide has no room left.
 - Shown are figures, tables, the first of many verdicts, a few printed lines, lists, sentences and what begins in bold.
 - Longer prose, and what a reader unfolds, are notes of the speaker (key S).
 - Code is shown in cells that are tagged `exercise` or `slide`.
@@ -115,29 +116,33 @@ def slide_cells(cell: NotebookNode) -> list[NotebookNode]:
 
 
 def shown_outputs(cell: NotebookNode) -> list[NotebookNode]:
-    """The outputs of a code cell that a slide shows: no widget, warning or long print, and of a long list its head."""
-    kept = []
+    """The outputs of a code cell that a slide shows: no widget, warning or long print, and of many sentences some."""
+    kept, left, more, last = [], PRINTED, 0, None
     for output in cell.outputs:
-        lines = output.get("data", {}).get("text/markdown", "").splitlines()
-        if len(lines) > PRINTED:
-            more = sum(line.startswith("- ") for line in lines[PRINTED:])
-            text = "\n".join([*lines[:PRINTED], f"- … and {more} more, in the notebook"])
-            output = NotebookNode(output, data={"text/markdown": text})
-        if output.output_type == "stream":
+        if lines := output.get("data", {}).get("text/markdown", "").splitlines():
+            head = lines[:left]
+            while head and len(head) < len(lines) and re.fullmatch(r"(\*\*.*\*\*)?", head[-1]):  # a heading of nothing
+                head.pop()
+            rest, left = lines[len(head) :], max(0, left - len(lines))
+            more += sum(line.startswith("- ") for line in rest) or bool(rest)
+            if head:
+                last = NotebookNode(output, data=NotebookNode({"text/markdown": "\n".join(head)}))
+                kept.append(last)
+        elif output.output_type == "stream":
             short = output.name == "stdout" and len(output.text.splitlines()) <= PRINTED
             kept += [output] if short else []
         elif "data" in output and "application/vnd.jupyter.widget-view+json" not in output.data:
             kept.append(output)
+    if last is not None and more:
+        last.data["text/markdown"] += f"\n- … and {more} more, in the notebook"
     return kept
 
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it, by the rule of this module."""
     cells = []
-    is_answered, is_bare = (
-        False,
-        False,
-    )  # the current slide has a figure or a prediction; it has nothing but its heading
+    is_answered, is_bare = False, False  # the current slide has a figure or a prediction; it has only its heading
+    filled = 0  # sentences of code on the current slide
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             for part in slide_cells(cell):
@@ -147,6 +152,7 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
                 if slideshow.slide_type != "notes":
                     is_bare = is_heading
                     opens = slideshow.slide_type != "-"
+                    filled = 0 if opens else filled
                     is_answered = part.source.startswith("**Predict") or (is_answered and not opens)
                 cells.append(part)
             continue
@@ -156,7 +162,10 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
             continue
         is_bare = False
         is_figure = any(FIGURES & set(output.get("data", ())) for output in outputs)
-        kind = "subslide" if is_answered and outputs else "-"
+        said = sum(len(output.get("data", {}).get("text/markdown", "").splitlines()) for output in outputs)
+        is_full = said and filled and filled + said > PRINTED
+        kind = "subslide" if is_full or (is_answered and outputs) else "-"
+        filled = said if kind == "subslide" else filled + said
         is_answered = is_figure if kind == "subslide" else is_answered or is_figure
         metadata = {"slideshow": {"slide_type": kind}, "transient": {"remove_source": not has_code}}
         cells.append(NotebookNode(cell, outputs=outputs, metadata=nbformat.from_dict(metadata)))

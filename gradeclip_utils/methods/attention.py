@@ -171,8 +171,7 @@ def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, T
 def _query_row(tower: Tower, trace: Trace) -> Tensor:
     """(B, N), one shared out over the query tokens; (B, R) where latent queries read."""
     if tower.explained[-1].latent:
-        queries = trace.layers[-1].o.shape[1]
-        return torch.full_like(trace.layers[-1].o[..., 0], 1 / queries)
+        return torch.full_like(trace.layers[-1].o[..., 0], 1 / trace.layers[-1].o.shape[1])
     row = torch.zeros_like(trace.valid_mask, dtype=trace.embedding.dtype)
     return row.scatter(1, trace.query_index, 1 / trace.query_index.shape[1])
 

@@ -136,7 +136,12 @@ def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", he
 
 
 def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
-    """Gradient of the attention w . v_i = dS/d alpha_i, (B, H, R, N), from `weights` (B, R, D) and `v` (B, N, H, C)."""
+    """Gradient of the attention, w . v_i = dS/d alpha_i, (B, H, R, N).
+
+    Args:
+        weights: (B, R, D), channel weights of one layer.
+        v: (B, N, H, C), its values.
+    """
     return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
 
 
@@ -174,7 +179,11 @@ def grad_eclip(
 
 
 def zero_delta(trace: Trace) -> Tensor:
-    """No change of o in any explained layer: (L, B, R, D)."""
+    """No change of o in any explained layer: (L, B, R, D).
+
+    Args:
+        trace: B inputs.
+    """
     return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
 

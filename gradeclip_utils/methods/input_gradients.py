@@ -104,11 +104,9 @@ def _integrated_over_tokens(tower: Tower, trace: Trace, directions: Tensor, step
 def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
     """The pixels, in the precision of the embedding."""
     if not tower.reads(trace.inputs):
-        raise InvalidValue(
-            f"gradients of pixels need the model's own pass, which reads {tower.image_size} pixels only, "
-            f"got {tuple(trace.inputs.shape[-2:])}; use resolution='model'",
-            "method-native",
-        )
+        why, got = "gradients of pixels need the model's own pass", tuple(trace.inputs.shape[-2:])
+        msg = f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'"
+        raise InvalidValue(msg, "method-native")
     return trace.inputs.to(trace.embedding)
 
 
@@ -119,6 +117,13 @@ def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
 
 
 def path_points(steps: int) -> Iterator[tuple[float, float]]:
-    """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule."""
+    """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule.
+
+    Args:
+        steps: how many.
+
+    Raises:
+        InvalidType, InvalidValue: no whole number, or less than one.
+    """
     for place, weight in zip(*np.polynomial.legendre.leggauss(whole("steps", steps, 1)), strict=True):
         yield float(place + 1) / 2, float(weight) / 2

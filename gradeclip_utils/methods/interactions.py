@@ -25,7 +25,12 @@ from .grad_eclip import spatial_weights, zero_delta
 
 
 def word_masks(split: Split, trace: Trace) -> Tensor:
-    """Which tokens of a prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind it are in none."""
+    """Which tokens of a prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind it are in none.
+
+    Args:
+        split: the prompt.
+        trace: of it.
+    """
     word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
     return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
 
@@ -74,7 +79,9 @@ def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
     >>> named_things("a red car and a traffic light", [(0, 1), (2, 5), (6, 9), (10, 13), (14, 15), (16, 23), (24, 29)])
     ((2,), (5, 6))
 
-    `spans`: where each word stands. "photo" in "a photo of a cat" counts as a thing: the caption names it.
+    Args:
+        caption: in English. "photo" in "a photo of a cat" counts as a thing: the caption names it.
+        spans: where each word stands, (start, end).
     """
     from ..language import phrases  # its taggers are slow to import, and most explanations do without
 
@@ -92,6 +99,10 @@ def centred(maps: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
 
     A group's map is the sum of its words'. What is taken from it is spread evenly over its words, so that a word that
     stands alone and a noun of several words are treated alike, and the sum over all groups is zero.
+
+    Args:
+        maps: (W, ...).
+        groups: of words by index, two or more.
 
     Raises:
         ValueError: fewer than two groups, an empty one, a word that is not there, or one in two groups.

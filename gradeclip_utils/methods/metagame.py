@@ -87,7 +87,12 @@ def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[
 
 
 def weights_of(players: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Coalitions (C, n) and weights (n, C): exact up to `EXACT` players, else `sampled_weights`."""
+    """Coalitions (C, n) and weights (n, C): of all of them up to `EXACT` players, else of some.
+
+    Args:
+        players: n.
+        seed: as for `sampled_weights`.
+    """
     return shapley_weights(players) if players <= EXACT else sampled_weights(players, seed=seed)
 
 
@@ -153,8 +158,11 @@ def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
     >>> noun_players("a red car on grass", [(0, 1), (2, 5), (6, 9), (10, 12), (13, 18)])
     ((0, 1, 2), (3, 4))
 
-    What follows the last noun belongs to it, so that the prompt without any player is the empty one. `spans` are as for
-    `named_things`.
+    What follows the last noun belongs to it, so that the prompt without any player is the empty one.
+
+    Args:
+        caption: in English.
+        spans: where each word stands, (start, end).
 
     Raises:
         ValueError: the caption names nothing.

@@ -190,7 +190,12 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
 
 
 def on_patches(trace: Trace, values: Tensor) -> Tensor:
-    """(B, T, P) -> (B, T, N): the patches are the last tokens, and the others have no pixels."""
+    """Maps over tokens, (B, T, N): the patches are the last tokens, and the others have no pixels.
+
+    Args:
+        trace: B images.
+        values: (B, T, P), over patches.
+    """
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
 
 
@@ -220,7 +225,12 @@ def seen_through(
 
 
 def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
-    """Zero in every map (B, T, N), in the precision of the directions (B, T, E)."""
+    """Zero in every map (B, T, N), in the precision of the directions.
+
+    Args:
+        trace: B inputs.
+        directions: (B, T, E).
+    """
     return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
 
 
@@ -289,14 +299,23 @@ def _information(openness: Tensor, tokens: Tensor) -> Tensor:
 
 
 def word_numbers(trace: Trace) -> Tensor:
-    """The word of every token (B, N) if each is a word of its own; -1 for SOT, EOT and padding."""
+    """The word of every token (B, N) if each is a word of its own; -1 for SOT, EOT and padding.
+
+    Args:
+        trace: B prompts.
+    """
     inside = trace.valid_mask & (torch.arange(trace.valid_mask.shape[1], device=trace.valid_mask.device) > 0)
     inside[torch.arange(len(inside), device=inside.device), trace.valid_mask.sum(-1) - 1] = False  # EOT
     return torch.where(inside, inside.cumsum(-1), -1)
 
 
 def without_tokens(ids: Tensor, gone: Tensor) -> Tensor:
-    """Token ids without those that are `gone`; the row's own last id fills up behind the end, where nobody reads."""
+    """Token ids of a shorter prompt, (context_length,); its last id fills up behind the end, where nobody reads.
+
+    Args:
+        ids: (context_length,).
+        gone: (N,) bool, which tokens are taken out.
+    """
     keep, gone = torch.ones_like(ids, dtype=torch.bool), gone[: len(ids)]  # an appended CLS has no id
     keep[: len(gone)] = ~gone
     return torch.cat([ids[keep], ids[-1:].expand(int(gone.sum()))])

@@ -85,7 +85,12 @@ class Method:
                 object.__setattr__(self, side, _given_what_it_names(function))
 
     def explained(self, depth: int, side: str = "image") -> int | None:
-        """How many of `depth` layers the method goes through; None leaves it to the tower, as Grad-ECLIP does."""
+        """How many layers the method goes through; None leaves it to the tower, as Grad-ECLIP does.
+
+        Args:
+            depth: how many the tower has.
+            side: "image" or "text".
+        """
         part = (self.text_layers if side == "text" else None) or self.layers
         return None if part == "last" else max(1, round(depth * _FRACTIONS[part]))
 
@@ -108,133 +113,76 @@ _GRAD_ECLIP = (
     "Zhao, Wang, Zeng, Zhao and Chan, Gradient-based Visual Explanation for Transformer-based CLIP, ICML 2024; with "
     "the text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816"
 )
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            "grad-eclip", "Grad-ECLIP", _GRAD_ECLIP, _OWN, "a gradient through the explained layers",
-            grad_eclip, grad_eclip,
-        ),
-        Method(
-            "grad-eclip-no-spatial", "Grad-ECLIP without spatial weight", f"{_GRAD_ECLIP} (ablation)", _OWN,
-            "a gradient through the explained layers",
-            partial(grad_eclip, spatial="none"), partial(grad_eclip, spatial="none"),
-        ),
-        Method(
-            "grad-eclip-softmax", "Softmax x gradient", f"{_GRAD_ECLIP} (ablation)", _OWN,
-            "a gradient through the explained layers",
-            partial(grad_eclip, spatial="softmax"), partial(grad_eclip, spatial="softmax"),
-        ),
-        Method(
-            "grad-eclip-single-head", "Grad-ECLIP with one head", f"{_GRAD_ECLIP} (as published)",
-            "the similarity of another network, with one attention head",
-            "the explained layers again, and a gradient through them",
-            grad_eclip_with_one_head, grad_eclip_with_one_head,
-        ),
-        Method(
-            "attention", "Raw attention",
-            "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and Wallace, Attention is not Explanation, "
-            "NAACL 2019",
-            "where the tower looks, whatever the other side is", "nothing beyond the trace", attention, attention,
-        ),
-        Method(
-            "rollout", "Attention rollout",
-            "Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, arXiv 2005.00928",
-            "how attention mixes the input, whatever the other side is", "1 forward pass", rollout, rollout,
-            layers="all",
-        ),
-        Method(
-            "grad-cam", "Grad-CAM",
-            "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, "
-            "ICCV 2017, arXiv 1610.02391",
-            _OWN, "the last block, and its gradient for each target", grad_cam, None, wants_attention=False,
-        ),
-        Method(
-            "game", "GAME",
-            "Chefer, Gur and Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal and "
-            "Encoder-Decoder Transformers, ICCV 2021, arXiv 2103.15679",
-            _OWN, "1 forward pass, and a backward pass for each target", game, game, layers="all",
-        ),
-        Method(
-            "maskclip", "MaskCLIP",
-            "Zhou, Loy and Dai, Extract Free Dense Labels from CLIP, ECCV 2022, arXiv 2112.01071",
-            "cosines of each patch's own feature, which the model never reads", "the last block",
-            maskclip, None,
-        ),
-        Method(
-            "clip-surgery", "CLIP Surgery",
-            "Li et al., CLIP Surgery for Better Explainability with Enhancement in Open-Vocabulary Tasks, "
-            "arXiv 2304.05653",
-            "features of another attention, less what the prompts of one call share", "half a forward pass",
-            clip_surgery, None, layers="half", wants_empty=True,
-        ),
-        Method(
-            "m2ib", "M2IB",
-            "Wang, Rudner and Wilson, Visual Explanations of Image-Text Representations via Multi-Modal Information "
-            "Bottleneck Attribution, NeurIPS 2023, arXiv 2312.17174",
-            "what each token must say to keep the similarity up", "about 35 forward passes for each target",
-            perturbation.m2ib, perturbation.m2ib, layers="sixth",
-        ),
-        Method(
-            "rise", "RISE",
-            "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018, "
-            "arXiv 1806.07421",
-            _OWN, "500 forward passes, for all targets together",
-            perturbation.rise, None, wants_attention=False,
-        ),
-        Method(
-            "legrad", "LeGrad",
-            "Bousselham et al., LeGrad: An Explainability Method for Vision Transformers via Feature Formation "
-            "Sensitivity, ICCV 2025, arXiv 2404.03214",
-            "the similarity of averaged tokens, as if the tower ended earlier",
-            "a sixth of a forward pass, and its gradient for each target", legrad, None, layers="sixth",
-        ),
-        Method(
-            "input-x-gradient", "Input x gradient",
-            "Shrikumar et al., Not Just a Black Box: Learning Important Features Through Propagating Activation "
-            "Differences, arXiv 1605.01713",
-            _OWN, "1 forward pass, and a backward pass for each target", input_gradients.input_x_gradient,
-            input_gradients.input_x_gradient, text_layers="all", wants_attention=False,
-        ),
-        Method(
-            "integrated-gradients", "Integrated gradients",
-            "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365",
-            _OWN, "50 forward and backward passes for each target", input_gradients.integrated_gradients,
-            input_gradients.integrated_gradients, text_layers="all", wants_attention=False,
-        ),
-        Method(
-            "cci", "CCI",
-            "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New Cluster-Importance "
-            "Approach, CVPR 2026, arXiv 2511.12978",
-            _OWN, "8 forward passes, for all targets together", perturbation.cci, None, layers="all",
-        ),
-        Method(
-            "leave-one-out", "Leave one word out",
-            "Li, Monroe and Jurafsky, Understanding Neural Networks through Representation Erasure, arXiv 1612.08220",
-            _OWN, "a forward pass for each word", None, perturbation.leave_one_out,
-            wants_attention=False,
-        ),
-        Method(
-            "metagame", "METAGAME",
-            "Baniecki, Fumagalli and Biecek, METAGAME, arXiv 2605.06295",
-            _OWN, "2^n forward passes for n words; beyond 8 words at most 32 for each word", None, metagame,
-            wants_attention=False,
-        ),
-        Method(
-            "integrated-attention", "Integrated attention",
-            "Hao, Dong, Wei and Xu, Self-Attention Attribution: Interpreting Information Interactions Inside "
-            "Transformer, AAAI 2021, arXiv 2004.11207",
-            _OWN, "8 readouts and their gradients", None, integrated_attention,
-        ),
-        Method(
-            "fixlip", "FIxLIP",
-            "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining Similarity in Vision-Language "
-            "Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv 2508.05430",
-            _OWN, "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256",
-            fixlip, fixlip_of_words, wants_attention=False,
-        ),
+        Method("grad-eclip", "Grad-ECLIP", _GRAD_ECLIP, _OWN, "a gradient through the explained layers", grad_eclip,
+               grad_eclip),
+        Method("grad-eclip-no-spatial", "Grad-ECLIP without spatial weight", f"{_GRAD_ECLIP} (ablation)", _OWN,
+               "a gradient through the explained layers", partial(grad_eclip, spatial="none"),
+               partial(grad_eclip, spatial="none")),
+        Method("grad-eclip-softmax", "Softmax x gradient", f"{_GRAD_ECLIP} (ablation)", _OWN,
+               "a gradient through the explained layers", partial(grad_eclip, spatial="softmax"),
+               partial(grad_eclip, spatial="softmax")),
+        Method("grad-eclip-single-head", "Grad-ECLIP with one head", f"{_GRAD_ECLIP} (as published)",
+               "the similarity of another network, with one attention head",
+               "the explained layers again, and a gradient through them", grad_eclip_with_one_head,
+               grad_eclip_with_one_head),
+        Method("attention", "Raw attention", "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and "
+               "Wallace, Attention is not Explanation, NAACL 2019", "where the tower looks, whatever the other side is",
+               "nothing beyond the trace", attention, attention),
+        Method("rollout", "Attention rollout", "Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL "
+               "2020, arXiv 2005.00928", "how attention mixes the input, whatever the other side is", "1 forward pass",
+               rollout, rollout, layers="all"),
+        Method("grad-cam", "Grad-CAM", "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via "
+               "Gradient-based Localization, ICCV 2017, arXiv 1610.02391", _OWN,
+               "the last block, and its gradient for each target", grad_cam, None, wants_attention=False),
+        Method("game", "GAME", "Chefer, Gur and Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal "
+               "and Encoder-Decoder Transformers, ICCV 2021, arXiv 2103.15679", _OWN,
+               "1 forward pass, and a backward pass for each target", game, game, layers="all"),
+        Method("maskclip", "MaskCLIP",
+               "Zhou, Loy and Dai, Extract Free Dense Labels from CLIP, ECCV 2022, arXiv 2112.01071",
+               "cosines of each patch's own feature, which the model never reads", "the last block", maskclip, None),
+        Method("clip-surgery", "CLIP Surgery", "Li et al., CLIP Surgery for Better Explainability with Enhancement in "
+               "Open-Vocabulary Tasks, arXiv 2304.05653",
+               "features of another attention, less what the prompts of one call share", "half a forward pass",
+               clip_surgery, None, layers="half", wants_empty=True),
+        Method("m2ib", "M2IB", "Wang, Rudner and Wilson, Visual Explanations of Image-Text Representations via "
+               "Multi-Modal Information Bottleneck Attribution, NeurIPS 2023, arXiv 2312.17174",
+               "what each token must say to keep the similarity up", "about 35 forward passes for each target",
+               perturbation.m2ib, perturbation.m2ib, layers="sixth"),
+        Method("rise", "RISE", "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box "
+               "Models, BMVC 2018, arXiv 1806.07421", _OWN, "500 forward passes, for all targets together",
+               perturbation.rise, None, wants_attention=False),
+        Method("legrad", "LeGrad", "Bousselham et al., LeGrad: An Explainability Method for Vision Transformers via "
+               "Feature Formation Sensitivity, ICCV 2025, arXiv 2404.03214",
+               "the similarity of averaged tokens, as if the tower ended earlier",
+               "a sixth of a forward pass, and its gradient for each target", legrad, None, layers="sixth"),
+        Method("input-x-gradient", "Input x gradient", "Shrikumar et al., Not Just a Black Box: Learning Important "
+               "Features Through Propagating Activation Differences, arXiv 1605.01713", _OWN,
+               "1 forward pass, and a backward pass for each target", input_gradients.input_x_gradient,
+               input_gradients.input_x_gradient, text_layers="all", wants_attention=False),
+        Method("integrated-gradients", "Integrated gradients",
+               "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365", _OWN,
+               "50 forward and backward passes for each target", input_gradients.integrated_gradients,
+               input_gradients.integrated_gradients, text_layers="all", wants_attention=False),
+        Method("cci", "CCI", "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New "
+               "Cluster-Importance Approach, CVPR 2026, arXiv 2511.12978", _OWN,
+               "8 forward passes, for all targets together", perturbation.cci, None, layers="all"),
+        Method("leave-one-out", "Leave one word out", "Li, Monroe and Jurafsky, Understanding Neural Networks through "
+               "Representation Erasure, arXiv 1612.08220", _OWN, "a forward pass for each word", None,
+               perturbation.leave_one_out, wants_attention=False),
+        Method("metagame", "METAGAME", "Baniecki, Fumagalli and Biecek, METAGAME, arXiv 2605.06295", _OWN,
+               "2^n forward passes for n words; beyond 8 words at most 32 for each word", None, metagame,
+               wants_attention=False),
+        Method("integrated-attention", "Integrated attention", "Hao, Dong, Wei and Xu, Self-Attention Attribution: "
+               "Interpreting Information Interactions Inside Transformer, AAAI 2021, arXiv 2004.11207", _OWN,
+               "8 readouts and their gradients", None, integrated_attention),
+        Method("fixlip", "FIxLIP", "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining "
+               "Similarity in Vision-Language Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv "
+               "2508.05430", _OWN,
+               "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256", fixlip,
+               fixlip_of_words, wants_attention=False),
     )
 }  # fmt: skip
 
@@ -242,7 +190,8 @@ METHODS: dict[str, Method] = {
 def register_method(method: Method) -> Method:
     """Add a method to `METHODS`, so that its name can be given wherever methods are named, and return it.
 
-    `Explainer(clip, method=method)` also takes a method that is not registered.
+    Args:
+        method: of a new name; `Explainer(clip, method=method)` also takes one that is not registered.
 
     Raises:
         ValueError: there is a method of this name.
@@ -254,6 +203,9 @@ def register_method(method: Method) -> Method:
 
 def unregister_method(name: str) -> None:
     """Take a method out of `METHODS` again, as a test does at its end.
+
+    Args:
+        name: of the method.
 
     Raises:
         KeyError: there is none of this name.

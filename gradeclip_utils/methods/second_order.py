@@ -136,7 +136,7 @@ def fixlip(
     is there with probability p and of the mean colour (zero after preprocessing) otherwise. Baniecki, Muschalik,
     Fumagalli, Hammer, Huellermeier and Biecek, "Explaining Similarity in Vision-Language Encoders with Weighted Banzhaf
     Interactions", NeurIPS 2025, arXiv 2508.05430. With a word's Banzhaf direction it is the paper's word x region
-    interaction, see `banzhaf_word_directions`; with a prompt's embedding the first order of the same game, the prompt
+    interaction, see `interactions`; with a prompt's embedding the first order of the same game, the prompt
     whole.
 
     Where we deviate: beyond 2^P <= `masks` coalitions are sampled, as theirs, and n is 500 by default; p is their
@@ -184,11 +184,10 @@ def fixlip_of_words(
         words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
         seed: of the coalitions that are drawn, beyond 8 words.
     """
-    weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed)
-    return score_players(tower, trace, directions, weigh, words)
+    return score_players(tower, trace, directions, partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed), words)
 
 
-def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0) -> Tensor:
+def _banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0) -> Tensor:
     """FIxLIP's directions (W, E): the weighted Banzhaf values of a prompt's words in the game of its embedding.
 
     With `fixlip` of the image they are the weighted Banzhaf interaction of each word with each patch. It is the mean,
@@ -213,12 +212,16 @@ def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: fl
 INTERACTIONS: dict[str, tuple[str, Callable[..., Tensor], Callable[..., Tensor]]] = {
     "grad-eclip": ("Grad-ECLIP", word_directions, grad_eclip),
     "exclip": ("exCLIP", integrated_word_directions, integrated_gradients),
-    "fixlip": ("FIxLIP", banzhaf_word_directions, fixlip),
+    "fixlip": ("FIxLIP", _banzhaf_word_directions, fixlip),
 }
 
 
 def options_of(by: str) -> list[str]:
-    """The names of the options that `interactions` takes."""
+    """The names of the options that `interactions` takes.
+
+    Args:
+        by: a name in `INTERACTIONS`.
+    """
     return list(dict.fromkeys(name for half in INTERACTIONS[by][1:] for name in [*signature(half).parameters][3:]))
 
 

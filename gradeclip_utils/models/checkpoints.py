@@ -34,10 +34,14 @@ _WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torc
 
 
 def find_weights(name: str, tag: str) -> Path:
-    """The file with the weights `tag` of the open_clip model `name`: from the cache, or else downloaded into it.
+    """The file with weights of open_clip: from the cache, or else downloaded into it.
+
+    Args:
+        name: of the architecture.
+        tag: of its weights.
 
     Raises:
-        FileNotFoundError: it is not here and cannot be fetched; says how large it is and the two ways without network.
+        MissingFile: it is not here and cannot be fetched; says how large it is and the two ways without network.
     """
     config = open_clip.get_pretrained_cfg(name, tag)
     repository, files = _hub_address(config)
@@ -83,7 +87,11 @@ def _why_unreachable(url: str) -> str | None:
 
 
 def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
-    """Refuse "hf-hub:..." at once when its config is neither cached nor within reach.
+    """Refuse a repository of a hub at once when its config is neither cached nor within reach.
+
+    Args:
+        name: OWNER/NAME, also after "hf-hub:".
+        file: its config.
 
     Raises:
         MissingFile, InvalidValue: it is not, or the name is none that a repository can have.
@@ -125,7 +133,11 @@ def _how_to_get(name: str, tag: str, reason: str) -> str:
 
 
 def quick_gelu_name(name: str) -> str:
-    """The open_clip name for `name` with OpenAI's activation (x * sigmoid(1.702 x)), which is no weight of the file."""
+    """The name of an architecture with OpenAI's activation (x * sigmoid(1.702 x)), which is no weight of a file.
+
+    Args:
+        name: of open_clip; given back where there is no such variant.
+    """
     quick = name if name.endswith("-quickgelu") else f"{name}-quickgelu"
     return quick if quick in open_clip.list_models() else name
 
@@ -143,7 +155,11 @@ def _without_memory(name: str) -> nn.Module | None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, the form in which OpenAI published CLIP."""
+    """Whether a file is a TorchScript archive, the form in which OpenAI published CLIP.
+
+    Args:
+        path: of the file, which is there.
+    """
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -153,8 +169,9 @@ def is_torchscript(path: Path) -> bool:
 def check_checkpoint(path: Path) -> None:
     """Refuse a file that is no checkpoint, in one sentence. Only tensors are read: pickled objects could run code.
 
-    Accepted: safetensors; `torch.save` of a state dict, or of a training checkpoint that holds one under `state_dict`
-    (prefixes `module.` are fine); TorchScript archives.
+    Args:
+        path: of safetensors; of `torch.save` of a state dict, or of a training checkpoint that holds one under
+            `state_dict` (prefixes `module.` are fine); or of a TorchScript archive.
 
     Raises:
         ValueError: damaged, of an unknown kind, or without tensors.
@@ -191,7 +208,10 @@ def check_checkpoint(path: Path) -> None:
 
 
 def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict as the model itself would name it: out of a training checkpoint, without the prefixes of wrappers.
+    """A state dict as the model itself would name it, on the CPU.
+
+    Args:
+        state: also inside a training checkpoint (under `state_dict`), or with the prefixes of wrappers.
 
     Raises:
         ValueError: it holds something besides tensors.

@@ -27,13 +27,11 @@ from ..files import data_path, write_path_whole
 from .checkpoints import check_checkpoint, misfit
 
 BUNDLED = "emoji"
-BUNDLED_MODELS = {  # what load_clip knows by name without a network: the file in data/, its config beside it
-    BUNDLED: "emoji.safetensors",
-    "emoji-bag": "emoji-bag.safetensors",  # knows the same things and colours, and not which thing has which colour
-    "emoji-average": "emoji-average.safetensors",
-    "emoji-siglip": "emoji-siglip.safetensors",
-    "emoji-resnet": "emoji-resnet.safetensors",
-    "emoji-fine": "emoji-fine.safetensors",
+# What load_clip knows by name without a network: the file in data/, its config beside it. "emoji-bag" knows the same
+# things and colours as the default, and not which thing has which colour.
+BUNDLED_MODELS = {
+    name: f"{name}.safetensors"
+    for name in (BUNDLED, "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
 }
 EXPLAINED_LAYERS = ("image_layers", "text_layers")  # in a config: how many of the last ones Grad-ECLIP explains
 _TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
@@ -44,6 +42,10 @@ def emoji_vit_map(pretrained: bool = False, **options) -> nn.Module:
 
     A norm stands before the first layer and patches have no bias, as in CLIP and unlike in SigLIP, so that CLIP's
     layers can be taken over.
+
+    Args:
+        pretrained: False; timm's own makers of models take it, and there are no weights.
+        **options: of `VisionTransformer`, in place of those here.
     """
     size = {"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3}
     own = {**size, "class_token": False, "global_pool": "map", "pre_norm": True, **options}
@@ -56,7 +58,12 @@ if not timm.is_model(emoji_vit_map.__name__):  # open_clip's configs name timm's
 
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
-    """The model that an open_clip config describes, with random weights: `CLIP`, or `CustomTextCLIP`."""
+    """The model that a config describes, with random weights: `CLIP`, or `CustomTextCLIP`.
+
+    Args:
+        config: open_clip's, also with "preprocess" and `EXPLAINED_LAYERS`.
+        precision: as for `load_clip`.
+    """
     config = {key: value for key, value in config.items() if key not in ("preprocess", *EXPLAINED_LAYERS)}
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     return kind(**config, cast_dtype=get_cast_dtype(precision))
@@ -157,11 +164,9 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
         msg = f"{path} shares weights with {metadata['shared']}, which is missing beside it."
         raise MissingFile(msg, "model-shared")
     if _checksum(other) != metadata["shared_sha256"]:
-        raise InvalidFile(
-            f"{path} shares weights with {metadata['shared']} as it was when the file was written, and {other} is "
-            "another one: teach the model again (python -m gradeclip_utils distil).",
-            "model-shared",
-        )
+        was = f"{metadata['shared']} as it was when the file was written"
+        teach = "teach the model again (python -m gradeclip_utils distil)."
+        raise InvalidFile(f"{path} shares weights with {was}, and {other} is another one: {teach}", "model-shared")
     return load_file(other)
 
 

@@ -48,13 +48,8 @@ _PARTS = {
     "visual.ln_post": "vision_model.post_layernorm",
     "ln_final": "text_model.final_layer_norm",
 }
-_IN_A_LAYER = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
+_IN_A_LAYER = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
+               "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}  # fmt: skip
 _TURNED = ("text_projection", "visual.proj")  # (D, E) in open_clip, (E, D) in a Linear
 
 
@@ -258,7 +253,11 @@ def _whole(folder: str | Path) -> Iterator[Path]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `convert`."""
+    """Add the arguments of `convert`.
+
+    Args:
+        parser: of the command.
+    """
     parser.add_argument("model", help="as `load_clip` takes it: a CLIP of open_clip, or transformers:FOLDER")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights of a model of open_clip")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="a new folder")
@@ -266,6 +265,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Convert a model to the other library's form.
+
+    Args:
+        options: as `add_arguments` has them read.
 
     Raises:
         ValueError: the model cannot be loaded or converted, or the folder is not new.

@@ -56,7 +56,11 @@ class Tokenizer:
         return self.tokenizer(list(texts), return_tensors="pt", **options)["input_ids"]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the words alone, as open_clip's tokenizer gives them; lessons ask it of any model's."""
+        """Token ids of the words alone, as open_clip's tokenizer gives them; lessons ask it of any model's.
+
+        Args:
+            text: one prompt.
+        """
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @property
@@ -82,11 +86,8 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
     images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
     if images is None or tokenizer is None:
         missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
-        raise InvalidType(
-            f"{kind} needs its processor, for images and for prompts, and got no {missing}: "
-            "AutoProcessor.from_pretrained of the same name has both",
-            "model-processor",
-        )
+        needs = f"{kind} needs its processor, for images and for prompts, and got no {missing}"
+        raise InvalidType(f"{needs}: AutoProcessor.from_pretrained of the same name has both", "model-processor")
     tower, preprocess = open_image_tower(model), Preprocess(images)
     _check_images(kind, tower, preprocess)
     try:
@@ -114,8 +115,7 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         transformers = import_module("transformers")
     except ImportError as error:
         how = "pip install transformers (in a checkout, pip install '.[transformers]')"
-        msg = f"{PREFIX}{name} needs transformers: {how}"
-        raise MissingLibrary(msg, "library-missing") from error
+        raise MissingLibrary(f"{PREFIX}{name} needs transformers: {how}", "library-missing") from error
     folder = Path(name).expanduser()
     if folder.is_dir():
         name = str(folder)
@@ -137,11 +137,8 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         raise InvalidFile(f"{PREFIX}{name} cannot be loaded: {first_line(error)}", "model-damaged") from error
     lacks = [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]
     if lacks:
-        raise InvalidFile(
-            f"{PREFIX}{name} has no weights for {len(lacks)} parts of {architectures[0]}, {lacks[0]} "
-            "among them: they would be random numbers",
-            "model-weights",
-        )
+        some = f"{len(lacks)} parts of {architectures[0]}, {lacks[0]} among them: they would be random numbers"
+        raise InvalidFile(f"{PREFIX}{name} has no weights for {some}", "model-weights")
     try:
         processor = transformers.AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -174,11 +171,8 @@ def _check_folder(folder: Path) -> None:
         return
     pickles = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(suffix))
     if pickles:
-        raise InvalidFile(
-            f"{folder} has its weights only as pickles ({pickles[0]}), which could run code when they are "
-            "read: save the model with safe_serialization=True",
-            "model-pickle",
-        )
+        why = "which could run code when they are read: save the model with safe_serialization=True"
+        raise InvalidFile(f"{folder} has its weights only as pickles ({pickles[0]}), {why}", "model-pickle")
     raise InvalidFile(f"{folder} has a config.json and no weights (model.safetensors)", "model-weights")
 
 

@@ -26,9 +26,10 @@ from ..checks import chosen, first_line, nearest, readable, short
 from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
 from ..files import data_path
 from ..notices import warn
+from ..towers import Tower, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
+from ..words import why_no_words
 from . import checkpoints
 from .compact import BUNDLED, BUNDLED_MODELS, EXPLAINED_LAYERS, read_compact
-from .description import describe
 from .huggingface import PREFIX, load_transformers, read_processor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
@@ -88,7 +89,59 @@ class Clip:
 
     def describe(self) -> str:
         """A few lines for a person: what kind of towers, how fine a grid, and what can be explained."""
-        return describe(self)
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
+        sample = next(self.model.parameters())
+        words = "any" if self.vocabulary is None else f"only {len(self.vocabulary)} (others get a warning)"
+        return "\n".join((
+            f"{self.name} ({self.pretrained or 'weights of your own'})",
+            f"  model    {type(self.model).__name__}, {weights / 1e6:.1f} million weights, "
+            f"{str(sample.dtype).removeprefix('torch.')} on {sample.device}",
+            f"  image    {_describe_image(self.model, self.image_layers or 1)}",
+            f"  prompt   {_describe_text(self.model, self.tokenizer, self.text_layers)}",
+            f"  words    {words}",
+        ))  # fmt: skip
+
+
+def _describe_image(model: nn.Module, layers: int) -> str:
+    try:
+        tower = open_image_tower(model, layers)
+        return f"{tower.kind}, explained as a map of {_describe_grid(tower)}; {_describe_layers(tower)}"
+    except UnsupportedModel as refusal:
+        said = f"cannot be explained by attention: {refusal}"
+    try:
+        grid = _describe_grid(open_feature_map(model))
+        return f"{said}; Grad-CAM, RISE and input gradients apply, on a map of {grid}"
+    except UnsupportedModel:
+        return said
+
+
+def _describe_grid(tower: Tower) -> str:
+    (height, width), (down, across) = tower.image_size, tower.patch_size
+    return f"{height // down} x {width // across} patches ({height} x {width} pixels)"
+
+
+def _describe_layers(tower: Tower) -> str:
+    pools = tower.explained[-1].pools
+    blocks = tower.depth - pools
+    if not pools:
+        return f"{blocks} layers of {tower.heads} heads, {tower.query_token}; the last {tower.layers} by default"
+    below = f"{blocks} layers of {tower.blocks[0].heads} heads and " if blocks else ""
+    return f"{below}an attention pool of {tower.heads} heads, {tower.query_token}; the pool alone can be explained"
+
+
+def _describe_text(model: nn.Module, tokenizer: Callable, layers: int | None) -> str:
+    try:
+        tower = open_text_tower(model, layers)
+    except UnsupportedModel as refusal:
+        return f"cannot be explained: {refusal}"
+    how = "causal" if tower.causal else "not causal"
+    count = min(tower.context_length, getattr(tokenizer, "context_length", None) or tower.context_length)
+    length = f"{count} tokens"
+    if why_no_words(tokenizer) is None:
+        words = f"explained word by word (up to {count - 2} pieces of {length})"
+    else:
+        words = f"read as a whole ({length}; its tokenizer does not say which pieces make up a word): images alone"
+    return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"
 
 
 def load_clip(
@@ -255,11 +308,8 @@ def _load_folder(name: str, device: str, precision: str) -> Clip:
 
 def _load_transformers(name: str, pretrained: Any, device: str, precision: str) -> Clip:
     if pretrained:
-        raise InvalidValue(
-            f"a model of transformers has its weights beside its config: {name} takes no pretrained, got "
-            f"{str(pretrained)[:60]!r}.",
-            "model-weights",
-        )
+        msg = f"{name} takes no pretrained, got {str(pretrained)[:60]!r}."
+        raise InvalidValue(f"a model of transformers has its weights beside its config: {msg}", "model-weights")
     model, processor = load_transformers(name, device, precision)
     source = getattr(model.config, "_commit_hash", None) or name
     _check_finite(model, name, source)
@@ -295,11 +345,9 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
     quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
     other = checkpoints.quick_gelu_name(name)
     if quick and len(quick) < len(tags) and other != name:
-        message = (
-            f"The file does not say which activation its model was trained with, and {name} uses GELU. If these are "
-            f"the weights {', '.join(quick)}, pass {other!r} as the name; else every number is wrong."
-        )
-        warn(message, "activation-unknown", UserWarning)
+        here = f"The file does not say which activation its model was trained with, and {name} uses GELU."
+        advice = f"If these are the weights {', '.join(quick)}, pass {other!r} as the name; else every number is wrong."
+        warn(f"{here} {advice}", "activation-unknown", UserWarning)
 
 
 def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:

@@ -22,30 +22,18 @@ from typing import Any
 import traitlets
 from anywidget import AnyWidget
 
-from ..checks import all_chosen, as_path, writable
+from ..checks import all_chosen, as_path, chosen, writable
+from ..errors import InvalidValue
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.page import front, image_url, page
 from . import explorer_view
 from .explorer_view import CONTROLS
-from .jobs import UserError, Work, sentence
+from .jobs import ANSWERS, Work, sentence
 from .session import Session
-from .state import DISPLAY, NULLS, State, View, as_source, changed
+from .state import DISPLAY, NULLS, State, View, as_source
 from .verdict import RULE, Surprise, offers, other_caption, surprises
-
-
-def known_models(given: Clip) -> dict[str, Clip | None]:
-    """What a panel can switch to: the one it was given, variables of the notebook, bundled models whose file is here.
-
-    Returns:
-        name -> model, None for a bundled one that is still to be loaded.
-    """
-    found: dict[str, Clip | None] = {given.name: given}
-    held = explorer_view.variables().items()
-    found |= {f"{name} ({value.name})": value for name, value in held if value is not given}
-    found |= {name: None for name, file in BUNDLED_MODELS.items() if name not in found and data_path(file).is_file()}
-    return found
 
 
 class Explorer(AnyWidget):
@@ -64,6 +52,7 @@ class Explorer(AnyWidget):
 
     Attributes:
         view: what is shown; `figure()` is the same without a widget, and `change(...)` turns any control.
+        models: name -> what it can switch to; None is a bundled model that is still to be loaded.
         wanted: the state that was asked for, which is ahead of the view while work is under way.
         message: what is wrong, or to be noted; "" where there is nothing to say.
         refused: the fields whose last value was refused.
@@ -80,9 +69,14 @@ class Explorer(AnyWidget):
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = tuple(CONTROLS), captions=()):
-        self._controls = sorted(all_chosen("controls", controls, CONTROLS), key=list(CONTROLS).index)
-        self._captions, clip = captions, load_clip() if clip is None else clip
-        self.models, self._sessions = known_models(clip), {clip.name: Session(clip)}
+        self._controls, self._captions = all_chosen("controls", controls, CONTROLS), captions
+        clip = load_clip() if clip is None else clip
+        held = {f"{name} ({one.name})": one for name, one in explorer_view.variables().items() if one is not clip}
+        known: dict[str, Clip | None] = {clip.name: clip, **held}
+        known |= {
+            name: None for name, file in BUNDLED_MODELS.items() if name not in known and data_path(file).is_file()
+        }
+        self.models, self._sessions = known, {clip.name: Session(clip)}
         self.offers = offers(clip) if image is None or "model" in self._controls else ()
         source = self.offers[1].source if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
@@ -108,9 +102,10 @@ class Explorer(AnyWidget):
     # ------------------------------------------------------------------------------------------------- what is asked
 
     def change(self, **fields) -> None:
-        """Show a state that differs in these fields of `State`, and wait for it, however long it takes.
+        """Show another state, and wait for it, however long it takes.
 
-        What cannot be shown is answered by a sentence on the panel, which stays as it was, as a whole.
+        Args:
+            **fields: of `State`. What cannot be shown is answered by a sentence on the panel, which stays as it was.
         """
         self._ask(fields, wait=True)
 
@@ -123,8 +118,11 @@ class Explorer(AnyWidget):
             if fields.keys() - DISPLAY:
                 fields = {"dependence": False, **fields}
             try:
-                wanted = changed(self.wanted, fields, self.session.depth, self.models)
-            except UserError as refusal:  # nothing that the panel holds has changed
+                for name in fields:
+                    chosen("the name of a field", name, State.__dataclass_fields__)
+                wanted = replace(self.wanted, **fields)
+                chosen("model", wanted.model, self.models)
+            except ANSWERS as refusal:  # nothing that the panel holds has changed
                 return self._told(refusal, turned)
             self.wanted = wanted
             if fields.keys() <= set(DISPLAY):  # no reason to compute again, or to forget what was refused
@@ -147,7 +145,7 @@ class Explorer(AnyWidget):
             state = replace(state, layers=own if state.layers == usual else min(state.layers, session.depth))
         try:
             view = session.view(state, before_a_pass)
-        except UserError:
+        except ANSWERS:
             if session is self.session or state.patch is None:
                 raise
             view = session.view(replace(state, patch=None), before_a_pass)
@@ -158,7 +156,7 @@ class Explorer(AnyWidget):
             try:
                 self._sessions[name] = Session(self.models[name] or load_clip(name))
             except (ValueError, OSError) as error:
-                raise UserError(f"The model {name!r} cannot be used: {sentence(error)}") from error
+                raise InvalidValue(f"The model {name!r} cannot be used: {sentence(error)}", "panel") from error
         return self._sessions[name]
 
     def _displayed(self, view: View) -> View:
@@ -228,7 +226,7 @@ class Explorer(AnyWidget):
                     self.wanted = self.view.state
                     self._show()
                 case _:
-                    self._told(UserError(f"The panel does not know what {message!r} is"))
+                    self._told(InvalidValue(f"The panel does not know what {message!r} is", "panel"))
 
     def open_image(self, image, name: str = "", note: str = "") -> None:
         """Show another image; what is no image is answered in words.
@@ -245,7 +243,12 @@ class Explorer(AnyWidget):
         return self._ask({"source": source, "caption": source.caption or self.wanted.caption}, note=note)
 
     def save(self, what: str, name: str) -> None:
-        """Write the figure (`what` is "image") or the "explanation" to a name that is free, and say where."""
+        """Write what is shown, and say where.
+
+        Args:
+            what: "image" is the figure, "explanation" its numbers.
+            name: of the file or folder; if it is taken, a number follows it.
+        """
         suffix = ".png" if what == "image" else ""
         try:
             stem = str(name).strip() or "explanation"

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Container, Iterable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import open_clip
 from IPython import get_ipython
 from PIL import Image
 
-from ..methods import METHODS, Method
+from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
-from ..plots.axes import FULL_WIDTH, NOTE, drawable, show_image
+from ..plots.axes import NOTE, drawable, show_image
 from ..plots.colours import largest, number, range_in_words
 from ..plots.page import side, word_rows
 from ..plots.page import view as page_view
@@ -67,48 +67,50 @@ def specs(
         models: the names there are.
         refused: those in which a value stands that cannot be shown.
     """
-    own, found = state.method == GRAD_ECLIP, []
-    useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
-    useful["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
-    for name in names:
-        place, label, text = CONTROLS[name]
-        value, options = getattr(state, name), _options(name, session, models)
-        one = {"name": name, "label": label, "help": text, "value": value, "options": options}
-        one |= {"place": place if "caption" in names else "plain", "disabled": not useful.get(name, True)}
-        one |= {"refused": name in refused, "kind": "choice" if options else type(value).__name__}
-        if name == "layers":
-            one |= {"min": 1, "max": session.depth, "step": 1}
-        found.append(one)
-    return found
-
-
-def _options(name: str, session: Session, models: Iterable[str]) -> list[tuple[str, str]]:
-    """Label and value of what can be chosen; nothing where a control is no choice."""
-    if name == "model":
-        return [(one, one) for one in models]
-    if name not in ("method", "beside"):
-        return [(label, value) for value, label in CHOICES.get(name, {}).items()]
-    titles = [] if name == "method" else [("none", "")]
+    titles, own = {}, state.method == GRAD_ECLIP
     for key, method in METHODS.items():
         if method.image:
             seconds = session.expected(key)
-            titles.append((f"{method.title} (about {seconds:.0f} s here)" if seconds >= 1 else method.title, key))
-    return titles
+            titles[key] = f"{method.title} (about {seconds:.0f} s here)" if seconds >= 1 else method.title
+    choices = {**CHOICES, "model": {name: name for name in models}, "method": titles, "beside": {"": "none", **titles}}
+    useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
+    useful["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
+    return [
+        {
+            "name": name, "label": label, "help": text, "value": getattr(state, name), "refused": name in refused,
+            "place": place if "caption" in names else "plain", "disabled": not useful.get(name, True),
+            "options": [(said, value) for value, said in choices.get(name, {}).items()],
+            "kind": "choice" if name in choices else type(getattr(state, name)).__name__,
+            **({"min": 1, "max": session.depth, "step": 1} if name == "layers" else {}),
+        }
+        for name, (place, label, text) in CONTROLS.items()
+        if name in names
+    ]  # fmt: skip
 
 
 def painted(state: State, panel: Panel) -> Image.Image:
-    """The map on the image, as the state wants it drawn."""
-    return paint(panel.explanation.image, panel.map, **_drawn(state, panel))
+    """The map on the image.
+
+    Args:
+        state: says how it is drawn.
+        panel: has the map.
+    """
+    return paint(panel.explanation.image, panel.map, box=panel.explanation.box, **_drawn(state, panel))
 
 
 def _drawn(state: State, panel: Panel) -> dict[str, Any]:
     """The arguments of `paint` that a state asks for."""
     display = {name: getattr(state, name) for name in DISPLAY}
-    return {"box": panel.explanation.box, "signed": panel.signed, "vmax": float(panel.scale), **display}
+    return {"signed": panel.signed, "vmax": float(panel.scale), **display}
 
 
 def subtitle(state: State, panel: Panel) -> str:
-    """Which image, number, method, settings and model made a panel, in one line."""
+    """Which image, number, method, settings and model made a panel, in one line.
+
+    Args:
+        state: that was asked for.
+        panel: one of those that answer it.
+    """
     explanation, provenance = panel.explanation, panel.explanation.provenance
     parts = [f"image: {state.source.name}", f"similarity {explanation.similarity[0]:.3f}"]
     if explanation.against_similarity is not None:
@@ -123,11 +125,15 @@ def subtitle(state: State, panel: Panel) -> str:
 
 
 def summary(view: View) -> str:
-    """What each panel shows, in one line."""
+    """What each panel shows, in one line.
+
+    Args:
+        view: has one panel or two.
+    """
     return "; ".join(f"{panel.subject}: {subtitle(view.state, panel)}" for panel in view.panels)
 
 
-def scale_in_words(state: State, panel: Panel) -> str:
+def _scale_in_words(state: State, panel: Panel) -> str:
     """The range of the colours, and what the threshold leaves out."""
     sentence = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
     if state.threshold and panel.scale:
@@ -137,12 +143,17 @@ def scale_in_words(state: State, panel: Panel) -> str:
 
 
 def dependence(view: View) -> str:
-    """Whether the maps depend on the caption, one sentence a method; "" where that was not asked."""
-    told, asked = [], f"the map of “{view.state.caption}” differs from those of {NULLS} other prompts"
-    for panel in view.panels:
-        if panel.dependence is not None:
-            value, low, high = panel.dependence
-            told.append(f"By {METHODS[panel.method].title} {asked} by {value:.2f} [{low:.2f}, {high:.2f}].")
+    """Whether the maps depend on the caption, one sentence a method.
+
+    Args:
+        view: of a state with `dependence`; else there is nothing to say.
+    """
+    asked = f"the map of “{view.state.caption}” differs from those of {NULLS} other prompts"
+    told = [
+        f"By {METHODS[panel.method].title} {asked} by {{:.2f}} [{{:.2f}}, {{:.2f}}].".format(*panel.dependence)
+        for panel in view.panels
+        if panel.dependence is not None
+    ]
     if told:
         told.append(
             "0 would be the same map whatever is asked, 1 maps that have nothing in common. (The other prompts have "
@@ -152,7 +163,11 @@ def dependence(view: View) -> str:
 
 
 def payload(view: View) -> dict:
-    """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict."""
+    """Everything that `front/view.js` shows of a view: image, maps, words, match and verdict, as JSON has them.
+
+    Args:
+        view: what was found.
+    """
     state, first = view.state, view.panels[0]
     whole, sides = first.whole, [_side(state, panel, len(view.panels) > 1) for panel in view.panels]
     match: list[dict[str, Any]] = [{"name": "similarity", "value": float(whole.similarity[0])}]
@@ -168,8 +183,8 @@ def payload(view: View) -> dict:
     return page_view(
         sides, words, whole.image, whole.box, match=match, verdict=verdicts(view),
         words_of="relevance of each word" if whole.words[0] else first.words_of, phrase=state.phrase,
-        patch=state.patch, opacity=state.opacity, threshold=state.threshold, colours=state.colours,
-        alt=state.source.name, dependence=dependence(view), **more,
+        patch=state.patch, alt=state.source.name, dependence=dependence(view), **more,
+        **{name: getattr(state, name) for name in DISPLAY},
     )  # fmt: skip
 
 
@@ -189,22 +204,18 @@ def _side(state: State, panel: Panel, named: bool) -> dict:
 
 
 def verdicts(view: View) -> dict:
-    """A sentence about the map of the whole caption ("all"), of each word, and of the phrase that is chosen."""
+    """Sentences about the map of the whole caption ("all"), of each word ("words"), and of the chosen "phrase".
+
+    Args:
+        view: its first panel is told of.
+    """
     state, panel = view.state, view.panels[0]
-    caption, spans = state.caption, [(word.start, word.end) for word in panel.words]
-
-    def said(map_: np.ndarray, start: int, end: int) -> str:
-        """The verdict on the map of a part of the caption."""
-        if state.source.scene is None:
-            return verdict.spread(map_, caption[start:end])
-        return verdict.sentence(state.source.scene, map_, caption, start, end)
-
-    whole = panel.whole
-    found = {"all": said(whole.image_maps[0], 0, len(caption)), "words": [], "phrase": ""}
-    if panel.regions is not None:
-        found["words"] = [said(region, *span) for region, span in zip(panel.regions, spans, strict=True)]
+    said, spans = partial(verdict.sentence, state.source.scene), [(word.start, word.end) for word in panel.words]
+    caption, whole, regions = state.caption, panel.whole, () if panel.regions is None else panel.regions
+    found: dict[str, Any] = {"all": said(whole.image_maps[0], caption), "phrase": ""}
+    found["words"] = [said(region, caption, *span) for region, span in zip(regions, spans, strict=False)]
     if state.phrase:
-        found["phrase"] = said(panel.map, spans[state.phrase[0]][0], spans[state.phrase[1]][1])
+        found["phrase"] = said(panel.map, caption, spans[state.phrase[0]][0], spans[state.phrase[1]][1])
     if whole.against_similarity is not None:
         gap = float(whole.similarity[0] - whole.against_similarity[0])
         which = "this caption" if gap > 0 else "the other caption"
@@ -219,7 +230,11 @@ def variables() -> dict[str, Clip]:
 
 
 def model_line(clip: Clip) -> str:
-    """The line of Python that gives a model."""
+    """The line of Python that gives a model.
+
+    Args:
+        clip: it; one that is neither bundled, nor open_clip's, nor a variable of the notebook, is left to be filled in.
+    """
     if clip.name in BUNDLED_MODELS and clip.pretrained == "bundled":
         return f"clip = load_clip({clip.name!r})"
     for name, value in variables().items():
@@ -233,24 +248,27 @@ def model_line(clip: Clip) -> str:
 def python_lines(view: View, model: str) -> str:
     """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image.
 
-    ``model`` is the line that gives the model, as `model_line` says it.
+    Args:
+        view: what it shows.
+        model: the line that gives the model, as `model_line` says it.
     """
     state, panel = view.state, view.panels[0]
     explanation, options = panel.explanation, settings(state, panel.method)
-    if isinstance(options["method"], Method):
-        options["method"] = _Code(f"with_spatial_weight({state.spatial!r})")
+    options |= {name: repr(value) for name, value in options.items()}
+    if options["method"] != repr(panel.method):
+        options["method"] = f"with_spatial_weight({state.spatial!r})"
     words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].float().cpu().numpy()"
     maps = "explanation.image_maps[0]"
     if state.phrase and panel.method == GRAD_ECLIP:
         groups = list(explanation.provenance.get("centred", ()))
         regions = f"centred({words}, {groups})" if groups else words
         maps = f"{regions}[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
-    against = {"against": state.against} if explanation.against is not None else {}
+    against = f", against={state.against!r}" if explanation.against is not None else ""
     lines = [
         state.source.code,
         model,
-        f"explainer = Explainer({_arguments(_Code('clip'), **options)})",
-        f"explanation = explainer.explain({_arguments(_Code('image'), explanation.prompts[0], **against)})",
+        f"explainer = Explainer(clip, {_named(options)})",
+        f"explanation = explainer.explain(image, {explanation.prompts[0]!r}{against})",
         f"map_ = {maps}  # signed relevance of each patch",
     ]
     if state.patch and panel.method == GRAD_ECLIP:
@@ -258,19 +276,18 @@ def python_lines(view: View, model: str) -> str:
     if state.dependence:
         asked = f"(image, {state.caption!r})"
         lines.append(f"dependence = explainer.explain{asked}.prompt_dependence(explainer.null_maps{asked})")
-    drawn = _drawn(state, panel) | {"box": _Code("explanation.box")}
-    lines.append(f"painting = paint({_arguments(_Code('explanation.image'), _Code('map_'), **drawn)})")
-    return "\n".join([*_imports("\n".join(lines)), "", *lines, "painting"]) + "\n"
+    drawn = {name: repr(value) for name, value in _drawn(state, panel).items()}
+    lines.append(f"painting = paint(explanation.image, map_, box=explanation.box, {_named(drawn)})")
+    called = {
+        module: [name for name in names if any(f"{name}(" in line for line in lines)]
+        for module, names in _IMPORTS.items()
+    }
+    imports = [f"from gradeclip_utils{module} import {', '.join(names)}" for module, names in called.items() if names]
+    return "\n".join([*imports, "", *lines, "painting"]) + "\n"
 
 
-class _Code(str):
-    """Python that stands in a script as it is, where another value stands as its repr."""
-
-    __repr__ = str.__str__
-
-
-def _arguments(*given, **named) -> str:
-    return ", ".join([*map(repr, given), *(f"{name}={value!r}" for name, value in named.items())])
+def _named(options: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
 _IMPORTS = {
@@ -282,39 +299,35 @@ _IMPORTS = {
 }  # of a script, by the module of the package
 
 
-def _imports(script: str) -> list[str]:
-    """The import lines for what a script calls."""
-    called = {module: [name for name in names if f"{name}(" in script] for module, names in _IMPORTS.items()}
-    return [f"from gradeclip_utils{module} import {', '.join(names)}" for module, names in called.items() if names]
-
-
 def figure(view: View) -> InlineFigure:
-    """The view as a static figure: verdict, image, and each panel with its title, scale in words, and shaded words."""
-    state, count = view.state, len(view.panels)
-    side, room = (3.0, 4.0) if count == 1 else (2.3, (FULL_WIDTH - 2.7) / count - 0.1)
-    letters, (wide, tall) = int(room * 15), state.source.image.size
-    width, height = side * wide / max(wide, tall), side * tall / max(wide, tall)
-    notes = [
-        f"{_folded(subtitle(state, panel), letters, 6)}\n{_folded(scale_in_words(state, panel), letters, 3)}"
-        for panel in view.panels
-    ]
-    across, told = max(0.3 + width + count * (room + 0.1), 7.4), verdicts(view)
-    over = _folded(told["phrase"] or told["all"], int(across * 12), 3)
-    titles = [_folded(panel.subject, int(room * 12.5), 3) for panel in view.panels]
-    above = 0.1 + 0.18 * (over.count("\n") + 1 + max(title.count("\n") + 1 for title in titles))
-    below = above + height + 0.2 + 0.14 * max(note.count("\n") + 1 for note in notes)  # inches from the top
-    made = InlineFigure(across, below + 1, f"{over}: {summary(view)}")
-    made.text(0.1 / across, 1, over, va="top", fontsize=10, parse_math=False)
-    show_image(axes_at(made, 0.1, above, width, height), state.source.image, "image")
-    for i, (panel, title, note) in enumerate(zip(view.panels, titles, notes, strict=True)):
-        x = 0.3 + width + i * (room + 0.1)
-        axes = axes_at(made, x, above, width, height)
-        show_image(axes, painted(state, panel), title)
-        axes.text(0, -0.05 / height, note, va="top", transform=axes.transAxes, parse_math=False, **NOTE)
-        most = panel.words_scale
+    """The view as a static figure: verdict, image, and each panel with its title, shaded words, and what both are.
+
+    Args:
+        view: what was found.
+    """
+    state, image = view.state, view.state.source.image
+    side, room = (3.0, 4.0) if len(view.panels) == 1 else (2.3, 2.6)  # inches
+    width, height = (side * pixels / max(image.size) for pixels in image.size)
+    across, told = 0.2 + width + len(view.panels) * room, verdicts(view)
+    over = _folded(told["phrase"] or told["all"], int(max(across, 7.4) * 12), 3)
+    made = InlineFigure(across, height + 1.5, f"{over}: {summary(view)}")
+    made.text(0.1 / across, 1, over, va="bottom", fontsize=10, parse_math=False)
+    show_image(axes_at(made, 0.1, 0.4, width, height), image, "image")
+    for i, panel in enumerate(view.panels):
+        x, most = 0.3 + width + i * room, panel.words_scale
+        show_image(
+            axes_at(made, x, 0.4, width, height), painted(state, panel), _folded(panel.subject, int(room * 12.5), 2)
+        )
         said = range_in_words(panel.words_of, True, most) if most else panel.words_of
-        draw_words(axes_at(made, x, below, room - 0.1, 0.95), panel.words, signed=True, vmax=most, values=bool(most),
-                   sentence=_folded(said, letters, 2))  # fmt: skip
+        notes = [
+            _folded(text, int(room * 15), 6) for text in (said, _scale_in_words(state, panel), subtitle(state, panel))
+        ]
+        below = axes_at(made, x, height + 0.5, room - 0.2, 0.9)
+        draw_words(
+            below, panel.words, signed=True, vmax=most, values=bool(most), sentence="\n".join(notes)
+        )  # fmt: skip
+        if not panel.words:  # whose sentence stands below them
+            below.text(0, 1, "\n".join(notes), va="top", parse_math=False, **NOTE)
     return made
 
 

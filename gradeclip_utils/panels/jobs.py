@@ -17,25 +17,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..errors import GradeclipError, InvalidValue
+from ..errors import GradeclipError
 
 
 class Interrupted(RuntimeError):
     """A newer request came while this one was computed."""
 
 
-class UserError(InvalidValue):
-    """What the user of a panel asked for cannot be had; the sentence says why. Any other error is a fault of ours."""
-
-    code = "E-panel"
-
-
-ANSWERS = (ValueError, GradeclipError)  # what a function that draws for a panel raises of what cannot be had
+ANSWERS = (ValueError, GradeclipError)  # raised of what cannot be had; any other error is a fault of ours
 _EVERY = 0.2  # seconds between two reports
 
 
 def sentence(error: BaseException) -> str:
-    """What is wrong, without a full stop: the words of a refusal, or a fault with its name."""
+    """What is wrong, without a full stop.
+
+    Args:
+        error: one of `ANSWERS`, which says so itself, or a fault, which gets its name.
+    """
     said = str(error).rstrip(".")
     return said if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
 
@@ -63,22 +61,25 @@ class Work:
             job: gets a function to call before every pass of the model, with the number of passes so far (or another
                 number that says how far it is).
             done: called with the result, in the loop.
-            failed: called with an answer to the user or with a fault, in the loop. A fault is then raised.
+            failed: called with what the job raised, in the loop.
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
+
+        Raises:
+            Exception: what the job raised, if it is none of `ANSWERS`.
         """
         with self.turn:
             self._number += 1
             number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
             self.running, reported = loop is not None, time.monotonic()
 
-        def hand_over(action: Callable, *values) -> None:
+        def hand_over(action: Callable, value) -> None:
             """Call ``action``, in the loop where there is one, if its job is still wanted then."""
-            wanted = partial(self._if_wanted, number, action, *values, running=action is tell)
+            call = partial(self._if_wanted, number, action is tell, action, value)
             if loop is None:
-                wanted()
+                call()
             elif not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(wanted, context=context)
+                loop.call_soon_threadsafe(call, context=context)
 
         def before_a_pass(passes: float) -> None:
             """End a job that nobody waits for; tell now and then how far it is."""
@@ -114,12 +115,12 @@ class Work:
             self._number += 1
             self.running = False
 
-    def _if_wanted(self, number: int, action: Callable, *values, running: bool) -> None:
+    def _if_wanted(self, number: int, running: bool, action: Callable, value) -> None:
         """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
         with self.turn:
             if self._number == number:
                 self.running = running
-                action(*values)
+                action(value)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

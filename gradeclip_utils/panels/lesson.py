@@ -29,13 +29,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from traitlets import TraitError
 
-from ..checks import short
+from ..checks import first_line, short
 from ..errors import InvalidType, InvalidValue
 from ..models import Clip
 from ..notices import heard_by, image_tag
 from ..plots.figures import alternative
 from .explorer import Explorer
-from .jobs import UserError, Work, running_loop, sentence
+from .jobs import Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
@@ -103,7 +103,10 @@ class FigurePanel(w.VBox):
         return {name: control.value for name, control in self._given.items()}
 
     def change(self, **values) -> None:
-        """Turn controls, and wait for the figure; what cannot be drawn is answered on the panel.
+        """Turn controls, and wait for the figure.
+
+        Args:
+            **values: by the controls' names. What cannot be drawn is answered on the panel.
 
         Raises:
             InvalidValue: there is no control of a name.
@@ -119,7 +122,7 @@ class FigurePanel(w.VBox):
             except (TraitError, TypeError, ValueError) as error:  # of the widget: all controls stay as they were
                 for done in values:
                     self.controls[done].value = before[done]
-                return self._refused(UserError(f"{name} cannot be {short(value)}: {str(error).splitlines()[0]}"))
+                return self._refused(InvalidValue(f"{name} cannot be {short(value)}: {first_line(error)}", "panel"))
             finally:
                 self._muted = False
             self._work.stop()

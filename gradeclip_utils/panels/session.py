@@ -18,16 +18,17 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 from torch import Tensor
 
-from ..checks import nearest
-from ..errors import GradeclipError
+from ..checks import nearest, text, whole
+from ..errors import InvalidValue
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods import METHODS
@@ -38,10 +39,9 @@ from ..plots.colours import largest
 from ..plots.colours import shown as visible
 from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
-from .jobs import UserError
-from .state import GRAD_ECLIP, NULLS, Panel, State, View, as_source, changed, settings
+from .jobs import ANSWERS
+from .state import GRAD_ECLIP, NULLS, Panel, State, View, as_source, settings
 
-Name = TypeVar("Name", bound=Hashable)
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
 _KEPT = {"traces": 24, "found": 64, "explainers": 24}  # how many of each are remembered
 
@@ -55,36 +55,32 @@ class _Remembering:
     def __getattr__(self, name: str):
         found = getattr(self._tower, name)
         if name == "model":  # some methods fetch it for every pass that they make themselves
-            self._session.passed()
+            self._session._passed()
 
         def reported(*arguments, **options):
             """The tower's own function, counted as a pass."""
-            self._session.passed()
+            self._session._passed()
             return found(*arguments, **options)
 
         return reported if name in _PASSES else found
 
     def trace(self, inputs: Tensor, graph: bool = False):
         """The tower's trace of `inputs`, remembered where it is of one image or prompt."""
+
+        def traced(graph: bool):
+            """A new trace; how long one image takes here is noted."""
+            self._session._passed()
+            begun = time.perf_counter()
+            found = self._tower.trace(inputs, graph)
+            if self._tower.name == "image":
+                self._session.seconds[""] = (time.perf_counter() - begun) / len(inputs)
+            return found
+
         if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
-            return self._traced(inputs, graph)
+            return traced(graph)
         digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
         key = (self._tower.name, self._tower.layers, tuple(inputs.shape), digest)
-        return self._session.keep("traces", key, lambda: self._traced(inputs, True))
-
-    def _traced(self, inputs: Tensor, graph: bool):
-        """A new trace; how long one image takes here is noted."""
-        self._session.passed()
-        begun = time.perf_counter()
-        found = self._tower.trace(inputs, graph)
-        if self._tower.name == "image":
-            self._session.seconds[""] = (time.perf_counter() - begun) / len(inputs)
-        return found
-
-    def with_one_head(self, trace):
-        """The tower's trace with its heads as one, remembered."""
-        key = (self._tower.name, self._tower.layers, id(trace), "one head")
-        return self._session.keep("traces", key, lambda: (trace, self._tower.with_one_head(trace)))[1]
+        return self._session._keep("traces", key, lambda: traced(True))
 
 
 class Session:
@@ -96,7 +92,7 @@ class Session:
 
     def __init__(self, clip: Clip):
         self.clip, self._plain = clip, Explainer(clip)
-        self.depth, self._small = self._plain.image_tower.depth, is_small(self._plain.image_tower)
+        self.depth = self._plain.image_tower.depth
         self.lengths: dict[tuple[str, str, bool], int] = {}  # passes that a view of these two methods took,
         self.seconds: dict[str, float] = {}  # and how long a method took here; "" is one pass of the image encoder
         self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
@@ -115,10 +111,10 @@ class Session:
             words: whether every word's map comes with it, also when nobody asked for one.
 
         Raises:
-            UserError: in one sentence, what is wrong with the caption or another part of the state.
+            ValueError, GradeclipError: in one sentence, what is wrong with the caption or another part of the state.
         """
-        state = changed(state, {}, self.depth)
-        alone = self._small and self.is_quick(state)
+        whole("layers", state.layers, 1, self.depth)
+        alone = is_small(self._plain.image_tower) and self.is_quick(state)
         with self._working, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
             self.on_pass, self._passes = on_pass, 0
             try:
@@ -126,11 +122,7 @@ class Session:
                 if state.against:
                     self.check(state.against, "other caption")
                 methods = [method for method in (state.method, state.beside) if method]
-                panels = [self._timed_panel(state, method, split, words or bool(state.phrase)) for method in methods]
-                if state.dependence:
-                    panels = [replace(one, dependence=self._dependence(state, one.method)) for one in panels]
-            except (ValueError, GradeclipError) as refusal:  # of `Explainer`, which says what cannot be had
-                raise UserError(str(refusal)) from refusal
+                panels = [self._panel(state, method, split, words or bool(state.phrase)) for method in methods]
             finally:
                 self.on_pass = None
             self._seen.add(self._trunk(state))
@@ -146,10 +138,10 @@ class Session:
     def explain(
         self, image, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
     ) -> Explanation:
-        """The explanation of one prompt, from what is known already of the image, which is one of `as_source`.
+        """The explanation of one prompt, from what is known already of the image.
 
         Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `check` refuses, and
-        warns of nothing. ``on_pass`` and errors as in `view`.
+        warns of nothing.
 
         Args:
             image: one of `as_source`.
@@ -157,20 +149,29 @@ class Session:
             against: another prompt, for the difference of the two.
             method: a name in `METHODS`.
             on_pass: as in `view`.
+
+        Raises:
+            ValueError, GradeclipError: as in `view`.
         """
         state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
         return self.view(state, on_pass, words=False).panels[0].explanation
 
     def is_quick(self, state: State) -> bool:
-        """Whether the image was looked at before with these settings, and the methods need nothing but a readout."""
+        """Whether nothing but a readout is needed.
+
+        Args:
+            state: then its image was looked at before with these settings, and its methods are Grad-ECLIP's.
+        """
         names = (state.method, state.beside or state.method)
         seen = self._trunk(state) in self._seen
         return seen and not state.dependence and all(name.startswith(GRAD_ECLIP) for name in names)
 
     def expected(self, method: str) -> float:
-        """About how many seconds a method takes here: as it did, or else by its cost in passes; 0 if nobody knows.
+        """About how many seconds a method takes here; 0 if nobody knows.
 
-        A backward pass counts as two passes.
+        Args:
+            method: a name in `METHODS`. It takes as long as it did, or else by its cost in passes, of which a backward
+                pass counts as two.
         """
         if method in self.seconds:
             return self.seconds[method]
@@ -180,46 +181,43 @@ class Session:
         return int(passes[1]) * each * self.seconds.get("", 0.0) if passes else 0.0
 
     def check(self, caption: str, what: str = "caption") -> Split:
-        """The words of a caption; refuses, in a sentence, what the model cannot read.
+        """The words of a caption.
+
+        Args:
+            caption: what a user typed. Where the tokenizer does not tell words apart there are none, and only an empty
+                one is found.
+            what: it is called, in a refusal.
 
         Raises:
-            UserError: it is empty, too long, or has words that the model was never shown. A tokenizer that does not
-                tell words apart leaves only the first to be found; then there are no words.
-            TypeError: the tokenizer drops tokens at random.
+            InvalidValue: it is empty, too long, or has words that the model was never shown.
+            TypeError: it is no text, or the tokenizer drops tokens at random.
         """
-        if not isinstance(caption, str):
-            raise UserError(f"The {what} must be a text, got {caption!r}")
-        if not caption.strip():
-            raise UserError(f"The {what} is empty. Type what to look for, for example: a dog")
+        if not text(f"The {what}", caption).strip():
+            raise InvalidValue(f"The {what} is empty. Type what to look for, for example: a dog", "panel")
         check_tokenizer(self.clip.tokenizer, words=False)
         if self._plain.text_tower is None:
-            raise UserError(str(self._plain.text_refusal))
+            raise self._plain.text_refusal or AssertionError
         if why_no_words(self.clip.tokenizer):
             return Split(caption, (), (), ())
         split = split_read(caption, self.clip.tokenizer, self._plain.text_tower)
         if split.unread:
-            raise UserError(f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”.")
+            msg = f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”."
+            raise InvalidValue(msg, "panel")
         known = self.clip.vocabulary
         if known is not None and (unknown := unknown_words(split, known)):
             near = {word: nearest(word, known, cutoff=0.8) for word in unknown}
             hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
-            raise UserError(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}")
+            raise InvalidValue(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}", "panel")
         return split
 
-    def passed(self) -> None:
+    def _passed(self) -> None:
         """A pass of the model is about to run."""
         self._passes += 1
         if self.on_pass is not None:
             self.on_pass(self._passes)
 
-    def keep(self, kind: str, key: Hashable, make: Callable):
-        """What ``make`` gives, made once.
-
-        Args:
-            kind: which store it is kept in.
-            key: what it hangs on.
-            make: makes it, without arguments.
-        """
+    def _keep(self, kind: str, key: Hashable, make: Callable):
+        """What ``make`` gives, made once."""
         kept = self._kept[kind]
         if key not in kept:
             kept[key] = make()
@@ -240,110 +238,101 @@ class Session:
             explainer.text_tower = _Remembering(explainer.text_tower, self)
         return explainer
 
-    def _found(self, state: State, method: str, what: tuple[str, ...], ask: Callable[[Explainer, Image, str], Any]):
-        """What an explainer with these settings answers on the image and ``what[0]``, a caption; it is asked once."""
+    def _found(self, state: State, method: str, ask: Callable[..., Any], *prompts: str):
+        """What `ask` finds by an explainer with these settings on the image and prompts; it is asked once."""
         chosen = settings(state, method)
-        key = (state.source.pixels, what, *chosen.values())
-        explainer = self.keep("explainers", key[2:], lambda: self._opened(chosen))
-        return self.keep("found", key, lambda: ask(explainer, state.source.image, what[0]))
-
-    def _explained(self, state: State, method: str, caption: str, against: str = "") -> Explanation:
-        """The explanation of one prompt."""
-        what = (caption, against)
-        return self._found(state, method, what, lambda one, *asked: one.explain(*asked, against=against or None))
-
-    def _dependence(self, state: State, method: str) -> tuple[float, float, float]:
-        """How much the map of the caption depends on it, and the interval."""
-        found, what = self._explained(state, method, state.caption), (state.caption, "dependence", "")
-        return self._found(
-            state, method, what, lambda one, *asked: found.prompt_dependence(one.null_maps(*asked, NULLS))
-        )
-
-    def _word_maps(self, state: State) -> np.ndarray:
-        """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
-
-        def read(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
-            """All of them."""
-            return explainer.maps(image, explainer.word_directions(caption)[1])[0].float().cpu().numpy()
-
-        return self._found(state, GRAD_ECLIP, (state.caption, "words", ""), read)
-
-    def _apart(self, state: State, split: Split) -> tuple[Group, ...]:
-        """The nouns of the caption that are told apart, as groups of its words: two or more, or none."""
-        found = named_things(state.caption, split.spans) if state.centred else ()
-        return found if len(found) > 1 else ()
-
-    def _timed_panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
-        begun, before = time.perf_counter(), self._passes
-        panel = self._panel(state, method, split, each_word)
-        if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
-            self.seconds[method] = time.perf_counter() - begun
-        return panel
-
-    def _columns(self, state: State, method: str) -> np.ndarray | None:
-        """What each patch says of each word, by Grad-ECLIP, where this model lets it; other methods do without."""
-        try:
-            return self._word_maps(state)
-        except (ValueError, GradeclipError):
-            if method == GRAD_ECLIP:
-                raise
-            return None
+        how = tuple(chosen.values())
+        explainer = self._keep("explainers", how, lambda: self._opened(chosen))
+        key = (ask, state.source.pixels, prompts, *how)
+        return self._keep("found", key, lambda: ask(explainer, state.source.image, *prompts))
 
     def _panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
-            raise UserError(f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for.")
-        whole = self._explained(state, method, state.caption, state.against)
-        columns = self._columns(state, method) if split.spans and each_word else None
-        regions: np.ndarray | None = None
-        apart: tuple[Group, ...] = ()
+            msg = f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for."
+            raise InvalidValue(msg, "panel")
+        begun, before = time.perf_counter(), self._passes
+        explained = partial(self._found, state, method, _explain)
+        entire: Explanation = explained(state.caption, state.against)
+        columns = regions = None
+        apart: tuple[Group, ...] = ()  # the nouns that are told apart, as groups of words: two or more, or none
+        try:
+            if split.spans and each_word:
+                columns = self._found(state, GRAD_ECLIP, _word_maps, state.caption)
+        except ANSWERS:  # this model does not let it; then other methods do without
+            if method == GRAD_ECLIP:
+                raise
         if method == GRAD_ECLIP and columns is not None:
-            apart = self._apart(state, split)
+            things = named_things(state.caption, split.spans) if state.centred else ()
+            apart = things if len(things) > 1 else ()
             regions = centred(columns, apart) if apart else columns
-        shown, subject, signed, note = whole, f"“{state.caption}”", bool(state.against), "the largest in this map"
+        shown, subject, signed, note = entire, f"“{state.caption}”", bool(state.against), "the largest in this map"
         if state.against:
             subject += f" rather than “{state.against}”"
         told: dict[str, Any] = {}
         if state.phrase:
             first, last = state.phrase
-            text, signed = state.caption[split.spans[first][0] : split.spans[last][1]], regions is not None
+            said, signed = state.caption[split.spans[first][0] : split.spans[last][1]], regions is not None
             if regions is not None:
-                alone, subject = self._explained(state, method, state.caption), f"“{text}” in “{state.caption}”"
+                alone, subject = explained(state.caption, ""), f"“{said}” in “{state.caption}”"
                 shown = replace(alone, image_maps=regions[first : last + 1].sum(0, keepdims=True))
                 if any(first <= i <= last for group in apart for i in group):
                     told["centred"] = apart
             else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
-                shown, subject = self._explained(state, method, text), f"“{text}” read alone"
+                shown, subject = explained(said, ""), f"“{said}” read alone"
         scale = largest([visible(shown.image_maps, signed)])
         if state.phrase and state.shared and regions is not None:
             scale, note = max(scale, largest([regions])), "the largest of any word"
         shown = replace(shown, provenance={**shown.provenance, "shown": subject, **told})
-        words, words_of, most = self._words(state, whole, split)
-        return Panel(method, shown, whole, regions, columns, subject, words, words_of, signed, scale, most, note)
+        words = self._words(state, entire, split)
+        if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
+            self.seconds[method] = time.perf_counter() - begun
+        found = Panel(method, shown, entire, regions, columns, subject, *words, signed, scale, note)
+        if not state.dependence:
+            return found
+        nulls = self._found(state, method, _null_maps, state.caption)
+        return replace(found, dependence=explained(state.caption, "").prompt_dependence(nulls))
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, float]:
         """The caption's words, what their signed scores are, and their scale; 0 where there are no scores."""
-        if state.patch:
-            maps, (row, column) = self._word_maps(state), state.patch
-            if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
-                raise UserError(f"There are {maps.shape[1]} x {maps.shape[2]} patches, and {state.patch} is not one.")
-            scores = maps[:, row, column]
+
+        def scored(scores: Iterable[float]) -> tuple[Word, ...]:
+            """The words with these scores."""
             spans = zip(split.spans, scores, strict=True)
-            words = tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
-            most = largest([maps if state.shared else scores])
-            return words, f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)", most
+            return tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
+
+        if state.patch:
+            maps, (row, column) = self._found(state, GRAD_ECLIP, _word_maps, state.caption), state.patch
+            if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
+                msg = f"There are {maps.shape[1]} x {maps.shape[2]} patches, and {state.patch} is not one."
+                raise InvalidValue(msg, "panel")
+            most = largest([maps if state.shared else maps[:, row, column]])
+            of = f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)"
+            return scored(maps[:, row, column]), of, most
         words = whole.words[0]
         if not words:
-            blank = tuple(Word(state.caption[a:b], 0.0, a, b) for a, b in split.spans)
-            why = "this method has no word scores" if blank else "the model's tokenizer does not tell words apart"
-            return blank, why, 0.0
+            why = "this method has no word scores" if split.spans else "the model's tokenizer does not tell words apart"
+            return scored([0.0] * len(split.spans)), why, 0.0
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
         return words, words_of, largest([[word.score for word in both]])
 
 
+def _explain(explainer: Explainer, image: Image, prompt: str, against: str) -> Explanation:
+    return explainer.explain(image, prompt, against=against or None)
+
+
+def _null_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
+    return explainer.null_maps(image, caption, NULLS)
+
+
+def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
+    """Word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
+    return explainer.maps(image, explainer.word_directions(caption)[1])[0].float().cpu().numpy()
+
+
 def explain_each(
-    asked: Mapping[Name, Callable[..., Explanation]], report: Callable[[float], None] | None = None
-) -> dict[Name, Explanation]:
+    asked: Mapping[Any, Callable[..., Explanation]], report: Callable[[float], None] | None = None
+) -> dict[Any, Explanation]:
     """What each of several questions finds, one after the other.
 
     Args:
@@ -351,7 +340,7 @@ def explain_each(
         report: told, before every question and every pass of a model, the fraction of the questions that are answered.
             What it raises ends the work, with nothing left half done.
     """
-    found: dict[Name, Explanation] = {}
+    found: dict[Any, Explanation] = {}
 
     def tell(*_passes) -> None:
         """Report the fraction that is done."""

@@ -6,7 +6,7 @@ image, caption, controls -> State -> session -> View -> explorer_view -> explore
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..checks import chosen, number, short, text, whole
-from ..errors import GradeclipError, InvalidType
+from ..errors import InvalidType
 from ..explanation import Explanation
 from ..images import read_image
 from ..methods import METHODS, Method
@@ -27,7 +27,6 @@ from ..plots.page import image_url
 from ..scenes import Scene, arrange
 from ..scenes.compose import MOST
 from ..words import Word
-from .jobs import UserError
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 _SEEDS = 32  # of `arrange` that are tried for a script
@@ -80,11 +79,23 @@ class Source:
         return image_url(self.image)
 
 
+CHOICES = {  # field -> its values, with what people call them
+    "attention": {"model": "the model's own heads", "single-head": "one head"},
+    "resolution": {"model": "the model's own", "native": "the image's own"},
+    "spatial": {kind: kind for kind in SPATIAL_WEIGHTS},
+    "colours": {OWN: "the image's own", **{name: f"heat map, {name}" for name in COLOURS}},
+}
+
+
 @dataclass(frozen=True)
 class State:
-    """What is wanted: every control of a panel. The last four are display."""
+    """What is wanted: every control of a panel. The last three only say how to draw.
 
-    source: Source
+    Raises:
+        GradeclipError: in one sentence, which field cannot be so, and what it may be.
+    """
+
+    source: Source  # or an image of any form
     caption: str
     model: str = ""  # of those that the panel can choose from
     against: str = ""  # another caption: then the similarity gap is explained
@@ -102,6 +113,22 @@ class State:
     threshold: float = 0.0
     opacity: float = 0.85
     colours: str = OWN
+
+    def __post_init__(self) -> None:
+        possible = [name for name, method in METHODS.items() if method.image is not None]
+        known: dict[str, Iterable] = {**CHOICES, "method": possible, "beside": ["", *possible]}
+        known |= dict.fromkeys(("centred", "shared", "dependence"), (True, False))
+        clean: dict[str, Any] = {name: chosen(name, getattr(self, name), some) for name, some in known.items()}
+        clean |= {name: text(name, getattr(self, name)) for name in ("caption", "against")}
+        clean |= {name: number(name, getattr(self, name), 0, 1) for name in ("opacity", "threshold")}
+        for name in ("phrase", "patch"):
+            place = getattr(self, name)
+            if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
+                raise InvalidType(f"{name} must be two whole numbers or None, got {short(place)}", "number-whole")
+            clean[name] = None if place is None else tuple(whole(name, one) for one in place)
+        clean |= {"layers": whole("layers", self.layers, 1), "source": as_source(self.source)}
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +158,9 @@ class Panel:
     subject: str
     words: tuple[Word, ...]
     words_of: str
+    words_scale: float
     signed: bool
     scale: float
-    words_scale: float
     note: str
     dependence: tuple[float, float, float] | None = None
 
@@ -186,51 +213,13 @@ def _arranged(scene: Scene) -> str:
     return repr(scene)
 
 
-CHOICES = {  # field -> its values, with what people call them
-    "attention": {"model": "the model's own heads", "single-head": "one head"},
-    "resolution": {"model": "the model's own", "native": "the image's own"},
-    "spatial": {kind: kind for kind in SPATIAL_WEIGHTS},
-    "colours": {OWN: "the image's own", **{name: f"heat map, {name}" for name in COLOURS}},
-}
-
-
-def changed(state: State, values: dict[str, Any], depth: int, models: Iterable[str] | None = None) -> State:
-    """A state that differs in these fields, which are checked: it is new as a whole, or there is none.
+def settings(state: State, method: str) -> dict[str, Any]:
+    """The arguments of the `Explainer` that a state asks for.
 
     Args:
-        state: what was wanted so far.
-        values: by the name of their field; an image of any form as the source.
-        depth: how many layers the image tower has.
-        models: the names that there are, if the model is to be checked too.
-
-    Raises:
-        UserError: in one sentence, which field cannot be so, and what it may be.
+        state: what is wanted.
+        method: a name in `METHODS`; others than Grad-ECLIP have heads and layers of their own.
     """
-    possible = [name for name, method in METHODS.items() if method.image is not None]
-    known: dict[str, Iterable] = {**CHOICES, "method": possible, "beside": ["", *possible]}
-    known |= dict.fromkeys(("centred", "shared", "dependence"), (True, False))
-    if models is not None:
-        known["model"] = models
-    try:
-        for name in values:
-            chosen("the name of a field", name, [one.name for one in fields(State)])
-        new = replace(state, **values)
-        clean: dict[str, Any] = {name: chosen(name, getattr(new, name), some) for name, some in known.items()}
-        clean |= {name: text(name, getattr(new, name)) for name in ("caption", "against")}
-        clean |= {name: number(name, getattr(new, name), 0, 1) for name in ("opacity", "threshold")}
-        for name in ("phrase", "patch"):
-            place = getattr(new, name)
-            if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
-                raise InvalidType(f"{name} must be two whole numbers or None, got {short(place)}", "number-whole")
-            clean[name] = None if place is None else tuple(whole(name, one) for one in place)
-        clean |= {"layers": whole("layers", new.layers, 1, depth), "source": as_source(new.source)}
-        return replace(new, **clean)
-    except GradeclipError as refusal:
-        raise UserError(str(refusal)) from refusal
-
-
-def settings(state: State, method: str) -> dict[str, Any]:
-    """The arguments of the `Explainer` that a state asks for: other methods have heads and layers of their own."""
     attention = state.attention if method == GRAD_ECLIP else "model"
     weighted = method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened"
     chosen = with_spatial_weight(state.spatial) if weighted else method
@@ -240,7 +229,14 @@ def settings(state: State, method: str) -> dict[str, Any]:
 
 @cache
 def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with one of `SPATIAL_WEIGHTS` in the image, as a method for an `Explainer`; "loosened" is itself."""
+    """Grad-ECLIP with another spatial weight in the image, as a method for an `Explainer`.
+
+    Args:
+        kind: one of `SPATIAL_WEIGHTS`; "loosened" is Grad-ECLIP itself.
+
+    Raises:
+        InvalidValue: it is none of them.
+    """
     chosen("spatial", kind, SPATIAL_WEIGHTS)
     own, maps = METHODS[GRAD_ECLIP], partial(grad_eclip, spatial=kind)
     return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)

@@ -40,27 +40,25 @@ RULE = (
 
 @lru_cache(maxsize=32)
 def covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
-    """Which fraction of each patch each thing covers: (things, h, w)."""
+    """Which fraction of each patch each thing covers: (things, h, w).
+
+    Args:
+        scene: has the things.
+        shape: (h, w), of the map.
+    """
     masks = scene.masks(CANVAS).astype(np.float32)
     cells = (Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX) for mask in masks)
     return np.stack([np.asarray(cell) for cell in cells])
 
 
-def at_maximum(scene: Scene, map_: np.ndarray) -> np.ndarray:
+def _at_maximum(scene: Scene, map_: np.ndarray) -> np.ndarray:
     """Which fraction of the patch with a map's maximum each thing covers: (things,)."""
     row, column = np.unravel_index(int(map_.argmax()), map_.shape)
     return covers(scene, map_.shape)[:, row, column]
 
 
-def things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[int, ...]:
-    """Which things of a scene a part of a caption speaks of: by the scene's own caption, else by noun and by colour.
-
-    Args:
-        scene: has the things.
-        caption: about it.
-        start: number of the part's first character.
-        end: number of the character behind its last.
-    """
+def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[int, ...]:
+    """Which things of a scene a part of a caption speaks of: by the scene's own caption, else by noun and by colour."""
     if caption == scene.caption:
         return tuple(sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects}))
     text = caption[start:end].lower()
@@ -69,31 +67,35 @@ def things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[int, ..
     return tuple(named or tinted)
 
 
-def absent(scene: Scene, text: str) -> list[str]:
+def _absent(scene: Scene, text: str) -> list[str]:
     """The nouns of a text that name nothing in a scene."""
     there = {thing.noun for thing in scene.objects}
     found = [noun for noun in concepts()["noun"] if noun not in there and _says(text.lower(), noun)]
     return [noun for noun in found if not any(noun != other and noun in other.split() for other in [*found, *there])]
 
 
-def sentence(scene: Scene, map_: np.ndarray, caption: str, start: int, end: int) -> str:
-    """On what the map (h, w) of a part of a caption puts its relevance, and whether it missed.
+def sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None) -> str:
+    """On what the map of a part of a caption puts its relevance, and whether it missed.
 
     Args:
-        scene: what the image shows.
-        map_: signed; what is below zero counts as nothing.
+        scene: what the image shows; without one the ground truth is not known.
+        map_: (h, w), signed; what is below zero counts as nothing.
         caption: what was asked.
         start: number of the part's first character.
-        end: number of the character behind its last.
+        end: number of the character behind its last; of the whole caption's by default.
     """
+    end = len(caption) if end is None else end
     said, heat = f"“{caption[start:end]}”", np.maximum(map_, 0)
     if not heat.any():
         return f"{said} has no relevance above zero anywhere."
-    cover, top = covers(scene, map_.shape), at_maximum(scene, heat)
+    if scene is None:
+        half = f"{patches_of_half(map_) / map_.size:.0%}"
+        return f"Half of the relevance of {said} lies in {half} of the patches; on what is known for scenes only."
+    cover, top = covers(scene, map_.shape), _at_maximum(scene, heat)
     where = f"on {_named(scene, [int(top.argmax())])}" if top.max() > 0 else "on nothing"
-    wanted = list(things_of(scene, caption, start, end))
+    wanted = list(_things_of(scene, caption, start, end))
     if not wanted:
-        if missing := absent(scene, caption[start:end]):
+        if missing := _absent(scene, caption[start:end]):
             return (
                 f"There is no {missing[0]} here, and the map of {said} has its maximum {where} all the same: a map "
                 "says where, never whether."
@@ -104,14 +106,6 @@ def sentence(scene: Scene, map_: np.ndarray, caption: str, start: int, end: int)
     verdict = "." if top[wanted].max() > 0 else f". It missed: its maximum lies {where}."
     them = "its area" if len(wanted) == 1 else "their area"
     return f"{said} puts {part:.0%} of its relevance on {_named(scene, wanted)} ({them}: {area:.0%}){verdict}"
-
-
-def spread(map_: np.ndarray, said: str) -> str:
-    """The same for an image whose ground truth is not known."""
-    if not (map_ > 0).any():
-        return f"“{said}” has no relevance above zero anywhere."
-    half = f"{patches_of_half(map_) / map_.size:.0%}"
-    return f"Half of the relevance of “{said}” lies in {half} of the patches; on what is known for scenes only."
 
 
 class Offer(NamedTuple):
@@ -126,17 +120,26 @@ _offered: WeakKeyDictionary[nn.Module, tuple[Offer, ...]] = WeakKeyDictionary()
 
 
 def offers(clip: Clip) -> tuple[Offer, ...]:
-    """The scenes that `RULE` chooses with a model, measured once."""
+    """The scenes that `RULE` chooses, measured once.
+
+    Args:
+        clip: the model.
+    """
     if clip.model not in _offered:
         _offered[clip.model] = _chosen(clip)
     return _offered[clip.model]
 
 
 def missed(scene: Scene, maps: np.ndarray) -> list[str]:
-    """The nouns of a scene of M things whose map of "a X", of (M, h, w), has its maximum elsewhere."""
+    """The nouns of a scene whose map of "a X" has its maximum elsewhere.
+
+    Args:
+        scene: of M things.
+        maps: (M, h, w), of each thing's noun.
+    """
     nouns = np.array([thing.noun for thing in scene.objects])
     pairs = zip(nouns.tolist(), maps, strict=True)
-    wrong = [noun for noun, map_ in pairs if not at_maximum(scene, map_)[nouns == noun].any()]
+    wrong = [noun for noun, map_ in pairs if not _at_maximum(scene, map_)[nouns == noun].any()]
     return list(dict.fromkeys(wrong))
 
 
@@ -145,11 +148,15 @@ def _chosen(clip: Clip) -> tuple[Offer, ...]:
     scenes = {key: draw_scene(key[1], split="development", n_objects=key[0], plain=True) for key in keys}
     misses: dict[tuple[int, int], list[str]] = {}
 
-    def offer(count: int, seed: int, note: str) -> Offer:
-        """One scene, and the line that draws it."""
+    def offer(count: int, seed: int) -> Offer:
+        """One scene, the line that draws it, and what its maps do."""
         code = f'image = draw_scene({seed}, split="development", n_objects={count}, plain=True).image()'
         source = as_source(scenes[count, seed], f"scene {seed} of {_NUMBERS[count]}", code)
-        return Offer(source, note, bool(misses.get((count, seed))))
+        if (wrong := misses.get((count, seed))) is None:
+            return Offer(source, "Not measured with this model.", False)
+        if not wrong:
+            return Offer(source, "The map of every “a X” has its maximum on X.", False)
+        return Offer(source, f"The map of “a {wrong[0]}” misses the {wrong[0]}: can you see why?", True)
 
     try:
         with heard_by(lambda warning: None):
@@ -159,14 +166,9 @@ def _chosen(clip: Clip) -> tuple[Offer, ...]:
                 misses[key] = missed(scene, explainer.maps(scene.image(CANVAS), asked)[0].float().cpu().numpy())
     except GradeclipError:  # a model without a text encoder, say: its scenes are the first ones
         misses.clear()
-        return tuple(offer(count, 0, "Not measured with this model.") for count in _NUMBERS)
-    chosen = [(count, next((i for i in range(_SEEDS) if not misses[count, i]), 0)) for count in _NUMBERS]
-    failures = [key for key in keys if misses[key] and key not in chosen][:_FAILURES]
-    told = {key: [f"The map of “a {noun}” misses the {noun}: can you see why?" for noun in misses[key]] for key in keys}
-    return tuple(
-        offer(*key, told[key][0] if told[key] else "The map of every “a X” has its maximum on X.")
-        for key in chosen + failures
-    )
+    chosen = [(count, next((i for i in range(_SEEDS) if not misses.get((count, i))), 0)) for count in _NUMBERS]
+    failures = [key for key in keys if misses.get(key) and key not in chosen][:_FAILURES]
+    return tuple(offer(*key) for key in chosen + failures)
 
 
 class Surprise(NamedTuple):
@@ -178,7 +180,11 @@ class Surprise(NamedTuple):
 
 
 def surprises(state: State) -> list[Surprise]:
-    """What can be done to the scene that is shown; of an image that is no scene there is nothing to change."""
+    """What can be done to what is shown in one press.
+
+    Args:
+        state: of a scene; of another image there is nothing to change.
+    """
     source, scene = state.source, state.source.scene
     if scene is None:
         return []
@@ -201,7 +207,11 @@ def surprises(state: State) -> list[Surprise]:
 
 
 def other_caption(state: State) -> str:
-    """A caption to ask against: of a scene with its colours swapped, or of something that is not there."""
+    """A caption to ask against: of a scene with its colours swapped, or of something that is not there.
+
+    Args:
+        state: whose image and caption are shown.
+    """
     scene = state.source.scene
     if scene is None:
         return "a photo"

@@ -128,7 +128,7 @@ def draw_words(
         return
     below = bottom + 0.09 * 72
     sentence = range_in_words("words", signed, vmax) if sentence is None else sentence
-    axes.text(0, 1 - below / down, sentence, va="top", transform=axes.transAxes, **NOTE)
+    axes.text(0, 1 - below / down, sentence, va="top", transform=axes.transAxes, parse_math=False, **NOTE)
 
 
 def drawable(text: str) -> str:

@@ -9,7 +9,8 @@
     architectures      lesson 08: the same question to other architectures
     choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
-    summaries          the main figures of the others, each in one tidy table
+    summaries          the main figures of the others, each in one tidy table; what a lesson shows besides is in the
+                       `figures` of its room, and in data/lessons.csv
     relevance          which part of a map lies on which object
 
 `STUDIES` maps the name of a study to the function that measures a model: `STUDIES["binding"](clip)` gives a table with
@@ -40,10 +41,12 @@ class Study:
         function: its name in `summaries`, or with its module. Importing a study loads half of the package.
         parts: what it measures one after the other, each by itself with `part=`, so that the command line can go on
             where it was stopped and deal parts out; none where all figures come of one measurement.
+        more: parts that are measured only by name, and by the command line: all else that the lesson shows.
     """
 
     function: str
     parts: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
     def __call__(self, clip: Clip, **options) -> pd.DataFrame:
         """The main figures of a model."""
@@ -57,11 +60,16 @@ _OF_METHODS = (
     "both prompts", "both prompts, costly", "shared part", "questions", "stretched", "full range", "cost", "ranking",
 )  # fmt: skip
 
+_MATCHING = "two of a kind", "wholes", "planes", "sentences", "displays", "kinds of words", "templates", "regions"
+_BINDING = "kinds", "embeddings", "told apart", "maps", "mistakes", "causes", "random weights", "training"
+
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
-    "matching": Study("matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region")),
-    "binding": Study("binding_summary", ("answers", "two objects", "more objects")),
-    "concreteness": Study("concreteness_summary"),
-    "architectures": Study("architecture_summary", ("recognised", "maps")),
+    "matching": Study(
+        "matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region"), more=_MATCHING
+    ),
+    "binding": Study("binding_summary", ("answers", "two objects", "more objects"), more=_BINDING),
+    "concreteness": Study("concreteness_summary", more=("questions", "tags")),
+    "architectures": Study("architecture_summary", ("recognised", "maps"), more=("lesson",)),
     "methods": Study("methods_compared.method_summary", _OF_METHODS),
     "causal": Study("methods_compared.causal_summary", _ONE_BY_ONE),
     "words": Study("methods_compared.word_summary"),

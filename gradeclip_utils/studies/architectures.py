@@ -9,7 +9,9 @@ the same kind of trace, so one method serves all of them. Here is what one wants
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
@@ -20,27 +22,39 @@ from PIL import Image
 from torch import Tensor
 
 from ..datasets import Example, emoji_scenes
-from ..evaluation.localisation import pool
+from ..evaluation.localisation import localisation, pool
 from ..evaluation.run import evaluate
-from ..evaluation.sanity import agreement
+from ..evaluation.sanity import agreement, randomised
 from ..evaluation.statistics import interval
 from ..explain import Explainer
+from ..explanation import Explanation
+from ..images import onto_image
 from ..methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
-from ..models import Clip
+from ..models import Clip, load_clip
 from ..panels.session import Session, explain_each
 from ..panels.state import as_source
 from ..plots import InlineFigure, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
+from ..plots.finding import patches_of_half
+from ..scenes import arrange
 from ..towers import Tower, Trace, open_image_tower
+from ..training.card import recognised
+from .tables import gained, told
 
 MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")
 BASELINES = ("grad-eclip", "wrong word", "text-blind", "random", "oracle")
+LABELS = {"emoji": "CLS", "emoji-average": "average", "emoji-siglip": "latent query", "emoji-resnet": "ResNet"}
+_GRID = 6  # cells across that all bundled models can fill
 _OWN = "each map divided by its own maximum: pale 0 to dark 1"
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
 
 def architecture_table(clips: Mapping[str, Clip]) -> pd.DataFrame:
-    """What the towers of named models are, and the shape of their traces of a grey image: one column a model."""
+    """What the towers of models are, and the shape of their traces of a grey image: one column a model.
+
+    Args:
+        clips: name -> model.
+    """
     columns = {}
     for name, clip in clips.items():
         explainer = Explainer(clip)
@@ -114,16 +128,22 @@ def _pixels(clip: Clip, image: Image.Image) -> Tensor:
 
 
 def compare_models(clips: Mapping[str, Clip], examples: Sequence[Example]) -> pd.DataFrame:
-    """Grad-ECLIP of every named model on the same examples, with its reference baselines.
+    """Grad-ECLIP of every model on the same examples, with its reference baselines.
 
     Baselines are a model's own: the oracle is the true mask on *its* grid, the wrong word is read by *its* towers. Rows
     are as `evaluate` gives them, with a column `model`.
+
+    Args:
+        clips: name -> model.
+        examples: images with a mask of what is asked for.
     """
     rows = [evaluate(clip, examples, "grad-eclip", progress=False).assign(model=name) for name, clip in clips.items()]
     return pd.concat(rows, ignore_index=True)
 
 
-def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = 6) -> np.ndarray:
+def maps_on_common_grid(
+    clip: Clip, examples: Sequence[Example], prompts: Sequence[str], grid: int = _GRID
+) -> np.ndarray:
     """Signed maps (P, grid, grid) of a prompt for each image, averaged over the cells of a grid that all models share.
 
     The map is laid over the image as it is drawn, and averaged over equal cells, so that models with finer and with
@@ -141,9 +161,12 @@ def maps_on_common_grid(clip: Clip, examples: Sequence[Example], prompts: Sequen
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Mean rank correlation between the maps (P, h, w) of every two named models, with its interval over images.
+    """Mean rank correlation between the maps of every two models, with its interval over images.
 
     Columns: one, other, mean, low, high, n.
+
+    Args:
+        maps: name -> (P, h, w), of the same P images and prompts, on one grid.
     """
     rows = []
     for one, other in combinations(maps, 2):
@@ -153,8 +176,108 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def knows_its_thing(clip: Clip, examples: Sequence[Example]) -> np.ndarray:
+    """For each example (P,) bool: is its prompt more similar than those of all things that are not in the image?
+
+    Args:
+        clip: the model.
+        examples: the prompts of the others are asked of each.
+    """
+    explainer = Explainer(clip)
+    images = explainer.embed_images(one.image() for one in examples)
+    similarity = images @ explainer.embed_texts([one.prompt for one in examples]).T  # (P, P)
+    there = torch.tensor([[other.concept in one.present for other in examples] for one in examples])
+    return (similarity.diagonal() > similarity.masked_fill(there.to(similarity.device), -1).amax(1)).cpu().numpy()
+
+
+def grid_precision(maps: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
+    """Average precision (P,) of maps laid over their images.
+
+    Args:
+        maps: (P, h, w), as of `maps_on_common_grid`.
+        examples: P images, all of one size, with masks.
+    """
+    size = examples[0].image().size
+    heats = [onto_image(np.maximum(one, 0), (0, 0, *size), size) for one in maps]
+    both = zip(heats, examples, strict=True)
+    return np.array([localisation(heat, np.asarray(one.mask()))["average_precision"] for heat, one in both])
+
+
+def other_things(examples: Sequence[Example]) -> list[str]:
+    """Prompts for what else is in the images of two things.
+
+    Args:
+        examples: two things each, of which one is asked for.
+    """
+    names = (next(name for name in one.present if name != one.concept) for one in examples)
+    return [arrange([name]).caption for name in names]
+
+
+def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12) -> list[pd.DataFrame]:
+    """All that lesson 08 measures of a model, explained through its last layer alone, beside the bundled ones.
+
+    Args:
+        clip: the model.
+        n: scenes of `two_thing_examples`.
+        things: concepts to be recognised.
+        controls: scenes that the model with random weights is shown.
+
+    Returns:
+        Tables of figures. A figure that the lesson judges has the name of its claim.
+    """
+    label, own, examples = LABELS.get(clip.name, clip.name), replace(clip, image_layers=1), two_thing_examples(n)
+    others = {other: replace(load_clip(name), image_layers=1) for name, other in LABELS.items() if other != label}
+    first, prompts = others.get("CLS", own), [one.prompt for one in examples]
+    rows = compare_models({label: own}, examples)
+    wide = rows.pivot_table("average_precision", "image", "method", sort=False)
+    concept = rows.drop_duplicates("image").set_index("image")["concept"].loc[wide.index].to_numpy()
+    known, knows = recognised(own, things), knows_its_thing(own, examples)
+    more, better = "a map lies more on its thing than the map of a wrong word", f"Maps of {label} are better than"
+    maps = {one: maps_on_common_grid(model, examples, prompts, _GRID) for one, model in {label: own, **others}.items()}
+    lost = compare_models({label: randomised(own, seed=1)}, examples[:controls])
+    lost = lost.pivot(index="image", columns="method", values="average_precision")
+    tables = [
+        told("fraction of things recognised", known.assign(image=range(len(known)), right=known["right"] * 1.0),
+             "right", cluster="noun"),
+        told("{measure}, {method}", rows, MEASURES, cluster="concept"),
+        gained("scenes whose prompt is more similar than all things that are not there", knows),
+        gained(f"{label}: {more}", wide["grad-eclip"], wide["wrong word"], concept),
+        gained(f"{label} with random weights: {more}", lost["grad-eclip"], lost["wrong word"]),
+    ]  # fmt: skip
+    order = [*dict.fromkeys([*LABELS.values(), label])]
+    alike = {other: agreement(maps[label], maps[other]) for other in others}
+    for other, values in alike.items():
+        one, two = sorted((label, other), key=order.index)
+        tables.append(gained(f"rank correlation of the maps of {one} and {two}", values))
+    scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples), _GRID))
+    coarse = {one: grid_precision(maps[one], examples) for one in (label, "CLS")}
+    if label == "CLS":
+        tables.append(gained("rank correlation of the maps of CLS and CLS, the other thing", scale))
+        claim = "Maps of CLS on a grid of 6 x 6 are better than on its own"
+        return [*tables, gained(claim, coarse["CLS"], wide["grad-eclip"], concept)]
+    theirs = compare_models({"CLS": first}, examples).query("method == 'grad-eclip'").set_index("image")
+    ahead = wide["grad-eclip"].to_numpy(), theirs.loc[wide.index, "average_precision"].to_numpy()
+    right = known["right"].to_numpy(float), recognised(first, things)["right"].to_numpy(float)
+    both = knows & knows_its_thing(first, examples)
+    same = "more alike than maps of CLS for the two things"
+    tables += [
+        gained(f"{label} recognises more things than CLS", right[0], right[1], known["noun"].array),
+        gained(f"For one prompt, maps of {label} and CLS are {same}", alike["CLS"], scale),
+        gained(f"{better} those of CLS", ahead[0], ahead[1], concept),
+        gained(f"{better} those of CLS on a grid of 6 x 6", coarse[label], coarse["CLS"], concept),
+    ]
+    if both.sum() >= 8:
+        claim = f"Where both know the thing, maps of {label} are better than those of CLS"
+        tables.append(gained(claim, ahead[0][both], ahead[1][both], concept[both]))
+    return tables
+
+
 def two_thing_examples(n: int) -> list[Example]:
-    """Development scenes of two different single things, of which one is asked for by its name."""
+    """Development scenes of two different single things, of which one is asked for by its name.
+
+    Args:
+        n: how many.
+    """
     drawn = emoji_scenes("development", 4 * n, n_objects=2)
     return [one for one in drawn if len(one.present) == 2][:n]
 
@@ -180,9 +303,14 @@ def plot_model_maps(
     )  # fmt: skip
     alt = f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}"
     across = min(2.1, 7.4 / (1 + len(sessions)))  # inches: a figure fits the column of a notebook
-    figure = InlineFigure(across * (1 + len(sessions)) + 0.7, (across + 0.25) * len(prompts) + 0.3, alt)
+    wide, down = across * (1 + len(sessions)) + 0.7, (across + 0.25) * len(prompts) + 0.3
+    over = textwrap.fill(_widest(found, list(sessions)), int(12.5 * wide))
+    head = 0.17 * (over.count("\n") + 1) + 0.05
+    figure = InlineFigure(wide, down + head, f"{over}. {alt}")
+    figure.text(0.1 / wide, 1 - 0.04 / (down + head), over, va="top", fontsize=10)
     grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
-    figure.subplots_adjust(left=0.01, right=1 - 0.6 / figure.get_figwidth(), bottom=0.09, top=0.93, wspace=0.06)
+    edges = {"bottom": 0.09 * down / (down + head), "top": (0.93 * down) / (down + head)}
+    figure.subplots_adjust(left=0.01, right=1 - 0.6 / wide, wspace=0.06, **edges)
     for i, (axes, prompt) in enumerate(zip(grid, prompts, strict=True)):
         blank(axes[0]).imshow(source.image)
         entitle(axes[0], drawable(prompt))
@@ -194,6 +322,19 @@ def plot_model_maps(
             entitle(axis, name)
     figure.text(0.01, 0.01, _OWN, va="bottom", **NOTE)
     return figure
+
+
+def _widest(found: Mapping[tuple[int, str], Explanation], names: Sequence[str]) -> str:
+    """By which model half of what speaks for a prompt lies on the least of the image, and by which on the most."""
+    parts = {}
+    for name in names:
+        maps = [one.image_maps[0] for (_, other), one in found.items() if other == name]
+        if there := [patches_of_half(map_) / map_.size for map_ in maps if (map_ > 0).any()]:
+            parts[name] = float(np.mean(there))
+    if not parts:
+        return "nothing in the image speaks for what was asked, by any model"
+    told = [f"{part:.0%} of the image by {name}" for name, part in sorted(parts.items(), key=lambda one: one[1])]
+    return f"half of what speaks for a prompt lies on {', on '.join(told[:: max(len(told) - 1, 1)])}"
 
 
 def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:

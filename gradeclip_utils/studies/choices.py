@@ -119,7 +119,11 @@ def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `study choices`."""
+    """Add the arguments of `study choices`.
+
+    Args:
+        parser: of the command.
+    """
     command.add_table(parser)
     parser.add_argument("--data", help="sugar-crepe:DATA@IMAGES, winoground:FOLDER or aro:FOLDER")
     parser.add_argument("--limit", type=int, help="no more choices than this, spread over the data set")
@@ -130,6 +134,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> None:
     """Ask, and print the figures or add them to a table; of a shard, say where its rows are.
+
+    Args:
+        options: of `add_arguments`, the model's, and `command`.
 
     Raises:
         ValueError, OSError: as of `load_clip`, `choice_rows` and `merge`.

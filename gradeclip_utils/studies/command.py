@@ -31,14 +31,22 @@ _SAME = ["study", "figure", "model", "weights"]  # a figure that was measured ag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a study that measures a model on scenes."""
+    """Add the arguments of a study that measures a model on scenes.
+
+    Args:
+        parser: of the command.
+    """
     add_table(parser)
     parser.add_argument("--part", metavar="NAME", help="one part of the study; of a wrong name, its parts are listed")
     parser.add_argument("--shard", metavar="i/n", help="only every n-th part; by default as Slurm or torchrun say it")
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that says where figures go."""
+    """Add the argument that says where figures go.
+
+    Args:
+        parser: of the command.
+    """
     parser.add_argument(
         "--out", metavar="FILE.csv", type=Path,
         help="a table that gets the figures, with model, weights, version, commit and command; printed if left out",
@@ -60,7 +68,7 @@ def run_command(options: argparse.Namespace) -> None:
     """
     if options.command not in STUDIES:
         raise InvalidValue(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}", "choice-unknown")
-    parts = getattr(STUDIES[options.command], "parts", ())
+    parts = (*getattr(STUDIES[options.command], "parts", ()), *getattr(STUDIES[options.command], "more", ()))
     if options.part is not None and not parts:
         msg = f"study {options.command} is measured as a whole: leave out --part, got {options.part!r}"
         raise InvalidValue(msg, "choice-unknown")
@@ -84,6 +92,9 @@ def run_command(options: argparse.Namespace) -> None:
 
 def check_table(out: Path | None) -> None:
     """Refuse a place for the table that cannot be had, or a table of something else.
+
+    Args:
+        out: the file; None for none.
 
     Raises:
         InvalidFile: says which.

@@ -1,4 +1,4 @@
-"""Relevance: which part of a map lies on which object of a scene, and tensors as the arrays that studies count with."""
+"""Relevance: which part of a map lies on which object, which objects a model knows, and tensors as arrays."""
 
 from __future__ import annotations
 
@@ -9,20 +9,48 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..evaluation.attributes import images_of
 from ..evaluation.localisation import pool
 from ..explain import Explainer
 from ..images import model_view
-from ..scenes import CANVAS, IMAGE_SIZE, Scene
+from ..scenes import CANVAS, IMAGE_SIZE, Scene, arrange, concepts, phrase
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
-    """The same values in float64 on the CPU, so that sums of thousands lose nothing."""
+    """The same values in float64 on the CPU, so that sums of thousands lose nothing.
+
+    Args:
+        tensor: of any shape, on any device.
+    """
     return tensor.detach().cpu().double().numpy()
 
 
 def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
-    """Unit embeddings (T, E) of T prompts."""
+    """Unit embeddings (T, E) of prompts, in float64.
+
+    Args:
+        explainer: of the model that reads them.
+        texts: T prompts.
+    """
     return as_array(explainer.embed_texts(texts))
+
+
+def recognised_alone(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarray:
+    """Which scenes (S,) show things that are each recognised: its noun is among the five most similar of all.
+
+    A tint may make a thing hard to recognise, and the map of a thing that is not tells nothing of its colour.
+
+    Args:
+        explainer: of the model that must recognise them.
+        scenes: each thing is asked alone, in its place and tint.
+    """
+    nouns = list(concepts().index)
+    alone = [arrange([thing], background=scene.background) for scene in scenes for thing in scene.objects]
+    seen = as_array(explainer.embed_images(images_of(explainer.clip, alone)))
+    best = (-seen @ embedded(explainer, [phrase(noun) for noun in nouns]).T).argsort(1)[:, :5]
+    right = [one.objects[0].noun in {nouns[i] for i in five} for one, five in zip(alone, best, strict=True)]
+    ends = np.cumsum([len(scene.objects) for scene in scenes])
+    return np.array([part.all() for part in np.split(right, ends[:-1])])
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
@@ -46,12 +74,16 @@ def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
-    """Of the positive relevance of a map (h, w) on all objects (`object_coverage`), the fraction on the first, 0 to 1.
+    """Of a map's positive relevance on all objects, the fraction on the first, 0 to 1.
 
     One part in so many objects where there is no positive relevance on any.
 
     >>> fraction_on_first(np.array([[3.0, 1.0, -5.0]]), np.eye(3)[:, None])
     0.75
+
+    Args:
+        map_: (h, w).
+        coverage: (objects, h, w), of `object_coverage`.
     """
     on_objects = (np.maximum(map_, 0) * coverage).sum((1, 2))
     return float(on_objects[0] / on_objects.sum()) if on_objects.any() else 1 / len(coverage)

@@ -18,13 +18,16 @@ from ..explain import Explainer
 from ..models import Clip
 from ..scenes import draw_scene
 from ..training.card import recognised
-from .architectures import BASELINES, MEASURES, compare_models, two_thing_examples
+from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, two_thing_examples
+from .binding import figures as binding
 from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
 from .binding.cached_explainer import CachedExplainer
 from .command import COLUMNS
+from .concreteness import figures as concreteness
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
 from .figures import as_figures
+from .matching import figures as matching
 from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
@@ -42,12 +45,15 @@ def matching_summary(clip: Clip, n: int = 40, *, part: str | None = None) -> pd.
     Args:
         clip: the model.
         n: images or pairs of each measurement, about; "spans" needs no images, and takes 3 n.
-        part: the figures of one measurement, if not of all: adjective, spans, sums, changes, words, own region.
+        part: the figures of one measurement, if not of all: adjective, spans, sums, changes, words, own region; or a
+            part of `matching.figures`.
 
     Returns:
         `COLUMNS`, one row a figure.
     """
     explainer, values = Explainer(clip), {}
+    if part in matching.PARTS:
+        return as_figures("matching", matching.PARTS[part](explainer, n))
     for name, measured in _MATCHING.items():
         if part in (None, name):
             values |= measured(explainer, n)
@@ -123,11 +129,14 @@ def binding_summary(clip: Clip, n: int = 30, *, part: str | None = None) -> pd.D
     Args:
         clip: the model.
         n: pairs of every kind (`study_pairs`).
-        part: "answers" (accuracies), "two objects" (indices) or "more objects", if not all.
+        part: "answers" (accuracies), "two objects" (indices) or "more objects", if not all; or a part of
+            `binding.figures`.
 
     Returns:
         `COLUMNS`, one row a figure; n counts pairs.
     """
+    if part in binding.PARTS:
+        return as_figures("binding", binding.PARTS[part](clip, n))
     cached, parts = CachedExplainer(clip), {}
     if part in (None, "answers"):
         rows = judge(clip, study_pairs(n))
@@ -146,17 +155,22 @@ def binding_summary(clip: Clip, n: int = 30, *, part: str | None = None) -> pd.D
     return as_figures("binding", [summarise(one, "value", "figure", unit="pair") for one in told])
 
 
-def concreteness_summary(clip: Clip, *, draws: int = 300, **options) -> pd.DataFrame:
+def concreteness_summary(clip: Clip, *, draws: int = 300, part: str | None = None, **options) -> pd.DataFrame:
     """The main figures of the study of concreteness: correlations over words.
 
     Args:
         clip: the model.
         draws: bootstrap samples of an interval.
+        part: a part of `concreteness.figures`, in place of the main correlations.
         **options: as for `word_study`.
 
     Returns:
         `COLUMNS`, one row a figure; n counts words.
     """
+    if part == "tags":
+        return as_figures("concreteness", concreteness.tag_figures(clip, **options))
+    if part == "questions":
+        return as_figures("concreteness", concreteness.question_figures(clip, draws, **options))
     found = word_study(clip, **options)
     main = [question for question in study_questions(found) if question.figure.endswith(_MAIN)]
     return as_figures("concreteness", [correlate(main, found.rows, found.values, found.table, draws=draws)])
@@ -175,11 +189,13 @@ def architecture_summary(
         rows: of `compare_models`, when they are at hand.
         known: of `training.card.recognised`, when it is at hand.
         than: `rows` of another model, for how far the average precision is ahead of that one's.
-        part: "recognised" or "maps", if not both.
+        part: "recognised" or "maps", if not both; or "lesson", what lesson 08 shows besides: `lesson_figures`.
 
     Returns:
         `COLUMNS`, one row a figure. Intervals resample concepts.
     """
+    if part == "lesson":
+        return as_figures("architectures", lesson_figures(clip))
     tables = []
     if part in (None, "recognised"):
         known = recognised(clip, things) if known is None else known

@@ -44,11 +44,15 @@ _HALF = ("accuracy", "index", "the same by", "relation preferred", "colour word 
 
 
 def neutral_value(figure: str) -> float:
-    """The value that says neither this nor that: 1/2 of a choice of two and of a fraction of two things, or else 0."""
+    """The value that says neither this nor that: 1/2 of a choice of two and of a fraction of two things, or else 0.
+
+    Args:
+        figure: its name.
+    """
     return 0.5 if figure.startswith(_HALF) else 0.0
 
 
-def named_model(model: str) -> tuple[str, Clip]:
+def _named_model(model: str) -> tuple[str, Clip]:
     """What the table calls a model, and the model.
 
     Args:
@@ -73,7 +77,7 @@ def model_figures(
         name: what the table calls it.
         clip: the model.
         studies: some of `COMPARED` and `STUDENTS`.
-        than: what `student_rows` gives of another model, which `STUDENTS` compares it with.
+        than: what `_student_rows` gives of another model, which `STUDENTS` compares it with.
 
     Returns:
         Columns study, model, figure, value, low, high, n. `STUDENTS` explains the last layer alone, since an attention
@@ -91,7 +95,7 @@ def model_figures(
     return pd.concat(parts, ignore_index=True)[["study", "model", "figure", "value", "low", "high", "n"]]
 
 
-def student_rows(clip: Clip) -> pd.DataFrame:
+def _student_rows(clip: Clip) -> pd.DataFrame:
     """Rows of `studies.architectures.compare_models` of one model, explained through its last layer alone."""
     return compare_models({"": replace(clip, image_layers=1)}, two_thing_examples(60))
 
@@ -139,7 +143,11 @@ def _said(rows: pd.DataFrame) -> str:
 
 
 def two_in_words(both: pd.DataFrame) -> str:
-    """What `compare_two` found, in one sentence: how many figures both models show, which not, which differ in size."""
+    """How many figures both models show, which not, and which differ in size, in one sentence.
+
+    Args:
+        both: of `compare_two`.
+    """
     named = {what: _listed(both.index[both["both models"] == what]) for what in (TURNED, ONE, NEITHER)}
     holds = (both["both models"] == HOLDS).sum()
     named["of another size, their intervals apart"] = _listed(both.index[both["apart"]])
@@ -152,7 +160,11 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `study two-models`."""
+    """Add the arguments of `study two-models`.
+
+    Args:
+        parser: of the command.
+    """
     about = "by name, or NAME=FILE for weights with their config beside them, or of emoji's architecture; "
     about += f"{' and '.join(MODELS)} if left out"
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help=about)
@@ -163,17 +175,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Measure every model, and write its rows into the table as soon as they are there."""
+    """Measure every model, and write its rows into the table as soon as they are there.
+
+    Args:
+        options: of `add_arguments`.
+    """
     refuse_shard(options)
     figures_in(writable(options.out, "--out", suffixes=(".csv",), size=1_000_000), _SAME)
     models: dict[str, tuple[str, Clip]] = {}
     for asked in options.models:  # all of them are there before the first is measured
-        name, clip = named_model(asked)
+        name, clip = _named_model(asked)
         unused("a model", name, models)
         models[name] = asked, clip
     studies = [study for study in (*COMPARED, STUDENTS) if study in options.studies]
     first, clip = next(iter(models.values()))
-    than = student_rows(clip) if STUDENTS in studies and len(models) > 1 else None
+    than = _student_rows(clip) if STUDENTS in studies and len(models) > 1 else None
     for name, (asked, clip) in models.items():
         compared = [first] if than is not None and asked != first else []
         words = ["study", "two-models", *compared, asked]

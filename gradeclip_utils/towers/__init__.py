@@ -54,14 +54,14 @@ __all__ = [
 ]  # fmt: skip
 
 
+_Opens = Callable[[nn.Module, int | None], Tower]
 # what projects outside have registered: name -> side, whether a model is of the family, and what opens it
-_REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], Callable[[nn.Module, int | None], Tower]]] = {}
+_REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], _Opens]] = {}
 
 
 def register_tower(
-    name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], bool],
-    opens: Callable[[nn.Module, int | None], Tower],
-) -> None:  # fmt: skip
+    name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], bool], opens: _Opens
+) -> None:
     """Let `open_image_tower` or `open_text_tower`, and so `Explainer`, open one more family of models.
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
@@ -86,16 +86,18 @@ def register_tower(
 def unregister_tower(name: str) -> None:
     """Forget a family that was registered, as a test does at its end.
 
+    Args:
+        name: as `register_tower` was given it.
+
     Raises:
         KeyError: there is none of this name.
     """
     del _REGISTERED[name]
 
 
-def _registered(side: str, model: nn.Module) -> Callable[[nn.Module, int | None], Tower] | None:
+def _registered(side: str, model: nn.Module) -> _Opens | None:
     """What opens the family that was registered last of those to which the model belongs."""
-    found = (opens for of, matches, opens in reversed(_REGISTERED.values()) if of == side and matches(model))
-    return next(found, None)
+    return next((opens for of, fits, opens in reversed(_REGISTERED.values()) if of == side and fits(model)), None)
 
 
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:

@@ -1,4 +1,4 @@
-"""What all towers share: the trace, and how explained layers are computed. See the package for the idea.
+"""What all towers share: how explained layers are computed. See the package for the idea.
 
     model --here--> Trace --method--> map --Explanation--> figure
 
@@ -8,7 +8,7 @@ tokens in the end (`_embed`). Everything else is the same for all of them, and i
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,48 +16,8 @@ from torch.nn import functional as F
 
 from ..checks import whole
 from ..errors import InvalidValue
-from .blocks import Block, UnsupportedModel, attend, attend_fused
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one explained layer did: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C."""
-
-    q: Tensor  # (B, R, H, C)
-    k: Tensor  # (B, N, H, C)
-    v: Tensor  # (B, N, H, C)
-    attention: Tensor  # (B, H, R, N): alpha, rows sum to one
-    o: Tensor  # (B, R, D): attention output, before out_proj
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A batch of inputs as it enters the first explained layer."""
-
-    inputs: Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
-    tokens: Tensor  # (B, N, D)
-    query_index: Tensor  # (B, R), positions of the query tokens; (B, 0) where a latent query reads, which is no token
-    valid_mask: Tensor  # (B, N) bool: the tokens that a map is about (patches; SOT, words and EOT, but no padding)
-    heads: int  # of the explained layers
-    grid: tuple[int, int] | None  # (h, w) of the patches, which are the last h * w tokens
-    attention_mask: Tensor | None = None
-    # (B or 1, N, N) bool: who sees whom, beyond "causal"; None: everyone sees everyone. Or, where a model adds to its
-    # attention logits by how far tokens are apart, what it adds: (B or 1, H, N, N) float, -inf where nobody sees
-    positions: Tensor | None = None  # what layers turn by, or add, by the place of a token (rotary, a pool's positions)
-
-    def mask_of_heads(self) -> Tensor | None:
-        """The attention mask for every head, (B or 1, H or 1, N, N)."""
-        mask = self.attention_mask
-        return mask[:, None] if mask is not None and mask.ndim == 3 else mask
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace(Entry):
-    """What became of it: the explained layers, the first one first, from one forward pass."""
-
-    layers: tuple[Layer, ...]
-    embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
-    graph: tuple[Tensor, tuple[Tensor, ...]] | None = None  # embedding and each layer's o, as autograd knows them
+from .blocks import Block, UnsupportedModel, attend, attend_fused, in_precision
+from .trace import Entry, Layer, Trace
 
 
 class Tower:
@@ -111,10 +71,10 @@ class Tower:
 
     @torch.no_grad()
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
-        """Trace pixels (B, 3, H, W) or token ids (B, context_length).
+        """What became of a batch, from the unmodified model's parameters.
 
         Args:
-            inputs: pixels or token ids.
+            inputs: pixels (B, 3, H, W) or token ids (B, context_length).
             graph: whether the trace keeps what a gradient of its embedding in its layers' o needs, so that channel
                 weights cost no second pass through the explained layers. It takes the memory of their activations for
                 as long as the trace is there; where CLS or EOT alone is carried, that is little.
@@ -138,7 +98,8 @@ class Tower:
     def trace_with_grad(self, inputs: Tensor) -> Trace:
         """`trace` within `blocks.with_grad`, with a graph from embedding, tokens and layers into the parameters.
 
-        Nothing is checked: a tower that was traced once is known to be the model.
+        Args:
+            inputs: as for `trace`; nothing is checked, since a tower that was traced once is known to be the model.
         """
         return self._trace_from(self._entered(inputs))
 
@@ -148,6 +109,9 @@ class Tower:
 
         The result has another embedding: it traces a network that the model's training never saw.
 
+        Args:
+            trace: B inputs, traced by this tower.
+
         Raises:
             UnsupportedModel: each head has a bias of its own (T5), and nothing says which one head would have.
         """
@@ -156,34 +120,36 @@ class Tower:
         return self._trace_from(replace(trace, heads=1), graph=True)
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:
-        """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers.
+        """Embeddings (B, E) when o is changed in the L explained layers.
 
         A plain differentiable function, so that reverse mode gives channel weights and forward mode word directions.
+
+        Args:
+            trace: B inputs, traced by this tower.
+            delta: (L, B, R, D), what is added to o.
         """
         known = [(layer.q, layer.k, layer.v) for layer in trace.layers]
         return self._read(trace, known, lambda place, o: o + delta[place])[0]
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when `tokens` (B, N, D) enter block `layer`, counted from 0, the lowest; all are computed.
+        """Embeddings (B, E) when other tokens enter a block; all of them are computed.
 
         Args:
             trace: says where to read, and how many heads its explained layers have.
-            layer: number of the block.
-            tokens: (B, N, D).
+            layer: number of the block, from 0, the lowest.
+            tokens: (B, N, D), what enters it.
         """
         for position in range(layer, self.depth):
             tokens = self.run_block(trace, position, tokens)
         return self._finished(tokens if self.blocks[-1].latent else tokens[_at(trace)], trace)
 
     def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
-        """Block number `position` (0 is the lowest) for every token (B, N, D); a pool gives its R queries (B, R, D).
-
-        The explained blocks have the trace's heads, so that a trace with one head goes on with one.
+        """One block for every token, (B, N, D); a pool gives its R queries, (B, R, D).
 
         Args:
-            trace: of the B inputs.
-            position: number of the block.
-            tokens: (B, N, D).
+            trace: of the B inputs. Explained blocks have its heads, so that a trace with one head goes on with one.
+            position: number of the block, from 0, the lowest.
+            tokens: (B, N, D), what enters it.
         """
         block = self.blocks[position]
         heads = trace.heads if position >= len(self.below) else block.heads
@@ -198,6 +164,9 @@ class Tower:
         projection, of unit length. For an attention pool that is what MaskCLIP does in its ResNet, and for a
         transformer what its code does (Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
 
+        Args:
+            trace: B images, traced by this tower.
+
         Raises:
             UnsupportedModel: this is a text encoder.
         """
@@ -211,12 +180,20 @@ class Tower:
         return self.embed_alone(last.finish(tokens, v))
 
     def embed_alone(self, tokens: Tensor) -> Tensor:
-        """Unit embeddings (B, N, E) of tokens (B, N, D) that leave the last block, each the only one that is read."""
+        """Unit embeddings (B, N, E) of tokens, each as the only one that is read.
+
+        Args:
+            tokens: (B, N, D), as they leave the last block.
+        """
         alone = tokens.flatten(0, 1)[:, None]  # (B*N, 1, D)
         return F.normalize(self._embed(alone), dim=-1).unflatten(0, tokens.shape[:2])
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels (B, 3, H, W)."""
+        """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels.
+
+        Args:
+            pixels: (B, 3, H, W) of a size that it `reads`; of a text tower token ids (B, context_length).
+        """
         with eval_mode(self.model):
             features = self._encode(in_precision(self.part, pixels))
         features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
@@ -225,15 +202,30 @@ class Tower:
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """Embeddings (B, E) by the unmodified model, in evaluation mode, on inputs of its own size."""
+        """Embeddings (B, E) by the unmodified model in evaluation mode.
+
+        Args:
+            inputs: as for `embed_pixels`.
+        """
         return self.embed_pixels(inputs)
 
     def embed_prompts(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, E) of token ids (B, context_length), those of their traces; of text towers alone."""
+        """Embeddings (B, E) of prompts, those of their traces; of text towers alone.
+
+        Args:
+            ids: (B, context_length), token ids.
+        """
         return self.trace(ids).embedding
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Where the words of each prompt end, (B,), for token ids (B, context_length); of text towers alone."""
+        """Where the words of each prompt end, (B,).
+
+        Args:
+            ids: (B, context_length), token ids.
+
+        Raises:
+            AssertionError: this is no text tower.
+        """
         raise AssertionError(f"{type(self).__name__} reads no prompts")
 
     def _enter(self, inputs: Tensor) -> Entry:
@@ -338,7 +330,11 @@ class Tower:
         return (place <= entry.query_index[..., None])[:, None]  # (B, 1, R, N): EOT sees what stands before it
 
     def reads(self, pixels: Tensor) -> bool:
-        """Whether the model's own forward pass takes images (B, 3, H, W) of this size: most have one size only."""
+        """Whether the model's own forward pass takes images of this size: most have one size only.
+
+        Args:
+            pixels: (B, 3, H, W).
+        """
         return self.any_size or tuple(pixels.shape[-2:]) == self.image_size
 
     def _verify(self, inputs: Tensor, trace: Trace) -> None:
@@ -356,11 +352,6 @@ class Tower:
             )
 
 
-def in_precision(part: nn.Module, x: Tensor) -> Tensor:
-    """Pixels or tokens in the precision in which an image encoder takes them: that of its first convolution, if any."""
-    return x.to(next((module.weight.dtype for module in part.modules() if isinstance(module, nn.Conv2d)), x.dtype))
-
-
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
     """Query positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D).
 
@@ -375,14 +366,22 @@ def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, T
 
 @contextmanager
 def isolated_torch_state(device: torch.device) -> Iterator[None]:
-    """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation."""
+    """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation.
+
+    Args:
+        device: of the model, whose autocast is switched off.
+    """
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back, whatever happens."""
+    """Evaluation mode for a while; every module gets its own mode back, whatever happens.
+
+    Args:
+        model: of which each module is set by itself.
+    """
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:

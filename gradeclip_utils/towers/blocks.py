@@ -15,6 +15,7 @@ kernel that hides it, the rest of the block for one token. All arithmetic is flo
 precision. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -38,7 +39,7 @@ class UnsupportedModel(InvalidValue):
     code = "E-model-unsupported"
 
 
-class Block:
+class Block(ABC):
     """One layer: a module of the model, computed part by part; see `Parts`.
 
     `pools` is true of an attention pool, and `latent` where its queries are its own parameters, not made of tokens.
@@ -50,24 +51,34 @@ class Block:
     def __init__(self, module: nn.Module, heads: int):
         self.module, self.heads = module, heads
 
+    @abstractmethod
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """What queries, keys and values are made of (B, N, D), for tokens x (B, N, D)."""
-        raise AssertionError(f"{type(self).__name__} does not say what enters it")
+        """What queries, keys and values are made of, (B, N, D).
 
+        Args:
+            x: (B, N, D), the tokens.
+            positions: of the tokens, where a layer adds them; None where there are none.
+        """
+
+    @abstractmethod
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries (part 0), keys (1) or values (2), (B, N, H, C), of what `enter` gave.
+        """Queries, keys or values, head by head, (B, N, H, C).
 
         Args:
             normed: (B, N, D), what `enter` gave.
-            part: 0, 1 or 2.
+            part: 0 for queries, 1 for keys, 2 for values.
             heads: H of the result.
             positions: of the tokens, for rotations; None where there are none.
         """
-        raise AssertionError(f"{type(self).__name__} does not say what its queries, keys and values are")
 
+    @abstractmethod
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """The rest of the layer, token by token, for tokens x (B, R, D) whose attention collected o (B, R, D)."""
-        raise AssertionError(f"{type(self).__name__} does not say what becomes of attention's output")
+        """The rest of the layer, token by token, (B, R, D).
+
+        Args:
+            x: (B, R, D), the tokens.
+            o: (B, R, D), what their attention collected.
+        """
 
 
 @dataclass(eq=False)
@@ -90,7 +101,14 @@ class Parts(Block):
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Of the latent queries, where there are some, or of the tokens."""
+        """Queries, keys or values, (B, N, H, C); where queries are latent, these, (B, R, H, C).
+
+        Args:
+            normed: (B, N, D), what `enter` gave; latent queries take no more than its B.
+            part: 0 for queries, 1 for keys, 2 for values.
+            heads: H of the result.
+            positions: of the tokens, by which some models turn queries and keys.
+        """
         if part == 0 and self.latent:
             normed = self.latent().expand(len(normed), -1, -1)
         return self.qkv(normed, part, positions).unflatten(-1, (heads, -1))
@@ -106,6 +124,13 @@ def open_clip_block(block: nn.Module, tower: str) -> Parts:
 
     Its attention is torch's MultiheadAttention up to open_clip 3.3, and open_clip's own module with the same
     parameters after it.
+
+    Args:
+        block: the layer.
+        tower: "image" or "text", for a refusal.
+
+    Raises:
+        UnsupportedModel: it computes anything besides what is computed here.
     """
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp
@@ -141,11 +166,15 @@ _QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # whose weights 
 def check_linear(inside: str, *modules: nn.Module) -> None:
     """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA.
 
+    Args:
+        inside: how a refusal begins.
+        *modules: what should be linear.
+
     Raises:
-        UnsupportedModel: one of the modules is that; says which and why, after the words `inside`.
+        UnsupportedModel: one of the modules is not; says which and why.
     """
     for module in modules:
-        base = base_layer(module)
+        base = _base_layer(module)
         kind = type(base).__name__
         kind += f" of {type(base).__module__.split('.')[0]}" if kind == "Linear" else ""
         if type(base) not in (nn.Linear, NonDynamicallyQuantizableLinear):
@@ -158,14 +187,14 @@ def check_linear(inside: str, *modules: nn.Module) -> None:
             raise UnsupportedModel(f"{inside} with a {variants[0]} adapter; of adapters only LoRA can be opened")
 
 
-def base_layer(module: nn.Module) -> nn.Module:
+def _base_layer(module: nn.Module) -> nn.Module:
     """The linear layer inside one that PEFT has wrapped to add LoRA (Hu et al., arXiv 2106.09685); else itself."""
     return module.base_layer if hasattr(module, "base_layer") and hasattr(module, "lora_A") else module
 
 
 def _adapters(module: nn.Module) -> list[str]:
     """The names of the LoRA adapters that are in use and not merged into the weight."""
-    if base_layer(module) is module or module.disable_adapters or module.merged:
+    if _base_layer(module) is module or module.disable_adapters or module.merged:
         return []
     return [name for name in module.active_adapters if name in module.lora_A]
 
@@ -183,12 +212,26 @@ def _variant(module: nn.Module, adapter: str) -> str | None:
 def check_norm(inside: str, *modules: nn.Module) -> None:
     """Refuse, by name, what normalises in another way than LayerNorm.
 
+    Args:
+        inside: how a refusal begins.
+        *modules: norms, or none (Identity).
+
     Raises:
-        UnsupportedModel: one of the modules does; says which, after the words `inside`.
+        UnsupportedModel: one of the modules does; says which.
     """
     for module in modules:
         if not isinstance(module, (nn.LayerNorm, nn.Identity)):
             raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a LayerNorm can be opened")
+
+
+def in_precision(part: nn.Module, x: Tensor) -> Tensor:
+    """Inputs in the precision in which an image encoder takes them: that of its first convolution, if any.
+
+    Args:
+        part: the encoder.
+        x: pixels or tokens.
+    """
+    return x.to(next((module.weight.dtype for module in part.modules() if isinstance(module, nn.Conv2d)), x.dtype))
 
 
 @contextmanager
@@ -204,17 +247,23 @@ def with_grad() -> Iterator[None]:
 def upcast(tensor: Tensor) -> Tensor:
     """Half precision widened to float32, float32 and float64 as they are.
 
-    No graph into the parameters, except within `with_grad`.
+    Args:
+        tensor: of any shape; its graph is kept within `with_grad` alone.
     """
     tensor = tensor if _WITH_GRAD.get() else tensor.detach()
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
-    """The module in float32 at least; an Identity, where a model has no such layer."""
+    """A linear layer in float32 at least, (..., E).
+
+    Args:
+        module: the layer, with its LoRA adapters in use; an Identity, where a model has none.
+        x: (..., D).
+    """
     if isinstance(module, nn.Identity):
         return x
-    base = base_layer(module)
+    base = _base_layer(module)
     found = F.linear(x, upcast(base.weight), None if base.bias is None else upcast(base.bias))
     for name in _adapters(module):
         down, up = module.lora_A[name], module.lora_B[name]
@@ -224,7 +273,12 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
-    """A projection as models keep it: a matrix (D, E), a linear layer, or none."""
+    """A projection as models keep it, (..., E), in float32 at least.
+
+    Args:
+        weight: a matrix (D, E), a linear layer, or None.
+        x: (..., D).
+    """
     if isinstance(weight, nn.Linear):
         return F.linear(x, upcast(weight.weight), None if weight.bias is None else upcast(weight.bias))
     return x if weight is None else x @ upcast(weight)
@@ -246,23 +300,36 @@ def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int
 
 
 def in_proj(attn: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
-    """`Parts.qkv` of torch's MultiheadAttention, and of what has its parameters."""
+    """`Parts.qkv` of torch's MultiheadAttention.
+
+    Args:
+        attn: it, or what has its parameters.
+    """
     return lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
 
 
 def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
-    """`Parts.qkv` of three linear layers."""
+    """`Parts.qkv` of three linear layers.
+
+    Args:
+        *layers: those of queries, keys and values.
+    """
     return lambda x, part, _: linear(layers[part], x)
 
 
 def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Norms, linear layers, LayerScales, MLPs and activations, in float32 at least; dropout belongs to training."""
+    """Modules one after the other, in float32 at least.
+
+    Args:
+        modules: norms, linear layers, LayerScales, MLPs and activations; dropout belongs to training and is left out.
+        x: (..., D).
+    """
     for module in modules:
         if isinstance(module, (nn.Sequential, Mlp)):
             x = apply(module.children(), x)
         elif isinstance(module, (nn.LayerNorm, nn.Identity)) or hasattr(module, "variance_epsilon"):
             x = norm(module, x)
-        elif isinstance(base_layer(module), nn.Linear):
+        elif isinstance(_base_layer(module), nn.Linear):
             x = linear(module, x)
         elif hasattr(module, "gamma"):
             x = x * upcast(module.gamma)
@@ -272,7 +339,12 @@ def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:
-    """A norm in float32 at least; an Identity, where a model has none. T5's takes no mean away."""
+    """A norm in float32 at least.
+
+    Args:
+        module: a LayerNorm, T5's, which takes no mean away, or an Identity, where a model has none.
+        x: (..., D).
+    """
     if isinstance(module, nn.Identity):
         return x
     if hasattr(module, "variance_epsilon"):

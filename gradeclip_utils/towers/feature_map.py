@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import whole
-from .base import Entry, Tower, Trace, eval_mode, in_precision, places
-from .blocks import UnsupportedModel, upcast
+from .base import Entry, Tower, Trace, eval_mode, places
+from .blocks import UnsupportedModel, in_precision, upcast
 from .timm_vit import out_features
 
 
@@ -41,7 +41,16 @@ class FeatureMapTower(Tower):
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when `tokens` (B, N, D) take the place of the last feature map (`layer` is 0)."""
+        """Embeddings (B, E) when other tokens take the place of the last feature map.
+
+        Args:
+            trace: B images, traced by this tower.
+            layer: 0, since there is no other.
+            tokens: (B, h * w, D), the other feature map; prefix tokens before it, where the trunk has some.
+
+        Raises:
+            InvalidValue: another layer.
+        """
         whole("layer", layer, 0, 0)
         return self._go_on(tokens, trace.grid)
 

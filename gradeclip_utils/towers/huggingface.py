@@ -28,7 +28,10 @@ IMAGES = (*MODELS, "BlipForImageTextRetrieval")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside PEFT's wrapper, with its adapters in it; any other as it is.
+    """The model inside PEFT's wrapper, with its adapters in it.
+
+    Args:
+        model: wrapped or not; one that is not is given back as it is.
 
     Raises:
         UnsupportedModel: PEFT has taught it prompts, which are in no layer of the model itself.
@@ -43,7 +46,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def kind_of(model: nn.Module, among: tuple[str, ...] = MODELS) -> str | None:
-    """Which of some models this is, by its class or one that it is made from; None if it is none."""
+    """Which of some models this is, by its class or one that it is made from; None if it is none.
+
+    Args:
+        model: wrapped by PEFT or not.
+        among: names of classes.
+    """
     return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in among), None)
 
 

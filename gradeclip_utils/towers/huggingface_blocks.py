@@ -67,9 +67,7 @@ def _t5(block: nn.Module, inside: str) -> Parts:
             return apply((mlp.wi, mlp.act, mlp.wo), x)
         return linear(mlp.wo, mlp.act(linear(mlp.wi_0, x)) * linear(mlp.wi_1, x))
 
-    return Parts(
-        block, attn.n_heads, unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm
-    )  # fmt: skip
+    return Parts(block, attn.n_heads, unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
 
 
 def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
@@ -79,6 +77,9 @@ def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
         pool: the head.
         before: the norm of the whole transformer.
         inside: how a refusal begins.
+
+    Raises:
+        UnsupportedModel: a part of it is no Linear or LayerNorm.
     """
     attn, mlp = pool.attention, pool.mlp
     check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
@@ -91,10 +92,15 @@ def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
 
 
 _PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
+_PLAIN = (nn.LayerNorm, nn.Identity, nn.GELU, nn.Tanh)
 
 
 def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
     """A block for each layer of an encoder, by its parts.
+
+    Args:
+        layers: the lowest first.
+        name: "image" or "text", for a refusal.
 
     Raises:
         UnsupportedModel: a layer has other parts; the message says which layer and what is missing.
@@ -148,11 +154,17 @@ def through_own(
 
 
 def check_plain(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what `apply` cannot compute."""
+    """Refuse, by name, what `apply` cannot compute.
+
+    Args:
+        inside: how a refusal begins.
+        *modules: norms, linear layers and activations, also in an `nn.Sequential`.
+
+    Raises:
+        UnsupportedModel: one of them is none; says which.
+    """
     for module in modules:
         if isinstance(module, nn.Sequential):
             check_plain(inside, *module)
-        elif not isinstance(module, (nn.LayerNorm, nn.Identity, nn.GELU, nn.Tanh)) and not hasattr(
-            module, "variance_epsilon"
-        ):
+        elif not (hasattr(module, "variance_epsilon") or isinstance(module, _PLAIN)):
             check_linear(inside, module)

@@ -6,8 +6,8 @@ Everything below the pool is convolution, so the pool is the one layer that has 
 import torch
 from torch import Tensor, nn
 
-from .base import Entry, Tower, in_precision, places
-from .blocks import Parts, UnsupportedModel, check_linear, linear, separate, upcast
+from .base import Entry, Tower, places
+from .blocks import Parts, UnsupportedModel, check_linear, in_precision, linear, separate, upcast
 from .vit import resized
 
 
@@ -25,7 +25,7 @@ class ResNetTower(Tower):
         self.image_size = (size, size) if isinstance(size, int) else tuple(size)
         self.patch_size = (32, 32)  # five halvings
         self.width = visual.output_dim
-        super().__init__(model, visual, [MeanPool(visual.attnpool)], layers, model.encode_image)
+        super().__init__(model, visual, [_MeanPool(visual.attnpool)], layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
         visual = self.visual
@@ -43,7 +43,7 @@ class ResNetTower(Tower):
         return x[:, 0]  # c_proj is the end of it
 
 
-class MeanPool(Parts):
+class _MeanPool(Parts):
     """open_clip's AttentionPool2d. Token 0 is the mean of the others, made anew from them, so it follows any change."""
 
     def __init__(self, pool: nn.Module):

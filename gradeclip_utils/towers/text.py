@@ -10,13 +10,8 @@ from .blocks import UnsupportedModel, norm, open_clip_block, project_to, upcast
 from .vit import through
 
 _CLIP_VOCABULARY = 49408
-_QUERY_TOKENS = {
-    "argmax": "EOT reads",
-    "eos": "EOT reads",
-    "last": "the last token reads",
-    "first": "the first token reads",
-    "cls": "an appended CLS reads",
-}
+_QUERY_TOKENS = {"argmax": "EOT reads", "eos": "EOT reads", "last": "the last token reads",
+                 "first": "the first token reads", "cls": "an appended CLS reads"}  # fmt: skip
 
 
 class TextTransformerTower(Tower):
@@ -98,9 +93,7 @@ class TextTransformerTower(Tower):
         mask = text.attn_mask[:count, :count] if self.causal else None
         attention_mask = self._padding_mask(ids, count) if self.masks_padding else None
         if attention_mask is not None:  # as open_clip gives it to torch: one (N, N) for every input and head
-            mask = torch.zeros(attention_mask.shape, dtype=dtype, device=ids.device).masked_fill(
-                ~attention_mask, -torch.inf
-            )
+            mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, -torch.inf)
             mask = mask.repeat_interleave(self.blocks[0].heads, dim=0)
         x = upcast(through(text.transformer, [block.module for block in self.below], x, mask))
         valid_mask = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
@@ -123,7 +116,10 @@ class TextTransformerTower(Tower):
 
 
 def text_of(model: nn.Module) -> nn.Module:
-    """The part of an open_clip model that holds the text transformer.
+    """The part that holds the text transformer.
+
+    Args:
+        model: of open_clip.
 
     Raises:
         UnsupportedModel: it has another kind of text tower.
@@ -139,9 +135,11 @@ def text_of(model: nn.Module) -> nn.Module:
 
 
 def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
-    """The last token (B,) of prompts (B, length) that is no padding.
+    """The last token (B,) of prompts that is no padding.
 
-    Where padding is not known by its id, the first of the equal tokens that fill the context.
+    Args:
+        ids: (B, length).
+        padding: its id; where it is None, the first of the equal tokens that fill the context counts as the last.
     """
     if padding is not None:
         return (torch.arange(ids.shape[1], device=ids.device) * (ids != padding)).amax(dim=-1)

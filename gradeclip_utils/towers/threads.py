@@ -21,7 +21,11 @@ _here = threading.local()  # whether this thread is
 
 
 def is_small(tower: Tower) -> bool:
-    """Whether a tower is so small that `one_thread` pays."""
+    """Whether `one_thread` pays.
+
+    Args:
+        tower: small if its encoder has fewer than `SMALL` parameters.
+    """
     return sum(p.numel() for p in tower.part.parameters()) < SMALL
 
 
@@ -32,7 +36,11 @@ def is_told() -> bool:
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Within it torch computes in one thread, if that is wanted; then it has its number back."""
+    """Within it torch computes in one thread; then it has its number back.
+
+    Args:
+        wanted: if not, nothing is changed.
+    """
     global _alone, _usual
     if not wanted or getattr(_here, "alone", False):
         yield

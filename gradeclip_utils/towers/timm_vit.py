@@ -16,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from .base import Entry, Tower, in_precision, places
-from .blocks import Parts, UnsupportedModel, apply, check_linear, check_norm, linear, norm, packed, upcast
+from .base import Entry, Tower, places
+from .blocks import Parts, UnsupportedModel, apply, check_linear, check_norm, in_precision, linear, norm, packed, upcast
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -185,7 +185,12 @@ def _check_trunk(trunk: nn.Module) -> None:
 
 
 def out_features(head: nn.Module, features: int) -> int:
-    """E: what the last linear layer of a head gives; without one, as many as came in."""
+    """E: how many numbers a head gives.
+
+    Args:
+        head: its last linear layer says it.
+        features: how many come in, and without a linear layer out.
+    """
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     return layers[-1].out_features if layers else features
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..checks import readable, writable
+from ..checks import all_chosen, readable, writable
 from ..evaluation.attributes import CHANCE, draw_pairs, images_of, judge
 from ..evaluation.pointing_game import games, play, play_true_masks
 from ..evaluation.sanity import randomised
@@ -65,7 +65,12 @@ _COLUMNS = ("figure", "value", "low", "high", "n", "chance")
 
 
 def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
-    """Unit image embeddings (N, E) on the CPU, of images as large as the model sees them, drawn a batch at a time."""
+    """Unit image embeddings (N, E) on the CPU, of images as large as the model sees them, drawn a batch at a time.
+
+    Args:
+        explainer: of the model.
+        scenes: N of them.
+    """
     return explainer.embed_images(image for scene in scenes for image in images_of(explainer.clip, [scene])).cpu()
 
 
@@ -137,9 +142,14 @@ def _chosen(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Ten
 
 
 def recognised(clip: Clip, n: int = 60) -> pd.DataFrame:
-    """Zero-shot answers for development images of one untinted thing, of `n` concepts, by the artists of training.
+    """Zero-shot answers for development images of one untinted thing, by the artists of training.
 
-    Rows as of `classification`.
+    Args:
+        clip: the model.
+        n: how many concepts are shown, drawn from all.
+
+    Returns:
+        Rows as of `classification`.
     """
     nouns = np.random.default_rng(0).choice(list(concepts().index), n, replace=False)
     return classification(clip, "development", artists=TRAINED_ARTISTS, only=list(nouns))
@@ -156,16 +166,15 @@ def caption_among_256(clip: Clip, split: str, n_objects: int, repeats: int = 2) 
     """
     explainer, right = Explainer(clip), []
     for turn in range(repeats):
-        scenes = [
-            draw_scene([10 + n_objects, turn, i], split=split, n_objects=n_objects, plain=True) for i in range(256)
-        ]
+        seeds = ([10 + n_objects, turn, i] for i in range(256))
+        scenes = [draw_scene(seed, split=split, n_objects=n_objects, plain=True) for seed in seeds]
         captions = [scene.caption for scene in scenes]
         best = _chosen(explainer, embed_scenes(explainer, scenes), captions).tolist()
         right += [captions[i] == captions[j] for i, j in enumerate(best)]
     return right
 
 
-def recognition_rows(clip: Clip, split: str) -> list[dict]:
+def _recognition_rows(clip: Clip, split: str) -> list[dict]:
     """Top-1 of one thing: untinted by artist, and tinted, with and without its colour in the prompts."""
     chance, plain = 1 / len(concepts()), classification(clip, split)
     tinted = classification(clip, split, 3, tinted=True, artists=TRAINED_ARTISTS)
@@ -180,13 +189,13 @@ def recognition_rows(clip: Clip, split: str) -> list[dict]:
     return [_row(name, right, chance) for name, right in answers]
 
 
-def caption_rows(clip: Clip, split: str) -> list[dict]:
+def _caption_rows(clip: Clip, split: str) -> list[dict]:
     """Is the right caption the best of 256? By the number of things."""
     names = {k: f"right caption among 256, {_things(k)}" for k in (1, 2, 3, 4)}
     return [_row(name, caption_among_256(clip, split, k), 1 / 256) for k, name in names.items()]
 
 
-def attribute_rows(clip: Clip, split: str) -> list[dict]:
+def _attribute_rows(clip: Clip, split: str) -> list[dict]:
     """Is the right one of two captions chosen that differ in one attribute? One image of each pair is asked."""
     asked = [
         ("swapped colours told apart, trained compositions", "swapped colours", "seen"),
@@ -203,19 +212,23 @@ def attribute_rows(clip: Clip, split: str) -> list[dict]:
     return rows
 
 
-def map_rows(clip: Clip, split: str) -> list[dict]:
+def _map_rows(clip: Clip, split: str) -> list[dict]:
     """Where do the maps of "a dog", and of the words of a caption, lie? By the number of things, one to four."""
-    return _map_rows(play(clip, games(GAMES, split=split), questions=("prompt", _CENTRED)))
+    return _located_rows(play(clip, games(GAMES, split=split), questions=("prompt", _CENTRED)))
 
 
 def mask_rows(split: str) -> list[dict]:
-    """Where would the maps of "a dog" lie, were they the thing's own mask in the bundled models' patches?"""
+    """Where would the maps of "a dog" lie, were they the thing's own mask in the bundled models' patches?
+
+    Args:
+        split: of the scenes, "development" or "test".
+    """
     vision = CONFIG["vision_cfg"]
     side = vision["image_size"] // vision["patch_size"]
-    return _map_rows(play_true_masks(games(GAMES, split=split), (side, side)).assign(question="prompt"))
+    return _located_rows(play_true_masks(games(GAMES, split=split), (side, side)).assign(question="prompt"))
 
 
-def _map_rows(found: pd.DataFrame) -> list[dict]:
+def _located_rows(found: pd.DataFrame) -> list[dict]:
     """The figures of what `play` gives."""
     others = found.groupby(["question", "image", "objects"])["area"].transform("sum") - found["area"]
     found = found.assign(chance_on_others=others, chance_on_nothing=1 - others - found["area"])
@@ -239,7 +252,7 @@ def _map_rows(found: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def word_rows(clip: Clip, split: str) -> list[dict]:
+def _word_rows(clip: Clip, split: str) -> list[dict]:
     """Are the nouns of a true caption above zero, and do word scores agree with leaving the word out?"""
     scenes = [draw_scene([95, i], split=split) for i in range(CAPTIONS)]
     images, captions = images_of(clip, scenes), [scene.caption for scene in scenes]
@@ -266,7 +279,7 @@ def word_rows(clip: Clip, split: str) -> list[dict]:
     return [*rows, _row("rank correlation of a caption's word scores with leave-one-out", known, 0.0)]
 
 
-def gallery_rows(clip: Clip, split: str) -> list[dict]:
+def _gallery_rows(clip: Clip, split: str) -> list[dict]:
     """In how many of the gallery's maps has no patch that shows nothing half of what the thing's own best patch has?
 
     Things differ from what is behind them for any model, so that three with random weights are the chance.
@@ -276,10 +289,25 @@ def gallery_rows(clip: Clip, split: str) -> list[dict]:
     return [_row(NO_EMPTY_PATCH, clear, float(np.mean(by_chance)))]
 
 
-def figures(clip: Clip, split: str) -> pd.DataFrame:
-    """All figures of a model on scenes of a split: figure, value, low, high (95 %), n (images or captions), chance."""
-    parts = (recognition_rows, caption_rows, attribute_rows, map_rows, gallery_rows, word_rows)
-    rows = [row for part in tqdm(parts, unit="part") for row in part(clip, split)]
+_PARTS = {
+    "recognition": _recognition_rows, "captions": _caption_rows, "attributes": _attribute_rows, "maps": _map_rows,
+    "gallery": _gallery_rows, "words": _word_rows,
+}  # fmt: skip
+
+
+def figures(clip: Clip, split: str, only: Sequence[str] = ()) -> pd.DataFrame:
+    """All figures of a model: figure, value, low, high (95 %), n (images or captions), chance.
+
+    Args:
+        clip: the model.
+        split: of the scenes, "development" or "test".
+        only: some of "recognition", "captions", "attributes", "maps", "gallery" and "words"; by default all.
+
+    Raises:
+        InvalidValue: an unknown part.
+    """
+    parts = all_chosen("only", only or list(_PARTS), _PARTS)
+    rows = [row for part in tqdm(parts, unit="part") for row in _PARTS[part](clip, split)]
     return pd.DataFrame(rows)[list(_COLUMNS)]
 
 
@@ -295,7 +323,11 @@ def _row(name: str, values: Sequence | pd.Series, chance: float = np.nan, cluste
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """The figures of one or several models as a table for the card, each with its 95 % interval, beside the aims."""
+    """The figures as a table for the card, each with its 95 % interval, beside the aims.
+
+    Args:
+        table: of one or several models: as `figures` gives it, and the column model.
+    """
     models, rows = table["model"].drop_duplicates(), []
     for figure, own in table.groupby("figure", sort=False):
         by_model = own.set_index("model")
@@ -311,7 +343,12 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def write(table: pd.DataFrame, folder: Path) -> None:
-    """Put a model's figures into figures.csv, beside others' of the same split, and all of them into README.md."""
+    """Put a model's figures into figures.csv, beside others' of the same split, and all of them into README.md.
+
+    Args:
+        table: as `figures` gives it, and the columns model and split.
+        folder: of both files.
+    """
     path = folder / TABLE
     if path.is_file() and set(known := pd.read_csv(path)) == set(table):
         others = known[(known["split"] == table["split"].iloc[0]) & ~known["model"].isin(table["model"])]
@@ -323,7 +360,11 @@ def write(table: pd.DataFrame, folder: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `card`."""
+    """Add the arguments of the command `card`.
+
+    Args:
+        parser: gains them.
+    """
     parser.add_argument("--split", choices=["development", "test"], default="development")
     parser.add_argument("--model", choices=list(BUNDLED_MODELS), default=BUNDLED, help="default: %(default)s")
     parser.add_argument("--weights", help="another compact checkpoint than the model's own")
@@ -332,7 +373,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """The command `card`: measure and print the figures, or draw maps."""
+    """The command `card`: measure and print the figures, or draw maps.
+
+    Args:
+        options: what the parser read.
+
+    Raises:
+        InvalidFile, MissingFile: what is asked for cannot be written, or the card is not there.
+    """
     if options.gallery:
         writable(options.gallery, "--gallery", suffixes=(".png",), size=1_000_000)
     if options.write:

@@ -132,7 +132,15 @@ class DistillationBatches:
         return self.drawn(step, self.size)
 
     def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Draw batch `step`, `size` pixels a side."""
+        """Draw batch `step` with images of another size.
+
+        Args:
+            step: its number.
+            size: pixels on a side of the images.
+
+        Returns:
+            (B, size, size, 3) uint8, and tokens (B, 77) long.
+        """
         number = step % self.different
         return self.halves[number >= self.half].drawn(number, size)
 
@@ -159,7 +167,11 @@ class Student(nn.Module):
         return size if isinstance(size, int) else size[0]
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Text embeddings (B, E) of CLIP's token ids (B, 77)."""
+        """Text embeddings (B, E).
+
+        Args:
+            tokens: CLIP's token ids (B, 77).
+        """
         assert self.text is not None
         return self.text(rows_of(self.ids)[tokens[:, : self.text.context_length]])
 
@@ -332,7 +344,7 @@ def card() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "figure", "estimate", "low", "high", "n"])
 
 
-def write_card(table: pd.DataFrame, folder: Path) -> None:
+def _write_card(table: pd.DataFrame, folder: Path) -> None:
     """Put the figures into students.csv, and as a table into students.md, between its two markers."""
     table.to_csv(folder / TABLE, index=False)
     cells = [f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in table.itertuples()]
@@ -343,7 +355,11 @@ def write_card(table: pd.DataFrame, folder: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `distil`."""
+    """Add the arguments of the command `distil`.
+
+    Args:
+        parser: gains them.
+    """
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CONFIGS)}; all by default")
     parser.add_argument("--folder", default="runs/students", help="where the state is kept")
     parser.add_argument("--out", default=data_path(), help="the folder for the models that load_clip loads")
@@ -356,6 +372,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(options: argparse.Namespace) -> None:
     """The command `distil`: teach and export, or write the card.
 
+    Args:
+        options: what the parser read.
+
     Raises:
         ValueError: a name that is none of `CONFIGS`, a place that cannot be written, or the place of the bundled
             students for those of another teacher.
@@ -363,7 +382,7 @@ def run_command(options: argparse.Namespace) -> None:
     if options.card:
         folder = writable(options.out, "--out", folder=True, size=1_000_000)
         readable(folder / CARD, "a card")
-        return write_card(card(), folder)
+        return _write_card(card(), folder)
     folder, out = (
         writable(getattr(options, name), f"--{name}", folder=True, size=100_000_000) for name in ("folder", "out")
     )

@@ -33,7 +33,12 @@ def _explained_scenes(clip: Clip, n: int, split: str) -> list[tuple[Scene, Expla
 
 
 def clear_maps(clip: Clip, split: str) -> list[bool]:
-    """Whether no patch that shows nothing has half of what the best patch of the map's own thing has, for every map."""
+    """Whether no patch that shows nothing has half of what the best patch of the map's own thing has, for every map.
+
+    Args:
+        clip: the model.
+        split: of the scenes, "development" or "test".
+    """
     clear = []
     for scene, found in _explained_scenes(clip, SCENES, split):
         masks = scene.masks(found.image.width).astype(float)
@@ -47,10 +52,14 @@ def clear_maps(clip: Clip, split: str) -> list[bool]:
 
 
 def gallery(clip: Clip, n: int = SCENES) -> Figure:
-    """Maps of the first `n` test scenes, of two and three things in turn: none is chosen.
+    """Maps of the first test scenes, of two and three things in turn: none is chosen.
 
     Beside each image stands a map for every thing that its caption speaks of, asked for by "a dog", from 0 to its own
     largest relevance. The figure is 9 inches wide, with two scenes in a row.
+
+    Args:
+        clip: the model.
+        n: how many scenes.
     """
     scenes, found = zip(*_explained_scenes(clip, n, "test"), strict=True)
     side, across, down, left = 1.18, 1.24, 1.88, (0.06, 3.98)  # inches

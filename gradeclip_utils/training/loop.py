@@ -190,13 +190,20 @@ def _line(row: Mapping[str, float]) -> str:
 
 
 def origin(model: nn.Module) -> dict[str, Any]:
-    """What decides the weights beside a recipe: those of the model that a training begins from, and the libraries."""
+    """What decides the weights beside a recipe: those of the model that a training begins from, and the libraries.
+
+    Args:
+        model: that one; a digest of its weights is taken.
+    """
     return {"weights": weights_digest(model), "versions": {name: version(name) for name in LIBRARIES}}
 
 
 @contextmanager
 def state_of(file: Path) -> Iterator[dict[str, Any]]:
     """The state of a training, and within it whatever fails is a fault of the file: it holds something else.
+
+    Args:
+        file: as `Loop` writes it.
 
     Raises:
         InvalidFile: it is damaged, or something failed.
@@ -210,18 +217,32 @@ def state_of(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def linear_decay(recipe: Any, step: int) -> float:
-    """The learning rate at a step, from 0: up to its highest over `warmup`, and along a line to zero at `steps`."""
+    """The learning rate at a step: up to its highest over `warmup`, and along a line to zero at `steps`.
+
+    Args:
+        recipe: has `learning_rate`, `warmup` and `steps`.
+        step: counted from 0.
+    """
     return recipe.learning_rate * min((step + 1) / max(1, recipe.warmup), 1 - step / recipe.steps)
 
 
 def cosine_decay(recipe: Any, step: int) -> float:
-    """The learning rate at a step, from 0: up to its highest over `warmup`, times a cosine that is zero at `steps`."""
+    """The learning rate at a step: up to its highest over `warmup`, times a cosine that is zero at `steps`.
+
+    Args:
+        recipe: has `learning_rate`, `warmup` and `steps`.
+        step: counted from 0.
+    """
     rising = min(1.0, (step + 1) / max(1, recipe.warmup))
     return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself; to emulate it takes more than twice as long as float32."""
+    """Whether a device computes in bfloat16 itself; to emulate it takes more than twice as long as float32.
+
+    Args:
+        device: of any type; of a CPU torch is asked from 2.10 on.
+    """
     if device.type == "cpu":
         known = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 does not tell
         return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -232,7 +253,9 @@ def has_bfloat16(device: torch.device) -> bool:
 def quick_arithmetic(device: torch.device, bfloat16: bool = True) -> Iterator[None]:
     """Within it a forward pass, and going back through it, is as quick as the device of weights and batch allows.
 
-    Where that has no bfloat16, or it is not wanted, all stays float32.
+    Args:
+        device: that one; where it has no bfloat16, all stays float32.
+        bfloat16: whether that is wanted.
     """
     # going back through the fused kernel takes half as long again on a CPU, at the size of these models
     kernel = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
@@ -247,7 +270,11 @@ class Muon(muon.Muon):
     """
 
     def step(self, closure: Callable | None = None) -> Any:
-        """Update the weights once, as timm's does."""
+        """Update the weights once, as timm's does.
+
+        Args:
+            closure: computes the loss again, if it is given.
+        """
         with patch.object(muon, "zeropower_via_newtonschulz", _in_float32):
             return super().step(closure)
 

@@ -68,13 +68,23 @@ def add_fields(parser: argparse.ArgumentParser, recipe: Any, only: Sequence[str]
 
 
 def read_fields(options: argparse.Namespace, recipe: Recipe) -> Recipe:
-    """The recipe with what was given of its fields in place of its own."""
+    """The recipe with what was given of its fields in place of its own.
+
+    Args:
+        options: what the parser read; a field that is None or missing was not given.
+        recipe: an instance of a dataclass.
+    """
     given = {one.name: getattr(options, one.name, None) for one in fields(recipe)}  # type: ignore[arg-type]
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, without a line end behind its last row."""
+    """A table in Markdown, without a line end behind its last row.
+
+    Args:
+        columns: their titles.
+        rows: of as many cells.
+    """
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
@@ -94,8 +104,7 @@ def write_between(file: Path, begin: str, end: str, text: str) -> None:
     before, found, rest = readable(file, "a card").read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise InvalidValue(
-            f"{file} needs the lines {begin!r} and {end!r}, between which the table goes", "card-markers"
-        )
+        msg = f"{file} needs the lines {begin!r} and {end!r}, between which the table goes"
+        raise InvalidValue(msg, "card-markers")
     content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
     write_whole(file, lambda stream: stream.write(content))

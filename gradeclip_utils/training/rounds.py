@@ -99,7 +99,15 @@ class SceneBatches(torch.utils.data.Dataset):
         return *self._drawn(scenes, CANVAS), torch.from_numpy(np.stack([patches_on_things(s.objects) for s in scenes]))
 
     def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Draw batch `step` with images of another size: (B, size, size, 3) uint8, tokens (B, L) long."""
+        """Draw batch `step` with images of another size.
+
+        Args:
+            step: its number.
+            size: pixels on a side of the images.
+
+        Returns:
+            (B, size, size, 3) uint8, and tokens (B, L) long.
+        """
         return self._drawn(self.scenes(step), size)
 
     def _drawn(self, scenes: Sequence[Scene], size: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +115,11 @@ class SceneBatches(torch.utils.data.Dataset):
         return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
 
     def scenes(self, step: int) -> list[Scene]:
-        """The scenes of batch `step`; those of early batches hold fewer objects, unless there is a start."""
+        """The scenes of a batch; those of early ones hold fewer objects, unless there is a start.
+
+        Args:
+            step: number of the batch, from 0.
+        """
         recipe = self.recipe
         grown = 1.0 if recipe.start else min(1.0, step / (GROWTH * recipe.steps))
         fractions = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
@@ -125,7 +137,11 @@ class SceneBatches(torch.utils.data.Dataset):
 
 
 def patches_on_things(things: Sequence[Object]) -> np.ndarray:
-    """Which patches have their centre within the square of a thing, row by row: (N,) bool."""
+    """Which patches have their centre within the square of a thing, row by row: (N,) bool.
+
+    Args:
+        things: of a scene.
+    """
     side = PATCH
     centre = np.arange(side / 2, CANVAS, side)
     x, y, reach = np.array([(thing.x, thing.y, thing.size / 2) for thing in things]).T[..., None]
@@ -138,6 +154,10 @@ def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
     "a red car and a dog" may become "a car and a red dog". Every way to deal them is as likely as the true one, so that
     of a caption and the one in which two things have changed colours neither is the better bet. Where one thing is
     named, its colour is not said: it would tell which colour goes with which noun after all.
+
+    Args:
+        scene: it comes back as it is where nothing can be dealt.
+        rng: deals.
     """
     colours = {span.end + 1: span for span in scene.spans if span.kind == "colour"}  # where their nouns begin
     nouns = [span for span in scene.spans if span.kind == "noun"]
@@ -169,7 +189,11 @@ _batches = cache(SceneBatches)
 
 
 def scenes_of_training(number: int, rounds: Sequence[Recipe] = ROUNDS) -> list[Scene]:
-    """The scenes of batch `number` of a whole training, from 0, counted through all rounds, which number their own.
+    """The scenes of a batch of a whole training.
+
+    Args:
+        number: of the batch, from 0, counted through all rounds, which number their own.
+        rounds: of the training, one after the other.
 
     Raises:
         IndexError: there are not so many batches.

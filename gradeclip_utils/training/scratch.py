@@ -72,7 +72,11 @@ class PatchDropout(nn.Module):
         self.on_things = torch.zeros(0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1 + N, D) tokens, [CLS] first -> (B, 1 + K, D)."""
+        """Tokens of the patches that are seen: (B, 1 + K, D).
+
+        Args:
+            x: (B, 1 + N, D), [CLS] first.
+        """
         if not self.training or self.kept == 1:
             return x
         mine = self.on_things
@@ -86,7 +90,12 @@ class PatchDropout(nn.Module):
 
 @contextmanager
 def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
-    """Within it each pass of a ViT notes the values (B, N, D) of the patches in its last `layers`, lowest first."""
+    """Within it each pass of a ViT notes the values (B, N, D) of the patches in its last layers, lowest first.
+
+    Args:
+        model: whose image encoder is open_clip's `VisionTransformer`.
+        layers: how many; 0 for none.
+    """
     noted: list[Tensor] = []
 
     def note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
@@ -105,10 +114,13 @@ def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
 
 
 def value_density(values: Tensor) -> Tensor:
-    """How evenly the patches of an image share its values (B, N, D): mean norm over root mean square norm, at most 1.
+    """How evenly the patches of an image share its values: mean norm over root mean square norm, at most 1.
 
     It is the ratio of the l1 and the l2 norm of the patches' norms, by which Hoyer (2004) measures sparseness, so that
     patches that are not needed lose their values, and those that are keep theirs. Nothing says which is which.
+
+    Args:
+        values: (B, N, D).
 
     Returns:
         Scalar, the mean over images: sqrt(n / N) where n patches of equal norm have all of it.
@@ -118,32 +130,53 @@ def value_density(values: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float as the model's preprocessing makes it."""
+    """(B, 3, H, W) float as the model's preprocessing makes it.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+    """
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def vocabulary_ids(tokenizer: open_clip.SimpleTokenizer) -> Tensor:
-    """The token ids that captions can hold, ascending, padding, start and end of text among them: (V,) long."""
+    """The token ids that captions can hold, ascending, padding, start and end of text among them: (V,) long.
+
+    Args:
+        tokenizer: CLIP's.
+    """
     found = {0, tokenizer.sot_token_id, tokenizer.eot_token_id}
     return torch.tensor(sorted(found.union(*(tokenizer.encode(text) for text in [*vocabulary(), ","]))))
 
 
 def rows_of(ids: Tensor) -> Tensor:
-    """Where the embedding of each of CLIP's tokens is among those of `ids` (V,): (49408,) long, 0 for the rest."""
+    """Where the embedding of each of CLIP's tokens is among those of some: (49408,) long, 0 for the rest.
+
+    Args:
+        ids: (V,) long, of those.
+    """
     empty = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long)
     return empty.index_copy(0, ids, torch.arange(len(ids)))
 
 
 def full_table(rows: Tensor, ids: Tensor) -> Tensor:
-    """The embeddings (49408, D) of all of CLIP's tokens from those (V, D) of `ids`; the others get their mean."""
+    """The embeddings (49408, D) of all of CLIP's tokens from those of some; the others get their mean.
+
+    Args:
+        rows: (V, D), theirs.
+        ids: (V,) long, their tokens.
+    """
     return rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1).index_copy(0, ids, rows)
 
 
 def encode_text_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
-    """`encode_text` (B, E) of tokens (B, L), computed in four chunks of like length and cropped to it.
+    """`encode_text` (B, E), computed in four chunks of like length and cropped to it.
 
     Causal text needs nothing after EOT, which has the highest number.
+
+    Args:
+        model: open_clip's `CLIP`.
+        tokens: (B, L) long.
     """
     lengths = tokens.argmax(dim=-1) + 1
     order = lengths.argsort()
@@ -158,9 +191,11 @@ def encode_text_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def new_model(recipe: Recipe, ids: Tensor) -> nn.Module:
-    """The model that a round begins with: a `CLIP` that has only the embeddings of the token `ids` (V,).
+    """The model that a round begins with: a `CLIP` that has only the embeddings of some tokens.
 
-    Its weights are drawn from torch's global generator, or those of the recipe's `start`.
+    Args:
+        recipe: weights are those of its `start`; without one they are drawn from torch's global generator.
+        ids: (V,) long, of these tokens.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -235,7 +270,11 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
 
 
 def export(folder: str | Path, path: str | Path) -> None:
-    """Write the model that `folder` holds as a compact checkpoint with its config: `models.load_clip` loads it.
+    """Write a trained model as a compact checkpoint with its config: `models.load_clip` loads it.
+
+    Args:
+        folder: where its state is kept.
+        path: of the checkpoint, ending in .safetensors.
 
     Raises:
         FileNotFoundError: nothing was trained there.
@@ -251,30 +290,38 @@ def export(folder: str | Path, path: str | Path) -> None:
         model.load_state_dict({**state["model"], "token_embedding.weight": table})
         metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_compact(
-        model,
-        path,
-        words=vocabulary(),
-        metadata=metadata,
-        config=config_of(CONFIG, CANVAS) | {"image_layers": IMAGE_LAYERS},
-    )
+    config = config_of(CONFIG, CANVAS) | {"image_layers": IMAGE_LAYERS}
+    save_compact(model, path, words=vocabulary(), metadata=metadata, config=config)
 
 
 def config_of(config: dict, size: int) -> dict:
-    """The config of a compact checkpoint: open_clip's, and how images of `size` pixels a side are preprocessed."""
+    """The config of a compact checkpoint, with what its preprocessing is.
+
+    Args:
+        config: open_clip's.
+        size: of the images, in pixels a side.
+    """
     images = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": size}
     return {**config, "preprocess": images}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `train`."""
+    """Add the arguments of the command `train`.
+
+    Args:
+        parser: gains them.
+    """
     parser.add_argument("--folder", default="runs/emoji", help="where the state is kept; %(default)s")
     parser.add_argument("--export", metavar="FILE", help="train nothing: write what --folder holds, for load_clip")
     add_fields(parser, Recipe())
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """The command `train`: train the bundled model, or export what was trained."""
+    """The command `train`: train the bundled model, or export what was trained.
+
+    Args:
+        options: what the parser read.
+    """
     if options.export is not None:
         return export(options.folder, options.export)
     train(options.folder, read_fields(options, Recipe()))

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gradeclip_utils import METHODS, Explainer, Explanation
+from gradeclip_utils.errors import InvalidValue
 from gradeclip_utils.panels import explorer_view, verdict
 from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
 from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_line, painted, payload, python_lines, subtitle
-from gradeclip_utils.panels.jobs import Interrupted, UserError, Work
+from gradeclip_utils.panels.jobs import Interrupted, Work
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source, with_spatial_weight
 from gradeclip_utils.panels.verdict import missed, offers
@@ -773,7 +774,7 @@ def test_long_work_hands_over_its_result_or_what_the_user_did_wrong():
         return await asyncio.wait_for(done, 20)
 
     def wrong(before_a_pass):
-        raise UserError("this caption is empty")
+        raise InvalidValue("this caption is empty")
 
     assert asyncio.run(session(lambda before_a_pass: 7)) == 7
     with pytest.raises(ValueError, match="this caption is empty"):

@@ -1,5 +1,7 @@
 """Panels survive: after any wrong value, from Python or from the browser, the next right one works."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,10 +11,9 @@ from gradeclip_utils.notices import mark_drawn
 from gradeclip_utils.panels import explorer_view
 from gradeclip_utils.panels.explorer import Explorer
 from gradeclip_utils.panels.explorer_view import payload
-from gradeclip_utils.panels.jobs import UserError
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.panels.session import Session
-from gradeclip_utils.panels.state import State, as_source, changed
+from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.plots import InlineFigure
 
 WRONG = {
@@ -124,14 +125,15 @@ def test_a_panel_of_controls_that_do_not_exist_is_refused(tiny, picture, control
         Explorer(picture, "a dog", tiny, controls=controls)
 
 
-def test_a_session_answers_a_state_that_nobody_checked(tiny, picture):
-    session = Session(tiny)
-    state = State(as_source(picture), "a dog", threshold=9)
-    with pytest.raises(UserError, match="threshold must be from 0 to 1, got 9"):
-        session.view(state)
-    with pytest.raises(UserError, match="caption must be a text, got 5"):
-        changed(state, {"caption": 5}, session.depth)
-    with pytest.raises(UserError, match="must be a text"):
+def test_a_state_that_cannot_be_is_refused_before_a_session_has_it(tiny, picture):
+    session, state = Session(tiny), State(as_source(picture), "a dog")
+    with pytest.raises(GradeclipError, match="threshold must be from 0 to 1, got 9"):
+        replace(state, threshold=9)
+    with pytest.raises(GradeclipError, match="caption must be a text, got 5"):
+        State(picture, 5)
+    with pytest.raises(GradeclipError, match="layers must be at most 3, got 4"):
+        session.view(replace(state, layers=4))
+    with pytest.raises(GradeclipError, match="must be a text"):
         session.check(None)
 
 

@@ -89,6 +89,15 @@ def test_the_gallery_has_a_row_for_every_prompt_and_a_column_for_every_model(tin
     figure = r.plot_model_maps(sessions, picture, ["a dog", "a red car"])
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
     assert titles == ["a dog", "CLS", "average", "a red car", "CLS", "average"]
+    parts = {}
+    for name, session in sessions.items():
+        maps = [session.explain(picture, prompt).image_maps[0] for prompt in ("a dog", "a red car")]
+        falling = [np.sort(np.maximum(map_, 0), axis=None)[::-1].cumsum() for map_ in maps]
+        halves = [(np.count_nonzero(one < one[-1] / 2) + 1) / one.size for one in falling if one[-1] > 0]
+        parts[name] = sum(halves) / len(halves)
+    (least, narrow), (most, wide) = sorted((part, name) for name, part in parts.items())
+    told = figure.texts[0].get_text().replace("\n", " ")
+    assert told.endswith(f"on {least:.0%} of the image by {narrow}, on {most:.0%} of the image by {wide}")
     columns = [{round(axes.get_position().x0, 3) for axes in figure.axes[i:6:3]} for i in range(3)]
     assert all(len(places) == 1 for places in columns), "a model stands in one column"
 

@@ -70,8 +70,7 @@ def test_a_single_thing_is_drawn_as_a_random_scene_draws_its_one_thing():
 def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny, monkeypatch):
     for few, n in (("GAMES", 3), ("CAPTIONS", 6), ("PAIRS", 3)):
         monkeypatch.setattr(card, few, n)
-    parts = (card.map_rows, card.word_rows, card.attribute_rows)
-    rows = pd.DataFrame([row for part in parts for row in part(tiny, "development")])
+    rows = card.figures(tiny, "development", ("maps", "words", "attributes"))
     assert rows["figure"].is_unique and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     for k in (1, 2, 3):
         parts = rows[rows["figure"].str.startswith(f'"a X", {k} thing') & rows["figure"].str.contains("relevance")]
@@ -108,7 +107,7 @@ def test_the_gallery_shows_every_scene_with_a_map_for_each_thing_that_is_named(t
 
 
 def test_hardly_an_empty_patch_of_the_gallery_has_half_of_what_the_thing_has_and_with_random_weights_many_have(bundled):
-    (row,) = card.gallery_rows(bundled, "test")
+    row = card.figures(bundled, "test", ("gallery",)).iloc[0]
     assert row["value"] >= 0.9 and row["n"] == published().loc[row["figure"], "n"]
     assert row["chance"] < row["low"]
     assert row["value"] == pytest.approx(published().loc[row["figure"], "value"], abs=1.5 / row["n"])

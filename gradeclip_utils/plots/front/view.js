@@ -167,7 +167,7 @@ const frame = (app, index) => {
   const text = phrase && data.words.slice(phrase[0], phrase[1] + 1).map((word) => word.text).join(" ");
   const name = !index ? "image" : text && side.regions ? `map of “${text}”` : `map: ${side.title}`;
   const alt = index ? `${data.alt}, with the ${name}` : data.alt;
-  const whole = Math.max(left, top) < 0.002 && Math.min(left, top) > -0.002 && width > 0.996 && height > 0.996;
+  const whole = data.box.every((part, i) => Math.abs(part - (i > 1)) < 0.004);
   const patches = `${rows} × ${columns} patches${whole ? "" : "; the model sees what is inside the dashes"}`;
   const given = "The image as it was given.";
   const keys = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
@@ -339,18 +339,10 @@ const folds = (app) => {
     app.send({ kind: "save", what, name: target.parentNode.querySelector("input").value }));
   const copy = async ({ target }) => {
     const script = target.closest("details").querySelector("pre");
-    try {
-      await navigator.clipboard.writeText(script.textContent);
-      app.copied = "copied";
-    } catch {
-      getSelection().selectAllChildren(script);
-      app.copied = "selected: press Ctrl+C";
-    }
-    app.draw();
-    setTimeout(() => {
-      app.copied = "";
-      app.draw();
-    }, 2000);
+    const copied = await navigator.clipboard?.writeText(script.textContent).then(() => true, () => false);
+    if (!copied) getSelection().selectAllChildren(script);
+    target.textContent = copied ? "copied" : "selected: press Ctrl+C";
+    setTimeout(() => (target.textContent = "copy as Python"), 2000);
   };
   const contour = { type: "checkbox", checked: app.look.contour,
     onchange: ({ target }) => app.preview({ contour: target.checked }) };
@@ -365,7 +357,7 @@ const folds = (app) => {
     box("row", h("label", {}, "name ", name),
       save("image", "save image (PNG)", "The figure, with its titles."),
       save("explanation", "save explanation", "The raw numbers, which Explanation.load reads."),
-      button(app.copied || "copy as Python", "The lines that compute this map again, in any notebook.", copy)),
+      button("copy as Python", "The lines that compute this map again, in any notebook.", copy)),
     box("row", button("does the map depend on the caption?",
       "Is it another map when something else is asked? Compared with the maps of other prompts.",
       () => app.change({ dependence: true })), h("output", {}, app.data.dependence)),

@@ -173,6 +173,10 @@ def answers_by_map(index: pd.DataFrame, method: str = "word x region") -> pd.Dat
 
     The model's similarities have no part in it, but where the objects are is given.
 
+    Args:
+        index: rows of `binding_index`.
+        method: one of `METHODS`.
+
     Returns:
         One row an image: pair, side, kind, objects, right (1/2 for a tie: indices that differ by rounding alone, as
         those of a map that is the same for both captions' words).
@@ -190,6 +194,10 @@ def gap_relevance(clip: Clip | CachedExplainer, pairs: Sequence[Pair]) -> pd.Dat
     """Where in the image the similarity gap S(right caption) - S(wrong caption) comes from: up to three rows an image.
 
     The map is local: its sum is not the gap.
+
+    Args:
+        clip: as for `binding_index`.
+        pairs: as `draw_pairs` gives them.
 
     Returns:
         Columns: pair, kind, objects, side, part, one of `PARTS` (the objects that the captions disagree about; the rest

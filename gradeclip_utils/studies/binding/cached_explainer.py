@@ -9,6 +9,7 @@ from torch import Tensor
 from ...evaluation.maps import RememberingTower
 from ...explain import Explainer
 from ...models import Clip
+from ...scenes import Span
 from ...towers import Tower
 from ...words import Split
 
@@ -32,13 +33,20 @@ class CachedExplainer:
         self._words: dict[str, tuple[Split, Tensor]] = {}
 
     def embedding(self, caption: str) -> Tensor:
-        """The caption's unit embedding (E,)."""
+        """A caption's unit embedding (E,).
+
+        Args:
+            caption: at most as long as the model reads.
+        """
         if caption not in self._embeddings:
             self._embeddings[caption] = self.explainer.embed_texts(caption)[0]
         return self._embeddings[caption]
 
     def words(self, caption: str) -> tuple[Split, Tensor]:
-        """The caption's words, and the direction (W, E) of each.
+        """A caption's words, and the direction (W, E) of each.
+
+        Args:
+            caption: at most as long as the model reads.
 
         Raises:
             ValueError: the caption is longer than the model reads.
@@ -58,3 +66,12 @@ class CachedExplainer:
             end: number of the character behind its last.
         """
         return [i for i, (a, b) in enumerate(self.words(caption)[0].spans) if a < end and b > start]
+
+    def direction(self, caption: str, span: Span) -> Tensor:
+        """The direction (E,) of what a span of the caption says.
+
+        Args:
+            caption: the caption.
+            span: of the scene that it describes.
+        """
+        return self.words(caption)[1][self.word_indices(caption, span.start, span.end)].sum(0)

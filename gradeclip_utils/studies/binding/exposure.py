@@ -31,7 +31,11 @@ ANY_NOUN = "(a noun)"
 
 
 def attribute_exposure(rounds: Sequence[Recipe] = ROUNDS, *, steps: int = 32) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What training (the bundled model's by default) showed of each attribute, from a seeded sample of its batches.
+    """What training showed of each attribute, from a seeded sample of its batches.
+
+    Args:
+        rounds: the training, the bundled model's by default.
+        steps: how many batches are counted, at most.
 
     Returns:
         Two tables. Words: `kind` (as in `scenes.Span`), `word`, fraction, low, high, times; all nouns are one line,
@@ -65,7 +69,11 @@ def _fractions(counts: Sequence[float], rounds: Sequence[Recipe]) -> tuple[float
 
 
 def attribute_words_said(scenes: Sequence[Scene]) -> Mapping[tuple[str, str], float]:
-    """How many captions say each (kind, attribute word); for nouns the mean over concepts."""
+    """How many captions of a batch say each (kind, attribute word); for nouns the mean over concepts.
+
+    Args:
+        scenes: of one batch, with captions.
+    """
     counts: defaultdict[tuple[str, str], float] = defaultdict(float)
     for scene in scenes:
         for said in {(span.kind, scene.caption[span.start : span.end]) for span in scene.spans}:
@@ -76,7 +84,11 @@ def attribute_words_said(scenes: Sequence[Scene]) -> Mapping[tuple[str, str], fl
 
 
 def hard_negative_counts(scenes: Sequence[Scene]) -> Counter:
-    """How many captions of a batch have a hard negative in it, for every kind of attribute."""
+    """How many captions of a batch have a hard negative in it, by kind of attribute.
+
+    Args:
+        scenes: of one batch, with captions.
+    """
     alike, found = defaultdict(list), defaultdict(set)
     for i, scene in enumerate(scenes):
         facts = _facts(scene)

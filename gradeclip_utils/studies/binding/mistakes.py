@@ -29,7 +29,11 @@ KNOWN = ("similarity higher", "similarity lower", "size", "contrast with backgro
 
 
 def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
-    """Size and contrast of some objects of a scene, on average; others of the same noun count with them.
+    """Size and contrast of some objects of a scene, on average.
+
+    Args:
+        scene: has the objects.
+        asked: their numbers; others of the same noun count with them.
 
     Returns:
         The fraction of the image that one of them covers, and the distance of its mean colour from the background's,
@@ -129,7 +133,12 @@ def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repe
 
 
 def auc(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Areas under the ROC curves of (draws, n) scores: the fraction of (wrong, right) rows in the right order."""
+    """Areas under ROC curves (draws,): the fraction of (wrong, right) rows that are in the right order.
+
+    Args:
+        scores: (draws, n), higher where a row is taken for wrong.
+        wrong: (draws, n) bool; a draw without both kinds gives NaN.
+    """
     ranks, positive = rankdata(scores, axis=1), wrong.sum(1)
     above = (ranks * wrong).sum(1) - positive * (positive + 1) / 2
     pairs = positive * (wrong.shape[1] - positive)

@@ -132,6 +132,9 @@ def playground_scene(asked: Sequence[tuple[str, str, str]], question: str, backg
         asked: noun, colour and place of both things.
         question: how the false caption is made.
         background: number of the background.
+
+    Raises:
+        ValueError: as `playground`.
     """
     things = [_thing(*one) for one in asked]
     chosen("the question", question, QUESTIONS)

@@ -17,12 +17,20 @@ from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, entitle
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
-    """Both images of a pair, each with its similarities to the two captions: (2 images, 2 captions)."""
-    figure = InlineFigure(FULL_WIDTH, 2.35, "; ".join(f"an image of {scene.caption}" for scene in pair.scenes))
-    captions = [scene.caption for scene in pair.scenes]
+    """Both images of a pair, each with its similarities to the two captions.
+
+    Args:
+        pair: two images, and the caption of each.
+        similarity: (2 images, 2 captions).
+    """
+    right = sum(row[side] > row[1 - side] for side, row in enumerate(similarity))
+    title = f"{right} of 2 images are nearer to their own caption"
+    told = "; ".join(f"an image of {scene.caption}" for scene in pair.scenes)
+    figure = InlineFigure(FULL_WIDTH, 2.6, f"{title}: {told}")
+    head, captions = _headed(figure, title), [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
-        show_image(axes_at(figure, 0.1 + 4.05 * side, 0.3, 1.8, 1.8), scene.image(), f"image {side + 1}")
-        axes = axes_at(figure, 2.05 + 4.05 * side, 0.45, 1.85, 1.5)
+        show_image(axes_at(figure, 0.1 + 4.05 * side, head + 0.3, 1.8, 1.8), scene.image(), f"image {side + 1}")
+        axes = axes_at(figure, 2.05 + 4.05 * side, head + 0.45, 1.85, 1.5)
         draw_bars(axes, captions, similarity[side], side)
     return figure
 
@@ -62,17 +70,15 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
     across = min((FULL_WIDTH - 0.1) / columns, 2.0)
     side, down = across - 0.12, across + 0.3
     alt = f"{title or 'Maps of an image'}: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
-    over = textwrap.fill(drawable(title), int(13 * across * columns))
-    head = 0.17 * (over.count("\n") + 1) + 0.1 if over else 0.0
-    figure = InlineFigure(0.1 + across * columns, head + down * len(rows) + 0.4, alt)
-    figure.text(0.1 / figure.get_figwidth(), 1 - 0.02 / figure.get_figheight(), over, va="top", fontsize=10)
+    figure = InlineFigure(0.1 + across * columns, down * len(rows) + 0.4, alt)
+    head = _headed(figure, title, grow=True)
     for i, (name, maps) in enumerate(rows.items()):
         top = head + 0.37 + down * i
         show_image(axes_at(figure, 0.1, top, side, side), image, drawable(name))
         for j, (said, map_) in enumerate(maps.items(), start=1):
             axes = axes_at(figure, 0.1 + across * j, top, side, side)
             draw_heatmap(axes, image, map_, signed=True, colour_bar=False)
-            entitle(axes, folded(said if np.any(map_) else f"{said}: zero everywhere", int(15 * side)))
+            entitle(axes, folded(said if np.any(map_) else f"{said}: zero everywhere", int(13 * side)))
     sentence = "orange speaks for it, purple against; each map on a scale of its own"
     figure.text(0.1 / figure.get_figwidth(), 0.08 / figure.get_figheight(), sentence, **NOTE)
     return figure
@@ -81,7 +87,9 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
 def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3) -> InlineFigure:
     """Images above their signed contrastive maps, each on a scale of its own: the strongest magnitude is the darkest.
 
-    Cases are title and explanation, of `Explainer.explain(..., against=)`, so many columns of them in a row.
+    Args:
+        cases: title and explanation, of `Explainer.explain(..., against=)`.
+        columns: how many stand in a row.
 
     Raises:
         ValueError: there are no cases, or one that is not a contrast.
@@ -91,15 +99,29 @@ def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3
         raise InvalidValue(msg, "plot-option")
     columns = min(columns, len(cases))
     rows = -(-len(cases) // columns)
-    figure = InlineFigure(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, "; ".join(title for title, _ in cases))
+    ahead = sum(float(one.image_maps[0].sum()) > 0 for _, one in cases)
+    over = f"in {ahead} of {len(cases)} maps more of the relevance speaks for the right caption than for the wrong one"
+    figure = InlineFigure(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, f"{over}: " + "; ".join(title for title, _ in cases))
+    head = _headed(figure, over, grow=True)
     for i, (title, one) in enumerate(cases):
-        x, top = 0.1 + 2.5 * (i % columns), 0.7 + 4.3 * (i // columns)
+        x, top = 0.1 + 2.5 * (i % columns), head + 0.7 + 4.3 * (i // columns)
         show_image(axes_at(figure, x, top, 1.7, 1.7), one.image, folded(title, 30, lines=4))
         heat = one.heatmap(0, signed=True)
         draw_heatmap(axes_at(figure, x, top + 1.8, 1.7, 1.7), one.image, heat, signed=True, note="")
     sentence = "orange speaks for the right caption, purple for the wrong one; each map on a scale of its own"
     figure.text(0.1 / figure.get_figwidth(), 0.1 / figure.get_figheight(), sentence, **NOTE)
     return figure
+
+
+def _headed(figure: InlineFigure, title: str, grow: bool = False) -> float:
+    """Write over a figure what it comes to; the inches that this takes, by which the figure grows if it is to."""
+    across, down = figure.get_size_inches()
+    over = textwrap.fill(drawable(title), int(13 * across))
+    head = 0.17 * (over.count("\n") + 1) + 0.1 if over else 0.0
+    if grow:
+        figure.set_size_inches(across, down + head)
+    figure.text(0.1 / across, 1 - 0.02 / figure.get_figheight(), over, va="top", fontsize=10, parse_math=False)
+    return head
 
 
 def folded(text: str, width: int, lines: int = 2) -> str:

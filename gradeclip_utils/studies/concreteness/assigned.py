@@ -25,7 +25,9 @@ APART = 1.5  # of ratings from 1 to 5: less, and people hardly agree which of tw
 def tag_pairs(apart: float = APART, **files) -> pd.DataFrame:
     """The concepts that CLDR gives both a concrete and an abstract word, and the two that lie furthest apart.
 
-    Ratings differ by `apart` at least; `files` are published norms, as `language.norms` takes them.
+    Args:
+        apart: of the two ratings, from 1 to 5, at least.
+        **files: published norms, as `language.norms` takes them.
 
     Returns:
         Indexed by noun: concrete and abstract (words), gap (of their ratings), concrete_concepts and abstract_concepts

@@ -157,7 +157,12 @@ def _correlations(question: Question, kept: np.ndarray, picks: np.ndarray, table
 
 
 def columns_of(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The named columns as numbers: text becomes 0/1 columns, one a value but the first; constant ones are left out."""
+    """Columns as numbers: text becomes 0/1 columns, one a value but the first; constant ones are left out.
+
+    Args:
+        table: a row a word.
+        names: which columns.
+    """
     numbers = pd.get_dummies(table[list(names)], drop_first=True, dtype=float)
     return numbers.loc[:, numbers.nunique() > 1]
 

@@ -40,23 +40,39 @@ _FILE = "word_exposure.csv"
 
 
 def caption_words(caption: str) -> list[str]:
-    """The words of a caption of this world, in order, without commas."""
+    """The words of a caption of this world, in order, without commas.
+
+    Args:
+        caption: of a scene.
+    """
     return caption.replace(",", " ").split()
 
 
 def sampled_batches(rounds: Sequence[Recipe] = ROUNDS) -> list[int]:
-    """`SAMPLES` of the batches that are counted, evenly apart; or as many as there are."""
+    """`SAMPLES` of the batches that are counted, evenly apart; or as many as there are.
+
+    Args:
+        rounds: the training.
+    """
     counted = counted_batches(rounds)
     return list(counted[:: max(1, len(counted) // SAMPLES)])[:SAMPLES]
 
 
 def counted_batches(rounds: Sequence[Recipe] = ROUNDS) -> range:
-    """The batches of a training, the bundled model's by default, that `data/word_exposure.csv` counts."""
+    """The batches of a training, the bundled model's by default, that `data/word_exposure.csv` counts.
+
+    Args:
+        rounds: the training.
+    """
     return range(0, sum(one.steps for one in rounds), EVERY)
 
 
 def count_words(batches: Iterable[int], rounds: Sequence[Recipe] = ROUNDS) -> pd.Series:
     """How many captions of some training batches, the bundled model's by default, hold each word.
+
+    Args:
+        batches: their numbers.
+        rounds: the training that has them.
 
     Returns:
         (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.
@@ -167,13 +183,21 @@ def _grammar() -> frozenset[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the argument of the command `study exposure`."""
+    """Add the argument of the command `study exposure`.
+
+    Args:
+        parser: of the command.
+    """
     parser.add_argument("--write", action="store_true", help=f"write data/{_FILE}; else print it")
     add_no_shard(parser)
 
 
 def run_command(given: argparse.Namespace) -> None:
-    """The command `study exposure`: count the words of the whole training, and print or keep the table."""
+    """The command `study exposure`: count the words of the whole training, and print or keep the table.
+
+    Args:
+        given: options of `add_arguments`.
+    """
     refuse_shard(given)
     if given.write:
         writable(data_path(_FILE), "--write", size=1_000_000)

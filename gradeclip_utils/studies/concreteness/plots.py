@@ -185,7 +185,12 @@ def importance_fractions(study: WordStudy, caption: int, method: str) -> list[Wo
 
 
 def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
-    """Correlations of `correlations.correlate` with their intervals, one row a question; the dashed line is zero."""
+    """Correlations with their intervals, one row a question; the dashed line is zero.
+
+    Args:
+        table: of `correlations.correlate`.
+        title: what is seen, over all.
+    """
     named = table["figure"] + " (" + table["n"].astype(str) + ")"
     label = "Spearman's rank correlation (number of words in brackets)"
     table = table.rename(columns={"value": "mean"}).assign(figure=named)
@@ -193,7 +198,11 @@ def plot_correlations(table: pd.DataFrame, title: str = "") -> InlineFigure:
 
 
 def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
-    """Where the correlation of permuted ratings lies, and where that of the true ones: one row a named test."""
+    """Where the correlation of permuted ratings lies, and where that of the true ones: one row a named test.
+
+    Args:
+        found: name -> null, one panel each.
+    """
     figure = InlineFigure(FULL_WIDTH, 1.15 + 0.75 * len(found), "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip
@@ -223,18 +232,22 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
         caption: its number.
         methods: columns of `study.values`.
     """
-    alt = f"Fractions of importance in {study.scenes[caption].caption!r} by {', '.join(methods)}"
     words, left = [importance_fractions(study, caption, method) for method in methods], 0.2 * FULL_WIDTH
     room = FULL_WIDTH - left - 0.1
     height = max(words_height(one, room, vmax=1.0, size=9) for one in words)
     row = height - 0.2  # the sentence that `height` has room for stands below the last one alone
-    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.25, alt)
+    most = {
+        _title(method): max(one, key=lambda word: word.score).text for method, one in zip(methods, words, strict=True)
+    }
+    over = "most important: " + ", ".join(f"“{word}” by {name}" for name, word in most.items())
+    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.55, f"{study.scenes[caption].caption}. {over}")
+    figure.text(0.005, 1 - 0.04 / figure.get_figheight(), over, fontsize=10, va="top")
     for i, (method, one) in enumerate(zip(methods, words, strict=True)):
-        axes = axes_at(figure, left, 0.02 + row * i, room, height)
+        axes = axes_at(figure, left, 0.32 + row * i, room, height)
         draw_words(axes, one, vmax=1.0, sentence=_FRACTIONS if i == len(methods) - 1 else "")
         axes.patch.set_visible(False)
         name = textwrap.fill(_title(method), 24)
-        figure.text(0.005, 1 - (0.02 + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
+        figure.text(0.005, 1 - (0.32 + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
     return figure
 
 

@@ -74,7 +74,12 @@ def gather_scenes(words: Iterable[str], *, each: int = 4, draw: int = 20_000) ->
 
 
 def scene_examples(scenes: Sequence[Scene], pixels: int = CANVAS) -> list[Example]:
-    """Scenes as the records that every data set gives, with images of so many pixels a side, a multiple of 96."""
+    """Scenes as the records that every data set gives, with images of so many pixels a side, a multiple of 96.
+
+    Args:
+        scenes: with captions.
+        pixels: across and down, of the images.
+    """
     examples = []
     for i, scene in enumerate(scenes):
         present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
@@ -88,6 +93,9 @@ def unrelated_images(examples: Sequence[Example]) -> np.ndarray:
 
     Alike are things in the image (`present`) and nouns of the caption. The other one is random, always the same; each
     is taken about equally often.
+
+    Args:
+        examples: two or more, not all of the same things.
 
     Raises:
         ValueError: an example shares something with all others; names it.
@@ -206,7 +214,11 @@ def saliency(rows: pd.DataFrame, method: str, *, magnitude: bool = False) -> pd.
 
 
 def score_columns(rows: pd.DataFrame) -> list[str]:
-    """The columns of `word_scores` that hold scores."""
+    """The columns of `word_scores` that hold scores.
+
+    Args:
+        rows: of `word_scores`.
+    """
     return [name for name in rows if name.removesuffix(OTHER) in METHODS]
 
 

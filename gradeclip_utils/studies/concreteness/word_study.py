@@ -74,7 +74,11 @@ def word_study(
 
 
 def study_questions(found: WordStudy) -> list[Question]:
-    """All that the study asks, each with one number for an answer; figures are named "method: what"."""
+    """All that the study asks, each with one number for an answer; figures are named "method: what".
+
+    Args:
+        found: what was measured; it says what is held constant.
+    """
     asked = []
     for method in ("grad-eclip", "leave-one-out"):
         plain = Question(f"{method}: studied words", "concreteness", method, "studied")

@@ -40,9 +40,12 @@ class ColourPair:
 
 
 def colour_pairs(n: int) -> list[ColourPair]:
-    """`n` pairs of like things in two colours, every pair of another noun, in places of a random development scene.
+    """Pairs of like things in two colours, every pair of another noun, in places of a random development scene.
 
     Neither hides the other or is cut by the border, so that both show as much. All tints are trained ones.
+
+    Args:
+        n: how many pairs.
 
     Raises:
         ValueError: more than there are nouns.
@@ -83,11 +86,19 @@ class PromptPath:
     box: tuple[float, float, float, float]  # what the model saw of the image, in pixels
 
     def at(self, weight: float) -> np.ndarray:
-        """The map (h, w) at e(before) + weight * (e(after) - e(before))."""
+        """The map (h, w) at e(before) + weight * (e(after) - e(before)).
+
+        Args:
+            weight: 0 at the first prompt, 1 at the second.
+        """
         return self.maps[0] + weight * (self.maps[1] - self.maps[0])
 
     def fraction(self, weight: float) -> float:
-        """Of the positive relevance on both things, the fraction on the first."""
+        """Of the positive relevance on both things, the fraction on the first.
+
+        Args:
+            weight: as for `at`.
+        """
         return fraction_on_first(self.at(weight), self.coverage)
 
 
@@ -115,6 +126,10 @@ def prompt_path(explainer: Explainer, scene: Scene, before: str, after: str) -> 
 
 def adjective_shift(explainer: Explainer, pairs: Sequence[ColourPair]) -> pd.DataFrame:
     """Where does the adjective move the map? One row a colour pair, second thing and prompt.
+
+    Args:
+        explainer: embeds and maps.
+        pairs: of `colour_pairs`.
 
     Returns:
         Columns: image (the noun), second ("another colour" or "its own colours"), prompt, fraction (of the positive

@@ -45,9 +45,12 @@ _OPPOSITE = {_LEFT: _RIGHT, _RIGHT: _LEFT, _ABOVE: _BELOW, _BELOW: _ABOVE}
 
 
 def noun_pairs(n: int) -> list[tuple[str, str]]:
-    """`n` pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
+    """Pairs of nouns that training may show together. No noun comes twice, so pairs are independent of each other.
 
     Only nouns that have a plural take part, so that there may be two of them.
+
+    Args:
+        n: how many pairs.
 
     Raises:
         ValueError: there are not so many.
@@ -66,7 +69,11 @@ def noun_pairs(n: int) -> list[tuple[str, str]]:
 
 
 def in_span(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each target (P, E) lies in the span of its K parts (P, K, E), by least squares.
+    """How much of each target lies in the span of its parts, by least squares.
+
+    Args:
+        targets: (P, E).
+        parts: (P, K, E).
 
     Returns:
         The fraction (P,), squared length of the projection over that of the target, 0 to 1; and the weights (P, K) of
@@ -120,14 +127,22 @@ def span_fractions(
 
 
 def two_colour_scenes(n: int) -> list[Scene]:
-    """`n` development scenes of two different nouns, each in a colour of its own; nouns and colours are said."""
+    """Development scenes of two different nouns, each in a colour of its own; nouns and colours are said.
+
+    Args:
+        n: how many.
+    """
     drawn = (draw_scene([81, seed], split="development", n_objects=2, tint=1, plain=True) for seed in count())
     unlike = (s for s in drawn if len({t.noun for t in s.objects}) == len({t.colour for t in s.objects}) == 2)
     return list(islice(unlike, n))
 
 
 def seen_whole(objects: Sequence[Object]) -> bool:
-    """Whether none of these objects hides part of another, and none reaches the border of the image."""
+    """Whether no object hides part of another, and none reaches the border of the image.
+
+    Args:
+        objects: from the hindmost to the foremost.
+    """
     masks, alone = covered(objects, CANVAS), [covered([thing], CANVAS)[0] for thing in objects]
     inside = not any(mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in masks)
     return inside and np.array_equal(masks, alone)
@@ -164,7 +179,11 @@ def changed_captions(scene: Scene, change: str, rng: np.random.Generator) -> tup
 
 
 def caption_changes(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Does the image still prefer its own caption to a changed one? One row a scene of `two_colour_scenes` and change.
+    """Does the image still prefer its own caption to a changed one? One row a scene and change.
+
+    Args:
+        explainer: embeds.
+        scenes: of `two_colour_scenes`.
 
     Returns:
         Columns: image, change (of `CHANGES`), caption, changed, drop (similarity of the own caption minus that of the

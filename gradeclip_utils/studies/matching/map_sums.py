@@ -30,7 +30,11 @@ _HIDING = 0.25  # of the size of two things that overlap: how far their middles 
 
 
 def part_agreement(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """How alike are the maps of a whole and of its parts, in a scene of `two_colour_scenes`? One row a question.
+    """How alike are the maps of a whole and of its parts? One row a question.
+
+    Args:
+        explainer: embeds and maps.
+        scenes: of `two_colour_scenes`.
 
     Returns:
         Columns: image, whole, part, agreement (Spearman's rank correlation of the two signed maps). The last row of
@@ -161,7 +165,11 @@ def _sum_rows(explainer: Explainer, scene: Scene, maps: np.ndarray) -> list[dict
 
 
 def displayed(map_: np.ndarray, display: str) -> np.ndarray:
-    """A map (h, w) as one of `DISPLAYS` shows it (the mean prompt's map is to be removed before).
+    """A map (h, w) as it is displayed.
+
+    Args:
+        map_: (h, w), signed; a mean prompt's map is to be removed before.
+        display: one of `DISPLAYS`.
 
     Raises:
         ValueError: an unknown display.
@@ -176,6 +184,10 @@ def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
 
     >>> energy_explained(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0]]))
     0.36
+
+    Args:
+        target: (h, w).
+        model: (h, w).
     """
     lengths = np.linalg.norm(target) * np.linalg.norm(model)
     return float(max((target * model).sum() / lengths, 0) ** 2) if lengths > 0 else 0.0

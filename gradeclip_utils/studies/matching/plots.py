@@ -31,6 +31,10 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     The direction is e(before) + weight * (e(after) - e(before)), and so the map is drawn by the same rule. On one scale
     for all weights.
 
+    Args:
+        path: the way, with the maps at its ends.
+        weight: where on it the map is drawn.
+
     Raises:
         ValueError: the weight is not between 0 (the first prompt) and 1 (the second).
     """
@@ -38,12 +42,15 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
     where = f"{fraction:.0%} of the relevance on both things lies on the first"
     alt = f"Map between “{path.before}” (0) and “{path.after}” (1) at {weight:.2f}: {where}"
-    figure = InlineFigure(FULL_WIDTH, 2.8, alt)
-    show_image(axes_at(figure, 0.1, 0.37, 2.0, 2.0), path.image, "image")
-    axes, heat = axes_at(figure, 2.25, 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
+    figure = InlineFigure(FULL_WIDTH, 3.05, alt)
+    before, after = path.fraction(0), path.fraction(1)
+    over = f"of the relevance on both things, {before:.0%} lies on the first before the adjective, {after:.0%} with it"
+    figure.text(0.1 / FULL_WIDTH, 0.99, over, va="top", fontsize=10)
+    show_image(axes_at(figure, 0.1, 0.62, 2.0, 2.0), path.image, "image")
+    axes, heat = axes_at(figure, 2.25, 0.62, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
     entitle(axes, f"weight of the adjective {weight:.2f}")
-    curve = figure.add_axes((0.66, 0.2, 0.32, 0.64))  # where the relevance is for every weight, and for this one
+    curve = figure.add_axes((0.66, 0.18, 0.32, 0.59))  # where the relevance is for every weight, and for this one
     curve.plot(_WEIGHTS, [path.fraction(one) for one in _WEIGHTS], color="#5b3a86", linewidth=1.5)
     curve.plot([weight], [fraction], "o", color="#5b3a86", markersize=8)
     curve.text(weight, fraction + (0.07 if fraction < 0.85 else -0.13), f"{fraction:.2f}", ha="center", fontsize=9,
@@ -51,8 +58,8 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     curve.axhline(0.5, color="0.4", linestyle="--", linewidth=1, zorder=0)
     curve.set(xlim=(-0.06, 1.06), ylim=(-0.03, 1.03), xticks=[0, 1], yticks=[0, 0.5, 1])
     style(curve, title=f"fraction on {path.first}\ndashed: both alike")
-    ends = curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=SMALLEST, parse_math=False)
-    for label, side in zip(ends, ("left", "right"), strict=True):
+    texts = curve.set_xticklabels([drawable(path.before), drawable(path.after)], fontsize=SMALLEST, parse_math=False)
+    for label, side in zip(texts, ("left", "right"), strict=True):
         label.set_horizontalalignment(side)  # within the figure, however long the prompts are
     return figure
 
@@ -61,17 +68,23 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     """A caption against the things of its image: one row a word, one column a region, the strongest in a frame.
 
     Orange speaks for, purple against, and every value is written into its cell, in thousandths of a similarity.
+
+    Args:
+        matrix: words and regions, with the image.
     """
     values = matrix.values * 1e3
     count, across = values.shape
     left = 0.35 + 0.095 * max(len(word) for word in matrix.words)
-    width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.55 + count * _CELL_HEIGHT + 0.75
+    width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.8 + count * _CELL_HEIGHT + 0.75
     best = "; ".join(f"{word}: {matrix.regions[row.argmax()]}" for word, row in zip(matrix.words, values, strict=True))
     alt = f"Which region each word of “{matrix.caption}” answers to most. {best}"
     figure = InlineFigure(max(width, 5.2), height, alt)
     width = figure.get_figwidth()
+    word, region = np.unravel_index(values.argmax(), values.shape)
+    over = f"the strongest pair: “{matrix.words[word]}” and {matrix.regions[region]}"
+    figure.text(0.1 / width, 1 - 0.06 / height, drawable(over), va="top", fontsize=10, parse_math=False)
     for i, (name, mask) in enumerate(zip(matrix.regions, matrix.masks, strict=True)):
-        place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.38) / height, 1.05 / width, _HEAD / height)
+        place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.63) / height, 1.05 / width, _HEAD / height)
         pixels, axes = np.asarray(matrix.image.convert("RGB"), dtype=np.float32) / 255, blank(figure.add_axes(place))
         faded = np.where(mask[..., None], pixels, 0.82 + 0.18 * pixels)  # all but the region
         axes.imshow(faded[::2, ::2], interpolation="auto")

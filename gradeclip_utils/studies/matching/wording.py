@@ -34,10 +34,13 @@ TEMPLATES = {"cat": "[]", "a cat": "{}", **{f"{prefix} a cat": f"{prefix} {{}}" 
 
 
 def caption_word_kinds(scene: Scene) -> list[tuple[str, str, str, tuple[int, ...]]]:
-    """Words of a scene's caption: text, part of speech, kind (of `KINDS`), and the objects that it speaks of.
+    """Words of a caption: text, part of speech, kind (of `KINDS`), and the objects that it speaks of.
 
     >>> caption_word_kinds(arrange(["red car"]))[1:]
     [('red', 'adjective', 'colour', (0,)), ('car', 'noun', 'noun', (0,))]
+
+    Args:
+        scene: has the caption.
     """
     opening = max((len(prefix) for prefix in PREFIXES if scene.caption.startswith(f"{prefix} ")), default=0)
     found = []
@@ -51,6 +54,10 @@ def caption_word_kinds(scene: Scene) -> list[tuple[str, str, str, tuple[int, ...
 
 def word_fractions(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """On which words does the relevance of a caption fall? One row a word, for its own image and for another one's.
+
+    Args:
+        explainer: maps and embeds.
+        scenes: two or more, with captions.
 
     Returns:
         Columns: image, shown ("own image" or "another image", the next scene's, the control: what is left is the text
@@ -80,8 +87,11 @@ def word_fractions(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFram
 def leave_one_out_agreement(words: pd.DataFrame) -> pd.Series:
     """Spearman's rank correlation of score and leave-one-out effect in each caption beside its own image, by image.
 
-    Of rows of `word_fractions`. Captions of fewer than four words, or whose scores are all alike, have no order worth
+    Captions of fewer than four words, or whose scores are all alike, have no order worth
     the name and are left out.
+
+    Args:
+        words: rows of `word_fractions`.
     """
     own = words[words["shown"] == "own image"].groupby("image")
     ordered = {
@@ -97,6 +107,9 @@ def leave_one_out_captions(caption: str) -> list[str]:
 
     >>> leave_one_out_captions("a cat, a dog")[:3]
     ['cat, a dog', 'a, a dog', 'a cat a dog']
+
+    Args:
+        caption: of words and commas.
     """
     return [
         " ".join((caption[: word.start] + caption[word.end :]).split()).replace(" ,", ",")
@@ -106,6 +119,10 @@ def leave_one_out_captions(caption: str) -> list[str]:
 
 def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
     """One thing, one noun, many templates: one row a noun and template (of `TEMPLATES`), beside the template "a cat".
+
+    Args:
+        explainer: maps and embeds.
+        nouns: each is shown alone in an image.
 
     Returns:
         Columns: image (the noun), template, gain (similarity minus that of "a cat"), right (1 if the true noun is the
@@ -132,10 +149,14 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
 
 
 def filled(template: str, noun: str) -> str:
-    """The noun put into a template: {} stands for "a cat", [] for "cat".
+    """A noun put into a template.
 
     >>> filled("a photo of {}", "owl"), filled("[]", "owl")
     ('a photo of an owl', 'owl')
+
+    Args:
+        template: {} stands for "a cat", [] for "cat".
+        noun: of `scenes.concepts`.
     """
     return template.replace("{}", phrase(noun)).replace("[]", noun)
 
@@ -187,7 +208,12 @@ def word_regions(
 
 
 def scene_regions(explainer: Explainer, scene: Scene) -> WordRegions:
-    """`word_regions` of a scene: its regions are its things, named by colour and noun."""
+    """`word_regions` of a scene: its regions are its things, named by colour and noun.
+
+    Args:
+        explainer: has the interactions.
+        scene: its caption is read.
+    """
     names: list[str] = []
     for thing in scene.objects:
         name = phrase(thing.noun, colour=thing.colour)
@@ -198,6 +224,10 @@ def scene_regions(explainer: Explainer, scene: Scene) -> WordRegions:
 
 def own_region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Does a noun, and does a colour, answer to its own thing most? One row a word, with and without centring.
+
+    Args:
+        explainer: has the interactions.
+        scenes: two things or more each, that the caption names.
 
     Returns:
         Columns: image, word, kind ("noun" or "colour"), centred, hit (1 if the mean interaction is largest on its own

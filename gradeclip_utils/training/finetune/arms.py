@@ -79,7 +79,11 @@ def _spoken_of(scene, start: int, end: int) -> np.ndarray | None:
 
 
 def allowed(text: str) -> bool:
-    """Whether a hard negative names no colour of a noun that training must not show."""
+    """Whether a hard negative names no colour of a noun that training must not show.
+
+    Args:
+        text: a phrase, whose last word is its noun.
+    """
     words = text.split()
     colours = [word for word in words if word in COLOURS]
     nouns = concepts()
@@ -88,19 +92,32 @@ def allowed(text: str) -> bool:
 
 
 def plan(seeds: int = SEEDS) -> list[tuple[str, int]]:
-    """Which arm and seed comes when: seed by seed, so that all arms are compared on the same ones as soon as can be."""
+    """Which arm and seed comes when: seed by seed, so that all arms are compared on the same ones as soon as can be.
+
+    Args:
+        seeds: of the two main arms; the others have `CONTROL_SEEDS` at most.
+    """
     after = [arm for arm in ARMS if arm != BEFORE]
     rows = [(arm, seed) for seed in range(seeds) for arm in after if arm in (GLOBAL, OURS) or seed < CONTROL_SEEDS]
     return [(BEFORE, 0), *rows]
 
 
 def pilots_of(table: Path) -> Path:
-    """The table of an experiment's pilots, which lies beside its own."""
+    """The table of an experiment's pilots, which lies beside its own.
+
+    Args:
+        table: the experiment's.
+    """
     return table.with_name(f"{table.stem}_pilots.csv")
 
 
 def with_changes(arm: str, tuning: Tuning) -> Tuning:
-    """A recipe, with what makes the arm another one than `OURS`."""
+    """A recipe, with what makes the arm another one than `OURS`.
+
+    Args:
+        arm: one of `ARMS`.
+        tuning: the recipe of `OURS`.
+    """
     return replace(tuning, **(ARMS[arm] or {}))
 
 
@@ -123,6 +140,9 @@ def chosen(pilots: pd.DataFrame, arm: str, tuning: Tuning = PILOT) -> Tuning:
 def read(table: Path | None = None) -> pd.DataFrame:
     """The table as it is, one row an arm and seed; empty if nothing was run yet.
 
+    Args:
+        table: a CSV file; by default the bundled one.
+
     Raises:
         InvalidFile, InvalidValue: it cannot be read as one, or has no arms.
     """
@@ -133,12 +153,23 @@ def read(table: Path | None = None) -> pd.DataFrame:
 
 
 def read_pilots(table: Path | None = None) -> pd.DataFrame:
-    """The pilots beside a table of the experiment, one row a trial; empty if there are none."""
+    """The pilots beside a table of the experiment, one row a trial; empty if there are none.
+
+    Args:
+        table: the experiment's; by default the bundled one.
+
+    Raises:
+        InvalidFile, InvalidValue: as of `read`.
+    """
     return read(pilots_of(data_path(TABLE) if table is None else table))
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm, seed and figure: arm, seed, figure, estimate, low, high, n, chance."""
+    """One row an arm, seed and figure: arm, seed, figure, estimate, low, high, n, chance.
+
+    Args:
+        rows: as `read` gives them.
+    """
     names = [name.removesuffix(" | estimate") for name in rows.columns if name.endswith(" | estimate")]
     found = [
         {"arm": row["arm"], "seed": row["seed"], "figure": name} | {part: row[f"{name} | {part}"] for part in PARTS}

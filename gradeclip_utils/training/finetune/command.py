@@ -47,16 +47,17 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `fine-tune`."""
+    """Add the arguments of the command `fine-tune`.
+
+    Args:
+        parser: gains them.
+    """
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
     parser.add_argument("--images", type=Path, help="the folder of the images")
     parser.add_argument("--data", metavar="KIND:WHERE", help="instead of the two: a data set, as evaluate takes it")
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
-    parser.add_argument(
-        "--folder",
-        help="where the state is kept; a run that was cut short goes on there; "
-        "beside --out by default, and gone when the model is written",
-    )
+    where = "beside --out by default, and gone when the model is written"
+    parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short goes on there; {where}")
     parser.add_argument("--model", help="as load_clip takes it; by default GRADECLIP_MODEL, or the bundled model")
     parser.add_argument("--pretrained", help="as load_clip takes it")
     parser.add_argument("--device", default="cpu", help="of one process, as torch names it (cpu, cuda)")
@@ -77,7 +78,14 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """The command `fine-tune`: read the pairs, tune, save, and say what was used."""
+    """The command `fine-tune`: read the pairs, tune, save, and say what was used.
+
+    Args:
+        options: what the parser read.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `fine_tune`; or, before a pair is read, a place that cannot be written.
+    """
     tuning = check(read_fields(options, Tuning()))
     for name, least in (("save_every", 1), ("workers", 0)):
         whole(f"--{name.replace('_', '-')}", getattr(options, name), least)

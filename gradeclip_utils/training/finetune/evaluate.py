@@ -63,14 +63,18 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
         ValueError: an unknown part.
         UnsupportedModel: the image tower has no dense features.
     """
-    parts = {"regions": region_rows, "pointing": pointing_rows, "binding": binding_rows, "whole": whole_rows}
+    parts = {"regions": region_rows, "pointing": _pointing_rows, "binding": _binding_rows, "whole": _whole_rows}
     only = all_chosen("only", only or list(parts), parts)
     rows = pd.concat([part(clip, amount) for name, part in parts.items() if name in only])
     return summary(rows)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means and intervals of rows with the columns figure, right, cluster and chance, in their order."""
+    """Means and intervals, one row a figure: figure, estimate, low, high (95 %), n, chance.
+
+    Args:
+        rows: with the columns figure, right, cluster and chance; figures stay in their order.
+    """
     table = summarise(rows.assign(image=range(len(rows))), "right", "figure", cluster="cluster")
     chance = rows.groupby("figure", sort=False)["chance"].mean().to_numpy()
     return table.rename(columns={"mean": "estimate"}).assign(chance=chance)
@@ -81,6 +85,10 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
     A region's embedding is the mean of the dense features over its cells, each weighted by how much of the cell the
     box or mask covers, and is compared with "a dog", "an owl", ... The box is the mask's own. Objects have no tint.
+
+    Args:
+        clip: the model.
+        amount: how much is measured.
     """
     nouns, prompts, rows = list(concepts().index), _concept_prompts(clip), []
     scenes = region_scenes(amount.regions, amount.skip)
@@ -99,7 +107,12 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 
 def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Tensor, int, tuple]]:
-    """Each scene, its dense features (h, w, E), its image's side in pixels, and the box in it that the model saw."""
+    """Each scene, its dense features (h, w, E), its image's side in pixels, and the box in it that the model saw.
+
+    Args:
+        clip: the model.
+        scenes: any; they are drawn as large as it sees them.
+    """
     tower = Explainer(clip).image_tower
     for start in range(0, len(scenes), _AT_ONCE):
         some = scenes[start : start + _AT_ONCE]
@@ -113,7 +126,12 @@ def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene,
 
 
 def region_scenes(n: int, skip: int = 0) -> list[Scene]:
-    """`n` development scenes of one to four different, untinted objects, in turn, behind the first `skip`."""
+    """Development scenes of one to four different, untinted objects, in turn.
+
+    Args:
+        n: how many.
+        skip: how many first ones are left to others.
+    """
     found, seed = [], 0
     while len(found) < skip + n:
         scene = draw_scene([80, seed], split="development", n_objects=1 + len(found) % 4, tint=0, plain=True)
@@ -124,14 +142,18 @@ def region_scenes(n: int, skip: int = 0) -> list[Scene]:
 
 
 def boxed(mask: np.ndarray) -> np.ndarray:
-    """The smallest upright box around a mask (H, W) bool; nothing where the mask is empty."""
+    """The smallest upright box around a mask: (H, W) bool.
+
+    Args:
+        mask: (H, W) bool; an empty one has no box.
+    """
     box = np.zeros(mask.shape, bool)
     for place in find_objects(mask.astype(np.uint8)):
         box[place] = True
     return box
 
 
-def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+def _pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     """The pointing game with one to four objects, by Grad-ECLIP: does the maximum lie on the object?"""
     rows = play(clip, games(amount.pointing), "grad-eclip", ASKED)
     rows = rows.assign(
@@ -141,7 +163,7 @@ def pointing_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     return rows.sort_values(["question", "objects"], kind="stable")[["figure", "right", "cluster", "chance"]]
 
 
-def binding_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+def _binding_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     """Two captions, one image: right captions told from wrong ones, by the kind of attribute that is wrong."""
     pairs = [pair for kind in KINDS for pair in draw_pairs(kind, amount.pairs)]
     rows = judge(clip, pairs + draw_pairs("swapped colours", amount.pairs, composition="withheld"))
@@ -149,7 +171,7 @@ def binding_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[["figure", "right", "cluster", "chance"]]
 
 
-def whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
+def _whole_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
     """Zero-shot classification of images of one object, and retrieval of whole scenes both ways (recall at 1).
 
     Of two captions that read the same, either is right.

@@ -70,9 +70,7 @@ As of [`emoji`](README.md), whose card names the artists. The weights are shared
 def run(
     table: Path, runs: Path, tuning: Tuning = PILOT, *, todo: Sequence = (), pilots: pd.DataFrame | None = None
 ) -> None:
-    """Run every arm and seed of `todo` (or of `plan()`) that the table has no row of, and add its row.
-
-    Raises ValueError if the table holds rows of another recipe than the one that `chosen` gives the arm.
+    """Run every arm and seed that the table has no row of, and add its row.
 
     Args:
         table: of the rows, a CSV file.
@@ -80,6 +78,9 @@ def run(
         tuning: the recipe, with which the pilots began.
         todo: (arm, seed) each; `plan()` if empty.
         pilots: rows of `run_pilots`; by default those of the table's own.
+
+    Raises:
+        InvalidValue: the table holds rows of another recipe than the one that `chosen` gives the arm.
     """
     pilots = design.read_pilots(table) if pilots is None else pilots
     for arm, seed in todo or design.plan():
@@ -157,13 +158,14 @@ def _tuned(arm: str, recipe: Tuning, folder: Path) -> tuple[Clip, float, float]:
 def ship(table: Path, runs: Path, folder: Path) -> None:
     """Put the model of `OURS`, seed 0, into a folder as emoji-fine, with its config and its card.
 
-    Raises ValueError if it is not measurably better at what it was tuned for than the model before: the interval of
-    regions named by their masks must lie above the other's.
-
     Args:
         table: of the rows, a CSV file.
         runs: the folder of the trainings.
         folder: for model, config and card.
+
+    Raises:
+        InvalidValue: a row is missing, or the model is not measurably better at what it was tuned for than the one
+            before: the interval of regions named by their masks must lie above the other's.
     """
     rows = design.tidy(design.read(table))
     before, after = (
@@ -220,19 +222,17 @@ def _check_same(done: pd.DataFrame, pilots: pd.DataFrame, tuning: Tuning, table:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `study fine-tuning`."""
+    """Add the arguments of the command `study fine-tuning`.
+
+    Args:
+        parser: gains them.
+    """
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="where the rows are written")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="where states and models are kept")
-    parser.add_argument(
-        "--pilots", action="store_true", help="try each arm's learning rates and weights; run nothing else"
-    )
+    parser.add_argument("--pilots", action="store_true", help="only try each arm's learning rates and weights")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="only these, with their seeds")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=SEEDS,
-        help="of the two main arms; the others have three at most; default: %(default)s",
-    )
+    about = "of the two main arms; the others have three at most; default: %(default)s"
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=about)
     add_fields(parser, PILOT, DECIDED)
     parser.add_argument("--shard", metavar="i/n", help="only every n-th run; by default as Slurm or torchrun say it")
     parser.add_argument("--merge", action="store_true", help="put what shards ran into --table; run nothing")
@@ -240,7 +240,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(given: argparse.Namespace) -> None:
-    """The command `study fine-tuning`: run what is missing of the experiment, or a shard of it, or ship its model."""
+    """The command `study fine-tuning`: run what is missing of the experiment, or a shard of it, or ship its model.
+
+    Args:
+        given: what the parser read.
+
+    Raises:
+        ValueError: a place that cannot be written, or what `run`, `ship` and a merge refuse.
+    """
     writable(given.table, "--table", suffixes=(".csv",), size=1_000_000)
     design.read(given.table)  # or refused
     if given.ship:

@@ -39,13 +39,8 @@ HARD = 0.5  # what the loss of the hard negatives counts, beside that of the reg
 
 def map_choices() -> tuple[str, ...]:
     """What can be asked for as `maps`: methods that explain images, `word x region`, and the reference baselines."""
-    return (
-        *(name for name, method in METHODS.items() if method.image is not None),
-        WORDS,
-        UNIFORM,
-        OTHER,
-        GROUND_TRUTH,
-    )
+    methods = [name for name, method in METHODS.items() if method.image is not None]
+    return (*methods, WORDS, UNIFORM, OTHER, GROUND_TRUTH)
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,11 @@ class Learner(nn.Module):
         self._words = open_text_tower(clip.model) if maps == WORDS else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`Features` as a dict: what passes through a wrapper for several processes."""
+        """`Features` as a dict: what passes through a wrapper for several processes.
+
+        Args:
+            batch: on the model's device.
+        """
         with with_grad():
             trace = self.image_tower.trace_with_grad(batch.pixels)
             texts = self._read(batch.texts if self.regional else [batch.texts[i] for i in batch.captions.tolist()])
@@ -161,7 +160,11 @@ def _patches(trace: Trace) -> int:
 
 
 def detached(trace: Trace) -> Trace:
-    """The same trace without a graph, in float32: what a map is made of."""
+    """The same trace without a graph, in float32: what a map is made of.
+
+    Args:
+        trace: with or without a graph.
+    """
 
     def plain(tensor: Tensor) -> Tensor:
         """Without a graph, in float32 at least."""
@@ -169,13 +172,16 @@ def detached(trace: Trace) -> Trace:
 
     layers = tuple(Layer(*(plain(getattr(layer, f.name)) for f in fields(Layer))) for layer in trace.layers)
     positions = trace.positions if trace.positions is None else plain(trace.positions)
-    return replace(
-        trace, tokens=plain(trace.tokens), layers=layers, embedding=plain(trace.embedding), positions=positions
-    )
+    tokens, embedding = plain(trace.tokens), plain(trace.embedding)
+    return replace(trace, tokens=tokens, layers=layers, embedding=embedding, positions=positions)
 
 
 def global_loss(features: Features) -> Tensor:
-    """CLIP's symmetric contrastive loss over images and captions (Radford et al. 2021)."""
+    """CLIP's symmetric contrastive loss over images and captions (Radford et al. 2021), a scalar.
+
+    Args:
+        features: of a batch.
+    """
     logits = features.scale * features.images @ features.captions.T  # (B, B)
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

@@ -80,10 +80,14 @@ class Batch:
 
 
 def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
-    """The pairs of a table with the columns `image` (a file in the folder `images`) and `caption`.
+    """The pairs of a table and a folder.
+
+    Args:
+        captions: a table with the columns `image` and `caption`.
+        images: the folder of the images; those that are missing are `present_pairs`' concern.
 
     Raises:
-        FileNotFoundError: there is no such table. (Missing images are `present_pairs`' concern.)
+        FileNotFoundError: there is no such table.
         ValueError: it cannot be read, lacks a column, is empty, or a row lacks its image or caption.
     """
     rows, images = read_captions(captions), as_path(images, "the folder of images")
@@ -91,7 +95,10 @@ def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
 
 
 def as_pair(given: Pair | Sequence) -> Pair:
-    """A pair, from itself or from an (image, caption) tuple.
+    """A pair.
+
+    Args:
+        given: a `Pair`, or an (image, caption) tuple.
 
     Raises:
         TypeError: neither.
@@ -104,14 +111,17 @@ def as_pair(given: Pair | Sequence) -> Pair:
         raise InvalidType(f"a pair is an image (or its path) and a caption, got {short(given)}", "pair-type")
     as_prompts(pair.caption)
     if not isinstance(pair.caption, str) or not pair.caption.strip():
-        raise InvalidType(
-            f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}", "pair-type"
-        )
+        msg = f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}"
+        raise InvalidType(msg, "pair-type")
     return pair
 
 
 def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
-    """The pairs, if every image that is a file is there; without those that are not, if that is asked for.
+    """The pairs, if every image that is a file is there.
+
+    Args:
+        pairs: of a list, files are looked for; another sequence makes its pairs when they are needed, and comes back.
+        skip_missing: leave out those whose image is not there, with a warning.
 
     Raises:
         FileNotFoundError: images are missing and `skip_missing` is False; lists the first ones and their number.
@@ -125,10 +135,8 @@ def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence
         listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
         if not skip_missing:
-            message += (
-                ". Correct the table (a caption with a comma needs quotes) or the folder, or skip them (skip_missing)"
-            )
-            raise MissingFile(message, "pair-missing")
+            how = "Correct the table (a caption with a comma needs quotes) or the folder, or skip them (skip_missing)"
+            raise MissingFile(f"{message}. {how}", "pair-missing")
         warn(f"{message}. Their pairs are skipped.", "pair-skipped", UserWarning)
         gone = set(map(id, missing))
         pairs = [pair for pair in pairs if id(pair) not in gone]
@@ -143,6 +151,9 @@ def spoken(caption: str) -> tuple[Spoken, ...]:
 
     >>> [phrase.text for phrase in spoken("a photo of a red car and two small dogs")]
     ['a red car', 'two small dogs']
+
+    Args:
+        caption: English text.
     """
     found = []
     for phrase in noun_phrases(caption):
@@ -231,7 +242,11 @@ class PairBatches(torch.utils.data.Dataset):
         return self.count
 
     def rows(self, number: int) -> np.ndarray:
-        """Which pairs make batch `number` of this process."""
+        """Which pairs make a batch of this process: (batch / processes,) of their numbers.
+
+        Args:
+            number: of the batch, from 0.
+        """
         turns, places = np.divmod(number * self.batch + np.arange(self.batch), len(self.pairs))
         order = {t: np.random.default_rng([self.seed, int(t)]).permutation(len(self.pairs)) for t in np.unique(turns)}
         rows = np.array([order[turn][place] for turn, place in zip(turns, places, strict=True)])
@@ -267,7 +282,11 @@ class PairBatches(torch.utils.data.Dataset):
 
 
 def identity(text: str) -> int:
-    """A number for a text, the same in every process."""
+    """A number for a text, the same in every process, whatever its case.
+
+    Args:
+        text: any.
+    """
     return zlib.crc32(text.lower().encode())
 
 

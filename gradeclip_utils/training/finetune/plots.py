@@ -58,17 +58,25 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL) -> pd.D
 
 
 def missing(rows: pd.DataFrame, seeds: Mapping[str, int]) -> list[str]:
-    """Which arms lack how many of the seeds that they should have, in words; empty if the table is complete."""
-    have = rows.groupby("arm")["seed"].nunique()
-    return [
-        f"{arm} ({want - have.get(arm, 0)} of {want} seeds)" for arm, want in seeds.items() if have.get(arm, 0) < want
-    ]
+    """Which arms lack how many of the seeds that they should have, in words; empty if the table is complete.
+
+    Args:
+        rows: `training.finetune.arms.read()`.
+        seeds: arm -> how many it should have.
+    """
+    lack = {arm: want - rows.loc[rows["arm"] == arm, "seed"].nunique() for arm, want in seeds.items()}
+    return [f"{arm} ({few} of {seeds[arm]} seeds)" for arm, few in lack.items() if few > 0]
 
 
 def draw_arms(rows: pd.DataFrame, figure: str) -> Figure:
     """One figure of every arm that was run, with the interval over scenes, references last; of several seeds the first.
 
-    Raises ValueError if the table has no such figure.
+    Args:
+        rows: `training.finetune.arms.read()`.
+        figure: one of those in the table.
+
+    Raises:
+        InvalidValue: the table has no such figure.
     """
     table = tidy(rows)
     table = table[(table["figure"] == figure)].sort_values("seed", kind="stable").groupby("arm", sort=False).head(1)
@@ -107,18 +115,17 @@ def draw_before_after(
         ValueError: the world does not have such a thing, or both are the same.
     """
     if first == second:
-        raise InvalidValue(
-            f"both things are {first!r}: choose two different things, so that one can be asked for", "plot-option"
-        )
+        msg = f"both things are {first!r}: choose two different things, so that one can be asked for"
+        raise InvalidValue(msg, "plot-option")
     scene = arrange([first, second], background=17)
     text = spoken(scene.caption)[asked].text
     questions = {name: partial(session.explain, scene, text) for name, session in sessions.items()}
-    found, maps = explain_each(questions, report), {}
-    for name, one in found.items():
-        heat = one.heatmap(0)
-        on_it = located(heat, scene.masks(one.image.width))[asked].on_thing
-        maps[f"{text}: {name}, {on_it:.0%} on it"] = heat
-    return plot_maps(one.image, maps, shared_scale=False)
+    found = explain_each(questions, report)
+    maps = {name: one.heatmap(0) for name, one in found.items()}
+    image = next(iter(found.values())).image
+    on_it = {name: located(heat, scene.masks(image.width))[asked].on_thing for name, heat in maps.items()}
+    title = f"of what speaks for “{text}” lies on it: {', '.join(f'{part:.0%} {name}' for name, part in on_it.items())}"
+    return plot_maps(image, maps, shared_scale=False, title=title)
 
 
 def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:

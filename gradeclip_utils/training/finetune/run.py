@@ -241,6 +241,9 @@ class _Run:
 def check(tuning: Tuning) -> Tuning:
     """A recipe that holds together, in Python's own numbers.
 
+    Args:
+        tuning: as given.
+
     Raises:
         ValueError, TypeError: says which field, and what it may be.
     """

@@ -14,11 +14,16 @@ def test_a_pair_is_drawn_with_both_images_and_all_four_similarities():
     figure = plot_pair(draw_pairs("colour", 1, nouns=16)[0], np.array([[0.5, 0.4], [0.3, 0.6]]))
     text = " ".join(t.get_text() for axes in figure.axes for t in axes.texts)
     assert all(f"{value:.3f}" in text for value in (0.5, 0.4, 0.3, 0.6)) and text.count("(true)") == 2
+    assert figure.texts[0].get_text() == "2 of 2 images are nearer to their own caption"
+    one = plot_pair(draw_pairs("colour", 1, nouns=16)[0], np.array([[0.5, 0.4], [0.6, 0.3]]))
+    assert one.texts[0].get_text().startswith("1 of 2")
 
 
 def test_contrasts_are_drawn_and_nothing_else(tiny, picture):
     contrast = Explainer(tiny).explain(picture, "a red dog", against="a blue dog")
-    assert len(plot_contrasts([("one", contrast), ("two", contrast)]).axes) >= 4
+    figure = plot_contrasts([("one", contrast), ("two", contrast)])
+    ahead = 2 * int(contrast.image_maps[0].sum() > 0)
+    assert len(figure.axes) >= 4 and figure.texts[0].get_text().startswith(f"in {ahead} of 2 maps more")
     with pytest.raises(ValueError, match="contrastive"):
         plot_contrasts([("one", Explainer(tiny).explain(picture, "a red dog"))])
 

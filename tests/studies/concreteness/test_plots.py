@@ -116,6 +116,8 @@ def test_fractions_of_a_caption_add_up_to_one_and_follow_the_scores(small):
 def test_fractions_are_drawn_one_row_a_method(small):
     figure = plot_importance(small, 1, METHODS)
     assert len(figure.axes) == len(METHODS) and "Leave one word out" in texts(figure)
+    (most,) = small.rows[small.rows["caption"] == 1].nlargest(1, "leave-one-out")["word"]
+    assert f"“{most}” by Leave one word out" in figure.texts[0].get_text()
 
 
 def test_answers_and_permutations_are_drawn_with_their_numbers(small):

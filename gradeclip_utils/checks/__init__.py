@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import InvalidFile, InvalidType, InvalidValue, MissingFile
+from ..errors import InvalidType, InvalidValue, first_line, short
+from .paths import as_path, readable, writable  # noqa: F401, paths are checked too
 
 if TYPE_CHECKING:  # the command line's help does without
     import numpy as np
@@ -38,21 +36,15 @@ def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The end of a refusal: `did you mean a or b?`, or `choose from` all there are where none is near."""
+    """The end of a refusal: `did you mean a or b?`, or `choose from` all there are where none is near.
+
+    Args:
+        name: what was given.
+        known: what there is.
+    """
     known = list(known)
     near = nearest(name, known)
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
-
-
-def short(value: Any, most: int = 60) -> str:
-    """What was given, as Python writes it, cut to a length that fits a sentence."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, as a part of a sentence: its first line, or its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -74,16 +66,13 @@ def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidType(f"{name} must be a whole number, got {short(value)}", "number-whole")
     value = int(value)
-    if value < least:
-        raise InvalidValue(f"{name} must be at least {least}, got {value}", "number-range")
-    if most is not None and value > most:
-        raise InvalidValue(f"{name} must be at most {most}, got {value}", "number-range")
+    if value < least or (most is not None and value > most):
+        bound = f"at least {least}" if value < least else f"at most {most}"
+        raise InvalidValue(f"{name} must be {bound}, got {value}", "number-range")
     return value
 
 
-def seed(value: Any) -> int:
-    """A seed of random numbers. Errors as of `whole`."""
-    return whole("seed", value, 0, LARGEST_SEED)
+seed = partial(whole, "seed", most=LARGEST_SEED)  # a seed of random numbers, checked
 
 
 def number(name: str, value: Any, least: float, most: float = math.inf) -> float:
@@ -109,7 +98,15 @@ def number(name: str, value: Any, least: float, most: float = math.inf) -> float
 
 
 def between(name: str, value: Any) -> float:
-    """A fraction between 0 and 1, and neither of the two. Errors as of `number`."""
+    """A fraction between 0 and 1, and neither of the two.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Raises:
+        InvalidType, InvalidValue: as of `number`.
+    """
     value = number(name, value, 0, 1)
     if value in (0, 1):
         raise InvalidValue(f"{name} must lie between 0 and 1, got {value:g}", "number-range")
@@ -145,7 +142,14 @@ def finite(what: str, values: Any) -> np.ndarray:
 
 
 def as_map(values: Any) -> np.ndarray:
-    """A map (h, w) of floats. Errors as of `finite`, and InvalidValue for another shape."""
+    """A map (h, w) of floats.
+
+    Args:
+        values: what was given.
+
+    Raises:
+        InvalidType, InvalidValue: as of `finite`; another shape, or nothing in it.
+    """
     found = finite("the map", values).astype(float, copy=False)
     if found.ndim != 2 or not found.size:
         raise InvalidValue(f"a map has rows and columns, (H, W), got shape {found.shape}", "map-shape")
@@ -193,7 +197,15 @@ def chosen(name: str, value: Any, known: Iterable[T]) -> T:
 
 
 def text(name: str, value: Any) -> str:
-    """A text; an InvalidType, if it is none."""
+    """A text.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Raises:
+        InvalidType: it is none.
+    """
     if not isinstance(value, str):
         raise InvalidType(f"{name} must be a text, got {short(value)}", "text-type")
     return value
@@ -235,7 +247,11 @@ def instance(name: str, value: Any, kind: Any, said: str) -> Any:
 
 
 def titled(name: str, values: Any) -> list[tuple[str, Any]]:
-    """Things with their titles, as pairs; a dictionary has the titles as its keys.
+    """Things with their titles, as pairs.
+
+    Args:
+        name: of the argument, for the message.
+        values: pairs, or a dictionary whose keys are the titles.
 
     Raises:
         InvalidType: neither a dictionary nor pairs, or a title that is no text.
@@ -248,12 +264,15 @@ def titled(name: str, values: Any) -> list[tuple[str, Any]]:
 
 
 def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
-    """One or more of the names that are known, as a list. Errors as of `listed` and `chosen`.
+    """One or more of the names that are known, as a list.
 
     Args:
         name: of the argument, for the message.
         values: a name, or several.
         known: what may be given.
+
+    Raises:
+        InvalidType, InvalidValue: as of `listed` and `chosen`; none was given.
     """
     found, known = listed(name, values, (str,)), list(known)
     if not found:
@@ -263,6 +282,10 @@ def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
 
 def columns(table: Any, names: Iterable[str]) -> None:
     """Refuse a table that lacks a column.
+
+    Args:
+        table: what was given.
+        names: of the columns that are needed.
 
     Raises:
         InvalidType: it is no table.
@@ -276,7 +299,15 @@ def columns(table: Any, names: Iterable[str]) -> None:
 
 
 def numbers(table: Any, names: Iterable[str]) -> Any:
-    """Some columns of a table as floats. Errors as of `columns`, and InvalidType for one that holds something else."""
+    """Some columns of a table as floats.
+
+    Args:
+        table: what was given.
+        names: of the columns.
+
+    Raises:
+        InvalidType, InvalidValue: as of `columns`; one holds something else.
+    """
     columns(table, names := list(names))
     try:
         return table[names].astype(float)
@@ -286,93 +317,15 @@ def numbers(table: Any, names: Iterable[str]) -> Any:
 
 
 def unused(what: str, name: str, known: Mapping[str, Any]) -> None:
-    """Refuse, as an InvalidValue, a name that is taken.
+    """Refuse a name that is taken.
 
     Args:
         what: it would be the name of, for the message.
         name: what was given.
         known: the names that are taken.
+
+    Raises:
+        InvalidValue: it is one of them.
     """
     if name in known:
         raise InvalidValue(f"there is {what} {name!r}: choose another name", "name-taken")
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def as_path(path: Any, what: str) -> Path:
-    """A path, its tilde expanded, that the operating system takes, whether or not there is something.
-
-    Raises:
-        InvalidType: it is neither a string nor a path.
-        InvalidFile: it is empty, too long, holds a NUL, or may not be looked at.
-    """
-    if not isinstance(path, (str, os.PathLike)) or isinstance(path, bytes):
-        raise InvalidType(f"{what} must be a path, got {short(path)}", "path-type")
-    if not str(path).strip():
-        raise InvalidFile(f"{what} must be a path, and an empty one was given", "path-empty")
-    try:
-        path = Path(path).expanduser()
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return path
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links; NUL; nobody's home
-        reason = getattr(error, "strerror", None) or error
-        msg = f"{what} is no path that can be used, {reason}: {short(str(path))}"
-        raise InvalidFile(msg, "path-unusable") from None
-    return path
-
-
-def readable(path: Any, what: str) -> Path:
-    """The path of a file that is there. A pipe, which would be waited for without end, is no file.
-
-    Raises:
-        MissingFile: there is nothing.
-        InvalidFile: a folder, or no regular file; and what `as_path` raises.
-    """
-    path = as_path(path, what)
-    if path.is_dir():
-        raise InvalidFile(f"{path} is a folder, not {what}", "path-is-folder")
-    if not path.exists():
-        raise MissingFile(f"There is no {what.removeprefix('a ')} {path}", "path-missing")
-    if not path.is_file():
-        raise InvalidFile(f"{path} is a pipe or a device, not {what}", "path-no-file")
-    return path
-
-
-def writable(path: Any, what: str, *, folder: bool = False, suffixes: Sequence[str] = (), size: int = 0) -> Path:
-    """A place to write to at the end of a computation, proved before it begins; nothing is made yet.
-
-    Args:
-        path: of a file that may be there already, or a folder; folders on the way to it need not exist.
-        what: it is called, in a refusal.
-        folder: whether it is to be a folder.
-        suffixes: of a file, one of these.
-        size: bytes that will be needed, as an estimate.
-
-    Raises:
-        InvalidFile: it cannot be written; says why.
-        InvalidType: it is no path.
-    """
-    path = as_path(path, what)
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise InvalidFile(f"{what} must end in {' or '.join(suffixes)}; got {short(str(path))}", "path-suffix")
-    if path.exists() and path.is_dir() != folder:
-        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
-        raise InvalidFile(
-            f"{what} must be {wanted}, and {path} is {found}", "path-is-file" if folder else "path-is-folder"
-        )
-    if path.exists() and not (folder or path.is_file()):
-        raise InvalidFile(f"{what} must be a file, and {path} is a pipe or a device", "path-no-file")
-    home = next(one for one in (path, *path.absolute().parents)[0 if folder else 1 :] if one.exists())
-    try:
-        with tempfile.TemporaryFile(dir=home):
-            free = shutil.disk_usage(home).free
-    except OSError as error:
-        said = error.strerror or error
-        msg = f"{what} cannot be written to {path}: {home} does not let it ({said})"
-        raise InvalidFile(msg, "path-read-only") from error
-    if free < size:
-        need = f"{size / 1e6:,.0f} MB, and {home} has {free / 1e6:,.0f} MB left"
-        raise InvalidFile(f"{what} needs about {need}: free some, or choose another place", "disk-full")
-    return path

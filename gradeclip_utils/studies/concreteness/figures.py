@@ -1,0 +1,149 @@
+"""Figures: all that lesson 06 shows and judges, part by part; a judged figure has the name of its claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from ...evaluation.statistics import spearman
+from ...models import Clip
+from ..tables import gained
+from .assigned import tag_effects, tag_pairs
+from .correlations import correlate, mixed_model, permutation_test
+from .saliency import METHODS, saliency
+from .word_study import WordStudy, study_questions, word_study
+
+Tables = list[pd.DataFrame]
+
+NAMED = {
+    "leave-one-out": "By leaving words out",
+    "grad-eclip": "By Grad-ECLIP's scores",
+    "attention": "By raw attention",
+}
+_BINS = {"part of speech and frequency": ("part",), "these two and role": ("part", "role")}
+
+
+def word_means(found: WordStudy) -> pd.DataFrame:
+    """Mean saliency of every studied word: a row a word, a column a method; words that lack one are left out.
+
+    Args:
+        found: what was measured.
+    """
+    means = found.values[list(METHODS)].groupby(found.rows["word"]).mean()
+    return means.loc[found.table.index[found.table["studied"]]].dropna()
+
+
+def measure_agreement(means: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of every two measures over words, with intervals that resample words.
+
+    The control is "shuffled": the first measure's numbers, dealt out among the words at random.
+
+    Args:
+        means: of `word_means`.
+
+    Returns:
+        One row a pair: one, other, value, low, high, n.
+    """
+    rng, rows = np.random.default_rng(0), []
+    beside = means.assign(shuffled=rng.permutation(means.iloc[:, 0]))
+    picks = rng.integers(0, len(means), (2000, len(means)))
+    for pair in combinations(beside, 2):
+        both = [beside[name].to_numpy() for name in pair]
+        low, high = np.percentile(spearman(*(column[picks] for column in both)), [2.5, 97.5])
+        rows.append((*pair, float(spearman(*both)), low, high, len(means)))
+    return pd.DataFrame(rows, columns=["one", "other", "value", "low", "high", "n"])
+
+
+def permutations(found: WordStudy) -> dict:
+    """`permutation_test` of concreteness and leave-one-out, by the bins within which ratings change places.
+
+    Args:
+        found: what was measured.
+    """
+    ready = word_means(found)[["leave-one-out"]].join(found.table).dropna(subset="concreteness")
+    common = pd.qcut(ready["frequency"], 4, labels=False).astype(str)
+    kinds = {
+        name: sum((ready[one] for one in columns[1:]), ready[columns[0]] + common) for name, columns in _BINS.items()
+    }
+    return {name: permutation_test(ready["concreteness"], ready["leave-one-out"], kind) for name, kind in kinds.items()}
+
+
+def variants(found: WordStudy, draws: int = 60) -> pd.DataFrame:
+    """The main correlations with the magnitude of a score for its positive part, and with the Glasgow ratings.
+
+    Args:
+        found: what was measured.
+        draws: bootstrap samples.
+
+    Returns:
+        As `correlate`, with a column "variant".
+    """
+    size = pd.DataFrame({name: saliency(found.rows, name, magnitude=True) for name in METHODS})
+    plain = [one for one in study_questions(found) if one.figure.endswith(("studied words", "beyond all controls"))]
+    asked = {"magnitude": (plain, size), "Glasgow": ([replace(one, x="glasgow") for one in plain], found.values)}
+    return pd.concat([
+        correlate(questions, found.rows, values, found.table, draws=draws).assign(variant=name)
+        for name, (questions, values) in asked.items()
+    ])  # fmt: skip
+
+
+def _slopes(found: WordStudy) -> Tables:
+    tables = []
+    for method in ("leave-one-out", "grad-eclip"):
+        for what, given in (("nothing", ()), ("all controls", found.controls)):
+            one = mixed_model(found.rows, found.values[method], found.table, "concreteness", given, "studied")
+            if one.converged:
+                claim = f"{NAMED[method]}, a standard deviation of concreteness adds to saliency, {what} held constant"
+                told = {"value": one.estimate, "low": one.low, "high": one.high, "n": one.words}
+                tables.append(pd.DataFrame([{"figure": f"{claim} (mixed model)", **told}]))
+    return tables
+
+
+def question_figures(clip: Clip, draws: int = 300, **options) -> Tables:
+    """Every correlation over words, with its controls and the other routes to it.
+
+    Args:
+        clip: the model.
+        draws: bootstrap samples of an interval.
+        **options: as for `word_study`.
+    """
+    found = word_study(clip, **options)
+    agree, other = measure_agreement(word_means(found)), variants(found, draws // 5)
+    tables = [
+        correlate(study_questions(found), found.rows, found.values, found.table, draws=draws),
+        agree.assign(figure="rank correlation over words, " + agree["one"] + " and " + agree["other"]),
+        other.assign(figure=other["figure"] + ", " + other["variant"]),
+    ]
+    rated = int(found.table.loc[word_means(found).index, "concreteness"].notna().sum())
+    for name, one in permutations(found).items():
+        low, high = one.observed - np.quantile(one.null, [0.975, 0.025])
+        claim = f"By leaving words out, concreteness tells more than {name} (interval: of the permutations)"
+        told = {"value": one.observed - one.expected, "low": low, "high": high, "n": rated}
+        tables.append(pd.DataFrame([{"figure": claim, **told}]))
+    return [*tables, *_slopes(found)]
+
+
+def tag_figures(clip: Clip, seeds: Sequence[int] = range(4)) -> Tables:
+    """Concreteness assigned: how much more a concrete tag counts than an abstract one beside the same drawing.
+
+    Args:
+        clip: the model.
+        seeds: of the images.
+    """
+    doubles = tag_pairs()
+    alike = doubles.index[doubles["concrete_concepts"] == doubles["abstract_concepts"]]
+    effects, tables = tag_effects(clip, doubles, seeds=seeds).dropna(), []
+    for name, said in NAMED.items():
+        part = effects[effects["method"] == name]
+        for which, some in (("", part), (" and both tell equally much", part[part["noun"].isin(alike)])):
+            if some["noun"].nunique() > 1:
+                claim = f"{said}, a concrete tag counts more than an abstract one where the drawing is the same{which}"
+                tables.append(gained(claim, some["concrete"], some["abstract"], some["noun"].array))
+    return tables
+
+
+PARTS: dict[str, Callable[..., Tables]] = {"questions": question_figures, "tags": tag_figures}

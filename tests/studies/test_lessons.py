@@ -1,0 +1,88 @@
+"""What lessons show: every number that they judge is a figure of a command, in data/lessons.csv."""
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.evaluation.verdicts import Takeaways
+from gradeclip_utils.files import data_path
+from gradeclip_utils.scenes import arrange, draw_scene
+from gradeclip_utils.studies import STUDIES
+from gradeclip_utils.studies.relevance import recognised_alone
+from gradeclip_utils.studies.tables import gained, told
+
+LESSONS = {
+    "matching": "04_image_text_matching", "binding": "05_attribute_binding", "concreteness": "06_word_concreteness",
+    "architectures": "08_other_models",
+}  # fmt: skip
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+CLAIM = re.compile(r"- (.*): \*\*[^*]+\*\*.*?, ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\], n = (\d+)")
+
+
+def claims(study):
+    """What the last list of verdicts of a lesson says: claim, estimate, low, high, n."""
+    cells = json.loads((NOTEBOOKS / f"{LESSONS[study]}.ipynb").read_text(encoding="utf-8"))["cells"]
+    shown = ("".join(out.get("data", {}).get("text/markdown", "")) for cell in cells for out in cell.get("outputs", []))
+    found = CLAIM.findall([text for text in shown if " claims: " in text][-1])
+    return pd.DataFrame(found, columns=["figure", "value", "low", "high", "n"]).astype(
+        dict.fromkeys(("value", "low", "high"), float) | {"n": int}
+    )
+
+
+@pytest.mark.parametrize("study", LESSONS)
+def test_every_claim_of_a_lesson_is_a_figure_that_its_command_writes(study):
+    kept = pd.read_csv(data_path("lessons.csv")).query("study == @study")
+    judged = claims(study)
+    judged = judged[~judged["figure"].str.startswith("After a second training")]  # of data/two_models.csv
+    assert len(judged) > 15
+    for claim in judged.itertuples():
+        named = kept[kept["figure"] == claim.figure]
+        named = kept if named.empty and study == "concreteness" else named  # a correlation has the name of its question
+        apart = (named[["value", "low", "high"]] - [claim.value, claim.low, claim.high]).abs()
+        near = (apart["value"] < 2e-3) & (apart.max(axis=1) < 5e-3)  # bootstrap samples go by the order of the rows
+        assert (named["n"][near] == claim.n).any(), claim.figure
+
+
+@pytest.mark.parametrize("study", LESSONS)
+def test_the_table_has_all_parts_of_each_lesson_with_intervals_and_the_command_that_makes_them(study):
+    kept = pd.read_csv(data_path("lessons.csv")).query("study == @study and model == 'emoji'")
+    assert (kept["low"] <= kept["value"] + 1e-9).all() and (kept["value"] <= kept["high"] + 1e-9).all()
+    parts = {STUDIES[study].more[0], *STUDIES[study].more}
+    assert set(kept["command"].str.extract("--part (.*)$")[0].str.strip("'")) == parts
+    assert kept["figure"].is_unique and (kept["n"] > 1).all()
+
+
+@pytest.mark.parametrize("study", ["matching", "binding", "concreteness"])
+def test_parts_that_are_asked_by_name_are_those_of_the_room(study):
+    room = import_module(f"gradeclip_utils.studies.{study}.figures")
+    assert STUDIES[study].more == tuple(room.PARTS)
+
+
+def test_a_mean_is_named_by_its_group_and_a_claim_is_what_takeaways_judge():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"image": range(12), "kind": ["one", "two"] * 6, "right": rng.random(12), "far": rng.random(12)}
+    )
+    table = told("{measure} of {kind}", rows, ["right", "far"]).set_index("figure")
+    assert list(table.index) == ["right of one", "right of two", "far of one", "far of two"]
+    assert table.loc["far of two", "mean"] == rows.loc[rows["kind"] == "two", "far"].mean()
+    assert told("all", rows, "far")["mean"].tolist() == [pytest.approx(rows["far"].mean())]
+    for than, clusters in ((0.5, None), (rows["far"], None), (rows["far"], list("aabbccddeeff"))):
+        (one,) = gained("it is higher", rows["right"], than, clusters).itertuples()
+        said = Takeaways(0.1, because="a test").judge("it is higher", rows["right"], than, clusters=clusters)
+        assert (one.value, one.low, one.high, one.n) == (said.estimate, said.low, said.high, said.n)
+
+
+def test_a_scene_is_recognised_if_each_of_its_things_is_alone(bundled):
+    explainer = Explainer(bundled)
+    scenes = [draw_scene([5, seed], split="development", n_objects=1 + seed % 3, tint=1) for seed in range(12)]
+    alone = [[arrange([thing], background=scene.background) for thing in scene.objects] for scene in scenes]
+    found = recognised_alone(explainer, scenes)
+    assert found.tolist() == [recognised_alone(explainer, things).all() for things in alone]
+    assert 0 < found.sum() < len(found)
