@@ -36,7 +36,7 @@ _ROUNDS = 6  # of the clock: the smallest and the largest of six hold the median
 RANGES = ("half with noise", "all with noise", "all with the mean colour")  # what deletion takes, and paints over
 
 
-def quick_maps(clip: Clip, images: list[Image.Image], texts: torch.Tensor) -> dict[str, np.ndarray]:
+def _quick_maps(clip: Clip, images: list[Image.Image], texts: torch.Tensor) -> dict[str, np.ndarray]:
     """Maps of all quick methods through one layer, and of Grad-ECLIP through as many as the package takes, by title.
 
     Args:
@@ -68,7 +68,7 @@ def both_prompts_figures(clip: Clip, n: int, parts: Sequence[str] = ("quick",)) 
         own = asker.embed_texts([one.prompt for one in examples])
         other = asker.embed_texts([one.others[0] for one in examples])
         if part == "quick":
-            both = zip(quick_maps(clip, images, own).items(), quick_maps(clip, images, other).values(), strict=True)
+            both = zip(_quick_maps(clip, images, own).items(), _quick_maps(clip, images, other).values(), strict=True)
             stacks = {title: (mine, theirs) for (title, mine), theirs in both}
         else:  # these look at the same changed images for both
             maps = method_maps(clip, names_of(clip, part), images, torch.stack([own, other], 1))
@@ -150,7 +150,7 @@ def stretched_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     scenes = [one.scene for one in games(max(2, n // 4), counts=[2], tint=0)]
     images = [widened(one, flank) for one, flank in zip(scenes, scenes[1:] + scenes[:1], strict=True)]
     texts = Explainer(clip).embed_texts([arrange([one.objects[0].noun]).caption for one in scenes])
-    maps, whole = quick_maps(clip, images, texts), (0.0, 0.0, float(images[0].width), float(images[0].height))
+    maps, whole = _quick_maps(clip, images, texts), (0.0, 0.0, float(images[0].width), float(images[0].height))
     deep, rng, rows = through(clip.image_layers), np.random.default_rng(0), []
     maps["random"] = rng.random(maps[deep].shape)
     for k, (scene, image) in enumerate(zip(scenes, images, strict=True)):
@@ -178,7 +178,7 @@ def full_range_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     examples, found = named_examples(max(2, n // 4)), []
     images, asker = [one.image() for one in examples], Explainer(clip)
     texts = asker.embed_texts([one.prompt for one in examples])
-    maps, tables = quick_maps(clip, images, texts), []
+    maps, tables = _quick_maps(clip, images, texts), []
     for k, example in enumerate(examples):
         curves = deletion_curves(clip, images[k], texts[k], {title: stack[k] for title, stack in maps.items()})
         found.append(deletion_ranges(curves).assign(image=example.key))
