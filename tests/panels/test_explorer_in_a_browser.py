@@ -296,6 +296,18 @@ def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_e
     panel.unfold("Drawing", False)
 
 
+def test_enter_asks_again_for_the_same_path_where_by_now_there_may_be_a_file(panel, tmp_path):
+    panel.unfold("Drawing")
+    path, file = panel.box.get_by_label("path of an image file"), tmp_path / "late.png"
+    path.fill(str(file))
+    path.press("Enter")
+    expect(panel.message).to_contain_text("There is no picture file")
+    file.write_bytes(png())
+    path.press("Enter")
+    expect(panel.origin).to_contain_text("image: late.png")
+    panel.unfold("Drawing", False)
+
+
 def png(size=(300, 200), noise=False):
     if noise:
         image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))

@@ -346,9 +346,11 @@ const folds = (app) => {
   };
   const contour = { type: "checkbox", checked: app.look.contour,
     onchange: ({ target }) => app.preview({ contour: target.checked }) };
+  const open = () => app.send({ kind: "path", path: (app.asked = app.path) });
   const path = { placeholder: "path of an image file, then Enter", spellcheck: false,
     title: "A file where the kernel runs.", "aria-label": "path of an image file", value: app.path,
-    oninput: ({ target }) => (app.path = target.value), onchange: () => app.send({ kind: "path", path: app.path }) };
+    oninput: ({ target }) => (app.path = target.value), onchange: open,
+    onkeydown: ({ key }) => void (key === "Enter" && app.path === app.asked && open()) }; // by now there may be a file
   const ontoggle = ({ target }) => {
     app.open = target.open;
     app.draw();
