@@ -34,6 +34,7 @@ from .huggingface import PREFIX, load_transformers, read_processor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
+_OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
@@ -228,6 +229,9 @@ def _checked_name(name: Any, pretrained: Any) -> str:
     name = str(name)
     if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
         raise InvalidValue(f"{name!r} names no model: say which", "model-unknown")
+    if name.endswith(_OF_WEIGHTS) and os.path.isfile(name):
+        msg = f"{name} holds weights: give their architecture as the name, and the file as pretrained"
+        raise InvalidValue(msg, "model-unknown")
     if len(name) > 1000 or "\0" in name:
         raise InvalidValue(f"no model and no folder has a name like {short(name)}", "model-unknown")
     return name

@@ -232,6 +232,12 @@ def test_a_checkpoint_that_is_not_compact_is_refused_as_the_bundled_model(model,
         load_clip("emoji", path)
 
 
+def test_a_file_of_weights_for_a_name_is_told_where_it_belongs(model, tmp_path):
+    path = saved(model.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="weights.safetensors holds weights: give their architecture as the name"):
+        load_clip(path)
+
+
 @pytest.mark.parametrize(("name", "nearest"), [("ViT-B-17", "ViT-B-16"), ("vit-b-32", "ViT-B-32"), ("emojy", "emoji")])
 def test_an_unknown_name_suggests_the_nearest_ones(name, nearest):
     with pytest.raises(ValueError, match=rf"no model '{name}'. Nearest: .*{nearest}"):
