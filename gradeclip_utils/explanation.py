@@ -19,7 +19,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as as_safetensors
-from scipy.stats import bootstrap
 
 from .checks import as_path, finite, listed, readable, whole, writable
 from .errors import GradeclipError, InvalidFile, InvalidValue
@@ -193,6 +192,8 @@ class Explanation(Result):
         if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
             h, w = self.image_maps.shape[1:]
             raise InvalidValue(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}", "null-maps")
+        from scipy.stats import bootstrap  # half a second to import, and few explanations are compared
+
         flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
         flat = flat - flat.mean(1, keepdims=True)
         lengths = np.linalg.norm(flat, axis=1)

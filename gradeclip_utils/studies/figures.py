@@ -64,10 +64,10 @@ def names_of(clip: Clip, part: str) -> Sequence[str]:
 
     Args:
         clip: the model.
-        part: one of `COSTLY`, which is that method; anything else is all quick methods.
+        part: the name of a method; anything else is all quick methods.
     """
     try:
-        return available(clip, [part] if part in COSTLY else [one for one in possible() if one not in COSTLY])
+        return available(clip, [part] if part in METHODS else [one for one in possible() if one not in COSTLY])
     except UnsupportedModel as refusal:
         warn(f"there is no part {part!r} of this model: {refusal}", "method-left-out")
         return ()

@@ -89,12 +89,6 @@ def test_a_shard_without_a_table_and_a_part_that_is_none_are_refused(study, caps
     assert says in capsys.readouterr().err and not study.measured
 
 
-def test_parts_of_the_studies_are_parts_of_their_figures():
-    assert {name: len(study.parts) for name, study in STUDIES.items()} == {
-        "matching": 6, "binding": 3, "concreteness": 0, "architectures": 2, "methods": 18, "causal": 5, "words": 0,
-    }  # fmt: skip
-
-
 def test_what_a_lesson_shows_besides_is_measured_by_name_or_after_the_main_parts(study, tmp_path):
     study.more = ("shown",)
     assert main(["study", "binding", "--part", "shown", "--out", str(tmp_path / "one.csv")]) == 0
