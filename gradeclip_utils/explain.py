@@ -206,7 +206,8 @@ class Explainer(Encoders):
         embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
         with self._isolated():
             trace, empty = self._trace_images([view])[0], self._empty_prompt()
-            maps = [self._token_maps(trace, one[None, None], empty)[0] for one in embeddings]
+            step = len(embeddings) if self.method.name in GRAD_ECLIP else 1  # others may compare what is asked together
+            maps = [self._token_maps(trace, some[None], empty)[0] for some in embeddings.split(step)]
             return _numpy(on_grid(torch.cat(maps), trace))
 
     def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
