@@ -39,6 +39,7 @@ from tqdm.auto import tqdm
 from ..checks import chosen, columns, first_line, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
+from ..datasets.registry import DATASETS
 from ..errors import InvalidType, InvalidValue
 from ..files import version
 from ..models import Clip, load_clip
@@ -64,7 +65,7 @@ def evaluate(
     """Measure the maps of several methods on a data set.
 
         rows = evaluate(load_clip(), "scenes:development:100", ["grad-eclip", "maskclip"])
-        summarise(rows, "average_precision", cluster="concept")
+        print(report(rows))  # not every image shows another thing: `summarise` wants such rows left out
 
     Args:
         clip: the model.
@@ -351,7 +352,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: of the command, which gets them.
     """
-    parser.add_argument("--data", default="scenes:development:200", help="see gradeclip_utils.datasets; %(default)s")
+    kinds = ", ".join(f"{kind}:{one.form}" for kind, one in DATASETS.items())
+    parser.add_argument("--data", default="scenes:development:200", help=f"one of {kinds}; default: %(default)s")
     parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
     parser.add_argument(
         "--methods", default="all", help=f"'all' that the model can have, or some of {','.join(possible())}"
