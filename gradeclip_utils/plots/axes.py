@@ -165,10 +165,12 @@ def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -
     axes.add_artist(Rectangle((left, 0), width, 1, fill=False, linewidth=0.4, **outside))
     axes.add_artist(Line2D([left + width] * 3, [0, 0.5, 1], linestyle="", color="black", marker=TICKRIGHT,
                            markersize=2, markeredgewidth=0.8, **outside))  # fmt: skip
-    for height, tick in zip((0, 0.5, 1), ticks, strict=True):
-        label = number(tick, vmax) if vmax or not tick else ""
-        axes.text(left + width + 0.06 * inch, height, label, va="center_baseline", fontsize=SMALLEST, gid="scale",
-                  **outside)  # fmt: skip
+    flat = image.height / image.width / inch < 3 * SMALLEST / 72  # inches: three labels would lie on each other
+    places = ("top", "", "bottom") if flat else ("center_baseline",) * 3
+    for height, tick, sits in zip((0, 0.5, 1), ticks, places, strict=True):
+        if sits:
+            label = number(tick, vmax) if vmax or not tick else ""
+            axes.text(left + width + 0.06 * inch, height, label, va=sits, fontsize=SMALLEST, gid="scale", **outside)
 
 
 def _inches(axes: Axes) -> tuple[float, float]:

@@ -247,6 +247,14 @@ def test_panels_share_one_scale_unless_each_has_its_own():
     assert scales(plot_maps(figure_picture(), maps, shared_scale=False)) == ["1.00", "2.00"]
 
 
+@pytest.mark.parametrize("size", [(300, 12), (300, 60), (96, 96)])
+def test_labels_of_a_colour_bar_do_not_lie_on_each_other(size):
+    figure = plot_maps(Image.new("RGB", size), {"one": np.ones((2, 2))})
+    figure.draw(figure.canvas.get_renderer())
+    labels = [text.get_window_extent() for axes in figure.axes for text in axes.texts if text.get_gid() == "scale"]
+    assert len(labels) > 1 and all(below.y1 <= above.y0 for below, above in pairwise(labels))
+
+
 def test_no_room_is_left_for_a_colour_bar_that_an_image_does_not_have():
     maps = {"one": np.ones((2, 2)), "two": 2 * np.ones((2, 2))}
     image, first, second = (one.bbox for one in plot_maps(figure_picture(), maps, shared_scale=False).axes)
