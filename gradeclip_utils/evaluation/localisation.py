@@ -14,7 +14,6 @@ the mask's area, which is chance, in every measure of localisation. It never win
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve
 
 from ..checks import as_box, as_map, between, finite, instance, listed, whole
 from ..errors import InvalidValue
@@ -66,18 +65,27 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
     marked = positive >= threshold * positive.max()
-    precision, recall, _ = precision_recall_curve(inside, values)
-    steps = np.diff(-recall)  # >= 0: what each threshold adds
-    reached = recall > 0
-    overlap = 1 / (1 / precision[reached] + 1 / recall[reached] - 1)
+    found, above = _counts(values, inside)
     return {
         "pointing_game": float(inside[values == values.max()].mean()),
         "energy_pointing_game": float(positive[inside].sum() / positive.sum() if positive.any() else inside.mean()),
         "pixel_accuracy": float((marked == inside).mean()),
-        "average_precision": float((steps * precision[:-1]).sum()),
-        "iou_best": float(overlap.max()),
+        "average_precision": float((np.diff(found, prepend=0) / found[-1] * found / above).sum()),
+        "iou_best": float((found / (found[-1] + above - found)).max()),
         "iou_fixed": float((marked & inside).sum() / (marked | inside).sum()),
     }
+
+
+def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels of the object, and how many of all, are not below a threshold: at each value there is, falling.
+
+    That is all that precision (found / above) and recall (found / found[-1]) are made of. scikit-learn's curve is the
+    same, and took a third of the time of an evaluation.
+    """
+    order = np.argsort(-values)
+    ranked = values[order]
+    last = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)  # of each run of ties; NaN differs from all
+    return np.cumsum(inside[order])[last], last + 1
 
 
 class Located(NamedTuple):
