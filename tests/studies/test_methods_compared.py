@@ -232,6 +232,8 @@ def test_the_shipped_table_has_every_method_and_reference_baseline_and_says_how_
     for name, clip in {name: load_clip(name) for name in ("emoji", "emoji-bag")}.items():
         assert set(table.loc[table["model"] == name, "weights"]) == {weights_digest(clip.model)}
     measured = table[(table["model"] == "emoji") & (table["study"] == "methods")].set_index("figure")
+    asked = set(measured["command"].str.replace("'", "").str.partition(" --part ")[2])
+    assert asked == set(STUDIES["methods"].parts) - {"ranking"}  # which compares other models with this one
     titles = [method.title for name, method in METHODS.items() if method.image and name != "grad-eclip"]
     for one in [*titles, "Grad-ECLIP, image layers: 4", *worker.REFERENCES]:
         for measure in ("pointing game", "energy pointing game", "average precision", "deletion", "insertion"):
