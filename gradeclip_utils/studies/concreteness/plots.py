@@ -6,7 +6,7 @@ WordStudy, correlations -> figure
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -276,7 +276,16 @@ def plot_causes() -> InlineFigure:
     arrows["how common it is", "place in the caption, tokens"] = around
     boxes = {name: (x, y, name) for name, (x, y) in _CAUSES.items()}
     alt = f"A causal graph with arrows from {told}"
-    return plot_graph(boxes, arrows, width=FULL_WIDTH - 0.3, height=3.05, alt=alt)
+    figure = plot_graph(boxes, arrows, width=FULL_WIDTH - 0.3, height=3.4, alt=alt)
+    around_it = _paths("concreteness", arrows) - 1
+    title = f"concreteness may change saliency by itself (orange), and by {around_it} paths through the word's role"
+    figure.axes[0].text(0.05, 3.3, title, fontsize=10, va="top")
+    return figure
+
+
+def _paths(cause: str, arrows: Iterable[tuple[str, str]]) -> int:
+    """How many paths lead from a cause to saliency."""
+    return 1 if cause == "saliency" else sum(_paths(end, arrows) for start, end in arrows if start == cause)
 
 
 def _title(method: str) -> str:

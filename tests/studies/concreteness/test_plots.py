@@ -146,3 +146,8 @@ def test_the_causal_graph_has_one_direct_arrow_and_no_circle():
     assert [cause for cause, effect in arrows if effect == "saliency"][-1] == "concreteness"
     drawn = [text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None) is not None]
     assert len(drawn) == len(arrows)
+    (only,) = {effect for cause, effect in arrows if cause == "concreteness"} - {
+        "saliency"
+    }  # all others lead through it
+    ways = sum([cause, "saliency"] in arrows for cause in {effect for cause, effect in arrows if cause == only})
+    assert only.startswith("role") and f"by {ways + 1} paths through the word's role" in " ".join(texts(figure))
