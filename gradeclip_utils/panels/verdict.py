@@ -89,8 +89,8 @@ def sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0
     if not heat.any():
         return f"{said} has no relevance above zero anywhere."
     if scene is None:
-        half = f"{patches_of_half(map_) / map_.size:.0%}"
-        return f"Half of the relevance of {said} lies in {half} of the patches; on what is known for scenes only."
+        half = f"Half of the relevance of {said} lies in {patches_of_half(map_) / map_.size:.0%} of the patches"
+        return f"{half}; what these show is known of drawn scenes only."
     cover, top = covers(scene, map_.shape), _at_maximum(scene, heat)
     where = f"on {_named(scene, [int(top.argmax())])}" if top.max() > 0 else "on nothing"
     wanted = list(_things_of(scene, caption, start, end))
