@@ -46,6 +46,7 @@ CARRIED = {  # package: (checksum, prefix of the files to take, folder that they
 }
 QUIZ = "**Check yourself"
 SENTENCE, PRINTED = 25, 8  # words of prose, and printed lines, that are shown
+COLUMNS, ROOM = 90, 16  # characters in a line of a slide, and lines that code may say on one
 SHOWN = re.compile(r"(\*\*|[-*] |\d+\. |\||!\[|\$\$|>)")  # how a block begins that is shown however long it is
 FIGURES = {"image/png", "text/html"}
 
@@ -138,11 +139,17 @@ def shown_outputs(cell: NotebookNode) -> list[NotebookNode]:
     return kept
 
 
+def lines_said(output: NotebookNode) -> int:
+    """How many lines of a slide the sentences of an output take; a paragraph has one below it."""
+    text, said = output.get("text", ""), output.get("data", {}).get("text/markdown", "")
+    return sum(-(-len(line) // COLUMNS) for line in (text + said).splitlines()) + bool(said)
+
+
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it, by the rule of this module."""
     cells = []
     is_answered, is_bare = False, False  # the current slide has a figure or a prediction; it has only its heading
-    filled = 0  # sentences of code on the current slide
+    filled = 0  # lines that code has said on the current slide
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             for part in slide_cells(cell):
@@ -162,8 +169,8 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
             continue
         is_bare = False
         is_figure = any(FIGURES & set(output.get("data", ())) for output in outputs)
-        said = sum(len(output.get("data", {}).get("text/markdown", "").splitlines()) for output in outputs)
-        is_full = said and filled and filled + said > PRINTED
+        said = sum(map(lines_said, outputs))
+        is_full = said and filled and filled + said > ROOM
         kind = "subslide" if is_full or (is_answered and outputs) else "-"
         filled = said if kind == "subslide" else filled + said
         is_answered = is_figure if kind == "subslide" else is_answered or is_figure
