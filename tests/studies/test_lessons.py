@@ -58,6 +58,7 @@ def test_the_table_has_all_parts_of_each_lesson_with_intervals_and_the_command_t
     parts = {STUDIES[study].more[0], *STUDIES[study].more}
     assert set(kept["command"].str.extract("--part (.*)$")[0].str.strip("'")) == parts
     assert kept["figure"].is_unique and (kept["n"] > 1).all()
+    assert ("forward passes of an explanation" in set(kept["figure"])) == (study == "architectures")
 
 
 @pytest.mark.parametrize("study", ["matching", "binding", "concreteness"])
