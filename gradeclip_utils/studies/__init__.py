@@ -1,16 +1,17 @@
 """The studies: what the lessons measure, each on top of the explainer and of scenes whose ground truth is known.
 
-    matching/          lesson 04: how a caption meets an image
-    binding/           lesson 05: does the model know which object is red?
-    concreteness/      lesson 06: are concrete words the ones that count?
     ablations          lesson 02: what is each part of Grad-ECLIP good for?
     methods_compared   lesson 03: which map should you believe?
     protocols          and what in its tables is due to how one asked, measured and drew
+    matching/          lesson 04: how a caption meets an image
+    binding/           lesson 05: does the model know which object is red?
+    concreteness/      lesson 06: are concrete words the ones that count?
     architectures      lesson 08: the same question to other architectures
     choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
     summaries          the main figures of the others, each in one tidy table; what a lesson shows besides is in the
                        `figures` of its room, and in data/lessons.csv
+    figures, tables    how the studies of methods, and those of a lesson, make figures of rows
     relevance          which part of a map lies on which object
 
 `STUDIES` maps the name of a study to the function that measures a model: `STUDIES["binding"](clip)` gives a table with
