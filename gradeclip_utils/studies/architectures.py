@@ -24,7 +24,7 @@ from torch import Tensor
 from ..datasets import Example, emoji_scenes
 from ..evaluation.localisation import localisation, pool
 from ..evaluation.run import evaluate
-from ..evaluation.sanity import agreement, randomised
+from ..evaluation.sanity import agreement, cost, randomised
 from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..explanation import Explanation
@@ -37,7 +37,7 @@ from ..plots import InlineFigure, draw_heatmap
 from ..plots.axes import NOTE, blank, drawable, entitle
 from ..plots.finding import patches_of_half
 from ..scenes import arrange
-from ..towers import Tower, Trace, open_image_tower
+from ..towers import Tower, Trace, open_image_tower, open_text_tower
 from ..training.card import recognised
 from .tables import gained, told
 
@@ -236,7 +236,10 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     maps = {one: maps_on_common_grid(model, examples, prompts, _GRID) for one, model in {label: own, **others}.items()}
     lost = compare_models({label: randomised(own, seed=1)}, examples[:controls])
     lost = lost.pivot(index="image", columns="method", values="average_precision")
+    rounds, explain = 6, partial(Explainer(own).explain, examples[0].image(), prompts[0])
+    passes = cost({label: explain}, _plain_pass(own, examples[0].image(), prompts[0]), repeats=rounds)
     tables = [
+        passes.rename(columns={"passes": "value"}).assign(figure="forward passes of an explanation", n=rounds),
         told("fraction of things recognised", known.assign(image=range(len(known)), right=known["right"] * 1.0),
              "right", cluster="noun"),
         told("{measure}, {method}", rows, MEASURES, cluster="concept"),
@@ -270,6 +273,13 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
         claim = f"Where both know the thing, maps of {label} are better than those of CLS"
         tables.append(gained(claim, ahead[0][both], ahead[1][both], concept[both]))
     return tables
+
+
+def _plain_pass(clip: Clip, image: Image.Image, prompt: str) -> Callable[[], object]:
+    """The model's own embeddings of an image and a prompt, both prepared before."""
+    sees, reads = Explainer(clip).image_tower, open_text_tower(clip.model)
+    pixels, ids = clip.preprocess(image)[None].to(sees.device), clip.tokenizer([prompt]).to(reads.device)
+    return lambda: (sees.forward(pixels), reads.forward(ids))
 
 
 def two_thing_examples(n: int) -> list[Example]:

@@ -14,7 +14,9 @@ from gradeclip_utils.evaluation.verdicts import Takeaways
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.studies import STUDIES
-from gradeclip_utils.studies.relevance import recognised_alone
+from gradeclip_utils.studies.matching import figures as matching
+from gradeclip_utils.studies.matching.composition import CASES, noun_pairs
+from gradeclip_utils.studies.relevance import as_array, recognised_alone
 from gradeclip_utils.studies.tables import gained, told
 
 LESSONS = {
@@ -56,6 +58,7 @@ def test_the_table_has_all_parts_of_each_lesson_with_intervals_and_the_command_t
     parts = {STUDIES[study].more[0], *STUDIES[study].more}
     assert set(kept["command"].str.extract("--part (.*)$")[0].str.strip("'")) == parts
     assert kept["figure"].is_unique and (kept["n"] > 1).all()
+    assert ("forward passes of an explanation" in set(kept["figure"])) == (study == "architectures")
 
 
 @pytest.mark.parametrize("study", ["matching", "binding", "concreteness"])
@@ -86,3 +89,15 @@ def test_a_scene_is_recognised_if_each_of_its_things_is_alone(bundled):
     found = recognised_alone(explainer, scenes)
     assert found.tolist() == [recognised_alone(explainer, things).all() for things in alone]
     assert 0 < found.sum() < len(found)
+
+
+def test_sentences_of_one_form_lie_as_far_from_those_of_another_as_their_means(tiny):
+    explainer, pairs = Explainer(tiny), noun_pairs(6)
+    rows = pd.concat(matching.PARTS["planes"](explainer, 2)).set_index("figure")
+    forms = [
+        as_array(explainer.embed_texts([CASES[one](*pair) for pair in pairs])).mean(0) for one in ("and no", "and")
+    ]
+    told_of = rows.loc["the mean of “and no” lies from that of “and”"]
+    value = told_of["value"]
+    assert value == pytest.approx(np.linalg.norm(forms[0] - forms[1]), abs=1e-5)
+    assert told_of["low"] < value < told_of["high"] and told_of["n"] == 6

@@ -19,7 +19,7 @@ from .binding_index import METHODS, ROLES, answers_by_map, binding_index, gap_re
 from .cached_explainer import CachedExplainer
 from .embeddings import PROBED, portraits, probe, yardstick
 from .exposure import attribute_exposure
-from .mistakes import added_auc, mistake_table
+from .mistakes import added_auc, beside_shuffled, mistake_table
 
 Tables = list[pd.DataFrame]
 
@@ -189,6 +189,9 @@ def _mistakes(clip: Clip, n: int) -> Tables:
                 added = {key: [value] for key, value in added_auc(table, which, repeats=3).items()}
                 claim = f"Mistakes about {name} are found by the index “{which}”"
                 tables.append(pd.DataFrame(added).assign(figure=claim, value=added["added"]))
+            real, chance = beside_shuffled(table, "chosen: word x region")
+            tables.append(gained(f"a shuffled index adds to what is known of mistakes about {name}", chance))
+            tables.append(gained(f"shuffled indices that add as much as the index, {name}", chance >= real))
     return tables
 
 

@@ -13,7 +13,7 @@ from ...scenes import arrange, draw_scene, phrase
 from ..relevance import as_array, embedded, recognised_alone
 from ..tables import gained, told
 from .adjectives import ColourPair, adjective_shift, colour_pairs
-from .composition import CHANGES, caption_changes, noun_pairs, span_fractions, two_colour_scenes
+from .composition import CASES, CHANGES, caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .map_sums import DISPLAYS, energy_explained, map_sums, part_agreement, two_thing_scene
 from .wording import leave_one_out_agreement, own_region_hits, template_effect, word_fractions
 
@@ -103,7 +103,9 @@ def _planes(explainer: Explainer, n: int) -> Tables:
     blind = span_fractions(Explainer(randomised(explainer.clip, seed=0)), pairs, ["and"])
     blind = _by(blind[blind["mean_prompt"] == "removed"], "fraction", "parts", "pair")
     single = embedded(explainer, [phrase(noun) for pair in pairs for noun in pair])
-    cosines = (single @ single.T).sum(1) - 1
+    cosines, from_mean = (single @ single.T).sum(1) - 1, np.linalg.norm(single - single.mean(0), axis=1)
+    forms = {case: embedded(explainer, [of(*pair) for pair in pairs]) for case, of in CASES.items()}
+    apart = {case: form - forms["and"] for case, form in forms.items() if case != "and"}
     made_of = "“A and B” lies more in the plane of its own parts"
     return [
         told(
@@ -111,6 +113,11 @@ def _planes(explainer: Explainer, n: int) -> Tables:
         ),
         told("weight of the {measure} part: {case}", weights, ["first", "second"], unit="pair"),
         gained("cosine of two prompts like “a cat”", cosines / (len(single) - 1)),
+        gained("a noun lies from the mean noun", from_mean),
+        *(
+            gained(f"the mean of “{case}” lies from that of “and”", one @ one.mean(0) / np.linalg.norm(one.mean(0)))
+            for case, one in apart.items()
+        ),
         gained(f"{made_of} than in a foreign one", own - other),
         gained("In “A and B”, the first part weighs more than the second", first["and"] - second["and"]),
         gained(f"With random weights too, {made_of}", blind["own"] - blind["foreign"]),

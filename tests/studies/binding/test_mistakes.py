@@ -13,6 +13,7 @@ from gradeclip_utils.studies.binding.mistakes import (
     added_auc,
     appearance,
     auc,
+    beside_shuffled,
     mistake_table,
 )
 
@@ -39,6 +40,14 @@ def test_an_index_that_knows_adds_and_one_that_does_not_adds_nothing():
     knows, blind = (added_auc(made_up(signal=s), "chosen: contrast", repeats=1, draws=500) for s in (2.0, 0.0))
     assert knows["low"] > 0.05 and knows["full"] > knows["base"]
     assert blind["low"] < 0 < blind["high"] + 0.01 and abs(blind["added"]) < 0.03
+
+
+def test_an_index_that_knows_is_ahead_of_all_that_belong_to_other_images_and_one_that_does_not_is_among_them():
+    (knows, others), (blind, as_blind) = (
+        beside_shuffled(made_up(signal=s), "chosen: contrast", times=9) for s in (2.0, 0.0)
+    )
+    assert len(others) == 9 and knows > 0.05 > others.max()
+    assert as_blind.min() - 0.01 < blind < as_blind.max() + 0.01
 
 
 def test_the_same_column_twice_adds_nothing():
