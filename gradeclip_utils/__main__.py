@@ -59,6 +59,7 @@ STUDIES = {
         ("binding", "of attribute binding, of any model", "--out binding.csv"),
         ("concreteness", "of word concreteness, of any model", "--model emoji-fine"),
         ("architectures", "of a model among other architectures", "--model emoji-resnet"),
+        ("first-steps", "of twelve steps of fine-tuning, of any model", "--out lessons.csv"),
         ("methods", "of Grad-ECLIP beside other methods, of any model", "--out methods.csv"),
         ("words", "of scores of words by all methods, of any model", "--out methods.csv"),
         ("causal", "of what maps say of the effect of an object, by all methods, of any model", "--out causal.csv"),

@@ -14,10 +14,12 @@ from gradeclip_utils.evaluation.verdicts import Takeaways
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.studies import STUDIES
+from gradeclip_utils.studies.first_steps import first_steps_summary
 from gradeclip_utils.studies.matching import figures as matching
 from gradeclip_utils.studies.matching.composition import CASES, noun_pairs
 from gradeclip_utils.studies.relevance import as_array, recognised_alone
 from gradeclip_utils.studies.tables import gained, told
+from gradeclip_utils.training.finetune.evaluate import Amount, region_rows
 
 LESSONS = {
     "matching": "04_image_text_matching", "binding": "05_attribute_binding", "concreteness": "06_word_concreteness",
@@ -27,9 +29,9 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 CLAIM = re.compile(r"- (.*): \*\*[^*]+\*\*.*?, ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\], n = (\d+)")
 
 
-def claims(study):
+def claims(lesson):
     """What the last list of verdicts of a lesson says: claim, estimate, low, high, n."""
-    cells = json.loads((NOTEBOOKS / f"{LESSONS[study]}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
     shown = ("".join(out.get("data", {}).get("text/markdown", "")) for cell in cells for out in cell.get("outputs", []))
     found = CLAIM.findall([text for text in shown if " claims: " in text][-1])
     return pd.DataFrame(found, columns=["figure", "value", "low", "high", "n"]).astype(
@@ -40,7 +42,7 @@ def claims(study):
 @pytest.mark.parametrize("study", LESSONS)
 def test_every_claim_of_a_lesson_is_a_figure_that_its_command_writes(study):
     kept = pd.read_csv(data_path("lessons.csv")).query("study == @study")
-    judged = claims(study)
+    judged = claims(LESSONS[study])
     judged = judged[~judged["figure"].str.startswith("After a second training")]  # of data/two_models.csv
     assert len(judged) > 15
     for claim in judged.itertuples():
@@ -49,6 +51,30 @@ def test_every_claim_of_a_lesson_is_a_figure_that_its_command_writes(study):
         apart = (named[["value", "low", "high"]] - [claim.value, claim.low, claim.high]).abs()
         near = (apart["value"] < 2e-3) & (apart.max(axis=1) < 5e-3)  # bootstrap samples go by the order of the rows
         assert (named["n"][near] == claim.n).any(), claim.figure
+
+
+def test_what_lesson_07_claims_of_models_in_hand_is_what_first_steps_writes():
+    kept = pd.read_csv(data_path("lessons.csv")).query("study == 'first-steps'").set_index("figure")
+    judged = claims("07_fine_grained_finetuning").set_index("figure")
+    judged = judged[~judged.index.str.contains("“")]  # those that name an arm or a figure are of data/finetuning.csv
+    assert len(judged) == 5
+    np.testing.assert_allclose(
+        kept.loc[judged.index, ["value", "low", "high"]], judged[["value", "low", "high"]], atol=5e-3
+    )
+
+
+@pytest.mark.slow
+def test_first_steps_are_asked_before_and_after_of_the_same_regions(bundled_shape):
+    few = Amount(regions=4, whole=4)
+    found = first_steps_summary(bundled_shape, scenes=4).set_index("figure")
+    before = region_rows(bundled_shape, few).query("figure == 'masks, top-5'")["right"]
+    assert found.loc["right name among the first five, before", "value"] == pytest.approx(before.mean())
+    own, other, none = (
+        found.loc[f"right name among the first five, {name}", "value"] for name in ("own maps", "other maps", "before")
+    )
+    gain = found.loc["After twelve steps with own maps, regions are named better than before", "value"]
+    more = found.loc["Twelve steps with own maps teach regions more than those with another image's maps", "value"]
+    assert (gain, more) == (pytest.approx(own - none), pytest.approx(own - other)) and len(found) == 6
 
 
 @pytest.mark.parametrize("study", LESSONS)

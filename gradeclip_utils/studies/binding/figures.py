@@ -189,9 +189,9 @@ def _mistakes(clip: Clip, n: int) -> Tables:
                 added = {key: [value] for key, value in added_auc(table, which, repeats=3).items()}
                 claim = f"Mistakes about {name} are found by the index “{which}”"
                 tables.append(pd.DataFrame(added).assign(figure=claim, value=added["added"]))
-            real, chance = beside_shuffled(table, "chosen: word x region")
+            own, chance = beside_shuffled(table, "chosen: word x region")
             tables.append(gained(f"a shuffled index adds to what is known of mistakes about {name}", chance))
-            tables.append(gained(f"shuffled indices that add as much as the index, {name}", chance >= real))
+            tables.append(gained(f"shuffled indices that add as much as the index, {name}", chance >= own))
     return tables
 
 

@@ -1,0 +1,72 @@
+"""First steps: what a dozen steps of fine-tuning by a model's own maps teach it about regions. Lesson 07.
+
+    pairs --twelve steps, by its own maps or by another image's--> models --regions named--> figures
+
+What hundreds of steps teach, arm by arm and seed by seed, is measured by `study fine-tuning`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from ..models import Clip, load_clip
+from ..training.finetune.arms import PILOT, ScenePairs
+from ..training.finetune.evaluate import AMOUNT, Amount, region_rows
+from ..training.finetune.losses import Learner
+from ..training.finetune.pairs import PairBatches
+from ..training.finetune.run import fine_tune
+from .figures import as_figures
+from .relevance import as_array
+from .tables import gained
+
+STEPS, BATCH = 12, 16
+
+
+def first_steps_summary(clip: Clip, scenes: int = 48) -> pd.DataFrame:
+    """What the lesson's own training teaches: judged figures have the name of their claim.
+
+    Args:
+        clip: the model. Of `emoji` also how many more regions `emoji-fine`, trained to the end, names.
+        scenes: of whose things regions are named.
+
+    Returns:
+        `COLUMNS`, one row a figure; n counts regions, and intervals resample scenes.
+    """
+    recipe = replace(PILOT, steps=STEPS, batch=BATCH, precision="fp32")
+    pairs, few = ScenePairs(STEPS * BATCH), Amount(regions=scenes, whole=scenes)
+    features = Learner(clip)(PairBatches(clip.preprocess, pairs, BATCH, 1, seed=0)[0])  # of `losses.Features`
+    taken = features["weights"] > 0
+    alike = as_array((features["regions"][taken] @ features["phrases"][taken].T).detach())
+    own, others = alike.diagonal(), (alike.sum(1) - alike.diagonal()) / (len(alike) - 1)
+    claim = "Before tuning, a region's cosine is higher with its own phrase than with the batch's others"
+    tables = [gained(claim, own, others)]
+    models = {"before": clip}
+    for name, maps in (("own maps", recipe.maps), ("other maps", "other image")):
+        models[name] = fine_tune(clip, pairs, replace(recipe, maps=maps), progress=False).clip
+    named = {name: _named(model, few, "masks, top-5") for name, model in models.items()}
+    clusters = named["before"]["cluster"].to_numpy()
+    right = {name: rows["right"].to_numpy() for name, rows in named.items()}
+    tables += [
+        gained(f"right name among the first five, {name}", one, clusters=clusters) for name, one in right.items()
+    ]
+    tables += [
+        gained("After twelve steps with own maps, regions are named better than before", right["own maps"],
+               right["before"], clusters),
+        gained("Twelve steps with own maps teach regions more than those with another image's maps", right["own maps"],
+               right["other maps"], clusters),
+    ]  # fmt: skip
+    if clip.name == "emoji":
+        fine = load_clip("emoji-fine")
+        for figure in ("boxes, top-1", "masks, top-1"):
+            after, before = (_named(model, AMOUNT, figure) for model in (fine, clip))
+            claim = f"emoji-fine names more regions than emoji ({figure})"
+            tables.append(gained(claim, after["right"], before["right"].to_numpy(), after["cluster"].to_numpy()))
+    return as_figures("first-steps", tables)
+
+
+def _named(clip: Clip, amount: Amount, figure: str) -> pd.DataFrame:
+    """The regions of one figure of `region_rows`."""
+    rows = region_rows(clip, amount)
+    return rows[rows["figure"] == figure]
