@@ -64,10 +64,10 @@ def test_what_lesson_07_claims_of_models_in_hand_is_what_first_steps_writes():
 
 
 @pytest.mark.slow
-def test_first_steps_are_asked_before_and_after_of_the_same_regions(bundled_shape):
+def test_first_steps_are_asked_before_and_after_of_the_same_regions(tiny):
     few = Amount(regions=4, whole=4)
-    found = first_steps_summary(bundled_shape, scenes=4).set_index("figure")
-    before = region_rows(bundled_shape, few).query("figure == 'masks, top-5'")["right"]
+    found = first_steps_summary(tiny, scenes=4).set_index("figure")
+    before = region_rows(tiny, few).query("figure == 'masks, top-5'")["right"]
     assert found.loc["right name among the first five, before", "value"] == pytest.approx(before.mean())
     own, other, none = (
         found.loc[f"right name among the first five, {name}", "value"] for name in ("own maps", "other maps", "before")
