@@ -32,7 +32,7 @@ def first_steps_summary(clip: Clip, scenes: int = 48) -> pd.DataFrame:
         scenes: of whose things regions are named.
 
     Returns:
-        `COLUMNS`, one row a figure; n counts regions, and intervals resample scenes.
+        `COLUMNS`, one row a figure; n counts regions, and intervals resample scenes (of the first, regions of a batch).
     """
     recipe = replace(PILOT, steps=STEPS, batch=BATCH, precision="fp32")
     pairs, few = ScenePairs(STEPS * BATCH), Amount(regions=scenes, whole=scenes)
@@ -45,7 +45,7 @@ def first_steps_summary(clip: Clip, scenes: int = 48) -> pd.DataFrame:
     models = {"before": clip}
     for name, maps in (("own maps", recipe.maps), ("other maps", "other image")):
         models[name] = fine_tune(clip, pairs, replace(recipe, maps=maps), progress=False).clip
-    named = {name: _named(model, few, "masks, top-5") for name, model in models.items()}
+    named = {name: region_rows(model, few).query("figure == 'masks, top-5'") for name, model in models.items()}
     clusters = named["before"]["cluster"].to_numpy()
     right = {name: rows["right"].to_numpy() for name, rows in named.items()}
     tables += [
@@ -58,15 +58,9 @@ def first_steps_summary(clip: Clip, scenes: int = 48) -> pd.DataFrame:
                right["other maps"], clusters),
     ]  # fmt: skip
     if clip.name == "emoji":
-        fine = load_clip("emoji-fine")
+        both = [region_rows(model, AMOUNT) for model in (load_clip("emoji-fine"), clip)]
         for figure in ("boxes, top-1", "masks, top-1"):
-            after, before = (_named(model, AMOUNT, figure) for model in (fine, clip))
+            after, before = (rows[rows["figure"] == figure] for rows in both)
             claim = f"emoji-fine names more regions than emoji ({figure})"
             tables.append(gained(claim, after["right"], before["right"].to_numpy(), after["cluster"].to_numpy()))
     return as_figures("first-steps", tables)
-
-
-def _named(clip: Clip, amount: Amount, figure: str) -> pd.DataFrame:
-    """The regions of one figure of `region_rows`."""
-    rows = region_rows(clip, amount)
-    return rows[rows["figure"] == figure]
