@@ -322,6 +322,16 @@ class Encoders:
         check_pixels(view.pixels, self._size())
         return view
 
+    def _box(self, view: View, trace: Trace) -> tuple[float, float, float, float]:
+        """Where the patches of a trace lie in the image: no model reads what is beyond its last whole patch."""
+        assert trace.grid is not None
+        left, top, right, bottom = view.box
+        down, across = (
+            count * patch / side
+            for count, patch, side in zip(trace.grid, self.image_tower.patch_size, view.pixels.shape[1:], strict=True)
+        )
+        return left, top, left + across * (right - left), top + down * (bottom - top)
+
     def _size(self) -> tuple[int, int] | None:
         """The one size (H, W) of pixels that the model takes; None where it takes others too."""
         tower = self.image_tower

@@ -178,7 +178,9 @@ class Explainer(Encoders):
         provenance, grid = self._provenance(*explained), _numpy(on_grid(maps, image_trace))
         if by != "grad-eclip":
             provenance |= {"method": title, "image_layers": None, "text_layers": None}
-        return Interactions(caption, words, grid, float((own * said).sum()), read, view.box, provenance)
+        return Interactions(
+            caption, words, grid, float((own * said).sum()), read, self._box(view, image_trace), provenance
+        )
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
         """Maps of an image for prompts that are not about it: for `Explanation.prompt_dependence`.
@@ -278,7 +280,7 @@ class Explainer(Encoders):
             similarity, explained = (float(one[0] @ embeddings[-1]) for one in (own, trace.embedding))
         words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
         provenance = {**self._provenance([explained], None), "method": f"METAGAME of {self.method.title}"}
-        return Interactions(caption, words, _numpy(maps), similarity, read, view.box, provenance, pairs)
+        return Interactions(caption, words, _numpy(maps), similarity, read, self._box(view, trace), provenance, pairs)
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         read = read_image(image)
@@ -314,7 +316,7 @@ class Explainer(Encoders):
                     image_maps=_numpy(maps[i]),
                     words=read.words[mine],
                     image=image,
-                    box=view.box,
+                    box=self._box(view, trace),
                     provenance=self._provenance(image_explained[mine], text_explained),
                     against=None if other is None else other.names[mine],
                     against_similarity=None if other is None else _numpy(other.similarity[mine]),

@@ -103,7 +103,7 @@ def image_curves(
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of *this input*, signed or not: (h, w) on its token grid, resized as heat maps are,
             or (H, W) in its pixels. A heat map in the image's own pixels must be cropped to what the model sees
-            first: `localisation.pool(heat, pixels.shape[1:], explanation.box)`.
+            first: `localisation.pool(heat, pixels.shape[1:], view.box)`.
         protocol: how far, in which units, with what in place of what is gone.
         colours: mean and deviation of the model's normalisation, which "random" and "black" need; `colours_of`.
         games: "deletion", "insertion" or both.

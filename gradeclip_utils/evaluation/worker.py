@@ -301,7 +301,7 @@ def game_areas(
     Args:
         explainer: of the model that is asked.
         prompt: what the image is compared with.
-        explanation: has the image, and the box that the model saw of it.
+        explanation: has the image.
         maps: name -> (h, w) on the token grid.
         heats: name -> (H, W) in the image's pixels.
         protocol: of the games.
@@ -310,10 +310,10 @@ def game_areas(
         Rows as `faithfulness.areas`.
     """
     clip, tower = explainer.clip, explainer.image_tower
-    pixels = model_view(clip.preprocess, explanation.image).pixels.to(tower.device)  # no other size has curves
-    maps = maps | {name: pool(heat, tuple(pixels.shape[1:]), explanation.box) for name, heat in heats.items()}
+    view = model_view(clip.preprocess, explanation.image)  # no other size has curves
+    maps = maps | {name: pool(heat, tuple(view.pixels.shape[1:]), view.box) for name, heat in heats.items()}
     score = image_score(tower.forward, explainer.embed_texts([prompt])[0])
-    return areas(image_curves(score, pixels, maps, protocol, colours=colours_of(clip.preprocess)))
+    return areas(image_curves(score, view.pixels.to(tower.device), maps, protocol, colours=colours_of(clip.preprocess)))
 
 
 def generator(example: Example, seed: int) -> np.random.Generator:

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..checks import whole
 from ..errors import InvalidValue
 from ..towers import Tower, Trace
 from .grad_eclip import gradients
-from .perturbation import bar, on_patches, word_numbers
+from .perturbation import bar, means_over_patches, on_patches, word_numbers
 
 _AT_ONCE = 16  # images in one forward pass with a graph
 
@@ -45,7 +44,7 @@ def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     pixels = _own_pixels(tower, trace)
     slopes = gradients(tower.embed_pixels, pixels, directions)
     products = [(slope * pixels).sum(1) for slope in slopes]  # T times (B, H, W)
-    return _summed_over_patches(trace, torch.stack(products, dim=1))
+    return _summed_over_patches(tower, trace, torch.stack(products, dim=1))
 
 
 def integrated_gradients(
@@ -88,7 +87,7 @@ def integrated_gradients(
                 internal_batch_size=max(len(pixels), _AT_ONCE),
             )  # fmt: skip
             products.append(attributed.detach().to(pixels).sum(1))
-    return _summed_over_patches(trace, torch.stack(products, dim=1))
+    return _summed_over_patches(tower, trace, torch.stack(products, dim=1))
 
 
 def _integrated_over_tokens(tower: Tower, trace: Trace, directions: Tensor, steps: int) -> Tensor:
@@ -110,10 +109,9 @@ def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
     return trace.inputs.to(trace.embedding)
 
 
-def _summed_over_patches(trace: Trace, values: Tensor) -> Tensor:
+def _summed_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
     """(B, T, H, W) -> (B, T, N)."""
-    pooled = F.adaptive_avg_pool2d(values, trace.grid).flatten(2)  # (B, T, P)
-    return on_patches(trace, pooled * (values.shape[-2] * values.shape[-1] / pooled.shape[-1]))
+    return on_patches(trace, means_over_patches(tower, trace, values) * (tower.patch_size[0] * tower.patch_size[1]))
 
 
 def path_points(steps: int) -> Iterator[tuple[float, float]]:

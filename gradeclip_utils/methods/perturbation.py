@@ -69,7 +69,7 @@ def rise(
     scores, seen = [], []
     for _, light, embeddings in seen_through(tower, trace, masks, light_of, bar("RISE", progress, total=masks)):
         scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
-        seen.append(F.adaptive_avg_pool2d(light, trace.grid).flatten(1))  # (n, P)
+        seen.append(means_over_patches(tower, trace, light))  # (n, P)
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
     centred = scores - scores.mean(-1, keepdim=True)
     return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
@@ -197,6 +197,20 @@ def on_patches(trace: Trace, values: Tensor) -> Tensor:
         values: (B, T, P), over patches.
     """
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
+
+
+def means_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
+    """Means (..., P) over patches; pixels beyond the last whole patch, which no model reads, are in none.
+
+    Args:
+        tower: the image encoder.
+        trace: of images, traced by it.
+        values: (..., H, W), one or two axes before those of the pixels.
+    """
+    assert trace.grid is not None
+    down, across = (count * side for count, side in zip(trace.grid, tower.patch_size, strict=True))
+    whole = F.pad(values, (0, across - values.shape[-1], 0, down - values.shape[-2]))
+    return F.avg_pool2d(whole, tower.patch_size).flatten(-2)
 
 
 def seen_through(

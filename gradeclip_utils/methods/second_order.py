@@ -159,7 +159,8 @@ def fixlip(
 
     def light_of(some: Tensor) -> Tensor:
         """Coalitions as masks (n, H, W)."""
-        return F.interpolate(coalitions[some].unflatten(1, grid)[:, None].to(pixels), pixels.shape[-2:])[:, 0]
+        lit = torch.kron(coalitions[some].unflatten(1, grid).to(pixels), pixels.new_ones(1, *tower.patch_size))
+        return F.pad(lit, (0, pixels.shape[-1] - lit.shape[-1], 0, pixels.shape[-2] - lit.shape[-2]))
 
     shown = bar("FIxLIP", progress, total=len(coalitions))
     for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, shown):

@@ -49,7 +49,7 @@ class TrunkTower(Tower):
             self.query_token = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
         size = trunk.patch_embed.img_size
         self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
-        self.patch_size = tuple(side // count for side, count in zip(self.image_size, self.grid_size, strict=True))
+        self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
         self.width = out_features(self.head, trunk.num_features)
         super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
 

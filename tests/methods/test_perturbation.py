@@ -173,6 +173,8 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
 class Seeing:
     """A tower whose embedding is the light in one patch."""
 
+    patch_size = (8, 8)
+
     @staticmethod
     def reads(pixels):
         return True

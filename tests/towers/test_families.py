@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
+from gradeclip_utils.methods import METHODS
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
+from gradeclip_utils.methods.perturbation import means_over_patches
 from gradeclip_utils.towers import (
     Entry,
     Tower,
@@ -154,6 +156,39 @@ def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classif
             with attention_changed(2, 0, token, amount):
                 scores.append(model(inputs)[0, 3])
         torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def remainder() -> Clip:
+    """Images of 36 pixels in patches of 8: the last four pixels are not read, as six of SigLIP's 384 by 14."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        options = {"img_size": 36, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, "num_classes": 7}
+        return Clip(
+            stir(timm.create_model("vit_tiny_patch16_224", **options)), open_clip.image_transform(36, False), None
+        )
+
+
+def test_a_map_ends_with_the_last_whole_patch(remainder, picture):
+    explanation = Explainer(remainder).explain(picture.resize((72, 72)), torch.eye(7)[:1])
+    assert explanation.image_maps.shape == (1, 4, 4) and explanation.box == (0, 0, 64, 64)
+    heat = explanation.heatmap(0, signed=True)
+    assert not heat[64:].any() and not heat[:, 64:].any() and heat[:64, :64].any()
+
+
+def test_pixels_that_no_patch_holds_are_in_no_map(remainder):
+    model, tower = remainder.model, open_image_tower(remainder.model)
+    pixels = torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1))
+    trace, logit = tower.trace(pixels), torch.eye(7)[None, :1]
+    with torch.no_grad():
+        total = (model(pixels) - model(0 * pixels))[0, 0]
+        torch.testing.assert_close(METHODS["integrated-gradients"].image(tower, trace, logit).sum(), total)
+        apart = F.conv2d(pixels[:, :1], torch.ones(1, 1, 8, 8) / 64, stride=8)[0].flatten(1)
+    torch.testing.assert_close(means_over_patches(tower, trace, pixels[0, :1]), apart)
+    alone = torch.zeros_like(pixels)
+    alone[..., 16:24, 24:32] = pixels[..., 16:24, 24:32]  # what is dark already cannot be taken away
+    found = METHODS["fixlip"].image(tower, tower.trace(alone), logit)[0, 0, 1:]
+    assert found.abs().argmax() == 11 and found.abs().sort().values[-2] < 1e-5 * found[11].abs()
 
 
 def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
