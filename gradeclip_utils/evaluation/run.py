@@ -112,7 +112,6 @@ def evaluate(
         return _all_rows(clip, plan, chunks, None, progress, how)
     asked = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
     named = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan), "chunk": chunk}
-    named["image_layers"] = clip.image_layers  # through which the default method goes
     with closing(Results(shard_folder(out, shard), run_settings(clip, asked, **named))) as results:
         return _all_rows(clip, plan, chunks, results, progress, how)
 
@@ -193,6 +192,8 @@ def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
         "model": clip.name,
         "pretrained": clip.pretrained,
         "weights": weights_digest(clip.model),
+        "image_layers": clip.image_layers,  # through which the default method goes
+        "preprocess": re.sub(" at 0x[0-9a-f]+", "", str(getattr(clip.preprocess, "transforms", clip.preprocess))),
         "versions": {name: version(name) for name in LIBRARIES},
     }
 
@@ -218,8 +219,7 @@ def _done(results: Results, plan: Plan, chunks: dict[int, Chunk]) -> dict[int, p
     found = {}
     for number, part in chunks.items():
         expected = [(one.key, name) for one in part.examples for name in plan.rows]
-        rows = results.read(number, expected, part.contents)
-        if rows is not None:
+        if (rows := results.read(number, expected, part.contents)) is not None:
             found[number] = rows
     return found
 
@@ -308,14 +308,14 @@ def report(rows: pd.DataFrame) -> str:
     columns(rows, ("image", "concept", "method", "seconds"))
     names = list(dict.fromkeys(rows["method"]))
     baseline = "grad-eclip" if "grad-eclip" in names else names[0]
-    cluster = "concept" if rows["concept"].nunique() > 1 else None
     blocks = []
     for value in (*MEASURES, "deletion", "insertion"):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
-        if some["image"].nunique() < 2:
-            continue
+        cluster = "concept" if some["concept"].nunique() > 1 else None
         groups = some.groupby("method")  # not every image shows another thing, whose baseline then has no interval
         some = some[(groups["image"].transform("nunique") > 1) & (groups[cluster or "image"].transform("nunique") > 1)]
+        if some.empty:
+            continue
         means = summarise(some, value, cluster=cluster).set_index("method")
         table = pd.DataFrame({"method": means.index, value: [_cell(r.mean, r.low, r.high) for r in means.itertuples()]})
         if len(means) > 1:

@@ -271,7 +271,9 @@ def _measures(
     explainer: Explainer, plan: Plan, example: Example, explained: dict, guess: np.ndarray | None
 ) -> dict[str, dict[str, float]]:
     """For each row of one example that there is a map for, its measures."""
-    baseline, mask = explained[plan.baseline], example.mask()  # without a mask there is no oracle to measure
+    baseline, mask = explained[plan.baseline], example.mask()
+    if mask is not None and not mask.any():
+        mask = None  # it says as little as none: there is no oracle to measure
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     references = {}
     if plan.references:
@@ -280,7 +282,7 @@ def _measures(
         references = reference_baselines(grid, whole, rng, box=baseline.box, guess=guess)
     unknown = dict.fromkeys(MEASURES, np.nan)
     measures = {
-        name: dict(unknown) if mask is None or not mask.any() else localisation(heat, mask)
+        name: dict(unknown) if mask is None else localisation(heat, mask)
         for name, heat in {**heats, **references}.items()
     }
     if mask is None:

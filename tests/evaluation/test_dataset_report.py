@@ -3,6 +3,7 @@
 import html
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,11 @@ def test_rows_are_computed_again_when_an_image_beside_theirs_was_replaced(tiny, 
     with pytest.warns(UserWarning, match="chunk 0 of .* is about images or masks that were replaced"):
         after = report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
     pd.testing.assert_frame_equal(after, report(tiny, f"folder:{copy}", tmp_path / "fresh", **QUICK))
+
+
+def test_a_report_through_other_layers_is_another_report(written, tiny, data, maps):
+    with pytest.raises(GradeclipError, match="image_layers was None, and is 2 now"):
+        report(replace(tiny, image_layers=2), data, written[1], maps=maps, **QUICK)
 
 
 def test_no_more_images_are_in_memory_than_a_chunk_and_the_sample(tiny, data, tmp_path, monkeypatch):

@@ -235,6 +235,22 @@ def test_pictures_without_a_mask_have_no_localisation_and_need_faithfulness(tiny
     assert "(7 images)" in report(mixed)
 
 
+def test_a_mask_of_nothing_says_as_little_as_none(tiny, data):
+    nothing = replace(load(data)[0], load_mask=partial(np.zeros, (36, 40), bool))
+    examples = [nothing, *load(data)[1:4]]
+    found = evaluate(tiny, examples, faithfulness="full", progress=False).set_index("image")
+    own = found.loc[nothing.key].set_index("method")
+    assert own[list(MEASURES)].isna().all(axis=None)
+    assert np.isfinite(own.loc["grad-eclip", "deletion"]) and np.isnan(own.loc["oracle", "deletion"])
+    assert found.drop(nothing.key)["average_precision"].notna().any()
+
+
+def test_means_over_images_of_one_concept_resample_images(rows):
+    some = rows.copy()
+    some.loc[some["concept"] != "car", list(MEASURES)] = np.nan  # who knows no mask of the others
+    assert "(3 images)" in report(some)
+
+
 def test_nothing_is_left_behind_on_the_model_or_in_torch(tiny, data):
     threads, state = torch.get_num_threads(), {name: value.clone() for name, value in tiny.model.state_dict().items()}
     evaluate(tiny, data, METHODS, limit=3, threads=3, progress=False)
@@ -368,6 +384,7 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
         ({"limit": 5}, "examples was 3, and is 5 now"),
         ({"clip": wrap(build(seed=1))}, "weights was .* now"),
         ({"clip": replace(tiny, image_layers=2)}, "image_layers was None, and is 2 now"),
+        ({"clip": wrap(tiny.model, resize_mode="squash")}, "preprocess was .* now"),
     ):
         given = {"clip": tiny, "methods": "maskclip", **options, **change}
         with pytest.raises(ValueError, match=f"holds another run: .*{message}.*delete it"):

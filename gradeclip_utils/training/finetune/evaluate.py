@@ -98,7 +98,7 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
                 fraction = torch.from_numpy(pool(covered.astype(float), dense.shape[:2], box)).to(dense)
                 embedding = torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fraction, dense), dim=-1)
                 scores = prompts @ embedding  # (concepts,)
-                better = (scores > scores[nouns.index(thing.noun)]).sum()
+                better = (scores >= scores[nouns.index(thing.noun)]).sum() - 1  # a tie is no answer
                 for top in TOP:
                     figure = f"{shape}, top-{top}"
                     rows.append((figure, float(better < top), number, top / len(nouns)))

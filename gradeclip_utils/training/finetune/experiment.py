@@ -135,7 +135,7 @@ def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, *, pilot: bool =
 
 def _folder(runs: Path, arm: str, recipe: Tuning) -> Path:
     name = f"{arm.replace(' ', '-').replace(',', '')}-{recipe.seed}"
-    return runs / f"{name}-{recipe.learning_rate:g}-{recipe.regions:g}"
+    return runs / f"{name}-{recipe.learning_rate:g}-{recipe.regions:g}-{recipe.steps}x{recipe.batch}"
 
 
 def _tuned(arm: str, recipe: Tuning, folder: Path) -> tuple[Clip, float, float]:
@@ -186,7 +186,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
     table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
     card = CARD.format(table=table_text, **made[[*DECIDED, "minutes", "commit"]])
-    model = _folder(runs, OURS, design.chosen(design.read_pilots(table), OURS)) / MODEL
+    model = _folder(runs, OURS, replace(PILOT, **made[[*DECIDED]])) / MODEL
     _write(folder / "emoji-fine.safetensors", model.read_bytes())
     _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
     _write(folder / "emoji-fine.md", card.encode())

@@ -101,6 +101,11 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
     assert (figures == 1).all() and list(figures.index) == [f"{s}, top-{k}" for s in ("boxes", "masks") for k in (1, 5)]
 
 
+def test_a_model_that_tells_no_noun_from_another_names_no_region(bundled, monkeypatch):
+    monkeypatch.setattr(finegrained, "_concept_prompts", lambda clip: torch.ones(len(concepts()), 192))
+    assert not region_rows(bundled, Amount(regions=2))["right"].any()
+
+
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
     figures = measure(bundled, FEW)
     assert figures["figure"].is_unique and (figures["low"] <= figures["estimate"]).all()
@@ -173,6 +178,8 @@ def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, asked):
     assert len(figures) == 4 and figures.iloc[2][["estimate", "low", "high", "n"]].tolist() == [0.5, 0.4, 0.6, 10]
     with pytest.raises(ValueError, match="holds runs of 'global loss only' with steps=3, not 4"):
         experiment.run(table, tmp_path / "runs", replace(tuning, steps=4), todo=todo)
+    experiment.run(tmp_path / "longer.csv", tmp_path / "runs", replace(tuning, steps=4), todo=todo)
+    assert len(asked) == 6, "a training of another length is no training of this one"
 
 
 @pytest.fixture
