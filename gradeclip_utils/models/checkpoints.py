@@ -265,7 +265,11 @@ def checkpoint_misfit(name: str, path: Path, *, weights_only: bool = True) -> st
     if model is None:
         return None
     model.load_state_dict = lambda state, strict=True: state
-    return misfit(name, path, open_clip.load_checkpoint(model, str(path), weights_only=weights_only), model)
+    try:
+        state = open_clip.load_checkpoint(model, str(path), weights_only=weights_only)
+    except AssertionError as error:  # it makes positions longer or shorter, and not wider
+        return f"{path} is a checkpoint of another architecture than {name}: {first_line(error).rstrip('!')}."
+    return misfit(name, path, state, model)
 
 
 def _some(items: list[str], count: int, separator: str = ", ") -> str:

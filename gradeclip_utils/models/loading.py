@@ -34,7 +34,6 @@ from .huggingface import PREFIX, load_transformers, read_processor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-_OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
@@ -156,9 +155,9 @@ def load_clip(
         load_clip("ViT-B-16", pretrained="openai")               # downloaded once
         load_clip("ViT-B-16-quickgelu", pretrained="/models/ViT-B-16.safetensors")
         load_clip("ViT-B-16", pretrained=fine_tuned.state_dict())
-        load_clip("/models/my-clip")                             # a folder with open_clip_config.json
+        load_clip("my-clip")                                     # a folder with open_clip_config.json, or config.json
         load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
-        load_clip("transformers:openai/clip-vit-base-patch32")   # of transformers; or a folder with config.json
+        load_clip("transformers:openai/clip-vit-base-patch32")
 
     Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`; without a device it does as
     well, `GRADECLIP_DEVICE`. A tag's own activation is used (`ViT-B-16` with `openai` runs with quick GELU, where
@@ -191,12 +190,12 @@ def load_clip(
         path = Path(pretrained) if pretrained else data_path(BUNDLED_MODELS[name])
         return load_compact(path, name=name, device=device, precision=precision)
     folder = Path(name).expanduser()
-    if name.startswith(PREFIX) or ((folder / "config.json").is_file() and not (folder / OPEN_CLIP_CONFIG).is_file()):
-        return _load_transformers(name.removeprefix(PREFIX), pretrained, device, precision)
-    if "/" in name and folder.is_dir():
+    configs = [file for file in ("config.json", OPEN_CLIP_CONFIG) if (folder / file).is_file()]
+    theirs = name.startswith(PREFIX) or configs == ["config.json"]
+    if folder.is_dir() and not theirs and name not in open_clip.list_models():
         name = f"local-dir:{folder}"
-    if name.startswith(("local-dir:", "hf-hub:")):
-        return _load_folder(name, device, precision)
+    if theirs or name.startswith(("local-dir:", "hf-hub:")):
+        return _load_folder(name.removeprefix(PREFIX), pretrained, theirs, device, precision)
     name = name.replace("/", "-")
     if name not in open_clip.list_models():
         near = nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()], most=4)
@@ -229,7 +228,7 @@ def _checked_name(name: Any, pretrained: Any) -> str:
     name = str(name)
     if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
         raise InvalidValue(f"{name!r} names no model: say which", "model-unknown")
-    if name.endswith(_OF_WEIGHTS) and os.path.isfile(name):
+    if name.endswith(checkpoints.SUFFIXES) and os.path.isfile(name):
         msg = f"{name} holds weights: give their architecture as the name, and the file as pretrained"
         raise InvalidValue(msg, "model-unknown")
     if len(name) > 1000 or "\0" in name:
@@ -281,7 +280,7 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
             force_quick_gelu=published or config.get("quick_gelu", False),
             force_preprocess_cfg=_preprocessing(name, [str(pretrained)] if config else tags),
         )  # fmt: skip
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter of positions of another width
         reason = checkpoints.checkpoint_misfit(name, path, weights_only=not published)
         msg = reason or f"{path} cannot be loaded into {name}: {first_line(error)}"
         raise InvalidFile(msg, "model-foreign") from error
@@ -300,7 +299,13 @@ def _load_state(name: str, state: Mapping[str, torch.Tensor], device: str, preci
     return replace(clip, pretrained="a state dict in hand")
 
 
-def _load_folder(name: str, device: str, precision: str) -> Clip:
+def _load_folder(name: str, pretrained: Any, theirs: bool, device: str, precision: str) -> Clip:
+    if pretrained:
+        where = "beside its config (model.safetensors; of open_clip open_clip_model.safetensors or the like)"
+        msg = f"{name} has its weights {where}: it takes no pretrained, got {str(pretrained)[:60]!r}."
+        raise InvalidValue(msg, "model-weights")
+    if theirs:
+        return _load_transformers(name, device, precision)
     if name.startswith("hf-hub:"):
         checkpoints.check_reachable(name)
     try:
@@ -310,10 +315,7 @@ def _load_folder(name: str, device: str, precision: str) -> Clip:
     return _finish(model, name, name)
 
 
-def _load_transformers(name: str, pretrained: Any, device: str, precision: str) -> Clip:
-    if pretrained:
-        msg = f"{name} takes no pretrained, got {str(pretrained)[:60]!r}."
-        raise InvalidValue(f"a model of transformers has its weights beside its config: {msg}", "model-weights")
+def _load_transformers(name: str, device: str, precision: str) -> Clip:
     model, processor = load_transformers(name, device, precision)
     source = getattr(model.config, "_commit_hash", None) or name
     _check_finite(model, name, source)

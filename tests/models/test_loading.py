@@ -334,11 +334,14 @@ def test_a_folder_that_open_clip_wrote_is_loaded(model, tmp_path):
     assert torch.equal(embeddings(load_clip(f"local-dir:{tmp_path}").model), embeddings(model))
 
 
-def test_a_folder_is_its_own_name(model, tmp_path):
+def test_a_folder_is_its_own_name(model, tmp_path, monkeypatch):
     saved(model.state_dict(), tmp_path / "open_clip_model.safetensors")
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {"size": 32}}))
-    for name in (tmp_path, str(tmp_path)):
+    monkeypatch.chdir(tmp_path.parent)
+    for name in (tmp_path, str(tmp_path), tmp_path.name):  # the last has no slash, as people type it
         assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
+    with pytest.raises(ValueError, match=r"has its weights beside its config .* no pretrained, got 'epoch_3\.pt'"):
+        load_clip(tmp_path, pretrained="epoch_3.pt")  # would not be what is explained
 
 
 @pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
@@ -347,6 +350,14 @@ def test_a_state_dict_in_hand_gives_the_model_that_was_tuned(model, prefix):
     clip = load_clip("ViT-tiny", {"epoch": 3, "state_dict": state} if prefix else state)
     assert torch.equal(embeddings(clip.model), embeddings(model))
     assert clip.pretrained == "a state dict in hand"
+
+
+def test_weights_of_another_width_are_refused_in_one_sentence(model, tmp_path):
+    path = saved(model.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(
+        ValueError, match=r"weights\.safetensors is a checkpoint of another architecture than ViT-B-32: .*width"
+    ):
+        load_clip("ViT-B-32", path)
 
 
 def test_a_state_dict_that_does_not_fit_says_what_is_missing_left_over_or_of_another_shape(model):
