@@ -2,6 +2,7 @@
 
     python -m gradeclip_utils explain                                    # does the bundled model work here?
     python -m gradeclip_utils explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
+    python -m gradeclip_utils explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
 
 Exit code 0 when it was done, 2 with one sentence and its code when something was wrong with what was asked for, 130
 when it was stopped. `--debug` shows the traceback of that sentence; a fault of ours always has one. A command's
@@ -15,7 +16,9 @@ import argparse
 import sys
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module, metadata
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .explain import Explainer
+    from .explanation import Explanation
 
 PROGRAM = "python -m gradeclip_utils"
 
@@ -81,9 +85,10 @@ STUDIES = {
 }  # fmt: skip
 COMMANDS = {
     "explain": Command(
-        "load a CLIP, say what can be explained, check that the explained number is the model's own, write one "
-        "explanation as a PNG",
-        'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"',
+        "load a CLIP, say what can be explained, check that the explained number is the model's own, write a figure of "
+        "each image",
+        'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"\n'
+        'explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf',
         ".__main__", of_model=True),
     "evaluate": Command(
         "is this map better than that one? Measure methods on a data set; given again, it goes on where it was stopped",
@@ -213,29 +218,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     decides = "GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled model is used."
     parser.epilog = f"{parser.epilog}\n\nWithout --model, {decides}"
-    parser.add_argument("--image", metavar="FILE", help="the image; a drawn scene if not given")
-    parser.add_argument("--caption", metavar="TEXT", help="what to look for; with --image; the scene's own otherwise")
-    parser.add_argument("--out", metavar="FILE.png", default="explanation.png", help="default: %(default)s")
+    parser.add_argument("--image", metavar="FILE", nargs="+", help="an image, or several; a drawn scene if not given")
+    whose = "with --image; the scene's own otherwise"
+    parser.add_argument("--caption", metavar="TEXT", nargs="+", help=f"what to look for in each image, {whose}")
+    kinds = "a PNG, SVG or PDF, as it ends; of several images each has its name added; default: %(default)s"
+    parser.add_argument("--out", metavar="FILE", default="explanation.png", help=kinds)
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32")
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Explain one image, and say how far the explained number is from the model's own.
+    """Explain each image, and say how far the explained numbers are from the model's own.
 
     Args:
         options: as `add_arguments` has them read, and those of the model.
 
     Raises:
-        ValueError: an image without a caption, or that cannot be read, or a place where no PNG can be written; before a
-            model is loaded.
+        ValueError: an image without a caption, or that cannot be read, or a place where no figure can be written;
+            before a model is loaded.
     """
-    if options.image is not None and options.caption is None:
+    if options.image and not options.caption:
         raise InvalidValue("--image needs a --caption: what should be looked for in it?", "option-caption")
-    out = writable(options.out, "--out", suffixes=(".png",), size=1_000_000)
+    files = options.image or [None]
+    out = writable(options.out, "--out", suffixes=(".png", ".svg", ".pdf"), size=1_000_000 * len(files))
+    places = [out if len(files) == 1 else out.with_stem(f"{out.stem}-{Path(file).stem}") for file in files]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise InvalidValue(f"two images would be written to {twice}: explain them in two calls", "data-twice")
 
     from .images import read_image
 
-    image = None if options.image is None else read_image(options.image)
+    for file in options.image or ():
+        read_image(file)
+
+    import matplotlib
 
     from .explain import Explainer
     from .models import load_clip
@@ -243,20 +257,25 @@ def run_command(options: argparse.Namespace) -> None:
 
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     print(clip.describe())
-    scene = draw_scene(seed=0)
-    image = scene.image() if image is None else image
-    caption = scene.caption if options.caption is None else options.caption
-    explainer = Explainer(clip)
-    explanation = explainer.explain(image, caption)
-    difference = _difference(explainer, explanation.image, caption, float(explanation.similarity[0]))
+    explainer, scene = Explainer(clip), draw_scene(seed=0)
+    for file, place in zip(files, places, strict=True):
+        image = scene.image() if file is None else read_image(file)
+        explanation = explainer.explain(image, options.caption or [scene.caption])
+        for i, caption in enumerate(explanation.prompts):
+            _print_numbers(explainer, explanation, image, i)
+            print(f"similarity {explanation.similarity[i]:.4f} of {file or 'a drawn scene'} and {caption!r}")
+        with matplotlib.rc_context({"pdf.fonttype": 42}):  # letters as TrueType, as many journals ask for
+            write_whole(place, partial(explanation.plot().savefig, format=place.suffix[1:].lower()))
+        print(f"written to {place}")
+
+
+def _print_numbers(explainer: Explainer, explanation: Explanation, image: Image.Image, i: int) -> None:
+    caption = explanation.prompts[i]
+    difference = _difference(explainer, explanation.image, caption, float(explanation.similarity[i]))
     print(f"  parity   the explained similarity differs from the plain forward pass by {difference:.1e}")
-    value, low, high = explanation.prompt_dependence(explainer.null_maps(image, caption))
+    value, low, high = explanation.prompt_dependence(explainer.null_maps(image, caption), i)
     print(f"  prompt   the map differs from those of 16 other prompts by {value:.2f} [{low:.2f}, {high:.2f}]")
     print("           (1 less their mean correlation: 0 is the same map whatever is asked)")
-    figure = explanation.plot()
-    write_whole(out, lambda stream: figure.savefig(stream, format="png"))
-    print(f"similarity {explanation.similarity[0]:.4f} of {options.image or 'a drawn scene'} and {caption!r}")
-    print(f"written to {options.out}")
 
 
 def _difference(explainer: Explainer, image: Image.Image, caption: str, similarity: float) -> float:

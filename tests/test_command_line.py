@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import gradeclip_utils
+from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.__main__ import COMMANDS, main, parser_of
 from gradeclip_utils.models import checkpoints, save_compact
 from gradeclip_utils.studies import STUDIES
@@ -76,6 +77,25 @@ def test_without_a_picture_a_scene_is_explained(model, tmp_path, capsys):
     assert (tmp_path / "scene.png").is_file()
 
 
+def test_each_of_several_pictures_has_a_figure_of_all_captions_that_is_named_after_it(model, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    pictures = [str(tmp_path / f"photos/{name}.png") for name in ("a dog", "été")]
+    for picture in pictures:
+        Image.effect_noise((90, 60), 60).save(picture)
+    captions = ["--caption", "a red car", "a car"]
+    for ending, first in ((".pdf", b"%PDF"), (".SVG", b"<?xml"), (".png", b"\x89PNG")):
+        assert main(["explain", *model, "--image", *pictures, *captions, "--out", f"my maps/of{ending}"]) == 0
+        for name in ("a dog", "été"):
+            assert (tmp_path / f"my maps/of-{name}{ending}").read_bytes().startswith(first)
+    assert b"/Type3" not in (tmp_path / "my maps/of-été.pdf").read_bytes()  # journals refuse letters as Type 3
+    assert len(list((tmp_path / "my maps").iterdir())) == 6
+    said = re.findall(r"similarity (\S+) of (.+) and '(.+)'", capsys.readouterr().out)[-4:]
+    assert [one[1:] for one in said] == [(picture, caption) for picture in pictures for caption in captions[1:]]
+    clip = load_clip("emoji", model[-1])
+    for value, picture, caption in said:
+        assert float(value) == pytest.approx(Explainer(clip).explain(picture, caption).similarity[0], abs=1e-4)
+
+
 def test_a_word_that_the_model_never_saw_is_said_in_a_note(model, capsys):
     assert main(["explain", *model, "--caption", "a red zeppelin"]) == 0
     captured = capsys.readouterr()
@@ -126,7 +146,8 @@ def test_a_picture_or_caption_that_cannot_be_used_is_one_sentence_and_exit_code_
     ("arguments", "message"),
     [
         (["--image", "photo.png"], "--image needs a --caption"),
-        (["--out", "picture.jpg"], "must end in .png"),
+        (["--out", "picture.tiff"], "must end in .png or .svg or .pdf"),
+        (["--image", "a.png", "b/a.png", "--caption", "a car"], "two images would be written to explanation-a.png"),
         (["--out", "/proc/picture.png"], "--out cannot be written to /proc/picture.png"),
         (["--out", ""], "--out must be a path, and an empty one was given [E-path-empty]"),
     ],
