@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from ..models import Clip
 from ..notices import heard_by, warn
 from ..scenes import CANVAS
 from ..towers import Tower, Trace
+from ..towers.remembering import RememberingTower
 
 
 def possible() -> list[str]:
@@ -97,29 +97,6 @@ class _Begun(Exception):
     """A method has not refused a model, and begins the passes that it costs."""
 
 
-class RememberingTower:
-    """A tower that does not trace the same batch twice in a row. Two threads may ask it, each for its own batch."""
-
-    def __init__(self, tower: Tower):
-        self._tower = tower
-        self._last: Trace | None = None
-
-    def __getattr__(self, name: str):
-        return getattr(self._tower, name)
-
-    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
-        """The tower's trace of a batch, or the last one if that was of the same batch.
-
-        Args:
-            inputs: a batch, as for the tower.
-            graph: as for the tower; a trace that was made without one does not do for it.
-        """
-        last = self._last
-        if last is None or not torch.equal(last.inputs, inputs) or (graph and last.graph is None):
-            self._last = last = self._tower.trace(inputs, graph)
-        return last
-
-
 class _Trial(RememberingTower):
     """A tower with which no method comes further than to its first pass beyond the trace."""
 
@@ -130,7 +107,7 @@ class _Trial(RememberingTower):
 
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
         """The tower's trace of `inputs`, once."""
-        if self._last is not None:
+        if self._memory:
             raise _Begun
         return super().trace(inputs, graph)
 

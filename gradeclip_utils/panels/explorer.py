@@ -185,7 +185,8 @@ class Explorer(AnyWidget):
         """Long work is under way."""
         wanted = self.wanted
         names = [name for name in (wanted.method, wanted.beside) if name]
-        expected = sum(map(self.session.expected, names)) * (NULLS if wanted.dependence else 1)
+        expected = sum(self.session.expected(name, wanted.resolution) for name in names)
+        expected *= NULLS if wanted.dependence else 1
         known = self.session.lengths.get((wanted.method, wanted.beside, wanted.dependence))
         took = f", {NULLS} other prompts" * wanted.dependence + f", about {expected:.0f} s here" * (expected >= 1)
         text = f"{' and '.join(METHODS[name].title for name in names)}{took}. Any change stops it."

@@ -70,7 +70,7 @@ def specs(
     titles, own = {}, state.method == GRAD_ECLIP
     for key, method in METHODS.items():
         if method.image:
-            seconds = session.expected(key)
+            seconds = session.expected(key, state.resolution)
             titles[key] = f"{method.title} (about {seconds:.0f} s here)" if seconds >= 1 else method.title
     choices = {**CHOICES, "model": {name: name for name in models}, "method": titles, "beside": {"": "none", **titles}}
     useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}

@@ -13,19 +13,17 @@ nothing is computed twice, that wrong input is refused in a sentence, and two wa
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
-from torch import Tensor
 
 from ..checks import nearest, text, whole
 from ..errors import InvalidValue
@@ -37,50 +35,13 @@ from ..models import Clip
 from ..notices import heard_by
 from ..plots.colours import largest
 from ..plots.colours import shown as visible
+from ..towers.remembering import RememberingTower
 from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .jobs import ANSWERS
 from .state import GRAD_ECLIP, NULLS, Panel, State, View, as_source, settings
 
-_PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # of a tower: each runs (a part of) the model
-_KEPT = {"traces": 24, "found": 64, "explainers": 24}  # how many of each are remembered
-
-
-class _Remembering:
-    """A tower that traces the same input once, and reports every pass, so that long work can be counted and stopped."""
-
-    def __init__(self, tower, session: Session):
-        self._tower, self._session = tower, session
-
-    def __getattr__(self, name: str):
-        found = getattr(self._tower, name)
-        if name == "model":  # some methods fetch it for every pass that they make themselves
-            self._session._passed()
-
-        def reported(*arguments, **options):
-            """The tower's own function, counted as a pass."""
-            self._session._passed()
-            return found(*arguments, **options)
-
-        return reported if name in _PASSES else found
-
-    def trace(self, inputs: Tensor, graph: bool = False):
-        """The tower's trace of `inputs`, remembered where it is of one image or prompt."""
-
-        def traced(graph: bool):
-            """A new trace; how long one image takes here is noted."""
-            self._session._passed()
-            begun = time.perf_counter()
-            found = self._tower.trace(inputs, graph)
-            if self._tower.name == "image":
-                self._session.seconds[""] = (time.perf_counter() - begun) / len(inputs)
-            return found
-
-        if len(inputs) > 1:  # variations that a method made up, which nobody asks for again
-            return traced(graph)
-        digest = hashlib.blake2b(inputs.cpu().numpy().tobytes()).digest()
-        key = (self._tower.name, self._tower.layers, tuple(inputs.shape), digest)
-        return self._session._keep("traces", key, lambda: traced(True))
+_KEPT = 64  # of what explainers found, how much is remembered
 
 
 class Session:
@@ -94,10 +55,12 @@ class Session:
         self.clip, self._plain = clip, Explainer(clip)
         self.depth = self._plain.image_tower.depth
         self.lengths: dict[tuple[str, str, bool], int] = {}  # passes that a view of these two methods took,
-        self.seconds: dict[str, float] = {}  # and how long a method took here; "" is one pass of the image encoder
-        self.on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
+        self.seconds: dict[tuple[str, str], float] = {}  # and how long a method took at a resolution; "" is one pass
+        self._on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
-        self._kept: dict[str, OrderedDict] = {name: OrderedDict() for name in _KEPT}
+        self._traces: list = []
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()  # what explainers found
+        self._explainer = lru_cache(24)(self._opened)
         self._seen: set[Hashable] = set()  # images that were looked at, with these settings
         self._working = threading.Lock()  # one view at a time
 
@@ -116,15 +79,12 @@ class Session:
         whole("layers", state.layers, 1, self.depth)
         alone = is_small(self._plain.image_tower) and self.is_quick(state)
         with self._working, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
-            self.on_pass, self._passes = on_pass, 0
-            try:
-                split = self.check(state.caption)
-                if state.against:
-                    self.check(state.against, "other caption")
-                methods = [method for method in (state.method, state.beside) if method]
-                panels = [self._panel(state, method, split, words or bool(state.phrase)) for method in methods]
-            finally:
-                self.on_pass = None
+            self._on_pass, self._passes = on_pass, 0
+            split = self.check(state.caption)
+            if state.against:
+                self.check(state.against, "other caption")
+            methods = [method for method in (state.method, state.beside) if method]
+            panels = [self._panel(state, method, split, words or bool(state.phrase)) for method in methods]
             self._seen.add(self._trunk(state))
             asked = state.method, state.beside, state.dependence
             self.lengths[asked] = max(self._passes, self.lengths.get(asked, 0))
@@ -166,19 +126,18 @@ class Session:
         seen = self._trunk(state) in self._seen
         return seen and not state.dependence and all(name.startswith(GRAD_ECLIP) for name in names)
 
-    def expected(self, method: str) -> float:
+    def expected(self, method: str, resolution: str = "model") -> float:
         """About how many seconds a method takes here; 0 if nobody knows.
 
         Args:
             method: a name in `METHODS`. It takes as long as it did, or else by its cost in passes, of which a backward
                 pass counts as two.
+            resolution: as in a `State`; the image's own may have many more patches.
         """
-        if method in self.seconds:
-            return self.seconds[method]
         cost = METHODS[method].cost
-        passes = re.search(r"(\d+) forward", cost)
-        each = 3 if "backward" in cost or method == "m2ib" else 1
-        return int(passes[1]) * each * self.seconds.get("", 0.0) if passes else 0.0
+        passes, each = re.search(r"(\d+) forward", cost), 3 if "backward" in cost or method == "m2ib" else 1
+        guess = int(passes[1]) * each * self.seconds.get(("", resolution), 0.0) if passes else 0.0
+        return self.seconds.get((method, resolution), guess)
 
     def check(self, caption: str, what: str = "caption") -> Split:
         """The words of a caption.
@@ -213,46 +172,42 @@ class Session:
     def _passed(self) -> None:
         """A pass of the model is about to run."""
         self._passes += 1
-        if self.on_pass is not None:
-            self.on_pass(self._passes)
-
-    def _keep(self, kind: str, key: Hashable, make: Callable):
-        """What ``make`` gives, made once."""
-        kept = self._kept[kind]
-        if key not in kept:
-            kept[key] = make()
-        kept.move_to_end(key)
-        if len(kept) > _KEPT[kind]:
-            kept.popitem(last=False)  # the one that was not asked for the longest
-        return kept[key]
+        if self._on_pass is not None:
+            self._on_pass(self._passes)
 
     @staticmethod
     def _trunk(state: State) -> Hashable:
         return state.source.pixels, state.resolution, state.layers, state.attention
 
-    def _opened(self, chosen: dict[str, Any]) -> Explainer:
+    def _opened(self, **chosen: Any) -> Explainer:
         """The encoders, opened with these settings, which remember what they traced."""
         explainer: Any = Explainer(self.clip, **chosen)
-        explainer.image_tower = _Remembering(explainer.image_tower, self)
+        explainer.image_tower = RememberingTower(explainer.image_tower, self._traces, self._passed)
         if explainer.text_tower is not None:
-            explainer.text_tower = _Remembering(explainer.text_tower, self)
+            explainer.text_tower = RememberingTower(explainer.text_tower, self._traces, self._passed)
         return explainer
 
-    def _found(self, state: State, method: str, ask: Callable[..., Any], *prompts: str):
-        """What `ask` finds by an explainer with these settings on the image and prompts; it is asked once."""
-        chosen = settings(state, method)
-        how = tuple(chosen.values())
-        explainer = self._keep("explainers", how, lambda: self._opened(chosen))
-        key = (ask, state.source.pixels, prompts, *how)
-        return self._keep("found", key, lambda: ask(explainer, state.source.image, *prompts))
+    def _found(self, state: State, method: str, ask: Callable[..., Any], *asked: Any):
+        """What `ask` finds by an explainer with these settings on the image; it is asked once."""
+        chosen, kept = settings(state, method), self._kept
+        explainer: Any = self._explainer(**chosen)
+        key = (ask, state.source.pixels, asked, *chosen.values())
+        if key not in kept:
+            kept[key] = ask(explainer, state.source.image, *asked)
+            if took := explainer.image_tower.seconds:
+                self.seconds["", state.resolution] = took
+        kept.move_to_end(key)
+        if len(kept) > _KEPT:
+            kept.popitem(last=False)  # the one that was not asked for the longest
+        return kept[key]
 
     def _panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
             msg = f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for."
             raise InvalidValue(msg, "panel")
         begun, before = time.perf_counter(), self._passes
-        explained = partial(self._found, state, method, _explain)
-        entire: Explanation = explained(state.caption, state.against)
+        explained = partial(self._found, state, method, Explainer.explain)
+        entire: Explanation = explained(state.caption, state.against or None)
         columns = regions = None
         apart: tuple[Group, ...] = ()  # the nouns that are told apart, as groups of words: two or more, or none
         try:
@@ -273,30 +228,29 @@ class Session:
             first, last = state.phrase
             said, signed = state.caption[split.spans[first][0] : split.spans[last][1]], regions is not None
             if regions is not None:
-                alone, subject = explained(state.caption, ""), f"“{said}” in “{state.caption}”"
+                alone, subject = explained(state.caption, None), f"“{said}” in “{state.caption}”"
                 shown = replace(alone, image_maps=regions[first : last + 1].sum(0, keepdims=True))
                 if any(first <= i <= last for group in apart for i in group):
                     told["centred"] = apart
             else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
-                shown, subject = explained(said, ""), f"“{said}” read alone"
+                shown, subject = explained(said, None), f"“{said}” read alone"
         scale = largest([visible(shown.image_maps, signed)])
         if state.phrase and state.shared and regions is not None:
             scale, note = max(scale, largest([regions])), "the largest of any word"
         shown = replace(shown, provenance={**shown.provenance, "shown": subject, **told})
         words = self._words(state, entire, split)
         if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
-            self.seconds[method] = time.perf_counter() - begun
+            self.seconds[method, state.resolution] = time.perf_counter() - begun
         found = Panel(method, shown, entire, regions, columns, subject, *words, signed, scale, note)
         if not state.dependence:
             return found
-        nulls = self._found(state, method, _null_maps, state.caption)
-        return replace(found, dependence=explained(state.caption, "").prompt_dependence(nulls))
+        nulls = self._found(state, method, Explainer.null_maps, state.caption, NULLS)
+        return replace(found, dependence=explained(state.caption, None).prompt_dependence(nulls))
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, float]:
         """The caption's words, what their signed scores are, and their scale; 0 where there are no scores."""
 
         def scored(scores: Iterable[float]) -> tuple[Word, ...]:
-            """The words with these scores."""
             spans = zip(split.spans, scores, strict=True)
             return tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
 
@@ -315,14 +269,6 @@ class Session:
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
         return words, words_of, largest([[word.score for word in both]])
-
-
-def _explain(explainer: Explainer, image: Image, prompt: str, against: str) -> Explanation:
-    return explainer.explain(image, prompt, against=against or None)
-
-
-def _null_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
-    return explainer.null_maps(image, caption, NULLS)
 
 
 def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:

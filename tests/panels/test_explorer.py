@@ -405,11 +405,15 @@ def test_a_figure_stands_for_the_view(session, state):
 def test_a_slow_method_says_how_long_it_takes_here(session, state):
     assert session.expected("rise") == 0  # nobody knows yet
     session.view(state)
-    assert session.expected("rise") == pytest.approx(500 * session.seconds[""])
-    assert session.expected("integrated-gradients") == pytest.approx(150 * session.seconds[""])
+    assert session.expected("rise") == pytest.approx(500 * session.seconds["", "model"])
+    assert session.expected("integrated-gradients") == pytest.approx(150 * session.seconds["", "model"])
     assert session.expected("grad-eclip") == session.expected("attention") == 0
+    session.view(replace(state, resolution="native"))  # which may have many more patches
+    assert session.expected("rise") == pytest.approx(500 * session.seconds["", "model"])
+    assert session.expected("rise", "native") == pytest.approx(500 * session.seconds["", "native"])
+    assert session.seconds["", "native"] != session.seconds["", "model"]
     session.view(replace(state, method="m2ib"))
-    assert session.expected("m2ib") == session.seconds["m2ib"] > 0
+    assert session.expected("m2ib") == session.seconds["m2ib", "model"] > 0
 
 
 # --------------------------------------------------------------------------------------------------------- the verdict

@@ -6,11 +6,11 @@ from typing import cast
 
 from torch import Tensor
 
-from ...evaluation.maps import RememberingTower
 from ...explain import Explainer
 from ...models import Clip
 from ...scenes import Span
 from ...towers import Tower
+from ...towers.remembering import RememberingTower
 from ...words import Split
 
 
