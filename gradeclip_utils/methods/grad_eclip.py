@@ -100,6 +100,9 @@ def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
         yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
 
 
+SPATIAL_WEIGHTS = ("loosened", "softmax", "none")
+
+
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", heads: str = "together") -> Tensor:
     """Spatial weights: how strongly each token answers each query token, and zero where no token answers better.
 

@@ -18,8 +18,8 @@ has no row here, because its map of one direction is that of integrated gradient
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial, wraps
+from dataclasses import dataclass, replace
+from functools import cache, partial, wraps
 
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from ..errors import InvalidValue
 from . import input_gradients, perturbation
 from .attention import attention, game, integrated_attention, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
-from .grad_eclip import grad_eclip, grad_eclip_with_one_head
+from .grad_eclip import SPATIAL_WEIGHTS, grad_eclip, grad_eclip_with_one_head
 from .metagame import metagame
 from .second_order import fixlip, fixlip_of_words
 
@@ -185,6 +185,21 @@ METHODS: dict[str, Method] = {
                fixlip_of_words, wants_attention=False),
     )
 }  # fmt: skip
+
+
+@cache
+def with_spatial_weight(kind: str) -> Method:
+    """Grad-ECLIP with another spatial weight in the image and its own in the prompt, as a method for an `Explainer`.
+
+    Args:
+        kind: as `spatial_weights` takes it; "loosened" is Grad-ECLIP itself.
+
+    Raises:
+        InvalidValue: it is none of them.
+    """
+    chosen("spatial", kind, SPATIAL_WEIGHTS)
+    own, maps = METHODS["grad-eclip"], partial(grad_eclip, spatial=kind)
+    return replace(own, name=f"{own.name}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)
 
 
 def register_method(method: Method) -> Method:

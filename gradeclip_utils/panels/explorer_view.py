@@ -194,12 +194,12 @@ def _side(state: State, panel: Panel, named: bool) -> dict:
     shown = panel.explanation if alone else panel.whole
     signed = panel.signed if alone else bool(panel.whole.against)
     subject = panel.subject if alone else f"“{state.caption}”" + (" rather than the other" if signed else "")
-    title = f"{METHODS[panel.method].title}, {subject}" if named or panel.method != GRAD_ECLIP else subject
+    by = f"{METHODS[panel.method].title}, " if named or panel.method != GRAD_ECLIP else ""
     most = {"scale": panel.scale} if not state.phrase else {}
     each = largest([panel.regions]) if state.shared and panel.regions is not None else 0.0
     return side(
-        shown.image_maps[0], title, signed, origin=subtitle(state, panel), note=panel.note, regions=panel.regions,
-        columns=panel.columns, region_scale=each, **most,
+        shown.image_maps[0], by + subject, signed, by=by, origin=subtitle(state, panel), note=panel.note,
+        regions=panel.regions, columns=panel.columns, region_scale=each, **most,
     )  # fmt: skip
 
 
@@ -278,11 +278,10 @@ def python_lines(view: View, model: str) -> str:
         lines.append(f"dependence = explainer.explain{asked}.prompt_dependence(explainer.null_maps{asked})")
     drawn = {name: repr(value) for name, value in _drawn(state, panel).items()}
     lines.append(f"painting = paint(explanation.image, map_, box=explanation.box, {_named(drawn)})")
-    called = {
-        module: [name for name in names if any(f"{name}(" in line for line in lines)]
-        for module, names in _IMPORTS.items()
-    }
-    imports = [f"from gradeclip_utils{module} import {', '.join(names)}" for module, names in called.items() if names]
+    imports = []
+    for module, names in _IMPORTS.items():
+        if called := [name for name in names if any(f"{name}(" in line for line in lines)]:
+            imports.append(f"from gradeclip_utils{module} import {', '.join(called)}")
     return "\n".join([*imports, "", *lines, "painting"]) + "\n"
 
 
@@ -293,7 +292,7 @@ def _named(options: dict[str, str]) -> str:
 _IMPORTS = {
     "": ("Explainer", "load_clip", "read_image"),
     ".methods.interactions": ("centred",),
-    ".panels.state": ("with_spatial_weight",),
+    ".methods.registry": ("with_spatial_weight",),
     ".plots": ("paint",),
     ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene", "recoloured", "without"),
 }  # of a script, by the module of the package
@@ -315,19 +314,15 @@ def figure(view: View) -> InlineFigure:
     show_image(axes_at(made, 0.1, 0.4, width, height), image, "image")
     for i, panel in enumerate(view.panels):
         x, most = 0.3 + width + i * room, panel.words_scale
-        show_image(
-            axes_at(made, x, 0.4, width, height), painted(state, panel), _folded(panel.subject, int(room * 12.5), 2)
-        )
+        title = _folded(panel.subject, int(room * 12.5), 2)
+        show_image(axes_at(made, x, 0.4, width, height), painted(state, panel), title)
         said = range_in_words(panel.words_of, True, most) if most else panel.words_of
-        notes = [
-            _folded(text, int(room * 15), 6) for text in (said, _scale_in_words(state, panel), subtitle(state, panel))
-        ]
+        notes = (said, _scale_in_words(state, panel), subtitle(state, panel))
+        note = "\n".join(_folded(text, int(room * 15), 6) for text in notes)
         below = axes_at(made, x, height + 0.5, room - 0.2, 0.9)
-        draw_words(
-            below, panel.words, signed=True, vmax=most, values=bool(most), sentence="\n".join(notes)
-        )  # fmt: skip
+        draw_words(below, panel.words, signed=True, vmax=most, values=bool(most), sentence=note)
         if not panel.words:  # whose sentence stands below them
-            below.text(0, 1, "\n".join(notes), va="top", parse_math=False, **NOTE)
+            below.text(0, 1, note, va="top", parse_math=False, **NOTE)
     return made
 
 

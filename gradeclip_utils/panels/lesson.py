@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import html
 import inspect
-import io
-import sys
 import threading
 import time
 from asyncio import TimerHandle
@@ -24,22 +22,19 @@ from functools import partial
 from itertools import groupby
 
 import ipywidgets as w
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from traitlets import TraitError
 
 from ..checks import first_line, short
 from ..errors import InvalidType, InvalidValue
 from ..models import Clip
-from ..notices import heard_by, image_tag
+from ..notices import heard_by
 from ..plots.figures import alternative
+from ..plots.page import figure_html
 from .explorer import Explorer
 from .jobs import Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
-_MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
-_WIDE = "110px"  # of the names beside the controls
 _BOX = (
     "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
     "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
@@ -67,9 +62,8 @@ class FigurePanel(w.VBox):
         figure: the last good figure, or whatever ``draw`` gave.
         seconds: how long drawing took, down to what is sent to the browser.
         message: what is wrong, or to be noted; "" where there is nothing to say.
-        answer: the widget that says the message.
-        image: the widget that shows the figure.
-        status: the widget that says what is shown, or how far a long drawing is.
+        answer, image, status: the widgets that say the message, show the figure, and say what is shown, or how far a
+            long drawing is.
 
     Raises:
         ValueError: the first values cannot be drawn, or a control cannot be made from what was given.
@@ -156,7 +150,9 @@ class FigurePanel(w.VBox):
         values, notes, begun = self.values, [], time.perf_counter()
         with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
             figure = self._draw(**values, **({"report": report} if self._slow and report else {}))
-        return figure, _html(figure), notes, time.perf_counter() - begun
+        if not isinstance(figure, Figure):
+            raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
+        return figure, figure_html(figure), notes, time.perf_counter() - begun
 
     def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
         self.figure, self.image.value, notes, self.seconds = made
@@ -175,9 +171,8 @@ class FigurePanel(w.VBox):
     def _say(self, text: str, colour: str) -> None:
         self.message = text
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
-        self.answer.value = (
-            f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>' if text else ""
-        )
+        answer = f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>'
+        self.answer.value = answer if text else ""
 
 
 panel = FigurePanel  # as a lesson calls it
@@ -221,7 +216,7 @@ def _control(name: str, given) -> w.Widget:
     if hasattr(made, "description"):
         made.description = made.description or name.replace("_", " ")
         made.tooltip = made.tooltip or made.description  # without one the browser says "null"
-        made.style.description_width = _WIDE
+        made.style.description_width = "110px"
     made.add_class(f"gradeclip-{name}")
     return made
 
@@ -239,26 +234,3 @@ def _told(control: w.Widget) -> str:
 def _small(text: str) -> str:
     style = "color:var(--jp-ui-font-color2,#555);font:12px/1.45 var(--jp-ui-font-family,sans-serif)"
     return f'<small class="gradeclip-shown" style="{style}">{html.escape(text)}</small>'
-
-
-def _html(figure: Figure) -> str:
-    """The figure as an image of a page; over it, unseen, what its points say under the mouse."""
-    if not isinstance(figure, Figure):
-        raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()  # only then everything has its place
-    bounds, buffer = figure.get_tightbbox().padded(_MARGIN), io.BytesIO()
-    figure.savefig(buffer, dpi=figure.dpi, bbox_inches=bounds, pil_kwargs={"compress_level": 0})
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close(figure)  # else a notebook shows it a second time, and keeps it for ever
-    image, circles = Image.open(buffer), []
-    for axes, x, y, said in getattr(figure, "points", ()):
-        across, up = axes.transData.transform((x, y)) - np.multiply(bounds.p0, figure.dpi)
-        place = f'cx="{across:.1f}" cy="{image.height - up:.1f}"'
-        circles.append(f'<circle {place} r="5"><title>{html.escape(said)}</title></circle>')
-    over = (
-        f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {image.width} {image.height}" '
-        f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{"".join(circles)}</svg>'
-    )
-    tag = image_tag(image, alternative(figure), effort=0) + (over if circles else "")
-    return f'<div style="position:relative;display:inline-block;max-width:100%">{tag}</div>'

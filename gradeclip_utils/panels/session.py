@@ -33,8 +33,7 @@ from ..methods import METHODS
 from ..methods.interactions import Group, centred, named_things
 from ..models import Clip
 from ..notices import heard_by
-from ..plots.colours import largest
-from ..plots.colours import shown as visible
+from ..plots import colours
 from ..towers.remembering import RememberingTower
 from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
@@ -203,8 +202,7 @@ class Session:
 
     def _panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
-            msg = f"The caption has {len(split.spans)} words, and words {state.phrase} were asked for."
-            raise InvalidValue(msg, "panel")
+            raise InvalidValue(f"The caption has {len(split.spans)} words, and not the words {state.phrase}", "panel")
         begun, before = time.perf_counter(), self._passes
         explained = partial(self._found, state, method, Explainer.explain)
         entire: Explanation = explained(state.caption, state.against or None)
@@ -234,9 +232,9 @@ class Session:
                     told["centred"] = apart
             else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
                 shown, subject = explained(said, None), f"“{said}” read alone"
-        scale = largest([visible(shown.image_maps, signed)])
+        scale = colours.largest([colours.shown(shown.image_maps, signed)])
         if state.phrase and state.shared and regions is not None:
-            scale, note = max(scale, largest([regions])), "the largest of any word"
+            scale, note = max(scale, colours.largest([regions])), "the largest of any word"
         shown = replace(shown, provenance={**shown.provenance, "shown": subject, **told})
         words = self._words(state, entire, split)
         if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
@@ -257,9 +255,8 @@ class Session:
         if state.patch:
             maps, (row, column) = self._found(state, GRAD_ECLIP, _word_maps, state.caption), state.patch
             if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
-                msg = f"There are {maps.shape[1]} x {maps.shape[2]} patches, and {state.patch} is not one."
-                raise InvalidValue(msg, "panel")
-            most = largest([maps if state.shared else maps[:, row, column]])
+                raise InvalidValue(f"There are {maps.shape[1]} x {maps.shape[2]} patches, not {state.patch}", "panel")
+            most = colours.largest([maps if state.shared else maps[:, row, column]])
             of = f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)"
             return scored(maps[:, row, column]), of, most
         words = whole.words[0]
@@ -268,7 +265,7 @@ class Session:
             return scored([0.0] * len(split.spans)), why, 0.0
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
-        return words, words_of, largest([[word.score for word in both]])
+        return words, words_of, colours.largest([[word.score for word in both]])
 
 
 def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:

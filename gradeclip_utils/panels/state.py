@@ -6,8 +6,8 @@ image, caption, controls -> State -> session -> View -> explorer_view -> explore
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,19 @@ from ..checks import chosen, number, short, text, whole
 from ..errors import InvalidType
 from ..explanation import Explanation
 from ..images import read_image
-from ..methods import METHODS, Method
-from ..methods.grad_eclip import grad_eclip
+from ..methods import METHODS
+from ..methods.grad_eclip import SPATIAL_WEIGHTS
+from ..methods.registry import with_spatial_weight
 from ..notices import is_drawn
 from ..plots.colours import COLOURS, OWN
 from ..plots.page import image_url
-from ..scenes import Scene, arrange
-from ..scenes.compose import MOST
+from ..scenes import Scene, as_python
 from ..words import Word
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
-_SEEDS = 32  # of `arrange` that are tried for a script
 NULLS = 16  # prompts about other things, with whose maps a map is compared
 LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 DISPLAY = ("threshold", "opacity", "colours")  # fields of a state that only say how to draw
-SPATIAL_WEIGHTS = ("loosened", "softmax", "none")  # see `methods.grad_eclip.spatial_weights`
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class Source:
     @cached_property
     def code(self) -> str:
         """The Python lines that make it."""
-        return self.given or (f"image = {_arranged(self.scene)}.image()" if self.scene else "image = ...  # your own")
+        return self.given or (f"image = {as_python(self.scene)}.image()" if self.scene else "image = ...  # your own")
 
     @cached_property
     def pixels(self) -> Hashable:
@@ -200,19 +198,6 @@ def as_source(image, name: str = "", code: str = "") -> Source:
     return Source(name or Path(path).name or "your image", found, code, is_drawn(found))
 
 
-def _arranged(scene: Scene) -> str:
-    """The shortest Python that makes a scene again: from its words where a small seed does, or from its objects."""
-    words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
-    for seed in range(_SEEDS if len(words) <= MOST else 0):
-        if arrange(words, seed=seed) == scene:
-            return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
-    unnamed = list(scene.unnamed)
-    if arrange(list(scene.objects), background=scene.background, unnamed=unnamed) == scene:
-        more = f", unnamed={unnamed}" if unnamed else ""
-        return f"arrange({list(scene.objects)!r}, background={scene.background}{more})"
-    return repr(scene)
-
-
 def settings(state: State, method: str) -> dict[str, Any]:
     """The arguments of the `Explainer` that a state asks for.
 
@@ -225,18 +210,3 @@ def settings(state: State, method: str) -> dict[str, Any]:
     chosen = with_spatial_weight(state.spatial) if weighted else method
     layers = state.layers if method.startswith(GRAD_ECLIP) else None
     return {"method": chosen, "attention": attention, "resolution": state.resolution, "image_layers": layers}
-
-
-@cache
-def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with another spatial weight in the image, as a method for an `Explainer`.
-
-    Args:
-        kind: one of `SPATIAL_WEIGHTS`; "loosened" is Grad-ECLIP itself.
-
-    Raises:
-        InvalidValue: it is none of them.
-    """
-    chosen("spatial", kind, SPATIAL_WEIGHTS)
-    own, maps = METHODS[GRAD_ECLIP], partial(grad_eclip, spatial=kind)
-    return replace(own, name=f"{GRAD_ECLIP}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)

@@ -9,10 +9,12 @@ arithmetic of `colours`. Where no script runs, the same HTML shows a static figu
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import math
 import secrets
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,12 +22,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
+from ..notices import image_tag
 from .axes import reduced
 from .colours import AGAINST, COLOURS, CONTRARY, OWN, SIGNED, VEIL, largest, shown
-from .figures import InlineFigure
+from .figures import InlineFigure, alternative
 
+_MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
 FRONT = Path(__file__).parent / "front"
 MUTED = frozenset({"a", "an", "the"})  # words that nobody asks for, as every punctuation mark
 
@@ -159,6 +164,31 @@ def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tup
         f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n{start}\n}})();</script>'
     )
     return {**data, "text/html": text}, metadata
+
+
+def figure_html(figure: Figure) -> str:
+    """A figure as an image of a page; over it, unseen, what its points say under the mouse.
+
+    Args:
+        figure: one of ours, or any of matplotlib's; pyplot forgets it, else a notebook shows it a second time.
+    """
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()  # only then everything has its place
+    bounds, buffer = figure.get_tightbbox().padded(_MARGIN), io.BytesIO()
+    figure.savefig(buffer, dpi=figure.dpi, bbox_inches=bounds, pil_kwargs={"compress_level": 0})
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)
+    image, circles = Image.open(buffer), []
+    for axes, x, y, said in getattr(figure, "points", ()):
+        across, up = axes.transData.transform((x, y)) - np.multiply(bounds.p0, figure.dpi)
+        place = f'cx="{across:.1f}" cy="{image.height - up:.1f}"'
+        circles.append(f'<circle {place} r="5"><title>{html.escape(said)}</title></circle>')
+    over = (
+        f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {image.width} {image.height}" '
+        f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{"".join(circles)}</svg>'
+    )
+    tag = image_tag(image, alternative(figure), effort=0) + (over if circles else "")
+    return f'<div style="position:relative;display:inline-block;max-width:100%">{tag}</div>'
 
 
 def explanation_page(explanation) -> tuple[dict, dict]:

@@ -43,6 +43,7 @@ from .heldout import is_withheld_colour, is_withheld_pair
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
 MOST = 4  # objects that a layout has room for
+_SEEDS = 32  # of `arrange` that are tried for a script
 SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
 SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
 KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
@@ -232,6 +233,23 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         background = int(rng.integers(BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
     return Scene(tuple(things), text, spans, background)
+
+
+def as_python(scene: Scene) -> str:
+    """The shortest Python that makes a scene again: from its words where a small seed does, or from its objects.
+
+    Args:
+        scene: any.
+    """
+    words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
+    for seed in range(_SEEDS if len(words) <= MOST else 0):
+        if arrange(words, seed=seed) == scene:
+            return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
+    unnamed = list(scene.unnamed)
+    if arrange(list(scene.objects), background=scene.background, unnamed=unnamed) == scene:
+        more = f", unnamed={unnamed}" if unnamed else ""
+        return f"arrange({list(scene.objects)!r}, background={scene.background}{more})"
+    return repr(scene)
 
 
 def _of_words(rng: np.random.Generator, words: str) -> Object:
