@@ -175,22 +175,20 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
             whole image; a warning says so.
         image: RGB.
     """
-    from open_clip.transform import CenterCropOrPad, MaybeConvertMode, MaybeToTensor, ResizeKeepRatio
-    from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
-
     steps = getattr(preprocess, "transforms", [preprocess])
     width, height = scaled = image.size
     left = top = 0  # of the view, in the scaled image
     view = scaled
     for step in steps:
-        if isinstance(step, Resize) and step.max_size is None:
+        kind = _kind(step)
+        if kind == "Resize" and step.max_size is None:
             scaled = view = _resized(step.size, *scaled)
-        elif isinstance(step, ResizeKeepRatio):
+        elif kind == "ResizeKeepRatio":
             scaled = view = step.get_params(image, step.size, step.longest)[::-1]
-        elif isinstance(step, (CenterCrop, CenterCropOrPad)):
+        elif kind in ("CenterCrop", "CenterCropOrPad"):
             view = tuple(step.size)[::-1]
             left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
-        elif not isinstance(step, (MaybeConvertMode, MaybeToTensor, ToTensor, Normalize)):
+        elif kind not in _IN_PLACE:
             name = getattr(step, "__name__", type(step).__name__)
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
             warn(message, "preprocess-unknown")
@@ -214,16 +212,15 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     Raises:
         ValueError: the preprocessing does not say how it normalises colours.
     """
-    from open_clip.transform import ResizeKeepRatio
-    from torchvision.transforms import InterpolationMode, Normalize, Resize
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
     steps = getattr(preprocess, "transforms", [])
-    normalize = next((step for step in steps if isinstance(step, Normalize)), None)
+    normalize = next((step for step in steps if _kind(step) == "Normalize"), None)
     if normalize is None:
         msg = "resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation"
         raise InvalidValue(msg, "model-preprocess")
-    resize = next((step.interpolation for step in steps if isinstance(step, (Resize, ResizeKeepRatio))), None)
+    resize = next((step.interpolation for step in steps if _kind(step) in ("Resize", "ResizeKeepRatio")), None)
     rows, columns = image.height / patch[0], image.width / patch[1]
     shrink = min(1.0, (MOST_PATCHES / (rows * columns)) ** 0.5)
     # Python rounds halves to even and the last patch must not exceed the limit: floor when shrinking
@@ -259,6 +256,17 @@ def _bilinear(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
     inside = (centres >= start) & (centres <= end)
     return (weights * inside[:, None]).astype(np.float32)
+
+
+# steps that move no pixel, of torchvision's transforms (v1 and v2), open_clip and timm
+_IN_PLACE = frozenset("MaybeConvertMode RGB ToTensor MaybeToTensor PILToTensor MaybePILToTensor ToImage ToPureTensor "
+                      "ToDtype ConvertImageDtype Normalize".split())  # fmt: skip
+
+
+def _kind(step: object) -> str:
+    """What a step of a preprocessing is called in the library that has it; "" if it is somebody's own."""
+    libraries = ("torchvision.", "open_clip.", "timm.")
+    return next((kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith(libraries)), "")
 
 
 def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int, int]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from open_clip.transform import ResizeKeepRatio
 from PIL import Image
+from timm.data import create_transform
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from gradeclip_utils.images import MOST_PATCHES, model_view, native_view, onto_image
 from gradeclip_utils.notices import ExplanationWarning
@@ -48,6 +50,19 @@ def test_the_box_of_a_centre_crop_leaves_out_the_sides():
     assert model_view(transform(32, "shortest"), ramps(80, 50)).box == pytest.approx((15, 0, 65, 50), abs=1)
     assert model_view(transform(32, "squash"), ramps(80, 50)).box == (0, 0, 80, 50)
     assert model_view(transform(32, "longest"), ramps(80, 40)).box == (0, -20, 80, 60)
+
+
+@pytest.mark.parametrize("size", [(80, 50), (50, 80), (33, 32)])
+def test_steps_of_torchvisions_second_version_and_of_timm_are_followed(size):
+    tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.0] * 3, [1.0] * 3)]
+    second = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32), *tensor])
+    border = create_transform(32, mean=(0.0,) * 3, std=(1.0,) * 3, crop_mode="border", crop_pct=1.0)
+    for mode, other in (("shortest", second), ("longest", border)):
+        expected = model_view(transform(32, mode), ramps(*size))
+        found = model_view(other, ramps(*size))
+        assert found.box == expected.box
+        torch.testing.assert_close(found.pixels.mean((1, 2)), expected.pixels.mean((1, 2)), atol=2e-2, rtol=0)
+    assert native_view(second, ramps(*size), (8, 8)).box == (0, 0, *size)
 
 
 def test_an_unknown_step_is_taken_to_show_the_whole_picture_and_said():

@@ -23,7 +23,11 @@ from ..towers.huggingface import IMAGES, MODELS, kind_of, unwrapped
 from .checkpoints import check_checkpoint, check_reachable
 
 PREFIX = "transformers:"
-_INTERPOLATION = {0: InterpolationMode.NEAREST, 2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}
+_INTERPOLATION: dict[Any, InterpolationMode] = {
+    0: InterpolationMode.NEAREST,
+    2: InterpolationMode.BILINEAR,
+    3: InterpolationMode.BICUBIC,
+}
 
 
 class Preprocess:
@@ -211,7 +215,7 @@ def _steps(processor: Any) -> list:
     if hasattr(processor, "max_num_patches"):  # NaFlex keeps the whole image in its shape
         steps = []
     else:
-        resample = _INTERPOLATION.get(int(getattr(processor, "resample", None) or 3), InterpolationMode.BICUBIC)
+        resample = _INTERPOLATION.get(getattr(processor, "resample", None), InterpolationMode.BICUBIC)
         size = _size(processor.size) if getattr(processor, "do_resize", False) else ()
         steps = [processor] if size is None else [Resize(size, resample)] if size else []
         if getattr(processor, "do_center_crop", False):
