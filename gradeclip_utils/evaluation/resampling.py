@@ -59,12 +59,12 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int = DRAWS, se
         seed: of the samples.
     """
 
-    def mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
+    def _mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
         """Of all values in the clusters that were drawn."""
         return sums.sum(axis) / sizes.sum(axis)
 
     return np.array(bootstrap(
-        (sums, sizes), mean, paired=True, vectorized=True, axis=-1, method="percentile",
+        (sums, sizes), _mean, paired=True, vectorized=True, axis=-1, method="percentile",
         n_resamples=whole("draws", draws, 1), batch=max(1, AT_ONCE // sums.size),
         rng=np.random.default_rng(checks.seed(seed)),
     ).confidence_interval)  # fmt: skip

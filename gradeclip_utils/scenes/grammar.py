@@ -49,7 +49,7 @@ class _Caption:
     def __init__(self) -> None:
         self.text, self.spans = "", []
 
-    def say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
+    def _say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
         """Add a word or phrase; with a kind, remember what it speaks of."""
         if self.text and text != ",":
             self.text += " "
@@ -57,7 +57,7 @@ class _Caption:
             self.spans.append(Span(len(self.text), len(self.text) + len(text), kind, tuple(objects)))
         self.text += text
 
-    def name(
+    def _name(
         self, things: Sequence[Object], members: Sequence[int], *, size: str = "", tag: str = "", named: bool = True,
         colour: bool = True,
     ) -> None:  # fmt: skip
@@ -68,14 +68,14 @@ class _Caption:
         head = entry["plural" if several else "noun"] if named else "something"
         words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
         if several:
-            self.say(NUMBERS[len(members)], "count", members)
+            self._say(NUMBERS[len(members)], "count", members)
         elif named and entry["article"]:
-            self.say("an" if words[0][0][0] in "aeiou" and words[0][0] != "unicorn" else "a")
+            self._say("an" if words[0][0][0] in "aeiou" and words[0][0] != "unicorn" else "a")
         for word, kind in words:
-            self.say(word, kind, members)
+            self._say(word, kind, members)
         if tag:
-            self.say("tagged")
-            self.say(tag, "keyword", members)
+            self._say("tagged")
+            self._say(tag, "keyword", members)
 
 
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
@@ -124,13 +124,13 @@ def describe(
             msg = f"{key} must be a list of {len(groups)}, one a group, got {short(values)}"
             raise InvalidType(msg, "scene-phrase")
     if prefix:
-        caption.say(prefix)
+        caption._say(prefix)
     for i, members in enumerate(groups):
         if i and relation:
-            caption.say(relation, "relation", (groups[0][0], groups[1][0]))
+            caption._say(relation, "relation", (groups[0][0], groups[1][0]))
         elif i:
-            caption.say("and" if i == len(groups) - 1 else ",")
-        caption.name(objects, members, **{key: values[i] for key, values in phrases.items()})
+            caption._say("and" if i == len(groups) - 1 else ",")
+        caption._name(objects, members, **{key: values[i] for key, values in phrases.items()})
     return caption.text, tuple(caption.spans)
 
 

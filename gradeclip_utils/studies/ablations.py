@@ -60,7 +60,7 @@ def spatial_weight_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     scenes, images, prompts = both_things(n)
     rows = []
 
-    def add(title: str, model: Clip, name: str = "grad-eclip") -> None:
+    def _add(title: str, model: Clip, name: str = "grad-eclip") -> None:
         """The rows of the maps of one method."""
         texts = Explainer(model).embed_texts(prompts).unflatten(0, (-1, 2))
         maps = np.ones((len(images), 2, 1, 1))
@@ -72,13 +72,13 @@ def spatial_weight_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     one_layer = replace(clip, image_layers=1)
     tower = Explainer(one_layer).image_tower
     for name in available(one_layer, _KINDS):
-        add(title_of(name), one_layer, name)
+        _add(title_of(name), one_layer, name)
     deep = {min(2, tower.depth), min(4, tower.depth), clip.image_layers or 1, tower.depth} - {1}
     for layers in [] if tower.blocks[-1].latent else sorted(deep):
-        add(through(layers), replace(clip, image_layers=layers))
+        _add(through(layers), replace(clip, image_layers=layers))
     for seed in range(_DRAWN_ANEW):
-        add("random weights", randomised(one_layer, seed=seed))
-    add("area", one_layer)
+        _add("random weights", randomised(one_layer, seed=seed))
+    _add("area", one_layer)
     table, tables = pd.DataFrame(rows), []
     blind = table["method"].isin(["area", title_of("attention")])  # one map for both things
     for measure in OF_BOTH:

@@ -98,14 +98,14 @@ def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
     """
     noted: list[Tensor] = []
 
-    def note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
+    def _note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
         """Append the values of the patches, from what the norm before the attention gives, (B, 1 + N, D)."""
         weight, bias = (part.chunk(3)[2] for part in (attention.in_proj_weight, attention.in_proj_bias))
         noted.append(nn.functional.linear(x[:, 1:], weight, bias))
 
     blocks = model.visual.transformer.resblocks
     blocks = blocks[len(blocks) - layers :]  # none of them for 0
-    handles = [block.ln_1.register_forward_hook(partial(note, block.attn)) for block in blocks]
+    handles = [block.ln_1.register_forward_hook(partial(_note, block.attn)) for block in blocks]
     try:
         yield noted
     finally:
