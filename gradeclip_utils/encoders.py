@@ -26,7 +26,7 @@ from .methods import METHODS, Method
 from .methods.interactions import Group, word_directions, word_masks
 from .methods.metagame import embed_coalitions, noun_players, weights_of
 from .models import Clip
-from .prompts import as_prompts, token_ids
+from .prompts import as_prompts, as_tensor, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import eval_mode, isolated_torch_state
 from .towers.blocks import upcast
@@ -265,6 +265,11 @@ class Encoders:
         options = {"seed": self.seed, "progress": self.progress, "empty": empty}
         return self.method.image(self.image_tower, trace, directions, **options)
 
+    def _maps_of_each(self, trace: Trace, directions: Tensor) -> Tensor:
+        """Maps (T, N) of one image, each as if its direction (T, E) had been asked for alone."""
+        empty, step = self._empty_prompt(), 1 if self.method.wants_empty else len(directions)
+        return torch.cat([self._token_maps(trace, some[None], empty)[0] for some in directions.split(step)])
+
     def _empty_prompt(self) -> Tensor | None:
         """The embedding (E,) of a prompt without words, for the method that subtracts it."""
         if not self.method.wants_empty or self.text_tower is None:
@@ -326,10 +331,8 @@ class Encoders:
         """Where the patches of a trace lie in the image: no model reads what is beyond its last whole patch."""
         assert trace.grid is not None
         left, top, right, bottom = view.box
-        down, across = (
-            count * patch / side
-            for count, patch, side in zip(trace.grid, self.image_tower.patch_size, view.pixels.shape[1:], strict=True)
-        )
+        sides = zip(trace.grid, self.image_tower.patch_size, view.pixels.shape[1:], strict=True)
+        down, across = (rows * pixels / side for rows, pixels, side in sides)
         return left, top, left + across * (right - left), top + down * (bottom - top)
 
     def _size(self) -> tuple[int, int] | None:
@@ -379,8 +382,8 @@ def as_directions(directions: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
     """
     try:
         if not isinstance(directions, (Tensor, np.ndarray)):
-            directions = torch.stack([torch.as_tensor(one) for one in directions])
-        return torch.as_tensor(directions)
+            directions = torch.stack([as_tensor(one) for one in directions])
+        return as_tensor(directions)
     except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
         msg = f"directions must be floats of one length, as embed_texts gives them, got {short(directions)}"
         raise InvalidType(msg, "embedding-shape") from None

@@ -27,6 +27,7 @@ from .methods.metagame import EXACT, shapley_weights
 from .methods.second_order import INTERACTIONS, interactions, options_of
 from .notices import warn_of_empty_maps, warn_of_photographs
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
+from .towers.blocks import upcast
 from .words import Word, check_tokenizer
 
 
@@ -207,10 +208,8 @@ class Explainer(Encoders):
         others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
         embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
         with self._isolated():
-            trace, empty = self._trace_images([view])[0], self._empty_prompt()
-            step = len(embeddings) if self.method.name in GRAD_ECLIP else 1  # others may compare what is asked together
-            maps = [self._token_maps(trace, some[None], empty)[0] for some in embeddings.split(step)]
-            return _numpy(on_grid(torch.cat(maps), trace))
+            trace = self._trace_images([view])[0]
+            return _numpy(on_grid(self._maps_of_each(trace, embeddings), trace))
 
     def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
         """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
@@ -229,14 +228,17 @@ class Explainer(Encoders):
             TypeError: the tokenizer does not say which tokens make up a word.
         """
         prompts, targets = as_prompts(captions), as_directions(directions)
-        if targets.ndim != 2 or targets.shape[1] != self.image_tower.width:
-            msg = f"directions must be (P, {self.image_tower.width}), got {tuple(targets.shape)}"
+        width = self.image_tower.width
+        if targets.ndim != 2 or targets.shape[1] != width or not torch.isfinite(targets).all():
+            msg = f"directions must be (P, {width}), and finite, got {tuple(targets.shape)}"
             raise InvalidValue(msg, "embedding-shape")
         if len(prompts) != len(targets):
             raise InvalidValue(f"each caption needs its direction, got {len(prompts)} and {len(targets)}", "pair-count")
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
-            return list(self._read(self._ask(prompts), targets.detach().to(self.image_tower.device)).words)
+            asked, tower = self._ask(prompts), self._opened_text_tower()
+            precision = upcast(next(tower.part.parameters())[:0])  # and device
+            return list(self._read(asked, targets.detach().to(precision)).words)
 
     def metagame(self, image: ImageLike, caption: str, over: Sequence[Group] | None = None) -> Interactions:
         """How does each noun of the caption change the map? Word x region and word x word x region by Shapley values.
@@ -269,7 +271,7 @@ class Explainer(Encoders):
             spans, embeddings, weights = self._coalitions(caption, over)
             view = self._view(read)
             trace, own = self._trace_images([view])
-            of_coalitions = self._token_maps(trace, embeddings[None], self._empty_prompt())[0]  # (C, N)
+            of_coalitions = self._maps_of_each(trace, embeddings)  # (C, N)
             maps, scores = on_grid(weights @ of_coalitions, trace), (weights @ embeddings @ own[0]).tolist()
             pairs, count = None, len(weights)
             if count <= EXACT:

@@ -62,7 +62,7 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
         TypeError: a prompt is no string.
     """
     if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
-        prompts = torch.from_numpy(prompts.astype(f"f{min(prompts.dtype.itemsize, 8)}", copy=False))
+        prompts = as_tensor(prompts)
     if isinstance(prompts, Tensor):
         if prompts.layout != torch.strided or prompts.is_meta:
             msg = f"prompt embeddings must be dense and have values, got {prompts.layout} on {prompts.device}"
@@ -85,6 +85,17 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
             msg = f"{short(prompt)} holds half of a character (a lone surrogate): decode it as UTF-8"
             raise InvalidValue(msg, "prompt-surrogate")
     return found
+
+
+def as_tensor(values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
+    """Numbers as a tensor; of an array a copy, because torch does not take every stride and byte order.
+
+    Args:
+        values: what numbers are in.
+    """
+    if isinstance(values, np.ndarray):
+        values = values.astype(f"{values.dtype.kind}{min(values.dtype.itemsize, 8)}")
+    return torch.as_tensor(values)
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:

@@ -4,6 +4,7 @@ import copy
 import json
 import warnings
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
 
 import numpy as np
 import open_clip
@@ -11,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word
+from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import MOST_PATCHES, native_view
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.notices import mark_drawn
+from gradeclip_utils.scenes import draw_scene
 from tests.conftest import build, wrap
 
 PROMPTS = ["a dog", "a red car and a blue ball.", "cat"]
@@ -116,6 +118,25 @@ def test_embeddings_are_explained_like_the_prompts_that_they_come_from(kind, tin
     assert found.words == ((), (), ()) and found.prompts[2] == "embedding 2"
     contrast = explainer.explain(picture, "a dog", against=embeddings[1])
     np.testing.assert_allclose(contrast.image_maps[0], prompts.image_maps[0] - prompts.image_maps[1], atol=1e-6)
+
+
+def test_arrays_may_be_views_of_any_stride_byte_order_and_precision_and_read_only(tiny, picture):
+    explainer = Explainer(tiny)
+    own = explainer.embed_texts(PROMPTS).numpy()
+    frozen = own.copy()
+    frozen.flags.writeable = False
+    expected, scores = explainer.maps(picture, own), explainer.score_words(PROMPTS, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for array in (frozen, own.astype(">f4"), own.astype(np.float64), np.flip(own.copy(), 0)[::-1]):
+            np.testing.assert_allclose(explainer.explain(picture, array).image_maps, expected[0], atol=1e-6)
+            for given in (array, list(array)):
+                torch.testing.assert_close(explainer.maps(picture, given), expected, atol=1e-6, rtol=0)
+                for found, wanted in zip(explainer.score_words(PROMPTS, given), scores, strict=True):
+                    assert [word.score for word in found] == pytest.approx([word.score for word in wanted], abs=1e-6)
+        assert explainer.maps(picture, own[::-1]).flip(1).allclose(expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"directions must be \(P, 48\), and finite"):
+        explainer.score_words(PROMPTS, own * np.nan)
 
 
 @pytest.mark.parametrize(
@@ -247,13 +268,41 @@ def test_nothing_is_left_behind_after_an_exception_inside_the_model(picture):
 
 def test_the_callers_gradient_mode_and_autocast_do_not_matter(tiny, picture):
     explainer, expected = Explainer(tiny), Explainer(tiny).explain(picture, PROMPTS)
-    contexts = (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.enable_grad())
-    for context in contexts:
+    autocast, device = torch.autocast("cpu", torch.bfloat16), torch.device("meta")  # a default, as set_default_device's
+    for context in (torch.no_grad(), torch.inference_mode(), autocast, torch.enable_grad(), device):
         with context:
             found = explainer.explain(picture, PROMPTS)
             explainer.interactions(picture, PROMPTS[1])
         for i in range(3):
             same(found, expected, i, i)
+
+
+@pytest.mark.parametrize("method", ["rise", "m2ib"])
+def test_the_callers_default_precision_draws_no_other_numbers(method, tiny, picture):
+    explainer = Explainer(tiny, method=method)
+    expected = explainer.explain(picture, PROMPTS[1]).image_maps
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = explainer.explain(picture, PROMPTS[1]).image_maps
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_in_a_wrapper_of_torchs_is_explained_as_it_is(tiny, picture):
+    expected = Explainer(tiny).explain(picture, PROMPTS)
+    for wrapper in (partial(torch.compile, backend="eager"), torch.nn.DataParallel):
+        found = Explainer(replace(tiny, model=wrapper(tiny.model))).explain(picture, PROMPTS)
+        for i in range(3):
+            same(found, expected, i, i)
+
+
+def test_a_model_that_is_loaded_in_inference_mode_is_explained_and_one_made_in_it_refused(picture):
+    with torch.inference_mode():
+        clip, made = load_clip(), wrap(build())
+    assert Explainer(clip).explain(draw_scene(1).image(), "a dog").image_maps.any()
+    with pytest.raises(UnsupportedModel, match=r"the CLIP was made in torch.inference_mode, .*: make it outside"):
+        Explainer(made)
 
 
 def test_frozen_parameters_and_training_mode_change_nothing(picture):

@@ -153,8 +153,9 @@ def m2ib(
     """
     batch, count, width = trace.tokens.shape
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, steps, samples, width, generator=generator).to(trace.tokens)  # tokens first: a longer
-    noise = noise.permute(1, 2, 0, 3)  # batch of prompts draws the same for the same token; (steps, samples, N, D)
+    # tokens first: a longer batch of prompts draws the same for the same token
+    noise = torch.randn(count, steps, samples, width, generator=generator, dtype=torch.float32)
+    noise = noise.to(trace.tokens).permute(1, 2, 0, 3)  # (steps, samples, N, D)
     maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in bar("M2IB", progress, pairs):
@@ -265,8 +266,8 @@ def mask_maker(
     """
     cell = [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the image
     generator = torch.Generator().manual_seed(seed)
-    lit = (torch.rand(count, 1, cells, cells, generator=generator) < lit_fraction).float()
-    shifts = (torch.rand(count, 2, generator=generator) * torch.tensor(cell)).long()
+    lit = (torch.rand(count, 1, cells, cells, generator=generator, dtype=torch.float32) < lit_fraction).float()
+    shifts = (torch.rand(count, 2, generator=generator, dtype=torch.float32) * torch.tensor(cell)).long()
 
     def light_of(some: Tensor) -> Tensor:
         """(n, H, W)."""

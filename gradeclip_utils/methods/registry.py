@@ -55,7 +55,7 @@ class Method:
         layers: which layers it goes through: "last" as many as Grad-ECLIP; "all", "half", "sixth" that part, from the
             top.
         text_layers: the same for prompts, where it is another part.
-        wants_empty: whether `empty` is computed for it.
+        wants_empty: whether `empty` is computed for it; it compares the targets of a call, and one has only that.
         wants_attention: if not, it also explains an encoder without attention (`towers.open_feature_map`).
 
     Raises:
@@ -100,12 +100,12 @@ def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tenso
     named = inspect.signature(function).parameters
 
     @wraps(function)
-    def method(tower, trace, directions, *, seed=0, progress=False, words=None, empty=None) -> Tensor:
+    def _method(tower, trace, directions, *, seed=0, progress=False, words=None, empty=None) -> Tensor:
         """Signed maps (B, T, N)."""
         given = {"seed": seed, "progress": progress, "words": words, "empty": empty}
         return function(tower, trace, directions, **{name: value for name, value in given.items() if name in named})
 
-    return method
+    return _method
 
 
 _OWN = "the model's own similarity"

@@ -144,6 +144,7 @@ def _describe_text(model: nn.Module, tokenizer: Callable, layers: int | None) ->
     return f"{tower.kind}, {how}, {words}; {_describe_layers(tower)}"
 
 
+@torch.inference_mode(False)  # what is made within has no gradients
 def load_clip(
     name: str | Path | None = None, pretrained: str | Path | Mapping[str, torch.Tensor] | None = None, *,
     device: str | None = None, precision: str = "fp32",
@@ -356,6 +357,7 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
         warn(f"{here} {advice}", "activation-unknown", UserWarning)
 
 
+@torch.inference_mode(False)
 def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:
     """Load what `save_compact` wrote as an ordinary open_clip model with the full vocabulary.
 

@@ -42,7 +42,7 @@ from ..checks import chosen, unused
 from .base import Entry, Layer, Tower, Trace
 from .blocks import UnsupportedModel
 from .feature_map import FeatureMapTower
-from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of
+from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of, unwrapped
 from .resnet import ResNetTower
 from .text import TextTransformerTower, text_of
 from .timm_vit import TrunkTower
@@ -104,8 +104,9 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier).
 
     Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`), wrapped by
-            PEFT or not; a timm `VisionTransformer` or `Eva`; or one of a registered family. It is not changed.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`); a timm
+            `VisionTransformer` or `Eva`; or one of a registered family. It is not changed. PEFT, `torch.compile` and
+            `DistributedDataParallel` may have wrapped it.
         layers: how many of the last layers are explained.
 
     Returns:
@@ -115,6 +116,7 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
         UnsupportedModel: it has no attention that could be explained, or one that is not computed here; says why.
         ValueError: there are not as many layers.
     """
+    model = _inside(model)
     if opens := _registered("image", model):
         return opens(model, layers)
     if kind_of(model, IMAGES):
@@ -145,6 +147,7 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
         UnsupportedModel: it is another encoder (BLIP's), or has a part that is not computed here.
         ValueError: there are not as many layers.
     """
+    model = _inside(model)
     if opens := _registered("text", model):
         return opens(model, layers)
     if kind_of(model) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder":
@@ -164,10 +167,20 @@ def open_feature_map(model: nn.Module) -> FeatureMapTower:
     Raises:
         UnsupportedModel: the image encoder is not from timm; `open_image_tower` opens open_clip's own.
     """
+    model = _inside(model)
     if (trunk := _trunk_of(model)) is not None:
         return FeatureMapTower(model, trunk)
     what = type(getattr(model, "visual", model)).__name__
     raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
+
+
+def _inside(model: nn.Module) -> nn.Module:
+    """The model without its wrappers, if it has gradients."""
+    model = unwrapped(model)
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        made = f"the {type(model).__name__} was made in torch.inference_mode"
+        raise UnsupportedModel(f"{made}, where nothing has gradients: make it outside")
+    return model
 
 
 def _trunk_of(model: nn.Module) -> nn.Module | None:

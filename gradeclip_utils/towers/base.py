@@ -7,7 +7,7 @@ tokens in the end (`_embed`). Everything else is the same for all of them, and i
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 
 import torch
@@ -366,12 +366,13 @@ def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, T
 
 @contextmanager
 def isolated_torch_state(device: torch.device) -> Iterator[None]:
-    """The caller's inference mode, no_grad or autocast must not reach the arithmetic of an explanation.
+    """The caller's inference mode, no_grad, autocast or default device must not reach an explanation's arithmetic.
 
     Args:
         device: of the model, whose autocast is switched off.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    plain = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), plain:
         yield
 
 

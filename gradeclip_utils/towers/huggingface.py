@@ -28,7 +28,7 @@ IMAGES = (*MODELS, "BlipForImageTextRetrieval")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside PEFT's wrapper, with its adapters in it.
+    """The model inside wrappers: of PEFT, with its adapters in it, of torch.compile, of data parallelism.
 
     Args:
         model: wrapped or not; one that is not is given back as it is.
@@ -36,6 +36,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises:
         UnsupportedModel: PEFT has taught it prompts, which are in no layer of the model itself.
     """
+    inside = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+    if type(model).__module__.startswith("torch.") and isinstance(inside, nn.Module):
+        return unwrapped(inside)
     if not type(model).__module__.startswith("peft."):
         return model
     config = getattr(model, "active_peft_config", None)
@@ -65,16 +68,15 @@ class TransformersImageTower(Tower):
     name, any_size = "image", True
 
     def __init__(self, model: nn.Module, layers: int):
-        whole = unwrapped(model)
-        _check_quantised(whole)
-        vision = self.vision = getattr(whole.vision_model, "vision_model", whole.vision_model)
+        _check_quantised(model)
+        vision = self.vision = getattr(model.vision_model, "vision_model", model.vision_model)
         config = vision.config
         self.kind, self.own_grid = kind_of(model, IMAGES) or "", hasattr(config, "num_patches")
         side = config.image_size if not self.own_grid else config.patch_size * int(config.num_patches**0.5)
         self.image_size, self.patch_size = (side, side), (config.patch_size,) * 2
         blocks, inside = blocks_of(vision.encoder.layers, self.name), f"the image tower is a {self.kind}"
         self.after: tuple[nn.Module, ...] = ()
-        projection = getattr(whole, "visual_projection", getattr(whole, "vision_proj", None))
+        projection = getattr(model, "visual_projection", getattr(model, "vision_proj", None))
         if projection is not None:
             self.query_token, self.after = "CLS reads", (vision.post_layernorm, projection)
             self.width = projection.out_features
@@ -84,18 +86,18 @@ class TransformersImageTower(Tower):
         else:
             raise UnsupportedModel(f"{inside} without an attention pool (vision_use_head=False): nothing reads its end")
         check_plain(inside, *self.after)
-        super().__init__(model, vision, blocks, layers, lambda pixels: _features(self._own_features(whole, pixels)))
+        super().__init__(model, vision, blocks, layers, lambda pixels: _features(self._own_features(pixels)))
 
-    def _own_features(self, whole: nn.Module, pixels: Tensor):
+    def _own_features(self, pixels: Tensor):
         pixels = pixels.to(self.vision.embeddings.patch_embedding.weight.dtype)
-        if not hasattr(whole, "get_image_features"):  # BLIP's norm is in it
-            return whole.vision_proj(self.vision(pixels, **self._interpolation(pixels)).last_hidden_state[:, 0])
+        if not hasattr(self.model, "get_image_features"):  # BLIP's norm is in it
+            return self.model.vision_proj(self.vision(pixels, **self._interpolation(pixels)).last_hidden_state[:, 0])
         if not self.own_grid:
-            return whole.get_image_features(pixel_values=pixels, **self._interpolation(pixels))
+            return self.model.get_image_features(pixel_values=pixels, **self._interpolation(pixels))
         patches, shapes = self._patches(pixels), self._shapes(pixels)
         missing = max(0, self.vision.config.num_patches - patches.shape[1])
         mask = F.pad(torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device), (0, missing))
-        return whole.get_image_features(F.pad(patches, (0, 0, 0, missing)), mask, shapes)
+        return self.model.get_image_features(F.pad(patches, (0, 0, 0, missing)), mask, shapes)
 
     def _enter(self, pixels: Tensor) -> Entry:
         embeddings = self.vision.embeddings
@@ -156,10 +158,9 @@ class TransformersTextTower(Tower):
     name = "text"
 
     def __init__(self, model: nn.Module, layers: int | None):
-        whole = unwrapped(model)
-        _check_quantised(whole)
+        _check_quantised(model)
         hub = kind_of(model)
-        text = self.text = _text_of(whole) if hub else _text_in_open_clip(whole.text)
+        text = self.text = _text_of(model) if hub else _text_in_open_clip(model.text)
         self.kind = hub or type(text.part).__name__
         self.query_token, self.causal, self.width = _READS[text.reads], text.causal, text.width
         blocks, inside = blocks_of(text.layers, self.name), f"the text tower is a {self.kind}"
@@ -168,7 +169,7 @@ class TransformersTextTower(Tower):
         self.context_length = getattr(config, "max_position_embeddings", None) or 512  # T5 has no limit
         if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
             self.context_length -= text.part.embeddings.padding_idx + 1
-        super().__init__(model, text.part, blocks, layers, self._own_features if hub else whole.encode_text)
+        super().__init__(model, text.part, blocks, layers, self._own_features if hub else model.encode_text)
 
     def ends(self, ids: Tensor) -> Tensor:
         """Where the words of each prompt end, (B,), for token ids (B, context_length): EOT, or `end_of_text`."""
@@ -181,7 +182,7 @@ class TransformersTextTower(Tower):
 
     def _own_features(self, ids: Tensor) -> Tensor:
         mask = {} if self.text.padding is None else {"attention_mask": (ids != self.text.padding).long()}
-        return _features(unwrapped(self.model).get_text_features(input_ids=ids, **mask))
+        return _features(self.model.get_text_features(input_ids=ids, **mask))
 
     def _enter(self, ids: Tensor) -> Entry:
         text, ends, inputs = self.text, self.ends(ids), ids

@@ -56,7 +56,7 @@ def _t5(block: nn.Module, inside: str) -> Parts:
     qkv = separate(attn.q, attn.k, attn.v)
     check_linear(inside, attn.q, attn.k, attn.v, attn.o, *(m for m in mlp.children() if hasattr(m, "weight")))
 
-    def unscaled(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
+    def _unscaled(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """As the others, but that queries undo the scale that attention has elsewhere."""
         return qkv(x, part, None) * (attn.key_value_proj_dim**0.5 if part == 0 else 1)
 
@@ -67,7 +67,7 @@ def _t5(block: nn.Module, inside: str) -> Parts:
             return apply((mlp.wi, mlp.act, mlp.wo), x)
         return linear(mlp.wo, mlp.act(linear(mlp.wi_0, x)) * linear(mlp.wi_1, x))
 
-    return Parts(block, attn.n_heads, unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
+    return Parts(block, attn.n_heads, _unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
 
 
 def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:

@@ -114,7 +114,7 @@ def _trunk_block(block: nn.Module) -> Parts:
     check_linear(inside, attn.proj, *(m for m in mlp.modules() if isinstance(m, nn.Linear)))
     check_linear(inside, *([attn.qkv] if attn.qkv is not None else [attn.q_proj, attn.k_proj, attn.v_proj]))
 
-    def qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
+    def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """A linear layer or rows of a packed one, then norms and rotations of queries and keys."""
         if attn.qkv is None:
             x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], x)
@@ -131,11 +131,11 @@ def _trunk_block(block: nn.Module) -> Parts:
 
     if type(block) is EvaBlockPostNorm:
         return Parts(
-            block, attn.num_heads, qkv, lambda o: apply((attn.norm, attn.proj, block.norm1), o),
+            block, attn.num_heads, _qkv, lambda o: apply((attn.norm, attn.proj, block.norm1), o),
             lambda x: norm(block.norm2, _mlp(mlp, x)),
         )  # fmt: skip
     return Parts(
-        block, attn.num_heads, qkv, lambda o: _layer_scaled(block, 1, apply((attn.norm, attn.proj), o)),
+        block, attn.num_heads, _qkv, lambda o: _layer_scaled(block, 1, apply((attn.norm, attn.proj), o)),
         lambda x: _layer_scaled(block, 2, _mlp(mlp, norm(block.norm2, x))), before=block.norm1,
     )  # fmt: skip
 
@@ -146,14 +146,14 @@ def _latent_pool(pool: nn.Module, before: nn.Module) -> Parts:
     check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
     check_norm(inside, before, pool.norm, pool.q_norm, pool.k_norm)
 
-    def qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
+    def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """The latent query, or keys and values of the tokens."""
         x = linear(pool.q, x) if part == 0 else packed(pool.kv.weight, pool.kv.bias, x, part - 1, 2)
         return _normed_heads(pool, x, part).flatten(-2)
 
     mlp = None if pool.mlp is None else lambda x: _mlp(pool.mlp, norm(pool.norm, x))
     return Parts(
-        pool, pool.num_heads, qkv, lambda o: linear(pool.proj, o), mlp, before=before,
+        pool, pool.num_heads, _qkv, lambda o: linear(pool.proj, o), mlp, before=before,
         pools=True, latent=lambda: upcast(pool.latent),
     )  # fmt: skip
 

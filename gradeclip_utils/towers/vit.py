@@ -60,7 +60,7 @@ def _query_pool(pool: nn.Module, first: bool) -> Parts:
     attn, some = pool.attn, slice(0, 1) if first else slice(1, None)
     check_linear("the image tower has an AttentionalPooler", attn.out_proj)
 
-    def qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
+    def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
         """Of one matrix, or of three where keys and values have another width than queries."""
         if attn.in_proj_weight is not None:
             return packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
@@ -68,7 +68,7 @@ def _query_pool(pool: nn.Module, first: bool) -> Parts:
         return F.linear(x, upcast(weight), upcast(attn.in_proj_bias.chunk(3)[part]))
 
     return Parts(
-        pool, attn.num_heads, qkv, lambda o: linear(attn.out_proj, o), before=pool.ln_k,
+        pool, attn.num_heads, _qkv, lambda o: linear(attn.out_proj, o), before=pool.ln_k,
         pools=True, latent=lambda: norm(pool.ln_q, upcast(pool.query[some])),
     )  # fmt: skip
 

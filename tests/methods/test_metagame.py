@@ -107,7 +107,7 @@ def test_scores_of_a_long_prompt_add_up_to_what_it_has_beyond_the_empty_one(tiny
     assert scores[0] == scores[1] != scores[2]
 
 
-@pytest.mark.parametrize("method", ["grad-eclip", "maskclip", "game"])
+@pytest.mark.parametrize("method", ["grad-eclip", "maskclip", "game", "clip-surgery"])
 def test_word_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add_up(method, tiny, picture):
     explainer = Explainer(tiny, method=method)
     found = explainer.metagame(picture, CAPTION)
