@@ -26,7 +26,6 @@ import torch
 from PIL import Image
 
 from ..checks import chosen, whole
-from ..checks import seed as checked_seed
 from ..datasets import Choice
 from ..errors import InvalidValue
 from ..explain import Explainer
@@ -93,7 +92,7 @@ class Pair:
 
 def draw_pairs(
     kind: str, n: int = 50, *, objects: int | None = None, composition: str = "seen", split: str = "development",
-    seed: int = 0, nouns: int = 64,
+    nouns: int = 64,
 ) -> list[Pair]:  # fmt: skip
     """`n` random pairs of one kind of attribute; the same arguments always give the same ones.
 
@@ -111,7 +110,6 @@ def draw_pairs(
             three of a kind beside another thing, and relations have two objects.
         composition: "seen" or "withheld".
         split: of the scenes, see `scenes.SPLITS`.
-        seed: of what is drawn.
         nouns: how many concepts take part, always the same ones. The first raster of a drawing costs more than
             everything else.
 
@@ -121,11 +119,11 @@ def draw_pairs(
     given = ("kind", kind, KINDS), ("composition", composition, COMPOSITIONS), ("split", split, SPLITS)
     for name, value, known in given:
         chosen(name, value, known)
-    n, seed = whole("n", n), checked_seed(seed)
+    n = whole("n", n)
     allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
     objects = allowed[0] if objects is None else chosen(f"objects of {kind!r}", objects, allowed)
     withheld = composition == "withheld"
-    rng = np.random.default_rng([60, SPLITS[split], seed, list(KINDS).index(kind), objects, withheld])
+    rng = np.random.default_rng([60, SPLITS[split], 0, list(KINDS).index(kind), objects, withheld])
     found: list[Pair] = []
     while len(found) < n:
         drawn = _DRAWN[kind](rng, _pool(nouns), objects, withheld)

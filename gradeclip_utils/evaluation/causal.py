@@ -28,9 +28,8 @@ REFERENCES = ("area", "random")  # a map that is the same everywhere, and one th
 
 
 def causal(
-    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, size: int = IMAGE_SIZE,
-    seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, size: int = IMAGE_SIZE
+) -> pd.DataFrame:
     """The true effect of every object of every scene, and what the maps of methods say of it.
 
         effects = causal(load_clip(), [draw_scene(i, split="development", n_objects=4) for i in range(200)], ["rise"])
@@ -42,7 +41,6 @@ def causal(
         methods: names in `METHODS` that explain images, or "all" that this model can have. "area", whose map is the
             same everywhere, so that its sum is the object's size, and "random" are added.
         size: pixels of a side in which scenes are drawn; a model of small images needs no more than its own size.
-        seed: of random maps and of methods that draw.
 
     Returns:
         One row a scene, object and method: image (the number of the scene), object (its number), noun, named (whether
@@ -59,8 +57,8 @@ def causal(
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     less = (without(scene, i).image(size) for scene in scenes for i in range(len(scene.objects)))
     remaining = iter(asker.embed_images(less))  # each scene without each of its objects, one after the other
-    heats = {name: maps[:, 0] for name, maps in method_maps(clip, names, images, texts[:, None], seed=seed).items()}
-    rng, grid = np.random.default_rng(seed), heats[names[0]].shape[1:]
+    heats = {name: maps[:, 0] for name, maps in method_maps(clip, names, images, texts[:, None]).items()}
+    rng, grid = np.random.default_rng(0), heats[names[0]].shape[1:]
     heats |= {"area": np.ones((len(scenes), *grid)), "random": rng.normal(size=(len(scenes), *grid))}
     rows = []
     for k, scene in enumerate(scenes):

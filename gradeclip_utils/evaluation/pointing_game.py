@@ -132,7 +132,7 @@ def play(
 
 def play_second_order(
     clip: Clip, played: Sequence[Game], names: Sequence[str] = ("METAGAME", "exCLIP", "FIxLIP"), *, steps: int = 50,
-    masks: int = 500, seed: int = 0,
+    masks: int = 500,
 ) -> pd.DataFrame:  # fmt: skip
     """The same game, for what other methods call the interaction of a noun with a region.
 
@@ -145,7 +145,6 @@ def play_second_order(
         names: which of the three.
         steps: points of exCLIP's paths.
         masks: coalitions of FIxLIP's patches.
-        seed: of the coalitions.
 
     Returns:
         Rows as those of `play`, with the name for a question. A caption in which METAGAME's tagger takes a word for
@@ -157,7 +156,7 @@ def play_second_order(
     drawn_by = {"METAGAME": "grad-eclip", "exCLIP": "integrated-gradients", "FIxLIP": "fixlip"}
     names, played = all_chosen("names", names, drawn_by), _games(played)
     steps, masks = whole("steps", steps, 1), whole("masks", masks, 1)
-    explainer, rows = Explainer(clip, seed=seed), []
+    explainer, rows = Explainer(clip), []
     options = {"exCLIP": {"steps": steps}, "FIxLIP": {"masks": masks}}
     for name in names:
         for game in played:

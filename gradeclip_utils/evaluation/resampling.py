@@ -16,8 +16,6 @@ import pandas as pd
 from scipy.stats import bootstrap, norm, permutation_test
 from statsmodels.stats.proportion import proportion_confint
 
-from .. import checks
-from ..checks import whole
 from ..errors import InvalidValue
 
 DRAWS = 4000  # bootstrap samples of an interval
@@ -49,14 +47,12 @@ def by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarra
     return sums, np.bincount(codes).astype(float)
 
 
-def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """95 % bounds (2,) of the mean over clusters drawn with replacement.
 
     Args:
         sums: (K,), of the values in each of K clusters.
         sizes: (K,), how many values each has.
-        draws: how many samples.
-        seed: of the samples.
     """
 
     def _mean(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
@@ -65,8 +61,7 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray, draws: int = DRAWS, se
 
     return np.array(bootstrap(
         (sums, sizes), _mean, paired=True, vectorized=True, axis=-1, method="percentile",
-        n_resamples=whole("draws", draws, 1), batch=max(1, AT_ONCE // sums.size),
-        rng=np.random.default_rng(checks.seed(seed)),
+        n_resamples=DRAWS, batch=max(1, AT_ONCE // sums.size), rng=np.random.default_rng(0),
     ).confidence_interval)  # fmt: skip
 
 
@@ -105,16 +100,13 @@ def paired_proportion_bounds(differences: np.ndarray) -> np.ndarray:
     return np.clip(mean + norm.ppf(0.975) * error * np.array([-1, 1]), -1, 1)
 
 
-def sign_flip_p(sums: np.ndarray, flips: int, seed: int) -> np.ndarray:
+def sign_flip_p(sums: np.ndarray) -> np.ndarray:
     """Two-sided p-values (M,) of the sums over K units whose signs are flipped: all patterns if there are so few.
 
     Args:
         sums: (M, K), K differences of each of M comparisons, which share the flips.
-        flips: how many random patterns.
-        seed: of these.
     """
     return permutation_test(
         (sums,), lambda flipped, axis: np.abs(flipped.sum(axis)), permutation_type="samples", alternative="greater",
-        vectorized=True, axis=-1, n_resamples=whole("flips", flips, 1), batch=max(1, AT_ONCE // sums.size),
-        rng=np.random.default_rng(checks.seed(seed)),
+        vectorized=True, axis=-1, n_resamples=FLIPS, batch=max(1, AT_ONCE // sums.size), rng=np.random.default_rng(0),
     ).pvalue  # fmt: skip

@@ -5,14 +5,13 @@
 Tables are tidy: one row an image and method, a column a measure, as `localisation` and `faithfulness` give them.
 Intervals of a mean are percentile bootstrap intervals (Efron, "Bootstrap Methods: Another Look at the Jackknife",
 Annals of Statistics 1979), but for proportions (see `resampling`). What is drawn again is what was drawn before:
-images, or, where several images show one concept and so resemble each other, whole concepts ("clusters"). Randomness
-comes from seeds that are arguments, so a table is the same whenever it is computed.
+images, or, where several images show one concept and so resemble each other, whole concepts ("clusters"). All draw
+from generators of one seed, so a table is the same whenever it is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,10 +21,10 @@ from scipy.stats import rankdata
 from ..checks import columns, finite, number
 from ..errors import InvalidValue
 from ..notices import warn
-from .resampling import DRAWS, FLIPS, bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
+from .resampling import bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
 
 
-def interval(values: ArrayLike, clusters: Sequence | None = None, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def interval(values: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
     """95 % interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927: a fraction's interval has
@@ -39,8 +38,6 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, draws: int 
             taken for answers, and the interval would not go below zero.
         clusters: one label a value; whole clusters are drawn with replacement, and the mean is taken over all values in
             them: what the values of one cluster share is then not counted as independent evidence.
-        draws: how many samples.
-        seed: of the samples.
 
     Returns:
         [low, high].
@@ -51,12 +48,10 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, draws: int 
     """
     checked = _checked(values)
     sums, wilson = _sums(checked, clusters), wilson_bounds(checked, clusters)
-    return bootstrap_bounds(*sums, draws, seed) if wilson is None else wilson
+    return bootstrap_bounds(*sums) if wilson is None else wilson
 
 
-def difference_interval(
-    values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None, *, draws: int = DRAWS, seed: int = 0
-) -> np.ndarray:
+def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
     """95 % interval of the mean of `values - than`, pair by pair.
 
     It is the bootstrap's, and where both are answers, 0 or 1, that of `paired_proportion_bounds`, which has a width
@@ -68,9 +63,7 @@ def difference_interval(
     Args:
         values: (n,).
         than: (n,).
-        clusters: as for `interval`, and so are the others.
-        draws: how many samples.
-        seed: of the samples.
+        clusters: as for `interval`.
 
     Returns:
         [low, high].
@@ -84,7 +77,7 @@ def difference_interval(
     differences = values - than
     sums, alike = _sums(differences, clusters), (differences == differences[0]).all()
     if not np.isin([values, than], (0.0, 1.0)).all() or (clusters is not None and not alike):
-        return bootstrap_bounds(*sums, draws, seed)
+        return bootstrap_bounds(*sums)
     # where all clusters are alike there is nothing to draw, and each counts as one pair
     return paired_proportion_bounds(differences if clusters is None else differences[: len(set(clusters))])
 
@@ -111,7 +104,7 @@ def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
 
 def summarise(
     rows: pd.DataFrame, value: str | Sequence[str], by: str | Sequence[str] = "method", *,
-    unit: str | Sequence[str] = "image", cluster: str | None = None, draws: int = DRAWS, seed: int = 0,
+    unit: str | Sequence[str] = "image", cluster: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
 
@@ -123,8 +116,6 @@ def summarise(
         by: the column or columns whose values make the groups.
         unit: the column or columns that tell one unit from another.
         cluster: a column with one label a unit, such as "concept"; whole clusters are resampled.
-        draws: bootstrap samples.
-        seed: of the samples.
 
     Returns:
         One row a group: columns `by`, mean, low, high, and n, which counts units.
@@ -134,13 +125,12 @@ def summarise(
     """
     by, unit = _names(by), _names(unit)
     if not isinstance(value, str):
-        each = partial(summarise, rows, by=by, unit=unit, cluster=cluster, draws=draws, seed=seed)
-        return _below(value, [each(one) for one in value], len(by))
+        return _below(value, [summarise(rows, one, by, unit=unit, cluster=cluster) for one in value], len(by))
     records = []
     for group, part in _unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False):
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
         if len(values if labels is None else set(labels)) > 1:
-            bounds = interval(values, labels, draws=draws, seed=seed)
+            bounds = interval(values, labels)
         else:
             bounds = np.full(2, np.nan)
             warn(f"no interval for {_listed(group)}: {_too_few(len(values), labels)}", "interval-none", UserWarning)
@@ -150,44 +140,36 @@ def summarise(
 
 def paired(
     rows: pd.DataFrame, value: str | Sequence[str], *, baseline: str = "grad-eclip", by: str = "method",
-    unit: str | Sequence[str] = "image", cluster: str | None = None, draws: int = DRAWS, flips: int = FLIPS,
-    seed: int = 0,
+    cluster: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Every method minus the baseline, unit by unit: difference, 95 % interval, p-value and Holm's correction.
+    """Every method minus the baseline, image by image: difference, 95 % interval, p-value and Holm's correction.
 
     The interval is that of `difference_interval`. The p-value is that of a two-sided sign-flip test of the mean
     difference: were method and baseline exchangeable, every difference could as well have had the other sign (see
     `resampling.sign_flip_p`). `p_holm` bounds the chance of a single false discovery among all methods of one measure.
 
     Args:
-        rows: as for `summarise`; every unit in every method.
+        rows: as for `summarise`; every image in every method.
         value: the column to compare; of several, the table gets a column "measure" that names them.
         baseline: the value of `by` that others are compared with.
         by: the column that names the methods.
-        unit: the column or columns that tell one unit from another.
-        cluster: a column with one label a unit; whole clusters are resampled and flipped.
-        draws: bootstrap samples.
-        flips: random sign patterns.
-        seed: of samples and flips.
+        cluster: a column with one label an image; whole clusters are resampled and flipped.
 
     Returns:
         One row a method other than the baseline: `by`, difference, low, high, p, p_holm, n.
 
     Raises:
-        ValueError: as `summarise`; also where the baseline or a unit of a pair is missing, or there are fewer than two
-            units or clusters.
+        ValueError: as `summarise`; also where the baseline or an image of a pair is missing, or there are fewer than
+            two images or clusters.
     """
-    unit = _names(unit)
     if not isinstance(value, str):
-        each = partial(paired, rows, baseline=baseline, by=by, unit=unit, cluster=cluster, draws=draws, flips=flips)
-        return _below(value, [each(one, seed=seed) for one in value], 1)
-    means = _unit_means(rows, value, [by], unit, cluster)
-    wide, labels = _pairs(means, value, baseline, by, unit, cluster)
+        return _below(value, [paired(rows, one, baseline=baseline, by=by, cluster=cluster) for one in value], 1)
+    wide, labels = _pairs(_unit_means(rows, value, [by], ["image"], cluster), value, baseline, by, cluster)
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
-    bounds = [difference_interval(wide[one], wide[baseline], labels, draws=draws, seed=seed) for one in differences]
+    bounds = [difference_interval(wide[one], wide[baseline], labels) for one in differences]
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
     table[["low", "high"]] = _apart(np.array(bounds), table[["difference"]].to_numpy())
-    p = sign_flip_p(by_cluster(differences.to_numpy(), labels)[0].T, flips, seed)
+    p = sign_flip_p(by_cluster(differences.to_numpy(), labels)[0].T)
     return table.assign(p=p, p_holm=holm(p), n=len(differences))
 
 
@@ -297,27 +279,26 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
     return means.reset_index()
 
 
-def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, unit: list[str], cluster: str | None):
-    """Values (units, methods) and a cluster label a unit; the baseline is there, and every pair complete."""
+def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, cluster: str | None):
+    """Values (images, methods) and a cluster label an image; the baseline is there, and every pair complete."""
     order = list(dict.fromkeys(means[by]))
     if baseline not in order:
         msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
         raise InvalidValue(msg, "baseline-missing")
     if len(order) < 2:
         raise InvalidValue(f"a comparison needs another {by} beside the baseline {baseline!r}", "baseline-missing")
-    wide = means.pivot(index=unit, columns=by, values=value)[order]
+    wide = means.pivot(index="image", columns=by, values=value)[order]
     lacking = wide.isna()
     if lacking.to_numpy().any():
         name = lacking.sum().idxmax()
-        first = _listed(wide.index[lacking[name]].to_frame().iloc[0])
         raise InvalidValue(
-            f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} units, such as {first}; "
-            f"a paired comparison needs every unit in every {by}",
+            f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} images, such as "
+            f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}",
             "baseline-missing",
         )
     labels = None
     if cluster is not None:
-        labels = means.drop_duplicates(unit).set_index(unit, drop=False)[cluster].loc[wide.index].to_numpy()
+        labels = means.drop_duplicates("image").set_index("image", drop=False)[cluster].loc[wide.index].to_numpy()
     return wide, labels
 
 

@@ -280,13 +280,11 @@ def saturation(clip: Clip, captions: Sequence[Captioned]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "caption", "saturation", *ALONG_ATTENTION])
 
 
-def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def error_by_saturation(rows: pd.DataFrame) -> pd.DataFrame:
     """Does the error of scores grow with saturation? Spearman's correlation over captions, with its interval.
 
     Args:
         rows: of `saturation`.
-        draws: bootstrap samples of captions.
-        seed: of the samples.
 
     Returns:
         One row a kind of scores: scores, error (the mean), value (the correlation), low and high (95 %), and n.
@@ -297,7 +295,7 @@ def error_by_saturation(rows: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0
     columns(rows, ("saturation", *ALONG_ATTENTION))
     if not len(rows):
         raise InvalidValue("there are no captions of which a correlation could be had", "table-empty")
-    picks = np.random.default_rng(checked_seed(seed)).integers(0, len(rows), (draws, len(rows)))
+    picks = np.random.default_rng(0).integers(0, len(rows), (DRAWS, len(rows)))
     levels, table = rows["saturation"].to_numpy(), []
     for name in ALONG_ATTENTION:
         errors = rows[name].to_numpy()

@@ -56,7 +56,7 @@ def test_an_interval_leaves_the_global_generator_alone():
 
 def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
     rng = np.random.default_rng(3)
-    bounds = np.array([interval(rng.normal(size=50), draws=400) for _ in range(300)])
+    bounds = np.array([interval(rng.normal(size=50)) for _ in range(300)])
     covered = ((bounds[:, 0] < 0) & (bounds[:, 1] > 0)).mean()
     assert 0.90 < covered < 0.98  # three standard errors of .013 around .94
 
@@ -65,8 +65,8 @@ def test_on_clustered_data_only_the_clustered_interval_covers():
     rng, labels, plain, clustered = np.random.default_rng(4), np.repeat(np.arange(25), 8), [], []
     for _ in range(150):
         values = rng.normal(size=25)[labels] + 0.3 * rng.normal(size=200)
-        plain.append(interval(values, draws=300))
-        clustered.append(interval(values, labels, draws=300))
+        plain.append(interval(values))
+        clustered.append(interval(values, labels))
     covers = [np.mean([low < 0 < high for low, high in bounds]) for bounds in (plain, clustered)]
     assert covers[0] < 0.7 and covers[1] > 0.85
     assert np.mean(np.ptp(clustered, axis=1)) > 2 * np.mean(np.ptp(plain, axis=1))
@@ -281,7 +281,7 @@ def test_shared_luck_within_clusters_is_not_called_a_difference():
     rng, labels = np.random.default_rng(5), np.repeat(np.arange(15), 10)
     values = {f"m{i}": rng.normal(size=15)[labels] + 0.3 * rng.normal(size=150) for i in range(60)}
     rows = table({"grad-eclip": np.zeros(150), **values}).assign(concept=np.tile(labels, 61))
-    alone, together = (paired(rows, "score", cluster=one, draws=50, flips=300)["p"] for one in (None, "concept"))
+    alone, together = (paired(rows, "score", cluster=one)["p"] for one in (None, "concept"))
     assert (alone < 0.05).mean() > 0.3 and (together < 0.05).mean() < 0.15
 
 
@@ -304,7 +304,7 @@ def test_a_method_that_equals_the_baseline_has_no_difference_and_p_one():
 
 def test_an_incomplete_or_meaningless_comparison_is_refused_in_one_sentence():
     rows = table({"grad-eclip": [0.1, 0.2, 0.3], "b": [0.3, 0.4, 0.5]})
-    with pytest.raises(ValueError, match="method 'b' has no value for 2 of 3 units, such as 1; a paired comparison"):
+    with pytest.raises(ValueError, match="method 'b' has no value for 2 of 3 images, such as 1; a paired comparison"):
         paired(rows.drop([4, 5]), "score")
     with pytest.raises(ValueError, match="the baseline 'rise' is not in column 'method', which has 'grad-eclip', 'b'"):
         paired(rows, "score", baseline="rise")

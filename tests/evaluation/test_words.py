@@ -165,7 +165,7 @@ def test_an_error_that_grows_with_saturation_is_told_from_one_that_does_not():
     level = rng.uniform(size=300)
     rows = pd.DataFrame({"saturation": level, "loosened": level + 0.3 * rng.normal(size=300)})
     rows = rows.assign(**{"first order": -level, "integrated": rng.normal(size=300)})
-    found = error_by_saturation(rows, draws=500).set_index("scores")
+    found = error_by_saturation(rows).set_index("scores")
     assert list(found.index) == list(ALONG_ATTENTION) and (found["n"] == 300).all()
     assert 0.4 < found.loc["loosened", "low"] < found.loc["loosened", "high"] < 1
     assert found.loc["first order", "value"] == pytest.approx(-1) and found.loc["first order", "high"] < 0
