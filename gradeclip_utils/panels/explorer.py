@@ -72,11 +72,9 @@ class Explorer(AnyWidget):
         self._controls, self._captions = all_chosen("controls", controls, CONTROLS), captions
         clip = load_clip() if clip is None else clip
         held = {f"{name} ({one.name})": one for name, one in explorer_view.variables().items() if one is not clip}
+        bundled = {name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()}
         known: dict[str, Clip | None] = {clip.name: clip, **held}
-        known |= {
-            name: None for name, file in BUNDLED_MODELS.items() if name not in known and data_path(file).is_file()
-        }
-        self.models, self._sessions = known, {clip.name: Session(clip)}
+        self.models, self._sessions = {**known, **bundled, **known}, {clip.name: Session(clip)}
         self.offers = offers(clip) if image is None or "model" in self._controls else ()
         source = self.offers[1].source if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
@@ -126,16 +124,12 @@ class Explorer(AnyWidget):
                 return self._told(refusal, turned)
             self.wanted = wanted
             if fields.keys() <= set(DISPLAY):  # no reason to compute again, or to forget what was refused
-                self.view = self._displayed(self.view)
+                self.view = replace(self.view, state=replace(self.view.state, **fields))
                 return self._show()
             session = self._sessions.get(wanted.model)
-            return self.work.start(
-                lambda before_a_pass: self._computed(wanted, before_a_pass),
-                lambda found: self._found(found, note),
-                lambda error: self._refused(error, turned),
-                self._tell,
-                quick=wait or (session is not None and session.is_quick(wanted)),
-            )
+            quick = wait or (session is not None and session.is_quick(wanted))
+            job, done = partial(self._computed, wanted), partial(self._found, note=note)
+            return self.work.start(job, done, partial(self._refused, fields=turned), self._tell, quick=quick)
 
     def _computed(self, state: State, before_a_pass) -> tuple[View, dict]:
         """What a state asks for, and what is sent of it; what does not fit another model's layers or grid is fitted."""
@@ -159,14 +153,10 @@ class Explorer(AnyWidget):
                 raise InvalidValue(f"The model {name!r} cannot be used: {sentence(error)}", "panel") from error
         return self._sessions[name]
 
-    def _displayed(self, view: View) -> View:
-        """The view, drawn as is wanted now."""
-        return replace(view, state=replace(view.state, **{name: getattr(self.wanted, name) for name in DISPLAY}))
-
     def _found(self, found: tuple[View, dict], note: str) -> None:
         view, self._sent = found
-        self.view, self.refused = self._displayed(view), frozenset()
-        self.wanted = self.view.state
+        self.wanted = replace(view.state, **{name: getattr(self.wanted, name) for name in DISPLAY})  # as it is by now
+        self.view, self.refused = replace(view, state=self.wanted), frozenset()
         self._say(note, "note")
 
     def _refused(self, error: BaseException, fields: frozenset[str]) -> None:
@@ -207,8 +197,8 @@ class Explorer(AnyWidget):
                 case {"kind": "change", "fields": dict(fields)}:
                     self._ask({name: value for name, value in fields.items() if name != "source"})
                 case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.offers):
-                    source = self.offers[index].source
-                    self._ask({"source": source, "caption": source.caption, "against": ""})
+                    source, note, failure = self.offers[index]
+                    self._ask({"source": source, "caption": source.caption, "against": ""}, note=note * failure)
                 case {"kind": "surprise", "index": int(index)} if 0 <= index < len(self.surprises):
                     self._ask(self.surprises[index].fields())
                 case {"kind": "image", "name": str(name)} if buffers:
@@ -280,31 +270,26 @@ class Explorer(AnyWidget):
     def _repr_mimebundle_(self, **options):
         """Beside the widget the same view for a page without a kernel, or those of all captions that can be pressed."""
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        states = [replace(self.view.state, caption=caption) for caption in self._captions]
-        views = [self.session.view(state) for state in states] or [self.view]
-        made, _ = page(
-            [explorer_view.payload(view) for view in views],
-            self.view.state.source.image,
-            explorer_view.figure(views[0]),
-        )
+        state = self.view.state
+        views = [self.session.view(replace(state, caption=caption)) for caption in self._captions] or [self.view]
+        sent = [explorer_view.payload(view) for view in views]
+        made, _ = page(sent, state.source.image, explorer_view.figure(views[0]))
         return data | {"text/html": made["text/html"]}, metadata
 
     def _show(self) -> None:
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
         state = self.view.state
-        text, kind = self.message, self._kind
-        if not (text or state.source.drawn or self.session.clip.vocabulary is None):
-            text, kind = explorer_view.UNSEEN, "note"
         sent = self._sent | {name: getattr(state, name) for name in DISPLAY}
-        sent |= {"message": {"text": text, "kind": kind}}
+        sent["message"] = {"text": self.message, "kind": self._kind}
+        if not (self.message or state.source.drawn or self.session.clip.vocabulary is None):
+            sent["message"] = {"text": explorer_view.UNSEEN, "kind": "note"}
         sent["surprises"] = [{"text": one.text, "help": one.help} for one in self.surprises]
         sent["controls"] = explorer_view.specs(self._controls, self.wanted, self.session, self.models, self.refused)
-        if "model" in self._controls:
-            sent |= self._around(state)
         with self.hold_sync():
-            self.image, self.data, self.busy = state.source.url, sent, self.busy if self.work.running else {}
             if "model" in self._controls:
+                sent |= self._around(state)
                 self.vocabulary = sorted(self.session.clip.vocabulary or ())
+            self.image, self.data, self.busy = state.source.url, sent, self.busy if self.work.running else {}
 
     def _around(self, state: State) -> dict:
         """What only the whole panel has: scenes, questions, the script."""

@@ -25,7 +25,7 @@ from ..explain import Explainer
 from ..models import Clip
 from ..notices import heard_by
 from ..plots.finding import patches_of_half
-from ..scenes import CANVAS, Scene, concepts, describe, draw_scene, recoloured, without
+from ..scenes import CANVAS, Scene, concept, concepts, draw_scene, recoloured, without
 from .state import Source, State, as_source
 
 _SEEDS = 5  # scenes of each number of things that are looked at
@@ -47,8 +47,7 @@ def covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
         shape: (h, w), of the map.
     """
     masks = scene.masks(CANVAS).astype(np.float32)
-    cells = (Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX) for mask in masks)
-    return np.stack([np.asarray(cell) for cell in cells])
+    return np.stack([np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX)) for mask in masks])
 
 
 def _at_maximum(scene: Scene, map_: np.ndarray) -> np.ndarray:
@@ -96,10 +95,8 @@ def sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0
     wanted = list(_things_of(scene, caption, start, end))
     if not wanted:
         if missing := _absent(scene, caption[start:end]):
-            return (
-                f"There is no {missing[0]} here, and the map of {said} has its maximum {where} all the same: a map "
-                "says where, never whether."
-            )
+            still = f"the map of {said} has its maximum {where} all the same"
+            return f"There is no {missing[0]} here, and {still}: a map says where, never whether."
         return f"{said} speaks of no thing; its maximum lies {where}."
     part = float((heat * cover[wanted].sum(0)).sum() / heat.sum())
     area = float(cover[wanted].sum(0).mean())
@@ -139,24 +136,13 @@ def missed(scene: Scene, maps: np.ndarray) -> list[str]:
     """
     nouns = np.array([thing.noun for thing in scene.objects])
     pairs = zip(nouns.tolist(), maps, strict=True)
-    wrong = [noun for noun, map_ in pairs if not _at_maximum(scene, map_)[nouns == noun].any()]
-    return list(dict.fromkeys(wrong))
+    return list(dict.fromkeys(noun for noun, map_ in pairs if not _at_maximum(scene, map_)[nouns == noun].any()))
 
 
 def _chosen(clip: Clip) -> tuple[Offer, ...]:
     keys = [(count, seed) for seed in range(_SEEDS) for count in _NUMBERS]
     scenes = {key: draw_scene(key[1], split="development", n_objects=key[0], plain=True) for key in keys}
     misses: dict[tuple[int, int], list[str]] = {}
-
-    def offer(count: int, seed: int) -> Offer:
-        """One scene, the line that draws it, and what its maps do."""
-        code = f'image = draw_scene({seed}, split="development", n_objects={count}, plain=True).image()'
-        source = as_source(scenes[count, seed], f"scene {seed} of {_NUMBERS[count]}", code)
-        if (wrong := misses.get((count, seed))) is None:
-            return Offer(source, "Not measured with this model.", False)
-        if not wrong:
-            return Offer(source, "The map of every “a X” has its maximum on X.", False)
-        return Offer(source, f"The map of “a {wrong[0]}” misses the {wrong[0]}: can you see why?", True)
 
     try:
         with heard_by(lambda warning: None):
@@ -168,7 +154,17 @@ def _chosen(clip: Clip) -> tuple[Offer, ...]:
         misses.clear()
     chosen = [(count, next((i for i in range(_SEEDS) if not misses.get((count, i))), 0)) for count in _NUMBERS]
     failures = [key for key in keys if misses.get(key) and key not in chosen][:_FAILURES]
-    return tuple(offer(*key) for key in chosen + failures)
+    found = []
+    for count, seed in chosen + failures:
+        code = f'image = draw_scene({seed}, split="development", n_objects={count}, plain=True).image()'
+        source = as_source(scenes[count, seed], f"scene {seed} of {_NUMBERS[count]}", code)
+        wrong, note = misses.get((count, seed)), "The map of every “a X” has its maximum on X."
+        if wrong is None:
+            note = "Not measured with this model."
+        elif wrong:
+            note = f"The map of “a {wrong[0]}” misses the {wrong[0]}: can you see why?"
+        found.append(Offer(source, note, bool(wrong)))
+    return tuple(found)
 
 
 class Surprise(NamedTuple):
@@ -189,19 +185,17 @@ def surprises(state: State) -> list[Surprise]:
     if scene is None:
         return []
     found = []
-    colours = [thing.colour for thing in scene.objects]
-    passed_on, noun = colours[-1:] + colours[:-1], scene.objects[0].noun
+    colours, noun, other = _passed_on(scene), scene.objects[0].noun, _not_there(scene)
     if (before := source.before) is not None:
         found.append(Surprise("put it back", "The scene as it was.", lambda: {"source": before}))
-    elif passed_on != colours:
+    elif colours != [thing.colour for thing in scene.objects]:
         hint = "Each colour goes to the next thing, and the caption stays: does the match fall?"
-        swap = partial(_changed, state, recoloured, passed_on, "the colours are swapped")
+        swap = partial(_changed, state, recoloured, colours, "the colours are swapped")
         found.append(Surprise("swap the colours", hint, swap))
     if before is None and len(scene.objects) > 1:
         hint = "The caption stays: where does its word point now, and does the match fall?"
         take = partial(_changed, state, without, 0, f"the {noun} is gone")
         found.append(Surprise(f"take the {noun} away", hint, take))
-    other = _not_there(scene)
     hint = "A map shows something even for what is not there; compare the match."
     return [*found, Surprise(f"ask for a {other}", hint, lambda: {"caption": f"a {other}"})]
 
@@ -215,10 +209,13 @@ def other_caption(state: State) -> str:
     scene = state.source.scene
     if scene is None:
         return "a photo"
-    colours = [thing.colour for thing in scene.objects]
-    swapped = zip(scene.objects, colours[-1:] + colours[:-1], strict=True)
-    text, _ = describe([replace(thing, colour=colour) for thing, colour in swapped])
+    text = recoloured(scene, _passed_on(scene)).caption
     return text if text not in (state.caption, scene.caption) else f"a {_not_there(scene)}"
+
+
+def _passed_on(scene: Scene) -> list[str | None]:
+    """For each thing the colour of the one before."""
+    return [scene.objects[i - 1].colour for i in range(len(scene.objects))]
 
 
 def _not_there(scene: Scene) -> str:
@@ -239,9 +236,12 @@ def _changed(state: State, make: Callable[..., Scene], how: Any, change: str) ->
 
 
 def _says(text: str, word: str) -> bool:
-    return re.search(rf"\b{re.escape(word)}s?\b", text) is not None
+    several = concepts()["plural"].get(word) or word
+    return re.search(rf"\b({re.escape(word)}s?|{re.escape(several)})\b", text) is not None
 
 
 def _named(scene: Scene, things: Sequence[int]) -> str:
-    names = list(dict.fromkeys(f"the {scene.objects[i].noun}" for i in things))
+    nouns = [scene.objects[i].noun for i in things]
+    several = {noun: concept(noun)["plural"] for noun in nouns if nouns.count(noun) > 1}
+    names = [f"the {several.get(noun) or noun}" for noun in dict.fromkeys(nouns)]
     return " and ".join(names) if len(names) < 3 else f"the {len(things)} things that it names"

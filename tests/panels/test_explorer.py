@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from safetensors.numpy import load_file
 
 from gradeclip_utils import METHODS, Explainer, Explanation
 from gradeclip_utils.errors import InvalidValue
+from gradeclip_utils.methods.registry import with_spatial_weight
 from gradeclip_utils.panels import explorer_view, verdict
 from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
 from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_line, painted, payload, python_lines, subtitle
 from gradeclip_utils.panels.jobs import Interrupted, Work
 from gradeclip_utils.panels.session import Session
-from gradeclip_utils.panels.state import State, as_source, with_spatial_weight
+from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.panels.verdict import missed, offers
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.towers.threads import one_thread
@@ -393,6 +395,13 @@ def test_under_another_caption_both_ends_of_the_axis_say_for_which(session, stat
     assert sent["sides"][0]["signed"] and "The model prefers" in sent["verdict"]["all"]
 
 
+def test_of_two_methods_each_is_named_also_over_the_map_of_a_word(session, state):
+    one, other = payload(session.view(replace(state, beside="maskclip", phrase=(1, 2))))["sides"]
+    assert one["by"] == "Grad-ECLIP, " and one["regions"] and one["title"].startswith(one["by"])
+    assert other["title"] == "MaskCLIP, “red car” read alone"
+    assert payload(session.view(state))["sides"][0]["by"] == ""
+
+
 def test_a_figure_stands_for_the_view(session, state):
     view = session.view(replace(state, phrase=(1, 2), beside="attention"))
     made = figure(view)
@@ -442,6 +451,13 @@ def test_a_map_that_is_the_thing_itself_has_all_of_its_relevance_there():
     assert said(nothing, "and") == "“and” speaks of no thing; its maximum lies on nothing."
 
 
+def test_several_of_a_kind_are_named_as_several():
+    scene = arrange([Object("trophy", x=24, y=24, size=30), Object("trophy", x=72, y=72, size=30), Object("dog")])
+    covered = verdict.covers(scene, (12, 12))
+    assert "on the trophies (their area" in verdict.sentence(scene, covered[:2].sum(0), "two trophies")
+    assert "on the trophies and the dog (" in verdict.sentence(scene, covered.sum(0), "two trophies and a dog")
+
+
 def test_what_is_not_there_is_said_to_be_not_there():
     dog = 1.0 * (verdict.covers(SCENE, (12, 12))[0] > 0.6)
     assert said(dog, "a piano", "a piano").startswith(
@@ -458,6 +474,15 @@ def test_a_scene_whose_map_misses_is_offered_as_a_failure(tiny):
     assert [len(offer.source.scene.objects) for offer in offered[:4]] == [1, 2, 3, 4]
     for offer in offered:
         assert offer.failure == ("misses" in offer.note) and (offer.failure or offered.index(offer) < 4)
+
+
+def test_a_failure_that_is_chosen_says_what_to_look_for(panel):
+    failures = [i for i, offer in enumerate(panel.offers) if offer.failure]
+    assert 0 < len(failures) < len(panel.offers)
+    for i, offer in enumerate(panel.offers):
+        panel.press({"kind": "scene", "index": i})
+        said = {"text": offer.note, "kind": "note"} if i in failures else {"text": "", "kind": ""}
+        assert panel.data["message"] == said
 
 
 # ----------------------------------------------------------------------------------------------------------- the panel
@@ -602,6 +627,17 @@ def test_another_model_keeps_image_caption_and_selection(panel, averaging):
     turn(panel, model="tiny")
     assert panel.view.state.patch == (3, 3) and panel.view.state.layers == 1
     assert {"tiny", "emoji"} <= {name for name, _ in control(panel, "model")["options"]}
+
+
+def test_a_model_that_a_variable_of_the_notebook_holds_can_be_chosen(tiny, averaging, picture, monkeypatch):
+    notebook = SimpleNamespace(user_ns={"mine": averaging, "_1": averaging, "clip": tiny, "number": 5})
+    monkeypatch.setattr(explorer_view, "get_ipython", lambda: notebook)
+    panel = Explorer(picture, CAPTION, tiny)
+    name = f"mine ({averaging.name})"
+    assert [one for one in panel.models if one.endswith(")")] == [name]
+    turn(panel, model=name)
+    own = Explainer(averaging).explain(picture, CAPTION).similarity[0]
+    assert panel.data["match"][0]["value"] == pytest.approx(own, abs=1e-6) and "\nclip = mine  #" in panel.python()
 
 
 def test_a_model_that_cannot_be_loaded_is_answered_and_the_one_before_stays(panel, monkeypatch):

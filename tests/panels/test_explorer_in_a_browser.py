@@ -106,6 +106,38 @@ def test_it_stands_in_one_screen_with_its_map_and_verdict(panel):
     panel.page.screenshot(path=SHOTS / "1_screen.png")
 
 
+def cut(box):
+    """What does not fit where it stands: texts that end in an ellipsis, or below an edge."""
+    return box.evaluate_all(
+        "nodes => nodes.filter(node => node.checkVisibility() && (node.scrollWidth > node.clientWidth + 1"
+        " || node.scrollHeight > node.clientHeight + 3)).map(node => node.textContent)"
+    )
+
+
+def test_nothing_that_explains_what_is_seen_is_cut_off(panel):
+    """Of which method and model a map is, what the dashes are, which end is for whom, and what was changed."""
+    explains = panel.box.locator(".gradeclip-origin, .gradeclip-ends span, .gradeclip-match span")
+    expect(panel.origin).to_contain_text("Grad-ECLIP")
+    assert cut(explains) == []
+    panel.box.locator(".gradeclip-surprises").get_by_text("take the").click()
+    expect(panel.box.locator(".gradeclip-match")).to_contain_text("is gone")
+    panel.ask("why not another caption?")
+    expect(panel.box.locator(".gradeclip-ends")).to_contain_text("for the other caption")
+    assert cut(explains) == []
+    panel.ask("where?")
+    upload(panel, "wide.png", png())
+    expect(panel.box.locator(".gradeclip-side-0 .gradeclip-origin")).to_contain_text("inside the dashes")
+    assert cut(explains) == []
+
+
+def test_the_image_stays_where_it_is_when_a_scene_is_changed(panel):
+    image = panel.box.locator(".gradeclip-side-0 .gradeclip-frame")
+    before = image.bounding_box()
+    panel.box.locator(".gradeclip-surprises").get_by_text("take the").click()
+    expect(panel.box.locator(".gradeclip-match")).to_contain_text("is gone")
+    assert image.bounding_box() == before
+
+
 def test_every_panel_of_the_notebook_has_its_image_and_its_map_wherever_its_cell_was(panel):
     for cell in ("explorer-17", "explorer-03", "explorer-17"):
         show_cell(panel.page, cell)
@@ -147,6 +179,14 @@ def test_a_caption_that_nobody_wrote_before_gets_its_map_and_words(panel):
     assert panel.words.locator(".gradeclip-name").all_inner_texts() == caption.split()
     assert panel.painted() != before
     panel.shoot("3_caption")
+
+
+def test_a_known_word_that_is_pressed_is_added_to_the_caption(panel):
+    panel.write("caption", "a dog")
+    panel.unfold("known words")
+    panel.box.get_by_role("button", name="trumpet", exact=True).click()
+    expect(panel.title).to_have_text("map: “a dog trumpet”")
+    panel.unfold("known words", False)
 
 
 def test_a_kept_word_and_a_phrase_reach_the_kernel(panel):
@@ -204,7 +244,13 @@ def test_why_not_another_caption_and_comparing_methods(panel):
     expect(panel.box.locator(".gradeclip-side-2 .gradeclip-frame")).to_be_visible()
     sizes = frame_widths(panel.box, 3)
     assert min(sizes) > 100 and max(sizes) - min(sizes) < 1
+    asks, second = (panel.box.locator(f".gradeclip-{part}").bounding_box() for part in ("asks", "beside"))
+    assert abs(second["y"] - asks["y"]) < 15 and second["height"] < 30
+    assert panel.box.bounding_box()["height"] < 680  # all of it in one screen
     panel.shoot("7_compare")
+    panel.words.nth(1).hover()
+    expect(panel.title).to_have_text(re.compile("map: Grad-ECLIP, “.*”"))
+    assert panel.box.locator(".gradeclip-ends").inner_text().split() == ["◄", "against", "for", "►"]
 
 
 def test_a_surprise_is_told_and_put_back(panel):
@@ -251,6 +297,29 @@ def test_another_model_keeps_the_selection(panel):
     panel.shoot("10_model")
     panel.choose("model", "emoji")
     expect(panel.origin).to_contain_text("emoji (bundled)")
+
+
+def test_the_verdict_is_of_the_phrase_that_a_method_read_alone(panel):
+    panel.words.nth(1).click()
+    panel.page.mouse.move(0, 0)
+    word = panel.words.nth(1).locator(".gradeclip-name").inner_text()
+    panel.choose("method", "maskclip")
+    expect(panel.title).to_contain_text(f"“{word}” read alone")
+    expect(panel.verdict).to_contain_text(re.compile(f"^“{word}”|the map of “{word}”"))
+    panel.choose("method", "grad-eclip")
+    expect(panel.title).to_have_text(f"map of “{word}”")
+
+
+def test_without_one_scale_the_legend_names_no_number(panel):
+    shared, legend = panel.box.locator(".gradeclip-shared input"), panel.box.locator(".gradeclip-legend")
+    panel.unfold("Drawing")
+    shared.click()
+    panel.words.nth(1).hover()
+    expect(legend).to_have_text("hidden: relevance 0, clear: the largest of each map; purple: against")
+    shared.click()
+    panel.words.nth(1).hover()
+    expect(legend).to_have_text(re.compile("purple: against, −0"))
+    panel.unfold("Drawing", False)
 
 
 def test_long_work_says_so_and_the_next_change_stops_it(panel):

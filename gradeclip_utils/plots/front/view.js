@@ -165,15 +165,15 @@ const frame = (app, index) => {
     return h("div", { className: `gradeclip-cursor ${kind}`, hidden: !patch, style });
   };
   const text = phrase && data.words.slice(phrase[0], phrase[1] + 1).map((word) => word.text).join(" ");
-  const name = !index ? "image" : text && side.regions ? `map of “${text}”` : `map: ${side.title}`;
+  const of = !text || !side.regions ? `: ${side.title}` : side.by ? `: ${side.by}“${text}”` : ` of “${text}”`;
+  const name = index ? `map${of}` : "image";
   const alt = index ? `${data.alt}, with the ${name}` : data.alt;
   const whole = data.box.every((part, i) => Math.abs(part - (i > 1)) < 0.004);
   const patches = `${rows} × ${columns} patches${whole ? "" : "; the model sees what is inside the dashes"}`;
-  const given = "The image as it was given.";
   const keys = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
   const smooth = "The map has one value for each patch; between their middles it is drawn smoothly.";
   return h("figure", { className, hidden: false },
-    h("div", { className: "gradeclip-title", title: index ? `${name}. ${side.origin}` : given }, name),
+    h("div", { className: "gradeclip-title", title: index ? name : "The image as it was given." }, name),
     h("div", {
       className: "gradeclip-frame", tabIndex: 0, role: "group", "aria-label": `${alt}. ${keys}`,
       style: `--ratio: ${data.ratio}; --opacity: ${look.opacity}`, ...onPatches(app, side.shape),
@@ -347,7 +347,7 @@ const folds = (app) => {
   const contour = { type: "checkbox", checked: app.look.contour,
     onchange: ({ target }) => app.preview({ contour: target.checked }) };
   const open = () => app.send({ kind: "path", path: (app.asked = app.path) });
-  const path = { placeholder: "path of an image file, then Enter", spellcheck: false,
+  const path = { size: 30, placeholder: "path of an image file, then Enter", spellcheck: false,
     title: "A file where the kernel runs.", "aria-label": "path of an image file", value: app.path,
     oninput: ({ target }) => (app.path = target.value), onchange: open,
     onkeydown: ({ key }) => void (key === "Enter" && app.path === app.asked && open()) }; // by now there may be a file
@@ -391,17 +391,17 @@ const known = (app, words) => {
 const legend = ({ data, look, active }) => {
   const { phrase } = active(), [one] = data.sides, words = phrase && one.regions;
   const top = words ? one.region_scale : one.scale, most = top ? top.toPrecision(3) : "the largest of each map";
-  const said = look.colours === "image" ? `hidden: 0, clear: ${most}` : `pale or middle: 0, strongest: ${most}`;
+  const said = look.colours === "image" ? `hidden: relevance 0, clear: ${most}`
+    : `pale or middle: relevance 0, strongest: ${most}`;
   const title = "Relevance is linear in what you see; the line runs where it is half of the largest value.";
-  const more = one.signed || words ? `; purple: against, −${most}` : "";
+  const more = one.signed || words ? `; purple: against${top ? `, −${most}` : ""}` : "";
   const note = one.note && !phrase ? ` (${one.note})` : "";
   return h("small", { className: "gradeclip-legend", title }, said + more + note);
 };
 
 const verdict = ({ data, active }) => {
   const { phrase } = active(), { all, words, phrase: kept } = data.verdict;
-  const one = phrase && data.sides[0].regions && (phrase[0] === phrase[1] ? words[phrase[0]]
-    : String(phrase) === String(data.phrase) && kept);
+  const one = phrase && (String(phrase) === String(data.phrase) ? kept : phrase[0] === phrase[1] && words[phrase[0]]);
   return h("p", { className: "gradeclip-verdict", "aria-live": "polite", hidden: !(one || all) }, one || all);
 };
 
