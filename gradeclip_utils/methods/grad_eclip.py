@@ -103,34 +103,33 @@ def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
 SPATIAL_WEIGHTS = ("loosened", "softmax", "none")
 
 
-def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened", heads: str = "together") -> Tensor:
+def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
     """Spatial weights: how strongly each token answers each query token, and zero where no token answers better.
+
+    One cosine is taken over the whole width, the same for all heads, as the formula is written; so lam is that of the
+    published single-head variant, while alpha, o and S stay the model's own.
 
     Args:
         layer: an explained layer of B inputs.
         valid_mask: (B, N) bool, the tokens that a map is about.
         kind: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
             attention times gradient; "none" is one everywhere, so that the map becomes the gradient alone.
-        heads: "together" takes one cosine over the whole width, the same for all heads, as the formula is written; so
-            lam is that of the published single-head variant, while alpha, o and S stay the model's own. "apart" takes
-            one cosine a head; on development scenes it found the named object less often.
 
     Returns:
         (B, H, R, N) in [0, 1], zero where a token is not valid.
 
     Raises:
-        ValueError: another `kind` or `heads`.
+        ValueError: another `kind`.
     """
     there = valid_mask[:, None, None, :]  # (B, 1, 1, N)
     if kind == "none":
         return torch.ones_like(layer.attention) * there
     if kind == "softmax":
         return layer.attention * there
-    if kind != "loosened" or heads not in ("apart", "together"):
-        msg = f"kind must be 'loosened', 'softmax' or 'none' and heads 'apart' or 'together', got {kind!r}, {heads!r}"
-        raise InvalidValue(msg, "method-option")
-    q, k = (layer.q, layer.k) if heads == "apart" else (layer.q.flatten(2)[:, :, None], layer.k.flatten(2)[:, :, None])
-    cosine = torch.einsum("brhc,bnhc->bhrn", F.normalize(q, dim=-1), F.normalize(k, dim=-1))
+    if kind != "loosened":
+        raise InvalidValue(f"kind must be 'loosened', 'softmax' or 'none', got {kind!r}", "method-option")
+    q, k = (F.normalize(part.flatten(2), dim=-1) for part in (layer.q, layer.k))
+    cosine = torch.einsum("brd,bnd->brn", q, k)[:, None]
     low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
     spread = cosine.masked_fill(~there, -torch.inf).amax(-1, keepdim=True) - low
     rounding = 16 * torch.finfo(cosine.dtype).eps  # cosines that differ by less are the same cosine
@@ -148,9 +147,7 @@ def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
 
 
-def grad_eclip(
-    tower: Tower, trace: Trace, directions: Tensor, spatial: str = "loosened", heads: str = "together"
-) -> Tensor:
+def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "loosened") -> Tensor:
     """Grad-ECLIP: the sum over layers, heads and query tokens of lam_i * dS/d alpha_i.
 
     An image encoder that averages its patches has many query tokens, and every one adds its own map.
@@ -164,7 +161,6 @@ def grad_eclip(
         trace: B inputs, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
         spatial: the `kind` of `spatial_weights`.
-        heads: as `spatial_weights` takes it.
 
     Returns:
         Signed maps (B, T, N) over the trace's tokens, of which an image's patches are the last h * w.
@@ -174,7 +170,7 @@ def grad_eclip(
         weights = channel_weights(tower, trace, part)
         maps.append(torch.zeros(*part.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device))
         for position, layer in enumerate(trace.layers):
-            lam = spatial_weights(layer, trace.valid_mask, spatial, heads)
+            lam = spatial_weights(layer, trace.valid_mask, spatial)
             for target in range(part.shape[1]):  # one at a time: where all tokens read, (H, R, N) is large
                 relevance = lam * attention_gradient(weights[:, target, position], layer.v)
                 maps[-1][:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)

@@ -35,9 +35,7 @@ def word_masks(split: Split, trace: Trace) -> Tensor:
     return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
 
 
-def word_directions(
-    tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened", heads: str = "together"
-) -> Tensor:
+def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened") -> Tensor:
     """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`.
 
     A word's tokens contribute `mu_i u_i` (spatial weight times value) to o in every explained layer. Pushed through
@@ -53,12 +51,11 @@ def word_directions(
         trace: one prompt, traced by it.
         word_mask: (W, N) bool, which tokens belong to which word.
         spatial: as for `grad_eclip`.
-        heads: as for `grad_eclip`.
     """
     assert len(trace.tokens) == 1
     pushes = []
     for layer in trace.layers:
-        mu = spatial_weights(layer, trace.valid_mask, spatial, heads)
+        mu = spatial_weights(layer, trace.valid_mask, spatial)
         by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", word_mask.to(mu.dtype), mu, layer.v)
         pushes.append(by_word.flatten(3))  # (W, B, R, D)
     start = zero_delta(trace)

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..towers import Tower, Trace
 
 _AT_ONCE = 64  # images or prompts in one forward pass
+_CELLS, _LIT = 7, 0.5  # of RISE's masks: cells down and across, and how likely one is lit
 
 
 def bar(what: str, progress: bool | None, things: Iterable | None = None, total: int | None = None) -> tqdm:
@@ -38,17 +39,16 @@ def bar(what: str, progress: bool | None, things: Iterable | None = None, total:
 
 
 def rise(
-    tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, cells: int = 7, lit_fraction: float = 0.5,
-    seed: int = 0, progress: bool | None = False,
-) -> Tensor:  # fmt: skip
+    tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, seed: int = 0, progress: bool | None = False
+) -> Tensor:
     """RISE: how much more the target is when a patch is seen, over random masks M of the image.
 
         map_i = 1 / (n * p) * sum_n (S(image * M_n) - mean S) * M_n(i)
 
     Explains the model's own similarity, through the mean colour (zero after preprocessing) that stands where a mask is
     dark. Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018,
-    arXiv 1806.07421. A mask is a grid of `cells` x `cells`, each lit with probability p = `lit_fraction`, enlarged
-    bilinearly and shifted at random.
+    arXiv 1806.07421. A mask is a grid of 7 x 7 cells, each lit with probability p = 1/2, enlarged bilinearly and
+    shifted at random.
 
     Where we deviate: scores are centred before they are averaged. The authors' map is this one plus a constant times
     how often a patch happened to be lit; without it the map is signed, zero where seeing makes no difference, and less
@@ -60,19 +60,17 @@ def rise(
         trace: B images, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
         masks: how many, n.
-        cells: of a mask, down and across.
-        lit_fraction: how likely a cell is lit, p.
         seed: of the masks.
         progress: as for `bar`.
     """
-    light_of = mask_maker(masks, tuple(trace.inputs.shape[-2:]), cells, lit_fraction, seed)
+    light_of = mask_maker(masks, tuple(trace.inputs.shape[-2:]), seed)
     scores, seen = [], []
     for _, light, embeddings in seen_through(tower, trace, masks, light_of, bar("RISE", progress, total=masks)):
         scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
         seen.append(means_over_patches(tower, trace, light))  # (n, P)
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
     centred = scores - scores.mean(-1, keepdim=True)
-    return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * lit_fraction))
+    return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * _LIT))
 
 
 def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0) -> Tensor:
@@ -122,7 +120,7 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
 
 def m2ib(
     tower: Tower, trace: Trace, directions: Tensor, *, beta: float = 0.1, samples: int = 10, steps: int = 10,
-    learning_rate: float = 1.0, seed: int = 0, progress: bool | None = False,
+    seed: int = 0, progress: bool | None = False,
 ) -> Tensor:  # fmt: skip
     """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck.
 
@@ -147,7 +145,6 @@ def m2ib(
         beta: what a nat costs, against the similarity.
         samples: noisy copies in every step.
         steps: of Adam.
-        learning_rate: of Adam.
         seed: of the noise.
         progress: as for `bar`.
     """
@@ -160,7 +157,7 @@ def m2ib(
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in bar("M2IB", progress, pairs):
         one = _repeated(trace, i, samples)
-        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta, learning_rate)
+        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta)
     return maps * trace.valid_mask[:, None]
 
 
@@ -249,29 +246,25 @@ def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
     return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
 
 
-def mask_maker(
-    count: int, size: tuple[int, int], cells: int = 7, lit_fraction: float = 0.5, seed: int = 0
-) -> Callable[[Tensor], Tensor]:
+def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Tensor], Tensor]:
     """RISE's masks in [0, 1]: one cell larger than the image, then shifted and cropped to it.
 
     Args:
         count: how many.
         size: (H, W) of the image.
-        cells: of a mask, down and across.
-        lit_fraction: how likely a cell is lit.
         seed: of which cells are lit, and of the shifts.
 
     Returns:
         The numbers (n,) of some masks -> these masks (n, H, W).
     """
-    cell = [-(-side // cells) for side in size]  # rounded up: a shifted mask must still cover the image
+    cell = [-(-side // _CELLS) for side in size]  # rounded up: a shifted mask must still cover the image
     generator = torch.Generator().manual_seed(seed)
-    lit = (torch.rand(count, 1, cells, cells, generator=generator, dtype=torch.float32) < lit_fraction).float()
+    lit = (torch.rand(count, 1, _CELLS, _CELLS, generator=generator, dtype=torch.float32) < _LIT).float()
     shifts = (torch.rand(count, 2, generator=generator, dtype=torch.float32) * torch.tensor(cell)).long()
 
     def light_of(some: Tensor) -> Tensor:
         """(n, H, W)."""
-        larger = [(cells + 1) * side for side in cell]
+        larger = [(_CELLS + 1) * side for side in cell]
         smooth = F.interpolate(lit[some], larger, mode="bilinear", align_corners=False)[:, 0]
         return torch.stack([
             mask[down : down + size[0], across : across + size[1]]
@@ -288,15 +281,13 @@ def _repeated(trace: Trace, index: int, count: int) -> Trace:
     return replace(trace, **rows, attention_mask=mask if mask is None or len(mask) == 1 else mask[[index]])
 
 
-def _squeezed(
-    tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float, learning_rate: float
-) -> Tensor:
+def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float) -> Tensor:
     """Nats (N,) that each token of one input (repeated in `trace`) keeps after the bottleneck is optimised."""
     tokens, reads = trace.tokens[0], torch.zeros_like(trace.valid_mask[0])
     reads[trace.query_index[0]] = True
     counted = trace.valid_mask[0] | reads
     openness = torch.full_like(tokens, 5.0).requires_grad_()
-    optimizer = torch.optim.Adam([openness], lr=learning_rate)
+    optimizer = torch.optim.Adam([openness], lr=1.0)
     for sample in noise:  # (samples, N, D)
         with torch.enable_grad():
             lam = openness.sigmoid()

@@ -150,7 +150,7 @@ def test_players_that_are_no_groups_of_words_are_refused(tiny, picture, over):
 
 
 INTERACTIONS = [
-    ("an option of another", {"steps": 5}, "'steps' is no option of Grad-ECLIP, which has spatial, heads"),
+    ("an option of another", {"steps": 5}, "'steps' is no option of Grad-ECLIP, which has spatial"),
     ("an unknown option", {"by": "exclip", "nope": 1}, "'nope' is no option of exCLIP, which has steps"),
     ("a seed beside the explainer's", {"by": "fixlip", "seed": 1}, "'seed' is no option of FIxLIP, which has p, masks"),
     ("steps in words", {"by": "exclip", "steps": "x"}, "steps must be a whole number, got 'x'"),
