@@ -212,30 +212,6 @@ class Encoders:
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
             return split, word_directions(tower, trace, word_masks(split, trace))
 
-    def metagame_directions(
-        self, caption: str, over: Sequence[Group] | None = None
-    ) -> tuple[tuple[tuple[int, int], ...], Tensor]:
-        """The players of a caption, and the direction (G, E) that each adds to its embedding: its Shapley value.
-
-        Where maps are linear in the direction, as those of Grad-ECLIP are, `maps(image, directions)` are the word x
-        region maps of METAGAME; of any other method `Explainer.metagame` gives them. See `methods.metagame`.
-
-        Args:
-            caption: one prompt.
-            over: as for `Explainer.metagame`.
-
-        Returns:
-            Where each player stands in the caption, (start, end), and (G, E) on the model's device, without a graph.
-
-        Raises:
-            UnsupportedModel: the text encoder cannot be opened.
-            TypeError: the tokenizer does not say which tokens make up a word.
-            ValueError: the caption names nothing, or a word is in two groups or not there.
-        """
-        with self._isolated():
-            spans, embeddings, weights = self._coalitions(caption, over)
-            return spans, weights @ embeddings
-
     def _coalitions(self, caption: str, over: Sequence[Group] | None):
         """Places of the G players, embeddings (C, E) of coalitions, of which the last is all, and weights (G, C)."""
         tower = self._opened_text_tower()

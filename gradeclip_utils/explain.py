@@ -261,7 +261,8 @@ class Explainer(Encoders):
             of the similarity.
 
         Raises:
-            ValueError: the method has no maps of images; and what `metagame_directions` raises.
+            UnsupportedModel: the text encoder cannot be opened.
+            ValueError: the method has no maps of images, the caption names nothing, or `over` holds a word twice.
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
         if self.method.image is None:

@@ -136,7 +136,7 @@ def play_second_order(
 ) -> pd.DataFrame:  # fmt: skip
     """The same game, for what other methods call the interaction of a noun with a region.
 
-    METAGAME's maps are Grad-ECLIP's (`Explainer.metagame_directions`), exCLIP's integrated gradients, FIxLIP's Banzhaf
+    METAGAME's maps are Grad-ECLIP's (`Explainer.metagame`), exCLIP's integrated gradients, FIxLIP's Banzhaf
     values (`methods.second_order`). Each noun's direction is that of its words.
 
     Args:
