@@ -27,11 +27,12 @@ from ..evaluation.attributes import judge_choices
 from ..evaluation.results import Results
 from ..evaluation.run import run_settings, weights_digest
 from ..evaluation.shards import Shard, merge, part_of, read_shard, shard_folder
-from ..evaluation.statistics import interval
 from ..evaluation.worker import contents
 from ..explain import Explainer
 from ..models import Clip, load_clip
 from . import command
+from .figures import as_figures
+from .tables import told
 
 CHUNK = 64  # choices whose images are in memory at once, and that are computed again after a kill
 SAMPLE = 64  # images whose mean is asked where captions alone are asked
@@ -102,20 +103,17 @@ def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
         The columns of a study: study, figure, value, low, high, n.
     """
     columns(rows, ("image", "kind", "right", "text_only"))
-    name = data.partition(":")[0]
-    parts = list(rows.groupby("kind", sort=False))
-    parts += [("all kinds", rows)] * (len(parts) > 1)
-    figures = {}
-    for kind, part in parts:
-        figures[f"{name}, {kind}"] = part["right"]
-        figures[f"{name}, {kind}, captions alone"] = part["text_only"]
-    if name == "winoground":
-        figures["winoground, text score"] = (rows["right"] == 1).groupby(rows["image"].str.rpartition("/")[0]).all()
-    table = [
-        ("choices", figure, values.mean(), *(interval(values) if len(values) > 1 else (float("nan"),) * 2), len(values))
-        for figure, values in ((figure, values.astype(float).to_numpy()) for figure, values in figures.items())
-    ]
-    return pd.DataFrame(table, columns=command.COLUMNS)
+    name, cluster = data.partition(":")[0], None
+    if name == "winoground":  # both images of an example have its two captions, of which one is right of either
+        rows, cluster = rows.assign(example=rows["image"].str.rpartition("/")[0]), "example"
+    every = rows if rows["kind"].nunique() == 1 else pd.concat([rows, rows.assign(kind="all kinds")])
+    asked = {"": "right", ", captions alone": "text_only"}
+    tables = [told(f"{name}, {{kind}}{end}", every, column, cluster=cluster) for end, column in asked.items()]
+    if cluster is not None:
+        both = rows.groupby(cluster)["right"].agg(["min", "size"]).query("size == 2")  # a limit may have left out one
+        right = pd.DataFrame({"image": both.index, "both": (both["min"] == 1).astype(float)})
+        tables += [told("winoground, text score", right, "both")] if len(right) else []
+    return as_figures("choices", tables)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

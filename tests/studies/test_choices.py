@@ -63,6 +63,10 @@ def test_figures_are_by_kind_beside_those_of_captions_alone_with_winogrounds_tex
     assert table.loc["winoground, text score", "value"] == np.mean(both)
     assert table.loc["winoground, all kinds", "n"] == 10 and table.loc["winoground, text score", "n"] == 5
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+    blind = choice_figures(rows.assign(right=[1.0, 0.0] * 5), data).set_index("figure")  # as every scorer of captions
+    assert blind.loc["winoground, all kinds", ["low", "high"]].tolist() == [0.5, 0.5], "examples are drawn, not images"
+    assert choice_figures(rows[1:], data).set_index("figure").loc["winoground, text score", "n"] == 4, "whole ones"
+    assert "winoground, text score" not in set(choice_figures(rows[::2], data)["figure"])
 
 
 def test_what_was_done_is_not_done_again_and_shards_together_are_the_whole(rows, tiny, data, tmp_path, monkeypatch):
