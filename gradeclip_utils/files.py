@@ -145,7 +145,7 @@ def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
+def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
     """Within it no other process is within it: an open transaction on an empty database.
 
     It ends with this process, whatever ends it. On a network drive it is as good as that drive's locks.
@@ -153,6 +153,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     Args:
         folder: what is locked; need not exist.
         name: of the database in it.
+        wait: seconds, for another process to be done.
 
     Raises:
         InvalidFile: nothing can be written there.
@@ -161,7 +162,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = sqlite3.connect(folder / name, timeout=0, isolation_level=None, check_same_thread=False)
+            lock = sqlite3.connect(folder / name, timeout=wait, isolation_level=None, check_same_thread=False)
             stack.enter_context(closing(lock)).execute("BEGIN EXCLUSIVE")
         except (OSError, sqlite3.OperationalError) as error:
             if isinstance(error, OSError) or "locked" not in str(error):

@@ -21,7 +21,7 @@ from ..checks import as_path, chosen, writable
 from ..errors import InvalidFile, InvalidValue
 from ..evaluation.run import weights_digest
 from ..evaluation.shards import part_of, read_shard
-from ..files import commit, read_csv, version, write_whole
+from ..files import commit, locked, read_csv, version, write_whole
 from ..models import load_clip
 from . import STUDIES
 
@@ -133,10 +133,11 @@ def _origin(origin: Mapping[str, str], options: argparse.Namespace) -> dict[str,
 def _add(rows: pd.DataFrame, out: Path) -> None:
     """Write figures into a table, in the place of those that were measured before."""
     out = as_path(out, "--out").absolute()
-    before = figures_in(out)
-    rows = rows if before is None or before.empty else pd.concat([before, rows], ignore_index=True)
-    rows = rows.drop_duplicates(_SAME, keep="last")
-    write_whole(out, lambda stream: stream.write(rows.to_csv(index=False).encode()))
+    with locked(out.parent, f".{out.name}.running", wait=60):  # other parts may come to the same table
+        before = figures_in(out)
+        rows = rows if before is None or before.empty else pd.concat([before, rows], ignore_index=True)
+        rows = rows.drop_duplicates(_SAME, keep="last")
+        write_whole(out, lambda stream: stream.write(rows.to_csv(index=False).encode()))
 
 
 def _there(out: Path, origin: Mapping[str, str]) -> bool:

@@ -1,5 +1,8 @@
 """The command of a study: parts are measured once, go on where they were stopped, and can be dealt out."""
 
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 import pytest
 
@@ -95,3 +98,15 @@ def test_what_a_lesson_shows_besides_is_measured_by_name_or_after_the_main_parts
     assert study.measured == ["shown"]
     assert main(["study", "binding", "--out", str(tmp_path / "all.csv")]) == 0
     assert study.measured == ["shown", *Counted.parts, "shown"] and figures(tmp_path / "all.csv") == ALL
+
+
+def test_parts_that_come_to_one_table_at_once_lose_none_of_their_figures(tmp_path):
+    options = argparse.Namespace(out=tmp_path / "out.csv", command="binding")
+
+    def measured(i):
+        rows = pd.DataFrame([("binding", f"figure {i}", 0.5, 0.4, 0.6, 7)], columns=command.COLUMNS)
+        command.say(rows, {"model": "tiny", "weights": "0"}, options)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(measured, range(24)))
+    assert sorted(figures(options.out)) == sorted(f"figure {i}" for i in range(24))
