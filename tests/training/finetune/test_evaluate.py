@@ -102,7 +102,7 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
 
 
 def test_a_model_that_tells_no_noun_from_another_names_no_region(bundled, monkeypatch):
-    monkeypatch.setattr(finegrained, "_concept_prompts", lambda clip: torch.ones(len(concepts()), 192))
+    monkeypatch.setattr(Explainer, "embed_texts", lambda self, texts: torch.ones(len(texts), 192))
     assert not region_rows(bundled, Amount(regions=2))["right"].any()
 
 
