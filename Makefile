@@ -127,11 +127,11 @@ COURSE ?= build/assignments
 # Solutions are executed first, so that what is handed out can be solved with the model that is here. nbgrader looks for
 # alembic on the path.
 assignments: $(GRADING)/installed
-	@mkdir -p $(COURSE)
-	cp notebooks/assignments/nbgrader_config.py $(COURSE)
+	@mkdir -p '$(COURSE)'
+	cp notebooks/assignments/nbgrader_config.py '$(COURSE)'
 	for name in $(basename $(notdir $(wildcard notebooks/assignments/*.ipynb))); do \
-		$(NBCONVERT) --to notebook --output-dir $(COURSE)/source/$$name notebooks/assignments/$$name.ipynb && \
-		(cd $(COURSE) && PATH="$(CURDIR)/$(GRADING)/bin:$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
+		$(NBCONVERT) --to notebook --output-dir '$(COURSE)'/source/$$name notebooks/assignments/$$name.ipynb && \
+		(cd '$(COURSE)' && PATH="$(CURDIR)/$(GRADING)/bin:$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
 	done
 
 test-assignments: $(GRADING)/installed
