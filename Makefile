@@ -120,6 +120,7 @@ GRADING := .venv-assignments
 $(GRADING)/installed: pyproject.toml $(STAMP)
 	$(call beside,$(GRADING))
 	$(BIN)/python -m pip --python $(GRADING)/bin/python install --quiet 'gradeclip[assignments]'  # gradeclip is there
+	ln -sfn ../../../$(VENV)/share/jupyter/nbconvert $(GRADING)/share/jupyter/nbconvert  # templates of feedback
 	@touch $@
 
 COURSE ?= build/assignments
