@@ -1,10 +1,13 @@
 """The built site in a real browser, from disk: it fits a telephone, axe finds nothing, search and dark theme work."""
 
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
 from tests.browser import BROWSER, WAIT, browser_context_args, browser_type_launch_args  # noqa: F401
 
@@ -79,6 +82,54 @@ def test_a_page_fits_its_width_fetches_nothing_and_axe_finds_no_violation_of_lev
         found = AXE.run(page, options=LEVELS)
         assert found.violations_count == 0, f"{width} px, {theme}: {found.generate_report()}"
         assert outside == []
+
+
+FIGURES = """() => [...document.querySelectorAll(".bd-article img:not(.toggler)")]
+    .filter((image) => !image.closest(".gradeclip-explorer"))
+    .map((image) => {
+        const box = image.closest(".cell_output > .output, .pst-scrollable-table-container");
+        return { natural: image.naturalWidth, shown: image.getBoundingClientRect().width, column: box.clientWidth,
+            hidden: box.scrollWidth - box.clientWidth, reached: box.tabIndex === 0 };
+    })"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", [name for name in EVERY if not name.startswith(("api/", "_modules/"))])
+def test_type_in_a_figure_has_nine_points_on_a_telephone_and_on_a_desk(page, name, width):
+    open_page(page, name, width)
+    page.wait_for_function(REACHED)
+    for figure in page.evaluate(FIGURES):  # tests/legible.py: its type has them at 900 px, or at its own width
+        assert figure["shown"] >= min(figure["natural"], 900) - 1, figure
+        assert figure["hidden"] == pytest.approx(max(figure["shown"] - figure["column"], 0), abs=1), figure
+        assert not figure["hidden"] or (width == 390 and figure["reached"]), figure
+
+
+def edges(box):
+    """How much the shadow changes the pixels at the left and at the right of what scrolls."""
+    seen = []
+    for shade in ("transparent, transparent", ""):
+        box.evaluate("(one, shade) => one.style.setProperty('--shade', shade)", shade)
+        seen.append(np.asarray(Image.open(BytesIO(box.screenshot())).convert("L"), float))
+    changed = abs(seen[0] - seen[1]).mean(axis=0)
+    return changed[:6].mean(), changed[-6:].mean()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name, what", [("05_attribute_binding", "img"), ("03_methods_compared", "table.dataframe")])
+def test_keys_move_a_wide_figure_or_table_and_a_shadow_says_on_which_side_there_is_more(page, name, what, theme):
+    open_page(page, f"notebooks/{name}.html", 390, theme)
+    page.wait_for_function(REACHED)
+    box = page.locator(f".cell_output > .output[tabindex='0']:has({what})").first
+    left, right = edges(box)
+    assert left < 1 and right > 10
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("(one) => one.scrollLeft > 0", arg=box.element_handle())
+    left, right = edges(box)
+    assert left > 10 and right > 10
+    box.evaluate("(one) => { one.scrollLeft = one.scrollWidth; }")
+    left, right = edges(box)
+    assert left > 10 and right < 1
 
 
 def test_axe_finds_the_first_text_of_a_look_that_is_too_pale(page, looks):

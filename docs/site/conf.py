@@ -33,7 +33,8 @@ html_sourcelink_suffix = ""  # a notebook is downloaded under its own name
 html_theme_options = {
     "navbar_align": "left",
     "show_toc_level": 2,
-    "secondary_sidebar_items": ["page-toc", "notebook"],
+    "article_header_end": ["notebook"],
+    "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 6,
@@ -88,8 +89,20 @@ def valid_lists(app, page, template, context, doctree):
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def scrollable_images(app, page, template, context, doctree):
+    """Put an image that stands for itself into what scrolls, as the theme does with tables."""
+    image = r"((?:<a [^>]*image-reference[^>]*>)?<img [^>]*_images/[^>]*>(?:\s*</a>)?)"
+    context["body"] = re.sub(
+        rf"^(?:<p>{image}</p>|{image})$",
+        r'<div class="pst-scrollable-table-container">\1\2</div>',
+        context.get("body", ""),
+        flags=re.M,
+    )
+
+
 def setup(app):
     """Tell Sphinx of the above, before napoleon reads the sections."""
     app.connect("html-page-context", valid_lists)
+    app.connect("html-page-context", scrollable_images)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("autodoc-skip-member", without_aliases)
