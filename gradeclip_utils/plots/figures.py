@@ -41,7 +41,7 @@ from .axes import (
     words_height,
 )
 from .colours import largest, range_in_words, shown
-from .finding import finding, sharpest
+from .finding import finding, nearest, sharpest
 
 
 class InlineFigure(Figure):
@@ -100,7 +100,9 @@ def alternative(figure) -> str:
 _MARGIN = 0.12  # inches
 
 
-def plot_explanation(explanation, *, shared_scale: bool = True, width: float = FULL_WIDTH) -> InlineFigure:
+def plot_explanation(
+    explanation, *, shared_scale: bool = True, width: float = FULL_WIDTH, most: int = 10
+) -> InlineFigure:
     """Image, heat map and shaded words: one row a prompt, or two or three short prompts beside each other.
 
     Above stands what the numbers come to (`finding`). A contrastive explanation (`against`) is drawn signed, with the
@@ -110,22 +112,25 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
         explanation: an `Explanation`.
         shared_scale: one colour scale for all prompts, so that they can be compared; else one for each, and it is said.
         width: inches for prompts beside each other, 3.5 or more; below 6 they stand under the image, for a telephone.
+        most: how many prompts are drawn; of more than that the most similar ones (or those that lead by most).
 
     Raises:
-        ValueError: a smaller width.
+        ValueError: a smaller width, or no prompts.
     """
+    explanation, left_out = nearest(explanation, whole("most", most, 1))
+    over = "; ".join(filter(None, (left_out, finding(explanation))))
     narrow = number("width", width, 3.5) < 6
     signed, count = explanation.against is not None, len(explanation.prompts)
     heats = [explanation.heatmap(i, signed=signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
     image, words_alone = explanation.image, _explains_words_alone(explanation)
-    alt = f"{finding(explanation)}: image, heat map and shaded words for {'; '.join(explanation.prompts)}"
+    alt = f"{over}: image, heat map and shaded words for {'; '.join(explanation.prompts)}"
     if shared_scale and not signed and not words_alone and (narrow or count > 1) and count < 4:
         across = 2 if narrow else count + 1
         room = (width - 2 * _MARGIN - 0.7) / across - 0.2
         if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
-            return _plot_beside(explanation, heats, prompts, across, room, alt)
+            return _plot_beside(explanation, heats, prompts, across, room, over, alt)
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
     middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
     own = "a scale of its own" if count > 1 and not shared_scale else ""
@@ -136,7 +141,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
     row = max(height, 1.3, _row(prompts, darkest, room, SMALLEST), min(_row(prompts, darkest, room, LARGEST), 3.2))
     gap = 0.62 if signed or count not in (2, 3) or not shared_scale else 0.48
     below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
-    over, above = _over(finding(explanation), wide := right + room + _MARGIN)
+    over, above = _over(over, wide := right + room + _MARGIN)
     figure = InlineFigure(wide, above + count * (row + gap) - gap + below + 0.5, alt)
     _sign(figure, explanation.origin, over)
     show_image(axes_at(figure, _MARGIN, above + 0.32, width, height), image, "image")
@@ -147,8 +152,8 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
         if words_alone:
             show_image(axes, image, "no map: words alone")
         else:
-            most, bar = largest(heats if shared_scale else [heats[i]]), i == 0 or not shared_scale
-            draw_heatmap(axes, image, heats[i], signed=signed, vmax=most, note=note, colour_bar=bar)
+            vmax, bar = largest(heats if shared_scale else [heats[i]]), i == 0 or not shared_scale
+            draw_heatmap(axes, image, heats[i], signed=signed, vmax=vmax, note=note, colour_bar=bar)
         if i == 0 and not words_alone:
             title = "where it speaks for, and against" if signed else "where it answers"
             entitle(axes, _shortened(title, int(14 * (width + 0.9))))
@@ -162,7 +167,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = F
     return figure
 
 
-def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, columns: int, room: float, alt: str):
+def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, columns: int, room: float, over: str, alt: str):
     """The image and a map for each prompt, its words below, in `room` inches each; two columns are below the image."""
     image, (width, height) = explanation.image, _panel(explanation.image, min(room, 2.4), 2.4)
     most, darkest = largest(heats), largest([[max(word.score, 0) for word in words] for ((_, words),) in prompts])
@@ -174,7 +179,7 @@ def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, columns: i
     # the words' axes have room for a sentence of their own; a note below the image may need more than they
     under = tall - 0.3 if below else max(tall - 0.3, 0.15 * (note.count("\n") + 1))
     wide = 2 * _MARGIN + columns * (room + 0.2) + 0.5
-    over, above = _over(finding(explanation), wide)
+    over, above = _over(over, wide)
     down, first = height + under + 0.5, above + 0.32 + (height + 0.4 if below else 0)
     rows = -(-len(prompts) // columns) if below else 1
     figure = InlineFigure(wide, first + rows * down - 0.08, alt)

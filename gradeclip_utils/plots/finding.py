@@ -8,8 +8,42 @@ Where the ground truth is known, `panels.verdict` can say more: here nothing is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+
+
+def nearest(explanation, most: int):
+    """The explanation of its most similar prompts alone, in their order, and a sentence that says so.
+
+    Args:
+        explanation: an `Explanation`.
+        most: how many prompts it may have; left out are those that are less similar, or lead the other prompt by less.
+
+    Returns:
+        The explanation and "", where it has no more prompts.
+    """
+    count = len(explanation.prompts)
+    if count <= most:
+        return explanation, ""
+    kept = np.sort(np.argsort(-_margin(explanation), kind="stable")[:most])
+
+    def of_kept(part):
+        return part[kept] if isinstance(part, np.ndarray) else part and tuple(part[i] for i in kept)
+
+    names = ("prompts", "similarity", "image_maps", "words", "against", "against_similarity", "against_words")
+    parts = {name: of_kept(getattr(explanation, name)) for name in names}
+    scores = explanation.provenance.get("single_head_similarity")
+    if scores is not None:
+        scores = {name: of_kept(values) for name, values in scores.items()}
+        parts["provenance"] = {**explanation.provenance, "single_head_similarity": scores}
+    rank = "most similar" if explanation.against is None else "most ahead"
+    return replace(explanation, **parts), f"of {count} prompts the {most} {rank}"
+
+
+def _margin(explanation) -> np.ndarray:
+    similarity = np.asarray(explanation.similarity)
+    return similarity if explanation.against is None else similarity - explanation.against_similarity
 
 
 def finding(explanation) -> str:
@@ -19,8 +53,7 @@ def finding(explanation) -> str:
         explanation: an `Explanation`. Of several prompts the sentence is about the most similar one, or about the one
             that leads its other prompt by most.
     """
-    similarity, against = np.asarray(explanation.similarity), explanation.against
-    margin = similarity if against is None else similarity - explanation.against_similarity
+    similarity, against, margin = np.asarray(explanation.similarity), explanation.against, _margin(explanation)
     best = int(margin.argmax())
     name, map_, words = (getattr(explanation, part)[best] for part in ("prompts", "image_maps", "words"))
     parts = []

@@ -362,6 +362,25 @@ def test_what_an_explanation_comes_to_stands_above_its_figure():
         assert over.get_window_extent().y0 >= max(axes.get_tightbbox().y1 for axes in figure.axes) - 1
 
 
+@pytest.mark.parametrize("against", [None, "a cat"])
+def test_of_a_hundred_prompts_those_that_come_first_are_drawn_and_the_figure_says_so(against):
+    hundred = explanation(*(f"prompt {i}" for i in range(100)), against=against)
+    order = np.random.default_rng(0).permutation(100)
+    similarity = np.linspace(0.4, -0.4, 100)[order]  # the first of all are nowhere near each other
+    hundred = replace(hundred, similarity=similarity)
+    if against:  # those that lead are not the most similar ones
+        hundred = replace(hundred, similarity=-similarity, against_similarity=-2 * similarity)
+    scores = {"image": similarity.tolist(), "text": None}
+    told = PROVENANCE | {"explains": "", "single_head_similarity": scores}
+    figure = replace(hundred, provenance=told).plot(most=3)
+    drawn = [f"prompt {i}" for i in range(100) if order[i] < 3]
+    assert figure.alt.split("words for ")[1].split("; ") == drawn
+    assert figure.texts[0].get_text().replace("\n", " ").startswith("of 100 prompts the 3 most ")
+    assert hundred.plot().get_figheight() < 35
+    with pytest.raises(ValueError, match="most must be"):
+        hundred.plot(most=0)
+
+
 def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
     shown = explanation("a dog", "a cat")
     alt = f"{finding(shown)}: image, heat map and shaded words for a dog; a cat"
