@@ -55,8 +55,8 @@ class PlaygroundAnswers:
     def figure(self) -> InlineFigure:
         """Image, similarities and maps. The captions' maps share one scale, the others have their own."""
         told = [f"{text}: similarity {value:.3f}" for text, value in zip(self.captions, self.similarity, strict=True)]
-        across = 8.0 / len(self.maps)
-        side = across - 0.75  # beside each map is room for its scale
+        beside = [0.15, *[0.9] * (len(self.maps) - 1)]  # inches: from the second map on there is a scale
+        side = (FULL_WIDTH - 0.15 - sum(beside)) / len(self.maps)
         down = 2.95 + side
         figure = InlineFigure(FULL_WIDTH, down, f"{'; '.join(told)}; {self.gap}")
         show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")
@@ -64,11 +64,11 @@ class PlaygroundAnswers:
         figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / down, self.gap, fontsize=10, va="center")
         shared = largest(list(self.maps.values())[:2])
         for i, (name, map_) in enumerate(self.maps.items()):
-            axes = axes_at(figure, 0.1 + across * i, 2.45, side, side)
+            axes = axes_at(figure, 0.1 + side * i + sum(beside[:i]), 2.45, side, side)
             heat = onto_image(map_, self.box, self.image.size)
             vmax = shared if i < 2 else largest([map_])
             draw_heatmap(axes, self.image, heat, signed=i == 2, vmax=vmax, colour_bar=i > 0, note="")
-            entitle(axes, folded(name, int(15 * across)))
+            entitle(axes, folded(name, int(13 * (side + beside[i]))))
         sentence = (
             "The captions' maps share one scale, the others have their own; in “true rather than false” orange speaks "
             "for the true caption, purple for the false one."

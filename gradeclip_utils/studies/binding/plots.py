@@ -101,10 +101,10 @@ def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3
     rows = -(-len(cases) // columns)
     ahead = sum(float(one.image_maps[0].sum()) > 0 for _, one in cases)
     over = f"in {ahead} of {len(cases)} maps more of the relevance speaks for the right caption than for the wrong one"
-    figure = InlineFigure(0.2 + 2.5 * columns, 0.4 + 4.3 * rows, f"{over}: " + "; ".join(title for title, _ in cases))
+    figure = InlineFigure(0.2 + 2.6 * columns, 0.4 + 4.3 * rows, f"{over}: " + "; ".join(title for title, _ in cases))
     head = _headed(figure, over, grow=True)
     for i, (title, one) in enumerate(cases):
-        x, top = 0.1 + 2.5 * (i % columns), head + 0.7 + 4.3 * (i // columns)
+        x, top = 0.1 + 2.6 * (i % columns), head + 0.7 + 4.3 * (i // columns)
         show_image(axes_at(figure, x, top, 1.7, 1.7), one.image, folded(title, 30, lines=4))
         heat = one.heatmap(0, signed=True)
         draw_heatmap(axes_at(figure, x, top + 1.8, 1.7, 1.7), one.image, heat, signed=True, note="")
