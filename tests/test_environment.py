@@ -116,6 +116,8 @@ def test_make_finds_notebooks_by_glob_and_leaves_them_alone():
 def test_jupyterlab_serves_all_that_notebooks_link_to():
     lab = subprocess.run(["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
     assert "--ServerApp.root_dir=. " in lab and "/lab/tree/notebooks" in lab
+    whose = subprocess.run(["id", "-u"], capture_output=True, text=True).stdout.strip()
+    assert ("--allow-root" in lab) == (whose == "0")  # in a container one is root, and JupyterLab would not begin
 
 
 def test_ci_runs_the_notebooks_the_tests_style_types_and_the_search_for_security_faults():
