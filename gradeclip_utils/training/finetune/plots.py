@@ -36,7 +36,8 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL) -> pd.D
     """Figure by figure, one arm minus another over the seeds that both have: difference, low, high, seeds, answer.
 
     The interval is Student's, over seeds (the order of the training scenes); the scenes that are measured are the same.
-    With fewer than two common seeds there is no interval, and the answer is "cannot tell".
+    With fewer than two common seeds, or the same difference in all, there is no interval, and the answer is "cannot
+    tell": what does not vary in three seeds may in others.
 
     Args:
         rows: `training.finetune.arms.read()`.
@@ -49,8 +50,8 @@ def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL) -> pd.D
     for figure in wide.index:
         differences = np.array([wide.loc[figure, (arm, s)] - wide.loc[figure, (baseline, s)] for s in seeds])
         low = high = np.nan
-        if len(differences) > 1:
-            low, high = DescrStatsW(differences).tconfint_mean() if np.ptp(differences) else differences[:2]
+        if len(differences) > 1 and np.ptp(differences):
+            low, high = DescrStatsW(differences).tconfint_mean()
         answer = "cannot tell" if np.isnan(low) else verdict(low, high, MARGIN, *ANSWERS)
         mean = differences.mean() if len(differences) else np.nan
         found.append((figure, mean, low, high, len(differences), answer))

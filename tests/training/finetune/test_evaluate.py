@@ -287,6 +287,11 @@ def test_one_seed_or_none_cannot_tell():
     assert nothing["seeds"] == 0 and nothing["answer"] == "cannot tell"
 
 
+def test_seeds_that_all_differ_by_the_same_have_no_interval_and_cannot_tell():
+    same = compare(table_of({(arm, seed): 1.0 for arm in (OURS, GLOBAL) for seed in range(3)})).iloc[0]
+    assert same["seeds"] == 3 and same["difference"] == 0 and np.isnan(same["low"]) and same["answer"] == "cannot tell"
+
+
 def test_what_was_not_run_is_named():
     rows = table_of({(OURS, 0): 0.9, (GLOBAL, 0): 0.1, (GLOBAL, 1): 0.1})
     wanted = {OURS: 2, GLOBAL: 2, "uniform map": 1}
