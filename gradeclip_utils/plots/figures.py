@@ -41,7 +41,7 @@ from .axes import (
     words_height,
 )
 from .colours import largest, range_in_words, shown
-from .finding import finding, nearest, sharpest
+from .finding import nearest, sharpest
 
 
 class InlineFigure(Figure):
@@ -117,14 +117,12 @@ def plot_explanation(
     Raises:
         ValueError: a smaller width, or no prompts.
     """
-    explanation, left_out = nearest(explanation, whole("most", most, 1))
-    over = "; ".join(filter(None, (left_out, finding(explanation))))
-    narrow = number("width", width, 3.5) < 6
-    signed, count = explanation.against is not None, len(explanation.prompts)
+    explanation, over = nearest(explanation, whole("most", most, 1))
+    narrow, signed = number("width", width, 3.5) < 6, explanation.against is not None
+    count, image, words_alone = len(explanation.prompts), explanation.image, _explains_words_alone(explanation)
     heats = [explanation.heatmap(i, signed=signed) for i in range(count)]
     prompts = [_prompts(explanation, i) for i in range(count)]
     scores = [[shown(word.score, signed) for _, words in both for word in words] for both in prompts]
-    image, words_alone = explanation.image, _explains_words_alone(explanation)
     alt = f"{over}: image, heat map and shaded words for {'; '.join(explanation.prompts)}"
     if shared_scale and not signed and not words_alone and (narrow or count > 1) and count < 4:
         across = 2 if narrow else count + 1
@@ -132,12 +130,10 @@ def plot_explanation(
         if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
             return _plot_beside(explanation, heats, prompts, across, room, over, alt)
     width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
-    middle, right = _MARGIN + width + 0.3, _MARGIN + 2 * width + 1.25
-    own = "a scale of its own" if count > 1 and not shared_scale else ""
+    right, own = _MARGIN + 2 * width + 1.25, "a scale of its own" if count > 1 and not shared_scale else ""
     wanted = max(_one_line(prompts), 0.034 * len(range_in_words("words", signed, largest(scores[0]), own)))
     room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
-    letters = int(room * 14.5)
-    darkest = [largest(scores if shared_scale else [one]) for one in scores]
+    letters, darkest = int(room * 14.5), [largest(scores if shared_scale else [one]) for one in scores]
     row = max(height, 1.3, _row(prompts, darkest, room, SMALLEST), min(_row(prompts, darkest, room, LARGEST), 3.2))
     gap = 0.62 if signed or count not in (2, 3) or not shared_scale else 0.48
     below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
@@ -145,10 +141,9 @@ def plot_explanation(
     figure = InlineFigure(wide, above + count * (row + gap) - gap + below + 0.5, alt)
     _sign(figure, explanation.origin, over)
     show_image(axes_at(figure, _MARGIN, above + 0.32, width, height), image, "image")
-    for i in range(count):
-        top = above + 0.32 + i * (row + gap)
+    for i, top in enumerate(above + 0.32 + (row + gap) * np.arange(count)):
         note = "" if shared_scale and i else f"the largest in this {'figure' if shared_scale and count > 1 else 'map'}"
-        axes = axes_at(figure, middle, top, width, height)
+        axes = axes_at(figure, _MARGIN + width + 0.3, top, width, height)
         if words_alone:
             show_image(axes, image, "no map: words alone")
         else:

@@ -14,31 +14,32 @@ import numpy as np
 
 
 def nearest(explanation, most: int):
-    """The explanation of its most similar prompts alone, in their order, and a sentence that says so.
+    """The explanation of its most similar prompts alone, in their order, and what its numbers come to (`finding`).
 
     Args:
         explanation: an `Explanation`.
         most: how many prompts it may have; left out are those that are less similar, or lead the other prompt by less.
 
     Returns:
-        The explanation and "", where it has no more prompts.
+        The explanation, and the sentence, which says so where prompts were left out.
     """
     count = len(explanation.prompts)
     if count <= most:
-        return explanation, ""
+        return explanation, finding(explanation)
     kept = np.sort(np.argsort(-_margin(explanation), kind="stable")[:most])
-
-    def of_kept(part):
-        return part[kept] if isinstance(part, np.ndarray) else part and tuple(part[i] for i in kept)
-
     names = ("prompts", "similarity", "image_maps", "words", "against", "against_similarity", "against_words")
-    parts = {name: of_kept(getattr(explanation, name)) for name in names}
+    parts = {name: _of(getattr(explanation, name), kept) for name in names}
     scores = explanation.provenance.get("single_head_similarity")
     if scores is not None:
-        scores = {name: of_kept(values) for name, values in scores.items()}
+        scores = {name: _of(values, kept) for name, values in scores.items()}
         parts["provenance"] = {**explanation.provenance, "single_head_similarity": scores}
     rank = "most similar" if explanation.against is None else "most ahead"
-    return replace(explanation, **parts), f"of {count} prompts the {most} {rank}"
+    explanation = replace(explanation, **parts)
+    return explanation, f"of {count} prompts the {most} {rank}; {finding(explanation)}"
+
+
+def _of(part, kept: np.ndarray):
+    return part[kept] if isinstance(part, np.ndarray) else part and tuple(part[i] for i in kept)
 
 
 def _margin(explanation) -> np.ndarray:
