@@ -174,11 +174,11 @@ def text_layer_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     captions = [f"a photo of {one.caption}" for one in scenes]
     depth = (tower := open_text_tower(clip.model, layers=1)).depth
     trace = open_text_tower(clip.model, layers=depth).trace(clip.tokenizer(captions).to(tower.device))
-    shares = {f"text layer {number} of {depth}": layer.attention[:, :, 0].mean(1).cpu()  # (B, N), heads averaged
+    attention = {f"text layer {number} of {depth}": layer.attention[:, :, 0].mean(1).cpu()  # (B, N), heads averaged
               for number, layer in enumerate(trace.layers, 1)}  # fmt: skip
-    seen, rows = (shares[f"text layer {depth} of {depth}"] > 0).float(), []
-    shares["all tokens alike"] = seen / seen.sum(1, keepdim=True)
-    for where, alpha in shares.items():
+    seen, rows = (attention[f"text layer {depth} of {depth}"] > 0).float(), []
+    attention["all tokens alike"] = seen / seen.sum(1, keepdim=True)
+    for where, alpha in attention.items():
         itself = alpha.gather(1, trace.query_index.cpu()).sum(1)  # none, where no token reads
         parts = {"the first token": alpha[:, 0], "words": 1 - alpha[:, 0] - itself, "the token that reads": itself}
         rows += [{"image": k, "figure": f"attention to {name}, {where}", "value": float(value)}
