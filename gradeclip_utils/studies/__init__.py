@@ -62,7 +62,8 @@ _OF_METHODS = (
     "both prompts", "both prompts, costly", "shared part", "questions", "stretched", "full range", "cost", "ranking",
 )  # fmt: skip
 
-_MATCHING = "two of a kind", "wholes", "planes", "sentences", "displays", "kinds of words", "templates", "regions"
+_MATCHING = ("first lesson", "two of a kind", "wholes", "planes", "sentences", "displays", "kinds of words",
+             "templates", "regions")  # fmt: skip
 _BINDING = "kinds", "embeddings", "told apart", "maps", "mistakes", "causes", "random weights", "training"
 
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {

@@ -163,7 +163,8 @@ def _looked(
 def text_layer_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     """What reads the prompt attends to, layer by layer, and how far scores of words lie on nouns, by layers.
 
-    A caption is "a photo of" and the scene's own. The control reads it beside the image of another scene.
+    A caption is "a photo of" and the scene's own. The control reads it beside the image of another scene, that of the
+    attention is what tokens have that are all alike.
 
     Args:
         clip: the model.
@@ -173,12 +174,14 @@ def text_layer_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     captions = [f"a photo of {one.caption}" for one in scenes]
     depth = (tower := open_text_tower(clip.model, layers=1)).depth
     trace = open_text_tower(clip.model, layers=depth).trace(clip.tokenizer(captions).to(tower.device))
-    rows = []
-    for number, layer in enumerate(trace.layers, 1):
-        alpha = layer.attention[:, :, 0].mean(1).cpu()  # (B, N), heads averaged
+    attention = {f"text layer {number} of {depth}": layer.attention[:, :, 0].mean(1).cpu()  # (B, N), heads averaged
+              for number, layer in enumerate(trace.layers, 1)}  # fmt: skip
+    seen, rows = (attention[f"text layer {depth} of {depth}"] > 0).float(), []
+    attention["all tokens alike"] = seen / seen.sum(1, keepdim=True)
+    for where, alpha in attention.items():
         itself = alpha.gather(1, trace.query_index.cpu()).sum(1)  # none, where no token reads
         parts = {"the first token": alpha[:, 0], "words": 1 - alpha[:, 0] - itself, "the token that reads": itself}
-        rows += [{"image": k, "figure": f"attention to {name}, text layer {number} of {depth}", "value": float(value)}
+        rows += [{"image": k, "figure": f"attention to {name}, {where}", "value": float(value)}
                  for name, part in parts.items() for k, value in enumerate(part)]  # fmt: skip
     tables = [summarise(pd.DataFrame(rows), "value", "figure")]
     rows = [{"image": k, "method": "all words alike", "value": 2 / len(one.split())} for k, one in enumerate(captions)]

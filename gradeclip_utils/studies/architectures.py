@@ -236,10 +236,8 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     maps = {one: maps_on_common_grid(model, examples, prompts, _GRID) for one, model in {label: own, **others}.items()}
     lost = compare_models({label: randomised(own, seed=1)}, examples[:controls])
     lost = lost.pivot(index="image", columns="method", values="average_precision")
-    rounds, explain = 6, partial(Explainer(own).explain, examples[0].image(), prompts[0])
-    passes = cost({label: explain}, _plain_pass(own, examples[0].image(), prompts[0]), repeats=rounds)
     tables = [
-        passes.rename(columns={"passes": "value"}).assign(figure="forward passes of an explanation", n=rounds),
+        _forward_passes(own, examples[0].image(), prompts[0]),
         told("fraction of things recognised", known.assign(image=range(len(known)), right=known["right"] * 1.0),
              "right", cluster="noun"),
         told("{measure}, {method}", rows, MEASURES, cluster="concept"),
@@ -275,11 +273,19 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     return tables
 
 
-def _plain_pass(clip: Clip, image: Image.Image, prompt: str) -> Callable[[], object]:
-    """The model's own embeddings of an image and a prompt, both prepared before."""
+def _forward_passes(clip: Clip, image: Image.Image, prompt: str, rounds: int = 6) -> pd.DataFrame:
+    """What an explanation costs, and the control, in units of both embeddings of an image and a prompt made ready."""
     sees, reads = Explainer(clip).image_tower, open_text_tower(clip.model)
     pixels, ids = clip.preprocess(image)[None].to(sees.device), clip.tokenizer([prompt]).to(reads.device)
-    return lambda: (sees.forward(pixels), reads.forward(ids))
+
+    def plain() -> object:
+        """The model's own pass."""
+        return sees.forward(pixels), reads.forward(ids)
+
+    explain: Callable[[], object] = partial(Explainer(clip).explain, image, prompt)
+    passes = cost({"an explanation": explain, "the plain pass itself": plain}, plain, repeats=rounds)
+    passes = passes.rename(columns={"passes": "value"})
+    return passes.assign(figure="forward passes of " + passes["method"], n=rounds)
 
 
 def two_thing_examples(n: int) -> list[Example]:

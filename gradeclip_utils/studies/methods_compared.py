@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import GAMES, PUBLISHED
-from ..evaluation.maps import method_maps
+from ..evaluation.maps import method_maps, method_names
 from ..evaluation.pointing_game import games, play, play_second_order
 from ..evaluation.run import evaluate
 from ..evaluation.sanity import randomisation_check
@@ -196,7 +196,8 @@ def causal_summary(
 ) -> pd.DataFrame:
     """How each method ranks the objects of a scene beside what taking them out does to the similarity.
 
-    By default every method takes part that the model can have, those of hundreds of forward passes too.
+    By default every method takes part that the model can have, those of hundreds of forward passes too; Grad-ECLIP,
+    through as many layers as the package takes, always does.
 
     Args:
         clip: the model.
@@ -207,27 +208,35 @@ def causal_summary(
     Returns:
         `COLUMNS`, one row a figure: of each method, the rank correlation of its sums with the falls of the similarity,
         how often the object of the largest sum is that of the largest fall, and how far the correlation is beyond that
-        of the objects' area. With `part` no other: the mean falls, for objects that the caption names and for others,
-        and the references "area" and "random" are in the part "quick". Intervals resample scenes.
+        of the objects' area, and beyond Grad-ECLIP's, scene by scene. With `part` no other: the mean falls, for objects
+        that the caption names and for others, Grad-ECLIP as published, and the references "area" and "random" are in
+        the part "quick". Intervals resample scenes.
     """
     if part is not None and not (methods := names_of(clip, part)):
         return pd.DataFrame(columns=COLUMNS)
     side = -(-Explainer(clip, method="rise").image_tower.image_size[0] // CANVAS) * CANVAS  # as large as the model sees
     scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(n)]
-    effects = causal(clip, scenes, methods, size=side)
+    names = [*dict.fromkeys([*method_names(methods, clip), "grad-eclip"])]
+    effects, tables = causal(clip, scenes, names, size=side), []
+    if quick := part in (None, "quick"):
+        last = causal(replace(clip, image_layers=1), scenes, "grad-eclip", size=side).query("method == 'grad-eclip'")
+        effects = pd.concat([effects, last.assign(method=AS_PUBLISHED)], ignore_index=True)
     titles = {name: method.title for name, method in METHODS.items()}
     ranked = causal_agreement(effects).assign(title=lambda table: table["method"].replace(titles))
-    ahead, tables = paired(ranked, "correlation", baseline="area", by="title"), []
-    if part in (None, "quick"):
+    own = titles["grad-eclip"]
+    ahead = {one: paired(ranked, "correlation", baseline=one, by="title") for one in ("area", own)}
+    if quick:
         falls = effects[effects["method"] == "area"]
         named = falls["named"].map({True: "named", False: "not named"})
         falls = falls.assign(figure="fall of the similarity, " + named)
         tables.append(summarise(falls, "effect", "figure", unit=["image", "object"], cluster="image"))
     else:
-        ranked, ahead = (table[~table["title"].isin(REFERENCES)] for table in (ranked, ahead))
+        ranked = ranked[~ranked["title"].isin([*REFERENCES, own])]
     for measure, what in (("correlation", "rank correlation"), ("first", "largest first")):
         tables.append(summarise(ranked.assign(figure=what + ", " + ranked["title"]), measure, "figure"))
-    tables.append(ahead.assign(figure="rank correlation beyond area, " + ahead["title"]))
+    for one, table in ahead.items():
+        table = table[table["title"].isin(ranked["title"])]
+        tables.append(table.assign(figure=f"rank correlation beyond {one}, " + table["title"]))
     return as_figures("causal", tables)
 
 

@@ -112,7 +112,7 @@ def test_random_weights_attend_to_what_random_weights_attend_to(bundled):
 
 def test_word_scores_lie_on_nouns_by_layers_and_beside_another_image(bundled):
     table = method_summary(bundled, 3, part="text layers")
-    check(table, "methods", 9 + 1 + 3 * 2 + 3 * 2 + 2)
+    check(table, "methods", 9 + 3 + 1 + 3 * 2 + 3 * 2 + 2)
     value, (scenes, images, _) = table.set_index("figure")["value"], both_things(3)
     for layers in (1, 2):
         explainer, own, other = Explainer(bundled, text_layers=layers), [], []
@@ -130,6 +130,10 @@ def test_word_scores_lie_on_nouns_by_layers_and_beside_another_image(bundled):
     for layer in (1, 2, 3):
         parts = value[value.index.str.startswith("attention to") & value.index.str.contains(f"text layer {layer} of 3")]
         assert len(parts) == 3 and parts.sum() == pytest.approx(1)
+    tokens = [len(bundled.tokenizer.encode(f"a photo of {scene.caption}")) + 2 for scene in scenes]
+    even = value["attention to the token that reads, all tokens alike"]
+    assert even == pytest.approx(np.mean([1 / n for n in tokens]))
+    assert value["attention to words, all tokens alike"] == pytest.approx(1 - 2 * even)
 
 
 def test_with_no_score_above_zero_nouns_have_their_part_of_the_words():

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from gradeclip_utils import METHODS, Explainer, load_clip
 from gradeclip_utils.evaluation import worker
-from gradeclip_utils.evaluation.causal import causal
+from gradeclip_utils.evaluation.causal import causal, causal_agreement
 from gradeclip_utils.evaluation.faithfulness import areas, colours_of, image_curves, image_score
 from gradeclip_utils.evaluation.localisation import localisation
 from gradeclip_utils.evaluation.pointing_game import games, play, play_second_order
@@ -193,7 +193,7 @@ def test_word_scores_are_summed_up_by_means_and_by_what_they_have_beyond_random_
 
 def test_effects_of_objects_are_summed_up_by_how_maps_rank_them(bundled):
     table = causal_summary(bundled, 8, ["grad-eclip", "attention"])
-    check(table, "causal", 2 + 4 * 2 + 3)
+    check(table, "causal", 2 + 5 * 2 + 4 + 4)
     value = table.set_index("figure")["value"]
     scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(8)]
     effects = causal(bundled, scenes, "grad-eclip", size=96)
@@ -203,6 +203,10 @@ def test_effects_of_objects_are_summed_up_by_how_maps_rank_them(bundled):
     assert value["rank correlation beyond area, Grad-ECLIP"] == pytest.approx(
         expected - value["rank correlation, area"]
     )
+    last = causal(replace(bundled, image_layers=1), scenes, "grad-eclip", size=96).query("method == 'grad-eclip'")
+    last = causal_agreement(last)["correlation"].mean()
+    assert value["rank correlation, Grad-ECLIP as published"] == pytest.approx(last)
+    assert value["rank correlation beyond Grad-ECLIP, Grad-ECLIP as published"] == pytest.approx(last - expected)
     falls = effects[(effects["method"] == "area") & effects["named"]]["effect"]
     assert value["fall of the similarity, named"] == pytest.approx(falls.mean(), abs=1e-6)
 
@@ -211,7 +215,8 @@ def test_all_methods_rank_effects_and_each_costly_one_is_a_part(small):
     names = [name for name, method in METHODS.items() if method.image]
     assert set(STUDIES["causal"].parts) == {"quick", *COSTLY} and set(COSTLY) < set(names)
     quick, one = (causal_summary(small, 4, part=part) for part in ("quick", "m2ib"))
-    assert len(quick) == 2 + 2 * (len(names) - 4 + 2) + len(names) - 4 + 1 and len(one) == 3
+    ranked = len(names) - len(COSTLY) + 3  # Grad-ECLIP as published and two references among them
+    assert len(quick) == 2 + 2 * ranked + 2 * (ranked - 1) and len(one) == 4
     assert not set(quick["figure"]) & set(one["figure"]) and one["figure"].str.endswith(", M2IB").all()
 
 

@@ -81,6 +81,8 @@ def _kinds(clip: Clip, n: int) -> Tables:
     fewest, main = _main(rows)
     seen = rows[(rows["composition"] == "seen") & (rows["kind"] != "count")]
     crowded = seen[seen["kind"].isin(seen[seen["objects"] > 2]["kind"])]
+    said = main.assign(said=main["word"].where(main["kind"] != "object identity", "(a noun)"))
+    said = said[said.groupby("said")["pair"].transform("nunique") > 1]
     told_of = told("right answers, {kind}, {composition}", fewest, "right", **_BY_IMAGE)
     numbers = told("right answers, {kind}, {objects} objects", crowded, "right", **_BY_IMAGE)
     gap, crowd = (table.pivot(index="kind", columns=name, values="mean")
@@ -91,6 +93,7 @@ def _kinds(clip: Clip, n: int) -> Tables:
     more = "told more often than"
     return [
         told_of, numbers, told("right answers without the image, {kind}", main, "text_only", **_BY_IMAGE),
+        told("{measure}, the caption says {said}", said, ["right", "text_only"], **_BY_IMAGE),
         told("{measure}, {kind}", main, ["image_change", "text_change", "agreement"], unit="pair"), *guessed,
         gained(f"One colour is {more} two colours swapped", one["colour"], one["swapped colours"]),
         gained(f"Which object it is is {more} left and right", one["object identity"], one["left / right"]),
@@ -153,8 +156,8 @@ def _maps(clip: Clip, n: int) -> Tables:
     points = "A colour word points at its own object, "
     claims = {role: points + ("the colour being absent" if role == "absent" else f"in the {role} caption")
               for role in ROLES}  # fmt: skip
-    both = {"model": rows, "words' maps": answers_by_map(index)}
-    answers = pd.concat([one.assign(who=who) for who, one in both.items()])
+    asked = {"model": rows, "words' maps": answers_by_map(index), "caption's map": answers_by_map(index, "caption")}
+    answers = pd.concat([one.assign(who=who) for who, one in asked.items()])
     alike = alike_words(cached, swapped)
     return [
         told("binding index, {method}, {kind}, {role}", index, "index", unit="pair"),

@@ -58,6 +58,18 @@ def measure_agreement(means: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["one", "other", "value", "low", "high", "n"])
 
 
+def controls_agreement(found: WordStudy) -> pd.DataFrame:
+    """`measure_agreement` of concreteness with each number that is held constant; here it is dealt out for the control.
+
+    Args:
+        found: what was measured.
+    """
+    table = found.table[found.table["studied"]]
+    numbers = [name for name in found.controls if table[name].dtype.kind == "f"]
+    agree = measure_agreement(table[["concreteness", *numbers]].dropna())
+    return agree[(agree["one"] == "concreteness") | (agree["other"] == "shuffled")]
+
+
 def permutations(found: WordStudy) -> dict:
     """`permutation_test` of concreteness and leave-one-out, by the bins within which ratings change places.
 
@@ -75,6 +87,8 @@ def permutations(found: WordStudy) -> dict:
 def variants(found: WordStudy, draws: int = 60) -> pd.DataFrame:
     """The main correlations with the magnitude of a score for its positive part, and with the Glasgow ratings.
 
+    The control is "shuffled": the ratings, dealt out among the words at random.
+
     Args:
         found: what was measured.
         draws: bootstrap samples.
@@ -84,9 +98,11 @@ def variants(found: WordStudy, draws: int = 60) -> pd.DataFrame:
     """
     size = pd.DataFrame({name: saliency(found.rows, name, magnitude=True) for name in METHODS})
     plain = [one for one in study_questions(found) if one.figure.endswith(("studied words", "beyond all controls"))]
-    asked = {"magnitude": (plain, size), "Glasgow": ([replace(one, x="glasgow") for one in plain], found.values)}
+    asked = {"magnitude": (plain, size)}
+    asked |= {name: ([replace(one, x=name) for one in plain], found.values) for name in ("glasgow", "shuffled")}
+    table = found.table.assign(shuffled=np.random.default_rng(0).permutation(found.table["concreteness"]))
     return pd.concat([
-        correlate(questions, found.rows, values, found.table, draws=draws).assign(variant=name)
+        correlate(questions, found.rows, values, table, draws=draws).assign(variant=name.replace("glasgow", "Glasgow"))
         for name, (questions, values) in asked.items()
     ])  # fmt: skip
 
@@ -113,9 +129,11 @@ def question_figures(clip: Clip, draws: int = 300, **options) -> Tables:
     """
     found = word_study(clip, **options)
     agree, other = measure_agreement(word_means(found)), variants(found, draws // 5)
+    beside = controls_agreement(found)
     tables = [
         correlate(study_questions(found), found.rows, found.values, found.table, draws=draws),
         agree.assign(figure="rank correlation over words, " + agree["one"] + " and " + agree["other"]),
+        beside.assign(figure="rank correlation over words, " + beside["one"] + " and " + beside["other"]),
         other.assign(figure=other["figure"] + ", " + other["variant"]),
     ]
     rated = int(found.table.loc[word_means(found).index, "concreteness"].notna().sum())

@@ -1,4 +1,4 @@
-"""Figures: all that lesson 04 shows and judges, part by part; a judged figure has the name of its claim."""
+"""Figures: all that lessons 01 and 04 show and judge, part by part; a judged figure has the name of its claim."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from ...evaluation.localisation import located
 from ...evaluation.sanity import randomised
 from ...explain import Explainer
-from ...scenes import arrange, draw_scene, phrase
+from ...scenes import CANVAS, arrange, concepts, draw_scene, phrase
 from ..relevance import as_array, embedded, recognised_alone
 from ..tables import gained, told
 from .adjectives import ColourPair, adjective_shift, colour_pairs
@@ -213,7 +214,36 @@ def _regions(explainer: Explainer, n: int) -> Tables:
     ]
 
 
+def _first_lesson(explainer: Explainer, n: int) -> Tables:
+    asked, nouns = ["dog", "umbrella", "piano"], list(concepts().index)  # the piano is the control: it is not there
+    scenes = [arrange(asked[:2], seed=seed) for seed in range(n)]
+    images, prompts = [scene.image(CANVAS) for scene in scenes], [phrase(noun) for noun in asked]
+    fits = as_array(explainer.embed_images(images)) @ embedded(explainer, [phrase(noun) for noun in nouns]).T
+    fit = fits[:, [nouns.index(noun) for noun in asked]]
+    rank = (fits[:, None] > fit[..., None]).sum(-1)  # (n, 3), how many nouns fit better
+    maps = [explainer.explain(image, prompts[:2]) for image in images]
+    lies = np.array([[located(one.heatmap(i), scene.masks(CANVAS))[i][1:] for i in range(2)]
+                     for one, scene in zip(maps, scenes, strict=True)]).mean(1)  # fmt: skip
+    words = word_fractions(explainer, [draw_scene([74, i], split="development") for i in range(n)])
+    told_of = words[words["shown"] == "own image"]
+    order, noun = leave_one_out_agreement(told_of), told_of[told_of["kind"] == "noun"]
+    above, of = (noun[["score", "leave_one_out"]] > 0).astype(float), noun["image"].array
+    places = ("the thing that is named", "the other thing", "nothing")
+    claim = "Word scores order the words of a caption more like leaving them out does than by chance"
+    return [
+        gained("a dog and an umbrella are both recognised", (rank[:, :2] < 5).all(1)),
+        *(gained(f"relevance of “a dog” or “an umbrella” on {place}", lies[:, i]) for i, place in enumerate(places)),
+        *(gained(f"nouns of true captions above zero, {name}", above[name], 0.0, of) for name in above),
+        gained("The map of a prompt lies on the thing that it names more than on the other thing", *lies.T[:2]),
+        gained(claim, order),
+        gained("More than half of the nouns of true captions score above zero", above["score"], 0.5, of),
+        gained("Of a dog, an umbrella and a piano, the piano that is not there fits worst",
+               fit[:, 2] < fit[:, :2].min(1), 1 / 3),
+    ]  # fmt: skip
+
+
 PARTS: dict[str, Callable[[Explainer, int], Tables]] = {
+    "first lesson": _first_lesson,
     "two of a kind": _two_of_a_kind, "wholes": _wholes, "planes": _planes, "sentences": _sentences,
     "displays": _displays, "kinds of words": _kinds_of_words, "templates": _templates, "regions": _regions,
 }  # fmt: skip

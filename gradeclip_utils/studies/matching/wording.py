@@ -120,6 +120,8 @@ def leave_one_out_captions(caption: str) -> list[str]:
 def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
     """One thing, one noun, many templates: one row a noun and template (of `TEMPLATES`), beside the template "a cat".
 
+    The control is the template "another noun": "a cat" of the noun before, which should change everything.
+
     Args:
         explainer: maps and embeds.
         nouns: each is shown alone in an image.
@@ -132,6 +134,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
     images = [arrange([noun], seed=i).image() for i, noun in enumerate(nouns)]
     seen = as_array(explainer.embed_images(images))
     texts = {name: embedded(explainer, [filled(one, noun) for noun in nouns]) for name, one in TEMPLATES.items()}
+    texts["another noun"] = np.roll(texts["a cat"], 1, axis=0)
     maps = as_array(explainer.maps(images, np.stack(list(texts.values()), axis=1)))
     plain = list(TEMPLATES).index("a cat")
     base, tables = texts["a cat"], []

@@ -94,7 +94,10 @@ def test_a_template_is_compared_with_the_plain_one(explainer):
     table = template_effect(explainer, ["cat", "dog", "owl"])
     plain = table[table["template"] == "a cat"]
     assert np.allclose(plain["gain"], 0) and np.allclose(plain[["map", "alike", "alike_centred"]], 1)
-    assert len(table) == 3 * len(TEMPLATES) and table["right"].isin([0, 1]).all()
+    assert len(table) == 3 * (len(TEMPLATES) + 1) and table["right"].isin([0, 1]).all()
+    wrong = table[(table["template"] == "another noun") & (table["image"] == "owl")].iloc[0]
+    seen = explainer.explain(arrange(["owl"], seed=2).image(), ["a dog", "an owl"])
+    assert wrong["gain"] == pytest.approx(seen.similarity[0] - seen.similarity[1], abs=1e-5)
     one = table[(table["template"] == "cat") & (table["image"] == "owl")].iloc[0]
     seen = explainer.explain(arrange(["owl"], seed=2).image(), ["owl", "an owl"])
     assert one["gain"] == pytest.approx(seen.similarity[0] - seen.similarity[1], abs=1e-5)
