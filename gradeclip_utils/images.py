@@ -74,14 +74,16 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
 
 def _open(image: Image.Image | str | Path) -> Image.Image:
     name = "this picture" if isinstance(image, Image.Image) else str(path := readable(image, "a picture file"))
+    start = b"?"  # of an image that somebody else opened
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, name)
+        with path.open("rb") as file:
+            start = file.read(12)
         with Image.open(path) as opened:
             return _to_rgb(opened, name)
     except UnidentifiedImageError:
-        msg = f"{name} is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)."
-        raise InvalidFile(msg, "image-unreadable") from None
+        raise InvalidFile(f"{name} {_unreadable(start)}", "image-unreadable") from None
     except GradeclipError:
         raise
     except _PILLOW as error:
@@ -93,6 +95,18 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
 
 # what Pillow says of a broken chunk, of a file that is closed or too short, and of a mode that it cannot convert
 _PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
+
+
+def _unreadable(start: bytes) -> str:
+    """What a file is that Pillow does not know, by its first bytes, and what to do. Telephones write HEIC."""
+    if not start:
+        return "is empty: it has no bytes."
+    if start[4:8] == b"ftyp" and start[8:] in _HEIF:
+        return "is a HEIC or AVIF picture, which Pillow cannot read here: save it as JPEG or PNG."
+    return "is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...): save it as JPEG or PNG."
+
+
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 
 
 def _check_size(name: str, width: int, height: int) -> None:

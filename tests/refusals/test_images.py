@@ -29,7 +29,21 @@ def pipe(folder):
     return folder / "pipe.png"
 
 
+def holding(name, content):
+    def make(folder):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+HEIC, FILM = (b"\0\0\0\x18ftyp" + brand + b"\0" * 99 for brand in (b"heic", b"isom"))
 IMAGES = [
+    ("a photo of a telephone", holding("a.heic", HEIC), r"a\.heic is a HEIC or AVIF .*: save it as JPEG or PNG"),
+    ("the same, named otherwise", holding("a.jpg", HEIC), r"a\.jpg is a HEIC or AVIF .*: save it as JPEG or PNG"),
+    ("a film", holding("a.png", FILM), r"is not a picture that Pillow can read .*: save it as JPEG or PNG"),
+    ("a text", holding("a.png", b"dear"), r"is not a picture that Pillow can read .*: save it as JPEG or PNG"),
+    ("an empty file", holding("a.png", b""), r"a\.png is empty"),
     ("a file that was closed", closed, "damaged"),
     ("a file that ends too early, opened lazily", truncated, "damaged"),
     ("200 megapixels", bomb, "more than 80 megapixels"),
