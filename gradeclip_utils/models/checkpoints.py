@@ -29,7 +29,9 @@ from ..checks import first_line, short
 from ..errors import InvalidFile, InvalidValue, MissingFile
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_IN_FOLDERS = (".safetensors", ".bin", ".pth")  # what open_clip looks for beside a config
 _REACH_SECONDS = 10
+FAULTS = SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, ValueError  # of a file
 _WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torch.compile, both, a trainer
 
 
@@ -195,7 +197,7 @@ def check_checkpoint(path: Path) -> None:
             raise InvalidFile(_damaged(path, "not a torch checkpoint"), "model-damaged") from error
         msg = f"{path} holds pickled Python objects, which could run code; save its state dict as safetensors instead."
         raise InvalidFile(msg, "model-pickle") from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
+    except FAULTS as error:
         understandable = isinstance(error, (SafetensorError, RuntimeError)) and str(error)
         reason = first_line(error) if understandable else "it cannot be read"
         raise InvalidFile(_damaged(path, reason), "model-damaged") from error
@@ -270,6 +272,30 @@ def checkpoint_misfit(name: str, path: Path, *, weights_only: bool = True) -> st
     except AssertionError as error:  # it makes positions longer or shorter, and not wider
         return f"{path} is a checkpoint of another architecture than {name}: {first_line(error).rstrip('!')}."
     return misfit(name, path, state, model)
+
+
+def unloadable(name: str, error: Exception) -> str:
+    """Why open_clip cannot load what has its weights beside its config.
+
+    Args:
+        name: "local-dir:" and a folder, or "hf-hub:" and a repository.
+        error: what open_clip raised; of weights that are not there it names no file.
+
+    Raises:
+        InvalidFile: the folder has one file of weights, and that is damaged.
+    """
+    missing = str(error).startswith("Required pretrained weights")
+    if name.startswith("hf-hub:"):
+        files = f"{HF_SAFE_WEIGHTS_NAME} or {HF_WEIGHTS_NAME}"
+        return f"its weights ({files}) are not in the cache and could not be fetched" if missing else first_line(error)
+    folder = Path(name.removeprefix("local-dir:"))
+    if missing:
+        ends = f"or another file that ends in {' or '.join(_IN_FOLDERS)}"
+        return f"the folder has a config and no weights: put {HF_SAFE_WEIGHTS_NAME} beside it, {ends}"
+    weights = [file for file in folder.glob("*") if file.suffix in _IN_FOLDERS]
+    if len(weights) == 1:
+        check_checkpoint(weights[0])
+    return first_line(error)
 
 
 def _some(items: list[str], count: int, separator: str = ", ") -> str:

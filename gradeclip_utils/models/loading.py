@@ -311,8 +311,8 @@ def _load_folder(name: str, pretrained: Any, theirs: bool, device: str, precisio
         checkpoints.check_reachable(name)
     try:
         model = open_clip.create_model(name, precision=precision, device=device, require_pretrained=True)
-    except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:  # half a config
-        raise InvalidFile(f"{name} cannot be loaded: {first_line(error)}", "model-damaged") from error
+    except (*checkpoints.FAULTS, TypeError, AttributeError) as error:  # half a config
+        raise InvalidFile(f"{name} cannot be loaded: {checkpoints.unloadable(name, error)}", "model-damaged") from error
     return _finish(model, name, name)
 
 

@@ -1,7 +1,9 @@
 """`load_clip`: names, weights and devices that are none, and what the environment says."""
 
+import json
 import shutil
 
+import open_clip
 import pytest
 import torch
 
@@ -69,6 +71,16 @@ def test_half_a_folder_of_open_clip_is_refused(tmp_path):
         (tmp_path / "open_clip_config.json").write_text(content)
         with pytest.raises(GradeclipError, match="cannot be loaded"):
             load_clip(tmp_path)
+
+
+def test_a_folder_of_open_clip_without_weights_or_with_damaged_ones_names_the_file(tmp_path):
+    config = json.dumps({"model_cfg": open_clip.get_model_config("ViT-S-32-alt"), "preprocess_cfg": {}})
+    (tmp_path / "open_clip_config.json").write_text(config)
+    with pytest.raises(GradeclipError, match=r"a config and no weights: put open_clip_model\.safetensors beside it"):
+        load_clip(tmp_path)
+    (tmp_path / "epoch_3.bin").write_bytes(b"dear")
+    with pytest.raises(GradeclipError, match=r"epoch_3\.bin \(4 bytes\) is damaged"):
+        load_clip(tmp_path)
 
 
 def test_a_file_of_another_bundled_model_is_that_model(tmp_path):
