@@ -92,6 +92,12 @@ class Explorer(AnyWidget):
         return self._sessions[self.view.state.model]
 
     @property
+    def _unseen(self) -> str:
+        """What is to be noted of an image such as the model never saw; "" of any other."""
+        usual = self.view.state.source.drawn or self.session.clip.vocabulary is None
+        return "" if usual else explorer_view.UNSEEN
+
+    @property
     def surprises(self) -> list[Surprise]:
         """What can be had in one press: the captions that there are; on the whole panel a change of the scene."""
         ready = [Surprise(text, "Explain this caption.", partial(dict, caption=text)) for text in self._captions]
@@ -157,7 +163,7 @@ class Explorer(AnyWidget):
         view, self._sent = found
         self.wanted = replace(view.state, **{name: getattr(self.wanted, name) for name in DISPLAY})  # as it is by now
         self.view, self.refused = replace(view, state=self.wanted), frozenset()
-        self._say(note, "note")
+        self._say(f"{note} {self._unseen}".strip() if note else "", "note")
 
     def _refused(self, error: BaseException, fields: frozenset[str]) -> None:
         self.wanted = self.view.state
@@ -281,8 +287,8 @@ class Explorer(AnyWidget):
         state = self.view.state
         sent = self._sent | {name: getattr(state, name) for name in DISPLAY}
         sent["message"] = {"text": self.message, "kind": self._kind}
-        if not (self.message or state.source.drawn or self.session.clip.vocabulary is None):
-            sent["message"] = {"text": explorer_view.UNSEEN, "kind": "note"}
+        if not self.message and self._unseen:
+            sent["message"] = {"text": self._unseen, "kind": "note"}
         sent["surprises"] = [{"text": one.text, "help": one.help} for one in self.surprises]
         sent["controls"] = explorer_view.specs(self._controls, self.wanted, self.session, self.models, self.refused)
         with self.hold_sync():

@@ -159,13 +159,15 @@ class Session:
             return Split(caption, (), (), ())
         split = split_read(caption, self.clip.tokenizer, self._plain.text_tower)
         if split.unread:
-            msg = f"The {what} is too long: the model stops reading before “{' '.join(split.unread)}”."
+            msg = f"The {what} is too long: the model stops reading before “{_cut(' '.join(split.unread))}”."
             raise InvalidValue(msg, "panel")
         known = self.clip.vocabulary
         if known is not None and (unknown := unknown_words(split, known)):
-            near = {word: nearest(word, known, cutoff=0.8) for word in unknown}
-            hints = [f"“{word}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in unknown]
-            raise InvalidValue(f"The model {self.clip.name!r} was never shown the word {', '.join(hints)}", "panel")
+            near = {word: nearest(word, known, cutoff=0.8) for word in unknown[:6]}
+            hints = [f"“{_cut(word)}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in near]
+            more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
+            said = f"the word{'s' * (len(unknown) > 1)} {', '.join(hints)}{more}"
+            raise InvalidValue(f"The model {self.clip.name!r} was never shown {said}", "panel")
         return split
 
     def _passed(self) -> None:
@@ -266,6 +268,11 @@ class Session:
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
         return words, words_of, colours.largest([[word.score for word in both]])
+
+
+def _cut(said: str, most: int = 60) -> str:
+    """What a user typed, cut to a length that fits a sentence."""
+    return said if len(said) <= most else f"{said[:most]} …"
 
 
 def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:

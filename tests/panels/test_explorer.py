@@ -202,6 +202,17 @@ def test_a_word_that_the_model_never_saw_is_refused_with_words_that_are_near(kno
         Session(knowing).view(replace(state, caption="a red dogg"))
     with pytest.raises(ValueError, match="the word “dot”\n"):  # to which "dog" is not near enough
         Session(knowing).view(replace(state, caption="dot"))
+    with pytest.raises(ValueError, match="never shown the words “ein”, “hund”, “und”, “brot”\n"):
+        Session(knowing).view(replace(state, caption="ein Hund und Brot"))
+
+
+def test_a_refusal_stays_short_however_long_the_caption_was(knowing, session, state):
+    knowing_one = Session(knowing)
+    for one, caption in ((session, "red " * 200), (knowing_one, "zq" * 10), (knowing_one, "b c e f g h i j k l m")):
+        with pytest.raises(ValueError, match="too long: the model stops|never shown the word") as refused:
+            one.view(replace(state, caption=caption))
+        assert len(str(refused.value)) < 140
+    assert str(refused.value).endswith("the words “b”, “c”, “e”, “f”, “g”, “h” and 5 more")
 
 
 def test_interrupted_work_leaves_nothing_half_done(session, state):
@@ -732,6 +743,9 @@ def test_an_upload_is_shown_under_its_name_and_what_is_no_picture_is_not(panel, 
 def test_a_photograph_gets_a_note_from_a_model_that_saw_drawings_only(knowing, picture):
     panel = Explorer(picture, "a dog", knowing)
     assert "never seen a photograph" in panel.data["message"]["text"] and panel.data["message"]["kind"] == "note"
+    panel.open_image(picture, note="6000 × 4000 pixels were reduced.")  # as those of a telephone are
+    told = panel.data["message"]["text"]
+    assert told.startswith("6000 × 4000 pixels were reduced. This is not one") and "never seen a photograph" in told
     panel.open_image(arrange(["dog"]))
     assert panel.data["message"]["text"] == ""
 
