@@ -49,7 +49,8 @@ class PlaygroundAnswers:
     def gap(self) -> str:
         """By how much the true caption is ahead, in words."""
         right, wrong = self.similarity
-        gap = f"similarity gap {right - wrong:+.3f}".replace("-", "\N{MINUS SIGN}")
+        digits = 3 if abs(right - wrong) >= 0.0005 else 5  # else it would be +0.000, and somebody right
+        gap = f"similarity gap {right - wrong:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
         return f"{gap}: the model is {'right' if right > wrong else 'wrong'}"
 
     def figure(self) -> InlineFigure:
@@ -144,7 +145,7 @@ def playground_scene(asked: Sequence[tuple[str, str, str]], question: str, backg
         raise InvalidValue(f"{same}: choose two different things in two different places", "choice-same")
     if question == QUESTIONS[0]:
         if len(set(tints)) < 2 or NO_COLOUR in tints:
-            msg = f"nothing to exchange between {tints[0]!r} and {tints[1]!r}: choose two colours"
+            msg = f"nothing to exchange between {tints[0]!r} and {tints[1]!r}: choose two different colours"
             raise InvalidValue(msg, "choice-same")
         colours = [thing.colour for thing in things][::-1]
         false, _ = describe([replace(thing, colour=colour) for thing, colour in zip(things, colours, strict=True)])

@@ -1,5 +1,7 @@
 """The playground: its answers are the model's own, and what cannot be asked is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,13 +88,19 @@ def test_the_playground_refuses_what_cannot_be_asked(bundled_shape):
     for change, message in (
         ({"second": "car"}, "both are a car"),
         ({"second_place": "upper left"}, "both are upper left"),
-        ({"second_colour": "red"}, "nothing to exchange between 'red' and 'red'"),
+        ({"second_colour": "red"}, "nothing to exchange between 'red' and 'red': choose two different colours"),
         ({"first": "zebra crossing"}, "'zebra crossing' is not in the world"),
         ({"first_colour": "teal"}, "a colour must be one of red, .*got 'teal'"),
         ({"question": "why"}, "the question must be 'colours exchanged' or"),
     ):
         with pytest.raises(ValueError, match=message):
             playground(cached, **change)
+
+
+def test_a_gap_that_three_digits_hide_is_said_in_five(bundled_shape):
+    answers = playground(CachedExplainer(bundled_shape))
+    for similarity, gap in (((0.46, 0.45985), "+0.00015: the model is right"), ((0.46, 0.479), "\u22120.019: the")):
+        assert gap in replace(answers, similarity=similarity).gap
 
 
 def test_the_playground_is_a_panel_that_keeps_the_last_good_view(bundled_shape):
