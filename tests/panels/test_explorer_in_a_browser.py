@@ -399,6 +399,10 @@ def test_a_photograph_of_many_megabytes_is_made_smaller_and_the_next_one_is_hear
     upload(panel, "large <b>.png", large)
     expect(panel.message).to_contain_text("large <b>.png: 2400 × 1900 pixels were reduced to 1024 × 811")
     expect(panel.origin).to_contain_text("image: large <b>.png")
+    upload(panel, "hair.png", png((3000, 1)))  # of which a third of a pixel would be left
+    expect(panel.message).to_contain_text("hair.png: 3000 × 1 pixels were reduced to 1024 × 1")
+    upload(panel, "large.heic", b"\0\0\0\x18ftypheic" * 500_000)
+    expect(panel.message).to_contain_text("large.heic is no image that this browser can open: save it as JPEG or PNG")
     upload(panel, "small.png", png())
     expect(panel.origin).to_contain_text("image: small.png")
     expect(panel.message).to_contain_text("has never seen a photograph")

@@ -259,11 +259,11 @@ const control = (app, spec) => {
 // A large photograph is made smaller here: a kernel refuses long messages without a word.
 const shrunk = async (file) => {
   const bitmap = await createImageBitmap(file).catch(() => null), { width, height } = bitmap || {};
-  if (!bitmap && file.size > 5e6) throw new Error(`${file.name} is no image that this browser can open.`);
+  if (!bitmap && file.size > 5e6) throw new Error(`${file.name} is no image that this browser can open: save it as JPEG or PNG.`);
   const small = !bitmap || (file.size < 2e6 && Math.max(width, height) <= LONGEST);
   if (small) return { bytes: await file.arrayBuffer(), note: "" };
   const ratio = Math.min(1, LONGEST / Math.max(width, height));
-  const canvas = new OffscreenCanvas(Math.round(width * ratio), Math.round(height * ratio));
+  const canvas = new OffscreenCanvas(...[width, height].map((side) => Math.max(1, Math.round(side * ratio))));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const blob = await canvas.convertToBlob(), size = `${canvas.width} × ${canvas.height}`;
   const note = `${width} × ${height} pixels were reduced to ${size} before they were sent.`;
