@@ -333,7 +333,8 @@ def _origin(provenance: dict, similarity) -> str:
 
 
 def _listed(scores) -> str:
-    return ", ".join(f"{score:.3f}" for score in scores)
+    more = ", …" * (len(scores) > 10)  # as many as a figure draws
+    return ", ".join(f"{score:.3f}" for score in scores[:10]) + more
 
 
 # ------------------------------------------------------------------------------------------------------- stored folders

@@ -5,6 +5,7 @@ Explanation -> colours -> axes -> figures
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -86,6 +87,7 @@ def draw_words(
     vmax: float | None = None,
     values: bool = True,
     sentence: str | None = None,
+    most: float = LARGEST,
 ) -> None:
     """Write a prompt as words shaded by their score, wrapped into lines; the type shrinks until everything fits.
 
@@ -99,13 +101,14 @@ def draw_words(
             trifle is pale even where every other word speaks against.
         values: write every score under its word.
         sentence: written below; by default what the palest and the darkest colour stand for.
+        most: points of the largest type.
     """
     blank(axes)
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
     inches = _inches(axes)
     across, down = inches[0] * 72, inches[1] * 72
-    for size in np.arange(LARGEST, SMALLEST - 0.1, -0.5):
+    for size in np.arange(most, SMALLEST - 0.1, -0.5):
         places, bottom = _flow(words, across, vmax, values, float(size))
         if bottom <= down - _SENTENCE * 72 and all(x + width <= across for x, _, width, _ in places):
             break
@@ -135,8 +138,9 @@ def drawable(text: str) -> str:
     """A text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each.
 
     Args:
-        text: of a label or title; lines stay.
+        text: of a label or title; lines stay, and negative numbers get a real minus sign.
     """
+    text = re.sub(r"(?<![^\s\[(])-(?=\d)", "\N{MINUS SIGN}", text)
     font = get_font(findfont(FontProperties()))
     return "".join(
         letter if letter == "\n" or font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text

@@ -138,7 +138,9 @@ def plot_explanation(
     gap = 0.62 if signed or count not in (2, 3) or not shared_scale else 0.48
     below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
     over, above = _over(over, wide := right + room + _MARGIN)
-    figure = InlineFigure(wide, above + count * (row + gap) - gap + below + 0.5, alt)
+    type_size = LARGEST if count > 1 else 20  # of a short prompt alone, so that it fills its third of the figure
+    foot = 0.42 + 0.15 * textwrap.fill(explanation.origin, int(wide * 14)).count("\n")
+    figure = InlineFigure(wide, above + count * (row + gap) - gap + below + foot, alt)
     _sign(figure, explanation.origin, over)
     show_image(axes_at(figure, _MARGIN, above + 0.32, width, height), image, "image")
     for i, top in enumerate(above + 0.32 + (row + gap) * np.arange(count)):
@@ -156,7 +158,7 @@ def plot_explanation(
             tall = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = axes_at(figure, right, top, room, tall)
             sentence = textwrap.fill(range_in_words("words", signed, darkest[i], own), letters)
-            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence)
+            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence, most=type_size)
             entitle(axes, _shortened(headline, letters))
             top += tall + 0.35
     return figure
@@ -318,7 +320,8 @@ def plot_intervals(
     if references:
         draw_intervals(axes, rows[methods:], "row", order=range(len(rows)), colour=PALETTE[-1])
     for row, value in enumerate(rows["mean"]):
-        axes.text(1.02, row, f"{value:.3f}", va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform())
+        written = drawable(f"{value:.3f}")
+        axes.text(1.02, row, written, va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform())
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1)
         below = {"xycoords": axes.get_xaxis_transform(), "xytext": (0, -4), "textcoords": "offset points"}

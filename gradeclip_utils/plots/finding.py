@@ -62,7 +62,7 @@ def finding(explanation) -> str:
         leads = f"leads “{against[best]}” by" if margin[best] > 0 else f"is behind “{against[best]}” by"
         parts.append(f"“{name}” {leads} {abs(margin[best]):.3f}")
     elif len(similarity) > 1:
-        parts.append(f"most similar is “{name}”, {similarity[best]:.3f}".replace("-", "\N{MINUS SIGN}"))
+        parts.append(f"most similar is “{name}”, " + f"{similarity[best]:.3f}".replace("-", "\N{MINUS SIGN}"))
     if map_.any():
         parts.append(_half(map_))
     if words:

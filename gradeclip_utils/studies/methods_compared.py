@@ -171,7 +171,8 @@ def _questions(clip: Clip, n: int) -> list[pd.DataFrame]:
     rows = [play(clip, played), last, play_second_order(clip, played, ["METAGAME"])]
     rows = pd.concat([*rows, play_second_order(clip, fewer, ["exCLIP", "FIxLIP"], **SHORT)], ignore_index=True)
     means = summarise(rows, "hit", by=["question", "objects"])
-    tables = [means.assign(figure="own thing, " + means["objects"].astype(str) + " things, " + means["question"])]
+    counted = means["objects"].map(lambda k: f"own thing, {k} thing{'s' * (k > 1)}, ")
+    tables = [means.assign(figure=counted + means["question"])]
     for things, question, than in product((2, 4), rows["question"].unique(), ("caption", CENTRED)):
         pair = rows[(rows["objects"] == things) & rows["question"].isin([question, than])]
         if question != than:

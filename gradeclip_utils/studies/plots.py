@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from .. import checks
 from ..errors import InvalidValue
 from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
-from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE, SMALLEST
+from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE, SMALLEST, drawable
 
 
 def plot_groups(
@@ -86,7 +86,7 @@ def _write_means(axes: Axes) -> None:
         if line.get_marker() in MARKERS:
             for value, row in zip(*line.get_data(), strict=True):
                 if np.isfinite(value):
-                    axes.text(1.02, row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=SMALLEST,
+                    axes.text(1.02, row, drawable(f"{value:.2f}"), va="center", fontsize=SMALLEST,
                               color=line.get_color(), transform=axes.get_yaxis_transform())  # fmt: skip
 
 

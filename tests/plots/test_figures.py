@@ -377,6 +377,10 @@ def test_of_a_hundred_prompts_those_that_come_first_are_drawn_and_the_figure_say
     assert figure.alt.split("words for ")[1].split("; ") == drawn
     assert figure.texts[0].get_text().replace("\n", " ").startswith("of 100 prompts the 3 most ")
     assert hundred.plot().get_figheight() < 35
+    last = replace(hundred, provenance=told).plot(most=30)
+    assert last.texts[-1].get_text().count("0.") < 30
+    last.draw(last.canvas.get_renderer())
+    assert last.texts[-1].get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in last.axes)
     with pytest.raises(ValueError, match="most must be"):
         hundred.plot(most=0)
 
@@ -534,6 +538,14 @@ def test_intervals_are_drawn_where_they_are_and_written():
     assert "0.500" in written and "0.200" in written and "chance" in written
     assert "Grad-ECLIP 0.500, 0.400 to 0.700" in figure.alt
     assert_nothing_is_cut_off(figure)
+
+
+def test_a_negative_number_has_a_minus_sign_and_a_word_keeps_its_hyphen():
+    rows = table().assign(mean=[-0.5, 0.2], low=-0.6, method=["Grad-ECLIP", "top-1"])
+    axes = plot_intervals(rows, title="ViT-B-16: -0.5 [-0.6, 0.7]").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["\N{MINUS SIGN}0.500", "0.200"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Grad-ECLIP", "top-1"]
+    assert axes.get_title(loc="left") == "ViT-B-16: \N{MINUS SIGN}0.5 [\N{MINUS SIGN}0.6, 0.7]"
 
 
 def test_reference_baselines_are_grey_below_a_rule():

@@ -164,6 +164,7 @@ def test_questions_about_a_noun_are_compared_on_the_images_that_both_were_asked_
     found, played = table.set_index("figure"), games(2, tint=0)
     own = pd.concat([play(small, played), play_second_order(small, played, ["METAGAME"])])
     own = own[own["objects"] == 4].groupby("question")["hit"].mean()
+    assert "own thing, 1 thing, caption" in found.index
     assert found.loc["own thing, 4 things, caption", "value"] == pytest.approx(own["caption"])
     beyond = found.loc["own thing, 4 things, METAGAME beyond caption"]
     assert beyond["value"] == pytest.approx(own["METAGAME"] - own["caption"]) and beyond["n"] == 2

@@ -61,7 +61,7 @@ class PlaygroundAnswers:
         down = 2.95 + side
         figure = InlineFigure(FULL_WIDTH, down, f"{'; '.join(told)}; {self.gap}")
         show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")
-        draw_bars(axes_at(figure, 2.2, 0.55, 4.0, 1.4), self.captions, self.similarity, right=0)
+        draw_bars(axes_at(figure, 2.2, 0.55, FULL_WIDTH - 2.3, 1.4), self.captions, self.similarity, right=0)
         figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / down, self.gap, fontsize=10, va="center")
         shared = largest(list(self.maps.values())[:2])
         for i, (name, map_) in enumerate(self.maps.items()):

@@ -52,7 +52,7 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
         mark = " (true)" if row == right else ""
         text = folded(caption + mark, letters)
         axes.text(low, row - 0.24, text, va="bottom", fontsize=SMALLEST, parse_math=False)
-        axes.text(max(value, 0), row, f" {value:.3f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=SMALLEST)
+        axes.text(max(value, 0), row, drawable(f" {value:.3f}"), va="center", fontsize=SMALLEST)
     axes.axvline(0, color="0.6", linewidth=0.6)
     axes.set(xlim=(low, low + 1.3 * (high - low)), ylim=(len(captions) - 0.6, -0.75), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -94,9 +94,9 @@ def plot_words(
 
 def _chosen(study: WordStudy, norm: str, part: str, method: str, word: str, draws: int):
     """The table with saliency and what is shown, the word as it stands there, the correlation in words; all checked."""
-    numbers = [name for name in study.table if study.table[name].dtype.kind == "f"]
+    floats = [name for name in study.table if study.table[name].dtype.kind == "f"]
     parts = ["all", *sorted(study.table["part"].unique())]
-    for what, given, known in (("norm", norm, numbers), ("part", part, parts), ("method", method, list(study.values))):
+    for what, given, known in (("norm", norm, floats), ("part", part, parts), ("method", method, list(study.values))):
         chosen(what, given, known)
     saliency, word = study.values[method].groupby(study.rows["word"]), word.strip().lower()
     table = study.table.assign(saliency=saliency.mean())
@@ -108,7 +108,10 @@ def _chosen(study: WordStudy, norm: str, part: str, method: str, word: str, draw
     found = correlate(
         [Question("shown", norm, method, "shown")], study.rows, study.values[[method]], table, draws=draws
     ).iloc[0]
-    return table, word, f"Spearman {found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} words"
+    sure, name = found.low > 0 or found.high < 0, NORMS.get(norm, norm.replace("_", " ")).split(",")[0]
+    said = f"saliency {'grows' if found.value > 0 else 'falls'} with" if sure else "cannot tell if saliency goes with"
+    numbers = f"Spearman {found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {found.n} words"
+    return table, word, f"{said} {name}: {numbers}"
 
 
 def _roles(table: pd.DataFrame) -> pd.Series:

@@ -1,6 +1,7 @@
 """Figures of the study of words."""
 
 import io
+import re
 from graphlib import TopologicalSorter
 
 import numpy as np
@@ -39,8 +40,12 @@ def texts(figure):
 def test_every_rated_word_is_a_point_and_the_headline_counts_them(small):
     figure = plot_words(small, draws=20)
     points = len(figure.axes[0].collections[0].get_offsets())
-    headline = next(text for text in texts(figure) if text.startswith("Spearman"))
+    headline = next(text for text in texts(figure) if "Spearman" in text)
     assert headline.endswith(f"{points} words") and points >= 10
+    said, low, high = re.fullmatch(r"(.*) concreteness: Spearman .* \[(.*), (.*)\], .*", headline).groups()
+    low, high = (float(value.replace("\N{MINUS SIGN}", "-")) for value in (low, high))
+    ways = {low > 0: "saliency grows with", high < 0: "saliency falls with"}
+    assert said == ways.get(True, "cannot tell if saliency goes with")
     assert "Name a word to see its captions" in " ".join(texts(figure))
 
 
