@@ -129,7 +129,10 @@ def plot_explanation(
         room = (width - 2 * _MARGIN - 0.7) / across - 0.2
         if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
             return _plot_beside(explanation, heats, prompts, across, room, over, alt)
-    width, height = _panel(image, 2.0, 2.0 if count <= 3 else 1.6)
+    (width, height), largest_type = (
+        _panel(image, 2.0, 2.0 if count <= 3 else 1.6),
+        LARGEST if signed or count > 1 else 20,
+    )
     right, own = _MARGIN + 2 * width + 1.25, "a scale of its own" if count > 1 and not shared_scale else ""
     wanted = max(_one_line(prompts), 0.034 * len(range_in_words("words", signed, largest(scores[0]), own)))
     room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
@@ -138,9 +141,7 @@ def plot_explanation(
     gap = 0.62 if signed or count not in (2, 3) or not shared_scale else 0.48
     below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
     over, above = _over(over, wide := right + room + _MARGIN)
-    type_size = LARGEST if count > 1 else 20  # of a short prompt alone, so that it fills its third of the figure
-    foot = 0.42 + 0.15 * textwrap.fill(explanation.origin, int(wide * 14)).count("\n")
-    figure = InlineFigure(wide, above + count * (row + gap) - gap + below + foot, alt)
+    figure = InlineFigure(wide, above + count * (row + gap) - gap + below + _foot(explanation.origin, wide), alt)
     _sign(figure, explanation.origin, over)
     show_image(axes_at(figure, _MARGIN, above + 0.32, width, height), image, "image")
     for i, top in enumerate(above + 0.32 + (row + gap) * np.arange(count)):
@@ -158,7 +159,7 @@ def plot_explanation(
             tall = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = axes_at(figure, right, top, room, tall)
             sentence = textwrap.fill(range_in_words("words", signed, darkest[i], own), letters)
-            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence, most=type_size)
+            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence, most=largest_type)
             entitle(axes, _shortened(headline, letters))
             top += tall + 0.35
     return figure
@@ -339,6 +340,11 @@ def _over(title: str, width: float) -> tuple[str, float]:
     """What is seen, in lines of a figure of this width, and the inches that they take."""
     lines = textwrap.fill(drawable(title), int(width * 12))
     return lines, 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
+
+
+def _foot(origin: str, width: float) -> float:
+    """Inches for the last lines of a figure of this width, which say which model made it."""
+    return 0.42 + 0.15 * textwrap.fill(drawable(origin), int(width * 14)).count("\n")
 
 
 def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:
