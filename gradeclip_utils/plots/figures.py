@@ -129,10 +129,7 @@ def plot_explanation(
         room = (width - 2 * _MARGIN - 0.7) / across - 0.2
         if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
             return _plot_beside(explanation, heats, prompts, across, room, over, alt)
-    (width, height), largest_type = (
-        _panel(image, 2.0, 2.0 if count <= 3 else 1.6),
-        LARGEST if signed or count > 1 else 20,
-    )
+    (width, height), large = _panel(image, 2.0, 2.0 if count <= 3 else 1.6), LARGEST if signed or count > 1 else 20
     right, own = _MARGIN + 2 * width + 1.25, "a scale of its own" if count > 1 and not shared_scale else ""
     wanted = max(_one_line(prompts), 0.034 * len(range_in_words("words", signed, largest(scores[0]), own)))
     room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
@@ -159,7 +156,7 @@ def plot_explanation(
             tall = (row - 0.35 * (len(prompts[i]) - 1)) / len(prompts[i])
             axes = axes_at(figure, right, top, room, tall)
             sentence = textwrap.fill(range_in_words("words", signed, darkest[i], own), letters)
-            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence, most=largest_type)
+            draw_words(axes, words, signed=signed, vmax=darkest[i], sentence=sentence, most=large)
             entitle(axes, _shortened(headline, letters))
             top += tall + 0.35
     return figure
