@@ -19,6 +19,7 @@ from .. import checks
 from ..checks import chosen, finite, whole
 from ..errors import InvalidValue
 from ..models import BUNDLED_MODELS, Clip
+from ..towers.threads import is_told, one_thread
 from .localisation import levelled
 from .statistics import spearman
 
@@ -101,7 +102,9 @@ def randomisation_check(
     return pd.concat(parts, ignore_index=True)
 
 
-def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5) -> pd.DataFrame:
+def cost(
+    calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5, small: bool = True
+) -> pd.DataFrame:
     """What each call costs in forward passes.
 
     Calls take turns, round by round, so that a machine that slows down slows all of them; the first round is not
@@ -111,6 +114,8 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
         calls: what is timed, by the method's name.
         plain: a call that runs one forward pass.
         repeats: how many rounds are counted.
+        small: of a small model (`threads.is_small`), whose explanations take one thread: then all calls do, unless the
+            environment says how many.
 
     Returns:
         Rows of method; seconds, the median over rounds; passes, the median over rounds of the ratio to the plain call
@@ -120,7 +125,8 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
         ValueError: fewer than one round.
     """
     repeats, calls = whole("repeats", repeats, 1), checks.instance("calls", calls, Mapping, "a dictionary of functions")
-    rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
+    with one_thread(small and not is_told()):
+        rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)
     ratios = seconds / np.array([[base] for base, _ in rounds])
     medians = {"seconds": np.median(seconds, axis=0), "passes": np.median(ratios, axis=0)}

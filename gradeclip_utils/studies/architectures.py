@@ -38,6 +38,7 @@ from ..plots.axes import NOTE, blank, drawable, entitle
 from ..plots.finding import patches_of_half
 from ..scenes import arrange
 from ..towers import Tower, Trace, open_image_tower, open_text_tower
+from ..towers.threads import is_small
 from ..training.card import recognised
 from .tables import gained, told
 
@@ -283,7 +284,9 @@ def _forward_passes(clip: Clip, image: Image.Image, prompt: str, rounds: int = 6
         return sees.forward(pixels), reads.forward(ids)
 
     explain: Callable[[], object] = partial(Explainer(clip).explain, image, prompt)
-    passes = cost({"an explanation": explain, "the plain pass itself": plain}, plain, repeats=rounds)
+    passes = cost(
+        {"an explanation": explain, "the plain pass itself": plain}, plain, repeats=rounds, small=is_small(sees)
+    )
     passes = passes.rename(columns={"passes": "value"})
     return passes.assign(figure="forward passes of " + passes["method"], n=rounds)
 

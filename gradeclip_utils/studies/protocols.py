@@ -30,6 +30,7 @@ from ..models import Clip
 from ..notices import mark_drawn
 from ..scenes import Scene, arrange
 from ..towers import open_text_tower
+from ..towers.threads import is_small
 from .figures import COSTLY, beyond, named_examples, names_of, same_ranking, through, title_of
 
 _ROUNDS = 6  # of the clock: the smallest and the largest of six hold the median at more than 95 % (order statistics)
@@ -247,6 +248,6 @@ def cost_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
             explainers[through(clip.image_layers)] = Explainer(clip)
         calls |= {title: partial(one.explain, image, prompt) for title, one in explainers.items()}
         if calls:
-            table = cost(calls, plain, repeats=_ROUNDS).rename(columns={"passes": "value"})
+            table = cost(calls, plain, repeats=_ROUNDS, small=is_small(sees)).rename(columns={"passes": "value"})
             tables.append(table.assign(n=_ROUNDS, figure="forward passes, " + table["method"]))
     return tables

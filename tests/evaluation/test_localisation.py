@@ -295,6 +295,18 @@ def test_cost_is_counted_in_plain_passes():
         cost({}, wait(0), repeats=0)
 
 
+@pytest.mark.parametrize(("small", "told", "threads"), [(True, False, {1}), (True, True, {2}), (False, False, {2})])
+def test_the_plain_pass_of_a_small_model_takes_one_thread_as_its_explanations_do(monkeypatch, small, told, threads):
+    monkeypatch.setattr(sanity, "is_told", lambda: told)
+    found, before = set(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cost({"a call": lambda: found.add(torch.get_num_threads())}, lambda: None, repeats=1, small=small)
+        assert found == threads and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def step(monkeypatch):
     """A step that takes as many seconds as asked for, by a clock that stands still otherwise."""
