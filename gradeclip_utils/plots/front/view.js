@@ -87,7 +87,7 @@ const shade = (value, { colours, opacity, threshold }, palettes, both) => {
 };
 
 const paint = (canvas, values, side, data, look) => {
-  const across = Math.round(FINE * Math.min(1, data.ratio)), down = Math.round(FINE * Math.min(1, 1 / data.ratio));
+  const [across, down] = [data.ratio, 1 / data.ratio].map((ratio) => Math.max(1, Math.round(FINE * Math.min(1, ratio))));
   if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
   const fine = spread(values, side.shape, data.box, across, down), context = canvas.getContext("2d");
   const pixels = context.createImageData(across, down), colours = new Uint32Array(pixels.data.buffer), table = [];
