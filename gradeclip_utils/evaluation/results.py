@@ -63,6 +63,8 @@ class Results:
             raise InvalidFile(msg, "run-foreign")
         with ExitStack() as opened:
             opened.enter_context(locked(self.folder, LOCK))
+            for left in self.folder.glob(f"{TABLE}.*.new"):  # by a process that was killed as it wrote the table
+                left.unlink()
             self._rows = opened.enter_context(closing(_opened(self.folder / ROWS)))
             self._check(json.loads(json.dumps(settings)))  # as they will be read again
             self._opened = opened.pop_all()

@@ -283,6 +283,14 @@ def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(r
     same(read_run(tmp_path / "run"), rows)
 
 
+def test_half_a_table_that_a_killed_process_left_goes_with_the_next_run(rows, tiny, data, tmp_path):
+    options = {"out": tmp_path / "run", "chunk": 3, "progress": False}
+    evaluate(tiny, data, METHODS, **options)
+    (tmp_path / "run" / "rows.parquet.4321.new").write_bytes(b"PAR1 and no end")
+    same(evaluate(tiny, data, METHODS, **options), rows)
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"rows.sqlite", "rows.parquet", "running.sqlite"}
+
+
 CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 

@@ -127,9 +127,9 @@ def test_half_of_a_deletion_and_all_of_it_are_read_of_the_same_curves(two_layers
 def test_every_method_is_timed_beside_a_plain_pass_which_is_timed_as_well(two_layers, few, monkeypatch):  # noqa: F811
     calls = {}
 
-    def timed(some, plain, repeats, small):
+    def timed(some, plain, **options):
         """One pass for what is the plain pass, and else as many as characters in its title."""
-        assert repeats == 6 and small
+        assert options == {"repeats": 6, "small": True}
         calls.update(some)
         passes = [1.0 if call is plain else float(len(name)) for name, call in some.items()]
         return pd.DataFrame({"method": list(some), "seconds": 0.0, "passes": passes, "low": 0.5, "high": 99.0})
