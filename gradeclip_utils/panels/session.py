@@ -250,7 +250,7 @@ class Session:
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, float]:
         """The caption's words, what their signed scores are, and their scale; 0 where there are no scores."""
 
-        def scored(scores: Iterable[float]) -> tuple[Word, ...]:
+        def _scored(scores: Iterable[float]) -> tuple[Word, ...]:
             spans = zip(split.spans, scores, strict=True)
             return tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
 
@@ -260,11 +260,11 @@ class Session:
                 raise InvalidValue(f"There are {maps.shape[1]} x {maps.shape[2]} patches, not {state.patch}", "panel")
             most = colours.largest([maps if state.shared else maps[:, row, column]])
             of = f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)"
-            return scored(maps[:, row, column]), of, most
+            return _scored(maps[:, row, column]), of, most
         words = whole.words[0]
         if not words:
             why = "this method has no word scores" if split.spans else "the model's tokenizer does not tell words apart"
-            return scored([0.0] * len(split.spans)), why, 0.0
+            return _scored([0.0] * len(split.spans)), why, 0.0
         words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
         both = [*words, *(whole.against_words[0] if whole.against_words else ())]
         return words, words_of, colours.largest([[word.score for word in both]])
