@@ -182,7 +182,7 @@ class Explanation(Result):
             index: of the prompt.
 
         Returns:
-            The mean over null prompts, and its 95 % bootstrap interval over them, low and high.
+            The mean over null prompts, and its 95 % interval over them (Student's), low and high.
 
         Raises:
             ValueError: maps of another shape, fewer than two, values that are not finite, an index beyond the prompts.
@@ -192,7 +192,7 @@ class Explanation(Result):
         if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
             h, w = self.image_maps.shape[1:]
             raise InvalidValue(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}", "null-maps")
-        from scipy.stats import bootstrap  # half a second to import, and few explanations are compared
+        from scipy.stats import t  # half a second to import, and few explanations are compared
 
         flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
         flat = flat - flat.mean(1, keepdims=True)
@@ -200,9 +200,8 @@ class Explanation(Result):
         flat = np.divide(flat, lengths[:, None], out=np.zeros_like(flat), where=lengths[:, None] > 0)
         same = flat[1:] @ flat[0] + ((lengths[1:] == 0) & (lengths[0] == 0))  # two constant maps are the same
         distances = np.clip(1 - same, 0, 2)
-        bounds = bootstrap((distances,), np.mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
-        low, high = bounds.confidence_interval
-        return float(distances.mean()), float(low), float(high)
+        mean, half = distances.mean(), t.ppf(0.975, len(nulls) - 1) * distances.std(ddof=1) / len(nulls) ** 0.5
+        return float(mean), float(max(mean - half, 0.0)), float(min(mean + half, 2.0))
 
     def plot(self, **options):
         """A matplotlib figure: image, heat maps with a colour bar, words shaded by score.

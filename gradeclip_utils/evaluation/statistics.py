@@ -4,9 +4,9 @@
 
 Tables are tidy: one row an image and method, a column a measure, as `localisation` and `faithfulness` give them.
 Intervals of a mean are percentile bootstrap intervals (Efron, "Bootstrap Methods: Another Look at the Jackknife",
-Annals of Statistics 1979), but for proportions (see `resampling`). What is drawn again is what was drawn before:
-images, or, where several images show one concept and so resemble each other, whole concepts ("clusters"). All draw
-from generators of one seed, so a table is the same whenever it is computed.
+Annals of Statistics 1979), expanded for few values, but for proportions (see `resampling`). What is drawn again is what
+was drawn before: images, or, where several images show one concept and so resemble each other, whole concepts
+("clusters"). All draw from generators of one seed, so a table is the same whenever it is computed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def interval(values: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
     """95 % interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927: a fraction's interval has
-    a width also where all or none are right. The bootstrap's is too narrow where there are few values: of 1,000 samples
-    of a normal distribution it had the true mean in 86 % with 6 values, in 90 % with 12, 93 % with 24, 94 % with 100.
+    a width also where all or none are right. Of 1,000 samples of a normal distribution the bootstrap's had the true
+    mean in 93 % with 6 values, in 95 % with 12, 24 and 60; with 3 values, beyond which no draw goes, in 74 %.
 
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
-    [0.2, 0.4]
+    [0.15, 0.45]
 
     Args:
         values: (n,). Differences of answers go to `difference_interval`: here those that happen to be 0 or 1 would be
