@@ -15,6 +15,6 @@
 | `perturbation` | by changing the input: RISE, CCI, M2IB, leave-one-out |
 """
 
-from .registry import METHODS, Method, register_method, unregister_method
+from .registry import METHODS, Method, register_method
 
-__all__ = ["METHODS", "Method", "register_method", "unregister_method"]
+__all__ = ["METHODS", "Method", "register_method"]

@@ -205,6 +205,8 @@ def with_spatial_weight(kind: str) -> Method:
 def register_method(method: Method) -> Method:
     """Add a method to `METHODS`, so that its name can be given wherever methods are named, and return it.
 
+    `del METHODS[name]` takes it out again.
+
     Args:
         method: of a new name; `Explainer(clip, method=method)` also takes one that is not registered.
 
@@ -214,15 +216,3 @@ def register_method(method: Method) -> Method:
     unused("a method", method.name, METHODS)
     METHODS[method.name] = method
     return method
-
-
-def unregister_method(name: str) -> None:
-    """Take a method out of `METHODS` again, as a test does at its end.
-
-    Args:
-        name: of the method.
-
-    Raises:
-        KeyError: there is none of this name.
-    """
-    del METHODS[name]

@@ -49,14 +49,14 @@ from .timm_vit import TrunkTower
 from .vit import VisionTower
 
 __all__ = [
-    "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower", "open_text_tower",
-    "register_tower", "unregister_tower",
+    "REGISTERED", "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower",
+    "open_text_tower", "register_tower",
 ]  # fmt: skip
 
 
 _Opens = Callable[[nn.Module, int | None], Tower]
 # what projects outside have registered: name -> side, whether a model is of the family, and what opens it
-_REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], _Opens]] = {}
+REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], _Opens]] = {}
 
 
 def register_tower(
@@ -66,7 +66,8 @@ def register_tower(
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
 
-    What was registered is asked first, the latest before the others, and then the families that are known here.
+    What was registered (`REGISTERED`) is asked first, the latest before the others, and then the families that are
+    known here. `del REGISTERED[name]` forgets it again.
 
     Args:
         name: what the family is called.
@@ -78,26 +79,14 @@ def register_tower(
     Raises:
         ValueError: there is a family of this name, or another side.
     """
-    unused("a family of towers", name, _REGISTERED)
+    unused("a family of towers", name, REGISTERED)
     chosen("side", side, ("image", "text"))
-    _REGISTERED[name] = side, matches, opens
-
-
-def unregister_tower(name: str) -> None:
-    """Forget a family that was registered, as a test does at its end.
-
-    Args:
-        name: as `register_tower` was given it.
-
-    Raises:
-        KeyError: there is none of this name.
-    """
-    del _REGISTERED[name]
+    REGISTERED[name] = side, matches, opens
 
 
 def _registered(side: str, model: nn.Module) -> _Opens | None:
     """What opens the family that was registered last of those to which the model belongs."""
-    return next((opens for of, fits, opens in reversed(_REGISTERED.values()) if of == side and fits(model)), None)
+    return next((opens for of, fits, opens in reversed(REGISTERED.values()) if of == side and fits(model)), None)
 
 
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:

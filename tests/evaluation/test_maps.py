@@ -8,7 +8,7 @@ from gradeclip_utils.evaluation.causal import causal
 from gradeclip_utils.evaluation.maps import available, method_names
 from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.evaluation.worker import REFERENCES
-from gradeclip_utils.methods import METHODS, Method, register_method, unregister_method
+from gradeclip_utils.methods import METHODS, Method, register_method
 from gradeclip_utils.scenes import draw_scene
 from gradeclip_utils.studies.methods_compared import causal_summary
 from tests.conftest import build, wrap
@@ -92,5 +92,5 @@ def test_no_method_costs_more_than_its_first_pass_before_it_is_known_whether_it_
     try:
         assert available(tiny, ["costly"]) == ("costly",) and not passes
     finally:
-        unregister_method("costly")
+        del METHODS["costly"]
     assert "costly" not in METHODS

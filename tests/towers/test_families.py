@@ -14,13 +14,13 @@ from gradeclip_utils.methods import METHODS
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
 from gradeclip_utils.methods.perturbation import means_over_patches
 from gradeclip_utils.towers import (
+    REGISTERED,
     Entry,
     Tower,
     open_feature_map,
     open_image_tower,
     open_text_tower,
     register_tower,
-    unregister_tower,
 )
 from gradeclip_utils.towers.base import places
 from gradeclip_utils.towers.blocks import Block
@@ -252,7 +252,7 @@ class LinearTower(Tower):
 def linear():
     register_tower("linear", "image", lambda model: isinstance(model, Linear), LinearTower)
     yield
-    unregister_tower("linear")
+    del REGISTERED["linear"]
 
 
 def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, picture):
@@ -279,11 +279,11 @@ def test_a_family_of_a_name_that_is_taken_or_of_no_side_is_refused(linear):
 def test_what_was_registered_last_is_asked_first_and_can_be_taken_out(linear, tiny):
     register_tower("later", "image", lambda model: isinstance(model, Linear), lambda model, layers: "later")
     assert open_image_tower(Linear()) == "later"
-    unregister_tower("later")
+    del REGISTERED["later"]
     assert isinstance(open_image_tower(Linear()), LinearTower)
     register_tower("prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers)
     assert open_text_tower(Linear(), 2) == 2 and open_text_tower(Linear()) is None
-    unregister_tower("prompts")
+    del REGISTERED["prompts"]
     with pytest.raises(UnsupportedModel):
         open_text_tower(Linear())
 
@@ -299,4 +299,4 @@ def test_a_family_that_is_opened_wrongly_is_refused_at_its_first_trace(tiny, pic
         with pytest.raises(RuntimeError, match=r"the image tower of Linear was opened wrongly: its trace differs from"):
             explainer.explain(picture, torch.ones(1, 48))
     finally:
-        unregister_tower("wrong")
+        del REGISTERED["wrong"]
