@@ -98,9 +98,6 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
             `DistributedDataParallel` may have wrapped it.
         layers: how many of the last layers are explained.
 
-    Returns:
-        The encoder, opened; nothing is computed yet.
-
     Raises:
         UnsupportedModel: it has no attention that could be explained, or one that is not computed here; says why.
         ValueError: there are not as many layers.
@@ -129,9 +126,6 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
             transformers' (`huggingface.MODELS`). It is not changed.
         layers: how many of the last layers are explained; two thirds by default.
 
-    Returns:
-        The encoder, opened; nothing is computed yet.
-
     Raises:
         UnsupportedModel: it is another encoder (BLIP's), or has a part that is not computed here.
         ValueError: there are not as many layers.
@@ -149,9 +143,6 @@ def open_feature_map(model: nn.Module) -> FeatureMapTower:
 
     Args:
         model: a timm model, or an open_clip model whose image encoder is one. It is not changed.
-
-    Returns:
-        A tower whose trace has no layers.
 
     Raises:
         UnsupportedModel: the image encoder is not from timm; `open_image_tower` opens open_clip's own.

@@ -21,7 +21,7 @@ from .trace import Entry, Layer, Trace
 
 
 class Tower:
-    """One encoder, opened. Made by `open_image_tower(model, layers)` and `open_text_tower`.
+    """One encoder, opened. Made by `open_image_tower(model, layers)` and `open_text_tower`, which compute nothing.
 
     `shielded` says that, within the explained layers, no other token sees what the query tokens become: always
     so in causal text, where they come last, and in a single layer. Then the readout carries the query tokens alone,

@@ -101,14 +101,7 @@ class Parts(Block):
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries, keys or values, (B, N, H, C); where queries are latent, these, (B, R, H, C).
-
-        Args:
-            normed: (B, N, D), what `enter` gave; latent queries take no more than its B.
-            part: 0 for queries, 1 for keys, 2 for values.
-            heads: H of the result.
-            positions: of the tokens, by which some models turn queries and keys.
-        """
+        """As `Block.project`; where queries are latent, these, (B, R, H, C), for no more of `normed` than its B."""
         if part == 0 and self.latent:
             normed = self.latent().expand(len(normed), -1, -1)
         return self.qkv(normed, part, positions).unflatten(-1, (heads, -1))
@@ -135,7 +128,8 @@ def open_clip_block(block: nn.Module, tower: str) -> Parts:
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp
     return Parts(
-        block, attn.num_heads, in_proj(attn), lambda o: apply((attn.out_proj, block.ls_1), o),
+        block, attn.num_heads, lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part),
+        lambda o: apply((attn.out_proj, block.ls_1), o),
         lambda x: apply((block.ln_2, mlp.c_fc, mlp.gelu, mlp.c_proj, block.ls_2), x), before=block.ln_1, like_clip=True,
     )  # fmt: skip
 
@@ -280,7 +274,7 @@ def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
         x: (..., D).
     """
     if isinstance(weight, nn.Linear):
-        return F.linear(x, upcast(weight.weight), None if weight.bias is None else upcast(weight.bias))
+        return linear(weight, x)
     return x if weight is None else x @ upcast(weight)
 
 
@@ -297,15 +291,6 @@ def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int
     width = len(weight) // parts
     rows = slice(part * width, (part + 1) * width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
-
-
-def in_proj(attn: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
-    """`Parts.qkv` of torch's MultiheadAttention.
-
-    Args:
-        attn: it, or what has its parameters.
-    """
-    return lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
 
 
 def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:

@@ -6,7 +6,6 @@ Enough for what needs no attention: Grad-CAM (`resume`), RISE (`forward`) and in
 import torch
 from torch import Tensor, nn
 
-from ..checks import whole
 from .base import Entry, Tower, Trace, eval_mode, places
 from .blocks import UnsupportedModel, in_precision, upcast
 from .timm_vit import out_features
@@ -41,17 +40,11 @@ class FeatureMapTower(Tower):
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when other tokens take the place of the last feature map.
+        """As `Tower.resume` of layer 0, which is the only one: `tokens` take the place of the last feature map.
 
-        Args:
-            trace: B images, traced by this tower.
-            layer: 0, since there is no other.
-            tokens: (B, h * w, D), the other feature map; prefix tokens before it, where the trunk has some.
-
-        Raises:
-            InvalidValue: another layer.
+        They are (B, h * w, D), with prefix tokens before them where the trunk has some.
         """
-        whole("layer", layer, 0, 0)
+        assert layer == 0
         return self._go_on(tokens, trace.grid)
 
     def _entered(self, pixels: Tensor) -> Entry:
