@@ -196,21 +196,6 @@ def chosen(name: str, value: Any, known: Iterable[T]) -> T:
     raise InvalidValue(f"{name} must be {one_of}, got {short(value)}", "choice-unknown")
 
 
-def text(name: str, value: Any) -> str:
-    """A text.
-
-    Args:
-        name: of the argument, for the message.
-        value: what was given.
-
-    Raises:
-        InvalidType: it is none.
-    """
-    if not isinstance(value, str):
-        raise InvalidType(f"{name} must be a text, got {short(value)}", "text-type")
-    return value
-
-
 def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     """Several things as a list; one that is of a type of `single` as a list of one.
 
@@ -229,7 +214,7 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     return list(values)
 
 
-def instance(name: str, value: Any, kind: Any, said: str) -> Any:
+def instance(name: str, value: Any, kind: Any, said: str, code: str = "argument-type") -> Any:
     """A value of a type.
 
     Args:
@@ -237,13 +222,17 @@ def instance(name: str, value: Any, kind: Any, said: str) -> Any:
         value: what was given.
         kind: the type, as `isinstance` takes it.
         said: the type in words.
+        code: of the refusal.
 
     Raises:
         InvalidType: it is of another.
     """
     if not isinstance(value, kind):
-        raise InvalidType(f"{name} must be {said}, got {short(value)}", "argument-type")
+        raise InvalidType(f"{name} must be {said}, got {short(value)}", code)
     return value
+
+
+text = partial(instance, kind=str, said="a text", code="text-type")  # a text, checked
 
 
 def titled(name: str, values: Any) -> list[tuple[str, Any]]:
