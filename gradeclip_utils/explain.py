@@ -25,7 +25,7 @@ from .images import ImageLike, read_image
 from .methods.interactions import Group, word_masks
 from .methods.metagame import EXACT, shapley_weights
 from .methods.second_order import INTERACTIONS, interactions, options_of
-from .notices import warn_of_empty_maps, warn_of_photographs
+from .notices import is_drawn, warn, warn_of_empty_maps
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .towers.blocks import upcast
 from .words import Word, check_tokenizer
@@ -287,8 +287,9 @@ class Explainer(Encoders):
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         read = read_image(image)
-        if self.clip.vocabulary is not None:  # what knows few words was trained on drawn scenes
-            warn_of_photographs(self.clip.name, [read])
+        if self.clip.vocabulary is not None and not is_drawn(read):  # what knows few words was trained on drawn scenes
+            about = "and this image is not marked as one: at a photograph it can only guess"
+            warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}", "image-not-drawn")
         return read
 
     def _explain(self, images: list[Image.Image], texts, against: Prompts | None, first: int = 0) -> list[Explanation]:

@@ -132,18 +132,6 @@ def image_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
     return {"text/html": in_html, "image/png": in_png, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
-def warn_of_photographs(name: str, images: Iterable[Image.Image]) -> None:
-    """Say so when a bundled model is shown what is not known to be a scene; see `mark_drawn`.
-
-    Args:
-        name: of the model.
-        images: what it is shown.
-    """
-    if not all(map(is_drawn, images)):
-        about = "and this image is not marked as one: at a photograph it can only guess"
-        warn(f"the model {name!r} was trained on drawn scenes alone, {about}", "image-not-drawn")
-
-
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
     """Say so when figures will show boxes, because matplotlib's font cannot draw a script.
 
