@@ -24,7 +24,7 @@ from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
 from ..checks import chosen
-from .colours import grey_background, largest, number, range_in_words, scale, shown, text_colour
+from .colours import grey_background, largest, number, range_in_words, scale, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +122,7 @@ def draw_words(
     for word, colour, (x, y, width, height) in zip(words, shades, places, strict=True):
         centre, middle = (x + width / 2) / across, 0.85 * size if values else height / 2
         text = {"ha": "center", "va": "center", "transform": axes.transAxes, "parse_math": False}
-        text["color"] = text_colour(colour)
+        text["color"] = _text_colour(colour)
         axes.text(centre, 1 - (y + middle) / down, drawable(word.text), fontsize=size, **text)
         if values:
             lower = 1 - (y + height - 0.8 * SMALLEST) / down
@@ -132,6 +132,11 @@ def draw_words(
     below = bottom + 0.09 * 72
     sentence = range_in_words("words", signed, vmax) if sentence is None else sentence
     axes.text(0, 1 - below / down, sentence, va="top", transform=axes.transAxes, parse_math=False, **NOTE)
+
+
+def _text_colour(shade: Sequence[float]) -> str:
+    """Black or white, whichever is read on a shade of red, green and blue, each 0 to 1."""
+    return "white" if np.dot(shade[:3], (0.2126, 0.7152, 0.0722)) < 0.45 else "black"
 
 
 def drawable(text: str) -> str:

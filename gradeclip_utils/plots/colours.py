@@ -176,13 +176,3 @@ def _panel_sized(image: Image.Image) -> Image.Image:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     image.thumbnail((_LARGE, _LARGE))
     return image
-
-
-def text_colour(colour) -> str:
-    """Black or white, whichever is read on a colour.
-
-    Args:
-        colour: red, green, blue, each 0 to 1; what follows is not read.
-    """
-    red, green, blue = colour[:3]
-    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else "black"
