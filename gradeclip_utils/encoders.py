@@ -165,12 +165,8 @@ class Encoders:
         """
         if self.method.image is None:
             raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
-        images, device, width = list(_as_images(images)), self.image_tower.device, self.image_tower.width
-        directions = as_directions(directions)
-        fits = directions.ndim in (2, 3) and directions.shape[-1] == width and directions.numel()
-        if not fits or not torch.isfinite(directions).all():
-            shape = f"(M, {width}) or ({len(images)}, M, {width}), and finite"
-            raise InvalidValue(f"directions must be {shape}, got {tuple(directions.shape)}", "embedding-shape")
+        images, device = list(_as_images(images)), self.image_tower.device
+        directions = self._directions(directions, "M", f"{len(images)}, M")
         if directions.ndim == 3 and len(directions) != len(images):
             msg = f"{len(images)} images need as many sets of directions, got {len(directions)}"
             raise InvalidValue(msg, "embedding-shape")
@@ -211,6 +207,23 @@ class Encoders:
             split = split_read(text("caption", caption), self.clip.tokenizer, tower)
             trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
             return split, word_directions(tower, trace, word_masks(split, trace))
+
+    def _directions(self, directions: Tensor | np.ndarray | Sequence[Tensor], *axes: str) -> Tensor:
+        """Directions of embedding space as one finite tensor; `axes` are those that may stand before E, such as "M"."""
+        try:
+            if not isinstance(directions, (Tensor, np.ndarray)):
+                directions = torch.stack([as_tensor(one) for one in directions])
+            found = as_tensor(directions)
+        except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
+            msg = f"directions must be floats of one length, as embed_texts gives them, got {short(directions)}"
+            raise InvalidType(msg, "embedding-shape") from None
+        width = self.image_tower.width
+        fits = found.ndim in [one.count(",") + 2 for one in axes] and found.shape[-1] == width and found.numel()
+        if not fits or not torch.isfinite(found).all():
+            shape = " or ".join(f"({one}, {width})" for one in axes)
+            msg = f"directions must be {shape}, and finite, got {tuple(found.shape)}"
+            raise InvalidValue(msg, "embedding-shape")
+        return found
 
     def _coalitions(self, caption: str, over: Sequence[Group] | None):
         """Places of the G players, embeddings (C, E) of coalitions, of which the last is all, and weights (G, C)."""
@@ -345,24 +358,6 @@ def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     if len(images) == 0:
         raise InvalidValue("there are no images: give at least one", "image-none")
     return images
-
-
-def as_directions(directions: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
-    """Directions of embedding space as one tensor.
-
-    Args:
-        directions: a tensor, an array, or a list of such of one length.
-
-    Raises:
-        InvalidType: something else.
-    """
-    try:
-        if not isinstance(directions, (Tensor, np.ndarray)):
-            directions = torch.stack([as_tensor(one) for one in directions])
-        return as_tensor(directions)
-    except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
-        msg = f"directions must be floats of one length, as embed_texts gives them, got {short(directions)}"
-        raise InvalidType(msg, "embedding-shape") from None
 
 
 def on_grid(maps: Tensor, trace: Trace) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checks import chosen, listed, text, whole
-from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, as_directions, on_grid
+from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
 from .errors import InvalidValue
 from .explanation import Explanation, Interactions
 from .files import version
@@ -227,11 +227,7 @@ class Explainer(Encoders):
             ValueError: there are not as many captions as directions; and what `explain` raises.
             TypeError: the tokenizer does not say which tokens make up a word.
         """
-        prompts, targets = as_prompts(captions), as_directions(directions)
-        width = self.image_tower.width
-        if targets.ndim != 2 or targets.shape[1] != width or not torch.isfinite(targets).all():
-            msg = f"directions must be (P, {width}), and finite, got {tuple(targets.shape)}"
-            raise InvalidValue(msg, "embedding-shape")
+        prompts, targets = as_prompts(captions), self._directions(directions, "P")
         if len(prompts) != len(targets):
             raise InvalidValue(f"each caption needs its direction, got {len(prompts)} and {len(targets)}", "pair-count")
         with self._isolated():
