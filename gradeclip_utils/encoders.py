@@ -28,8 +28,9 @@ from .methods.metagame import embed_coalitions, noun_players, weights_of
 from .models import Clip
 from .prompts import as_prompts, as_tensor, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
-from .towers.base import eval_mode, isolated_torch_state
+from .towers.base import isolated_torch_state
 from .towers.blocks import upcast
+from .towers.modes import eval_mode
 from .towers.threads import is_small, is_told, one_thread
 from .words import Split, check_tokenizer, split_read
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..checks import whole
 from ..errors import InvalidValue
 from .blocks import Block, UnsupportedModel, attend, attend_fused, in_precision
+from .modes import eval_mode
 from .trace import Entry, Layer, Trace
 
 
@@ -374,23 +375,6 @@ def isolated_torch_state(device: torch.device) -> Iterator[None]:
     plain = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), plain:
         yield
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back, whatever happens.
-
-    Args:
-        model: of which each module is set by itself.
-    """
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _at(entry: Entry) -> tuple[Tensor, Tensor]:

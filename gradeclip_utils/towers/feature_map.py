@@ -6,8 +6,9 @@ Enough for what needs no attention: Grad-CAM (`resume`), RISE (`forward`) and in
 import torch
 from torch import Tensor, nn
 
-from .base import Entry, Tower, Trace, eval_mode, places
+from .base import Entry, Tower, Trace, places
 from .blocks import UnsupportedModel, in_precision, upcast
+from .modes import eval_mode
 from .timm_vit import out_features
 
 
