@@ -35,6 +35,8 @@ class Choice:
         caption: the right caption.
         negative: the wrong one.
         image: a function that reads the image, upright RGB, as that of `Example`.
+        image_key: tells which image it is, for several choices may show one: its file, or its key in a table; empty
+            where no other choice shows it.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Choice:
     caption: str
     negative: str
     image: Callable[[], Image.Image]
+    image_key: str = ""
 
 
 def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
@@ -74,7 +77,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
                 raise InvalidValue(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}", "data-damaged")
             image, right, wrong = (entry[key].strip() for key in _OF_SUGAR_CREPE)
             reading = partial(read_image, images / image)
-            choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading))
+            choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading, image))
     return Source(f"the folder data/ of {SUGAR_CREPE.place}").not_empty(choices, path, "captions")
 
 
@@ -108,10 +111,11 @@ def winoground(folder: str | Path) -> list[Choice]:
         if not _has(entry, _OF_WINOGROUND):
             raise WINOGROUND.damaged(file, f"lacks one of {', '.join(_OF_WINOGROUND)} in line {number}")
         for own, other in ((0, 1), (1, 0)):
-            reading = partial(read_image, folder / "images" / f"{entry[f'image_{own}']}.png")
+            name = f"{entry[f'image_{own}']}.png"
+            reading = partial(read_image, folder / "images" / name)
             right, wrong = (entry[f"caption_{one}"].strip() for one in (own, other))
             key, kind = f"{entry.get('id', number - 1)}/{own}", str(entry.get("collapsed_tag", "winoground"))
-            choices.append(Choice(key, kind, right, wrong, reading))
+            choices.append(Choice(key, kind, right, wrong, reading, name))
     return WINOGROUND.not_empty(choices, file, "examples")
 
 
@@ -146,7 +150,8 @@ def aro(path: str | Path) -> list[Choice]:
             image, right, wrong = (entry[key] for key in _OF_ARO)
             relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
             reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
-            choices.append(Choice(f"{kind}/{number}", f"{kind}{relation}", right.strip(), wrong.strip(), reading))
+            key, kinds = f"{kind}/{number}", f"{kind}{relation}"
+            choices.append(Choice(key, kinds, right.strip(), wrong.strip(), reading, image))
     return ARO.not_empty(choices, path, f"entries of {' or '.join(_ARO_FILES)}")
 
 

@@ -54,7 +54,8 @@ def choice_rows(
         progress: show a bar.
 
     Returns:
-        One row a choice: image (its key), method ("choices"), kind, margin, right, text_only, as `judge_choices`.
+        One row a choice: image (its key), method ("choices"), kind, margin, right, text_only, as `judge_choices`, and
+        image_key (the choice's; its key where it has none).
 
     Raises:
         ValueError: a data set of another kind, a folder of another run, a shard without a folder.
@@ -65,7 +66,7 @@ def choice_rows(
         raise InvalidValue("a shard needs a folder in which all shards meet (--folder)", "shard-out")
     chunk = whole("chunk", chunk, 1)
     starts = part_of(range(0, len(choices), chunk), shard)
-    asked = [(choice.key, choice.kind, choice.caption, choice.negative) for choice in choices]
+    asked = [(choice.key, choice.kind, choice.caption, choice.negative, choice.image_key) for choice in choices]
     settings = {} if folder is None else run_settings(clip, asked, data=data, chunk=chunk)
     kept = nullcontext() if folder is None else closing(Results(shard_folder(folder, shard), settings))
     sampled = "" if folder is None else contents(spread(list(choices), SAMPLE))
@@ -81,6 +82,7 @@ def choice_rows(
                     typical = Explainer(clip).embed_images(choice.image() for choice in some).mean(0)
                 rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
                 rows.insert(1, "method", "choices")
+                rows["image_key"] = [choice.image_key or choice.key for choice in part]
                 if results is not None:
                     results.write(start // chunk, rows, inputs())
             found.append(rows)
@@ -94,6 +96,8 @@ def choice_rows(
 def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
     """Accuracy by kind, beside that of the captions alone, with 95 % intervals.
 
+    What is drawn again are images: those that several choices of a kind show are clusters.
+
     Args:
         rows: of `choice_rows`.
         data: the data set; its kind stands before each figure. Of Winoground there is also its text score: both
@@ -102,14 +106,18 @@ def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
     Returns:
         The columns of a study: study, figure, value, low, high, n.
     """
-    columns(rows, ("image", "kind", "right", "text_only"))
-    name, cluster = data.partition(":")[0], None
+    columns(rows, ("image", "kind", "right", "text_only", "image_key"))
+    name, cluster = data.partition(":")[0], "image_key"
     if name == "winoground":  # both images of an example have its two captions, of which one is right of either
         rows, cluster = rows.assign(example=rows["image"].str.rpartition("/")[0]), "example"
     every = rows if rows["kind"].nunique() == 1 else pd.concat([rows, rows.assign(kind="all kinds")])
     asked = {"": "right", ", captions alone": "text_only"}
-    tables = [told(f"{name}, {{kind}}{end}", every, column, cluster=cluster) for end, column in asked.items()]
-    if cluster is not None:
+    tables = [
+        told(f"{name}, {{kind}}{end}", part, column, cluster=cluster if part[cluster].duplicated().any() else None)
+        for end, column in asked.items()
+        for _, part in every.groupby("kind", sort=False)
+    ]
+    if name == "winoground":
         both = rows.groupby(cluster)["right"].agg(["min", "size"]).query("size == 2")  # a limit may have left out one
         right = pd.DataFrame({"image": both.index, "both": (both["min"] == 1).astype(float)})
         tables += [told("winoground, text score", right, "both")] if len(right) else []

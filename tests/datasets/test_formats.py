@@ -215,6 +215,7 @@ def test_winoground_asks_each_of_its_two_images(tmp_path):
     first, second = load_choices(f"winoground:{tmp_path}")
     assert (first.key, first.kind, first.caption) == ("5/0", "Relation", entry["caption_0"])
     assert (second.caption, second.negative) == (first.negative, first.caption)
+    assert (first.image_key, second.image_key) == ("ex_5_img_0.png", "ex_5_img_1.png")
     assert (np.asarray(second.image()) == np.asarray(image(1))).all()
     check(load(f"winoground:{tmp_path}"), [entry["caption_0"], entry["caption_1"]])  # as examples, too
     for line, message in (("{", "line 2 is not JSON"), ("{}", "lacks one of image_0, .* in line 2")):
@@ -231,6 +232,7 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
     image(0).save(tmp_path / "images" / "0.png")
     (choice,) = load_choices(f"aro:{tmp_path}")
     assert (choice.kind, choice.negative) == ("relation: behind", "the car is behind the dog")
+    assert choice.image_key == "0.png"  # the whole image's, whichever part is asked about
     assert (np.asarray(choice.image()) == np.asarray(image(0))[1:6, 2:8]).all()
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps([{**entry, "bbox_w": None}]))
     with pytest.raises(GradeclipError, match="entry 0 of .*relation.json must have image_path, .*bbox_h, got"):
@@ -242,7 +244,7 @@ def test_sugar_crepe_is_found_by_its_name_and_says_where_its_images_are_wanted(t
     (tmp_path / "swap_att.json").write_text(json.dumps(record))
     image(0).save(tmp_path / "0.png")
     (choice,) = load_choices(f"sugar-crepe:{tmp_path / 'swap_att.json'}@{tmp_path}")
-    assert (choice.kind, choice.image().size) == ("swap_att", (12, 9))
+    assert (choice.kind, choice.image().size, choice.image_key) == ("swap_att", (12, 9), "0.png")
     with pytest.raises(GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"):
         load_choices(f"sugar-crepe:{tmp_path}")
     with pytest.raises(GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"):

@@ -13,6 +13,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import load_choices
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.evaluation.shards import merge
+from gradeclip_utils.evaluation.statistics import interval
 from gradeclip_utils.studies import choices as study
 from gradeclip_utils.studies.choices import choice_figures, choice_rows
 
@@ -95,3 +96,24 @@ def test_rows_of_an_image_that_was_replaced_are_computed_again(tiny, data, tmp_p
     fresh = choice_rows(tiny, f"winoground:{copy}", chunk=2, progress=False)
     pd.testing.assert_frame_equal(after, fresh)
     assert before["margin"].iloc[0] != after["margin"].iloc[0]
+
+
+def test_images_that_several_choices_show_are_drawn_again_and_not_the_choices(tiny, tmp_path):
+    entries, noise = {}, np.random.default_rng(0)
+    for i in range(12):
+        shown = i // 4  # three images, of four choices each
+        Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{shown}.png")
+        entries[str(i)] = {"filename": f"{shown}.png", "caption": f"a dog {i}", "negative_caption": f"a cat {i}"}
+    for kind, some in (("swap_att", list(entries)), ("swap_obj", ["0", "4", "8"])):
+        (tmp_path / f"{kind}.json").write_text(json.dumps({name: entries[name] for name in some}))
+    data = f"sugar-crepe:{tmp_path}@{tmp_path}"
+    rows = choice_rows(tiny, data, progress=False)
+    assert rows["image_key"].tolist() == [f"{i // 4}.png" for i in range(12)] + ["0.png", "1.png", "2.png"]
+    answers = [1.0] * 4 + [0.0] * 8 + [1.0, 0.0, 0.0]  # one image is told, whatever is asked of it
+    table = choice_figures(rows.assign(right=answers), data).set_index("figure")
+    for kind, expected in (("swap_att", interval(answers[:12], rows["image_key"][:12])),
+                           ("swap_obj", interval(answers[12:])),  # of one choice each: Wilson's
+                           ("all kinds", interval(answers, rows["image_key"]))):  # fmt: skip
+        found = table.loc[f"sugar-crepe, {kind}"]
+        assert [found["low"], found["high"]] == pytest.approx(expected) and found["value"] == pytest.approx(1 / 3)
+    assert table.loc["sugar-crepe, swap_att", ["low", "high"]].tolist() == [0, 1]  # of Wilson's 12: .14 to .61
