@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from gradeclip_utils import Explainer
@@ -63,6 +64,21 @@ def test_a_row_says_how_well_the_caption_fits_and_how_far_the_map_hangs_on_it(wr
         nulls = explainer.null_maps(example.image(), example.prompt, 3)
         assert (row.dependence, row.low, row.high) == pytest.approx(explanation.prompt_dependence(nulls), abs=1e-5)
         assert row.largest == pytest.approx(explanation.heatmap(0, signed=True).max(), abs=1e-6)
+
+
+def test_an_image_is_none_of_its_own_others_however_its_embedding_hangs_on_the_batch(tiny, data, tmp_path, monkeypatch):
+    whole = Explainer.embed_images
+
+    def rounded(self, images, batch_size=32):  # as half precision does
+        found = whole(self, images, batch_size)
+        return found if len(found) == 1 else torch.nn.functional.normalize(found + 1e-2, dim=-1)
+
+    monkeypatch.setattr(Explainer, "embed_images", rounded)
+    (first,) = load(data, 1)
+    twice = [first, replace(first, key="again", prompt="a cat")]
+    assert report(tiny, twice, tmp_path / "twice", **QUICK)["fit"].isna().all()  # there is no other image
+    fit = report(tiny, [*twice, load(data)[1]], tmp_path / "three", **QUICK)["fit"]
+    assert fit.isin([0, 1]).all()  # one other image
 
 
 def test_a_map_that_somebody_else_made_is_measured_by_the_same_lines(written, tiny, data):
