@@ -305,7 +305,7 @@ def draw_scene(
     colours are not said.
 
     Args:
-        seed: one or several non-negative integers.
+        seed: one or several non-negative integers, which numpy pads with zeros: 5, [5] and [5, 0] are one scene.
         split: "train", "development" (all tuning happens here) or "test" (for the published figures only).
         n_objects: 1 to 4, by default 30, 30, 20 and 20 % of the scenes.
         tint: the fraction of objects that get a colour.

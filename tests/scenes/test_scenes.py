@@ -58,7 +58,7 @@ def some(n, **options):
 
 
 def test_the_same_seed_gives_the_same_scene_and_splits_never_meet():
-    assert draw_scene(5) == draw_scene(5)
+    assert draw_scene(5) == draw_scene(5) == draw_scene([5]) == draw_scene([5, 0]) != draw_scene([0, 5])
     texts = {split: {draw_scene(i, split=split).caption for i in range(50)} for split in scenes.SPLITS}
     assert all(texts[a] != texts[b] for a, b in combinations(texts, 2))
 
