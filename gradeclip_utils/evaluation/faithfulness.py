@@ -18,12 +18,10 @@ Three choices decide what such a figure means, and all are arguments here:
 - **Ties.** Equal values are ordered at random, by the seed, the same way for every map; raster order would give a
   constant map the top of the image as its opinion.
 
-Scores come from the unmodified model. `similarity` is a cosine; `accuracy` is 1 or 0, whether the true class is
-the nearest of all.
+Scores come from the unmodified model: cosines of an image or caption with a target.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +39,9 @@ from .localisation import levelled
 
 GAMES = ("deletion", "insertion")
 _FILLS = ("mean", "random", "black")
-_UNITS = ("pixel", "patch")
+_CURVE = ["method", "game", "fraction"]
 MOST_POINTS = 1001  # of a curve, each of which is a forward pass
-Score = Callable[..., Mapping[str, Tensor] | Tensor]  # of a batch: one number each, or several by name
+Score = Callable[..., Tensor]  # of a batch: one number each
 Colours = tuple[Sequence[float], Sequence[float]]  # mean and deviation of the model's normalisation
 
 
@@ -53,8 +51,7 @@ class Protocol:
 
     Attributes:
         span: the fraction of the image that is removed or inserted in the end: 0.5 is the half range, 1 the full one.
-        points: how many points of the curve are read, evenly from 0 to `span`; None reads after every unit.
-        unit: "pixel", or "patch": whole cells of the map's token grid, which fits small grids and costs fewer points.
+        points: how many points of the curve are read, evenly from 0 to `span`.
         fill: what deleted pixels become: "random" (uniform in colour, seeded), "mean" (the image's own mean colour)
             or "black".
         canvas: what insertion starts from: the same choices.
@@ -62,8 +59,7 @@ class Protocol:
     """
 
     span: float = 0.5
-    points: int | None = 11
-    unit: str = "pixel"
+    points: int = 11
     fill: str = "random"
     canvas: str = "black"
     seed: int = 0
@@ -71,14 +67,9 @@ class Protocol:
     def __post_init__(self):
         if number("span", self.span, 0, 1) == 0:
             raise InvalidValue("span is the fraction that is removed in the end, above 0", "curve-option")
-        if self.points is not None:
-            whole("points", self.points, 2, MOST_POINTS)
-        for name, value, known in (
-            ("unit", self.unit, _UNITS),
-            ("fill", self.fill, _FILLS),
-            ("canvas", self.canvas, _FILLS),
-        ):
-            chosen(name, value, known)
+        whole("points", self.points, 2, MOST_POINTS)
+        chosen("fill", self.fill, _FILLS)
+        chosen("canvas", self.canvas, _FILLS)
         checks.seed(self.seed)
 
 
@@ -99,18 +90,18 @@ def image_curves(
     >>> areas(image_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
 
     Args:
-        score: changed images (B, 3, H, W) -> numbers (B,), or several by name; see `image_score`.
+        score: changed images (B, 3, H, W) -> numbers (B,); see `image_score`.
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of *this input*, signed or not: (h, w) on its token grid, resized as heat maps are,
             or (H, W) in its pixels. A heat map in the image's own pixels must be cropped to what the model sees
             first: `localisation.pool(heat, pixels.shape[1:], view.box)`.
-        protocol: how far, in which units, with what in place of what is gone.
+        protocol: how far, with what in place of what is gone.
         colours: mean and deviation of the model's normalisation, which "random" and "black" need; `colours_of`.
         games: "deletion", "insertion" or both.
         batch: how many changed images go through the model at once.
 
     Returns:
-        Rows of method, game, measure, fraction (of the units that are gone, or back) and score, curve by curve.
+        Rows of method, game, fraction (of the pixels that are gone, or back) and score, curve by curve.
 
     Raises:
         ValueError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
@@ -121,17 +112,19 @@ def image_curves(
         raise InvalidType(f"protocol must be a Protocol, got {short(protocol)}", "curve-option")
     maps, size = _checked_maps(pixels, maps), tuple(pixels.shape[1:])
     blanks = [_blank(kind, pixels, colours, protocol.seed) for kind in (protocol.fill, protocol.canvas)]
-    jobs, masks = [], []  # rows of the table; changed images
-    places: dict[tuple, int] = {}  # which image a row is about
+    jobs, rows, masks = [], [], []  # curves' points, which image each is about, changed images
+    places: dict[tuple, int] = {}
     for name, map_ in maps.items():
-        order, count = _ranks(map_, size, protocol)
+        height, width = size
+        heat = map_ if map_.shape == size else onto_image(map_, (0, 0, width, height), (width, height))
+        order, last = _order(heat, protocol.seed), round(protocol.span * heat.size)
         for game in games:
-            for taken in _readings(count, protocol.span, protocol.points):
-                jobs.append((name, game, taken / count))
-                whose = name if 0 < taken < count else ""  # all of the image, and none of it, is the same for every map
-                if places.setdefault((whose, *jobs[-1][1:]), len(masks)) == len(masks):
+            for taken in np.unique(np.rint(np.linspace(0, last, protocol.points)).astype(int)):
+                jobs.append((name, game, taken / heat.size))
+                whose = name if 0 < taken < heat.size else ""  # all of the image, and none of it, is alike for all maps
+                rows.append(places.setdefault((whose, *jobs[-1][1:]), len(masks)))
+                if rows[-1] == len(masks):
                     masks.append((order, taken, game == "deletion"))
-    rows = [places.get(job, places.get(("", *job[1:]))) for job in jobs]
 
     def changed(start: int) -> Tensor:
         """Images (B, 3, H, W), from mask number `start` on."""
@@ -141,57 +134,39 @@ def image_curves(
         deleted, inserted = torch.where(touched, blanks[0], pixels), torch.where(touched, pixels, blanks[1])
         return torch.where(deletes[:, None, None, None], deleted, inserted)
 
-    return _table(jobs, (_answer(score, changed(start)) for start in range(0, len(masks), batch)), rows)
+    scores = np.concatenate([_answer(score, changed(start)) for start in range(0, len(masks), batch)])
+    return pd.DataFrame(jobs, columns=_CURVE).assign(score=scores[rows])
 
 
-def image_score(
-    encode: Callable[..., Tensor], target: Tensor, classes: Tensor | None = None, label: int | None = None
-) -> Score:
-    """A score for `image_curves`: the similarity with `target` (E,), and zero-shot accuracy if there are classes.
+def image_score(encode: Callable[..., Tensor], target: Tensor) -> Score:
+    """A score for `image_curves`: the similarity with `target`.
 
     With captions for images, and an image's embedding for the target, it is one for `word_curves`.
 
     Args:
         encode: images (B, 3, H, W) -> embeddings (B, E) by the unmodified model; `explainer.image_tower.forward`.
-        target: the embedding of the prompt.
-        classes: (C, E) embeddings of all classes.
-        label: which of them is the true one.
+        target: the embedding (E,) of the prompt.
 
     Returns:
-        A function: changed images (B, 3, H, W) -> `similarity` (B,) and, with classes, `accuracy` (B,), 0 or 1.
+        A function: changed images (B, 3, H, W) -> similarities (B,).
 
     Raises:
-        ValueError, TypeError: classes without a label, or a label without classes; a label beyond them; embeddings of
-            another shape, or not finite.
+        ValueError, TypeError: a target of another shape, or not finite; later, one of another width than the images'.
     """
-    if (classes is None) != (label is None):
-        raise InvalidValue("accuracy needs both classes (C, E) and the label of the true one", "curve-option")
-    encode, target = instance("encode", encode, Callable, "a function"), _embedding("target", target, 1)
-    if classes is not None:
-        classes = _embedding("classes", classes, 2)
-        label = whole("label", label, 0, len(classes) - 1)
+    encode = instance("encode", encode, Callable, "a function")
+    if not isinstance(target, Tensor) or target.ndim != 1 or not torch.isfinite(target).all():
+        raise InvalidType(f"target must be a tensor (E,) of finite numbers, got {short(target)}", "embedding-shape")
+    target = F.normalize(target.float(), dim=-1)
 
-    def score(images: Tensor) -> dict[str, Tensor]:
-        """Numbers (B,) by name, of images or captions."""
+    def score(images: Tensor) -> Tensor:
+        """Similarities (B,) of images or captions."""
         embeddings = F.normalize(encode(images).float(), dim=-1)
         if embeddings.shape[-1] != target.shape[-1]:
             msg = f"the model's embeddings have width {embeddings.shape[-1]}, and the target's is {target.shape[-1]}"
             raise InvalidValue(msg, "embedding-shape")
-        scores = {"similarity": embeddings @ target.to(embeddings.device)}
-        if classes is not None:
-            nearest = (embeddings @ classes.to(embeddings.device).T).argmax(-1)
-            scores["accuracy"] = (nearest == label).float()
-        return scores
+        return embeddings @ target.to(embeddings.device)
 
     return score
-
-
-def _embedding(name: str, values: Tensor, ndim: int) -> Tensor:
-    """Embeddings of length 1, checked."""
-    if not isinstance(values, Tensor) or values.ndim != ndim or not torch.isfinite(values).all():
-        shape = "(E,)" if ndim == 1 else "(C, E)"
-        raise InvalidType(f"{name} must be a tensor {shape} of finite numbers, got {short(values)}", "embedding-shape")
-    return F.normalize(values.float(), dim=-1)
 
 
 def colours_of(preprocess: Callable) -> Colours:
@@ -215,9 +190,8 @@ def colours_of(preprocess: Callable) -> Colours:
 
 @torch.no_grad()
 def word_curves(
-    score: Score, caption: str, scores: Mapping[str, Sequence[float]], spans: Sequence[tuple[int, int]] | None = None,
-    *, seed: int = 0, batch: int = 64,
-) -> pd.DataFrame:  # fmt: skip
+    score: Score, caption: str, scores: Mapping[str, Sequence[float]], spans: Sequence[tuple[int, int]], seed: int = 0
+) -> pd.DataFrame:
     """Deletion and insertion of words: as `image_curves`, and what is left of the caption keeps its order.
 
     Every word counts, one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
@@ -228,23 +202,20 @@ def word_curves(
     >>> word_curves(score, caption, scores, spans)                                         # doctest: +SKIP
 
     Args:
-        score: a list of B captions -> numbers (B,), or several by name; `image_score` makes it of an image's embedding.
+        score: a list of B captions -> numbers (B,); `image_score` makes it of an image's embedding.
         caption: the caption.
         scores: for each method one number a word.
-        spans: where the W words stand, `caption[start:end]`; cut at white space if left out. What no span covers
-            stays in every caption, however many words are deleted.
+        spans: where the W words stand, `caption[start:end]`. What no span covers stays in every caption, however many
+            words are deleted.
         seed: of the order of ties.
-        batch: how many changed captions go through the model at once.
 
     Returns:
-        Rows of method, game, measure, fraction (of the words that are gone, or back) and score, curve by curve.
+        Rows of method, game, fraction (of the words that are gone, or back) and score, curve by curve.
 
     Raises:
         ValueError: a caption without words, scores that are not one a word or not finite.
     """
-    seed, batch = checks.seed(seed), whole("batch", batch, 1)
-    found = list(re.finditer(r"\S+", text("caption", caption)))
-    spans = [match.span() for match in found] if spans is None else _checked_spans(caption, spans)
+    seed, spans = checks.seed(seed), _checked_spans(text("caption", caption), spans)
     if not spans:
         raise InvalidValue(f"a caption needs at least one word, got {caption!r}", "curve-option")
     jobs, captions = [], []
@@ -260,7 +231,7 @@ def word_curves(
                 gone = order < taken if game == "deletion" else order >= taken
                 jobs.append((name, game, taken / len(spans)))
                 captions.append(_without(caption, [span for span, is_gone in zip(spans, gone, strict=True) if is_gone]))
-    return _table(jobs, (_answer(score, captions[start : start + batch]) for start in range(0, len(jobs), batch)))
+    return pd.DataFrame(jobs, columns=_CURVE).assign(score=_answer(score, captions))
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
@@ -325,14 +296,13 @@ def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple
     return [(int(start), int(end)) for start, end in found]
 
 
-def _answer(score: Score, batch: Tensor | list[str]) -> dict[str, np.ndarray]:
-    """What a score says of a batch: numbers (B,) by name, all of them finite."""
-    answer, found = instance("score", score, Callable, "a function")(batch), {}
-    for name, values in (_by_name("a score", answer) if isinstance(answer, Mapping) else {"score": answer}).items():
-        found[name] = finite(f"the score {name!r}", values).astype(float, copy=False)
-        if found[name].shape != (len(batch),):
-            msg = f"a score is one number for each of {len(batch)} that it is asked about, got {found[name].shape}"
-            raise InvalidValue(msg, "curve-option")
+def _answer(score: Score, batch: Tensor | list[str]) -> np.ndarray:
+    """What a score says of a batch: numbers (B,), all of them finite."""
+    answer = instance("score", score, Callable, "a function")(batch)
+    found = finite("a score", answer).astype(float, copy=False)
+    if found.shape != (len(batch),):
+        msg = f"a score is one number for each of {len(batch)} that it is asked about, got {found.shape}"
+        raise InvalidValue(msg, "curve-option")
     return found
 
 
@@ -353,19 +323,6 @@ def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Ten
     return ((colour - mean) / deviation).to(pixels)
 
 
-def _ranks(map_: np.ndarray, size: tuple[int, int], protocol: Protocol) -> tuple[np.ndarray, int]:
-    """The place of each pixel (H, W) in the order, 0 for the most relevant, and how many places there are."""
-    if protocol.unit == "pixel":
-        height, width = size
-        heat = map_ if map_.shape == size else onto_image(map_, (0, 0, width, height), (width, height))
-        return _order(heat, protocol.seed), heat.size
-    if map_.shape == size or any(a % b for a, b in zip(size, map_.shape, strict=True)):
-        msg = f"patches need a map on the token grid of the input {size}, got shape {map_.shape}"
-        raise InvalidValue(msg, "curve-option")
-    cell = np.ones([a // b for a, b in zip(size, map_.shape, strict=True)], dtype=int)
-    return np.kron(_order(map_, protocol.seed), cell), map_.size
-
-
 def _order(values: np.ndarray, seed: int) -> np.ndarray:
     """The place of each value when the largest comes first; ties in an order that the seed decides."""
     flat = levelled(values).ravel()
@@ -375,24 +332,7 @@ def _order(values: np.ndarray, seed: int) -> np.ndarray:
     return places.reshape(values.shape)
 
 
-def _readings(count: int, span: float, points: int | None) -> np.ndarray:
-    """How many of `count` units are gone at each point that is read."""
-    last = round(span * count)
-    return np.arange(last + 1) if points is None else np.unique(np.rint(np.linspace(0, last, points)).astype(int))
-
-
 def _without(caption: str, spans: list[tuple[int, int]]) -> str:
     for start, end in sorted(spans, reverse=True):
         caption = f"{caption[:start]} {caption[end:]}"
     return " ".join(caption.split())
-
-
-def _table(jobs: list[tuple], answers: Iterator[Mapping[str, np.ndarray]], rows: Sequence | None = None):
-    """Rows of method, game, measure, fraction and score, curve by curve; `rows` says which answer is whose."""
-    named, parts = list(answers), []
-    for measure in named[0]:
-        scores = np.concatenate([answer[measure] for answer in named])
-        part = pd.DataFrame(jobs, columns=["method", "game", "fraction"])
-        part.insert(2, "measure", measure)
-        parts.append(part.assign(score=scores[slice(None) if rows is None else rows]))
-    return pd.concat(parts, ignore_index=True)

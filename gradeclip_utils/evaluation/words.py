@@ -230,7 +230,7 @@ def _curves(asker: Explainer, one: Captioned, spans: Sequence[Span], scores, ima
             similarity.update(zip(new, (tower.embed_prompts(ids) @ image).tolist(), strict=True))
         return image.new_tensor([similarity[caption] for caption in captions])
 
-    curves = areas(word_curves(score, one.caption, scores, spans, seed=seed, batch=10**6))
+    curves = areas(word_curves(score, one.caption, scores, spans, seed=seed))
     return list(curves[["game", "method", "auc"]].itertuples(index=False, name=None))
 
 

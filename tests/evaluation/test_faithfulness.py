@@ -22,10 +22,9 @@ from gradeclip_utils.evaluation.faithfulness import (
     image_score,
     word_curves,
 )
-from gradeclip_utils.evaluation.localisation import pool
 
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # colours that are not normalised: black is zero
-BLACK = Protocol(span=1.0, points=None, fill="black")
+BLACK = Protocol(span=1.0, points=8 * 12 + 1, fill="black")  # of `additive`, each pixel
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +134,6 @@ def test_black_is_black_in_the_models_own_colours(tiny, pixels):
     torch.testing.assert_close(canvas * deviation + mean, torch.zeros_like(canvas), atol=1e-6, rtol=0)
 
 
-def test_patch_by_patch_whole_patches_go_and_the_curve_has_one_point_each(additive):
-    score, pixels, gives = additive
-    by_patch = pool(gives, (2, 3)) * 16  # each of the 6 patches has 4 x 4 pixels
-    protocol = replace(BLACK, unit="patch")
-    curves = image_curves(score, pixels, {"m": by_patch}, protocol, colours=PLAIN)
-    expected = np.concatenate([[0], np.cumsum(np.sort(by_patch.ravel())[::-1])])
-    np.testing.assert_allclose(curve(curves, "m", "insertion"), expected, atol=1e-4)
-    np.testing.assert_allclose(curves["fraction"].unique(), np.arange(7) / 6)
-
-
 def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
     explanation = Explainer(tiny).explain(np.zeros((32, 32, 3), np.uint8), "a dog")
     map_ = np.random.default_rng(0).normal(size=explanation.image_maps.shape[1:])
@@ -199,21 +188,14 @@ def test_batches_make_no_difference_and_are_no_larger_than_asked(additive):
     assert max(sizes) == 7 and sum(sizes) + shared == len(whole) == 44
 
 
-def test_scores_are_the_unmodified_models_similarity_and_zero_shot_accuracy(tiny, pixels):
+def test_scores_are_the_unmodified_models_similarity(tiny, pixels):
     explainer = Explainer(tiny)
     with torch.no_grad():
         image = F.normalize(tiny.model.encode_image(pixels[:1]), dim=-1)[0]
-        classes = F.normalize(tiny.model.encode_text(tiny.tokenizer(["a dog", "a red car", "an owl"])), dim=-1)
-    label = int((classes @ image).argmax())
-    for true in range(3):
-        score = image_score(explainer.image_tower.forward, 7 * classes[true], 3 * classes, true)
-        curves = image_curves(score, pixels[0], {"m": np.eye(32)}, replace(PUBLISHED, fill="mean", canvas="mean"))
-        start = curves[(curves["fraction"] == 0) & (curves["game"] == "deletion")].set_index("measure")["score"]
-        assert start["similarity"] == pytest.approx(float(classes[true] @ image), abs=1e-5)
-        assert start["accuracy"] == (true == label)
-        assert set(curves["measure"]) == {"similarity", "accuracy"}
-    with pytest.raises(ValueError, match="both classes .* and the label"):
-        image_score(explainer.image_tower.forward, classes[0], classes)
+        text = F.normalize(tiny.model.encode_text(tiny.tokenizer(["a red car"])), dim=-1)[0]
+    score = image_score(explainer.image_tower.forward, 7 * text)
+    curves = image_curves(score, pixels[0], {"m": np.eye(32)}, replace(PUBLISHED, fill="mean", canvas="mean"))
+    assert curve(curves, "m", "deletion")[0] == pytest.approx(float(text @ image), abs=1e-5)
 
 
 def test_measuring_leaves_nothing_behind_on_a_model_in_training(tiny, pixels):
@@ -230,7 +212,13 @@ def test_measuring_leaves_nothing_behind_on_a_model_in_training(tiny, pixels):
 def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
     asked = []
     scores = {"m": [0.1, 0.9, -0.5, 0.3]}
-    word_curves(lambda captions: (asked.extend(captions), torch.zeros(len(captions)))[1], "a dog on grass", scores)
+    spans = [(0, 1), (2, 5), (6, 8), (9, 14)]
+
+    def score(captions):
+        asked.extend(captions)
+        return torch.zeros(len(captions))
+
+    word_curves(score, "a dog on grass", scores, spans)
     assert asked[:5] == ["a dog on grass", "a on grass", "a on", "on", ""]
     assert asked[5:] == ["", "dog", "dog grass", "a dog grass", "a dog on grass"]
 
@@ -243,7 +231,6 @@ def test_the_area_of_an_additive_caption_is_known():
         caption,
         {"true": list(worth.values())},
         spans,
-        batch=3,
     )
     assert curve(curves, "true", "deletion").tolist() == [6, 1, -1, -1, 0]
     assert curve(curves, "true", "insertion").tolist() == [0, 5, 7, 7, 6]
@@ -288,7 +275,6 @@ def test_areas_keep_the_columns_that_tell_pictures_apart():
         ({"pixels": torch.ones(1, 3, 8, 12)}, r"tensor \(3, H, W\), got \(1, 3, 8, 12\)"),
         ({"colours": None}, "'random' pixels need the model's normalisation"),
         ({"games": ["removal"]}, "each of games must be 'deletion' or 'insertion', got 'removal'"),
-        ({"protocol": Protocol(unit="patch")}, r"patches need a map on the token grid of the input \(8, 12\)"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(additive, change, says):
@@ -302,15 +288,14 @@ def test_a_protocol_or_caption_that_makes_no_sense_is_refused():
     for wrong, says in (
         ({"span": 0}, "span is the fraction"),
         ({"points": 1}, "points must be at least 2, got 1"),
-        ({"unit": "word"}, "unit must be 'pixel' or 'patch', got 'word'"),
         ({"fill": "blur"}, "fill must be one of mean, random, black, got 'blur'"),
         ({"canvas": "white"}, "canvas must be one of"),
     ):
         with pytest.raises(ValueError, match=says):
             Protocol(**wrong)
     with pytest.raises(ValueError, match="at least one word, got ' '"):
-        word_curves(len, " ", {"m": []})
+        word_curves(len, " ", {"m": []}, [])
     with pytest.raises(ValueError, match=r"'m' needs one finite score for each of 2 words \['a', 'dog'\]"):
-        word_curves(len, "a dog", {"m": [1.0]})
+        word_curves(len, "a dog", {"m": [1.0]}, [(0, 1), (2, 5)])
     with pytest.raises(ValueError, match="no Normalize step"):
         colours_of(lambda picture: picture)
