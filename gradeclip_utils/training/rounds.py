@@ -188,18 +188,17 @@ def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
 _batches = cache(SceneBatches)
 
 
-def scenes_of_training(number: int, rounds: Sequence[Recipe] = ROUNDS) -> list[Scene]:
-    """The scenes of a batch of a whole training.
+def scenes_of_training(number: int) -> list[Scene]:
+    """The scenes of a batch of the bundled model's whole training.
 
     Args:
-        number: of the batch, from 0, counted through all rounds, which number their own.
-        rounds: of the training, one after the other.
+        number: of the batch, from 0, counted through all of `ROUNDS`, which number their own.
 
     Raises:
         IndexError: there are not so many batches.
     """
     step = number
-    for recipe in rounds:
+    for recipe in ROUNDS:
         if 0 <= step < recipe.steps:
             return _batches(recipe).scenes(step)
         step -= recipe.steps

@@ -269,10 +269,12 @@ def test_words_are_counted_by_caption():
     assert counts["colour", "red"] == 2 and counts["colour", "blue"] == 0
 
 
-def test_exposure_is_counted_in_the_batches_that_training_drew():
+def test_exposure_is_counted_in_the_batches_that_training_drew(monkeypatch):
     rounds = Recipe(steps=3, batch=8), Recipe(steps=3, batch=8, hard_negatives=True)
-    words, negatives = attribute_exposure(rounds, steps=6)
-    every = [scene for step in range(6) for scene in scenes_of_training(step, rounds)]
+    for module in ("training.rounds", "studies.binding.exposure"):
+        monkeypatch.setattr(f"gradeclip_utils.{module}.ROUNDS", rounds)
+    words, negatives = attribute_exposure(steps=6)
+    every = [scene for step in range(6) for scene in scenes_of_training(step)]
     for word in ("red", "small", "two", "above"):
         said = sum(re.search(rf"\b{word}\b", scene.caption) is not None for scene in every)
         assert words.set_index("word").loc[word, "times"] == pytest.approx(said)

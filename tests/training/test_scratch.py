@@ -184,13 +184,14 @@ def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_the_ot
     assert SceneBatches(shuffled).scenes(2) == SceneBatches(shuffled).scenes(2)
 
 
-def test_the_batches_of_a_whole_training_are_counted_through_its_rounds():
+def test_the_batches_of_a_whole_training_are_counted_through_its_rounds(monkeypatch):
     rounds = Recipe(steps=3, batch=4), Recipe(steps=2, batch=4, hard_negatives=True, start="x")
-    assert scenes_of_training(2, rounds) == SceneBatches(rounds[0]).scenes(2)
-    assert scenes_of_training(3, rounds) == SceneBatches(rounds[1]).scenes(0)
-    assert scenes_of_training(4, rounds) == SceneBatches(rounds[1]).scenes(1)
+    monkeypatch.setattr("gradeclip_utils.training.rounds.ROUNDS", rounds)
+    assert scenes_of_training(2) == SceneBatches(rounds[0]).scenes(2)
+    assert scenes_of_training(3) == SceneBatches(rounds[1]).scenes(0)
+    assert scenes_of_training(4) == SceneBatches(rounds[1]).scenes(1)
     with pytest.raises(IndexError, match="has 5 batches, and number 5"):
-        scenes_of_training(5, rounds)
+        scenes_of_training(5)
 
 
 def test_a_round_begins_from_the_weights_of_a_checkpoint(trained, tmp_path, bundled):

@@ -21,7 +21,7 @@ import pandas as pd
 from ...evaluation.attributes import KINDS
 from ...evaluation.statistics import interval
 from ...scenes import COLOURS, NUMBERS, POSITIONS, Scene, concepts
-from ...training.rounds import ROUNDS, Recipe, scenes_of_training
+from ...training.rounds import ROUNDS, scenes_of_training
 
 # relation -> the kind of attribute, and whether it is the first thing that is said to be left, above or bigger
 _SAID_OF_TWO = product(("left / right", "above / below", "bigger / smaller"), (True, False))
@@ -30,11 +30,10 @@ _WORDS = {"colour": COLOURS, "size": ("small", "big"), "count": NUMBERS.values()
 ANY_NOUN = "(a noun)"
 
 
-def attribute_exposure(rounds: Sequence[Recipe] = ROUNDS, *, steps: int = 32) -> tuple[pd.DataFrame, pd.DataFrame]:
+def attribute_exposure(*, steps: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What training showed of each attribute, from a seeded sample of its batches.
 
     Args:
-        rounds: the training, the bundled model's by default.
         steps: how many batches are counted, at most.
 
     Returns:
@@ -49,23 +48,23 @@ def attribute_exposure(rounds: Sequence[Recipe] = ROUNDS, *, steps: int = 32) ->
         relation, one of as many of the same things that says the same colours, where both captions say a size or
         relation, and not the same.
     """
-    total, said, negatives = sum(recipe.steps for recipe in rounds), [], []
+    total, said, negatives = sum(recipe.steps for recipe in ROUNDS), [], []
     for number in np.random.default_rng([62, 0]).choice(total, min(steps, total), replace=False):
-        scenes = scenes_of_training(int(number), rounds)
+        scenes = scenes_of_training(int(number))
         said.append(attribute_words_said(scenes))
         negatives.append(hard_negative_counts(scenes))
     names = [("noun", ANY_NOUN), *((kind, word) for kind, words in _WORDS.items() for word in words)]
-    words = [(*name, *_fractions([counts[name] for counts in said], rounds)) for name in names]
-    kinds = [(kind, *_fractions([counts[kind] for counts in negatives], rounds)) for kind in KINDS]
+    words = [(*name, *_fractions([counts[name] for counts in said])) for name in names]
+    kinds = [(kind, *_fractions([counts[kind] for counts in negatives])) for kind in KINDS]
     columns = ["fraction", "low", "high", "times"]
     return pd.DataFrame(words, columns=["kind", "word", *columns]), pd.DataFrame(kinds, columns=["kind", *columns])
 
 
-def _fractions(counts: Sequence[float], rounds: Sequence[Recipe]) -> tuple[float, float, float, float]:
+def _fractions(counts: Sequence[float]) -> tuple[float, float, float, float]:
     """Mean fraction of a batch's captions, its interval over batches, and captions of the whole training."""
-    values = np.array(counts) / rounds[0].batch
+    values = np.array(counts) / ROUNDS[0].batch
     low, high = interval(values)
-    return values.mean(), low, high, values.mean() * sum(one.steps * one.batch for one in rounds)
+    return values.mean(), low, high, values.mean() * sum(one.steps * one.batch for one in ROUNDS)
 
 
 def attribute_words_said(scenes: Sequence[Scene]) -> Mapping[tuple[str, str], float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -26,9 +26,10 @@ from ...checks import writable
 from ...evaluation.shards import add_no_shard, refuse_shard
 from ...files import data_path, write_whole
 from ...scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
-from ...training.rounds import ROUNDS, Recipe, scenes_of_training
+from ...training.rounds import ROUNDS, scenes_of_training
 
 EVERY = 8  # batch of the training is counted: all of them would take half an hour
+COUNTED = range(0, sum(one.steps for one in ROUNDS), EVERY)  # these are in `data/word_exposure.csv`
 SAMPLES = 8  # of these batches stand in the file on their own, to be counted again
 FEWEST, MOST = 0.00035, 0.007  # of the training's captions: words said by less or more of them are left out of studies
 # The probabilities of the caption grammar, which a test compares with captions:
@@ -48,38 +49,23 @@ def caption_words(caption: str) -> list[str]:
     return caption.replace(",", " ").split()
 
 
-def sampled_batches(rounds: Sequence[Recipe] = ROUNDS) -> list[int]:
-    """`SAMPLES` of the batches that are counted, evenly apart; or as many as there are.
-
-    Args:
-        rounds: the training.
-    """
-    counted = counted_batches(rounds)
-    return list(counted[:: max(1, len(counted) // SAMPLES)])[:SAMPLES]
+def sampled_batches() -> list[int]:
+    """`SAMPLES` of the batches that are counted, evenly apart."""
+    return list(COUNTED[:: len(COUNTED) // SAMPLES])[:SAMPLES]
 
 
-def counted_batches(rounds: Sequence[Recipe] = ROUNDS) -> range:
-    """The batches of a training, the bundled model's by default, that `data/word_exposure.csv` counts.
-
-    Args:
-        rounds: the training.
-    """
-    return range(0, sum(one.steps for one in rounds), EVERY)
-
-
-def count_words(batches: Iterable[int], rounds: Sequence[Recipe] = ROUNDS) -> pd.Series:
-    """How many captions of some training batches, the bundled model's by default, hold each word.
+def count_words(batches: Iterable[int]) -> pd.Series:
+    """How many captions of some batches of the bundled model's training hold each word.
 
     Args:
         batches: their numbers.
-        rounds: the training that has them.
 
     Returns:
         (words,) int, indexed by word, in alphabetical order; zero for words of the vocabulary that no caption holds.
     """
     counts: Counter = Counter()
     for batch in batches:
-        for scene in scenes_of_training(batch, rounds):
+        for scene in scenes_of_training(batch):
             counts.update(set(caption_words(scene.caption)))
     words = sorted({*vocabulary(), *counts})
     return pd.Series([counts[word] for word in words], index=pd.Index(words, name="word"), name="captions")
@@ -111,7 +97,7 @@ def chosen_words() -> pd.DataFrame:
     rows += [(word, "association", n) for word, n in associations.items() if word not in others]
     words = pd.DataFrame(rows, columns=["word", "role", "concepts"]).set_index("word")
     words["exposure"] = training_exposure()["captions"].reindex(words.index, fill_value=0)
-    captions = len(counted_batches()) * ROUNDS[0].batch
+    captions = len(COUNTED) * ROUNDS[0].batch
     return words[(words["exposure"] / captions).between(FEWEST, MOST)]
 
 
@@ -201,12 +187,11 @@ def run_command(given: argparse.Namespace) -> None:
     refuse_shard(given)
     if given.write:
         writable(data_path(_FILE), "--write", size=1_000_000)
-    rounds = ROUNDS
-    counted, sample = counted_batches(rounds), sampled_batches(rounds)
-    table = pd.DataFrame({"captions": count_words(tqdm(counted), rounds), "sample": count_words(sample, rounds)})
+    sample = sampled_batches()
+    table = pd.DataFrame({"captions": count_words(tqdm(COUNTED)), "sample": count_words(sample)})
     comment = (
         "# Captions of the training that hold each word: "
-        f"every {EVERY}th of its batches, {len(counted)} of {ROUNDS[0].batch}, "
+        f"every {EVERY}th of its batches, {len(COUNTED)} of {ROUNDS[0].batch}, "
         f"seeds {', '.join(str(one.seed) for one in ROUNDS)}; "
         f"sample: of the batches {' '.join(map(str, sample))} alone.\n"
         "# Made by python -m gradeclip_utils study exposure --write\n"

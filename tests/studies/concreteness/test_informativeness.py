@@ -8,6 +8,7 @@ from gradeclip_utils.language import norms
 from gradeclip_utils.scenes import concepts, draw_scene, vocabulary
 from gradeclip_utils.studies.concreteness.informativeness import (
     COLOUR_SAID,
+    COUNTED,
     FEWEST,
     MOST,
     NOUNLESS,
@@ -18,12 +19,11 @@ from gradeclip_utils.studies.concreteness.informativeness import (
     caption_words,
     chosen_words,
     count_words,
-    counted_batches,
     informativeness,
     sampled_batches,
     training_exposure,
 )
-from gradeclip_utils.training.rounds import ROUNDS, Recipe
+from gradeclip_utils.training.rounds import ROUNDS
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,12 @@ def test_the_counts_on_file_are_those_of_the_training():
 
 
 def test_a_word_counts_once_in_a_caption():
-    assert count_words([0], [Recipe(batch=8)])["a"] <= 8
+    assert count_words([0])["a"] <= ROUNDS[0].batch
     assert caption_words("a cat, a dog") == ["a", "cat", "a", "dog"]
 
 
 def test_counts_of_batches_add_up():
-    together = count_words([0, 1], [Recipe(batch=8)])
-    assert (together == count_words([0], [Recipe(batch=8)]) + count_words([1], [Recipe(batch=8)])).all()
+    assert (count_words([0, 1]) == count_words([0]) + count_words([1])).all()
 
 
 def test_no_rating_is_read_when_words_are_chosen(monkeypatch):
@@ -88,11 +87,9 @@ def test_a_colour_that_is_sometimes_said_tells_less_than_one_that_is_always_said
 
 
 def test_the_sampled_batches_are_spread_over_the_whole_training():
-    assert sampled_batches([Recipe(steps=30), Recipe(steps=2)]) == [0, 8, 16, 24]
-    rounds = [Recipe(steps=1000), Recipe(steps=613)]
-    many = sampled_batches(rounds)
-    assert len(many) == 8 and 1300 < many[-1] < 1613 and len(set(np.diff(many))) == 1
-    assert set(many) < set(counted_batches(rounds))
+    steps, many = sum(one.steps for one in ROUNDS), sampled_batches()
+    assert len(many) == 8 and 0.8 * steps < many[-1] < steps and len(set(np.diff(many))) == 1
+    assert set(many) < set(COUNTED)
 
 
 def test_words_that_open_a_caption_tell_nothing(bits):
@@ -137,7 +134,7 @@ def test_information_is_never_negative(bits):
 
 def test_the_command_prints_what_it_counted(capsys, monkeypatch):
     place = "gradeclip_utils.studies.concreteness.informativeness"
-    monkeypatch.setattr(f"{place}.ROUNDS", [Recipe(steps=2, batch=4)])
+    monkeypatch.setattr(f"{place}.COUNTED", range(1))
     monkeypatch.setattr(f"{place}.SAMPLES", 1)
     assert main(["study", "exposure"]) == 0
     lines = capsys.readouterr().out.splitlines()
