@@ -28,6 +28,7 @@ from ...errors import InvalidValue
 from ...evaluation.statistics import spearman
 
 FEWEST = 3  # captions that must hold a word, or its mean says too little
+PERMUTATIONS = 2000  # of the ratings
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,8 @@ class Question:
 
 
 def correlate(
-    questions: Sequence[Question], rows: pd.DataFrame, values: pd.DataFrame, table: pd.DataFrame, *, draws: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    questions: Sequence[Question], rows: pd.DataFrame, values: pd.DataFrame, table: pd.DataFrame, *, draws: int = 1000
+) -> pd.DataFrame:
     """Spearman's rank correlation for every question, with a 95 % percentile interval over captions and words.
 
     Args:
@@ -54,7 +54,6 @@ def correlate(
         values: measured values, a row an occurrence as in `rows`; NaN where there is none.
         table: a row a word; numbers, text (which becomes one 0/1 column a value) and booleans.
         draws: bootstrap samples.
-        seed: of the draws.
 
     Returns:
         One row a question: figure, value, low, high, n (words).
@@ -72,7 +71,7 @@ def correlate(
             msg = f"{question.figure!r} has {some.sum()} words; a correlation over words needs ten or more"
             raise InvalidValue(msg, "data-few")
     everything, once = np.arange(len(table))[None], {name: mean[:, None] for name, mean in means.of().items()}
-    weights, picks = _resampled(means.captions, len(table), draws, seed)
+    weights, picks = _resampled(means.captions, len(table), draws)
     anew = means.of(weights)
     (found,), drawn = (
         np.stack([_correlations(*asked, picked, table, of) for asked in zip(questions, kept, strict=True)], axis=1)
@@ -115,9 +114,9 @@ class _Means:
 
 
 @lru_cache(maxsize=2)  # a panel asks for the same draws again and again
-def _resampled(captions: int, words: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _resampled(captions: int, words: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each caption is drawn (captions, draws), and which words (draws, words)."""
-    rng, even = np.random.default_rng(seed), np.full(captions, 1 / captions)
+    rng, even = np.random.default_rng(0), np.full(captions, 1 / captions)
     drawn = [(rng.multinomial(captions, even), rng.integers(0, words, words)) for _ in range(draws)]
     weights, picks = (np.stack(part) for part in zip(*drawn, strict=True))
     return weights.T.astype(float, order="C"), picks
@@ -195,7 +194,7 @@ class Permutation:
         return float(self.null.mean())
 
 
-def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int = 2000) -> Permutation:
+def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series) -> Permutation:
     """Spearman's correlation of x and y, against x permuted within bins.
 
     What bins share stays as it was. So the null is not zero: it is the correlation that follows from the bins alone,
@@ -205,7 +204,6 @@ def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int 
         x: (W,), a value a word.
         y: (W,), another one.
         bins: one label a word.
-        draws: permutations.
 
     Raises:
         ValueError: no bin holds two words, for then nothing can change places.
@@ -214,13 +212,13 @@ def permutation_test(x: pd.Series, y: pd.Series, bins: pd.Series, *, draws: int 
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if max(map(len, members)) < 2:
         raise InvalidValue(f"each of the {len(members)} bins holds a single word: make the bins coarser", "data-few")
-    rng, found, changed = np.random.default_rng(0), float(spearman(x, y)), np.tile(x, (draws, 1))
+    rng, found, changed = np.random.default_rng(0), float(spearman(x, y)), np.tile(x, (PERMUTATIONS, 1))
     for one in changed:
         for some in members:
             one[some] = x[rng.permutation(some)]
     null = spearman(changed, y)
     beyond = np.abs(null - null.mean()) >= np.abs(found - null.mean()) - 1e-12
-    return Permutation(found, null, float((1 + beyond.sum()) / (1 + draws)))
+    return Permutation(found, null, float((1 + beyond.sum()) / (1 + PERMUTATIONS)))
 
 
 @dataclass(frozen=True)

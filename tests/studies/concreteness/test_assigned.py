@@ -7,7 +7,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.language import norms
 from gradeclip_utils.scenes import arrange, concepts
 from gradeclip_utils.studies.concreteness.assigned import tag_effects, tag_pairs
-from gradeclip_utils.studies.concreteness.saliency import EVEN
+from gradeclip_utils.studies.concreteness.saliency import EVEN, METHODS
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def pairs():
 
 
 def test_pairs_are_the_most_and_the_least_concrete_association_of_a_concept(pairs):
-    assert len(pairs) >= 10 and (pairs["gap"] >= 1.5).all() and len(tag_pairs(2)) < len(pairs)
+    assert len(pairs) >= 10 and (pairs["gap"] >= 1.5).all()
     for noun, pair in pairs.iloc[:5].iterrows():
         rated = norms(concepts().loc[noun, "keywords"])["concreteness"].dropna()
         assert (rated[pair["concrete"]], rated[pair["abstract"]]) == (rated.max(), rated.min())
@@ -33,9 +33,9 @@ def test_the_two_captions_of_a_drawing_differ_in_their_tag_alone(pairs):
 
 
 def test_each_tag_has_the_saliency_of_its_own_caption(bundled, pairs):
-    found = tag_effects(bundled, pairs.iloc[:4], ["leave-one-out"], seeds=[0, 1])
-    assert len(found) == 8 and set(found["method"]) == {"leave-one-out"}
-    row = found.iloc[5]
+    found = tag_effects(bundled, pairs.iloc[:4], seeds=[0, 1])
+    assert len(found) == 8 * len(METHODS) and set(found["method"]) == {*METHODS}
+    row = found[found["method"] == "leave-one-out"].iloc[5]
     scene = arrange([row["noun"]], seed=row["seed"], tag=[pairs.loc[row["noun"], "abstract"]])
     words = Explainer(bundled, method="leave-one-out").explain(scene.image(96), scene.caption).words[0]
     positive = np.maximum([word.score for word in words], 0)

@@ -72,12 +72,11 @@ def test_few_captions_that_disagree_make_the_interval_wide():
     assert disagree.high - disagree.low > 5 * (agree.high - agree.low)
 
 
-def test_the_same_seed_gives_the_same_interval_and_questions_do_not_disturb_each_other():
+def test_questions_do_not_disturb_each_other():
     rows, values, table = world()
-    alone = correlate([PLAIN], rows, values, table, draws=60, seed=4)
-    beside = correlate([PLAIN, Question("z", "z", "y", "all")], rows, values, table, draws=60, seed=4)
+    alone = correlate([PLAIN], rows, values, table, draws=60)
+    beside = correlate([PLAIN, Question("z", "z", "y", "all")], rows, values, table, draws=60)
     assert alone.iloc[0].equals(beside.iloc[0])
-    assert not alone.equals(correlate([PLAIN], rows, values, table, draws=60, seed=5))
 
 
 def test_a_difference_is_that_of_the_two_answers_and_is_paired():
@@ -143,17 +142,15 @@ def test_permuting_within_bins_keeps_what_bins_share():
     rng = np.random.default_rng(3)
     bins = pd.Series(rng.integers(0, 5, 400))
     x, y = bins + 0.1 * rng.normal(size=400), bins + 0.1 * rng.normal(size=400)
-    found = permutation_test(x, y, bins, draws=300)
+    found = permutation_test(x, y, bins)
     assert found.observed > 0.9 and abs(found.observed - found.expected) < 0.03 and found.p > 0.01
 
 
 def test_permuting_within_bins_finds_what_bins_do_not_explain():
     rng = np.random.default_rng(4)
     x = rng.normal(size=300)
-    found = permutation_test(
-        pd.Series(x), pd.Series(x + rng.normal(size=300)), pd.Series(np.arange(300) % 4), draws=300
-    )
-    assert found.p == pytest.approx(1 / 301) and abs(found.expected) < 0.03
+    found = permutation_test(pd.Series(x), pd.Series(x + rng.normal(size=300)), pd.Series(np.arange(300) % 4))
+    assert found.p == pytest.approx(1 / 2001) and abs(found.expected) < 0.03
 
 
 def test_permuting_needs_bins_of_two_or_more():
