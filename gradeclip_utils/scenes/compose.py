@@ -13,7 +13,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations, product, starmap
 from numbers import Integral
 from typing import Any
 
@@ -24,7 +24,7 @@ from .. import checks
 from ..checks import chosen, listed, number, short, whole
 from ..errors import InvalidType, InvalidValue
 from ..notices import image_bundle, mark_drawn
-from .art import ARTISTS, TRAINED_ARTISTS, artists_of
+from .art import TRAINED_ARTISTS, artists_of
 from .emoji import (
     BACKGROUNDS,
     CANVAS,
@@ -172,7 +172,7 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
     """
     if rng.random() < 0.35:
         spare = rng.integers(len(_nouns()), size=MOST - len(things))
-        others = [_drawn(rng, _nouns()[i], None, TRAINED_ARTISTS) for i in spare]
+        others = [_drawn(rng, _nouns()[i], None) for i in spare]
         for _ in range(20):
             placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
             apart = not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2))
@@ -181,9 +181,9 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
     return _lay_out(things, draw_layout(rng))
 
 
-def _drawn(rng: np.random.Generator, noun: str, colour: str | None, artists: Sequence[str]) -> Object:
+def _drawn(rng: np.random.Generator, noun: str, colour: str | None) -> Object:
     """One object, all but its place: who drew it, mirrored or not, tilt, and a small shift of its own colours."""
-    known = [a for a in artists_of(noun) if a in artists]
+    known = [a for a in artists_of(noun) if a in TRAINED_ARTISTS]
     chance = rng.random(5)
     mirrored = bool(chance[1] < 0.5) and noun not in NOT_MIRRORED
     tilt = 30 * float(chance[2]) - 15
@@ -257,7 +257,7 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
     if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
         known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
         raise InvalidValue(f"{words!r} is not in the world of the scenes: say {known}", "scene-word")
-    return _drawn(rng, noun, colour[0] if colour else None, TRAINED_ARTISTS)
+    return _drawn(rng, noun, colour[0] if colour else None)
 
 
 @cache
@@ -274,10 +274,9 @@ def _nouns() -> list[str]:
     return list(concepts()["noun"])
 
 
-def _draw_groups(
-    rng: np.random.Generator, nouns: list[str], n: int, tint: float, trained: bool
-) -> list[tuple[str, str | None, int]]:
-    """Noun, colour and number of each group of like objects, `n` objects together."""
+def _draw_groups(rng: np.random.Generator, n: int, tint: float) -> list[tuple[str, str | None, int]]:
+    """Noun, colour and number of each group of like objects, `n` objects together; nothing that is withheld."""
+    nouns = _nouns()
     while True:
         counts = [1] * n
         if n > 1 and rng.random() < 0.2:  # some groups are several of a kind
@@ -286,10 +285,8 @@ def _draw_groups(
         chosen = [nouns[i] for i in rng.choice(len(nouns), len(counts), replace=False)]
         colours = [list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < tint else None for _ in counts]
         bad_count = any(c > 1 and not concept(noun)["plural"] for noun, c in zip(chosen, counts, strict=True))
-        withheld = trained and (
-            any(is_withheld_colour(*pair) for pair in zip(chosen, colours, strict=True))
-            or any(is_withheld_pair(a, b) for i, a in enumerate(chosen) for b in chosen[:i])
-        )
+        withheld = any(map(is_withheld_colour, chosen, colours))
+        withheld = withheld or any(starmap(is_withheld_pair, combinations(chosen, 2)))
         if not (bad_count or withheld):
             order = rng.permutation(len(counts))
             return [(chosen[i], colours[i], counts[i]) for i in order]
@@ -297,10 +294,11 @@ def _draw_groups(
 
 def draw_scene(
     seed: int | Sequence[int], *, split: str = "train", n_objects: int | None = None, tint: float = 0.35,
-    trained: bool = True, plain: bool = False, groups: Sequence[tuple[str, str | None, int]] | None = None,
+    plain: bool = False, groups: Sequence[tuple[str, str | None, int]] | None = None,
 ) -> Scene:  # fmt: skip
     """A random scene; the same seed and split always give the same one.
 
+    What training never shows, some compositions and one artist, is left out: compositions unless `groups` ask so.
     Without `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the
     colours are not said.
 
@@ -309,7 +307,6 @@ def draw_scene(
         split: "train", "development" (all tuning happens here) or "test" (for the published figures only).
         n_objects: 1 to 4, by default 30, 30, 20 and 20 % of the scenes.
         tint: the fraction of objects that get a colour.
-        trained: leave out what is withheld from training (compositions, and the artist who is never trained on).
         plain: write only the list of all objects and their colours: no prefix, size, keyword or relation.
         groups: what is shown, (noun, colour, number) of each group of like objects; the rest is left to chance. All of
             them are named, with their colours.
@@ -325,10 +322,9 @@ def draw_scene(
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
         n = whole("n_objects", drawn, 1, MOST)
-        groups = _draw_groups(rng, _nouns(), n, tint, trained)
-    artists = TRAINED_ARTISTS if trained else ARTISTS
+        groups = _draw_groups(rng, n, tint)
     members = [i for i, (*_, count) in enumerate(groups) for _ in range(count)]
-    things = _in_places(rng, [_drawn(rng, *groups[i][:2], artists) for i in members])
+    things = _in_places(rng, [_drawn(rng, *groups[i][:2]) for i in members])
     left_out: set[int] = set()
     if len(groups) > 1 and not all_said and rng.random() < 1 / 3:
         n_left_out = 2 if len(groups) > 2 and rng.random() < 0.3 else 1
