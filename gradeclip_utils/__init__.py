@@ -21,10 +21,7 @@ _HOMES = {
     "Word": "words",
     "read_image": "images",
 }
-__all__ = [
-    "METHODS", "Clip", "Explainer", "Explanation", "ExplanationWarning", "Interactions", "UnsupportedModel", "Word",
-    "load_clip", "read_image",
-]  # fmt: skip
+__all__ = list(_HOMES)
 
 try:
     __version__ = version("gradeclip")

@@ -61,10 +61,7 @@ class Result:
         The JSON file comes last, and holds checksums of the others: files of two explanations are never taken for one.
 
         Args:
-            folder: need not exist.
-
-        Returns:
-            The folder.
+            folder: need not exist; it is given back.
 
         Raises:
             InvalidFile: they cannot be written. What was there stays as it was.

@@ -88,9 +88,6 @@ def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
     Args:
         file: its folder need not exist.
         write: is given a path beside the file.
-
-    Raises:
-        InvalidFile: as `write_whole`.
     """
     _write(file, file.parent, {file.name: write})
 

@@ -53,7 +53,7 @@ _AT_ONCE = 64  # directions whose channel weights are held at one time
 
 
 def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None) -> Tensor:
-    """Channel weights w = dS/do of the targets S = embedding . direction.
+    """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction.
 
     The readout, or the graph that the trace has kept of it, is pulled back along all directions in one batch.
 
@@ -62,9 +62,6 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
         trace: B inputs, traced by it.
         directions: (B, T, E).
         delta: (L, B, R, D), the change of o at which the gradient is taken; none by default.
-
-    Returns:
-        (B, T, L, R, D).
     """
     if delta is None and trace.graph is not None:
         embedding, collected = trace.graph
@@ -104,19 +101,17 @@ SPATIAL_WEIGHTS = ("loosened", "softmax", "none")
 
 
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
-    """Spatial weights: how strongly each token answers each query token, and zero where no token answers better.
+    """Spatial weights (B, H, R, N) in [0, 1]: how strongly each token answers each query token.
 
-    One cosine is taken over the whole width, the same for all heads, as the formula is written; so lam is that of the
-    published single-head variant, while alpha, o and S stay the model's own.
+    Zero where a token is not valid, and where no token answers better. One cosine is taken over the whole width, the
+    same for all heads, as the formula is written; so lam is that of the published single-head variant, while alpha, o
+    and S stay the model's own.
 
     Args:
         layer: an explained layer of B inputs.
         valid_mask: (B, N) bool, the tokens that a map is about.
         kind: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
             attention times gradient; "none" is one everywhere, so that the map becomes the gradient alone.
-
-    Returns:
-        (B, H, R, N) in [0, 1], zero where a token is not valid.
 
     Raises:
         ValueError: another `kind`.

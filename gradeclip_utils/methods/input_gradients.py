@@ -118,10 +118,7 @@ def path_points(steps: int) -> Iterator[tuple[float, float]]:
     """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule.
 
     Args:
-        steps: how many.
-
-    Raises:
-        InvalidType, InvalidValue: no whole number, or less than one.
+        steps: how many, one or more.
     """
     for place, weight in zip(*np.polynomial.legendre.leggauss(whole("steps", steps, 1)), strict=True):
         yield float(place + 1) / 2, float(weight) / 2

@@ -247,15 +247,14 @@ def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
 
 
 def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """RISE's masks in [0, 1]: one cell larger than the image, then shifted and cropped to it.
+    """RISE's masks in [0, 1], from the numbers (n,) of some of them to these (n, H, W).
+
+    A mask is one cell larger than the image, then shifted and cropped to it.
 
     Args:
         count: how many.
         size: (H, W) of the image.
         seed: of which cells are lit, and of the shifts.
-
-    Returns:
-        The numbers (n,) of some masks -> these masks (n, H, W).
     """
     cell = [-(-side // _CELLS) for side in size]  # rounded up: a shifted mask must still cover the image
     generator = torch.Generator().manual_seed(seed)

@@ -92,7 +92,7 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
 
 
 def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Coalitions of n players, and what makes of a game's values on them its p-weighted Banzhaf values.
+    """Coalitions (C, n) bool of n players, and float64 weights (n, C) that give p-weighted Banzhaf values of a game.
 
     A player's value is the mean of what it adds to a coalition in which each other player is with probability p; the
     values are also the coefficients of the additive game that is nearest, in the mean square over such coalitions.
@@ -109,9 +109,6 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
         samples: how many coalitions are drawn, if there are more than that; their values are then fitted by least
             squares. With fewer than n + 2 of them the fit is the smallest one.
         seed: of what is drawn.
-
-    Returns:
-        Coalitions (C, n) bool, and weights (n, C) in float64.
     """
     p = between("p", p)
     if 2**players <= whole("masks", samples, 1):

@@ -118,9 +118,7 @@ def save_compact(
 
 
 def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tuple[nn.Module, dict, str]:
-    """The model of a compact file with the full vocabulary, its config, and its words.
-
-    A token that the model never saw gets the mean of the rows that it has.
+    """What `models.load_compact` makes a `Clip` of: the model of a compact file, its config, and its words.
 
     Args:
         path: the file.

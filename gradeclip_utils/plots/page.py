@@ -141,7 +141,7 @@ def view(sides: Sequence[dict], words: Sequence, image: Image.Image, box: Sequen
 
 
 def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tuple[dict, dict]:
-    """What a notebook keeps: HTML of views of one image, the figure for those who show no HTML, and a text.
+    """What a notebook keeps, data and metadata by media type: HTML of views of one image, the figure, and a text.
 
     The HTML loads nothing: numbers, image and script are inside, and the figure, which stands there until the script
     runs. Text of a user is data, which no browser takes for HTML.
@@ -149,10 +149,7 @@ def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tup
     Args:
         views: each by `view`, one below the other.
         image: what was explained.
-        figure: the same without a script.
-
-    Returns:
-        Data and metadata, by media type.
+        figure: the same without a script, for those who show no HTML.
     """
     data, metadata = figure._repr_mimebundle_()
     name = f"gradeclip-{secrets.token_hex(8)}"
@@ -192,13 +189,10 @@ def figure_html(figure: Figure) -> str:
 
 
 def explanation_page(explanation) -> tuple[dict, dict]:
-    """The views of an `Explanation`: for each prompt its map and its words.
+    """The `page` of an `Explanation`: for each prompt a view of its map and its words.
 
     Args:
         explanation: an `Explanation`.
-
-    Returns:
-        As `page`.
     """
     signed, views = explanation.against is not None, []
     for i, prompt in enumerate(explanation.prompts):
@@ -214,13 +208,10 @@ def explanation_page(explanation) -> tuple[dict, dict]:
 
 
 def interactions_page(found) -> tuple[dict, dict]:
-    """The view of an `Interactions`: the map of all its words together, and the map of each under its word.
+    """The `page` of an `Interactions`: the map of all its words together, and the map of each under its word.
 
     Args:
         found: an `Interactions`.
-
-    Returns:
-        As `page`.
     """
     match = [{"name": f"similarity to “{found.caption}”", "value": float(found.similarity)}]
     one = side(found.maps.sum(0), "all words together", True, origin=found.origin, regions=found.maps,

@@ -120,10 +120,7 @@ def open_clip_block(block: nn.Module, tower: str) -> Parts:
 
     Args:
         block: the layer.
-        tower: "image" or "text", for a refusal.
-
-    Raises:
-        UnsupportedModel: it computes anything besides what is computed here.
+        tower: "image" or "text", for a refusal, if it computes anything besides what is computed here.
     """
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp

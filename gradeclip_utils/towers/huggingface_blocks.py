@@ -76,10 +76,7 @@ def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
     Args:
         pool: the head.
         before: the norm of the whole transformer.
-        inside: how a refusal begins.
-
-    Raises:
-        UnsupportedModel: a part of it is no Linear or LayerNorm.
+        inside: how a refusal begins, if a part is no Linear or LayerNorm.
     """
     attn, mlp = pool.attention, pool.mlp
     check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
@@ -160,9 +157,6 @@ def check_plain(inside: str, *modules: nn.Module) -> None:
     Args:
         inside: how a refusal begins.
         *modules: norms, linear layers and activations, also in an `nn.Sequential`.
-
-    Raises:
-        UnsupportedModel: one of them is none; says which.
     """
     for module in modules:
         if isinstance(module, nn.Sequential):
