@@ -47,34 +47,20 @@ class Package(NamedTuple):
 
 
 PACKAGES = {
-    "openmoji": Package(
-        "@iconify-json/openmoji", "1.2.29", "OpenMoji", "CC BY-SA 4.0",
-        "7075331faab544067dbff4236471dd378bb5410aa05799a8a343c9ebf5c5984c",
-    ),
-    "twemoji": Package(
-        "@iconify-json/twemoji", "1.2.5", "Twitter and contributors", "CC BY 4.0",
-        "5d5d820790565b764f2728675d487c9ee4c1fc83916d8567d5aca8ba7527c242",
-    ),
-    "fluent": Package(
-        "@iconify-json/fluent-emoji", "1.2.7", "Microsoft Corporation", "MIT",
-        "87f3336be6f46747d40d046a15ffa8b23809ff7a1a280b5d3521d3782fb85de7",
-    ),
-    "fluent-flat": Package(
-        "@iconify-json/fluent-emoji-flat", "1.2.6", "Microsoft Corporation", "MIT",
-        "f5f4cf457c0db2ad5a2e42e033e02e0c87d10e43d0164cfffb3bb84914970a63",
-    ),
-    "emojione": Package(
-        "@iconify-json/emojione", "1.2.3", "Emoji One", "CC BY 4.0",
-        "e9a865faed523a7c3535b5319ae533d09fac1a62b4e96920eb178bb60e707e80",
-    ),
-    "emojione-1": Package(
-        "@iconify-json/emojione-v1", "1.2.3", "Emoji One", "CC BY-SA 4.0",
-        "7209a500c5607daff4969e5d5ae25da710ab1877c29efec6199d3611a8d5c942",
-    ),
-    "noto": Package(
-        "@iconify-json/noto", "1.2.9", "Google Inc.", "Apache 2.0",
-        "9eac6ef4e7ec122b6f0e7ac281d61008afdbc720d0ce861e398b939daaa347c6",
-    ),
+    "openmoji": Package("@iconify-json/openmoji", "1.2.29", "OpenMoji", "CC BY-SA 4.0",
+                "7075331faab544067dbff4236471dd378bb5410aa05799a8a343c9ebf5c5984c"),
+    "twemoji": Package("@iconify-json/twemoji", "1.2.5", "Twitter and contributors", "CC BY 4.0",
+                "5d5d820790565b764f2728675d487c9ee4c1fc83916d8567d5aca8ba7527c242"),
+    "fluent": Package("@iconify-json/fluent-emoji", "1.2.7", "Microsoft Corporation", "MIT",
+                "87f3336be6f46747d40d046a15ffa8b23809ff7a1a280b5d3521d3782fb85de7"),
+    "fluent-flat": Package("@iconify-json/fluent-emoji-flat", "1.2.6", "Microsoft Corporation", "MIT",
+                "f5f4cf457c0db2ad5a2e42e033e02e0c87d10e43d0164cfffb3bb84914970a63"),
+    "emojione": Package("@iconify-json/emojione", "1.2.3", "Emoji One", "CC BY 4.0",
+                "e9a865faed523a7c3535b5319ae533d09fac1a62b4e96920eb178bb60e707e80"),
+    "emojione-1": Package("@iconify-json/emojione-v1", "1.2.3", "Emoji One", "CC BY-SA 4.0",
+                "7209a500c5607daff4969e5d5ae25da710ab1877c29efec6199d3611a8d5c942"),
+    "noto": Package("@iconify-json/noto", "1.2.9", "Google Inc.", "Apache 2.0",
+                "9eac6ef4e7ec122b6f0e7ac281d61008afdbc720d0ce861e398b939daaa347c6"),
 }  # fmt: skip
 ARTISTS = tuple(PACKAGES)
 UNSEEN_ARTIST = "noto"  # never trained on
