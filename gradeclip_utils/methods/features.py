@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..towers import Tower, Trace
-from ..towers.blocks import Parts, UnsupportedModel, attend_fused
+from ..towers.blocks import UnsupportedModel, attend_fused
 from .grad_eclip import gradients
 
 
@@ -83,7 +83,7 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
     """
     x = y = trace.tokens
     for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
-        if not isinstance(block, Parts) or not block.like_clip:
+        if not block.like_clip:
             kind = type(block.module).__name__
             raise UnsupportedModel(f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}")
         v = block.project(block.enter(x), 2, trace.heads)

@@ -15,7 +15,6 @@ kernel that hides it, the rest of the block for one token. All arithmetic is flo
 precision. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,51 +38,9 @@ class UnsupportedModel(InvalidValue):
     code = "E-model-unsupported"
 
 
-class Block(ABC):
-    """One layer: a module of the model, computed part by part; see `Parts`.
-
-    `pools` is true of an attention pool, and `latent` where its queries are its own parameters, not made of tokens.
-    """
-
-    pools: bool = False
-    latent: bool | Callable[[], Tensor] | None = False
-
-    def __init__(self, module: nn.Module, heads: int):
-        self.module, self.heads = module, heads
-
-    @abstractmethod
-    def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """What queries, keys and values are made of, (B, N, D).
-
-        Args:
-            x: (B, N, D), the tokens.
-            positions: of the tokens, where a layer adds them; None where there are none.
-        """
-
-    @abstractmethod
-    def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries, keys or values, head by head, (B, N, H, C).
-
-        Args:
-            normed: (B, N, D), what `enter` gave.
-            part: 0 for queries, 1 for keys, 2 for values.
-            heads: H of the result.
-            positions: of the tokens, for rotations; None where there are none.
-        """
-
-    @abstractmethod
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """The rest of the layer, token by token, (B, R, D).
-
-        Args:
-            x: (B, R, D), the tokens.
-            o: (B, R, D), what their attention collected.
-        """
-
-
 @dataclass(eq=False)
-class Parts(Block):
-    """A layer by its parts, which libraries put together alike and call differently: one function each says which."""
+class Block:
+    """One layer, computed by its parts, which libraries put together alike and call differently."""
 
     module: nn.Module
     heads: int
@@ -92,27 +49,44 @@ class Parts(Block):
     mlp: Callable[[Tensor], Tensor] | None = None  # what the MLP adds to them
     before: nn.Module = _IDENTITY  # the norm before attention
     behind: tuple[nn.Module, nn.Module] = (_IDENTITY, _IDENTITY)  # the norms behind both residuals
-    pools: bool = False
-    latent: Callable[[], Tensor] | None = None  # the latent queries (R, D)
+    pools: bool = False  # whether it is an attention pool, which has no residual around its attention
+    latent: Callable[[], Tensor] | None = None  # queries (R, D) that are its own parameters, not made of tokens
     like_clip: bool = False  # CLIP's own block: norm, attention, norm, MLP, and nothing else
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The norm before attention."""
+        """What queries, keys and values are made of, (B, N, D): the norm before attention.
+
+        Args:
+            x: (B, N, D), the tokens.
+            positions: of the tokens, where a layer adds them; None where there are none.
+        """
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """As `Block.project`; where queries are latent, these, (B, R, H, C), for no more of `normed` than its B."""
+        """Queries, keys or values, head by head, (B, N, H, C); where queries are latent, these, (B, R, H, C).
+
+        Args:
+            normed: (B, N, D), what `enter` gave; latent queries take no more than its B.
+            part: 0 for queries, 1 for keys, 2 for values.
+            heads: H of the result.
+            positions: of the tokens, by which some models turn queries and keys; None where there are none.
+        """
         if part == 0 and self.latent:
             normed = self.latent().expand(len(normed), -1, -1)
         return self.qkv(normed, part, positions).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """Output projection and MLP, each with its residual and with the norms behind it."""
+        """The rest of the layer (B, R, D): output projection and MLP, each with its residual and the norm behind it.
+
+        Args:
+            x: (B, R, D), the tokens.
+            o: (B, R, D), what their attention collected.
+        """
         x = norm(self.behind[0], self.added(o) if self.pools else x + self.added(o))
         return x if self.mlp is None else norm(self.behind[1], x + self.mlp(x))
 
 
-def open_clip_block(block: nn.Module, tower: str) -> Parts:
+def open_clip_block(block: nn.Module, tower: str) -> Block:
     """open_clip's ResidualAttentionBlock: norm, attention, norm, MLP. Taken by its structure, not by its class.
 
     Its attention is torch's MultiheadAttention up to open_clip 3.3, and open_clip's own module with the same
@@ -124,7 +98,7 @@ def open_clip_block(block: nn.Module, tower: str) -> Parts:
     """
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp
-    return Parts(
+    return Block(
         block, attn.num_heads, lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part),
         lambda o: apply((attn.out_proj, block.ls_1), o),
         lambda x: apply((block.ln_2, mlp.c_fc, mlp.gelu, mlp.c_proj, block.ls_2), x), before=block.ln_1, like_clip=True,
@@ -291,7 +265,7 @@ def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int
 
 
 def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
-    """`Parts.qkv` of three linear layers.
+    """`Block.qkv` of three linear layers.
 
     Args:
         *layers: those of queries, keys and values.

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block, Parts, UnsupportedModel, apply, check_linear, check_norm, linear, packed, separate, upcast
+from .blocks import Block, UnsupportedModel, apply, check_linear, check_norm, linear, packed, separate, upcast
 
 
-def _norm_first(block: nn.Module, inside: str) -> Parts:
+def _norm_first(block: nn.Module, inside: str) -> Block:
     """CLIPEncoderLayer, its copies, M2M100EncoderLayer and BlipEncoderLayer: norm, attention, norm, MLP."""
     attn, mlp = block.self_attn, getattr(block, "mlp", block)
     norm1 = getattr(block, "layer_norm1", None) or block.self_attn_layer_norm
@@ -29,13 +29,13 @@ def _norm_first(block: nn.Module, inside: str) -> Parts:
     check_linear(inside, *layers, out, mlp.fc1, mlp.fc2)
     check_norm(inside, norm1, norm2)
     qkv = (lambda x, part, _: linear(attn.qkv, x).chunk(3, dim=-1)[part]) if blip else separate(*layers)
-    return Parts(
+    return Block(
         block, attn.num_heads, qkv, lambda o: linear(out, o),
         lambda x: apply((norm2, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=norm1, like_clip=True,
     )  # fmt: skip
 
 
-def _norm_last(block: nn.Module, inside: str) -> Parts:
+def _norm_last(block: nn.Module, inside: str) -> Block:
     """BertLayer and its copies: attention and MLP, each with a residual and a norm behind it."""
     attn, out, wide, narrow = block.attention.self, block.attention.output, block.intermediate, block.output
     qkv = attn.query, attn.key, attn.value
@@ -43,14 +43,14 @@ def _norm_last(block: nn.Module, inside: str) -> Parts:
     check_norm(inside, out.LayerNorm, narrow.LayerNorm)
     if getattr(attn, "position_embedding_type", None) not in (None, "absolute"):
         raise UnsupportedModel(f"{inside} whose attention has {attn.position_embedding_type} positions")
-    return Parts(
+    return Block(
         block, attn.num_attention_heads, separate(*qkv), lambda o: linear(out.dense, o),
         lambda x: apply((wide.dense, wide.intermediate_act_fn, narrow.dense), x),
         behind=(out.LayerNorm, narrow.LayerNorm),
     )  # fmt: skip
 
 
-def _t5(block: nn.Module, inside: str) -> Parts:
+def _t5(block: nn.Module, inside: str) -> Block:
     """T5Block of an encoder: norms without mean, logits that are not scaled, and a bias that the tower adds to them."""
     attn, mlp = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
     qkv = separate(attn.q, attn.k, attn.v)
@@ -67,10 +67,10 @@ def _t5(block: nn.Module, inside: str) -> Parts:
             return apply((mlp.wi, mlp.act, mlp.wo), x)
         return linear(mlp.wo, mlp.act(linear(mlp.wi_0, x)) * linear(mlp.wi_1, x))
 
-    return Parts(block, attn.n_heads, _unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
+    return Block(block, attn.n_heads, _unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
 
 
-def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
+def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Block:
     """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual.
 
     Args:
@@ -81,7 +81,7 @@ def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Parts:
     attn, mlp = pool.attention, pool.mlp
     check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
     check_norm(inside, before, pool.layernorm)
-    return Parts(
+    return Block(
         pool, attn.num_heads, lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part),
         lambda o: linear(attn.out_proj, o),
         lambda x: apply((pool.layernorm, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=before,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Entry, Tower, places
-from .blocks import Parts, UnsupportedModel, check_linear, in_precision, linear, separate, upcast
+from .blocks import Block, UnsupportedModel, check_linear, in_precision, linear, separate, upcast
 from .vit import resized
 
 
@@ -43,7 +43,7 @@ class ResNetTower(Tower):
         return x[:, 0]  # c_proj is the end of it
 
 
-class _MeanPool(Parts):
+class _MeanPool(Block):
     """open_clip's AttentionPool2d. Token 0 is the mean of the others, made anew from them, so it follows any change."""
 
     def __init__(self, pool: nn.Module):

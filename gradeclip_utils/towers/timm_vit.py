@@ -17,7 +17,7 @@ from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from .base import Entry, Tower, places
-from .blocks import Parts, UnsupportedModel, apply, check_linear, check_norm, in_precision, linear, norm, packed, upcast
+from .blocks import Block, UnsupportedModel, apply, check_linear, check_norm, in_precision, linear, norm, packed, upcast
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -96,7 +96,7 @@ class TrunkTower(Tower):
         return apply([self.head], norm(self.trunk.fc_norm, pooled))
 
 
-def _trunk_block(block: nn.Module) -> Parts:
+def _trunk_block(block: nn.Module) -> Block:
     """A block of timm's: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
     inside = f"the image tower has a timm {type(block).__name__}"
     attn, mlp = block.attn, block.mlp
@@ -130,17 +130,17 @@ def _trunk_block(block: nn.Module) -> Parts:
         return x.flatten(-2)
 
     if type(block) is EvaBlockPostNorm:
-        return Parts(
+        return Block(
             block, attn.num_heads, _qkv, lambda o: apply((attn.norm, attn.proj, block.norm1), o),
             lambda x: norm(block.norm2, _mlp(mlp, x)),
         )  # fmt: skip
-    return Parts(
+    return Block(
         block, attn.num_heads, _qkv, lambda o: _layer_scaled(block, 1, apply((attn.norm, attn.proj), o)),
         lambda x: _layer_scaled(block, 2, _mlp(mlp, norm(block.norm2, x))), before=block.norm1,
     )  # fmt: skip
 
 
-def _latent_pool(pool: nn.Module, before: nn.Module) -> Parts:
+def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
     """AttentionPoolLatent of timm (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
     inside = f"the image tower ends in a timm {type(pool).__name__}"
     check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
@@ -152,7 +152,7 @@ def _latent_pool(pool: nn.Module, before: nn.Module) -> Parts:
         return _normed_heads(pool, x, part).flatten(-2)
 
     mlp = None if pool.mlp is None else lambda x: _mlp(pool.mlp, norm(pool.norm, x))
-    return Parts(
+    return Block(
         pool, pool.num_heads, _qkv, lambda o: linear(pool.proj, o), mlp, before=before,
         pools=True, latent=lambda: upcast(pool.latent),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Entry, Tower, places
-from .blocks import Parts, UnsupportedModel, check_linear, linear, norm, open_clip_block, packed, project_to, upcast
+from .blocks import Block, UnsupportedModel, check_linear, linear, norm, open_clip_block, packed, project_to, upcast
 
 
 class VisionTower(Tower):
@@ -52,7 +52,7 @@ class VisionTower(Tower):
         return project_to(self.visual.proj, pooled)
 
 
-def _query_pool(pool: nn.Module, first: bool) -> Parts:
+def _query_pool(pool: nn.Module, first: bool) -> Block:
     """open_clip's AttentionalPooler (CoCa): latent queries read all tokens, CLS too, and out_proj is all that follows.
 
     Of its queries the first one becomes the embedding, or, averaged, all but the first: only those are computed.
@@ -67,7 +67,7 @@ def _query_pool(pool: nn.Module, first: bool) -> Parts:
         weight = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)[part]
         return F.linear(x, upcast(weight), upcast(attn.in_proj_bias.chunk(3)[part]))
 
-    return Parts(
+    return Block(
         pool, attn.num_heads, _qkv, lambda o: linear(attn.out_proj, o), before=pool.ln_k,
         pools=True, latent=lambda: norm(pool.ln_q, upcast(pool.query[some])),
     )  # fmt: skip

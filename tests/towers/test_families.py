@@ -218,26 +218,13 @@ class Linear(nn.Module):
         return self.out(alpha @ x)[:, 0]
 
 
-class Itself(Block):
-    """A patch asks with itself, and is answered with the others as they are."""
-
-    pools = True
-
-    def enter(self, x, positions=None):
-        return x
-
-    def project(self, normed, part, heads, positions=None):
-        return normed.unflatten(-1, (heads, -1))
-
-    def finish(self, x, o):
-        return o
-
-
 class LinearTower(Tower):
     name, kind, query_token, width, image_size, patch_size = "image", "Linear", "the first patch", 48, (32, 32), (8, 8)
 
     def __init__(self, model, layers):
-        super().__init__(model, model, [Itself(model, 1)], layers, model.encode_image)
+        # a patch asks with itself, is answered with the others as they are, and nothing follows
+        block = Block(model, 1, lambda x, part, positions: x, lambda o: o, pools=True)
+        super().__init__(model, model, [block], layers, model.encode_image)
 
     def _enter(self, pixels):
         x = self.model.patches(pixels).flatten(2).transpose(1, 2)
