@@ -214,7 +214,7 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     return list(values)
 
 
-def instance(name: str, value: Any, kind: Any, said: str, code: str = "argument-type") -> Any:
+def instance(name: str, value: Any, kind: Any, said: str) -> Any:
     """A value of a type.
 
     Args:
@@ -222,17 +222,16 @@ def instance(name: str, value: Any, kind: Any, said: str, code: str = "argument-
         value: what was given.
         kind: the type, as `isinstance` takes it.
         said: the type in words.
-        code: of the refusal.
 
     Raises:
         InvalidType: it is of another.
     """
     if not isinstance(value, kind):
-        raise InvalidType(f"{name} must be {said}, got {short(value)}", code)
+        raise InvalidType(f"{name} must be {said}, got {short(value)}", "text-type" if kind is str else "argument-type")
     return value
 
 
-text = partial(instance, kind=str, said="a text", code="text-type")  # a text, checked
+text = partial(instance, kind=str, said="a text")  # a text, checked
 
 
 def titled(name: str, values: Any) -> list[tuple[str, Any]]:
