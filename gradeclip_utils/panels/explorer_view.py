@@ -20,7 +20,7 @@ from PIL import Image
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip
 from ..plots import InlineFigure, axes_at, draw_words, paint
-from ..plots.axes import NOTE, drawable, show_image
+from ..plots.axes import HEADLINE, NOTE, drawable, show_image
 from ..plots.colours import largest, number, range_in_words
 from ..plots.page import side, word_rows
 from ..plots.page import view as page_view
@@ -308,7 +308,7 @@ def figure(view: View) -> InlineFigure:
     side, room = (3.0, 4.0) if len(view.panels) == 1 else (2.3, 2.6)  # inches
     width, height = (side * pixels / max(image.size) for pixels in image.size)
     across, told = 0.2 + width + len(view.panels) * room, verdicts(view)
-    over = _folded(told["phrase"] or told["all"], int(max(across, 7.4) * 12), 3)
+    over = _folded(told["phrase"] or told["all"], HEADLINE, 5)
     made = InlineFigure(across, height + 1.5, f"{over}: {summary(view)}")
     made.text(0.1 / across, 1, over, va="bottom", fontsize=10, parse_math=False)
     show_image(axes_at(made, 0.1, 0.4, width, height), image, "image")

@@ -34,6 +34,8 @@ NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST}
 PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which are told apart by their markers too
 MARKERS = ("o", "s", "D")
 FULL_WIDTH = 8.1  # inches: as wide as the column of a notebook, 900 pixels
+MARGIN = 0.12  # inches
+HEADLINE = 44  # letters in a line: as many as a telephone shows of a figure that is wider than itself
 LARGEST, _SENTENCE = 12, 0.38  # of words: points of type, and inches for what stands below them
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel image is reduced to it before it is coloured
 
@@ -339,6 +341,24 @@ def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
     axes.set_ylabel(drawable(up), fontsize=9, parse_math=False)
     axes.set_title(drawable(title), loc="left", fontsize=9, parse_math=False)
     return axes
+
+
+def headed(figure: Figure, title: str) -> float:
+    """Write over a figure what it comes to, in lines that a telephone shows whole; the figure grows by what they take.
+
+    Args:
+        figure: with nothing on it yet.
+        title: what is seen; "" leaves the figure as it is.
+
+    Returns:
+        Where below the upper edge the rest begins, in inches.
+    """
+    across, down = figure.get_size_inches()
+    lines = textwrap.fill(drawable(title), min(int(across * 12), HEADLINE))
+    head = 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
+    figure.set_size_inches(across, down + head)
+    figure.text(MARGIN / across, 1 - 0.08 / (down + head), lines, va="top", fontsize=10, parse_math=False)
+    return head
 
 
 def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:

@@ -26,6 +26,7 @@ from ..notices import image_bundle
 from .axes import (
     FULL_WIDTH,
     LARGEST,
+    MARGIN,
     NOTE,
     PALETTE,
     SMALLEST,
@@ -36,6 +37,7 @@ from .axes import (
     draw_words,
     drawable,
     entitle,
+    headed,
     name_rows,
     show_image,
     words_height,
@@ -97,9 +99,6 @@ def alternative(figure) -> str:
     return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
-_MARGIN = 0.12  # inches
-
-
 def plot_explanation(
     explanation, *, shared_scale: bool = True, width: float = FULL_WIDTH, most: int = 10
 ) -> InlineFigure:
@@ -126,24 +125,24 @@ def plot_explanation(
     alt = f"{over}: image, heat map and shaded words for {'; '.join(explanation.prompts)}"
     if shared_scale and not signed and not words_alone and (narrow or count > 1) and count < 4:
         across = 2 if narrow else count + 1
-        room = (width - 2 * _MARGIN - 0.7) / across - 0.2
+        room = (width - 2 * MARGIN - 0.7) / across - 0.2
         if _row(prompts, [largest(scores)] * count, room, SMALLEST) < 1.2:
             return _plot_beside(explanation, heats, prompts, across, room, over, alt)
-    (width, height), large = _panel(image, 2.0, 2.0 if count <= 3 else 1.6), LARGEST if signed or count > 1 else 20
-    right, own = _MARGIN + 2 * width + 1.25, "a scale of its own" if count > 1 and not shared_scale else ""
+    (width, height), large = _panel(image, 2.0, 2.0 if count <= 3 else 1.6), LARGEST if signed or count > 1 else 26
+    right, own = MARGIN + 2 * width + 1.25, "a scale of its own" if count > 1 and not shared_scale else ""
     wanted = max(_one_line(prompts), 0.034 * len(range_in_words("words", signed, largest(scores[0]), own)))
-    room = max(min(FULL_WIDTH - right - _MARGIN, wanted), 1.8)  # no empty half beside a short prompt
+    room = max(min(FULL_WIDTH - right - MARGIN, wanted), 1.8)  # no empty half beside a short prompt
     letters, darkest = int(room * 14.5), [largest(scores if shared_scale else [one]) for one in scores]
     row = max(height, 1.3, _row(prompts, darkest, room, SMALLEST), min(_row(prompts, darkest, room, LARGEST), 3.2))
     gap = 0.62 if signed or count not in (2, 3) or not shared_scale else 0.48
-    below = gap if count == 1 or not shared_scale else 0.15  # on one scale, only the first row says what it is
-    over, above = _over(over, wide := right + room + _MARGIN)
-    figure = InlineFigure(wide, above + count * (row + gap) - gap + below + _foot(explanation.origin, wide), alt)
-    _sign(figure, explanation.origin, over)
-    show_image(axes_at(figure, _MARGIN, above + 0.32, width, height), image, "image")
-    for i, top in enumerate(above + 0.32 + (row + gap) * np.arange(count)):
+    wide, below = right + room + MARGIN, gap if count == 1 or not shared_scale else 0.15  # one scale is said once
+    figure = InlineFigure(wide, count * (row + gap) - gap + below + _foot(explanation.origin, wide), alt)
+    above = headed(figure, over) + 0.32
+    _sign(figure, explanation.origin)
+    show_image(axes_at(figure, MARGIN, above, width, height), image, "image")
+    for i, top in enumerate(above + (row + gap) * np.arange(count)):
         note = "" if shared_scale and i else f"the largest in this {'figure' if shared_scale and count > 1 else 'map'}"
-        axes = axes_at(figure, _MARGIN + width + 0.3, top, width, height)
+        axes = axes_at(figure, MARGIN + width + 0.3, top, width, height)
         if words_alone:
             show_image(axes, image, "no map: words alone")
         else:
@@ -173,19 +172,19 @@ def _plot_beside(explanation, heats: list[np.ndarray], prompts: list, columns: i
     tall = _row(prompts, [darkest] * len(prompts), room, LARGEST)
     # the words' axes have room for a sentence of their own; a note below the image may need more than they
     under = tall - 0.3 if below else max(tall - 0.3, 0.15 * (note.count("\n") + 1))
-    wide = 2 * _MARGIN + columns * (room + 0.2) + 0.5
-    over, above = _over(over, wide)
-    down, first = height + under + 0.5, above + 0.32 + (height + 0.4 if below else 0)
+    wide = 2 * MARGIN + columns * (room + 0.2) + 0.5
+    down, first = height + under + 0.5, 0.32 + (height + 0.4 if below else 0)
     rows = -(-len(prompts) // columns) if below else 1
     figure = InlineFigure(wide, first + rows * down - 0.08, alt)
-    _sign(figure, explanation.origin, over)
-    axes = axes_at(figure, _MARGIN, above + 0.32, width, height)
+    above = headed(figure, over)
+    _sign(figure, explanation.origin)
+    axes = axes_at(figure, MARGIN, above + 0.32, width, height)
     show_image(axes, image, "image")
     beside = ((room + 0.2) / width, 1) if below else (0, -0.12 / height)
     axes.text(*beside, note, va="top", transform=axes.transAxes, **NOTE)
     for i, ((headline, words),) in enumerate(prompts):
         row, column = divmod(i, columns) if below else (0, i + 1)
-        left, top = _MARGIN + column * (room + 0.2), first + row * down
+        left, top = MARGIN + column * (room + 0.2), above + first + row * down
         axes = axes_at(figure, left, top, width, height)
         draw_heatmap(axes, image, heats[i], vmax=most, colour_bar=False)
         entitle(axes, _shortened(headline, int((room + 0.1) * 14)))
@@ -217,7 +216,7 @@ def plot_maps(
     origin: str = "",
     title: str = "",
 ) -> InlineFigure:
-    """Several maps of one image side by side, after the image itself.
+    """Several maps of one image side by side, after the image itself; or the image alone, where there are none yet.
 
         plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
 
@@ -233,19 +232,20 @@ def plot_maps(
         title: what is seen, over all.
     """
     image, panels = read_image(image), [(name, as_map(heat)) for name, heat in titled("maps", maps)]
-    gap, bar = (0.2, 0.7) if shared_scale else (0.9, 0.0)
-    free, count = FULL_WIDTH - 2 * _MARGIN - bar, len(panels) + 1
+    said = shared_scale and bool(panels)  # below all of them; an image alone has no scale
+    gap, bar = (0.2, 0.7 * said) if shared_scale else (0.9, 0.0)
+    free, count = FULL_WIDTH - 2 * MARGIN - bar, len(panels) + 1
     columns = min(whole("columns", columns, 1), count, int(free / (1.2 + gap)))
     rows = -(-count // columns)
     spare = 0.7 if rows == 1 and not shared_scale else 0.0  # the image has no colour bar, nor has what is below it
-    width, height = _panel(image, min(2.3, (free + spare) / columns - gap), 2.6)
+    width, height = _panel(image, min(2.3 if panels else 2.8, (free + spare) / columns - gap), 2.6)
     across, down = (width + 0.2, height + 0.42) if shared_scale else (max(width, 1.2) + 0.9, height + 0.85)
-    wide, below = 2 * _MARGIN + columns * across + bar - spare, 0.17 * -(-len(origin) // 80)
-    over, above = _over(title, wide)
-    inches = wide, above + rows * down + (0.4 if shared_scale else 0.2) + below
-    figure = InlineFigure(*inches, f"{title or 'An image and its maps'}: " + "; ".join(name for name, _ in panels))
-    _sign(figure, origin, over)
-    lefts = [_MARGIN + i * across - (spare if i else 0) for i in range(columns)]
+    wide, below = 2 * MARGIN + columns * across + bar - spare, 0.17 * -(-len(origin) // 80)
+    alt = f"{title or 'An image and its maps'}: {'; '.join(name for name, _ in panels) or 'the image'}"
+    figure = InlineFigure(wide, rows * down + (0.4 if said else 0.2) + below, alt)
+    above = headed(figure, title)
+    _sign(figure, origin)
+    lefts = [MARGIN + i * across - (spare if i else 0) for i in range(columns)]
     image_place, *places = [(lefts[i % columns], above + 0.3 + i // columns * down) for i in range(count)]
     show_image(axes_at(figure, *image_place, width, height), image, "image")
     top = largest([shown(heat, signed) for _, heat in panels])
@@ -256,9 +256,9 @@ def plot_maps(
         entitle(axes, _shortened(name, int(across * 14)))
         if shared_scale and place == places[columns - 2]:
             draw_colour_bar(axes, image, signed, top)
-    if shared_scale:
+    if said:
         sentence = textwrap.fill(range_in_words(label, signed, top, "the largest in this figure"), int(wide * 13))
-        figure.text(_MARGIN / wide, (0.1 + below) / inches[1], sentence, va="bottom", **NOTE)
+        figure.text(MARGIN / wide, (0.1 + below) / figure.get_figheight(), sentence, va="bottom", **NOTE)
     return figure
 
 
@@ -308,11 +308,11 @@ def plot_intervals(
     left = 0.4 + 0.075 * max(map(len, names))
     height = 0.3 * len(names)
     wide = min(4.3, FULL_WIDTH - left - 0.9)
-    figure = InlineFigure(left + wide + 0.9, height + 0.9, f"{title or label}: " + "; ".join(
+    figure = InlineFigure(left + wide + 0.9, height + 0.65, f"{title or label}: " + "; ".join(
         f"{name} {row.mean:.3f}, {row.low:.3f} to {row.high:.3f}"
         for name, row in zip(names, rows.itertuples(), strict=True)
     ))  # fmt: skip
-    axes = axes_at(figure, left, 0.35, wide, height)
+    axes = axes_at(figure, left, headed(figure, title) + 0.1, wide, height)
     methods = len(rows) - whole("references", references, 0, len(rows))
     draw_intervals(axes, rows[:methods], "row", order=range(len(rows)))
     if references:
@@ -325,7 +325,7 @@ def plot_intervals(
         below = {"xycoords": axes.get_xaxis_transform(), "xytext": (0, -4), "textcoords": "offset points"}
         axes.annotate("chance", (chance, 0), **below, ha="center", va="top", **NOTE)
     axes.tick_params(axis="x", pad=14 if chance is not None else 3)
-    name_rows(axes, names, label, title)
+    name_rows(axes, names, label)
     if references:
         axes.axhline(methods - 0.5, color=PALETTE[-1], linewidth=0.8)
         for name in axes.get_yticklabels()[methods:]:
@@ -333,26 +333,18 @@ def plot_intervals(
     return figure
 
 
-def _over(title: str, width: float) -> tuple[str, float]:
-    """What is seen, in lines of a figure of this width, and the inches that they take."""
-    lines = textwrap.fill(drawable(title), int(width * 12))
-    return lines, 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
-
-
 def _foot(origin: str, width: float) -> float:
     """Inches for the last lines of a figure of this width, which say which model made it."""
     return 0.42 + 0.15 * textwrap.fill(drawable(origin), int(width * 14)).count("\n")
 
 
-def _sign(figure: InlineFigure, origin: str, title: str = "") -> None:
-    """Say what is seen, in the first lines, and which model made the figure, in the last ones, if that is known."""
+def _sign(figure: InlineFigure, origin: str) -> None:
+    """Say which model made the figure, in the last lines, if that is known."""
     across, down = figure.get_size_inches()
-    if title:
-        figure.text(_MARGIN / across, 1 - 0.08 / down, title, va="top", fontsize=10, parse_math=False)
     if not origin:
         return
     told = textwrap.fill(drawable(origin), int(across * 14))
-    figure.text(1 - _MARGIN / across, 0.02 / down, told, ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
+    figure.text(1 - MARGIN / across, 0.02 / down, told, ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
 
 
 def _prompts(explanation, index: int) -> list[tuple[str, Sequence]]:

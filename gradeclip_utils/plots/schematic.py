@@ -6,7 +6,7 @@ names of tensors --here--> figure
 from collections.abc import Mapping
 from typing import Any
 
-from .axes import PALETTE
+from .axes import PALETTE, axes_at, headed
 from .figures import InlineFigure
 
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's, text of the text's.
@@ -35,6 +35,7 @@ def plot_graph(
     width: float,
     height: float,
     alt: str,
+    title: str,
 ) -> InlineFigure:
     """Texts in boxes, and arrows from one to another, as SVG.
 
@@ -44,9 +45,10 @@ def plot_graph(
         width: of the figure, in inches.
         height: of the figure, in inches.
         alt: what the figure shows, for those who cannot see it.
+        title: what it comes to, over all.
     """
-    figure = InlineFigure(width, height, alt, vector=True)
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure = InlineFigure(width, height, f"{title}. {alt}", vector=True)
+    axes = axes_at(figure, 0, headed(figure, title), width, height)
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
     frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
@@ -81,7 +83,8 @@ def plot_method() -> InlineFigure:
         "and both meet in the similarity S. Dashed: the gradient of S by o is w; q and k give the loosened weight "
         "lam; and lam times the product of w and v is the map of the image, and the score of a piece."
     )
-    figure = plot_graph(boxes, arrows, width=width, height=2 * middle, alt=alt)
+    title = "what Grad-ECLIP adds to a forward pass: a gradient w and a weight λ, by which each value v counts"
+    figure = plot_graph(boxes, arrows, width=width, height=2 * middle, alt=alt, title=title)
     for y, name in ((2.25, "image tower"), (-2.25, "text tower")):
         figure.axes[0].text(0.1, middle + y, name, va="center", fontsize=10, fontweight="bold")
     said = "solid: the model's own forward pass,\nthrough the last layer of each tower\ndashed: what Grad-ECLIP adds"

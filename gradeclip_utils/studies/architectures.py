@@ -9,7 +9,6 @@ the same kind of trace, so one method serves all of them. Here is what one wants
 from __future__ import annotations
 
 import copy
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,7 +33,7 @@ from ..models import Clip, load_clip
 from ..panels.session import Session, explain_each
 from ..panels.state import as_source
 from ..plots import InlineFigure, draw_heatmap
-from ..plots.axes import NOTE, blank, drawable, entitle
+from ..plots.axes import NOTE, blank, drawable, entitle, headed
 from ..plots.finding import patches_of_half
 from ..scenes import arrange
 from ..towers import Tower, Trace, open_image_tower, open_text_tower
@@ -323,10 +322,8 @@ def plot_model_maps(
     alt = f"Maps of {', '.join(prompts)}, by {', '.join(sessions)}"
     across = min(2.1, 7.4 / (1 + len(sessions)))  # inches: a figure fits the column of a notebook
     wide, down = across * (1 + len(sessions)) + 0.7, (across + 0.25) * len(prompts) + 0.3
-    over = textwrap.fill(_widest(found, list(sessions)), int(12.5 * wide))
-    head = 0.17 * (over.count("\n") + 1) + 0.05
-    figure = InlineFigure(wide, down + head, f"{over}. {alt}")
-    figure.text(0.1 / wide, 1 - 0.04 / (down + head), over, va="top", fontsize=10)
+    figure = InlineFigure(wide, down, f"{(over := _widest(found, list(sessions)))}. {alt}")
+    head = headed(figure, over)
     grid = figure.subplots(len(prompts), 1 + len(sessions), squeeze=False)
     edges = {"bottom": 0.09 * down / (down + head), "top": (0.93 * down) / (down + head)}
     figure.subplots_adjust(left=0.01, right=1 - 0.6 / wide, wspace=0.06, **edges)

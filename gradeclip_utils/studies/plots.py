@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from .. import checks
 from ..errors import InvalidValue
 from ..plots import InlineFigure, axes_at, draw_intervals, name_rows
-from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE, SMALLEST, drawable
+from ..plots.axes import FULL_WIDTH, MARKERS, PALETTE, SMALLEST, drawable, headed
 
 
 def plot_groups(
@@ -38,7 +38,7 @@ def plot_groups(
         order: the rows from the top; as they come in the first table by default.
         limits: of the values of all panels; each has its own by default.
         width: inches of a panel; less where the figure would be wider than the column of a notebook.
-        title: over all.
+        title: over all; by default that of a single table.
 
     Raises:
         ValueError: there is no table, a column is missing, more than three groups, or an order of other rows.
@@ -47,7 +47,7 @@ def plot_groups(
     columns = [by, *([group] if group else []), "mean", "low", "high"]
     for table in tables.values() or ({},):  # no tables lack all of them
         checks.columns(table, columns)
-    first = next(iter(tables.values()))
+    first, alone = next(iter(tables.values())), len(tables) == 1
     names = list(dict.fromkeys(first[by] if order is None else order))
     groups = list(dict.fromkeys(value for table in tables.values() for value in table[group])) if group else [None]
     if len(groups) > len(PALETTE) or not set(names) <= set(first[by]):
@@ -55,13 +55,14 @@ def plot_groups(
         raise InvalidValue(msg, "plot-option")
     left, tall = 0.35 + 0.078 * max(len(str(name)) for name in names), 0.17 * len(names) * (len(groups) + 0.9)
     told = [str(one) for one in groups if one is not None] + [reference_label] * bool(reference_label)
-    right = (0.55 if len(tables) == 1 else 0.15) + (0.45 + 0.07 * max(map(len, told)) if told else 0.0)
+    right = (0.55 if alone else 0.15) + (0.45 + 0.07 * max(map(len, told)) if told else 0.0)
     width = min(width, max((FULL_WIDTH - left - right) / len(tables) - 0.25, 0.8))
     across = left + len(tables) * (width + 0.25) + right
-    over = textwrap.fill(title, int(13 * across)) if len(tables) > 1 else ""
-    top = 0.6 + 0.17 * over.count("\n")
-    figure = InlineFigure(across, top + tall + 0.75, _alt(title or label, tables, by, group))
-    letters = int(14.5 * (width if len(tables) > 1 else FULL_WIDTH - left))
+    over = title or (next(iter(tables)) if alone else "")
+    titles = ["" if name == over else textwrap.fill(name, int(14.5 * width)) for name in tables]
+    room = 0.1 + 0.16 * max(one.count("\n") + bool(one) for one in titles)
+    figure = InlineFigure(across, room + tall + 0.55, _alt(over or label, tables, by, group))
+    top = headed(figure, over) + room
     for i, (name, table) in enumerate(tables.items()):
         axes = axes_at(figure, left + i * (width + 0.25), top, width, tall)
         draw_intervals(axes, table, by, group, order=names, groups=groups)
@@ -70,13 +71,12 @@ def plot_groups(
         line = reference.get(name) if isinstance(reference, Mapping) else reference
         if line is not None:
             axes.axvline(line, color="0.4", linestyle="--", linewidth=1, label=reference_label or None)
-        name_rows(axes, [str(one) if i == 0 else "" for one in names], label, textwrap.fill(name, letters))
-    if len(tables) == 1:
+        name_rows(axes, [str(one) if i == 0 else "" for one in names], label, titles[i])
+    if alone:
         _write_means(figure.axes[0])
-    figure.text(0.1 / figure.get_figwidth(), 1 - 0.08 / figure.get_figheight(), over, va="top", fontsize=10)
     if group or reference_label:
         figure.axes[-1].legend(fontsize=SMALLEST, loc="center left", frameon=False,
-                               bbox_to_anchor=(1 + (0.5 if len(tables) == 1 else 0.1) / width, 0.5))  # fmt: skip
+                               bbox_to_anchor=(1 + (0.5 if alone else 0.1) / width, 0.5))  # fmt: skip
     return figure
 
 
@@ -94,8 +94,9 @@ def _alt(title: str, tables: Mapping[str, pd.DataFrame], by: str, group: str | N
     """All numbers in words."""
     keys = [by, group] if group else [by]
     told = (
-        f"{' '.join(map(str, [name, *row[keys]]))}: {row['mean']:.3f}, {row['low']:.3f} to {row['high']:.3f}"
+        f"{' '.join(map(str, [*panel, *row[keys]]))}: {row['mean']:.3f}, {row['low']:.3f} to {row['high']:.3f}"
         for name, table in tables.items()
+        for panel in ([name] if len(tables) > 1 else [],)
         for _, row in table.iterrows()
     )
     return f"{title}. {'; '.join(told)}"

@@ -30,7 +30,7 @@ from gradeclip_utils.plots.colours import COLOURS, SIGNED, UNSIGNED, range_in_wo
 from gradeclip_utils.plots.finding import finding, sharpest
 from gradeclip_utils.words import Word
 
-from ..legible import unreadable
+from ..legible import headline, unreadable
 
 pytestmark = pytest.mark.usefixtures("legible")
 SIZES = [(384, 384), (384, 100), (80, 384), (1, 1), (2400, 1600)]
@@ -479,6 +479,7 @@ def written_everywhere():
         "a contrast": explanation("a red car and a blue ball", against=long).plot(),
         "scales of their own": plot_explanation(explanation("a red car", "a dog"), shared_scale=False),
         "maps": plot_maps(picture, maps),
+        "an image without maps": plot_maps(picture, {}, title="two things stand in it"),
         "maps, each with its scale": plot_maps(picture, maps, signed=True, shared_scale=False),
         "interactions": plot_interactions(found),
         "intervals": plot_intervals(table(), chance=0.25, label="pointing game"),
@@ -493,7 +494,7 @@ def test_whatever_is_written_in_a_figure_can_be_read():
 
 def test_a_schematic_is_shown_as_the_same_svg_each_time_and_says_where_everything_comes_from():
     (first, _), (again, _) = (plot_method()._repr_mimebundle_() for _ in range(2))
-    assert first == again and "data:image/svg+xml" in first["text/html"] and 'alt="Two towers.' in first["text/html"]
+    assert first == again and "data:image/svg+xml" in first["text/html"] and ". Two towers." in first["text/html"]
     drawn = " ".join(text.get_text() for text in plot_method().axes[0].texts)
     for prime in ("", "'"):
         assert all(f"{name}{prime}" in drawn for name in ("q", "k", "v", "o", "w", r"\lambda", r"\alpha"))
@@ -542,10 +543,11 @@ def test_intervals_are_drawn_where_they_are_and_written():
 
 def test_a_negative_number_has_a_minus_sign_and_a_word_keeps_its_hyphen():
     rows = table().assign(mean=[-0.5, 0.2], low=-0.6, method=["Grad-ECLIP", "top-1"])
-    axes = plot_intervals(rows, title="ViT-B-16: -0.5 [-0.6, 0.7]").axes[0]
+    figure = plot_intervals(rows, title="ViT-B-16: -0.5 [-0.6, 0.7]")
+    (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["\N{MINUS SIGN}0.500", "0.200"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Grad-ECLIP", "top-1"]
-    assert axes.get_title(loc="left") == "ViT-B-16: \N{MINUS SIGN}0.5 [\N{MINUS SIGN}0.6, 0.7]"
+    assert headline(figure) == "ViT-B-16: \N{MINUS SIGN}0.5 [\N{MINUS SIGN}0.6, 0.7]"
 
 
 def test_reference_baselines_are_grey_below_a_rule():

@@ -17,7 +17,7 @@ from ...checks import chosen
 from ...errors import InvalidValue
 from ...images import model_view, onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import FULL_WIDTH, NOTE, entitle
+from ...plots.axes import FULL_WIDTH, NOTE, entitle, headed
 from ...plots.colours import largest, shown
 from ...scenes import CANVAS, COLOURS, Object, Scene, arrange, describe, relation_between
 from .cached_explainer import CachedExplainer
@@ -58,14 +58,13 @@ class PlaygroundAnswers:
         told = [f"{text}: similarity {value:.3f}" for text, value in zip(self.captions, self.similarity, strict=True)]
         beside = [0.15, *[0.9] * (len(self.maps) - 1)]  # inches: from the second map on there is a scale
         side = (FULL_WIDTH - 0.15 - sum(beside)) / len(self.maps)
-        down = 2.95 + side
-        figure = InlineFigure(FULL_WIDTH, down, f"{'; '.join(told)}; {self.gap}")
-        show_image(axes_at(figure, 0.1, 0.3, 1.7, 1.7), self.image, "image")
-        draw_bars(axes_at(figure, 2.2, 0.55, FULL_WIDTH - 2.3, 1.4), self.captions, self.similarity, right=0)
-        figure.text(2.2 / figure.get_figwidth(), 1 - 0.3 / down, self.gap, fontsize=10, va="center")
+        figure = InlineFigure(FULL_WIDTH, 2.95 + side, f"{self.gap}; {'; '.join(told)}")
+        head = headed(figure, self.gap)
+        show_image(axes_at(figure, 0.1, head + 0.3, 1.7, 1.7), self.image, "image")
+        draw_bars(axes_at(figure, 2.2, head + 0.4, FULL_WIDTH - 2.3, 1.5), self.captions, self.similarity, right=0)
         shared = largest(list(self.maps.values())[:2])
         for i, (name, map_) in enumerate(self.maps.items()):
-            axes = axes_at(figure, 0.1 + side * i + sum(beside[:i]), 2.45, side, side)
+            axes = axes_at(figure, 0.1 + side * i + sum(beside[:i]), head + 2.45, side, side)
             heat = onto_image(map_, self.box, self.image.size)
             vmax = shared if i < 2 else largest([map_])
             draw_heatmap(axes, self.image, heat, signed=i == 2, vmax=vmax, colour_bar=i > 0, note="")
@@ -74,7 +73,7 @@ class PlaygroundAnswers:
             "The captions' maps share one scale, the others have their own; in “true rather than false” orange speaks "
             "for the true caption, purple for the false one."
         )
-        figure.text(0.1 / FULL_WIDTH, 0.1 / down, textwrap.fill(sentence, 105), **NOTE)
+        figure.text(0.1 / FULL_WIDTH, 0.1 / figure.get_figheight(), textwrap.fill(sentence, 105), **NOTE)
         return figure
 
 

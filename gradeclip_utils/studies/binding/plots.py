@@ -13,7 +13,7 @@ from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
 from ...explanation import Explanation
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, entitle
+from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, entitle, headed
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
@@ -26,8 +26,8 @@ def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:
     right = sum(row[side] > row[1 - side] for side, row in enumerate(similarity))
     title = f"{right} of 2 images are nearer to their own caption"
     told = "; ".join(f"an image of {scene.caption}" for scene in pair.scenes)
-    figure = InlineFigure(FULL_WIDTH, 2.6, f"{title}: {told}")
-    head, captions = _headed(figure, title), [scene.caption for scene in pair.scenes]
+    figure = InlineFigure(FULL_WIDTH, 2.3, f"{title}: {told}")
+    head, captions = headed(figure, title), [scene.caption for scene in pair.scenes]
     for side, scene in enumerate(pair.scenes):
         show_image(axes_at(figure, 0.1 + 4.05 * side, head + 0.3, 1.8, 1.8), scene.image(), f"image {side + 1}")
         axes = axes_at(figure, 2.05 + 4.05 * side, head + 0.45, 1.85, 1.5)
@@ -45,7 +45,8 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
         right: which of them is called true.
     """
     low, high = min(0.0, *values), max(*values, 1e-6)
-    letters = int(axes.get_position().width * axes.get_figure().get_figwidth() * 16)
+    inches = axes.get_position().width * axes.get_figure().get_figwidth()
+    letters = int(inches * 16)
     for row, (caption, value) in enumerate(zip(captions, values, strict=True)):
         best = value == max(values)
         axes.barh(row, value, height=0.32, color=PALETTE[0] if best else "0.75")
@@ -54,7 +55,8 @@ def draw_bars(axes: Axes, captions: Sequence[str], values: Sequence[float], righ
         axes.text(low, row - 0.24, text, va="bottom", fontsize=SMALLEST, parse_math=False)
         axes.text(max(value, 0), row, drawable(f" {value:.3f}"), va="center", fontsize=SMALLEST)
     axes.axvline(0, color="0.6", linewidth=0.6)
-    axes.set(xlim=(low, low + 1.3 * (high - low)), ylim=(len(captions) - 0.6, -0.75), xticks=[], yticks=[])
+    most = low + (high - low) * inches / (inches - 0.45)  # which leaves room for the number
+    axes.set(xlim=(low, most), ylim=(len(captions) - 0.6, -0.75), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
@@ -71,7 +73,7 @@ def plot_map_grid(image: Image.Image, rows: Mapping[str, Mapping[str, np.ndarray
     side, down = across - 0.12, across + 0.3
     alt = f"{title or 'Maps of an image'}: " + "; ".join(f"{name}, {', '.join(maps)}" for name, maps in rows.items())
     figure = InlineFigure(0.1 + across * columns, down * len(rows) + 0.4, alt)
-    head = _headed(figure, title, grow=True)
+    head = headed(figure, title)
     for i, (name, maps) in enumerate(rows.items()):
         top = head + 0.37 + down * i
         show_image(axes_at(figure, 0.1, top, side, side), image, drawable(name))
@@ -102,7 +104,7 @@ def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3
     ahead = sum(float(one.image_maps[0].sum()) > 0 for _, one in cases)
     over = f"in {ahead} of {len(cases)} maps more of the relevance speaks for the right caption than for the wrong one"
     figure = InlineFigure(0.2 + 2.6 * columns, 0.4 + 4.3 * rows, f"{over}: " + "; ".join(title for title, _ in cases))
-    head = _headed(figure, over, grow=True)
+    head = headed(figure, over)
     for i, (title, one) in enumerate(cases):
         x, top = 0.1 + 2.6 * (i % columns), head + 0.7 + 4.3 * (i // columns)
         show_image(axes_at(figure, x, top, 1.7, 1.7), one.image, folded(title, 30, lines=4))
@@ -111,17 +113,6 @@ def plot_contrasts(cases: Sequence[tuple[str, Explanation]], *, columns: int = 3
     sentence = "orange speaks for the right caption, purple for the wrong one; each map on a scale of its own"
     figure.text(0.1 / figure.get_figwidth(), 0.1 / figure.get_figheight(), sentence, **NOTE)
     return figure
-
-
-def _headed(figure: InlineFigure, title: str, grow: bool = False) -> float:
-    """Write over a figure what it comes to; the inches that this takes, by which the figure grows if it is to."""
-    across, down = figure.get_size_inches()
-    over = textwrap.fill(drawable(title), int(13 * across))
-    head = 0.17 * (over.count("\n") + 1) + 0.1 if over else 0.0
-    if grow:
-        figure.set_size_inches(across, down + head)
-    figure.text(0.1 / across, 1 - 0.02 / figure.get_figheight(), over, va="top", fontsize=10, parse_math=False)
-    return head
 
 
 def folded(text: str, width: int, lines: int = 2) -> str:

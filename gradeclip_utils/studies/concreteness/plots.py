@@ -22,7 +22,7 @@ from ...language import NORMS
 from ...methods import METHODS
 from ...notices import heard_by
 from ...plots import InlineFigure, axes_at, draw_heatmap, draw_words, show_image
-from ...plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, name_rows, style, words_height
+from ...plots.axes import FULL_WIDTH, MARGIN, NOTE, PALETTE, SMALLEST, drawable, headed, name_rows, style, words_height
 from ...plots.schematic import plot_graph
 from ...words import Word
 from ..plots import plot_groups
@@ -65,10 +65,11 @@ def plot_words(
     """
     table, word, headline = _chosen(study, norm, part, method, word, draws)
     rows = study.rows.loc[study.rows["word"] == word, "caption"].nunique() if word else 0
-    height = _SCATTER + 1.15 + (0.5 + _ROW * min(rows, _SHOWN) if word else 0.25)
-    told = f"{method} over {norm}, {part} words: {headline}{f'; {word}' if word else ''}"
+    height = _SCATTER + 0.9 + (0.5 + _ROW * min(rows, _SHOWN) if word else 0.25)
+    told = f"{headline}: {method} over {norm}, {part} words{f'; {word}' if word else ''}"
     figure = InlineFigure(FULL_WIDTH, height, told)
-    axes = axes_at(figure, 0.6, 0.3, FULL_WIDTH - 0.75, _SCATTER)
+    head = headed(figure, headline)
+    axes = axes_at(figure, 0.6, head + 0.05, FULL_WIDTH - 0.75, _SCATTER)
     shown = table[table["shown"]]
     roles = _roles(shown)
     palette = {name: colour for name, colour in zip(_LEGEND, ROLES.values(), strict=True) if name in set(roles)}
@@ -77,7 +78,7 @@ def plot_words(
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, shown["saliency"].max() + 0.2))  # from the lowest that there can be
     axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
-    style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)} (0: an average word)", headline)
+    style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)} (0: an average word)")
     figure.points = [
         (axes, x, y, f"{name}: {x:.3g} across, {y:.3g} up; {role}")
         for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], roles, strict=True)
@@ -86,7 +87,7 @@ def plot_words(
     figure.text(0.99, 0.01, drawable(model), ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
     if word:
         _mark(axes, word, table, norm)
-        _show_captions(figure, study, word, method, report)
+        _show_captions(figure, head + _SCATTER + 0.85, study, word, method, report)
     else:
         figure.text(0.01, 0.03, "Name a word to see its captions and their maps.", **NOTE)
     return figure
@@ -132,9 +133,8 @@ def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
                   ha="right" if left else "left", fontsize=11, fontweight="bold")  # fmt: skip
 
 
-def _show_captions(figure: InlineFigure, study: WordStudy, word: str, method: str, report) -> None:
-    """Up to three captions of a word: its region, and what each word gets."""
-    head = _SCATTER + 1.1
+def _show_captions(figure: InlineFigure, head: float, study: WordStudy, word: str, method: str, report) -> None:
+    """Up to three captions of a word, from so many inches below the upper edge: its region, and what each word gets."""
     figure.text(0.01, 1 - head / figure.get_figheight(), _WHERE.format(word, _title(method)), fontsize=9)
     figure.text(0.01, 0.01, _MAPS, va="bottom", **NOTE)
     for i, (caption, found, own) in enumerate(_captions(study, word, report)):
@@ -206,11 +206,13 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
     Args:
         found: name -> null, one panel each.
     """
-    figure = InlineFigure(FULL_WIDTH, 1.15 + 0.75 * len(found), "; ".join(
+    alike = "; ".join(name for name, one in found.items() if one.p >= 0.05) or "none of these"
+    title = f"permuted ratings do as well as the true ones within: {alike}"
+    figure = InlineFigure(FULL_WIDTH, 0.9 + 0.75 * len(found), f"{title}. " + "; ".join(
         f"{name}: found {one.observed:+.2f}, permuted {one.expected:+.2f}, p {one.p:.4f}" for name, one in found.items()
     ))  # fmt: skip
     left = 0.35 + 0.078 * max(map(len, found))
-    axes = axes_at(figure, left, 0.45, FULL_WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
+    axes = axes_at(figure, left, headed(figure, title) + 0.2, FULL_WIDTH - left - 0.3, 0.1 + 0.75 * len(found))
     null = pd.DataFrame({name: one.null for name, one in found.items()})
     seaborn.pointplot(null, orient="h", errorbar=("pi", 95), linestyle="none", marker="", color="0.6",
                       err_kws={"linewidth": 6}, ax=axes)  # fmt: skip
@@ -219,10 +221,8 @@ def plot_permutations(found: Mapping[str, Permutation]) -> InlineFigure:
         chance = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
         axes.text(one.observed, row - 0.22, chance, ha="center", va="bottom", fontsize=SMALLEST)
     axes.axvline(0, color="0.4", linestyle="--", linewidth=1)
-    alike = "; ".join(name for name, one in found.items() if one.p >= 0.05) or "none of these"
-    title = f"permuted ratings do as well as the true ones within: {alike}"
     label = "Spearman's correlation: true ratings (diamond), 95 % of the permuted ones (grey)"
-    name_rows(axes, list(found), label, title)
+    name_rows(axes, list(found), label)
     axes.set_ylim(len(found) - 0.5, -0.6)
     return figure
 
@@ -243,14 +243,14 @@ def plot_importance(study: WordStudy, caption: int, methods: Sequence[str]) -> I
         _title(method): max(one, key=lambda word: word.score).text for method, one in zip(methods, words, strict=True)
     }
     over = "most important: " + ", ".join(f"“{word}” by {name}" for name, word in most.items())
-    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.55, f"{study.scenes[caption].caption}. {over}")
-    figure.text(0.005, 1 - 0.04 / figure.get_figheight(), over, fontsize=10, va="top")
+    figure = InlineFigure(FULL_WIDTH, row * len(methods) + 0.33, f"{over}: {study.scenes[caption].caption}")
+    head = headed(figure, over) + 0.1
     for i, (method, one) in enumerate(zip(methods, words, strict=True)):
-        axes = axes_at(figure, left, 0.32 + row * i, room, height)
+        axes = axes_at(figure, left, head + row * i, room, height)
         draw_words(axes, one, vmax=1.0, sentence=_FRACTIONS if i == len(methods) - 1 else "")
         axes.patch.set_visible(False)
         name = textwrap.fill(_title(method), 24)
-        figure.text(0.005, 1 - (0.32 + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
+        figure.text(MARGIN / FULL_WIDTH, 1 - (head + row * i) / figure.get_figheight(), name, fontsize=9, va="top")
     return figure
 
 
@@ -278,12 +278,10 @@ def plot_causes() -> InlineFigure:
     around = {"connectionstyle": "arc3,rad=0.22"}  # the box between them
     arrows["how common it is", "place in the caption, tokens"] = around
     boxes = {name: (x, y, name) for name, (x, y) in _CAUSES.items()}
-    alt = f"A causal graph with arrows from {told}"
-    figure = plot_graph(boxes, arrows, width=FULL_WIDTH - 0.3, height=3.4, alt=alt)
     around_it = _paths("concreteness", arrows) - 1
     title = f"concreteness may change saliency by itself (orange), and by {around_it} paths through the word's role"
-    figure.axes[0].text(0.05, 3.3, title, fontsize=10, va="top")
-    return figure
+    alt = f"A causal graph with arrows from {told}"
+    return plot_graph(boxes, arrows, width=FULL_WIDTH - 0.3, height=3.05, alt=alt, title=title)
 
 
 def _paths(cause: str, arrows: Iterable[tuple[str, str]]) -> int:

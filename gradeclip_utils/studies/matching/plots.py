@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from ... import checks
 from ...images import onto_image
 from ...plots import InlineFigure, axes_at, draw_heatmap, show_image
-from ...plots.axes import FULL_WIDTH, NOTE, SMALLEST, blank, drawable, entitle, style
+from ...plots.axes import FULL_WIDTH, NOTE, SMALLEST, blank, drawable, entitle, headed, style
 from ...plots.colours import largest, number, range_in_words, scale
 from .adjectives import PromptPath
 from .wording import WordRegions
@@ -41,16 +41,17 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     checks.number("weight", weight, 0, 1)
     fraction, most = path.fraction(weight), largest(np.maximum(path.maps, 0))
     where = f"{fraction:.0%} of the relevance on both things lies on the first"
-    alt = f"Map between “{path.before}” (0) and “{path.after}” (1) at {weight:.2f}: {where}"
-    figure = InlineFigure(FULL_WIDTH, 3.05, alt)
     before, after = path.fraction(0), path.fraction(1)
     over = f"of the relevance on both things, {before:.0%} lies on the first before the adjective, {after:.0%} with it"
-    figure.text(0.1 / FULL_WIDTH, 0.99, over, va="top", fontsize=10)
-    show_image(axes_at(figure, 0.1, 0.62, 2.0, 2.0), path.image, "image")
-    axes, heat = axes_at(figure, 2.25, 0.62, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
+    alt = f"Map between “{path.before}” (0) and “{path.after}” (1) at {weight:.2f}: {where}"
+    figure = InlineFigure(FULL_WIDTH, 2.8, f"{over}. {alt}")
+    head = headed(figure, over)
+    show_image(axes_at(figure, 0.1, head + 0.37, 2.0, 2.0), path.image, "image")
+    axes, heat = axes_at(figure, 2.25, head + 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
     draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
     entitle(axes, f"weight of the adjective {weight:.2f}")
-    curve = figure.add_axes((0.66, 0.18, 0.32, 0.59))  # where the relevance is for every weight, and for this one
+    # where the relevance is for every weight, and for this one
+    curve = axes_at(figure, 0.66 * FULL_WIDTH, head + 0.45, 0.32 * FULL_WIDTH, 1.8)
     curve.plot(_WEIGHTS, [path.fraction(one) for one in _WEIGHTS], color="#5b3a86", linewidth=1.5)
     curve.plot([weight], [fraction], "o", color="#5b3a86", markersize=8)
     curve.text(weight, fraction + (0.07 if fraction < 0.85 else -0.13), f"{fraction:.2f}", ha="center", fontsize=9,
@@ -75,16 +76,16 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
     values = matrix.values * 1e3
     count, across = values.shape
     left = 0.35 + 0.095 * max(len(word) for word in matrix.words)
-    width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.8 + count * _CELL_HEIGHT + 0.75
+    width, height = left + across * _CELL_WIDTH + 0.15, _HEAD + 0.56 + count * _CELL_HEIGHT + 0.75
     best = "; ".join(f"{word}: {matrix.regions[row.argmax()]}" for word, row in zip(matrix.words, values, strict=True))
     alt = f"Which region each word of “{matrix.caption}” answers to most. {best}"
-    figure = InlineFigure(max(width, 5.2), height, alt)
-    width = figure.get_figwidth()
     word, region = np.unravel_index(values.argmax(), values.shape)
     over = f"the strongest pair: “{matrix.words[word]}” and {matrix.regions[region]}"
-    figure.text(0.1 / width, 1 - 0.06 / height, drawable(over), va="top", fontsize=10, parse_math=False)
+    figure = InlineFigure(max(width, 5.2), height, f"{over}. {alt}")
+    top = headed(figure, over) + _HEAD + 0.39
+    width, height = figure.get_size_inches()
     for i, (name, mask) in enumerate(zip(matrix.regions, matrix.masks, strict=True)):
-        place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - (_HEAD + 0.63) / height, 1.05 / width, _HEAD / height)
+        place = ((left + i * _CELL_WIDTH + 0.08) / width, 1 - top / height, 1.05 / width, _HEAD / height)
         pixels, axes = np.asarray(matrix.image.convert("RGB"), dtype=np.float32) / 255, blank(figure.add_axes(place))
         faded = np.where(mask[..., None], pixels, 0.82 + 0.18 * pixels)  # all but the region
         axes.imshow(faded[::2, ::2], interpolation="auto")

@@ -7,6 +7,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs
 from gradeclip_utils.studies.binding.plots import plot_contrasts, plot_map_grid, plot_pair
 
+from ...legible import headline
+
 pytestmark = pytest.mark.usefixtures("legible")
 
 
@@ -14,7 +16,7 @@ def test_a_pair_is_drawn_with_both_images_and_all_four_similarities():
     figure = plot_pair(draw_pairs("colour", 1, nouns=16)[0], np.array([[0.5, 0.4], [0.3, 0.6]]))
     text = " ".join(t.get_text() for axes in figure.axes for t in axes.texts)
     assert all(f"{value:.3f}" in text for value in (0.5, 0.4, 0.3, 0.6)) and text.count("(true)") == 2
-    assert figure.texts[0].get_text() == "2 of 2 images are nearer to their own caption"
+    assert headline(figure) == "2 of 2 images are nearer to their own caption"
     one = plot_pair(draw_pairs("colour", 1, nouns=16)[0], np.array([[0.5, 0.4], [0.6, 0.3]]))
     assert one.texts[0].get_text().startswith("1 of 2")
 

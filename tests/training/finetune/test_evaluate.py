@@ -52,6 +52,7 @@ from gradeclip_utils.training.finetune.plots import (
     named_regions,
 )
 from gradeclip_utils.training.finetune.run import Tuned, Tuning
+from tests.legible import headline
 from tests.scenes import is_trained
 
 FIGURES = ["figure", "estimate", "low", "high", "n", "chance"]  # the columns of `measure`
@@ -303,8 +304,8 @@ def test_arms_are_drawn_in_their_order_with_the_first_seed_and_references_last(b
     figure = draw_arms(table_of(values), "boxes, top-1")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [OURS, BEFORE, GLOBAL, "uniform map"]
     assert "0.900" in [text.get_text() for text in figure.axes[0].texts]
-    told = draw_arms(table_of({**values, ("true mask", 0): 0.95}), "boxes, top-1").axes[0].get_title("left")
-    assert told == f"boxes, top-1: highest is true mask, then {OURS}"
+    told = draw_arms(table_of({**values, ("true mask", 0): 0.95}), "boxes, top-1")
+    assert headline(told) == f"boxes, top-1: highest is true mask, then {OURS}"
     with pytest.raises(ValueError, match="the table has no figure 'colour'"):
         draw_arms(table_of({(OURS, 0): 0.9}), "colour")
 
