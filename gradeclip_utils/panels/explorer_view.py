@@ -309,7 +309,7 @@ def figure(view: View) -> InlineFigure:
     width, height = (side * pixels / max(image.size) for pixels in image.size)
     across, told = 0.2 + width + len(view.panels) * room, verdicts(view)
     over = _folded(told["phrase"] or told["all"], HEADLINE, 5)
-    made = InlineFigure(across, height + 1.5, f"{over}: {summary(view)}")
+    made = InlineFigure(across, height + 1.5, f"{' '.join(over.split())}: {summary(view)}")
     made.text(0.1 / across, 1, over, va="bottom", fontsize=10, parse_math=False)
     show_image(axes_at(made, 0.1, 0.4, width, height), image, "image")
     for i, panel in enumerate(view.panels):
