@@ -69,7 +69,7 @@ def plot_words(
     told = f"{headline}: {method} over {norm}, {part} words{f'; {word}' if word else ''}"
     figure = InlineFigure(FULL_WIDTH, height, told)
     head = headed(figure, headline)
-    axes = axes_at(figure, 0.6, head + 0.05, FULL_WIDTH - 0.75, _SCATTER)
+    axes = axes_at(figure, 0.75, head + 0.05, FULL_WIDTH - 0.9, _SCATTER)
     shown = table[table["shown"]]
     roles = _roles(shown)
     palette = {name: colour for name, colour in zip(_LEGEND, ROLES.values(), strict=True) if name in set(roles)}
@@ -78,7 +78,7 @@ def plot_words(
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, shown["saliency"].max() + 0.2))  # from the lowest that there can be
     axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
-    style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)} (0: an average word)")
+    style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)}\n0: an average word")
     figure.points = [
         (axes, x, y, f"{name}: {x:.3g} across, {y:.3g} up; {role}")
         for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], roles, strict=True)

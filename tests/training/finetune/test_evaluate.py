@@ -321,10 +321,8 @@ def test_before_and_after_are_drawn_for_the_phrase_that_is_asked(bundled):
     positive = np.maximum(own.heatmap(0), 0)
     on_it = positive[arrange(["red car", "guitar"], background=17).masks(own.image.width)[0]].sum() / positive.sum()
     assert titles.split() == ["image", "before", "after"]
-    assert (
-        f"of what speaks for “a red car” lies on it: {on_it:.0%} before, {on_it:.0%} after"
-        in figure.texts[0].get_text()
-    )
+    said = f"of what speaks for “a red car” lies on it: {on_it:.0%} before, {on_it:.0%} after"
+    assert said in headline(figure)
     axes = InlineFigure(2, 2).add_axes((0, 0, 1, 1))
     draw_heatmap(axes, own.image, own.heatmap(0))
     assert all(np.array_equal(one.images[0].get_array(), axes.images[0].get_array()) for one in figure.axes[1:])
