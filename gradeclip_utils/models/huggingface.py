@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.model import get_input_dtype
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
@@ -149,7 +150,7 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
         msg = f"{PREFIX}{name} has no processor that can be loaded ({first_line(error)}): {files}"
         raise InvalidFile(msg, "model-processor") from error
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.removeprefix("pure_")]
+    dtype = get_input_dtype(precision) or torch.float32
     return model.to(device, dtype).eval(), processor
 
 

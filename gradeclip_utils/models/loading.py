@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import open_clip
 import torch
-from open_clip.model import convert_weights_to_lp, set_model_preprocess_cfg
+from open_clip.model import convert_weights_to_lp, get_input_dtype, set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -393,7 +393,7 @@ def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", 
 
 def _cast(model: torch.nn.Module, precision: str, device: str) -> None:
     """As `open_clip.create_model` does: "pure" casts everything, otherwise LayerNorm and embeddings stay float32."""
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.removeprefix("pure_")]
+    dtype = get_input_dtype(precision) or torch.float32
     if precision in ("fp16", "bf16"):
         convert_weights_to_lp(model.to(device), dtype=dtype)
     else:
