@@ -36,9 +36,11 @@ from ..explain import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
 from ..images import onto_image
+from ..methods import METHODS
 from ..models import Clip, load_clip
 from ..plots import paint
 from .faithfulness import FULL
+from .identity import identity
 from .localisation import levelled, localisation, pool
 from .maps import method_names
 from .report_page import write_page
@@ -89,7 +91,8 @@ def report(
     examples = asked_examples("report", clip, data, limit)
     given = _given_maps(maps, examples)
     asked = [(one.key, one.prompt) for one in examples]
-    own = {"report": method, "maps": len(given), "chunk": chunk, "nulls": nulls, "seed": checked_seed(seed)}
+    own = {"report": method, "maps": len(given), "chunk": chunk, "nulls": nulls, "seed": checked_seed(seed),
+           "computed_by": identity(METHODS[method])}  # fmt: skip
     settings = run_settings(clip, asked, **own)
     others = _inputs(spread(examples, SAMPLE), {})  # with which every caption is compared
     out, found, explain = as_path(out, "--out"), [], None

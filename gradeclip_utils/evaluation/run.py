@@ -41,9 +41,10 @@ from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..datasets.registry import DATASETS
 from ..errors import InvalidType, InvalidValue
-from ..files import version
+from ..methods import METHODS
 from ..models import Clip, load_clip
 from .faithfulness import Protocol
+from .identity import identity, surroundings
 from .localisation import MEASURES
 from .maps import method_names, possible
 from .results import Results
@@ -53,7 +54,6 @@ from .worker import PROTOCOLS, Chunk, Plan, at_worker, measured, open_explainers
 
 MOST_THREADS = 1024  # of one process: beyond some hundred thousand, OpenMP ends the process
 CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
-LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")  # rows of other versions may differ
 
 
 def evaluate(
@@ -107,13 +107,13 @@ def evaluate(
     if references:
         plan = replace(plan, references=references_of(clip, plan.baseline, seed))
     chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
-    how = jobs, dask, threads
     if out is None:
-        return _all_rows(clip, plan, chunks, None, progress, how)
+        return _all_rows(clip, plan, chunks, None, progress, (jobs, dask, threads))
     asked = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
     named = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan), "chunk": chunk}
+    named["computed_by"] = identity([METHODS[name] for name in (*names, "attention")])
     with closing(Results(shard_folder(out, shard), run_settings(clip, asked, **named))) as results:
-        return _all_rows(clip, plan, chunks, results, progress, how)
+        return _all_rows(clip, plan, chunks, results, progress, (jobs, dask, threads))
 
 
 # ------------------------------------------------------------------------------------------------- what is to be done
@@ -183,9 +183,10 @@ def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
 
     Args:
         clip: the model.
-        asked: what is asked, a tuple an example.
+        asked: what is asked, a tuple an example: its key, and texts.
         **own: what else this kind of run depends on.
     """
+    texts = (text for one in asked for text in one[1:] if isinstance(text, str))
     return own | {
         "examples": len(asked),
         "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
@@ -193,8 +194,7 @@ def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
         "pretrained": clip.pretrained,
         "weights": weights_digest(clip.model),
         "image_layers": clip.image_layers,  # through which the default method goes
-        "preprocess": re.sub(" at 0x[0-9a-f]+", "", str(getattr(clip.preprocess, "transforms", clip.preprocess))),
-        "versions": {name: version(name) for name in LIBRARIES},
+        **surroundings(clip, texts),
     }
 
 

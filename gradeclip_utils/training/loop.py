@@ -30,8 +30,9 @@ from tqdm.auto import tqdm
 
 from ..checks import first_line, short, whole
 from ..errors import InvalidFile, InvalidValue, NotFinite
-from ..evaluation.run import LIBRARIES, weights_digest
-from ..files import locked, version, write_whole
+from ..evaluation.identity import versions_of
+from ..evaluation.run import weights_digest
+from ..files import locked, write_whole
 
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 _AHEAD = 4  # batches that each worker makes ahead
@@ -195,7 +196,7 @@ def origin(model: nn.Module) -> dict[str, Any]:
     Args:
         model: that one; a digest of its weights is taken.
     """
-    return {"weights": weights_digest(model), "versions": {name: version(name) for name in LIBRARIES}}
+    return {"weights": weights_digest(model), "versions": versions_of(model)}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import gradeclip_utils
 from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
-from gradeclip_utils.evaluation import results
+from gradeclip_utils.evaluation import identity, results
 from gradeclip_utils.evaluation import run as door
 from gradeclip_utils.evaluation.faithfulness import PUBLISHED
 from gradeclip_utils.evaluation.localisation import MEASURES, localisation
@@ -29,6 +29,7 @@ from gradeclip_utils.evaluation.results import read_run
 from gradeclip_utils.evaluation.run import evaluate, report
 from gradeclip_utils.evaluation.sanity import randomised
 from gradeclip_utils.evaluation.worker import REFERENCES
+from gradeclip_utils.methods import Method, register_method, unregister_method
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 
@@ -386,6 +387,9 @@ def test_a_damaged_file_is_set_aside_and_computed_again(rows, tiny, data, tmp_pa
 def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tiny, data, tmp_path):
     options = {"out": tmp_path / "run", "limit": 3, "progress": False}
     evaluate(tiny, data, "maskclip", **options)
+    bright = {**options, "clip": replace(tiny, preprocess=brightened(tiny, 1.5)), "out": tmp_path / "bright"}
+    evaluate(data=data, methods="maskclip", **bright)
+    evaluate(data=data, methods="maskclip", **bright | {"clip": replace(tiny, preprocess=brightened(tiny, 1.5))})
     for change, message in (
         ({"methods": "attention"}, r"methods was \['maskclip'\], and is \['attention'\] now"),
         ({"seed": 5}, "seed was 0, and is 5 now"),
@@ -393,6 +397,8 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
         ({"clip": wrap(build(seed=1))}, "weights was .* now"),
         ({"clip": replace(tiny, image_layers=2)}, "image_layers was None, and is 2 now"),
         ({"clip": wrap(tiny.model, resize_mode="squash")}, "preprocess was .* now"),
+        ({"clip": replace(tiny, preprocess=brightened(tiny, 2)), "out": tmp_path / "bright"}, "preprocess was .* now"),
+        ({"clip": replace(tiny, tokenizer=backwards(tiny))}, "tokenizer was .* now"),
     ):
         given = {"clip": tiny, "methods": "maskclip", **options, **change}
         with pytest.raises(ValueError, match=f"holds another run: .*{message}.*delete it"):
@@ -400,12 +406,41 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
     assert len(read_run(tmp_path / "run")) == 3 * (1 + len(REFERENCES))
 
 
+def test_rows_of_a_method_of_ones_own_are_those_of_what_its_name_stands_for_now(tiny, data, tmp_path):
+    options = {"limit": 3, "references": False, "out": tmp_path / "run", "progress": False}
+    for way in (torch.ones_like, torch.ones_like, torch.zeros_like):
+        register_method(Method("mine", "Mine", "-", "-", "-", image=everywhere(way)))
+        try:
+            if way is torch.ones_like:
+                evaluate(tiny, data, "mine", **options)
+                continue
+            with pytest.raises(ValueError, match="holds another run: computed_by was '[0-9a-f]{16}', and is"):
+                evaluate(tiny, data, "mine", **options)
+        finally:
+            unregister_method("mine")
+
+
+def everywhere(way):
+    """A method whose map is the same everywhere; which is seen in what it closes over alone."""
+    return lambda tower, trace, directions: way(1.0 * trace.valid_mask)[:, None].expand(-1, directions.shape[1], -1)
+
+
+def brightened(clip, times):
+    """A preprocessing of one's own, of which `times` is seen in what it closes over alone."""
+    return lambda image: clip.preprocess(image) * times
+
+
+def backwards(clip):
+    """A tokenizer that reads letters from the last to the first."""
+    return lambda texts: clip.tokenizer([text[::-1] for text in texts])
+
+
 def test_rows_of_other_versions_of_what_they_depend_on_are_not_mixed(tiny, data, tmp_path, monkeypatch):
-    options, version = {"out": tmp_path / "run", "limit": 3, "progress": False}, door.version
+    options, version = {"out": tmp_path / "run", "limit": 3, "progress": False}, identity.version
     evaluate(tiny, data, **options)
     for library in ("gradeclip", "timm"):
         other = {library: "0.0.0"}
-        monkeypatch.setattr(door, "version", lambda name, other=other: other.get(name) or version(name))
+        monkeypatch.setattr(identity, "version", lambda name, other=other: other.get(name) or version(name))
         with pytest.raises(ValueError, match="holds another run: versions was"):
             evaluate(tiny, data, **options)
 

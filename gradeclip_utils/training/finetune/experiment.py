@@ -21,8 +21,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ...checks import whole, writable
+from ...checks import readable, whole, writable
 from ...errors import InvalidValue
+from ...evaluation.run import weights_digest
 from ...evaluation.shards import part_of, read_shard, shard_folder
 from ...files import commit, data_path, locked, write_whole
 from ...models import Clip, load_clip
@@ -120,7 +121,7 @@ def _try(table: Path, runs: Path, arm: str, recipe: Tuning) -> None:
 def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, *, pilot: bool = False) -> None:
     """Train an arm, or find its training in `runs`, measure it, and write its row behind those of the table."""
     print(f"{arm}, seed {recipe.seed}, learning rate {recipe.learning_rate:g}, weight {recipe.regions:g}", flush=True)
-    tuned, minutes, cpu = _tuned(arm, recipe, _folder(runs, arm, recipe))
+    tuned, minutes, cpu = _tuned(arm, recipe, runs)
     steps = 0 if ARMS[arm] is None else recipe.steps
     row: dict[str, Any] = {"arm": arm, "seed": recipe.seed, "steps": steps, "batch": recipe.batch}
     row |= {"learning_rate": recipe.learning_rate, "regions": recipe.regions}
@@ -133,16 +134,18 @@ def _add_row(table: Path, runs: Path, arm: str, recipe: Tuning, *, pilot: bool =
     _write(table, rows.to_csv(index=False).encode())
 
 
-def _folder(runs: Path, arm: str, recipe: Tuning) -> Path:
-    name = f"{arm.replace(' ', '-').replace(',', '')}-{recipe.seed}"
-    return runs / f"{name}-{recipe.learning_rate:g}-{recipe.regions:g}-{recipe.steps}x{recipe.batch}"
+def _folder(runs: Path, arm: str, recipe: Tuning, clip: Clip) -> Path:
+    """Of one training: it names all that tells one from another, the weights that it begins from among it."""
+    name = f"{arm.replace(' ', '-').replace(',', '')}-{recipe.seed}-{recipe.learning_rate:g}-{recipe.regions:g}"
+    return runs / f"{name}-{recipe.steps}x{recipe.batch}-{weights_digest(clip.model)}"
 
 
-def _tuned(arm: str, recipe: Tuning, folder: Path) -> tuple[Clip, float, float]:
+def _tuned(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float, float]:
     """The arm's model as it would be shipped, and how long training took: wall clock and CPU minutes."""
     clip = load_clip("emoji")
     if ARMS[arm] is None:
         return clip, 0.0, 0.0
+    folder = _folder(runs, arm, recipe, clip)
     folder.mkdir(parents=True, exist_ok=True)
     file, log = folder / MODEL, folder / "log.csv"
     if not (file.is_file() and log.is_file()):
@@ -166,6 +169,7 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
     Raises:
         InvalidValue: a row is missing, or the model is not measurably better at what it was tuned for than the one
             before: the interval of regions named by their masks must lie above the other's.
+        MissingFile: no training of that row that began from the model of now.
     """
     rows = design.tidy(design.read(table))
     before, after = (
@@ -186,7 +190,8 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
         told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
     table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
     card = CARD.format(table=table_text, **made[[*DECIDED, "minutes", "commit"]])
-    model = _folder(runs, OURS, replace(PILOT, **made[[*DECIDED]])) / MODEL
+    training = _folder(runs, OURS, replace(PILOT, **made[[*DECIDED]]), load_clip("emoji"))
+    model = readable(training / MODEL, "model of that row that was tuned from emoji as it is now,")
     _write(folder / "emoji-fine.safetensors", model.read_bytes())
     _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
     _write(folder / "emoji-fine.md", card.encode())

@@ -35,6 +35,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ...checks import chosen, listed, writable
 from ...datasets import optional_library
 from ...errors import InvalidType, InvalidValue
+from ...evaluation.identity import identity, surroundings
+from ...methods import METHODS
 from ...models import Clip
 from ...towers.base import isolated_torch_state
 from ..loop import Loop, cosine_decay, origin, quick_arithmetic
@@ -152,6 +154,7 @@ def fine_tune(
         places=tuning.phrases, negatives=tuning.negatives, allowed=allowed, grid=run.grid,
     )  # fmt: skip
     about = {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model)
+    about |= surroundings(clip, ()) | {"computed_by": identity([METHODS.get(tuning.maps), allowed])}
     loop = Loop(
         run.model, run.optimiser, tuning, cosine_decay, about,
         file=None if folder is None else Path(folder) / STATE, save_every=save_every, writes=run.place[0] == 0,

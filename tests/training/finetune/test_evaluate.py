@@ -1,5 +1,6 @@
 """How fine a model sees, and the experiment that asks: known regions, arms, and a table that resumes."""
 
+import copy
 from collections import Counter
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.evaluation.run import weights_digest
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
@@ -165,7 +168,7 @@ def asked(monkeypatch):
     return found
 
 
-def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, asked):
+def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, asked, monkeypatch):
     table, tuning = tmp_path / "table.csv", Tuning(steps=3, batch=2)
     todo = [("before", 0), (GLOBAL, 1), (OURS, 1), ("uniform map", 0)]
     experiment.run(table, tmp_path / "runs", tuning, todo=todo[:2])
@@ -181,6 +184,12 @@ def test_the_table_gains_a_row_a_run_and_none_twice(bundled, tmp_path, asked):
         experiment.run(table, tmp_path / "runs", replace(tuning, steps=4), todo=todo)
     experiment.run(tmp_path / "longer.csv", tmp_path / "runs", replace(tuning, steps=4), todo=todo)
     assert len(asked) == 6, "a training of another length is no training of this one"
+    with torch.no_grad():
+        other = replace(bundled, model=copy.deepcopy(bundled.model))
+        other.model.logit_scale += 1
+    monkeypatch.setattr(experiment, "load_clip", lambda name, file=None: other)
+    experiment.run(tmp_path / "trained anew.csv", tmp_path / "runs", tuning, todo=todo)
+    assert len(asked) == 9, "nor is one that began from other weights"
 
 
 @pytest.fixture
@@ -344,7 +353,7 @@ def test_regions_are_named_by_the_nearest_prompt(bundled):
     assert named_regions(bundled, scene, prompts, top=1)["answer 1"].to_dict() == {"cat": "right", "car": "other"}
 
 
-def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(tmp_path):
+def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(bundled, tmp_path):
     def table(after):
         about = {
             "seed": 0,
@@ -364,7 +373,10 @@ def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(tmp_pat
         pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
         return tmp_path / "table.csv"
 
-    folder = tmp_path / "grad-eclip-0-0.1-1-1x2"  # of the recipe that the card tells
+    with pytest.raises(GradeclipError, match="There is no model of that row that was tuned from emoji as it is now"):
+        experiment.ship(table(0.5), tmp_path, tmp_path)
+    # of the recipe that the card tells, and the weights that it began from
+    folder = tmp_path / f"grad-eclip-0-0.1-1-1x2-{weights_digest(bundled.model)}"
     folder.mkdir()
     (folder / "tuned.safetensors").write_bytes(b"weights")
     with pytest.raises(ValueError, match="not measurably better than 'before' in 'masks, top-1'"):

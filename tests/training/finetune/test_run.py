@@ -471,3 +471,17 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
     assert "1 captions had no phrase" in printed.out
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
     assert Explainer(clip).explain(pairs[0].image, "a red car").image_maps.shape == (1, 12, 12)
+
+
+def test_a_state_of_another_preprocessing_tokenizer_or_choice_of_negatives_is_refused(tiny, pairs, tmp_path):
+    tune(tiny, pairs, folder=tmp_path, allowed=lambda text: "dog" in text)
+    tune(tiny, pairs, folder=tmp_path, allowed=lambda text: "dog" in text)  # the same, however often it is written
+    darker = replace(tiny, preprocess=lambda image: tiny.preprocess(image) / 2)
+    backwards = replace(tiny, tokenizer=lambda texts: tiny.tokenizer([text[::-1] for text in texts]))
+    for clip, allowed, what in (
+        (darker, lambda text: "dog" in text, "preprocess"),
+        (backwards, lambda text: "dog" in text, "tokenizer"),
+        (tiny, lambda text: "cat" in text, "computed_by"),
+    ):
+        with pytest.raises(ValueError, match=f"holds a run of another recipe .{what} is"):
+            tune(clip, pairs, folder=tmp_path, allowed=allowed)

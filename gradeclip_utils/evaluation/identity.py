@@ -1,0 +1,142 @@
+"""Identity: what a function, a preprocessing, a tokenizer is, so that no row or weight is served to another one.
+
+model, methods --here--> settings of a run, origin of a training
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..files import version
+from ..models import Clip
+
+LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "numpy", "pillow")  # rows of other versions may differ
+_ADDRESS = " at 0x[0-9a-fA-F]+"
+_PROBE = "A photo of 2 dogs, naïve cafés & Größe: 犬 🐕"  # read by a tokenizer, whatever else it is asked
+
+
+def identity(thing: object) -> str:
+    """Tells what computes from what computes otherwise, in whichever process it is asked.
+
+    A function is its qualified name, its code, its defaults and what it closes over; an object is its class, and its
+    attributes but for caches. Of what is of no installed package, classes and what functions name are looked into.
+
+    Args:
+        thing: a function, or anything that holds some.
+
+    Returns:
+        16 hexadecimal digits, of SHA-256.
+    """
+    return hashlib.sha256("\n".join(_parts(thing, {})).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _parts(thing: Any, seen: dict[int, Any]) -> Iterator[str]:
+    """What tells a thing from others, as texts; `seen` has those that were told, because things hold each other."""
+    held = _held(thing)
+    if held is None:
+        yield re.sub(_ADDRESS, "", repr(thing))
+        return
+    yield f"{type(thing).__qualname__} {len(held)} {id(thing) in seen}"
+    if id(thing) not in seen:
+        if not isinstance(thing, (tuple, frozenset)):  # of which equal ones may be one
+            seen[id(thing)] = thing
+        for part in held:
+            yield from _parts(part, seen)
+
+
+def _held(thing: Any) -> list | None:
+    """What a thing is made of, if its text does not tell it."""
+    match thing:
+        case torch.Tensor():
+            as_bytes = thing.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            return [str(thing.dtype), tuple(thing.shape), as_bytes.numpy().tobytes()]
+        case np.ndarray():
+            return [thing.dtype.str, thing.shape, thing.tobytes()]
+        case set() | frozenset():
+            return sorted(thing, key=repr)
+        case Mapping():
+            return [*thing.items()]
+        case list() | tuple():
+            return [*thing]
+        case partial():
+            return [thing.func, thing.args, thing.keywords]
+        case property():
+            return [thing.fget]
+        case MethodType() | staticmethod() | classmethod():
+            return [thing.__func__, getattr(thing, "__self__", None)]
+        case ModuleType():
+            return [thing.__name__]
+        case FunctionType():
+            return _of_function(thing)
+        case type() if _is_installed(thing.__module__):
+            return [thing.__module__, thing.__qualname__, version(thing.__module__.partition(".")[0])]
+        case type():
+            own = [one for one in vars(thing).items() if one[0][:2] != "__" or isinstance(one[1], FunctionType)]
+            return [thing.__module__, thing.__qualname__, *thing.__bases__, own]
+    if not hasattr(thing, "__dict__"):
+        return None
+    return [type(thing), {name: part for name, part in vars(thing).items() if "cache" not in name}]
+
+
+def _of_function(function: FunctionType) -> list:
+    """Its name, code, defaults and what it closes over; of a user's own also what it names of its module."""
+    codes = _codes(function.__code__)
+    held: list[Any] = [function.__module__, function.__qualname__, function.__defaults__, function.__kwdefaults__]
+    for code in codes:
+        consts = [const for const in code.co_consts if not isinstance(const, CodeType)]
+        held += [code.co_code, code.co_names, code.co_varnames, consts]
+    held += [cell.cell_contents for cell in function.__closure__ or ()]
+    if not _is_installed(function.__module__):
+        named = {name for code in codes for name in code.co_names} & function.__globals__.keys()
+        held += [function.__globals__[name] for name in sorted(named)]
+    return held
+
+
+def _is_installed(module: str | None) -> bool:
+    """Whether a module is told by the version of its package."""
+    name, file = (module or "").partition(".")[0], getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    known = name in sys.stdlib_module_names or name == __name__.partition(".")[0]
+    return known or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    """The code of a function, and of those within it."""
+    return [code, *(one for const in code.co_consts if isinstance(const, CodeType) for one in _codes(const))]
+
+
+def versions_of(model: torch.nn.Module) -> dict[str, str]:
+    """The versions of the libraries that compute with a model.
+
+    Args:
+        model: of transformers, or of any other.
+    """
+    theirs = any(type(module).__module__.startswith("transformers.") for module in model.modules())
+    return {name: version(name) for name in (*LIBRARIES, *["transformers"] * theirs)}
+
+
+def surroundings(clip: Clip, texts: Iterable[str]) -> dict[str, Any]:
+    """What decides the numbers of a model beside its weights: preprocessing, tokenizer, versions.
+
+    Args:
+        clip: the model.
+        texts: some that the tokenizer will read; it is told by the ids that it gives them.
+    """
+    steps = re.sub(_ADDRESS, "", str(getattr(clip.preprocess, "transforms", clip.preprocess)))
+    read, tokens = [_PROBE, *sorted({*texts})], []
+    for start in range(0, len(read), 1000) if clip.tokenizer is not None else ():
+        tokens.append(identity(clip.tokenizer(read[start : start + 1000])))
+    return {
+        "preprocess": f"{steps} {identity(clip.preprocess)}",
+        "tokenizer": f"{type(clip.tokenizer).__name__} {identity(tokens)}",
+        "versions": versions_of(clip.model),
+    }
