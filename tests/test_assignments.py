@@ -1,9 +1,11 @@
 """Assignments ask what they should, hide what they should, and tell a right answer from a wrong one."""
 
 import ast
+import csv
 import os
 import re
 import shutil
+import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -163,6 +165,20 @@ def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_ge
     points = {name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points for name in WRONG}
     assert hand_in(course, "ada", right) == points
     assert hand_in(course, "bob", WRONG) == dict.fromkeys(WRONG, 0)
+
+
+@pytest.mark.slow
+def test_a_lesson_that_was_not_handed_in_is_empty_in_the_table_of_points_and_not_zero(course):
+    folder, _ = course
+    hand_in(course, "eve", {})
+    shutil.copy(FOLDER / "nbgrader_config.py", folder)
+    environment = {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])}
+    subprocess.run(["nbgrader", "export"], cwd=folder, check=True, env=environment)
+    with (folder / "grades.csv").open() as file:
+        rows = {row["assignment"]: row for row in csv.DictReader(file) if row["student_id"] == "eve"}
+    assert set(rows) == {one.stem for one in PATHS} and all(float(row["max_score"]) > 0 for row in rows.values())
+    assert {name for name, row in rows.items() if row["score"] == ""} == set(rows) - {GRADED}
+    assert float(rows[GRADED]["score"]) == 0  # handed in as it was handed out
 
 
 @pytest.mark.slow
