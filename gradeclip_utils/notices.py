@@ -48,7 +48,6 @@ WARNINGS = {
     "prompt-cut": ("the prompt is longer than the model reads", "shorten it; the rest has no effect"),
     "rows-again": ("kept rows are damaged, or of inputs that changed, and are computed again", "nothing"),
     "rows-aside": ("the file of kept rows is damaged and was set aside; all is computed again", "nothing"),
-    "rows-left-out": ("some kept rows are damaged", "run the same command again: it computes them"),
     "word-unknown": ("a bundled model knows few words", "use those of its vocabulary, or another model"),
     "words-unsplit": ("the tokenizer does not say which tokens make a word", "take the one that came with the model"),
 }  # fmt: skip

@@ -149,23 +149,6 @@ class Results:
             raise InvalidValue(message, "run-other")
 
 
-def read_run(folder: str | Path) -> pd.DataFrame:
-    """All rows that a run has so far, in the order of the examples; also while it runs.
-
-    Args:
-        folder: of the run.
-
-    Raises:
-        FileNotFoundError: there is no run, or nothing is done yet.
-    """
-    found, (kept,) = read_whole(folder), _asked(folder, "SELECT count(*) FROM chunks") or [(0,)]
-    if not found:
-        raise MissingFile(f"{folder} holds no rows of an evaluation", "result-missing")
-    if damaged := kept[0] - len(found):
-        warn(f"{damaged} chunks of {folder} are damaged, and their rows are left out", "rows-left-out", UserWarning)
-    return pd.concat([found[number][0] for number in sorted(found)], ignore_index=True)
-
-
 def read_settings(folder: str | Path) -> dict:
     """What a run was asked for.
 

@@ -10,7 +10,7 @@ import pytest
 from gradeclip_utils import Explanation
 from gradeclip_utils.checks import readable, writable
 from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
-from gradeclip_utils.evaluation.results import read_run
+from gradeclip_utils.evaluation.results import read_settings
 from gradeclip_utils.files import locked, write_whole
 from tests.refusals.cases import full, named
 
@@ -31,7 +31,7 @@ def test_what_is_no_path_is_refused_wherever_a_path_is_taken(path, message):
         lambda: readable(path, "a picture"),
         lambda: writable(path, "--out"),
         lambda: Explanation.load(path),
-        lambda: read_run(path),
+        lambda: read_settings(path),
     ):
         with pytest.raises(GradeclipError, match=message):
             take()
