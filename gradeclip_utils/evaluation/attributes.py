@@ -331,24 +331,22 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def margins_after(
-    clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene | None]
-) -> pd.DataFrame:
+def margins_after(clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene]) -> pd.DataFrame:
     """S(right caption) - S(wrong caption) when every scene is changed: an experiment on what an answer hangs on.
 
     Args:
         clip: the model that is asked.
         pairs: such as `draw_pairs` gives; their captions stay.
-        change: a scene and the objects that are asked for -> another scene; images where it gives None are left out.
+        change: a scene and the objects that are asked for -> another scene.
 
     Returns:
         One row an image: pair, side, margin.
     """
-    asked = [(pair, side, change(pair.scenes[side], pair.asked)) for pair in pairs for side in (0, 1)]
-    changed = [(pair, side, scene) for pair, side, scene in asked if scene is not None]
-    captions = [[pair.scenes[abs(side - turn)].caption for pair, side, _ in changed] for turn in (0, 1)]
-    table = pd.DataFrame([(pair.name, side) for pair, side, _ in changed], columns=["pair", "side"])
-    margins, _ = _margins(clip, images_of(clip, [scene for *_, scene in changed]), *captions)
+    asked = [(pair, side) for pair in pairs for side in (0, 1)]
+    captions = [[pair.scenes[abs(side - turn)].caption for pair, side in asked] for turn in (0, 1)]
+    changed = images_of(clip, [change(pair.scenes[side], pair.asked) for pair, side in asked])
+    margins, _ = _margins(clip, changed, *captions)
+    table = pd.DataFrame([(pair.name, side) for pair, side in asked], columns=["pair", "side"])
     return table.assign(margin=margins)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checks import as_box, as_map, between, finite, instance, listed, whole
+from ..checks import as_box, as_map, finite, instance, listed, whole
 from ..errors import InvalidValue
 from ..images import onto_image
 
@@ -24,7 +24,7 @@ MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_
 THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
 
 
-def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRESHOLD) -> dict[str, float]:
+def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """How well a heat map (H, W) finds the object in `mask` (H, W): six measures between 0 and 1, 1 is best.
 
     - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation
@@ -36,7 +36,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     - `iou_best`: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds.
       It knows the answer, so it bounds what any rule for a threshold could reach.
     - `iou_fixed` and `pixel_accuracy`: intersection over union, and fraction of pixels on the right side, where the
-      map's positive part reaches `threshold` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
+      map's positive part reaches `THRESHOLD` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
       Features for Discriminative Localization", CVPR 2016. Published tables use other rules (above the map's mean,
       say), so compare within a table only. With small objects, pixel accuracy favours maps that mark little.
 
@@ -48,23 +48,20 @@ def localisation(heat: np.ndarray, mask: np.ndarray, *, threshold: float = THRES
     Args:
         heat: (H, W), signed or not.
         mask: (H, W) of True and False, in the same pixels.
-        threshold: a fraction of the map's maximum.
 
     Returns:
         The six by name, in the order of `MEASURES`.
 
     Raises:
-        ValueError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False, a
-            threshold outside (0, 1).
+        ValueError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False.
     """
     heat, mask = as_map(heat), _mask(mask)
     if heat.shape != mask.shape:
         msg = f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first"
         raise InvalidValue(msg, "map-shape")
-    between("threshold", threshold)
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
-    marked = positive >= threshold * positive.max()
+    marked = positive >= THRESHOLD * positive.max()
     found, above = _counts(values, inside)
     return {
         "pointing_game": float(inside[values == values.max()].mean()),

@@ -113,7 +113,7 @@ class _Trial(RememberingTower):
 
 
 def method_maps(
-    clip: Clip, names: Sequence[str | Method], images: Sequence[ImageLike], directions: Tensor, *, seed: int = 0
+    clip: Clip, names: Sequence[str | Method], images: Sequence[ImageLike], directions: Tensor
 ) -> dict[str | Method, np.ndarray]:
     """Signed maps of every image by every method: what `Explainer(clip, method=name).maps` gives, in less time.
 
@@ -125,7 +125,6 @@ def method_maps(
         names: of methods that explain images, or such methods.
         images: N images, as for `Explainer.explain`.
         directions: (N, M, E), each image's own.
-        seed: of methods that draw.
 
     Returns:
         For each method maps (N, M, h, w) on the token grid, in the order of `names`.
@@ -133,7 +132,7 @@ def method_maps(
     Raises:
         ValueError: as `Explainer` and its `maps`.
     """
-    explainers, towers = {name: Explainer(clip, method=name, seed=seed) for name in names}, {}
+    explainers, towers = {name: Explainer(clip, method=name) for name in names}, {}
     for explainer in explainers.values():
         key = type(explainer.image_tower), explainer.image_tower.layers
         explainer.image_tower = towers.setdefault(key, RememberingTower(explainer.image_tower))

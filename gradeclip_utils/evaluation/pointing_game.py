@@ -91,7 +91,7 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
 
 def play(
     clip: Clip, played: Sequence[Game], methods: str | Sequence[str] = "grad-eclip",
-    questions: Sequence[str] | None = None, *, image_layers: int | None = None, seed: int = 0,
+    questions: Sequence[str] | None = None, *, image_layers: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Ask for every noun of every game, and see where the maximum of its map lies.
 
@@ -104,7 +104,6 @@ def play(
         questions: some of `QUESTIONS`, asked of every method; by default all of Grad-ECLIP, and "caption" and "prompt"
             of the others. Directions other than these two may mean little to a method that is not linear in them.
         image_layers: how many of the last image layers the methods go through; by default each as many as it wants.
-        seed: of methods that draw.
 
     Returns:
         One row a noun, question and method. Columns: image, objects, noun, question, method; `hit`, the fraction of the
@@ -116,7 +115,7 @@ def play(
         ValueError: an unknown method or question, a caption longer than the model reads.
     """
     asked, played = _asked(methods, questions), _games(played)
-    explainers = {name: Explainer(clip, method=name, seed=seed, image_layers=image_layers) for name in asked}
+    explainers = {name: Explainer(clip, method=name, image_layers=image_layers) for name in asked}
     asking, rows = Explainer(clip), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
     for some in _alike(played):
