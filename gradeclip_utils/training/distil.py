@@ -128,21 +128,9 @@ class DistillationBatches:
         self.halves = SceneBatches(first), SceneBatches(replace(first, hard_negatives=True))
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Draw batch `step`, as large as the student sees it."""
-        return self.drawn(step, self.size)
-
-    def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Draw batch `step` with images of another size.
-
-        Args:
-            step: its number.
-            size: pixels on a side of the images.
-
-        Returns:
-            (B, size, size, 3) uint8, and tokens (B, 77) long.
-        """
+        """Draw batch `step`."""
         number = step % self.different
-        return self.halves[number >= self.half].drawn(number, size)
+        return self.halves[number >= self.half].drawn(number, self.size)
 
 
 class Student(nn.Module):
@@ -223,7 +211,7 @@ def teach(
     def weighted(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts."""
         images, tokens = batch
-        parts = losses(student, normalise(images), tokens, *targets(batches, step))
+        parts = losses(student, normalise(images), tokens, *targets(step))
         loss = parts["contrast"] + distillation.distillation_weight * (parts["image"] + parts.get("text", 0.0))
         return loss, {key: value.item() for key, value in parts.items()}
 
@@ -238,16 +226,16 @@ class Targets:
     """The teacher's unit embeddings of a batch, image and text, (B, E) each; looked up where it saw the batch."""
 
     def __init__(self, teacher: nn.Module, distillation: Distillation, seen: dict[tuple[int, ...], Any]) -> None:
-        self.teacher, self.seen = teacher, seen
+        self.teacher, self.seen, self.batches = teacher, seen, DistillationBatches(distillation, CANVAS)
         self.key = (distillation.seed, distillation.batch, distillation.different)
         self.scale = teacher.logit_scale.exp().item()
 
     @torch.no_grad()
-    def __call__(self, batches: DistillationBatches, step: int) -> tuple[Tensor, Tensor, float]:
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, float]:
         """Embeddings of the images and captions of a batch, and the scale of the teacher's logits."""
-        key = (*self.key, step % batches.different)
+        key = (*self.key, step % self.batches.different)
         if key not in self.seen:
-            images, tokens = batches.drawn(step, CANVAS)
+            images, tokens = self.batches[step]
             with quick_arithmetic(torch.device("cpu")):
                 image = self.teacher.encode_image(normalise(images))
                 text = encode_text_by_length(self.teacher, tokens)

@@ -22,10 +22,10 @@ SCENES = 24
 _SIDE = 288  # pixels of a scene as the figure draws it
 
 
-def _explained_scenes(clip: Clip, n: int, split: str) -> list[tuple[Scene, Explanation]]:
-    """The first `n` scenes of a split, of two and three things in turn, and what "a dog" finds of each thing named."""
+def _explained_scenes(clip: Clip, split: str) -> list[tuple[Scene, Explanation]]:
+    """The first `SCENES` of a split, of two and three things in turn, and what "a dog" finds of each thing named."""
     explainer, found = Explainer(clip), []
-    scenes = [draw_scene([90, i], split=split, n_objects=2 + i % 2) for i in range(n)]
+    scenes = [draw_scene([90, i], split=split, n_objects=2 + i % 2) for i in range(SCENES)]
     for scene, image in zip(scenes, images_of(clip, scenes), strict=True):
         named = {thing.noun: None for i, thing in enumerate(scene.objects) if i not in scene.unnamed}  # each once
         found.append((scene, explainer.explain(image, [phrase(noun) for noun in named])))
@@ -40,7 +40,7 @@ def clear_maps(clip: Clip, split: str) -> list[bool]:
         split: of the scenes, "development" or "test".
     """
     clear = []
-    for scene, found in _explained_scenes(clip, SCENES, split):
+    for scene, found in _explained_scenes(clip, split):
         masks = scene.masks(found.image.width).astype(float)
         shown = np.stack([pool(mask, found.image_maps.shape[1:], found.box) > 0 for mask in masks])
         named = [i for i in range(len(masks)) if i not in scene.unnamed]
@@ -51,20 +51,19 @@ def clear_maps(clip: Clip, split: str) -> list[bool]:
     return clear
 
 
-def gallery(clip: Clip, n: int = SCENES) -> Figure:
-    """Maps of the first test scenes, of two and three things in turn: none is chosen.
+def gallery(clip: Clip) -> Figure:
+    """Maps of the first `SCENES` test scenes, of two and three things in turn: none is chosen.
 
     Beside each image stands a map for every thing that its caption speaks of, asked for by "a dog", from 0 to its own
     largest relevance. The figure is 9 inches wide, with two scenes in a row.
 
     Args:
         clip: the model.
-        n: how many scenes.
     """
-    scenes, found = zip(*_explained_scenes(clip, n, "test"), strict=True)
+    scenes, found = zip(*_explained_scenes(clip, "test"), strict=True)
     side, across, down, left = 1.18, 1.24, 1.88, (0.06, 3.98)  # inches
     alt = "Images and maps of test scenes: " + "; ".join(scene.caption for scene in scenes)
-    figure = InlineFigure(9.0, down * -(-n // 2) + 0.35, alt)
+    figure = InlineFigure(9.0, down * -(-SCENES // 2) + 0.35, alt)
     for number, (scene, one) in enumerate(zip(scenes, found, strict=True)):
         x, top = left[number % 2], 0.58 + down * (number // 2)
         caption = textwrap.fill(scene.caption, 50 if number % 2 == 0 else 68)

@@ -98,8 +98,9 @@ def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tm
     assert list(pd.read_csv(tmp_path / card.TABLE)["model"]) == ["emoji-fine"], "another split begins anew"
 
 
-def test_the_gallery_shows_every_scene_with_a_map_for_each_thing_that_is_named(tiny):
-    figure = card.gallery(tiny, 4)
+def test_the_gallery_shows_every_scene_with_a_map_for_each_thing_that_is_named(tiny, monkeypatch):
+    monkeypatch.setattr("gradeclip_utils.training.gallery.SCENES", 4)
+    figure = card.gallery(tiny)
     scenes = [draw_scene([90, i], split="test", n_objects=2 + i % 2) for i in range(4)]
     shown = sum(1 + len({s.objects[i].noun for i in range(len(s.objects)) if i not in s.unnamed}) for s in scenes)
     assert len(figure.axes) == shown and figure.get_figwidth() * 100 <= 900

@@ -101,9 +101,9 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(
     config = short("emoji-average")
     batches = DistillationBatches(config, 96)
     images, tokens = batches[0]
-    found = losses(Twin(), normalise(images), tokens, *Targets(teacher, config, {})(batches, 0))
+    found = losses(Twin(), normalise(images), tokens, *Targets(teacher, config, {})(0))
     assert found["image"].abs() < 1e-3
-    wrong = losses(Twin(), normalise(images).flip(0), tokens, *Targets(teacher, config, {})(batches, 0))
+    wrong = losses(Twin(), normalise(images).flip(0), tokens, *Targets(teacher, config, {})(0))
     assert wrong["image"] > 0.1 and wrong["contrast"] > found["contrast"]
 
 
@@ -112,16 +112,15 @@ def test_scenes_are_those_of_the_training_and_come_again(teacher):
     for step in (0, 1):
         assert all(is_trained(scene.objects) for scene in batches.halves[step].scenes(step))
     assert torch.equal(batches[0][0], batches[2][0]) and not torch.equal(batches[0][0], batches[1][0])
-    assert batches.drawn(1, 192)[0].shape == (20, 192, 192, 3)
+    assert DistillationBatches(short("emoji-average", batch=20), 192)[1][0].shape == (20, 192, 192, 3)
 
 
 def test_the_teacher_is_asked_once_about_a_batch(teacher, monkeypatch):
     asked, ask = [], type(teacher).encode_image
     monkeypatch.setattr(type(teacher), "encode_image", lambda self, *a, **k: asked.append(1) or ask(self, *a, **k))
     config, seen = short("emoji-average"), {}
-    targets, batches = Targets(teacher, config, seen), DistillationBatches(config, 96)
-    first = targets(batches, 0)
-    again = Targets(teacher, config, seen)(batches, 2)
+    first = Targets(teacher, config, seen)(0)
+    again = Targets(teacher, config, seen)(2)
     assert asked == [1] and torch.equal(first[0], again[0])
 
 

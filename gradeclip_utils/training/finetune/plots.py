@@ -129,14 +129,13 @@ def draw_before_after(
     return plot_maps(image, maps, shared_scale=False, title=title)
 
 
-def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], top: int = 3) -> pd.DataFrame:
-    """What the dense features of each object's pixels are closest to: one row an object, its true noun and the names.
+def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """What the dense features of each object's pixels are closest to: one row an object, its true noun and three names.
 
     Args:
         clip: the model.
         scene: has the objects.
         prompts: noun -> unit embedding (E,), those that can be answered.
-        top: how many names.
     """
     (_, dense, size, box), *_ = dense_features(clip, [scene])
     nouns, matrix = list(prompts), np.stack(list(prompts.values()))
@@ -144,6 +143,5 @@ def named_regions(clip: Clip, scene: Scene, prompts: Mapping[str, np.ndarray], t
     for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
         fraction = pool(mask.astype(float), dense.shape[:2], box)
         embedding = np.einsum("hw,hwe->e", fraction, dense.numpy())
-        best = (matrix @ embedding).argsort()[::-1][:top]
-        found[thing.noun] = [nouns[i] for i in best]
-    return pd.DataFrame(found, index=[f"answer {i + 1}" for i in range(top)]).T
+        found[thing.noun] = [nouns[i] for i in (matrix @ embedding).argsort()[::-1][:3]]
+    return pd.DataFrame(found, index=["answer 1", "answer 2", "answer 3"]).T

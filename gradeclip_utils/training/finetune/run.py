@@ -113,7 +113,6 @@ def fine_tune(
     *,
     folder: str | Path | None = None,
     save_every: int = 50,
-    skip_missing: bool = False,
     allowed: Callable[[str], bool] | None = None,
     workers: int = 0,
     progress: bool = True,
@@ -126,7 +125,6 @@ def fine_tune(
         tuning: what to do.
         folder: where the state is kept; a run that was cut short there is gone on with. None: it is not kept.
         save_every: steps between two states.
-        skip_missing: leave out pairs whose image is a file that does not exist, with a warning that lists them.
         allowed: which texts may serve as hard negatives; by default all.
         workers: processes that read images ahead; 0 reads them between the steps.
         progress: show a bar.
@@ -147,7 +145,7 @@ def fine_tune(
         folder = writable(folder, "the folder of the state", folder=True, size=2 * 4 * weights * 4)
     if not hasattr(pairs, "__getitem__") or isinstance(pairs, (list, tuple, str, dict)):
         pairs = [as_pair(pair) for pair in listed("pairs", pairs)]
-    pairs = present_pairs(cast(Sequence[Pair], pairs), skip_missing)
+    pairs = present_pairs(cast(Sequence[Pair], pairs))
     run = _Run(clip, tuning)
     batches = PairBatches(
         clip.preprocess, pairs, tuning.batch, tuning.steps * tuning.grad_accum_steps, tuning.seed, place=run.place,

@@ -348,9 +348,9 @@ def test_regions_are_named_by_the_nearest_prompt(bundled):
     (_, dense, *_), *_ = dense_features(bundled, [scene])
     shares = [torch.from_numpy(m.reshape(12, 8, 12, 8).mean((1, 3))).float() for m in scene.masks(96)]
     own = [torch.einsum("hw,hwe->e", share, dense).numpy() for share in shares]
-    prompts = dict(zip(("right", "other"), own, strict=True))
+    prompts = dict(zip(("right", "other", "none"), [*own, -own[0]], strict=True))
     prompts = {noun: value / np.linalg.norm(value) for noun, value in prompts.items()}
-    assert named_regions(bundled, scene, prompts, top=1)["answer 1"].to_dict() == {"cat": "right", "car": "other"}
+    assert named_regions(bundled, scene, prompts)["answer 1"].to_dict() == {"cat": "right", "car": "other"}
 
 
 def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(bundled, tmp_path):
