@@ -119,19 +119,20 @@ def added_auc(table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: in
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
 
 
-def beside_shuffled(table: pd.DataFrame, extra: str, times: int = 19) -> tuple[float, np.ndarray]:
-    """What a column adds by one repeat of `added_auc`, and what it adds shuffled, (times,): of other images.
+def beside_shuffled(table: pd.DataFrame, extra: str) -> tuple[float, np.ndarray]:
+    """What a column adds by one repeat of `added_auc`, and what it adds shuffled, (19,): of other images.
+
+    Of nineteen none is ahead of a real index but by a chance of one in twenty.
 
     Args:
         table: rows of `mistake_table`.
         extra: the column.
-        times: of nineteen none is ahead of a real index but by a chance of one in twenty.
 
     Raises:
         ValueError: as `added_auc`.
     """
     rng, quick = np.random.default_rng(0), partial(added_auc, repeats=1, draws=2)
-    shuffled = [table.assign(shuffled=rng.permutation(table[extra])) for _ in range(times)]
+    shuffled = [table.assign(shuffled=rng.permutation(table[extra])) for _ in range(19)]
     return quick(table, extra)["added"], np.array([quick(one, "shuffled")["added"] for one in shuffled])
 
 

@@ -114,28 +114,24 @@ def _before(hidden: Object, thing: Object) -> Object:
     return replace(thing, x=hidden.x + step * across, y=hidden.y + step * down, size=hidden.size)
 
 
-def map_sums(
-    explainer: Explainer, pairs: Sequence[tuple[str, str]], cases: Sequence[str] = tuple(SUMS)
-) -> pd.DataFrame:
+def map_sums(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Is the map of a sentence the sum of its nouns' maps, as they are displayed? One row a pair, case and question.
 
     Args:
         explainer: embeds and maps.
         pairs: nouns, as `noun_pairs` gives them.
-        cases: of `SUMS`.
 
     Returns:
-        Columns: image, case, display (of `DISPLAYS`; where the mean is removed, it is the mean prompt's map), parts
-        ("own", or "foreign": the nouns of another pair, asked of this image), alike (`energy_explained` of the
-        sentence's map by the sum); and of the sentence's positive relevance on both things, the fraction on the first
-        ("on_first"), that of the sum of the two maps ("on_first_sum"), and the first one's fraction of the visible
-        pixels ("seen_first").
+        Columns: image, case (of `SUMS`), display (of `DISPLAYS`; where the mean is removed, it is the mean prompt's
+        map), parts ("own", or "foreign": the nouns of another pair, asked of this image), alike (`energy_explained` of
+        the sentence's map by the sum); and of the sentence's positive relevance on both things, the fraction on the
+        first ("on_first"), that of the sum of the two maps ("on_first_sum"), and the first one's fraction of the
+        visible pixels ("seen_first").
     """
     names = [" + ".join(pair) for pair in pairs]
     firsts, seconds = (embedded(explainer, [phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True))
     middle, rows = np.concatenate([firsts, seconds]).mean(0), []
-    for case in cases:
-        sentence, arrangement = SUMS[case]
+    for case, (sentence, arrangement) in SUMS.items():
         scenes = [two_thing_scene(*pair, arrangement, seed=i) for i, pair in enumerate(pairs)]
         whole = embedded(explainer, [CASES[sentence](*pair) for pair in pairs])
         left, right = firsts, firsts if arrangement == "twice" else seconds

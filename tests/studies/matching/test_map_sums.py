@@ -67,7 +67,7 @@ def test_scenes_of_two_things_lie_as_they_are_said_to():
 
 def test_sums_of_maps_are_exact_where_embeddings_are_sums_until_they_are_displayed(explainer, monkeypatch):
     monkeypatch.setattr(Explainer, "embed_texts", bag)
-    table = map_sums(explainer, noun_pairs(4), ["A and B"])
+    table = map_sums(explainer, noun_pairs(4)).query("case == 'A and B'")
     alike = table.groupby(["display", "parts"])["alike"]
     assert alike.min()["signed", "own"] == pytest.approx(1) and alike.min()[
         "signed, mean removed", "own"
