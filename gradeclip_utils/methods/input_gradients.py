@@ -53,41 +53,35 @@ def integrated_gradients(
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1.
 
     Explains the model's own similarity. The baseline is an image of the mean colour, zero after preprocessing, and
-    maps sum to S(image) - S(baseline), as far as `steps` points of Gauss-Legendre's rule follow the path. That is
-    captum's `IntegratedGradients`. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
-    arXiv 1703.01365. Linear in the direction. Cost: `steps` forward and backward passes a target.
+    maps sum to S(image) - S(baseline), as far as `steps` points of Gauss-Legendre's rule follow the path, as they do
+    in captum's `IntegratedGradients`. Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017,
+    arXiv 1703.01365. Linear in the direction. Cost: `steps` forward passes, and as many backward passes a target.
 
     Of a prompt, map_i = x_i . mean_a dS/dx_i, with x_i as in `input_x_gradient`. The baseline has zero in place of
-    every word's token, and SOT and EOT as they are, so they have no score. Cost: `steps` forward passes, and as many
-    backward passes a target.
+    every word's token, and SOT and EOT as they are, so they have no score. The cost is the same.
 
     Args:
         tower: the encoder.
         trace: B inputs, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
         steps: points on the path.
-        progress: as for `perturbation.bar`; of images.
+        progress: as for `perturbation.bar`; of images, along the path.
 
     Raises:
         ValueError: the image is not of the model's own size.
     """
     if trace.grid is None:
         return _integrated_over_tokens(tower, trace, directions, steps)
-    from captum.attr import IntegratedGradients  # slow to import, and only this needs it
-
-    def target(pixels: Tensor, direction: Tensor) -> Tensor:
-        """S (B,) of pixels."""
-        return (tower.embed_pixels(pixels) * direction).sum(-1)
-
-    pixels, products = _own_pixels(tower, trace), []
-    with torch.enable_grad():
-        for direction in bar("integrated gradients", progress, directions.unbind(1)):
-            attributed = IntegratedGradients(target).attribute(
-                pixels, torch.zeros_like(pixels), additional_forward_args=(direction,), n_steps=steps,
-                internal_batch_size=max(len(pixels), _AT_ONCE),
-            )  # fmt: skip
-            products.append(attributed.detach().to(pixels).sum(1))
-    return _summed_over_patches(tower, trace, torch.stack(products, dim=1))
+    pixels = _own_pixels(tower, trace)
+    maps = torch.zeros(*directions.shape[:2], *pixels.shape[-2:]).to(pixels)  # (B, T, H, W)
+    path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(pixels)
+    places, weights = path.T[..., None, None, None, None]
+    shown = bar("integrated gradients", progress, torch.arange(steps).split(max(1, _AT_ONCE // len(pixels))))
+    for some in shown:  # points of the path, (n, B, 3, H, W) of all images
+        along = gradients(tower.embed_pixels, (places[some] * pixels).flatten(0, 1), directions.repeat(len(some), 1, 1))
+        for target, slopes in enumerate(along):
+            maps[:, target] += ((weights[some] * slopes.unflatten(0, (len(some), -1))).sum(0) * pixels).sum(1)
+    return _summed_over_patches(tower, trace, maps)
 
 
 def _integrated_over_tokens(tower: Tower, trace: Trace, directions: Tensor, steps: int) -> Tensor:

@@ -78,6 +78,17 @@ def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels)
     close(found, patches((mean * pixels[:1])[0].sum(0)))
 
 
+def test_integrated_gradients_are_captums(tiny, pixels):
+    attr, steps = pytest.importorskip("captum.attr"), 20  # more points of two images than one batch holds
+    tower, directions = Explainer(tiny).image_tower, torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(0))
+    found = input_gradients.integrated_gradients(tower, tower.trace(pixels), directions, steps=steps)
+    for target, direction in enumerate(directions.unbind(1)):
+        theirs = attr.IntegratedGradients(lambda some, one: (tower.embed_pixels(some) * one).sum(-1))
+        values = theirs.attribute(pixels, additional_forward_args=(direction,), n_steps=steps).detach().float().sum(1)
+        expected = values.unflatten(-1, (4, 8)).unflatten(1, (4, 8)).sum((2, 4)).flatten(1)
+        torch.testing.assert_close(found[:, target, 1:], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_integrated_gradients_of_tokens_sum_to_what_the_words_add_and_fall_on_words_alone(tiny):
     ids, target = tiny.tokenizer([PROMPT, "a dog"]), directions(2, 2)
     tower = open_text_tower(tiny.model, 3)
