@@ -35,7 +35,8 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     """Notebooks take longest and start first. Files with browser tests come last, with all their tests: Playwright
     leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of
-    these the longest comes first, so that no worker waits for another at the end.
+    these the longest comes first, so that no worker waits for another at the end: starting a JupyterLab and its kernel,
+    or exporting the explorer, takes as long as some forty tests.
     Notebooks, all configs of open_clip, and what trains are "slow", which `make quick` does without.
     """
     training = Path(__file__).parent / "training"
@@ -43,6 +44,7 @@ def pytest_collection_modifyitems(items):
         if {"executed", "registry"} & set(item.fixturenames) or training in item.path.parents:
             item.add_marker(pytest.mark.slow)
     browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
+    browsing.update(dict.fromkeys({item.path for item in items if {"lab", "sessions"} & set(item.fixturenames)}, 40))
     items.sort(
         key=lambda item: (
             item.path in browsing,
