@@ -12,6 +12,7 @@ last good view and its title stay. The browser's half is `plots/front/view.js`, 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,9 +73,11 @@ class Explorer(AnyWidget):
         self._controls, self._captions = all_chosen("controls", controls, CONTROLS), captions
         clip = load_clip() if clip is None else clip
         held = {f"{name} ({one.name})": one for name, one in explorer_view.variables().items() if one is not clip}
-        bundled = {name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()}
-        known: dict[str, Clip | None] = {clip.name: clip, **held}
-        self.models, self._sessions = {**known, **bundled, **known}, {clip.name: Session(clip)}
+        self.models: dict[str, Clip | None] = {clip.name: clip, **held}
+        for name, file in BUNDLED_MODELS.items():
+            if data_path(file).is_file():
+                self.models.setdefault(name, None)
+        self._sessions = {clip.name: Session(clip)}
         self.offers = offers(clip) if image is None or "model" in self._controls else ()
         source = self.offers[1].source if image is None else as_source(image)
         caption = (source.caption or "a photo") if caption is None else caption
@@ -213,7 +216,7 @@ class Explorer(AnyWidget):
                         path.write_bytes(bytes(buffers[0]))
                         self.open_image(path, name, f"{name}: {note}" if note else "")
                 case {"kind": "path", "path": str(path)} if path.strip():
-                    self.open_image(path.strip())
+                    self.open_image(re.sub(r"^([\"'])(.+)\1$", r"\2", path.strip()))  # some copy a path with its quotes
                 case {"kind": "path", "path": str()}:  # an emptied field takes its answer away
                     self._say("", "")
                 case {"kind": "save", "what": "image" | "explanation" as what, "name": name}:

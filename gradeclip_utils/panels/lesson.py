@@ -200,6 +200,8 @@ def _rows(controls: dict[str, w.Widget]) -> w.Box:
     things = [list(group) for _, group in groupby(controls, key=lambda name: name.split("_")[0])]
     if all(len(names) == 1 for names in things):
         return w.Box(tuple(controls.values()), layout=flow)
+    for control in controls.values():  # three of them fit beside JupyterLab's own side bar
+        control.layout.flex, control.layout.max_width = "1 1 220px", "300px"
     return w.VBox([w.Box([controls[name] for name in names], layout=flow) for names in things])
 
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -77,8 +78,10 @@ class Session:
         """
         whole("layers", state.layers, 1, self.depth)
         alone = is_small(self._plain.image_tower) and self.is_quick(state)
-        with self._working, one_thread(alone), heard_by(lambda warning: None):  # a session has sentences of its own
+        silent = heard_by(lambda warning: None)  # a session has sentences of its own
+        with self._working, one_thread(alone), silent, ExitStack() as after:
             self._on_pass, self._passes = on_pass, 0
+            after.callback(setattr, self, "_on_pass", None)
             split = self.check(state.caption)
             if state.against:
                 self.check(state.against, "other caption")

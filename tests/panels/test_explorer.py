@@ -1,9 +1,12 @@
 """Panels without a browser: what a state gives, that nothing is computed twice or stale, and that scripts agree."""
 
 import asyncio
+import gc
 import io
 import threading
 import time
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -238,6 +241,22 @@ def test_every_slow_method_can_be_interrupted_between_two_passes(session, state,
     with pytest.raises(Interrupted):
         session.view(replace(state, method=method), stop)
     assert told == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("allowed", [0, 1000])
+def test_who_is_told_of_passes_is_forgotten_after_a_view_also_when_it_ended_the_work(session, state, allowed):
+    class Told:
+        def __call__(self, passes):
+            if passes > allowed:
+                raise Interrupted
+
+    told = Told()
+    gone = weakref.ref(told)
+    with nullcontext() if allowed else pytest.raises(Interrupted):
+        session.view(state, told)
+    del told
+    gc.collect()  # a traceback refers to it in a circle
+    assert gone() is None
 
 
 def test_a_session_finds_one_view_at_a_time_whichever_threads_ask(session, state):

@@ -176,7 +176,7 @@ const frame = (app, index) => {
     h("div", { className: "gradeclip-title", title: index ? name : "The image as it was given." }, name),
     h("div", {
       className: "gradeclip-frame", tabIndex: 0, role: "group", "aria-label": `${alt}. ${keys}`,
-      style: `--ratio: ${data.ratio}; --opacity: ${look.opacity}`, ...onPatches(app, side.shape),
+      style: `--opacity: ${look.opacity}`, ...onPatches(app, side.shape),
     },
       h("img", { alt, src: app.image, draggable: false }),
       h("canvas", { "aria-hidden": "true", then: (canvas) => index && fade(canvas, layer(side, phrase), side, app) }),
@@ -285,7 +285,6 @@ const upload = async (app, input) => {
 // The scenes, the caption and the questions above the view, and what there is to say.
 const desk = (app) => {
   const { scenes, rule, asks, ask, surprises } = app.data;
-  const { text, kind, done } = app.notice || { ...app.data.message, ...app.model.get("busy") };
   const scene = ({ caption, note, failure, chosen }, index) => button(
     h("img", { src: app.model.get("thumbnails")[index], alt: "" }), `${caption}. ${note}`,
     () => app.send({ kind: "scene", index }),
@@ -302,8 +301,10 @@ const desk = (app) => {
   const group = { className: "gradeclip-scenes", role: "group", "aria-label": "scenes to choose from" };
   const choice = { className: "gradeclip-asks", role: "radiogroup", "aria-label": "ask" };
   const stop = button("stop", "Keep what is shown.", () => app.send({ kind: "stop" }));
-  const role = kind === "wrong" ? "alert" : "status";
-  const bar = h("progress", { "aria-label": text, max: 1, value: done });
+  const bar = (text, done) => h("progress", { "aria-label": text, max: 1, value: done });
+  const say = ({ text, kind, done }) => h("div",
+    { className: `gradeclip-${kind || "none"}`, role: kind === "wrong" ? "alert" : "status" },
+    kind === "busy" ? [bar(text, done), text, stop] : text);
   return [
     box("head",
       box("row", scenes && [h("span", { title: rule }, "Scene"), h("div", group, scenes.map(scene)), ...add],
@@ -313,8 +314,7 @@ const desk = (app) => {
         box("surprises", surprises.map((one, index) =>
           button(one.text, one.help, () => app.send({ kind: "surprise", index }))))),
       box("row", app.at("plain"))),
-    h("div", { className: `gradeclip-message gradeclip-${kind || "none"}`, role },
-      kind === "busy" ? [bar, text, stop] : text),
+    box("message", [app.notice || app.data.message, app.model.get("busy")].map(say)), // what is said stays during long work
   ];
 };
 
@@ -406,12 +406,13 @@ const verdict = ({ data, active }) => {
 };
 
 const view = (app) => {
-  const { scenes, sides } = app.data; // the whole panel has scenes
+  const { scenes, sides, ratio } = app.data; // the whole panel has scenes
   const bare = button("hold: image", "Hold this button, or the key I, to see the image without its map.", null,
     { className: "gradeclip-button gradeclip-hold" }); // whose :active uncovers the image
   return [
     ...(app.model.send ? desk(app) : []),
-    box(`body${sides.length > 1 ? " gradeclip-two" : ""}`, [0, 1, 2].map((index) => frame(app, index)), scored(app)),
+    h("div", { className: `gradeclip-body${sides.length > 1 ? " gradeclip-two" : ""}`, style: `--ratio: ${ratio}` },
+      [0, 1, 2].map((index) => frame(app, index)), scored(app)),
     verdict(app),
     box("foot", legend(app), scenes && box("row", app.at("look"), bare)),
     ...(scenes ? [folds(app)] : []),
