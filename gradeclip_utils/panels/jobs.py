@@ -14,6 +14,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..errors import GradeclipError
@@ -68,23 +69,17 @@ class Work:
             Exception: what the job raised, if it is none of `ANSWERS`.
         """
         with self.turn:
-            self.stop()
-            number, loop, reported = self._number, None if quick else running_loop(), time.monotonic()
-            self.running = loop is not None
-
-        def act(action: Callable, value) -> None:
-            """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
-            with self.turn:
-                if self._number == number:
-                    self.running = action is tell
-                    action(value)
+            self._number += 1
+            number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
+            self.running, reported = loop is not None, time.monotonic()
 
         def hand_over(action: Callable, value) -> None:
-            """Call ``action`` in the loop, where there is one."""
+            """Call ``action``, in the loop where there is one, if its job is still wanted then."""
+            call = partial(self._if_wanted, number, action is tell, action, value)
             if loop is None:
-                act(action, value)
+                call()
             elif not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(act, action, value)
+                loop.call_soon_threadsafe(call, context=context)
 
         def before_a_pass(passes: float) -> None:
             """End a job that nobody waits for; tell now and then how far it is."""
@@ -110,16 +105,22 @@ class Work:
             else:
                 hand_over(done, result)
 
-        if loop is None:
-            return run()
-        tell(0)
-        return threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+        if loop is not None:
+            tell(0)
+        return run() if loop is None else threading.Thread(target=run, daemon=True).start()
 
     def stop(self) -> None:
         """Forget the job under way."""
         with self.turn:
             self._number += 1
             self.running = False
+
+    def _if_wanted(self, number: int, running: bool, action: Callable, value) -> None:
+        """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
+        with self.turn:
+            if self._number == number:
+                self.running = running
+                action(value)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
