@@ -31,7 +31,6 @@ from PIL import Image
 
 from gradeclip_utils import METHODS, Clip, Explainer, load_clip
 from gradeclip_utils.language import NORMS
-from gradeclip_utils.panels.explorer_view import payload
 from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.panels.session import Session
@@ -72,7 +71,7 @@ def states(start: State, rounds: int) -> Iterator[tuple[str, State]]:
 
 def drawn(session: Session, state: State) -> None:
     """Everything that a change sends to the browser: with a caption the maps of all its words."""
-    json.dumps(payload(session.view(state)))
+    json.dumps(session.view(state).payload())
 
 
 def measure(clip: Clip, image, rounds: int) -> dict[str, list[float]]:

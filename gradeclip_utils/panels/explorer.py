@@ -1,4 +1,4 @@
-"""Explorer: the panel for JupyterLab, thin over `session` (what is computed) and `explorer_view` (how it is shown).
+"""Explorer: the panel for JupyterLab, thin over `session` (what is computed) and `explorer_view` (what is shown of it).
 
     architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
@@ -29,12 +29,37 @@ from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.page import front, image_url, page
-from . import explorer_view
-from .explorer_view import CONTROLS
+from .explorer_view import View, model_line, variables
 from .jobs import ANSWERS, Work, sentence
 from .session import Session
-from .state import DISPLAY, NULLS, State, View, as_source
+from .state import CHOICES, DISPLAY, GRAD_ECLIP, NULLS, State, as_source
 from .verdict import RULE, Surprise, offers, other_caption, surprises
+
+CONTROLS = {  # field of a state -> where it stands ("method" and "drawing" are folded), its name, what it does
+    "model": ("head", "Model", "Which CLIP is explained. Image, caption and selection stay."),
+    "caption": ("caption", "Caption", "The prompt whose similarity to the image is explained. Enter applies it."),
+    "against": ("ask", "other caption", "What is explained is then by how much the caption is ahead of this one."),
+    "beside": ("ask", "second method", "The same question by another method, beside the first."),
+    "opacity": ("look", "opacity", "How much of the image is hidden where there is no relevance; 0 shows it as it is."),
+    "method": ("method", "method", "How relevance is computed. A slow one says how long it takes."),
+    "layers": ("method", "explained layers", "How many of the image encoder's last layers are explained, and added."),
+    "spatial": ("method", "spatial weight",
+                "What each patch counts: Grad-ECLIP's loosened attention, its softmax, or all the same."),
+    "attention": ("method", "attention heads",
+                  "The model's own heads, or one head as published, which explains another number."),
+    "resolution": ("method", "input resolution",
+                   "What the model's preprocessing makes of the image, or the whole image at its own size."),
+    "centred": ("method", "nouns told apart", "The region of each noun less what the caption's nouns have in common."),
+    "colours": ("drawing", "colours",
+                "The image keeps its own, and relevance is how much of it is seen; or a heat map is laid over it."),
+    "threshold": ("drawing", "threshold", "What is below this fraction of the largest value counts as nothing."),
+    "shared": ("drawing", "one scale",
+               "One scale for all words and both methods, where their units agree; else each its own."),
+}  # fmt: skip
+UNSEEN = (
+    "This is not one of the project's scenes. The bundled model was trained on drawn scenes only and has never seen a "
+    "photograph: what it says here is a guess."
+)
 
 
 class Explorer(AnyWidget):
@@ -72,7 +97,7 @@ class Explorer(AnyWidget):
     def __init__(self, image=None, caption=None, clip=None, *, controls: Sequence[str] = tuple(CONTROLS), captions=()):
         self._controls, self._captions = all_chosen("controls", controls, CONTROLS), captions
         clip = load_clip() if clip is None else clip
-        held = {f"{name} ({one.name})": one for name, one in explorer_view.variables().items() if one is not clip}
+        held = {f"{name} ({one.name})": one for name, one in variables().items() if one is not clip}
         self.models: dict[str, Clip | None] = {clip.name: clip, **held}
         for name, file in BUNDLED_MODELS.items():
             if data_path(file).is_file():
@@ -83,7 +108,7 @@ class Explorer(AnyWidget):
         caption = (source.caption or "a photo") if caption is None else caption
         state = State(source, caption, clip.name, layers=clip.image_layers or 1)
         self.view: View = self._sessions[clip.name].view(state)
-        self.wanted, self._sent = self.view.state, explorer_view.payload(self.view)
+        self.wanted, self._sent = self.view.state, self.view.payload()
         self.message, self._kind, self.refused, self.work = "", "", frozenset[str](), Work()
         super().__init__(thumbnails=[image_url(offer.source.image, 80) for offer in self.offers])
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
@@ -98,7 +123,7 @@ class Explorer(AnyWidget):
     def _unseen(self) -> str:
         """What is to be noted of an image such as the model never saw; "" of any other."""
         usual = self.view.state.source.drawn or self.session.clip.vocabulary is None
-        return "" if usual else explorer_view.UNSEEN
+        return "" if usual else UNSEEN
 
     @property
     def surprises(self) -> list[Surprise]:
@@ -152,7 +177,7 @@ class Explorer(AnyWidget):
             if session is self.session or state.patch is None:
                 raise
             view = session.view(replace(state, patch=None), before_a_pass)
-        return view, explorer_view.payload(view)
+        return view, view.payload()
 
     def _session(self, name: str) -> Session:
         if name not in self._sessions:
@@ -267,22 +292,21 @@ class Explorer(AnyWidget):
 
     def figure(self):
         """What is shown, as a static matplotlib figure."""
-        return explorer_view.figure(self.view)
+        return self.view.figure()
 
     def python(self) -> str:
         """The script that reproduces what is shown."""
-        return explorer_view.python_lines(self.view, explorer_view.model_line(self.session.clip))
+        return self.view.python(model_line(self.session.clip))
 
     def __repr__(self) -> str:
-        return f"a panel that shows {explorer_view.summary(self.view)}"
+        return f"a panel that shows {self.view}"
 
     def _repr_mimebundle_(self, **options):
         """Beside the widget the same view for a page without a kernel, or those of all captions that can be pressed."""
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         state = self.view.state
         views = [self.session.view(replace(state, caption=caption)) for caption in self._captions] or [self.view]
-        sent = [explorer_view.payload(view) for view in views]
-        made, _ = page(sent, state.source.image, explorer_view.figure(views[0]))
+        made, _ = page([view.payload() for view in views], state.source.image, views[0].figure())
         return data | {"text/html": made["text/html"]}, metadata
 
     def _show(self) -> None:
@@ -293,12 +317,36 @@ class Explorer(AnyWidget):
         if not self.message and self._unseen:
             sent["message"] = {"text": self._unseen, "kind": "note"}
         sent["surprises"] = [{"text": one.text, "help": one.help} for one in self.surprises]
-        sent["controls"] = explorer_view.specs(self._controls, self.wanted, self.session, self.models, self.refused)
+        sent["controls"] = self._specs()
         with self.hold_sync():
             if "model" in self._controls:
                 sent |= self._around(state)
                 self.vocabulary = sorted(self.session.clip.vocabulary or ())
             self.image, self.data, self.busy = state.source.url, sent, self.busy if self.work.running else {}
+
+    def _specs(self) -> list[dict]:
+        """The controls as `front/view.js` takes them."""
+        state, titles = self.wanted, {}
+        for key, method in METHODS.items():
+            if method.image:
+                seconds = self.session.expected(key, state.resolution)
+                titles[key] = f"{method.title} (about {seconds:.0f} s here)" if seconds >= 1 else method.title
+        models, own = {name: name for name in self.models}, state.method == GRAD_ECLIP
+        choices = {**CHOICES, "model": models, "method": titles, "beside": {"": "none", **titles}}
+        useful = {"layers": state.method.startswith(GRAD_ECLIP), "attention": own, "centred": own}
+        useful["spatial"] = own and state.attention == "model"  # one head is the published variant, with its own weight
+        return [
+            {
+                "name": name, "label": label, "help": text, "value": getattr(state, name),
+                "refused": name in self.refused, "disabled": not useful.get(name, True),
+                "place": place if "caption" in self._controls else "plain",
+                "options": [(said, value) for value, said in choices.get(name, {}).items()],
+                "kind": "choice" if name in choices else type(getattr(state, name)).__name__,
+                **({"min": 1, "max": self.session.depth, "step": 1} if name == "layers" else {}),
+            }
+            for name, (place, label, text) in CONTROLS.items()
+            if name in self._controls
+        ]  # fmt: skip
 
     def _around(self, state: State) -> dict:
         """What only the whole panel has: scenes, questions, the script."""

@@ -17,7 +17,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -38,8 +38,9 @@ from ..plots import colours
 from ..towers.remembering import RememberingTower
 from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
+from .explorer_view import Panel, View
 from .jobs import ANSWERS
-from .state import GRAD_ECLIP, NULLS, Panel, State, View, as_source, settings
+from .state import GRAD_ECLIP, NULLS, State, as_source, settings
 
 _KEPT = 64  # of what explainers found, how much is remembered
 
@@ -223,22 +224,22 @@ class Session:
             things = named_things(state.caption, split.spans) if state.centred else ()
             apart = things if len(things) > 1 else ()
             regions = centred(columns, apart) if apart else columns
-        shown, subject, signed, note = entire, f"“{state.caption}”", bool(state.against), "the largest in this map"
-        if state.against:
-            subject += f" rather than “{state.against}”"
+        first, last = state.phrase or (0, -1)
+        said = state.caption[split.spans[first][0] : split.spans[last][1]] if state.phrase else ""
         told: dict[str, Any] = {}
-        if state.phrase:
-            first, last = state.phrase
-            said, signed = state.caption[split.spans[first][0] : split.spans[last][1]], regions is not None
-            if regions is not None:
-                alone, subject = explained(state.caption, None), f"“{said}” in “{state.caption}”"
-                shown = replace(alone, image_maps=regions[first : last + 1].sum(0, keepdims=True))
-                if any(first <= i <= last for group in apart for i in group):
-                    told["centred"] = apart
-            else:  # only Grad-ECLIP can tell the words of a caption apart; another method reads the phrase by itself
-                shown, subject = explained(said, None), f"“{said}” read alone"
-        scale = colours.largest([colours.shown(shown.image_maps, signed)])
-        if state.phrase and state.shared and regions is not None:
+        if not said:
+            shown, signed, subject = entire, bool(state.against), f"“{state.caption}”"
+            subject += f" rather than “{state.against}”" * signed
+        elif regions is None:  # only Grad-ECLIP can tell the words of a caption apart; others read the phrase by itself
+            shown, signed, subject = explained(said, None), False, f"“{said}” read alone"
+        else:
+            summed = regions[first : last + 1].sum(0, keepdims=True)
+            shown, signed = replace(explained(state.caption, None), image_maps=summed), True
+            subject = f"“{said}” in “{state.caption}”"
+            if any(first <= i <= last for group in apart for i in group):
+                told["centred"] = apart
+        scale, note = colours.largest([colours.shown(shown.image_maps, signed)]), "the largest in this map"
+        if said and state.shared and regions is not None:
             scale, note = max(scale, colours.largest([regions])), "the largest of any word"
         shown = replace(shown, provenance={**shown.provenance, "shown": subject, **told})
         words = self._words(state, entire, split)
@@ -252,25 +253,20 @@ class Session:
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, float]:
         """The caption's words, what their signed scores are, and their scale; 0 where there are no scores."""
-
-        def _scored(scores: Iterable[float]) -> tuple[Word, ...]:
-            spans = zip(split.spans, scores, strict=True)
-            return tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans)
-
+        if whole.words[0] and not state.patch:
+            of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
+            both = [*whole.words[0], *(whole.against_words[0] if whole.against_words else ())]
+            return whole.words[0], of, colours.largest([[word.score for word in both]])
+        scores, most = np.zeros(len(split.spans)), 0.0
+        of = "this method has no word scores" if split.spans else "the model's tokenizer does not tell words apart"
         if state.patch:
             maps, (row, column) = self._found(state, GRAD_ECLIP, _word_maps, state.caption), state.patch
             if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
                 raise InvalidValue(f"There are {maps.shape[1]} x {maps.shape[2]} patches, not {state.patch}", "panel")
-            most = colours.largest([maps if state.shared else maps[:, row, column]])
+            scores, most = maps[:, row, column], colours.largest([maps if state.shared else maps[:, row, column]])
             of = f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)"
-            return _scored(maps[:, row, column]), of, most
-        words = whole.words[0]
-        if not words:
-            why = "this method has no word scores" if split.spans else "the model's tokenizer does not tell words apart"
-            return _scored([0.0] * len(split.spans)), why, 0.0
-        words_of = "relevance of each word" + (" for the similarity gap to the other caption" if whole.against else "")
-        both = [*words, *(whole.against_words[0] if whole.against_words else ())]
-        return words, words_of, colours.largest([[word.score for word in both]])
+        spans = zip(split.spans, scores, strict=True)
+        return tuple(Word(state.caption[a:b], float(score), a, b) for (a, b), score in spans), of, most
 
 
 def _cut(said: str, most: int = 60) -> str:

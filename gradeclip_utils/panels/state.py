@@ -1,6 +1,6 @@
-"""State: what a panel is asked to show, and what it found. Frozen values, which compute nothing.
+"""State: what a panel is asked to show. Frozen values, which compute nothing.
 
-image, caption, controls -> State -> session -> View -> explorer_view -> explorer
+image, caption, controls -> State -> session -> View -> explorer
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..checks import chosen, number, short, text, whole
 from ..errors import InvalidType
-from ..explanation import Explanation
 from ..images import read_image
 from ..methods import METHODS
 from ..methods.grad_eclip import SPATIAL_WEIGHTS
@@ -26,7 +24,6 @@ from ..notices import is_drawn
 from ..plots.colours import COLOURS, OWN
 from ..plots.page import image_url
 from ..scenes import Scene, as_python
-from ..words import Word
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
 NULLS = 16  # prompts about other things, with whose maps a map is compared
@@ -127,54 +124,6 @@ class State:
         clean |= {"layers": whole("layers", self.layers, 1), "source": as_source(self.source)}
         for name, value in clean.items():
             object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """What one method found: numbers, nothing drawn.
-
-    Attributes:
-        method: key in METHODS.
-        explanation: of the caption, a phrase in it, or the phrase read alone; its one map is the map that is shown.
-        whole: of the caption.
-        regions: (W, h, w), the region of each word; None where the method does not tell words apart.
-        columns: (W, h, w), what each patch says of each word, by Grad-ECLIP; None where there are no words.
-        subject: what the map is of, in words.
-        words: of the caption, with the scores that shade them.
-        words_of: what these scores, which are signed, are in words.
-        signed: whether what is negative is shown.
-        scale, words_scale: the value of the darkest colour.
-        note: what `scale` is, in words.
-        dependence: of the caption's map on it, with its interval, where that was asked: `prompt_dependence`.
-    """
-
-    method: str
-    explanation: Explanation
-    whole: Explanation
-    regions: np.ndarray | None
-    columns: np.ndarray | None
-    subject: str
-    words: tuple[Word, ...]
-    words_of: str
-    words_scale: float
-    signed: bool
-    scale: float
-    note: str
-    dependence: tuple[float, float, float] | None = None
-
-    @property
-    def map(self) -> np.ndarray:
-        """(h, w), signed, on the token grid."""
-        return self.explanation.image_maps[0]
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """The answer to a state: one panel, or two with a method beside; and what it was before something was changed."""
-
-    state: State
-    panels: tuple[Panel, ...]
-    before: Explanation | None = None  # of the same caption on `Source.before`
 
 
 def as_source(image, name: str = "", code: str = "") -> Source:

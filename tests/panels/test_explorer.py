@@ -21,12 +21,13 @@ from gradeclip_utils import METHODS, Explainer, Explanation
 from gradeclip_utils.errors import InvalidValue
 from gradeclip_utils.methods.registry import with_spatial_weight
 from gradeclip_utils.panels import explorer_view, verdict
-from gradeclip_utils.panels.explorer import Explorer, explore, layer_slider
-from gradeclip_utils.panels.explorer_view import CONTROLS, figure, model_line, painted, payload, python_lines, subtitle
+from gradeclip_utils.panels.explorer import CONTROLS, Explorer, explore, layer_slider
+from gradeclip_utils.panels.explorer_view import View, model_line
 from gradeclip_utils.panels.jobs import Interrupted, Work
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.panels.verdict import missed, offers
+from gradeclip_utils.plots import paint
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.towers.threads import one_thread
 from tests import plain
@@ -163,17 +164,17 @@ def test_words_share_a_scale_and_methods_do_only_where_their_units_agree(session
 
 def test_regions_of_nouns_are_without_what_they_share_and_the_title_says_so(session, state, tiny):
     found = Explainer(tiny).interactions(state.source.image, CAPTION)
-    (view,) = session.view(replace(state, phrase=(1, 2))).panels
-    np.testing.assert_allclose(view.map, found.centred().maps[1:3].sum(0), atol=1e-6)
-    assert np.abs(view.map - found.maps[1:3].sum(0)).max() > 1e-5
-    assert "less what the nouns share" in subtitle(state, view)
+    view = session.view(replace(state, phrase=(1, 2)))
+    np.testing.assert_allclose(view.panels[0].map, found.centred().maps[1:3].sum(0), atol=1e-6)
+    assert np.abs(view.panels[0].map - found.maps[1:3].sum(0)).max() > 1e-5
+    assert "less what the nouns share" in repr(view)
     for changed in (
         {"phrase": (0, 1)},
         {"caption": "a red car", "phrase": (2, 2)},
         {"phrase": (1, 2), "centred": False},
     ):
-        (plain,) = session.view(replace(state, **changed)).panels  # no noun; the only noun; left in
-        assert "nouns share" not in subtitle(state, plain)
+        plain = session.view(replace(state, **changed))  # no noun; the only noun; left in
+        assert "nouns share" not in repr(plain)
 
 
 def test_another_method_reads_a_phrase_alone_and_says_so(session, state, tiny):
@@ -320,9 +321,12 @@ def test_the_copied_script_gives_the_same_map_and_the_same_picture(session, stat
     state.source.image.save(path)
     view = session.view(replace(state, source=as_source(path), **fields))
     made = {"clip": tiny}
-    exec(python_lines(view, "clip = clip"), made)
+    exec(view.python("clip = clip"), made)
     np.testing.assert_allclose(made["map_"], view.panels[0].map, atol=1e-6)
-    difference = np.asarray(made["painting"]).astype(int) - np.asarray(painted(view.state, view.panels[0]))
+    panel, display = view.panels[0], {name: getattr(view.state, name) for name in ("threshold", "opacity", "colours")}
+    scale = {"signed": panel.signed, "vmax": panel.scale}
+    own = paint(panel.explanation.image, panel.map, box=panel.explanation.box, **scale, **display)
+    difference = np.asarray(made["painting"]).astype(int) - np.asarray(own)
     assert np.abs(difference).max() <= 1
     if "dependence" in made:
         assert made["dependence"] == pytest.approx(view.panels[0].dependence, abs=1e-6)
@@ -344,7 +348,7 @@ def test_the_copied_script_gives_the_same_map_and_the_same_picture(session, stat
 def test_the_script_draws_the_scene_again(session, scene, written):
     source = as_source(scene)
     made = {"clip": session.clip}
-    script = python_lines(session.view(State(source, "a dog")), "clip = clip")
+    script = session.view(State(source, "a dog")).python("clip = clip")
     exec(script, made)
     assert np.array_equal(np.asarray(made["image"]), np.asarray(source.image))
     assert written in script or written == "arrange([Object("  # a drawn scene may have a prefix of its own
@@ -361,7 +365,7 @@ def test_the_script_makes_its_model_itself_where_that_can_be_written(tiny, bundl
     named = replace(tiny, name="ViT-B-32", pretrained="openai")
     assert model_line(named) == "clip = load_clip('ViT-B-32', pretrained='openai')"
     assert model_line(tiny).startswith("clip = ...") and "'tiny'" in model_line(tiny)
-    script = python_lines(session.view(state), model_line(bundled))
+    script = session.view(state).python(model_line(bundled))
     assert "\nclip = load_clip('emoji')\n" in script
     assert "image_layers=1" in script  # which is not what the bundled model has when it is not told
 
@@ -371,7 +375,7 @@ def test_the_script_makes_its_model_itself_where_that_can_be_written(tiny, bundl
 
 def test_the_title_says_picture_caption_method_model_and_number(session, state):
     view = session.view(replace(state, layers=2, spatial="softmax", resolution="native"))
-    said = subtitle(view.state, view.panels[0])
+    said = view.payload()["sides"][0]["origin"]
     similarity = f"similarity {view.panels[0].explanation.similarity[0]:.3f}".replace("-", "\N{MINUS SIGN}")
     parts = (
         "image: noise",
@@ -383,32 +387,31 @@ def test_the_title_says_picture_caption_method_model_and_number(session, state):
         "own resolution",
     )
     assert all(part in said for part in parts)
-    sent = payload(view)["sides"][0]
-    assert sent["origin"] == said and CAPTION in sent["title"]
+    assert CAPTION in view.payload()["sides"][0]["title"]
 
 
 def test_the_maps_of_all_words_come_with_the_caption(session, state, tiny):
     found = Explainer(tiny).interactions(state.source.image, CAPTION)
-    sent = payload(session.view(state))["sides"][0]
+    sent = session.view(state).payload()["sides"][0]
     top = np.abs(found.maps).max()
     centred = found.centred().maps
     np.testing.assert_allclose(sent["regions"], centred.reshape(7, -1), atol=2e-3 * top)
     np.testing.assert_allclose(sent["columns"], found.maps.reshape(7, -1), atol=2e-3 * top)
     assert sent["region_scale"] == pytest.approx(np.abs(centred).max(), rel=1e-5) and sent["shape"] == [4, 4]
     np.testing.assert_allclose(sent["map"], session.view(state).panels[0].map.ravel(), atol=2e-3 * sent["scale"])
-    assert payload(session.view(replace(state, shared=False)))["sides"][0]["region_scale"] == 0  # each its own
+    assert session.view(replace(state, shared=False)).payload()["sides"][0]["region_scale"] == 0  # each its own
 
 
 def test_a_method_that_tells_no_words_apart_sends_the_map_of_the_phrase_that_it_read_alone(session, state):
     whole, phrase = (
-        payload(session.view(replace(state, method="maskclip", phrase=p)))["sides"][0] for p in (None, (1, 2))
+        session.view(replace(state, method="maskclip", phrase=p)).payload()["sides"][0] for p in (None, (1, 2))
     )
     assert whole["regions"] is None and phrase["regions"] is None and phrase["map"] != whole["map"]
     assert "read alone" in phrase["title"] and whole["columns"] is not None
 
 
 def test_words_are_signed_and_only_articles_and_marks_are_muted(session, state):
-    sent = payload(session.view(replace(state, caption="a red car, and the ball")))
+    sent = session.view(replace(state, caption="a red car, and the ball")).payload()
     words = session.view(replace(state, caption="a red car, and the ball")).panels[0].whole.words[0]
     assert [word["score"] for word in sent["words"]] == [word.score for word in words]
     assert min(word["score"] for word in sent["words"]) < 0
@@ -417,7 +420,7 @@ def test_words_are_signed_and_only_articles_and_marks_are_muted(session, state):
 
 def test_under_another_caption_both_ends_of_the_axis_say_for_which(session, state):
     view = session.view(replace(state, against="a blue <i>"))
-    sent, whole = payload(view), view.panels[0].whole
+    sent, whole = view.payload(), view.panels[0].whole
     assert sent["axis"] == ["for the other caption", "for this caption"]
     assert [word["text"] for word in sent["others"]] == ["a", "blue", "<", "i", ">"]
     assert [word["score"] for word in sent["others"]] == [word.score for word in whole.against_words[0]]
@@ -426,16 +429,16 @@ def test_under_another_caption_both_ends_of_the_axis_say_for_which(session, stat
 
 
 def test_of_two_methods_each_is_named_also_over_the_map_of_a_word(session, state):
-    one, other = payload(session.view(replace(state, beside="maskclip", phrase=(1, 2))))["sides"]
+    one, other = session.view(replace(state, beside="maskclip", phrase=(1, 2))).payload()["sides"]
     assert one["by"] == "Grad-ECLIP, " and one["regions"] and one["title"].startswith(one["by"])
     assert other["title"] == "MaskCLIP, “red car” read alone"
-    assert payload(session.view(state))["sides"][0]["by"] == ""
+    assert session.view(state).payload()["sides"][0]["by"] == ""
 
 
 def test_a_figure_stands_for_the_view(session, state):
     view = session.view(replace(state, phrase=(1, 2), beside="attention"))
-    made = figure(view)
-    assert made.texts[0].get_text().replace("\n", " ") == payload(view)["verdict"]["phrase"] and "red car" in made.alt
+    made = view.figure()
+    assert made.texts[0].get_text().replace("\n", " ") == view.payload()["verdict"]["phrase"] and "red car" in made.alt
     written = " ".join(text.get_text().replace("\n", " ") for text in made.findobj(Text))
     assert "“red car” in" in written and "Raw attention" in written
     assert made._repr_png_().startswith(b"\x89PNG")
@@ -560,7 +563,7 @@ def test_wrong_input_gets_a_sentence_and_the_last_view_stays(panel):
 
 
 def test_how_a_view_is_drawn_and_what_is_refused_compute_nothing_again(panel, monkeypatch):
-    monkeypatch.setattr(explorer_view, "payload", None)
+    monkeypatch.setattr(View, "payload", None)
     turn(panel, opacity=0.4, threshold=0.2)
     turn(panel, caption="")
     assert (panel.data["opacity"], panel.data["threshold"]) == (0.4, 0.2) and "is empty" in panel.message

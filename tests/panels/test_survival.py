@@ -8,9 +8,8 @@ from PIL import Image
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.notices import mark_drawn
-from gradeclip_utils.panels import explorer_view
 from gradeclip_utils.panels.explorer import Explorer
-from gradeclip_utils.panels.explorer_view import payload
+from gradeclip_utils.panels.explorer_view import View
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source
@@ -91,7 +90,7 @@ def test_a_browser_cannot_have_a_file_read_that_was_not_asked_for(shown):
 
 def test_a_fault_while_a_view_is_shown_leaves_the_view_before_as_a_whole(tiny, picture, monkeypatch):
     panel_ = Explorer(picture, "a red car", tiny)
-    before, data, times = panel_.view, panel_.data, []
+    before, data, times, payload = panel_.view, panel_.data, [], View.payload
 
     def broken(view):
         times.append(1)
@@ -99,7 +98,7 @@ def test_a_fault_while_a_view_is_shown_leaves_the_view_before_as_a_whole(tiny, p
             raise ZeroDivisionError
         return payload(view)
 
-    monkeypatch.setattr(explorer_view, "payload", broken)
+    monkeypatch.setattr(View, "payload", broken)
     with pytest.raises(ZeroDivisionError):
         panel_.change(caption="a dog")
     assert panel_.view is before and panel_.wanted is before.state and "ZeroDivisionError" in panel_.message
