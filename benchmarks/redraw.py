@@ -31,7 +31,6 @@ from PIL import Image
 
 from gradeclip_utils import METHODS, Clip, Explainer, load_clip
 from gradeclip_utils.language import NORMS
-from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source
@@ -43,6 +42,7 @@ from gradeclip_utils.studies.concreteness.plots import plot_words
 from gradeclip_utils.studies.concreteness.word_study import word_study
 from gradeclip_utils.studies.matching.adjectives import colour_pairs, prompt_path
 from gradeclip_utils.studies.matching.plots import draw_path
+from gradeclip_utils.studies.methods_compared import method_gallery
 from gradeclip_utils.training.finetune.arms import read, tidy
 from gradeclip_utils.training.finetune.plots import draw_arms, draw_before_after
 

@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from ..errors import InvalidValue
 from ..evaluation.causal import REFERENCES, causal, causal_agreement
 from ..evaluation.faithfulness import GAMES, PUBLISHED
 from ..evaluation.maps import method_maps, method_names
@@ -25,8 +26,12 @@ from ..evaluation.sanity import randomisation_check
 from ..evaluation.statistics import paired, summarise
 from ..evaluation.words import captioned_scenes, error_by_saturation, saturation, word_rows
 from ..explain import Explainer
+from ..images import ImageLike
 from ..methods import METHODS
 from ..models import Clip, load_clip
+from ..panels.session import Session, explain_each
+from ..panels.state import as_source
+from ..plots import InlineFigure, plot_maps
 from ..scenes import CANVAS, draw_scene
 from .ablations import last_layer_figures, spatial_weight_figures, text_layer_figures
 from .architectures import MEASURES
@@ -271,3 +276,53 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
     beyond = paired(errors, "error", baseline="integrated")
     tables.append(beyond.assign(figure="error, beyond integrated: " + beyond["method"]))
     return as_figures("words", tables)
+
+
+def method_gallery(
+    session: Session,
+    methods: Sequence[str],
+    image: ImageLike,
+    prompt: str,
+    against: str = "",
+    *,
+    columns: int = 5,
+    report: Callable[[float], None] | None = None,
+) -> InlineFigure:
+    """One image and one prompt by several methods, each map divided by its own largest value.
+
+    Methods measure in different units (changes of a similarity, cosines, fractions of attention, nats), so strengths
+    cannot be compared, and are taken out; where the colour lies can.
+
+        some = ["grad-eclip", "maskclip", "grad-cam"]
+        panel(partial(method_gallery, Session(clip), some, image), prompt="a cat", against="")
+
+    Args:
+        session: of the model; it keeps what the image's trunk gave, for all methods and for the next prompt.
+        methods: names in `methods.METHODS`.
+        image: as for `Explainer.explain`.
+        prompt: what is asked for.
+        against: another prompt; then maps are signed, for the similarity gap. "" asks for the prompt itself.
+        columns: panels in a row.
+        report: told how far it is, see `panels.session.explain_each`.
+
+    Returns:
+        The image and a map for each method.
+
+    Raises:
+        ValueError: no methods, one that does not exist, or a prompt that `Session.view` refuses.
+    """
+    if not methods:
+        raise InvalidValue("a gallery needs one method or more, got none", "method-none")
+    source, against = as_source(image), against if against.strip() else ""
+    shown = explain_each({name: partial(session.explain, source, prompt, against, method=name) for name in methods},
+                         report)  # fmt: skip
+    titles = [one.provenance["method"] for one in shown.values()]
+    heats = [one.heatmap(0, signed=bool(against)) for one in shown.values()]
+    maps = [heat / max(float(np.abs(heat).max()), np.finfo(np.float32).tiny) for heat in heats]
+    figure = plot_maps(
+        next(iter(shown.values())).image, list(zip(titles, maps, strict=True)), signed=bool(against), columns=columns,
+        label="fraction of the own maximum",
+    )  # fmt: skip
+    asked = f"“{prompt}” rather than “{against}”" if against else f"“{prompt}”"
+    figure.alt = f"The map of {asked} by {len(shown)} methods: {', '.join(titles)}"
+    return figure

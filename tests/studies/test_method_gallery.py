@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.panels import gallery as gallery_module
-from gradeclip_utils.panels.gallery import method_gallery
 from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.panels.session import Session
+from gradeclip_utils.studies import methods_compared
+from gradeclip_utils.studies.methods_compared import method_gallery
 
 NAMES = ("grad-eclip", "maskclip", "attention")
 
@@ -24,13 +24,13 @@ def session(tiny):
 def drawn(monkeypatch):
     """What is handed to the plot."""
     seen = []
-    plot = gallery_module.plot_maps
+    plot = methods_compared.plot_maps
 
     def recorded(picture, maps, **options):
         seen.append((dict(maps), options))
         return plot(picture, maps, **options)
 
-    monkeypatch.setattr(gallery_module, "plot_maps", recorded)
+    monkeypatch.setattr(methods_compared, "plot_maps", recorded)
     return seen
 
 
