@@ -257,29 +257,16 @@ const control = (app, spec) => {
 };
 
 // A large photograph is made smaller here: a kernel refuses long messages without a word.
-const shrunk = async (file) => {
-  const bitmap = await createImageBitmap(file).catch(() => null), { width, height } = bitmap || {};
-  if (!bitmap && file.size > 5e6) throw new Error(`${file.name} is no image that this browser can open: save it as JPEG or PNG.`);
-  const small = !bitmap || (file.size < 2e6 && Math.max(width, height) <= LONGEST);
-  if (small) return { bytes: await file.arrayBuffer(), note: "" };
-  const ratio = Math.min(1, LONGEST / Math.max(width, height));
+const upload = async (app, input) => {
+  const [file] = input.files, { name } = file, bitmap = await createImageBitmap(file).catch(() => null);
+  input.value = ""; // so that the same file can be given again
+  if (!bitmap && file.size > 5e6) throw new Error(`${name} is no image that this browser can open: save it as JPEG or PNG.`);
+  const { width, height } = bitmap || {}, ratio = bitmap ? Math.min(1, LONGEST / Math.max(width, height)) : 1;
+  if (!bitmap || (file.size < 2e6 && ratio === 1)) return app.send({ kind: "image", name }, [await file.arrayBuffer()]);
   const canvas = new OffscreenCanvas(...[width, height].map((side) => Math.max(1, Math.round(side * ratio))));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const blob = await canvas.convertToBlob(), size = `${canvas.width} × ${canvas.height}`;
-  const note = `${width} × ${height} pixels were reduced to ${size} before they were sent.`;
-  return { bytes: await blob.arrayBuffer(), note };
-};
-
-const upload = async (app, input) => {
-  const [chosen] = input.files;
-  input.value = ""; // so that the same file can be given again
-  try {
-    const { bytes, note } = await shrunk(chosen);
-    app.send({ kind: "image", name: chosen.name, note }, [bytes]);
-  } catch (error) {
-    app.notice = { text: error.message, kind: "wrong" };
-    app.draw();
-  }
+  const note = `${width} × ${height} pixels were reduced to ${canvas.width} × ${canvas.height} before they were sent.`;
+  app.send({ kind: "image", name, note }, [await (await canvas.convertToBlob()).arrayBuffer()]);
 };
 
 // The scenes, the caption and the questions above the view, and what there is to say.
@@ -296,15 +283,17 @@ const desk = (app) => {
     button("+ image", "Choose an image file of this computer. A large one is made smaller before it is sent.",
       (event) => event.target.nextSibling.click()),
     h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "an image of your own",
-      onchange: ({ target }) => target.files.length && upload(app, target) }),
+      onchange: ({ target }) => target.files.length && upload(app, target).catch(({ message: text }) => {
+        app.notice = { text, kind: "wrong" };
+        app.draw();
+      }) }),
   ];
   const group = { className: "gradeclip-scenes", role: "group", "aria-label": "scenes to choose from" };
   const choice = { className: "gradeclip-asks", role: "radiogroup", "aria-label": "ask" };
   const stop = button("stop", "Keep what is shown.", () => app.send({ kind: "stop" }));
-  const bar = (text, done) => h("progress", { "aria-label": text, max: 1, value: done });
   const say = ({ text, kind, done }) => h("div",
     { className: `gradeclip-${kind || "none"}`, role: kind === "wrong" ? "alert" : "status" },
-    kind === "busy" ? [bar(text, done), text, stop] : text);
+    kind === "busy" ? [h("progress", { "aria-label": text, max: 1, value: done }), text, stop] : text);
   return [
     box("head",
       box("row", scenes && [h("span", { title: rule }, "Scene"), h("div", group, scenes.map(scene)), ...add],
@@ -314,7 +303,7 @@ const desk = (app) => {
         box("surprises", surprises.map((one, index) =>
           button(one.text, one.help, () => app.send({ kind: "surprise", index }))))),
       box("row", app.at("plain"))),
-    box("message", [app.notice || app.data.message, app.model.get("busy")].map(say)), // what is said stays during long work
+    box("message", [app.notice || app.data.message, app.model.get("busy")].map(say)), // long work covers nothing
   ];
 };
 
@@ -447,16 +436,14 @@ const render = ({ model, el }) => {
   };
   const take = () => {
     const { phrase, patch, opacity, threshold, colours, controls } = (app.data = model.get("data"));
-    if (app.image !== model.get("image")) app.path = "";
-    Object.assign(app, { image: model.get("image"), picked: { phrase, patch }, sent: {}, notice: null, tables: null });
+    const [image, words] = ["image", "vocabulary"].map((name) => model.get(name));
+    if (app.image !== image) app.path = "";
+    if (app.words !== words) app.known = known(app, words);
+    Object.assign(app, { image, words, picked: { phrase, patch }, sent: {}, notice: null, tables: null });
     const writes = root.contains(document.activeElement) && document.activeElement.name;
     for (const { name, kind, refused } of controls) // a refused text, or one in which somebody writes, is left to them
       if (!refused && !(kind === "str" && name === writes)) delete app.turned[name];
     app.preview({ opacity, threshold, colours });
-  };
-  const learn = () => {
-    app.known = known(app, model.get("vocabulary") || []);
-    if (app.data) app.draw();
   };
   for (const name of ["keydown", "keyup", "keypress"]) {
     root.addEventListener(name, (event) => {
@@ -465,11 +452,9 @@ const render = ({ model, el }) => {
       if (event.key.toLowerCase() === "i" && name !== "keypress") root.classList.toggle("gradeclip-bare", !off);
     });
   }
-  learn();
   take();
-  model.on("change:vocabulary", learn);
   model.on("change:busy", app.draw);
-  model.on("change:data", take); // with which a new image comes
+  model.on("change:data", take); // with which a new image and another model's words come
 };
 
 // The same in a page of HTML, from the data that stand in it; there is nobody to send messages to.
