@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import open_clip
 from IPython import get_ipython
-from PIL import Image
 
 from ..explanation import Explanation
 from ..methods import METHODS
@@ -90,10 +89,6 @@ class View:
         """The arguments of `paint` that the state asks for."""
         display = {name: getattr(self.state, name) for name in DISPLAY}
         return {"signed": panel.signed, "vmax": float(panel.scale), **display}
-
-    def _painted(self, panel: Panel) -> Image.Image:
-        """A map on the image."""
-        return paint(panel.explanation.image, panel.map, box=panel.explanation.box, **self._drawn(panel))
 
     def _subtitle(self, panel: Panel) -> str:
         """Which image, number, method, settings and model made a panel, in one line."""
@@ -238,7 +233,8 @@ class View:
         for i, panel in enumerate(self.panels):
             x, most = 0.3 + width + i * room, panel.words_scale
             title = _folded(panel.subject, int(room * 12.5), 2)
-            show_image(axes_at(made, x, 0.4, width, height), self._painted(panel), title)
+            painting = paint(panel.explanation.image, panel.map, box=panel.explanation.box, **self._drawn(panel))
+            show_image(axes_at(made, x, 0.4, width, height), painting, title)
             said = range_in_words(panel.words_of, True, most) if most else panel.words_of
             notes = (said, self._scale_in_words(panel), self._subtitle(panel))
             note = "\n".join(_folded(text, int(room * 15), 6) for text in notes)
