@@ -35,7 +35,7 @@ PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which 
 MARKERS = ("o", "s", "D")
 FULL_WIDTH = 8.1  # inches: as wide as the column of a notebook, 900 pixels
 MARGIN = 0.12  # inches
-HEADLINE = 44  # letters in a line: as many as a telephone shows of a figure that is wider than itself
+HEADLINE = 42  # letters in a line: as many as a telephone shows of a figure that is wider than itself
 LARGEST, _SENTENCE = 12, 0.38  # of words: points of type, and inches for what stands below them
 _PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel image is reduced to it before it is coloured
 
@@ -354,7 +354,7 @@ def headed(figure: Figure, title: str) -> float:
         Where below the upper edge the rest begins, in inches.
     """
     across, down = figure.get_size_inches()
-    lines = textwrap.fill(drawable(title), min(int(across * 12), HEADLINE))
+    lines = textwrap.fill(drawable(title), min(int(across * 12), HEADLINE), break_on_hyphens=False)
     head = 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
     figure.set_size_inches(across, down + head)
     figure.text(MARGIN / across, 1 - 0.08 / (down + head), lines, va="top", fontsize=10, parse_math=False)
