@@ -135,7 +135,7 @@ def test_a_fresh_kernel_prints_the_same_key_figures(notebook, executed):
 SAID = re.compile(
     r"^(?:in units of [^:]+: |right in +\d+%\. )?(?:- )?(.+): "
     r"(?:\*\*)?(?:yes|no, the opposite|no difference that matters|cannot tell)"
-    r"(?:, but cannot tell whether it matters)?(?:\*\*)?, [+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\], n = \d+",
+    r"(?:, but perhaps too small to matter)?(?:\*\*)?, [+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\], n = \d+",
     re.MULTILINE,
 )
 

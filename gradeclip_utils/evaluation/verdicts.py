@@ -5,7 +5,8 @@
 A claim is a sentence that holds where a number is above zero: "Grad-ECLIP finds more than attention alone", and the
 difference of the two. What was judged stays in the list, whatever came out; `Takeaways` renders all of it, first what
 contradicts what is published, then answer by answer. Claims have different units (fractions, correlations, areas), so
-within an answer they are ordered by the estimate over the width of its interval, which has none.
+within an answer they are ordered by the estimate over the width of its interval, which has none. Of "cannot tell",
+those whose interval lies on one side of zero, but not beyond the margin, are listed apart: they tell the direction.
 
 The rule is `statistics.verdict`: the 95 % interval of the number lies above the margin (for), below minus the margin
 (against), between the two (equivalent), or none of these (cannot tell). Where it lies between, that is an equivalence
@@ -30,7 +31,11 @@ from ..checks import columns
 from ..errors import InvalidValue
 from .statistics import difference_interval, interval, verdict
 
-_SAID = {"for": "yes", "against": "no, the opposite", "equivalent": "no difference that matters"}
+_AGAINST, _SMALL = "against what is published", " but perhaps too small to matter"
+_SAID = {
+    "for": "yes", "against": "no, the opposite", "equivalent": "no difference that matters",
+    f"against{_SMALL}": f"no, the opposite,{_SMALL}", f"for{_SMALL}": f"yes,{_SMALL}", "cannot tell": "cannot tell",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,13 @@ class Verdict:
         return found if self.rejected or found == "equivalent" else "cannot tell"
 
     @property
+    def group(self) -> str:
+        """The answer; or, of those that cannot tell, the direction, where the whole interval has one."""
+        if self.answer != "cannot tell" or not self.rejected or self.low <= 0 <= self.high:
+            return self.answer
+        return f"{'for' if self.low > 0 else 'against'}{_SMALL}"
+
+    @property
     def contradicts(self) -> bool:
         """Whether it speaks against what is published: no effect that matters, or one that points the other way."""
         return bool(self.published) and (self.answer in ("against", "equivalent") or (self.rejected and self.high < 0))
@@ -97,16 +109,13 @@ class Verdict:
     @property
     def markdown(self) -> str:
         """The sentence."""
-        said = _SAID.get(self.answer, "cannot tell")
-        if self.answer == "cannot tell" and self.rejected and (self.low > 0 or self.high < 0):
-            said = f"{'yes' if self.low > 0 else 'no, the opposite'}, but cannot tell whether it matters"
         estimate, low, high = np.round([self.estimate, self.low, self.high], 3) + 0.0  # no "-0.000"
-        found = f"{self.claim}: **{said}**, {estimate:+.3f} [{low:+.3f}, {high:+.3f}], n = {self.n}"
-        if self.answer == "equivalent" or (self.margin and "matters" in said):
+        found = f"{self.claim}: **{_SAID[self.group]}**, {estimate:+.3f} [{low:+.3f}, {high:+.3f}], n = {self.n}"
+        if self.answer == "equivalent" or self.group.endswith(_SMALL):
             found += f" (below {self.margin:g} does not matter: {self.because})"
         if self.published:
             says = "as published" if self.answer == "for" else "published is that it holds"
-            found += f"; {'against what is published' if self.contradicts else says} ({self.published})"
+            found += f"; {_AGAINST if self.contradicts else says} ({self.published})"
         return f"{found}."
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
@@ -223,9 +232,9 @@ class Takeaways:
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """All of them, in the order of the text: what contradicts what is published, then by answer and clearness."""
-        answers = [*_SAID, "cannot tell"]
+        groups = [*_SAID]
         clearest = sorted(self._by_claim.values(), key=lambda one: -one.clearness)
-        return tuple(sorted(clearest, key=lambda one: (not one.contradicts, answers.index(one.answer))))
+        return tuple(sorted(clearest, key=lambda one: (not one.contradicts, groups.index(one.group))))
 
     def __str__(self) -> str:
         return self.markdown.replace("**", "")
@@ -235,13 +244,12 @@ class Takeaways:
         """The text: how many of each answer, and every verdict below its answer."""
         if not self._by_claim:
             return "Nothing was compared."
-        counts = Counter(one.answer for one in self.verdicts)
-        head = ", ".join(f"{counts[answer]} {answer}" for answer in (*_SAID, "cannot tell"))
+        counts = Counter(one.group for one in self.verdicts)
+        head = ", ".join(f"{counts[group]} {group}" for group in _SAID)
         order = "Within each answer the clearest stand first: estimates that are large for the width of their interval."
         lines = [f"{len(self.verdicts)} claims: {head}. {order}"]
-        for answer, alike in groupby(self.verdicts, lambda one: "published" if one.contradicts else one.answer):
-            heading = _SAID.get(answer, "against what is published" if answer == "published" else answer)
-            lines += ["", f"**{heading.capitalize()}**", "", *(f"- {one.markdown}" for one in alike)]
+        for said, alike in groupby(self.verdicts, lambda one: _AGAINST if one.contradicts else _SAID[one.group]):
+            lines += ["", f"**{said.capitalize()}**", "", *(f"- {one.markdown}" for one in alike)]
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -64,13 +65,17 @@ def test_equivalence_is_two_one_sided_tests():
 
 
 def test_every_verdict_is_in_the_text_and_none_can_be_taken_out():
-    takeaways, rng = Takeaways(0.02, WHY), np.random.default_rng(0)
-    for i, mean in enumerate([0.5, -0.5, 0.0, 0.05]):
-        takeaways.judge(f"Claim {i} holds", rng.normal(mean, [0.1, 0.1, 0.001, 0.3][i], 40))
+    takeaways, spread = Takeaways(0.02, WHY), np.linspace(-1, 1, 40)
+    for mean, wide in [(0.5, 0.2), (-0.5, 0.2), (0.0, 0.002), (-0.025, 0.06), (0.025, 0.06), (0.03, 0.5)]:
+        takeaways.judge(f"Something holds in a mean of {mean}", mean + wide * spread)
     text = str(takeaways)
-    assert [one.answer for one in takeaways.verdicts] == ["for", "against", "equivalent", "cannot tell"]
-    assert text.startswith("4 claims: 1 for, 1 against, 1 equivalent, 1 cannot tell.")
-    assert all(f"- {one}" in text for one in takeaways.verdicts) and text.count("\n- ") == 4
+    assert [one.answer for one in takeaways.verdicts] == ["for", "against", "equivalent", *3 * ["cannot tell"]]
+    assert text.startswith("6 claims: 1 for, 1 against, 1 equivalent, 1 against but perhaps too small to matter, "
+                           "1 for but perhaps too small to matter, 1 cannot tell.")  # fmt: skip
+    assert all(f"- {one}" in text for one in takeaways.verdicts) and text.count("\n- ") == 6
+    heads = re.findall(r"^\*\*(.+)\*\*$", takeaways.markdown, re.M)
+    small = ["No, the opposite, but perhaps too small to matter", "Yes, but perhaps too small to matter"]
+    assert heads == ["Yes", "No, the opposite", "No difference that matters", *small, "Cannot tell"]
     for one in takeaways.verdicts:
         bounds = f"{one.estimate:+.3f} [{one.low:+.3f}, {one.high:+.3f}], n = 40"
         assert bounds.replace("-0.000", "+0.000") in text
@@ -106,7 +111,18 @@ def test_the_unit_of_a_claim_does_not_move_it_within_its_answer():
 def test_a_loss_that_may_be_smaller_than_the_margin_is_still_called_a_loss():
     one = Verdict("It is better than before", -0.07, -0.12, -0.01, 5, 0.02, WHY, published="D 2023")
     assert one.answer == "cannot tell" and one.contradicts
-    assert "**no, the opposite, but cannot tell whether it matters**" in one.markdown and "**" not in str(one)
+    assert "**no, the opposite, but perhaps too small to matter**" in one.markdown and "**" not in str(one)
+
+
+@pytest.mark.parametrize(("sign", "group"), [(1, "for"), (-1, "against")])
+def test_a_direction_that_is_told_is_a_group_of_its_own_unless_the_correction_takes_it(sign, group):
+    one = Verdict("It is better", 0.05 * sign, *sorted((0.01 * sign, 0.09 * sign)), 40, 0.02, WHY)
+    assert one.answer == "cannot tell" and one.group == f"{group} but perhaps too small to matter"
+    assert WHY in str(one)
+    taken = replace(one, rejected=False)
+    assert taken.group == "cannot tell" and WHY not in str(taken)
+    touching = replace(one, **{"low" if sign > 0 else "high": 0.0})
+    assert touching.group == "cannot tell" and "too small" not in str(touching)
 
 
 def test_a_claim_that_is_judged_again_has_one_verdict():
