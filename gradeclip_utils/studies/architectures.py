@@ -229,7 +229,8 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     others = {other: replace(load_clip(name), image_layers=1) for name, other in LABELS.items() if other != label}
     first, prompts = others.get("CLS", own), [one.prompt for one in examples]
     rows = compare_models({label: own}, examples)
-    wide = rows.pivot_table("average_precision", "image", "method", sort=False)
+    each = {measure: rows.pivot_table(measure, "image", "method", sort=False) for measure in MEASURES}
+    wide = each["average_precision"]
     concept = rows.drop_duplicates("image").set_index("image")["concept"].loc[wide.index].to_numpy()
     known, knows = recognised(own, things), knows_its_thing(own, examples)
     more, better = "a map lies more on its thing than the map of a wrong word", f"Maps of {label} are better than"
@@ -244,6 +245,8 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
         gained("scenes whose prompt is more similar than all things that are not there", knows),
         gained(f"{label}: {more}", wide["grad-eclip"], wide["wrong word"], concept),
         gained(f"{label} with random weights: {more}", lost["grad-eclip"], lost["wrong word"]),
+        *(gained(f"{label}: Grad-ECLIP is ahead of raw attention in {measure.replace('_', ' ')}", one["grad-eclip"],
+                 one["text-blind"], concept) for measure, one in each.items() if "text-blind" in one),
     ]  # fmt: skip
     order = [*dict.fromkeys([*LABELS.values(), label])]
     alike = {other: agreement(maps[label], maps[other]) for other in others}

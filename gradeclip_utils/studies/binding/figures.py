@@ -29,6 +29,7 @@ _INDICES = (*(f"chosen: {method}" for method in METHODS), "right: word x region"
 FAMILIES = {"sizes and counts": ("size", "count", "bigger / smaller", "swapped sizes"),
             "places": ("left / right", "above / below")}  # fmt: skip
 _CARES = "The word's map is more on its own object in the true caption"
+_MORE = "The words' maps are right more often than the caption's map"
 
 
 def hard_pairs(n: int = 30) -> list[Pair]:
@@ -158,6 +159,8 @@ def _maps(clip: Clip, n: int) -> Tables:
               for role in ROLES}  # fmt: skip
     asked = {"model": rows, "words' maps": answers_by_map(index), "caption's map": answers_by_map(index, "caption")}
     answers = pd.concat([one.assign(who=who) for who, one in asked.items()])
+    by_map = [asked[who].set_index(["kind", *_KEYS])["right"] for who in ("words' maps", "caption's map")]
+    own, whole = by_map[0].align(by_map[1])
     alike = alike_words(cached, swapped)
     return [
         told("binding index, {method}, {kind}, {role}", index, "index", unit="pair"),
@@ -168,6 +171,8 @@ def _maps(clip: Clip, n: int) -> Tables:
         gained("correlation of a colour word's directions in two captions", alike[np.isfinite(alike)]),
         *(gained(f"{_CARES}: {kind}", means[kind, "right"] - means[kind, "wrong"]) for kind in KINDS),
         told("on the pairs of maps, right answers by the {who}, {kind}", answers, "right", **_BY_IMAGE),
+        *(gained(f"{_MORE}: {kind}", own.loc[kind], whole.loc[kind], own.loc[kind].index.get_level_values("pair").array)
+          for kind in KINDS),
     ]  # fmt: skip
 
 
