@@ -10,7 +10,6 @@ adds to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
@@ -27,6 +26,7 @@ from ...scenes import CANVAS, Scene
 from .binding_index import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
+_BASE = [*KNOWN, "cell"]
 
 
 def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
@@ -101,14 +101,8 @@ def added_auc(table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: in
     Raises:
         ValueError: fewer than ten wrong or right answers, or not two rows a pair.
     """
-    wrong, pairs = table["wrong"].to_numpy(dtype=bool), pd.factorize(table["pair"])[0]
-    if min(wrong.sum(), (~wrong).sum()) < 10:
-        msg = f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
-        raise InvalidValue(msg, "data-few")
-    if (np.bincount(pairs) != 2).any():
-        raise InvalidValue("every pair needs its two rows, one an image", "data-pairs")
-    base = [*KNOWN, "cell"]
-    scores = [_out_of_fold(table, columns, wrong, pairs, repeats) for columns in (base, [*base, extra])]
+    wrong, pairs, folds = _folds(table, repeats)
+    scores = [_out_of_fold(table, columns, wrong, folds) for columns in (_BASE, [*_BASE, extra])]
     areas = [float(auc(score[None], wrong[None])[0]) for score in scores]
     members = np.argsort(pairs, kind="stable").reshape(-1, 2)
     drawn = np.random.default_rng(0).integers(0, len(members), (draws, len(members)))
@@ -119,34 +113,46 @@ def added_auc(table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: in
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
 
 
-def beside_shuffled(table: pd.DataFrame, extra: str) -> tuple[float, np.ndarray]:
-    """What a column adds by one repeat of `added_auc`, and what it adds shuffled, (19,): of other images.
-
-    Of nineteen none is ahead of a real index but by a chance of one in twenty.
+def beside_shuffled(table: pd.DataFrame, extra: str, times: int = 199) -> tuple[float, np.ndarray]:
+    """What a column adds by one repeat of `added_auc`, and what it adds shuffled, (times,): of other images.
 
     Args:
         table: rows of `mistake_table`.
         extra: the column.
+        times: of `times` none is ahead of a real index but by a chance of one in `times` + 1.
 
     Raises:
         ValueError: as `added_auc`.
     """
-    rng, quick = np.random.default_rng(0), partial(added_auc, repeats=1, draws=2)
-    shuffled = [table.assign(shuffled=rng.permutation(table[extra])) for _ in range(19)]
-    return quick(table, extra)["added"], np.array([quick(one, "shuffled")["added"] for one in shuffled])
+    wrong, _, folds = _folds(table, 1)
+
+    def area(columns: Sequence[str], values: pd.Series) -> float:
+        return float(auc(_out_of_fold(table.assign(own=values), columns, wrong, folds)[None], wrong[None])[0])
+
+    rng, own = np.random.default_rng(0), table[extra]
+    known, shuffled = area(_BASE, own), [rng.permutation(own) for _ in range(times)]
+    return area([*_BASE, "own"], own) - known, np.array([area([*_BASE, "own"], one) - known for one in shuffled])
 
 
-def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong, pairs, repeats: int) -> np.ndarray:
+def _folds(table: pd.DataFrame, repeats: int) -> tuple[np.ndarray, np.ndarray, list[list]]:
+    """Which rows are wrong, the number of each row's pair, and the five folds of every repeat; checked."""
+    wrong, pairs = table["wrong"].to_numpy(dtype=bool), pd.factorize(table["pair"])[0]
+    if min(wrong.sum(), (~wrong).sum()) < 10:
+        msg = f"ten right and ten wrong answers are the least to tell apart, got {wrong.sum()} of {len(wrong)}"
+        raise InvalidValue(msg, "data-few")
+    if (np.bincount(pairs) != 2).any():
+        raise InvalidValue("every pair needs its two rows, one an image", "data-pairs")
+    splits = (StratifiedGroupKFold(5, shuffle=True, random_state=repeat) for repeat in range(repeats))
+    return wrong, pairs, [list(one.split(wrong, wrong, pairs)) for one in splits]
+
+
+def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong: np.ndarray, folds: list[list]) -> np.ndarray:
     """Log-odds (n,) of being wrong, each from fits that did not see the row's pair."""
-    named = [name for name in columns if table[name].dtype.kind not in "fiub"]
-    numbers = [name for name in columns if name not in named]
-    prepared = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), named))
-    model, found = make_pipeline(prepared, LogisticRegression(max_iter=1000)), []
-    for repeat in range(repeats):
-        folds = StratifiedGroupKFold(5, shuffle=True, random_state=repeat)
-        found.append(
-            cross_val_predict(model, table[list(columns)], wrong, groups=pairs, cv=folds, method="decision_function")
-        )
+    numbers = [name for name in columns if table[name].dtype.kind in "fiub"]
+    named = pd.get_dummies(table[[name for name in columns if name not in numbers]])
+    scaled = make_column_transformer((StandardScaler(), slice(len(numbers))), remainder="passthrough")
+    model, rows = make_pipeline(scaled, LogisticRegression(max_iter=1000)), np.column_stack([table[numbers], named])
+    found = [cross_val_predict(model, rows.astype(float), wrong, cv=one, method="decision_function") for one in folds]
     return np.mean(found, axis=0)
 
 
