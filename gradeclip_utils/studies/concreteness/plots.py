@@ -53,7 +53,8 @@ def plot_words(
 
     Args:
         study: what was measured.
-        norm: across; a column of numbers in `study.table`, such as the names in `language.NORMS`.
+        norm: across, by rank, for most words of captions lie in one part of a scale; a column of numbers in
+            `study.table`, such as the names in `language.NORMS`.
         part: "all", or a part of speech: only these words are shown and correlated.
         method: up; a column of `study.values`.
         word: to be found in the plot; "" shows the captions of none.
@@ -73,20 +74,24 @@ def plot_words(
     shown = table[table["shown"]]
     roles = _roles(shown)
     palette = {name: colour for name, colour in zip(_LEGEND, ROLES.values(), strict=True) if name in set(roles)}
-    seaborn.scatterplot(x=shown[norm], y=shown["saliency"], hue=roles, hue_order=list(palette), palette=palette, s=18,
-                        alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
+    seaborn.scatterplot(x=shown["across"], y=shown["saliency"], hue=roles, hue_order=list(palette), palette=palette,
+                        s=18, alpha=0.6, linewidth=0, ax=axes)  # fmt: skip
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_ylim(np.log(EVEN) - 0.15, max(1.6, shown["saliency"].max() + 0.2))  # from the lowest that there can be
     axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
-    style(axes, NORMS.get(norm, norm.replace("_", " ")), f"saliency by {_title(method)}\n0: an average word")
+    label = f"{NORMS.get(norm, norm.replace('_', ' '))}; words by rank"
+    style(axes, label, f"saliency by {_title(method)}\n0: an average word")
+    marks = np.linspace(0, 1, 6)
+    axes.set_xticks(1 + marks * (len(shown) - 1), [f"{one:.3g}" for one in shown[norm].quantile(marks)])
+    columns = (shown[name] for name in ("across", "saliency", norm))
     figure.points = [
-        (axes, x, y, f"{name}: {x:.3g} across, {y:.3g} up; {role}")
-        for name, x, y, role in zip(shown.index, shown[norm], shown["saliency"], roles, strict=True)
+        (axes, x, y, f"{name}: {value:.3g} across, {y:.3g} up; {role}")
+        for name, x, y, value, role in zip(shown.index, *columns, roles, strict=True)
     ]
     model = f"{study.clip.name} ({study.clip.pretrained or 'own weights'})"
     figure.text(0.99, 0.01, drawable(model), ha="right", va="bottom", color="0.55", fontsize=SMALLEST)
     if word:
-        _mark(axes, word, table, norm)
+        _mark(axes, word, table)
         _show_captions(figure, head + _SCATTER + 0.85, study, word, method, report)
     else:
         figure.text(0.01, 0.03, "Name a word to see its captions and their maps.", **NOTE)
@@ -103,6 +108,7 @@ def _chosen(study: WordStudy, norm: str, part: str, method: str, word: str, draw
     table = study.table.assign(saliency=saliency.mean())
     wanted = (table["part"].eq(part) | (part == "all")) & (saliency.count() >= FEWEST)
     table["shown"] = wanted & table["saliency"].notna() & table[norm].notna()
+    table["across"] = table[norm].where(table["shown"]).rank()
     if word and word not in study.table.index:
         near = ", ".join(nearest(word, study.table.index, most=4, cutoff=0))
         raise InvalidValue(f"no caption of the study holds {word!r}; words like it are {near}", "study-word")
@@ -121,15 +127,15 @@ def _roles(table: pd.DataFrame) -> pd.Series:
     return roles.map(dict(zip(ROLES, _LEGEND, strict=True)))
 
 
-def _mark(axes: Axes, word: str, table: pd.DataFrame, norm: str) -> None:
+def _mark(axes: Axes, word: str, table: pd.DataFrame) -> None:
     """A ring around one word, or a line that says why it has none."""
     row = table.loc[word]
     if not row["shown"]:
         axes.text(0.02, 0.9, _ABSENT.format(word), va="top", transform=axes.transAxes, **NOTE)  # below the legend
         return
-    axes.plot(row[norm], row["saliency"], "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
-    left = row[norm] > np.mean(axes.get_xlim())
-    axes.annotate(word, (row[norm], row["saliency"]), (-8 if left else 8, 8), textcoords="offset points",
+    axes.plot(row["across"], row["saliency"], "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
+    left = row["across"] > np.mean(axes.get_xlim())
+    axes.annotate(word, (row["across"], row["saliency"]), (-8 if left else 8, 8), textcoords="offset points",
                   ha="right" if left else "left", fontsize=11, fontweight="bold")  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import rankdata
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.panels.jobs import Interrupted
@@ -62,6 +63,10 @@ def test_every_point_says_its_word_under_the_mouse(small):
     figure = plot_words(small, norm="visual", part="noun", method="grad-eclip", word="drink", draws=20)
     points = figure.axes[0].collections[0].get_offsets().tolist()
     assert [[x, y] for _, x, y, _ in figure.points] == points
+    ratings = [small.table.loc[said.split(":")[0], "visual"] for *_, said in figure.points]
+    np.testing.assert_allclose([x for x, _ in points], rankdata(ratings))  # words of like ratings stand apart
+    ticks = [float(one.get_text()) for one in figure.axes[0].get_xticklabels()]
+    np.testing.assert_allclose([ticks[0], ticks[-1]], [min(ratings), max(ratings)], rtol=5e-3)
     (said,) = [said for _, _, _, said in figure.points if said.startswith("drink: ")]
     assert f"{small.table.loc['drink', 'visual']:.3g} across" in said
 
