@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os.path
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -120,14 +120,9 @@ class _Explained:
     def __init__(self, clip, examples, method, given, nulls, seed, out) -> None:
         self.explainer = Explainer(clip, method=method, seed=seed, progress=False)
         self.method, self.given, self.nulls, self.out = method, given, nulls, out
-        self.pixels: list[str] = []  # of S images
-        self.others = self.explainer.embed_images(self._noted(spread(examples, SAMPLE)), CHUNK)  # (S, E)
-
-    def _noted(self, examples: Sequence[Example]) -> Iterator[Image.Image]:
-        for example in examples:
-            image = example.image()
-            self.pixels.append(_digest(image))
-            yield image
+        sampled = spread(examples, SAMPLE)
+        self.others = self.explainer.embed_images((one.image() for one in sampled), CHUNK)  # (S, E)
+        self.pixels = [identity(np.asarray(one.image())) for one in sampled]
 
     def rows(self, example: Example, number: int) -> list[dict]:
         """One row for our map, and one for a given map; the thumbnail is written first."""
@@ -153,7 +148,7 @@ class _Explained:
     def _fit(self, image: Image.Image, prompt: str) -> float:
         """The fraction of other images to which the caption is less similar than to its own; NaN without others."""
         own, caption = self.explainer.embed_images([image])[0], self.explainer.embed_texts([prompt])[0]
-        mine = _digest(image)  # an image may be there with several captions; its embedding hangs on the batch
+        mine = identity(np.asarray(image))  # one may be there with several captions, and embeddings hang on the batch
         others = self.others[[pixels != mine for pixels in self.pixels]]
         if not len(others):
             return float("nan")
@@ -174,11 +169,6 @@ class _Explained:
         both = (pool(heats[GIVEN], explanation.image_maps.shape[1:], explanation.box), explanation.image_maps[0])
         found[GIVEN]["agreement"] = float(spearman(*(levelled(one).ravel() for one in both)))
         return found
-
-
-def _digest(image: Image.Image) -> str:
-    """Tells an image from another by its pixels."""
-    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def _given_maps(folder: str | Path | None, examples: Sequence[Example]) -> dict[str, Path]:

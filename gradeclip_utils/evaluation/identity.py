@@ -42,8 +42,7 @@ def identity(thing: object) -> str:
 
 def _parts(thing: Any, seen: dict[int, Any]) -> Iterator[str]:
     """What tells a thing from others, as texts; `seen` has those that were told, because things hold each other."""
-    held = _held(thing)
-    if held is None:
+    if (held := _held(thing)) is None:
         yield re.sub(_ADDRESS, "", repr(thing))
         return
     yield f"{type(thing).__qualname__} {len(held)} {id(thing) in seen}"
@@ -55,63 +54,50 @@ def _parts(thing: Any, seen: dict[int, Any]) -> Iterator[str]:
 
 
 def _held(thing: Any) -> list | None:
-    """What a thing is made of, if its text does not tell it."""
+    """What a thing is made of; None if its text tells it."""
     match thing:
         case torch.Tensor():
-            as_bytes = thing.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            return [str(thing.dtype), tuple(thing.shape), as_bytes.numpy().tobytes()]
+            return [str(thing.dtype), thing.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()]
         case np.ndarray():
-            return [thing.dtype.str, thing.shape, thing.tobytes()]
-        case set() | frozenset():
-            return sorted(thing, key=repr)
+            return [thing.dtype.str, thing.shape, hashlib.sha256(thing.tobytes()).hexdigest()]
         case Mapping():
             return [*thing.items()]
-        case list() | tuple():
-            return [*thing]
+        case set() | frozenset() | list() | tuple():
+            return sorted(thing, key=repr) if isinstance(thing, (set, frozenset)) else [*thing]
         case partial():
             return [thing.func, thing.args, thing.keywords]
-        case property():
-            return [thing.fget]
         case MethodType() | staticmethod() | classmethod():
             return [thing.__func__, getattr(thing, "__self__", None)]
+        case property():
+            return [thing.fget]
         case ModuleType():
             return [thing.__name__]
+        case CodeType():
+            return [thing.co_code, thing.co_names, thing.co_varnames, thing.co_consts]
         case FunctionType():
-            return _of_function(thing)
-        case type() if _is_installed(thing.__module__):
-            return [thing.__module__, thing.__qualname__, version(thing.__module__.partition(".")[0])]
-        case type():
+            named = sorted(_names(thing.__code__) & thing.__globals__.keys()) if _is_own(thing.__module__) else ()
+            cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+            return [thing.__module__, thing.__qualname__, thing.__code__, thing.__defaults__, thing.__kwdefaults__,
+                    *cells, *(thing.__globals__[name] for name in named)]  # fmt: skip
+        case type() if _is_own(thing.__module__):
             own = [one for one in vars(thing).items() if one[0][:2] != "__" or isinstance(one[1], FunctionType)]
             return [thing.__module__, thing.__qualname__, *thing.__bases__, own]
+        case type():
+            return [thing.__module__, thing.__qualname__, version(thing.__module__.partition(".")[0])]
     if not hasattr(thing, "__dict__"):
         return None
     return [type(thing), {name: part for name, part in vars(thing).items() if "cache" not in name}]
 
 
-def _of_function(function: FunctionType) -> list:
-    """Its name, code, defaults and what it closes over; of a user's own also what it names of its module."""
-    codes = _codes(function.__code__)
-    held: list[Any] = [function.__module__, function.__qualname__, function.__defaults__, function.__kwdefaults__]
-    for code in codes:
-        consts = [const for const in code.co_consts if not isinstance(const, CodeType)]
-        held += [code.co_code, code.co_names, code.co_varnames, consts]
-    held += [cell.cell_contents for cell in function.__closure__ or ()]
-    if not _is_installed(function.__module__):
-        named = {name for code in codes for name in code.co_names} & function.__globals__.keys()
-        held += [function.__globals__[name] for name in sorted(named)]
-    return held
+def _names(code: CodeType) -> set[str]:
+    return {*code.co_names}.union(*(_names(one) for one in code.co_consts if isinstance(one, CodeType)))
 
 
-def _is_installed(module: str | None) -> bool:
-    """Whether a module is told by the version of its package."""
+def _is_own(module: str | None) -> bool:
+    """Whether the version of no package tells a module."""
     name, file = (module or "").partition(".")[0], getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    known = name in sys.stdlib_module_names or name == __name__.partition(".")[0]
-    return known or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
-
-
-def _codes(code: CodeType) -> list[CodeType]:
-    """The code of a function, and of those within it."""
-    return [code, *(one for const in code.co_consts if isinstance(const, CodeType) for one in _codes(const))]
+    packages = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    return not (packages or name in sys.stdlib_module_names or name == __name__.partition(".")[0])
 
 
 def versions_of(model: torch.nn.Module) -> dict[str, str]:
@@ -132,9 +118,8 @@ def surroundings(clip: Clip, texts: Iterable[str]) -> dict[str, Any]:
         texts: some that the tokenizer will read; it is told by the ids that it gives them.
     """
     steps = re.sub(_ADDRESS, "", str(getattr(clip.preprocess, "transforms", clip.preprocess)))
-    read, tokens = [_PROBE, *sorted({*texts})], []
-    for start in range(0, len(read), 1000) if clip.tokenizer is not None else ():
-        tokens.append(identity(clip.tokenizer(read[start : start + 1000])))
+    read = [_PROBE, *sorted({*texts})] if clip.tokenizer is not None else []
+    tokens = [identity(clip.tokenizer(read[start : start + 1000])) for start in range(0, len(read), 1000)]
     return {
         "preprocess": f"{steps} {identity(clip.preprocess)}",
         "tokenizer": f"{type(clip.tokenizer).__name__} {identity(tokens)}",
