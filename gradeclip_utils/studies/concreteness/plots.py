@@ -81,8 +81,8 @@ def plot_words(
     axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
     label = f"{NORMS.get(norm, norm.replace('_', ' '))}; words by rank"
     style(axes, label, f"saliency by {_title(method)}\n0: an average word")
-    marks = np.linspace(0, 1, 6)
-    axes.set_xticks(1 + marks * (len(shown) - 1), [f"{one:.3g}" for one in shown[norm].quantile(marks)])
+    fractions = np.linspace(0, 1, 6)
+    axes.set_xticks(1 + fractions * (len(shown) - 1), [f"{one:.3g}" for one in shown[norm].quantile(fractions)])
     columns = (shown[name] for name in ("across", "saliency", norm))
     figure.points = [
         (axes, x, y, f"{name}: {value:.3g} across, {y:.3g} up; {role}")
