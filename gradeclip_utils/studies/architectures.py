@@ -229,14 +229,13 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     others = {other: replace(load_clip(name), image_layers=1) for name, other in LABELS.items() if other != label}
     first, prompts = others.get("CLS", own), [one.prompt for one in examples]
     rows = compare_models({label: own}, examples)
-    each = {measure: rows.pivot_table(measure, "image", "method", sort=False) for measure in MEASURES}
+    each = {measure: _wide(rows, measure) for measure in MEASURES}
     wide = each["average_precision"]
     concept = rows.drop_duplicates("image").set_index("image")["concept"].loc[wide.index].to_numpy()
     known, knows = recognised(own, things), knows_its_thing(own, examples)
     more, better = "a map lies more on its thing than the map of a wrong word", f"Maps of {label} are better than"
     maps = {one: maps_on_common_grid(model, examples, prompts, _GRID) for one, model in {label: own, **others}.items()}
-    lost = compare_models({label: randomised(own, seed=1)}, examples[:controls])
-    lost = lost.pivot(index="image", columns="method", values="average_precision")
+    lost = _wide(compare_models({label: randomised(own, seed=1)}, examples[:controls]), "average_precision")
     tables = [
         _forward_passes(own, examples[0].image(), prompts[0]),
         told("fraction of things recognised", known.assign(image=range(len(known)), right=known["right"] * 1.0),
@@ -250,9 +249,8 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     ]  # fmt: skip
     order = [*dict.fromkeys([*LABELS.values(), label])]
     alike = {other: agreement(maps[label], maps[other]) for other in others}
-    for other, values in alike.items():
-        one, two = sorted((label, other), key=order.index)
-        tables.append(gained(f"rank correlation of the maps of {one} and {two}", values))
+    pairs = {" and ".join(sorted((label, other), key=order.index)): values for other, values in alike.items()}
+    tables += [gained(f"rank correlation of the maps of {pair}", values) for pair, values in pairs.items()]
     scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples), _GRID))
     coarse = {one: grid_precision(maps[one], examples) for one in (label, "CLS")}
     if label == "CLS":
@@ -274,6 +272,11 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
         claim = f"Where both know the thing, maps of {label} are better than those of CLS"
         tables.append(gained(claim, ahead[0][both], ahead[1][both], concept[both]))
     return tables
+
+
+def _wide(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A measure, one row an image and one column a method."""
+    return rows.pivot(index="image", columns="method", values=measure)
 
 
 def _forward_passes(clip: Clip, image: Image.Image, prompt: str, rounds: int = 6) -> pd.DataFrame:

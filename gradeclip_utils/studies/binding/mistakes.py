@@ -126,12 +126,13 @@ def beside_shuffled(table: pd.DataFrame, extra: str, times: int = 199) -> tuple[
     """
     wrong, _, folds = _folds(table, 1)
 
-    def area(columns: Sequence[str], values: pd.Series) -> float:
+    def _area(columns: Sequence[str], values: pd.Series) -> float:
+        """Under the ROC curve of fits with these columns, of which `own` has these values."""
         return float(auc(_out_of_fold(table.assign(own=values), columns, wrong, folds)[None], wrong[None])[0])
 
     rng, own = np.random.default_rng(0), table[extra]
-    known, shuffled = area(_BASE, own), [rng.permutation(own) for _ in range(times)]
-    return area([*_BASE, "own"], own) - known, np.array([area([*_BASE, "own"], one) - known for one in shuffled])
+    known, shuffled = _area(_BASE, own), [rng.permutation(own) for _ in range(times)]
+    return _area([*_BASE, "own"], own) - known, np.array([_area([*_BASE, "own"], one) - known for one in shuffled])
 
 
 def _folds(table: pd.DataFrame, repeats: int) -> tuple[np.ndarray, np.ndarray, list[list]]:
