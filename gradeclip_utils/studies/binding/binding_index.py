@@ -83,8 +83,8 @@ def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent
         Columns: pair, kind, objects, composition, side (as `attributes.judge`); `role` of the caption: "right";
         "wrong", the other caption of the pair; or "absent", only for swapped colours: the right caption with this word
         exchanged for a colour that is nowhere in the image. (For a kind that is not swapped, the wrong caption's word
-        is absent.) `word`; `method`, one of `METHODS`; `index`; `on_own` and `on_others`, relevance per area in units
-        of an even spread; and `silent`, true where the map is nowhere positive on any object, and the index 1/2.
+        is absent.) `word`; `method`, one of `METHODS`; `index`; and `silent`, true where the map is nowhere positive on
+        any object, and the index 1/2.
     """
     cached, rows = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip), []
     sides = [(pair, side, number if absent else None) for number, pair in enumerate(pairs) for side in (0, 1)]
@@ -100,7 +100,7 @@ def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent
 
 
 def index_of_map(map_: np.ndarray, own: np.ndarray, others: np.ndarray) -> dict:
-    """The binding index of one map: index, on_own, on_others and silent, as in `binding_index`.
+    """The binding index of one map: index and silent, as in `binding_index`.
 
     Args:
         map_: (h, w), signed.
@@ -109,9 +109,8 @@ def index_of_map(map_: np.ndarray, own: np.ndarray, others: np.ndarray) -> dict:
     """
     heat = np.maximum(map_, 0)
     mine, theirs = (float((heat * part).sum() / part.sum()) for part in (own, others))
-    silent, even = mine + theirs == 0, float(heat.mean()) or 1.0
-    index = 0.5 if silent else mine / (mine + theirs)
-    return {"index": index, "on_own": mine / even, "on_others": theirs / even, "silent": silent}
+    silent = mine + theirs == 0
+    return {"index": 0.5 if silent else mine / (mine + theirs), "silent": silent}
 
 
 def _questions(cached: CachedExplainer, pair: Pair, side: int, number: int | None) -> Iterator[_Asked]:

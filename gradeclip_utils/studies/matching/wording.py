@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from PIL import Image
-from sklearn.metrics.pairwise import paired_cosine_distances
 
 from ...errors import InvalidValue
 from ...evaluation.localisation import pool
@@ -129,7 +128,7 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
     Returns:
         Columns: image (the noun), template, gain (similarity minus that of "a cat"), right (1 if the true noun is the
         most similar of these nouns, in the same template), map (rank correlation with the map of "a cat"), alike
-        (cosine of the prompt with "a cat"), alike_centred (the same, the mean of each template over the nouns removed).
+        (cosine of the prompt with "a cat").
     """
     images = [arrange([noun], seed=i).image() for i, noun in enumerate(nouns)]
     seen = as_array(explainer.embed_images(images))
@@ -145,7 +144,6 @@ def template_effect(explainer: Explainer, nouns: Sequence[str]) -> pd.DataFrame:
             "right": (scores.argmax(1) == np.arange(len(nouns))).astype(float),
             "map": agreement(maps[:, i], maps[:, plain]),
             "alike": (own * base).sum(-1),
-            "alike_centred": 1 - paired_cosine_distances(own - own.mean(0), base - base.mean(0)),
         }
         tables.append(pd.DataFrame({"image": list(nouns), "template": name, **columns}))
     return pd.concat(tables, ignore_index=True)
