@@ -12,7 +12,7 @@
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
     summaries          the main figures of the others, each in one tidy table; what a lesson shows besides is in the
                        `figures` of its room, and in data/lessons.csv
-    figures, tables    how the studies of methods, and those of a lesson, make figures of rows
+    tables             how rows become figures, and which methods are compared
     relevance          which part of a map lies on which object
 
 `STUDIES` maps the name of a study to the function that measures a model: `STUDIES["binding"](clip)` gives a table with

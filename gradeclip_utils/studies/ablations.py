@@ -29,8 +29,8 @@ from ..models import Clip
 from ..scenes import CANVAS, Scene, describe, draw_scene
 from ..towers import open_text_tower
 from ..words import Word
-from .figures import ahead_of, beyond, through, title_of
 from .relevance import object_coverage
+from .tables import ahead_of, beyond, through, title_of, told
 
 OF_BOTH = ("energy pointing game", "selectivity", "pointing game", "pixel AUC")  # of both things of a scene, in turn
 _KINDS = ("grad-eclip", "grad-eclip-softmax", "grad-eclip-no-spatial", "grad-eclip-single-head", "attention")
@@ -83,11 +83,7 @@ def spatial_weight_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     blind = table["method"].isin(["area", title_of("attention")])  # one map for both things
     for measure in OF_BOTH:
         what, seen = f"{measure} of both things, ", table[~blind] if measure == "selectivity" else table
-        means, ahead = summarise(seen, measure), ahead_of(table, measure)
-        tables += [
-            means.assign(figure=what + means["method"]),
-            ahead.assign(figure=f"{what}ahead of " + ahead["method"]),
-        ]
+        tables += [told(what + "{method}", seen, measure), ahead_of(what + "ahead of {method}", table, measure)]
         for title in () if measure == "selectivity" else (title_of("attention"), "random weights"):
             tables.append(beyond(table, title, "area", f"{what}{title} beyond area", measure))
     return tables
@@ -111,16 +107,14 @@ def last_layer_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
         n: scenes, as for `both_things`.
     """
     scenes, images, prompts = both_things(n)
-    rows = [pd.DataFrame(_looked(clip, scenes, images, prompts, one_head=True)).melt("image", var_name="method")]
-    of_all = [_ATTENDED, _ON, _OFF, _FIRST]
+    rows = [pd.DataFrame(_looked(clip, scenes, images, prompts, one_head=True))]
     for seed in range(_DRAWN_ANEW):
-        found = pd.DataFrame(_looked(randomised(clip, seed=seed), scenes, images, prompts)).melt(
-            "image", var_name="method"
-        )
-        rows.append(found.assign(method=found["method"] + _AT_RANDOM))
-    table = pd.concat(rows, ignore_index=True)
-    tables = [summarise(table, "value").rename(columns={"method": "figure"})]
-    tables += [beyond(table, one, one + _AT_RANDOM, f"{one}, beyond random weights") for one in of_all]
+        found = pd.DataFrame(_looked(randomised(clip, seed=seed), scenes, images, prompts))
+        rows.append(found.set_index("image").add_suffix(_AT_RANDOM).reset_index())
+    table = pd.concat([one.melt("image", var_name="method") for one in rows], ignore_index=True)
+    tables = [told("{method}", table, "value")]
+    for one in (_ATTENDED, _ON, _OFF, _FIRST):
+        tables.append(beyond(table, one, one + _AT_RANDOM, f"{one}, beyond random weights"))
     for drawn in ("", _AT_RANDOM):
         tables.append(beyond(table, _ON + drawn, _OFF + drawn, f"{_ON} beyond where nothing is{drawn}"))
     return [*tables, beyond(table, _FIRST, f"{_FIRST} with one head", f"{_FIRST} beyond with one head")]
@@ -193,7 +187,7 @@ def text_layer_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
             rows += [{"image": k, "method": title, "value": noun_fraction(one.words[0], nouns[k])}
                      for k, one in enumerate(found)]  # fmt: skip
     table = pd.DataFrame(rows)
-    tables.append(summarise(table, "value").assign(figure=lambda found: "word scores on nouns, " + found["method"]))
+    tables.append(told("word scores on nouns, {method}", table, "value"))
     for layers in range(1, depth + 1):
         own = f"{layers} of {depth} layers"
         for than in ("all words alike", f"{own}, another image", *([f"1 of {depth} layers"] if layers > 1 else [])):

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..datasets import Example, emoji_scenes
 from ..evaluation.localisation import localisation, pool
 from ..evaluation.run import evaluate
-from ..evaluation.sanity import agreement, cost, randomised
+from ..evaluation.sanity import agreement, randomised
 from ..evaluation.statistics import interval
 from ..explain import Explainer
 from ..explanation import Explanation
@@ -37,9 +37,8 @@ from ..plots.axes import NOTE, blank, drawable, entitle, headed
 from ..plots.finding import patches_of_half
 from ..scenes import arrange
 from ..towers import Tower, Trace, open_image_tower, open_text_tower
-from ..towers.threads import is_small
 from ..training.card import recognised
-from .tables import gained, told
+from .tables import forward_passes, gained, told
 
 MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")
 BASELINES = ("grad-eclip", "wrong word", "text-blind", "random", "oracle")
@@ -234,7 +233,7 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     concept = rows.drop_duplicates("image").set_index("image")["concept"].loc[wide.index].to_numpy()
     known, knows = recognised(own, things), knows_its_thing(own, examples)
     more, better = "a map lies more on its thing than the map of a wrong word", f"Maps of {label} are better than"
-    maps = {one: maps_on_common_grid(model, examples, prompts, _GRID) for one, model in {label: own, **others}.items()}
+    maps = {one: maps_on_common_grid(model, examples, prompts) for one, model in {label: own, **others}.items()}
     lost = _wide(compare_models({label: randomised(own, seed=1)}, examples[:controls]), "average_precision")
     tables = [
         _forward_passes(own, examples[0].image(), prompts[0]),
@@ -251,7 +250,7 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
     alike = {other: agreement(maps[label], maps[other]) for other in others}
     pairs = {" and ".join(sorted((label, other), key=order.index)): values for other, values in alike.items()}
     tables += [gained(f"rank correlation of the maps of {pair}", values) for pair, values in pairs.items()]
-    scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples), _GRID))
+    scale = agreement(maps["CLS"], maps_on_common_grid(first, examples, other_things(examples)))
     coarse = {one: grid_precision(maps[one], examples) for one in (label, "CLS")}
     if label == "CLS":
         tables.append(gained("rank correlation of the maps of CLS and CLS, the other thing", scale))
@@ -279,7 +278,7 @@ def _wide(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rows.pivot(index="image", columns="method", values=measure)
 
 
-def _forward_passes(clip: Clip, image: Image.Image, prompt: str, rounds: int = 6) -> pd.DataFrame:
+def _forward_passes(clip: Clip, image: Image.Image, prompt: str) -> pd.DataFrame:
     """What an explanation costs, and the control, in units of both embeddings of an image and a prompt made ready."""
     sees, reads = Explainer(clip).image_tower, open_text_tower(clip.model)
     pixels, ids = clip.preprocess(image)[None].to(sees.device), clip.tokenizer([prompt]).to(reads.device)
@@ -289,11 +288,8 @@ def _forward_passes(clip: Clip, image: Image.Image, prompt: str, rounds: int = 6
         return sees.forward(pixels), reads.forward(ids)
 
     explain: Callable[[], object] = partial(Explainer(clip).explain, image, prompt)
-    passes = cost(
-        {"an explanation": explain, "the plain pass itself": plain}, plain, repeats=rounds, small=is_small(sees)
-    )
-    passes = passes.rename(columns={"passes": "value"})
-    return passes.assign(figure="forward passes of " + passes["method"], n=rounds)
+    calls = {"an explanation": explain, "the plain pass itself": plain}
+    return forward_passes("forward passes of {method}", calls, plain, sees)
 
 
 def two_thing_examples(n: int) -> list[Example]:

@@ -31,8 +31,7 @@ from ..evaluation.worker import contents
 from ..explain import Explainer
 from ..models import Clip, load_clip
 from . import command
-from .figures import as_figures
-from .tables import told
+from .tables import as_figures, told
 
 CHUNK = 64  # choices whose images are in memory at once, and that are computed again after a kill
 SAMPLE = 64  # images whose mean is asked where captions alone are asked

@@ -17,9 +17,8 @@ from ..training.finetune.evaluate import AMOUNT, Amount, region_rows
 from ..training.finetune.losses import Learner
 from ..training.finetune.pairs import PairBatches
 from ..training.finetune.run import fine_tune
-from .figures import as_figures
 from .relevance import as_array
-from .tables import gained
+from .tables import as_figures, gained
 
 STEPS, BATCH = 12, 16
 

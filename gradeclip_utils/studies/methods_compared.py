@@ -23,7 +23,6 @@ from ..evaluation.maps import method_maps, method_names
 from ..evaluation.pointing_game import games, play, play_second_order
 from ..evaluation.run import evaluate
 from ..evaluation.sanity import randomisation_check
-from ..evaluation.statistics import paired, summarise
 from ..evaluation.words import captioned_scenes, error_by_saturation, saturation, word_rows
 from ..explain import Explainer
 from ..images import ImageLike
@@ -36,19 +35,21 @@ from ..scenes import CANVAS, draw_scene
 from .ablations import last_layer_figures, spatial_weight_figures, text_layer_figures
 from .architectures import MEASURES
 from .command import COLUMNS
-from .figures import (
+from .protocols import both_prompts_figures, cost_figures, full_range_figures, shared_part_figures, stretched_figures
+from .tables import (
     AS_PUBLISHED,
     COSTLY,
     ahead_of,
     as_figures,
     beyond,
+    compared,
     named_examples,
     names_of,
     same_ranking,
     through,
     title_of,
-)  # fmt: skip
-from .protocols import both_prompts_figures, cost_figures, full_range_figures, shared_part_figures, stretched_figures
+    told,
+)
 
 _FEW = replace(PUBLISHED, points=3)  # points of a curve: its area is read of nothing, a quarter and half of the image
 PAINTS = {"noise": _FEW, "mean colour": replace(_FEW, fill="mean", canvas="mean")}  # noise, and black to insert on
@@ -114,12 +115,11 @@ def _beside(rows: pd.DataFrame, own: bool = True) -> list[pd.DataFrame]:
     tables = []
     for measure in (*MEASURES, *GAMES):
         some, what = rows.dropna(subset=[measure]), measure.replace("_", " ")
-        means = summarise(some, measure, cluster="concept")
-        means = means if own else means[means["method"] != AS_PUBLISHED]
-        tables.append(means.assign(figure=f"{what}, " + means["method"]))
+        means = told(what + ", {method}", some, measure, cluster="concept")
+        tables.append(means if own else means[means["method"] != AS_PUBLISHED])
         if some["method"].nunique() > 1:
-            ahead = ahead_of(some, measure, cluster="concept", less=measure == "deletion")  # there, low is good
-            tables.append(ahead.assign(figure=f"{what}, ahead of " + ahead["method"]))
+            less = measure == "deletion"  # there, low is good
+            tables.append(ahead_of(what + ", ahead of {method}", some, measure, less=less, cluster="concept"))
     return tables
 
 
@@ -136,8 +136,7 @@ def _references(clip: Clip, n: int) -> list[pd.DataFrame]:
 def _paints(clip: Clip, n: int) -> list[pd.DataFrame]:
     by_paint, tables = {paint: _quick_rows(clip, n, paint) for paint in PAINTS}, []
     for game in GAMES:
-        means = summarise(by_paint["mean colour"], game, cluster="concept")
-        tables.append(means.assign(figure=f"{game} with the mean colour, " + means["method"]))
+        tables.append(told(game + " with the mean colour, {method}", by_paint["mean colour"], game, cluster="concept"))
         tables.append(same_ranking(f"ranking by {game}, noise and mean colour", game, *by_paint.values()))
     return tables
 
@@ -164,8 +163,9 @@ def _random_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
 
     checks = randomisation_check(clip, maps_of, seeds=range(2))
     titles = [*map(title_of, names), through(clip.image_layers)]
-    checks["figure"] = ["agreement with random weights, " + titles[i // len(images)] for i in checks["image"]]
-    return [summarise(checks.assign(image=checks["image"] % len(images)), "agreement", "figure")]
+    checks["method"] = [titles[i // len(images)] for i in checks["image"]]
+    checks["image"] %= len(images)
+    return [told("agreement with random weights, {method}", checks, "agreement")]
 
 
 def _questions(clip: Clip, n: int) -> list[pd.DataFrame]:
@@ -175,15 +175,14 @@ def _questions(clip: Clip, n: int) -> list[pd.DataFrame]:
     last = play(clip, played, questions=[CENTRED], image_layers=1).assign(question=f"{CENTRED}, last layer")
     rows = [play(clip, played), last, play_second_order(clip, played, ["METAGAME"])]
     rows = pd.concat([*rows, play_second_order(clip, fewer, ["exCLIP", "FIxLIP"], **SHORT)], ignore_index=True)
-    means = summarise(rows, "hit", by=["question", "objects"])
-    counted = means["objects"].map(lambda k: f"own thing, {k} thing{'s' * (k > 1)}, ")
-    tables = [means.assign(figure=counted + means["question"])]
+    counted = rows.assign(things=rows["objects"].map(lambda k: f"{k} thing{'s' * (k > 1)}"))
+    tables = [told("own thing, {things}, {question}", counted, "hit")]
     for things, question, than in product((2, 4), rows["question"].unique(), ("caption", CENTRED)):
         pair = rows[(rows["objects"] == things) & rows["question"].isin([question, than])]
         if question != than:
             pair = pair[pair["image"].isin(pair.loc[pair["question"] == question, "image"])]
-            beyond = paired(pair, "hit", baseline=than, by="question")
-            tables.append(beyond.assign(figure=f"own thing, {things} things, {question} beyond {than}"))
+            figure = f"own thing, {things} things, {question} beyond {than}"
+            tables.append(compared(figure, pair, "hit", baseline=than, by="question"))
     return tables
 
 
@@ -230,20 +229,18 @@ def causal_summary(
     titles = {name: method.title for name, method in METHODS.items()}
     ranked = causal_agreement(effects).assign(title=lambda table: table["method"].replace(titles))
     own = titles["grad-eclip"]
-    ahead = {one: paired(ranked, "correlation", baseline=one, by="title") for one in ("area", own)}
+    ahead = [compared(f"rank correlation beyond {one}, {{title}}", ranked, "correlation", baseline=one, by="title")
+             for one in ("area", own)]  # fmt: skip
     if quick:
         falls = effects[effects["method"] == "area"]
-        named = falls["named"].map({True: "named", False: "not named"})
-        falls = falls.assign(figure="fall of the similarity, " + named)
-        tables.append(summarise(falls, "effect", "figure", unit=["image", "object"], cluster="image"))
+        falls = falls.assign(said=falls["named"].map({True: "named", False: "not named"}))
+        by_object = {"unit": ["image", "object"], "cluster": "image"}
+        tables.append(told("fall of the similarity, {said}", falls, "effect", **by_object))
     else:
         ranked = ranked[~ranked["title"].isin([*REFERENCES, own])]
     for measure, what in (("correlation", "rank correlation"), ("first", "largest first")):
-        tables.append(summarise(ranked.assign(figure=what + ", " + ranked["title"]), measure, "figure"))
-    for one, table in ahead.items():
-        table = table[table["title"].isin(ranked["title"])]
-        tables.append(table.assign(figure=f"rank correlation beyond {one}, " + table["title"]))
-    return as_figures("causal", tables)
+        tables.append(told(what + ", {title}", ranked, measure))
+    return as_figures("causal", [*tables, *(table[table["title"].isin(ranked["title"])] for table in ahead)])
 
 
 def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
@@ -260,21 +257,18 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
         that are integrated along the attention (`evaluation.words.saturation`). Intervals resample scenes.
     """
     rows = word_rows(clip, captioned_scenes(n))
-    means = summarise(rows, "value", by=["measure", "method"])
-    tables = [means.assign(figure=means["measure"] + ", " + means["method"])]
+    tables = [told("{measure}, {method}", rows, "value")]
     alike = rows[rows["measure"] == "as leave-one-out"]
     alike = alike.groupby("image").filter(lambda part: part["method"].nunique() == alike["method"].nunique())
     last = next(name for name in alike["method"] if name.startswith(METHODS["grad-eclip"].title))
     for baseline in ("Random", last):
-        beyond = paired(alike, "value", baseline=baseline)
-        tables.append(beyond.assign(figure=f"as leave-one-out, beyond {baseline}: " + beyond["method"]))
+        tables.append(compared(f"as leave-one-out, beyond {baseline}: {{method}}", alike, "value", baseline=baseline))
     levelled = saturation(clip, captioned_scenes(2 * n)[::2])
     grows = error_by_saturation(levelled)
     tables.append(grows.assign(figure="error and saturation, " + grows["scores"]))
     errors = levelled.melt("image", grows["scores"], "method", "error")
-    tables.append(summarise(errors, "error").assign(figure=lambda table: "error, " + table["method"]))
-    beyond = paired(errors, "error", baseline="integrated")
-    tables.append(beyond.assign(figure="error, beyond integrated: " + beyond["method"]))
+    tables.append(told("error, {method}", errors, "error"))
+    tables.append(compared("error, beyond integrated: {method}", errors, "error", baseline="integrated"))
     return as_figures("words", tables)
 
 

@@ -22,18 +22,15 @@ from ..evaluation.faithfulness import FULL, areas, colours_of, image_curves, ima
 from ..evaluation.localisation import localisation
 from ..evaluation.maps import available, method_maps
 from ..evaluation.pointing_game import games
-from ..evaluation.sanity import agreement, cost
-from ..evaluation.statistics import summarise
+from ..evaluation.sanity import agreement
 from ..explain import Explainer
 from ..images import model_view, onto_image
 from ..models import Clip
 from ..notices import mark_drawn
 from ..scenes import Scene, arrange
 from ..towers import open_text_tower
-from ..towers.threads import is_small
-from .figures import COSTLY, beyond, named_examples, names_of, same_ranking, through, title_of
+from .tables import COSTLY, beyond, forward_passes, named_examples, names_of, same_ranking, through, title_of, told
 
-_ROUNDS = 6  # of the clock: the smallest and the largest of six hold the median at more than 95 % (order statistics)
 RANGES = ("half with noise", "all with noise", "all with the mean colour")  # what deletion takes, and paints over
 
 
@@ -76,8 +73,7 @@ def both_prompts_figures(clip: Clip, n: int, parts: Sequence[str] = ("quick",)) 
             stacks = {title_of(str(name)): (one[:, 0], one[:, 1]) for name, one in maps.items()}
         for title, pair in stacks.items():
             rows += [{"image": k, "method": title, "value": value} for k, value in enumerate(agreement(*pair))]
-    means = summarise(pd.DataFrame(rows), "value")
-    return [means.assign(figure="agreement of both prompts, " + means["method"])]
+    return [told("agreement of both prompts, {method}", pd.DataFrame(rows), "value")]
 
 
 def shared_part_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
@@ -99,8 +95,7 @@ def shared_part_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
                "similarity of the own prompt above all": similar.diag() - similar.mean(1)}  # fmt: skip
     about = pd.DataFrame({"image": range(len(examples)), "concept": [one.concept for one in examples]})
     for figure, values in numbers.items():
-        rows = about.assign(figure=figure, value=values.cpu().numpy())
-        tables.append(summarise(rows, "value", "figure", cluster="concept"))
+        tables.append(told(figure, about.assign(value=values.cpu().numpy()), "value", cluster="concept"))
     names, directions = available(clip, ("grad-eclip", "maskclip", "grad-cam")), torch.stack([*asked.values()], 1)
     for name, maps in method_maps(replace(clip, image_layers=1), names, images, directions).items():
         title, found = title_of(str(name)), []
@@ -108,8 +103,7 @@ def shared_part_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
             values = [precision(clip, maps[k, i], images[k], masks[k]) for k in range(len(masks))]
             found.append(about.assign(method=way, value=values))
         table = pd.concat(found)
-        means = summarise(table, "value", cluster="concept").iloc[1:]
-        tables.append(means.assign(figure="average precision " + means["method"] + f", {title}"))
+        tables.append(told(f"average precision {{method}}, {title}", table, "value", cluster="concept").iloc[1:])
         for way in list(asked)[1:]:
             figure = f"average precision {way} beyond whole prompts, {title}"
             tables.append(beyond(table, way, "whole prompts", figure, cluster="concept"))
@@ -163,7 +157,7 @@ def stretched_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
                 found = localisation(onto_image(stack[k], place, image.size), mask)["average_precision"]
                 rows.append({"image": k, "method": title + way, "value": found})
     table, what = pd.DataFrame(rows), "average precision of wide images, "
-    tables = [summarise(table, "value").assign(figure=lambda found: what + found["method"])]
+    tables = [told(what + "{method}", table, "value")]
     for title in (deep, "random"):
         tables.append(beyond(table, title, f"{title}, stretched", f"{what}{title}, on the crop beyond stretched"))
     return tables
@@ -179,13 +173,12 @@ def full_range_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
     examples, found = named_examples(max(2, n // 4)), []
     images, asker = [one.image() for one in examples], Explainer(clip)
     texts = asker.embed_texts([one.prompt for one in examples])
-    maps, tables = _quick_maps(clip, images, texts), []
+    maps = _quick_maps(clip, images, texts)
     for k, example in enumerate(examples):
         curves = deletion_curves(clip, images[k], texts[k], {title: stack[k] for title, stack in maps.items()})
         found.append(deletion_ranges(curves).assign(image=example.key))
     rows = pd.concat(found)
-    means = summarise(rows, "auc", ["range", "method"])
-    tables.append(means.assign(figure="deletion of " + means["range"] + ", " + means["method"]))
+    tables = [told("deletion of {range}, {method}", rows, "auc")]
     for pair in combinations(RANGES, 2):
         both = [rows[rows["range"] == one] for one in pair]
         tables.append(same_ranking(f"ranking by deletion of {pair[0]} and of {pair[1]}", "auc", *both))
@@ -248,6 +241,5 @@ def cost_figures(clip: Clip, n: int) -> list[pd.DataFrame]:
             explainers[through(clip.image_layers)] = Explainer(clip)
         calls |= {title: partial(one.explain, image, prompt) for title, one in explainers.items()}
         if calls:
-            table = cost(calls, plain, repeats=_ROUNDS, small=is_small(sees)).rename(columns={"passes": "value"})
-            tables.append(table.assign(n=_ROUNDS, figure="forward passes, " + table["method"]))
+            tables.append(forward_passes("forward passes, {method}", calls, plain, sees))
     return tables

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.attributes import draw_pairs, judge
-from ..evaluation.statistics import interval, paired, summarise
 from ..explain import Explainer
 from ..models import Clip
 from ..scenes import draw_scene
@@ -22,16 +21,15 @@ from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, 
 from .binding import figures as binding
 from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
 from .binding.cached_explainer import CachedExplainer
-from .command import COLUMNS
 from .concreteness import figures as concreteness
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
-from .figures import as_figures
 from .matching import figures as matching
 from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
 from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
+from .tables import as_figures, compared, gained, told
 
 # Of all questions about words those that end like this: what the lesson concludes from.
 _MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")
@@ -51,14 +49,13 @@ def matching_summary(clip: Clip, n: int = 40, *, part: str | None = None) -> pd.
     Returns:
         `COLUMNS`, one row a figure.
     """
-    explainer, values = Explainer(clip), {}
+    explainer, tables = Explainer(clip), []
     if part in matching.PARTS:
         return as_figures("matching", matching.PARTS[part](explainer, n))
     for name, measured in _MATCHING.items():
         if part in (None, name):
-            values |= measured(explainer, n)
-    rows = [("matching", name, np.mean(one), *interval(np.asarray(one)), len(one)) for name, one in values.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+            tables += [gained(figure, values) for figure, values in measured(explainer, n).items()]
+    return as_figures("matching", tables)
 
 
 def _adjectives(explainer: Explainer, n: int) -> Figures:
@@ -151,8 +148,7 @@ def binding_summary(clip: Clip, n: int = 30, *, part: str | None = None) -> pd.D
         more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
         parts["accuracy, swapped colours, 3 and 4"] = judge(clip, more), "right"
         parts["the same by the words' maps"] = answers_by_map(binding_index(cached, more, absent=False)), "right"
-    told = [one.assign(figure=name, value=one[column]) for name, (one, column) in parts.items()]
-    return as_figures("binding", [summarise(one, "value", "figure", unit="pair") for one in told])
+    return as_figures("binding", [told(name, one, value, unit="pair") for name, (one, value) in parts.items()])
 
 
 def concreteness_summary(clip: Clip, *, draws: int = 300, part: str | None = None, **options) -> pd.DataFrame:
@@ -199,20 +195,17 @@ def architecture_summary(
     tables = []
     if part in (None, "recognised"):
         known = recognised(clip, things) if known is None else known
-        right = known.assign(
-            figure="recognised, one thing", right=known["right"].astype(float), image=range(len(known))
-        )
-        tables.append(summarise(right, "right", "figure", cluster="noun"))
+        right = known.assign(right=known["right"].astype(float), image=range(len(known)))
+        tables.append(told("recognised, one thing", right, "right", cluster="noun"))
     if part in (None, "maps"):
         rows = compare_models({"model": clip}, two_thing_examples(n)) if rows is None else rows
         for measure in MEASURES:
             names = list(BASELINES if measure == "average_precision" else BASELINES[:2])
-            table = summarise(rows[rows["method"].isin(names)], measure, cluster="concept").set_index("method")
-            figures = [f"{measure.replace('_', ' ')}, {name}" for name in names]
-            tables.append(table.loc[names].assign(figure=figures))
+            figure, some = measure.replace("_", " ") + ", {method}", rows[rows["method"].isin(names)]
+            tables.append(told(figure, some, measure, cluster="concept").set_index("method").loc[names])
         others = [] if than is None else [than[than["method"] == BASELINES[0]].assign(method="the first model")]
         for other in [rows[rows["method"] == "wrong word"], *others]:
             both, name = pd.concat([rows[rows["method"] == BASELINES[0]], other]), other["method"].iloc[0]
-            ahead = paired(both, "average_precision", baseline=name, cluster="concept")
-            tables.append(ahead.assign(figure=f"average precision, ahead of {name}"))
+            figure = f"average precision, ahead of {name}"
+            tables.append(compared(figure, both, "average_precision", baseline=name, cluster="concept"))
     return as_figures("architectures", tables)

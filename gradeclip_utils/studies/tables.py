@@ -1,19 +1,85 @@
-"""Tables: what a lesson shows, number by number as figures of a study: named, with a 95 % interval and n."""
+"""Tables: rows that were measured, as figures of a study: named, with a 95 % interval and n.
+
+    one row an image and method --evaluation.statistics--> means, differences, rankings --here--> figure, value ...
+
+Below all studies. For those of methods (`methods_compared`, `ablations`, `protocols`) it also says which methods they
+compare, on which scenes; and for lessons, how far their claims lie from the figures that a command kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from string import Formatter
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..evaluation.statistics import difference_interval, interval, summarise
+from ..datasets import Example, emoji_scenes
+from ..evaluation.maps import available, possible
+from ..evaluation.resampling import DRAWS
+from ..evaluation.sanity import cost
+from ..evaluation.statistics import paired, spearman, summarise
 from ..evaluation.verdicts import Takeaways
 from ..files import data_path
+from ..methods import METHODS
+from ..models import Clip
+from ..notices import warn
+from ..scenes import arrange
+from ..towers import Tower, UnsupportedModel
+from ..towers.threads import is_small
+from .command import COLUMNS
 
 TABLE = "lessons.csv"
+COSTLY = ("m2ib", "rise", "integrated-gradients", "fixlip")  # each a part of its own of the studies of methods
+AS_PUBLISHED = "Grad-ECLIP as published"  # through the last layer alone
+ROUNDS = 6  # of the clock: the smallest and the largest of six hold the median at more than 95 % (order statistics)
+
+
+def title_of(name: str) -> str:
+    """What tables of one layer call a method.
+
+    Args:
+        name: in `METHODS`.
+    """
+    return AS_PUBLISHED if name == "grad-eclip" else METHODS[name].title
+
+
+def through(layers: int | None) -> str:
+    """What tables call Grad-ECLIP through several layers.
+
+    Args:
+        layers: of the image; None is one.
+    """
+    return f"Grad-ECLIP, image layers: {layers or 1}"
+
+
+def named_examples(n: int) -> list[Example]:
+    """Development scenes of two different things, of which one is asked for by its bare name.
+
+    Args:
+        n: how many.
+    """
+    for scenes in count(3 * n, n):  # about half of them will do
+        drawn = [one for one in emoji_scenes("development", scenes, n_objects=2) if len(one.present) == 2]
+        if len(found := [one for one in drawn if one.prompt == arrange([one.concept]).caption]) >= n:
+            break
+    return found[:n]
+
+
+def names_of(clip: Clip, part: str) -> Sequence[str]:
+    """The methods of a part that a model can have; none, with a warning, if it can have none.
+
+    Args:
+        clip: the model.
+        part: the name of a method; anything else is all quick methods.
+    """
+    try:
+        return available(clip, [part] if part in METHODS else [one for one in possible() if one not in COSTLY])
+    except UnsupportedModel as refusal:
+        warn(f"there is no part {part!r} of this model: {refusal}", "method-left-out")
+        return ()
 
 
 def told(figure: str, rows: pd.DataFrame, value: str | Sequence[str], **options) -> pd.DataFrame:
@@ -29,9 +95,56 @@ def told(figure: str, rows: pd.DataFrame, value: str | Sequence[str], **options)
         value: the column to average, or several.
         **options: as for `summarise`.
     """
-    groups = [name for _, name, _, _ in Formatter().parse(figure) if name and name != "measure"]
-    table = summarise(rows.assign(figure=figure), value, groups or "figure", **options)
+    groups = [name for _, name, _, _ in Formatter().parse(figure) if name and name in rows]
+    return _named(figure, summarise(rows.assign(figure=figure), value, groups or "figure", **options))
+
+
+def compared(figure: str, rows: pd.DataFrame, value: str, **options) -> pd.DataFrame:
+    """How far every method is beyond the baseline, as `paired` gives it, with the name of each in a column "figure".
+
+    Args:
+        figure: its name; the column of the methods stands in braces.
+        rows: as for `paired`.
+        value: the column to compare.
+        **options: as for `paired`.
+    """
+    return _named(figure, paired(rows, value, **options))
+
+
+def _named(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(figure=[figure.format(**row) for row in table.to_dict("records")])
+
+
+def ahead_of(figure: str, rows: pd.DataFrame, value: str, *, less: bool = False, **options) -> pd.DataFrame:
+    """How far Grad-ECLIP as published is ahead of each other method: `compared`, with the sign turned round.
+
+    Args:
+        figure: as for `compared`.
+        rows: one row an image and method, or several.
+        value: the column that is compared.
+        less: whether less is better, as in deletion.
+        **options: as for `paired`.
+    """
+    ahead = compared(figure, rows, value, baseline=AS_PUBLISHED, **options)
+    if not less:
+        ahead[["difference", "low", "high"]] = -ahead[["difference", "high", "low"]].to_numpy()
+    return ahead
+
+
+def beyond(
+    rows: pd.DataFrame, one: str, than: str, figure: str, value: str = "value", cluster: str | None = None
+) -> pd.DataFrame:
+    """How far one method is beyond another, image by image, in one row.
+
+    Args:
+        rows: one row an image and method, or several.
+        one: the method.
+        than: the other.
+        figure: what it is called.
+        value: the column that is compared.
+        cluster: as for `paired`.
+    """
+    return compared(figure, rows[rows["method"].isin([one, than])], value, baseline=than, cluster=cluster)
 
 
 def gained(figure: str, values: ArrayLike, than: ArrayLike = 0.0, clusters: Sequence | None = None) -> pd.DataFrame:
@@ -43,10 +156,50 @@ def gained(figure: str, values: ArrayLike, than: ArrayLike = 0.0, clusters: Sequ
         than: a number that is known, or (n,).
         clusters: as for `statistics.interval`.
     """
-    values, than = np.asarray(values, float), np.asarray(than, float)
-    low, high = difference_interval(values, than, clusters) if than.ndim else interval(values, clusters) - than
-    return pd.DataFrame([{"figure": figure, "value": (values - than).mean(), "low": low, "high": high,
-                          "n": len(values)}])  # fmt: skip
+    one = Takeaways().judge(figure, values, than, clusters=clusters)
+    return pd.DataFrame([{"figure": figure, "value": one.estimate, "low": one.low, "high": one.high, "n": one.n}])
+
+
+def forward_passes(
+    figure: str, calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], tower: Tower
+) -> pd.DataFrame:
+    """What calls cost in forward passes: the median of `ROUNDS`, with the smallest and the largest.
+
+    Args:
+        figure: its name; "method" in braces stands for the name of a call.
+        calls: as for `sanity.cost`.
+        plain: as for `sanity.cost`.
+        tower: of the model, which says whether that is small.
+    """
+    table = cost(calls, plain, repeats=ROUNDS, small=is_small(tower)).rename(columns={"passes": "value"})
+    return _named(figure, table.assign(n=ROUNDS))
+
+
+def same_ranking(figure: str, value: str, *both: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of the methods' means in two tables of the same images, in one row.
+
+    Args:
+        figure: what it is called.
+        value: the column of which means are taken.
+        *both: two tables of one row an image and method. Images are drawn again for the interval.
+    """
+    one, other = (rows.pivot(index="image", columns="method", values=value).to_numpy() for rows in both)
+    picks = np.random.default_rng(0).integers(0, len(one), (DRAWS, len(one)))
+    low, high = np.percentile(spearman(one[picks].mean(1), other[picks].mean(1)), [2.5, 97.5])
+    alike = float(spearman(one.mean(0), other.mean(0)))
+    return pd.DataFrame([{"figure": figure, "value": alike, "low": low, "high": high, "n": len(one)}])
+
+
+def as_figures(study: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `summarise` or `correlate` by figure, one below the other.
+
+    Args:
+        study: what they belong to.
+        tables: with a column "figure"; none is a table without rows.
+    """
+    told = [table.rename(columns={"mean": "value", "difference": "value"}) for table in tables]
+    table = pd.concat(told or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    return table.assign(study=study)[COLUMNS]
 
 
 def beside_kept(takeaways: Takeaways, study: str, model: str, names: Mapping[str, str] | None = None) -> str:

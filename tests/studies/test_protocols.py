@@ -16,9 +16,9 @@ from gradeclip_utils.evaluation.pointing_game import games
 from gradeclip_utils.images import model_view
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.studies import protocols
-from gradeclip_utils.studies.figures import COSTLY
 from gradeclip_utils.studies.methods_compared import method_summary, named_examples
 from gradeclip_utils.studies.protocols import RANGES, widened
+from gradeclip_utils.studies.tables import COSTLY
 from tests.studies.test_methods_compared import check, few, small  # noqa: F401
 
 DEEP = "Grad-ECLIP, image layers: 2"

@@ -7,9 +7,9 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.evaluation.attributes import draw_pairs, judge
 from gradeclip_utils.studies import STUDIES
 from gradeclip_utils.studies.binding.binding_index import binding_index
+from gradeclip_utils.studies.command import COLUMNS
 from gradeclip_utils.studies.matching.composition import noun_pairs, span_fractions
 from gradeclip_utils.studies.summaries import (
-    COLUMNS,
     architecture_summary,
     binding_summary,
     concreteness_summary,
