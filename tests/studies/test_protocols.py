@@ -134,7 +134,7 @@ def test_every_method_is_timed_beside_a_plain_pass_which_is_timed_as_well(two_la
         passes = [1.0 if call is plain else float(len(name)) for name, call in some.items()]
         return pd.DataFrame({"method": list(some), "seconds": 0.0, "passes": passes, "low": 0.5, "high": 99.0})
 
-    monkeypatch.setattr(protocols, "cost", timed)
+    monkeypatch.setattr("gradeclip_utils.studies.tables.cost", timed)
     value = method_summary(two_layers, part="cost").set_index("figure")["value"]
     assert value["forward passes, the plain pass itself"] == 1 and value["forward passes, MaskCLIP"] == 8
     titles = {"the plain pass itself", "Grad-ECLIP as published", "Raw attention", "MaskCLIP", DEEP}
