@@ -32,6 +32,7 @@ from ..panels.session import Session, explain_each
 from ..panels.state import as_source
 from ..plots import InlineFigure, plot_maps
 from ..scenes import CANVAS, draw_scene
+from ..towers import open_text_tower
 from .ablations import last_layer_figures, spatial_weight_figures, text_layer_figures
 from .architectures import MEASURES
 from .command import COLUMNS
@@ -252,7 +253,7 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`, one row a figure: means of every measure and method; of the rank correlation with leaving words out,
-        how far it is beyond that of random scores, and beyond that of Grad-ECLIP through one layer; and of 2 n true
+        how far it is beyond that of random scores, of Grad-ECLIP through one layer and by default; and of 2 n true
         captions the errors of scores, their correlation with saturation, and how far they are beyond those of scores
         that are integrated along the attention (`evaluation.words.saturation`). Intervals resample scenes.
     """
@@ -260,9 +261,11 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
     tables = [told("{measure}, {method}", rows, "value")]
     alike = rows[rows["measure"] == "as leave-one-out"]
     alike = alike.groupby("image").filter(lambda part: part["method"].nunique() == alike["method"].nunique())
-    last = next(name for name in alike["method"] if name.startswith(METHODS["grad-eclip"].title))
-    for baseline in ("Random", last):
-        tables.append(compared(f"as leave-one-out, beyond {baseline}: {{method}}", alike, "value", baseline=baseline))
+    title, tower = METHODS["grad-eclip"].title, open_text_tower(clip.model)
+    last, default = (f"{title}, {one} of {tower.depth} layers" for one in (1, clip.text_layers or tower.layers))
+    for baseline in sorted({"Random", last, default} & set(alike["method"]), key=["Random", last, default].index):
+        new = alike if baseline in ("Random", last) else alike[alike["method"] != last]  # that pair is there already
+        tables.append(compared(f"as leave-one-out, beyond {baseline}: {{method}}", new, "value", baseline=baseline))
     levelled = saturation(clip, captioned_scenes(2 * n)[::2])
     grows = error_by_saturation(levelled)
     tables.append(grows.assign(figure="error and saturation, " + grows["scores"]))
