@@ -71,16 +71,16 @@ def finding(explanation) -> str:
     return "; ".join(parts)
 
 
-def sharpest(texts: Sequence[str], maps: np.ndarray) -> str:
-    """Which of several words answers to the fewest patches.
+def sharpest(texts: Sequence[str], maps: Sequence[np.ndarray] | np.ndarray) -> str:
+    """Which of several words, or methods, answers to the fewest patches.
 
     Args:
-        texts: of the W words.
+        texts: of the W words, or names of methods.
         maps: (W, h, w), theirs.
     """
     positive = [i for i, map_ in enumerate(maps) if (map_ > 0).any()]
     if not positive:
-        return "no word answers to any patch"
+        return "nothing answers to any patch"
     fewest = min(positive, key=lambda i: patches_of_half(maps[i]))
     return f"“{texts[fewest]}” answers to the fewest patches: {_half(maps[fewest])}"
 

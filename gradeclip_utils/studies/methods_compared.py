@@ -31,6 +31,7 @@ from ..models import Clip, load_clip
 from ..panels.session import Session, explain_each
 from ..panels.state import as_source
 from ..plots import InlineFigure, plot_maps
+from ..plots.finding import sharpest
 from ..scenes import CANVAS, draw_scene
 from ..towers import open_text_tower
 from .ablations import last_layer_figures, spatial_weight_figures, text_layer_figures
@@ -316,10 +317,11 @@ def method_gallery(
     titles = [one.provenance["method"] for one in shown.values()]
     heats = [one.heatmap(0, signed=bool(against)) for one in shown.values()]
     maps = [heat / max(float(np.abs(heat).max()), np.finfo(np.float32).tiny) for heat in heats]
+    title = sharpest(titles, [one.image_maps[0] for one in shown.values()])
     figure = plot_maps(
         next(iter(shown.values())).image, list(zip(titles, maps, strict=True)), signed=bool(against), columns=columns,
-        label="fraction of the own maximum",
+        label="fraction of the own maximum", title=title,
     )  # fmt: skip
     asked = f"“{prompt}” rather than “{against}”" if against else f"“{prompt}”"
-    figure.alt = f"The map of {asked} by {len(shown)} methods: {', '.join(titles)}"
+    figure.alt = f"{title}. The map of {asked} by {len(shown)} methods: {', '.join(titles)}"
     return figure

@@ -350,7 +350,7 @@ def test_the_sharpest_word_is_that_of_the_fewest_patches():
     assert sharpest("ab", np.array([[[1, 1, 1]], [[-5, 3, 1]]])) == (
         "“b” answers to the fewest patches: half of what speaks for it lies on 1 of 3 patches"
     )
-    assert sharpest("a", np.array([[[-1, 0]]])) == "no word answers to any patch"
+    assert sharpest("a", np.array([[[-1, 0]]])) == "nothing answers to any patch"
 
 
 def test_what_an_explanation_comes_to_stands_above_its_figure():

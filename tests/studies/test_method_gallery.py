@@ -12,6 +12,8 @@ from gradeclip_utils.panels.session import Session
 from gradeclip_utils.studies import methods_compared
 from gradeclip_utils.studies.methods_compared import method_gallery
 
+from ..legible import headline
+
 NAMES = ("grad-eclip", "maskclip", "attention")
 
 
@@ -54,7 +56,9 @@ def test_against_another_prompt_maps_are_signed_and_turn_round_with_the_order(se
 
 def test_the_description_names_the_question_and_the_methods(session, picture):
     figure = method_gallery(session, NAMES, picture, "a dog", "a cat")
-    assert figure.alt == "The map of “a dog” rather than “a cat” by 3 methods: Grad-ECLIP, MaskCLIP, Raw attention"
+    assert figure.alt.startswith(headline(figure)) and "patches" in headline(figure)
+    asked, known = "“a dog” rather than “a cat”", "Grad-ECLIP, MaskCLIP, Raw attention"
+    assert figure.alt.endswith(f"The map of {asked} by 3 methods: {known}")
 
 
 def test_another_prompt_does_not_look_at_the_picture_again(tiny, session, picture):
