@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import gradeclip_utils
-from gradeclip_utils import Explainer
+from gradeclip_utils import Explainer, methods
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
 from gradeclip_utils.evaluation import identity, results
@@ -28,7 +28,7 @@ from gradeclip_utils.evaluation.localisation import MEASURES, localisation
 from gradeclip_utils.evaluation.run import evaluate, report
 from gradeclip_utils.evaluation.sanity import randomised
 from gradeclip_utils.evaluation.worker import REFERENCES
-from gradeclip_utils.methods import METHODS, Method, register_method
+from gradeclip_utils.methods import Method, register_method
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 from tests.runs import read_run
@@ -414,7 +414,7 @@ def test_rows_of_a_method_of_ones_own_are_those_of_what_its_name_stands_for_now(
             with pytest.raises(ValueError, match="holds another run: computed_by was '[0-9a-f]{16}', and is"):
                 evaluate(tiny, data, "mine", **options)
         finally:
-            del METHODS["mine"]
+            del methods.METHODS["mine"]
 
 
 def everywhere(way):
