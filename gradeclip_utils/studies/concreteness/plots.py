@@ -81,8 +81,8 @@ def plot_words(
     axes.legend(loc="upper left", ncols=3, fontsize=SMALLEST, frameon=False, columnspacing=1)
     label = f"{NORMS.get(norm, norm.replace('_', ' '))}; words by rank"
     style(axes, label, f"saliency by {_title(method)}\n0: an average word")
-    fractions = np.linspace(0, 1, 6)
-    axes.set_xticks(1 + fractions * (len(shown) - 1), [f"{one:.3g}" for one in shown[norm].quantile(fractions)])
+    some = shown.sort_values("across").iloc[np.linspace(0, len(shown) - 1, 6).astype(int)].drop_duplicates("across")
+    axes.set_xticks(some["across"], [f"{one:.3g}" for one in some[norm]])
     columns = (shown[name] for name in ("across", "saliency", norm))
     figure.points = [
         (axes, x, y, f"{name}: {value:.3g} across, {y:.3g} up; {role}")

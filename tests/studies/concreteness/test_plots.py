@@ -65,10 +65,10 @@ def test_every_point_says_its_word_under_the_mouse(small):
     assert [[x, y] for _, x, y, _ in figure.points] == points
     ratings = [small.table.loc[said.split(":")[0], "visual"] for *_, said in figure.points]
     np.testing.assert_allclose([x for x, _ in points], rankdata(ratings))  # words of like ratings stand apart
-    ticks = [float(one.get_text()) for one in figure.axes[0].get_xticklabels()]
-    np.testing.assert_allclose([ticks[0], ticks[-1]], [min(ratings), max(ratings)], rtol=5e-3)
-    (said,) = [said for _, _, _, said in figure.points if said.startswith("drink: ")]
-    assert f"{small.table.loc['drink', 'visual']:.3g} across" in said
+    ticks = zip(figure.axes[0].get_xticks(), figure.axes[0].get_xticklabels(), strict=True)
+    ticks = {x: one.get_text() for x, one in ticks}
+    told = {rating for (x, _), rating in zip(points, ratings, strict=True) if ticks.get(x) == f"{rating:.3g}"}
+    assert {min(ratings), max(ratings)} <= told and len(told) == len(ticks) > 2
 
 
 def test_a_figure_tells_how_far_it_is_and_ends_when_nobody_waits(small):
