@@ -113,13 +113,12 @@ def added_auc(table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: in
     return {"base": areas[0], "full": areas[1], "added": areas[1] - areas[0], "low": low, "high": high, **counts}
 
 
-def beside_shuffled(table: pd.DataFrame, extra: str, times: int = 199) -> tuple[float, np.ndarray]:
-    """What a column adds by one repeat of `added_auc`, and what it adds shuffled, (times,): of other images.
+def beside_shuffled(table: pd.DataFrame, extra: str) -> tuple[float, np.ndarray]:
+    """What a column adds by one repeat of `added_auc`, and what it adds 199 times shuffled: of other images.
 
     Args:
         table: rows of `mistake_table`.
         extra: the column.
-        times: of `times` none is ahead of a real index but by a chance of one in `times` + 1.
 
     Raises:
         ValueError: as `added_auc`.
@@ -131,7 +130,7 @@ def beside_shuffled(table: pd.DataFrame, extra: str, times: int = 199) -> tuple[
         return float(auc(_out_of_fold(table.assign(own=values), columns, wrong, folds)[None], wrong[None])[0])
 
     rng, own = np.random.default_rng(0), table[extra]
-    known, shuffled = _area(_BASE, own), [rng.permutation(own) for _ in range(times)]
+    known, shuffled = _area(_BASE, own), [rng.permutation(own) for _ in range(199)]
     return _area([*_BASE, "own"], own) - known, np.array([_area([*_BASE, "own"], one) - known for one in shuffled])
 
 
