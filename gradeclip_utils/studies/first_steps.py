@@ -2,7 +2,8 @@
 
     pairs --twelve steps, by its own maps or by another image's--> models --regions named--> figures
 
-What hundreds of steps teach, arm by arm and seed by seed, is measured by `study fine-tuning`.
+What a hundred steps teach, arm by arm and seed by seed, is measured by `study fine-tuning`, in a table of its own; what
+the lesson claims of these arms is read from it (`arm_claims`).
 """
 
 from __future__ import annotations
@@ -12,27 +13,60 @@ from dataclasses import replace
 import pandas as pd
 
 from ..models import Clip, load_clip
-from ..training.finetune.arms import PILOT, ScenePairs
+from ..training.finetune.arms import BEFORE, GLOBAL, OURS, PILOT, TUNED_FOR, ScenePairs, read
 from ..training.finetune.evaluate import AMOUNT, Amount, region_rows
 from ..training.finetune.losses import Learner
 from ..training.finetune.pairs import PairBatches
+from ..training.finetune.plots import compare
 from ..training.finetune.run import fine_tune
 from .relevance import as_array
 from .tables import as_figures, gained
 
 STEPS, BATCH = 12, 16
+HARD = "grad-eclip, hard negatives"
 
 
-def first_steps_summary(clip: Clip, scenes: int = 48) -> pd.DataFrame:
+def arm_claims(rows: pd.DataFrame) -> pd.DataFrame:
+    """What lesson 07 claims of the arms of the experiment: a row a claim, as `compare` gives it.
+
+    Args:
+        rows: `training.finetune.arms.read()`.
+
+    Returns:
+        The columns of `compare`, and arm, than (the arm that is subtracted) and claim.
+    """
+    controls = [arm for arm in rows["arm"].unique() if arm not in (BEFORE, GLOBAL, OURS)]
+    regions = f"Grad-ECLIP maps teach regions more than the arm “{{than}}” ({TUNED_FOR}, over {{over}})"
+    asked = [  # an arm, another, how the figures begin that are compared, and what is claimed
+        (OURS, GLOBAL, "", "Grad-ECLIP maps raise “{figure}” more than the global loss alone (over {over})"),
+        *((OURS, arm, TUNED_FOR, regions) for arm in controls),
+        (OURS, BEFORE, "(?!boxes|masks)",
+         "Fine-tuning by Grad-ECLIP maps raises “{figure}” above what it was before (over {over})"),
+        (HARD, OURS, "binding", "Hard negatives raise “{figure}” (over {over})"),
+    ]  # fmt: skip
+    tables = []
+    for arm, than, begins, claim in asked:
+        table = compare(rows, arm, than).assign(arm=arm, than=than)
+        table = table[table["figure"].str.match(begins)]
+        tables.append(table.assign(claim=[claim.format(**row) for row in table.to_dict("records")]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def first_steps_summary(clip: Clip, scenes: int = 48, *, part: str | None = None) -> pd.DataFrame:
     """What the lesson's own training teaches: judged figures have the name of their claim.
 
     Args:
         clip: the model. Of `emoji` also how many more regions `emoji-fine`, trained to the end, names.
         scenes: of whose things regions are named.
+        part: "steps", which is all but "arms": `arm_claims` of the bundled table, whose arms began from `emoji`.
 
     Returns:
         `COLUMNS`, one row a figure; n counts regions, and intervals resample scenes (of the first, regions of a batch).
+        Of arms n counts seeds, or what is measured.
     """
+    if part == "arms":
+        claims = arm_claims(read() if clip.name == "emoji" else read().head(0))
+        return as_figures("first-steps", [claims.assign(figure=claims["claim"])])
     recipe = replace(PILOT, steps=STEPS, batch=BATCH, precision="fp32")
     pairs, few = ScenePairs(STEPS * BATCH), Amount(regions=scenes, whole=scenes)
     features = Learner(clip)(PairBatches(clip.preprocess, pairs, BATCH, 1, seed=0)[0])  # of `losses.Features`

@@ -17,7 +17,6 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from ...errors import InvalidValue
 from ...evaluation.localisation import located, pool
-from ...evaluation.statistics import verdict
 from ...models import Clip
 from ...panels.session import Session, explain_each
 from ...plots import plot_intervals, plot_maps
@@ -28,34 +27,39 @@ from .pairs import spoken
 
 MASKS = "true mask"  # the arm that is told where things are
 REFERENCES = (BEFORE, GLOBAL, "uniform map", "map of another image", MASKS)  # bounds: know nothing of places, or all
-MARGIN = 0.02  # a difference up to this does not matter
-ANSWERS = ("better", "worse", "no difference")
 
 
 def compare(rows: pd.DataFrame, arm: str = OURS, baseline: str = GLOBAL) -> pd.DataFrame:
-    """Figure by figure, one arm minus another over the seeds that both have: difference, low, high, seeds, answer.
+    """Figure by figure, one arm minus another: figure, difference, low, high, n, over ("seeds" or "scenes").
 
-    The interval is Student's, over seeds (the order of the training scenes); the scenes that are measured are the same.
-    With fewer than two common seeds, or the same difference in all, there is no interval, and the answer is "cannot
-    tell": what does not vary in three seeds may in others.
+    Over the seeds that both have (the order of the training scenes; the scenes that are measured are the same) the
+    interval is Student's, and n counts seeds; the model before is the same for every seed, and counts for each. With
+    one common seed, or the same difference in all, there is no such interval: what does not vary in three seeds may in
+    others. Then it is one over scenes, for the first of these seeds, put together from those of both arms (MOVER, Zou
+    and Donner, "Construction of confidence limits about effect measures", Statistics in Medicine 2008; wider than that
+    of paired differences), and n counts what is measured: whether these two models differ, not whether recipes do.
 
     Args:
         rows: `training.finetune.arms.read()`.
         arm: the name of one arm.
         baseline: of the other, which is subtracted.
     """
-    wide = tidy(rows).pivot_table(index="figure", columns=["arm", "seed"], values="estimate", sort=False)
-    have = [set(rows.loc[rows["arm"] == name, "seed"]) for name in (arm, baseline)]
-    seeds, found = sorted(have[0] & have[1]), []
-    for figure in wide.index:
-        differences = np.array([wide.loc[figure, (arm, s)] - wide.loc[figure, (baseline, s)] for s in seeds])
-        low = high = np.nan
-        if len(differences) > 1 and np.ptp(differences):
+    start, found = rows[rows["arm"] == BEFORE], []
+    others = set(rows["seed"]) - set(start["seed"]) if len(start) else ()
+    table = tidy(pd.concat([rows, *(start.assign(seed=seed) for seed in others)]))
+    for figure, part in table.groupby("figure", sort=False):
+        one, two = (part[part["arm"] == name].set_index("seed").sort_index() for name in (arm, baseline))
+        if (differences := (one["estimate"] - two["estimate"]).dropna()).empty:
+            continue
+        if np.ptp(differences) > 1e-9:
             low, high = DescrStatsW(differences).tconfint_mean()
-        answer = "cannot tell" if np.isnan(low) else verdict(low, high, MARGIN, *ANSWERS)
-        mean = differences.mean() if len(differences) else np.nan
-        found.append((figure, mean, low, high, len(differences), answer))
-    return pd.DataFrame(found, columns=["figure", "difference", "low", "high", "seeds", "answer"])
+            found.append((figure, differences.mean(), low, high, len(differences), "seeds"))
+        else:
+            mine, theirs = (some.loc[differences.index[0]] for some in (one, two))
+            low = differences.mean() - np.hypot(mine["estimate"] - mine["low"], theirs["high"] - theirs["estimate"])
+            high = differences.mean() + np.hypot(mine["high"] - mine["estimate"], theirs["estimate"] - theirs["low"])
+            found.append((figure, differences.mean(), low, high, int(mine["n"]), "scenes"))
+    return pd.DataFrame(found, columns=["figure", "difference", "low", "high", "n", "over"])
 
 
 def missing(rows: pd.DataFrame, seeds: Mapping[str, int]) -> list[str]:

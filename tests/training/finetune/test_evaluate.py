@@ -285,21 +285,33 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     (row,) = compare(table_of(values)).to_dict("records")
     differences = np.array([0.3, 0.35])
     half = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
-    assert row["seeds"] == 2 and row["difference"] == pytest.approx(0.325)
+    assert (row["n"], row["over"]) == (2, "seeds") and row["difference"] == pytest.approx(0.325)
     assert (row["low"], row["high"]) == pytest.approx((0.325 - half, 0.325 + half), rel=1e-4)
-    assert row["answer"] == "cannot tell"
 
 
-def test_one_seed_or_none_cannot_tell():
-    alone = compare(table_of({(OURS, 0): 0.9, (GLOBAL, 0): 0.1})).iloc[0]
-    assert alone["answer"] == "cannot tell" and alone["difference"] == pytest.approx(0.8) and np.isnan(alone["low"])
-    nothing = compare(table_of({(OURS, 0): 0.9})).iloc[0]
-    assert nothing["seeds"] == 0 and nothing["answer"] == "cannot tell"
+def test_the_model_before_counts_for_every_seed():
+    (row,) = compare(table_of({(BEFORE, 0): 0.2, (OURS, 0): 0.5, (OURS, 1): 0.6}), OURS, BEFORE).to_dict("records")
+    assert (row["n"], row["over"]) == (2, "seeds") and row["difference"] == pytest.approx(0.35)
 
 
-def test_seeds_that_all_differ_by_the_same_have_no_interval_and_cannot_tell():
-    same = compare(table_of({(arm, seed): 1.0 for arm in (OURS, GLOBAL) for seed in range(3)})).iloc[0]
-    assert same["seeds"] == 3 and same["difference"] == 0 and np.isnan(same["low"]) and same["answer"] == "cannot tell"
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_seed_or_seeds_that_all_differ_by_the_same_are_compared_over_scenes(seeds):
+    values = {(arm, seed): value for arm, value in ((OURS, 0.9), (GLOBAL, 0.1)) for seed in range(seeds)}
+    (row,) = compare(table_of(values)).to_dict("records")
+    half = 0.1 * np.sqrt(2)  # of independent intervals of 0.1 on both sides
+    assert (row["low"], row["difference"], row["high"]) == pytest.approx((0.8 - half, 0.8, 0.8 + half))
+    assert (row["n"], row["over"]) == (9, "scenes")
+
+
+def test_of_two_intervals_those_ends_are_put_together_that_lie_towards_each_other():
+    rows = table_of({(OURS, 0): 0.9, (GLOBAL, 0): 0.1})
+    rows["boxes, top-1 | low"] -= [0.2, 0.0]  # 0.3 below in one, 0.1 in the other; 0.1 above in both
+    (row,) = compare(rows).to_dict("records")
+    assert (row["low"], row["high"]) == pytest.approx((0.8 - np.hypot(0.3, 0.1), 0.8 + np.hypot(0.1, 0.1)))
+
+
+def test_arms_without_a_common_seed_are_not_compared():
+    assert compare(table_of({(OURS, 0): 0.9})).empty and compare(table_of({(OURS, 0): 0.9, (GLOBAL, 1): 0.1})).empty
 
 
 def test_what_was_not_run_is_named():
