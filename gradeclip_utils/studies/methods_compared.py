@@ -214,9 +214,11 @@ def causal_summary(
 
     Returns:
         `COLUMNS`, one row a figure: of each method, the rank correlation of its sums with the falls of the similarity,
-        how often the object of the largest sum is that of the largest fall, and how far the correlation is beyond that
-        of the objects' area, and beyond Grad-ECLIP's, scene by scene. With `part` no other: the mean falls, for objects
-        that the caption names and for others, Grad-ECLIP as published, and the references "area" and "random" are in
+        how often the object of the largest sum is that of the largest fall, how often the sum on an object has the sign
+        of its fall, for objects that the caption names and for others (without which the similarity rises more often
+        than not, while the sign of "area" is always that of a fall), and how far the correlation is beyond that of the
+        objects' area, and beyond Grad-ECLIP's, scene by scene. With `part` no other: the mean falls, for objects that
+        the caption names and for others, Grad-ECLIP as published, and the references "area" and "random" are in
         the part "quick". Intervals resample scenes.
     """
     if part is not None and not (methods := names_of(clip, part)):
@@ -233,15 +235,20 @@ def causal_summary(
     own = titles["grad-eclip"]
     ahead = [compared(f"rank correlation beyond {one}, {{title}}", ranked, "correlation", baseline=one, by="title")
              for one in ("area", own)]  # fmt: skip
+    effects = effects.assign(
+        title=effects["method"].replace(titles), said=effects["named"].map({True: "named", False: "not named"}),
+        right=((effects["sum"] < 0) == (effects["effect"] < 0)).astype(float),
+    )  # fmt: skip
+    by_object = {"unit": ["image", "object"], "cluster": "image"}
     if quick:
-        falls = effects[effects["method"] == "area"]
-        falls = falls.assign(said=falls["named"].map({True: "named", False: "not named"}))
-        by_object = {"unit": ["image", "object"], "cluster": "image"}
+        falls = effects[effects["title"] == "area"]
         tables.append(told("fall of the similarity, {said}", falls, "effect", **by_object))
     else:
         ranked = ranked[~ranked["title"].isin([*REFERENCES, own])]
     for measure, what in (("correlation", "rank correlation"), ("first", "largest first")):
         tables.append(told(what + ", {title}", ranked, measure))
+    shown = effects[effects["title"].isin(ranked["title"])]
+    tables.append(told("sign of the fall, {said}, {title}", shown, "right", **by_object))
     return as_figures("causal", [*tables, *(table[table["title"].isin(ranked["title"])] for table in ahead)])
 
 

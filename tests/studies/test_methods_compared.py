@@ -194,7 +194,7 @@ def test_word_scores_are_summed_up_by_means_and_by_what_they_have_beyond_random_
 
 def test_effects_of_objects_are_summed_up_by_how_maps_rank_them(bundled):
     table = causal_summary(bundled, 8, ["grad-eclip", "attention"])
-    check(table, "causal", 2 + 5 * 2 + 4 + 4)
+    check(table, "causal", 2 + 5 * 4 + 4 + 4)
     value = table.set_index("figure")["value"]
     scenes = [draw_scene([52, i], split="development", n_objects=4) for i in range(8)]
     effects = causal(bundled, scenes, "grad-eclip", size=96)
@@ -210,6 +210,11 @@ def test_effects_of_objects_are_summed_up_by_how_maps_rank_them(bundled):
     assert value["rank correlation beyond Grad-ECLIP, Grad-ECLIP as published"] == pytest.approx(last - expected)
     falls = effects[(effects["method"] == "area") & effects["named"]]["effect"]
     assert value["fall of the similarity, named"] == pytest.approx(falls.mean(), abs=1e-6)
+    other = effects[~effects["named"]].pivot(index=["image", "object"], columns="method", values=["sum", "effect"])
+    assert value["sign of the fall, not named, area"] == (other["effect", "area"] >= 0).mean() < 0.5
+    agree = ((other["sum", "grad-eclip"] < 0) == (other["effect", "grad-eclip"] < 0)).mean()
+    assert value["sign of the fall, not named, Grad-ECLIP"] == pytest.approx(agree)
+    assert table.set_index("figure")["n"]["sign of the fall, not named, Grad-ECLIP"] == len(other) > 1
 
 
 def test_all_methods_rank_effects_and_each_costly_one_is_a_part(small):
@@ -217,7 +222,7 @@ def test_all_methods_rank_effects_and_each_costly_one_is_a_part(small):
     assert set(STUDIES["causal"].parts) == {"quick", *COSTLY} and set(COSTLY) < set(names)
     quick, one = (causal_summary(small, 4, part=part) for part in ("quick", "m2ib"))
     ranked = len(names) - len(COSTLY) + 3  # Grad-ECLIP as published and two references among them
-    assert len(quick) == 2 + 2 * ranked + 2 * (ranked - 1) and len(one) == 4
+    assert len(quick) == 2 + 4 * ranked + 2 * (ranked - 1) and len(one) == 6
     assert not set(quick["figure"]) & set(one["figure"]) and one["figure"].str.endswith(", M2IB").all()
 
 
