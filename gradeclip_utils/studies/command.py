@@ -68,11 +68,11 @@ def run_command(options: argparse.Namespace) -> None:
     """
     if options.command not in STUDIES:
         raise InvalidValue(f"a study is one of {', '.join(STUDIES)}, got {options.command!r}", "choice-unknown")
-    parts = (*getattr(STUDIES[options.command], "parts", ()), *getattr(STUDIES[options.command], "more", ()))
-    if options.part is not None and not parts:
+    parts, more = (getattr(STUDIES[options.command], name, ()) for name in ("parts", "more"))
+    if options.part is not None and not (*parts, *more):
         msg = f"study {options.command} is measured as a whole: leave out --part, got {options.part!r}"
         raise InvalidValue(msg, "choice-unknown")
-    asked: Sequence[str | None] = (None,) if options.part is None else (chosen("part", options.part, parts),)
+    asked: Sequence[str | None] = (None,) if options.part is None else (chosen("part", options.part, (*parts, *more)),)
     check_table(options.out)
     if (shard := read_shard(options.shard)) is not None:
         if options.out is None:
@@ -80,7 +80,7 @@ def run_command(options: argparse.Namespace) -> None:
         options.out = _beside(options.out, f"{shard[0]}-of-{shard[1]}")
         check_table(options.out)
     if options.out is not None:
-        asked = part_of(parts if parts and options.part is None else asked, shard)
+        asked = part_of((*(parts or asked), *more) if options.part is None else asked, shard)
     clip = load_clip(options.model, options.pretrained, device=options.device)
     origin = {"model": clip.name, "weights": weights_digest(clip.model)}
     for options.part in asked:

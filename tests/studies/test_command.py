@@ -98,6 +98,9 @@ def test_what_a_lesson_shows_besides_is_measured_by_name_or_after_the_main_parts
     assert study.measured == ["shown"]
     assert main(["study", "binding", "--out", str(tmp_path / "all.csv")]) == 0
     assert study.measured == ["shown", *Counted.parts, "shown"] and figures(tmp_path / "all.csv") == ALL
+    study.parts, study.measured = (), []
+    assert main(["study", "binding", "--out", str(tmp_path / "whole.csv")]) == 0
+    assert study.measured == [None, "shown"]  # the main figures of one that has no parts come as one measurement
 
 
 def test_parts_that_come_to_one_table_at_once_lose_none_of_their_figures(tmp_path):
