@@ -274,8 +274,8 @@ def lesson_figures(clip: Clip, n: int = 40, things: int = 30, controls: int = 12
 
 
 def _wide(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A measure, one row an image and one column a method."""
-    return rows.pivot(index="image", columns="method", values=measure)
+    """A measure, one column a method and one row an image, in the order of the images."""
+    return rows.pivot_table(measure, "image", "method", sort=False)
 
 
 def _forward_passes(clip: Clip, image: Image.Image, prompt: str) -> pd.DataFrame:
