@@ -252,7 +252,7 @@ def causal_summary(
     return as_figures("causal", [*tables, *(table[table["title"].isin(ranked["title"])] for table in ahead)])
 
 
-def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
+def word_summary(clip: Clip, n: int = 200) -> pd.DataFrame:
     """How far scores of words can be trusted: the measures of `evaluation.words`.
 
     Args:
@@ -261,7 +261,7 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`, one row a figure: means of every measure and method; of the rank correlation with leaving words out,
-        how far it is beyond that of random scores, of Grad-ECLIP through one layer and by default; and of 2 n true
+        how far it is beyond that of random scores, of Grad-ECLIP through one layer and by default; and of the true
         captions the errors of scores, their correlation with saturation, and how far they are beyond those of scores
         that are integrated along the attention (`evaluation.words.saturation`). Intervals resample scenes.
     """
@@ -274,7 +274,7 @@ def word_summary(clip: Clip, n: int = 100) -> pd.DataFrame:
     for baseline in sorted({"Random", last, default} & set(alike["method"]), key=["Random", last, default].index):
         new = alike if baseline in ("Random", last) else alike[alike["method"] != last]  # that pair is there already
         tables.append(compared(f"as leave-one-out, beyond {baseline}: {{method}}", new, "value", baseline=baseline))
-    levelled = saturation(clip, captioned_scenes(2 * n)[::2])
+    levelled = saturation(clip, captioned_scenes(n)[::2])
     grows = error_by_saturation(levelled)
     tables.append(grows.assign(figure="error and saturation, " + grows["scores"]))
     errors = levelled.melt("image", grows["scores"], "method", "error")
