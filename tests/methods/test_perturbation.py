@@ -356,7 +356,7 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     assert sum(seen) == 50
     seen.clear()
     input_gradients.integrated_gradients(image, picture, target, steps=10)
-    assert sum(seen) == 2 * 10
+    assert sum(seen) == 10  # whatever the number of targets
     seen.clear()
     input_gradients.input_x_gradient(image, picture, target)
     assert sum(seen) == 1
