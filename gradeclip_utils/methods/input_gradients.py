@@ -76,8 +76,8 @@ def integrated_gradients(
     maps = torch.zeros(*directions.shape[:2], *pixels.shape[-2:]).to(pixels)  # (B, T, H, W)
     path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(pixels)
     places, weights = path.T[..., None, None, None, None]
-    shown = bar("integrated gradients", progress, torch.arange(steps, device=pixels.device).split(max(1, _AT_ONCE // len(pixels))))
-    for some in shown:  # points of the path, (n, B, 3, H, W) of all images
+    points = torch.arange(steps, device=pixels.device).split(max(1, _AT_ONCE // len(pixels)))
+    for some in bar("integrated gradients", progress, points):  # points of the path, (n, B, 3, H, W) of all images
         along = gradients(tower.embed_pixels, (places[some] * pixels).flatten(0, 1), directions.repeat(len(some), 1, 1))
         for target, slopes in enumerate(along):
             maps[:, target] += ((weights[some] * slopes.unflatten(0, (len(some), -1))).sum(0) * pixels).sum(1)
