@@ -99,7 +99,7 @@ def open_clip_block(block: nn.Module, tower: str) -> Block:
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp
     return Block(
-        block, attn.num_heads, lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part),
+        block, attn.num_heads, in_proj(attn),
         lambda o: apply((attn.out_proj, block.ls_1), o),
         lambda x: apply((block.ln_2, mlp.c_fc, mlp.gelu, mlp.c_proj, block.ls_2), x), before=block.ln_1, like_clip=True,
     )  # fmt: skip
@@ -262,6 +262,15 @@ def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int
     width = len(weight) // parts
     rows = slice(part * width, (part + 1) * width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
+
+
+def in_proj(attn: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
+    """`Block.qkv` of torch's MultiheadAttention.
+
+    Args:
+        attn: it, or what has its parameters.
+    """
+    return lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
 
 
 def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block, UnsupportedModel, apply, check_linear, check_norm, linear, packed, separate, upcast
+from .blocks import Block, UnsupportedModel, apply, check_linear, check_norm, in_proj, linear, separate, upcast
 
 
 def _norm_first(block: nn.Module, inside: str) -> Block:
@@ -82,7 +82,7 @@ def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Block:
     check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
     check_norm(inside, before, pool.layernorm)
     return Block(
-        pool, attn.num_heads, lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part),
+        pool, attn.num_heads, in_proj(attn),
         lambda o: linear(attn.out_proj, o),
         lambda x: apply((pool.layernorm, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=before,
         pools=True, latent=lambda: upcast(pool.probe),
