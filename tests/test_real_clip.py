@@ -19,7 +19,7 @@ LESSONS = ["01", "02", "03", "04", "05", "06", "09"]
 MEASURED = ["03", "04", "05", "06"]  # where cells loop over so many images that a large model would take long
 SMALLER = {  # what takes as long with any model: scenes drawn, batches of the training counted again, bootstraps
     r"^N_CAUSAL = \d+": "N_CAUSAL = 30",
-    r"^N_WORDS, N_SATURATION = \d+, \d+": "N_WORDS, N_SATURATION = 20, 40",
+    r"^N_WORDS = \d+": "N_WORDS = 20",
     r"attribute_exposure\(steps=\d+\)": "attribute_exposure(steps=4)",
     r"^DRAWS = \d+": "DRAWS = 20",
     r"count_words\(sampled_batches\(\)\)": "training_exposure()['sample']",
