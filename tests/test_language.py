@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from gradeclip_utils import language
 from gradeclip_utils.language import (
     NORMS,
-    SENSES,
     norms,
     phrases,
     tagged_words,
@@ -132,31 +131,6 @@ def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
 def test_a_plural_does_not_inherit_from_its_lemma():
     assert np.isnan(norms(["lemmings"])["glasgow"]["lemmings"]) and norms(["whales"])["concreteness"].isna().all()
     assert norms(["whale"])["concreteness"].notna().all()
-
-
-def test_published_files_take_the_place_of_the_packaged_norms(tmp_path):
-    brysbaert = tmp_path / "Concreteness_ratings_Brysbaert_et_al_BRM.txt"
-    brysbaert.write_text("Word\tBigram\tConc.M\tConc.SD\napple\t0\t1.5\t0.1\nzoom in\t1\t2.5\t1.0\n")
-    glasgow = tmp_path / "norms.csv"
-    glasgow.write_text("Words,Length,AROU,,,CNC,,\n,,M,SD,N,M,SD,N\napple,5,4.1,1.2,30,2.25,1.1,33\n")
-    lancaster = tmp_path / "Lancaster.csv"
-    header = ",".join(["Word", *(f"{sense.title()}.mean" for sense in SENSES)])
-    lancaster.write_text(f"{header}\nAPPLE,0.5,0.6,0.7,0.8,0.9,1.0\n")
-    row = norms(["apple", "idea"], brysbaert=brysbaert, glasgow=glasgow, lancaster=lancaster)
-    assert row.loc["apple", ["concreteness", "glasgow"]].tolist() == [1.5, 2.25]
-    assert row.loc["apple", list(SENSES)].tolist() == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    assert row.loc["idea"].drop("frequency").isna().all()
-
-
-def test_a_file_that_is_missing_or_another_table_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no table of norms .*nowhere.txt"):
-        norms(["apple"], brysbaert=tmp_path / "nowhere.txt")
-    wrong = tmp_path / "wrong.csv"
-    wrong.write_text("word,value\napple,1\n")
-    with pytest.raises(ValueError, match=r"no column 'Word', only \['word', 'value'\]"):
-        norms(["apple"], lancaster=wrong)
-    with pytest.raises(ValueError, match="headed CNC"):
-        norms(["apple"], glasgow=wrong)
 
 
 def test_other_nouns_take_the_places_of_a_captions_own_and_nothing_else_changes():

@@ -1,4 +1,4 @@
-"""Language: what is no text, and files that are no tables."""
+"""Language: what is no text."""
 
 import pytest
 
@@ -22,12 +22,3 @@ ASKED = [
 def test_what_is_no_text_is_refused(ask, message):
     with pytest.raises(GradeclipError, match=message):
         ask()
-
-
-@pytest.mark.parametrize("name", ["x.csv", "x.xlsx"])
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00 dear", b'a,"b\n\n"c'])
-def test_a_file_that_is_no_table_of_norms_is_named(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    for which in ("brysbaert", "glasgow", "lancaster"):
-        with pytest.raises(GradeclipError, match=f"{name} (cannot be read as a table|is not the )"):
-            norms(["dog"], **{which: tmp_path / name})
