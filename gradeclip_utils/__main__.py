@@ -117,7 +117,7 @@ COMMANDS = {
                       ".training.distil"),
     "fine-tune": Command("fine-tune a model on images and captions of your own, by its own maps",
                          "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
-                         ".training.finetune.command"),
+                         ".training.finetune.run"),
 }  # fmt: skip
 
 

@@ -2,6 +2,6 @@
 
     pairs -> losses -> run -> evaluate -> experiment -> plots
 
-`pairs` reads images and captions, `losses` has the losses, `run` the loop (`fine_tune`), `evaluate` measures what a
-model sees, `experiment` runs every arm and ships the result, `plots` draws it; `command` is the command line.
+`pairs` reads images and captions, `losses` has the losses, `run` the loop (`fine_tune`) and its command, `evaluate`
+measures what a model sees, `experiment` runs every arm and ships the result, `plots` draws it.
 """

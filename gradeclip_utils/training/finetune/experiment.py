@@ -30,9 +30,8 @@ from ...models import Clip, load_clip
 from ..options import add_fields, markdown_table, read_fields
 from . import arms as design
 from .arms import ARMS, BEFORE, DECIDED, GLOBAL, OURS, PARTS, PILOT, RATES, SEEDS, TABLE, TUNED_FOR, WEIGHTS
-from .command import save_tuned
 from .evaluate import AMOUNT, measure
-from .run import STATE, Tuning, check, fine_tune
+from .run import STATE, Tuning, check, fine_tune, save_tuned
 
 MODEL = "tuned.safetensors"
 CARD = """# Model card: `emoji-fine`

@@ -6,7 +6,7 @@ from PIL import Image
 
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import InvalidValue
-from gradeclip_utils.training.finetune import command
+from gradeclip_utils.training.finetune import run
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def tuned(monkeypatch):
         seen.extend(pairs)
         raise InvalidValue("enough was seen", "test-end")
 
-    monkeypatch.setattr(command, "fine_tune", stop)
+    monkeypatch.setattr(run, "fine_tune", stop)
     return seen
 
 
