@@ -27,44 +27,20 @@ from ...evaluation.run import weights_digest
 from ...evaluation.shards import part_of, read_shard, shard_folder
 from ...files import commit, data_path, locked, write_whole
 from ...models import Clip, load_clip
-from ..options import add_fields, markdown_table, read_fields
+from ..options import add_fields, markdown_table, read_fields, write_between
 from . import arms as design
 from .arms import ARMS, BEFORE, DECIDED, GLOBAL, OURS, PARTS, PILOT, RATES, SEEDS, TABLE, TUNED_FOR, WEIGHTS
 from .evaluate import AMOUNT, measure
 from .run import STATE, Tuning, check, fine_tune, save_tuned
 
 MODEL = "tuned.safetensors"
-CARD = """# Model card: `emoji-fine`
-
-The bundled model [`emoji`](README.md), fine-tuned by its own Grad-ECLIP maps so that the dense features of a region
-agree with the phrase that names it ([notebook 07](../notebooks/07_fine_grained_finetuning.ipynb)). The same world, the
-same words, the same architecture; it has never seen a photograph.
-
-    load_clip("emoji-fine")
-
-## How it was made
-
-    python -m gradeclip_utils study fine-tuning --arms before grad-eclip
-    python -m gradeclip_utils study fine-tuning --ship
-
-{steps} steps of {batch} training scenes (image and caption only), learning rate {learning_rate}, region-phrase loss
-times {regions}; {minutes} minutes on a shared machine, at commit {commit}. This file is written by the second command,
-from `finetuning.csv`.
-
-## Before and after
-
-Fractions right on development scenes, with 95 % intervals over scenes. Regions: which of all concepts do the dense
-features inside a box or mask name? Pointing: is a map's maximum on the object? Binding: is the right caption
-told from one in which this attribute is wrong?
-
-{table}
-
-What is lower on the right was lost.
-
-## Credits
-
-As of [`emoji`](README.md), whose card names the artists. The weights are shared under CC BY-SA 4.0.
-"""
+CARD = "emoji-fine.md"
+START = "<!-- figures: written by python -m gradeclip_utils study fine-tuning --ship -->"
+END = "<!-- end of figures -->"
+MADE = (
+    "Made in {steps} steps of {batch} training scenes (image and caption only), learning rate {learning_rate}, "
+    "region-phrase\nloss times {regions}; {minutes} minutes on a shared machine, at commit {commit}."
+)
 
 
 def run(
@@ -163,12 +139,12 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
     Args:
         table: of the rows, a CSV file.
         runs: the folder of the trainings.
-        folder: for model, config and card.
+        folder: for model and config; its card, `CARD`, gets the figures.
 
     Raises:
         InvalidValue: a row is missing, or the model is not measurably better at what it was tuned for than the one
             before: the interval of regions named by their masks must lie above the other's.
-        MissingFile: no training of that row that began from the model of now.
+        MissingFile: no training of that row that began from the model of now, or no card.
     """
     rows = design.tidy(design.read(table))
     before, after = (
@@ -187,13 +163,13 @@ def ship(table: Path, runs: Path, folder: Path) -> None:
             for row in (before.loc[name], after.loc[name])
         ]
         told.append((name, *cells, f"{after.loc[name, 'n']:.0f}", f"{after.loc[name, 'chance']:.1%}"))
-    table_text = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
-    card = CARD.format(table=table_text, **made[[*DECIDED, "minutes", "commit"]])
     training = _folder(runs, OURS, replace(PILOT, **made[[*DECIDED]]), load_clip("emoji"))
     model = readable(training / MODEL, "model of that row that was tuned from emoji as it is now,")
+    figures = markdown_table(("figure", "`emoji`", "`emoji-fine`", "n", "chance"), told)
+    about = MADE.format(**made[[*DECIDED, "minutes", "commit"]])
+    write_between(folder / CARD, START, END, f"{figures}\n\n{about}")
     _write(folder / "emoji-fine.safetensors", model.read_bytes())
     _write(folder / "emoji-fine.json", data_path("emoji.json").read_bytes())
-    _write(folder / "emoji-fine.md", card.encode())
 
 
 def _write(file: Path, content: bytes) -> None:

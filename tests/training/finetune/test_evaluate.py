@@ -13,6 +13,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.evaluation.run import weights_digest
+from gradeclip_utils.files import data_path
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
@@ -393,8 +394,27 @@ def test_only_a_model_that_is_measurably_better_is_shipped_with_its_card(bundled
     (folder / "tuned.safetensors").write_bytes(b"weights")
     with pytest.raises(ValueError, match="not measurably better than 'before' in 'masks, top-1'"):
         experiment.ship(table(0.28), tmp_path, tmp_path)
-    assert not (tmp_path / "emoji-fine.md").exists()
+    with pytest.raises(FileNotFoundError, match="There is no card"):
+        experiment.ship(table(0.5), tmp_path, tmp_path)
+    assert not (tmp_path / "emoji-fine.safetensors").exists()
+    (tmp_path / "emoji-fine.md").write_text(f"# A card\n\n{experiment.START}\nold\n{experiment.END}\n")
     experiment.ship(table(0.5), tmp_path, tmp_path)
     assert (tmp_path / "emoji-fine.safetensors").read_bytes() == b"weights"
     card = (tmp_path / "emoji-fine.md").read_text()
     assert "| masks, top-1 | 20.0% (15.0% to 25.0%) | 50.0% (45.0% to 55.0%) | 9 | 10.0% |" in card and "abc" in card
+    assert card.startswith("# A card") and "old" not in card
+
+
+def test_the_card_that_is_shipped_is_what_the_command_writes_of_the_table_that_is_shipped(bundled, tmp_path):
+    made = read().query("arm == @OURS and seed == 0").iloc[0]
+    recipe = f"{made['learning_rate']:g}-{made['regions']:g}-{made['steps']}x{made['batch']}"
+    folder = tmp_path / f"{OURS}-0-{recipe}-{weights_digest(bundled.model)}"
+    folder.mkdir()
+    (folder / "tuned.safetensors").write_bytes(b"weights")
+    card = data_path("emoji-fine.md").read_text()
+    before, _, rest = card.partition(experiment.START)
+    (tmp_path / "emoji-fine.md").write_text(
+        f"{before}{experiment.START}{experiment.END}{rest.partition(experiment.END)[2]}"
+    )
+    experiment.ship(data_path("finetuning.csv"), tmp_path, tmp_path)
+    assert (tmp_path / "emoji-fine.md").read_text() == card
