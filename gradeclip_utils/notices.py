@@ -47,7 +47,6 @@ WARNINGS = {
                            "use steps of torchvision or open_clip"),
     "prompt-cut": ("the prompt is longer than the model reads", "shorten it; the rest has no effect"),
     "rows-again": ("kept rows are damaged, or of inputs that changed, and are computed again", "nothing"),
-    "rows-aside": ("the file of kept rows is damaged and was set aside; all is computed again", "nothing"),
     "word-unknown": ("a bundled model knows few words", "use those of its vocabulary, or another model"),
     "words-unsplit": ("the tokenizer does not say which tokens make a word", "take the one that came with the model"),
 }  # fmt: skip

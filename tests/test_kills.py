@@ -117,7 +117,7 @@ def test_an_evaluation_that_is_killed_gives_the_rows_of_one_that_is_not(model, f
     found = pd.read_parquet(run / "rows.parquet")
     measured = [column for column in whole if column != "seconds"]
     pd.testing.assert_frame_equal(found[measured], whole[measured])
-    assert {file.name for file in run.iterdir()} == {"rows.sqlite", "rows.parquet", "running.sqlite"}
+    assert {file.name for file in run.iterdir()} == {"settings.json", "chunks", "rows.parquet", "running.sqlite"}
 
 
 def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, folder, tmp_path):
@@ -210,9 +210,7 @@ def test_workers_go_with_the_evaluation_that_began_them_and_take_along_what_it_p
     until = time.monotonic() + 240
     while len(children := workers_of(process.pid)) < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
-    rows = tmp_path / "run" / "rows.sqlite"
-    size = rows.stat().st_size
-    while rows.stat().st_size == size and process.poll() is None and time.monotonic() < until:
+    while not any(tmp_path.glob("run/chunks/*.json")) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)  # until the first chunk is there: the workers are at work
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -284,14 +283,17 @@ def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(r
     same(read_run(tmp_path / "run"), rows)
 
 
-def test_half_a_table_that_a_killed_process_left_goes_with_the_next_run(rows, tiny, data, tmp_path):
-    options = {"out": tmp_path / "run", "chunk": 3, "progress": False}
+def test_half_a_table_or_chunk_that_a_killed_process_left_goes_with_the_next_run(rows, tiny, data, tmp_path):
+    run, options = tmp_path / "run", {"out": tmp_path / "run", "chunk": 3, "progress": False}
     evaluate(tiny, data, METHODS, **options)
-    (tmp_path / "run" / "rows.parquet.4321.new").write_bytes(b"PAR1 and no end")
+    (run / "rows.parquet.4321.new").write_bytes(b"PAR1 and no end")
+    (run / "chunks" / "1.json.4321.new").write_bytes(b"no end")
     same(evaluate(tiny, data, METHODS, **options), rows)
-    assert {file.name for file in (tmp_path / "run").iterdir()} == {"rows.sqlite", "rows.parquet", "running.sqlite"}
+    assert {file.name for file in run.iterdir()} == OF_A_RUN
+    assert {file.name for file in (run / "chunks").iterdir()} == {"0.json", "1.json", "2.json"}
 
 
+OF_A_RUN = {"settings.json", "chunks", "rows.parquet", "running.sqlite"}
 CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 
@@ -330,7 +332,7 @@ def test_a_command_that_is_killed_loses_and_repeats_no_row_and_while_it_runs_ano
     same(found, evaluate(load_clip("emoji", saved), data, chunk=8, progress=False))
     pd.testing.assert_frame_equal(read_run(run), found)
     pd.testing.assert_frame_equal(pd.read_parquet(run / "rows.parquet"), found)
-    assert {file.name for file in run.iterdir()} == {"rows.sqlite", "rows.parquet", "running.sqlite"}
+    assert {file.name for file in run.iterdir()} == OF_A_RUN
 
 
 def images_done(run):
@@ -351,34 +353,15 @@ def test_a_run_that_somebody_works_on_is_left_as_it_is(tmp_path):
 def test_a_damaged_chunk_is_said_and_computed_again(rows, tiny, data, tmp_path):
     options = {"out": tmp_path, "chunk": 3, "progress": False}
     evaluate(tiny, data, METHODS, **options)
-    with closing(sqlite3.connect(tmp_path / "rows.sqlite")) as kept:
-        kept_rows = dict(kept.execute("SELECT number, rows FROM chunks"))
-        sums = dict(kept.execute("SELECT number, checksum FROM chunks"))
-    whole = kept_rows[1]
+    file = tmp_path / "chunks" / "1.json"
+    whole, other = file.read_bytes(), (tmp_path / "chunks" / "0.json").read_bytes()
     flipped = whole[:200] + bytes(255 - byte for byte in whole[200:240]) + whole[240:]
-    cases = [(whole[: len(whole) // 2], sums[1]), (flipped, sums[1]), (b"", sums[1]), (kept_rows[0], sums[0])]
-    for damaged in cases:  # the last is whole, but has another chunk's rows
-        with closing(sqlite3.connect(tmp_path / "rows.sqlite")) as kept, kept:
-            kept.execute("UPDATE chunks SET rows = ?, checksum = ? WHERE number = 1", damaged)
+    for damaged in (whole[: len(whole) // 2], flipped, b"", b"\xff" + whole, b"dear\n" * 100, other):
+        file.write_bytes(damaged)  # the last is whole, but has another chunk's rows
         with pytest.warns(UserWarning, match="chunk 1 of .* is damaged, and its rows are computed again"):
             same(evaluate(tiny, data, METHODS, **options), rows)
         same(read_run(tmp_path), rows)
-
-
-@pytest.mark.parametrize("keep", [0.5, 0.0])
-def test_a_damaged_file_is_set_aside_and_computed_again(rows, tiny, data, tmp_path, keep):
-    options = {"out": tmp_path, "chunk": 3, "progress": False}
-    evaluate(tiny, data, METHODS, **options)
-    content = (tmp_path / "rows.sqlite").read_bytes()
-    damaged = content[: len(content) // 2] if keep else b"not a database, however long it may be" * 100
-    (tmp_path / "rows.sqlite").write_bytes(damaged)
-    with pytest.warns(
-        UserWarning, match="rows.sqlite is damaged .*: it is now rows.damaged, and all is computed again"
-    ):
         same(evaluate(tiny, data, METHODS, **options), rows)
-    same(read_run(tmp_path), rows)
-    assert (tmp_path / "rows.damaged").read_bytes() == damaged
-    same(evaluate(tiny, data, METHODS, **options), rows)
 
 
 def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tiny, data, tmp_path):
@@ -444,7 +427,7 @@ def test_rows_of_other_versions_of_what_they_depend_on_are_not_mixed(tiny, data,
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("dear")
-    with pytest.raises(ValueError, match="is not empty and holds no rows.sqlite"):
+    with pytest.raises(ValueError, match="is not empty and holds no settings.json"):
         results.Results(tmp_path, {})
     with pytest.raises(ValueError, match="must be a folder, and .*thesis.tex is a file"):
         results.Results(tmp_path / "thesis.tex", {})

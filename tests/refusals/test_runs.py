@@ -2,9 +2,9 @@
 
 import io
 import pickle
-import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -149,14 +149,15 @@ def test_rows_that_were_damaged_are_left_out_and_foreign_ones_are_no_rows(tmp_pa
     with closing(Results(tmp_path / "run", {"seed": 0})) as results:
         for number in range(2):
             results.write(number, pd.DataFrame({"image": [f"{number}"], "method": ["rise"]}))
-    with closing(sqlite3.connect(tmp_path / "run" / "rows.sqlite")) as kept, kept:
-        kept.execute("UPDATE chunks SET rows = '[]' WHERE number = 0")
+    (tmp_path / "run" / "chunks" / "0.json").write_text("[]")
     assert [*read_whole(tmp_path / "run")] == [1]
-    with closing(sqlite3.connect(tmp_path / "rows.sqlite")) as kept, kept:
-        kept.executescript("CREATE TABLE chunks (number, rows); INSERT INTO chunks VALUES (1, 'dear');")
+    content = b'[{"rows": "dear"}]'
+    (tmp_path / "chunks").mkdir()
+    (tmp_path / "chunks" / "1.json").write_bytes(sha256(content).hexdigest().encode() + b"\n" + content)
+    (tmp_path / "chunks" / "notes.json").write_text("dear")
     assert read_whole(tmp_path) == {}
-    (tmp_path / "folder" / "rows.sqlite").mkdir(parents=True)
-    with pytest.raises(InvalidFile, match="rows.sqlite is a folder"):
+    (tmp_path / "folder" / "settings.json").mkdir(parents=True)
+    with pytest.raises(InvalidFile, match="settings.json does not say what made its rows"):
         Results(tmp_path / "folder", {})
 
 
@@ -173,12 +174,12 @@ def test_shards_of_something_else_are_not_merged(tmp_path, capsys):
 
 def test_settings_that_were_damaged_are_named(tmp_path):
     Results(tmp_path / "run", {"seed": 0}).close()
-    with closing(sqlite3.connect(tmp_path / "run" / "rows.sqlite")) as kept, kept:
-        kept.execute("UPDATE settings SET value = 'null]'")
-    with pytest.raises(InvalidFile, match="rows.sqlite does not say what made its rows"):
-        Results(tmp_path / "run", {"seed": 0})
-    with pytest.raises(InvalidFile, match="rows.sqlite does not say what made its rows"):
-        read_settings(tmp_path / "run")
+    for damaged in ("null]", "null", "7", '["dear"]', "\0"):
+        (tmp_path / "run" / "settings.json").write_text(damaged)
+        with pytest.raises(InvalidFile, match="settings.json does not say what made its rows"):
+            Results(tmp_path / "run", {"seed": 0})
+        with pytest.raises(InvalidFile, match="settings.json does not say what made its rows"):
+            read_settings(tmp_path / "run")
 
 
 PAIRS = [
