@@ -40,7 +40,10 @@ GRAD_ECLIP = ("grad-eclip", ONE_HEAD)  # what has attention heads to choose, and
 
 
 class Encoders:
-    """The image encoder and the text encoder of a model. `Explainer` is one, and says what the arguments are.
+    """The image encoder and the text encoder of a model.
+
+    Args:
+        clip, method, seed, progress, attention, image_layers, text_layers, resolution: as of `Explainer`, which is one.
 
     Attributes:
         clip: the model.

@@ -318,18 +318,20 @@ def overridden(sources: Iterable[str]) -> set[tuple[str, str]]:
 
 
 def undocumented(module: str, source: str, exempt: set[tuple[str, str]]) -> list[str]:
-    """Public functions that do not say what their arguments are or what they refuse, and functions inside public ones
-    without a docstring.
+    """Public functions that do not say what their arguments are or what they refuse, classes that do not say what they
+    are made of, and functions inside public ones without a docstring.
     """
     found = []
     for inside, function in functions(source):
         said, names = ast.get_docstring(function) or "", [one.name for one in inside]
         if any(map(_is_private, names)):
             continue
+        arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)} - {"self", "cls"}
         if inside and not isinstance(inside[-1], ast.ClassDef):
             wrong = not said
+        elif function.name == "__init__":
+            wrong = len(arguments) > 1 and "Args:" not in (ast.get_docstring(inside[-1]) or "")
         else:
-            arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)} - {"self", "cls"}
             raises = any(isinstance(node, ast.Raise) and node.exc for node in ast.walk(function))
             wrong = (bool(arguments) and "Args:" not in said) or (raises and "Raises:" not in said)
             wrong = wrong and ("".join(names[-1:]), function.name) not in exempt and not function.name.startswith("_")
@@ -348,12 +350,14 @@ def test_a_function_that_says_too_little_is_found():
     source = (
         "class Base:\n def project(self, a): 'Args:'\n def finish(self): 'no'\n"
         "class Own(Base):\n def project(self, a): pass\n def other(self, a): 'no'\n"
-        "class _Hidden:\n def other(self, a): 'no'\n"
+        "class _Hidden:\n def other(self, a): 'no'\n def __init__(self, a, b): pass\n"
+        "class Made(Base):\n 'no'\n def __init__(self, a, b): pass\n"
+        "class Told:\n 'Args:'\n def __init__(self, a, b): pass\n"
         "def one(*a):\n 'no'\n def inside(): pass\n"
         "def refuses():\n 'no'\n raise ValueError\ndef passes_on():\n 'no'\n raise\n"
         "def _private(a):\n def inside(): pass\n"
     )
-    found = ["m.Own.other", "m.one", "m.one.inside", "m.refuses"]
+    found = ["m.Made.__init__", "m.Own.other", "m.one", "m.one.inside", "m.refuses"]
     assert sorted(undocumented("m", source, overridden([source]))) == found
 
 

@@ -50,7 +50,11 @@ class Preprocess:
 
 
 class Tokenizer:
-    """A tokenizer of transformers: strings -> token ids (T, context length), padded to it and cut off by it."""
+    """A tokenizer of transformers: strings -> token ids (T, context length), padded to it and cut off by it.
+
+    Args:
+        tokenizer, context_length: itself, and how many tokens the model reads.
+    """
 
     def __init__(self, tokenizer: Any, context_length: int):
         self.tokenizer, self.context_length = tokenizer, context_length

@@ -34,6 +34,18 @@ class Tower:
     (pixels that one token of the grid stands for, down and across), `image_size`, the model's own (H, W), `any_size`
     (whether the model's own forward pass takes others too) and `own_grid` (whether it keeps each image's shape, so
     that no two need be alike); text towers have `context_length` and `ends`.
+
+    Args:
+        model: the whole model.
+        part: of it, the encoder that is opened.
+        blocks: its layers, the lowest first.
+        layers: how many of the last are explained; None for two thirds.
+        encode: the model's own forward pass, inputs -> embeddings, with which the first trace is compared.
+
+    Raises:
+        UnsupportedModel: there are several layers to explain, and the last is an attention pool; or, of one family's
+            tower, a part of the encoder is not known. It says which.
+        ValueError: there are not so many layers.
     """
 
     name: str

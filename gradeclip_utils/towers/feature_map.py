@@ -17,6 +17,9 @@ class FeatureMapTower(Tower):
 
     `trace.tokens` (B, h*w, D) is the last feature map, and `resume(trace, 0, tokens)` the embedding that the model
     makes of another one.
+
+    Args:
+        model, trunk: the model, and timm's trunk (itself, if alone).
     """
 
     name = "image"

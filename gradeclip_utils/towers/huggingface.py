@@ -63,6 +63,9 @@ class TransformersImageTower(Tower):
 
     NaFlex (`own_grid`) reads patches of an image of any shape. The trace has the real patches alone; the model's own
     forward pass is given them as its processor does, padded to one length and with a mask.
+
+    Args:
+        model, layers: a model of transformers, and how many of its last layers are explained.
     """
 
     name, any_size = "image", True
@@ -153,7 +156,11 @@ _READS = {"eos": "EOT reads", "first": "CLS reads", "last": "the last token read
 
 
 class TransformersTextTower(Tower):
-    """The text encoder of one of `MODELS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`)."""
+    """The text encoder of one of `MODELS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`).
+
+    Args:
+        model, layers: a model of either, and how many of its last layers are explained.
+    """
 
     name = "text"
 

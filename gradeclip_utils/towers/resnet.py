@@ -12,7 +12,11 @@ from .vit import resized
 
 
 class ResNetTower(Tower):
-    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4 and their kin."""
+    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4 and their kin.
+
+    Args:
+        model, visual, layers: a model of open_clip, its image encoder, and how many layers are explained: one.
+    """
 
     name, kind = "image", "ModifiedResNet"
     query_token = "the mean of the patches reads"

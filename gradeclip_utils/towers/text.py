@@ -15,7 +15,11 @@ _QUERY_TOKENS = {"argmax": "EOT reads", "eos": "EOT reads", "last": "the last to
 
 
 class TextTransformerTower(Tower):
-    """The text transformer of open_clip. Two thirds of its layers are explained by default."""
+    """The text transformer of open_clip. Two thirds of its layers are explained by default.
+
+    Args:
+        model, text, layers: a model of open_clip, its text encoder, and how many of its last layers are explained.
+    """
 
     name, kind = "text", "TextTransformer"
 

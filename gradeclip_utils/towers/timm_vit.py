@@ -28,7 +28,11 @@ _WHY_NOT = {
 
 
 class TrunkTower(Tower):
-    """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`."""
+    """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`.
+
+    Args:
+        model, trunk, layers: the model, timm's trunk (itself, if alone), and how many of its last layers are explained.
+    """
 
     name = "image"
 

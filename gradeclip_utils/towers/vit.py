@@ -9,7 +9,11 @@ from .blocks import Block, UnsupportedModel, check_linear, linear, norm, open_cl
 
 
 class VisionTower(Tower):
-    """A `VisionTransformer` of open_clip. Without an attention pool, CLS reads or all patches do."""
+    """A `VisionTransformer` of open_clip. Without an attention pool, CLS reads or all patches do.
+
+    Args:
+        model, visual, layers: a model of open_clip, its image encoder, and how many of its last layers are explained.
+    """
 
     name, kind = "image", "VisionTransformer"
 

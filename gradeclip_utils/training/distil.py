@@ -119,6 +119,9 @@ class DistillationBatches:
 
     Scenes are those of the teacher's training with another seed: few objects first, and hard negatives in the second
     half of the batches that are `different`.
+
+    Args:
+        distillation, size: says how many and which, and S.
     """
 
     def __init__(self, distillation: Distillation, size: int) -> None:
@@ -134,7 +137,13 @@ class DistillationBatches:
 
 
 class Student(nn.Module):
-    """What is taught: the image encoder, and a text encoder where the model has its own (`text` is None otherwise)."""
+    """What is taught: the image encoder, and a text encoder where the model has its own (`text` is None otherwise).
+
+    Args:
+        name: of `CONFIGS`.
+        teacher: whose weights it takes over where they have the same part to play.
+        seed: of the other weights.
+    """
 
     def __init__(self, name: str, teacher: nn.Module, seed: int) -> None:
         super().__init__()
@@ -223,7 +232,11 @@ def teach(
 
 
 class Targets:
-    """The teacher's unit embeddings of a batch, image and text, (B, E) each; looked up where it saw the batch."""
+    """The teacher's unit embeddings of a batch, image and text, (B, E) each; looked up where it saw the batch.
+
+    Args:
+        teacher, distillation, seen: who is asked, which batches there are, and what is remembered for other students.
+    """
 
     def __init__(self, teacher: nn.Module, distillation: Distillation, seen: dict[tuple[int, ...], Any]) -> None:
         self.teacher, self.seen, self.batches = teacher, seen, DistillationBatches(distillation, CANVAS)

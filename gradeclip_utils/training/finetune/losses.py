@@ -60,7 +60,10 @@ class Features:
 class Learner(nn.Module):
     """A CLIP as fine-tuning needs it: from a batch to `Features`. One module, so that `accelerate` can wrap it.
 
-    `regional` is False for training with whole captions alone, which then computes no dense features and no phrases.
+    Args:
+        clip: the model, which learns.
+        maps: what gathers the dense features, one of `map_choices()`.
+        regional: False for training with whole captions alone, which then computes no dense features and no phrases.
 
     Raises:
         UnsupportedModel: the image tower has no dense features, or the text tower cannot be opened; says which and why.
