@@ -32,26 +32,6 @@ class ExplanationWarning(UserWarning):
     """The explanation is valid but should be read with care; the message says why."""
 
 
-# What a code means, and what to do about it: the documentation's page of refusals is made of this too.
-WARNINGS = {
-    "activation-unknown": ("weights of quick GELU and of GELU look alike, and give other numbers",
-                           "name the architecture with or without `-quickgelu`, as the weights were trained"),
-    "font-letters": ("letters of this script are drawn as boxes", "set matplotlib's `font.family`"),
-    "image-not-drawn": ("a bundled model sees an image that is not marked as a scene",
-                        "load real CLIP for photographs; mark what is a drawn scene with `notices.mark_drawn`"),
-    "interval-none": ("too few values or clusters to resample", "measure more"),
-    "map-empty": ("no patch or word has relevance: all answer alike", "nothing, where the target is constant"),
-    "method-left-out": ("this model cannot have some methods or rows", "name others, or ask another model"),
-    "pair-skipped": ("images of a table are not there", "correct the table or the folder"),
-    "preprocess-unknown": ("a preprocessing has a step that may move pixels, so a map may lie beside its place",
-                           "use steps of torchvision or open_clip"),
-    "prompt-cut": ("the prompt is longer than the model reads", "shorten it; the rest has no effect"),
-    "rows-again": ("kept rows are damaged, or of inputs that changed, and are computed again", "nothing"),
-    "word-unknown": ("a bundled model knows few words", "use those of its vocabulary, or another model"),
-    "words-unsplit": ("the tokenizer does not say which tokens make a word", "take the one that came with the model"),
-}  # fmt: skip
-
-
 def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why.
 
@@ -168,7 +148,8 @@ def warn(message: str, code: str, kind: type[UserWarning] = ExplanationWarning) 
 
     Args:
         message: one sentence.
-        code: of `WARNINGS`; the message ends with it, so that `warnings.filterwarnings` can choose by it.
+        code: short and stable, with a row on the documentation's page of warnings; the message ends with it, so that
+            `warnings.filterwarnings` can choose by it.
         kind: `UserWarning` where it is not about an explanation.
     """
     if kind is ExplanationWarning and (listener := _listener.get()) is not None:

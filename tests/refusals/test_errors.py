@@ -12,10 +12,11 @@ import pytest
 
 import gradeclip_utils
 from gradeclip_utils import errors
-from gradeclip_utils.errors import CODES, GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
-from gradeclip_utils.notices import WARNINGS
+from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
 
 PACKAGE = Path(gradeclip_utils.__file__).parent
+PAGE = runpy.run_path(str(PACKAGE.parent / "docs" / "site" / "refusals.py"))
+CODES, WARNINGS = PAGE["CODES"], PAGE["WARNINGS"]
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GradeclipError)]
 
@@ -96,9 +97,6 @@ def test_what_is_raised_is_a_refusal_a_fault_or_a_protocol_of_python():
         and getattr(node.exc.func, "id", "") in plain - PROTOCOL - FAULTS
     }
     assert sorted(found - CAUGHT) == []
-
-
-PAGE = runpy.run_path(str(PACKAGE.parent / "docs" / "site" / "refusals.py"))
 
 
 def test_the_page_of_refusals_and_warnings_has_every_code_once_and_can_be_pointed_to():
