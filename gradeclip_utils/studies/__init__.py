@@ -71,7 +71,7 @@ STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
         "matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region"), more=_MATCHING
     ),
     "binding": Study("binding_summary", ("answers", "two objects", "more objects"), more=_BINDING),
-    "concreteness": Study("concreteness_summary", more=("questions", "tags")),
+    "concreteness": Study("concreteness_summary", more=("questions", "assigned")),
     "architectures": Study("architecture_summary", ("recognised", "maps"), more=("lesson",)),
     "first-steps": Study("first_steps.first_steps_summary", ("steps",), more=("arms",)),
     "methods": Study("methods_compared.method_summary", _OF_METHODS),

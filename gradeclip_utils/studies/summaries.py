@@ -163,10 +163,8 @@ def concreteness_summary(clip: Clip, *, draws: int = 300, part: str | None = Non
     Returns:
         `COLUMNS`, one row a figure; n counts words.
     """
-    if part == "tags":
-        return as_figures("concreteness", concreteness.tag_figures(clip, **options))
-    if part == "questions":
-        return as_figures("concreteness", concreteness.question_figures(clip, draws, **options))
+    if part is not None:
+        return as_figures("concreteness", concreteness.PARTS[part](clip, **options))
     found = word_study(clip, **options)
     main = [question for question in study_questions(found) if question.figure.endswith(_MAIN)]
     return as_figures("concreteness", [correlate(main, found.rows, found.values, found.table, draws=draws)])

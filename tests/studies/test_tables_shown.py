@@ -20,7 +20,7 @@ ONE_EXAMPLE = {
     "02 inside-075": "One score for each token", "03 hard-00002": "The first three rows, of one image:",
     "05 binding-005": "The captions of the first pair of each kind:", "05 binding-007": "The first three answers:",
     "06 words-005": "that this caption belongs to this image", "06 words-007": "For the caption above:",
-    "06 words-011": "Six of them:", "06 words-assigned-1": "The first six concepts:",
+    "06 words-011": "Six of them:", "06 words-assigned-1": "Who gets which tags, for five drawings",
     "07 006d9a12": "In one scene:", "07 30c30314": "the scene of section 1 once more",
     "08 models-019": "On one image:", "08 models-025": "For one caption:",
     "08 models-027": "The same scene and caption for all", "09 real-019": "A row is one photograph",
@@ -29,6 +29,7 @@ ONE_EXAMPLE = {
 DESCRIPTION = {
     "03 7413a8da": "The package says which", "06 words-013": "`exposure` counts captions",
     "06 words-019": "How many words there are, by role and rating:",
+    "06 words-assigned-5": "Words of the two kinds were matched",
     "06 words-021": "no model is asked", "07 35027676": "What the file holds today",
     "08 models-012": "What changes in the trace", "09 real-004": "How large are they?",
     "09 real-026": "`study ... --out` adds each to a table",

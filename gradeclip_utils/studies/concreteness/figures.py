@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm, t
 
+from ...evaluation.resampling import DRAWS
 from ...evaluation.statistics import spearman
 from ...models import Clip
-from ..tables import gained
-from .assigned import tag_effects, tag_pairs
+from .assigned import KINDS, assignments, tag_experiment, tag_pairs
 from .correlations import correlate, mixed_model, permutation_test
 from .saliency import METHODS, saliency
 from .word_study import WordStudy, study_questions, word_study
@@ -145,23 +146,46 @@ def question_figures(clip: Clip, draws: int = 300, **options) -> Tables:
     return [*tables, *_slopes(found)]
 
 
-def tag_figures(clip: Clip, seeds: Sequence[int] = range(4)) -> Tables:
-    """Concreteness assigned: how much more a concrete tag counts than an abstract one beside the same drawing.
+def crossed(figure: str, table: pd.DataFrame, permuted: bool = False) -> pd.DataFrame:
+    """One row: a mean over pairs and assignments; the interval draws both (`correlations`), its percentiles expanded.
+
+    Args:
+        figure: its name.
+        table: a row a pair, a column an assignment.
+        permuted: the interval is of the permutations that let the words of a pair change kinds.
+    """
+    values, n, rng = table.to_numpy(), len(table), np.random.default_rng(0)
+    value, tail = np.nanmean(values), norm.sf(np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
+    pairs, others = (rng.integers(0, size, (DRAWS, size)) for size in values.shape)
+    means = np.nanmean(values[pairs[:, :, None], others[:, None]], axis=(1, 2))
+    if permuted:
+        means, tail = value - rng.choice([-1, 1], (DRAWS, n)) @ np.nanmean(values, axis=1) / n, 0.025
+    low, high = np.nanquantile(means, [tail, 1 - tail])
+    return pd.DataFrame([{"figure": figure, "value": value, "low": low, "high": high, "n": n}])
+
+
+def assigned_figures(clip: Clip, square: pd.DataFrame | None = None, **options) -> Tables:
+    """Concreteness assigned: how much more a concrete tag counts than an abstract one on the same drawings.
 
     Args:
         clip: the model.
-        seeds: of the images.
+        square: of `assignments`, the whole of it by default.
+        **options: as for `tag_experiment`.
     """
-    doubles = tag_pairs()
-    alike = doubles.index[doubles["concrete_concepts"] == doubles["abstract_concepts"]]
-    effects, tables = tag_effects(clip, doubles, seeds=seeds).dropna(), []
+    found = tag_experiment(clip, assignments(tag_pairs()) if square is None else square, **options)
+    wide = found.pivot(index="pair", columns=["taught", "measure", "assignment"], values=[*KINDS])
+    mean, more, tables = (wide["concrete"] + wide["abstract"]) / 2, wide["concrete"] - wide["abstract"], []
+    for taught, when in ((True, ""), (False, ", before they are taught")):
+        tables.append(crossed(f"Tags are told from those of other drawings{when}", mean[taught]["right"] - 0.5))
+        for name in (*METHODS, "right"):
+            tables += [crossed(f"{name} of {kind} tags{when}", wide[kind][taught][name]) for kind in KINDS]
+        for name, said in NAMED.items():
+            claim = f"{said}, a concrete tag counts more than an abstract one on the same drawings{when}"
+            tables.append(crossed(claim, more[taught][name]))
+            tables.append(crossed(f"{claim} (interval: of the permutations)", more[taught][name], permuted=True))
     for name, said in NAMED.items():
-        part = effects[effects["method"] == name]
-        for which, some in (("", part), (" and both tell equally much", part[part["noun"].isin(alike)])):
-            if some["noun"].nunique() > 1:
-                claim = f"{said}, a concrete tag counts more than an abstract one where the drawing is the same{which}"
-                tables.append(gained(claim, some["concrete"], some["abstract"], some["noun"].array))
+        tables.append(crossed(f"{said}, a tag counts more once it is taught", mean[True][name] - mean[False][name]))
     return tables
 
 
-PARTS: dict[str, Callable[..., Tables]] = {"questions": question_figures, "tags": tag_figures}
+PARTS: dict[str, Callable[..., Tables]] = {"questions": question_figures, "assigned": assigned_figures}

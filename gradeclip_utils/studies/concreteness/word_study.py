@@ -20,6 +20,7 @@ from .informativeness import chosen_words
 from .saliency import OTHER, gather_scenes, saliency, scene_examples, score_columns, word_scores, word_table
 
 RANDOM = ", random weights"  # added to a method's name: the text encoder knew nothing
+ONE_LAYER = ", one text layer"  # ... or it was explained through its last layer alone
 CONTROLS = ("part", "role", "frequency", "tokens", "place", "exposure", "mutual_information", "when_said")
 
 
@@ -27,8 +28,8 @@ CONTROLS = ("part", "role", "frequency", "tokens", "place", "exposure", "mutual_
 class WordStudy:
     """All that was measured of one model.
 
-    `values` is saliency, a row an occurrence of a word, a column a method, also with `OTHER` and, of models without
-    knowledge, with `RANDOM`.
+    `values` is saliency, a row an occurrence of a word, a column a method, also with `OTHER`, and with `RANDOM` and
+    `ONE_LAYER`.
     """
 
     clip: Clip
@@ -60,10 +61,11 @@ def word_study(clip: Clip, words: Iterable[str] | None = None, *, each: int = 4,
     embeddings = Explainer(clip).embed_images(one.image() for one in examples)
     rows = word_scores(clip, examples, embeddings)
     values = pd.DataFrame({name: saliency(rows, name) for name in score_columns(rows)})
-    explained = ("grad-eclip", "leave-one-out")
-    blind = word_scores(randomised(clip, side="text"), examples, embeddings, methods=explained)
-    for name in explained:
-        values[name + RANDOM] = saliency(blind, name).to_numpy()
+    others = {RANDOM: randomised(clip, side="text"), ONE_LAYER: replace(clip, text_layers=1)}
+    for what, names in ((RANDOM, ("grad-eclip", "leave-one-out")), (ONE_LAYER, ("grad-eclip",))):
+        measured = word_scores(others[what], examples, embeddings, methods=names)
+        for name in names:
+            values[name + what] = saliency(measured, name).to_numpy()
     return WordStudy(clip, tuple(scenes), rows, values, word_table(rows))
 
 
@@ -91,5 +93,8 @@ def study_questions(found: WordStudy) -> list[Question]:
             replace(plain, figure=f"{method}: own - another image", minus=other),
             replace(blind, figure=f"{method}: random weights"),
         ]
-    blind = Question("attention: studied words", "concreteness", "attention", "studied")
-    return [*asked, blind, replace(blind, figure="attention: informativeness", x="mutual_information")]
+    for y, layers in (("attention", ""), ("grad-eclip" + ONE_LAYER, ONE_LAYER)):
+        plain = Question(f"{y.split(',')[0]}: studied words{layers}", "concreteness", y, "studied")
+        bits = plain.figure.replace("studied words", "informativeness")
+        asked += [plain, replace(plain, figure=bits, x="mutual_information")]
+    return asked

@@ -26,7 +26,14 @@ from gradeclip_utils.studies.concreteness.saliency import (
     word_scores,
     word_table,
 )
-from gradeclip_utils.studies.concreteness.word_study import CONTROLS, RANDOM, WordStudy, study_questions, word_study
+from gradeclip_utils.studies.concreteness.word_study import (
+    CONTROLS,
+    ONE_LAYER,
+    RANDOM,
+    WordStudy,
+    study_questions,
+    word_study,
+)
 from tests.conftest import build, wrap
 from tests.scenes import is_trained
 
@@ -201,8 +208,19 @@ def test_elsewhere_the_table_has_only_what_is_known_elsewhere(rows):
 def test_a_study_measures_the_model_another_picture_and_a_tower_without_knowledge(small):
     assert isinstance(small, WordStudy) and len(small.values) == len(small.rows)
     expected = {*METHODS, *(name + OTHER for name in METHODS), "grad-eclip" + RANDOM, "leave-one-out" + RANDOM}
+    expected |= {"grad-eclip" + ONE_LAYER}
     assert set(small.values) == expected
     assert (small.values["leave-one-out"] - small.values["leave-one-out" + RANDOM]).abs().mean() > 0.1
+
+
+def test_one_text_layer_is_measured_beside_the_default(small):
+    number = small.rows["caption"] == 0
+    scene = small.scenes[0]
+    words = Explainer(small.clip, text_layers=1).explain(scene.image(96), scene.caption).words[0]
+    scores = np.maximum([word.score for word in words if word.text != ","], 0)
+    expected = np.log(EVEN + (1 - EVEN) * scores / scores.sum() * len(scores))
+    np.testing.assert_allclose(small.values["grad-eclip" + ONE_LAYER][number], expected, atol=1e-3)
+    assert (small.values["grad-eclip" + ONE_LAYER] - small.values["grad-eclip"]).abs().mean() > 0.05
 
 
 def test_leaving_out_a_noun_costs_more_than_leaving_out_a_little_word(small):
