@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor
@@ -38,9 +39,17 @@ class CachedExplainer:
         Args:
             caption: at most as long as the model reads.
         """
-        if caption not in self._embeddings:
-            self._embeddings[caption] = self.explainer.embed_texts(caption)[0]
+        self.read([caption])
         return self._embeddings[caption]
+
+    def read(self, captions: Iterable[str]) -> None:
+        """Embed captions together: one after the other, each costs a batch of its own.
+
+        Args:
+            captions: each at most as long as the model reads.
+        """
+        if new := [one for one in dict.fromkeys(captions) if one not in self._embeddings]:
+            self._embeddings |= zip(new, self.explainer.embed_texts(new), strict=True)
 
     def words(self, caption: str) -> tuple[Split, Tensor]:
         """A caption's words, and the direction (W, E) of each.
