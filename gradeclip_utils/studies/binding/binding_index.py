@@ -42,7 +42,7 @@ METHODS = ("caption", "word x region", "word x region, centred", "contrast")
 ROLES = ("right", "wrong", "absent")
 PARTS = ("asked", "others", "background")
 _ROUNDING = 1e-5  # how far two indices may lie apart that are equal by algebra
-_AT_ONCE = 4  # images: the gradients of more leave the processor's cache
+_AT_ONCE = 2  # images: the gradients of more leave the processor's cache
 _Read = tuple[str, tuple[int, ...]]  # a caption and some of its words, or none for the whole
 
 
@@ -96,6 +96,7 @@ def binding_index(
     """
     cached, rows = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip), []
     sides = [(pair, side, number if absent else None) for number, pair in enumerate(pairs) for side in (0, 1)]
+    cached.read_words(scene.caption for pair in pairs for scene in pair.scenes)
     asked = [list(_questions(cached, *one)) for one in sides]
     read = [[*dict.fromkeys(k for one in some for m in methods for k in one.parts[m])] for some in asked]  # each once
     cached.read(caption for some in read for caption, words in some if not words)
