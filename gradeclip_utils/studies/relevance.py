@@ -74,9 +74,12 @@ def choose_recognised(
     known = np.array([], bool)
     while known.sum() < most and len(known) < len(drawn):
         some = [scenes_of(one) for one in drawn[len(known) :][: 2 * (most - known.sum())]]
-        asked = [scene for scenes in some for scene in scenes]
-        right = np.all([recognised_alone(explainer, asked) for explainer in explainers], axis=0)
-        known = np.append(known, [one.all() for one in np.split(right, np.cumsum([*map(len, some)])[:-1])])
+        right = np.ones(len(some), bool)
+        for explainer in explainers:  # each is asked for what those before it recognise
+            asked = [(i, scene) for i in np.flatnonzero(right) for scene in some[i]]
+            found = recognised_alone(explainer, [scene for _, scene in asked]) if asked else ()
+            right[[i for (i, _), is_known in zip(asked, found, strict=True) if not is_known]] = False
+        known = np.append(known, right)
     known = known[: known.cumsum().searchsorted(most) + 1]
     few = known.sum() < max(2, most // 4)
     return [one for one, is_known in zip(drawn, known, strict=False) if is_known or few][:most], known

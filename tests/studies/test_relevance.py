@@ -38,7 +38,12 @@ def test_the_first_are_chosen_whose_scenes_all_models_recognise_and_nobody_looks
     everything = set(range(200))
     found, known, looked = chosen_by(monkeypatch, 100, 8, everything - {0, 7, 9}, everything - {9, 10})
     assert found == [1, 2, 6, 7, 8, 9, 10, 11] and known.tolist() == [one in found for one in range(12)]
-    assert looked == 2 * 16, "each of the two models looked at sixteen of the hundred"
+    assert looked == 16 + 13, "the first model looked at sixteen of the hundred, the other at what that one recognised"
+
+
+def test_of_two_models_that_recognise_nothing_together_the_first_are_chosen(monkeypatch):
+    found, known, looked = chosen_by(monkeypatch, 10, 4, {1, 2, 3}, set())
+    assert found == [0, 1, 2, 3] and not known.any() and len(known) == 10 and looked == 10 + 1
 
 
 def test_of_models_that_know_few_the_first_are_chosen_and_none_is_called_recognised(monkeypatch):
