@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from .checks import chosen, listed, short, text, whole
 from .checks import seed as checked_seed
@@ -205,12 +206,28 @@ class Encoders:
             UnsupportedModel: the text encoder cannot be opened.
             TypeError: the tokenizer does not say which tokens make up a word.
         """
+        return self.directions_of_words([caption])[0]
+
+    def directions_of_words(self, captions: Sequence[str]) -> list[tuple[Split, Tensor]]:
+        """What `word_directions` says of each caption, in one batch.
+
+        Args:
+            captions: one or more, as many as the memory takes at once, each as for `word_directions`.
+
+        Raises:
+            UnsupportedModel, TypeError: as `word_directions`.
+            ValueError: there are no captions.
+        """
+        if not (captions := listed("captions", captions)):
+            raise InvalidValue("there are no captions: give at least one", "prompt-none")
         tower = self._opened_text_tower()
         check_tokenizer(self.clip.tokenizer)
         with self._isolated():
-            split = split_read(text("caption", caption), self.clip.tokenizer, tower)
-            trace, _ = self._both(tower, tower.trace(self.clip.tokenizer([caption]).to(tower.device)))
-            return split, word_directions(tower, trace, word_masks(split, trace))
+            splits = [split_read(text("caption", caption), self.clip.tokenizer, tower) for caption in captions]
+            trace, _ = self._both(tower, tower.trace(self.clip.tokenizer(captions).to(tower.device)))
+            masks = pad_sequence([word_masks(split, trace) for split in splits])  # (W, B, N)
+            found = word_directions(tower, trace, masks)
+            return [(split, found[: len(split.spans), i]) for i, split in enumerate(splits)]
 
     def _directions(self, directions: Tensor | np.ndarray | Sequence[Tensor], *axes: str) -> Tensor:
         """Directions of embedding space as one finite tensor; `axes` are those that may stand before E, such as "M"."""

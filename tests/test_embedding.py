@@ -75,6 +75,18 @@ def test_maps_of_word_directions_are_interactions(tiny, picture):
         assert [PROMPTS[1][start:end] for start, end in split.spans] == [word.text for word in expected.words]
 
 
+@pytest.mark.parametrize("attention", ["model", "single-head"])
+def test_the_words_of_captions_that_are_read_together_push_as_those_of_each_alone(tiny, attention):
+    explainer = Explainer(tiny, attention=attention)
+    together = explainer.directions_of_words(PROMPTS)
+    for caption, (split, directions) in zip(PROMPTS, together, strict=True):
+        alone, expected = explainer.word_directions(caption)
+        assert split == alone and len(directions) == len(split.spans)
+        torch.testing.assert_close(directions, expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="there are no captions"):
+        explainer.directions_of_words([])
+
+
 def test_the_model_and_the_callers_torch_state_stay_as_they_were(tiny, pictures):
     model = build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -36,7 +36,7 @@ def word_masks(split: Split, trace: Trace) -> Tensor:
 
 
 def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened") -> Tensor:
-    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`.
+    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`; or of several.
 
     A word's tokens contribute `mu_i u_i` (spatial weight times value) to o in every explained layer. Pushed through
     the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So `t_j . e_I` is the
@@ -48,15 +48,15 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
 
     Args:
         tower: the text encoder.
-        trace: one prompt, traced by it.
-        word_mask: (W, N) bool, which tokens belong to which word.
+        trace: one prompt, traced by it, or B.
+        word_mask: (W, N) bool, which tokens belong to which word; of B prompts (W, B, N), for directions (W, B, E).
         spatial: as for `grad_eclip`.
     """
-    assert len(trace.tokens) == 1
-    pushes = []
+    masks, pushes = word_mask if word_mask.ndim == 3 else word_mask[:, None], []
+    assert len(trace.tokens) == masks.shape[1]
     for layer in trace.layers:
         mu = spatial_weights(layer, trace.valid_mask, spatial)
-        by_word = torch.einsum("wn,bhrn,bnhc->wbrhc", word_mask.to(mu.dtype), mu, layer.v)
+        by_word = torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v)
         pushes.append(by_word.flatten(3))  # (W, B, R, D)
     start = zero_delta(trace)
 
@@ -64,7 +64,8 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
         """Where a change of o pushes the embedding."""
         return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
 
-    return torch.vmap(push)(torch.stack(pushes, dim=1))[:, 0]  # (W, L, B, R, D) -> (W, E)
+    found = torch.vmap(push)(torch.stack(pushes, dim=1))  # (W, L, B, R, D) -> (W, B, E)
+    return found if word_mask.ndim == 3 else found[:, 0]
 
 
 Group = tuple[int, ...]

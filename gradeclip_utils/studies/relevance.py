@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,8 @@ from ..evaluation.localisation import pool
 from ..explain import Explainer
 from ..images import model_view
 from ..scenes import CANVAS, IMAGE_SIZE, Scene, arrange, concepts, phrase
+
+Drawn = TypeVar("Drawn")
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -45,12 +48,41 @@ def recognised_alone(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarra
         scenes: each thing is asked alone, in its place and tint.
     """
     nouns = list(concepts().index)
-    alone = [arrange([thing], background=scene.background) for scene in scenes for thing in scene.objects]
-    seen = as_array(explainer.embed_images(images_of(explainer.clip, alone)))
+    alone = [[arrange([thing], background=scene.background) for thing in scene.objects] for scene in scenes]
+    once = list(dict.fromkeys(one for things in alone for one in things))  # many scenes share a thing
+    seen = as_array(explainer.embed_images(images_of(explainer.clip, once)))
     best = (-seen @ embedded(explainer, [phrase(noun) for noun in nouns]).T).argsort(1)[:, :5]
-    right = [one.objects[0].noun in {nouns[i] for i in five} for one, five in zip(alone, best, strict=True)]
-    ends = np.cumsum([len(scene.objects) for scene in scenes])
-    return np.array([part.all() for part in np.split(right, ends[:-1])])
+    right = {one: one.objects[0].noun in {nouns[i] for i in five} for one, five in zip(once, best, strict=True)}
+    return np.array([all(right[one] for one in things) for things in alone])
+
+
+def choose_recognised(
+    drawn: Sequence[Drawn], scenes_of: Callable[[Drawn], Sequence[Scene]], most: int, *explainers: Explainer
+) -> tuple[list[Drawn], np.ndarray]:
+    """The first of what was drawn whose things are all recognised alone; of models that know few, the first of any.
+
+    Args:
+        drawn: scenes, or what has some.
+        scenes_of: gives the scenes of one.
+        most: how many are chosen at most; fewer than a quarter of it are few, and so is one.
+        explainers: of the models, each of which must recognise every thing.
+
+    Returns:
+        What is chosen, and which were recognised, of those that were looked at: up to the last that is chosen, and all
+        where fewer than `most` are recognised.
+    """
+    known = np.array([], bool)
+    while known.sum() < most and len(known) < len(drawn):
+        some = [scenes_of(one) for one in drawn[len(known) :][: 2 * (most - known.sum())]]
+        right = np.ones(len(some), bool)
+        for explainer in explainers:  # each is asked for what those before it recognise
+            asked = [(i, scene) for i in np.flatnonzero(right) for scene in some[i]]
+            found = recognised_alone(explainer, [scene for _, scene in asked]) if asked else ()
+            right[[i for (i, _), is_known in zip(asked, found, strict=True) if not is_known]] = False
+        known = np.append(known, right)
+    known = known[: known.cumsum().searchsorted(most) + 1]
+    few = known.sum() < max(2, most // 4)
+    return [one for one, is_known in zip(drawn, known, strict=False) if is_known or few][:most], known
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:

@@ -27,7 +27,7 @@ import pandas as pd
 from ..checks import columns, unused, writable
 from ..errors import InvalidValue
 from ..evaluation.shards import add_no_shard, refuse_shard
-from ..files import commit, data_path, write_whole
+from ..files import commit, data_path, version, write_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from . import STUDIES
 from .architectures import compare_models, two_thing_examples
@@ -196,6 +196,7 @@ def run_command(options: argparse.Namespace) -> None:
         words += ["--studies", *studies] if studies != list(COMPARED) else []
         rows = model_figures(name, clip, studies, than if compared else None)
         rows = rows.assign(command=f"python -m gradeclip_utils {shlex.join(words)}", commit=commit())
+        rows = rows.assign(version=version("gradeclip"))
         before = figures_in(options.out, _SAME)
         if before is not None:
             kept = before[(before["model"] != name) | ~before["study"].isin(studies)]

@@ -8,7 +8,7 @@ import pytest
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.files import data_path
+from gradeclip_utils.files import data_path, version
 from gradeclip_utils.studies import two_models
 from gradeclip_utils.studies.architectures import compare_models, two_thing_examples
 from gradeclip_utils.studies.two_models import (
@@ -95,6 +95,7 @@ def test_every_model_is_measured_under_its_name_and_a_table_is_added_to(tmp_path
         rows = pd.read_csv(out)
         assert rows["model"].tolist() == list(MODELS) and rows["value"].tolist() == [len(name) for name in MODELS]
         assert [said.split()[-1] for said in rows["command"]] == list(MODELS) and rows["commit"].notna().all()
+        assert (rows["version"] == version("gradeclip")).all()
 
 
 def test_weights_in_a_file_get_a_name_and_only_the_studies_that_were_asked_for_are_measured_again(

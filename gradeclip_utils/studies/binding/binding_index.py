@@ -42,16 +42,21 @@ METHODS = ("caption", "word x region", "word x region, centred", "contrast")
 ROLES = ("right", "wrong", "absent")
 PARTS = ("asked", "others", "background")
 _ROUNDING = 1e-5  # how far two indices may lie apart that are equal by algebra
+_AT_ONCE = 2  # images: the gradients of more leave the processor's cache
+_Read = tuple[str, tuple[int, ...]]  # a caption and some of its words, or none for the whole
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """One word of one caption, asked of one image: the directions (M, E), and which objects are its own."""
+    """One word of one caption, asked of one image: which objects are its own, and the direction by each method.
+
+    A map is linear in its direction; so of each only the parts are asked of the model, and how often they count.
+    """
 
     role: str
     word: str
     own: tuple[int, ...]
-    directions: Tensor
+    parts: dict[str, dict[_Read, float]]
 
 
 def study_pairs(n: int = 30, few: int | None = None) -> list[Pair]:
@@ -68,7 +73,9 @@ def study_pairs(n: int = 30, few: int | None = None) -> list[Pair]:
     return pairs + [pair for kind, objects in more for pair in draw_pairs(kind, few, objects=objects)]
 
 
-def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent: bool = True) -> pd.DataFrame:
+def binding_index(
+    clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent: bool = True, methods: Sequence[str] = METHODS
+) -> pd.DataFrame:
     """The binding index of every attribute word: one row an image, caption, word and method.
 
     Own object: the one that the caption gives the attribute to, whether it has it or not; of a relation, the thing that
@@ -78,25 +85,37 @@ def binding_index(clip: Clip | CachedExplainer, pairs: Sequence[Pair], *, absent
         clip: a model, or a `CachedExplainer` that has read some of the captions before.
         pairs: as `draw_pairs` gives them.
         absent: whether to ask for colours that are absent.
+        methods: some of `METHODS`.
 
     Returns:
         Columns: pair, kind, objects, composition, side (as `attributes.judge`); `role` of the caption: "right";
         "wrong", the other caption of the pair; or "absent", only for swapped colours: the right caption with this word
         exchanged for a colour that is nowhere in the image. (For a kind that is not swapped, the wrong caption's word
-        is absent.) `word`; `method`, one of `METHODS`; `index`; and `silent`, true where the map is nowhere positive on
-        any object, and the index 1/2.
+        is absent.) `word`; `method`; `index`; and `silent`, true where the map is nowhere positive on any object, and
+        the index 1/2.
     """
     cached, rows = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip), []
     sides = [(pair, side, number if absent else None) for number, pair in enumerate(pairs) for side in (0, 1)]
-    asked = [(pair, side, list(_questions(cached, pair, side, number))) for pair, side, number in sides]
-    for pair, side, questions, maps, coverage in _mapped(cached.explainer, asked):
+    cached.read_words(scene.caption for pair in pairs for scene in pair.scenes)
+    asked = [list(_questions(cached, *one)) for one in sides]
+    read = [[*dict.fromkeys(k for one in some for m in methods for k in one.parts[m])] for some in asked]  # each once
+    cached.read(caption for some in read for caption, words in some if not words)
+    with isolated_torch_state(cached.explainer.image_tower.device):
+        directions = [torch.stack([_direction(cached, *part) for part in some]) for some in read]
+    mapped = _mapped(cached.explainer, [pair.scenes[side] for pair, side, _ in sides], directions)
+    for (pair, side, _), questions, some, (maps, coverage) in zip(sides, asked, read, mapped, strict=True):
         about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
-        for question, by_method in zip(questions, maps, strict=True):
-            told = {**about, "side": side, "role": question.role, "word": question.word}
-            own = coverage[list(question.own)].sum(0)
-            for method, map_ in zip(METHODS, by_method, strict=True):
+        for one in questions:
+            told = {**about, "side": side, "role": one.role, "word": one.word}
+            own = coverage[list(one.own)].sum(0)
+            for method in methods:
+                map_ = sum(times * maps[some.index(part)] for part, times in one.parts[method].items())
                 rows.append({**told, "method": method, **index_of_map(map_, own, coverage.sum(0) - own)})
     return pd.DataFrame(rows)
+
+
+def _direction(cached: CachedExplainer, caption: str, words: tuple[int, ...]) -> Tensor:
+    return cached.words(caption)[1][list(words)].sum(0) if words else cached.embedding(caption)
 
 
 def index_of_map(map_: np.ndarray, own: np.ndarray, others: np.ndarray) -> dict:
@@ -136,11 +155,12 @@ def _questions(cached: CachedExplainer, pair: Pair, side: int, number: int | Non
 
 def _asked(cached: CachedExplainer, role: str, caption: str, place: tuple[int, int], without: str, own) -> _Asked:
     """The word at a place of a caption; `without` is the caption that says otherwise."""
-    with isolated_torch_state(cached.explainer.image_tower.device):
-        indices, (_, directions) = cached.word_indices(caption, *place), cached.words(caption)
-        word, said = directions[indices].sum(0), cached.embedding(caption)
-        centred, contrast = word - len(indices) * directions.mean(0), said - cached.embedding(without)
-        return _Asked(role, caption[slice(*place)], own, torch.stack([said, word, centred, contrast]))
+    said: _Read = (caption, ())
+    word = caption, tuple(cached.word_indices(caption, *place))
+    all_words = caption, tuple(range(len(cached.words(caption)[1])))
+    centred = {word: 1.0, all_words: -len(word[1]) / len(all_words[1])}
+    parts = {said: 1.0}, {word: 1.0}, centred, {said: 1.0, (without, ()): -1.0}
+    return _Asked(role, caption[slice(*place)], own, dict(zip(METHODS, parts, strict=True)))
 
 
 def _own(scene: Scene, span: Span) -> tuple[int, ...]:
@@ -155,16 +175,15 @@ def _exchanged(caption: str, span: Span, word: str) -> tuple[str, tuple[int, int
     return before + word + caption[span.end :], (len(before), len(before) + len(word))
 
 
-def _mapped(explainer: Explainer, asked: Sequence[tuple]) -> Iterator[tuple]:
-    """Pair, side, questions, their maps (Q, M, h, w), and which part of a patch each object covers (objects, h, w)."""
-    for _, alike in groupby(asked, key=lambda one: len(one[2])):  # a call has as many questions for every image
-        group = list(alike)
-        scenes = [pair.scenes[side] for pair, side, _ in group]
-        directions = torch.stack([torch.cat([one.directions for one in questions]) for *_, questions in group])
-        maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions))  # (B, Q * M, h, w)
-        for one, scene, mine in zip(group, scenes, maps, strict=True):
-            grid = mine.shape[1:]
-            yield *one, mine.reshape(len(one[2]), -1, *grid), object_coverage(explainer, scene, grid)
+def _mapped(
+    explainer: Explainer, scenes: Sequence[Scene], directions: Sequence[Tensor]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each scene the maps (M, h, w) of its directions (M, E), and how much of a patch each object covers."""
+    for _, alike in groupby(zip(scenes, directions, strict=True), key=lambda one: len(one[1])):
+        group, own = zip(*alike, strict=True)  # a call has as many directions for every image
+        maps = as_array(explainer.maps(images_of(explainer.clip, group), torch.stack(own), _AT_ONCE))
+        for scene, mine in zip(group, maps, strict=True):
+            yield mine, object_coverage(explainer, scene, mine.shape[1:])
 
 
 def answers_by_map(index: pd.DataFrame, method: str = "word x region") -> pd.DataFrame:
@@ -203,17 +222,16 @@ def gap_relevance(clip: Clip | CachedExplainer, pairs: Sequence[Pair]) -> pd.Dat
         of the objects, if any; what no object covers); for_right and for_wrong, positive and negative relevance per
         area in units of the map's mean magnitude.
     """
-    cached, asked = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip), []
-    for pair in pairs:
-        first, second = (cached.embedding(scene.caption) for scene in pair.scenes)
-        for side, direction in ((0, first - second), (1, second - first)):
-            asked.append((pair, side, [_Asked("right", "", pair.asked, direction[None])]))
-    rows = []
-    for pair, side, _, maps, coverage in _mapped(cached.explainer, asked):
-        scene = pair.scenes[side]
+    cached, rows = clip if isinstance(clip, CachedExplainer) else CachedExplainer(clip), []
+    sides = [(pair, side, pair.scenes[side]) for pair in pairs for side in (0, 1)]
+    cached.read(scene.caption for *_, scene in sides)
+    gaps = [cached.embedding(scene.caption) - cached.embedding(pair.scenes[1 - side].caption)
+            for pair, side, scene in sides]  # fmt: skip
+    mapped = _mapped(cached.explainer, [scene for *_, scene in sides], [gap[None] for gap in gaps])
+    for (pair, side, scene), (maps, coverage) in zip(sides, mapped, strict=True):
         said = (span.objects if span.kind == "relation" else _own(scene, span) for span in pair.words(side))
         own = sorted({k for objects in said for k in objects})  # both things of a relation
-        map_, magnitude = maps[0, 0], np.abs(maps).mean() or 1.0
+        map_, magnitude = maps[0], np.abs(maps).mean() or 1.0
         areas = coverage[own].sum(0), np.delete(coverage, own, axis=0).sum(0), 1 - coverage.sum(0)
         for part, area in zip(PARTS, areas, strict=True):
             if area.sum() > 0:

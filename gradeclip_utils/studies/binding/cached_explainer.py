@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor
 
+from ...encoders import PROMPTS_AT_ONCE
 from ...explain import Explainer
 from ...models import Clip
 from ...scenes import Span
@@ -38,9 +40,17 @@ class CachedExplainer:
         Args:
             caption: at most as long as the model reads.
         """
-        if caption not in self._embeddings:
-            self._embeddings[caption] = self.explainer.embed_texts(caption)[0]
+        self.read([caption])
         return self._embeddings[caption]
+
+    def read(self, captions: Iterable[str]) -> None:
+        """Embed captions together: one after the other, each costs a batch of its own.
+
+        Args:
+            captions: each at most as long as the model reads.
+        """
+        if new := [one for one in dict.fromkeys(captions) if one not in self._embeddings]:
+            self._embeddings |= zip(new, self.explainer.embed_texts(new), strict=True)
 
     def words(self, caption: str) -> tuple[Split, Tensor]:
         """A caption's words, and the direction (W, E) of each.
@@ -51,11 +61,23 @@ class CachedExplainer:
         Raises:
             ValueError: the caption is longer than the model reads.
         """
-        if caption not in self._words:
-            split, directions = self.explainer.word_directions(caption)
-            split.check_read()
-            self._words[caption] = split, directions
+        self.read_words([caption])
         return self._words[caption]
+
+    def read_words(self, captions: Iterable[str]) -> None:
+        """Read the words of captions together.
+
+        Args:
+            captions: as for `words`.
+
+        Raises:
+            ValueError: as `words`.
+        """
+        new = [one for one in dict.fromkeys(captions) if one not in self._words]
+        for some in (new[start : start + PROMPTS_AT_ONCE] for start in range(0, len(new), PROMPTS_AT_ONCE)):
+            for caption, (split, directions) in zip(some, self.explainer.directions_of_words(some), strict=True):
+                split.check_read()
+                self._words[caption] = split, directions
 
     def word_indices(self, caption: str, start: int, end: int) -> list[int]:
         """Which words make up a part of the caption.

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from ...evaluation.attributes import CHANCE, KINDS, Pair, draw_pairs, judge, margins_after
 from ...evaluation.sanity import randomised
+from ...explain import Explainer
 from ...models import Clip, load_clip
 from ...scenes import Scene
-from ..relevance import as_array, recognised_alone
+from ..relevance import as_array, choose_recognised
 from ..tables import gained, told
 from .binding_index import METHODS, ROLES, answers_by_map, binding_index, gap_relevance, study_pairs
 from .cached_explainer import CachedExplainer
@@ -28,8 +30,35 @@ _BY_IMAGE = {"unit": _KEYS, "cluster": "pair"}
 _INDICES = (*(f"chosen: {method}" for method in METHODS), "right: word x region", "right: contrast")
 FAMILIES = {"sizes and counts": ("size", "count", "bigger / smaller", "swapped sizes"),
             "places": ("left / right", "above / below")}  # fmt: skip
+_OTHER = {"emoji": "emoji-bag"}  # what a model is told apart from, on pairs that both recognise; else from emoji
 _CARES = "The word's map is more on its own object in the true caption"
 _MORE = "The words' maps are right more often than the caption's map"
+
+
+def known_pairs(kind: str, n: int, *explainers: Explainer) -> tuple[list[Pair], np.ndarray]:
+    """Of 5 n pairs the first n whose things are recognised alone, in all their tints; see `choose_recognised`.
+
+    Args:
+        kind: of attribute.
+        n: how many, at most.
+        explainers: of the models that must recognise them.
+    """
+    return choose_recognised(draw_pairs(kind, 5 * n), lambda pair: pair.scenes, n, *explainers)
+
+
+def map_pairs(n: int, explainer: Explainer) -> tuple[list[Pair], dict[str, np.ndarray]]:
+    """Pairs of every kind whose maps are drawn, and for the kinds of colour which pairs were recognised.
+
+    Where colours are asked for, they are `known_pairs`: the map of a thing that a model does not know tells nothing of
+    its colour.
+
+    Args:
+        n: of every kind.
+        explainer: of the model that must recognise them.
+    """
+    coloured = {kind: known_pairs(kind, n, explainer) for kind, said in KINDS.items() if said == "colour"}
+    pairs = (coloured[kind][0] if kind in coloured else draw_pairs(kind, n) for kind in KINDS)
+    return [*chain.from_iterable(pairs)], {kind: known for kind, (_, known) in coloured.items()}
 
 
 def hard_pairs(n: int = 30) -> list[Pair]:
@@ -132,13 +161,14 @@ def _right_by(cached: CachedExplainer, pairs: list[Pair]) -> dict[str, pd.Series
 
 
 def _told_apart(clip: Clip, n: int) -> Tables:
-    pairs = draw_pairs("swapped colours", n)
-    mine = _right_by(CachedExplainer(clip), pairs)
+    cached, other = (CachedExplainer(one) for one in (clip, load_clip(_OTHER.get(clip.name, "emoji"))))
+    pairs, _ = known_pairs("swapped colours", n, cached.explainer, other.explainer)
+    mine = _right_by(cached, pairs)
     rows = pd.concat([right.reset_index().assign(who=who) for who, right in mine.items()])
     tables = [told("swapped colours, right answers by {who}", rows, "right", **_BY_IMAGE)]
-    if clip.name == "emoji":
+    if clip.name in _OTHER:
         return tables
-    for who, right in _right_by(CachedExplainer(load_clip("emoji")), pairs).items():
+    for who, right in _right_by(other, pairs).items():
         if who != "map: caption":  # at one half by construction
             one, two = right.align(mine[who])
             claim = f"Swapped colours: {who} is right more often in emoji than in {clip.name}"
@@ -147,14 +177,12 @@ def _told_apart(clip: Clip, n: int) -> Tables:
 
 
 def _maps(clip: Clip, n: int) -> Tables:
-    cached, few = CachedExplainer(clip), 2 * n // 3
-    looked = [pair for kind in KINDS for pair in draw_pairs(kind, few)]
+    cached = CachedExplainer(clip)
+    looked, known = map_pairs(2 * n // 3, cached.explainer)
     rows, index = judge(clip, looked), binding_index(cached, looked)
     means = index[index["method"] == "word x region"].groupby(["kind", "role", "pair"])["index"].mean()
     swapped = [pair for pair in looked if pair.kind == "swapped colours"]
-    recognised = [recognised_alone(cached.explainer, pair.scenes).all() for pair in swapped]
-    known, of = [pair.name for pair, ok in zip(swapped, recognised, strict=True) if ok], means["swapped colours"]
-    points = "A colour word points at its own object, "
+    of, points = means["swapped colours"], "A colour word points at its own object, "
     claims = {role: points + ("the colour being absent" if role == "absent" else f"in the {role} caption")
               for role in ROLES}  # fmt: skip
     asked = {"model": rows, "words' maps": answers_by_map(index), "caption's map": answers_by_map(index, "caption")}
@@ -165,8 +193,7 @@ def _maps(clip: Clip, n: int) -> Tables:
     return [
         told("binding index, {method}, {kind}, {role}", index, "index", unit="pair"),
         *(gained(claim, of[role], CHANCE) for role, claim in claims.items()),
-        *(gained(f"{claim}; both things recognised", of[role][known], CHANCE) for role, claim in claims.items()
-          if len(known) > 1),
+        *(gained(f"the things of a pair are recognised alone, {kind}", one) for kind, one in known.items()),
         gained("A true colour word points at its object more than an absent one", of["right"] - of["absent"]),
         gained("correlation of a colour word's directions in two captions", alike[np.isfinite(alike)]),
         *(gained(f"{_CARES}: {kind}", means[kind, "right"] - means[kind, "wrong"]) for kind in KINDS),
@@ -232,11 +259,12 @@ def _causes(clip: Clip, n: int) -> Tables:
 
 
 def _random_weights(clip: Clip, n: int) -> Tables:
-    some, guessed, cares = draw_pairs("swapped colours", 2 * n // 5), [], []
+    some, _ = known_pairs("swapped colours", 2 * n // 5, Explainer(clip))
+    guessed, cares = [], []
     for seed in range(5):
         ignorant = randomised(clip, seed=seed)
         guessed += judge(ignorant, some)["right"].tolist()
-        index = binding_index(ignorant, some[: n // 5], absent=False).query("method == 'word x region'")
+        index = binding_index(ignorant, some[: n // 5], absent=False, methods=["word x region"])
         means = index.groupby("role")["index"].mean()
         cares.append(means["right"] - means["wrong"])
     return [gained("Random weights tell swapped colours more often than by guessing", guessed, CHANCE),

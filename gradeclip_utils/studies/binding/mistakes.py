@@ -10,15 +10,13 @@ adds to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from scipy.stats import rankdata
-from sklearn.compose import make_column_transformer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import StratifiedGroupKFold
 
 from ...errors import InvalidValue
 from ...evaluation.attributes import Pair
@@ -26,7 +24,7 @@ from ...scenes import CANVAS, Scene
 from .binding_index import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
-_BASE = [*KNOWN, "cell"]
+_CONSTANT = 1e-9  # a spread that is rounding alone
 
 
 def appearance(scene: Scene, asked: Sequence[int]) -> tuple[float, float]:
@@ -102,7 +100,7 @@ def added_auc(table: pd.DataFrame, extra: str, *, draws: int = 2000, repeats: in
         ValueError: fewer than ten wrong or right answers, or not two rows a pair.
     """
     wrong, pairs, folds = _folds(table, repeats)
-    scores = [_out_of_fold(table, columns, wrong, folds) for columns in (_BASE, [*_BASE, extra])]
+    scores = [_out_of_fold(table, added, wrong, folds)[0] for added in ([], [table[extra]])]
     areas = [float(auc(score[None], wrong[None])[0]) for score in scores]
     members = np.argsort(pairs, kind="stable").reshape(-1, 2)
     drawn = np.random.default_rng(0).integers(0, len(members), (draws, len(members)))
@@ -124,14 +122,11 @@ def beside_shuffled(table: pd.DataFrame, extra: str) -> tuple[float, np.ndarray]
         ValueError: as `added_auc`.
     """
     wrong, _, folds = _folds(table, 1)
-
-    def _area(columns: Sequence[str], values: pd.Series) -> float:
-        """Under the ROC curve of fits with these columns, of which `own` has these values."""
-        return float(auc(_out_of_fold(table.assign(own=values), columns, wrong, folds)[None], wrong[None])[0])
-
     rng, own = np.random.default_rng(0), table[extra]
-    known, shuffled = _area(_BASE, own), [rng.permutation(own) for _ in range(199)]
-    return _area([*_BASE, "own"], own) - known, np.array([_area([*_BASE, "own"], one) - known for one in shuffled])
+    asked = [], [own, *(rng.permutation(own) for _ in range(199))]
+    scores = np.concatenate([_out_of_fold(table, added, wrong, folds) for added in asked])
+    known, with_own, *shuffled = auc(scores, np.tile(wrong, (len(scores), 1)))
+    return with_own - known, np.array(shuffled) - known
 
 
 def _folds(table: pd.DataFrame, repeats: int) -> tuple[np.ndarray, np.ndarray, list[list]]:
@@ -146,14 +141,44 @@ def _folds(table: pd.DataFrame, repeats: int) -> tuple[np.ndarray, np.ndarray, l
     return wrong, pairs, [list(one.split(wrong, wrong, pairs)) for one in splits]
 
 
-def _out_of_fold(table: pd.DataFrame, columns: Sequence[str], wrong: np.ndarray, folds: list[list]) -> np.ndarray:
-    """Log-odds (n,) of being wrong, each from fits that did not see the row's pair."""
-    numbers = [name for name in columns if table[name].dtype.kind in "fiub"]
-    named = pd.get_dummies(table[[name for name in columns if name not in numbers]])
-    scaled = make_column_transformer((StandardScaler(), slice(len(numbers))), remainder="passthrough")
-    model, rows = make_pipeline(scaled, LogisticRegression(max_iter=1000)), np.column_stack([table[numbers], named])
-    found = [cross_val_predict(model, rows.astype(float), wrong, cv=one, method="decision_function") for one in folds]
-    return np.mean(found, axis=0)
+def _out_of_fold(table: pd.DataFrame, added: Sequence, wrong: np.ndarray, folds: list[list]) -> np.ndarray:
+    """Log-odds (R, n) of being wrong, each from fits that did not see the row's pair.
+
+    Args:
+        table: has the columns `KNOWN` and `cell`.
+        added: R columns (n,), each added by itself; or none, for one row of what is known without.
+        wrong: (n,).
+        folds: of every repeat, the rows to fit on and those to predict. Repeats are averaged.
+    """
+    known, cells = table[list(KNOWN)].to_numpy(float), pd.get_dummies(table["cell"]).assign(one=1.0).to_numpy(float)
+    numbers = np.stack([np.column_stack([known, *one]) for one in ([[column] for column in added] or [[]])])
+    found = np.zeros(numbers.shape[:2])
+    for fit, rest in chain.from_iterable(folds):
+        spread = numbers[:, fit].std(1, keepdims=True)
+        scaled = (numbers - numbers[:, fit].mean(1, keepdims=True)) / np.where(spread > _CONSTANT, spread, 1.0)
+        rows = np.concatenate([scaled, np.broadcast_to(cells, (*found.shape, cells.shape[1]))], axis=2)
+        found[:, rest] += (rows[:, rest] @ logistic_weights(rows[:, fit], wrong[fit])[..., None])[..., 0]
+    return found / len(folds)
+
+
+def logistic_weights(rows: np.ndarray, wrong: np.ndarray, steps: int = 25) -> np.ndarray:
+    """Weights (R, p) of R logistic regressions, by Newton's method; L2 with C = 1, but for the last column.
+
+    Args:
+        rows: (R, n, p); the last column is 1, its weight the intercept.
+        wrong: (n,) bool, the same for all.
+        steps: at most, of which few are needed.
+    """
+    weights, penalty = np.zeros(rows.shape[::2]), np.append(np.ones(rows.shape[2] - 1), 0.0)
+    for _ in range(steps):
+        odds = expit((rows @ weights[..., None])[..., 0])
+        slope = ((odds - wrong)[:, None] @ rows)[:, 0] + penalty * weights
+        curve = (rows * (odds * (1 - odds))[..., None]).swapaxes(1, 2) @ rows + np.diag(penalty)
+        step = np.linalg.solve(curve, slope[..., None])[..., 0]
+        weights -= step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
 
 
 def auc(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ...evaluation.localisation import located
 from ...evaluation.sanity import randomised
 from ...explain import Explainer
 from ...scenes import CANVAS, arrange, concepts, draw_scene, phrase
-from ..relevance import as_array, embedded, recognised_alone
+from ..relevance import as_array, choose_recognised, embedded
 from ..tables import gained, told
 from .adjectives import ColourPair, adjective_shift, colour_pairs
 from .composition import CASES, CHANGES, caption_changes, noun_pairs, span_fractions, two_colour_scenes
@@ -24,12 +24,13 @@ Tables = list[pd.DataFrame]
 def known_pairs(explainer: Explainer, n: int) -> list[ColourPair]:
     """Of 3 n colour pairs those whose things are recognised alone, 2 n at most; of a model that knows few, any.
 
+    See `choose_recognised`.
+
     Args:
         explainer: of the model that must recognise them.
         n: as many as half of it are few.
     """
-    drawn = colour_pairs(3 * n)
-    return _known(explainer, drawn, [one.scene for one in drawn], n)
+    return choose_recognised(colour_pairs(3 * n), lambda one: [one.scene], 2 * n, explainer)[0]
 
 
 def known_scenes(explainer: Explainer, n: int) -> list:
@@ -39,13 +40,7 @@ def known_scenes(explainer: Explainer, n: int) -> list:
         explainer: of the model that must recognise them.
         n: as for `known_pairs`.
     """
-    drawn = two_colour_scenes(3 * n)
-    return _known(explainer, drawn, drawn, n)
-
-
-def _known(explainer: Explainer, drawn: list, scenes: list, n: int) -> list:
-    known = recognised_alone(explainer, scenes)
-    return [one for one, is_known in zip(drawn, known, strict=True) if is_known or known.sum() < n // 2][: 2 * n]
+    return choose_recognised(two_colour_scenes(3 * n), lambda one: [one], 2 * n, explainer)[0]
 
 
 def _by(rows: pd.DataFrame, value: str, columns: str, index: str = "image") -> pd.DataFrame:

@@ -95,6 +95,16 @@ def test_an_absent_colour_is_asked_only_where_it_is_absent(bundled_shape):
         assert len(mine) == 2 * 2 * len(METHODS) and not shown & set(mine["word"])
 
 
+def test_some_methods_alone_have_the_same_indices_as_among_all(bundled_shape):
+    pairs = drawn("swapped sizes", 1, objects=3)
+    whole, asked = binding_index(bundled_shape, pairs), ["contrast", "word x region"]
+    some = binding_index(bundled_shape, pairs, methods=asked)
+    keys = ["side", "role", "word", "method"]
+    expected = whole[whole["method"].isin(asked)].set_index(keys)["index"].sort_index()
+    assert some.set_index(keys)["index"].sort_index().to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-5)
+    assert set(some["method"]) == set(asked) and len(some) == len(whole) / 2
+
+
 def test_a_cached_explainer_gives_the_same_index_as_a_model_and_reads_captions_once(bundled_shape):
     pairs, cached = drawn("colour", 1), CachedExplainer(bundled_shape)
     once = binding_index(cached, pairs)

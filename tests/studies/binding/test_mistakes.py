@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from gradeclip_utils.evaluation.attributes import draw_pairs, judge
@@ -14,6 +15,7 @@ from gradeclip_utils.studies.binding.mistakes import (
     appearance,
     auc,
     beside_shuffled,
+    logistic_weights,
     mistake_table,
 )
 
@@ -58,6 +60,22 @@ def test_the_areas_are_those_of_scikit_learn():
     rng = np.random.default_rng(1)
     scores, wrong = rng.integers(0, 5, (1, 60)).astype(float), rng.random((1, 60)) < 0.4
     assert auc(scores, wrong)[0] == pytest.approx(roc_auc_score(wrong[0], scores[0]))
+
+
+def test_regressions_are_those_of_scikit_learn_one_by_one():
+    rng = np.random.default_rng(3)
+    rows, wrong = rng.normal(size=(4, 90, 3)), rng.random(90) < 0.3
+    rows[2] *= 0  # nothing but the intercept
+    found = logistic_weights(np.concatenate([rows, np.ones((4, 90, 1))], 2), wrong)
+    for one, weights in zip(rows, found, strict=True):
+        fitted = LogisticRegression(tol=1e-8).fit(one, wrong)
+        assert weights == pytest.approx([*fitted.coef_[0], fitted.intercept_[0]], abs=1e-4)
+
+
+def test_a_column_that_is_one_number_tells_nothing():
+    table = made_up().assign(same=0.1 + 0.2)
+    told = added_auc(table, "same", repeats=1, draws=100)
+    assert told["added"] == told["low"] == told["high"] == 0
 
 
 def test_too_few_mistakes_are_refused():
