@@ -7,14 +7,11 @@ newer job was started. What it found is handed over in the kernel's own loop, in
 that was overtaken is never shown.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..errors import GradeclipError
@@ -60,8 +57,7 @@ class Work:
         Args:
             job: gets a function to call before every pass of the model, with the number of passes so far (or another
                 number that says how far it is).
-            done: called with the result, in the loop.
-            failed: called with what the job raised, in the loop.
+            done, failed: called in the loop with the result, or with what the job raised.
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
 
@@ -73,22 +69,26 @@ class Work:
             number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
             self.running, reported = loop is not None, time.monotonic()
 
+        def act(action: Callable, value) -> None:
+            """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
+            with self.turn:
+                if self._number == number:
+                    self.running = action is tell
+                    action(value)
+
         def hand_over(action: Callable, value) -> None:
-            """Call ``action``, in the loop where there is one, if its job is still wanted then."""
-            call = partial(self._if_wanted, number, action is tell, action, value)
+            """Call ``action``, in the loop where there is one."""
             if loop is None:
-                call()
+                act(action, value)
             elif not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(call, context=context)
+                loop.call_soon_threadsafe(act, action, value, context=context)
 
         def before_a_pass(passes: float) -> None:
             """End a job that nobody waits for; tell now and then how far it is."""
             nonlocal reported
-            if loop is None:
-                return
-            if self._number != number or loop.is_closed():
+            if loop and (self._number != number or loop.is_closed()):
                 raise Interrupted
-            if time.monotonic() - reported > _EVERY:
+            if loop and time.monotonic() - reported > _EVERY:
                 reported = time.monotonic()
                 hand_over(tell, passes)
 
@@ -105,22 +105,16 @@ class Work:
             else:
                 hand_over(done, result)
 
-        if loop is not None:
-            tell(0)
-        return run() if loop is None else threading.Thread(target=run, daemon=True).start()
+        if loop is None:
+            return run()
+        tell(0)
+        return threading.Thread(target=run, daemon=True).start()
 
     def stop(self) -> None:
         """Forget the job under way."""
         with self.turn:
             self._number += 1
             self.running = False
-
-    def _if_wanted(self, number: int, running: bool, action: Callable, value) -> None:
-        """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
-        with self.turn:
-            if self._number == number:
-                self.running = running
-                action(value)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -11,12 +11,9 @@ nothing is computed twice, that wrong input is refused in a sentence, and two wa
 - the words of a patch: the same numbers, read along the words at one patch.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +28,7 @@ from ..errors import InvalidValue
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods import METHODS
-from ..methods.interactions import Group, centred, named_things
+from ..methods.interactions import centred, named_things
 from ..models import Clip
 from ..notices import heard_by
 from ..plots import colours
@@ -40,7 +37,7 @@ from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .explorer_view import Panel, View
 from .jobs import ANSWERS
-from .state import GRAD_ECLIP, NULLS, State, as_source, settings
+from .state import GRAD_ECLIP, NULLS, Source, State, as_source, settings
 
 _KEPT = 64  # of what explainers found, how much is remembered
 
@@ -60,8 +57,7 @@ class Session:
         self._on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
         self._passes = 0
         self._traces: list = []
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()  # what explainers found
-        self._explainer = lru_cache(24)(self._opened)
+        self._explainer, self._found = lru_cache(24)(self._opened), lru_cache(_KEPT)(self._asked)
         self._seen: set[Hashable] = set()  # images that were looked at, with these settings
         self._working = threading.Lock()  # one view at a time
 
@@ -167,10 +163,9 @@ class Session:
             raise InvalidValue(msg, "panel")
         known = self.clip.vocabulary
         if known is not None and (unknown := unknown_words(split, known)):
-            near = {word: nearest(word, known, cutoff=0.8) for word in unknown[:6]}
-            hints = [f"“{_cut(word)}”" + (f" (near: {', '.join(near[word])})" if near[word] else "") for word in near]
-            more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
-            said = f"the word{'s' * (len(unknown) > 1)} {', '.join(hints)}{more}"
+            near = [(_cut(word), ", ".join(nearest(word, known, cutoff=0.8))) for word in unknown[:6]]
+            hints = ", ".join(f"“{word}”" + f" (near: {like})" * bool(like) for word, like in near)
+            said = f"the word{'s' * (len(unknown) > 1)} {hints}" + f" and {len(unknown) - 6} more" * (len(unknown) > 6)
             raise InvalidValue(f"The model {self.clip.name!r} was never shown {said}", "panel")
         return split
 
@@ -182,51 +177,46 @@ class Session:
 
     @staticmethod
     def _trunk(state: State) -> Hashable:
-        return state.source.pixels, state.resolution, state.layers, state.attention
+        return state.source, state.resolution, state.layers, state.attention
 
     def _opened(self, **chosen: Any) -> Explainer:
         """The encoders, opened with these settings, which remember what they traced."""
         explainer: Any = Explainer(self.clip, **chosen)
-        explainer.image_tower = RememberingTower(explainer.image_tower, self._traces, self._passed)
-        if explainer.text_tower is not None:
-            explainer.text_tower = RememberingTower(explainer.text_tower, self._traces, self._passed)
+        for name in ("image_tower", "text_tower"):
+            if (tower := getattr(explainer, name)) is not None:
+                setattr(explainer, name, RememberingTower(tower, self._traces, self._passed))
         return explainer
 
-    def _found(self, state: State, method: str, ask: Callable[..., Any], *asked: Any):
-        """What `ask` finds by an explainer with these settings on the image; it is asked once."""
-        chosen, kept = settings(state, method), self._kept
+    def _asked(self, source: Source, ask: Callable[..., Any], *asked: Any, **chosen: Any) -> Any:
+        """What `ask` finds on an image by an explainer with these settings."""
         explainer: Any = self._explainer(**chosen)
-        key = (ask, state.source.pixels, asked, *chosen.values())
-        if key not in kept:
-            kept[key] = ask(explainer, state.source.image, *asked)
-            if took := explainer.image_tower.seconds:
-                self.seconds["", state.resolution] = took
-        kept.move_to_end(key)
-        if len(kept) > _KEPT:
-            kept.popitem(last=False)  # the one that was not asked for the longest
-        return kept[key]
+        found = ask(explainer, source.image, *asked)
+        if took := explainer.image_tower.seconds:
+            self.seconds["", chosen["resolution"]] = took
+        return found
 
     def _panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
             raise InvalidValue(f"The caption has {len(split.spans)} words, and not the words {state.phrase}", "panel")
         begun, before = time.perf_counter(), self._passes
-        explained = partial(self._found, state, method, Explainer.explain)
+        found = partial(self._found, state.source, **settings(state, method))
+        explained = partial(found, Explainer.explain)
         entire: Explanation = explained(state.caption, state.against or None)
         columns = regions = None
-        apart: tuple[Group, ...] = ()  # the nouns that are told apart, as groups of words: two or more, or none
+        told: dict[str, Any] = {}
+        first, last = state.phrase or (0, -1)
         try:
             if split.spans and each_word:
-                columns = self._found(state, GRAD_ECLIP, _word_maps, state.caption)
+                columns = self._columns(state)
         except ANSWERS:  # this model does not let it; then other methods do without
             if method == GRAD_ECLIP:
                 raise
         if method == GRAD_ECLIP and columns is not None:
             things = named_things(state.caption, split.spans) if state.centred else ()
-            apart = things if len(things) > 1 else ()
-            regions = centred(columns, apart) if apart else columns
-        first, last = state.phrase or (0, -1)
+            regions = centred(columns, things) if len(things) > 1 else columns  # the nouns are told apart
+            if state.phrase and len(things) > 1 and any(first <= i <= last for group in things for i in group):
+                told["centred"] = things
         said = state.caption[split.spans[first][0] : split.spans[last][1]] if state.phrase else ""
-        told: dict[str, Any] = {}
         if not said:
             shown, signed, subject = entire, bool(state.against), f"“{state.caption}”"
             subject += f" rather than “{state.against}”" * signed
@@ -236,8 +226,6 @@ class Session:
             summed = regions[first : last + 1].sum(0, keepdims=True)
             shown, signed = replace(explained(state.caption, None), image_maps=summed), True
             subject = f"“{said}” in “{state.caption}”"
-            if any(first <= i <= last for group in apart for i in group):
-                told["centred"] = apart
         scale, note = colours.largest([colours.shown(shown.image_maps, signed)]), "the largest in this map"
         if said and state.shared and regions is not None:
             scale, note = max(scale, colours.largest([regions])), "the largest of any word"
@@ -245,11 +233,14 @@ class Session:
         words = self._words(state, entire, split)
         if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
             self.seconds[method, state.resolution] = time.perf_counter() - begun
-        found = Panel(method, shown, entire, regions, columns, subject, *words, signed, scale, note)
-        if not state.dependence:
-            return found
-        nulls = self._found(state, method, Explainer.null_maps, state.caption, NULLS)
-        return replace(found, dependence=explained(state.caption, None).prompt_dependence(nulls))
+        dependence = None
+        if state.dependence:
+            nulls = found(Explainer.null_maps, state.caption, NULLS)
+            dependence = explained(state.caption, None).prompt_dependence(nulls)
+        return Panel(method, shown, entire, regions, columns, subject, *words, signed, scale, note, dependence)
+
+    def _columns(self, state: State) -> np.ndarray:
+        return self._found(state.source, _word_maps, state.caption, **settings(state, GRAD_ECLIP))
 
     def _words(self, state: State, whole: Explanation, split: Split) -> tuple[tuple[Word, ...], str, float]:
         """The caption's words, what their signed scores are, and their scale; 0 where there are no scores."""
@@ -260,7 +251,7 @@ class Session:
         scores, most = np.zeros(len(split.spans)), 0.0
         of = "this method has no word scores" if split.spans else "the model's tokenizer does not tell words apart"
         if state.patch:
-            maps, (row, column) = self._found(state, GRAD_ECLIP, _word_maps, state.caption), state.patch
+            maps, (row, column) = self._columns(state), state.patch
             if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
                 raise InvalidValue(f"There are {maps.shape[1]} x {maps.shape[2]} patches, not {state.patch}", "panel")
             scores, most = maps[:, row, column], colours.largest([maps if state.shared else maps[:, row, column]])

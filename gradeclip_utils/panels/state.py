@@ -3,8 +3,6 @@
 image, caption, controls -> State -> session -> View -> explorer
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +31,7 @@ DISPLAY = ("threshold", "opacity", "colours")  # fields of a state that only say
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image, and what is known of it.
+    """An image, and what is known of it. Equal images are looked at once, whatever they are called.
 
     Attributes:
         name: what titles call it.
@@ -50,7 +48,7 @@ class Source:
     given: str = ""
     drawn: bool = False
     scene: Scene | None = None
-    before: Source | None = None
+    before: "Source | None" = None
     change: str = ""
 
     @property
@@ -64,9 +62,14 @@ class Source:
         return self.given or (f"image = {as_python(self.scene)}.image()" if self.scene else "image = ...  # your own")
 
     @cached_property
-    def pixels(self) -> Hashable:
-        """The same for equal images, whatever they are called: they are looked at once."""
+    def _pixels(self) -> Hashable:
         return self.image.mode, self.image.size, blake2b(self.image.tobytes(), digest_size=16).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self._pixels == other._pixels
+
+    def __hash__(self) -> int:
+        return hash(self._pixels)
 
     @cached_property
     def url(self) -> str:

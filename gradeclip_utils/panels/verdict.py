@@ -7,8 +7,6 @@ puts its relevance, how much of the image that is, and whether its maximum is el
 offers scenes. All pure functions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -143,7 +141,6 @@ def _chosen(clip: Clip) -> tuple[Offer, ...]:
     keys = [(count, seed) for seed in range(_SEEDS) for count in _NUMBERS]
     scenes = {key: draw_scene(key[1], split="development", n_objects=key[0], plain=True) for key in keys}
     misses: dict[tuple[int, int], list[str]] = {}
-
     try:
         with heard_by(lambda warning: None):
             explainer = Explainer(clip)
@@ -158,10 +155,8 @@ def _chosen(clip: Clip) -> tuple[Offer, ...]:
     for count, seed in chosen + failures:
         code = f'image = draw_scene({seed}, split="development", n_objects={count}, plain=True).image()'
         source = as_source(scenes[count, seed], f"scene {seed} of {_NUMBERS[count]}", code)
-        wrong, note = misses.get((count, seed)), "The map of every “a X” has its maximum on X."
-        if wrong is None:
-            note = "Not measured with this model."
-        elif wrong:
+        note = "The map of every “a X” has its maximum on X." if misses else "Not measured with this model."
+        if wrong := misses.get((count, seed)):
             note = f"The map of “a {wrong[0]}” misses the {wrong[0]}: can you see why?"
         found.append(Offer(source, note, bool(wrong)))
     return tuple(found)
@@ -220,9 +215,9 @@ def _passed_on(scene: Scene) -> list[str | None]:
 
 def _not_there(scene: Scene) -> str:
     """A thing that a scene does not have, always the same for the same scene."""
-    nouns, there = concepts()["noun"], {thing.noun for thing in scene.objects}
-    start = sum(map(ord, scene.caption))
-    order = (nouns.iloc[(start + i) % len(nouns)] for i in range(len(nouns)))
+    nouns, start = concepts()["noun"].tolist(), sum(map(ord, scene.caption)) % len(concepts())
+    there = {thing.noun for thing in scene.objects}
+    order = nouns[start:] + nouns[:start]
     return next(noun for noun in order if noun not in there and " " not in noun and noun[0] not in "aeiou")
 
 

@@ -23,8 +23,7 @@ const put = (parent, wanted) => {
     const name = item.tag || "#text", there = parent.childNodes[i];
     const node = there?.nodeName.toLowerCase() === name ? there
       : item.tag ? document.createElement(name) : document.createTextNode("");
-    if (!there) parent.append(node);
-    else if (there !== node) there.replaceWith(node);
+    if (node !== there) parent.insertBefore(node, there || null);
     if (node.wanted === item) return;
     node.wanted = item;
     if (!item.tag) return void (node.data = item);
@@ -120,13 +119,12 @@ const fade = (canvas, target, side, { data, look }) => {
   const step = (now) => {
     if (own !== canvas.run) return;
     const done = still ? 1 : within((now - start) / FADE, 0, 1);
-    canvas.shown = done === 1 ? target : target.map((value, i) => from[i] + done * (value - from[i]));
+    canvas.shown = done === 1 ? target : target.map((value, i) => mix(from[i], value, done));
     paint(canvas, canvas.shown, side, data, look);
     if (done < 1) requestAnimationFrame(step);
   };
-  if (still) return step(start);
-  requestAnimationFrame(step);
-  setTimeout(() => step(start + FADE), 2 * FADE); // frames may not come off the screen
+  step(start);
+  if (!still) setTimeout(() => step(start + FADE), 2 * FADE); // frames may not come off the screen
 };
 
 // What the mouse and the keys do on an image: a patch is pointed at or kept.
@@ -144,12 +142,10 @@ const onPatches = (app, [rows, columns]) => {
       const [row, column] = patch || [rows >> 1, columns >> 1], [down, right] = steps[event.key];
       over([within(row + down, 0, rows - 1), within(column + right, 0, columns - 1)]);
     } else if (event.key === "Enter" || event.key === " ") patch && app.pick({ patch });
-    else if (event.key === "Escape") app.pick({});
     else return;
     event.preventDefault();
   };
-  const onclick = (event) => void (under(event) && app.pick({ patch: under(event) }));
-  const leave = () => over(null);
+  const onclick = (event) => under(event) && app.pick({ patch: under(event) }), leave = () => over(null);
   return { onpointermove: (event) => over(under(event)), onpointerleave: leave, onblur: leave, onclick, onkeydown };
 };
 
@@ -199,11 +195,9 @@ const bar = (app, word, score, top, ends, index) => {
   if (index == null) return h("div", { className, title: told, "aria-label": told }, ...parts);
   const { phrase } = app.picked, [first, last] = phrase || [index, index];
   const point = () => app.point({ phrase: [index, index] }), leave = () => app.point(null);
-  const keep = (event) => {
-    app.pick({ phrase: event.shiftKey ? [Math.min(first, index), Math.max(last, index)] : [index, index] });
-  };
+  const keep = ({ shiftKey }) =>
+    app.pick({ phrase: shiftKey ? [Math.min(first, index), Math.max(last, index)] : [index, index] });
   const onkeydown = (event) => {
-    if (event.key === "Escape") app.pick({});
     if (event.key !== "Enter") return;
     event.preventDefault(); // the click that it would make does not know of Shift
     keep(event);
@@ -235,19 +229,19 @@ const scored = (app) => {
 
 // ---------------------------------------------------------------------------------------- what a kernel is needed for
 
-// One control of `data.controls`. What the kernel has not answered yet stands in `app.turned`.
+// One control: of `data.controls`, or of `ours`. What the kernel has not answered yet stands in `app.turned`.
 const control = (app, spec) => {
-  const { name, kind, options, min = 0, max = 1, step = 0.05 } = spec, value = app.turned[name] ?? spec.value;
-  const type = { bool: "checkbox", int: "range", float: "range" }[kind];
+  const { name, kind, options, min = 0, max = 1, step = 0.05, send = app.change } = spec;
+  const value = app.turned[name] ?? spec.value, type = { bool: "checkbox", int: "range", float: "range" }[kind];
   const read = ({ target }) =>
     (app.turned[name] = kind === "bool" ? target.checked : type === "range" ? target.valueAsNumber : target.value);
-  const ask = (event) => {
-    if (read(event) !== app.sent[name]) app.change({ [name]: (app.sent[name] = read(event)) });
+  const ask = (event, again) => {
+    if (again || read(event) !== app.sent[name]) send({ [name]: (app.sent[name] = read(event)) });
   };
-  const shared = { name, disabled: spec.disabled, "aria-invalid": spec.refused, onchange: ask };
+  const shared = { name, disabled: spec.disabled, "aria-invalid": spec.refused, onchange: (event) => ask(event) };
   const typed = {
     type, min, max, step, spellcheck: false, oninput: (event) => app.preview({ [name]: read(event) }),
-    onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event)), // else a notebook takes the key
+    onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event, true)), // there may be a file by now
   };
   return h("label", { className: `gradeclip-control gradeclip-${name}`, title: spec.help }, h("span", {}, spec.label),
     kind === "choice"
@@ -333,13 +327,12 @@ const folds = (app) => {
     target.textContent = copied ? "copied" : "selected: press Ctrl+C";
     setTimeout(() => (target.textContent = "copy as Python"), 2000);
   };
-  const contour = { type: "checkbox", checked: app.look.contour,
-    onchange: ({ target }) => app.preview({ contour: target.checked }) };
-  const open = () => app.send({ kind: "path", path: (app.asked = app.path) });
-  const path = { size: 30, placeholder: "path of an image file, then Enter", spellcheck: false,
-    title: "A file where the kernel runs.", "aria-label": "path of an image file", value: app.path,
-    oninput: ({ target }) => (app.path = target.value), onchange: open,
-    onkeydown: ({ key }) => void (key === "Enter" && app.path === app.asked && open()) }; // by now there may be a file
+  const ours = [
+    { name: "contour", kind: "bool", label: "contour", value: true, send: app.preview,
+      help: "A line where relevance is half of the largest value; dashes for what is against." },
+    { name: "path", kind: "str", label: "path of an image file", value: "",
+      send: (fields) => app.send({ kind: "path", ...fields }), help: "A file where the kernel runs. Enter shows it." },
+  ];
   const ontoggle = ({ target }) => {
     app.open = target.open;
     app.draw();
@@ -356,11 +349,8 @@ const folds = (app) => {
     box("tables", app.open && (app.tables ||= tables(app.data))));
   return box("folds",
     fold("Method and layers", "Which method, and how it is set.", {}, box("row", app.at("method"))),
-    fold("Drawing", "How numbers become colours.", {}, box("row", app.at("drawing"),
-      h("label", { className: "gradeclip-control",
-        title: "A line where relevance is half of the largest value; dashes for what is against." },
-      h("span", {}, "contour"), h("input", contour)),
-      box("row", h("span", {}, "image file"), h("input", path)))),
+    fold("Drawing", "How numbers become colours.", {}, box("row",
+      app.at("drawing"), ours.map((one) => control(app, one)))),
     keep);
 };
 
@@ -437,7 +427,7 @@ const render = ({ model, el }) => {
   const take = () => {
     const { phrase, patch, opacity, threshold, colours, controls } = (app.data = model.get("data"));
     const [image, words] = ["image", "vocabulary"].map((name) => model.get(name));
-    if (app.image !== image) app.path = "";
+    if (app.image !== image) delete app.turned.path;
     if (app.words !== words) app.known = known(app, words);
     Object.assign(app, { image, words, picked: { phrase, patch }, sent: {}, notice: null, tables: null });
     const writes = root.contains(document.activeElement) && document.activeElement.name;
@@ -450,6 +440,7 @@ const render = ({ model, el }) => {
       event.stopPropagation(); // a notebook would take the focus
       const off = name !== "keydown" || /^(INPUT|SELECT|PRE)$/.test(event.target.tagName);
       if (event.key.toLowerCase() === "i" && name !== "keypress") root.classList.toggle("gradeclip-bare", !off);
+      if (event.key === "Escape" && !off) app.pick({});
     });
   }
   take();
