@@ -10,8 +10,6 @@ shown whole or not at all, so that nothing on the panel is ever stale: wrong inp
 last good view and its title stay. The browser's half is `plots/front/view.js`, which keeps nothing either.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Sequence
@@ -313,9 +311,8 @@ class Explorer(AnyWidget):
         """Bring everything on the panel in line with the view, but leave a refused text for its author to mend."""
         state = self.view.state
         sent = self._sent | {name: getattr(state, name) for name in DISPLAY}
-        sent["message"] = {"text": self.message, "kind": self._kind}
-        if not self.message and self._unseen:
-            sent["message"] = {"text": self._unseen, "kind": "note"}
+        text = self.message or self._unseen
+        sent["message"] = {"text": text, "kind": text and (self._kind or "note")}
         sent["surprises"] = [{"text": one.text, "help": one.help} for one in self.surprises]
         sent["controls"] = self._specs()
         with self.hold_sync():

@@ -6,8 +6,6 @@ Whatever is shown says what it is: the title comes from the view itself, never f
 What is seen is linear in the value, and the numbers stand in the labels of the words and in the tables.
 """
 
-from __future__ import annotations
-
 import textwrap
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +34,10 @@ _IMPORTS = {
     ".plots": ("paint",),
     ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene", "recoloured", "without"),
 }  # of a script, by the module of the package
+_DEPENDENCE = (
+    "0 would be the same map whatever is asked, 1 maps that have nothing in common. (The other prompts have other "
+    "nouns, and one is empty; 1 less the mean correlation over patches, 95 % interval.)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,33 +106,18 @@ class View:
             parts.append("the image's own resolution")
         return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
 
-    def _scale_in_words(self, panel: Panel) -> str:
-        """The range of the colours, and what the threshold leaves out."""
-        state = self.state
-        sentence = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
-        if state.threshold and panel.scale:
-            least = number(state.threshold * panel.scale, panel.scale)
-            sentence += f"; no colour below {least} ({state.threshold:.0%} of it)"
-        return sentence
-
     def __repr__(self) -> str:
         return "; ".join(f"{panel.subject}: {self._subtitle(panel)}" for panel in self.panels)
 
     @property
     def dependence(self) -> str:
         """Whether the maps depend on the caption, one sentence a method; "" if that was not asked."""
-        asked = f"the map of “{self.state.caption}” differs from those of {NULLS} other prompts"
-        told = [
-            f"By {METHODS[panel.method].title} {asked} by {{:.2f}} [{{:.2f}}, {{:.2f}}].".format(*panel.dependence)
-            for panel in self.panels
-            if panel.dependence is not None
-        ]
-        if told:
-            told.append(
-                "0 would be the same map whatever is asked, 1 maps that have nothing in common. (The other prompts "
-                "have other nouns, and one is empty; 1 less the mean correlation over patches, 95 % interval.)"
-            )
-        return " ".join(told)
+        asked, told = f"the map of “{self.state.caption}” differs from those of {NULLS} other prompts", ""
+        for panel in self.panels:
+            if panel.dependence:
+                mean, low, high = panel.dependence
+                told += f"By {METHODS[panel.method].title} {asked} by {mean:.2f} [{low:.2f}, {high:.2f}]. "
+        return told and told + _DEPENDENCE
 
     @property
     def verdicts(self) -> dict[str, Any]:
@@ -189,8 +176,8 @@ class View:
             model: the line that gives the model, as `model_line` says it.
         """
         state, panel = self.state, self.panels[0]
-        explanation, options = panel.explanation, settings(state, panel.method)
-        options |= {name: repr(value) for name, value in options.items()}
+        explanation = panel.explanation
+        options = {name: repr(value) for name, value in settings(state, panel.method).items()}
         if options["method"] != repr(panel.method):
             options["method"] = f"with_spatial_weight({state.spatial!r})"
         words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].float().cpu().numpy()"
@@ -222,7 +209,7 @@ class View:
 
     def figure(self) -> InlineFigure:
         """As a static figure: verdict, image, and each panel with its title, shaded words, and what both are."""
-        image, told = self.state.source.image, self.verdicts
+        state, image, told = self.state, self.state.source.image, self.verdicts
         side, room = (3.0, 4.0) if len(self.panels) == 1 else (2.3, 2.6)  # inches
         width, height = (side * pixels / max(image.size) for pixels in image.size)
         across = 0.2 + width + len(self.panels) * room
@@ -236,7 +223,11 @@ class View:
             painting = paint(panel.explanation.image, panel.map, box=panel.explanation.box, **self._drawn(panel))
             show_image(axes_at(made, x, 0.4, width, height), painting, title)
             said = range_in_words(panel.words_of, True, most) if most else panel.words_of
-            notes = (said, self._scale_in_words(panel), self._subtitle(panel))
+            colours = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
+            if state.threshold and panel.scale:
+                least = number(state.threshold * panel.scale, panel.scale)
+                colours += f"; no colour below {least} ({state.threshold:.0%} of it)"
+            notes = (said, colours, self._subtitle(panel))
             note = "\n".join(_folded(text, int(room * 15), 6) for text in notes)
             below = axes_at(made, x, height + 0.5, room - 0.2, 0.9)
             draw_words(below, panel.words, signed=True, vmax=most, values=bool(most), sentence=note)

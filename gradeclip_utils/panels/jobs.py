@@ -57,7 +57,8 @@ class Work:
         Args:
             job: gets a function to call before every pass of the model, with the number of passes so far (or another
                 number that says how far it is).
-            done, failed: called in the loop with the result, or with what the job raised.
+            done: called with the result, in the loop.
+            failed: called with what the job raised, in the loop.
             tell: called in the loop now and then with that number.
             quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
 
@@ -69,19 +70,13 @@ class Work:
             number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
             self.running, reported = loop is not None, time.monotonic()
 
-        def act(action: Callable, value) -> None:
-            """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
-            with self.turn:
-                if self._number == number:
-                    self.running = action is tell
-                    action(value)
-
         def hand_over(action: Callable, value) -> None:
             """Call ``action``, in the loop where there is one."""
+            given = number, action is tell, action, value
             if loop is None:
-                act(action, value)
+                self._act(*given)
             elif not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(act, action, value, context=context)
+                loop.call_soon_threadsafe(self._act, *given, context=context)
 
         def before_a_pass(passes: float) -> None:
             """End a job that nobody waits for; tell now and then how far it is."""
@@ -115,6 +110,13 @@ class Work:
         with self.turn:
             self._number += 1
             self.running = False
+
+    def _act(self, number: int, running: bool, action: Callable, value) -> None:
+        """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
+        with self.turn:
+            if self._number == number:
+                self.running = running
+                action(value)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

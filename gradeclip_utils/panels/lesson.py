@@ -10,8 +10,6 @@ The same ``draw`` makes the static figure that stands beside the panel. A panel 
 values are shown, and answers what cannot be drawn with a sentence, while the last good figure stays.
 """
 
-from __future__ import annotations
-
 import html
 import inspect
 import threading
@@ -169,10 +167,9 @@ class FigurePanel(w.VBox):
         self.status.value = f'<progress max="1" value="{done:.2f}" aria-label="done"></progress> {_small("drawing …")}'
 
     def _say(self, text: str, colour: str) -> None:
-        self.message = text
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
         answer = f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>'
-        self.answer.value = answer if text else ""
+        self.message, self.answer.value = text, answer if text else ""
 
 
 panel = FigurePanel  # as a lesson calls it
