@@ -2,9 +2,6 @@
 
     architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 
-    from gradeclip_utils.panels.explorer import explore
-    explore("dog.jpg", "a dog on a sofa")
-
 A panel holds the state that is wanted and the last view that was found. A change makes a new state; what comes back is
 shown whole or not at all, so that nothing on the panel is ever stale: wrong input is answered by a sentence, while the
 last good view and its title stay. The browser's half is `plots/front/view.js`, which keeps nothing either.
@@ -63,7 +60,7 @@ UNSEEN = (
 class Explorer(AnyWidget):
     """The whole panel: any image, any caption, every control. `explore`, as notebooks call it, is the same.
 
-        explore()
+        from gradeclip_utils.panels.explorer import explore
         explore("dog.jpg", "a dog on a sofa", load_clip("ViT-B-16", pretrained="openai"))
 
     Args:
@@ -161,7 +158,7 @@ class Explorer(AnyWidget):
             session = self._sessions.get(wanted.model)
             quick = wait or (session is not None and session.is_quick(wanted))
             job, done = partial(self._computed, wanted), partial(self._found, note=note)
-            return self.work.start(job, done, partial(self._refused, fields=turned), self._tell, quick=quick)
+            return self.work.start(job, done, partial(self._told, fields=turned, ended=True), self._tell, quick=quick)
 
     def _computed(self, state: State, before_a_pass) -> tuple[View, dict]:
         """What a state asks for, and what is sent of it; what does not fit another model's layers or grid is fitted."""
@@ -191,12 +188,9 @@ class Explorer(AnyWidget):
         self.view, self.refused = replace(view, state=self.wanted), frozenset()
         self._say(f"{note} {self._unseen}".strip() if note else "", "note")
 
-    def _refused(self, error: BaseException, fields: frozenset[str]) -> None:
-        self.wanted = self.view.state
-        self._told(error, fields)
-
-    def _told(self, error: BaseException, fields: frozenset[str] = frozenset()) -> None:
-        self.refused = fields
+    def _told(self, error: BaseException, fields: frozenset[str] = frozenset(), ended: bool = False) -> None:
+        """Say what is wrong; where it ended the work, the view is wanted again."""
+        self.refused, self.wanted = fields, self.view.state if ended else self.wanted
         self._say(f"{sentence(error)}. What is shown is still the last view, as its title says.", "wrong")
 
     def _say(self, text: str, kind: str) -> None:
@@ -206,9 +200,8 @@ class Explorer(AnyWidget):
     def _tell(self, passes: float) -> None:
         """Long work is under way."""
         wanted = self.wanted
-        names = [name for name in (wanted.method, wanted.beside) if name]
-        expected = sum(self.session.expected(name, wanted.resolution) for name in names)
-        expected *= NULLS if wanted.dependence else 1
+        names, times = [name for name in (wanted.method, wanted.beside) if name], NULLS if wanted.dependence else 1
+        expected = times * sum(self.session.expected(name, wanted.resolution) for name in names)
         known = self.session.lengths.get((wanted.method, wanted.beside, wanted.dependence))
         took = f", {NULLS} other prompts" * wanted.dependence + f", about {expected:.0f} s here" * (expected >= 1)
         text = f"{' and '.join(METHODS[name].title for name in names)}{took}. Any change stops it."

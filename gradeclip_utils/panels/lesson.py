@@ -2,9 +2,6 @@
 
     session, lessons -> draw(**values) -> Figure -> panel
 
-    panel(draw, weight=(0.0, 1.0, 0.05), caption="a dog", colour=["red", "green"])
-    opening(scene, ["a dog", "an umbrella", "a piano"])
-
 The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
 `InlineFigure.points` say under the mouse: it hands over values, shows the figure with its alternative text, says which
 values are shown, and answers what cannot be drawn with a sentence, while the last good figure stays.

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from ..checks import nearest, text, whole
+from ..checks import nearest, whole
 from ..errors import InvalidValue
 from ..explain import Explainer
 from ..explanation import Explanation
@@ -55,8 +55,7 @@ class Session:
         self.lengths: dict[tuple[str, str, bool], int] = {}  # passes that a view of these two methods took,
         self.seconds: dict[tuple[str, str], float] = {}  # and how long a method took at a resolution; "" is one pass
         self._on_pass: Callable[[int], None] | None = None  # told how many passes this view took so far; may raise
-        self._passes = 0
-        self._traces: list = []
+        self._passes, self._traces = 0, []
         self._explainer, self._found = lru_cache(24)(self._opened), lru_cache(_KEPT)(self._asked)
         self._seen: set[Hashable] = set()  # images that were looked at, with these settings
         self._working = threading.Lock()  # one view at a time
@@ -79,9 +78,9 @@ class Session:
         with self._working, one_thread(alone), silent, ExitStack() as after:
             self._on_pass, self._passes = on_pass, 0
             after.callback(setattr, self, "_on_pass", None)
-            split = self.check(state.caption)
+            split = self._split(state.caption)
             if state.against:
-                self.check(state.against, "other caption")
+                self._split(state.against, "other caption")
             methods = [method for method in (state.method, state.beside) if method]
             panels = [self._panel(state, method, split, words or bool(state.phrase)) for method in methods]
             self._seen.add(self._trunk(state))
@@ -99,7 +98,7 @@ class Session:
     ) -> Explanation:
         """The explanation of one prompt, from what is known already of the image.
 
-        Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `check` refuses, and
+        Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `view` refuses, and
         warns of nothing.
 
         Args:
@@ -138,19 +137,12 @@ class Session:
         guess = int(passes[1]) * each * self.seconds.get(("", resolution), 0.0) if passes else 0.0
         return self.seconds.get((method, resolution), guess)
 
-    def check(self, caption: str, what: str = "caption") -> Split:
-        """The words of a caption.
+    def _split(self, caption: str, what: str = "caption") -> Split:
+        """The words of a caption that is neither empty nor too long, and has none that the model was never shown.
 
-        Args:
-            caption: what a user typed. Where the tokenizer does not tell words apart there are none, and only an empty
-                one is found.
-            what: it is called, in a refusal.
-
-        Raises:
-            InvalidValue: it is empty, too long, or has words that the model was never shown.
-            TypeError: it is no text, or the tokenizer drops tokens at random.
+        Where the tokenizer does not tell words apart there are none, and only an empty caption is refused.
         """
-        if not text(f"The {what}", caption).strip():
+        if not caption.strip():
             raise InvalidValue(f"The {what} is empty. Type what to look for, for example: a dog", "panel")
         check_tokenizer(self.clip.tokenizer, words=False)
         if self._plain.text_tower is None:
@@ -202,7 +194,7 @@ class Session:
         found = partial(self._found, state.source, **settings(state, method))
         explained = partial(found, Explainer.explain)
         entire: Explanation = explained(state.caption, state.against or None)
-        columns = regions = None
+        columns = regions = dependence = None
         told: dict[str, Any] = {}
         first, last = state.phrase or (0, -1)
         try:
@@ -233,7 +225,6 @@ class Session:
         words = self._words(state, entire, split)
         if self._passes > before + 8:  # a slow method; a quick one says nothing, and what is kept takes no time
             self.seconds[method, state.resolution] = time.perf_counter() - begun
-        dependence = None
         if state.dependence:
             nulls = found(Explainer.null_maps, state.caption, NULLS)
             dependence = explained(state.caption, None).prompt_dependence(nulls)

@@ -133,7 +133,7 @@ def test_a_state_that_cannot_be_is_refused_before_a_session_has_it(tiny, picture
     with pytest.raises(GradeclipError, match="layers must be at most 3, got 4"):
         session.view(replace(state, layers=4))
     with pytest.raises(GradeclipError, match="must be a text"):
-        session.check(None)
+        session.explain(picture, None)
 
 
 def test_what_a_user_wrote_is_never_executed_by_a_page(tiny, picture):

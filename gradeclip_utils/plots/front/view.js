@@ -44,9 +44,8 @@ const within = (value, least, most) => Math.min(Math.max(value, least), most);
 // ------------------------------------------------------------------------------------------------------------ numbers
 
 // What is shown of a side, in -1 to 1: of everything that was asked, or of the words from first to last.
-const layer = (side, phrase) => {
-  const { map, regions, scale, region_scale: most } = side;
-  if (!phrase || !regions) return map.map((value) => within(value / (scale || 1), side.signed ? -1 : 0, 1));
+const layer = ({ map, regions, scale, region_scale: most, signed: both }, phrase) => {
+  if (!phrase || !regions) return map.map((value) => within(value / (scale || 1), both ? -1 : 0, 1));
   const [first, last] = phrase, words = regions.slice(first, last + 1);
   const sum = map.map((_, i) => words.reduce((all, one) => all + one[i], 0));
   const top = first === last && most ? most : Math.max(most, ...sum.map(Math.abs)) || 1;
@@ -229,24 +228,24 @@ const scored = (app) => {
 
 // ---------------------------------------------------------------------------------------- what a kernel is needed for
 
-// One control: of `data.controls`, or of `ours`. What the kernel has not answered yet stands in `app.turned`.
+// One control. What was turned, and the kernel has not answered yet, stands in `app.turned`.
 const control = (app, spec) => {
   const { name, kind, options, min = 0, max = 1, step = 0.05, send = app.change } = spec;
   const value = app.turned[name] ?? spec.value, type = { bool: "checkbox", int: "range", float: "range" }[kind];
   const read = ({ target }) =>
     (app.turned[name] = kind === "bool" ? target.checked : type === "range" ? target.valueAsNumber : target.value);
-  const ask = (event, again) => {
-    if (again || read(event) !== app.sent[name]) send({ [name]: (app.sent[name] = read(event)) });
+  const ask = (event, again) => { // again: by now there may be a file
+    if (again || read(event) !== app.sent[name]) send?.({ [name]: (app.sent[name] = read(event)) });
   };
   const shared = { name, disabled: spec.disabled, "aria-invalid": spec.refused, onchange: (event) => ask(event) };
   const typed = {
     type, min, max, step, spellcheck: false, oninput: (event) => app.preview({ [name]: read(event) }),
-    onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event, true)), // there may be a file by now
+    onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event, true)),
   };
   return h("label", { className: `gradeclip-control gradeclip-${name}`, title: spec.help }, h("span", {}, spec.label),
     kind === "choice"
       ? h("select", { ...shared, value }, options.map(([text, key]) => h("option", { value: key }, text)))
-      : h("input", { ...typed, ...shared, ...(kind === "bool" ? { checked: value } : { value: String(value) }) }),
+      : h("input", { ...typed, ...shared, checked: value === true, value: String(value) }),
     h("output", {}, type === "range" ? String(value) : ""));
 };
 
@@ -277,10 +276,8 @@ const desk = (app) => {
     button("+ image", "Choose an image file of this computer. A large one is made smaller before it is sent.",
       (event) => event.target.nextSibling.click()),
     h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "an image of your own",
-      onchange: ({ target }) => target.files.length && upload(app, target).catch(({ message: text }) => {
-        app.notice = { text, kind: "wrong" };
-        app.draw();
-      }) }),
+      onchange: ({ target }) => target.files.length && upload(app, target)
+        .catch(({ message: text }) => app.set({ notice: { text, kind: "wrong" } })) }),
   ];
   const group = { className: "gradeclip-scenes", role: "group", "aria-label": "scenes to choose from" };
   const choice = { className: "gradeclip-asks", role: "radiogroup", "aria-label": "ask" };
@@ -314,12 +311,9 @@ const tables = ({ sides, words, others, words_of: of }) => {
 
 // What is folded away below the view.
 const folds = (app) => {
-  const name = h("input", {
-    defaultValue: "explanation", spellcheck: false, "aria-label": "name",
-    title: "Of the file or folder, in the folder where the kernel runs.",
-  });
-  const save = (what, text, help) => button(text, help, ({ target }) =>
-    app.send({ kind: "save", what, name: target.parentNode.querySelector("input").value }));
+  const own = (name, kind, label, value, send, help) => control(app, { name, kind, label, value, send, help });
+  const save = (what, text, help) =>
+    button(text, help, () => app.send({ kind: "save", what, name: app.turned.file ?? "explanation" }));
   const copy = async ({ target }) => {
     const script = target.closest("details").querySelector("pre");
     const copied = await navigator.clipboard?.writeText(script.textContent).then(() => true, () => false);
@@ -327,18 +321,10 @@ const folds = (app) => {
     target.textContent = copied ? "copied" : "selected: press Ctrl+C";
     setTimeout(() => (target.textContent = "copy as Python"), 2000);
   };
-  const ours = [
-    { name: "contour", kind: "bool", label: "contour", value: true, send: app.preview,
-      help: "A line where relevance is half of the largest value; dashes for what is against." },
-    { name: "path", kind: "str", label: "path of an image file", value: "",
-      send: (fields) => app.send({ kind: "path", ...fields }), help: "A file where the kernel runs. Enter shows it." },
-  ];
-  const ontoggle = ({ target }) => {
-    app.open = target.open;
-    app.draw();
-  };
+  const ontoggle = ({ target }) => app.set({ open: target.open });
   const keep = fold("Save, Python, numbers", "Take what you found with you.", { ontoggle },
-    box("row", h("label", {}, "name ", name),
+    box("row",
+      own("file", "str", "name", "explanation", null, "Of the file or folder, in the folder where the kernel runs."),
       save("image", "save image (PNG)", "The figure, with its titles."),
       save("explanation", "save explanation", "The raw numbers, which Explanation.load reads."),
       button("copy as Python", "The lines that compute this map again, in any notebook.", copy)),
@@ -349,8 +335,11 @@ const folds = (app) => {
     box("tables", app.open && (app.tables ||= tables(app.data))));
   return box("folds",
     fold("Method and layers", "Which method, and how it is set.", {}, box("row", app.at("method"))),
-    fold("Drawing", "How numbers become colours.", {}, box("row",
-      app.at("drawing"), ours.map((one) => control(app, one)))),
+    fold("Drawing", "How numbers become colours.", {}, box("row", app.at("drawing"),
+      own("contour", "bool", "contour", true, app.preview,
+        "A line where relevance is half of the largest value; dashes for what is against."),
+      own("path", "str", "path of an image file", "", (fields) => app.send({ kind: "path", ...fields }),
+        "A file where the kernel runs. Enter shows it."))),
     keep);
 };
 
@@ -405,24 +394,21 @@ const render = ({ model, el }) => {
   el.append(root);
   const app = { model, pointed: null, look: { contour: true }, turned: {}, group: Math.random().toString(36) };
   app.draw = () => put(root, view(app));
+  app.set = (fields) => {
+    Object.assign(app, fields);
+    app.draw();
+  };
   app.active = () => app.pointed || app.picked;
   app.at = (place) => app.data.controls.filter((one) => one.place === place)
     .filter(({ name }) => place !== "ask" || name === app.data.ask).map((one) => control(app, one));
   app.send = (message, buffers) => model.send?.(message, undefined, buffers);
   app.change = (fields) => app.send({ kind: "change", fields });
-  app.point = (place) => {
-    app.pointed = place;
-    app.draw();
-  };
+  app.preview = (fields) => app.set({ look: { ...app.look, ...fields } });
+  app.point = (pointed) => app.set({ pointed });
   app.pick = (place) => {
     const key = ({ phrase, patch }) => String([phrase, patch]);
-    app.picked = key(place) === key(app.picked) ? {} : place;
-    app.point(null);
+    app.set({ picked: key(place) === key(app.picked) ? {} : place, pointed: null });
     app.change({ phrase: app.picked.phrase || null, patch: app.picked.patch || null });
-  };
-  app.preview = (fields) => {
-    Object.assign(app.look, fields);
-    app.draw();
   };
   const take = () => {
     const { phrase, patch, opacity, threshold, colours, controls } = (app.data = model.get("data"));
