@@ -42,36 +42,21 @@ _DEPENDENCE = (
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """What one method found: numbers, nothing drawn.
+    """What one method found: numbers, nothing drawn."""
 
-    Attributes:
-        method: key in METHODS.
-        explanation: of the caption, a phrase in it, or the phrase read alone; its one map is the map that is shown.
-        whole: of the caption.
-        regions: (W, h, w), the region of each word; None where the method does not tell words apart.
-        columns: (W, h, w), what each patch says of each word, by Grad-ECLIP; None where there are no words.
-        subject: what the map is of, in words.
-        words: of the caption, with the scores that shade them.
-        words_of: what these scores, which are signed, are in words.
-        signed: whether what is negative is shown.
-        scale, words_scale: the value of the darkest colour.
-        note: what `scale` is, in words.
-        dependence: of the caption's map on it, with its interval, where that was asked: `prompt_dependence`.
-    """
-
-    method: str
-    explanation: Explanation
-    whole: Explanation
-    regions: np.ndarray | None
-    columns: np.ndarray | None
-    subject: str
-    words: tuple[Word, ...]
-    words_of: str
-    words_scale: float
-    signed: bool
-    scale: float
-    note: str
-    dependence: tuple[float, float, float] | None = None
+    method: str  # key in METHODS
+    explanation: Explanation  # of the caption, of a phrase in it, or of the phrase read alone: the map that is shown
+    whole: Explanation  # of the caption
+    regions: np.ndarray | None  # (W, h, w), of each word; None where the method does not tell words apart
+    columns: np.ndarray | None  # (W, h, w), what each patch says of each word, by Grad-ECLIP; None without words
+    subject: str  # what the map is of
+    words: tuple[Word, ...]  # of the caption, with the scores that shade them
+    words_of: str  # what these scores, which are signed, are
+    words_scale: float  # the value of the darkest colour
+    signed: bool  # whether what is negative is shown
+    scale: float  # the value of the darkest colour of the map
+    note: str  # what that is
+    dependence: tuple[float, float, float] | None = None  # of the caption's map on it, where asked: `prompt_dependence`
 
     @property
     def map(self) -> np.ndarray:

@@ -272,13 +272,8 @@ def explain_each(
             What it raises ends the work, with nothing left half done.
     """
     found: dict[Any, Explanation] = {}
-
-    def tell(*_passes) -> None:
-        """Report the fraction that is done."""
-        if report is not None:
-            report(len(found) / len(asked))
-
+    tell = report or (lambda fraction: None)
     for name, question in asked.items():
-        tell()
-        found[name] = question(on_pass=tell)
+        tell(len(found) / len(asked))
+        found[name] = question(on_pass=lambda passes: tell(len(found) / len(asked)))
     return found

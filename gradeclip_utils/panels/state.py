@@ -31,25 +31,15 @@ DISPLAY = ("threshold", "opacity", "colours")  # fields of a state that only say
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image, and what is known of it. Equal images are looked at once, whatever they are called.
+    """An image, and what is known of it. Equal images are looked at once, whatever they are called."""
 
-    Attributes:
-        name: what titles call it.
-        image: itself.
-        given: the Python lines that make it (`image = ...`), where they are known; see `code`.
-        drawn: it is one of our scenes, or a part of one.
-        scene: the scene, whose ground truth is known.
-        before: the image that it was, before something was changed in it,
-        change: and what was.
-    """
-
-    name: str
+    name: str  # what titles call it
     image: Image.Image
-    given: str = ""
-    drawn: bool = False
-    scene: Scene | None = None
-    before: "Source | None" = None
-    change: str = ""
+    given: str = ""  # the Python lines that make it (`image = ...`), where they are known; see `code`
+    drawn: bool = False  # it is one of our scenes, or a part of one
+    scene: Scene | None = None  # whose ground truth is known
+    before: "Source | None" = None  # the image that it was, before something was changed in it,
+    change: str = ""  # and what was
 
     @property
     def caption(self) -> str:
