@@ -144,7 +144,7 @@ const onPatches = (app, [rows, columns]) => {
     else return;
     event.preventDefault();
   };
-  const onclick = (event) => under(event) && app.pick({ patch: under(event) }), leave = () => over(null);
+  const onclick = (event) => void (under(event) && app.pick({ patch: under(event) })), leave = () => over(null);
   return { onpointermove: (event) => over(under(event)), onpointerleave: leave, onblur: leave, onclick, onkeydown };
 };
 
@@ -154,11 +154,10 @@ const frame = (app, index) => {
   const className = `gradeclip-side gradeclip-side-${index}${heat ? " gradeclip-heat" : ""}`;
   if (!side) return h("figure", { className, hidden: true });
   const [left, top, width, height] = data.box, [rows, columns] = side.shape, { phrase } = app.active();
-  const cursor = (patch, kind) => {
-    const [row, column] = patch || [0, 0];
-    const style = lay([left + (width * column) / columns, top + (height * row) / rows, width / columns, height / rows]);
-    return h("div", { className: `gradeclip-cursor ${kind}`, hidden: !patch, style });
-  };
+  const at = ([row, column]) =>
+    lay([left + (width * column) / columns, top + (height * row) / rows, width / columns, height / rows]);
+  const cursor = (patch, kind) =>
+    h("div", { className: `gradeclip-cursor ${kind}`, hidden: !patch, style: patch && at(patch) });
   const text = phrase && data.words.slice(phrase[0], phrase[1] + 1).map((word) => word.text).join(" ");
   const of = !text || !side.regions ? `: ${side.title}` : side.by ? `: ${side.by}“${text}”` : ` of “${text}”`;
   const name = index ? `map${of}` : "image";
