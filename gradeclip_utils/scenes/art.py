@@ -150,14 +150,15 @@ class Layers(NamedTuple):
 def _layers(noun: str, artist: str, level: int) -> Layers:
     rgba = _raster(noun, artist, level)
     values = np.asarray(rgba, np.float32)
-    alpha = values[..., 3:] / 255
+    alpha = values[..., 3] / 255
     luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    low, high = np.percentile(luminance[alpha[..., 0] > 0.5], [5, 95])
+    low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
     # The drawing's own range of light and dark fills the tint's; a drawing in one flat shade stays in the middle of it.
-    lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1)[..., None] * 2
-    own = np.concatenate([values[..., :3] * alpha, values[..., 3:]], -1)
-    shade = np.concatenate([np.minimum(lightness, 1), np.maximum(lightness - 1, 0), np.ones_like(alpha)], -1)
-    as_bytes = [np.rint(a).astype(np.uint8) for a in (own, shade * alpha * 255)]
+    lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 2
+    own = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
+    shade = [np.minimum(lightness, 1) * alpha * 255, np.maximum(lightness - 1, 0) * alpha * 255, alpha * 255]
+    # one plane after the other is three times as fast as all of them at once
+    as_bytes = [np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1) for planes in (own, shade)]
     return Layers(Image.frombuffer("CMYK", rgba.size, as_bytes[0].tobytes(), "raw", "CMYK", 0, 1),
                   Image.fromarray(as_bytes[1]))  # fmt: skip
 
