@@ -50,12 +50,13 @@ def paper_grad_eclip(q: Tensor, k: Tensor, v: Tensor, o: Tensor, similarity: Cal
 # width of the embedding.
 
 _AT_ONCE = 64  # directions whose channel weights are held at one time
+_CACHED = 2**18  # numbers of one layer that go back at one time on a CPU: they stay in its cache
 
 
 def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None) -> Tensor:
     """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction.
 
-    The readout, or the graph that the trace has kept of it, is pulled back along all directions in one batch.
+    The readout, or the graph that the trace has kept of it, is pulled back along many directions in one batch.
 
     Args:
         tower: the encoder.
@@ -66,9 +67,14 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
     if delta is None and trace.graph is not None:
         embedding, collected = trace.graph
         along = directions.transpose(0, 1).to(embedding)
+        carried = (collected[0] if tower.shielded else trace.tokens).numel()
+        step = max(1, _CACHED // carried) if along.device.type == "cpu" else len(along)
         back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
-        found = back(along, is_grads_batched=True) if len(along) > 1 else [one[None] for one in back(along[0])]
-        return torch.stack(found, dim=1).permute(2, 0, 1, 3, 4)
+        found = [
+            torch.stack(back(some, is_grads_batched=True), dim=1) if len(some) > 1 else torch.stack(back(some[0]))[None]
+            for some in along.split(step)
+        ]  # each (t, L, B, R, D)
+        return torch.cat(found).permute(2, 0, 1, 3, 4)
     with torch.enable_grad():
         at = zero_delta(trace) if delta is None else delta
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
