@@ -19,6 +19,7 @@ import pandas as pd
 from ..errors import InvalidValue
 from ..explain import Explainer
 from ..images import model_view
+from ..methods import Method
 from ..models import Clip
 from ..scenes import CANVAS, IMAGE_SIZE, Scene, without
 from .maps import method_maps, method_names, on_canvas
@@ -28,8 +29,9 @@ REFERENCES = ("area", "random")  # a map that is the same everywhere, and one th
 
 
 def causal(
-    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, size: int = IMAGE_SIZE
-) -> pd.DataFrame:
+    clip: Clip, scenes: Sequence[Scene], methods: str | Sequence[str] = "grad-eclip", *, size: int = IMAGE_SIZE,
+    more: Sequence[Method] = (),
+) -> pd.DataFrame:  # fmt: skip
     """The true effect of every object of every scene, and what the maps of methods say of it.
 
         effects = causal(load_clip(), [draw_scene(i, split="development", n_objects=4) for i in range(200)], ["rise"])
@@ -41,6 +43,7 @@ def causal(
         methods: names in `METHODS` that explain images, or "all" that this model can have. "area", whose map is the
             same everywhere, so that its sum is the object's size, and "random" are added.
         size: pixels of a side in which scenes are drawn; a model of small images needs no more than its own size.
+        more: methods that are not in `METHODS`, under other names.
 
     Returns:
         One row a scene, object and method: image (the number of the scene), object (its number), noun, named (whether
@@ -52,13 +55,14 @@ def causal(
     """
     if not scenes or min(len(scene.objects) for scene in scenes) < 2:
         raise InvalidValue("objects are ranked: give scenes, each of two objects or more", "scene-count")
-    names = method_names(methods, clip)
-    asker, images = Explainer(clip, method=names[0]), [scene.image(size) for scene in scenes]
+    asked: list[str | Method] = [*method_names(methods, clip), *more]
+    asker, images = Explainer(clip, method=asked[0]), [scene.image(size) for scene in scenes]
     texts, own = asker.embed_texts([scene.caption for scene in scenes]), asker.embed_images(images)
     less = (without(scene, i).image(size) for scene in scenes for i in range(len(scene.objects)))
     remaining = iter(asker.embed_images(less))  # each scene without each of its objects, one after the other
-    heats = {name: maps[:, 0] for name, maps in method_maps(clip, names, images, texts[:, None]).items()}
-    rng, grid = np.random.default_rng(0), heats[names[0]].shape[1:]
+    found = method_maps(clip, asked, images, texts[:, None])
+    heats = {one.name if isinstance(one, Method) else one: maps[:, 0] for one, maps in found.items()}
+    rng, grid = np.random.default_rng(0), found[asked[0]].shape[2:]
     heats |= {"area": np.ones((len(scenes), *grid)), "random": rng.normal(size=(len(scenes), *grid))}
     rows = []
     for k, scene in enumerate(scenes):
