@@ -103,12 +103,13 @@ def randomisation_check(
 
 
 def cost(
-    calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5, small: bool = True
-) -> pd.DataFrame:
+    calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5, small: bool = True,
+    warm: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """What each call costs in forward passes.
 
     Calls take turns, round by round, so that a machine that slows down slows all of them; the first round is not
-    counted.
+    counted, unless the calls are `warm`.
 
     Args:
         calls: what is timed, by the method's name.
@@ -116,6 +117,7 @@ def cost(
         repeats: how many rounds are counted.
         small: of a small model (`threads.is_small`), whose explanations take one thread: then all calls do, unless the
             environment says how many.
+        warm: whether all calls were made before, so that none has to be made without being counted.
 
     Returns:
         Rows of method; seconds, the median over rounds; passes, the median over rounds of the ratio to the plain call
@@ -126,7 +128,8 @@ def cost(
     """
     repeats, calls = whole("repeats", repeats, 1), checks.instance("calls", calls, Mapping, "a dictionary of functions")
     with one_thread(small and not is_told()):
-        rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
+        rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + (not warm))]
+    rounds = rounds[-repeats:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)
     ratios = seconds / np.array([[base] for base, _ in rounds])
     medians = {"seconds": np.median(seconds, axis=0), "passes": np.median(ratios, axis=0)}

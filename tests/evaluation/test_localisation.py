@@ -294,6 +294,13 @@ def test_cost_is_counted_in_plain_passes():
         cost({}, wait(0), repeats=0)
 
 
+def test_the_first_round_is_not_counted_unless_the_calls_are_warm():
+    for warm in (False, True):
+        waits = iter([0.1, 0.0])
+        table = cost({"slow at first": lambda waits=waits: time.sleep(next(waits))}, dict, repeats=1, warm=warm)
+        assert (table["seconds"] >= 0.1).all() == warm
+
+
 @pytest.mark.parametrize(("small", "told", "threads"), [(True, False, {1}), (True, True, {2}), (False, False, {2})])
 def test_the_plain_pass_of_a_small_model_takes_one_thread_as_its_explanations_do(monkeypatch, small, told, threads):
     monkeypatch.setattr(sanity, "is_told", lambda: told)
