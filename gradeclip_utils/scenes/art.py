@@ -155,7 +155,7 @@ def _layers(noun: str, artist: str, level: int) -> Layers:
     low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
     # The drawing's own range of light and dark fills the tint's; a drawing in one flat shade stays in the middle of it.
     lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 2
-    own = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
+    own: list[np.ndarray] = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
     shade = [np.minimum(lightness, 1) * alpha * 255, np.maximum(lightness - 1, 0) * alpha * 255, alpha * 255]
     # one plane after the other is three times as fast as all of them at once
     as_bytes = [np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1) for planes in (own, shade)]
