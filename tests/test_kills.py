@@ -1,11 +1,14 @@
-"""Kills: what is killed at a random moment, again and again, ends with exactly what an undisturbed run gives."""
+"""Kills: what is killed at a random moment, again and again, ends with exactly what an undisturbed run gives.
 
+Every process that is killed is forked from one that has done its imports, which take longer than what it does.
+"""
+
+import multiprocessing
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +21,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import gradeclip_utils
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.models import load_clip, save_compact
@@ -27,7 +29,8 @@ from tests.conftest import TINY_TEXT, TINY_VISION
 
 pytestmark = pytest.mark.slow
 
-HERE = str(Path(gradeclip_utils.__file__).parent.parent)
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload([__name__, "gradeclip_utils.training.scratch"])
 CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["dog", "cat", "bus", "cow"]
@@ -64,9 +67,25 @@ def folder(tmp_path_factory):
 
 
 def begin(arguments, folder, **environment):
-    surroundings = {**os.environ, "PYTHONPATH": HERE, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
-    command = [sys.executable, *([] if arguments[0] == "-c" else ["-m", "gradeclip_utils"]), *arguments]
-    return subprocess.Popen(command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    surroundings = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
+    process = FORKED.Process(target=command, args=(arguments, surroundings, folder / "said.txt"))
+    process.start()
+    return process
+
+
+def command(arguments, surroundings, said: Path):
+    """The command, in the forked process; what it says goes to a file."""
+    os.environ.update(surroundings)
+    tempfile.tempdir = None  # to be asked for again
+    torch.set_num_threads(1)
+    with said.open("w") as file:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(file.fileno(), 2)
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(arguments[1], {})
+    else:
+        sys.exit(main(arguments))
 
 
 def last_written(folder: Path) -> int:
@@ -91,21 +110,21 @@ def killed_again_and_again(arguments, folder, watched: Path, writes: int = 1):
         before, process = last_written(watched), begin(arguments, folder)
         until = time.monotonic() + 240
         for _ in range(moments.randint(1, writes)):
-            while last_written(watched) == before and process.poll() is None and time.monotonic() < until:
+            while last_written(watched) == before and process.is_alive() and time.monotonic() < until:
                 time.sleep(0.01)
             before = last_written(watched)
         time.sleep(moments.uniform(0, 0.5))
-        if process.poll() is not None:
-            assert process.returncode == 0, process.stderr.read()
+        if not process.is_alive():
+            assert process.exitcode == 0, (folder / "said.txt").read_text()
             for path in watched.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             continue
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         times += 1
     process = begin(arguments, folder)
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
+    process.join()
+    assert process.exitcode == 0, (folder / "said.txt").read_text()
     return times
 
 
@@ -208,12 +227,12 @@ def test_workers_go_with_the_evaluation_that_began_them_and_take_along_what_it_p
     put_aside.mkdir()
     process = begin([*arguments, "--jobs", "2", "--methods", "grad-eclip,rise"], put_aside, LOKY_MAX_CPU_COUNT="2")
     until = time.monotonic() + 240
-    while len(children := workers_of(process.pid)) < 2 and process.poll() is None and time.monotonic() < until:
+    while len(children := workers_of(process.pid)) < 2 and process.is_alive() and time.monotonic() < until:
         time.sleep(0.1)
-    while not any(tmp_path.glob("run/chunks/*.json")) and process.poll() is None and time.monotonic() < until:
+    while not any(tmp_path.glob("run/chunks/*.json")) and process.is_alive() and time.monotonic() < until:
         time.sleep(0.1)  # until the first chunk is there: the workers are at work
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     until = time.monotonic() + 60
     while any(map(alive, children)) and time.monotonic() < until:
         time.sleep(0.1)
