@@ -4,7 +4,7 @@
 
 | file | holds |
 | --- | --- |
-| `explorer` | `explore`: any image, any caption, every control |
+| `explorer` | `explore`: any image, any caption, every control; `desk.js` is its half in the browser |
 | `explorer_view` | `View`: what was found, for the browser (`plots/front/view.js`), as Python and as a figure |
 | `verdict` | what a map did, where the ground truth is known; which scenes can be chosen, what can be done to them |
 | `lesson` | `panel`: a pure function turned with sliders, menus and text fields; `opening`: what a lesson opens with |

@@ -4,7 +4,7 @@
 
 A panel holds the state that is wanted and the last view that was found. A change makes a new state; what comes back is
 shown whole or not at all, so that nothing on the panel is ever stale: wrong input is answered by a sentence, while the
-last good view and its title stay. The browser's half is `plots/front/view.js`, which keeps nothing either.
+last good view and its title stay. The browser's half is `desk.js` around `plots/front/view.js`; neither keeps anything.
 """
 
 import re
@@ -23,7 +23,7 @@ from ..errors import InvalidValue
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
-from ..plots.page import front, image_url, page
+from ..plots.page import front, image_url, page, view_script
 from .explorer_view import View, model_line, variables
 from .jobs import ANSWERS, Work, sentence
 from .session import Session
@@ -82,7 +82,8 @@ class Explorer(AnyWidget):
         ValueError, FileNotFoundError, TypeError: the image or the caption cannot be used.
     """
 
-    _esm, _css = front("view.js"), front("view.css")  # text, not a path: a path would be watched for changes
+    _esm = view_script() + Path(__file__).with_name("desk.js").read_text(encoding="utf-8")  # a path is watched
+    _css = front("view.css")
     data = traitlets.Dict().tag(sync=True)
     image = traitlets.Unicode().tag(sync=True)
     thumbnails = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -315,7 +316,7 @@ class Explorer(AnyWidget):
             self.image, self.data, self.busy = state.source.url, sent, self.busy if self.work.running else {}
 
     def _specs(self) -> list[dict]:
-        """The controls as `front/view.js` takes them."""
+        """The controls as `desk.js` takes them."""
         state, titles = self.wanted, {}
         for key, method in METHODS.items():
             if method.image:

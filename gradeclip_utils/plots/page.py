@@ -1,6 +1,6 @@
 """Page: a view for HTML: image, maps and words, each word with its map, so that pointing at one needs no kernel.
 
-    Explanation, Interactions -> numbers -> front/view.js -> a page; panels.explorer gives the same script more to show
+    Explanation, Interactions -> numbers -> front/view.js -> a page; panels.explorer shows more around it
 
 What is sent are plain numbers on the token grid. Resizing, fading and colouring happen in the browser, by the
 arithmetic of `colours`. Where no script runs, the same HTML shows a static figure.
@@ -43,6 +43,12 @@ def front(name: str) -> str:
         name: of the file.
     """
     return (FRONT / name).read_text(encoding="utf-8")
+
+
+@cache
+def view_script() -> str:
+    """`front/view.js` as the beginning of a longer script, which finds `front.render` and `front.open`."""
+    return front("view.js").replace("export default", "const front =")
 
 
 @cache
@@ -154,11 +160,10 @@ def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tup
     data, metadata = figure._repr_mimebundle_()
     name = f"gradeclip-{secrets.token_hex(8)}"
     given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
-    script = front("view.js").replace("export default", "const front =")
-    start = f"front.open(document.getElementById({name!r}));"
+    script = f"{view_script()}\nfront.open(document.getElementById({name!r}));"
     text = (
         f'<style>{front("view.css")}</style><div id="{name}">{data["text/html"]}'
-        f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n{start}\n}})();</script>'
+        f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n}})();</script>'
     )
     return {**data, "text/html": text}, metadata
 
