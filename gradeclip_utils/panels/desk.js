@@ -10,7 +10,8 @@ const button = (text, title, onclick, more) =>
 const fold = (text, title, more, ...children) =>
   h("details", { className: "gradeclip-fold", ...more }, h("summary", { title }, text), h("div", {}, ...children));
 
-// One control. What was turned, and the kernel has not answered yet, stands in `app.turned`.
+// One control. What was turned, and the kernel has not answered yet, stands in `app.turned`. While it has the focus an
+// answer may be to an older value, and leaves it alone.
 const control = (app, spec) => {
   const { name, kind, options, min = 0, max = 1, step = 0.05, send = app.change } = spec;
   const value = app.turned[name] ?? spec.value, type = { bool: "checkbox", int: "range", float: "range" }[kind];
@@ -21,7 +22,7 @@ const control = (app, spec) => {
   };
   const shared = { name, disabled: spec.disabled, "aria-invalid": spec.refused, onchange: (event) => ask(event) };
   const typed = {
-    type, min, max, step, spellcheck: false, oninput: (event) => app.preview({ [name]: read(event) }),
+    type, min, max, step, spellcheck: false, oninput: (event) => void (read(event), app.draw()),
     onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event, true)),
   };
   return h("label", { className: `gradeclip-control gradeclip-${name}`, title: spec.help }, h("span", {}, spec.label),
@@ -118,7 +119,7 @@ const folds = (app) => {
   return box("folds",
     fold("Method and layers", "Which method, and how it is set.", {}, box("row", app.at("method"))),
     fold("Drawing", "How numbers become colours.", {}, box("row", app.at("drawing"),
-      own("contour", "bool", "contour", true, app.preview,
+      own("contour", "bool", "contour", true, null,
         "A line where relevance is half of the largest value; dashes for what is against."),
       own("path", "str", "path of an image file", "", (fields) => app.send({ kind: "path", ...fields }),
         "A file where the kernel runs. Enter shows it."))),
@@ -133,7 +134,7 @@ const known = (app, words) => {
   };
   const help = "The words that this model was shown; press one to add it to the caption.";
   return fold("known words", help, { hidden: !words.length },
-    words.map((word) => button(word, `add “${word}” to the caption`, () => add(word))));
+    words.map((word) => button(word, `add “${word}” to the caption`, () => add(word), { name: "caption" })));
 };
 
 // Below the view, beside what its colours mean.
@@ -156,8 +157,8 @@ const desk = (app) => {
     if (app.image !== model.get("image")) delete app.turned.path;
     if (app.words !== words) app.known = known(app, words);
     Object.assign(app, { words, sent: {}, notice: null, tables: null });
-    for (const { name, kind, refused } of app.data.controls) // a refused text, or one in which somebody writes, stays
-      if (!refused && !(kind === "str" && name === writes)) delete app.turned[name];
+    for (const { name, refused } of app.data.controls) // what is refused, or in somebody's hands, is left to them
+      if (!refused && name !== writes) delete app.turned[name];
   };
   model.on("change:busy", app.draw);
 };

@@ -211,6 +211,23 @@ def test_a_known_word_that_is_pressed_is_added_to_the_caption(panel):
     panel.unfold("known words", False)
 
 
+AFTER_AN_ANSWER = """button => {
+    const title = button.closest(".gradeclip-explorer").querySelector(".gradeclip-side-1 .gradeclip-title");
+    const first = new MutationObserver(() => (first.disconnect(), button.click()));
+    first.observe(title, { subtree: true, characterData: true });
+    button.focus(), button.click(), button.click();
+}"""  # to the first of two clicks, a third one
+
+
+def test_known_words_that_are_pressed_faster_than_the_kernel_answers_are_all_added(panel):
+    panel.write("caption", "a dog")
+    expect(panel.title).to_have_text("map: “a dog”")
+    panel.unfold("known words")
+    panel.box.get_by_role("button", name="trumpet", exact=True).evaluate(AFTER_AN_ANSWER)
+    expect(panel.title).to_have_text("map: “a dog trumpet trumpet trumpet”", timeout=20_000)
+    panel.unfold("known words", False)
+
+
 def test_a_kept_word_and_a_phrase_reach_the_kernel(panel):
     panel.write("caption", "a truck and a dog")
     expect(panel.words).to_have_count(5)
@@ -326,6 +343,37 @@ def test_each_slider_changes_what_is_seen(panel, slider, key):
         " for (const name of ['input', 'change']) node.dispatchEvent(new Event(name)); }",
         value,
     )
+
+
+def test_every_key_on_a_slider_counts_though_the_older_values_are_answered_meanwhile(panel):
+    slider = panel.box.locator(".gradeclip-control.gradeclip-opacity input")
+    script = panel.box.locator(".gradeclip-fold pre")  # of what the kernel knows
+    for key, value in (("ArrowLeft", "0.35"), ("ArrowRight", "0.85")):
+        for _ in range(10):
+            slider.press(key)
+        expect(script).to_contain_text(f"opacity={value}")
+        expect(slider).to_have_value(value)
+        expect(panel.box.locator(".gradeclip-side-1 .gradeclip-frame")).to_have_css("--opacity", value)
+
+
+@pytest.mark.parametrize("slider", ["opacity", "threshold", "layers"])
+def test_a_slider_that_is_dragged_is_not_moved_by_what_the_kernel_answers_meanwhile(panel, slider):
+    for name in ("Method and layers", "Drawing"):
+        panel.unfold(name)
+    place, mouse = panel.box.locator(f".gradeclip-control.gradeclip-{slider} input"), panel.page.mouse
+    place.scroll_into_view_if_needed()
+    box, value = place.bounding_box(), place.input_value()
+    y = box["y"] + box["height"] / 2
+    mouse.move(box["x"] + box["width"] * {"opacity": 0.85, "threshold": 0.03, "layers": 0.95}[slider], y)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] * 0.4, y)
+    dragged = place.input_value()
+    panel.words.nth(1).evaluate("word => word.click()")  # which leaves the mouse where it is
+    expect(panel.box.locator(".gradeclip-fold pre")).to_contain_text("[1:2].sum(0)")  # answered
+    assert place.input_value() == dragged != value
+    mouse.up()
+    assert place.input_value() == dragged
+    place.fill(value)
 
 
 def test_the_line_at_half_of_the_largest_value_can_be_left_out(panel):

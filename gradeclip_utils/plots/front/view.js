@@ -256,14 +256,16 @@ const render = ({ model, el }, more) => {
   root.className = "gradeclip-explorer";
   root.dataset.lmSuppressShortcuts = "true"; // our keys, not a notebook's
   el.append(root);
-  const app = { model, root, pointed: null, look: { contour: true }, above: nothing, beside: nothing, below: nothing };
-  app.draw = () => put(root, view(app));
+  const app = { model, root, pointed: null, above: nothing, beside: nothing, below: nothing };
+  app.draw = () => {
+    app.look = { contour: true, ...app.data, ...app.turned }; // what is turned is seen before the kernel has answered
+    put(root, view(app));
+  };
   app.set = (fields) => {
     Object.assign(app, fields);
     app.draw();
   };
   app.active = () => app.pointed || app.picked;
-  app.preview = (fields) => app.set({ look: { ...app.look, ...fields } });
   app.point = (pointed) => app.set({ pointed });
   app.pick = (place) => {
     const key = ({ phrase, patch }) => String([phrase, patch]);
@@ -271,10 +273,9 @@ const render = ({ model, el }, more) => {
     app.change?.({ phrase: app.picked.phrase || null, patch: app.picked.patch || null });
   };
   const take = () => {
-    const { phrase, patch, opacity, threshold, colours } = (app.data = model.get("data"));
+    const { phrase, patch } = (app.data = model.get("data"));
     app.taken?.();
-    Object.assign(app, { image: model.get("image"), picked: { phrase, patch } });
-    app.preview({ opacity, threshold, colours });
+    app.set({ image: model.get("image"), picked: { phrase, patch } });
   };
   for (const name of ["keydown", "keyup", "keypress"]) {
     root.addEventListener(name, (event) => {
