@@ -610,6 +610,11 @@ def test_whether_the_map_depends_on_the_caption_is_said_when_asked_until_somethi
     assert panel.session.expected("grad-eclip") == 0  # a map takes no longer than before
 
 
+def test_braces_in_a_caption_stand_as_they_were_written_in_what_is_said_of_it(panel):
+    turn(panel, caption="a {red} car {0}", dependence=True)
+    assert "the map of “a {red} car {0}” differs from those of 16 other prompts" in panel.data["dependence"]
+
+
 def test_pressing_words_patches_and_scenes(panel):
     turn(panel, phrase=[0, 2], patch=None)
     assert panel.view.state.phrase == (0, 2) and panel.data["phrase"] == (0, 2)
