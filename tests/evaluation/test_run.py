@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 
 import numpy as np
 import open_clip
@@ -16,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-import gradeclip_utils
 from gradeclip_utils import Explainer, methods
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
@@ -31,6 +29,7 @@ from gradeclip_utils.methods import Method, register_method
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 from tests.runs import read_run
+from tests.test_kills import begin
 
 METHODS = ["grad-eclip", "maskclip", "game"]
 CONCEPTS = ["car", "dog", "sofa"]
@@ -312,18 +311,17 @@ def saved(tmp_path_factory):
 @pytest.mark.slow
 def test_a_command_that_is_killed_loses_and_repeats_no_row_and_while_it_runs_another_is_refused(saved, tmp_path):
     data, run = write_folder(tmp_path / "mine", 60), tmp_path / "run"
-    here = os.path.dirname(os.path.dirname(gradeclip_utils.__file__))
     arguments = ["evaluate", "--data", data, "--out", str(run), "--chunk", "1", "--methods", "grad-eclip"]
-    command = [sys.executable, "-m", "gradeclip_utils", *arguments, "--model", "emoji", "--pretrained", str(saved)]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}, stderr=subprocess.DEVNULL)
+    process = begin([*arguments, "--model", "emoji", "--pretrained", str(saved)], tmp_path)
     until = time.monotonic() + 120
-    while images_done(run) < 3 and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGSTOP)  # so that it cannot be done before the other one comes
+    while images_done(run) < 3 and process.is_alive() and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGSTOP)  # so that it cannot be done before the other one comes
     with pytest.raises(ValueError, match=f"another process is at work on {run}: wait until it is done, or choose"):
         evaluate(load_clip("emoji", saved), data, out=run, chunk=1, progress=False)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     survived = read_run(run)
     assert 3 <= survived["image"].nunique() < 61
     assert not survived.duplicated(["image", "method"]).any()
@@ -452,8 +450,12 @@ def test_two_processes_give_the_rows_of_one(rows, tiny, data, tmp_path):
 
 @pytest.mark.slow
 def test_a_dask_cluster_of_two_workers_gives_the_rows_of_one(rows, tiny, data):
-    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
-    cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0")
+    dask, distributed = (
+        pytest.importorskip(name, reason="the extra 'dask' is missing") for name in ("dask", "distributed")
+    )
+    forkserver.ensure_running()  # with our imports: Dask would ask for its own
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0")
     try:
         same(evaluate(tiny, data, METHODS, chunk=3, dask=cluster.scheduler_address, progress=False), rows)
     finally:
