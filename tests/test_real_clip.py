@@ -17,13 +17,15 @@ pytest.importorskip("transformers")
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 LESSONS = ["01", "02", "03", "04", "05", "06", "09"]
 MEASURED = ["03", "04", "05", "06"]  # where cells loop over so many images that a large model would take long
-SMALLER = {  # what takes as long with any model: scenes drawn, batches of the training counted again, bootstraps
+SMALLER = {  # what takes as long with any model: scenes drawn, seen, batches of the training counted again, bootstraps
     r"^N_CAUSAL = \d+": "N_CAUSAL = 30",
     r"^N_WORDS = \d+": "N_WORDS = 20",
+    r"N_CHECKS = (\d+, \d+), \d+": r"N_CHECKS = \1, 2",
     r"attribute_exposure\(steps=\d+\)": "attribute_exposure(steps=4)",
     r"^DRAWS = \d+": "DRAWS = 20",
     r"count_words\(sampled_batches\(\)\)": "training_exposure()['sample']",
-    r"(word_study\(clip, .*)\)$": r"\1, draw=4000)",
+    r"(word_study\(clip, .*)\)$": r"\1, draw=1500)",
+    r"portraits\(explainer, \d+, kind\)": "portraits(explainer, 40, kind)",
 }
 pytestmark = pytest.mark.slow
 
@@ -32,8 +34,8 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory):
     """Random weights with CLIP's own vocabulary and context, as `save_pretrained` leaves them."""
     place = tmp_path_factory.mktemp("real") / "clip"
-    model = build({"image_size": 64, "layers": 2}, {"context_length": 77, "layers": 2})
-    to_transformers(wrap(model, size=64), place)
+    model = build({"layers": 2}, {"context_length": 77, "layers": 2})
+    to_transformers(wrap(model), place)
     return place
 
 
@@ -51,7 +53,7 @@ def executed(folder):
                 smaller |= {said} if times else set()
     assert smaller == set(SMALLER), "a lesson says it otherwise now"
     model = {"GRADECLIP_MODEL": str(folder), "GRADECLIP_PRETRAINED": "", "GRADECLIP_DEVICE": "cpu"}
-    execute_in_one_kernel(lessons.values(), NOTEBOOKS, {**os.environ, **model, "GRADECLIP_MINUTES": "0.01"})
+    execute_in_one_kernel(lessons.values(), NOTEBOOKS, {**os.environ, **model, "GRADECLIP_MINUTES": "0.0001"})
     return lessons
 
 
