@@ -271,7 +271,12 @@ def differences(name: str) -> dict[str, float | str]:
     return found
 
 
-if __name__ == "__main__":
+def alone(name: str) -> dict[str, float | str]:
+    """The differences, in a process that does nothing else."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    print(json.dumps(differences(sys.argv[1]), indent=1))
+    return differences(name)
+
+
+if __name__ == "__main__":
+    print(json.dumps(alone(sys.argv[1]), indent=1))

@@ -1,17 +1,15 @@
 """Devices: every method and every tower explains on another device what it explains on the CPU, by the same lines."""
 
-import json
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests import elsewhere
 from tests.elsewhere import CASES, HALVES
+from tests.test_kills import FORKED
 
-ROOT = Path(__file__).parent.parent
 PYTHON_DEVICES = hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
 DEVICES = [
     pytest.param("stand-in", marks=pytest.mark.skipif(not PYTHON_DEVICES, reason="this torch has no Python devices")),
@@ -24,9 +22,8 @@ pytestmark = pytest.mark.slow  # every tower and method, on a device made of Pyt
 @cache
 def differences(device: str) -> dict:
     """In a process of its own: a device, once registered, is there for everything that follows."""
-    done = subprocess.run([sys.executable, "-m", "tests.elsewhere", device], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with ProcessPoolExecutor(1, FORKED) as apart:
+        return apart.submit(elsewhere.alone, device).result()
 
 
 @pytest.mark.parametrize("device", DEVICES)
