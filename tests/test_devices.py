@@ -8,7 +8,7 @@ import torch
 
 from tests import elsewhere
 from tests.elsewhere import CASES, HALVES
-from tests.test_kills import FORKED
+from tests.forked import FORKED
 
 PYTHON_DEVICES = hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
 DEVICES = [

@@ -1,14 +1,12 @@
 """Kills: what is killed at a random moment, again and again, ends with exactly what an undisturbed run gives.
 
-Every process that is killed is forked from one that has done its imports, which take longer than what it does.
+Every process that is killed is forked from one that has done its imports (`tests.forked`).
 """
 
-import multiprocessing
 import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,11 +24,10 @@ from gradeclip_utils.evaluation.run import evaluate
 from gradeclip_utils.models import load_clip, save_compact
 from gradeclip_utils.training.finetune import experiment
 from tests.conftest import TINY_TEXT, TINY_VISION
+from tests.forked import begin
 
 pytestmark = pytest.mark.slow
 
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload([__name__, "gradeclip_utils.training.scratch"])
 CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["dog", "cat", "bus", "cow"]
@@ -64,28 +61,6 @@ def folder(tmp_path_factory):
         lines.append(f"{i}.png,a {WORDS[i % 4]}")
     (found / "captions.csv").write_text("\n".join(lines))
     return found
-
-
-def begin(arguments, folder, **environment):
-    surroundings = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
-    process = FORKED.Process(target=command, args=(arguments, surroundings, folder / "said.txt"))
-    process.start()
-    return process
-
-
-def command(arguments, surroundings, said: Path):
-    """The command, in the forked process; what it says goes to a file."""
-    os.environ.update(surroundings)
-    tempfile.tempdir = None  # to be asked for again
-    torch.set_num_threads(1)
-    with said.open("w") as file:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(file.fileno(), 2)
-    if arguments[0] == "-c":
-        sys.argv = ["-c", *arguments[2:]]
-        exec(arguments[1], {})
-    else:
-        sys.exit(main(arguments))
 
 
 def last_written(folder: Path) -> int:

@@ -48,6 +48,15 @@ def by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarra
     return sums, np.bincount(codes).astype(float)
 
 
+def expanded_tail(count: int) -> float:
+    """The fraction of bootstrap means that lies beyond either 95 % bound, once percentiles are expanded.
+
+    Args:
+        count: of what is drawn, two or more.
+    """
+    return float(norm.sf(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1)))  # beyond 1.96 of many, 2.8 of six
+
+
 def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """95 % bounds (2,) of the mean over clusters drawn with replacement.
 
@@ -60,10 +69,9 @@ def bootstrap_bounds(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Of all values in the clusters that were drawn."""
         return sums.sum(axis) / sizes.sum(axis)
 
-    deviations = np.sqrt(len(sums) / (len(sums) - 1)) * t.ppf(0.975, len(sums) - 1)  # 1.96 of many, 2.8 of six
     return np.array(bootstrap(
         (sums, sizes), _mean, paired=True, vectorized=True, axis=-1, method="percentile",
-        confidence_level=1 - 2 * norm.sf(deviations), n_resamples=DRAWS,
+        confidence_level=1 - 2 * expanded_tail(len(sums)), n_resamples=DRAWS,
         batch=max(1, AT_ONCE // sums.size), rng=np.random.default_rng(0),
     ).confidence_interval)  # fmt: skip
 

@@ -28,8 +28,8 @@ from gradeclip_utils.evaluation.worker import REFERENCES
 from gradeclip_utils.methods import Method, register_method
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
+from tests.forked import begin
 from tests.runs import read_run
-from tests.test_kills import begin
 
 METHODS = ["grad-eclip", "maskclip", "game"]
 CONCEPTS = ["car", "dog", "sofa"]

@@ -8,9 +8,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
 
-from ...evaluation.resampling import DRAWS
+from ...evaluation.resampling import DRAWS, expanded_tail
 from ...evaluation.statistics import spearman
 from ...models import Clip
 from .assigned import KINDS, assignments, tag_experiment, tag_pairs
@@ -155,7 +154,7 @@ def crossed(figure: str, table: pd.DataFrame, permuted: bool = False) -> pd.Data
         permuted: the interval is of the permutations that let the words of a pair change kinds.
     """
     values, n, rng = table.to_numpy(), len(table), np.random.default_rng(0)
-    value, tail = np.nanmean(values), norm.sf(np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
+    value, tail = np.nanmean(values), expanded_tail(n)
     pairs, others = (rng.integers(0, size, (DRAWS, size)) for size in values.shape)
     means = np.nanmean(values[pairs[:, :, None], others[:, None]], axis=(1, 2))
     if permuted:
