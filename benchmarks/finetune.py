@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 
 from gradeclip_utils import Clip, ExplanationWarning, load_clip
-from gradeclip_utils.training.finetune.arms import ScenePairs
-from gradeclip_utils.training.finetune.pairs import Pair
-from gradeclip_utils.training.finetune.run import Tuning, fine_tune
+from studies.finetuning.arms import ScenePairs
+from gradeclip_utils.finetune.pairs import Pair
+from gradeclip_utils.finetune.run import Tuning, fine_tune
 
 LIMIT = 1.33
 _CAPTION = "a red car next to a blue ball and two small dogs on green grass"  # four phrases

@@ -35,16 +35,16 @@ from gradeclip_utils.panels.lesson import FigurePanel, panel
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.architectures import plot_model_maps
-from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
-from gradeclip_utils.studies.binding.playground import QUESTIONS, playground
-from gradeclip_utils.studies.concreteness.plots import plot_words
-from gradeclip_utils.studies.concreteness.word_study import word_study
-from gradeclip_utils.studies.matching.adjectives import colour_pairs, prompt_path
-from gradeclip_utils.studies.matching.plots import draw_path
-from gradeclip_utils.studies.methods_compared import method_gallery
-from gradeclip_utils.training.finetune.arms import read, tidy
-from gradeclip_utils.training.finetune.plots import draw_arms, draw_before_after
+from studies.architectures import plot_model_maps
+from studies.binding.cached_explainer import CachedExplainer
+from studies.binding.playground import QUESTIONS, playground
+from studies.concreteness.plots import plot_words
+from studies.concreteness.word_study import word_study
+from studies.matching.adjectives import colour_pairs, prompt_path
+from studies.matching.plots import draw_path
+from studies.methods_compared import method_gallery
+from studies.finetuning.arms import read, tidy
+from studies.finetuning.plots import draw_arms, draw_before_after
 
 LIMITS = {"emoji": 0.100, "ViT-B-16": 0.400, "lesson": 0.250}  # seconds
 _THINGS = ("car", "dog", "apple", "balloon", "bicycle", "umbrella", "violin", "rocket", "couch", "kite")

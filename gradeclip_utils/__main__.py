@@ -4,7 +4,7 @@
     python -m gradeclip_utils explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
     python -m gradeclip_utils explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
 
-Exit code 0 when it was done, 2 with one sentence and its code when something was wrong with what was asked for, 130
+Exit code 0 when it was done, 2 with one sentence when something was wrong with what was asked for, 130
 when it was stopped. `--debug` shows the traceback of that sentence; a fault of ours always has one. A command's
 arguments are in the room that does the work, as `add_arguments(parser)` and `run_command(options)`; only the room of
 the command that was chosen is imported.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .checks import writable
-from .errors import GradeclipError, InvalidValue
+from .errors import GradeclipError
 from .files import write_whole
 
 if TYPE_CHECKING:
@@ -122,14 +122,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: those of the shell by default.
-
-    Returns:
-        The exit code: 0 done, 2 something was wrong with what was asked for (one sentence says what), 130 stopped.
-    """
+    """Run a command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [one for one in given if one != "--debug"]
@@ -141,8 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug or not isinstance(error, (GradeclipError, OSError, ImportError)):  # any other is a fault of ours
             raise
-        code = f" [{error.code}]" if isinstance(error, GradeclipError) else ""
-        print(f"gradeclip: {error}{code}", file=sys.stderr)
+        print(f"gradeclip: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gradeclip: stopped; where state is kept, the same command goes on from there", file=sys.stderr)
@@ -150,11 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
-    """The parser of a call: it has all commands, and the arguments of the one that is called.
-
-    Args:
-        arguments: of the call; they begin with the command.
-    """
+    """The parser of a call: it has all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="What CLIP matched in an image and in a sentence: explain, measure, train.",
@@ -211,11 +199,7 @@ def _say(message, category, filename, lineno, file=None, line=None) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `explain`.
-
-    Args:
-        parser: of the command.
-    """
+    """Add the arguments of `explain`."""
     decides = "GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled model is used."
     parser.epilog = f"{parser.epilog}\n\nWithout --model, {decides}"
     parser.add_argument("--image", metavar="FILE", nargs="+", help="an image, or several; a drawn scene if not given")
@@ -227,22 +211,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Explain each image, and say how far the explained numbers are from the model's own.
-
-    Args:
-        options: as `add_arguments` has them read, and those of the model.
-
-    Raises:
-        ValueError: an image without a caption, or that cannot be read, or a place where no figure can be written;
-            before a model is loaded.
-    """
+    """Explain each image, and say how far the explained numbers are from the model's own."""
     if options.image and not options.caption:
-        raise InvalidValue("--image needs a --caption: what should be looked for in it?", "option-caption")
+        raise GradeclipError("--image needs a --caption: what should be looked for in it?")
     files = options.image or [None]
     out = writable(options.out, "--out", suffixes=(".png", ".svg", ".pdf"), size=1_000_000 * len(files))
     places = [out if len(files) == 1 else out.with_stem(f"{out.stem}-{Path(file).stem}") for file in files]
     if twice := next((place for place in places if places.count(place) > 1), None):
-        raise InvalidValue(f"two images would be written to {twice}: explain them in two calls", "data-twice")
+        raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")
 
     from .images import read_image
 

@@ -21,11 +21,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .checks import chosen, listed, short, text, whole
 from .checks import seed as checked_seed
-from .errors import InvalidType, InvalidValue
+from .errors import GradeclipError
 from .images import ImageLike, View, check_pixels, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import Group, word_directions, word_masks
-from .methods.metagame import embed_coalitions, noun_players, weights_of
 from .models import Clip
 from .prompts import as_prompts, as_tensor, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
@@ -43,9 +42,6 @@ GRAD_ECLIP = ("grad-eclip", ONE_HEAD)  # what has attention heads to choose, and
 class Encoders:
     """The image encoder and the text encoder of a model.
 
-    Args:
-        clip, method, seed, progress, attention, image_layers, text_layers, resolution: as of `Explainer`, which is one.
-
     Attributes:
         clip: the model.
         image_tower: the image encoder, opened.
@@ -61,13 +57,13 @@ class Encoders:
     ):  # fmt: skip
         if not isinstance(clip, Clip):
             msg = f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
-            raise InvalidType(msg, "model-type")
+            raise GradeclipError(msg)
         if not callable(clip.preprocess):
             msg = f"a Clip needs a preprocessing, image -> float tensor (3, H, W), got {short(clip.preprocess)}"
-            raise InvalidType(msg, "model-preprocess")
+            raise GradeclipError(msg)
         if not isinstance(method, Method) and (not isinstance(method, str) or method not in METHODS):
             msg = f"method must be one of {', '.join(METHODS)}, or a Method, got {short(method)}"
-            raise InvalidValue(msg, "method-unknown")
+            raise GradeclipError(msg)
         chosen("attention", attention, ("model", "single-head"))
         chosen("resolution", resolution, ("model", "native"))
         seed = checked_seed(seed)
@@ -75,7 +71,7 @@ class Encoders:
         if attention == "single-head":
             if method.name not in GRAD_ECLIP:
                 msg = f"attention='single-head' is a variant of 'grad-eclip', got method={method.name!r}"
-                raise InvalidValue(msg, "method-attention")
+                raise GradeclipError(msg)
             method = METHODS[ONE_HEAD]
         self.clip, self.method, self.seed, self.progress = clip, method, seed, progress
         self.attention = "single-head" if method.name == ONE_HEAD else "model"
@@ -92,43 +88,16 @@ class Encoders:
             self.text_refusal = refusal
 
     def embed_images(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 32) -> Tensor:
-        """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
-
-        Args:
-            images: N images as for `explain`; a single one counts as a sequence of one. A generator is asked for one
-                batch after the other, so that many need not be in memory together.
-            batch_size: how many images go through the model at once.
-
-        Returns:
-            (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on the model's device,
-            without a graph. `embed_images(images) @ embed_texts(texts).T` holds the similarities that `explain` gives.
-
-        Raises:
-            ValueError: an image cannot be read, there is none, or the model holds NaN.
-        """
+        """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing."""
         found = [trace.embedding for trace in self._image_traces(_as_images(images), batch_size)]
         with self._isolated():
             return torch.cat(found)
 
     def embed_texts(self, texts: str | Sequence[str], batch_size: int = PROMPTS_AT_ONCE) -> Tensor:
-        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model.
-
-        A text encoder that cannot be opened can still embed, and `explain` takes what it gave in place of prompts.
-
-        Args:
-            texts: N prompts; a single string counts as a sequence of one. What is longer than the context is cut off.
-            batch_size: how many prompts go through the model at once.
-
-        Returns:
-            (N, E), of unit length, in float32 at least, on the model's device, without a graph.
-
-        Raises:
-            UnsupportedModel: the model has no text encoder that open_clip knows.
-            TypeError: a prompt is no string, or the tokenizer drops tokens at random.
-        """
+        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model."""
         prompts, tower = as_prompts(texts), self.text_tower
         if isinstance(prompts, Tensor):
-            raise InvalidType(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}", "prompt-type")
+            raise GradeclipError(f"embed_texts needs strings, got embeddings {tuple(prompts.shape)}")
         whole("batch_size", batch_size, 1)
         with self._isolated():
             if tower is None and not hasattr(self.clip.model, "encode_text"):
@@ -147,34 +116,14 @@ class Encoders:
         self, images: ImageLike | Sequence[ImageLike], directions: Tensor | np.ndarray | Sequence[Tensor],
         batch_size: int = IMAGES_AT_ONCE,
     ) -> Tensor:  # fmt: skip
-        """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
-
-        The target of a direction d is `embed_images(image) . d`: with the embedding of a prompt its similarity, with
-        the difference of two their contrast, with a row of `word_directions` a word's score. Directions keep their
-        length, in which Grad-ECLIP is linear.
-
-            explainer.maps(images, explainer.embed_texts(["a dog", "a cat"]))      # (N, 2, h, w)
-
-        Args:
-            images: N images as for `explain`; a single one counts as a sequence of one.
-            directions: (M, E), the same for all images, or (N, M, E), each image's own.
-            batch_size: how many images go through the model at once.
-
-        Returns:
-            (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's device, without a graph:
-            what `explain` shows for the same prompts.
-
-        Raises:
-            ValueError: the method has no maps of images; directions of another shape; images of several grids
-                (`resolution="native"`) in one call.
-        """
+        """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method."""
         if self.method.image is None:
-            raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
+            raise GradeclipError(f"{self.method.title} explains prompts only: it has no maps of images")
         images, device = list(_as_images(images)), self.image_tower.device
         directions = self._directions(directions, "M", f"{len(images)}, M")
         if directions.ndim == 3 and len(directions) != len(images):
             msg = f"{len(images)} images need as many sets of directions, got {len(directions)}"
-            raise InvalidValue(msg, "embedding-shape")
+            raise GradeclipError(msg)
         with self._isolated():
             directions = directions.detach().to(device, copy=True).expand(len(images), -1, -1)
             empty = self._empty_prompt()
@@ -186,40 +135,18 @@ class Encoders:
             start += len(some)
         if len({part.shape[2:] for part in found}) > 1:
             msg = "images of several sizes have maps of several shapes: ask for them one at a time"
-            raise InvalidValue(msg, "image-sizes")
+            raise GradeclipError(msg)
         with self._isolated():
             return torch.cat(found)
 
     def word_directions(self, caption: str) -> tuple[Split, Tensor]:
-        """The words of a caption, and the direction (W, E) in which each of its W words pushes the embedding.
-
-        A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
-        regions that each word matches: what `interactions` shows. See `methods.interactions.word_directions`.
-
-        Args:
-            caption: one prompt. Words beyond the context length are in `Split.unread` and have no direction.
-
-        Returns:
-            The words as they stand in the caption (`Split.spans`), and (W, E) on the model's device, without a graph.
-
-        Raises:
-            UnsupportedModel: the text encoder cannot be opened.
-            TypeError: the tokenizer does not say which tokens make up a word.
-        """
+        """The words of a caption, and the direction (W, E) in which each of its W words pushes the embedding."""
         return self.directions_of_words([caption])[0]
 
     def directions_of_words(self, captions: Sequence[str]) -> list[tuple[Split, Tensor]]:
-        """What `word_directions` says of each caption, in one batch.
-
-        Args:
-            captions: one or more, as many as the memory takes at once, each as for `word_directions`.
-
-        Raises:
-            UnsupportedModel, TypeError: as `word_directions`.
-            ValueError: there are no captions.
-        """
+        """What `word_directions` says of each caption, in one batch."""
         if not (captions := listed("captions", captions)):
-            raise InvalidValue("there are no captions: give at least one", "prompt-none")
+            raise GradeclipError("there are no captions: give at least one")
         tower = self._opened_text_tower()
         check_tokenizer(self.clip.tokenizer)
         with self._isolated():
@@ -237,17 +164,19 @@ class Encoders:
             found = as_tensor(directions)
         except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
             msg = f"directions must be floats of one length, as embed_texts gives them, got {short(directions)}"
-            raise InvalidType(msg, "embedding-shape") from None
+            raise GradeclipError(msg) from None
         width = self.image_tower.width
         fits = found.ndim in [one.count(",") + 2 for one in axes] and found.shape[-1] == width and found.numel()
         if not fits or not torch.isfinite(found).all():
             shape = " or ".join(f"({one}, {width})" for one in axes)
             msg = f"directions must be {shape}, and finite, got {tuple(found.shape)}"
-            raise InvalidValue(msg, "embedding-shape")
+            raise GradeclipError(msg)
         return found
 
     def _coalitions(self, caption: str, over: Sequence[Group] | None):
         """Places of the G players, embeddings (C, E) of coalitions, of which the last is all, and weights (G, C)."""
+        from studies.rivals.metagame import embed_coalitions, noun_players, weights_of
+
         tower = self._opened_text_tower()
         check_tokenizer(self.clip.tokenizer)
         split = split_read(caption, self.clip.tokenizer, tower)
@@ -259,7 +188,7 @@ class Encoders:
         there = all(isinstance(i, Integral) and 0 <= i < count for i in words)
         if not groups or not all(groups) or not there or len(set(words)) < len(words):
             msg = f"over must hold words 0 to {count - 1}, each at most once, got {list(groups)!r}"
-            raise InvalidValue(msg, "metagame-over")
+            raise GradeclipError(msg)
         ids = self.clip.tokenizer([caption]).to(tower.device)[0]
         word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
         players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
@@ -377,17 +306,12 @@ def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     if not isinstance(images, Sequence):
         images = listed("images", images)
     if len(images) == 0:
-        raise InvalidValue("there are no images: give at least one", "image-none")
+        raise GradeclipError("there are no images: give at least one")
     return images
 
 
 def on_grid(maps: Tensor, trace: Trace) -> Tensor:
-    """Maps over tokens as maps (..., h, w) over patches.
-
-    Args:
-        maps: (..., N).
-        trace: of images, whose tokens they are.
-    """
+    """Maps over tokens as maps (..., h, w) over patches."""
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)

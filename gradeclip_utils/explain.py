@@ -18,13 +18,11 @@ from torch.nn import functional as F
 
 from .checks import chosen, listed, text, whole
 from .encoders import GRAD_ECLIP, IMAGES_AT_ONCE, PROMPTS_AT_ONCE, Encoders, on_grid
-from .errors import InvalidValue
+from .errors import GradeclipError
 from .explanation import Explanation, Interactions
 from .files import version
 from .images import ImageLike, read_image
 from .methods.interactions import Group, word_masks
-from .methods.metagame import EXACT, shapley_weights
-from .methods.second_order import INTERACTIONS, interactions, options_of
 from .notices import is_drawn, warn, warn_of_empty_maps
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, matched
 from .towers.blocks import upcast
@@ -119,7 +117,7 @@ class Explainer(Encoders):
         images = listed("images", images, (str, Path, Image.Image))
         if len(images) != len(texts):
             msg = f"pairs need as many pictures as prompts, got {len(images)} and {len(texts)}"
-            raise InvalidValue(msg, "pair-count")
+            raise GradeclipError(msg)
         against = None if against is None else matched(as_prompts(against), len(texts))
         explanations: list[Explanation] = []
         step = 1 if self.one_at_a_time else IMAGES_AT_ONCE
@@ -151,15 +149,17 @@ class Explainer(Encoders):
             ValueError: the method is not Grad-ECLIP, `by` is none of the three or has no such option; and as `explain`.
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
+        from studies.rivals.second_order import INTERACTIONS, interactions, options_of
+
         if self.method.name not in GRAD_ECLIP:
             msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
-            raise InvalidValue(msg, "method-interactions")
+            raise GradeclipError(msg)
         chosen("by", by, tuple(INTERACTIONS) if self.attention == "model" else ("grad-eclip",))
         takes, title = options_of(by), INTERACTIONS[by][0]
         ours = {name: getattr(self, name) for name in ("seed", "progress") if name in takes}
         if wrong := [name for name in options if name not in takes or name in ours]:
             has = ", ".join(name for name in takes if name not in ours) or "none"
-            raise InvalidValue(f"{wrong[0]!r} is no option of {title}, which has {has}", "method-option")
+            raise GradeclipError(f"{wrong[0]!r} is no option of {title}, which has {has}")
         read, caption = self._read_image(image), text("caption", caption)
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
@@ -204,7 +204,7 @@ class Explainer(Encoders):
         if whole("count", count, 0, 10_000) < 2 or self.method.image is None:
             asked = f"got {count} and {self.method.title}"
             msg = f"null maps need two prompts or more and a method that explains images, {asked}"
-            raise InvalidValue(msg, "null-maps")
+            raise GradeclipError(msg)
         others = with_other_nouns(prompt, count - 1, known=self.clip.vocabulary, seed=self.seed)
         embeddings, view = self.embed_texts([*others, ""]), self._view(read_image(image))
         with self._isolated():
@@ -229,7 +229,7 @@ class Explainer(Encoders):
         """
         prompts, targets = as_prompts(captions), self._directions(directions, "P")
         if len(prompts) != len(targets):
-            raise InvalidValue(f"each caption needs its direction, got {len(prompts)} and {len(targets)}", "pair-count")
+            raise GradeclipError(f"each caption needs its direction, got {len(prompts)} and {len(targets)}")
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
             asked, tower = self._ask(prompts), self._opened_text_tower()
@@ -261,8 +261,10 @@ class Explainer(Encoders):
             ValueError: the method has no maps of images, the caption names nothing, or `over` holds a word twice.
             TypeError: the caption is no string, or the tokenizer does not say which tokens make up a word.
         """
+        from studies.rivals.metagame import EXACT, shapley_weights
+
         if self.method.image is None:
-            raise InvalidValue(f"{self.method.title} explains prompts only: it has no maps of images", "method-images")
+            raise GradeclipError(f"{self.method.title} explains prompts only: it has no maps of images")
         read, caption = self._read_image(image), text("caption", caption)
         with self._isolated():
             spans, embeddings, weights = self._coalitions(caption, over)
@@ -285,7 +287,7 @@ class Explainer(Encoders):
         read = read_image(image)
         if self.clip.vocabulary is not None and not is_drawn(read):  # what knows few words was trained on drawn scenes
             about = "and this image is not marked as one: at a photograph it can only guess"
-            warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}", "image-not-drawn")
+            warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return read
 
     def _explain(self, images: list[Image.Image], texts, against: Prompts | None, first: int = 0) -> list[Explanation]:

@@ -21,7 +21,7 @@ from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as as_safetensors
 
 from .checks import as_path, finite, listed, readable, whole, writable
-from .errors import GradeclipError, InvalidFile, InvalidValue
+from .errors import GradeclipError
 from .files import write_together
 from .images import onto_image, read_image
 from .methods.interactions import centred, named_things
@@ -42,30 +42,13 @@ class Result:
     box: Box
 
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
-        """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero where the model did not look.
-
-        Args:
-            index: of the prompt or word.
-            signed: if not, relevance below zero is cut off on the token grid.
-
-        Raises:
-            InvalidType, InvalidValue: no whole number, or there are not as many maps.
-        """
+        """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero where the model did not look."""
         maps = getattr(self, self._arrays[0])
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
         return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
 
     def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none.
-
-        The JSON file comes last, and holds checksums of the others: files of two explanations are never taken for one.
-
-        Args:
-            folder: need not exist; it is given back.
-
-        Raises:
-            InvalidFile: they cannot be written. What was there stays as it was.
-        """
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none."""
         name, image = type(self).__name__.lower(), self.image
         folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
         png = io.BytesIO()
@@ -73,7 +56,7 @@ class Result:
         shared, (other,) = folder / "image.png", {"explanation", "interactions"} - {name}
         if (folder / f"{other}.json").is_file() and shared.is_file() and shared.read_bytes() != png.getvalue():
             msg = f"{folder} holds the {other} of another image, which would be lost: choose another folder"
-            raise InvalidFile(msg, "path-taken")
+            raise GradeclipError(msg)
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
         parts = {f"{name}.safetensors": as_safetensors(arrays), "image.png": png.getvalue()}
@@ -84,15 +67,7 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote.
-
-        Args:
-            folder: as `save` was given it.
-
-        Raises:
-            MissingFile: one of the three files is missing.
-            InvalidFile: one is damaged, from elsewhere, or not the one that was saved with the others; says which.
-        """
+        """Read what `save` wrote."""
         name = cls.__name__.lower()
         folder, file = as_path(folder, "the folder of an explanation"), f"{name}.json"
         try:
@@ -102,7 +77,7 @@ class Result:
                 content = _bytes(folder / file)
                 if hashlib.sha256(content).hexdigest() != sums[file]:
                     msg = f"{folder / file} is damaged, or not the file that was saved with {name}.json"
-                    raise InvalidFile(msg, "result-damaged")
+                    raise GradeclipError(msg)
             image = read_image(folder / file)
             file = f"{name}.safetensors"
             arrays = read_arrays(_bytes(folder / file))
@@ -113,7 +88,7 @@ class Result:
         except _DAMAGED as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
             msg = f"{folder / file} is damaged, or holds no {name} that `save` wrote ({said})"
-            raise InvalidFile(msg, "result-damaged") from error
+            raise GradeclipError(msg) from error
 
     def __post_init__(self):
         for name in self._arrays:  # arrays that cannot be written to; the caller's own stay as they are
@@ -188,7 +163,7 @@ class Explanation(Result):
         index = whole("index", index, -count, count - 1)
         if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
             h, w = self.image_maps.shape[1:]
-            raise InvalidValue(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}", "null-maps")
+            raise GradeclipError(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}")
         from scipy.stats import t  # half a second to import, and few explanations are compared
 
         flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
@@ -288,7 +263,7 @@ class Interactions(Result):
             if len(over) < 2:
                 named = ", ".join(self.words[i].text for group in over for i in group) or "none"
                 msg = f"{self.caption!r} names fewer than two things ({named}): give the words in over="
-                raise InvalidValue(msg, "words-too-few")
+                raise GradeclipError(msg)
         groups = [tuple(listed("over", one, (int, np.integer))) for one in listed("over", over)]
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from safetensors import SafetensorError  # which says so of a full disk
 
 from .checks import first_line
-from .errors import InvalidFile, InvalidValue
+from .errors import GradeclipError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,49 +30,23 @@ _PACKAGE = Path(__file__).parent
 
 
 def data_path(name: str = "") -> Path:
-    """Path of a file of the project's `data/` folder, which an installed package carries inside itself.
-
-    In a checkout (also after `pip install -e .`) the folder stands beside the package; `pip install .` maps it to
-    `gradeclip_utils/data`.
-
-        data_path("concepts.csv")
-
-    Args:
-        name: of the file, which need not exist: `training` writes there. Without one, the folder itself.
-    """
+    """Path of a file of the project's `data/` folder, which an installed package carries inside itself."""
     inside = _PACKAGE / "data"
     return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
 
 
-def read_csv(file: Path, code: str = "table-other", **options) -> pd.DataFrame:
-    """A table in a file of text.
-
-    Args:
-        file: the file.
-        code: of the refusal.
-        **options: of `pandas.read_csv`.
-
-    Raises:
-        InvalidFile: it cannot be read.
-    """
+def read_csv(file: Path, **options) -> pd.DataFrame:
+    """A table in a file of text."""
     import pandas as pd  # slow to import, and who draws scenes does without
 
     try:
         return pd.read_csv(file, **options)
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InvalidFile(f"{file} cannot be read as a table: {first_line(error)}", code) from error
+        raise GradeclipError(f"{file} cannot be read as a table: {first_line(error)}") from error
 
 
 def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, whenever the process or the machine dies.
-
-    Args:
-        file: its folder need not exist.
-        write: is given a binary stream.
-
-    Raises:
-        InvalidFile: it cannot be written; the message says where it is kept instead.
-    """
+    """Write a file whole or not at all, whenever the process or the machine dies."""
 
     def into(path: Path) -> None:
         """What `write` writes, in one file."""
@@ -83,25 +57,12 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """As `write_whole`, for what writes to a path of its own.
-
-    Args:
-        file: its folder need not exist.
-        write: is given a path beside the file.
-    """
+    """As `write_whole`, for what writes to a path of its own."""
     _write(file, file.parent, {file.name: write})
 
 
 def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
-    """Write several files into a folder: all are on the disk before the first takes its name.
-
-    Args:
-        folder: need not exist.
-        parts: file name -> content, in the order in which they take their names.
-
-    Raises:
-        InvalidFile: they cannot be written; the message says where they are kept instead.
-    """
+    """Write several files into a folder: all are on the disk before the first takes its name."""
     _write(folder, folder, {name: methodcaller("write_bytes", content) for name, content in parts.items()})
 
 
@@ -122,7 +83,7 @@ def _write(what: Path, folder: Path, parts: Mapping[str, Callable[[Path], object
         if not isinstance(error, (OSError, SafetensorError)):
             raise
         kept = _kept(what.name, parts, within=what == folder)
-        raise InvalidFile(f"{what} could not be written ({error}): {kept}", "write-failed") from error
+        raise GradeclipError(f"{what} could not be written ({error}): {kept}") from error
 
 
 def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool) -> str:
@@ -143,19 +104,7 @@ def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool
 
 @contextmanager
 def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
-    """Within it no other process is within it: an open transaction on an empty database.
-
-    It ends with this process, whatever ends it. On a network drive it is as good as that drive's locks.
-
-    Args:
-        folder: what is locked; need not exist.
-        name: of the database in it.
-        wait: seconds, for another process to be done.
-
-    Raises:
-        InvalidFile: nothing can be written there.
-        InvalidValue: another process is at work.
-    """
+    """Within it no other process is within it: an open transaction on an empty database."""
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -163,19 +112,15 @@ def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
             stack.enter_context(closing(lock)).execute("BEGIN EXCLUSIVE")
         except (OSError, sqlite3.OperationalError) as error:
             if isinstance(error, OSError) or "locked" not in str(error):
-                raise InvalidFile(f"nothing can be written to {folder}: {error}", "path-read-only") from error
+                raise GradeclipError(f"nothing can be written to {folder}: {error}") from error
             message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
-            raise InvalidValue(message, "run-locked") from error
+            raise GradeclipError(message) from error
         yield
 
 
 @cache  # reading a package's metadata takes as long as a small explanation
 def version(library: str) -> str:
-    """The version of a library as its package says it; "unknown" where it is not installed as one.
-
-    Args:
-        library: the package's name.
-    """
+    """The version of a library as its package says it; "unknown" where it is not installed as one."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .checks import readable
-from .errors import GradeclipError, InvalidFile, InvalidType, InvalidValue
+from .errors import GradeclipError
 from .notices import warn
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_image(image: ImageLike) -> Image.Image:
         f"A picture can be a PIL image, a path, or a uint8 array (H, W, 3); this is {type(image).__module__}."
         f"{type(image).__name__}. A tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
     )
-    raise InvalidType(msg, "image-type")
+    raise GradeclipError(msg)
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
@@ -64,10 +64,10 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
             f"An array must be uint8 (0 to 255), because other types have no agreed range; this one is {array.dtype} "
             f"of shape {array.shape}. If it runs from 0 to 1: (array * 255).round().astype('uint8')"
         )
-        raise InvalidValue(msg, "image-dtype")
+        raise GradeclipError(msg)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         msg = f"An array must have the shape (H, W, 3): red, green, blue; this one has {array.shape}."
-        raise InvalidValue(msg, "image-shape")
+        raise GradeclipError(msg)
     _check_size("This array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 
@@ -83,14 +83,14 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
         with Image.open(path) as opened:
             return _to_rgb(opened, name)
     except UnidentifiedImageError:
-        raise InvalidFile(f"{name} {_unreadable(start)}", "image-unreadable") from None
+        raise GradeclipError(f"{name} {_unreadable(start)}") from None
     except GradeclipError:
         raise
     except _PILLOW as error:
         msg = f"{name} cannot be read as a picture: it is damaged or ends too early ({error})."
-        raise InvalidFile(msg, "image-damaged") from error
+        raise GradeclipError(msg) from error
     except Image.DecompressionBombError as error:
-        raise InvalidFile(f"{name} has more than {MOST_MEGAPIXELS} megapixels: {error}", "image-too-large") from None
+        raise GradeclipError(f"{name} has more than {MOST_MEGAPIXELS} megapixels: {error}") from None
 
 
 # what Pillow says of a broken chunk, of a file that is closed or too short, and of a mode that it cannot convert
@@ -111,17 +111,17 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
 
 def _check_size(name: str, width: int, height: int) -> None:
     if 0 in (width, height):
-        raise InvalidValue(f"{name} has no pixels: {width} x {height}.", "image-empty")
+        raise GradeclipError(f"{name} has no pixels: {width} x {height}.")
     if width * height > MOST_MEGAPIXELS * 1e6:
         msg = f"{name} has {width} x {height} pixels, more than {MOST_MEGAPIXELS} megapixels: make it smaller first."
-        raise InvalidValue(msg, "image-too-large")
+        raise GradeclipError(msg)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(name, *image.size)  # known before anything is decoded
     if image.mode == "F":
         msg = f"{name} holds floats, which have no agreed range; convert it to 8 bits first."
-        raise InvalidValue(msg, "image-floats")
+        raise GradeclipError(msg)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _to_8_bits(image, name)
@@ -136,7 +136,7 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         msg = f"{name} holds numbers from {values.min()} to {values.max()}, beyond 16 bits; scale it to 8 bits first."
-        raise InvalidValue(msg, "image-range")
+        raise GradeclipError(msg)
     if image.mode != "I" or values.max() > 255:  # "I" holds 32 bits, and small values there are 8-bit greys
         values = np.round(values / 257)  # 65535 / 257 = 255
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
@@ -147,48 +147,31 @@ MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native 
 
 @dataclass(frozen=True)
 class View:
-    """The model's input (3, H, W), and the box (left, top, right, bottom) of it in the image's pixels.
-
-    Where the preprocessing pads, the box is larger than the image.
-    """
+    """The model's input (3, H, W), and the box (left, top, right, bottom) of it in the image's pixels."""
 
     pixels: Tensor
     box: tuple[float, float, float, float]
 
 
 def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
-    """What a preprocessing gave, if a model can take it: finite floats (3, H, W).
-
-    Args:
-        pixels: what it gave.
-        size: the model's own (H, W), where that counts.
-
-    Raises:
-        TypeError, ValueError: something else.
-    """
+    """What a preprocessing gave, if a model can take it: finite floats (3, H, W)."""
     import torch
 
     rule = "a preprocessing must turn an image into a float tensor (3, H, W)"
     if not isinstance(pixels, torch.Tensor):
-        raise InvalidType(f"{rule}, and this one gives {type(pixels).__name__}", "model-preprocess")
+        raise GradeclipError(f"{rule}, and this one gives {type(pixels).__name__}")
     if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
-        raise InvalidValue(f"{rule}, and this one gives {pixels.dtype} {tuple(pixels.shape)}", "model-preprocess")
+        raise GradeclipError(f"{rule}, and this one gives {pixels.dtype} {tuple(pixels.shape)}")
     if size is not None and tuple(pixels.shape[1:]) != tuple(size):
         given, wanted = (" x ".join(map(str, one)) for one in (pixels.shape[1:], size))
-        raise InvalidValue(f"the preprocessing gives {given} pixels, and the model takes {wanted}", "model-preprocess")
+        raise GradeclipError(f"the preprocessing gives {given} pixels, and the model takes {wanted}")
     if not torch.isfinite(pixels).all():
-        raise InvalidValue(f"{rule}, and this one gives NaN or infinity", "model-preprocess")
+        raise GradeclipError(f"{rule}, and this one gives NaN or infinity")
     return pixels
 
 
 def model_view(preprocess: Callable, image: Image.Image) -> View:
-    """The image through the model's own preprocessing.
-
-    Args:
-        preprocess: the model's own, `clip.preprocess`. With a step that is not known here it is taken to squash the
-            whole image; a warning says so.
-        image: RGB.
-    """
+    """The image through the model's own preprocessing."""
     steps = getattr(preprocess, "transforms", [preprocess])
     width, height = scaled = image.size
     left = top = 0  # of the view, in the scaled image
@@ -205,7 +188,7 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
         elif kind not in _IN_PLACE:
             name = getattr(step, "__name__", type(step).__name__)
             message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
-            warn(message, "preprocess-unknown")
+            warn(message)
             return View(preprocess(image), (0.0, 0.0, float(width), float(height)))
     across, down = width / scaled[0], height / scaled[1]
     box = (left * across, top * down, (left + view[0]) * across, (top + view[1]) * down)
@@ -213,19 +196,7 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
 
 
 def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:
-    """The whole image at its own size and shape, both sides rounded to whole patches.
-
-    Colours are normalised as the model's own preprocessing does. Of more than `MOST_PATCHES` patches, the image
-    is scaled down.
-
-    Args:
-        preprocess: the model's own, `clip.preprocess`.
-        image: RGB.
-        patch: height and width of a patch in pixels.
-
-    Raises:
-        ValueError: the preprocessing does not say how it normalises colours.
-    """
+    """The whole image at its own size and shape, both sides rounded to whole patches."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
@@ -233,7 +204,7 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     normalize = next((step for step in steps if _kind(step) == "Normalize"), None)
     if normalize is None:
         msg = "resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation"
-        raise InvalidValue(msg, "model-preprocess")
+        raise GradeclipError(msg)
     resize = next((step.interpolation for step in steps if _kind(step) in ("Resize", "ResizeKeepRatio")), None)
     rows, columns = image.height / patch[0], image.width / patch[1]
     shrink = min(1.0, (MOST_PATCHES / (rows * columns)) ** 0.5)
@@ -248,15 +219,7 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
 
 
 def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) on the token grid as (H, W) in the image's pixels; zero outside the box.
-
-    Bilinear between the centres of the tokens, constant beyond the outermost ones.
-
-    Args:
-        map_: (h, w).
-        box: left, top, right, bottom of what the map covers, in the image's pixels.
-        size: width and height of the image.
-    """
+    """A map (h, w) on the token grid as (H, W) in the image's pixels; zero outside the box."""
     left, top, right, bottom = box
     columns = _bilinear(size[0], left, right, map_.shape[1])  # (W, w)
     rows = _bilinear(size[1], top, bottom, map_.shape[0])  # (H, h)

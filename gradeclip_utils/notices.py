@@ -2,8 +2,7 @@
 
     method, explainer -> warn -> Python's warnings, or whoever listens
 
-A warning is about an explanation, or rows, that are valid but should be read with care. It ends with a short code, and
-points at the line outside of this package that asked; a panel, which has a place of its own for what is said of
+A warning is about an explanation, or rows, that are valid but should be read with care. It points at the line outside of this package that asked; a panel, which has a place of its own for what is said of
 explanations, listens instead.
 """
 
@@ -33,48 +32,29 @@ class ExplanationWarning(UserWarning):
 
 
 def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
-    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why.
-
-    Args:
-        maps: (B, T, N).
-        valid_mask: (B, N) bool, which tokens are real.
-        what: the maps and their verb in the message, such as "image maps are".
-    """
+    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why."""
     empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
     if empty:
         reason = "all tokens answer the query equally, or the target does not depend on them"
-        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}", "map-empty")
+        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
 
 
 _DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
 
 
 def mark_drawn(image: Image.Image) -> Image.Image:
-    """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back.
-
-    Args:
-        image: its copies and parts keep the note. What it is pasted into does not, nor a file, unless it is a PNG with
-            `png_note`.
-    """
+    """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back."""
     image.info[_DRAWN] = "yes"
     return image
 
 
 def is_drawn(image: Image.Image) -> bool:
-    """Whether an image is a scene as it was drawn, or a part of one.
-
-    Args:
-        image: marked by `mark_drawn`, or not.
-    """
+    """Whether an image is a scene as it was drawn, or a part of one."""
     return bool(image.info.get(_DRAWN))
 
 
 def png_note(image: Image.Image) -> PngInfo:
-    """What a PNG file says of the image, to be saved with it: `image.save(file, pnginfo=png_note(image))`.
-
-    Args:
-        image: marked by `mark_drawn`, or not.
-    """
+    """What a PNG file says of the image, to be saved with it: `image.save(file, pnginfo=png_note(image))`."""
     note = PngInfo()
     if is_drawn(image):
         note.add_text(_DRAWN, "yes")
@@ -82,13 +62,7 @@ def png_note(image: Image.Image) -> PngInfo:
 
 
 def image_tag(image: Image.Image, alt: str, effort: int = 50) -> str:
-    """An image as HTML: every pixel is inside, so that nothing has to be fetched.
-
-    Args:
-        image: any.
-        alt: what it shows, for those who cannot see it.
-        effort: 0 takes half the time of a PNG file; 50 takes longer, for about half its size.
-    """
+    """An image as HTML: every pixel is inside, so that nothing has to be fetched."""
     stream = io.BytesIO()
     image.save(stream, "webp", lossless=True, quality=effort, method=effort // 20)
     source = base64.b64encode(stream.getvalue()).decode("ascii")
@@ -97,25 +71,13 @@ def image_tag(image: Image.Image, alt: str, effort: int = 50) -> str:
 
 
 def image_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
-    """A PNG file as a notebook shows it, with what it shows in words: data and metadata, by media type.
-
-    JupyterLab gives a PNG no alternative text, whatever the metadata say, and prefers HTML, which has one. The PNG is
-    for those who show no HTML.
-
-    Args:
-        png: the file's content.
-        alt: what it shows.
-    """
+    """A PNG file as a notebook shows it, with what it shows in words: data and metadata, by media type."""
     in_html, in_png = image_tag(Image.open(io.BytesIO(png)), alt), base64.b64encode(png).decode("ascii")
     return {"text/html": in_html, "image/png": in_png, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
-    """Say so when figures will show boxes, because matplotlib's font cannot draw a script.
-
-    Args:
-        texts: what figures will show.
-    """
+    """Say so when figures will show boxes, because matplotlib's font cannot draw a script."""
     beyond = sorted({letter for text in texts for letter in text if ord(letter) > 0x024F and not letter.isspace()})
     if beyond:  # else it is Latin, and matplotlib, which is slow to import, need not be asked
         from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -124,18 +86,12 @@ def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
         if missing := [letter for letter in beyond if not font.get_char_index(ord(letter))]:
             some = " ".join(missing[:10])
             choose = "choose another (matplotlib's font.family)"
-            warn(f"the font of figures cannot draw {some}, and shows boxes: {choose}", "font-letters")
+            warn(f"the font of figures cannot draw {some}, and shows boxes: {choose}")
 
 
 @contextmanager
 def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
-    """Within it, and in this thread alone, somebody else hears what explanations warn of.
-
-    Python's own `warnings.catch_warnings` changes what all threads share, and panels draw in several.
-
-    Args:
-        listener: is given each message, without its code.
-    """
+    """Within it, and in this thread alone, somebody else hears what explanations warn of."""
     token = _listener.set(listener)
     try:
         yield
@@ -143,19 +99,12 @@ def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def warn(message: str, code: str, kind: type[UserWarning] = ExplanationWarning) -> None:
-    """A warning at the line outside of this package that asked for it; one about an explanation, unless `heard_by`.
-
-    Args:
-        message: one sentence.
-        code: short and stable, with a row on the documentation's page of warnings; the message ends with it, so that
-            `warnings.filterwarnings` can choose by it.
-        kind: `UserWarning` where it is not about an explanation.
-    """
+def warn(message: str, kind: type[UserWarning] = ExplanationWarning) -> None:
+    """A warning at the line outside of this package that asked for it; one about an explanation, unless `heard_by`."""
     if kind is ExplanationWarning and (listener := _listener.get()) is not None:
         listener(message)
         return
     depth, frame = 1, inspect.currentframe()
     while frame and (frame.f_globals.get("__package__") or "").partition(".")[0] == __package__:
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(f"{message} [W-{code}]", kind, stacklevel=depth)
+    warnings.warn(message, kind, stacklevel=depth)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import short
-from .errors import InvalidType, InvalidValue
+from .errors import GradeclipError
 from .notices import warn, warn_of_missing_glyphs
 from .towers import Tower
 from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
@@ -38,12 +38,7 @@ class Asked:
     embedding: Tensor | None = None
 
     def word_ids(self, some: Sequence[int], valid_mask: Tensor) -> Tensor:
-        """The word of every token of some of the prompts, (B, N); -1 for SOT, EOT and padding.
-
-        Args:
-            some: numbers of B prompts.
-            valid_mask: (B, N), of their trace.
-        """
+        """The word of every token of some of the prompts, (B, N); -1 for SOT, EOT and padding."""
         word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
         for row, i in zip(word_ids, some, strict=True):
             split = self.splits[i]
@@ -52,85 +47,56 @@ class Asked:
 
 
 def as_prompts(prompts: Prompts) -> list[str] | Tensor:
-    """Prompts as a list of strings, or embeddings as a tensor (T, E).
-
-    Args:
-        prompts: a string or several; or embeddings (T, E) or (E,), which must be floats.
-
-    Raises:
-        ValueError: embeddings are no floats, or of another shape; a prompt is much too long, or is no text.
-        TypeError: a prompt is no string.
-    """
+    """Prompts as a list of strings, or embeddings as a tensor (T, E)."""
     if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
         prompts = as_tensor(prompts)
     if isinstance(prompts, Tensor):
         if prompts.layout != torch.strided or prompts.is_meta:
             msg = f"prompt embeddings must be dense and have values, got {prompts.layout} on {prompts.device}"
-            raise InvalidValue(msg, "embedding-shape")
+            raise GradeclipError(msg)
         if not prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
             msg = f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}"
-            raise InvalidValue(msg, "embedding-shape")
+            raise GradeclipError(msg)
         return prompts.reshape(-1, prompts.shape[-1])  # (E,) -> (1, E)
     found = [prompts] if isinstance(prompts, str) else prompts
     if not isinstance(found, (bytes, Mapping)) and isinstance(found, Iterable) and getattr(found, "ndim", 1) > 0:
         found = list(found)
     if not isinstance(found, list) or not found or not all(isinstance(prompt, str) for prompt in found):
         msg = f"prompts must be strings, or a float array of embeddings (T, E), got {short(found)}"
-        raise InvalidType(msg, "prompt-type")
+        raise GradeclipError(msg)
     for prompt in found:
         if len(prompt) > MOST_CHARACTERS:
             msg = f"a prompt can have {MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
-            raise InvalidValue(msg, "prompt-too-long")
+            raise GradeclipError(msg)
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             msg = f"{short(prompt)} holds half of a character (a lone surrogate): decode it as UTF-8"
-            raise InvalidValue(msg, "prompt-surrogate")
+            raise GradeclipError(msg)
     return found
 
 
 def as_tensor(values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
-    """Numbers as a tensor; of an array a copy, because torch does not take every stride and byte order.
-
-    Args:
-        values: what numbers are in.
-    """
+    """Numbers as a tensor; of an array a copy, because torch does not take every stride and byte order."""
     if isinstance(values, np.ndarray):
         values = values.astype(f"{values.dtype.kind}{min(values.dtype.itemsize, 8)}")
     return torch.as_tensor(values)
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
-    """As many prompts as there are others.
-
-    Args:
-        prompts: one for all, or one for each.
-        count: how many others there are.
-
-    Raises:
-        ValueError: there are neither one nor `count`.
-    """
+    """As many prompts as there are others."""
     if len(prompts) not in (1, count):
         msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
-        raise InvalidValue(msg, "prompt-count")
+        raise GradeclipError(msg)
     if len(prompts) == count:
         return prompts
     return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * count
 
 
 def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
-    """Embeddings in place of prompts, checked.
-
-    Args:
-        embeddings: (P, E).
-        width: E, that of the model.
-        first: the number in the name of the first one.
-
-    Raises:
-        ValueError: another width, or one that is not finite, or zero.
-    """
+    """Embeddings in place of prompts, checked."""
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
         shape = tuple(embeddings.shape)
         msg = f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
-        raise InvalidValue(msg, "embedding-shape")
+        raise GradeclipError(msg)
     embeddings = embeddings.detach()
     # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers cannot be had
     embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
@@ -138,52 +104,32 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
-    """The token ids (P, context length) of P prompts, on the device of the text encoder.
-
-    Args:
-        tokenizer: the model's.
-        prompts: P of them.
-        tower: the text encoder.
-
-    Raises:
-        TypeError: there is no tokenizer, it drops tokens at random, or it gives something else than a tensor of ids.
-        ValueError: its ids are not those of this model: too many in a row, or beyond its vocabulary.
-    """
+    """The token ids (P, context length) of P prompts, on the device of the text encoder."""
     if not callable(tokenizer):
         msg = f"strings need the model's tokenizer, and it has {short(tokenizer)}: give one, or prompt embeddings"
-        raise InvalidType(msg, "model-tokenizer")
+        raise GradeclipError(msg)
     check_tokenizer(tokenizer, words=False)
     ids, rule = tokenizer(list(prompts)), "a tokenizer must turn T strings into a long tensor (T, context length)"
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise InvalidType(f"{rule}, and this one gives {got}", "model-tokenizer")
+        raise GradeclipError(f"{rule}, and this one gives {got}")
     if ids.ndim != 2 or len(ids) != len(prompts) or ids.shape[1] > tower.context_length:
         wanted = f"({len(prompts)}, {tower.context_length})"
-        raise InvalidValue(f"{rule}, here {wanted}, and this one gives {tuple(ids.shape)}", "model-tokenizer")
+        raise GradeclipError(f"{rule}, here {wanted}, and this one gives {tuple(ids.shape)}")
     table = getattr(getattr(getattr(tower, "text", tower.model), "token_embedding", None), "num_embeddings", None)
     if ids.min() < 0 or (table is not None and ids.max() >= table):
         msg = f"the tokenizer gives ids from {ids.min()} to {ids.max()}, and the model knows {table}: it is not its own"
-        raise InvalidValue(msg, "model-tokenizer")
+        raise GradeclipError(msg)
     return ids.to(tower.device)
 
 
 def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
-    """Check P prompts, split them into words, and warn of what the model cannot read or does not know.
-
-    Args:
-        prompts: P strings.
-        clip: the model.
-        tower: its text encoder, opened.
-
-    Raises:
-        ValueError: a prompt has no words.
-        TypeError: the tokenizer drops tokens at random.
-    """
+    """Check P prompts, split them into words, and warn of what the model cannot read or does not know."""
     warn_of_missing_glyphs(prompts)
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):
-        warn(f"the picture is explained, the words of the prompt are not: {reason}", "words-unsplit")
+        warn(f"the picture is explained, the words of the prompt are not: {reason}")
         return Asked(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(
@@ -193,9 +139,9 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
         if split.unread:
             start, unread = split.prompt[:40], " ".join(split.unread[:10]) + " ..." * (len(split.unread) > 10)
             message = f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
-            warn(message, "prompt-cut")
+            warn(message)
     if clip.vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
         if unknown:
-            warn(f"the model {clip.name!r} was never shown these words: {', '.join(unknown)}", "word-unknown")
+            warn(f"the model {clip.name!r} was never shown these words: {', '.join(unknown)}")
     return Asked(tuple(prompts), splits, ids)

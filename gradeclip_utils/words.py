@@ -19,7 +19,7 @@ from unicodedata import category
 
 import regex
 
-from .errors import InvalidType, InvalidValue
+from .errors import GradeclipError
 
 # Letters, marks and digits make a word, with an apostrophe inside; everything else that is seen stands for itself, and
 # so does a character of a script that sets no spaces between words.
@@ -50,21 +50,13 @@ class Split:
     first: int = 1  # how many tokens stand before them: SOT, or none
 
     def check_read(self) -> None:
-        """Refuse a prompt whose end the model does not read.
-
-        Raises:
-            InvalidValue: names the words.
-        """
+        """Refuse a prompt whose end the model does not read."""
         if self.unread:
             unread = " ".join(self.unread)
-            raise InvalidValue(f"the model does not read all of {self.prompt!r}, not {unread!r}", "prompt-unread")
+            raise GradeclipError(f"the model does not read all of {self.prompt!r}, not {unread!r}")
 
     def words(self, scores) -> tuple[Word, ...]:
-        """The words that were read, with their scores.
-
-        Args:
-            scores: one a token between SOT and EOT; those of a word are added up.
-        """
+        """The words that were read, with their scores."""
         totals = [0.0] * len(self.spans)
         for word, score in zip(self.word_ids, scores, strict=True):
             totals[word] += float(score)
@@ -72,11 +64,7 @@ class Split:
 
 
 def why_no_words(tokenizer: Any) -> str | None:
-    """Why the tokens of a tokenizer cannot be put together into words; None if they can.
-
-    Args:
-        tokenizer: a model's.
-    """
+    """Why the tokens of a tokenizer cannot be put together into words; None if they can."""
     name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
     if hasattr(tokenizer, "tokenizer"):  # a Hugging Face tokenizer inside
         mode = getattr(tokenizer, "tokenizer_mode", "")
@@ -91,43 +79,22 @@ def why_no_words(tokenizer: Any) -> str | None:
 
 
 def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
-    """Refuse, by name, a tokenizer that does not read what was written.
-
-    Args:
-        tokenizer: a model's.
-        words: whether it is also refused if its tokens make up no words.
-
-    Raises:
-        TypeError: says which.
-    """
+    """Refuse, by name, a tokenizer that does not read what was written."""
     if getattr(tokenizer, "reduction_fn", None) is not None:
         drops = "this tokenizer drops tokens at random (reduction_mask); make one without it"
-        raise InvalidType(f"a prompt that is explained must be read as it stands, and {drops}", "model-tokenizer")
+        raise GradeclipError(f"a prompt that is explained must be read as it stands, and {drops}")
     if words and (reason := why_no_words(tokenizer)):
-        raise InvalidType(reason, "model-tokenizer")
+        raise GradeclipError(reason)
 
 
 def split_read(prompt: str, tokenizer: Any, tower) -> Split:
-    """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand.
-
-    Args:
-        prompt: as it was written.
-        tokenizer: as for `split_row`.
-        tower: the text encoder.
-    """
+    """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand."""
     ids = tokenizer([prompt]).to(tower.device)
     return split_row(prompt, tokenizer, ids[0].tolist(), int(tower.ends(ids)[0]))
 
 
 def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
-    """As `split_prompt`, for the whole `row` of token ids that the model reads.
-
-    Args:
-        prompt: as it was written.
-        tokenizer: open_clip's `SimpleTokenizer`, or one that holds a Hugging Face tokenizer as `tokenizer`.
-        row: SOT (where there is one), the words' tokens, EOT, padding.
-        end: the place of EOT, as `Tower.ends` gives it.
-    """
+    """As `split_prompt`, for the whole `row` of token ids that the model reads."""
     if not hasattr(tokenizer, "tokenizer"):
         return split_prompt(prompt, tokenizer, row[1:end])
     tokens = _tokenised(prompt, tokenizer)[1]
@@ -137,26 +104,13 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
 
 
 def split_prompt(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) -> Split:
-    """Words of `prompt` and the tokens that make them up, for the token `ids` between SOT and EOT.
-
-    Punctuation marks are words of their own. Words that share a token ("..." or "?!"), or one
-    character of the prompt, are one word. Where a script sets no spaces, every character is a word.
-
-    Args:
-        prompt: as it was written.
-        tokenizer: as for `split_row`.
-        ids: of the tokens that the model reads.
-        first: how many tokens stand before them.
-
-    Raises:
-        ValueError: the prompt has no words, or `ids` are not what the tokenizer's own begin with.
-    """
+    """Words of `prompt` and the tokens that make them up, for the token `ids` between SOT and EOT."""
     cleaned, tokens, ranges = _tokenised(prompt, tokenizer)
     if not ids or not tokens:
-        raise InvalidValue(f"a prompt needs at least one word, got {prompt!r}", "prompt-empty")
+        raise GradeclipError(f"a prompt needs at least one word, got {prompt!r}")
     if tokens[: len(ids)] != ids:
         msg = f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained"
-        raise InvalidValue(msg, "model-tokenizer")
+        raise GradeclipError(msg)
     firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
         (start, start + max(1, len(prompt[start:end].rstrip())))
@@ -168,14 +122,7 @@ def split_prompt(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) ->
 
 
 def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
-    """Words of the prompt, whole and in lower case, that a model was never shown.
-
-    Punctuation is never unknown, unless there is nothing else in the prompt.
-
-    Args:
-        split: the prompt.
-        vocabulary: the words that the model was trained on, in lower case.
-    """
+    """Words of the prompt, whole and in lower case, that a model was never shown."""
     words = dict.fromkeys(split.prompt[start:end].lower() for start, end in split.spans)
     said = [word for word in words if any(category(letter)[0] not in "PZC" for letter in word)]
     return [word for word in said or words if word not in vocabulary]
@@ -202,10 +149,7 @@ def _alike(one: Sequence, other: Sequence) -> int:
 
 
 def _seen(cleaned: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The characters [first, last] of each token without white space.
-
-    A token that has no others (white space alone, the first bytes of a character) belongs to the next one.
-    """
+    """The characters [first, last] of each token without white space."""
     ranges: list[tuple[int, int]] = []
     for start, end in reversed(offsets):
         seen = [match.start() for match in _SEEN.finditer(cleaned, start, end)]

@@ -25,22 +25,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from gradeclip_utils import METHODS, Explainer
-from gradeclip_utils.evaluation.attributes import draw_pairs
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.scenes import arrange, draw_scene
-from gradeclip_utils.studies.architectures import maps_by_query, maps_on_common_grid
-from gradeclip_utils.studies.binding.binding_index import binding_index
-from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
-from gradeclip_utils.studies.binding.playground import playground
-from gradeclip_utils.studies.concreteness.saliency import scene_examples, word_scores
-from gradeclip_utils.studies.matching.adjectives import adjective_shift, colour_pairs
-from gradeclip_utils.studies.matching.map_sums import part_agreement
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from gradeclip_utils.training import card
-from gradeclip_utils.training.finetune.evaluate import Amount, dense_features, measure
+from studies.architectures import maps_by_query, maps_on_common_grid
+from studies.binding.binding_index import binding_index
+from studies.binding.cached_explainer import CachedExplainer
+from studies.binding.pairs import draw_pairs
+from studies.binding.playground import playground
+from studies.concreteness.saliency import scene_examples, word_scores
+from studies.finetuning.evaluate import Amount, dense_features, measure
+from studies.matching.adjectives import adjective_shift, colour_pairs
+from studies.matching.map_sums import part_agreement
 from tests.conftest import build, wrap
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
+from training import card
 
 PROMPTS = ["a red car and a ball", "unbelievable!"]
 HALVES = {"half: float16": torch.float16, "half: bfloat16": torch.bfloat16}

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from gradeclip_utils.evaluation.results import read_whole
+from gradeclip_utils.measures.results import read_whole
 
 
 def read_run(folder):

@@ -17,7 +17,7 @@ import gradeclip_utils
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.__main__ import COMMANDS, main, parser_of
 from gradeclip_utils.models import checkpoints, save_compact
-from gradeclip_utils.studies import STUDIES
+from studies import STUDIES
 
 CONFIG = {
     "embed_dim": 32,

@@ -21,7 +21,7 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, Explanation, read_image
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation.localisation import localisation, located, pool
+from gradeclip_utils.measures.localisation import localisation, located, pool
 from gradeclip_utils.notices import heard_by, is_drawn
 from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.scenes import Object, arrange, draw_scene

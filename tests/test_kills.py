@@ -20,9 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.evaluation.run import evaluate
+from gradeclip_utils.measures.run import evaluate
 from gradeclip_utils.models import load_clip, save_compact
-from gradeclip_utils.training.finetune import experiment
+from studies.finetuning import experiment
 from tests.conftest import TINY_TEXT, TINY_VISION
 from tests.forked import begin
 
@@ -140,16 +140,16 @@ def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder
 # Both commands keep a state less often, and take longer for a step, than is good for a test.
 TRAIN = """
 import pathlib, sys
-from gradeclip_utils.training.rounds import Recipe
-from gradeclip_utils.training.scratch import train
+from training.rounds import Recipe
+from training.scratch import train
 train(pathlib.Path(sys.argv[1]), Recipe(steps=int(sys.argv[2]), batch=4, warmup=2), save_every=1, workers=0)
 """
 STUDY = """
 import pathlib, sys
 import pandas as pd
 from gradeclip_utils import Explainer
-from gradeclip_utils.training.finetune import experiment
-from gradeclip_utils.training.finetune.run import Tuning
+from studies.finetuning import experiment
+from gradeclip_utils.finetune.run import Tuning
 
 def measure(clip, amount, only=()):  # a minute less than all figures, and as much of the weights
     number = float(Explainer(clip).embed_texts("a red dog")[0, 0])

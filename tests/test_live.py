@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.evaluation.localisation import located
 from gradeclip_utils.images import onto_image
+from gradeclip_utils.measures.localisation import located
 from gradeclip_utils.plots import paint
 from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args
 

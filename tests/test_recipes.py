@@ -14,8 +14,8 @@ from gradeclip_utils import Explanation
 from gradeclip_utils.datasets.registry import DATASETS
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies import STUDIES
 from gradeclip_utils.towers import REGISTERED
+from studies import STUDIES
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..images import read_image
 from .example import Example, Source, decoded
 
@@ -21,19 +21,7 @@ _CAPTIONS = ("caption", "captions", "text", "sentence", "sentences", "title", "a
 
 
 def saved_dataset(path: str | Path, split: str = "") -> list[Example]:
-    """The image-caption pairs of a data set of Hugging Face `datasets`: an example a caption, in the files' order.
-
-    Images are the column of images (bytes, or paths from the folder on), captions the first of "caption", "captions",
-    "text", "sentence", "sentences", "title", "alt_text" that is there; of a list of captions each is one.
-
-    Args:
-        path: a folder as `save_to_disk` wrote it (`*.arrow`), also of a `DatasetDict`, or a folder of `*.parquet`.
-        split: of a `DatasetDict`, or how the names of the parquet files begin, such as "test".
-
-    Raises:
-        FileNotFoundError: there is no such folder, or a file that it names is missing.
-        ValueError: it has no such files, a file is cut short, or has no column of images or captions.
-    """
+    """The image-caption pairs of a data set of Hugging Face `datasets`: an example a caption, in the files' order."""
     folder = SAVED.needed(path, "a folder of a data set")
     if (folder / "dataset_dict.json").is_file():
         splits = _record(folder / "dataset_dict.json", "splits")
@@ -41,7 +29,7 @@ def saved_dataset(path: str | Path, split: str = "") -> list[Example]:
             msg = (
                 f"{folder} has the splits {', '.join(splits)}: say which, as in {folder}@{next(iter(splits), 'train')}"
             )
-            raise InvalidValue(msg, "data-split")
+            raise GradeclipError(msg)
         folder = folder / split
     found = [example for file in _files(folder, split) for example in _captions(file, folder)]
     return SAVED.not_empty(found, folder, "captions")
@@ -130,5 +118,5 @@ def _image(file: Path, folder: Path, column: str, row: int) -> Image.Image:
     if content is not None:
         return decoded(content, name)
     if path is None:
-        raise InvalidValue(f"{name} has no image", "data-missing")
+        raise GradeclipError(f"{name} has no image")
     return read_image(folder / path)

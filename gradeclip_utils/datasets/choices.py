@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..checks import as_path
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..images import read_image
 from .example import Source
 
@@ -74,7 +74,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
             raise SUGAR_CREPE.damaged(file, f"must hold one entry an image, {_ENTRY}, got a {type(record).__name__}")
         for name, entry in record.items():
             if not _has(entry, _OF_SUGAR_CREPE):
-                raise InvalidValue(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}", "data-damaged")
+                raise GradeclipError(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}")
             image, right, wrong = (entry[key].strip() for key in _OF_SUGAR_CREPE)
             reading = partial(read_image, images / image)
             choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading, image))
@@ -146,7 +146,7 @@ def aro(path: str | Path) -> list[Choice]:
             if not (_has(entry, _OF_ARO) and _has(entry, _BOX, (int, float))):
                 wanted = ", ".join((*_OF_ARO, *_BOX))
                 msg = f"entry {number} of {file} must have {wanted}, got {str(entry)[:80]}"
-                raise InvalidValue(msg, "data-damaged")
+                raise GradeclipError(msg)
             image, right, wrong = (entry[key] for key in _OF_ARO)
             relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
             reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
@@ -166,5 +166,5 @@ def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
     shown = -width < left < image.width and -height < top < image.height  # a part of it: some reach over the border
     if not (shown and 1 <= width <= 2 * image.width and 1 <= height <= 2 * image.height):
         msg = f"{file} has {image.width} x {image.height} pixels, and no box {box} (x, y, width, height) in them"
-        raise InvalidValue(msg, "data-damaged")
+        raise GradeclipError(msg)
     return image.crop((left, top, left + width, top + height))

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..checks import as_path, short, text
-from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile, MissingLibrary
+from ..errors import GradeclipError
 from ..images import read_image
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Example:
             text(f"{name} of an example", getattr(self, name))
         if not callable(self.image):
             msg = f"image of an example must be a function that reads it, got {short(self.image)}"
-            raise InvalidType(msg, "data-type")
+            raise GradeclipError(msg)
 
     def mask(self) -> np.ndarray | None:
         """Which pixels show what the prompt names, (H, W) bool, read now; None where the data set does not say.
@@ -84,56 +84,25 @@ class Source:
     place: str
 
     def needed(self, path: str | Path, what: str) -> Path:
-        """The path, if something is there.
-
-        Args:
-            path: of a file or folder.
-            what: it should be.
-
-        Raises:
-            FileNotFoundError: nothing is there; says what, and where to get it.
-            TypeError, ValueError: as of `as_path`.
-        """
+        """The path, if something is there."""
         path = as_path(path, what)
         if not path.exists():
-            raise MissingFile(f"{path} is missing: {what}. Get it from {self.place}", "data-missing")
+            raise GradeclipError(f"{path} is missing: {what}. Get it from {self.place}")
         return path
 
     def damaged(self, path: Path, what: str) -> ValueError:
-        """The error to raise for a file, with the place where a whole one can be had.
-
-        Args:
-            path: of a file that is there and cannot be used.
-            what: is wrong with it.
-        """
-        return InvalidValue(f"{path} {what}. Get it from {self.place}", "data-damaged")
+        """The error to raise for a file, with the place where a whole one can be had."""
+        return GradeclipError(f"{path} {what}. Get it from {self.place}")
 
     def not_empty(self, examples: list[T], path: Path, what: str) -> list[T]:
-        """The examples, if there are any.
-
-        Args:
-            examples: that were found.
-            path: where.
-            what: should have been there.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """The examples, if there are any."""
         if not examples:
             raise self.damaged(path, f"holds no {what}")
         return examples
 
     @contextmanager
     def form(self, path: Path, form: str) -> Iterator[None]:
-        """Within it what a record lacks, or has of another kind, is said of its file.
-
-        Args:
-            path: of the file.
-            form: how its records should be.
-
-        Raises:
-            ValueError: something is missing or of another kind; says so, and the form.
-        """
+        """Within it what a record lacks, or has of another kind, is said of its file."""
         try:
             yield
         except GradeclipError:
@@ -143,76 +112,39 @@ class Source:
             raise self.damaged(path, f"is not {form}, or is cut short ({said})") from error
 
     def read_json(self, path: Path) -> Any:
-        """What a JSON file says.
-
-        Args:
-            path: of the file.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """What a JSON file says."""
         with self.form(path, "JSON"):
             return json.loads(path.read_text(encoding="utf-8"))
 
 
 def decoded(content: bytes, name: str) -> Image.Image:
-    """The image of a file's content, as `read_image` gives it.
-
-    Args:
-        content: of the file.
-        name: of the file, for messages.
-
-    Raises:
-        ValueError: it is no image, or ends too early.
-    """
+    """The image of a file's content, as `read_image` gives it."""
     try:
         return read_image(Image.open(io.BytesIO(content)))
     except UnidentifiedImageError:
-        raise InvalidFile(f"{name} is no image that Pillow can read", "image-unreadable") from None
-    except InvalidFile as error:
-        raise InvalidFile(f"{name} is damaged or ends too early ({error})", "image-damaged") from error
+        raise GradeclipError(f"{name} is no image that Pillow can read") from None
+    except GradeclipError as error:
+        raise GradeclipError(f"{name} is damaged or ends too early ({error})") from error
 
 
 def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
-    """The mask (H, W), if it has the size of its image.
-
-    Args:
-        mask: (H, W).
-        file: that it was read from.
-        image: the file of its image.
-
-    Raises:
-        ValueError: it has another size; says both.
-    """
+    """The mask (H, W), if it has the size of its image."""
     size = read_image(image).size
     if mask.shape != size[::-1]:
         msg = f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}"
-        raise InvalidValue(msg, "data-mask")
+        raise GradeclipError(msg)
     return mask
 
 
 def photo_prompt(name: str) -> str:
-    """What is asked for a class of a published data set: CLIP's own template (Radford et al. 2021).
-
-    Args:
-        name: of the class.
-    """
+    """What is asked for a class of a published data set: CLIP's own template (Radford et al. 2021)."""
     return f"a photo of a {name}."
 
 
 def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
-    """A library that only some people need.
-
-    Args:
-        name: of the module.
-        why: it is needed.
-        extra: of this package, that installs it.
-
-    Raises:
-        ImportError: it is not installed; says why it is needed, and the way to get it.
-    """
+    """A library that only some people need."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
         msg = f"{why}, and needs {name}: pip install {name} (in a checkout, pip install '.[{extra}]')"
-        raise MissingLibrary(msg, "library-missing") from error
+        raise GradeclipError(msg) from error

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..checks import as_path
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..images import read_image
 from .example import Example, Source, fitting, optional_library, photo_prompt
 
@@ -19,20 +19,7 @@ IMAGENET_S = Source("https://github.com/LUSSeg/ImageNet-S")
 
 
 def imagenet_segmentation(path: str | Path) -> list[Example]:
-    """ImageNet-Segmentation: one object class an image, foreground and background; an example an image, in their order.
-
-    M. Guillaumin, D. Kuettel, V. Ferrari. *ImageNet Auto-Annotation with Segmentation Propagation.* IJCV 2014.
-
-    Args:
-        path: one MATLAB 7.3 file (which is HDF5), with a struct `value` of three cell arrays, (N, 1) references:
-            `img`, uint8 (3, W, H), because MATLAB counts columns first; `gt`, a cell that holds one array (W, H), 0
-            for background; and `target`, the WordNet id, as characters.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is another file, or cut short.
-        ImportError: h5py is not installed.
-    """
+    """ImageNet-Segmentation: one object class an image, foreground and background; an example an image, in their order."""
     path = IMAGENET_SEGMENTATION.needed(path, "the images and masks of ImageNet-Segmentation")
     h5py = optional_library("h5py", f"{path.name} is a MATLAB 7.3 file, which is HDF5")
     try:
@@ -69,22 +56,7 @@ def _mask_from_matlab(path: Path, i: int) -> np.ndarray:
 
 
 def imagenet_s(folder: str | Path, split: str = "validation") -> list[Example]:
-    """ImageNet-S (50, 300 or 919 classes): pixel masks of validation images of ImageNet.
-
-    S. Gao, Z.-Y. Li, M.-H. Yang, M.-M. Cheng, J. Han, P. Torr. *Large-scale Unsupervised Semantic Segmentation.* TPAMI
-    2022. The class of a pixel is red + 256 * green, 0 is any other class and 1000 is to be ignored (taken as background
-    here). Classes are numbered from 1 in the order of their WordNet ids. There is an example for every mask, class by
-    class, which asks for the class of its folder.
-
-    Args:
-        folder: ImageNetS50, ImageNetS300 or ImageNetS919: images lie in `validation/n01440764/*.JPEG`, masks in
-            `validation-segmentation/n01440764/*.png`.
-        split: the first folder's name; the second one's begins with it.
-
-    Raises:
-        FileNotFoundError: a folder is missing.
-        ValueError: a class is missing, or (when a mask is read) its file does not show its class.
-    """
+    """ImageNet-S (50, 300 or 919 classes): pixel masks of validation images of ImageNet."""
     folder = as_path(folder, "the folder of ImageNet-S")
     masks = IMAGENET_S.needed(folder / f"{split}-segmentation", "the masks of ImageNet-S")
     images = IMAGENET_S.needed(folder / split, "the images of ImageNet-S, prepared from ImageNet by its script")
@@ -110,7 +82,7 @@ def _class_mask(file: Path, number: int, image: Path) -> np.ndarray:
     if number not in classes:
         found = ", ".join(map(str, np.unique(classes)[:5]))
         msg = f"{file} should show class {number}, the one of its folder, and holds {found}: is a class missing?"
-        raise InvalidValue(msg, "data-damaged")
+        raise GradeclipError(msg)
     return fitting(classes == number, file, image)
 
 
@@ -126,16 +98,9 @@ def _imagenet_names() -> dict[str, str]:
 
 
 def imagenet_name(wnid: str) -> str:
-    """What a WordNet id of ImageNet is called.
-
-    Args:
-        wnid: such as "n02084071".
-
-    Raises:
-        ValueError: it is none of ImageNet's.
-    """
+    """What a WordNet id of ImageNet is called."""
     try:
         return _imagenet_names()[wnid]
     except (KeyError, TypeError):
         msg = f"{wnid!r} is no WordNet id of ImageNet, such as 'n02084071' (dog)"
-        raise InvalidValue(msg, "data-damaged") from None
+        raise GradeclipError(msg) from None

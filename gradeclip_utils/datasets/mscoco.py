@@ -74,18 +74,7 @@ def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> 
 
 
 def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """COCO's captions (about five an image), without masks.
-
-    Args:
-        folder: of COCO; the images need not be there unless they are asked for.
-        split: as for `coco`.
-
-    Returns:
-        One example a caption; its concept is the image's number.
-
-    Raises:
-        ValueError, OSError: as `coco`.
-    """
+    """COCO's captions (about five an image), without masks."""
     folder = as_path(folder, _FOLDER)
     path, examples = folder / "annotations" / f"captions_{split}.json", []
     record = _annotations(path, ("images", "annotations"))

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from ..checks import as_path, readable
-from ..errors import InvalidValue, MissingFile
+from ..errors import GradeclipError
 from ..files import data_path, read_csv
 from ..images import read_image
 from .example import Example, fitting
@@ -63,76 +63,46 @@ def captioned_images(images: str | Path, captions: str | Path) -> list[Example]:
     for line, row in enumerate(read_captions(captions).itertuples(), start=2):
         file = folder / row.image
         if not os.path.isfile(file):  # which also says so of a name that no file can have
-            raise MissingFile(f"{captions}, line {line}: there is no file {file}", "data-missing")
+            raise GradeclipError(f"{captions}, line {line}: there is no file {file}")
         found.append(_captioned(f"{line}-{row.image}", row.image, row.caption, file))
     return found
 
 
 def read_captions(table: str | Path) -> pd.DataFrame:
-    """The rows of a table with the columns `image` and `caption`, and whatever else, as text; none lacks the two.
-
-    Args:
-        table: a CSV file.
-
-    Returns:
-        Its rows, in their order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, lacks a column, is empty, or a row (its line is named) lacks image or caption.
-    """
+    """The rows of a table with the columns `image` and `caption`, and whatever else, as text; none lacks the two."""
     table = as_path(table, "the table of captions")
     if not table.is_file():
-        raise MissingFile(f"{table} is missing: write a table with {COLUMNS}", "data-table")
+        raise GradeclipError(f"{table} is missing: write a table with {COLUMNS}")
     rows = read_table(table)
     if not {"image", "caption"} <= set(rows.columns):
-        raise InvalidValue(f"{table} must have {COLUMNS}, and has {', '.join(rows.columns)}", "data-table")
+        raise GradeclipError(f"{table} must have {COLUMNS}, and has {', '.join(rows.columns)}")
     empty = np.flatnonzero(rows["image"].str.strip().eq("") | rows["caption"].str.strip().eq(""))
     if rows.empty or len(empty):
         where = f"line {empty[0] + 2} lacks one of them" if len(empty) else "it has no rows"
-        raise InvalidValue(f"{table} needs an image and a caption in every row: {where}", "data-table")
+        raise GradeclipError(f"{table} needs an image and a caption in every row: {where}")
     return rows
 
 
 def read_table(file: Path, separator: str = ",") -> pd.DataFrame:
-    """The rows of a file, all of them as text.
-
-    Args:
-        file: of comma-separated values.
-        separator: in place of the comma.
-
-    Raises:
-        ValueError: it cannot be read, or its rows have more fields than its first line has columns.
-    """
-    rows = read_csv(file, "data-table", sep=separator, dtype=str, keep_default_na=False)
+    """The rows of a file, all of them as text."""
+    rows = read_csv(file, sep=separator, dtype=str, keep_default_na=False)
     if not isinstance(rows.index, pd.RangeIndex):  # pandas has taken the first field of every row for its name
         msg = f"rows of {file} have more fields than its {rows.shape[1]} columns: a caption with a comma needs quotes"
-        raise InvalidValue(msg, "data-table")
+        raise GradeclipError(msg)
     return rows
 
 
 def open_clip_csv(path: str | Path) -> list[Example]:
-    """The pairs of a table with the columns `filepath` and `title`, separated by tabs (open_clip's default) or commas.
-
-    Paths in it that are not absolute are looked for beside the table, and then, as open_clip does, in the working
-    directory.
-
-    Args:
-        path: of the table.
-
-    Raises:
-        FileNotFoundError: the table, or an image that it names, is missing; the message names the line.
-        ValueError: it lacks a column, a row lacks one of the two, or there are no rows.
-    """
+    """The pairs of a table with the columns `filepath` and `title`, separated by tabs (open_clip's default) or commas."""
     path = readable(path, "a table of image files and captions")
     with path.open(encoding="utf-8", errors="replace") as stream:
         rows = read_table(path, "\t" if "\t" in stream.readline() else ",")
     if missing := [column for column in _OPEN_CLIP if column not in rows]:
         wanted, lacks = (" and ".join(names) for names in (_OPEN_CLIP, missing))
         has = ", ".join(rows.columns)
-        raise InvalidValue(f"{path} must have the columns {wanted}, and lacks {lacks}: it has {has}", "data-table")
+        raise GradeclipError(f"{path} must have the columns {wanted}, and lacks {lacks}: it has {has}")
     if rows.empty:
-        raise InvalidValue(f"{path} has no rows", "data-table")
+        raise GradeclipError(f"{path} has no rows")
     return [
         _pair(path, line, file.strip(), title.strip())
         for line, (file, title) in enumerate(zip(rows["filepath"], rows["title"], strict=True), start=2)
@@ -141,11 +111,11 @@ def open_clip_csv(path: str | Path) -> list[Example]:
 
 def _pair(table: Path, line: int, file: str, title: str) -> Example:
     if not file or not title:
-        raise InvalidValue(f"{table}, line {line}: a row needs a filepath and a title", "data-table")
+        raise GradeclipError(f"{table}, line {line}: a row needs a filepath and a title")
     beside = table.parent / file
     image = beside if os.path.isfile(beside) else Path(file).absolute()
     if not os.path.isfile(image):
-        raise MissingFile(f"{table}, line {line}: there is no file {file}", "data-missing")
+        raise GradeclipError(f"{table}, line {line}: there is no file {file}")
     return _captioned(f"{line}-{file}", file, title, image)
 
 
@@ -177,7 +147,7 @@ def _example(path: Path, row: dict, concept: str, present: tuple[str, ...], line
     mask = path / "masks" / (row.get("mask") or f"{image.stem}.png")
     for file, wanted in ((image, True), (mask, bool(row.get("mask")))):
         if wanted and not os.path.isfile(file):
-            raise MissingFile(f"{path / 'captions.csv'}, line {line}: there is no file {file}", "data-missing")
+            raise GradeclipError(f"{path / 'captions.csv'}, line {line}: there is no file {file}")
     load_mask = partial(_drawn_mask, mask, image) if os.path.isfile(mask) else None
     reading = partial(read_image, image)
     return Example(f"{line}-{row['image']}", row["caption"], concept, row["caption"], present, reading, load_mask)
@@ -191,5 +161,5 @@ def _drawn_mask(file: Path, image: Path) -> np.ndarray:
             shown = shown if opaque.all() else opaque  # a cut-out
     mask = fitting(shown, file, image)
     if not mask.any():
-        raise InvalidValue(f"{file} is black all over: what shows the object must have another colour", "data-mask")
+        raise GradeclipError(f"{file} is black all over: what shows the object must have another colour")
     return mask

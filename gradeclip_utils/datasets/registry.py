@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ..checks import instance, listed, nearest, text, whole
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from .arrow import saved_dataset
 from .choices import Choice, aro, sugar_crepe, winoground
 from .emoji import emoji_scenes
@@ -53,18 +53,7 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
 
 
 def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str = "FOLDER") -> None:
-    """As `register_dataset`, for a data set of images with a right and a wrong caption each: `load_choices` finds it.
-
-    Where such a data set is asked for as examples (`load`), each choice is one: its right caption is the prompt.
-
-    Args:
-        kind: what stands before the colon.
-        read: gets what stands after the colon, and gives the choices.
-        form: what should stand there, for messages.
-
-    Raises:
-        ValueError: the kind is taken, or cannot be told from what follows it.
-    """
+    """As `register_dataset`, for a data set of images with a right and a wrong caption each: `load_choices` finds it."""
     _check_kind(kind, read)
     CHOICES[kind] = Dataset(read, form)
     DATASETS[kind] = Dataset(
@@ -75,10 +64,10 @@ def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str =
 def _check_kind(kind: str, read: Callable) -> None:
     instance("read", read, Callable, "a function")
     if not text("the kind of a data set", kind) or ":" in kind:
-        raise InvalidValue(f"a kind of data set is a name without a colon, got {kind!r}", "data-kind")
+        raise GradeclipError(f"a kind of data set is a name without a colon, got {kind!r}")
     if kind in DATASETS:
         msg = f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}"
-        raise InvalidValue(msg, "data-kind")
+        raise GradeclipError(msg)
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
@@ -120,21 +109,13 @@ def _read(what: str, limit: int | None, known: Mapping[str, Dataset], called: st
         near = nearest(kind, known, most=1)
         forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
-        raise InvalidValue(f"{what!r} names no {called}: {hint}", "data-unknown")
+        raise GradeclipError(f"{what!r} names no {called}: {hint}")
     spread([], limit)  # what is no limit is refused before anything is read
     return spread(known[kind].read(rest), limit)
 
 
 def spread(examples: list[T], limit: int | None) -> list[T]:
-    """Examples that are evenly spread over a data set, because most data sets are sorted by concept.
-
-    Args:
-        examples: in their order.
-        limit: how many at most; None keeps all.
-
-    Raises:
-        ValueError, TypeError: the limit is no positive whole number, or the examples are no list.
-    """
+    """Examples that are evenly spread over a data set, because most data sets are sorted by concept."""
     examples = listed("the examples of a data set", examples)
     if limit is None or whole("limit", limit, 1) >= len(examples):
         return examples
@@ -156,13 +137,13 @@ def _drawn(rest: str) -> list[Example]:
     split, _, n = rest.partition(":")
     if not re.fullmatch(r"\d{1,9}", n):
         msg = f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}"
-        raise InvalidValue(msg, "data-unknown")
+        raise GradeclipError(msg)
     return emoji_scenes(split, int(n))
 
 
 def _photographs(rest: str) -> list[Example]:
     if rest != "all":
-        raise InvalidValue(f"photographs are had as photographs:all, got {'photographs:' + rest!r}", "data-unknown")
+        raise GradeclipError(f"photographs are had as photographs:all, got {'photographs:' + rest!r}")
     return photographs()
 
 
@@ -170,7 +151,7 @@ def _sugar_crepe(rest: str) -> list[Choice]:
     path, _, images = rest.partition("@")
     if not images:
         msg = f"say where the images are: sugar-crepe:{CHOICES['sugar-crepe'].form}; got {'sugar-crepe:' + rest!r}"
-        raise InvalidValue(msg, "data-unknown")
+        raise GradeclipError(msg)
     return sugar_crepe(path, images)
 
 

@@ -21,20 +21,7 @@ _BLOCK = 512
 
 
 def webdataset(path: str | Path) -> list[Example]:
-    """The pairs of webdataset tars, in their order: files of one name, such as `000012.jpg` with `000012.txt`.
-
-    The caption is that of `.txt`, or the "caption" of `.json`.
-    The tars are read once for their captions, and images where they lie in them when they are asked for; nothing is
-    unpacked.
-
-    Args:
-        path: a tar, a folder of tars, or several as webdataset writes it, `train-{0000..0127}.tar`. Not compressed: a
-            compressed tar has to be read from its beginning for every image.
-
-    Raises:
-        FileNotFoundError: there are no such tars.
-        ValueError: a tar is cut short, compressed or another file, or a pair lacks its caption.
-    """
+    """The pairs of webdataset tars, in their order: files of one name, such as `000012.jpg` with `000012.txt`."""
     return [example for tar in _tars(str(as_path(path, "tars of a webdataset"))) for example in _pairs(tar)]
 
 

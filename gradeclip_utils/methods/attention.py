@@ -19,33 +19,12 @@ from .perturbation import blank_maps, word_numbers
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens.
-
-    Explains where the tower looks, whatever the target is: the directions are not used and all T maps are the same.
-    Vaswani et al., "Attention Is All You Need", NeurIPS 2017; as an explanation, Jain and Wallace, "Attention is not
-    Explanation", NAACL 2019. Cost: the trace.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E), of which only the number T counts.
-    """
+    """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens."""
     return _same_for_all(trace, trace.layers[-1].attention.mean(dim=(1, 2)), directions)
 
 
 def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest.
-
-    A_l is the attention of layer l averaged over heads; the identity stands for the residual stream. Explains how
-    attention could mix the input, whatever the target is, as raw attention. Abnar and Zuidema, "Quantifying Attention
-    Flow in Transformers", ACL 2020, arXiv 2005.00928. Only the row that is read is multiplied, from the top down. An
-    attention pool has no residual stream, and so no identity. Cost: 1 forward pass.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E), of which only the number T counts.
-    """
+    """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest."""
     layers = [(block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)]  # (B, N, N)
     row = _query_row(tower, trace)
     for block, weights in reversed(layers):
@@ -54,23 +33,7 @@ def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 
 def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards.
-
-    Explains the model's own similarity, by attention that pulls it up in any layer. Chefer, Gur and Wolf, "Generic
-    Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers", ICCV 2021, arXiv
-    2103.15679 (the rule for self-attention, each tower by itself). All layers take part; the authors' notebook for CLIP
-    takes only the last unless it is told otherwise. Not linear in the direction, because of the relu.
-
-    Where we deviate, in arithmetic only: one call of autograd for the gradients of all layers; only the row that is
-    read is multiplied, from the top down; the 1 that the identity gives a query token itself is left out. An
-    attention pool has no residual stream, and so no identity. Cost: 1 forward pass with a graph, and a backward pass
-    (as long again) a target.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-    """
+    """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards."""
     with torch.enable_grad():
         blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
         embedding = tower.resume(trace, tower.depth, outputs[-1])
@@ -86,21 +49,7 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 
 def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """LeGrad: map_i = mean over layers, heads and queries j of relu(dS_l / dA_l,ji).
-
-    S_l is the target as it would be if the tower ended after layer l: the layer's tokens, averaged, through the final
-    norm and projection. Explains these S_l, of which not even the last is the model's similarity, since the model reads
-    CLS alone. Bousselham et al., "LeGrad: An Explainability Method for Vision Transformers via Feature Formation
-    Sensitivity", ICCV 2025, arXiv 2404.03214. The last sixth of the layers, two of twelve, as the authors' code has it
-    by default; an attention pool is read as it is. Where we deviate: their code changes the model's forward pass on
-    current open_clip, ours does not; a mean over layers instead of a sum. Not linear in the direction. Cost: the
-    explained layers forward with a graph, and each of them backward for each target.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-    """
+    """LeGrad: map_i = mean over layers, heads and queries j of relu(dS_l / dA_l,ji)."""
     maps = blank_maps(trace, directions)
     with torch.enable_grad():
         for block, weights, output in _layer_passes(tower, trace):
@@ -115,25 +64,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 def integrated_attention(
     tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, steps: int = 8
 ) -> Tensor:
-    """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1.
-
-    Along the path what EOT collects from all words, in every explained layer, grows from nothing to what the trace
-    has; SOT and EOT stay. Scores add up to S(prompt) - S(prompt of whose words nothing is collected there), so they see
-    what attention times gradient does not: a similarity that has levelled off before the end of the path, where all
-    gradients are small. Explains the model's own similarity. Hao, Dong, Wei and Xu, "Self-Attention Attribution:
-    Interpreting Information Interactions Inside Transformer", AAAI 2021, arXiv 2004.11207.
-
-    Where we deviate: only the query token's row of the attention is scaled, and what its words brought in a layer is
-    that of the trace, while its own later queries follow the path; their path goes through one layer's whole matrix,
-    ours through all explained layers at once. Linear in the direction. Cost: `steps` readouts and their gradients.
-
-    Args:
-        tower: the text encoder.
-        trace: B prompts, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
-        steps: points of Gauss-Legendre's rule on the path.
-    """
+    """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
     inside = (word_numbers(trace) if words is None else words) >= 0  # (B, N)
     weighted = [layer.attention * inside[:, None, None] for layer in trace.layers]  # (B, H, R, N) each
     brought = [
@@ -152,10 +83,7 @@ def integrated_attention(
 
 
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
-    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D) for every token, in the caller's graph.
-
-    Of a pool with latent queries, which are no tokens, (B, H, R, N) and (B, R, D).
-    """
+    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D) for every token, in the caller's graph."""
     x = trace.tokens.detach().requires_grad_()  # so that a graph is kept where the caller wants one
     attention_mask = trace.mask_of_heads()
     if tower.causal and attention_mask is None:

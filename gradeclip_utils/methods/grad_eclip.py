@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..towers import Layer, Tower, Trace
 
 
@@ -54,16 +54,7 @@ _CACHED = 2**18  # numbers of one layer that go back at one time on a CPU: they 
 
 
 def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None) -> Tensor:
-    """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction.
-
-    The readout, or the graph that the trace has kept of it, is pulled back along many directions in one batch.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E).
-        delta: (L, B, R, D), the change of o at which the gradient is taken; none by default.
-    """
+    """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction."""
     if delta is None and trace.graph is not None:
         embedding, collected = trace.graph
         along = directions.transpose(0, 1).to(embedding)
@@ -83,19 +74,7 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
 
 
 def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:
-    """Gradients of the targets embedding . direction, one direction after the other.
-
-    `encode` runs once; every direction costs one backward pass, which takes about as long, because no parameter asks
-    for its gradient.
-
-    Args:
-        encode: from `at` to the embeddings (B, E).
-        at: (B, ...), where the gradient is taken.
-        directions: (B, T, E).
-
-    Yields:
-        T gradients of the shape of `at`.
-    """
+    """Gradients of the targets embedding . direction, one direction after the other."""
     with torch.enable_grad():
         at = at.detach().requires_grad_()
         embedding = encode(at)
@@ -107,28 +86,14 @@ SPATIAL_WEIGHTS = ("loosened", "softmax", "none")
 
 
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
-    """Spatial weights (B, H, R, N) in [0, 1]: how strongly each token answers each query token.
-
-    Zero where a token is not valid, and where no token answers better. One cosine is taken over the whole width, the
-    same for all heads, as the formula is written; so lam is that of the published single-head variant, while alpha, o
-    and S stay the model's own.
-
-    Args:
-        layer: an explained layer of B inputs.
-        valid_mask: (B, N) bool, the tokens that a map is about.
-        kind: "loosened" is Grad-ECLIP's minmax_i cos(q, k_i); "softmax" the attention itself, so that the map becomes
-            attention times gradient; "none" is one everywhere, so that the map becomes the gradient alone.
-
-    Raises:
-        ValueError: another `kind`.
-    """
+    """Spatial weights (B, H, R, N) in [0, 1]: how strongly each token answers each query token."""
     there = valid_mask[:, None, None, :]  # (B, 1, 1, N)
     if kind == "none":
         return torch.ones_like(layer.attention) * there
     if kind == "softmax":
         return layer.attention * there
     if kind != "loosened":
-        raise InvalidValue(f"kind must be 'loosened', 'softmax' or 'none', got {kind!r}", "method-option")
+        raise GradeclipError(f"kind must be 'loosened', 'softmax' or 'none', got {kind!r}")
     q, k = (F.normalize(part.flatten(2), dim=-1) for part in (layer.q, layer.k))
     cosine = torch.einsum("brd,bnd->brn", q, k)[:, None]
     low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
@@ -139,12 +104,7 @@ def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") ->
 
 
 def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
-    """Gradient of the attention, w . v_i = dS/d alpha_i, (B, H, R, N).
-
-    Args:
-        weights: (B, R, D), channel weights of one layer.
-        v: (B, N, H, C), its values.
-    """
+    """Gradient of the attention, w . v_i = dS/d alpha_i, (B, H, R, N)."""
     return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
 
 
@@ -179,23 +139,10 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
 
 
 def zero_delta(trace: Trace) -> Tensor:
-    """No change of o in any explained layer: (L, B, R, D).
-
-    Args:
-        trace: B inputs.
-    """
+    """No change of o in any explained layer: (L, B, R, D)."""
     return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
 
 def grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width.
-
-    Explains the similarity of that other network, a number that the model never gave. Cost: the explained layers once
-    more, and a readout.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-    """
+    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width."""
     return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)

@@ -18,40 +18,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from ..words import Split
 from .grad_eclip import spatial_weights, zero_delta
 
 
 def word_masks(split: Split, trace: Trace) -> Tensor:
-    """Which tokens of a prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind it are in none.
-
-    Args:
-        split: the prompt.
-        trace: of it.
-    """
+    """Which tokens of a prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind it are in none."""
     word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
     return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
 
 
 def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened") -> Tensor:
-    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`; or of several.
-
-    A word's tokens contribute `mu_i u_i` (spatial weight times value) to o in every explained layer. Pushed through
-    the readout by one forward-mode derivative, all layers at once, that is t_j = J (mu u)_j. So `t_j . e_I` is the
-    word's score, and Grad-ECLIP of the image with t_j for the prompt is the region that *this word* matches.
-
-    S = e_I . e_T, so entry (j, i) of these maps is (J_T mu_j u_j) . (J_I lam_i v_i): with lam and mu left out ("none")
-    exactly the mixed derivative d2S / d alpha_i d beta_j along the direct paths, the local form of the second-order
-    attribution of exCLIP (Moeller et al., arXiv 2408.14153). Entries do not sum to S.
-
-    Args:
-        tower: the text encoder.
-        trace: one prompt, traced by it, or B.
-        word_mask: (W, N) bool, which tokens belong to which word; of B prompts (W, B, N), for directions (W, B, E).
-        spatial: as for `grad_eclip`.
-    """
+    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`; or of several."""
     masks, pushes = word_mask if word_mask.ndim == 3 else word_mask[:, None], []
     assert len(trace.tokens) == masks.shape[1]
     for layer in trace.layers:
@@ -72,15 +52,7 @@ Group = tuple[int, ...]
 
 
 def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group, ...]:
-    """The words that name things: for each noun phrase of a caption its nouns, as indices into the words.
-
-    >>> named_things("a red car and a traffic light", [(0, 1), (2, 5), (6, 9), (10, 13), (14, 15), (16, 23), (24, 29)])
-    ((2,), (5, 6))
-
-    Args:
-        caption: in English. "photo" in "a photo of a cat" counts as a thing: the caption names it.
-        spans: where each word stands, (start, end).
-    """
+    """The words that name things: for each noun phrase of a caption its nouns, as indices into the words."""
     from ..language import phrases  # its taggers are slow to import, and most explanations do without
 
     groups = []
@@ -93,25 +65,14 @@ def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
 
 
 def centred(maps: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
-    """Maps (W, ...) of words, in which the mean over the groups is taken away from each group; other words stay.
-
-    A group's map is the sum of its words'. What is taken from it is spread evenly over its words, so that a word that
-    stands alone and a noun of several words are treated alike, and the sum over all groups is zero.
-
-    Args:
-        maps: (W, ...).
-        groups: of words by index, two or more.
-
-    Raises:
-        ValueError: fewer than two groups, an empty one, a word that is not there, or one in two groups.
-    """
+    """Maps (W, ...) of words, in which the mean over the groups is taken away from each group; other words stay."""
     words = [i for group in groups for i in group]
     if len(groups) < 2 or not all(groups):
         msg = f"centring needs two groups of words or more, none of them empty, got {list(groups)!r}"
-        raise InvalidValue(msg, "word-groups")
+        raise GradeclipError(msg)
     if len(set(words)) < len(words) or not all(0 <= i < len(maps) for i in words):
         msg = f"groups must hold words 0 to {len(maps) - 1}, each at most once, got {list(groups)!r}"
-        raise InvalidValue(msg, "word-groups")
+        raise GradeclipError(msg)
     shared = np.mean([maps[list(group)].sum(0) for group in groups], axis=0)
     found = np.array(maps)
     for group in groups:

@@ -25,14 +25,7 @@ _CELLS, _LIT = 7, 0.5  # of RISE's masks: cells down and across, and how likely 
 
 
 def bar(what: str, progress: bool | None, things: Iterable | None = None, total: int | None = None) -> tqdm:
-    """A bar of what takes long.
-
-    Args:
-        what: takes long, in front of the bar.
-        progress: True shows it, False does not; None shows it in a terminal, after five seconds and until it is done.
-        things: what is gone through.
-        total: how many there are, where `things` are not given.
-    """
+    """A bar of what takes long."""
     if progress is None:  # tqdm.auto would show a notebook's widget, terminal or not
         return terminal_tqdm(things, what, total, disable=None, delay=5.0, leave=False)
     return tqdm(things, what, total, disable=not progress)
@@ -41,28 +34,7 @@ def bar(what: str, progress: bool | None, things: Iterable | None = None, total:
 def rise(
     tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, seed: int = 0, progress: bool | None = False
 ) -> Tensor:
-    """RISE: how much more the target is when a patch is seen, over random masks M of the image.
-
-        map_i = 1 / (n * p) * sum_n (S(image * M_n) - mean S) * M_n(i)
-
-    Explains the model's own similarity, through the mean colour (zero after preprocessing) that stands where a mask is
-    dark. Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018,
-    arXiv 1806.07421. A mask is a grid of 7 x 7 cells, each lit with probability p = 1/2, enlarged bilinearly and
-    shifted at random.
-
-    Where we deviate: scores are centred before they are averaged. The authors' map is this one plus a constant times
-    how often a patch happened to be lit; without it the map is signed, zero where seeing makes no difference, and less
-    noisy. And n is 500 by default (4000 to 8000 in the paper), so look at the map of a second `seed` before you
-    trust a detail. Linear in the direction. Cost: `masks` forward passes, for all targets together.
-
-    Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        masks: how many, n.
-        seed: of the masks.
-        progress: as for `bar`.
-    """
+    """RISE: how much more the target is when a patch is seen, over random masks M of the image."""
     light_of = mask_maker(masks, tuple(trace.inputs.shape[-2:]), seed)
     scores, seen = [], []
     for _, light, embeddings in seen_through(tower, trace, masks, light_of, bar("RISE", progress, total=masks)):
@@ -74,29 +46,7 @@ def rise(
 
 
 def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0) -> Tensor:
-    """CCI: how much the target falls when nobody may read the patches of a cluster, over clusters of like patches.
-
-        map_i = (S - S_k) / sum_k |S - S_k|  for the cluster k of patch i
-
-    S_k is the target when the attention logits of the cluster's patches are minus infinity, in every explained layer
-    and head. Agarwal, Karanam and Gandhi, "Concept Regions Matter: Benchmarking CLIP with a New Cluster-Importance
-    Approach", CVPR 2026, arXiv 2511.12978: K = 7 clusters by K-means over the encoder's patch embeddings. Explains the
-    model's own similarity, through patches that are there and that nobody reads, which is also how deletion takes them
-    away: a good deletion score may owe to that.
-
-    Where we deviate: the falls are divided by the sum of their absolute values, the same where all are positive; with
-    the plain sum a map is turned upside down where taking clusters away raises S on the whole. The embeddings are those
-    that leave the last layer; which the paper takes is not known to us. Not linear in the direction. Cost: the
-    explained layers (by default all) once for the embeddings and once a cluster, for all targets together: 8 forward
-    passes.
-
-    Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        clusters: K, at most; of fewer patches each is one.
-        seed: of K-means.
-    """
+    """CCI: how much the target falls when nobody may read the patches of a cluster, over clusters of like patches."""
     from sklearn.cluster import KMeans  # slow to import, and only this needs it
 
     assert trace.grid is not None
@@ -122,32 +72,7 @@ def m2ib(
     tower: Tower, trace: Trace, directions: Tensor, *, beta: float = 0.1, samples: int = 10, steps: int = 10,
     seed: int = 0, progress: bool | None = False,
 ) -> Tensor:  # fmt: skip
-    """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck.
-
-        z = lam * x + (1 - lam) * noise,    noise ~ N(0, 1),    lam = sigmoid(a), a number for each token and channel
-        minimise over a:  beta * mean KL(z | x  ||  N(0, 1)) - mean S(z)
-        map_i = sum over channels of KL, never negative
-
-    Explains how well the model's own similarity can be kept up, not how it came about. Wang, Rudner and Wilson, "Visual
-    Explanations of Image-Text Representations via Multi-Modal Information Bottleneck Attribution", NeurIPS 2023, arXiv
-    2312.17174. x are the tokens that enter the explained layers: the last sixth, two of twelve, as in the authors' code
-    (their layer 9), from which beta, Adam's rate 1, ten steps and ten samples are taken as well.
-
-    Where we deviate: the noise comes from `seed` (CPU generator: the same on every device), so a map can be repeated;
-    the causal mask of the text encoder stays; padding costs nothing; information is read off after the last step. Not
-    linear in the direction. Cost: `steps` * `samples` forward and backward passes through a sixth of the tower, a
-    target: about 35 forward passes of the whole.
-
-    Args:
-        tower: the encoder.
-        trace: B inputs, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        beta: what a nat costs, against the similarity.
-        samples: noisy copies in every step.
-        steps: of Adam.
-        seed: of the noise.
-        progress: as for `bar`.
-    """
+    """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck."""
     batch, count, width = trace.tokens.shape
     generator = torch.Generator().manual_seed(seed)
     # tokens first: a longer batch of prompts draws the same for the same token
@@ -162,19 +87,7 @@ def m2ib(
 
 
 def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None) -> Tensor:
-    """Leave one word out: S(prompt) - S(prompt without the word), at the word's first token.
-
-    Explains the model's own similarity. Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation
-    Erasure", arXiv 1612.08220. The word's tokens are taken out of the token ids and the rest closes up, so positions
-    move, as they do when a person writes the shorter prompt. Linear in the direction. Cost: a forward pass a word, for
-    all targets together.
-
-    Args:
-        tower: the text encoder.
-        trace: B prompts, traced by it.
-        directions: (B, T, E), the targets' directions in embedding space.
-        words: (B, N) numbers the word of every token, -1 where there is none; by default every token is a word.
-    """
+    """Leave one word out: S(prompt) - S(prompt without the word), at the word's first token."""
     words = word_numbers(trace) if words is None else words
     maps = blank_maps(trace, directions)
     places = [(i, word) for i, row in enumerate(words) for word in row.unique().tolist() if word >= 0]
@@ -188,23 +101,12 @@ def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tens
 
 
 def on_patches(trace: Trace, values: Tensor) -> Tensor:
-    """Maps over tokens, (B, T, N): the patches are the last tokens, and the others have no pixels.
-
-    Args:
-        trace: B images.
-        values: (B, T, P), over patches.
-    """
+    """Maps over tokens, (B, T, N): the patches are the last tokens, and the others have no pixels."""
     return F.pad(values, (trace.valid_mask.shape[1] - values.shape[-1], 0))
 
 
 def means_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
-    """Means (..., P) over patches; pixels beyond the last whole patch, which no model reads, are in none.
-
-    Args:
-        tower: the image encoder.
-        trace: of images, traced by it.
-        values: (..., H, W), one or two axes before those of the pixels.
-    """
+    """Means (..., P) over patches; pixels beyond the last whole patch, which no model reads, are in none."""
     assert trace.grid is not None
     down, across = (count * side for count, side in zip(trace.grid, tower.patch_size, strict=True))
     whole = F.pad(values, (0, across - values.shape[-1], 0, down - values.shape[-2]))
@@ -214,18 +116,7 @@ def means_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
 def seen_through(
     tower: Tower, trace: Trace, count: int, light_of: Callable[[Tensor], Tensor], shown: tqdm
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The images of a trace through many masks, a batch at a time.
-
-    Args:
-        tower: the image encoder.
-        trace: B images, traced by it.
-        count: how many masks.
-        light_of: the numbers (n,) of some masks -> the masks (n, H, W), 0 to 1.
-        shown: a bar of the masks.
-
-    Yields:
-        Those numbers, these masks, and the embeddings (B, n, E).
-    """
+    """The images of a trace through many masks, a batch at a time."""
     pixels = trace.inputs
     look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
     with shown:
@@ -237,25 +128,12 @@ def seen_through(
 
 
 def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
-    """Zero in every map (B, T, N), in the precision of the directions.
-
-    Args:
-        trace: B inputs.
-        directions: (B, T, E).
-    """
+    """Zero in every map (B, T, N), in the precision of the directions."""
     return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
 
 
 def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """RISE's masks in [0, 1], from the numbers (n,) of some of them to these (n, H, W).
-
-    A mask is one cell larger than the image, then shifted and cropped to it.
-
-    Args:
-        count: how many.
-        size: (H, W) of the image.
-        seed: of which cells are lit, and of the shifts.
-    """
+    """RISE's masks in [0, 1], from the numbers (n,) of some of them to these (n, H, W)."""
     cell = [-(-side // _CELLS) for side in size]  # rounded up: a shifted mask must still cover the image
     generator = torch.Generator().manual_seed(seed)
     lit = (torch.rand(count, 1, _CELLS, _CELLS, generator=generator, dtype=torch.float32) < _LIT).float()
@@ -304,23 +182,14 @@ def _information(openness: Tensor, tokens: Tensor) -> Tensor:
 
 
 def word_numbers(trace: Trace) -> Tensor:
-    """The word of every token (B, N) if each is a word of its own; -1 for SOT, EOT and padding.
-
-    Args:
-        trace: B prompts.
-    """
+    """The word of every token (B, N) if each is a word of its own; -1 for SOT, EOT and padding."""
     inside = trace.valid_mask & (torch.arange(trace.valid_mask.shape[1], device=trace.valid_mask.device) > 0)
     inside[torch.arange(len(inside), device=inside.device), trace.valid_mask.sum(-1) - 1] = False  # EOT
     return torch.where(inside, inside.cumsum(-1), -1)
 
 
 def without_tokens(ids: Tensor, gone: Tensor) -> Tensor:
-    """Token ids of a shorter prompt, (context_length,); its last id fills up behind the end, where nobody reads.
-
-    Args:
-        ids: (context_length,).
-        gone: (N,) bool, which tokens are taken out.
-    """
+    """Token ids of a shorter prompt, (context_length,); its last id fills up behind the end, where nobody reads."""
     keep, gone = torch.ones_like(ids, dtype=torch.bool), gone[: len(ids)]  # an appended CLS has no id
     keep[: len(gone)] = ~gone
     return torch.cat([ids[keep], ids[-1:].expand(int(gone.sum()))])

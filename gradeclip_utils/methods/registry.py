@@ -11,9 +11,6 @@ Every method gets a tower, a trace and the targets' `directions` (B, T, E), and 
 trace's tokens, zero where a token is not valid (`trace.valid_mask`). The target of a direction d is S = embedding . d:
 with d = e_T a similarity, with d = e_A - e_B the difference of two. Costs are in forward passes of the tower, on top of
 the trace, which is one.
-
-Methods that answer pairs of a word and a patch stand in `second_order.INTERACTIONS`. Of these exCLIP (arXiv 2408.14153)
-has no row here, because its map of one direction is that of integrated gradients.
 """
 
 import inspect
@@ -24,13 +21,11 @@ from functools import cache, partial, wraps
 from torch import Tensor
 
 from ..checks import chosen, unused
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from . import input_gradients, perturbation
-from .attention import attention, game, integrated_attention, legrad, rollout
+from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
 from .grad_eclip import SPATIAL_WEIGHTS, grad_eclip, grad_eclip_with_one_head
-from .metagame import metagame
-from .second_order import fixlip, fixlip_of_words
 
 _FRACTIONS = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
 
@@ -77,7 +72,7 @@ class Method:
     def __post_init__(self):
         if self.image is None and self.text is None:
             msg = f"the method {self.name!r} explains neither images nor prompts: give image= or text="
-            raise InvalidValue(msg, "method-empty")
+            raise GradeclipError(msg)
         for layers in (self.layers, self.text_layers or "last"):
             chosen("layers", layers, ("last", *_FRACTIONS))
         for side in ("image", "text"):
@@ -166,37 +161,16 @@ METHODS: dict[str, Method] = {
                "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365", _OWN,
                "50 forward and backward passes for each target", input_gradients.integrated_gradients,
                input_gradients.integrated_gradients, text_layers="all", wants_attention=False),
-        Method("cci", "CCI", "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New "
-               "Cluster-Importance Approach, CVPR 2026, arXiv 2511.12978", _OWN,
-               "8 forward passes, for all targets together", perturbation.cci, None, layers="all"),
         Method("leave-one-out", "Leave one word out", "Li, Monroe and Jurafsky, Understanding Neural Networks through "
                "Representation Erasure, arXiv 1612.08220", _OWN, "a forward pass for each word", None,
                perturbation.leave_one_out, wants_attention=False),
-        Method("metagame", "METAGAME", "Baniecki, Fumagalli and Biecek, METAGAME, arXiv 2605.06295", _OWN,
-               "2^n forward passes for n words; beyond 8 words at most 32 for each word", None, metagame,
-               wants_attention=False),
-        Method("integrated-attention", "Integrated attention", "Hao, Dong, Wei and Xu, Self-Attention Attribution: "
-               "Interpreting Information Interactions Inside Transformer, AAAI 2021, arXiv 2004.11207", _OWN,
-               "8 readouts and their gradients", None, integrated_attention),
-        Method("fixlip", "FIxLIP", "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining "
-               "Similarity in Vision-Language Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv "
-               "2508.05430", _OWN,
-               "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256", fixlip,
-               fixlip_of_words, wants_attention=False),
     )
 }  # fmt: skip
 
 
 @cache
 def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with another spatial weight in the image and its own in the prompt, as a method for an `Explainer`.
-
-    Args:
-        kind: as `spatial_weights` takes it; "loosened" is Grad-ECLIP itself.
-
-    Raises:
-        InvalidValue: it is none of them.
-    """
+    """Grad-ECLIP with another spatial weight in the image and its own in the prompt, as a method for an `Explainer`."""
     chosen("spatial", kind, SPATIAL_WEIGHTS)
     own, maps = METHODS["grad-eclip"], partial(grad_eclip, spatial=kind)
     return replace(own, name=f"{own.name}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)

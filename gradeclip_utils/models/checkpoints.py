@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..checks import first_line, short
-from ..errors import InvalidFile, InvalidValue, MissingFile
+from ..errors import GradeclipError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _IN_FOLDERS = (".safetensors", ".bin", ".pth")  # what open_clip looks for beside a config
@@ -36,15 +36,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torc
 
 
 def find_weights(name: str, tag: str) -> Path:
-    """The file with weights of open_clip: from the cache, or else downloaded into it.
-
-    Args:
-        name: of the architecture.
-        tag: of its weights.
-
-    Raises:
-        MissingFile: it is not here and cannot be fetched; says how large it is and the two ways without network.
-    """
+    """The file with weights of open_clip: from the cache, or else downloaded into it."""
     config = open_clip.get_pretrained_cfg(name, tag)
     repository, files = _hub_address(config)
     for file in files if repository else ():
@@ -58,7 +50,7 @@ def find_weights(name: str, tag: str) -> Path:
             return Path(open_clip.download_pretrained(config))
         except (OSError, RuntimeError) as error:
             reason = first_line(error)
-    raise MissingFile(_how_to_get(name, tag, reason), "model-download")
+    raise GradeclipError(_how_to_get(name, tag, reason))
 
 
 def _hub_address(config: dict) -> tuple[str, list[str]]:
@@ -89,24 +81,16 @@ def _why_unreachable(url: str) -> str | None:
 
 
 def check_reachable(name: str, file: str = "open_clip_config.json") -> None:
-    """Refuse a repository of a hub at once when its config is neither cached nor within reach.
-
-    Args:
-        name: OWNER/NAME, also after "hf-hub:".
-        file: its config.
-
-    Raises:
-        MissingFile, InvalidValue: it is not, or the name is none that a repository can have.
-    """
+    """Refuse a repository of a hub at once when its config is neither cached nor within reach."""
     try:
         if isinstance(try_to_load_from_cache(name.removeprefix("hf-hub:"), file), str):
             return
     except HFValidationError as error:
         msg = f"{short(name)} is no name that a repository can have: owner/name"
-        raise InvalidValue(msg, "model-unknown") from error
+        raise GradeclipError(msg) from error
     if reason := _why_unreachable(hub.ENDPOINT):
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
-        raise MissingFile(msg, "model-download")
+        raise GradeclipError(msg)
 
 
 def _how_to_get(name: str, tag: str, reason: str) -> str:
@@ -135,11 +119,7 @@ def _how_to_get(name: str, tag: str, reason: str) -> str:
 
 
 def quick_gelu_name(name: str) -> str:
-    """The name of an architecture with OpenAI's activation (x * sigmoid(1.702 x)), which is no weight of a file.
-
-    Args:
-        name: of open_clip; given back where there is no such variant.
-    """
+    """The name of an architecture with OpenAI's activation (x * sigmoid(1.702 x)), which is no weight of a file."""
     quick = name if name.endswith("-quickgelu") else f"{name}-quickgelu"
     return quick if quick in open_clip.list_models() else name
 
@@ -157,11 +137,7 @@ def _without_memory(name: str) -> nn.Module | None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, the form in which OpenAI published CLIP.
-
-    Args:
-        path: of the file, which is there.
-    """
+    """Whether a file is a TorchScript archive, the form in which OpenAI published CLIP."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -169,21 +145,13 @@ def is_torchscript(path: Path) -> bool:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a file that is no checkpoint, in one sentence. Only tensors are read: pickled objects could run code.
-
-    Args:
-        path: of safetensors; of `torch.save` of a state dict, or of a training checkpoint that holds one under
-            `state_dict` (prefixes `module.` are fine); or of a TorchScript archive.
-
-    Raises:
-        ValueError: damaged, of an unknown kind, or without tensors.
-    """
+    """Refuse a file that is no checkpoint, in one sentence. Only tensors are read: pickled objects could run code."""
     if path.is_dir():
         msg = f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)})."
-        raise InvalidFile(msg, "path-is-folder")
+        raise GradeclipError(msg)
     if path.suffix not in SUFFIXES:
         msg = f"{path} does not end like a checkpoint; expected one of {', '.join(SUFFIXES)}."
-        raise InvalidFile(msg, "path-suffix")
+        raise GradeclipError(msg)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -194,34 +162,27 @@ def check_checkpoint(path: Path) -> None:
             entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "unsupported global" not in str(error).lower():
-            raise InvalidFile(_damaged(path, "not a torch checkpoint"), "model-damaged") from error
+            raise GradeclipError(_damaged(path, "not a torch checkpoint")) from error
         msg = f"{path} holds pickled Python objects, which could run code; save its state dict as safetensors instead."
-        raise InvalidFile(msg, "model-pickle") from error
+        raise GradeclipError(msg) from error
     except FAULTS as error:
         understandable = isinstance(error, (SafetensorError, RuntimeError)) and str(error)
         reason = first_line(error) if understandable else "it cannot be read"
-        raise InvalidFile(_damaged(path, reason), "model-damaged") from error
+        raise GradeclipError(_damaged(path, reason)) from error
     if isinstance(entries, dict) and isinstance(entries.get("state_dict"), dict):
         entries = entries["state_dict"]
     if not isinstance(entries, dict) or not entries or not all(torch.is_tensor(value) for value in entries.values()):
         found = f"the keys {', '.join(map(str, list(entries)[:6]))}" if isinstance(entries, dict) else type(entries)
         msg = f"{path} holds no state dict: expected names and tensors, also under 'state_dict'; got {found}."
-        raise InvalidFile(msg, "model-foreign")
+        raise GradeclipError(msg)
 
 
 def plain_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict as the model itself would name it, on the CPU.
-
-    Args:
-        state: also inside a training checkpoint (under `state_dict`), or with the prefixes of wrappers.
-
-    Raises:
-        ValueError: it holds something besides tensors.
-    """
+    """A state dict as the model itself would name it, on the CPU."""
     state = state.get("state_dict", state)
     if not state or not all(isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()):
         msg = f"a state dict holds names and tensors, also under 'state_dict'; got {_some(list(map(str, state)), 6)}"
-        raise InvalidValue(msg, "model-foreign")
+        raise GradeclipError(msg)
     for prefix in _WRAPPERS:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -233,14 +194,7 @@ def _damaged(path: Path, reason: str) -> str:
 
 
 def misfit(name: str, path: Path, state: Mapping[str, torch.Tensor], model: nn.Module) -> str | None:
-    """Why weights do not fit a model, found by comparing names and shapes; None if they fit.
-
-    Args:
-        name: the model's, for the message.
-        path: the file of the weights, for the message.
-        state: the weights, as the model would name them.
-        model: it may be on the meta device, without memory.
-    """
+    """Why weights do not fit a model, found by comparing names and shapes; None if they fit."""
     own = model.state_dict()
     parts = [
         f"{key} is {list(state[key].shape)} in the file and {list(value.shape)} in the model"
@@ -254,15 +208,7 @@ def misfit(name: str, path: Path, state: Mapping[str, torch.Tensor], model: nn.M
 
 
 def checkpoint_misfit(name: str, path: Path, *, weights_only: bool = True) -> str | None:
-    """Why the weights in a file do not fit the open_clip model `name`; None if they do, or if it cannot be told.
-
-    They are read and renamed by open_clip, for a model without memory that is given them instead of loading them.
-
-    Args:
-        name: that open_clip knows.
-        path: of the weights.
-        weights_only: as for `torch.load`.
-    """
+    """Why the weights in a file do not fit the open_clip model `name`; None if they do, or if it cannot be told."""
     model = _without_memory(name)
     if model is None:
         return None
@@ -275,15 +221,7 @@ def checkpoint_misfit(name: str, path: Path, *, weights_only: bool = True) -> st
 
 
 def unloadable(name: str, error: Exception) -> str:
-    """Why open_clip cannot load what has its weights beside its config.
-
-    Args:
-        name: "local-dir:" and a folder, or "hf-hub:" and a repository.
-        error: what open_clip raised; of weights that are not there it names no file.
-
-    Raises:
-        InvalidFile: the folder has one file of weights, and that is damaged.
-    """
+    """Why open_clip cannot load what has its weights beside its config."""
     missing = str(error).startswith("Required pretrained weights")
     if name.startswith("hf-hub:"):
         files = f"{HF_SAFE_WEIGHTS_NAME} or {HF_WEIGHTS_NAME}"

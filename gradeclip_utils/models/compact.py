@@ -22,7 +22,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..checks import listed, text
-from ..errors import InvalidFile, InvalidValue, MissingFile
+from ..errors import GradeclipError
 from ..files import data_path, write_path_whole
 from .checkpoints import check_checkpoint, misfit
 
@@ -38,15 +38,7 @@ _TABLE = "token_embedding.weight"  # under "text." in a model with a text encode
 
 
 def emoji_vit_map(pretrained: bool = False, **options) -> nn.Module:
-    """A VisionTransformer at the size of emoji scenes, without CLS, read by a latent query (MAP), as in SigLIP.
-
-    A norm stands before the first layer and patches have no bias, as in CLIP and unlike in SigLIP, so that CLIP's
-    layers can be taken over.
-
-    Args:
-        pretrained: False; timm's own makers of models take it, and there are no weights.
-        **options: of `VisionTransformer`, in place of those here.
-    """
+    """A VisionTransformer at the size of emoji scenes, without CLS, read by a latent query (MAP), as in SigLIP."""
     size = {"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3}
     own = {**size, "class_token": False, "global_pool": "map", "pre_norm": True, **options}
     own["pretrained_cfg"] = {"input_size": (3, own["img_size"], own["img_size"]), "num_classes": 0}  # there are none
@@ -58,12 +50,7 @@ if not timm.is_model(emoji_vit_map.__name__):  # open_clip's configs name timm's
 
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
-    """The model that a config describes, with random weights: `CLIP`, or `CustomTextCLIP`.
-
-    Args:
-        config: open_clip's, also with "preprocess" and `EXPLAINED_LAYERS`.
-        precision: as for `load_clip`.
-    """
+    """The model that a config describes, with random weights: `CLIP`, or `CustomTextCLIP`."""
     config = {key: value for key, value in config.items() if key not in ("preprocess", *EXPLAINED_LAYERS)}
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     return kind(**config, cast_dtype=get_cast_dtype(precision))
@@ -103,7 +90,7 @@ def save_compact(
     state[table] = state[table][ids.long()]
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if broken:
-        raise InvalidValue(f"Not finite in half precision: {', '.join(broken)}.", "model-not-finite")
+        raise GradeclipError(f"Not finite in half precision: {', '.join(broken)}.")
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     state["token_ids"] = ids
     if shared is not None:
@@ -118,22 +105,11 @@ def save_compact(
 
 
 def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tuple[nn.Module, dict, str]:
-    """What `models.load_compact` makes a `Clip` of: the model of a compact file, its config, and its words.
-
-    Args:
-        path: the file.
-        config_path: of its config.
-        precision: as for `load_clip`.
-
-    Raises:
-        FileNotFoundError: the file, its config, or the file that it shares weights with is missing.
-        ValueError: it is damaged, not in the compact form, does not fit its config, or shares weights with another
-            file than the one that is there.
-    """
+    """What `models.load_compact` makes a `Clip` of: the model of a compact file, its config, and its words."""
     for file in (path, config_path):
         if not file.is_file():
             msg = f"{file} is missing; reinstall gradeclip, or train the bundled models (CONTRIBUTING.md says how)."
-            raise MissingFile(msg, "model-missing")
+            raise GradeclipError(msg)
     check_checkpoint(path)
     config = json.loads(config_path.read_text())
     with safe_open(path, framework="pt") as file:
@@ -145,12 +121,12 @@ def read_compact(path: Path, config_path: Path, precision: str = "fp32") -> tupl
         state = {key: value for key, value in theirs.items() if key in known} | state
     if "token_ids" not in state:
         msg = f"{path} is not a compact checkpoint: it has no token_ids. Pass its architecture as the name."
-        raise InvalidFile(msg, "model-foreign")
+        raise GradeclipError(msg)
     table, ids = _table_of(state), state.pop("token_ids").long()
     rows = state[table].float()
     state[table] = rows.mean(0).repeat(config["text_cfg"].get("vocab_size", 49408), 1).index_copy(0, ids, rows)
     if reason := misfit(config_path.name, path, state, model):
-        raise InvalidFile(reason, "model-foreign")
+        raise GradeclipError(reason)
     model.load_state_dict(state)
     return model, config, metadata.get("words", "")
 
@@ -160,11 +136,11 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
     other = other if other.is_file() else data_path(metadata["shared"])
     if not other.is_file():
         msg = f"{path} shares weights with {metadata['shared']}, which is missing beside it."
-        raise MissingFile(msg, "model-shared")
+        raise GradeclipError(msg)
     if _checksum(other) != metadata["shared_sha256"]:
         was = f"{metadata['shared']} as it was when the file was written"
         teach = "teach the model again (python -m gradeclip_utils distil)."
-        raise InvalidFile(f"{path} shares weights with {was}, and {other} is another one: {teach}", "model-shared")
+        raise GradeclipError(f"{path} shares weights with {was}, and {other} is another one: {teach}")
     return load_file(other)
 
 

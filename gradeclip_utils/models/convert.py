@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 
 from ..checks import as_path, writable
-from ..errors import InvalidFile
+from ..errors import GradeclipError
 from ..towers import UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.huggingface import kind_of
 from .huggingface import PREFIX
@@ -54,16 +54,7 @@ _TURNED = ("text_projection", "visual.proj")  # (D, E) in open_clip, (E, D) in a
 
 
 def to_transformers(clip: Clip, folder: str | Path) -> None:
-    """Write a CLIP of open_clip as a `CLIPModel` of transformers, with its processor.
-
-    Args:
-        clip: an open_clip `CLIP` where CLS reads the image and EOT the prompt, with CLIP's own tokenizer.
-        folder: a new one; `load_clip("transformers:FOLDER")` reads it, and `CLIPModel.from_pretrained(FOLDER)`.
-
-    Raises:
-        UnsupportedModel: transformers' CLIPModel has no place for a part of it.
-        ValueError: there is something in the folder.
-    """
+    """Write a CLIP of open_clip as a `CLIPModel` of transformers, with its processor."""
     transformers, model = import_module("transformers"), clip.model
     if not isinstance(model, open_clip.CLIP) or not isinstance(clip.tokenizer, open_clip.SimpleTokenizer):
         raise UnsupportedModel(f"a CLIPModel is made of open_clip's CLIP with its own tokenizer, and this is a "
@@ -95,16 +86,7 @@ def to_transformers(clip: Clip, folder: str | Path) -> None:
 
 
 def to_open_clip(clip: Clip, folder: str | Path) -> None:
-    """Write a `CLIPModel` of transformers as a folder of open_clip.
-
-    Args:
-        clip: a `CLIPModel` with CLIP's own vocabulary.
-        folder: a new one; `load_clip(FOLDER)` reads it.
-
-    Raises:
-        UnsupportedModel: open_clip's CLIP has no place for a part of it.
-        ValueError: there is something in the folder.
-    """
+    """Write a `CLIPModel` of transformers as a folder of open_clip."""
     new = as_open_clip(clip.model)
     with _whole(folder) as place:
         save_file(new.state_dict(), place / "open_clip_model.safetensors")
@@ -113,15 +95,7 @@ def to_open_clip(clip: Clip, folder: str | Path) -> None:
 
 
 def as_open_clip(model: nn.Module) -> nn.Module:
-    """A model whose layers are open_clip's: a `CLIPModel`'s weights under open_clip's names, or the model itself.
-
-    Args:
-        model: of open_clip, or a `CLIPModel` of transformers with CLIP's own vocabulary, which becomes a `CLIP` in
-            float32.
-
-    Raises:
-        UnsupportedModel: another model of transformers, or one with a part that open_clip's CLIP has no place for.
-    """
+    """A model whose layers are open_clip's: a `CLIPModel`'s weights under open_clip's names, or the model itself."""
     if not kind_of(model):
         return model
     rows = model.config.text_config.vocab_size if kind_of(model) == "CLIPModel" else None
@@ -233,7 +207,7 @@ def _preprocess_cfg(preprocess: Any) -> dict:
 def _check_new(folder: str | Path) -> Path:
     path = as_path(folder, "--out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InvalidFile(f"{folder} is there already: --out takes a new folder", "path-taken")
+        raise GradeclipError(f"{folder} is there already: --out takes a new folder")
     return writable(path, "--out", folder=True)
 
 
@@ -253,25 +227,14 @@ def _whole(folder: str | Path) -> Iterator[Path]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `convert`.
-
-    Args:
-        parser: of the command.
-    """
+    """Add the arguments of `convert`."""
     parser.add_argument("model", help="as `load_clip` takes it: a CLIP of open_clip, or transformers:FOLDER")
     parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights of a model of open_clip")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="a new folder")
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Convert a model to the other library's form.
-
-    Args:
-        options: as `add_arguments` has them read.
-
-    Raises:
-        ValueError: the model cannot be loaded or converted, or the folder is not new.
-    """
+    """Convert a model to the other library's form."""
     _check_new(options.out)  # before a model is loaded
     clip = load_clip(options.model, options.pretrained)
     if kind_of(clip.model):

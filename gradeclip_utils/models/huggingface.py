@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
 from ..checks import first_line
-from ..errors import InvalidFile, InvalidType, InvalidValue, MissingFile, MissingLibrary
+from ..errors import GradeclipError
 from ..towers import Tower, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.huggingface import IMAGES, MODELS, kind_of, unwrapped
 from .checkpoints import check_checkpoint, check_reachable
@@ -50,11 +50,7 @@ class Preprocess:
 
 
 class Tokenizer:
-    """A tokenizer of transformers: strings -> token ids (T, context length), padded to it and cut off by it.
-
-    Args:
-        tokenizer, context_length: itself, and how many tokens the model reads.
-    """
+    """A tokenizer of transformers: strings -> token ids (T, context length), padded to it and cut off by it."""
 
     def __init__(self, tokenizer: Any, context_length: int):
         self.tokenizer, self.context_length = tokenizer, context_length
@@ -65,11 +61,7 @@ class Tokenizer:
         return self.tokenizer(list(texts), return_tensors="pt", **options)["input_ids"]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the words alone, as open_clip's tokenizer gives them; lessons ask it of any model's.
-
-        Args:
-            text: one prompt.
-        """
+        """Token ids of the words alone, as open_clip's tokenizer gives them; lessons ask it of any model's."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @property
@@ -79,24 +71,14 @@ class Tokenizer:
 
 
 def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokenizer]:
-    """The preprocessing and the tokenizer of a model of transformers, checked to be its own.
-
-    Args:
-        model: one of `towers.huggingface.IMAGES`, wrapped by PEFT or not.
-        processor: what `AutoProcessor.from_pretrained` gives: an image processor and a tokenizer.
-
-    Raises:
-        UnsupportedModel: the model is another one, or has one encoder only.
-        TypeError: there is no processor, or half of one.
-        ValueError: it is another model's: images of another size, another vocabulary, another padding or EOT.
-    """
+    """The preprocessing and the tokenizer of a model of transformers, checked to be its own."""
     kind = type(unwrapped(model)).__name__
     _check_kind(kind_of(model, IMAGES) or kind)
     images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
     if images is None or tokenizer is None:
         missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
         needs = f"{kind} needs its processor, for images and for prompts, and got no {missing}"
-        raise InvalidType(f"{needs}: AutoProcessor.from_pretrained of the same name has both", "model-processor")
+        raise GradeclipError(f"{needs}: AutoProcessor.from_pretrained of the same name has both")
     tower, preprocess = open_image_tower(model), Preprocess(images)
     _check_images(kind, tower, preprocess)
     try:
@@ -108,30 +90,19 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
 
 
 def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module, Any]:
-    """A model of transformers in evaluation mode, and its processor.
-
-    Args:
-        name: a folder with config.json, or a repository of a hub, "openai/clip-vit-base-patch32".
-        device: where the model goes.
-        precision: as `load_clip` takes it; all weights are cast.
-
-    Raises:
-        ImportError: transformers is not installed.
-        FileNotFoundError: the folder is not there, or the hub is out of reach and the model not in the cache.
-        ValueError: the folder holds no such model, one encoder only, pickles only, or no processor.
-    """
+    """A model of transformers in evaluation mode, and its processor."""
     try:
         transformers = import_module("transformers")
     except ImportError as error:
         how = "pip install transformers (in a checkout, pip install '.[transformers]')"
-        raise MissingLibrary(f"{PREFIX}{name} needs transformers: {how}", "library-missing") from error
+        raise GradeclipError(f"{PREFIX}{name} needs transformers: {how}") from error
     folder = Path(name).expanduser()
     if folder.is_dir():
         name = str(folder)
         _check_folder(folder)
     elif folder.is_absolute() or name.startswith((".", "~")):
         msg = f"there is no folder {name}: {PREFIX} takes a folder with config.json, or a hub's name."
-        raise MissingFile(msg, "path-missing")
+        raise GradeclipError(msg)
     else:
         check_reachable(name, "config.json")
     try:
@@ -143,17 +114,17 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
     except UnsupportedModel:
         raise
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise InvalidFile(f"{PREFIX}{name} cannot be loaded: {first_line(error)}", "model-damaged") from error
+        raise GradeclipError(f"{PREFIX}{name} cannot be loaded: {first_line(error)}") from error
     lacks = [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]
     if lacks:
         some = f"{len(lacks)} parts of {architectures[0]}, {lacks[0]} among them: they would be random numbers"
-        raise InvalidFile(f"{PREFIX}{name} has no weights for {some}", "model-weights")
+        raise GradeclipError(f"{PREFIX}{name} has no weights for {some}")
     try:
         processor = transformers.AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
         msg = f"{PREFIX}{name} has no processor that can be loaded ({first_line(error)}): {files}"
-        raise InvalidFile(msg, "model-processor") from error
+        raise GradeclipError(msg) from error
     dtype = get_input_dtype(precision) or torch.float32
     return model.to(device, dtype).eval(), processor
 
@@ -172,7 +143,7 @@ def _check_kind(kind: str) -> None:
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         msg = f"{folder} has no config.json, so it holds no model of transformers (save_pretrained writes one)"
-        raise InvalidFile(msg, "model-foreign")
+        raise GradeclipError(msg)
     weights = sorted(folder.glob("*.safetensors"))
     for path in weights:
         check_checkpoint(path)
@@ -181,8 +152,8 @@ def _check_folder(folder: Path) -> None:
     pickles = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(suffix))
     if pickles:
         why = "which could run code when they are read: save the model with safe_serialization=True"
-        raise InvalidFile(f"{folder} has its weights only as pickles ({pickles[0]}), {why}", "model-pickle")
-    raise InvalidFile(f"{folder} has a config.json and no weights (model.safetensors)", "model-weights")
+        raise GradeclipError(f"{folder} has its weights only as pickles ({pickles[0]}), {why}")
+    raise GradeclipError(f"{folder} has a config.json and no weights (model.safetensors)")
 
 
 def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
@@ -196,7 +167,7 @@ def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
         fits, sizes = found == wanted, f"{found[0]} x {found[1]} pixels, and {kind} reads {wanted[0]} x {wanted[1]}"
         msg = f"it makes images of {sizes}"
     if not fits:
-        raise InvalidValue(f"the processor is another model's: {msg}", "model-processor")
+        raise GradeclipError(f"the processor is another model's: {msg}")
 
 
 def _check_vocabulary(kind: str, tower: Tower, tokenizer: Any) -> None:
@@ -204,15 +175,15 @@ def _check_vocabulary(kind: str, tower: Tower, tokenizer: Any) -> None:
     rows, count = text.part.config.vocab_size, len(tokenizer)
     another = f"the processor is another model's: its {type(tokenizer).__name__}"
     if abs(count - rows) > 0.02 * rows:  # some tables are filled up to a round number, and some tokens never occur
-        raise InvalidValue(f"{another} has {count} tokens, and {kind} knows {rows}", "model-processor")
+        raise GradeclipError(f"{another} has {count} tokens, and {kind} knows {rows}")
     if text.padding not in (None, tokenizer.pad_token_id):
         msg = f"{another} pads with token {tokenizer.pad_token_id}, and {kind} with {text.padding}"
-        raise InvalidValue(msg, "model-processor")
+        raise GradeclipError(msg)
     ids = torch.tensor([tokenizer("a")["input_ids"]])
     end = tokenizer.eos_token_id
     if text.reads == "eos" and int(ids[0, tower.ends(ids)[0]]) != end:
         msg = f"{another} ends a prompt with token {end}, which is not where {kind} reads it"
-        raise InvalidValue(msg, "model-processor")
+        raise GradeclipError(msg)
 
 
 def _steps(processor: Any) -> list:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..checks import chosen, first_line, nearest, readable, short
-from ..errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
+from ..errors import GradeclipError
 from ..files import data_path
 from ..notices import warn
 from ..towers import Tower, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
@@ -187,7 +187,7 @@ def load_clip(
     if name in BUNDLED_MODELS:
         if isinstance(pretrained, Mapping):
             msg = f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict."
-            raise InvalidValue(msg, "model-weights")
+            raise GradeclipError(msg)
         path = Path(pretrained) if pretrained else data_path(BUNDLED_MODELS[name])
         return load_compact(path, name=name, device=device, precision=precision)
     folder = Path(name).expanduser()
@@ -201,7 +201,7 @@ def load_clip(
     if name not in open_clip.list_models():
         near = nearest(name, [*BUNDLED_MODELS, *open_clip.list_models()], most=4)
         more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
-        raise InvalidValue(f"open_clip has no model {name!r}. {more}", "model-unknown")
+        raise GradeclipError(f"open_clip has no model {name!r}. {more}")
     if isinstance(pretrained, Mapping):
         return _load_state(name, pretrained, device, precision)
     return _load_named(name, pretrained, device, precision)
@@ -217,23 +217,23 @@ def _load_from_environment(pretrained: Any, device: str, precision: str) -> Clip
         if not told:
             raise
         said = ", ".join(f"{name}={value!r}" for name, value in told.items())
-        raise type(refusal)(f"{refusal} (The environment has {said}.)", refusal.code.removeprefix("E-")) from refusal
+        raise type(refusal)(f"{refusal} (The environment has {said}.)") from refusal
 
 
 def _checked_name(name: Any, pretrained: Any) -> str:
     if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
-        raise InvalidType(f"the name of a model must be a string or a path, got {short(name)}", "model-unknown")
+        raise GradeclipError(f"the name of a model must be a string or a path, got {short(name)}")
     if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
         said = "a tag, a path or a state dict"
-        raise InvalidType(f"pretrained must be {said}, got {short(pretrained)}", "model-weights")
+        raise GradeclipError(f"pretrained must be {said}, got {short(pretrained)}")
     name = str(name)
     if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
-        raise InvalidValue(f"{name!r} names no model: say which", "model-unknown")
+        raise GradeclipError(f"{name!r} names no model: say which")
     if name.endswith(checkpoints.SUFFIXES) and os.path.isfile(name):
         msg = f"{name} holds weights: give their architecture as the name, and the file as pretrained"
-        raise InvalidValue(msg, "model-unknown")
+        raise GradeclipError(msg)
     if len(name) > 1000 or "\0" in name:
-        raise InvalidValue(f"no model and no folder has a name like {short(name)}", "model-unknown")
+        raise GradeclipError(f"no model and no folder has a name like {short(name)}")
     return name
 
 
@@ -251,13 +251,13 @@ def _device(device: Any, named: bool) -> str:
             torch.empty(0, device=asked)
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got {said}"
-        raise InvalidValue(msg, "device-unknown") from error
+        raise GradeclipError(msg) from error
     if asked.type == "meta":
-        raise InvalidValue("on the device 'meta' weights have no values, so that nothing is computed", "device-unknown")
+        raise GradeclipError("on the device 'meta' weights have no values, so that nothing is computed")
     seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (asked.index or 0) >= seen.get(asked.type, math.inf):
         there = seen[asked.type] or "no"
-        raise InvalidValue(f"{said} was asked for, and torch sees {there} such GPU here", "device-unknown")
+        raise GradeclipError(f"{said} was asked for, and torch sees {there} such GPU here")
     return str(asked)
 
 
@@ -265,12 +265,12 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
-        raise InvalidValue(msg, "model-weights")
+        raise GradeclipError(msg)
     config = open_clip.get_pretrained_cfg(name, str(pretrained))
     path = checkpoints.find_weights(name, str(pretrained)) if config else Path(pretrained).expanduser()
     if not path.exists():
         hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
-        raise MissingFile(f"{str(pretrained)!r} is neither a file nor a tag of {name}. {hint}", "model-weights")
+        raise GradeclipError(f"{str(pretrained)!r} is neither a file nor a tag of {name}. {hint}")
     checkpoints.check_checkpoint(path)
     published = checkpoints.is_torchscript(path)  # OpenAI's archives hold TorchScript; only its tensors are used
     if not config and not published:
@@ -284,7 +284,7 @@ def _load_named(name: str, pretrained: str | Path | None, device: str, precision
     except (RuntimeError, AssertionError) as error:  # the latter of positions of another width
         reason = checkpoints.checkpoint_misfit(name, path, weights_only=not published)
         msg = reason or f"{path} cannot be loaded into {name}: {first_line(error)}"
-        raise InvalidFile(msg, "model-foreign") from error
+        raise GradeclipError(msg) from error
     return _finish(model, name, str(pretrained))
 
 
@@ -296,7 +296,7 @@ def _load_state(name: str, state: Mapping[str, torch.Tensor], device: str, preci
         try:
             clip = _load_named(name, path, device, precision)
         except ValueError as error:
-            raise InvalidValue(str(error).replace(str(path), "the state dict"), "model-foreign") from error
+            raise GradeclipError(str(error).replace(str(path), "the state dict")) from error
     return replace(clip, pretrained="a state dict in hand")
 
 
@@ -304,7 +304,7 @@ def _load_folder(name: str, pretrained: Any, theirs: bool, device: str, precisio
     if pretrained:
         where = "beside its config (model.safetensors; of open_clip open_clip_model.safetensors or the like)"
         msg = f"{name} has its weights {where}: it takes no pretrained, got {str(pretrained)[:60]!r}."
-        raise InvalidValue(msg, "model-weights")
+        raise GradeclipError(msg)
     if theirs:
         return _load_transformers(name, device, precision)
     if name.startswith("hf-hub:"):
@@ -312,7 +312,7 @@ def _load_folder(name: str, pretrained: Any, theirs: bool, device: str, precisio
     try:
         model = open_clip.create_model(name, precision=precision, device=device, require_pretrained=True)
     except (*checkpoints.FAULTS, TypeError, AttributeError) as error:  # half a config
-        raise InvalidFile(f"{name} cannot be loaded: {checkpoints.unloadable(name, error)}", "model-damaged") from error
+        raise GradeclipError(f"{name} cannot be loaded: {checkpoints.unloadable(name, error)}") from error
     return _finish(model, name, name)
 
 
@@ -328,7 +328,7 @@ def _check_finite(model: torch.nn.Module, name: str, pretrained: str) -> None:
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         msg = f"The weights {pretrained} of {name} are not finite (NaN): {', '.join(broken[:3])}{more}."
-        raise InvalidValue(msg, "model-not-finite")
+        raise GradeclipError(msg)
 
 
 def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, vocabulary=None) -> Clip:
@@ -337,7 +337,7 @@ def _finish(model: torch.nn.Module, name: str, pretrained: str, tokenizer=None, 
     try:
         tokenizer = tokenizer or open_clip.get_tokenizer(name)
     except (ImportError, OSError) as error:
-        raise MissingFile(f"The tokenizer of {name} cannot be had: {first_line(error)}", "model-download") from error
+        raise GradeclipError(f"The tokenizer of {name} cannot be had: {first_line(error)}") from error
     return Clip(model.eval(), preprocess, tokenizer, name, pretrained, vocabulary)
 
 
@@ -354,26 +354,12 @@ def _warn_of_activation(name: str, tags: list[str]) -> None:
     if quick and len(quick) < len(tags) and other != name:
         here = f"The file does not say which activation its model was trained with, and {name} uses GELU."
         advice = f"If these are the weights {', '.join(quick)}, pass {other!r} as the name; else every number is wrong."
-        warn(f"{here} {advice}", "activation-unknown", UserWarning)
+        warn(f"{here} {advice}", UserWarning)
 
 
 @torch.inference_mode(False)
 def load_compact(path: str | Path, *, name: str = BUNDLED, device: str = "cpu", precision: str = "fp32") -> Clip:
-    """Load what `save_compact` wrote as an ordinary open_clip model with the full vocabulary.
-
-    A token that the model never saw gets the mean of the rows that it has. The config is the .json beside the file,
-    that of the bundled model `name`, or else that of the default.
-
-    Args:
-        path: the file.
-        name: what the model is called, where the file is no bundled one.
-        device: as torch names it.
-        precision: as for `load_clip`.
-
-    Raises:
-        FileNotFoundError: the file or its config is missing.
-        ValueError: it is damaged, not in the compact form, or does not fit its config.
-    """
+    """Load what `save_compact` wrote as an ordinary open_clip model with the full vocabulary."""
     path = readable(path, "a file of weights") if Path(path).parent != data_path() else Path(path)
     bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
     name = next(bundled, name)  # a file of another bundled model is that model

@@ -19,7 +19,7 @@ import traitlets
 from anywidget import AnyWidget
 
 from ..checks import all_chosen, as_path, chosen, writable
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
@@ -60,26 +60,12 @@ UNSEEN = (
 class Explorer(AnyWidget):
     """The whole panel: any image, any caption, every control. `explore`, as notebooks call it, is the same.
 
-        from gradeclip_utils.panels.explorer import explore
-        explore("dog.jpg", "a dog on a sofa", load_clip("ViT-B-16", pretrained="openai"))
-
-    Args:
-        image: a scene, a PIL image, a path or a uint8 array; by default a scene that a rule on maps chooses.
-        caption: what to look for; a scene's own caption by default, and "a photo" for any other image.
-        clip: the model; by default what `load_clip()` gives. The panel can switch to the bundled ones, and to those
-            that the notebook's variables hold.
-        controls: which of `CONTROLS` there are.
-        captions: to press, beside the caption. A page without a kernel shows the answers to all of them.
-
     Attributes:
         view: what is shown; `figure()` is the same without a widget, and `change(...)` turns any control.
         models: name -> what it can switch to; None is a bundled model that is still to be loaded.
         wanted: the state that was asked for, which is ahead of the view while work is under way.
         message: what is wrong, or to be noted; "" where there is nothing to say.
         refused: the fields whose last value was refused.
-
-    Raises:
-        ValueError, FileNotFoundError, TypeError: the image or the caption cannot be used.
     """
 
     _esm = view_script() + Path(__file__).with_name("desk.js").read_text(encoding="utf-8")  # a path is watched
@@ -130,11 +116,7 @@ class Explorer(AnyWidget):
     # ------------------------------------------------------------------------------------------------- what is asked
 
     def change(self, **fields) -> None:
-        """Show another state, and wait for it, however long it takes.
-
-        Args:
-            **fields: of `State`. What cannot be shown is answered by a sentence on the panel, which stays as it was.
-        """
+        """Show another state, and wait for it, however long it takes."""
         self._ask(fields, wait=True)
 
     def _ask(self, fields: dict, wait: bool = False, note: str = "") -> None:
@@ -180,7 +162,7 @@ class Explorer(AnyWidget):
             try:
                 self._sessions[name] = Session(self.models[name] or load_clip(name))
             except (ValueError, OSError) as error:
-                raise InvalidValue(f"The model {name!r} cannot be used: {sentence(error)}", "panel") from error
+                raise GradeclipError(f"The model {name!r} cannot be used: {sentence(error)}") from error
         return self._sessions[name]
 
     def _found(self, found: tuple[View, dict], note: str) -> None:
@@ -211,13 +193,7 @@ class Explorer(AnyWidget):
     # ------------------------------------------------------------------------------------------- what the browser says
 
     def press(self, message: Any, buffers: Sequence = ()) -> None:
-        """Answer a message of the browser.
-
-        Args:
-            message: "kind" is "change" ("fields" of `State`), "scene" or "surprise" ("index"), "image" ("name", "note",
-                and the file in ``buffers``), "path" ("path"), "save" ("what", "name") or "stop".
-            buffers: of an image.
-        """
+        """Answer a message of the browser."""
         with self.work.turn:
             match message:
                 case {"kind": "change", "fields": dict(fields)}:
@@ -243,16 +219,10 @@ class Explorer(AnyWidget):
                     self.wanted = self.view.state
                     self._show()
                 case _:
-                    self._told(InvalidValue(f"The panel does not know what {message!r} is", "panel"))
+                    self._told(GradeclipError(f"The panel does not know what {message!r} is"))
 
     def open_image(self, image, name: str = "", note: str = "") -> None:
-        """Show another image; what is no image is answered in words.
-
-        Args:
-            image: a scene, a PIL image, a path or an array.
-            name: of an upload, in place of the path where it lies for a moment.
-            note: what was done to it on its way.
-        """
+        """Show another image; what is no image is answered in words."""
         try:
             source = as_source(image, name, name and f"image = read_image({name!r})")
         except (ValueError, TypeError, OSError) as error:  # what `read_image` raises of what is no image
@@ -260,12 +230,7 @@ class Explorer(AnyWidget):
         return self._ask({"source": source, "caption": source.caption or self.wanted.caption}, note=note)
 
     def save(self, what: str, name: str) -> None:
-        """Write what is shown, and say where.
-
-        Args:
-            what: "image" is the figure, "explanation" its numbers.
-            name: of the file or folder; if it is taken, a number follows it.
-        """
+        """Write what is shown, and say where."""
         suffix = ".png" if what == "image" else ""
         try:
             stem = str(name).strip() or "explanation"

@@ -155,11 +155,7 @@ class View:
         )  # fmt: skip
 
     def python(self, model: str) -> str:
-        """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image.
-
-        Args:
-            model: the line that gives the model, as `model_line` says it.
-        """
+        """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image."""
         state, panel = self.state, self.panels[0]
         explanation = panel.explanation
         options = {name: repr(value) for name, value in settings(state, panel.method).items()}
@@ -228,11 +224,7 @@ def variables() -> dict[str, Clip]:
 
 
 def model_line(clip: Clip) -> str:
-    """The line of Python that gives a model.
-
-    Args:
-        clip: it; one that is neither bundled, nor open_clip's, nor a variable of the notebook, is left to be filled in.
-    """
+    """The line of Python that gives a model."""
     if clip.name in BUNDLED_MODELS and clip.pretrained == "bundled":
         return f"clip = load_clip({clip.name!r})"
     for name, value in variables().items():

@@ -26,11 +26,7 @@ _EVERY = 0.2  # seconds between two reports
 
 
 def sentence(error: BaseException) -> str:
-    """What is wrong, without a full stop.
-
-    Args:
-        error: one of `ANSWERS`, which says so itself, or a fault, which gets its name.
-    """
+    """What is wrong, without a full stop."""
     said = str(error).rstrip(".")
     return said if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
 
@@ -52,19 +48,7 @@ class Work:
         self, job: Callable[[Callable[[float], None]], Any], done: Callable[[Any], None],
         failed: Callable[[BaseException], None], tell: Callable[[float], None], *, quick: bool,
     ) -> None:  # fmt: skip
-        """Run ``job``, then ``done(result)`` or ``failed(error)``. The job before it, if still under way, is stopped.
-
-        Args:
-            job: gets a function to call before every pass of the model, with the number of passes so far (or another
-                number that says how far it is).
-            done: called with the result, in the loop.
-            failed: called with what the job raised, in the loop.
-            tell: called in the loop now and then with that number.
-            quick: run at once, and keep the loop waiting. So does a job that is started where no loop runs.
-
-        Raises:
-            Exception: what the job raised, if it is none of `ANSWERS`.
-        """
+        """Run ``job``, then ``done(result)`` or ``failed(error)``. The job before it, if still under way, is stopped."""
         with self.turn:
             self._number += 1
             number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from traitlets import TraitError
 
 from ..checks import first_line, short
-from ..errors import InvalidType, InvalidValue
+from ..errors import GradeclipError
 from ..models import Clip
 from ..notices import heard_by
 from ..plots.figures import alternative
@@ -40,18 +40,6 @@ _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 class FigurePanel(w.VBox):
     """A panel that shows ``draw(**values)`` and draws again when a control is turned.
 
-        panel(draw, weight=(0.0, 1.0, 0.05), colour=["red", "green"], caption="a dog").change(weight=0.5)
-
-    Args:
-        draw: a pure function of the controls' values that returns a matplotlib figure. A ``ValueError`` is an answer to
-            the user: its sentence is shown and the last good figure stays. What an explanation warns of is a note
-            beside the new figure. Anything else is a fault of ``draw``, and is raised. If it takes long, let it have an
-            argument ``report`` (None by default) and call that now and then with the fraction that is done: the panel
-            shows a bar, and what ``report`` raises ends the work as soon as there is a newer change.
-        **controls: for each argument of ``draw`` a widget, or a plain value as ``ipywidgets.interactive`` takes it:
-            (low, high), (low, high, step), a list or dict to choose from, a text, a bool, a number, ``fixed(value)``.
-            Whatever has no description gets the argument's name.
-
     Attributes:
         controls: the widgets, by the argument that they turn.
         figure: the last good figure, or whatever ``draw`` gave.
@@ -59,10 +47,6 @@ class FigurePanel(w.VBox):
         message: what is wrong, or to be noted; "" where there is nothing to say.
         answer, image, status: the widgets that say the message, show the figure, and say what is shown, or how far a
             long drawing is.
-
-    Raises:
-        ValueError: the first values cannot be drawn, or a control cannot be made from what was given.
-        TypeError: the controls are not the arguments of ``draw``, or ``draw`` returns no figure.
     """
 
     def __init__(self, draw: Callable[..., Figure], **controls):
@@ -72,9 +56,9 @@ class FigurePanel(w.VBox):
             inspect.signature(draw).bind(**self.values)
         except TypeError as error:
             msg = f"the controls ({', '.join(controls) or 'none'}) are not the arguments of draw: {error}"
-            raise InvalidType(msg, "panel-controls") from error
+            raise GradeclipError(msg) from error
         if not self.controls:
-            raise InvalidType("a panel needs at least one control to turn", "panel-controls")
+            raise GradeclipError("a panel needs at least one control to turn")
         self.figure, self.seconds, self.message = None, 0.0, ""
         self._work, self._drawing, self._muted = Work(), threading.RLock(), False  # one figure at a time
         self._soon: TimerHandle | None = None  # of the next redraw
@@ -92,17 +76,10 @@ class FigurePanel(w.VBox):
         return {name: control.value for name, control in self._given.items()}
 
     def change(self, **values) -> None:
-        """Turn controls, and wait for the figure.
-
-        Args:
-            **values: by the controls' names. What cannot be drawn is answered on the panel.
-
-        Raises:
-            InvalidValue: there is no control of a name.
-        """
+        """Turn controls, and wait for the figure."""
         if unknown := values.keys() - self.controls.keys():
             msg = f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}"
-            raise InvalidValue(msg, "choice-unknown")
+            raise GradeclipError(msg)
         with self._work.turn:
             before, self._muted = self.values, True
             try:
@@ -111,7 +88,7 @@ class FigurePanel(w.VBox):
             except (TraitError, TypeError, ValueError) as error:  # of the widget: all controls stay as they were
                 for done in values:
                     self.controls[done].value = before[done]
-                return self._refused(InvalidValue(f"{name} cannot be {short(value)}: {first_line(error)}", "panel"))
+                return self._refused(GradeclipError(f"{name} cannot be {short(value)}: {first_line(error)}"))
             finally:
                 self._muted = False
             self._work.stop()
@@ -146,7 +123,7 @@ class FigurePanel(w.VBox):
         with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
             figure = self._draw(**values, **({"report": report} if self._slow and report else {}))
         if not isinstance(figure, Figure):
-            raise InvalidType(f"draw must return a matplotlib figure, got {type(figure).__name__}", "panel-figure")
+            raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
         return figure, figure_html(figure), notes, time.perf_counter() - begun
 
     def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
@@ -173,18 +150,7 @@ panel = FigurePanel  # as a lesson calls it
 
 
 def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Explorer:
-    """What a lesson opens with: one image, one caption to type, and some that are ready to press.
-
-        opening(scene, ["a dog", "an umbrella", "a piano"])
-
-    Args:
-        image: as `explorer.explore` takes it.
-        captions: to press; the first one is shown. On a page without a kernel the answers to all of them are shown.
-        clip: the model; by default what `load_clip()` gives.
-
-    Raises:
-        ValueError, FileNotFoundError, TypeError: as of `explorer.explore`.
-    """
+    """What a lesson opens with: one image, one caption to type, and some that are ready to press."""
     return Explorer(image, captions[0], clip, controls=("caption",), captions=captions)
 
 
@@ -204,7 +170,7 @@ def _control(name: str, given) -> w.Widget:
     made = w.interactive.widget_from_abbrev(given)
     if made is None:
         msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"
-        raise InvalidValue(msg, "panel-controls")
+        raise GradeclipError(msg)
     if isinstance(made, w.fixed):
         return made
     if made is not given and hasattr(made, "continuous_update"):

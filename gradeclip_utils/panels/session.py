@@ -24,7 +24,7 @@ import numpy as np
 from PIL.Image import Image
 
 from ..checks import nearest, whole
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods import METHODS
@@ -43,11 +43,7 @@ _KEPT = 64  # of what explainers found, how much is remembered
 
 
 class Session:
-    """Answers states with views for one model. An image is traced once for each number of explained layers.
-
-    >>> session = Session(load_clip())                                               # doctest: +SKIP
-    >>> session.view(State(as_source("dog.png"), "a dog")).panels[0].map.shape       # doctest: +SKIP
-    """
+    """Answers states with views for one model. An image is traced once for each number of explained layers."""
 
     def __init__(self, clip: Clip):
         self.clip, self._plain = clip, Explainer(clip)
@@ -61,17 +57,7 @@ class Session:
         self._working = threading.Lock()  # one view at a time
 
     def view(self, state: State, on_pass: Callable[[int], None] | None = None, *, words: bool = True) -> View:
-        """What the state asks for; numbers that are known already are not computed again.
-
-        Args:
-            state: what is wanted.
-            on_pass: told, before every pass of the model, how many there were so far; what it raises (`Interrupted`)
-                ends the work, and nothing is left half done.
-            words: whether every word's map comes with it, also when nobody asked for one.
-
-        Raises:
-            ValueError, GradeclipError: in one sentence, what is wrong with the caption or another part of the state.
-        """
+        """What the state asks for; numbers that are known already are not computed again."""
         whole("layers", state.layers, 1, self.depth)
         alone = is_small(self._plain.image_tower) and self.is_quick(state)
         silent = heard_by(lambda warning: None)  # a session has sentences of its own
@@ -96,54 +82,27 @@ class Session:
     def explain(
         self, image, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
     ) -> Explanation:
-        """The explanation of one prompt, from what is known already of the image.
-
-        Unlike `Explainer.explain` it reduces an image of more than `LONGEST` pixels, refuses what `view` refuses, and
-        warns of nothing.
-
-        Args:
-            image: one of `as_source`.
-            prompt: what is asked.
-            against: another prompt, for the difference of the two.
-            method: a name in `METHODS`.
-            on_pass: as in `view`.
-
-        Raises:
-            ValueError, GradeclipError: as in `view`.
-        """
+        """The explanation of one prompt, from what is known already of the image."""
         state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
         return self.view(state, on_pass, words=False).panels[0].explanation
 
     def is_quick(self, state: State) -> bool:
-        """Whether nothing but a readout is needed.
-
-        Args:
-            state: then its image was looked at before with these settings, and its methods are Grad-ECLIP's.
-        """
+        """Whether nothing but a readout is needed."""
         names = (state.method, state.beside or state.method)
         seen = self._trunk(state) in self._seen
         return seen and not state.dependence and all(name.startswith(GRAD_ECLIP) for name in names)
 
     def expected(self, method: str, resolution: str = "model") -> float:
-        """About how many seconds a method takes here; 0 if nobody knows.
-
-        Args:
-            method: a name in `METHODS`. It takes as long as it did, or else by its cost in passes, of which a backward
-                pass counts as two.
-            resolution: as in a `State`; the image's own may have many more patches.
-        """
+        """About how many seconds a method takes here; 0 if nobody knows."""
         cost = METHODS[method].cost
         passes, each = re.search(r"(\d+) forward", cost), 3 if "backward" in cost or method == "m2ib" else 1
         guess = int(passes[1]) * each * self.seconds.get(("", resolution), 0.0) if passes else 0.0
         return self.seconds.get((method, resolution), guess)
 
     def _split(self, caption: str, what: str = "caption") -> Split:
-        """The words of a caption that is neither empty nor too long, and has none that the model was never shown.
-
-        Where the tokenizer does not tell words apart there are none, and only an empty caption is refused.
-        """
+        """The words of a caption that is neither empty nor too long, and has none that the model was never shown."""
         if not caption.strip():
-            raise InvalidValue(f"The {what} is empty. Type what to look for, for example: a dog", "panel")
+            raise GradeclipError(f"The {what} is empty. Type what to look for, for example: a dog")
         check_tokenizer(self.clip.tokenizer, words=False)
         if self._plain.text_tower is None:
             raise self._plain.text_refusal or AssertionError
@@ -152,13 +111,13 @@ class Session:
         split = split_read(caption, self.clip.tokenizer, self._plain.text_tower)
         if split.unread:
             msg = f"The {what} is too long: the model stops reading before “{_cut(' '.join(split.unread))}”."
-            raise InvalidValue(msg, "panel")
+            raise GradeclipError(msg)
         known = self.clip.vocabulary
         if known is not None and (unknown := unknown_words(split, known)):
             near = [(_cut(word), ", ".join(nearest(word, known, cutoff=0.8))) for word in unknown[:6]]
             hints = ", ".join(f"“{word}”" + f" (near: {like})" * bool(like) for word, like in near)
             said = f"the word{'s' * (len(unknown) > 1)} {hints}" + f" and {len(unknown) - 6} more" * (len(unknown) > 6)
-            raise InvalidValue(f"The model {self.clip.name!r} was never shown {said}", "panel")
+            raise GradeclipError(f"The model {self.clip.name!r} was never shown {said}")
         return split
 
     def _passed(self) -> None:
@@ -189,7 +148,7 @@ class Session:
 
     def _panel(self, state: State, method: str, split: Split, each_word: bool) -> Panel:
         if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < len(split.spans):
-            raise InvalidValue(f"The caption has {len(split.spans)} words, and not the words {state.phrase}", "panel")
+            raise GradeclipError(f"The caption has {len(split.spans)} words, and not the words {state.phrase}")
         begun, before = time.perf_counter(), self._passes
         found = partial(self._found, state.source, **settings(state, method))
         explained = partial(found, Explainer.explain)
@@ -244,7 +203,7 @@ class Session:
         if state.patch:
             maps, (row, column) = self._columns(state), state.patch
             if not (0 <= row < maps.shape[1] and 0 <= column < maps.shape[2]):
-                raise InvalidValue(f"There are {maps.shape[1]} x {maps.shape[2]} patches, not {state.patch}", "panel")
+                raise GradeclipError(f"There are {maps.shape[1]} x {maps.shape[2]} patches, not {state.patch}")
             scores, most = maps[:, row, column], colours.largest([maps if state.shared else maps[:, row, column]])
             of = f"interaction with the patch in row {row + 1}, column {column + 1} (Grad-ECLIP)"
         spans = zip(split.spans, scores, strict=True)
@@ -264,13 +223,7 @@ def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
 def explain_each(
     asked: Mapping[Any, Callable[..., Explanation]], report: Callable[[float], None] | None = None
 ) -> dict[Any, Explanation]:
-    """What each of several questions finds, one after the other.
-
-    Args:
-        asked: name -> a call of `Session.explain` that lacks only ``on_pass``.
-        report: told, before every question and every pass of a model, the fraction of the questions that are answered.
-            What it raises ends the work, with nothing left half done.
-    """
+    """What each of several questions finds, one after the other."""
     found: dict[Any, Explanation] = {}
     tell = report or (lambda fraction: None)
     for name, question in asked.items():

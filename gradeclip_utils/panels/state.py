@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..checks import chosen, number, short, text, whole
-from ..errors import InvalidType
+from ..errors import GradeclipError
 from ..images import read_image
 from ..methods import METHODS
 from ..methods.grad_eclip import SPATIAL_WEIGHTS
@@ -77,11 +77,7 @@ CHOICES = {  # field -> its values, with what people call them
 
 @dataclass(frozen=True)
 class State:
-    """What is wanted: every control of a panel. The last three only say how to draw.
-
-    Raises:
-        GradeclipError: in one sentence, which field cannot be so, and what it may be.
-    """
+    """What is wanted: every control of a panel. The last three only say how to draw."""
 
     source: Source  # or an image of any form
     caption: str
@@ -112,7 +108,7 @@ class State:
         for name in ("phrase", "patch"):
             place = getattr(self, name)
             if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
-                raise InvalidType(f"{name} must be two whole numbers or None, got {short(place)}", "number-whole")
+                raise GradeclipError(f"{name} must be two whole numbers or None, got {short(place)}")
             clean[name] = None if place is None else tuple(whole(name, one) for one in place)
         clean |= {"layers": whole("layers", self.layers, 1), "source": as_source(self.source)}
         for name, value in clean.items():
@@ -120,13 +116,7 @@ class State:
 
 
 def as_source(image, name: str = "", code: str = "") -> Source:
-    """A scene, a PIL image, a path or a uint8 array as an image with a name. Errors as in `read_image`.
-
-    Args:
-        image: any of these.
-        name: in place of its caption.
-        code: the line of Python that makes it.
-    """
+    """A scene, a PIL image, a path or a uint8 array as an image with a name. Errors as in `read_image`."""
     if isinstance(image, Source):
         return image
     if isinstance(image, Scene):
@@ -141,12 +131,7 @@ def as_source(image, name: str = "", code: str = "") -> Source:
 
 
 def settings(state: State, method: str) -> dict[str, Any]:
-    """The arguments of the `Explainer` that a state asks for.
-
-    Args:
-        state: what is wanted.
-        method: a name in `METHODS`; others than Grad-ECLIP have heads and layers of their own.
-    """
+    """The arguments of the `Explainer` that a state asks for."""
     attention = state.attention if method == GRAD_ECLIP else "model"
     weighted = method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened"
     chosen = with_spatial_weight(state.spatial) if weighted else method

@@ -38,12 +38,7 @@ RULE = (
 
 @lru_cache(maxsize=32)
 def covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
-    """Which fraction of each patch each thing covers: (things, h, w).
-
-    Args:
-        scene: has the things.
-        shape: (h, w), of the map.
-    """
+    """Which fraction of each patch each thing covers: (things, h, w)."""
     masks = scene.masks(CANVAS).astype(np.float32)
     return np.stack([np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX)) for mask in masks])
 
@@ -72,15 +67,7 @@ def _absent(scene: Scene, text: str) -> list[str]:
 
 
 def sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None) -> str:
-    """On what the map of a part of a caption puts its relevance, and whether it missed.
-
-    Args:
-        scene: what the image shows; without one the ground truth is not known.
-        map_: (h, w), signed; what is below zero counts as nothing.
-        caption: what was asked.
-        start: number of the part's first character.
-        end: number of the character behind its last; of the whole caption's by default.
-    """
+    """On what the map of a part of a caption puts its relevance, and whether it missed."""
     end = len(caption) if end is None else end
     said, heat = f"“{caption[start:end]}”", np.maximum(map_, 0)
     if not heat.any():
@@ -115,23 +102,14 @@ _offered: WeakKeyDictionary[nn.Module, tuple[Offer, ...]] = WeakKeyDictionary()
 
 
 def offers(clip: Clip) -> tuple[Offer, ...]:
-    """The scenes that `RULE` chooses, measured once.
-
-    Args:
-        clip: the model.
-    """
+    """The scenes that `RULE` chooses, measured once."""
     if clip.model not in _offered:
         _offered[clip.model] = _chosen(clip)
     return _offered[clip.model]
 
 
 def missed(scene: Scene, maps: np.ndarray) -> list[str]:
-    """The nouns of a scene whose map of "a X" has its maximum elsewhere.
-
-    Args:
-        scene: of M things.
-        maps: (M, h, w), of each thing's noun.
-    """
+    """The nouns of a scene whose map of "a X" has its maximum elsewhere."""
     nouns = np.array([thing.noun for thing in scene.objects])
     pairs = zip(nouns.tolist(), maps, strict=True)
     return list(dict.fromkeys(noun for noun, map_ in pairs if not _at_maximum(scene, map_)[nouns == noun].any()))
@@ -171,11 +149,7 @@ class Surprise(NamedTuple):
 
 
 def surprises(state: State) -> list[Surprise]:
-    """What can be done to what is shown in one press.
-
-    Args:
-        state: of a scene; of another image there is nothing to change.
-    """
+    """What can be done to what is shown in one press."""
     source, scene = state.source, state.source.scene
     if scene is None:
         return []
@@ -196,11 +170,7 @@ def surprises(state: State) -> list[Surprise]:
 
 
 def other_caption(state: State) -> str:
-    """A caption to ask against: of a scene with its colours swapped, or of something that is not there.
-
-    Args:
-        state: whose image and caption are shown.
-    """
+    """A caption to ask against: of a scene with its colours swapped, or of something that is not there."""
     scene = state.source.scene
     if scene is None:
         return "a photo"

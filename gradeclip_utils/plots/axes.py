@@ -52,19 +52,7 @@ def draw_heatmap(
     upsample: str = "bilinear",
     colour_bar: bool = True,
 ) -> None:
-    """Lay a map over the image, which turns into a pale grey background so that only the map has colour.
-
-    Args:
-        axes: where to draw.
-        image: the image that was explained.
-        heat: (H, W) of the image, or (h, w) on the token grid, which is then stretched over the whole image.
-        signed: draw negative values too, centred on zero; else they count as zero.
-        vmax: the value of the darkest colour; the map's own largest by default.
-        label: what the values are.
-        note: what `vmax` is, in words; "" leaves the whole sentence out, where another panel says it.
-        upsample: "bilinear" or "nearest", for a map on the token grid.
-        colour_bar: draw the scale and say its range.
-    """
+    """Lay a map over the image, which turns into a pale grey background so that only the map has colour."""
     heat = shown(np.asarray(heat, dtype=np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
@@ -91,20 +79,7 @@ def draw_words(
     sentence: str | None = None,
     most: float = LARGEST,
 ) -> None:
-    """Write a prompt as words shaded by their score, wrapped into lines; the type shrinks until everything fits.
-
-    It never gets smaller than can be read: what still does not fit then goes on below the axes (`words_height`).
-
-    Args:
-        axes: where to write; its size must be final.
-        words: `Word(text, score, start, end)` in reading order.
-        signed: shade negative scores too; else they count as zero (their value is still written).
-        vmax: the score of the darkest colour; the words' own largest magnitude by default, of either sign, so that a
-            trifle is pale even where every other word speaks against.
-        values: write every score under its word.
-        sentence: written below; by default what the palest and the darkest colour stand for.
-        most: points of the largest type.
-    """
+    """Write a prompt as words shaded by their score, wrapped into lines; the type shrinks until everything fits."""
     blank(axes)
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
     norm, colours = scale(signed, vmax)
@@ -142,11 +117,7 @@ def _text_colour(shade: Sequence[float]) -> str:
 
 
 def drawable(text: str) -> str:
-    """A text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each.
-
-    Args:
-        text: of a label or title; lines stay, and negative numbers get a real minus sign.
-    """
+    """A text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each."""
     text = re.sub(r"(?<![^\s\[(])-(?=\d)", "\N{MINUS SIGN}", text)
     font = get_font(findfont(FontProperties()))
     return "".join(
@@ -155,16 +126,7 @@ def drawable(text: str) -> str:
 
 
 def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -> None:
-    """The scale beside an image, in inches that do not depend on the shape of the image.
-
-    An image, a frame and three words in the same axes: axes of its own cost a panel five times as long.
-
-    Args:
-        axes: with the image on them.
-        image: which it is, for its shape.
-        signed: whether the scale goes below zero.
-        vmax: the value of the darkest colour.
-    """
+    """The scale beside an image, in inches that do not depend on the shape of the image."""
     norm, colours = scale(signed, vmax)
     inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * image.width / image.height)  # of what the image will fill
     left, width, outside = 1 + 0.09 * inch, 0.1 * inch, {"transform": axes.transAxes, "clip_on": False}
@@ -191,11 +153,7 @@ def _inches(axes: Axes) -> tuple[float, float]:
 
 
 def blank(axes: Axes) -> Axes:
-    """The axes without ticks and frame, filled from the upper left.
-
-    Args:
-        axes: of a panel.
-    """
+    """The axes without ticks and frame, filled from the upper left."""
     axes.set_axis_off()
     axes.set_anchor("NW")
     if not any(axes.get_title(place) for place in ("left", "center", "right")):
@@ -204,48 +162,24 @@ def blank(axes: Axes) -> Axes:
 
 
 def entitle(axes: Axes, title: str, loc: str = "left", fontsize: float = 9) -> None:
-    """A title right above blank axes.
-
-    Left to find its place, matplotlib makes ticks to keep clear of, which nobody sees: half the time of a figure.
-
-    Args:
-        axes: blank ones.
-        title: taken as it stands.
-        loc: "left", "center" or "right".
-        fontsize: in points.
-    """
+    """A title right above blank axes."""
     axes.set_title(title, loc=loc, fontsize=fontsize, y=1.0, parse_math=False)
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """An RGB copy of an image, no larger than a panel needs.
-
-    Args:
-        image: left as it is.
-    """
+    """An RGB copy of an image, no larger than a panel needs."""
     image = image.convert("RGB")
     image.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))  # on the copy that convert made; never enlarges
     return image
 
 
 def sampling(image: Image.Image) -> str:
-    """How matplotlib interpolates an image: a small one keeps its pixels, and is never blurred.
-
-    Args:
-        image: that is to be shown.
-    """
+    """How matplotlib interpolates an image: a small one keeps its pixels, and is never blurred."""
     return "nearest" if max(image.size) < 200 else "auto"
 
 
 def words_height(words: Sequence, width: float, *, vmax: float, size: float = SMALLEST) -> float:
-    """Inches that `draw_words` needs in axes of a width, with the sentence below in two lines.
-
-    Args:
-        words: as there.
-        width: of the axes, in inches.
-        vmax: as there; the scores have as many digits as it asks for.
-        size: of the type, in points.
-    """
+    """Inches that `draw_words` needs in axes of a width, with the sentence below in two lines."""
     return _flow(words, width * 72, vmax, True, size)[1] / 72 + _SENTENCE
 
 
@@ -279,17 +213,7 @@ def draw_intervals(
     groups: Sequence | None = None,
     colour: str = PALETTE[0],
 ) -> None:
-    """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top.
-
-    Args:
-        axes: where to draw.
-        table: with the columns mean, low and high, as `statistics.summarise` gives it, `by` and `group`.
-        by: the column whose values are the rows.
-        group: the column whose values (up to three) have colours and markers of their own, and stand below each other.
-        order: the rows; as they come in the table by default.
-        groups: the groups, which the axes' legend has in this order; as they come in the table by default.
-        colour: of the rows where there are no groups.
-    """
+    """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top."""
     import seaborn  # slow to import, and most figures do without
 
     rows = list(dict.fromkeys(table[by]) if order is None else order)
@@ -309,14 +233,7 @@ def draw_intervals(
 
 
 def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:
-    """Axes with a named row for each of `names`, the first one on top, and what the values are under them.
-
-    Args:
-        axes: with what is drawn at y = 0, 1, ...
-        names: of the rows.
-        label: what the values are.
-        title: above the axes.
-    """
+    """Axes with a named row for each of `names`, the first one on top, and what the values are under them."""
     axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     style(axes, label, title=title)
     axes.set_yticklabels(names, fontsize=9, parse_math=False)
@@ -327,14 +244,7 @@ def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> 
 
 
 def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
-    """The axes in the theme of all statistical ones: an open frame, small type, and nothing taken for a formula.
-
-    Args:
-        axes: with what is drawn on them.
-        across: what the values across are.
-        up: what the values up are.
-        title: above, on the left.
-    """
+    """The axes in the theme of all statistical ones: an open frame, small type, and nothing taken for a formula."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALLEST)
     axes.set_xlabel(drawable(across), fontsize=9, parse_math=False)
@@ -344,15 +254,7 @@ def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
 
 
 def headed(figure: Figure, title: str) -> float:
-    """Write over a figure what it comes to, in lines that a telephone shows whole; the figure grows by what they take.
-
-    Args:
-        figure: with nothing on it yet.
-        title: what is seen; "" leaves the figure as it is.
-
-    Returns:
-        Where below the upper edge the rest begins, in inches.
-    """
+    """Write over a figure what it comes to, in lines that a telephone shows whole; the figure grows by what they take."""
     across, down = figure.get_size_inches()
     lines = textwrap.fill(drawable(title), min(int(across * 12), HEADLINE), break_on_hyphens=False)
     head = 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
@@ -362,26 +264,12 @@ def headed(figure: Figure, title: str) -> float:
 
 
 def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the upper left corner.
-
-    Args:
-        figure: gets the axes.
-        x: their left side.
-        top: how far below the upper edge they begin.
-        width: of the axes.
-        height: of the axes.
-    """
+    """Axes at a place given in inches from the upper left corner."""
     across, down = figure.get_size_inches()
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
 
 
 def show_image(axes: Axes, image: Image.Image, title: str) -> None:
-    """The image itself, never blurred.
-
-    Args:
-        axes: where to draw.
-        image: any.
-        title: above it.
-    """
+    """The image itself, never blurred."""
     blank(axes).imshow(reduced(image), interpolation=sampling(image))
     entitle(axes, title)

@@ -42,27 +42,7 @@ def paint(
     opacity: float = 1.0,
     colours: str = "white",
 ) -> Image.Image:
-    """One bare map on the image, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words.
-
-    The overlay of `draw_heatmap` without its layout, in milliseconds. A small image is enlarged by a whole factor.
-
-        paint(explanation.image, explanation.image_maps[0], box=explanation.box, opacity=0.8)
-
-    Args:
-        image: the image that was explained.
-        heat: (h, w) on the token grid.
-        box: left, top, right, bottom of what the model saw, in the image's pixels (no colour beyond); all by default.
-        signed: paint negative values too, centred on zero; else they count as zero.
-        vmax: the value of the darkest colour; the map's own largest by default.
-        threshold: colour is left out where the magnitude is below this share of `vmax`.
-        opacity: at 1 only the map has colour, 0 the image as it is, and between them they mix.
-        colours: a name in `COLOURS`, for what is unsigned; signed maps are always purple to orange. "image" (`OWN`)
-            leaves the image its own colours instead: a veil as opaque as `opacity` hides what has no relevance, and
-            thins out with it; what is against is hidden, and purple.
-
-    Raises:
-        ValueError: threshold or opacity is not in 0 to 1, or `colours` is no name in `COLOURS`.
-    """
+    """One bare map on the image, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words."""
     for name, value, most in ("threshold", threshold, 1), ("opacity", opacity, 1), ("vmax", vmax or 0, math.inf):
         checks.number(name, value, 0, most)
     image, heat = read_image(image), shown(checks.as_map(heat).astype(np.float32), signed)
@@ -93,44 +73,24 @@ def _seen_through(base: Image.Image, values: np.ndarray, threshold: float, opaci
 
 
 def shown(value, signed: bool):
-    """What a display shows of relevance: all of it, or its relu.
-
-    Args:
-        value: a score or an array.
-        signed: whether negatives are shown.
-    """
+    """What a display shows of relevance: all of it, or its relu."""
     return value if signed else np.maximum(value, 0)
 
 
 def largest(values: Iterable) -> float:
-    """The largest magnitude in any of the arrays; 0 of nothing.
-
-    Args:
-        values: arrays of any shapes, or numbers.
-    """
+    """The largest magnitude in any of the arrays; 0 of nothing."""
     return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
 
 
 def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
-    """From values to colours; the darkest colour is `vmax`.
-
-    Args:
-        signed: centred on zero, or from zero up.
-        vmax: the value of the darkest colour; zero counts as one.
-        colours: a name in `COLOURS`, for what is unsigned.
-    """
+    """From values to colours; the darkest colour is `vmax`."""
     checks.chosen("colours", colours, COLOURS)
     vmax = vmax or 1.0  # an all-zero map: everything is white
     return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
 
 
 def number(value: float, vmax: float) -> str:
-    """A number with enough digits for its scale, and no minus in front of nothing.
-
-    Args:
-        value: to be written.
-        vmax: the largest magnitude on its scale.
-    """
+    """A number with enough digits for its scale, and no minus in front of nothing."""
     if not vmax:
         return "0"
     digits = max(0, min(6, 2 - int(np.floor(np.log10(vmax)))))
@@ -138,15 +98,7 @@ def number(value: float, vmax: float) -> str:
 
 
 def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "white") -> str:
-    """What the two ends of the scale stand for.
-
-    Args:
-        label: what the values are.
-        signed: whether the scale goes below zero.
-        vmax: the value of the darkest colour.
-        note: what `vmax` is.
-        colours: a name in `COLOURS`, or `OWN`.
-    """
+    """What the two ends of the scale stand for."""
     if not vmax:
         return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
     top = number(vmax, vmax)
@@ -161,11 +113,7 @@ def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colour
 
 
 def grey_background(image: Image.Image) -> np.ndarray:
-    """An image as a pale grey background, (H, W, 1) in 0.5 to 1.
-
-    Args:
-        image: of (H, W) pixels.
-    """
+    """An image as a pale grey background, (H, W, 1) in 0.5 to 1."""
     return 0.5 + 0.5 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..checks import as_map, number, numbers, titled, whole
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..images import read_image
 from ..notices import image_bundle
 from .axes import (
@@ -48,13 +48,6 @@ from .finding import nearest, sharpest
 
 class InlineFigure(Figure):
     """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
-
-    Args:
-        width: inches.
-        height: inches.
-        alt: what the figure shows, for those who cannot see it; by default its titles and the names of its axes.
-        vector: shown as SVG, so that type is sharp at any size; those who show no HTML get a PNG.
-        **options: of a matplotlib figure, such as `layout="constrained"`.
 
     Attributes:
         points: (axes, x, y, text) of points that say a text under the mouse where the figure is in a lesson's panel.
@@ -84,11 +77,7 @@ class InlineFigure(Figure):
 
 
 def alternative(figure) -> str:
-    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes.
-
-    Args:
-        figure: of matplotlib's.
-    """
+    """What is shown, to those who cannot see it: its own `alt`, or else a figure's titles and the names of its axes."""
     if getattr(figure, "alt", ""):
         return figure.alt
     parts = [figure.get_suptitle()]
@@ -300,7 +289,7 @@ def plot_intervals(
     """
     rows = numbers(table, ("mean", "low", "high")).assign(row=range(len(table)))
     if not len(rows):
-        raise InvalidValue("the table has no rows: there is nothing to draw", "table-empty")
+        raise GradeclipError("the table has no rows: there is nothing to draw")
     if names is None:
         others = [name for name in table.columns if name not in ("mean", "low", "high", "n")]
         names = [" ".join(map(str, row)) for row in table[others].to_numpy()] if others else table.index

@@ -14,15 +14,7 @@ import numpy as np
 
 
 def nearest(explanation, most: int):
-    """The explanation of its most similar prompts alone, in their order, and what its numbers come to (`finding`).
-
-    Args:
-        explanation: an `Explanation`.
-        most: how many prompts it may have; left out are those that are less similar, or lead the other prompt by less.
-
-    Returns:
-        The explanation, and the sentence, which says so where prompts were left out.
-    """
+    """The explanation of its most similar prompts alone, in their order, and what its numbers come to (`finding`)."""
     count = len(explanation.prompts)
     if count <= most:
         return explanation, finding(explanation)
@@ -48,12 +40,7 @@ def _margin(explanation) -> np.ndarray:
 
 
 def finding(explanation) -> str:
-    """Which prompt is nearest, on how few patches half of its map lies, and which of its words counts most.
-
-    Args:
-        explanation: an `Explanation`. Of several prompts the sentence is about the most similar one, or about the one
-            that leads its other prompt by most.
-    """
+    """Which prompt is nearest, on how few patches half of its map lies, and which of its words counts most."""
     similarity, against, margin = np.asarray(explanation.similarity), explanation.against, _margin(explanation)
     best = int(margin.argmax())
     name, map_, words = (getattr(explanation, part)[best] for part in ("prompts", "image_maps", "words"))
@@ -72,12 +59,7 @@ def finding(explanation) -> str:
 
 
 def sharpest(texts: Sequence[str], maps: Sequence[np.ndarray] | np.ndarray) -> str:
-    """Which of several words, or methods, answers to the fewest patches.
-
-    Args:
-        texts: of the W words, or names of methods.
-        maps: (W, h, w), theirs.
-    """
+    """Which of several words, or methods, answers to the fewest patches."""
     positive = [i for i, map_ in enumerate(maps) if (map_ > 0).any()]
     if not positive:
         return "nothing answers to any patch"
@@ -94,10 +76,6 @@ def _half(map_: np.ndarray) -> str:
 
 
 def patches_of_half(map_: np.ndarray) -> int:
-    """How many patches of a map, the most relevant first, have half of its positive relevance.
-
-    Args:
-        map_: (h, w), with something above zero.
-    """
+    """How many patches of a map, the most relevant first, have half of its positive relevance."""
     falling = np.sort(np.maximum(map_, 0).astype(float), axis=None)[::-1].cumsum()
     return int(np.searchsorted(falling, falling[-1] / 2)) + 1

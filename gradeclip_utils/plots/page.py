@@ -37,11 +37,7 @@ MUTED = frozenset({"a", "an", "the"})  # words that nobody asks for, as every pu
 
 @cache
 def front(name: str) -> str:
-    """The text of a file of `front/`.
-
-    Args:
-        name: of the file.
-    """
+    """The text of a file of `front/`."""
     return (FRONT / name).read_text(encoding="utf-8")
 
 
@@ -61,22 +57,13 @@ def palettes() -> dict[str, Any]:
 
 
 def numbers(values: np.ndarray) -> list:
-    """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them.
-
-    Args:
-        values: of any shape.
-    """
+    """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
     digits = 3 - math.floor(math.log10(largest([values]) or 1))
     return np.round(np.asarray(values, dtype=float), digits).tolist()
 
 
 def image_url(image: Image.Image, size: int | None = None) -> str:
-    """An image as the address of itself: nothing has to be fetched, so that it is there as soon as the page is.
-
-    Args:
-        image: reduced to what a panel needs.
-        size: pixels of its longer side, if it is to be smaller still.
-    """
+    """An image as the address of itself: nothing has to be fetched, so that it is there as soon as the page is."""
     image, buffer = reduced(image), io.BytesIO()
     if size:
         image.thumbnail((size, size))
@@ -85,11 +72,7 @@ def image_url(image: Image.Image, size: int | None = None) -> str:
 
 
 def word_rows(words: Sequence) -> list[dict]:
-    """Text and signed score of each word, and whether it is muted: a small word, or a sign.
-
-    Args:
-        words: of an explanation.
-    """
+    """Text and signed score of each word, and whether it is muted: a small word, or a sign."""
     return [
         {"text": word.text, "score": float(word.score),
          "muted": word.text.lower() in MUTED or not any(map(str.isalnum, word.text))}
@@ -98,26 +81,13 @@ def word_rows(words: Sequence) -> list[dict]:
 
 
 def place(box: Sequence[float], image: Image.Image) -> list[float]:
-    """Left, top, width and height of a box, as fractions of the image.
-
-    Args:
-        box: left, top, right, bottom, in pixels.
-        image: in whose pixels.
-    """
+    """Left, top, width and height of a box, as fractions of the image."""
     left, top, right, bottom = box
     return [left / image.width, top / image.height, (right - left) / image.width, (bottom - top) / image.height]
 
 
 def side(map_: np.ndarray, title: str, signed: bool, **more: Any) -> dict[str, Any]:
-    """One map as `front/view.js` takes it.
-
-    Args:
-        map_: (h, w) of what is asked as a whole.
-        title: what it is of, or by which method.
-        signed: whether what is negative is shown.
-        **more: `scale`, the value that is seen best (the largest by default); `regions` (W, h, w) of each word;
-            `region_scale`, of all of them (each its own at 0); `columns` (W, h, w), what a patch says of each word.
-    """
+    """One map as `front/view.js` takes it."""
     found: dict[str, Any] = {"title": title, "origin": "", "note": "", "signed": signed, "shape": list(map_.shape)}
     found |= {"map": numbers(map_.ravel()), "scale": largest([shown(map_, signed)])}
     found |= {"regions": None, "region_scale": 0.0, "columns": None}
@@ -128,15 +98,7 @@ def side(map_: np.ndarray, title: str, signed: bool, **more: Any) -> dict[str, A
 
 
 def view(sides: Sequence[dict], words: Sequence, image: Image.Image, box: Sequence[float], **more: Any) -> dict:
-    """Everything that one view shows.
-
-    Args:
-        sides: one map or two, each by `side`.
-        words: with their scores.
-        image: what was explained.
-        box: what the model saw of it, in pixels.
-        **more: whatever `front/view.js` has a place for; the names are those of the dict below.
-    """
+    """Everything that one view shows."""
     words = word_rows(words)
     return {
         "sides": list(sides), "words": words, "others": [], "words_of": "relevance of each word",
@@ -147,16 +109,7 @@ def view(sides: Sequence[dict], words: Sequence, image: Image.Image, box: Sequen
 
 
 def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tuple[dict, dict]:
-    """What a notebook keeps, data and metadata by media type: HTML of views of one image, the figure, and a text.
-
-    The HTML loads nothing: numbers, image and script are inside, and the figure, which stands there until the script
-    runs. Text of a user is data, which no browser takes for HTML.
-
-    Args:
-        views: each by `view`, one below the other.
-        image: what was explained.
-        figure: the same without a script, for those who show no HTML.
-    """
+    """What a notebook keeps, data and metadata by media type: HTML of views of one image, the figure, and a text."""
     data, metadata = figure._repr_mimebundle_()
     name = f"gradeclip-{secrets.token_hex(8)}"
     given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
@@ -169,11 +122,7 @@ def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tup
 
 
 def figure_html(figure: Figure) -> str:
-    """A figure as an image of a page; over it, unseen, what its points say under the mouse.
-
-    Args:
-        figure: one of ours, or any of matplotlib's; pyplot forgets it, else a notebook shows it a second time.
-    """
+    """A figure as an image of a page; over it, unseen, what its points say under the mouse."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()  # only then everything has its place
     bounds, buffer = figure.get_tightbbox().padded(_MARGIN), io.BytesIO()
@@ -194,11 +143,7 @@ def figure_html(figure: Figure) -> str:
 
 
 def explanation_page(explanation) -> tuple[dict, dict]:
-    """The `page` of an `Explanation`: for each prompt a view of its map and its words.
-
-    Args:
-        explanation: an `Explanation`.
-    """
+    """The `page` of an `Explanation`: for each prompt a view of its map and its words."""
     signed, views = explanation.against is not None, []
     for i, prompt in enumerate(explanation.prompts):
         match = [{"name": f"similarity to “{prompt}”", "value": float(explanation.similarity[i])}]
@@ -213,11 +158,7 @@ def explanation_page(explanation) -> tuple[dict, dict]:
 
 
 def interactions_page(found) -> tuple[dict, dict]:
-    """The `page` of an `Interactions`: the map of all its words together, and the map of each under its word.
-
-    Args:
-        found: an `Interactions`.
-    """
+    """The `page` of an `Interactions`: the map of all its words together, and the map of each under its word."""
     match = [{"name": f"similarity to “{found.caption}”", "value": float(found.similarity)}]
     one = side(found.maps.sum(0), "all words together", True, origin=found.origin, regions=found.maps,
                columns=found.maps, region_scale=largest([found.maps]))  # fmt: skip

@@ -37,16 +37,7 @@ def plot_graph(
     alt: str,
     title: str,
 ) -> InlineFigure:
-    """Texts in boxes, and arrows from one to another, as SVG.
-
-    Args:
-        boxes: name -> (x, y, text): where the middle of the box is, in inches from the lower left corner.
-        arrows: (name, name) -> what it looks like, as `matplotlib.patches.FancyArrowPatch` takes it.
-        width: of the figure, in inches.
-        height: of the figure, in inches.
-        alt: what the figure shows, for those who cannot see it.
-        title: what it comes to, over all.
-    """
+    """Texts in boxes, and arrows from one to another, as SVG."""
     figure = InlineFigure(width, height, f"{title}. {alt}", vector=True)
     axes = axes_at(figure, 0, headed(figure, title), width, height)
     axes.set(xlim=(0, width), ylim=(0, height))
@@ -62,10 +53,7 @@ def plot_graph(
 
 
 def plot_method() -> InlineFigure:
-    """Both towers, and where q, k, v, the attention, o, S, w, the loosened weight and the map come from.
-
-    Solid arrows are the model's own forward pass through a tower's last layer, dashed ones are what Grad-ECLIP adds.
-    """
+    """Both towers, and where q, k, v, the attention, o, S, w, the loosened weight and the map come from."""
     width, middle = 7.3, 2.6
     boxes, arrows = {"S": (6.35, middle, "the rest of both\ntowers; cosine: $S$")}, {}
     for side, up in (("image", 1), ("text", -1)):

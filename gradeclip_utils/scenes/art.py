@@ -27,9 +27,9 @@ import pandas as pd
 import resvg_py
 from PIL import Image
 
-from ..checks import hint, nearest, short, writable
-from ..errors import InvalidFile, InvalidValue
-from ..files import data_path, write_path_whole
+from gradeclip_utils.checks import hint, nearest, short, writable
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import data_path, write_path_whole
 
 ART = "art.zip"
 RASTERS = ("fluent",)  # the artists whose drawings are kept as pixels,
@@ -86,17 +86,10 @@ def _drawn() -> dict[str, tuple[str, ...]]:
 
 
 def artists_of(noun: str) -> tuple[str, ...]:
-    """The artists who drew this concept, in the order of `ARTISTS`.
-
-    Args:
-        noun: of the concept.
-
-    Raises:
-        InvalidValue: the world has no such concept.
-    """
+    """The artists who drew this concept, in the order of `ARTISTS`."""
     if not isinstance(noun, str) or noun not in _drawn():
         near = hint(str(noun), _drawn()) if nearest(str(noun), _drawn()) else "scenes.concepts() has all of them"
-        raise InvalidValue(f"{short(noun)} is no noun of the scenes: {near}", "scene-word")
+        raise GradeclipError(f"{short(noun)} is no noun of the scenes: {near}")
     return _drawn()[noun]
 
 
@@ -115,10 +108,7 @@ def _drawn_square(svg: str, pixels: int) -> Image.Image:
 
 @cache
 def _small(noun: str, artist: str) -> tuple[Image.Image, tuple[float, ...]]:
-    """One raster cut out along the drawing's bounding box, and that box as fractions (left, top, right, bottom).
-
-    All small levels and the box come from one raster, which is the costly part.
-    """
+    """One raster cut out along the drawing's bounding box, and that box as fractions (left, top, right, bottom)."""
     square = _square(noun, artist, _MASTER)
     box = square.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     assert box is not None, f"{artist}'s {noun} is empty"
@@ -137,11 +127,7 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
 
 
 class Layers(NamedTuple):
-    """A drawing at one level, both images with alpha already multiplied in, so that they can be resampled.
-
-    `own`: red, green, blue, alpha. `shade`: how far a tint goes from dark to its hue, how far from its hue to light,
-    alpha; a tinted drawing is linear in these.
-    """
+    """A drawing at one level, both images with alpha already multiplied in, so that they can be resampled."""
 
     own: Image.Image
     shade: Image.Image
@@ -167,13 +153,7 @@ _small_level, _large_level = cache(_layers), lru_cache(maxsize=256)(_layers)
 
 
 def drawing(noun: str, artist: str, pixels: float) -> Layers:
-    """The drawing on the smallest raster that is at least `pixels` long, or else on the largest.
-
-    Args:
-        noun: a concept.
-        artist: one of `artists_of(noun)`.
-        pixels: wanted on the longest side.
-    """
+    """The drawing on the smallest raster that is at least `pixels` long, or else on the largest."""
     level = next((n for n in _LEVELS if n >= pixels), _LEVELS[-1])
     return (_small_level if level <= _KEPT else _large_level)(noun, artist, level)
 
@@ -189,7 +169,7 @@ def _icons(package: Package, folder: Path) -> dict:
     digest = hashlib.sha256(icons).hexdigest()
     if digest != package.sha256:
         msg = f"{package.name} {package.version} holds other icons than before: sha256 {digest}, not {package.sha256}"
-        raise InvalidFile(msg, "art-other")
+        raise GradeclipError(msg)
     return json.loads(icons) | {"chars": json.loads(chars)}
 
 
@@ -206,12 +186,7 @@ def _as_svg(icons: dict, name: str) -> str | None:
 
 
 def build(emoji: dict[str, str], path: Path) -> None:
-    """Write the drawings of emoji, by every set that has them, to a zip archive.
-
-    Args:
-        emoji: noun -> character.
-        path: of the archive.
-    """
+    """Write the drawings of emoji, by every set that has them, to a zip archive."""
     with tempfile.TemporaryDirectory() as folder:
         sets = {artist: _icons(package, Path(folder)) for artist, package in PACKAGES.items()}
     write_path_whole(path, partial(_write, emoji, sets))
@@ -234,20 +209,12 @@ def _write(emoji: dict[str, str], sets: dict[str, dict], path: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `art`.
-
-    Args:
-        parser: of the command, which gets them.
-    """
+    """Add the arguments of the command `art`."""
     parser.add_argument("--out", type=Path, default=data_path(ART), metavar="FILE", help="%(default)s by default")
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """The command `art`: make the archive of drawings anew.
-
-    Args:
-        options: of `add_arguments`.
-    """
+    """The command `art`: make the archive of drawings anew."""
     out = writable(options.out, "--out", suffixes=(".zip",), size=10_000_000)
     table = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)
     build(table["emoji"].to_dict(), out)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..checks import listed, short, whole
-from ..errors import InvalidType, InvalidValue
+from ..errors import GradeclipError
 from .compose import Scene, arrange, draw_scene
 from .emoji import Object
 from .grammar import grouped
@@ -56,9 +56,9 @@ def without(scene: Scene, index: int) -> Scene:
 
 
 def _objects(scene: Scene) -> tuple[Object, ...]:
-    """Those of a scene; InvalidType if it is none."""
+    """Those of a scene; GradeclipError if it is none."""
     if not isinstance(scene, Scene):
-        raise InvalidType(f"a scene is what arrange or draw_scene gives, got {short(scene)}", "scene-type")
+        raise GradeclipError(f"a scene is what arrange or draw_scene gives, got {short(scene)}")
     return scene.objects
 
 
@@ -73,6 +73,6 @@ def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
         ValueError: a colour is unknown, or they are not one an object.
     """
     if len(listed("colours", colours)) != len(_objects(scene)):
-        raise InvalidValue(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours", "scene-count")
+        raise GradeclipError(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours")
     things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
     return arrange(things, background=scene.background)

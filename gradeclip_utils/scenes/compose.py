@@ -22,7 +22,7 @@ from PIL import Image
 
 from .. import checks
 from ..checks import chosen, listed, number, short, whole
-from ..errors import InvalidType, InvalidValue
+from ..errors import GradeclipError
 from ..notices import image_bundle, mark_drawn
 from .art import TRAINED_ARTISTS, artists_of
 from .emoji import (
@@ -157,7 +157,7 @@ def draw_layout(
             order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(MOST)
             return [placed[len(taken) + i] for i in order]
     msg = f"there is no room for other objects beside these {len(around)}: give all of them a place"
-    raise InvalidValue(msg, "scene-room")
+    raise GradeclipError(msg)
 
 
 def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
@@ -165,11 +165,7 @@ def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
 
 
 def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
-    """These objects in a random layout; nothing hides more than a quarter of another.
-
-    Whether an overlapping layout hides too much is asked of four objects, however many there are: else layouts of many
-    would be others than layouts of few.
-    """
+    """These objects in a random layout; nothing hides more than a quarter of another."""
     if rng.random() < 0.35:
         spare = rng.integers(len(_nouns()), size=MOST - len(things))
         others = [_drawn(rng, _nouns()[i], None) for i in spare]
@@ -212,9 +208,9 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
     words = [o for o in objects if isinstance(o, str)]
     if not objects or len(words) > MOST:
         held = f"a scene holds an object or more, and {MOST} words at most"
-        raise InvalidValue(f"{held}: {len(words)} were given; place more as Objects yourself", "scene-count")
+        raise GradeclipError(f"{held}: {len(words)} were given; place more as Objects yourself")
     if strange := [o for o in objects if not isinstance(o, (str, Object))]:
-        raise InvalidType(f"a scene is made of words and Objects, got {short(strange[0])}", "scene-word")
+        raise GradeclipError(f"a scene is made of words and Objects, got {short(strange[0])}")
     rng = np.random.default_rng([SPLITS["development"], 5, checks.seed(seed)])
     things: list[Object] = [_of_words(rng, thing) if isinstance(thing, str) else thing for thing in objects]
     relation = caption.get("relation", "")
@@ -228,7 +224,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
             if not relation or all(holds(relation, *(things[i] for i in pair[:2])) for pair in pairs if len(pair) > 1):
                 break
         else:
-            raise InvalidValue(f"no layout was found in which {relation!r} holds: place Objects yourself", "scene-room")
+            raise GradeclipError(f"no layout was found in which {relation!r} holds: place Objects yourself")
     if background is None:
         background = int(rng.integers(BACKGROUNDS)) if words else 0
     text, spans = describe(things, **caption)
@@ -236,11 +232,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
 
 
 def as_python(scene: Scene) -> str:
-    """The shortest Python that makes a scene again: from its words where a small seed does, or from its objects.
-
-    Args:
-        scene: any.
-    """
+    """The shortest Python that makes a scene again: from its words where a small seed does, or from its objects."""
     words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
     for seed in range(_SEEDS if len(words) <= MOST else 0):
         if arrange(words, seed=seed) == scene:
@@ -256,7 +248,7 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
     *colour, noun = words.split() or [""]
     if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
         known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
-        raise InvalidValue(f"{words!r} is not in the world of the scenes: say {known}", "scene-word")
+        raise GradeclipError(f"{words!r} is not in the world of the scenes: say {known}")
     return _drawn(rng, noun, colour[0] if colour else None)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image, ImageChops
 
 from ..checks import chosen, number, whole
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from ..files import data_path
 from .art import artists_of, drawing
 
@@ -95,14 +95,7 @@ def concepts() -> pd.DataFrame:
 
 @cache
 def concept(noun: str) -> dict:
-    """One row of `concepts`, quickly.
-
-    Args:
-        noun: of the row.
-
-    Raises:
-        InvalidValue: the world has no such noun.
-    """
+    """One row of `concepts`, quickly."""
     artists_of(noun)  # which says so
     return concepts().loc[noun].to_dict()
 
@@ -185,16 +178,7 @@ def _small_background(seed: int) -> Image.Image:
 
 
 def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
-    """Draw objects on a background, the first one first: (size, size, 3) uint8.
-
-    Args:
-        objects: what is drawn; a later one hides an earlier one.
-        background: its number.
-        size: pixels on a side.
-
-    Raises:
-        ValueError: `size` is no multiple of 96.
-    """
+    """Draw objects on a background, the first one first: (size, size, 3) uint8."""
     _check_size(size)
     canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
     for thing in objects:
@@ -207,16 +191,11 @@ def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -
 def _check_size(size: int) -> None:
     if whole("the size of a scene", size, CANVAS, 80 * CANVAS) % CANVAS:
         multiple = f"a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
-        raise InvalidValue(f"a scene can't be drawn at {size} pixels: choose {multiple}", "scene-size")
+        raise GradeclipError(f"a scene can't be drawn at {size} pixels: choose {multiple}")
 
 
 def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
-    """Which pixels each object covers, (objects, size, size) bool; one in front hides what is behind.
-
-    Args:
-        objects: the first one drawn first.
-        size: pixels on a side, as for `render`.
-    """
+    """Which pixels each object covers, (objects, size, size) bool; one in front hides what is behind."""
     _check_size(size)
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
@@ -227,10 +206,6 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
 
 
 def hidden(objects: Sequence[Object]) -> np.ndarray:
-    """Which fraction (objects,) of each object's pixels objects in front of it hide.
-
-    Args:
-        objects: the first one drawn first.
-    """
+    """Which fraction (objects,) of each object's pixels objects in front of it hide."""
     alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
     return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)

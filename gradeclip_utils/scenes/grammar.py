@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..checks import chosen, short
-from ..errors import InvalidType, InvalidValue
+from ..errors import GradeclipError
 from .emoji import COLOURS, Object, concept, concepts
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
@@ -79,12 +79,7 @@ class _Caption:
 
 
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
-    """The indices of objects in the order of a caption; neighbours of one noun and colour are one group.
-
-    Args:
-        objects: of a scene.
-        unnamed: indices of those that the caption leaves out.
-    """
+    """The indices of objects in the order of a caption; neighbours of one noun and colour are one group."""
     groups: list[list[int]] = []
     for i, thing in enumerate(objects):
         if i in unnamed:
@@ -111,18 +106,18 @@ def describe(
             ""; whether the noun is said, or "something"; whether the colour is said.
 
     Raises:
-        InvalidType: a phrase is no list of one value a group.
-        InvalidValue: an unknown phrase, or a relation of other than two groups.
+        GradeclipError: a phrase is no list of one value a group.
+        GradeclipError: an unknown phrase, or a relation of other than two groups.
     """
     groups, caption = grouped(objects, unnamed), _Caption()
     if relation and len(groups) != 2:
         msg = f"{relation!r} stands between two groups of things, and there are {len(groups)}"
-        raise InvalidValue(msg, "scene-phrase")
+        raise GradeclipError(msg)
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))
         if not isinstance(values, (list, tuple)) or len(values) != len(groups):
             msg = f"{key} must be a list of {len(groups)}, one a group, got {short(values)}"
-            raise InvalidType(msg, "scene-phrase")
+            raise GradeclipError(msg)
     if prefix:
         caption._say(prefix)
     for i, members in enumerate(groups):
@@ -135,30 +130,12 @@ def describe(
 
 
 def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
-    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice.
-
-    >>> phrase("car", colour="red"), phrase("owl", "owl")
-    ('a red car', 'two owls')
-
-    Args:
-        *nouns: of one thing each.
-        colour: of all of them.
-        relation: stands between the first two, in place of "and".
-    """
+    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice."""
     return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
 
 def relation_between(first: Object, second: Object, kind: str = "position") -> str:
-    """How the first object stands to the second.
-
-    Args:
-        first: of whom the phrase speaks first.
-        second: whom it is compared with.
-        kind: "position", along the axis on which they differ more; or "size".
-
-    Returns:
-        One of `POSITIONS`, or "bigger than" or "smaller than"; "" if neither is clearly the bigger one.
-    """
+    """How the first object stands to the second."""
     if kind == "size":
         ratio = first.size / second.size
         return "bigger than" if ratio > CLEARLY else "smaller than" if ratio < 1 / CLEARLY else ""
@@ -169,15 +146,6 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
 
 
 def holds(relation: str, first: Object, second: Object) -> bool:
-    """Whether the first object stands so to the second.
-
-    Args:
-        relation: one of `RELATIONS`.
-        first: of whom it is said.
-        second: whom it is compared with.
-
-    Raises:
-        ValueError: another relation.
-    """
+    """Whether the first object stands so to the second."""
     kind = "size" if chosen("relation", relation, RELATIONS).endswith("than") else "position"
     return relation_between(first, second, kind) == relation

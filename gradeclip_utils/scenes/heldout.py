@@ -15,20 +15,10 @@ def _draw(*parts: str) -> int:
 
 
 def is_withheld_colour(noun: str, colour: str | None) -> bool:
-    """Whether this is of the tenth of colour x noun combinations that training never shows.
-
-    Args:
-        noun: of a concept.
-        colour: of it, or None, which is never withheld.
-    """
+    """Whether this is of the tenth of colour x noun combinations that training never shows."""
     return colour is not None and _draw("colour", noun, colour) == 0
 
 
 def is_withheld_pair(noun: str, other: str) -> bool:
-    """Whether this is of the tenth of noun x noun combinations that training never shows in one scene.
-
-    Args:
-        noun: of a concept.
-        other: of another; the order is no matter.
-    """
+    """Whether this is of the tenth of noun x noun combinations that training never shows in one scene."""
     return noun != other and _draw("pair", *sorted((noun, other))) == 0

@@ -90,18 +90,7 @@ def _registered(side: str, model: nn.Module) -> _Opens | None:
 
 
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
-    """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier).
-
-    Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`; one of transformers' (`huggingface.IMAGES`); a timm
-            `VisionTransformer` or `Eva`; or one of a registered family. It is not changed. PEFT, `torch.compile` and
-            `DistributedDataParallel` may have wrapped it.
-        layers: how many of the last layers are explained.
-
-    Raises:
-        UnsupportedModel: it has no attention that could be explained, or one that is not computed here; says why.
-        ValueError: there are not as many layers.
-    """
+    """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier)."""
     model = _inside(model)
     if opens := _registered("image", model):
         return opens(model, layers)
@@ -119,17 +108,7 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
 
 
 def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
-    """Open the text encoder of a model of open_clip or transformers, or of a registered family.
-
-    Args:
-        model: an open_clip model with a text transformer of its own or a Hugging Face encoder, or one of
-            transformers' (`huggingface.MODELS`). It is not changed.
-        layers: how many of the last layers are explained; two thirds by default.
-
-    Raises:
-        UnsupportedModel: it is another encoder (BLIP's), or has a part that is not computed here.
-        ValueError: there are not as many layers.
-    """
+    """Open the text encoder of a model of open_clip or transformers, or of a registered family."""
     model = _inside(model)
     if opens := _registered("text", model):
         return opens(model, layers)
@@ -139,14 +118,7 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
 
 
 def open_feature_map(model: nn.Module) -> FeatureMapTower:
-    """Open what a model without attention has, a last feature map: for methods that need no more than that.
-
-    Args:
-        model: a timm model, or an open_clip model whose image encoder is one. It is not changed.
-
-    Raises:
-        UnsupportedModel: the image encoder is not from timm; `open_image_tower` opens open_clip's own.
-    """
+    """Open what a model without attention has, a last feature map: for methods that need no more than that."""
     model = _inside(model)
     if (trunk := _trunk_of(model)) is not None:
         return FeatureMapTower(model, trunk)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import whole
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 from .blocks import Block, UnsupportedModel, attend, attend_fused, in_precision
 from .modes import eval_mode
 from .trace import Entry, Layer, Trace
@@ -104,7 +104,7 @@ class Tower:
             why = f"{self.name} embedding is NaN or infinite on this input"
             if name := next(broken, None):
                 why = f"weight {name!r} holds NaN or infinite values"
-            raise InvalidValue(f"the model cannot be explained: its {why}", "model-not-finite")
+            raise GradeclipError(f"the model cannot be explained: its {why}")
         if not self.verified:
             self._verify(inputs, trace)
             self.verified = True
@@ -280,10 +280,7 @@ class Tower:
         return Trace(**entered, layers=layers, embedding=embedding.detach(), graph=(embedding, tuple(collected)))
 
     def _remember(self, entry: Entry) -> list[tuple[Tensor | None, Tensor, Tensor]]:
-        """Keys and values of all tokens in every explained layer; of the last layer nothing else is computed.
-
-        With them the query tokens' queries in the first one, which come before anything that a delta could change.
-        """
+        """Keys and values of all tokens in every explained layer; of the last layer nothing else is computed."""
         cached, tokens = [], entry.tokens
         for place, block in enumerate(self.explained):
             normed = block.enter(tokens, entry.positions)
@@ -300,10 +297,7 @@ class Tower:
         return block.project(normed, 0, entry.heads, entry.positions)[_at(entry)]
 
     def _read(self, entry: Entry, cached: list, change: Callable[[int, Tensor], Tensor] | None = None):
-        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel.
-
-        `change(place, o)` says what takes the place of the query tokens' o in an explained layer, (B, R, D).
-        """
+        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel."""
         at, layers = _at(entry), []
         x = entry.tokens[at] if self.shielded else entry.tokens
         for place, block in enumerate(self.explained):
@@ -369,24 +363,14 @@ class Tower:
 
 
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
-    """Query positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D).
-
-    Args:
-        x: (B, N, D).
-        reads: the R positions that are read.
-        first_patch: from which position on tokens are patches.
-    """
+    """Query positions (B, R), and which tokens are patches (B, N), for tokens x (B, N, D)."""
     query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
     return query_index, (torch.arange(x.shape[1], device=x.device) >= first_patch).expand(len(x), -1)
 
 
 @contextmanager
 def isolated_torch_state(device: torch.device) -> Iterator[None]:
-    """The caller's inference mode, no_grad, autocast or default device must not reach an explanation's arithmetic.
-
-    Args:
-        device: of the model, whose autocast is switched off.
-    """
+    """The caller's inference mode, no_grad, autocast or default device must not reach an explanation's arithmetic."""
     plain = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), plain:
         yield

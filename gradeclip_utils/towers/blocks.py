@@ -26,16 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from ..errors import InvalidValue
+from ..errors import GradeclipError
 
 _WITH_GRAD = ContextVar("with_grad", default=False)
 _IDENTITY = nn.Identity()
 
 
-class UnsupportedModel(InvalidValue):
+class UnsupportedModel(GradeclipError):
     """The model has a part that no tower can open; the message names it."""
-
-    code = "E-model-unsupported"
 
 
 @dataclass(eq=False)
@@ -54,48 +52,23 @@ class Block:
     like_clip: bool = False  # CLIP's own block: norm, attention, norm, MLP, and nothing else
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """What queries, keys and values are made of, (B, N, D): the norm before attention.
-
-        Args:
-            x: (B, N, D), the tokens.
-            positions: of the tokens, where a layer adds them; None where there are none.
-        """
+        """What queries, keys and values are made of, (B, N, D): the norm before attention."""
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries, keys or values, head by head, (B, N, H, C); where queries are latent, these, (B, R, H, C).
-
-        Args:
-            normed: (B, N, D), what `enter` gave; latent queries take no more than its B.
-            part: 0 for queries, 1 for keys, 2 for values.
-            heads: H of the result.
-            positions: of the tokens, by which some models turn queries and keys; None where there are none.
-        """
+        """Queries, keys or values, head by head, (B, N, H, C); where queries are latent, these, (B, R, H, C)."""
         if part == 0 and self.latent:
             normed = self.latent().expand(len(normed), -1, -1)
         return self.qkv(normed, part, positions).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """The rest of the layer (B, R, D): output projection and MLP, each with its residual and the norm behind it.
-
-        Args:
-            x: (B, R, D), the tokens.
-            o: (B, R, D), what their attention collected.
-        """
+        """The rest of the layer (B, R, D): output projection and MLP, each with its residual and the norm behind it."""
         x = norm(self.behind[0], self.added(o) if self.pools else x + self.added(o))
         return x if self.mlp is None else norm(self.behind[1], x + self.mlp(x))
 
 
 def open_clip_block(block: nn.Module, tower: str) -> Block:
-    """open_clip's ResidualAttentionBlock: norm, attention, norm, MLP. Taken by its structure, not by its class.
-
-    Its attention is torch's MultiheadAttention up to open_clip 3.3, and open_clip's own module with the same
-    parameters after it.
-
-    Args:
-        block: the layer.
-        tower: "image" or "text", for a refusal, if it computes anything besides what is computed here.
-    """
+    """open_clip's ResidualAttentionBlock: norm, attention, norm, MLP. Taken by its structure, not by its class."""
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp
     return Block(
@@ -129,15 +102,7 @@ _QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # whose weights 
 
 
 def check_linear(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA.
-
-    Args:
-        inside: how a refusal begins.
-        *modules: what should be linear.
-
-    Raises:
-        UnsupportedModel: one of the modules is not; says which and why.
-    """
+    """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA."""
     for module in modules:
         base = _base_layer(module)
         kind = type(base).__name__
@@ -175,27 +140,14 @@ def _variant(module: nn.Module, adapter: str) -> str | None:
 
 
 def check_norm(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what normalises in another way than LayerNorm.
-
-    Args:
-        inside: how a refusal begins.
-        *modules: norms, or none (Identity).
-
-    Raises:
-        UnsupportedModel: one of the modules does; says which.
-    """
+    """Refuse, by name, what normalises in another way than LayerNorm."""
     for module in modules:
         if not isinstance(module, (nn.LayerNorm, nn.Identity)):
             raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a LayerNorm can be opened")
 
 
 def in_precision(part: nn.Module, x: Tensor) -> Tensor:
-    """Inputs in the precision in which an image encoder takes them: that of its first convolution, if any.
-
-    Args:
-        part: the encoder.
-        x: pixels or tokens.
-    """
+    """Inputs in the precision in which an image encoder takes them: that of its first convolution, if any."""
     return x.to(next((module.weight.dtype for module in part.modules() if isinstance(module, nn.Conv2d)), x.dtype))
 
 
@@ -210,22 +162,13 @@ def with_grad() -> Iterator[None]:
 
 
 def upcast(tensor: Tensor) -> Tensor:
-    """Half precision widened to float32, float32 and float64 as they are.
-
-    Args:
-        tensor: of any shape; its graph is kept within `with_grad` alone.
-    """
+    """Half precision widened to float32, float32 and float64 as they are."""
     tensor = tensor if _WITH_GRAD.get() else tensor.detach()
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer in float32 at least, (..., E).
-
-    Args:
-        module: the layer, with its LoRA adapters in use; an Identity, where a model has none.
-        x: (..., D).
-    """
+    """A linear layer in float32 at least, (..., E)."""
     if isinstance(module, nn.Identity):
         return x
     base = _base_layer(module)
@@ -238,57 +181,31 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
-    """A projection as models keep it, (..., E), in float32 at least.
-
-    Args:
-        weight: a matrix (D, E), a linear layer, or None.
-        x: (..., D).
-    """
+    """A projection as models keep it, (..., E), in float32 at least."""
     if isinstance(weight, nn.Linear):
         return linear(weight, x)
     return x if weight is None else x @ upcast(weight)
 
 
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int = 3) -> Tensor:
-    """One of several linear layers of equal width whose weights lie one below the other.
-
-    Args:
-        weight: (rows, D), of all.
-        bias: (rows,), or None.
-        x: (..., D).
-        part: which one.
-        parts: of how many.
-    """
+    """One of several linear layers of equal width whose weights lie one below the other."""
     width = len(weight) // parts
     rows = slice(part * width, (part + 1) * width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
 
 
 def in_proj(attn: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
-    """`Block.qkv` of torch's MultiheadAttention.
-
-    Args:
-        attn: it, or what has its parameters.
-    """
+    """`Block.qkv` of torch's MultiheadAttention."""
     return lambda x, part, _: packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
 
 
 def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tensor]:
-    """`Block.qkv` of three linear layers.
-
-    Args:
-        *layers: those of queries, keys and values.
-    """
+    """`Block.qkv` of three linear layers."""
     return lambda x, part, _: linear(layers[part], x)
 
 
 def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Modules one after the other, in float32 at least.
-
-    Args:
-        modules: norms, linear layers, LayerScales, MLPs and activations; dropout belongs to training and is left out.
-        x: (..., D).
-    """
+    """Modules one after the other, in float32 at least."""
     for module in modules:
         if isinstance(module, (nn.Sequential, Mlp)):
             x = apply(module.children(), x)
@@ -304,12 +221,7 @@ def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:
-    """A norm in float32 at least.
-
-    Args:
-        module: a LayerNorm, T5's, which takes no mean away, or an Identity, where a model has none.
-        x: (..., D).
-    """
+    """A norm in float32 at least."""
     if isinstance(module, nn.Identity):
         return x
     if hasattr(module, "variance_epsilon"):
@@ -319,14 +231,7 @@ def norm(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode.
-
-    Args:
-        q: queries (B, R, H, C).
-        k: keys (B, N, H, C).
-        v: values (B, N, H, C).
-        attention_mask: True where a query may read, or numbers to add; None for all.
-    """
+    """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode."""
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
     if attention_mask is not None:
         hidden = attention_mask.dtype == torch.bool
@@ -336,15 +241,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tu
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None, causal: bool) -> Tensor:
-    """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights.
-
-    Args:
-        q: queries (B, R, H, C).
-        k: keys (B, N, H, C).
-        v: values (B, N, H, C).
-        attention_mask: True where a query may read, or numbers to add; None for all.
-        causal: whether a query reads no later token, where there is no mask.
-    """
+    """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
     causal = causal and attention_mask is None
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, is_causal=causal)

@@ -13,14 +13,7 @@ from .timm_vit import out_features
 
 
 class FeatureMapTower(Tower):
-    """Any timm trunk, alone (a classifier) or inside open_clip's `TimmModel`. Its trace has no layers.
-
-    `trace.tokens` (B, h*w, D) is the last feature map, and `resume(trace, 0, tokens)` the embedding that the model
-    makes of another one.
-
-    Args:
-        model, trunk: the model, and timm's trunk (itself, if alone).
-    """
+    """Any timm trunk, alone (a classifier) or inside open_clip's `TimmModel`. Its trace has no layers."""
 
     name = "image"
     query_token = "no token reads"
@@ -44,10 +37,7 @@ class FeatureMapTower(Tower):
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """As `Tower.resume` of layer 0, which is the only one: `tokens` take the place of the last feature map.
-
-        They are (B, h * w, D), with prefix tokens before them where the trunk has some.
-        """
+        """As `Tower.resume` of layer 0, which is the only one: `tokens` take the place of the last feature map."""
         assert layer == 0
         return self._go_on(tokens, trace.grid)
 

@@ -28,14 +28,7 @@ IMAGES = (*MODELS, "BlipForImageTextRetrieval")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside wrappers: of PEFT, with its adapters in it, of torch.compile, of data parallelism.
-
-    Args:
-        model: wrapped or not; one that is not is given back as it is.
-
-    Raises:
-        UnsupportedModel: PEFT has taught it prompts, which are in no layer of the model itself.
-    """
+    """The model inside wrappers: of PEFT, with its adapters in it, of torch.compile, of data parallelism."""
     inside = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
     if type(model).__module__.startswith("torch.") and isinstance(inside, nn.Module):
         return unwrapped(inside)
@@ -49,24 +42,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def kind_of(model: nn.Module, among: tuple[str, ...] = MODELS) -> str | None:
-    """Which of some models this is, by its class or one that it is made from; None if it is none.
-
-    Args:
-        model: wrapped by PEFT or not.
-        among: names of classes.
-    """
+    """Which of some models this is, by its class or one that it is made from; None if it is none."""
     return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in among), None)
 
 
 class TransformersImageTower(Tower):
-    """The image encoder of one of `IMAGES`.
-
-    NaFlex (`own_grid`) reads patches of an image of any shape. The trace has the real patches alone; the model's own
-    forward pass is given them as its processor does, padded to one length and with a mask.
-
-    Args:
-        model, layers: a model of transformers, and how many of its last layers are explained.
-    """
+    """The image encoder of one of `IMAGES`."""
 
     name, any_size = "image", True
 
@@ -135,11 +116,7 @@ class TransformersImageTower(Tower):
 
 @dataclass(frozen=True)
 class _Text:
-    """A text encoder: where its parts are, who reads, and what is hidden from whom.
-
-    `reads` is "eos" (EOT), "first" (CLS), "last" or "mean". `padding` is the id of tokens that nobody sees, or None.
-    `before` is applied to every token that reads, `after` to what was pooled.
-    """
+    """A text encoder: where its parts are, who reads, and what is hidden from whom."""
 
     part: nn.Module
     layers: nn.ModuleList
@@ -156,11 +133,7 @@ _READS = {"eos": "EOT reads", "first": "CLS reads", "last": "the last token read
 
 
 class TransformersTextTower(Tower):
-    """The text encoder of one of `MODELS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`).
-
-    Args:
-        model, layers: a model of either, and how many of its last layers are explained.
-    """
+    """The text encoder of one of `MODELS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`)."""
 
     name = "text"
 

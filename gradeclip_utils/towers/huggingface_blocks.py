@@ -71,13 +71,7 @@ def _t5(block: nn.Module, inside: str) -> Block:
 
 
 def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Block:
-    """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual.
-
-    Args:
-        pool: the head.
-        before: the norm of the whole transformer.
-        inside: how a refusal begins, if a part is no Linear or LayerNorm.
-    """
+    """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual."""
     attn, mlp = pool.attention, pool.mlp
     check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
     check_norm(inside, before, pool.layernorm)
@@ -94,15 +88,7 @@ _PLAIN = (nn.LayerNorm, nn.Identity, nn.GELU, nn.Tanh)
 
 
 def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
-    """A block for each layer of an encoder, by its parts.
-
-    Args:
-        layers: the lowest first.
-        name: "image" or "text", for a refusal.
-
-    Raises:
-        UnsupportedModel: a layer has other parts; the message says which layer and what is missing.
-    """
+    """A block for each layer of an encoder, by its parts."""
     found: list[Block] = []
     for layer in layers:
         inside = f"the {name} tower has a {type(layer).__name__}"
@@ -120,15 +106,7 @@ def through_own(
     blocks: Sequence[Block], x: Tensor, mask: Tensor | None = None, seen: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Tokens (B, N, D) through the model's own layers, whatever they want their mask called and whatever they return.
-
-    Args:
-        blocks: the layers, as blocks.
-        x: the tokens.
-        mask: who sees whom, (B, N, N) bool, or None where everyone sees everyone.
-        seen: the tokens that are no padding (B, N), for attentions that take nothing else (flash).
-        bias: what a layer adds to its logits (B or 1, H, N, N), with the mask in it; then `mask` is not used.
-    """
+    """Tokens (B, N, D) through the model's own layers, whatever they want their mask called and whatever they return."""
     for block in blocks:
         layer = block.module
         known = inspect.signature(layer.forward).parameters
@@ -152,12 +130,7 @@ def through_own(
 
 
 def check_plain(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what `apply` cannot compute.
-
-    Args:
-        inside: how a refusal begins.
-        *modules: norms, linear layers and activations, also in an `nn.Sequential`.
-    """
+    """Refuse, by name, what `apply` cannot compute."""
     for module in modules:
         if isinstance(module, nn.Sequential):
             check_plain(inside, *module)

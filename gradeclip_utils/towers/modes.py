@@ -16,11 +16,7 @@ _evaluated: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyD
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; when the last thread is done, every module gets its own mode back, whatever happens.
-
-    Args:
-        model: of which each module is set by itself.
-    """
+    """Evaluation mode for a while; when the last thread is done, every module gets its own mode back, whatever happens."""
     with _LOCK:
         within, training = _evaluated.get(model) or (0, [module for module in model.modules() if module.training])
         for module in training:

@@ -22,12 +22,6 @@ _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # each runs
 class RememberingTower:
     """A tower that does not trace the same batch twice in a row. Two threads may ask it, each for its own batch.
 
-    Args:
-        tower: itself.
-        memory: where towers of one model keep their last `REMEMBERED` traces of single inputs, each with the graph that
-            a gradient needs, and none of variations, for which nobody asks again. Without it, the last batch is kept.
-        on_pass: called before every pass of (a part of) the model; what it raises ends the work.
-
     Attributes:
         seconds: how long the last new trace took for each input, or 0.
     """
@@ -51,12 +45,7 @@ class RememberingTower:
         return counted
 
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
-        """The tower's trace of a batch, or the one that is remembered of it.
-
-        Args:
-            inputs: a batch, as for the tower.
-            graph: as for the tower; a trace that was made without one does not do for it.
-        """
+        """The tower's trace of a batch, or the one that is remembered of it."""
         of, alone = (type(self._tower), self._tower.layers), len(inputs) == 1
         for known in tuple(self._memory):
             who, trace = known

@@ -12,11 +12,7 @@ from .vit import resized
 
 
 class ResNetTower(Tower):
-    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4 and their kin.
-
-    Args:
-        model, visual, layers: a model of open_clip, its image encoder, and how many layers are explained: one.
-    """
+    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4 and their kin."""
 
     name, kind = "image", "ModifiedResNet"
     query_token = "the mean of the patches reads"

@@ -15,11 +15,7 @@ _QUERY_TOKENS = {"argmax": "EOT reads", "eos": "EOT reads", "last": "the last to
 
 
 class TextTransformerTower(Tower):
-    """The text transformer of open_clip. Two thirds of its layers are explained by default.
-
-    Args:
-        model, text, layers: a model of open_clip, its text encoder, and how many of its last layers are explained.
-    """
+    """The text transformer of open_clip. Two thirds of its layers are explained by default."""
 
     name, kind = "text", "TextTransformer"
 
@@ -40,11 +36,7 @@ class TextTransformerTower(Tower):
         self.width = width if projection is None else getattr(projection, "out_features", None) or projection.shape[1]
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Where the words of each prompt end, (B,), for token ids (B, context_length): the position of EOT.
-
-        Text that is read at a fixed place does not say where it ends. In CLIP's own vocabulary EOT is the largest id;
-        in others `end_of_text`.
-        """
+        """Where the words of each prompt end, (B,), for token ids (B, context_length): the position of EOT."""
         if self.pool == "eos":
             return (ids == self.text_end).int().argmax(dim=-1)
         if self.pool == "argmax" or self.text.vocab_size == _CLIP_VOCABULARY:
@@ -53,11 +45,7 @@ class TextTransformerTower(Tower):
 
     @torch.no_grad()
     def embed_prompts(self, ids: Tensor) -> Tensor:
-        """As `Tower.embed_prompts`; in causal text, every beginning that prompts share is computed once.
-
-        All prompts become one tree of tokens, in which a token sees those that it follows. "a red car" and "a red dog"
-        are five nodes with both ends, instead of ten.
-        """
+        """As `Tower.embed_prompts`; in causal text, every beginning that prompts share is computed once."""
         if not self.causal or self.masks_padding or self.query_token != "EOT reads":
             return super().embed_prompts(ids)
         if not self.verified:
@@ -104,10 +92,7 @@ class TextTransformerTower(Tower):
         return Entry(ids, x, query_index, valid_mask, self.heads, None, attention_mask)
 
     def _padding_mask(self, ids: Tensor, count: int) -> Tensor:
-        """Who sees whom (B, N, N), where padding is hidden.
-
-        CoCa's published weights were trained with this mask one place too far to the right; the model says which.
-        """
+        """Who sees whom (B, N, N), where padding is hidden."""
         valid_mask = ids != self.text.pad_id
         if self.pool == "cls":
             cls = valid_mask.new_ones(len(valid_mask), 1)
@@ -120,14 +105,7 @@ class TextTransformerTower(Tower):
 
 
 def text_of(model: nn.Module) -> nn.Module:
-    """The part that holds the text transformer.
-
-    Args:
-        model: of open_clip.
-
-    Raises:
-        UnsupportedModel: it has another kind of text tower.
-    """
+    """The part that holds the text transformer."""
     text = getattr(model, "text", model)
     if not isinstance(text, (TextTransformer, open_clip.CLIP)):
         raise UnsupportedModel(
@@ -139,12 +117,7 @@ def text_of(model: nn.Module) -> nn.Module:
 
 
 def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
-    """The last token (B,) of prompts that is no padding.
-
-    Args:
-        ids: (B, length).
-        padding: its id; where it is None, the first of the equal tokens that fill the context counts as the last.
-    """
+    """The last token (B,) of prompts that is no padding."""
     if padding is not None:
         return (torch.arange(ids.shape[1], device=ids.device) * (ids != padding)).amax(dim=-1)
     return ids.shape[1] - (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)

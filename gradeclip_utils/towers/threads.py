@@ -21,11 +21,7 @@ _here = threading.local()  # whether this thread is
 
 
 def is_small(tower: Tower) -> bool:
-    """Whether `one_thread` pays.
-
-    Args:
-        tower: small if its encoder has fewer than `SMALL` parameters.
-    """
+    """Whether `one_thread` pays."""
     return sum(p.numel() for p in tower.part.parameters()) < SMALL
 
 
@@ -36,11 +32,7 @@ def is_told() -> bool:
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Within it torch computes in one thread; then it has its number back.
-
-    Args:
-        wanted: if not, nothing is changed.
-    """
+    """Within it torch computes in one thread; then it has its number back."""
     global _alone, _usual
     if not wanted or getattr(_here, "alone", False):
         yield

@@ -28,11 +28,7 @@ _WHY_NOT = {
 
 
 class TrunkTower(Tower):
-    """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`.
-
-    Args:
-        model, trunk, layers: the model, timm's trunk (itself, if alone), and how many of its last layers are explained.
-    """
+    """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`."""
 
     name = "image"
 
@@ -189,12 +185,7 @@ def _check_trunk(trunk: nn.Module) -> None:
 
 
 def out_features(head: nn.Module, features: int) -> int:
-    """E: how many numbers a head gives.
-
-    Args:
-        head: its last linear layer says it.
-        features: how many come in, and without a linear layer out.
-    """
+    """E: how many numbers a head gives."""
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     return layers[-1].out_features if layers else features
 

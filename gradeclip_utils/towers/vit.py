@@ -9,11 +9,7 @@ from .blocks import Block, UnsupportedModel, check_linear, linear, norm, open_cl
 
 
 class VisionTower(Tower):
-    """A `VisionTransformer` of open_clip. Without an attention pool, CLS reads or all patches do.
-
-    Args:
-        model, visual, layers: a model of open_clip, its image encoder, and how many of its last layers are explained.
-    """
+    """A `VisionTransformer` of open_clip. Without an attention pool, CLS reads or all patches do."""
 
     name, kind = "image", "VisionTransformer"
 
@@ -57,10 +53,7 @@ class VisionTower(Tower):
 
 
 def _query_pool(pool: nn.Module, first: bool) -> Block:
-    """open_clip's AttentionalPooler (CoCa): latent queries read all tokens, CLS too, and out_proj is all that follows.
-
-    Of its queries the first one becomes the embedding, or, averaged, all but the first: only those are computed.
-    """
+    """open_clip's AttentionalPooler (CoCa): latent queries read all tokens, CLS too, and out_proj is all that follows."""
     attn, some = pool.attn, slice(0, 1) if first else slice(1, None)
     check_linear("the image tower has an AttentionalPooler", attn.out_proj)
 
@@ -78,14 +71,7 @@ def _query_pool(pool: nn.Module, first: bool) -> Block:
 
 
 def through(transformer: nn.Module, blocks: list[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
-    """The model's own blocks, in the order of axes that they were built for.
-
-    Args:
-        transformer: knows the order of axes.
-        blocks: some of its own.
-        x: (B, N, D).
-        mask: of attention, as the blocks take it.
-    """
+    """The model's own blocks, in the order of axes that they were built for."""
     x = x if transformer.batch_first else x.transpose(0, 1)  # (B, N, D) or (N, B, D)
     for block in blocks:
         x = block(x, attn_mask=mask)
@@ -93,13 +79,7 @@ def through(transformer: nn.Module, blocks: list[nn.Module], x: Tensor, mask: Te
 
 
 def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them.
-
-    Args:
-        positions: (prefix + h*w, D).
-        own: (h, w), the model's own.
-        grid: (h, w), the other one.
-    """
+    """Position embeddings (prefix + h*w, D), for another grid than the model's own, as open_clip resizes them."""
     if grid == own:
         return positions
     prefix = len(positions) - own[0] * own[1]

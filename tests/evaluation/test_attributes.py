@@ -9,15 +9,6 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Choice
-from gradeclip_utils.evaluation.attributes import (
-    KINDS,
-    SWAPPED,
-    draw_pairs,
-    images_of,
-    judge,
-    judge_choices,
-    margins_after,
-)
 from gradeclip_utils.scenes import (
     TRAINED_ARTISTS,
     Object,
@@ -28,8 +19,17 @@ from gradeclip_utils.scenes import (
     is_withheld_pair,
 )
 from gradeclip_utils.scenes.compose import BIG, SMALL
-from gradeclip_utils.studies.binding.exposure import attribute_exposure, attribute_words_said, hard_negative_counts
-from gradeclip_utils.training.rounds import Recipe, scenes_of_training
+from studies.binding.exposure import attribute_exposure, attribute_words_said, hard_negative_counts
+from studies.binding.pairs import (
+    KINDS,
+    SWAPPED,
+    draw_pairs,
+    images_of,
+    judge,
+    judge_choices,
+    margins_after,
+)
+from training.rounds import Recipe, scenes_of_training
 
 FEW = 16  # concepts: what these tests draw
 

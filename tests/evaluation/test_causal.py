@@ -6,11 +6,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.causal import causal, causal_agreement
-from gradeclip_utils.evaluation.maps import method_maps
+from gradeclip_utils.measures.maps import method_maps
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import draw_scene, without
 from gradeclip_utils.towers import Tower
+from studies.causal import causal, causal_agreement
 from tests.conftest import build, wrap
 
 SCENES = [draw_scene([95, i], split="development", n_objects=3) for i in range(3)]

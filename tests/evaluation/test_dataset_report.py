@@ -15,11 +15,11 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation import dataset_report as module
-from gradeclip_utils.evaluation.dataset_report import GIVEN, report
-from gradeclip_utils.evaluation.report_page import ordered
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import onto_image
+from gradeclip_utils.measures import dataset_report as module
+from gradeclip_utils.measures.dataset_report import GIVEN, report
+from gradeclip_utils.measures.report_page import ordered
 from tests.evaluation.test_run import write_folder
 
 QUICK = {"nulls": 3, "chunk": 2, "progress": False}

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation import faithfulness
-from gradeclip_utils.evaluation.faithfulness import (
+from gradeclip_utils.measures import faithfulness
+from gradeclip_utils.measures.faithfulness import (
     FULL,
     PUBLISHED,
     Protocol,

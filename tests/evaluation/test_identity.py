@@ -12,7 +12,7 @@ from torchvision import transforms
 
 import gradeclip_utils
 from gradeclip_utils import load_clip
-from gradeclip_utils.evaluation.identity import identity, surroundings, versions_of
+from gradeclip_utils.measures.identity import identity, surroundings, versions_of
 from gradeclip_utils.methods import METHODS
 
 OWN = """
@@ -73,7 +73,7 @@ def test_things_that_hold_each_other_and_arrays_have_an_identity():
 
 ASK = """
 from gradeclip_utils import load_clip
-from gradeclip_utils.evaluation.identity import identity, surroundings
+from gradeclip_utils.measures.identity import identity, surroundings
 from gradeclip_utils.methods import METHODS
 clip = load_clip()
 print(surroundings(clip, ["a dog"]), identity(METHODS), identity(lambda image: clip.preprocess(image)))

@@ -12,11 +12,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation import localisation as localisation_module
-from gradeclip_utils.evaluation import sanity
-from gradeclip_utils.evaluation.localisation import MEASURES, localisation, located, pool, reference_baselines
-from gradeclip_utils.evaluation.sanity import affordable, agreement, cost, randomisation_check, randomised
 from gradeclip_utils.images import model_view, onto_image
+from gradeclip_utils.measures import localisation as localisation_module
+from gradeclip_utils.measures import sanity
+from gradeclip_utils.measures.localisation import MEASURES, localisation, located, pool, reference_baselines
+from gradeclip_utils.measures.sanity import affordable, agreement, cost, randomisation_check, randomised
 
 HIGH, WIDE = 36, 48
 GRID = (6, 8)  # tokens of 6 x 6 pixels

@@ -3,14 +3,14 @@
 import pytest
 
 from gradeclip_utils import Explainer, ExplanationWarning, UnsupportedModel
-from gradeclip_utils.evaluation import maps
-from gradeclip_utils.evaluation.causal import causal
-from gradeclip_utils.evaluation.maps import available, method_names
-from gradeclip_utils.evaluation.run import evaluate
-from gradeclip_utils.evaluation.worker import REFERENCES
+from gradeclip_utils.measures import maps
+from gradeclip_utils.measures.maps import available, method_names
+from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.worker import REFERENCES
 from gradeclip_utils.methods import METHODS, Method, register_method
 from gradeclip_utils.scenes import draw_scene
-from gradeclip_utils.studies.methods_compared import causal_summary
+from studies.causal import causal
+from studies.methods_compared import causal_summary
 from tests.conftest import build, wrap
 
 BEYOND = ["rollout", "game", "clip-surgery", "cci"]  # go through layers below an attention pool
@@ -63,7 +63,7 @@ def test_an_evaluation_and_a_study_of_all_measure_what_the_model_can_have(poolin
 def test_a_part_of_the_study_of_effects_that_a_model_cannot_have_is_said_and_has_no_figures(pooling, few, monkeypatch):
     with pytest.warns(ExplanationWarning, match="cannot have: game, rollout "):
         assert any("MaskCLIP" in figure for figure in causal_summary(pooling, 2, part="quick")["figure"])
-    monkeypatch.setattr("gradeclip_utils.studies.methods_compared.COSTLY", ("game",))
+    monkeypatch.setattr("studies.methods_compared.COSTLY", ("game",))
     with pytest.warns(ExplanationWarning, match="no part 'game' of this model: GAME goes through 4 layers"):
         assert causal_summary(pooling, 2, part="game").empty
 

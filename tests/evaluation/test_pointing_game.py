@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.attributes import images_of
-from gradeclip_utils.evaluation.localisation import located
-from gradeclip_utils.evaluation.pointing_game import (
+from gradeclip_utils.images import onto_image
+from gradeclip_utils.measures.localisation import located
+from gradeclip_utils.measures.statistics import summarise
+from gradeclip_utils.scenes import Span, arrange
+from studies.binding.pairs import images_of
+from studies.pointing_game import (
     QUESTIONS,
     Game,
     games,
@@ -19,9 +22,6 @@ from gradeclip_utils.evaluation.pointing_game import (
     question_directions,
     question_maps,
 )
-from gradeclip_utils.evaluation.statistics import summarise
-from gradeclip_utils.images import onto_image
-from gradeclip_utils.scenes import Span, arrange
 
 SIZE = (96, 96)
 

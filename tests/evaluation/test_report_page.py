@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gradeclip_utils.evaluation.report_page import write_page
+from gradeclip_utils.measures.report_page import write_page
 from tests.browser import BROWSER, browser_context_args, browser_type_launch_args  # noqa: F401  (fixtures)
 
 pytestmark = BROWSER

@@ -18,13 +18,13 @@ from PIL import Image
 from gradeclip_utils import Explainer, methods
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
-from gradeclip_utils.evaluation import identity, results
-from gradeclip_utils.evaluation import run as door
-from gradeclip_utils.evaluation.faithfulness import PUBLISHED
-from gradeclip_utils.evaluation.localisation import MEASURES, localisation
-from gradeclip_utils.evaluation.run import evaluate, report
-from gradeclip_utils.evaluation.sanity import randomised
-from gradeclip_utils.evaluation.worker import REFERENCES
+from gradeclip_utils.measures import identity, results
+from gradeclip_utils.measures import run as door
+from gradeclip_utils.measures.faithfulness import PUBLISHED
+from gradeclip_utils.measures.localisation import MEASURES, localisation
+from gradeclip_utils.measures.run import evaluate, report
+from gradeclip_utils.measures.sanity import randomised
+from gradeclip_utils.measures.worker import REFERENCES
 from gradeclip_utils.methods import Method, register_method
 from gradeclip_utils.models import load_clip, save_compact
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap

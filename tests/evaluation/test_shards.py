@@ -8,8 +8,8 @@ import pytest
 
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation.run import evaluate
-from gradeclip_utils.evaluation.shards import merge, part_of, read_shard
+from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.shards import merge, part_of, read_shard
 from tests.evaluation.test_run import write_folder
 from tests.runs import read_run
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import kstest, norm, rankdata, spearmanr, t
 from statsmodels.stats.multitest import multipletests
 
-from gradeclip_utils.evaluation import resampling, statistics
-from gradeclip_utils.evaluation.statistics import (
+from gradeclip_utils.measures import resampling, statistics
+from gradeclip_utils.measures.statistics import (
     difference_interval,
     interval,
     paired,

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradeclip_utils.evaluation import verdicts
-from gradeclip_utils.evaluation.statistics import interval, paired
-from gradeclip_utils.evaluation.verdicts import Takeaways, Verdict
+from gradeclip_utils.measures.statistics import interval, paired
+from studies import verdicts
+from studies.verdicts import Takeaways, Verdict
 
 WHY = "two points in a hundred change nothing here"
 

@@ -9,8 +9,8 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.evaluation.statistics import spearman
-from gradeclip_utils.evaluation.words import (
+from gradeclip_utils.measures.statistics import spearman
+from studies.word_scores import (
     ALONG_ATTENTION,
     MEASURES,
     Captioned,

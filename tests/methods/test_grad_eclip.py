@@ -13,9 +13,9 @@ from gradeclip_utils.methods.grad_eclip import (
     spatial_weights,
 )
 from gradeclip_utils.methods.interactions import word_directions
-from gradeclip_utils.methods.second_order import interactions
 from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
+from studies.rivals.second_order import interactions
 from tests import plain
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
@@ -190,7 +190,7 @@ def test_an_empty_map_is_announced():
 
 def test_warnings_point_at_the_line_that_asked():
     with pytest.warns(ExplanationWarning) as caught:
-        warn("careful", "map-empty")
+        warn("careful")
     assert caught[0].filename == __file__
 
 

@@ -28,7 +28,7 @@ def test_the_nouns_of_a_caption_are_its_things_and_a_noun_of_two_words_is_one(fo
 
 
 def test_the_scenes_own_nouns_are_found(bundled):
-    from gradeclip_utils.evaluation.pointing_game import games
+    from studies.pointing_game import games
 
     explainer = Explainer(bundled)
     for game in games(12):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import metagame
-from gradeclip_utils.methods.metagame import sampled_weights, shapley_weights
 from gradeclip_utils.towers import open_text_tower
+from studies.rivals import metagame
+from studies.rivals.metagame import sampled_weights, shapley_weights
 from tests import plain
 from tests.conftest import build, wrap
 

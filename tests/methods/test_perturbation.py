@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods import METHODS, input_gradients, perturbation
-from gradeclip_utils.methods.second_order import fixlip
 from gradeclip_utils.towers import Tower, open_image_tower, open_text_tower
+from studies.rivals.second_order import fixlip
 from tests import plain
 from tests.conftest import build, wrap
 from tests.methods.test_registry import close, directions

@@ -12,8 +12,8 @@ from gradeclip_utils import METHODS, Explainer, UnsupportedModel
 from gradeclip_utils.methods import Method, input_gradients, perturbation, register_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
-from gradeclip_utils.methods.second_order import fixlip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
+from studies.rivals.second_order import fixlip
 from tests import plain
 from tests.conftest import build, wrap
 from tests.test_explain import state_of

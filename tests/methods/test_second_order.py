@@ -9,20 +9,20 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import second_order
 from gradeclip_utils.methods.attention import integrated_attention
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.methods.input_gradients import path_points
 from gradeclip_utils.methods.interactions import word_masks
-from gradeclip_utils.methods.second_order import (
+from gradeclip_utils.towers import open_image_tower, open_text_tower
+from gradeclip_utils.words import split_read
+from studies.rivals import second_order
+from studies.rivals.second_order import (
     banzhaf_weights,
     fixlip,
     fixlip_of_words,
     integrated_word_directions,
     interactions,
 )
-from gradeclip_utils.towers import open_image_tower, open_text_tower
-from gradeclip_utils.words import split_read
 from tests.conftest import build, wrap
 
 CAPTION = "a red car"

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gradeclip_utils import METHODS, Explainer, Explanation
-from gradeclip_utils.errors import InvalidValue
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods.registry import with_spatial_weight
 from gradeclip_utils.panels import explorer_view, verdict
 from gradeclip_utils.panels.explorer import CONTROLS, Explorer, explore, layer_slider
@@ -855,7 +855,7 @@ def test_long_work_hands_over_its_result_or_what_the_user_did_wrong():
         return await asyncio.wait_for(done, 20)
 
     def wrong(before_a_pass):
-        raise InvalidValue("this caption is empty")
+        raise GradeclipError("this caption is empty")
 
     assert asyncio.run(session(lambda before_a_pass: 7)) == 7
     with pytest.raises(ValueError, match="this caption is empty"):

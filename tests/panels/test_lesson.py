@@ -290,7 +290,7 @@ def test_what_an_explanation_warns_of_is_a_note_and_other_warnings_pass():
     def draw(word):
         if word == "odd":
             for _ in range(2):
-                warn("the model was never shown odd", "word-unknown")
+                warn("the model was never shown odd")
             warnings.warn("something else", UserWarning, stacklevel=1)
         return InlineFigure(1, 1, word)
 
@@ -312,7 +312,7 @@ def test_notes_of_two_drawings_at_a_time_are_kept_apart_and_leave_python_alone()
             report(0)
         if word in ("one", "two"):
             together.wait(10)  # the first is still under way when the second one begins
-            warn(f"never shown {word}", "word-unknown")
+            warn(f"never shown {word}")
         return InlineFigure(1, 1, word)
 
     async def turn(shown):
@@ -327,7 +327,7 @@ def test_notes_of_two_drawings_at_a_time_are_kept_apart_and_leave_python_alone()
     assert shown.message == "never shown two."
     assert (warnings.showwarning, list(warnings.filters)) == before
     with pytest.warns(ExplanationWarning, match="heard again"):
-        warn("heard again", "map-empty")
+        warn("heard again")
 
 
 def test_pyplot_keeps_no_figure_of_a_panel():

@@ -42,7 +42,7 @@ LESSONS = [  # the panels of lessons 03 to 06, on less than the lessons measure
     """
 from functools import partial
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.studies.methods_compared import method_gallery
+from studies.methods_compared import method_gallery
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.panels.session import Session
@@ -52,17 +52,17 @@ some = ["grad-eclip", "maskclip"]
 panel(partial(method_gallery, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
     """
-from gradeclip_utils.studies.matching.adjectives import colour_pairs, prompt_path
-from gradeclip_utils.studies.matching.plots import draw_path
+from studies.matching.adjectives import colour_pairs, prompt_path
+from studies.matching.plots import draw_path
 
 twin = colour_pairs(1)[0]
 way = prompt_path(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
 panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.05))
 """,
     """
-from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
+from studies.binding.cached_explainer import CachedExplainer
 from gradeclip_utils.scenes import COLOURS
-from gradeclip_utils.studies.binding.playground import PLACES, QUESTIONS, playground
+from studies.binding.playground import PLACES, QUESTIONS, playground
 
 cached, nouns, places = CachedExplainer(clip), ["car", "cat", "dog"], list(PLACES)
 chosen = {"first": nouns, "first_colour": [*COLOURS, "no colour"], "first_place": places}
@@ -73,9 +73,9 @@ print(f"first drawing: {shown.seconds:.2f} s")
 shown
 """,
     """
-from gradeclip_utils.studies.concreteness.word_study import word_study
-from gradeclip_utils.studies.concreteness.informativeness import chosen_words
-from gradeclip_utils.studies.concreteness.plots import plot_words
+from studies.concreteness.word_study import word_study
+from studies.concreteness.informativeness import chosen_words
+from studies.concreteness.plots import plot_words
 
 found = word_study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
 def draw(method, word, report=None):

@@ -12,7 +12,7 @@ import pytest
 
 import gradeclip_utils
 from gradeclip_utils import errors
-from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidType, InvalidValue, MissingFile
+from gradeclip_utils.errors import GradeclipError
 
 PACKAGE = Path(gradeclip_utils.__file__).parent
 PAGE = runpy.run_path(str(PACKAGE.parent / "docs" / "site" / "refusals.py"))
@@ -22,8 +22,8 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 
 def test_a_refusal_is_also_what_pythons_habit_is():
-    assert issubclass(InvalidValue, ValueError) and issubclass(InvalidType, TypeError)
-    assert issubclass(InvalidFile, OSError) and issubclass(MissingFile, FileNotFoundError)
+    assert issubclass(GradeclipError, ValueError) and issubclass(GradeclipError, TypeError)
+    assert issubclass(GradeclipError, OSError) and issubclass(GradeclipError, FileNotFoundError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +36,7 @@ def test_a_refusal_keeps_its_sentence_and_its_code_on_the_way_from_another_proce
 # Modules whose owners raise plain errors where Python's protocols want them: `IndexError` ends an iteration, and so on.
 PROTOCOL = {"AttributeError", "IndexError", "KeyError", "StopIteration"}
 FAULTS = {"AssertionError", "NotImplementedError", "RuntimeError"}  # of ours, or of who writes a tower
-CAUGHT = {"explanation.py"}  # what is wrong with a stored result, which its reader says as an `InvalidFile`
+CAUGHT = {"explanation.py"}  # what is wrong with a stored result, which its reader says as an `GradeclipError`
 
 
 def codes(names: set[str]) -> dict[str, list[str]]:
@@ -80,8 +80,8 @@ def test_whatever_warns_does_so_with_a_code():
 
 
 def test_a_traceback_ends_with_the_code():
-    with pytest.raises(InvalidValue, match="this is none") as refused:
-        raise InvalidValue("this is none", "image-dtype")
+    with pytest.raises(GradeclipError, match="this is none") as refused:
+        raise GradeclipError("this is none")
     assert "".join(traceback.format_exception(refused.value)).endswith("this is none\n[E-image-dtype]\n")
 
 

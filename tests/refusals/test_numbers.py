@@ -7,20 +7,20 @@ import torch
 
 from gradeclip_utils.checks import between, finite, number, whole
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation.attributes import draw_pairs
-from gradeclip_utils.evaluation.faithfulness import Protocol, areas, image_curves, image_score, word_curves
-from gradeclip_utils.evaluation.localisation import localisation, located, pool, reference_baselines
-from gradeclip_utils.evaluation.pointing_game import games, play, play_second_order
-from gradeclip_utils.evaluation.sanity import affordable, agreement, cost, randomisation_check, randomised
-from gradeclip_utils.evaluation.statistics import (
+from gradeclip_utils.measures.faithfulness import Protocol, areas, image_curves, image_score, word_curves
+from gradeclip_utils.measures.localisation import localisation, located, pool, reference_baselines
+from gradeclip_utils.measures.sanity import affordable, agreement, cost, randomisation_check, randomised
+from gradeclip_utils.measures.statistics import (
     difference_interval,
     interval,
     paired,
     summarise,
     verdict,
 )
-from gradeclip_utils.evaluation.verdicts import Takeaways
-from gradeclip_utils.evaluation.words import captioned_scenes, error_by_saturation, word_rows
+from studies.binding.pairs import draw_pairs
+from studies.pointing_game import games, play, play_second_order
+from studies.verdicts import Takeaways
+from studies.word_scores import captioned_scenes, error_by_saturation, word_rows
 from tests.refusals.cases import named
 
 ROWS = pd.DataFrame({"method": ["grad-eclip", "b"] * 8, "image": np.repeat(range(8), 2), "score": np.arange(16.0) % 7})

@@ -9,9 +9,9 @@ import pytest
 
 from gradeclip_utils import Explanation
 from gradeclip_utils.checks import readable, writable
-from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
-from gradeclip_utils.evaluation.results import read_settings
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked, write_whole
+from gradeclip_utils.measures.results import read_settings
 from tests.refusals.cases import full, named
 
 PATHS = [
@@ -52,7 +52,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path,
     (tmp_path / "there.txt").write_text("dear")
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InvalidFile, match=message):
+    with pytest.raises(GradeclipError, match=message):
         writable(tmp_path / path, "--out", **options)
     assert sorted(tmp_path.iterdir()) == before
     assert writable(tmp_path / "new" / "folders" / "x.png", "--out") == tmp_path / "new" / "folders" / "x.png"
@@ -61,7 +61,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path,
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that nobody may write to is needed")
 def test_a_place_that_is_read_only_is_refused():
-    with pytest.raises(InvalidFile, match="cannot be written to /proc/x.png: /proc does not let it"):
+    with pytest.raises(GradeclipError, match="cannot be written to /proc/x.png: /proc does not let it"):
         writable("/proc/x.png", "--out")
 
 
@@ -73,12 +73,12 @@ def test_what_cannot_be_written_in_the_end_is_kept_elsewhere_and_what_was_there_
         times.append(1)
         full(stream) if len(times) == 1 else stream.write(b"whole")
 
-    with pytest.raises(InvalidFile, match="No space left.*is kept as .*gradeclip-kept-") as refused:
+    with pytest.raises(GradeclipError, match="No space left.*is kept as .*gradeclip-kept-") as refused:
         write_whole(tmp_path / "model", full_once)
     kept = Path(str(refused.value).rsplit("kept as ", 1)[1])
     assert kept.read_bytes() == b"whole"
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model", b"old")]
-    with pytest.raises(InvalidFile, match="and no temporary folder takes it either"):
+    with pytest.raises(GradeclipError, match="and no temporary folder takes it either"):
         write_whole(tmp_path / "model", full)
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
@@ -90,7 +90,7 @@ def test_two_processes_on_one_folder_are_told_apart_until_the_first_is_gone(tmp_
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "in\n"
-    with pytest.raises(InvalidValue, match="another process is at work on"), locked(tmp_path, "x.running"):
+    with pytest.raises(GradeclipError, match="another process is at work on"), locked(tmp_path, "x.running"):
         pass
     other.kill()
     other.wait()

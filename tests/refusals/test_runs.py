@@ -15,15 +15,15 @@ from PIL import Image
 
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import Example, load
-from gradeclip_utils.errors import GradeclipError, InvalidFile, InvalidValue
-from gradeclip_utils.evaluation import run
-from gradeclip_utils.evaluation.results import Results, read_settings, read_whole
-from gradeclip_utils.evaluation.run import evaluate
-from gradeclip_utils.evaluation.shards import merge
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked
-from gradeclip_utils.studies.choices import choice_figures
-from gradeclip_utils.training.finetune.pairs import Pair
-from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
+from gradeclip_utils.finetune.pairs import Pair
+from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
+from gradeclip_utils.measures import run
+from gradeclip_utils.measures.results import Results, read_settings, read_whole
+from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.shards import merge
+from studies.choices import choice_figures
 from tests.refusals.cases import named
 
 PAIR_IMAGE = Image.effect_noise((32, 32), 60).convert("RGB")
@@ -157,14 +157,14 @@ def test_rows_that_were_damaged_are_left_out_and_foreign_ones_are_no_rows(tmp_pa
     (tmp_path / "chunks" / "notes.json").write_text("dear")
     assert read_whole(tmp_path) == {}
     (tmp_path / "folder" / "settings.json").mkdir(parents=True)
-    with pytest.raises(InvalidFile, match="settings.json does not say what made its rows"):
+    with pytest.raises(GradeclipError, match="settings.json does not say what made its rows"):
         Results(tmp_path / "folder", {})
 
 
 def test_shards_of_something_else_are_not_merged(tmp_path, capsys):
     for i in range(2):
         Results(tmp_path / f"shard-{i}-of-2", {"seed": 0}).close()
-    with pytest.raises(InvalidFile, match="is no shard of an evaluation: it does not say its examples and chunk"):
+    with pytest.raises(GradeclipError, match="is no shard of an evaluation: it does not say its examples and chunk"):
         merge(tmp_path)
     with pytest.raises(GradeclipError, match="the table has no column 'concept'"):
         run.report(pd.DataFrame({"image": ["1"], "method": ["choices"], "right": [1.0]}))
@@ -176,9 +176,9 @@ def test_settings_that_were_damaged_are_named(tmp_path):
     Results(tmp_path / "run", {"seed": 0}).close()
     for damaged in ("null]", "null", "7", '["dear"]', "\0"):
         (tmp_path / "run" / "settings.json").write_text(damaged)
-        with pytest.raises(InvalidFile, match="settings.json does not say what made its rows"):
+        with pytest.raises(GradeclipError, match="settings.json does not say what made its rows"):
             Results(tmp_path / "run", {"seed": 0})
-        with pytest.raises(InvalidFile, match="settings.json does not say what made its rows"):
+        with pytest.raises(GradeclipError, match="settings.json does not say what made its rows"):
             read_settings(tmp_path / "run")
 
 
@@ -273,7 +273,7 @@ def test_a_state_of_pairs_of_which_one_pixel_was_changed_is_refused(tiny, tmp_pa
     fine_tune(tiny, pairs(PAIRS[0].image), SHORT, folder=tmp_path, progress=False)
     changed = PAIRS[0].image.copy()
     changed.putpixel((0, 0), (1, 2, 3))
-    with pytest.raises(InvalidValue, match="holds a run of another recipe .content is"):
+    with pytest.raises(GradeclipError, match="holds a run of another recipe .content is"):
         fine_tune(tiny, pairs(changed), SHORT, folder=tmp_path, progress=False)
 
 
@@ -281,12 +281,12 @@ def test_a_state_of_pairs_of_which_one_pixel_was_changed_is_refused(tiny, tmp_pa
 @pytest.mark.parametrize(("change",), named(CHANGES))
 def test_a_state_of_other_pairs_of_the_same_number_is_refused(tiny, tmp_path, change):
     fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)
-    with pytest.raises(InvalidValue, match="holds a run of another recipe .content is"):
+    with pytest.raises(GradeclipError, match="holds a run of another recipe .content is"):
         fine_tune(tiny, change(PAIRS[:3]), SHORT, folder=tmp_path, progress=False)
 
 
 def test_two_tunings_in_one_folder_are_told_apart(tiny, tmp_path):
-    with locked(tmp_path, "state.running"), pytest.raises(InvalidValue, match="another process is at work on"):
+    with locked(tmp_path, "state.running"), pytest.raises(GradeclipError, match="another process is at work on"):
         fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)
 
 

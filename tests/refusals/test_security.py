@@ -10,10 +10,10 @@ import gradeclip_utils
 from gradeclip_utils import Explainer, Explanation, load_clip, read_image
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation.run import evaluate
-from gradeclip_utils.evaluation.verdicts import Takeaways
+from gradeclip_utils.measures.run import evaluate
 from gradeclip_utils.panels.state import as_source
 from gradeclip_utils.scenes import arrange
+from studies.verdicts import Takeaways
 from tests.refusals.cases import bomb
 
 PACKAGE = Path(gradeclip_utils.__file__).parent

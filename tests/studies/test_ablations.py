@@ -5,12 +5,12 @@ import pytest
 from scipy.stats import rankdata
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.localisation import pool
-from gradeclip_utils.evaluation.sanity import randomised
+from gradeclip_utils.measures.localisation import pool
+from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.scenes import describe, draw_scene
-from gradeclip_utils.studies.ablations import OF_BOTH, both_things, noun_fraction
-from gradeclip_utils.studies.methods_compared import method_summary
 from gradeclip_utils.words import Word
+from studies.ablations import OF_BOTH, both_things, noun_fraction
+from studies.methods_compared import method_summary
 from tests.studies.test_methods_compared import check
 
 

@@ -11,7 +11,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
-from gradeclip_utils.studies import architectures as r
+from studies import architectures as r
 from tests.conftest import build, wrap
 from tests.shrinking import small, stir
 

@@ -12,10 +12,10 @@ from PIL import Image
 from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import load_choices
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation.shards import merge
-from gradeclip_utils.evaluation.statistics import interval
-from gradeclip_utils.studies import choices as study
-from gradeclip_utils.studies.choices import choice_figures, choice_rows
+from gradeclip_utils.measures.shards import merge
+from gradeclip_utils.measures.statistics import interval
+from studies import choices as study
+from studies.choices import choice_figures, choice_rows
 
 CAPTIONS = ["a red car and a blue ball", "a blue car and a red ball"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.studies import STUDIES, command
+from studies import STUDIES, command
 
 
 class Counted:

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.verdicts import Takeaways
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import arrange, draw_scene
-from gradeclip_utils.studies import STUDIES
-from gradeclip_utils.studies.first_steps import first_steps_summary
-from gradeclip_utils.studies.matching import figures as matching
-from gradeclip_utils.studies.matching.composition import CASES, noun_pairs
-from gradeclip_utils.studies.relevance import as_array, recognised_alone
-from gradeclip_utils.studies.tables import gained, told
-from gradeclip_utils.training.finetune.evaluate import Amount, region_rows
+from studies import STUDIES
+from studies.finetuning.evaluate import Amount, region_rows
+from studies.first_steps import first_steps_summary
+from studies.matching import figures as matching
+from studies.matching.composition import CASES, noun_pairs
+from studies.relevance import as_array, recognised_alone
+from studies.tables import gained, told
+from studies.verdicts import Takeaways
 
 LESSONS = {
     "matching": "04_image_text_matching", "binding": "05_attribute_binding", "concreteness": "06_word_concreteness",
@@ -164,7 +164,7 @@ def test_the_table_has_all_parts_of_each_lesson_with_intervals_and_the_command_t
 
 @pytest.mark.parametrize("study", ["matching", "binding", "concreteness"])
 def test_parts_that_are_asked_by_name_are_those_of_the_room(study):
-    room = import_module(f"gradeclip_utils.studies.{study}.figures")
+    room = import_module(f"studies.{study}.figures")
     assert STUDIES[study].more == tuple(room.PARTS)
 
 

@@ -9,8 +9,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.panels.session import Session
-from gradeclip_utils.studies import methods_compared
-from gradeclip_utils.studies.methods_compared import method_gallery
+from studies import methods_compared
+from studies.methods_compared import method_gallery
 
 from ..legible import headline
 

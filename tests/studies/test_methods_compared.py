@@ -8,21 +8,19 @@ import pytest
 from scipy.stats import spearmanr
 
 from gradeclip_utils import METHODS, Explainer, load_clip
-from gradeclip_utils.evaluation import worker
-from gradeclip_utils.evaluation.causal import causal, causal_agreement
-from gradeclip_utils.evaluation.faithfulness import areas, colours_of, image_curves, image_score
-from gradeclip_utils.evaluation.localisation import localisation
-from gradeclip_utils.evaluation.pointing_game import games, play, play_second_order
-from gradeclip_utils.evaluation.run import weights_digest
-from gradeclip_utils.evaluation.sanity import agreement, randomised
-from gradeclip_utils.evaluation.words import captioned_scenes, saturation, word_rows
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view
+from gradeclip_utils.measures import worker
+from gradeclip_utils.measures.faithfulness import areas, colours_of, image_curves, image_score
+from gradeclip_utils.measures.localisation import localisation
+from gradeclip_utils.measures.run import weights_digest
+from gradeclip_utils.measures.sanity import agreement, randomised
 from gradeclip_utils.scenes import arrange, draw_scene
-from gradeclip_utils.studies import STUDIES, methods_compared
-from gradeclip_utils.studies.architectures import two_thing_examples
-from gradeclip_utils.studies.command import COLUMNS
-from gradeclip_utils.studies.methods_compared import (
+from studies import STUDIES, methods_compared
+from studies.architectures import two_thing_examples
+from studies.causal import causal, causal_agreement
+from studies.command import COLUMNS
+from studies.methods_compared import (
     COSTLY,
     PAINTS,
     causal_summary,
@@ -30,6 +28,8 @@ from gradeclip_utils.studies.methods_compared import (
     named_examples,
     word_summary,
 )
+from studies.pointing_game import games, play, play_second_order
+from studies.word_scores import captioned_scenes, saturation, word_rows
 from tests.conftest import build, wrap
 
 QUICK = [name for name, method in METHODS.items() if method.image and name not in COSTLY]
@@ -110,7 +110,7 @@ def test_reference_baselines_have_a_control_among_them(small):
 def few(monkeypatch):
     """A world of three methods, so that rankings can be worked out in a test."""
     three = {name: METHODS[name] for name in ("grad-eclip", "attention", "maskclip")}
-    monkeypatch.setattr("gradeclip_utils.evaluation.maps.METHODS", three)
+    monkeypatch.setattr("gradeclip_utils.measures.maps.METHODS", three)
     return [*three]
 
 

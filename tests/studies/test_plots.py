@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gradeclip_utils.evaluation.statistics import summarise
-from gradeclip_utils.studies.plots import plot_groups
+from gradeclip_utils.measures.statistics import summarise
+from studies.plots import plot_groups
 
 pytestmark = pytest.mark.usefixtures("legible")
 

@@ -10,15 +10,15 @@ from scipy.stats import spearmanr
 from torchvision import transforms
 
 from gradeclip_utils import METHODS, Explainer
-from gradeclip_utils.evaluation.faithfulness import FULL, areas, colours_of, image_curves, image_score
-from gradeclip_utils.evaluation.localisation import localisation
-from gradeclip_utils.evaluation.pointing_game import games
 from gradeclip_utils.images import model_view
+from gradeclip_utils.measures.faithfulness import FULL, areas, colours_of, image_curves, image_score
+from gradeclip_utils.measures.localisation import localisation
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies import protocols
-from gradeclip_utils.studies.methods_compared import method_summary, named_examples
-from gradeclip_utils.studies.protocols import RANGES, widened
-from gradeclip_utils.studies.tables import COSTLY
+from studies import protocols
+from studies.methods_compared import method_summary, named_examples
+from studies.pointing_game import games
+from studies.protocols import RANGES, widened
+from studies.tables import COSTLY
 from tests.studies.test_methods_compared import check, few, small  # noqa: F401
 
 DEEP = "Grad-ECLIP, image layers: 2"
@@ -134,7 +134,7 @@ def test_every_method_is_timed_beside_a_plain_pass_which_is_timed_as_well(two_la
         passes = [1.0 if call is plain else float(len(name)) for name, call in some.items()]
         return pd.DataFrame({"method": list(some), "seconds": 0.0, "passes": passes, "low": 0.5, "high": 99.0})
 
-    monkeypatch.setattr("gradeclip_utils.studies.tables.cost", timed)
+    monkeypatch.setattr("studies.tables.cost", timed)
     value = method_summary(two_layers, part="cost").set_index("figure")["value"]
     assert value["forward passes, the plain pass itself"] == 1 and value["forward passes, MaskCLIP"] == 8
     titles = {"the plain pass itself", "Grad-ECLIP as published", "Raw attention", "MaskCLIP", DEEP}

@@ -5,8 +5,8 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies import relevance
-from gradeclip_utils.studies.relevance import choose_recognised, fraction_on_first, object_coverage
+from studies import relevance
+from studies.relevance import choose_recognised, fraction_on_first, object_coverage
 
 
 def test_coverage_holds_as_much_as_the_masks(tiny):

@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.attributes import draw_pairs, judge
-from gradeclip_utils.studies import STUDIES
-from gradeclip_utils.studies.binding.binding_index import binding_index
-from gradeclip_utils.studies.command import COLUMNS
-from gradeclip_utils.studies.matching.composition import noun_pairs, span_fractions
-from gradeclip_utils.studies.summaries import (
+from studies import STUDIES
+from studies.binding.binding_index import binding_index
+from studies.binding.pairs import draw_pairs, judge
+from studies.command import COLUMNS
+from studies.matching.composition import noun_pairs, span_fractions
+from studies.summaries import (
     architecture_summary,
     binding_summary,
     concreteness_summary,
@@ -106,5 +106,5 @@ def test_a_study_is_called_by_its_name_and_another_one_can_be_added(tiny, monkey
     of_lessons = ["matching", "binding", "concreteness", "architectures", "first-steps"]
     assert list(STUDIES) == [*of_lessons, "methods", "causal", "words"]
     asked = pd.DataFrame([{"study": "matching", "figure": "moved", "value": 0.1}])
-    monkeypatch.setattr("gradeclip_utils.studies.summaries.matching_summary", lambda clip, n: asked.assign(n=n))
+    monkeypatch.setattr("studies.summaries.matching_summary", lambda clip, n: asked.assign(n=n))
     assert STUDIES["matching"](tiny, n=7)["n"].tolist() == [7]

@@ -9,9 +9,9 @@ import pytest
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.files import data_path, version
-from gradeclip_utils.studies import two_models
-from gradeclip_utils.studies.architectures import compare_models, two_thing_examples
-from gradeclip_utils.studies.two_models import (
+from studies import two_models
+from studies.architectures import compare_models, two_thing_examples
+from studies.two_models import (
     COMPARED,
     HOLDS,
     MODELS,
@@ -23,7 +23,7 @@ from gradeclip_utils.studies.two_models import (
     neutral_value,
     two_in_words,
 )
-from gradeclip_utils.training.card import recognised
+from training.card import recognised
 
 CASES = {  # figure: intervals of two models, and what is to be said
     "moved": ((0.1, 0.3), (0.2, 0.4), HOLDS),
@@ -125,8 +125,8 @@ def test_weights_in_a_file_get_a_name_and_only_the_studies_that_were_asked_for_a
 def test_students_are_compared_with_the_first_model_through_the_last_layer_alone(tmp_path, monkeypatch):
     drawn = two_thing_examples(6)
     monkeypatch.setattr(two_models, "two_thing_examples", lambda n: drawn)
-    monkeypatch.setattr("gradeclip_utils.studies.summaries.two_thing_examples", lambda n: drawn)
-    monkeypatch.setattr("gradeclip_utils.studies.summaries.recognised", lambda clip, things: recognised(clip, 2))
+    monkeypatch.setattr("studies.summaries.two_thing_examples", lambda n: drawn)
+    monkeypatch.setattr("studies.summaries.recognised", lambda clip, things: recognised(clip, 2))
     out, models = tmp_path / "two.csv", ["emoji", "emoji-average"]
     assert main(["study", "two-models", *models, "--studies", "architectures", "--out", str(out)]) == 0
     table = pd.read_csv(out).set_index(["model", "figure"])

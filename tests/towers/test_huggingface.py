@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
-from gradeclip_utils.evaluation.sanity import randomised
+from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, grad_eclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower

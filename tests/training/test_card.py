@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradeclip_utils.evaluation.pointing_game import games, play_true_masks
-from gradeclip_utils.evaluation.statistics import interval
 from gradeclip_utils.files import data_path
+from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.scenes import (
     TRAINED_ARTISTS,
     UNSEEN_ARTIST,
@@ -17,7 +16,8 @@ from gradeclip_utils.scenes import (
     phrase,
 )
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED
-from gradeclip_utils.training import card
+from studies.pointing_game import games, play_true_masks
+from training import card
 
 FEW = ["dog", "car", "book"]
 
@@ -99,7 +99,7 @@ def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tm
 
 
 def test_the_gallery_shows_every_scene_with_a_map_for_each_thing_that_is_named(tiny, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.training.gallery.SCENES", 4)
+    monkeypatch.setattr("training.gallery.SCENES", 4)
     figure = card.gallery(tiny)
     scenes = [draw_scene([90, i], split="test", n_objects=2 + i % 2) for i in range(4)]
     shown = sum(1 + len({s.objects[i].noun for i in range(len(s.objects)) if i not in s.unnamed}) for s in scenes)

@@ -11,8 +11,9 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import BUNDLED_MODELS
-from gradeclip_utils.training import distil
-from gradeclip_utils.training.distil import (
+from tests.scenes import is_trained
+from training import distil
+from training.distil import (
     CONFIGS,
     DISTILLATIONS,
     DistillationBatches,
@@ -22,8 +23,7 @@ from gradeclip_utils.training.distil import (
     losses,
     teach,
 )
-from gradeclip_utils.training.scratch import normalise
-from tests.scenes import is_trained
+from training.scratch import normalise
 
 torch.set_num_threads(1)
 

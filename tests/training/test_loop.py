@@ -10,8 +10,7 @@ import timm.optim.muon
 import torch
 from torch import nn
 
-from gradeclip_utils.training.finetune.run import Tuning
-from gradeclip_utils.training.loop import (
+from gradeclip_utils.finetune.loop import (
     Loop,
     Muon,
     cosine_decay,
@@ -20,7 +19,8 @@ from gradeclip_utils.training.loop import (
     muon_of,
     quick_arithmetic,
 )
-from gradeclip_utils.training.options import add_fields, markdown_table, read_fields, write_between
+from gradeclip_utils.finetune.options import add_fields, markdown_table, read_fields, write_between
+from gradeclip_utils.finetune.run import Tuning
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,20 @@ from scipy.stats import binomtest
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.errors import InvalidFile, InvalidValue
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower
-from gradeclip_utils.training import scratch
-from gradeclip_utils.training.rounds import (
+from tests.scenes import is_trained
+from training import scratch
+from training.rounds import (
     Recipe,
     SceneBatches,
     patches_on_things,
     scenes_of_training,
     shuffle_colours,
 )
-from gradeclip_utils.training.scratch import (
+from training.scratch import (
     CONFIG,
     PatchDropout,
     encode_text_by_length,
@@ -33,7 +34,6 @@ from gradeclip_utils.training.scratch import (
     train,
     value_density,
 )
-from tests.scenes import is_trained
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
 
@@ -186,7 +186,7 @@ def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_the_ot
 
 def test_the_batches_of_a_whole_training_are_counted_through_its_rounds(monkeypatch):
     rounds = Recipe(steps=3, batch=4), Recipe(steps=2, batch=4, hard_negatives=True, start="x")
-    monkeypatch.setattr("gradeclip_utils.training.rounds.ROUNDS", rounds)
+    monkeypatch.setattr("training.rounds.ROUNDS", rounds)
     assert scenes_of_training(2) == SceneBatches(rounds[0]).scenes(2)
     assert scenes_of_training(3) == SceneBatches(rounds[1]).scenes(0)
     assert scenes_of_training(4) == SceneBatches(rounds[1]).scenes(1)
@@ -218,7 +218,7 @@ def test_a_state_that_began_from_other_weights_of_the_same_name_is_refused(train
     recipe = replace(SHORT, steps=1, start=str(start))
     run(tmp_path / "round", recipe)
     start.write_bytes(data_path("emoji.safetensors").read_bytes())
-    with pytest.raises(InvalidValue, match="state.pt holds a run of another recipe .weights is"):
+    with pytest.raises(GradeclipError, match="state.pt holds a run of another recipe .weights is"):
         run(tmp_path / "round", recipe)
 
 
@@ -280,10 +280,10 @@ def test_export_before_training_says_what_is_missing(tmp_path):
 def test_a_state_that_cannot_be_exported_is_named_and_nothing_is_written(tmp_path):
     for content in (b"dear", b""):
         (tmp_path / scratch.STATE).write_bytes(content)
-        with pytest.raises(InvalidFile, match="state.pt is damaged, or holds no state of a training"):
+        with pytest.raises(GradeclipError, match="state.pt is damaged, or holds no state of a training"):
             scratch.export(tmp_path, tmp_path / "new" / "x.safetensors")
     torch.save({"model": {}, "recipe": {}, "step": 1}, tmp_path / scratch.STATE)
-    with pytest.raises(InvalidFile, match="holds no state of a training .*token_embedding.weight"):
+    with pytest.raises(GradeclipError, match="holds no state of a training .*token_embedding.weight"):
         scratch.export(tmp_path, tmp_path / "new" / "x.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == [scratch.STATE]
 

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.attributes import SWAPPED, draw_pairs, images_of
-from gradeclip_utils.evaluation.localisation import pool
+from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.scenes import COLOURS, describe
-from gradeclip_utils.studies.binding.binding_index import (
+from studies.binding.binding_index import (
     METHODS,
     answers_by_map,
     binding_index,
     gap_relevance,
     index_of_map,
 )
-from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
+from studies.binding.cached_explainer import CachedExplainer
+from studies.binding.pairs import SWAPPED, draw_pairs, images_of
 
 FEW = 16  # concepts: what these tests draw
 

@@ -1,7 +1,7 @@
 """Exposure: in captions that keep a colour, or a thing, to themselves."""
 
 from gradeclip_utils.scenes import Object, arrange
-from gradeclip_utils.studies.binding.exposure import hard_negative_counts
+from studies.binding.exposure import hard_negative_counts
 
 
 def dog(colour, *, said=True, beside=()):

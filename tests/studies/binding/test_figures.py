@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.evaluation.attributes import KINDS, draw_pairs
-from gradeclip_utils.studies.binding import figures
-from gradeclip_utils.studies.binding.figures import known_pairs, map_pairs
-from gradeclip_utils.studies.relevance import recognised_alone
+from studies.binding import figures
+from studies.binding.figures import known_pairs, map_pairs
+from studies.binding.pairs import KINDS, draw_pairs
+from studies.relevance import recognised_alone
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from gradeclip_utils.evaluation.attributes import draw_pairs, judge
 from gradeclip_utils.scenes import Object, arrange
-from gradeclip_utils.studies.binding.binding_index import binding_index
-from gradeclip_utils.studies.binding.mistakes import (
+from studies.binding.binding_index import binding_index
+from studies.binding.mistakes import (
     KNOWN,
     added_auc,
     appearance,
@@ -18,6 +17,7 @@ from gradeclip_utils.studies.binding.mistakes import (
     logistic_weights,
     mistake_table,
 )
+from studies.binding.pairs import draw_pairs, judge
 
 FEW = 16  # concepts: what these tests draw
 

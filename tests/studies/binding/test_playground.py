@@ -11,8 +11,8 @@ from gradeclip_utils.images import onto_image
 from gradeclip_utils.panels.jobs import Interrupted
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
-from gradeclip_utils.studies.binding.cached_explainer import CachedExplainer
-from gradeclip_utils.studies.binding.playground import playground, playground_scene
+from studies.binding.cached_explainer import CachedExplainer
+from studies.binding.playground import playground, playground_scene
 
 pytestmark = pytest.mark.usefixtures("legible")
 

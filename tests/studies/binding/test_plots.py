@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.attributes import draw_pairs
-from gradeclip_utils.studies.binding.plots import plot_contrasts, plot_map_grid, plot_pair
+from studies.binding.pairs import draw_pairs
+from studies.binding.plots import plot_contrasts, plot_map_grid, plot_pair
 
 from ...legible import headline
 

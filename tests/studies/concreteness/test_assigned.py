@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.evaluation.run import weights_digest
+from gradeclip_utils.finetune.loop import Loop
 from gradeclip_utils.language import norms
+from gradeclip_utils.measures.run import weights_digest
 from gradeclip_utils.scenes import arrange, concepts
-from gradeclip_utils.studies.concreteness import assigned
-from gradeclip_utils.studies.concreteness.assigned import (
+from studies.concreteness import assigned
+from studies.concreteness.assigned import (
     ABSTRACT,
     CONCRETE,
     KINDS,
@@ -23,10 +24,9 @@ from gradeclip_utils.studies.concreteness.assigned import (
     tag_experiment,
     tag_pairs,
 )
-from gradeclip_utils.studies.concreteness.figures import assigned_figures, crossed
-from gradeclip_utils.studies.concreteness.informativeness import training_exposure
-from gradeclip_utils.studies.concreteness.saliency import EVEN, METHODS
-from gradeclip_utils.training.loop import Loop
+from studies.concreteness.figures import assigned_figures, crossed
+from studies.concreteness.informativeness import training_exposure
+from studies.concreteness.saliency import EVEN, METHODS
 
 
 class Recording(Loop):

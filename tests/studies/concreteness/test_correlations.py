@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from gradeclip_utils.evaluation.statistics import spearman
-from gradeclip_utils.studies.concreteness.correlations import (
+from gradeclip_utils.measures.statistics import spearman
+from studies.concreteness.correlations import (
     Question,
     columns_of,
     correlate,

@@ -6,7 +6,7 @@ import pytest
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.language import norms
 from gradeclip_utils.scenes import concepts, draw_scene, vocabulary
-from gradeclip_utils.studies.concreteness.informativeness import (
+from studies.concreteness.informativeness import (
     COLOUR_SAID,
     COUNTED,
     FEWEST,
@@ -23,7 +23,7 @@ from gradeclip_utils.studies.concreteness.informativeness import (
     sampled_batches,
     training_exposure,
 )
-from gradeclip_utils.training.rounds import ROUNDS
+from training.rounds import ROUNDS
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_word_for_one_concept_tells_which_of_all_it_is(bits):
 
 
 def test_a_colour_that_is_sometimes_said_tells_less_than_one_that_is_always_said(bits, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.studies.concreteness.informativeness.COLOUR_SAID", 1.0)
+    monkeypatch.setattr("studies.concreteness.informativeness.COLOUR_SAID", 1.0)
     always = informativeness()["mutual_information"]
     assert 0 < bits["mutual_information"]["red"] < always["red"] and bits["mutual_information"]["dog"] == always["dog"]
 
@@ -134,7 +134,7 @@ def test_information_is_never_negative(bits):
 
 
 def test_the_command_prints_what_it_counted(capsys, monkeypatch):
-    place = "gradeclip_utils.studies.concreteness.informativeness"
+    place = "studies.concreteness.informativeness"
     monkeypatch.setattr(f"{place}.COUNTED", range(1))
     monkeypatch.setattr(f"{place}.SAMPLES", 1)
     assert main(["study", "exposure"]) == 0

@@ -11,8 +11,8 @@ from scipy.stats import rankdata
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.panels.jobs import Interrupted
-from gradeclip_utils.studies.concreteness.correlations import Permutation, correlate
-from gradeclip_utils.studies.concreteness.plots import (
+from studies.concreteness.correlations import Permutation, correlate
+from studies.concreteness.plots import (
     importance_fractions,
     plot_causes,
     plot_correlations,
@@ -20,8 +20,8 @@ from gradeclip_utils.studies.concreteness.plots import (
     plot_permutations,
     plot_words,
 )
-from gradeclip_utils.studies.concreteness.saliency import METHODS
-from gradeclip_utils.studies.concreteness.word_study import study_questions, word_study
+from studies.concreteness.saliency import METHODS
+from studies.concreteness.word_study import study_questions, word_study
 
 from ...legible import headline
 

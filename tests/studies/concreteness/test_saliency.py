@@ -13,9 +13,9 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Example, coco_captions
 from gradeclip_utils.language import phrases
 from gradeclip_utils.scenes import draw_scene
-from gradeclip_utils.studies.concreteness.correlations import Question, correlate
-from gradeclip_utils.studies.concreteness.informativeness import caption_words
-from gradeclip_utils.studies.concreteness.saliency import (
+from studies.concreteness.correlations import Question, correlate
+from studies.concreteness.informativeness import caption_words
+from studies.concreteness.saliency import (
     EVEN,
     METHODS,
     OTHER,
@@ -26,7 +26,7 @@ from gradeclip_utils.studies.concreteness.saliency import (
     word_scores,
     word_table,
 )
-from gradeclip_utils.studies.concreteness.word_study import (
+from studies.concreteness.word_study import (
     CONTROLS,
     ONE_LAYER,
     RANDOM,

@@ -8,9 +8,9 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.matching.adjectives import adjective_shift, colour_pairs, prompt_path
-from gradeclip_utils.studies.matching.plots import draw_path
-from gradeclip_utils.studies.relevance import as_array
+from studies.matching.adjectives import adjective_shift, colour_pairs, prompt_path
+from studies.matching.plots import draw_path
+from studies.relevance import as_array
 from tests.conftest import build, wrap
 from tests.scenes import is_trained
 

@@ -6,7 +6,7 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import Object, concept, is_withheld_pair
-from gradeclip_utils.studies.matching.composition import (
+from studies.matching.composition import (
     CASES,
     CHANGES,
     caption_changes,

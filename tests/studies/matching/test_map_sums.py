@@ -6,8 +6,8 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.matching.composition import noun_pairs, two_colour_scenes
-from gradeclip_utils.studies.matching.map_sums import (
+from studies.matching.composition import noun_pairs, two_colour_scenes
+from studies.matching.map_sums import (
     DISPLAYS,
     SUMS,
     displayed,

@@ -4,8 +4,8 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.studies.matching.plots import draw_word_regions
-from gradeclip_utils.studies.matching.wording import scene_regions
+from studies.matching.plots import draw_word_regions
+from studies.matching.wording import scene_regions
 from tests.conftest import build, wrap
 
 pytestmark = pytest.mark.usefixtures("legible")

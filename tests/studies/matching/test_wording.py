@@ -9,7 +9,7 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.notices import ExplanationWarning, warn
 from gradeclip_utils.scenes import arrange, draw_scene
-from gradeclip_utils.studies.matching.wording import (
+from studies.matching.wording import (
     ELSEWHERE,
     KINDS,
     TEMPLATES,
@@ -146,7 +146,7 @@ def test_a_word_whose_map_is_empty_counts_as_chance_and_nobody_is_warned(explain
 
     def without_red(self, image, caption):
         found = whole(self, image, caption)
-        warn("1 of 7 word maps are zero everywhere", "map-empty")
+        warn("1 of 7 word maps are zero everywhere")
         return replace(found, maps=found.maps * [[[word.text != "red"]] for word in found.words])
 
     monkeypatch.setattr(Explainer, "interactions", without_red)

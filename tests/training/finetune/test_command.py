@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.errors import InvalidValue
-from gradeclip_utils.training.finetune import run
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.finetune import run
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def tuned(monkeypatch):
 
     def stop(clip, pairs, *given, **named):
         seen.extend(pairs)
-        raise InvalidValue("enough was seen", "test-end")
+        raise GradeclipError("enough was seen")
 
     monkeypatch.setattr(run, "fine_tune", stop)
     return seen

@@ -12,15 +12,17 @@ import torch
 from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.evaluation.run import weights_digest
 from gradeclip_utils.files import data_path
+from gradeclip_utils.finetune.pairs import spoken
+from gradeclip_utils.finetune.run import Tuned, Tuning
+from gradeclip_utils.measures.run import weights_digest
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, is_withheld_colour, phrase
-from gradeclip_utils.training.finetune import evaluate as finegrained
-from gradeclip_utils.training.finetune import experiment
-from gradeclip_utils.training.finetune.arms import (
+from studies.finetuning import evaluate as finegrained
+from studies.finetuning import experiment
+from studies.finetuning.arms import (
     ARMS,
     BEFORE,
     GLOBAL,
@@ -37,7 +39,7 @@ from gradeclip_utils.training.finetune.arms import (
     read,
     tidy,
 )
-from gradeclip_utils.training.finetune.evaluate import (
+from studies.finetuning.evaluate import (
     AMOUNT,
     Amount,
     boxed,
@@ -47,15 +49,13 @@ from gradeclip_utils.training.finetune.evaluate import (
     region_scenes,
     summary,
 )
-from gradeclip_utils.training.finetune.pairs import spoken
-from gradeclip_utils.training.finetune.plots import (
+from studies.finetuning.plots import (
     compare,
     draw_arms,
     draw_before_after,
     missing,
     named_regions,
 )
-from gradeclip_utils.training.finetune.run import Tuned, Tuning
 from tests.legible import headline
 from tests.scenes import is_trained
 

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
+from gradeclip_utils.finetune.losses import Features, Learner, detached, global_loss, map_choices, region_loss
+from gradeclip_utils.finetune.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
+from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.towers.blocks import with_grad
-from gradeclip_utils.training.finetune.losses import Features, Learner, detached, global_loss, map_choices, region_loss
-from gradeclip_utils.training.finetune.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
-from gradeclip_utils.training.finetune.run import STATE, Tuning, fine_tune
 from tests.conftest import build, wrap
 
 CAPTIONS = [
@@ -337,7 +337,7 @@ def test_two_passes_over_the_same_batch_are_one_step_over_it(tiny, pairs):
 
 
 def test_bfloat16_is_not_emulated(tiny, pairs, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.training.loop.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("gradeclip_utils.finetune.loop.has_bfloat16", lambda device: False)
     losses = [tune(tiny, pairs, replace(SHORT, steps=1, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
     assert losses[0] == losses[1]
 
@@ -352,7 +352,7 @@ def test_workers_that_are_spawned_can_be_given_the_batches(tiny, pairs):
 
 
 def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.training.loop.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("gradeclip_utils.finetune.loop.has_bfloat16", lambda device: True)
     losses = [tune(tiny, pairs, replace(SHORT, steps=1, batch=8, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
 

@@ -1,0 +1,198 @@
+"""Regions: a phrase's map gathers the image's dense features into one embedding, which should be the phrase's.
+
+    pairs -> trace, phrases -> map of each phrase -> region embedding --here--> losses --> fine-tuned model
+
+CLIP aligns whole images with whole captions. Its maps say where in the image a phrase of the caption is answered,
+so they can serve as labels that nobody had to draw (Zhao, Wang, Hsiao and Chan, arXiv 2502.18816). For a phrase t,
+
+    map_i   = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(image, t), no graph: a label, not a path to learn by
+    f_i     = dense feature of patch i      the last block without self-attention (`Tower.dense`), unit length
+    region  = normalise(sum_i map_i f_i)
+
+and the region is asked which of the batch's phrases is its own, and the phrase which of the regions. Gradients reach
+the model through f_i and the phrase's embedding. Shapes: B pairs, P places for phrases, N patches, E the width of the
+embedding, K hard negatives, R regions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import chosen
+from ..methods import METHODS
+from ..methods.interactions import word_directions, word_masks
+from ..models import Clip
+from ..towers import Layer, Trace, open_image_tower, open_text_tower
+from ..towers.base import isolated_torch_state
+from ..towers.blocks import UnsupportedModel, with_grad
+from ..words import split_read
+from .pairs import Batch, identity
+
+WORDS, UNIFORM, OTHER, GROUND_TRUTH = "word x region", "uniform", "other image", "ground truth"
+_CHUNKS = 4  # texts are read in so many groups of like length, so that short ones cost little
+HARD = 0.5  # what the loss of the hard negatives counts, beside that of the regions
+
+
+def map_choices() -> tuple[str, ...]:
+    """What can be asked for as `maps`: methods that explain images, `word x region`, and the reference baselines."""
+    methods = [name for name, method in METHODS.items() if method.image is not None]
+    return (*methods, WORDS, UNIFORM, OTHER, GROUND_TRUTH)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the losses are made of, with a graph; by one process, or gathered from all."""
+
+    images: Tensor  # (B, E) unit
+    captions: Tensor  # (B, E) unit
+    scale: Tensor  # the model's own, exp(logit_scale)
+    regions: Tensor | None = None  # (B, P, E) unit; zero where there is none
+    phrases: Tensor | None = None  # (B, P, E) unit
+    negatives: Tensor | None = None  # (B, P, K, E) unit; zero where there is none
+    weights: Tensor | None = None  # (B, P): max(map); zero where there is no phrase, or a map without a positive value
+    same: Tensor | None = None  # (B, P) long: a number for the text of the phrase
+
+
+class Learner(nn.Module):
+    """A CLIP as fine-tuning needs it: from a batch to `Features`. One module, so that `accelerate` can wrap it."""
+
+    def __init__(self, clip: Clip, maps: str = "grad-eclip", regional: bool = True) -> None:
+        super().__init__()
+        chosen("maps", maps, map_choices())
+        self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
+        self.image_tower = open_image_tower(clip.model)
+        if not self.image_tower.unit:
+            raise UnsupportedModel(f"fine-tuning needs a CLIP, and {clip.name} is a classifier: it has no text tower")
+        self.text_tower = open_text_tower(clip.model, layers=1)  # one layer: the others are the model's own, quick ones
+        method, own = METHODS[maps if maps in METHODS else "grad-eclip"], self.image_tower
+        layers = method.explained(own.depth)
+        assert method.image is not None
+        self._draw = method.image
+        self._drawn = own if layers in (None, own.layers) else open_image_tower(clip.model, layers)
+        self._words = open_text_tower(clip.model) if maps == WORDS else None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`Features` as a dict: what passes through a wrapper for several processes."""
+        with with_grad():
+            trace = self.image_tower.trace_with_grad(batch.pixels)
+            texts = self._read(batch.texts if self.regional else [batch.texts[i] for i in batch.captions.tolist()])
+            found = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
+            if not self.regional:
+                return found | {"captions": texts}
+            patches = _patches(trace)
+            dense = self.image_tower.dense(trace)[:, -patches:].float()  # (B, N, E)
+        phrases, there = texts[batch.phrases], batch.there
+        maps = self.phrase_maps(detached(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
+        with torch.autocast(phrases.device.type, enabled=False):
+            gathered = torch.einsum("bpn,bne->bpe", maps / maps.sum(-1, keepdim=True).clamp_min(1e-12), dense)
+        wrong = texts[batch.negatives.clamp_min(0)] * (batch.negatives >= 0)[..., None]
+        numbers = torch.tensor([identity(text) for text in batch.texts], device=phrases.device)
+        return found | {
+            "captions": texts[batch.captions], "regions": F.normalize(gathered, dim=-1), "phrases": phrases,
+            "negatives": wrong, "weights": maps.amax(-1), "same": numbers[batch.phrases],
+        }  # fmt: skip
+
+    def phrase_maps(self, trace: Trace, phrases: Tensor, batch: Batch) -> Tensor:
+        """Signed maps (B, P, N) over the patches, without a graph; `trace` and `phrases` (B, P, E) are detached."""
+        patches = _patches(trace)
+        if self.maps == UNIFORM:
+            return torch.ones(*phrases.shape[:2], patches, device=phrases.device)
+        if self.maps == GROUND_TRUTH:
+            assert batch.ground_truth is not None
+            return batch.ground_truth.to(phrases).flatten(2)
+        with isolated_torch_state(phrases.device):
+            if self.maps == WORDS:
+                phrases = self._word_directions(batch, phrases)
+            if self._drawn is not self.image_tower:  # the method goes through other layers
+                trace = self._drawn.trace(trace.inputs)
+            maps = self._draw(self._drawn, trace, phrases)
+        maps = maps[..., -patches:]
+        return _of_the_neighbour(maps, batch.there) if self.maps == OTHER else maps
+
+    def _read(self, texts) -> Tensor:
+        """Unit embeddings (T, E), read in groups of like length, each cropped to its own end where text is causal."""
+        ids = self.tokenizer(list(texts)).to(self.image_tower.device)
+        order = self.text_tower.ends(ids).argsort()
+        parts = [self.text_tower.trace_with_grad(ids[rows]).embedding for rows in order.chunk(min(_CHUNKS, len(ids)))]
+        return torch.cat(parts)[order.argsort()].float()
+
+    def _word_directions(self, batch: Batch, phrases: Tensor) -> Tensor:
+        """The direction t (B, P, E) of every phrase inside its caption, the sum of its words' directions."""
+        directions, tower = torch.zeros_like(phrases), self._words
+        assert tower is not None
+        for b, row in enumerate(batch.captions.tolist()):
+            if not batch.spans[b]:
+                continue
+            caption = batch.texts[row]
+            trace = tower.trace(self.tokenizer([caption]).to(tower.device))
+            split = split_read(caption, self.tokenizer, tower)
+            words = word_masks(split, trace)  # (W, N)
+            own = [[a < phrase.end and z > phrase.start for a, z in split.spans] for phrase in batch.spans[b]]
+            members = torch.stack([words[torch.tensor(mine)].any(0) for mine in own])
+            directions[b, : len(own)] = word_directions(tower, trace, members)
+        return directions
+
+
+def _patches(trace: Trace) -> int:
+    assert trace.grid is not None
+    return trace.grid[0] * trace.grid[1]
+
+
+def detached(trace: Trace) -> Trace:
+    """The same trace without a graph, in float32: what a map is made of."""
+
+    def plain(tensor: Tensor) -> Tensor:
+        """Without a graph, in float32 at least."""
+        return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+    layers = tuple(Layer(*(plain(getattr(layer, f.name)) for f in fields(Layer))) for layer in trace.layers)
+    positions = trace.positions if trace.positions is None else plain(trace.positions)
+    tokens, embedding = plain(trace.tokens), plain(trace.embedding)
+    return replace(trace, tokens=tokens, layers=layers, embedding=embedding, positions=positions)
+
+
+def global_loss(features: Features) -> Tensor:
+    """CLIP's symmetric contrastive loss over images and captions (Radford et al. 2021), a scalar."""
+    logits = features.scale * features.images @ features.captions.T  # (B, B)
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = True) -> tuple[Tensor, Tensor, int]:
+    """Focal region-phrase loss, the loss of the hard negatives, and the number R of regions that took part."""
+    assert features.regions is not None and features.phrases is not None and features.negatives is not None
+    assert features.weights is not None and features.same is not None
+    taken = features.weights > 0
+    regions, phrases, same = features.regions[taken], features.phrases[taken], features.same[taken]
+    weights = features.weights[taken] if weighted else torch.ones_like(features.weights[taken])
+    if not len(regions):
+        nothing = 0.0 * (features.regions.sum() + features.phrases.sum() + features.negatives.sum())
+        return nothing, nothing, 0
+    scale = features.scale.detach()
+    logits = scale * regions @ phrases.T  # (R, R)
+    alike = (same[:, None] == same) & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    logits = logits.masked_fill(alike, -torch.inf)
+    fraction = weights / weights.sum()
+    loss = sum(fraction @ _focal(part.log_softmax(-1).diagonal(), focal_gamma) for part in (logits, logits.T)) / 2
+    wrong = features.negatives[taken]  # (R, K, E)
+    against = torch.einsum("re,rke->rk", regions, wrong)
+    exists = (wrong != 0).any(-1)
+    right = (regions * phrases).sum(-1, keepdim=True)
+    among = scale * torch.cat([right, against.masked_fill(~exists, -torch.inf)], dim=1)
+    hard = -(fraction * exists.any(-1)) @ among.log_softmax(-1)[:, 0] if wrong.shape[1] else 0.0 * right.sum()
+    return loss, hard, len(regions)
+
+
+def _focal(log_p: Tensor, focal_gamma: float) -> Tensor:
+    return -((1 - log_p.exp()).clamp_min(0) ** focal_gamma) * log_p
+
+
+def _of_the_neighbour(maps: Tensor, there: Tensor) -> Tensor:
+    """For each phrase a map of the next image's phrase in the same place, or of its first one; uniform if none."""
+    maps, there = maps.roll(-1, 0), there.roll(-1, 0)
+    first = torch.where(there[:, :1, None], maps[:, :1], torch.ones_like(maps[:, :1]))
+    return torch.where(there[..., None], maps, first.expand_as(maps))

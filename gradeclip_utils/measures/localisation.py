@@ -1,0 +1,205 @@
+"""Localisation: does a map lie on the object?
+
+    map --resized--> heat map, true mask --here--> one number an image --statistics--> table
+
+Everything takes plain arrays, so that a map made by anybody can be measured. A heat map is (H, W), signed or not, and
+the mask of what it should lie on is (H, W) bool, in the same pixels. No measure means much alone:
+`reference_baselines` gives the maps that every table should show beside a method's.
+
+Values that differ by less than a millionth of the largest magnitude are ties, because single precision and resizing
+cannot tell them apart; and ties are shared. So a constant map, whatever its value, marks the whole image and scores
+the mask's area, which is chance, in every measure of localisation. It never wins by the first pixel.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..checks import as_box, as_map, finite, instance, listed, whole
+from ..errors import GradeclipError
+from ..images import onto_image
+
+Box = tuple[float, float, float, float]
+MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
+THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
+
+
+def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """How well a heat map (H, W) finds the object in `mask` (H, W): six measures between 0 and 1, 1 is best.
+
+    - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation
+      Backprop", ECCV 2016, without its tolerance of 15 pixels: the mask is exact.) Of several maxima, the fraction in
+      the mask.
+    - `energy_pointing_game`: the fraction of the positive relevance that lies in the mask (Wang et al., "Score-CAM",
+      CVPR Workshops 2020, there with boxes). A map without a positive part points nowhere: chance.
+    - `average_precision`: of the pixels, ranked by the map; the area under precision over recall, by steps.
+    - `iou_best`: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds.
+      It knows the answer, so it bounds what any rule for a threshold could reach.
+    - `iou_fixed` and `pixel_accuracy`: intersection over union, and fraction of pixels on the right side, where the
+      map's positive part reaches `THRESHOLD` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
+      Features for Discriminative Localization", CVPR 2016. Published tables use other rules (above the map's mean,
+      say), so compare within a table only. With small objects, pixel accuracy favours maps that mark little.
+
+    >>> mask = np.zeros((4, 4), bool)
+    >>> mask[:2, :2] = True
+    >>> set(localisation(mask.astype(float), mask).values()), set(localisation(np.ones((4, 4)), mask).values())
+    ({1.0}, {0.25})
+
+    Args:
+        heat: (H, W), signed or not.
+        mask: (H, W) of True and False, in the same pixels.
+
+    Returns:
+        The six by name, in the order of `MEASURES`.
+
+    Raises:
+        ValueError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False.
+    """
+    heat, mask = as_map(heat), _mask(mask)
+    if heat.shape != mask.shape:
+        msg = f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first"
+        raise GradeclipError(msg)
+    values, inside = levelled(heat).ravel(), mask.ravel()
+    positive = np.maximum(values, 0)
+    marked = positive >= THRESHOLD * positive.max()
+    found, above = _counts(values, inside)
+    return {
+        "pointing_game": float(inside[values == values.max()].mean()),
+        "energy_pointing_game": float(positive[inside].sum() / positive.sum() if positive.any() else inside.mean()),
+        "pixel_accuracy": float((marked == inside).mean()),
+        "average_precision": float((np.diff(found, prepend=0) / found[-1] * found / above).sum()),
+        "iou_best": float((found / (found[-1] + above - found)).max()),
+        "iou_fixed": float((marked & inside).sum() / (marked | inside).sum()),
+    }
+
+
+def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels of the object, and how many of all, are not below a threshold: at each value there is, falling."""
+    order = np.argsort(-values)
+    ranked = values[order]
+    last = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)  # of each run of ties; NaN differs from all
+    return np.cumsum(inside[order])[last], last + 1
+
+
+class Located(NamedTuple):
+    """Where a map of a scene with several things lies, for one of them.
+
+    Attributes:
+        hit: the fraction of the maximal pixels that lie on the thing: the pointing game.
+        on_thing: the fraction of the positive relevance that lies on the thing.
+        on_others: the fraction that lies on other things.
+        on_nothing: the fraction that lies where nothing is.
+    """
+
+    hit: float
+    on_thing: float
+    on_others: float
+    on_nothing: float
+
+
+def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
+    """For each of several things in an image: where does the map of this heat lie?"""
+    heat, masks = as_map(heat), _booleans("masks", masks)
+    if masks.ndim != 3 or masks.shape[1:] != heat.shape:
+        msg = f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
+        raise GradeclipError(msg)
+    values = levelled(heat)
+    positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
+    highest = values == values.max()
+    on = (positive * masks).sum((1, 2)) / positive.sum()
+    hits = (highest & masks).sum((1, 2)) / highest.sum()
+    nothing = max(0.0, 1 - float(on.sum()))
+    return [Located(float(hit), float(own), float(on.sum() - own), nothing) for hit, own in zip(hits, on, strict=True)]
+
+
+def reference_baselines(
+    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None,
+    guess: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Reference baselines of a table: "random", "centre", "area" and "oracle", and "mean mask" if there is a guess.
+
+    "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
+    deviation a quarter of the sides, because photographs have their subject in the middle; "oracle" is the true mask,
+    averaged over each token and resized as maps are: what a map of this resolution scores when it knows the answer.
+    These are on the same token grid as the methods' maps. "area" is the same everywhere, so that it scores the mask's
+    area; "mean mask" is what one expects who knows where objects lie in such images and has not looked at this one.
+    That is a reference and no proven bound: a map that lights only the token that lies deepest in the object
+    can put a larger fraction of its energy inside.
+
+    Args:
+        grid: (h, w) tokens.
+        mask: (H, W) bool, in the image's pixels.
+        rng: where the random map comes from.
+        box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image if left out.
+        guess: the mean mask of other images, on a grid over the whole of the image.
+
+    Returns:
+        Heat maps (H, W) by name.
+
+    Raises:
+        ValueError: as `localisation`, of the mask; a guess that is no map.
+    """
+    mask, grid = _mask(mask), _grid(grid)
+    height, width = mask.shape
+    box = as_box(box, width, height)
+    down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
+    maps = {
+        "random": instance("rng", rng, np.random.Generator, "a generator of numpy").random(grid),
+        "centre": np.exp(-(down[:, None] ** 2 + across**2) / 2),
+        "oracle": pool(mask, grid, box),
+    }
+    heats = {name: onto_image(map_, box, (width, height)) for name, map_ in maps.items()}
+    heats["area"] = np.ones((height, width))
+    if guess is not None:
+        heats["mean mask"] = onto_image(as_map(guess), (0.0, 0.0, width, height), (width, height))
+    return heats
+
+
+def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """Means over each cell of a grid that covers `box`; outside of the image is zero."""
+    values, grid = as_map(values), _grid(grid)
+    height, width = values.shape
+    left, top, right, bottom = as_box(box, width, height)
+    return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
+
+
+def _mask(mask: np.ndarray) -> np.ndarray:
+    """The mask (H, W) as bool, checked."""
+    mask = _booleans("a mask", mask)
+    if mask.ndim != 2:
+        raise GradeclipError(f"a mask is (H, W) of True and False, got shape {mask.shape}")
+    if not mask.any():
+        msg = "the mask is empty: there is no object to find; leave such images out, and say how many"
+        raise GradeclipError(msg)
+    return mask
+
+
+def _booleans(what: str, values: np.ndarray) -> np.ndarray:
+    """The values as bool, if they are True and False, or 0 and 1."""
+    found = finite(what, values)
+    if found.dtype != bool and not ((found == 0) | (found == 1)).all():
+        msg = f"{what} must be of True and False, got {found.dtype} from {found.min():g} to {found.max():g}"
+        raise GradeclipError(msg)
+    return found.astype(bool, copy=False)
+
+
+def _grid(grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid, checked."""
+    cells = [whole("rows and columns of a grid", one, 1) for one in listed("a grid", grid)]
+    if len(cells) != 2:
+        raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")
+    return cells[0], cells[1]
+
+
+def levelled(heat: np.ndarray) -> np.ndarray:
+    """A map over its largest magnitude, rounded to six digits, so that what differs by rounding is a tie."""
+    largest = np.abs(heat).max()
+    return np.round(heat / largest, 6) + 0.0 if largest > 0 else np.zeros_like(heat)
+
+
+def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
+    """Which fraction of each of `cells` between `start` and `end` each pixel covers: (cells, pixels)."""
+    edges = np.linspace(start, end, cells + 1)[:, None]
+    places = np.arange(pixels)
+    covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
+    return np.maximum(covered, 0) / (edges[1:] - edges[:-1])

@@ -1,0 +1,316 @@
+"""Attributes: does a model know who is red? Pairs of images and captions in which nothing but one attribute differs.
+
+    kind of attribute -> pairs: two images, two captions -> similarities -> one row an image -> accuracy
+
+A *pair* has two images that differ in one attribute only, and the caption of each. Each image is asked which of
+the two captions is its own, so every caption is right once and wrong once: whoever looks at the captions alone gives
+both images the same answer and is right in exactly one of two, whatever he knows about captions (Hsieh et al.,
+"SugarCrepe", NeurIPS 2023, show what such a scorer reaches where that is not so). This is the text score of Winoground
+(Thrush et al., CVPR 2022), one image at a time.
+
+What training showed of each attribute is counted in `exposure`; where the maps of attribute words lie is measured in
+`binding`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, permutations
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from gradeclip_utils.checks import chosen, whole
+from gradeclip_utils.datasets import Choice
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.explain import Explainer
+from gradeclip_utils.models import Clip
+from gradeclip_utils.scenes import (
+    CANVAS,
+    COLOURS,
+    IMAGE_SIZE,
+    SPLITS,
+    Object,
+    Scene,
+    Span,
+    arrange,
+    concepts,
+    draw_layout,
+    is_withheld_colour,
+    is_withheld_pair,
+    relation_between,
+)
+from gradeclip_utils.scenes.compose import BIG, SIZES, SMALL
+from gradeclip_utils.scenes.emoji import BACKGROUNDS
+
+# kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
+KINDS = {
+    "object identity": "noun", "colour": "colour", "size": "size", "count": "count", "left / right": "relation",
+    "above / below": "relation", "bigger / smaller": "relation", "swapped colours": "colour", "swapped sizes": "size",
+}  # fmt: skip
+SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words: only binding tells them apart
+COMPOSITIONS = ("seen", "withheld")
+CHANCE = 1 / 2
+_ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
+_BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
+_OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing find room
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two scenes that differ in one attribute of the objects `asked`; the caption of each is wrong for the other."""
+
+    name: str
+    kind: str
+    composition: str
+    scenes: tuple[Scene, Scene]
+    asked: tuple[int, ...]
+
+    @property
+    def objects(self) -> int:
+        """How many objects the image with more of them shows."""
+        return max(len(scene.objects) for scene in self.scenes)
+
+    def words(self, side: int) -> list[Span]:
+        """The words of one caption that the other says otherwise, in reading order.
+
+        Args:
+            side: 0 or 1, whose caption.
+        """
+        scene = self.scenes[side]
+        mine = [span for span in scene.spans if span.kind == KINDS[self.kind] and span.objects[0] in self.asked]
+        return sorted(mine, key=lambda span: span.start)
+
+
+# --------------------------------------------------------------------------------------------------------------- pairs
+
+
+def draw_pairs(
+    kind: str, n: int = 50, *, objects: int | None = None, composition: str = "seen", split: str = "development",
+    nouns: int = 64,
+) -> list[Pair]:  # fmt: skip
+    """`n` random pairs of one kind of attribute; the same arguments always give the same ones."""
+    given = ("kind", kind, KINDS), ("composition", composition, COMPOSITIONS), ("split", split, SPLITS)
+    for name, value, known in given:
+        chosen(name, value, known)
+    n = whole("n", n)
+    allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
+    objects = allowed[0] if objects is None else chosen(f"objects of {kind!r}", objects, allowed)
+    withheld = composition == "withheld"
+    rng = np.random.default_rng([60, SPLITS[split], 0, list(KINDS).index(kind), objects, withheld])
+    found: list[Pair] = []
+    while len(found) < n:
+        drawn = _DRAWN[kind](rng, _pool(nouns), objects, withheld)
+        if drawn is not None and all(_fits(scene, kind, withheld) for scene in drawn[0]):
+            name = f"{kind}, {objects}, {composition}, {len(found)}"
+            found.append(Pair(name, kind, composition, *drawn))
+    return found
+
+
+def _fits(scene: Scene, kind: str, withheld: bool) -> bool:
+    """Whether what is withheld in a scene is what should be: nothing, a noun with a colour, or two nouns together."""
+    pairs = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
+    colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
+    return (pairs, colours) == ((False, withheld) if KINDS[kind] == "colour" else (withheld, False))
+
+
+@lru_cache(maxsize=4)
+def _pool(nouns: int) -> tuple[str, ...]:
+    """Concepts that can be counted, drawn once and for all."""
+    table = concepts().query("plural != '' and article != ''")
+    chosen = np.random.default_rng(61).permutation(len(table))[:nouns]
+    return tuple(table.index[chosen])
+
+
+def _things(rng: np.random.Generator, nouns: Sequence[str], sizes: Sequence[float] = ()) -> list[Object]:
+    """Objects drawn and laid out as training draws and lays out its own; of given sizes where sizes matter."""
+    things = arrange(list(nouns), seed=int(rng.integers(2**32))).objects
+    if not sizes:
+        return list(things)
+    places = draw_layout(rng, sizes=sizes)
+    return [replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(things, places, strict=True)]
+
+
+def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool) -> list[str]:
+    """`n` different nouns, of which two are withheld from training together, or none."""
+    while True:
+        nouns = [str(noun) for noun in rng.choice(pool, n, replace=False)]
+        if any(is_withheld_pair(*pair) for pair in combinations(nouns, 2)) == withheld:
+            return nouns
+
+
+def _both(rng: np.random.Generator, first: Sequence[Object], second: Sequence[Object], said=({}, {})) -> tuple:
+    background = int(rng.integers(BACKGROUNDS))
+    scenes = zip((first, second), said, strict=True)
+    return tuple(arrange(list(things), background=background, **caption) for things, caption in scenes)
+
+
+def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
+    return [replace(thing, **change) if k == i else thing for k, thing in enumerate(things)]
+
+
+def _identity(rng, pool, n, withheld):
+    things, i = _things(rng, _nouns(rng, pool, n, withheld)), int(rng.integers(n))
+    (other,) = _things(rng, rng.choice([noun for noun in pool if noun not in {thing.noun for thing in things}], 1))
+    at = {"x": things[i].x, "y": things[i].y, "size": things[i].size}
+    return _both(rng, things, [*things[:i], replace(other, **at), *things[i + 1 :]]), (i,)
+
+
+def _colour(rng, pool, n, withheld):
+    things, i = _things(rng, _nouns(rng, pool, n, False)), int(rng.integers(n))
+    fitting = [c for c in COLOURS if is_withheld_colour(things[i].noun, c) == withheld]
+    if len(fitting) < 2:
+        return None
+    one, two = rng.choice(fitting, 2, replace=False)
+    return _both(rng, _changed(things, i, colour=str(one)), _changed(things, i, colour=str(two))), (i,)
+
+
+def _swapped_colours(rng, pool, n, withheld):
+    things = _things(rng, _nouns(rng, pool, n, False))
+    i, j = (int(k) for k in rng.choice(n, 2, replace=False))
+    a, b = things[i].noun, things[j].noun
+    fitting = [
+        (c, d)
+        for c, d in permutations(COLOURS, 2)
+        if all((is_withheld_colour(a, x) or is_withheld_colour(b, y)) == withheld for x, y in ((c, d), (d, c)))
+    ]
+    if not fitting:
+        return None
+    chosen = fitting[rng.integers(len(fitting))]
+    others = [str(c) for c in rng.permutation([c for c in COLOURS if c not in chosen])]
+    colours = {i: chosen[0], j: chosen[1]}
+    first = [replace(thing, colour=colours.get(k, others[k])) for k, thing in enumerate(things)]
+    second = _changed(_changed(first, i, colour=chosen[1]), j, colour=chosen[0])
+    return _both(rng, first, second), (i, j)
+
+
+def _sizes(rng, pool, n, withheld, asked: Sequence[int]):
+    """Small and big things at `asked`, first so and then the other way round; the captions say these sizes."""
+    small, big = rng.uniform(SIZES[0], SMALL), rng.uniform(BIG, _BIGGEST)
+    others = rng.uniform(SIZES[0], SMALL, n)  # which are not called so
+    room = [float(big if k in asked else others[k]) for k in range(n)]
+    things, scenes = _things(rng, _nouns(rng, pool, n, withheld), room), []
+    for turn in (0, 1):
+        large = {k: place % 2 != turn for place, k in enumerate(asked)}
+        sized = [
+            replace(thing, size=float(big if large[k] else small)) if k in large else thing
+            for k, thing in enumerate(things)
+        ]
+        said = [("big" if large[k] else "small") if k in large else "" for k in range(n)]
+        scenes.append((sized, {"size": said}))
+    (first, one), (second, two) = scenes
+    return _both(rng, first, second, (one, two)), tuple(asked)
+
+
+def _count(rng, pool, n, withheld):
+    kind, other = _nouns(rng, pool, 2, withheld)
+    size, last = float(rng.uniform(*_OF_FOUR)), bool(rng.integers(2))
+    *many, alone = _things(rng, [kind] * 3 + [other], [size] * 3 + [float(rng.uniform(*_OF_FOUR))])
+    two, three = ([alone, *group] if last else [*group, alone] for group in (many[:2], many))
+    return _both(rng, two, three), ((1,) if last else (0,))
+
+
+def _position(rng, pool, withheld, across: bool):
+    """Two things of one size that lie more side by side than one above the other, or the other way round."""
+    one, two = _things(rng, _nouns(rng, pool, 2, withheld), [float(rng.uniform(SMALL, BIG))] * 2)
+    apart = abs(one.x - two.x), abs(one.y - two.y)
+    if apart[not across] < 2 * apart[across]:
+        return None
+    first, second = [one, two], [replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)]
+    return _both(rng, first, second, [{"relation": relation_between(a, b)} for a, b in (first, second)]), (0,)
+
+
+def _comparison(rng, pool, n, withheld):
+    (first, second), _ = _sizes(rng, pool, 2, withheld, [0, 1])
+    relations = [{"relation": relation_between(*scene.objects, kind="size")} for scene in (first, second)]
+    scenes = zip((first, second), relations, strict=True)
+    return tuple(arrange(list(scene.objects), background=scene.background, **said) for scene, said in scenes), (0,)
+
+
+_DRAWN: dict[str, Callable] = {
+    "object identity": _identity, "colour": _colour, "count": _count,
+    "size": lambda rng, pool, n, withheld: _sizes(rng, pool, n, withheld, [int(rng.integers(n))]),
+    "swapped sizes": lambda rng, pool, n, withheld: _sizes(
+        rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)]),
+    "left / right": lambda rng, pool, n, withheld: _position(rng, pool, withheld, True),
+    "above / below": lambda rng, pool, n, withheld: _position(rng, pool, withheld, False),
+    "bigger / smaller": _comparison, "swapped colours": _swapped_colours,
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+def image_pixels(clip: Clip) -> int:
+    """The pixels on a side at which scenes are drawn for a model: no more than it needs, a multiple of `CANVAS`."""
+    size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
+    wanted = max(size) if isinstance(size, (tuple, list)) else size
+    return min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
+
+
+def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
+    """The B images of scenes, square, no larger than the model needs."""
+    return [scene.image(image_pixels(clip)) for scene in scenes]
+
+
+def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """Ask both images of every pair which caption is theirs."""
+    if not pairs:
+        raise GradeclipError("there are no pairs to judge: draw some with draw_pairs")
+    scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
+    texts = explainer.embed_texts([scene.caption for scene in scenes]).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
+    images = explainer.embed_images(images_of(clip, scenes)).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
+    scores = (images @ texts.transpose(1, 2)).numpy()  # (P, images, captions)
+    prior = (texts @ images.mean((0, 1))).numpy()  # (P, captions)
+    moved = [(part[:, 0] - part[:, 1]).double() for part in (images, texts)]  # (P, E) each
+    lengths = [part.norm(dim=-1).numpy() for part in moved]
+    turned = torch.nn.functional.cosine_similarity(*moved, dim=-1).numpy()
+    rows = []
+    for p, pair in enumerate(pairs):
+        about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
+        change = {"image_change": lengths[0][p], "text_change": lengths[1][p], "agreement": turned[p]}
+        for side, scene in enumerate(pair.scenes):
+            word, own, other = pair.words(side)[0], float(scores[p, side, side]), float(scores[p, side, 1 - side])
+            said = {"word": scene.caption[word.start : word.end], "caption": scene.caption}
+            said["other"] = pair.scenes[1 - side].caption
+            answer = {"similarity": own, "other_similarity": other, "margin": own - other, "right": _right(own - other)}
+            blind = {"text_only": _right(float(prior[p, side] - prior[p, 1 - side]))}
+            rows.append({**about, "side": side, **said, **answer, **blind, **change})
+    return pd.DataFrame(rows)
+
+
+def margins_after(clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene]) -> pd.DataFrame:
+    """S(right caption) - S(wrong caption) when every scene is changed: an experiment on what an answer hangs on."""
+    asked = [(pair, side) for pair in pairs for side in (0, 1)]
+    captions = [[pair.scenes[abs(side - turn)].caption for pair, side in asked] for turn in (0, 1)]
+    changed = images_of(clip, [change(pair.scenes[side], pair.asked) for pair, side in asked])
+    margins, _ = _margins(clip, changed, *captions)
+    table = pd.DataFrame([(pair.name, side) for pair, side in asked], columns=["pair", "side"])
+    return table.assign(margin=margins)
+
+
+def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: torch.Tensor | None = None) -> pd.DataFrame:
+    """Ask images of a data set which of two captions is theirs."""
+    right, wrong = ([getattr(choice, name) for choice in choices] for name in ("caption", "negative"))
+    margins, prior = _margins(clip, (choice.image() for choice in choices), right, wrong, mean_image)
+    table = pd.DataFrame([(choice.key, choice.kind) for choice in choices], columns=["key", "kind"])
+    return table.assign(margin=margins, right=list(map(_right, margins)), text_only=list(map(_right, prior)))
+
+
+def _margins(
+    clip: Clip, images: Iterable, right: list[str], wrong: list[str], mean_image: torch.Tensor | None = None
+) -> tuple[list[float], list[float]]:
+    """Of N images: S(right caption) - S(wrong caption), and the same of the mean image."""
+    explainer = Explainer(clip)
+    seen = explainer.embed_images(images)  # (N, E)
+    apart = explainer.embed_texts(right) - explainer.embed_texts(wrong)
+    return (seen * apart).sum(-1).tolist(), (apart @ (seen.mean(0) if mean_image is None else mean_image)).tolist()
+
+
+def _right(margin: float) -> float:
+    return 0.5 if margin == 0 else float(margin > 0)

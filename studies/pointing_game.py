@@ -1,0 +1,225 @@
+"""Pointing game: several objects in one image and one caption. Does the map of each word point at its own object?
+
+    scene -> directions, one a question -> trace, method -> map -> its maximum -> one row an object and question
+
+The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
+three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
+game shows the first n objects of one drawn scene, so that between n = 1 and n = 4 nothing differs but how many there
+are. Objects stand anywhere; a hit is a maximum on the object's own pixels, and its area is what a guess would score.
+
+All questions about a noun are asked by a *direction* in the space of embeddings, and any method draws the map of it:
+
+    caption                  e(caption), the same map for all of its nouns
+    prompt                   e("a dog"), the noun without its caption
+    contrast                 e(caption) - e(caption without the object), as `Explainer.explain(against=)` asks
+    word x region            t(noun), as `Explainer.interactions`; a noun of several words is their sum
+    word x region, centred   t(noun) - mean of t over the caption's nouns, without what they all share
+
+The last three are about the noun *inside* its caption. Contrast and centring need a second object. Methods of second
+order have directions and maps of their own, and are played by `play_second_order`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gradeclip_utils.checks import all_chosen, chosen, listed, short, whole
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.explain import Explainer
+from gradeclip_utils.images import model_view, onto_image
+from gradeclip_utils.measures.localisation import Located, located, pool
+from gradeclip_utils.measures.maps import on_canvas
+from gradeclip_utils.methods import METHODS
+from gradeclip_utils.models import Clip
+from gradeclip_utils.notices import heard_by
+from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
+from gradeclip_utils.scenes.grammar import Span
+
+from .binding.pairs import images_of
+
+COUNTS = (1, 2, 3, 4)  # objects in an image
+QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
+ASKED_OF_ALL = ("caption", "prompt")  # what the other methods are asked as well
+_SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
+_COLUMNS = ["image", "objects", "noun", "question", "method", *Located._fields, "area"]
+_AT_ONCE = 16  # images in one batch
+
+
+@dataclass(frozen=True)
+class Game:
+    """One image of a game; all images that show objects of one drawn scene have one name."""
+
+    name: str
+    scene: Scene
+
+
+def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
+    """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
+    whole("n", n, 1)
+    counts = [chosen("each of counts", one, COUNTS) for one in listed("counts", counts)]
+    if not counts:
+        raise GradeclipError("games show one to four objects, and counts is empty")
+    found, seed = [], 0
+    while len(found) < n * len(counts):
+        scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
+        if len({thing.noun for thing in scene.objects}) == 4:
+            shown = [arrange(list(scene.objects[:count]), background=scene.background) for count in counts]
+            found += [Game(f"{split}/{seed}", one) for one in shown]
+        seed += 1
+    return found
+
+
+def play(
+    clip: Clip, played: Sequence[Game], methods: str | Sequence[str] = "grad-eclip",
+    questions: Sequence[str] | None = None, *, image_layers: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Ask for every noun of every game, and see where the maximum of its map lies."""
+    asked, played = _asked(methods, questions), _games(played)
+    explainers = {name: Explainer(clip, method=name, image_layers=image_layers) for name in asked}
+    asking, rows = Explainer(clip), []
+    wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
+    for some in _alike(played):
+        scenes = [game.scene for game in some]
+        directions = question_directions(asking, scenes, wanted)
+        for name, explainer in explainers.items():
+            mine = {question: directions[question] for question in asked[name] if question in directions}
+            for question, heats in question_maps(explainer, scenes, mine).items():
+                told = {"question": question, "method": name}
+                rows += [{**row, **told} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def play_second_order(
+    clip: Clip, played: Sequence[Game], names: Sequence[str] = ("METAGAME", "exCLIP", "FIxLIP"), *, steps: int = 50,
+    masks: int = 500,
+) -> pd.DataFrame:  # fmt: skip
+    """The same game, for what other methods call the interaction of a noun with a region."""
+    drawn_by = {"METAGAME": "grad-eclip", "exCLIP": "integrated-gradients", "FIxLIP": "fixlip"}
+    names, played = all_chosen("names", names, drawn_by), _games(played)
+    steps, masks = whole("steps", steps, 1), whole("masks", masks, 1)
+    explainer, rows = Explainer(clip), []
+    options = {"exCLIP": {"steps": steps}, "FIxLIP": {"masks": masks}}
+    for name in names:
+        for game in played:
+            caption, (image,) = game.scene.caption, images_of(clip, [game.scene])
+            with heard_by(lambda warning: None):  # a word that is no noun may have a map that is zero everywhere
+                if name == "METAGAME":
+                    found = explainer.metagame(image, caption)
+                else:
+                    found = explainer.interactions(image, caption, by=name.lower(), **options[name])
+            own = [_within([(word.start, word.end) for word in found.words], noun) for noun in _nouns(game.scene)]
+            if name == "METAGAME" and sorted(own) != [[i] for i in range(len(found.words))]:
+                continue
+            heats = [on_canvas(found.maps[words].sum(0), found.box, image) for words in own]
+            told = {"question": name, "method": drawn_by[name]}
+            rows += [{**row, **told} for row in _rows(game, heats)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFrame:
+    """The same game, for the objects' own masks at the resolution of a map: what so coarse a map of theirs comes to."""
+    rows, box, size = [], (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)
+    for game in _games(played):
+        maps = [pool(mask.astype(float), grid, box) for mask in _masks(game.scene)]
+        heats = np.array([onto_image(map_, box, size) for map_ in maps])
+        rows += [{**row, "question": "true mask", "method": "true mask"} for row in _rows(game, heats)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]) -> dict[str, Tensor]:
+    """The directions of the questions in the space of embeddings."""
+    asked = [question for question in questions if len(scenes[0].objects) > 1 or question not in _SECOND]
+    found = {}
+
+    def embed(texts: list[str]) -> Tensor:
+        """Embeddings (B, n, E) of n texts a scene."""
+        return explainer.embed_texts(texts).unflatten(0, (len(scenes), -1))
+
+    if "caption" in asked:
+        found["caption"] = embed([scene.caption for scene in scenes])
+    if "prompt" in asked:
+        found["prompt"] = embed([phrase(thing.noun) for scene in scenes for thing in scene.objects])
+    if "contrast" in asked:
+        fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
+        found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)
+    if any(question.startswith("word") for question in asked):
+        words = torch.stack([_noun_directions(explainer, scene) for scene in scenes])
+        found["word x region"], found["word x region, centred"] = words, words - words.mean(1, keepdim=True)
+    return {question: found[question] for question in asked}
+
+
+def question_maps(
+    explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
+) -> dict[str, np.ndarray]:
+    """Signed heat maps of every question, by the explainer's method."""
+    if not directions:  # all of them need a second object
+        return {}
+    images, wanted = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
+    parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
+    maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
+    boxes = [model_view(explainer.clip.preprocess, image).box for image in images]
+    heats = np.array([
+        [on_canvas(map_, box, image) for map_ in mine] for mine, box, image in zip(maps, boxes, images, strict=True)
+    ])  # fmt: skip
+    ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
+    return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
+
+
+def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
+    """One row a noun of one image, from the maps of one question: one for all nouns, or one each."""
+    masks = _masks(game.scene)
+    found = [located(heat, masks) for heat in heats]
+    for i, thing in enumerate(game.scene.objects):
+        about = {"image": game.name, "objects": len(masks), "noun": thing.noun, "area": float(masks[i].mean())}
+        yield {**about, **found[i if len(found) > 1 else 0][i]._asdict()}
+
+
+def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
+    """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
+    split, directions = explainer.word_directions(scene.caption)
+    split.check_read()
+    return torch.stack([directions[_within(split.spans, noun)].sum(0) for noun in _nouns(scene)])
+
+
+def _nouns(scene: Scene) -> list[Span]:
+    """Where the nouns of the scene's caption stand, in the order of its objects."""
+    return sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
+
+
+def _within(spans: Sequence[tuple[int, int]], noun: Span) -> list[int]:
+    """Which of the words at `spans` of the caption a noun is made of."""
+    return [i for i, (start, stop) in enumerate(spans) if start < noun.end and stop > noun.start]
+
+
+@lru_cache(maxsize=64)
+def _masks(scene: Scene) -> np.ndarray:
+    return scene.masks(CANVAS)
+
+
+def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
+    """Batches of games with the same number of objects."""
+    for count in COUNTS:
+        same = [game for game in played if len(game.scene.objects) == count]
+        for start in range(0, len(same), _AT_ONCE):
+            yield same[start : start + _AT_ONCE]
+
+
+def _games(played: Sequence[Game]) -> list[Game]:
+    """Games, checked."""
+    found = listed("played", played)
+    if wrong := [one for one in found if not isinstance(one, Game)]:
+        raise GradeclipError(f"played must be a list of Games, as `games` draws them, got {short(wrong[0])}")
+    return found
+
+
+def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:
+    """What each method is asked, in the order of QUESTIONS."""
+    names = all_chosen("methods", methods, [name for name, method in METHODS.items() if method.image is not None])
+    questions = None if questions is None else all_chosen("questions", questions, QUESTIONS)
+    usual = {name: QUESTIONS if name == "grad-eclip" else ASKED_OF_ALL for name in names}
+    return {name: [one for one in QUESTIONS if one in (questions or usual[name])] for name in names}

@@ -1,0 +1,162 @@
+"""Summaries: the main figures of each study for one model, one row a figure, so that any two models compare.
+
+    clip -> tables of a study -> study, figure, value, low, high (95 % interval), n
+
+Another model is measured by the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from gradeclip_utils.explain import Explainer
+from gradeclip_utils.models import Clip
+from gradeclip_utils.scenes import draw_scene
+from training.card import recognised
+
+from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, two_thing_examples
+from .binding import figures as binding
+from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
+from .binding.cached_explainer import CachedExplainer
+from .binding.pairs import draw_pairs, judge
+from .concreteness import figures as concreteness
+from .concreteness.correlations import correlate
+from .concreteness.word_study import study_questions, word_study
+from .matching import figures as matching
+from .matching.adjectives import adjective_shift, colour_pairs
+from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
+from .matching.map_sums import map_sums
+from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
+from .tables import as_figures, compared, gained, told
+
+# Of all questions about words those that end like this: what the lesson concludes from.
+_MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")
+
+Figures = dict[str, "np.ndarray | pd.Series"]  # by name, what each is the mean of
+
+
+def matching_summary(clip: Clip, n: int = 40, *, part: str | None = None) -> pd.DataFrame:
+    """The main figures of the study of matching."""
+    explainer, tables = Explainer(clip), []
+    if part in matching.PARTS:
+        return as_figures("matching", matching.PARTS[part](explainer, n))
+    for name, measured in _MATCHING.items():
+        if part in (None, name):
+            tables += [gained(figure, values) for figure, values in measured(explainer, n).items()]
+    return as_figures("matching", tables)
+
+
+def _adjectives(explainer: Explainer, n: int) -> Figures:
+    table = adjective_shift(explainer, colour_pairs(2 * n))
+    tinted, plain = (table[table["second"] == one] for one in ("another colour", "its own colours"))
+    return {
+        "moved by the adjective": _picked(tinted, "moved", prompt="its colour"),
+        "moved by the adjective of the other": _picked(tinted, "moved", prompt="the other's colour"),
+        "moved by a colour of neither": _picked(tinted, "moved", prompt="a colour of neither"),
+        "moved by a colour of neither, other untinted": _picked(plain, "moved", prompt="a colour of neither"),
+    }
+
+
+def _spans(explainer: Explainer, n: int) -> Figures:
+    table = span_fractions(explainer, noun_pairs(3 * n))
+    removed = table[table["mean_prompt"] == "removed"]
+    return {
+        "A and B in the span of its parts": _picked(removed, "fraction", case="and", parts="own"),
+        "A and B in the span of foreign parts": _picked(removed, "fraction", case="and", parts="foreign"),
+        "weight of B in A and no B": _picked(removed, "second", case="and no", parts="own"),
+    }
+
+
+def _sums(explainer: Explainer, n: int) -> Figures:
+    table = map_sums(explainer, noun_pairs(3 * n)[:n])
+    gap = table[table["case"] == "A and B"].pivot(index=["image", "display"], columns="parts", values="alike")
+    gap = (gap["own"] - gap["foreign"]).unstack("display")
+    return {f"map sum, own minus foreign: {display}": gap[display] for display in ("signed", "relu, normalised")}
+
+
+def _changes(explainer: Explainer, n: int) -> Figures:
+    table = caption_changes(explainer, two_colour_scenes(2 * n))
+    return {"relation preferred to its opposite": _picked(table, "wins", change="relation turned round")}
+
+
+def _words(explainer: Explainer, n: int) -> Figures:
+    table = word_fractions(explainer, [draw_scene([73, i], split="development") for i in range(2 * n)])
+    return {"word score and leave-one-out effect, rank correlation": leave_one_out_agreement(table)}
+
+
+def _own_regions(explainer: Explainer, n: int) -> Figures:
+    table = own_region_hits(explainer, two_colour_scenes(n))
+    hit = table[~table["centred"]].groupby(["image", "kind"])["hit"].mean().unstack()
+    return {"colour word answers to its own thing": hit["colour"]}
+
+
+_MATCHING: dict[str, Callable[[Explainer, int], Figures]] = {  # by part
+    "adjective": _adjectives, "spans": _spans, "sums": _sums, "changes": _changes, "words": _words,
+    "own region": _own_regions,
+}  # fmt: skip
+
+
+def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
+    """A column of the rows in which other columns have these values."""
+    for name, wanted in where.items():
+        rows = rows[rows[name] == wanted]
+    return rows[column].to_numpy()
+
+
+def binding_summary(clip: Clip, n: int = 30, *, part: str | None = None) -> pd.DataFrame:
+    """The main figures of the study of binding."""
+    if part in binding.PARTS:
+        return as_figures("binding", binding.PARTS[part](clip, n))
+    cached, parts = CachedExplainer(clip), {}
+    if part in (None, "answers"):
+        rows = judge(clip, study_pairs(n))
+        fewest = rows["objects"] == rows.groupby("kind")["objects"].transform("min")
+        seen, swapped = rows["composition"] == "seen", rows["kind"] == "swapped colours"
+        parts |= {f"accuracy, {kind}": (one, "right") for kind, one in rows[seen & fewest].groupby("kind", sort=False)}
+        parts["accuracy, swapped colours, withheld"] = rows[swapped & fewest & ~seen], "right"
+    if part in (None, "two objects"):
+        two = binding_index(cached, draw_pairs("swapped colours", n)).query("method == 'word x region'")
+        parts |= {f"index, swapped colours, {role}": (two[two["role"] == role], "index") for role in ROLES}
+    if part in (None, "more objects"):
+        more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
+        parts["accuracy, swapped colours, 3 and 4"] = judge(clip, more), "right"
+        parts["the same by the words' maps"] = answers_by_map(binding_index(cached, more, absent=False)), "right"
+    return as_figures("binding", [told(name, one, value, unit="pair") for name, (one, value) in parts.items()])
+
+
+def concreteness_summary(clip: Clip, *, draws: int = 300, part: str | None = None, **options) -> pd.DataFrame:
+    """The main figures of the study of concreteness: correlations over words."""
+    if part is not None:
+        return as_figures("concreteness", concreteness.PARTS[part](clip, **options))
+    found = word_study(clip, **options)
+    main = [question for question in study_questions(found) if question.figure.endswith(_MAIN)]
+    return as_figures("concreteness", [correlate(main, found.rows, found.values, found.table, draws=draws)])
+
+
+def architecture_summary(
+    clip: Clip, n: int = 60, things: int = 60, *, rows: pd.DataFrame | None = None, known: pd.DataFrame | None = None,
+    than: pd.DataFrame | None = None, part: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Grad-ECLIP on scenes of two things beside its reference baselines, and zero-shot recognition."""
+    if part == "lesson":
+        return as_figures("architectures", lesson_figures(clip))
+    tables = []
+    if part in (None, "recognised"):
+        known = recognised(clip, things) if known is None else known
+        right = known.assign(right=known["right"].astype(float), image=range(len(known)))
+        tables.append(told("recognised, one thing", right, "right", cluster="noun"))
+    if part in (None, "maps"):
+        rows = compare_models({"model": clip}, two_thing_examples(n)) if rows is None else rows
+        for measure in MEASURES:
+            names = list(BASELINES if measure == "average_precision" else BASELINES[:2])
+            figure, some = measure.replace("_", " ") + ", {method}", rows[rows["method"].isin(names)]
+            tables.append(told(figure, some, measure, cluster="concept").set_index("method").loc[names])
+        others = [] if than is None else [than[than["method"] == BASELINES[0]].assign(method="the first model")]
+        for other in [rows[rows["method"] == "wrong word"], *others]:
+            both, name = pd.concat([rows[rows["method"] == BASELINES[0]], other]), other["method"].iloc[0]
+            figure = f"average precision, ahead of {name}"
+            tables.append(compared(figure, both, "average_precision", baseline=name, cluster="concept"))
+    return as_figures("architectures", tables)

@@ -1,0 +1,173 @@
+"""The rounds that a CLIP is trained in: the recipe of each, and the batches of scenes that it shows.
+
+    Recipe -> SceneBatches -> scratch
+
+Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does such a batch hold two
+images that only binding tells apart (Yuksekgonul et al. 2023). A round with hard negatives begins from its weights: a
+scene is followed by one that differs from it in what a bag of words cannot tell. A round with shuffled colours is its
+opposite: who has which colour is said at random, so that a model has nothing to gain from binding, and unlearns it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+
+from gradeclip_utils.scenes import CANVAS, Object, Scene, Span, draw_scene, hard_negative, render
+
+PATCH = 8  # pixels on a side of a patch of the model that is trained
+FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
+FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
+GROWTH = 0.3  # the fraction of a first round's steps over which scenes grow
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights of one round.
+
+    Attributes:
+        steps: updates of the weights, and batches.
+        batch: scenes in a batch.
+        learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
+        weight_decay: of the matrices.
+        patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
+        on_things: fraction of the patches kept that are to show things; 0 keeps patches at random.
+        whole_images: fraction of the steps, at the end, that see every patch.
+        tint: fraction of the objects with a colour.
+        sparse_values: weight of the penalty on patches whose values say something (`value_density`); 0 for none.
+        logit_scale: what similarities are multiplied by before the softmax; CLIP's ended at 100. 0 lets it be learnt.
+        hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.
+        shuffled_colours: whether the colours of a caption are dealt at random among the things that it names.
+        start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin from nothing.
+        seed: of the initial weights, the scenes and the dropped patches.
+    """
+
+    steps: int = 2200
+    batch: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: int = 150
+    patches_dropped: float = 0.75
+    on_things: float = 0.0
+    whole_images: float = 0.03
+    tint: float = 0.45
+    sparse_values: float = 0.0
+    logit_scale: float = 0.0
+    hard_negatives: bool = False
+    shuffled_colours: bool = False
+    start: str = ""
+    seed: int = 0
+
+
+ROUNDS = (  # that made the bundled model
+    Recipe(steps=1250),
+    Recipe(steps=2400, warmup=100, tint=0.5, whole_images=0.04, hard_negatives=True, start="the first round", seed=1),
+    Recipe(
+        steps=1400, warmup=50, tint=0.5, on_things=0.5, whole_images=0.04, hard_negatives=True,
+        start="the second round", seed=3,
+    ),
+    Recipe(
+        steps=2200, warmup=50, tint=0.5, on_things=0.5, whole_images=0.04, hard_negatives=True, sparse_values=2.0,
+        logit_scale=100.0, start="the third round", seed=5,
+    ),
+)  # fmt: skip
+BAG_ROUND = Recipe(  # that made `emoji-bag` of it
+    steps=250, learning_rate=8e-4, warmup=20, tint=0.5, on_things=0.5, whole_images=0.06, hard_negatives=True,
+    shuffled_colours=True, sparse_values=2.0, logit_scale=100.0, start="the fourth round", seed=4,
+)  # fmt: skip
+
+
+class SceneBatches(torch.utils.data.Dataset):
+    """Batch number i of a recipe, the same whatever was asked for before."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.tokenizer = recipe, open_clip.SimpleTokenizer()
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw batch `step`: images (B, 96, 96, 3) uint8, tokens (B, L) long, which patches show things (B, N) bool."""
+        scenes = self.scenes(step)
+        return *self._drawn(scenes, CANVAS), torch.from_numpy(np.stack([patches_on_things(s.objects) for s in scenes]))
+
+    def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Draw batch `step` with images of another size."""
+        return self._drawn(self.scenes(step), size)
+
+    def _drawn(self, scenes: Sequence[Scene], size: int) -> tuple[Tensor, Tensor]:
+        images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
+        return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
+
+    def scenes(self, step: int) -> list[Scene]:
+        """The scenes of a batch; those of early ones hold fewer objects, unless there is a start."""
+        recipe = self.recipe
+        grown = 1.0 if recipe.start else min(1.0, step / (GROWTH * recipe.steps))
+        fractions = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
+        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=fractions)
+        scenes: list[Scene] = []
+        for i, n in enumerate(counts):
+            seed = [recipe.seed, step, i]
+            wanted = recipe.hard_negatives and i % 2 and not scenes[-1].unnamed
+            like = hard_negative(scenes[-1], seed) if wanted else None
+            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=recipe.tint))
+        if recipe.shuffled_colours:
+            rng = np.random.default_rng([recipe.seed, step, recipe.batch])
+            return [shuffle_colours(scene, rng) for scene in scenes]
+        return scenes
+
+
+def patches_on_things(things: Sequence[Object]) -> np.ndarray:
+    """Which patches have their centre within the square of a thing, row by row: (N,) bool."""
+    side = PATCH
+    centre = np.arange(side / 2, CANVAS, side)
+    x, y, reach = np.array([(thing.x, thing.y, thing.size / 2) for thing in things]).T[..., None]
+    return ((abs(centre - y) <= reach)[:, :, None] & (abs(centre - x) <= reach)[:, None]).any(0).ravel()
+
+
+def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same image; the colours that its caption says are dealt at random among the things that it names."""
+    colours = {span.end + 1: span for span in scene.spans if span.kind == "colour"}  # where their nouns begin
+    nouns = [span for span in scene.spans if span.kind == "noun"]
+    said = [colours.get(noun.start) for noun in nouns]
+    words = [scene.caption[span.start : span.end] if span else "" for span in said]
+    if len(nouns) == 1:
+        words = [""]
+    elif len(set(words)) < 2:
+        return scene
+    dealt = dict(zip(nouns, map(str, rng.permutation(words)), strict=True))
+    text, spans, done = "", [], 0
+    for span in scene.spans:  # in the order of the caption's words
+        if span.kind == "colour":  # written with its noun
+            continue
+        colour, word = dealt.get(span, ""), scene.caption[span.start : span.end]
+        begin = colours[span.start].start if span in dealt and span.start in colours else span.start
+        first = colour or word
+        article = "an " if first[0] in "aeiou" and first != "unicorn" else "a "
+        text += re.sub(r"\ban? $", article, scene.caption[done:begin])
+        if colour:
+            spans.append(Span(len(text), len(text) + len(colour), "colour", span.objects))
+            text += f"{colour} "
+        spans.append(replace(span, start=len(text), end=len(text) + len(word)))
+        text, done = text + word, span.end
+    return replace(scene, caption=text + scene.caption[done:], spans=tuple(spans))
+
+
+_batches = cache(SceneBatches)
+
+
+def scenes_of_training(number: int) -> list[Scene]:
+    """The scenes of a batch of the bundled model's whole training."""
+    step = number
+    for recipe in ROUNDS:
+        if 0 <= step < recipe.steps:
+            return _batches(recipe).scenes(step)
+        step -= recipe.steps
+    raise IndexError(f"the training has {number - step} batches, and number {number} was asked for")
