@@ -1,0 +1,102 @@
+"""Shared parts of the lessons: the models of a lesson, its claims, and the table that its last cell writes.
+
+    models = lesson_models(MODEL, PRETRAINED)          # {"emoji": Clip, "emoji-plain": Clip}
+    claims = Claims("05", MODEL)
+    claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
+    claims.write()                                     # results/emoji/05.csv, and the table as the cell's output
+
+A claim compares one number with a reference. Its answer is "higher", "lower", "about equal" (the whole 95 % interval
+lies within the margin of the reference) or "undecided".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import data_path
+from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.models import Clip, load_clip
+
+# a folder a model, a table a lesson
+RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
+SECOND = "emoji-plain"  # a second training, beside which the lessons stand `emoji`
+COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "answer"]
+
+
+def lesson_models(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
+    """The models that a lesson measures, by name: the one asked for and, beside `emoji`, the second training."""
+    names = [model, SECOND] if model == "emoji" and data_path(f"{SECOND}.safetensors").exists() else [model]
+    return {name: load_clip(name, pretrained if name == model else None) for name in names}
+
+
+def answer(low: float, high: float, than: float = 0.0, margin: float = 0.0) -> str:
+    """What an interval says of a number beside a reference: "higher", "lower", "about equal" or "undecided"."""
+    if than - margin < low and high < than + margin:
+        return "about equal"
+    return "higher" if low > than else "lower" if high < than else "undecided"
+
+
+class Claims:
+    """The claims of a lesson, in the order in which they were measured."""
+
+    def __init__(self, lesson: str, model: str = "emoji") -> None:
+        self.lesson, self.model, self.rows = lesson, model, []
+
+    def add(
+        self, claim: str, values: ArrayLike | None = None, *, estimate: float | None = None,
+        bounds: Sequence[float] | None = None, than: float = 0.0, margin: float = 0.0, model: str = "",
+        clusters: Sequence | None = None, n: int | None = None,
+    ) -> str:  # fmt: skip
+        """Add one claim, from the values whose mean it is about or from an estimate with its interval.
+
+        Args:
+            claim: a short sentence without a full stop, such as "red lies on the red object".
+            values: (n,) numbers, of which the mean and its bootstrap interval are taken.
+            estimate: the number, where it is no mean; it needs `bounds`.
+            bounds: its 95 % interval, low and high.
+            than: the reference, such as .5 for guessing.
+            margin: a difference that does not matter, in the unit of the number.
+            model: whose number it is; the lesson's model by default.
+            clusters: one label a value; whole clusters are drawn by the bootstrap.
+            n: how many measurements; counted where `values` are given.
+
+        Returns:
+            The claim with its numbers and its answer, as one line to print.
+
+        Raises:
+            GradeclipError: neither values nor an estimate with bounds are given.
+        """
+        if values is not None:
+            values = np.asarray(values, dtype=float)
+            estimate, bounds, n = float(values.mean()), interval(values, clusters), len(values)
+        if estimate is None or bounds is None:
+            raise GradeclipError(f"a claim needs values, or an estimate and bounds, and {claim!r} has neither")
+        low, high = map(float, bounds)
+        found, name = answer(low, high, than, margin), model or self.model
+        self.rows.append((self.lesson, claim, name, float(estimate), low, high, float(than), n, found))
+        return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {found} than {than:.2f}".replace(
+            "about equal than", "about equal to"
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a claim and model: lesson, claim, model, estimate, low, high, than, n, answer."""
+        return pd.DataFrame(self.rows, columns=COLUMNS)
+
+    def write(self, folder: str | Path = RESULTS) -> pd.DataFrame:
+        """Write the table to `FOLDER/MODEL/LESSON.csv`, and return it in a form to read."""
+        place = Path(folder) / re.sub(r"[^\w.-]+", "_", self.model)
+        place.mkdir(parents=True, exist_ok=True)
+        self.table.round(4).to_csv(place / f"{self.lesson}.csv", index=False)
+        shown = self.table.drop(columns="lesson")
+        within = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
+        shown.insert(3, "95 % interval", within)
+        return shown.round({"estimate": 2, "than": 2})
