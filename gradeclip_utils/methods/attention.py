@@ -83,7 +83,7 @@ def integrated_attention(
 
 
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
-    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D) for every token, in the caller's graph."""
+    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D), in the caller's graph."""
     x = trace.tokens.detach().requires_grad_()  # so that a graph is kept where the caller wants one
     attention_mask = trace.mask_of_heads()
     if tower.causal and attention_mask is None:

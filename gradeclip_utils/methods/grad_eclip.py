@@ -1,11 +1,8 @@
-"""Grad-ECLIP: which patches made an image and a sentence match?
+"""Grad-ECLIP: the patches and words that made an image and a sentence match.
 
-    tower --trace--> Trace --method--> map --Explanation--> figure
-
-The query token of the last layer (CLS) collects `o = sum_i alpha_i v_i`, and the similarity S is read off `o`. How much
-does S owe to patch i? `paper_grad_eclip` says it as the paper does (Zhao, Wang, Zeng, Zhao and Chan, "Gradient-based
-Visual Explanation for Transformer-based CLIP", ICML 2024; with the text side arXiv 2502.18816); the rest of the file
-does the same for many inputs, targets and layers at once.
+Zhao, Wang, Zeng, Zhao and Chan, "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024; with the
+text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816. `grad_eclip_plain` is the whole method for an open_clip ViT. The
+rest of the file computes the same for every tower, and for many inputs, targets and layers at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,36 +12,66 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import GradeclipError
 from ..towers import Layer, Tower, Trace
 
 
-def paper_grad_eclip(q: Tensor, k: Tensor, v: Tensor, o: Tensor, similarity: Callable[[Tensor], Tensor]) -> Tensor:
-    """Grad-ECLIP of one image, line by line as in the paper, but for the relu at the end, which belongs to the figure.
+def grad_eclip_plain(
+    model: torch.nn.Module, pixels: Tensor, tokens: Tensor, text_layers: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Grad-ECLIP of one image and one prompt with an open_clip ViT, from the formula alone.
+
+    In an attention layer CLS (in the text: EOT) collects o = sum_i alpha_i v_i. The relevance of token i for the
+    similarity S is sum_c w_c lam_i v_ic, with the channel weight w = dS/do and the spatial weight
+    lam_i = cos(q, k_i), scaled to 0 to 1 over the tokens. The model keeps its own attention heads, where the published
+    code runs the layer with one head; the relu belongs to the figure.
 
     Args:
-        q: (D,) the query of CLS in the last layer.
-        k: (N, D) the keys of the N patches.
-        v: (N, D) their values.
-        o: (D,) what CLS collected: the attention's output, before the output projection.
-        similarity: S as a function of o: the rest of the image encoder, then the cosine with the prompt's embedding.
+        model: an open_clip `CLIP` or `CustomTextCLIP` with a ViT that reads CLS, in evaluation mode.
+        pixels: (1, 3, H, W), as the model's preprocessing gives them.
+        tokens: (1, context length), as its tokenizer gives them; EOT has the largest number.
+        text_layers: how many of the last text layers are summed; by default two thirds (8 of 12, as published).
 
     Returns:
-        (N,) signed relevance of each patch for S.
+        The image's map (h, w), from its last layer, and the scores of the prompt's tokens between SOT and EOT.
     """
-    o = o.detach().requires_grad_()
-    (w,) = torch.autograd.grad(similarity(o), o)  # channel weight, w_c = dS/do_c: which channels of o matter
+    blocks, seen = getattr(model, "text", model).transformer.resblocks, []
+    text_layers = text_layers or round(len(blocks) * 2 / 3)
 
-    cosine = F.cosine_similarity(q[None], k, dim=-1)  # how well patch i answers the query of CLS ...
-    lam = (cosine - cosine.min()) / (cosine.max() - cosine.min())  # ... from 0 to 1: the loosened spatial weight
+    def attend(attention, inputs, options, _):  # the same attention, with q, k, v and o in sight
+        projected = F.linear(inputs[0], attention.in_proj_weight, attention.in_proj_bias)  # (1, N, 3 D)
+        q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, -1))
+        o = F.scaled_dot_product_attention(q, k, v, options["attn_mask"]).transpose(1, 2).flatten(2)  # (1, N, D)
+        o = o if o.requires_grad else o.requires_grad_()
+        seen.append((*projected.detach()[0].chunk(3, dim=-1), o))
+        return attention.out_proj(o), None
 
-    return (w * lam[:, None] * v).sum(-1)  # map_i = sum_c w_c lam_i v_ic
+    layers = [model.visual.transformer.resblocks[-1], *blocks[-text_layers:]]
+    hooks = [layer.attn.register_forward_hook(attend, with_kwargs=True) for layer in layers]
+    try:
+        with torch.enable_grad():
+            image, text = model.encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True)
+            gradients = torch.autograd.grad((image * text).sum(), [o for *_, o in seen])  # dS/do, each (1, N, D)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    def relevance(layer: int, reads: int, first: int, end: int) -> Tensor:
+        q, k, v, _ = seen[layer]
+        w = gradients[layer][0, reads]  # (D,) which channels of o matter
+        cosine = F.cosine_similarity(q[reads, None], k[first:end], dim=-1)  # how well each token answers the query
+        lam = (cosine - cosine.min()) / (cosine.max() - cosine.min())
+        return lam * (v[first:end] @ w)  # (N,)
+
+    eot = int(tokens[0].argmax())
+    scores = sum(relevance(layer, eot, 0, eot + 1) for layer in range(1, len(seen)))
+    return relevance(0, 0, 1, len(seen[0][0])).unflatten(0, tuple(model.visual.grid_size)), scores[1:-1]
 
 
-# The same, fast and general. S is linear in the target's direction d, S = embedding . d: a similarity has the prompt's
+# The same for every tower. S is linear in the target's direction d, S = embedding . d: a similarity has the prompt's
 # embedding for d, a contrast the difference of two. Since o is linear in alpha, w . v_i = dS/d alpha_i: the map is the
-# attention's gradient, weighted by a loosened attention. Where we deviate: the model's own attention heads are kept
-# (see `spatial_weights`), q and k are raw, lam never sees padding, and a constant lam gives zeros instead of NaN.
+# gradient of the attention, weighted by a loosened attention. Differences from the published code: the model's own
+# attention heads are kept (see `spatial_weights`), q and k are raw, lam never sees padding, and a constant lam gives
+# zeros instead of NaN.
 #
 # Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens, H heads of C channels, D = H * C, E the
 # width of the embedding.
@@ -92,8 +119,7 @@ def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") ->
         return torch.ones_like(layer.attention) * there
     if kind == "softmax":
         return layer.attention * there
-    if kind != "loosened":
-        raise GradeclipError(f"kind must be 'loosened', 'softmax' or 'none', got {kind!r}")
+    assert kind == "loosened", kind
     q, k = (F.normalize(part.flatten(2), dim=-1) for part in (layer.q, layer.k))
     cosine = torch.einsum("brd,bnd->brn", q, k)[:, None]
     low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
