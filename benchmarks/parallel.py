@@ -16,7 +16,7 @@ import time
 import torch
 
 from gradeclip_utils import load_clip
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 
 LIMIT = 1.7  # how many times as fast
 SCENES = 96  # twelve chunks, an even number; and long enough that starting the processes does not decide

@@ -25,7 +25,7 @@ from gradeclip_utils.datasets import load_choices, spread
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.measures.results import Results
-from gradeclip_utils.measures.run import run_settings, weights_digest
+from gradeclip_utils.measures.evaluation import run_settings, weights_digest
 from gradeclip_utils.measures.shards import Shard, merge, part_of, read_shard, shard_folder
 from gradeclip_utils.measures.worker import contents
 from gradeclip_utils.models import Clip, load_clip

@@ -21,7 +21,7 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import ImageLike
 from gradeclip_utils.measures.faithfulness import GAMES, PUBLISHED
 from gradeclip_utils.measures.maps import method_maps, method_names
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 from gradeclip_utils.measures.sanity import randomisation_check
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.models import Clip, load_clip

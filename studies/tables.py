@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from gradeclip_utils.datasets import Example, emoji_scenes
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.maps import available, possible
-from gradeclip_utils.measures.resampling import DRAWS
+from gradeclip_utils.measures.statistics import DRAWS
 from gradeclip_utils.measures.sanity import cost
 from gradeclip_utils.measures.statistics import paired, spearman, summarise
 from gradeclip_utils.methods import METHODS

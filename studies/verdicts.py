@@ -27,9 +27,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from gradeclip_utils.checks import columns
+from gradeclip_utils.checks import columns, number
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.statistics import difference_interval, interval, verdict
+from gradeclip_utils.measures.statistics import difference_interval, interval
+
+
+def verdict(low: float, high: float, margin: float, more: str, less: str, same: str) -> str:
+    """Return what follows from the interval of a difference and a margin, or "cannot tell"."""
+    number("margin", margin, 0)
+    if not low <= high:
+        raise GradeclipError(f"an interval goes from low to high, got [{low!r}, {high!r}]")
+    if low > margin:
+        return more
+    if high < -margin:
+        return less
+    return same if max(-low, high) < margin else "cannot tell"
+
 
 _AGAINST, _SMALL = "against what is published", " but perhaps too small to matter"
 _SAID = {

@@ -111,7 +111,7 @@ def test_dask_alone_measures_on_a_cluster(alone, tmp_path):
     code = """
 from distributed import LocalCluster
 from gradeclip_utils import load_clip
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 with LocalCluster(1, processes=False, dashboard_address=None) as cluster:
     where = {"dask": cluster.scheduler_address, "progress": False}
     print(len(evaluate(load_clip(), "scenes:development:2", ["grad-eclip"], **where)))

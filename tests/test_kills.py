@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 from gradeclip_utils.models import load_clip, save_compact
 from studies.finetuning import experiment
 from tests.conftest import TINY_TEXT, TINY_VISION

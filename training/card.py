@@ -261,7 +261,7 @@ def _things(n: int) -> str:
 
 def _row(name: str, values: Sequence | pd.Series, chance: float = np.nan, clusters: Sequence | None = None) -> dict:
     """A mean with its interval: Wilson's of right answers, else the bootstrap's; of clusters, n counts these."""
-    low, high = interval(values, clusters)
+    low, high = interval(values, clusters, kind="proportion" if np.isin(values, (0, 1)).all() else "mean")
     n = len(values if clusters is None else set(clusters))
     return dict(zip(_COLUMNS, (name, np.mean(values), low, high, n, chance), strict=True))
 

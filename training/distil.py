@@ -277,7 +277,8 @@ def card() -> pd.DataFrame:
             "recognised, one thing among all": (known["right"].to_numpy(float), known["noun"]),
         }
         for figure, (values, clusters) in measured.items():
-            low, high = interval(np.asarray(values, float), clusters)
+            kind = "mean" if figure.startswith("cosine") else "proportion"
+            low, high = interval(np.asarray(values, float), clusters, kind=kind)
             rows.append((name, figure, np.mean(values), low, high, len(values)))
     return pd.DataFrame(rows, columns=["model", "figure", "estimate", "low", "high", "n"])
 

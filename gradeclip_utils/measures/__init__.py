@@ -1,22 +1,50 @@
-"""Evaluation: is this map better than that one?
+"""Measures: is this map better than that one?
 
-    map + ground truth -> measure -> rows -> statistics -> table with intervals
-
-Measures take plain maps and give tidy rows; `run` measures methods on data sets.
+    map + ground truth -> measure -> one row an image and method -> mean with its interval, comparison, answer
 
 | file | holds |
 | --- | --- |
 | `localisation` | does a map lie on the object? |
-| `faithfulness` | deletion and insertion: does the answer hang on what the map marks? |
-| `words` | are the scores of a prompt's words right, and is it saturation where they are not? |
-| `causal` | do maps rank objects by what taking them out of the scene does? |
-| `pointing_game` | several things in one caption: does each word point at its own? |
-| `sanity` | does a map depend on the model's weights, and what does it cost? |
-| `attributes` | pairs of images and captions that differ in one attribute: can the model tell? |
-| `statistics`, `resampling` | intervals of rows |
-| `verdicts` | every comparison of a notebook in one sentence |
-| `dataset_report`, `report_page` | which pairs of a data set deserve a second look? A page, the worst first |
-| `maps` | maps of many methods, for which an image is traced once |
-| `shards` | a computation dealt out to the processes of a cluster, and put together again |
-| `run`, `worker`, `results` | methods on a data set: what is asked, what a process does, what is kept |
+| `faithfulness` | deletion and insertion: does the score fall when the marked pixels or words go? |
+| `sanity` | a model with random weights, agreement of maps, cost |
+| `statistics` | intervals, paired comparisons, answers |
+| `evaluation` | methods measured on a data set |
+| `dataset_report` | a page about one's own images and captions, the worst pairs first |
+| `table` | rows that survive a kill |
 """
+
+from importlib import import_module
+
+from .localisation import localisation  # before anything imports the file of this name, which would hide the function
+
+_HOMES = {
+    "agreement": "sanity",
+    "answer": "statistics",
+    "areas": "faithfulness",
+    "cost": "sanity",
+    "difference_interval": "statistics",
+    "evaluate": "evaluation",
+    "image_curves": "faithfulness",
+    "interval": "statistics",
+    "paired": "statistics",
+    "randomised": "sanity",
+    "reference_baselines": "localisation",
+    "report": "dataset_report",
+    "spearman": "statistics",
+    "summarise": "statistics",
+    "word_curves": "faithfulness",
+}
+__all__ = ["localisation", *_HOMES]
+
+
+def __getattr__(name: str):
+    """Import a public name when it is first used: pandas, scipy and joblib take a second."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

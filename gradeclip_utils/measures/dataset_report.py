@@ -39,13 +39,13 @@ from ..images import onto_image
 from ..methods import METHODS
 from ..models import Clip, load_clip
 from ..plots import paint
+from .evaluation import asked_examples, run_settings
 from .faithfulness import FULL
 from .identity import identity
 from .localisation import levelled, localisation, pool
 from .maps import method_names
 from .report_page import write_page
 from .results import Results
-from .run import asked_examples, run_settings
 from .statistics import spearman
 from .worker import contents, game_areas
 

@@ -1,12 +1,11 @@
-"""Statistics: from one number an image to a mean with its interval, a paired comparison, and a verdict in words.
+"""Intervals of a mean, paired comparisons, and the answer that follows from an interval.
 
-    map -> measurement -> one row an image and method -> table
+    one row an image and method -> mean with its 95 % interval -> "higher", "lower", "about equal", "undecided"
 
-Tables are tidy: one row an image and method, a column a measure, as `localisation` and `faithfulness` give them.
-Intervals of a mean are percentile bootstrap intervals (Efron, "Bootstrap Methods: Another Look at the Jackknife",
-Annals of Statistics 1979), expanded for few values, but for proportions (see `resampling`). What is drawn again is what
-was drawn before: images, or, where several images show one concept and so resemble each other, whole concepts
-("clusters"). All draw from generators of one seed, so a table is the same whenever it is computed.
+Tables are tidy: one row an image and method, a column a measure. Intervals are percentile bootstrap intervals (Efron,
+"Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 1979), expanded for few values (Hesterberg,
+"What Teachers Should Know About the Bootstrap", The American Statistician 2015). Images that show one concept resemble
+each other; then whole concepts ("clusters") are drawn. All draws come from generators with a fixed seed.
 """
 
 from __future__ import annotations
@@ -16,71 +15,129 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
+from scipy.stats import bootstrap, norm, permutation_test, rankdata, t
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-from ..checks import columns, finite, number
-from ..errors import GradeclipError
+from ..checks import chosen, columns, finite, number
+from ..errors import GradeclipError, short
 from ..notices import warn
-from .resampling import bootstrap_bounds, by_cluster, paired_proportion_bounds, sign_flip_p, wilson_bounds
+
+DRAWS = 4000  # bootstrap samples of an interval
+_FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
+_AT_ONCE = 2**21  # numbers drawn together, to bound the memory
+_MANY = 10_000  # from so many units on, Student's interval takes the place of the bootstrap's: they agree
+_LARGEST = 1e150  # of a value, so that squares and sums stay finite
+_KINDS = ("mean", "proportion")
+_RESULTS = ("mean", "low", "high", "n")
 
 
-def interval(values: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
-    """95 % interval of the mean: the percentile bootstrap's, and Wilson's where all values are 0 or 1.
+def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str = "mean") -> np.ndarray:
+    """95 % interval of a mean by the percentile bootstrap, or of a proportion by Wilson's score interval.
 
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927: a fraction's interval has
-    a width also where all or none are right. Of 1,000 samples of a normal distribution the bootstrap's had the true
-    mean in 93 % with 6 values, in 95 % with 12, 24 and 60; with 3 values, beyond which no draw goes, in 74 %.
+    Of 1,000 samples of a normal distribution the bootstrap interval held the true mean in 93 % with 6 values, in 95 %
+    with 12, 24 and 60, and in 74 % with 3. A bootstrap of equal values has no width; a proportion (Wilson, "Probable
+    Inference, the Law of Succession, and Statistical Inference", JASA 1927) keeps one where all answers are alike.
+    With 10,000 values or clusters and more, Student's interval replaces the bootstrap's.
 
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.15, 0.45]
+    >>> interval([1, 1, 1, 1, 1, 1], kind="proportion").round(2).tolist()
+    [0.61, 1.0]
 
     Args:
-        values: (n,). Differences of answers go to `difference_interval`: here those that happen to be 0 or 1 would be
-            taken for answers, and the interval would not go below zero.
-        clusters: one label a value; whole clusters are drawn with replacement, and the mean is taken over all values in
-            them: what the values of one cluster share is then not counted as independent evidence.
+        values: (n,).
+        clusters: one label a value; whole clusters are drawn with replacement. Clustered proportions use the bootstrap,
+            unless all answers are alike; then each cluster counts as one answer.
+        kind: "mean", or "proportion" if the values are right and wrong answers, 1 and 0.
 
     Returns:
         [low, high].
 
     Raises:
-        ValueError: no values, NaN or infinite values, fewer than two values or clusters to draw from, labels that are
-            not one a value.
+        GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label a value, a proportion
+            of values other than 0 and 1.
     """
     checked = _checked(values)
-    sums, wilson = _sums(checked, clusters), wilson_bounds(checked, clusters)
-    return bootstrap_bounds(*sums) if wilson is None else wilson
+    sums, sizes = _sums(checked, clusters)
+    if chosen("kind", kind, _KINDS) == "mean":
+        return _bootstrap(sums, sizes)
+    if not np.isin(checked, (0.0, 1.0)).all():
+        raise GradeclipError(f"a proportion has values 0 and 1 only, got {short(checked.tolist())}")
+    mean = checked.mean()
+    if clusters is not None and 0 < mean < 1:
+        return _bootstrap(sums, sizes)
+    low, high = proportion_confint(mean * len(sums), len(sums), method="wilson")
+    return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # rounding puts no mean outside
 
 
-def difference_interval(values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None) -> np.ndarray:
+def difference_interval(
+    values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None, *, kind: str = "mean"
+) -> np.ndarray:
     """95 % interval of the mean of `values - than`, pair by pair.
 
-    It is the bootstrap's, and where both are answers, 0 or 1, that of `paired_proportion_bounds`, which has a width
-    where all pairs agree. Answers in clusters keep their bootstrap unless all pairs are alike, as in `interval`.
+    Of a mean it is the bootstrap interval of the differences. Of paired proportions it is the interval of Agresti and
+    Min ("Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 2005), which
+    keeps a width where all pairs agree.
 
-    >>> difference_interval([1, 1, 1, 1], [1, 1, 0, 1]).round(2).tolist()
+    >>> difference_interval([1, 1, 1, 1], [1, 1, 0, 1], kind="proportion").round(2).tolist()
     [-0.28, 0.61]
 
     Args:
         values: (n,).
         than: (n,).
         clusters: as for `interval`.
+        kind: as for `interval`.
 
     Returns:
         [low, high].
 
     Raises:
-        ValueError: as `interval`; also where there are not as many of both.
+        GradeclipError: as `interval`; also if there are not as many values on both sides.
     """
     values, than = _checked(values), _checked(than)
     if len(values) != len(than):
         raise GradeclipError(f"pairs need as many values on both sides, got {len(values)} and {len(than)}")
     differences = values - than
-    sums, alike = _sums(differences, clusters), (differences == differences[0]).all()
-    if not np.isin([values, than], (0.0, 1.0)).all() or (clusters is not None and not alike):
-        return bootstrap_bounds(*sums)
-    # where all clusters are alike there is nothing to draw, and each counts as one pair
-    return paired_proportion_bounds(differences if clusters is None else differences[: len(set(clusters))])
+    sums, sizes = _sums(differences, clusters)
+    if chosen("kind", kind, _KINDS) == "mean":
+        return _bootstrap(sums, sizes)
+    if not np.isin([values, than], (0.0, 1.0)).all():
+        raise GradeclipError("a difference of proportions has values 0 and 1 only on both sides")
+    if clusters is not None:
+        if (differences != differences[0]).any():
+            return _bootstrap(sums, sizes)
+        differences = differences[: len(sums)]  # each cluster counts as one pair
+    better, worse, n = (differences > 0).sum() + 0.5, (differences < 0).sum() + 0.5, len(differences) + 2
+    mean = (better - worse) / n
+    error = np.sqrt(better + worse - (better - worse) ** 2 / n) / n
+    return np.clip(mean + norm.ppf(0.975) * error * np.array([-1, 1]), -1, 1)
+
+
+def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -> str:
+    """The answer that follows from an interval: "higher", "lower", "about equal" or "undecided".
+
+    >>> answer(-0.30, -0.12), answer(-0.01, 0.02, margin=0.05), answer(-0.01, 0.02)
+    ('lower', 'about equal', 'undecided')
+
+    Args:
+        low: lower end of the interval.
+        high: upper end.
+        than: the value to compare with: 0 for a difference, the level of chance for a mean.
+        margin: differences up to this size do not matter; "about equal" means that the whole interval lies within it.
+
+    Raises:
+        GradeclipError: an end that is not finite, ends in the wrong order, a negative margin.
+    """
+    low, high, than = (number(name, one, -np.inf) for name, one in (("low", low), ("high", high), ("than", than)))
+    margin = number("margin", margin, 0)
+    if low > high:
+        raise GradeclipError(f"an interval goes from low to high, got [{low!r}, {high!r}]")
+    if than - margin <= low and high <= than + margin:
+        return "about equal"
+    if low > than:
+        return "higher"
+    return "lower" if high < than else "undecided"
 
 
 def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
@@ -89,14 +146,24 @@ def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
     Args:
         x: (..., n).
         y: (..., n).
-        there: (..., n), what takes part; the rest may be anything.
+        there: (..., n) bool, which values take part; the others may be anything.
 
     Returns:
-        (...), NaN where one of the two is constant.
+        (...), NaN where one side is constant.
+
+    Raises:
+        GradeclipError: shapes that do not fit each other, `there` not of True and False.
     """
-    x, y, there = np.broadcast_arrays(x, y, there)
+    if (there := np.asarray(there)).dtype != bool:
+        raise GradeclipError(f"there must be of True and False, got {there.dtype}")
+    try:
+        x, y, there = np.broadcast_arrays(x, y, there)
+    except ValueError:
+        raise GradeclipError(f"x and y must have one shape, got {np.shape(x)} and {np.shape(y)}") from None
+    if not x.ndim:
+        raise GradeclipError("a rank correlation needs lists of numbers, got single ones")
     n = there.sum(-1, keepdims=True)
-    # What is left out is put last, so that it leaves the other ranks as they are.
+    # Values that take no part get the last ranks, so that the other ranks stay as they are.
     ranks = [np.where(there, rankdata(np.where(there, one, np.inf), axis=-1), 0.0) for one in (x, y)]
     a, b = (np.where(there, rank - (n + 1) / 2, 0.0) for rank in ranks)  # ranks of n values have this mean
     spread = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
@@ -105,7 +172,7 @@ def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
 
 def summarise(
     rows: pd.DataFrame, value: str | Sequence[str], by: str | Sequence[str] = "method", *,
-    unit: str | Sequence[str] = "image", cluster: str | None = None,
+    unit: str | Sequence[str] = "image", cluster: str | None = None, kind: str = "mean",
 ) -> pd.DataFrame:  # fmt: skip
     """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
 
@@ -113,107 +180,148 @@ def summarise(
 
     Args:
         rows: one row a unit and group, or several.
-        value: the column to average; of several, the table gets a column "measure" that names them.
+        value: the column to average; for several, the result has a column "measure" with their names.
         by: the column or columns whose values make the groups.
         unit: the column or columns that tell one unit from another.
-        cluster: a column with one label a unit, such as "concept"; whole clusters are resampled.
+        cluster: a column with one label a unit, such as "concept"; whole clusters are drawn.
+        kind: as for `interval`.
 
     Returns:
-        One row a group: columns `by`, mean, low, high, and n, which counts units.
+        One row a group: columns `by`, mean, low, high, and n (the number of units).
 
     Raises:
-        ValueError: no rows, a column that is missing, values that are not finite, a unit that belongs to two clusters.
+        GradeclipError: no rows, a column that is missing or called like one of the result, values that are not finite,
+            a unit without a name or in two clusters.
     """
     by, unit = _names(by), _names(unit)
     if not isinstance(value, str):
-        return _below(value, [summarise(rows, one, by, unit=unit, cluster=cluster) for one in value], len(by))
+        return _below(
+            value, [summarise(rows, one, by, unit=unit, cluster=cluster, kind=kind) for one in value], len(by)
+        )
+    if taken := [name for name in by if name in _RESULTS]:
+        raise GradeclipError(f"the result has a column {taken[0]!r} of its own: rename the column of `by`")
     records = []
     for group, part in _unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False):
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
         if len(values if labels is None else set(labels)) > 1:
-            bounds = interval(values, labels)
+            bounds = interval(values, labels, kind=kind)
         else:
             bounds = np.full(2, np.nan)
             warn(f"no interval for {_listed(group)}: {_too_few(len(values), labels)}", UserWarning)
         records.append((*group, values.mean(), *_apart(bounds, values.mean()), len(values)))
-    return pd.DataFrame(records, columns=[*by, "mean", "low", "high", "n"])
+    return pd.DataFrame(records, columns=[*by, *_RESULTS])
 
 
 def paired(
     rows: pd.DataFrame, value: str | Sequence[str], *, baseline: str = "grad-eclip", by: str = "method",
-    cluster: str | None = None,
+    cluster: str | None = None, kind: str = "mean",
 ) -> pd.DataFrame:  # fmt: skip
-    """Every method minus the baseline, image by image: difference, 95 % interval, p-value and Holm's correction.
+    """Every method minus the baseline, image by image: difference, 95 % interval and p-values.
 
-    The interval is that of `difference_interval`. The p-value is that of a two-sided sign-flip test of the mean
-    difference: were method and baseline exchangeable, every difference could as well have had the other sign (see
-    `resampling.sign_flip_p`). `p_holm` bounds the chance of a single false discovery among all methods of one measure.
+    The interval is that of `difference_interval`. p is that of a two-sided sign-flip test of the mean difference, and
+    p_holm is Holm's correction over all methods of one measure ("A Simple Sequentially Rejective Multiple Test
+    Procedure", Scandinavian Journal of Statistics 1979).
 
     Args:
         rows: as for `summarise`; every image in every method.
-        value: the column to compare; of several, the table gets a column "measure" that names them.
-        baseline: the value of `by` that others are compared with.
-        by: the column that names the methods.
-        cluster: a column with one label an image; whole clusters are resampled and flipped.
+        value: the column to compare; for several, the result has a column "measure" with their names.
+        baseline: the value of `by` that the others are compared with.
+        by: the column with the names of the methods.
+        cluster: a column with one label an image; whole clusters are drawn and flipped.
+        kind: as for `interval`.
 
     Returns:
         One row a method other than the baseline: `by`, difference, low, high, p, p_holm, n.
 
     Raises:
-        ValueError: as `summarise`; also where the baseline or an image of a pair is missing, or there are fewer than
+        GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or there are fewer than
             two images or clusters.
     """
     if not isinstance(value, str):
-        return _below(value, [paired(rows, one, baseline=baseline, by=by, cluster=cluster) for one in value], 1)
+        tables = [paired(rows, one, baseline=baseline, by=by, cluster=cluster, kind=kind) for one in value]
+        return _below(value, tables, 1)
     wide, labels = _pairs(_unit_means(rows, value, [by], ["image"], cluster), value, baseline, by, cluster)
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
-    bounds = [difference_interval(wide[one], wide[baseline], labels) for one in differences]
+    bounds = [difference_interval(wide[one], wide[baseline], labels, kind=kind) for one in differences]
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
     table[["low", "high"]] = _apart(np.array(bounds), table[["difference"]].to_numpy())
-    p = sign_flip_p(by_cluster(differences.to_numpy(), labels)[0].T)
+    p = _sign_flip_p(_by_cluster(differences.to_numpy(), labels)[0].T)
     return table.assign(p=p, p_holm=holm(p), n=len(differences))
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Holm's correction of the p-values of one family."""
-    p = np.asarray(p, float)
-    order = p.argsort(kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected
+    """Return Holm's correction of the p-values (M,) of one family."""
+    p = finite("p-values", p)
+    if ((p < 0) | (p > 1)).any():
+        raise GradeclipError(f"p-values lie between 0 and 1, got {short(p.tolist())}")
+    return multipletests(p, method="holm")[1] if p.size else p.astype(float)
 
 
-def verdict(low: float, high: float, margin: float, more: str, less: str, same: str) -> str:
-    """What follows from the interval of a difference, and a margin that was set before looking, or "cannot tell"."""
-    number("margin", margin, 0)
-    if not low <= high:
-        raise GradeclipError(f"an interval goes from low to high, got [{low!r}, {high!r}]")
-    if low > margin:
-        return more
-    if high < -margin:
-        return less
-    return same if max(-low, high) < margin else "cannot tell"
+def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return 95 % bounds (2,) of the mean over K clusters of these sums and sizes."""
+    count = len(sums)
+    if count >= _MANY:
+        mean = sums.sum() / sizes.sum()
+        error = np.sqrt(((sums - mean * sizes) ** 2).sum() * count / (count - 1)) / sizes.sum()
+        return mean + t.ppf(0.975, count - 1) * error * np.array([-1, 1])
+    return np.array(bootstrap(
+        (sums, sizes), lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis), paired=True, vectorized=True,
+        axis=-1, method="percentile", confidence_level=1 - 2 * expanded_tail(count), n_resamples=DRAWS,
+        batch=max(1, _AT_ONCE // count), rng=np.random.default_rng(0),
+    ).confidence_interval)  # fmt: skip
+
+
+def expanded_tail(count: int) -> float:
+    """Return the fraction of bootstrap means beyond either 95 % bound, once percentiles are expanded."""
+    return float(norm.sf(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1)))  # beyond 1.96 of many, 2.8 of six
+
+
+def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
+    """Return two-sided p-values (M,) of sums (M, K) over K units whose signs are flipped."""
+    return permutation_test(
+        (sums,), lambda flipped, axis: np.abs(flipped.sum(axis)), permutation_type="samples", alternative="greater",
+        vectorized=True, axis=-1, n_resamples=_FLIPS, batch=max(1, _AT_ONCE // sums.size), rng=np.random.default_rng(0),
+    ).pvalue  # fmt: skip
 
 
 def _checked(values: ArrayLike) -> np.ndarray:
-    """The values (n,) as floats, all of them finite."""
+    """Return the values (n,) as finite floats."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise GradeclipError("an interval takes no masked array: leave out the masked values, values.compressed()")
     checked = finite("an interval", values).astype(float)
     if checked.ndim != 1 or not len(checked):
-        msg = f"an interval needs a list of one or more numbers, got shape {checked.shape}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"an interval needs a list of one or more numbers, got shape {checked.shape}")
+    if np.abs(checked).max() > _LARGEST:
+        raise GradeclipError(f"values of an interval must be at most {_LARGEST:g} in size, got {checked.max():g}")
     return checked
 
 
 def _sums(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sizes (K,) of the clusters of values (n,), of which there are two at least."""
-    sums, sizes = by_cluster(values, clusters)
+    """Return sums and sizes (K,) of the clusters of values (n,), at least two clusters."""
+    sums, sizes = _by_cluster(values, clusters)
     if len(sums) < 2:
         raise GradeclipError(_too_few(len(values), clusters))
     return sums, sizes
 
 
+def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums (K, ...) and sizes (K,) of the clusters of values (n, ...)."""
+    if clusters is None:
+        return values, np.ones(len(values))
+    labels = np.asarray(clusters)
+    if labels.ndim != 1 or len(labels) != len(values):
+        raise GradeclipError(f"clusters needs one label a value, got shape {labels.shape} for {len(values)} values")
+    codes, names = pd.factorize(labels)
+    if (codes < 0).any():
+        msg = f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one"
+        raise GradeclipError(msg)
+    sums = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(sums, codes, values)
+    return sums, np.bincount(codes).astype(float)
+
+
 def _too_few(n: int, clusters: Sequence | None) -> str:
-    """Why there is no interval."""
+    """Return why there is no interval."""
     if clusters is None:
         return f"resampling needs at least two values, got {n}"
     (only,) = set(np.asarray(clusters).tolist())
@@ -221,16 +329,18 @@ def _too_few(n: int, clusters: Sequence | None) -> str:
 
 
 def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
-    """The bounds; one that differs from the mean by rounding only is the mean: no mean lies beyond its bounds."""
+    """Return the bounds; a bound that differs from the mean by rounding only is the mean."""
     return np.where(np.abs(bounds - mean) < 1e-12, mean, bounds)
 
 
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
-    """One row a group and unit, with the mean of the value and the unit's cluster; checked."""
+    """Return one row a group and unit, with the mean of the value and the unit's cluster."""
     keys = list(dict.fromkeys([*by, *unit]))
     columns(rows, [*keys, value, *([] if cluster is None else [cluster])])
     if rows.empty:
         raise GradeclipError(f"the table is empty: there is no {value!r} to average")
+    if nameless := [name for name in unit if rows[name].isna().any()]:
+        raise GradeclipError(f"{int(rows[nameless[0]].isna().sum())} rows have no {nameless[0]!r}: leave them out")
     broken = rows[~np.isfinite(rows[value].astype(float))]
     if len(broken):
         where = ", ".join(f"{name}={broken.iloc[0][name]}" for name in keys)
@@ -250,7 +360,7 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
 
 
 def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, cluster: str | None):
-    """Values (images, methods) and a cluster label an image; the baseline is there, and every pair complete."""
+    """Return values (images, methods) and a cluster label an image, if the baseline and every pair are there."""
     order = list(dict.fromkeys(means[by]))
     if baseline not in order:
         msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
@@ -272,7 +382,7 @@ def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, cluster: str
 
 
 def _below(measures: Sequence[str], tables: list[pd.DataFrame], at: int) -> pd.DataFrame:
-    """Tables one below the other, with a column at place `at` that names the measure."""
+    """Return tables one below the other, with a column at place `at` that names the measure."""
     for measure, table in zip(measures, tables, strict=True):
         table.insert(at, "measure", measure)
     return pd.concat(tables, ignore_index=True)

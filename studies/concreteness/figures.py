@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from gradeclip_utils.measures.resampling import DRAWS, expanded_tail
+from gradeclip_utils.measures.statistics import DRAWS, expanded_tail
 from gradeclip_utils.measures.statistics import spearman
 from gradeclip_utils.models import Clip
 

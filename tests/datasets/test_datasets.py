@@ -23,7 +23,7 @@ from gradeclip_utils.datasets import (
     registry,
     sugar_crepe,
 )
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 from gradeclip_utils.scenes import draw_scene
 
 NOISE = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import torch
 from gradeclip_utils import Explainer, Explanation
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.dataset_report import report
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 from tests.conftest import wrap
 from tests.refusals.cases import named
 

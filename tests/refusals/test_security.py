@@ -10,7 +10,7 @@ import gradeclip_utils
 from gradeclip_utils import Explainer, Explanation, load_clip, read_image
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 from gradeclip_utils.panels.state import as_source
 from gradeclip_utils.scenes import arrange
 from studies.verdicts import Takeaways

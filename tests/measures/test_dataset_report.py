@@ -20,7 +20,7 @@ from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures import dataset_report as module
 from gradeclip_utils.measures.dataset_report import GIVEN, report
 from gradeclip_utils.measures.report_page import ordered
-from tests.evaluation.test_run import write_folder
+from tests.measures.test_run import write_folder
 
 QUICK = {"nulls": 3, "chunk": 2, "progress": False}
 

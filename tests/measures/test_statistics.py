@@ -1,6 +1,7 @@
 """Statistics: intervals cover what they should, tests reject as often as they may, and nothing is silently left out."""
 
 import doctest
+import time
 from itertools import product
 
 import numpy as np
@@ -9,14 +10,16 @@ import pytest
 from scipy.stats import kstest, norm, rankdata, spearmanr, t
 from statsmodels.stats.multitest import multipletests
 
-from gradeclip_utils.measures import resampling, statistics
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.measures import statistics
 from gradeclip_utils.measures.statistics import (
+    answer,
     difference_interval,
+    holm,
     interval,
     paired,
     spearman,
     summarise,
-    verdict,
 )
 
 
@@ -48,7 +51,7 @@ def test_an_interval_is_the_textbook_bootstrap_written_plainly():
 def test_an_interval_does_not_depend_on_how_many_samples_are_drawn_together(monkeypatch):
     values, labels = np.random.default_rng(1).normal(size=30), np.arange(30) // 2
     whole = interval(values), interval(values, labels)
-    monkeypatch.setattr(resampling, "AT_ONCE", 100)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 100)
     np.testing.assert_allclose((interval(values), interval(values, labels)), whole)
 
 
@@ -106,7 +109,7 @@ def test_a_copy_of_every_picture_is_no_new_evidence_to_a_clustered_interval():
         ([1.0, np.nan, np.inf], None, "2 of 3 values of an interval are NaN or infinite"),
         ([1.0], None, "at least two values, got 1"),
         ([1.0, 2.0], ["dog", "dog"], "all 2 values belong to 'dog'"),
-        ([1.0, 2.0], ["dog"], "got 1 labels for 2 values"),
+        ([1.0, 2.0], ["dog"], "one label a value, got shape .1,. for 2 values"),
         ([1.0, 2.0, 3.0], ["dog", None, "cat"], "1 of 3 cluster labels are missing"),
     ],
 )
@@ -116,60 +119,61 @@ def test_an_interval_that_cannot_be_had_is_refused_in_one_sentence(values, clust
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 40), (20, 20)])
-def test_the_interval_of_a_fraction_holds_those_whose_score_test_does_not_reject(right, of):
-    """Re-derived: Wilson's bounds are the fractions p that lie 1.96 of their own standard errors from what was seen."""
-    for p in interval([True] * right + [False] * (of - right)):
+def test_the_interval_of_a_proportion_holds_those_whose_score_test_does_not_reject(right, of):
+    """Wilson's bounds are the proportions p that lie 1.96 of their own standard errors from the one that was seen."""
+    for p in interval([True] * right + [False] * (of - right), kind="proportion"):
         error = (p * (1 - p) / of) ** 0.5
         assert abs(p - right / of) == pytest.approx(1.959964 * error, abs=1e-6)
 
 
-def test_a_mean_of_answers_has_wilsons_interval_wherever_it_is_asked_for():
-    every, some = np.ones(30), np.array([1.0] * 27 + [0.0] * 3)
-    rows = table({"every": every, "some": some})
-    for name, answers in (("every", every), ("some", some)):
-        line = summarise(rows[rows["method"] == name], "score").iloc[0]
-        np.testing.assert_allclose([line["low"], line["high"]], interval(answers))
-    for n in range(2, 60):
-        low, high = interval(np.ones(n))
-        assert low < 1 == high and interval(np.zeros(n)).tolist() == pytest.approx([0, 1 - low])
-    assert 0.85 < interval(every)[0] < 0.9  # 30 of 30 is no certainty
-    assert np.ptp(interval([0.7] * 30)) < 1e-12  # but 0.7 is no answer, and nothing is known of its spread
+def test_a_proportion_has_to_be_asked_for_by_name():
+    for values in (np.ones(30), np.zeros(4096)):
+        assert np.ptp(interval(values)) == 0 < np.ptp(interval(values, kind="proportion"))
+    with pytest.raises(GradeclipError, match="a proportion has values 0 and 1 only"):
+        interval([0.7] * 30, kind="proportion")
+    with pytest.raises(GradeclipError, match="kind must be 'mean' or 'proportion', got 'fraction'"):
+        interval([1, 0], kind="fraction")
 
 
-def test_answers_in_clusters_keep_their_bootstrap_unless_all_are_alike():
-    labels = np.arange(30) // 3
-    np.testing.assert_allclose(interval(np.ones(30), labels), interval(np.ones(10)))
-    mixed = np.repeat([1.0, 0.0], 15)
-    assert np.ptp(interval(mixed, labels)) > 1.4 * np.ptp(interval(mixed))
+def test_proportions_of_clusters_use_the_bootstrap_unless_all_answers_are_alike():
+    labels, every, mixed = np.arange(30) // 3, np.ones(30), np.repeat([1.0, 0.0], 15)
+    np.testing.assert_allclose(interval(every, labels, kind="proportion"), interval(every[:10], kind="proportion"))
+    np.testing.assert_allclose(interval(mixed, labels, kind="proportion"), interval(mixed, labels))
+    for than in (every, 0 * every):
+        found = difference_interval(every, than, labels, kind="proportion")
+        np.testing.assert_allclose(found, difference_interval(every[:10], than[:10], kind="proportion"))
+    np.testing.assert_allclose(
+        difference_interval(mixed, 0 * mixed, labels, kind="proportion"), interval(mixed, labels)
+    )
 
 
 def test_pairs_of_answers_that_all_agree_leave_room_for_some_that_would_not():
     every = np.ones(30)
-    low, high = difference_interval(every, every)
+    low, high = difference_interval(every, every, kind="proportion")
     assert low == -high and 0.05 < high < 0.1
     rows = table({"grad-eclip": every, "b": every})
-    np.testing.assert_allclose(paired(rows, "score").loc[0, ["low", "high"]].astype(float), [low, high])
-    np.testing.assert_allclose(difference_interval(0.7 * every, 0.7 * every), 0)
+    found = paired(rows, "score", kind="proportion").loc[0, ["low", "high"]].astype(float)
+    np.testing.assert_allclose(found, [low, high])
+    np.testing.assert_allclose(difference_interval(every, every), 0)
 
 
-def test_pairs_in_clusters_that_all_agree_count_once_a_cluster_and_others_keep_their_bootstrap():
-    every, labels = np.ones(30), np.arange(30) // 3
-    for than in (every, 0 * every):
-        found = difference_interval(every, than, labels)
-        np.testing.assert_allclose(found, difference_interval(every[:10], than[:10]))
-        rows = table({"grad-eclip": than, "b": every}, concept=labels)
-        bounds = paired(rows, "score", cluster="concept").loc[0, ["low", "high"]]
-        np.testing.assert_allclose(bounds.astype(float), found)
-    assert difference_interval(every, every, labels)[0] < 0  # nothing says that the other way round cannot happen
-    mixed = np.repeat([1.0, 0.0], 15)
-    np.testing.assert_allclose(difference_interval(mixed, 0 * mixed, labels), interval(mixed, labels))
+def test_many_values_have_an_interval_in_a_second_and_it_is_the_bootstraps():
+    values = np.random.default_rng(0).exponential(size=10_000)
+    labels = np.random.default_rng(1).integers(0, 5_000, 10_000)
+    exact = interval(values), interval(values, np.arange(10_000) // 2)
+    assert np.ptp(exact[0]) == pytest.approx(2 * 1.96 * values.std() / 100, rel=0.03)
+    assert np.ptp(exact[1]) == pytest.approx(np.ptp(exact[0]), rel=0.1)
+    start = time.perf_counter()
+    interval(np.random.default_rng(0).random(10**6))
+    assert time.perf_counter() - start < 5
+    assert np.isfinite(interval(values, labels)).all()
 
 
 def test_the_interval_of_paired_answers_covers_the_true_difference():
     rng, covered, drawn = np.random.default_rng(0), 0, 500
     for _ in range(drawn):
         common, own = rng.random(25) < 0.8, rng.random((2, 25)) < [[0.95], [0.8]]
-        low, high = difference_interval(*(common & own))
+        low, high = difference_interval(*(common & own), kind="proportion")
         covered += low <= 0.8 * (0.95 - 0.8) <= high
     assert 0.93 < covered / drawn <= 1
 
@@ -324,28 +328,55 @@ def test_an_incomplete_or_meaningless_comparison_is_refused_in_one_sentence():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "answer"),
+    ("low", "high", "options", "found"),
     [
-        (0.021, 0.5, "more"),
-        (-0.5, -0.021, "less"),
-        (-0.019, 0.019, "same"),
-        (0.01, 0.019, "same"),
-        (0.02, 0.5, "cannot tell"),
-        (-0.02, 0.01, "cannot tell"),
-        (-0.3, 0.3, "cannot tell"),
+        (0.01, 0.5, {}, "higher"),
+        (-0.30, -0.12, {"margin": 0.2}, "lower"),
+        (-0.02, 0.01, {}, "undecided"),
+        (-0.02, 0.01, {"margin": 0.02}, "about equal"),
+        (0.01, 0.02, {"margin": 0.02}, "about equal"),
+        (0.51, 0.6, {"than": 0.5}, "higher"),
+        (0.49, 0.52, {"than": 0.5, "margin": 0.02}, "about equal"),
+        (-0.3, 0.3, {"margin": 0.02}, "undecided"),
+        (0.0, 0.0, {}, "about equal"),
     ],
 )
-def test_a_verdict_follows_from_interval_and_margin_alone(low, high, answer):
-    assert verdict(low, high, 0.02, "more", "less", "same") == answer
+def test_an_answer_follows_from_interval_and_margin_alone(low, high, options, found):
+    assert answer(low, high, **options) == found
 
 
-def test_a_verdict_needs_a_sensible_margin_and_interval():
-    with pytest.raises(ValueError, match="margin must be 0 or more, got -0.1"):
-        verdict(0, 1, -0.1, "more", "less", "same")
-    with pytest.raises(ValueError, match=r"from low to high, got \[1, 0\]"):
-        verdict(1, 0, 0.1, "more", "less", "same")
-    with pytest.raises(ValueError, match="from low to high"):
-        verdict(np.nan, np.nan, 0.1, "more", "less", "same")
+@pytest.mark.parametrize(
+    ("bounds", "options", "says"),
+    [
+        ((0, 1), {"margin": -0.1}, "margin must be 0 or more, got -0.1"),
+        ((1, 0), {}, r"from low to high, got \[1.0, 0.0\]"),
+        ((np.nan, 1), {}, "low must be"),
+        ((0, 1), {"than": np.inf}, "than must be"),
+    ],
+)
+def test_an_answer_needs_an_interval_and_a_margin(bounds, options, says):
+    with pytest.raises(GradeclipError, match=says):
+        answer(*bounds, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda rows: interval([1e308, -1e308]), "at most 1e"),
+        (lambda rows: interval(np.ma.masked_array([1.0, 2.0], [True, False])), "masked"),
+        (lambda rows: interval([1.0, 2.0], "ab"), "one label a value"),
+        (lambda rows: spearman([1, 2, 3], [1, 2]), "must have one shape"),
+        (lambda rows: spearman([1, 2, 3], [1, 3, 2], there=[2, 1, 1]), "there must be of True and False"),
+        (lambda rows: spearman(1, 2), "needs lists of numbers"),
+        (lambda rows: summarise(rows.assign(n="a"), "score", by="n"), "has a column 'n' of its own"),
+        (lambda rows: summarise(rows.assign(image=np.nan), "score"), "4 rows have no 'image'"),
+        (lambda rows: holm([-1, 0.5]), "between 0 and 1"),
+        (lambda rows: holm([np.nan]), "NaN"),
+    ],
+)
+def test_numbers_that_are_no_measurements_are_refused(call, says):
+    with pytest.raises(GradeclipError, match=says):
+        call(table({"grad-eclip": [0.1, 0.2], "b": [0.3, 0.4]}))
 
 
 def test_a_mean_does_not_lie_beyond_its_bounds_by_rounding():

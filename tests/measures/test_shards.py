@@ -8,9 +8,9 @@ import pytest
 
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.run import evaluate
+from gradeclip_utils.measures.evaluation import evaluate
 from gradeclip_utils.measures.shards import merge, part_of, read_shard
-from tests.evaluation.test_run import write_folder
+from tests.measures.test_run import write_folder
 from tests.runs import read_run
 
 OPTIONS = {"chunk": 3, "seed": 1, "progress": False}
