@@ -4,6 +4,7 @@
     claims = Claims("05", MODEL)
     claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
     claims.write()                                     # results/emoji/05.csv, and the table as the cell's output
+    shown_scenes(6)                                    # scenes that may be shown: the first six, unchosen
 
 A claim compares one number with a reference. Its answer is "higher", "lower", "about equal" (the whole 95 % interval
 lies within the margin of the reference) or "undecided".
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip, load_clip
+from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 
 # a folder a model, a table a lesson
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
@@ -100,3 +103,22 @@ class Claims:
         within = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
         shown.insert(3, "95 % interval", within)
         return shown.round({"estimate": 2, "than": 2})
+
+
+def shown_scenes(n: int, n_objects: int = 2, *, split: str = "test", tint: float = 0.0) -> list[Scene]:
+    """The first n scenes of different things of which the border cuts none and none is below an eighth of the side."""
+    found: list[Scene] = []
+    for seed in count():
+        if len(found) == n:
+            break
+        scene = draw_scene(seed, split=split, n_objects=n_objects, tint=tint, plain=True)
+        edges = [min(one.x, one.y, CANVAS - one.x, CANVAS - one.y) for one in scene.objects]
+        whole = all(CANVAS / 8 <= one.size <= 2 * edge for one, edge in zip(scene.objects, edges, strict=True))
+        if whole and len({one.noun for one in scene.objects}) == n_objects:
+            found.append(scene)
+    return found
+
+
+def prompts_of(scene: Scene) -> list[str]:
+    """One prompt a thing of a scene: "a dog", "cheese"."""
+    return [phrase(one.noun) for one in scene.objects]
