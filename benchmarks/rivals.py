@@ -2,7 +2,7 @@
 
     python -m benchmarks.rivals --threads 1
 
-Every round times open_clip's ``encode_image``, the package and ours, one after the other, on the same picture and text
+Every round times open_clip's ``encode_image``, the package and ours, one after the other, on the same image and text
 embedding, from pixels to map; trace included. A ratio is the median over rounds of the ratio to ``encode_image`` within
 a round. Agreement is the correlation of the two maps on the token grid, with negative relevance cut off as the packages
 do. legrad is given a copy of the model, because it changes the model: the last column is the cosine between the
@@ -44,7 +44,7 @@ class Rival:
 
 
 class Similarity(nn.Module):
-    """Picture in, similarity with one text out, (B, 1): what the packages take for a classifier."""
+    """Image in, similarity with one text out, (B, 1): what the packages take for a classifier."""
 
     def __init__(self, model: nn.Module, text: Tensor):
         super().__init__()
@@ -122,7 +122,7 @@ def main() -> int:
     smooth = F.interpolate(torch.randn(1, 3, 7, 7, generator=generator), size, mode="bicubic")
     text = F.normalize(torch.randn(1, model.visual.output_dim, generator=generator), dim=-1)
     own = plain(model, smooth)
-    print(f"\n{MODEL}, one picture and one text, {arguments.threads} thread(s), median of {arguments.rounds}\n")
+    print(f"\n{MODEL}, one image and one text, {arguments.threads} thread(s), median of {arguments.rounds}\n")
     print(
         "| method | package | package's ratio | our ratio | agreement of the maps | embedding, cosine to the model's |"
     )

@@ -9,18 +9,15 @@ places, so that links between them hold in the repository and on the site.
 """
 
 import re
-import runpy
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import resolve_name
 
 import nbformat
 
-import gradeclip_utils
 from gradeclip_utils.methods import METHODS
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +36,7 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
         pages: the folder.
         executed: notebooks that stand there for the committed ones of their names.
     """
-    shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "refusals.py", "__pycache__"))
+    shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
             target = pages / file.relative_to(ROOT)
@@ -58,8 +55,6 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     own = [lesson.stem for lesson in lessons if lesson.stem not in named]  # of somebody who has put them beside ours
     fill(course, mark, f"{toctree([*named, *own])}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
-    refusals = runpy.run_path(str(HERE / "refusals.py"))["refusals_page"]()
-    (pages / "refusals.md").write_text(refusals, encoding="utf-8")
     write_api(pages / "api")
 
 
@@ -142,42 +137,64 @@ def methods_page() -> str:
     return head + "\n" + "\n".join(rows) + "\n"
 
 
+API = {  # page -> its title and what it documents, in the order in which a newcomer meets them
+    "method": ("The method in one piece", ["methods.grad_eclip.grad_eclip_plain", "methods.grad_eclip.grad_eclip"]),
+    "explain": (
+        "Explain", ["explain.Explainer", "explanation.Explanation", "explanation.Interactions", "words.Word",
+                    "errors.GradeclipError", "notices.ExplanationWarning"],
+    ),
+    "models": (
+        "Models", ["models.load_clip", "models.Clip", "models.save_compact", "towers.UnsupportedModel",
+                   "images.read_image"],
+    ),
+    "extend": (
+        "Add your own", ["methods.Method", "methods.register_method", "towers.Tower", "towers.Trace", "towers.Layer",
+                         "towers.register_tower", "datasets.Example", "datasets.register_dataset"],
+    ),
+    "plots": (
+        "Figures", ["plots.plot_explanation", "plots.plot_interactions", "plots.plot_maps", "plots.plot_intervals"],
+    ),
+    "panels": ("Panels", ["panels.explorer.explore", "panels.lesson.panel"]),
+    "scenes": (
+        "Scenes", ["scenes.arrange", "scenes.draw_scene", "scenes.Scene", "scenes.Object", "scenes.concepts",
+                   "scenes.vocabulary", "scenes.without", "scenes.recoloured", "scenes.hard_negative"],
+    ),
+    "datasets": (
+        "Data sets", ["datasets.load", "datasets.load_choices", "datasets.Choice", "datasets.photographs",
+                      "datasets.own_images", "datasets.captioned_images", "datasets.coco", "datasets.coco_captions",
+                      "datasets.sugar_crepe", "datasets.winoground", "datasets.aro"],
+    ),
+    "measures": (
+        "Measures", ["measures.localisation", "measures.reference_baselines", "measures.image_curves",
+                     "measures.word_curves", "measures.areas", "measures.randomised", "measures.agreement",
+                     "measures.cost", "measures.interval", "measures.difference_interval", "measures.spearman",
+                     "measures.summarise", "measures.paired", "measures.evaluate", "measures.report"],
+    ),
+    "finetune": ("Fine-tuning", ["finetune.fine_tune", "finetune.Tuning", "finetune.Pair"]),
+}  # fmt: skip
+
+
 def write_api(folder: Path) -> None:
-    """One page a room, with every public name of its modules; an index in the order of the alphabet."""
+    """Write one page a subject, and an index."""
     folder.mkdir()
-    rooms = {}
-    for module in iter_modules(gradeclip_utils.__path__):
-        if module.name.startswith("_") or module.name == "data":
-            continue
-        name = f"gradeclip_utils.{module.name}"
-        inside = _modules_of(name) if module.ispkg else [name]
-        rooms[module.name] = (import_module(name).__doc__ or "").strip().split("\n")[0]
-        blocks = [_block(one) for one in inside]
-        (folder / f"{module.name}.md").write_text(f"# {module.name}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8")
-    rows = "\n".join(f"| [{room}]({room}.md) | {about} |" for room, about in rooms.items())
+    for page, (title, names) in API.items():
+        blocks = [f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names]
+        (folder / f"{page}.md").write_text(f"# {title}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8")
+    listed = (
+        (title, page, ", ".join(f"`{name.rpartition('.')[2]}`" for name in names))
+        for page, (title, names) in API.items()
+    )
+    rows = "\n".join(f"| [{title}]({page}.md) | {names} |" for title, page, names in listed)
     (folder / "index.md").write_text(
-        "# API reference\n\nBy room; `CONTRIBUTING` says which may use which. `import gradeclip_utils` gives "
-        f"`{'`, `'.join(gradeclip_utils.__all__)}`.\n\n| room | what is in it |\n| --- | --- |\n{rows}\n\n"
-        f"{toctree(list(rooms))}\n",
-        encoding="utf-8",
+        f"# API reference\n\n| page | names |\n| --- | --- |\n{rows}\n\n{toctree(list(API))}\n", encoding="utf-8"
     )
 
 
-def _modules_of(package: str) -> list[str]:
-    found = [package]
-    for module in iter_modules(import_module(package).__path__, f"{package}."):
-        if not module.name.rpartition(".")[2].startswith("_"):
-            found += _modules_of(module.name) if module.ispkg else [module.name]
-    return found
-
-
-def _block(module: str) -> str:
-    """A module's section: its docstring, and the names that it defines."""
-    return (
-        f"## {module.removeprefix('gradeclip_utils.')}\n\n"
-        f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n"
-        "   :exclude-members: set\n```"  # `set` of figures is matplotlib's
-    )
+def _directive(name: str) -> str:
+    """The Sphinx directive that documents one name, with its public members if it is a class."""
+    thing = resolve_name(name)
+    kind = "autoclass" if isinstance(thing, type) else "autofunction"
+    return f".. {kind}:: {name}" + ("\n   :members:" if kind == "autoclass" else "")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Run a lesson on a model of your own: `python -m studies 05 --model ViT-B-16 --pretrained openai`.
+
+papermill executes a copy of the notebook with other parameters. The executed notebook, its page and its table of claims
+lie in `results/MODEL/`; the notebooks of the course stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from gradeclip_utils.errors import GradeclipError
+
+from .lesson import RESULTS
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def notebook_of(lesson: str) -> Path:
+    """The notebook of a lesson, given by its number or by the beginning of its name."""
+    found = sorted(NOTEBOOKS.glob(f"{lesson}*.ipynb")) if re.fullmatch(r"\w+", lesson) else []
+    if len(found) != 1:
+        known = ", ".join(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
+        raise GradeclipError(f"there is no lesson {lesson!r}: choose from {known}")
+    return found[0]
+
+
+def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str = "", results: Path = RESULTS) -> Path:
+    """Execute a lesson on a model, and return the executed notebook, beside which its page lies.
+
+    Raises:
+        GradeclipError: there is no such lesson, it takes no such parameter, or one of its cells fails.
+    """
+    import nbformat
+    import papermill
+    from nbconvert import HTMLExporter
+
+    notebook, folder = notebook_of(lesson), Path(results) / re.sub(r"[^\w.-]+", "_", model)
+    takes = papermill.inspect_notebook(str(notebook))
+    given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data}
+    given = {name: value for name, value in given.items() if value or name in takes}
+    if unknown := [name for name in given if name not in takes]:
+        raise GradeclipError(
+            f"lesson {notebook.stem} takes no {unknown[0]}; its parameters are {', '.join(takes) or 'none'}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / notebook.name
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(out), parameters=given, cwd=str(NOTEBOOKS), progress_bar=sys.stderr.isatty()
+        )
+    except papermill.PapermillExecutionError as error:
+        raise GradeclipError(f"a cell of {notebook.stem} failed on {model}: {error.ename}: {error.evalue}") from error
+    page, _ = HTMLExporter().from_notebook_node(nbformat.read(out, as_version=4))
+    out.with_suffix(".html").write_text(page, encoding="utf-8")
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m studies", description="Run a lesson on a model of your own.")
+    parser.add_argument("lesson", help="a number such as 05")
+    parser.add_argument("--model", default="emoji", help="a name that load_clip takes; default: %(default)s")
+    parser.add_argument("--pretrained", help="a tag of open_clip, or a file of weights")
+    parser.add_argument("--data", default="", help="for lessons 04 to 06, photographs: coco:FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        out = run_lesson(options.lesson, options.model, options.pretrained, options.data)
+    except GradeclipError as error:
+        print(f"gradeclip: {error}", file=sys.stderr)
+        return 2
+    print(f"{out.with_suffix('.html')}\n{out.parent / out.name[:2]}.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
