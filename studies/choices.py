@@ -31,7 +31,7 @@ from gradeclip_utils.measures.worker import contents
 from gradeclip_utils.models import Clip, load_clip
 
 from . import command
-from .binding.pairs import judge_choices
+from .pairs import judge_choices
 from .tables import as_figures, told
 
 CHUNK = 64  # choices whose images are in memory at once, and that are computed again after a kill

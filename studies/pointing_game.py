@@ -40,7 +40,7 @@ from gradeclip_utils.notices import heard_by
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from gradeclip_utils.scenes.grammar import Span
 
-from .binding.pairs import images_of
+from .pairs import images_of
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")

@@ -15,7 +15,7 @@ from gradeclip_utils.images import model_view
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene, arrange, concepts, phrase
 
-from .binding.pairs import images_of
+from .pairs import images_of
 
 Drawn = TypeVar("Drawn")
 

@@ -21,7 +21,7 @@ from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, 
 from .binding import figures as binding
 from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
 from .binding.cached_explainer import CachedExplainer
-from .binding.pairs import draw_pairs, judge
+from .pairs import draw_pairs, judge
 from .concreteness import figures as concreteness
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study

@@ -31,7 +31,7 @@ from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.architectures import maps_by_query, maps_on_common_grid
 from studies.binding.binding_index import binding_index
 from studies.binding.cached_explainer import CachedExplainer
-from studies.binding.pairs import draw_pairs
+from studies.pairs import draw_pairs
 from studies.binding.playground import playground
 from studies.concreteness.saliency import scene_examples, word_scores
 from studies.finetuning.evaluate import Amount, dense_features, measure

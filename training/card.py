@@ -35,7 +35,7 @@ from gradeclip_utils.scenes.compose import Scene, arrange, draw_scene
 from gradeclip_utils.scenes.emoji import COLOURS, NOT_MIRRORED, concepts
 from gradeclip_utils.scenes.grammar import phrase
 from gradeclip_utils.scenes.heldout import is_withheld_colour
-from studies.binding.pairs import CHANCE, draw_pairs, images_of, judge
+from studies.pairs import CHANCE, draw_pairs, images_of, judge
 from studies.pointing_game import games, play, play_true_masks
 
 from .gallery import clear_maps, gallery

@@ -16,7 +16,7 @@ from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import Scene, draw_scene, phrase
-from studies.binding.pairs import images_of
+from studies.pairs import images_of
 
 SCENES = 24
 _SIDE = 288  # pixels of a scene as the figure draws it

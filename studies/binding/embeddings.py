@@ -15,7 +15,7 @@ from sklearn.model_selection import cross_val_predict
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.scenes import draw_scene, relation_between
 
-from .pairs import Pair, images_of
+from ..pairs import Pair, images_of
 
 PROBED = ("place", "colour")
 

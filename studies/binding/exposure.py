@@ -22,7 +22,7 @@ from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.scenes import COLOURS, NUMBERS, POSITIONS, Scene, concepts
 from training.rounds import ROUNDS, scenes_of_training
 
-from .pairs import KINDS
+from ..pairs import KINDS
 
 # relation -> the kind of attribute, and whether it is the first thing that is said to be left, above or bigger
 _SAID_OF_TWO = product(("left / right", "above / below", "bigger / smaller"), (True, False))

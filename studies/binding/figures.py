@@ -22,7 +22,7 @@ from .cached_explainer import CachedExplainer
 from .embeddings import PROBED, portraits, probe, yardstick
 from .exposure import attribute_exposure
 from .mistakes import added_auc, beside_shuffled, mistake_table
-from .pairs import CHANCE, KINDS, Pair, draw_pairs, judge, margins_after
+from ..pairs import CHANCE, KINDS, Pair, draw_pairs, judge, margins_after
 
 Tables = list[pd.DataFrame]
 

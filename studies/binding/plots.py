@@ -14,7 +14,7 @@ from gradeclip_utils.explanation import Explanation
 from gradeclip_utils.plots import InlineFigure, axes_at, draw_heatmap, show_image
 from gradeclip_utils.plots.axes import FULL_WIDTH, NOTE, PALETTE, SMALLEST, drawable, entitle, headed
 
-from .pairs import Pair
+from ..pairs import Pair
 
 
 def plot_pair(pair: Pair, similarity: np.ndarray) -> InlineFigure:

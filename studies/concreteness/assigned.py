@@ -30,7 +30,7 @@ from gradeclip_utils.scenes import arrange, concepts, draw_scene
 from gradeclip_utils.towers import open_text_tower
 from gradeclip_utils.towers.blocks import with_grad
 
-from ..binding.pairs import image_pixels
+from ..pairs import image_pixels
 from .informativeness import chosen_words
 from .saliency import METHODS, saliency, scene_examples, word_scores
 

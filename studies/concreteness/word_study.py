@@ -15,7 +15,7 @@ from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import Scene
 
-from ..binding.pairs import image_pixels
+from ..pairs import image_pixels
 from .correlations import Question
 from .informativeness import chosen_words
 from .saliency import OTHER, gather_scenes, saliency, scene_examples, score_columns, word_scores, word_table

@@ -28,7 +28,7 @@ from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 from gradeclip_utils.towers.base import isolated_torch_state
 from training.card import embed_scenes
 
-from ..binding.pairs import KINDS, draw_pairs, images_of, judge
+from ..pairs import KINDS, draw_pairs, images_of, judge
 from ..pointing_game import games, play
 
 TOP = (1, 5)

@@ -20,7 +20,7 @@ from gradeclip_utils.scenes import (
 )
 from gradeclip_utils.scenes.compose import BIG, SMALL
 from studies.binding.exposure import attribute_exposure, attribute_words_said, hard_negative_counts
-from studies.binding.pairs import (
+from studies.pairs import (
     KINDS,
     SWAPPED,
     draw_pairs,

@@ -12,7 +12,7 @@ from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures.localisation import located
 from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.scenes import Span, arrange
-from studies.binding.pairs import images_of
+from studies.pairs import images_of
 from studies.pointing_game import (
     QUESTIONS,
     Game,

@@ -17,7 +17,7 @@ from gradeclip_utils.measures.statistics import (
     summarise,
     verdict,
 )
-from studies.binding.pairs import draw_pairs
+from studies.pairs import draw_pairs
 from studies.pointing_game import games, play, play_second_order
 from studies.verdicts import Takeaways
 from studies.word_scores import captioned_scenes, error_by_saturation, word_rows

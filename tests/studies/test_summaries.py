@@ -6,7 +6,7 @@ import pytest
 from gradeclip_utils import Explainer
 from studies import STUDIES
 from studies.binding.binding_index import binding_index
-from studies.binding.pairs import draw_pairs, judge
+from studies.pairs import draw_pairs, judge
 from studies.command import COLUMNS
 from studies.matching.composition import noun_pairs, span_fractions
 from studies.summaries import (

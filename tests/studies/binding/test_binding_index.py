@@ -17,7 +17,7 @@ from studies.binding.binding_index import (
     index_of_map,
 )
 from studies.binding.cached_explainer import CachedExplainer
-from studies.binding.pairs import SWAPPED, draw_pairs, images_of
+from studies.pairs import SWAPPED, draw_pairs, images_of
 
 FEW = 16  # concepts: what these tests draw
 

@@ -7,7 +7,7 @@ import pytest
 from gradeclip_utils import Explainer, load_clip
 from studies.binding import figures
 from studies.binding.figures import known_pairs, map_pairs
-from studies.binding.pairs import KINDS, draw_pairs
+from studies.pairs import KINDS, draw_pairs
 from studies.relevance import recognised_alone
 
 

@@ -17,7 +17,7 @@ from studies.binding.mistakes import (
     logistic_weights,
     mistake_table,
 )
-from studies.binding.pairs import draw_pairs, judge
+from studies.pairs import draw_pairs, judge
 
 FEW = 16  # concepts: what these tests draw
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from studies.binding.pairs import draw_pairs
+from studies.pairs import draw_pairs
 from studies.binding.plots import plot_contrasts, plot_map_grid, plot_pair
 
 from ...legible import headline
