@@ -4,8 +4,8 @@ import pytest
 
 from gradeclip_utils import Explainer, ExplanationWarning, UnsupportedModel
 from gradeclip_utils.measures import maps
-from gradeclip_utils.measures.maps import available, method_names
 from gradeclip_utils.measures.evaluation import evaluate
+from gradeclip_utils.measures.maps import available, method_names
 from gradeclip_utils.measures.worker import REFERENCES
 from gradeclip_utils.methods import METHODS, Method, register_method
 from gradeclip_utils.scenes import draw_scene

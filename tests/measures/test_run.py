@@ -18,11 +18,11 @@ from PIL import Image
 from gradeclip_utils import Explainer, methods
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import load
-from gradeclip_utils.measures import identity, results
 from gradeclip_utils.measures import evaluation as door
+from gradeclip_utils.measures import identity, results
+from gradeclip_utils.measures.evaluation import evaluate, report
 from gradeclip_utils.measures.faithfulness import PUBLISHED
 from gradeclip_utils.measures.localisation import MEASURES, localisation
-from gradeclip_utils.measures.evaluation import evaluate, report
 from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.measures.worker import REFERENCES
 from gradeclip_utils.methods import Method, register_method

@@ -19,9 +19,8 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked
 from gradeclip_utils.finetune.pairs import Pair
 from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
-from gradeclip_utils.measures import evaluation
-from gradeclip_utils.measures.results import Results, read_settings, read_whole
 from gradeclip_utils.measures.evaluation import evaluate
+from gradeclip_utils.measures.results import Results, read_settings, read_whole
 from gradeclip_utils.measures.shards import merge
 from studies.choices import choice_figures
 from tests.refusals.cases import named
