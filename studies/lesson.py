@@ -22,12 +22,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip, load_clip
+from gradeclip_utils.plots import InlineFigure, axes_at, draw_heatmap, show_image
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 
+FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
 # a folder a model, a table a lesson
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
 SECOND = "emoji-plain"  # a second training, beside which the lessons stand `emoji`
@@ -105,20 +108,38 @@ class Claims:
         return shown.round({"estimate": 2, "than": 2})
 
 
-def shown_scenes(n: int, n_objects: int = 2, *, split: str = "test", tint: float = 0.0) -> list[Scene]:
-    """The first n scenes of different things of which the border cuts none and none is below an eighth of the side."""
+def shown_scenes(
+    n: int, n_objects: int = 2, *, whole: bool = True, tint: float = 0.0, split: str = "test"
+) -> list[Scene]:
+    """Return the first n scenes of different things; `whole`: none is cut by the border or below an eighth of the side."""
     found: list[Scene] = []
     for seed in count():
         if len(found) == n:
             break
         scene = draw_scene(seed, split=split, n_objects=n_objects, tint=tint, plain=True)
         edges = [min(one.x, one.y, CANVAS - one.x, CANVAS - one.y) for one in scene.objects]
-        whole = all(CANVAS / 8 <= one.size <= 2 * edge for one, edge in zip(scene.objects, edges, strict=True))
-        if whole and len({one.noun for one in scene.objects}) == n_objects:
+        seen = all(CANVAS / 8 <= one.size <= 2 * edge for one, edge in zip(scene.objects, edges, strict=True))
+        if (seen or not whole) and len({one.noun for one in scene.objects}) == n_objects:
             found.append(scene)
     return found
 
 
 def prompts_of(scene: Scene) -> list[str]:
-    """One prompt a thing of a scene: "a dog", "cheese"."""
+    """Return one prompt a thing of a scene: "a dog", "cheese"."""
     return [phrase(one.noun) for one in scene.objects]
+
+
+def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> InlineFigure:
+    """Scenes in rows: the image and, for each of its things, the map of its prompt with the similarity."""
+    shown = [(scene.image(), explainer.explain(scene.image(CANVAS), prompts_of(scene))) for scene in scenes]
+    across, side, down = FULL_WIDTH / columns, 0.96 * FULL_WIDTH / columns / 3, 0.96 * FULL_WIDTH / columns / 3 + 0.32
+    alt = "Images and maps: " + "; ".join(", ".join(one.prompts) for _, one in shown)
+    figure = InlineFigure(FULL_WIDTH, down * -(-len(scenes) // columns), alt)
+    for number, (image, one) in enumerate(shown):
+        left, top = number % columns * across, number // columns * down + 0.3
+        show_image(axes_at(figure, left, top, side - 0.06, side - 0.06), image, "")
+        for i, prompt in enumerate(one.prompts):
+            axes = axes_at(figure, left + (i + 1) * side, top, side - 0.06, side - 0.06)
+            draw_heatmap(axes, image, one.image_maps[i])
+            axes.set_title(f"{prompt}  {one.similarity[i]:.2f}", fontsize=9, loc="left", pad=3)
+    return figure
