@@ -27,7 +27,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip, load_clip
-from gradeclip_utils.plots import InlineFigure, axes_at, draw_heatmap, show_image
+from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
@@ -111,7 +111,7 @@ class Claims:
 def shown_scenes(
     n: int, n_objects: int = 2, *, whole: bool = True, tint: float = 0.0, split: str = "test"
 ) -> list[Scene]:
-    """Return the first n scenes of different things; `whole`: none is cut by the border or below an eighth of the side."""
+    """Return the first n scenes of different things; `whole`: none cut by the border, none below an eighth of the side."""
     found: list[Scene] = []
     for seed in count():
         if len(found) == n:
@@ -140,6 +140,6 @@ def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> 
         show_image(axes_at(figure, left, top, side - 0.06, side - 0.06), image, "")
         for i, prompt in enumerate(one.prompts):
             axes = axes_at(figure, left + (i + 1) * side, top, side - 0.06, side - 0.06)
-            draw_heatmap(axes, image, one.image_maps[i])
+            show_image(axes, paint(image, one.image_maps[i]), "")
             axes.set_title(f"{prompt}  {one.similarity[i]:.2f}", fontsize=9, loc="left", pad=3)
     return figure
