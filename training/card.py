@@ -123,7 +123,7 @@ def recognised(clip: Clip, n: int = 60) -> pd.DataFrame:
 
 
 def caption_among_256(clip: Clip, split: str, n_objects: int) -> list[bool]:
-    """For each of 512 images: is its plain caption the best of 256? One that reads the same as its own counts as right."""
+    """Whether the plain caption of each of 512 images is the best of 256; one that reads the same counts as right."""
     explainer, right = Explainer(clip), []
     for turn in range(2):
         seeds = ([10 + n_objects, turn, i] for i in range(256))

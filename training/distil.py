@@ -33,7 +33,7 @@ from gradeclip_utils.checks import all_chosen, readable, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
-from gradeclip_utils.finetune.loop import Loop, linear_decay, muon_of, origin, quick_arithmetic
+from gradeclip_utils.finetune.loop import Loop, linear_decay, origin, quick_arithmetic
 from gradeclip_utils.finetune.options import add_fields, checked, markdown_table, read_fields, write_between
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
@@ -41,6 +41,7 @@ from gradeclip_utils.models.compact import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 
 from .card import embed_scenes, recognised
+from .optimiser import muon_of
 from .rounds import Recipe, SceneBatches
 from .scratch import CONFIG, config_of, encode_text_by_length, full_table, normalise, rows_of, vocabulary_ids
 

@@ -11,7 +11,6 @@ opposite: who has which colour is said at random, so that a model has nothing to
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -20,7 +19,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from gradeclip_utils.scenes import CANVAS, Object, Scene, Span, draw_scene, hard_negative, render
+from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene, hard_negative, render
 
 PATCH = 8  # pixels on a side of a patch of the model that is trained
 FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
@@ -38,7 +37,6 @@ class Recipe:
         learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
         weight_decay: of the matrices.
         patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
-        on_things: fraction of the patches kept that are to show things; 0 keeps patches at random.
         whole_images: fraction of the steps, at the end, that see every patch.
         tint: fraction of the objects with a colour.
         sparse_values: weight of the penalty on patches whose values say something (`value_density`); 0 for none.
@@ -55,7 +53,6 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: int = 150
     patches_dropped: float = 0.75
-    on_things: float = 0.0
     whole_images: float = 0.03
     tint: float = 0.45
     sparse_values: float = 0.0
@@ -66,22 +63,22 @@ class Recipe:
     seed: int = 0
 
 
-ROUNDS = (  # that made the bundled model
-    Recipe(steps=1250),
-    Recipe(steps=2400, warmup=100, tint=0.5, whole_images=0.04, hard_negatives=True, start="the first round", seed=1),
-    Recipe(
-        steps=1400, warmup=50, tint=0.5, on_things=0.5, whole_images=0.04, hard_negatives=True,
-        start="the second round", seed=3,
-    ),
-    Recipe(
-        steps=2200, warmup=50, tint=0.5, on_things=0.5, whole_images=0.04, hard_negatives=True, sparse_values=2.0,
-        logit_scale=100.0, start="the third round", seed=5,
-    ),
+_SECOND = Recipe(steps=2400, warmup=100, tint=0.5, whole_images=0.04, hard_negatives=True, seed=1)
+_THIRD = Recipe(
+    steps=900, warmup=50, tint=0.5, whole_images=0.05, hard_negatives=True, sparse_values=2.0, logit_scale=100.0, seed=3
+)
+_BAG = Recipe(
+    steps=250, learning_rate=8e-4, warmup=20, tint=0.5, whole_images=0.06, hard_negatives=True, shuffled_colours=True,
+    sparse_values=2.0, logit_scale=100.0, seed=4,
 )  # fmt: skip
-BAG_ROUND = Recipe(  # that made `emoji-bag` of it
-    steps=250, learning_rate=8e-4, warmup=20, tint=0.5, on_things=0.5, whole_images=0.06, hard_negatives=True,
-    shuffled_colours=True, sparse_values=2.0, logit_scale=100.0, start="the fourth round", seed=4,
-)  # fmt: skip
+MODELS: dict[str, tuple[Recipe, ...]] = {  # the rounds of each; a round begins from the weights of the one before
+    "emoji": (Recipe(steps=1250), _SECOND, _THIRD),
+    "emoji-plain": (Recipe(steps=2400, tint=0.5, seed=11),),
+    "emoji-bag": (_BAG,),
+    "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
+}
+STARTS = {"emoji-bag": "emoji", "emoji-bag-control": "emoji"}  # the models that begin from the weights of another one
+ROUNDS = MODELS["emoji"]
 
 
 class SceneBatches(torch.utils.data.Dataset):
@@ -93,16 +90,13 @@ class SceneBatches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.recipe.steps
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw batch `step`: images (B, 96, 96, 3) uint8, tokens (B, L) long, which patches show things (B, N) bool."""
-        scenes = self.scenes(step)
-        return *self._drawn(scenes, CANVAS), torch.from_numpy(np.stack([patches_on_things(s.objects) for s in scenes]))
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Draw batch `step`: images (B, 96, 96, 3) uint8 and tokens (B, L) long."""
+        return self.drawn(step, CANVAS)
 
     def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step` with images of another size."""
-        return self._drawn(self.scenes(step), size)
-
-    def _drawn(self, scenes: Sequence[Scene], size: int) -> tuple[Tensor, Tensor]:
+        scenes = self.scenes(step)
         images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
         return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
 
@@ -122,14 +116,6 @@ class SceneBatches(torch.utils.data.Dataset):
             rng = np.random.default_rng([recipe.seed, step, recipe.batch])
             return [shuffle_colours(scene, rng) for scene in scenes]
         return scenes
-
-
-def patches_on_things(things: Sequence[Object]) -> np.ndarray:
-    """Which patches have their centre within the square of a thing, row by row: (N,) bool."""
-    side = PATCH
-    centre = np.arange(side / 2, CANVAS, side)
-    x, y, reach = np.array([(thing.x, thing.y, thing.size / 2) for thing in things]).T[..., None]
-    return ((abs(centre - y) <= reach)[:, :, None] & (abs(centre - x) <= reach)[:, None]).any(0).ravel()
 
 
 def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -166,8 +152,8 @@ _batches = cache(SceneBatches)
 def scenes_of_training(number: int) -> list[Scene]:
     """The scenes of a batch of the bundled model's whole training."""
     step = number
-    for recipe in ROUNDS:
+    for i, recipe in enumerate(ROUNDS):
         if 0 <= step < recipe.steps:
-            return _batches(recipe).scenes(step)
+            return _batches(recipe if i == 0 else replace(recipe, start="the round before")).scenes(step)
         step -= recipe.steps
     raise IndexError(f"the training has {number - step} batches, and number {number} was asked for")

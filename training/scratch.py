@@ -1,29 +1,24 @@
-"""Train the bundled CLIP on emoji scenes, from nothing or from a checkpoint: one command trains one round.
+"""Train CLIPs on emoji scenes, from nothing or from the weights of another one.
 
-    python -m gradeclip_utils train                                    # seeded, goes on where it was interrupted
-    python -m gradeclip_utils train --export data/emoji.safetensors    # what load_clip() loads
-    python -m gradeclip_utils card                                     # what it recognises, on scenes never trained on
-
-    python -m gradeclip_utils train --folder runs/second --start runs/first.safetensors --hard-negatives --seed 1
-
-`rounds.ROUNDS` says what every round of the bundled model was given, `BAG_ROUND` the one that makes `emoji-bag` of it.
+    python -m training emoji           # three rounds, into data/emoji.safetensors; goes on where it was stopped
+    python -m training emoji-plain     # trained as CLIP was, with nothing that helps explanations
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
-the training is CLIP's: the symmetric contrastive loss over a batch, nothing that tells it which object has which name.
-Three things make it quick enough for two CPU cores: scenes begin with one object and grow to four, most patches are
-dropped until the last few steps (Li et al. 2023, FLIP), and the matrices are updated by Muon (Jordan et al. 2024).
+the loss is CLIP's, over a batch of images and captions: no step knows where in an image a thing is. Three things make
+training quick enough for two CPU cores: scenes begin with one object and grow to four, most patches are dropped at
+random until the last steps (Li et al. 2023, FLIP), and matrices are updated by Muon (Jordan et al. 2024).
 
 A transformer keeps what it knows of the whole image in patches that show nothing (Darcet et al. 2024), and an
-explanation that looks at patches then points there. So a later round shows more of the patches with things, and asks
-that few patches have values (`value_density`). CLIP was not asked: maps of the bundled model are the clearer for it.
+explanation that looks at patches then points there. So the last round of `emoji` adds a penalty (`value_density`) on
+how evenly the patches of an image share its values. CLIP had no such penalty; `emoji-plain` has none either.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +30,11 @@ from torch import Tensor, nn
 
 from gradeclip_utils.checks import as_path, writable
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.finetune.loop import Loop, linear_decay, muon_of, origin, quick_arithmetic, state_of
-from gradeclip_utils.finetune.options import add_fields, checked, read_fields
+from gradeclip_utils.finetune.loop import Loop, linear_decay, origin, quick_arithmetic, state_of
 from gradeclip_utils.models import load_clip, save_compact
 from gradeclip_utils.scenes import CANVAS, vocabulary
 
+from .optimiser import muon_of
 from .rounds import PATCH, Recipe, SceneBatches
 
 CONFIG: dict[str, Any] = {
@@ -48,33 +43,26 @@ CONFIG: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 3},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-IMAGE_LAYERS = 4  # that explain these models best, on development scenes; the published method has one
+IMAGE_LAYERS = 4  # the last layers that a model is explained through, unless `python -m training layers` finds fewer
+SPARSE_LAYERS = 4  # the last layers whose values are penalised
 STATE = "state.pt"
 _STATE_SIZE = 100_000_000  # bytes: weights and moments of a state, and of the next one beside it
-_BOUNDS = {
-    "patches_dropped": (0, 1), "on_things": (0, 1), "whole_images": (0, 1), "tint": (0, 1), "sparse_values": (0, 1e6),
-    "logit_scale": (0, 100),
-}  # fmt: skip
 
 
 class PatchDropout(nn.Module):
-    """Lets the image encoder see a part of the patches of each image, at random or more of those that show things."""
+    """Lets the image encoder see a random part of the patches of each image."""
 
-    def __init__(self, on_things: float = 0.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.fraction, self.kept = on_things, 1.0  # the fraction of all patches that is seen
-        self.on_things = torch.zeros(0)
+        self.kept = 1.0  # the fraction of the patches that is seen
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens of the patches that are seen: (B, 1 + K, D)."""
+        """Tokens of CLS and the patches that are seen: (B, 1 + K, D)."""
         if not self.training or self.kept == 1:
             return x
-        mine = self.on_things
-        weight = torch.ones(mine.shape)
-        if self.fraction:
-            weight = torch.where(mine, self.fraction / mine.sum(1, True), (1 - self.fraction) / (~mine).sum(1, True))
-        arrival = torch.empty(weight.shape).exponential_() / weight  # the first of a race (Efraimidis & Spirakis 2006)
-        first = 1 + arrival.topk(max(1, int(self.kept * weight.shape[1])), largest=False).indices
+        patches = x.shape[1] - 1
+        arrival = torch.empty(len(x), patches).exponential_()
+        first = 1 + arrival.topk(max(1, int(self.kept * patches)), largest=False).indices
         return torch.cat([x[:, :1], x.gather(1, first[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
 
 
@@ -159,7 +147,6 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
 @torch.random.fork_rng(devices=[])
 def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1) -> nn.Module:
     """Train a model by `recipe`."""
-    recipe = checked(recipe, _BOUNDS)
     folder = writable(folder, "the folder of the state", folder=True, size=_STATE_SIZE)
     torch.manual_seed(recipe.seed)  # open_clip draws initial weights and dropped patches from the global generator
     data = SceneBatches(recipe)
@@ -169,19 +156,19 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
         model.logit_scale.data.fill_(math.log(recipe.logit_scale))
         model.logit_scale.requires_grad_(False)
     optimiser = muon_of(model, _is_matrix, recipe.learning_rate, recipe.weight_decay)
-    drop = model.visual.patch_dropout = PatchDropout(recipe.on_things)
+    drop = model.visual.patch_dropout = PatchDropout()
     whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
 
-    def losses(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def losses(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts where it has more than one."""
-        images, tokens, drop.on_things = batch
+        images, tokens = batch
         drop.kept = 1 - recipe.patches_dropped if step < whole_from else 1.0
-        explained = IMAGE_LAYERS if recipe.sparse_values else 0
-        with quick_arithmetic(torch.device("cpu")), noted_values(model, explained) as values:
+        penalised = SPARSE_LAYERS if recipe.sparse_values else 0
+        with quick_arithmetic(torch.device("cpu")), noted_values(model, penalised) as values:
             image = model.encode_image(normalise(images), normalize=True)
             text = nn.functional.normalize(encode_text_by_length(model, rows[tokens]), dim=-1)
         loss = loss_of(image.float(), text.float(), model.logit_scale.exp())
-        if not explained:
+        if not penalised:
             return loss, {}
         density = torch.stack([value_density(layer) for layer in values]).mean()
         return loss + recipe.sparse_values * density, {"contrastive": loss.item(), "density": density.item()}
@@ -193,37 +180,38 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
     return model.eval()
 
 
-def export(folder: str | Path, path: str | Path) -> None:
-    """Write a trained model as a compact checkpoint with its config: `models.load_clip` loads it."""
-    path = writable(path, "--export", suffixes=(".safetensors",), size=_STATE_SIZE)
+def export(folder: str | Path, path: str | Path, image_layers: int = IMAGE_LAYERS) -> None:
+    """Write a trained model as a compact checkpoint with its config: `load_clip` loads it."""
+    path = writable(path, "the weights", suffixes=(".safetensors",), size=_STATE_SIZE)
     state_file = as_path(folder, "the folder of the state") / STATE
     if not state_file.exists():
-        raise GradeclipError(f"{state_file} is missing: train first, with --folder {folder}")
+        raise GradeclipError(f"{state_file} is missing: train first")
     model = open_clip.CLIP(**CONFIG)
     with state_of(state_file) as state:
         table = full_table(state["model"]["token_embedding.weight"], state["ids"])
         model.load_state_dict({**state["model"], "token_embedding.weight": table})
         metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    config = config_of(CONFIG, CANVAS) | {"image_layers": IMAGE_LAYERS}
+    config = config_of(CONFIG, CANVAS) | {"image_layers": image_layers}
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config)
 
 
 def config_of(config: dict, size: int) -> dict:
-    """The config of a compact checkpoint, with what its preprocessing is."""
+    """The config of a compact checkpoint, with its preprocessing."""
     images = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": size}
     return {**config, "preprocess": images}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `train`."""
-    parser.add_argument("--folder", default="runs/emoji", help="where the state is kept; %(default)s")
-    parser.add_argument("--export", metavar="FILE", help="train nothing: write what --folder holds, for load_clip")
-    add_fields(parser, Recipe())
-
-
-def run_command(options: argparse.Namespace) -> None:
-    """The command `train`: train the bundled model, or export what was trained."""
-    if options.export is not None:
-        return export(options.folder, options.export)
-    train(options.folder, read_fields(options, Recipe()))
+def train_rounds(
+    rounds: Sequence[Recipe], folder: Path, out: Path, *, start: str = "", image_layers: int = IMAGE_LAYERS,
+    workers: int = 1,
+) -> None:  # fmt: skip
+    """Train one round after the other, each from the weights of the one before, and export the last one."""
+    writable(out, "--out", suffixes=(".safetensors",), size=_STATE_SIZE)
+    for number, recipe in enumerate(rounds, 1):
+        place = folder / f"round-{number}"
+        print(f"{place}: {recipe.steps} steps, seed {recipe.seed}, from {start or 'random weights'}", flush=True)
+        train(place, replace(recipe, start=start), workers=workers)
+        start = str(place.with_suffix(".safetensors"))
+        export(place, start, image_layers)
+    export(place, out, image_layers)

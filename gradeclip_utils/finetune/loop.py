@@ -18,11 +18,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pandas as pd
 import torch
-from timm.optim import muon
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
@@ -221,26 +219,3 @@ def quick_arithmetic(device: torch.device, bfloat16: bool = True) -> Iterator[No
     kernel = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and has_bfloat16(device)), kernel:
         yield
-
-
-class Muon(muon.Muon):
-    """timm's Muon (Jordan et al. 2024), whose Newton-Schulz iteration runs in float32."""
-
-    def step(self, closure: Callable | None = None) -> Any:
-        """Update the weights once, as timm's does."""
-        with patch.object(muon, "zeropower_via_newtonschulz", _in_float32):
-            return super().step(closure)
-
-
-_in_float32 = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
-
-
-def muon_of(
-    model: nn.Module, is_matrix: Callable[[str, Tensor], bool], learning_rate: float, weight_decay: float
-) -> Muon:
-    """An optimiser of the weights of a model that learn: Muon for matrices, NAdam at half the rate for others."""
-    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for name, weight in trained if is_matrix(name, weight)]
-    rest = [weight for name, weight in trained if not is_matrix(name, weight)]
-    groups = [{"params": matrices}, {"params": rest, "use_fallback": True, "weight_decay": 0.0}]
-    return Muon(groups, lr=learning_rate, weight_decay=weight_decay, nesterov=True, fallback_lr_scale=0.5)

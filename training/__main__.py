@@ -1,0 +1,83 @@
+"""How `data/` was made, one command a file: python -m training emoji | emoji-plain | emoji-bag | students | ...
+
+Every training shows its progress, says its seed, keeps its state in --folder, and goes on from there when the same
+command is given again. `python -m training COMMAND --help` says what a command takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import data_path
+
+from .rounds import MODELS, STARTS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for name, rounds in MODELS.items():
+        steps, seeds = sum(recipe.steps for recipe in rounds), ", ".join(str(recipe.seed) for recipe in rounds)
+        own = commands.add_parser(name, help=f"train it: {steps} steps of {rounds[0].batch} scenes, seed {seeds}")
+        out = Path("runs", f"{name}.safetensors") if name.endswith("control") else data_path(f"{name}.safetensors")
+        start = data_path(f"{STARTS[name]}.safetensors") if name in STARTS else ""
+        own.add_argument("--folder", type=Path, default=Path("runs", name), help="for the state; %(default)s")
+        own.add_argument("--out", type=Path, default=out, help="the weights; %(default)s")
+        own.add_argument("--start", default=str(start), help="weights to begin from; by default '%(default)s'")
+        own.add_argument("--image-layers", type=int, help="layers that explain it by default; if not given, measured")
+        own.add_argument("--rounds", help="only these rounds, such as 2-3; then --start says where they begin")
+    own = commands.add_parser("layers", help="how many image layers should explain a model?")
+    own.add_argument("--model", default="emoji")
+    own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
+    own.add_argument("--write", action="store_true", help="put the number into the config beside the weights")
+    return parser
+
+
+def _train(given: argparse.Namespace) -> None:
+    from gradeclip_utils import load_clip
+
+    from . import layers, scratch
+
+    rounds = MODELS[given.command]
+    if given.rounds:
+        first, _, last = given.rounds.partition("-")
+        rounds = rounds[int(first) - 1 : int(last or first)]
+    image_layers = given.image_layers or scratch.IMAGE_LAYERS
+    scratch.train_rounds(rounds, given.folder, given.out, start=given.start, image_layers=image_layers)
+    if given.image_layers is None:
+        layers.write(layers.fewest(layers.measure(load_clip("emoji", given.out))), given.out)
+
+
+def _layers(given: argparse.Namespace) -> None:
+    from gradeclip_utils import load_clip
+
+    from . import layers
+
+    weights = given.weights or data_path(f"{given.model}.safetensors")
+    table = layers.measure(load_clip(given.model, weights))
+    cases = table["measure"] + ", " + table["objects"].astype(str) + " things"
+    print(table.assign(case=cases).pivot(index="case", columns="layers", values="mean").round(3).to_string())
+    print(f"fewest layers within .05 of the best: {layers.fewest(table)}")
+    if given.write:
+        layers.write(layers.fewest(table), weights)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command: 0 when it is done, 2 when it was given something wrong, 130 when it was stopped."""
+    given = _parser().parse_args(arguments)
+    try:
+        {"layers": _layers}.get(given.command, _train)(given)
+    except (GradeclipError, OSError) as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("training: stopped; the same command goes on from the last state", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
