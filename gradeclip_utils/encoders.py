@@ -28,10 +28,8 @@ from .methods.interactions import Group, word_directions, word_masks
 from .models import Clip
 from .prompts import as_prompts, as_tensor, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
-from .towers.base import isolated_torch_state
+from .towers.base import eval_mode, is_small, isolated_torch_state, one_thread
 from .towers.blocks import upcast
-from .towers.modes import eval_mode
-from .towers.threads import is_small, is_told, one_thread
 from .words import Split, check_tokenizer, split_read
 
 PROMPTS_AT_ONCE, IMAGES_AT_ONCE = 64, 16  # in one batch
@@ -224,7 +222,7 @@ class Encoders:
     @contextmanager
     def _isolated(self) -> Iterator[None]:
         """What all arithmetic runs in: nothing of the caller's modes, and one thread if the model is small."""
-        with isolated_torch_state(self.image_tower.device), one_thread(is_small(self.image_tower) and not is_told()):
+        with isolated_torch_state(self.image_tower.device), one_thread(is_small(self.image_tower)):
             yield
 
     def _image_traces(self, images: Iterable[ImageLike], batch_size: int, graph: bool = False) -> Iterator[Trace]:

@@ -1,8 +1,12 @@
-"""`GradeclipError`, the one exception for invalid input, and helpers for its messages."""
+"""`GradeclipError`, the one exception for invalid input, its subclass for models, and helpers for messages."""
 
 
 class GradeclipError(ValueError):
     """Invalid input. The message repeats what was given, states the rule, and says what to do."""
+
+
+class UnsupportedModel(GradeclipError):
+    """The model has a part that cannot be explained. The message names the part."""
 
 
 def short(value: object, most: int = 60) -> str:

@@ -27,7 +27,7 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.notices import warn
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.towers import Tower, UnsupportedModel
-from gradeclip_utils.towers.threads import is_small
+from gradeclip_utils.towers.base import is_small
 
 from .command import COLUMNS
 from .verdicts import Takeaways

@@ -186,7 +186,7 @@ def _curves(asker: Explainer, one: Captioned, spans: Sequence[Span], scores, ima
         new = [caption for caption in dict.fromkeys(captions) if caption not in similarity]
         if new:
             ids = token_ids(asker.clip.tokenizer, new, tower)
-            similarity.update(zip(new, (tower.embed_prompts(ids) @ image).tolist(), strict=True))
+            similarity.update(zip(new, (tower.trace(ids).embedding @ image).tolist(), strict=True))
         return image.new_tensor([similarity[caption] for caption in captions])
 
     curves = areas(word_curves(score, one.caption, scores, spans, seed=seed))

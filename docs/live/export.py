@@ -33,8 +33,7 @@ from gradeclip_utils import Clip, Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.methods.interactions import word_directions
 from gradeclip_utils.towers import Entry
-from gradeclip_utils.towers.text import TextTransformerTower, text_of
-from gradeclip_utils.towers.vit import through
+from gradeclip_utils.towers.open_clip import TextTransformerTower, through
 
 CONTEXT = 48  # tokens of a caption that the page reads, of the model's 77: quicker, and enough for four things
 
@@ -115,7 +114,7 @@ def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Cal
     """From token ids (CONTEXT,) to the embedding (E,) and the direction of each token (CONTEXT, E)."""
     model = copy.copy(clip.model)
     model._modules = {**clip.model._modules, "token_embedding": embeddings}
-    tower = WholeContext(model, text_of(model), layers)
+    tower = WholeContext(model, layers)
 
     def run(ids: Tensor) -> tuple[Tensor, Tensor]:
         """The embedding (E,) of token ids (context_length,), and the direction of each token (N, E)."""

@@ -26,9 +26,9 @@ from ..checks import chosen
 from ..methods import METHODS
 from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
-from ..towers import Layer, Trace, open_image_tower, open_text_tower
+from ..towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.base import isolated_torch_state
-from ..towers.blocks import UnsupportedModel, with_grad
+from ..towers.blocks import with_grad
 from ..words import split_read
 from .pairs import Batch, identity
 

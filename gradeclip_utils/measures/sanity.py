@@ -19,7 +19,7 @@ from .. import checks
 from ..checks import chosen, finite, whole
 from ..errors import GradeclipError
 from ..models import BUNDLED_MODELS, Clip
-from ..towers.threads import is_told, one_thread
+from ..towers.base import one_thread
 from .localisation import levelled
 from .statistics import spearman
 
@@ -103,8 +103,7 @@ def cost(
         calls: what is timed, by the method's name.
         plain: a call that runs one forward pass.
         repeats: how many rounds are counted.
-        small: of a small model (`threads.is_small`), whose explanations take one thread: then all calls do, unless the
-            environment says how many.
+        small: of a small model (`towers.base.is_small`), whose explanations take one thread: then all calls do.
         warm: whether all calls were made before, so that none has to be made without being counted.
 
     Returns:
@@ -115,7 +114,7 @@ def cost(
         ValueError: fewer than one round.
     """
     repeats, calls = whole("repeats", repeats, 1), checks.instance("calls", calls, Mapping, "a dictionary of functions")
-    with one_thread(small and not is_told()):
+    with one_thread(small):
         rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + (not warm))]
     rounds = rounds[-repeats:]
     seconds = np.array([times for _, times in rounds])  # (rounds, calls)

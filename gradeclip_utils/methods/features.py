@@ -9,8 +9,9 @@ embedding.
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedModel
 from ..towers import Tower, Trace
-from ..towers.blocks import UnsupportedModel, attend_fused
+from ..towers.blocks import attend_fused
 from .grad_eclip import gradients
 
 

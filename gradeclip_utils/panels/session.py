@@ -32,8 +32,8 @@ from ..methods.interactions import centred, named_things
 from ..models import Clip
 from ..notices import heard_by
 from ..plots import colours
+from ..towers.base import is_small, one_thread
 from ..towers.remembering import RememberingTower
-from ..towers.threads import is_small, one_thread
 from ..words import Split, Word, check_tokenizer, split_read, unknown_words, why_no_words
 from .explorer_view import Panel, View
 from .jobs import ANSWERS

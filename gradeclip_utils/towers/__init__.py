@@ -3,31 +3,18 @@
     model --tower--> Trace --method--> map --Explanation--> figure
 
 A tower is one of CLIP's two encoders, opened just before its embedding. In each explained layer the *query tokens*
-(CLS; EOT; a latent query in an attention pool; every patch where the tower averages) ask a query of the others and
+(CLS; EOT; a latent query in an attention pool; every patch if the tower averages) send queries to all tokens and
 collect
 
     o = sum_i alpha_i v_i,        alpha = softmax_i(q . k_i / sqrt(C)),        head by head,
 
-and what the tower does with `o` afterwards is the *readout*. A tower therefore answers four questions, and knows
-nothing of relevance: `trace` (what were q, k, v, alpha and o?), `readout` (what would the embedding be if o were
-changed?), `resume` (what would it be if other tokens entered a layer?) and `forward` (what does the unmodified
-model say?). A new model family is one more tower: it says how inputs become tokens, what its layers are, and what
-becomes of the query tokens in the end.
+and the rest of the tower after `o` is the *readout*. A tower knows nothing of relevance. It answers four questions:
+`trace` (what were q, k, v, alpha and o?), `readout` (what would the embedding be with another o?), `resume` (what would
+it be if other tokens entered a layer?) and `forward` (what does the unmodified model give?).
 
-| file | family |
-| --- | --- |
-| `vit` | open_clip's VisionTransformer: CLS, average pooling (CLIPA), attention pool (CoCa) |
-| `resnet` | open_clip's ModifiedResNet: attention pool |
-| `timm_vit` | timm's transformers: SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B; plain classifiers |
-| `huggingface` | transformers' CLIPs (SigLIP 2 with NaFlex, MetaCLIP 2, ..., BLIP's images); BERTs in open_clip |
-| `huggingface_blocks` | their layers, by their parts |
-| `text` | open_clip's text transformer: causal or not, read at EOT, at a fixed place or by an appended CLS |
-| `feature_map` | what has no attention to explain: the last feature map alone |
-
-Three promises. Nothing is patched: the layers below are the model's own blocks, the explained ones are computed here
-from the model's parameters, without hooks, in float32 at least. What the readout cannot feel is not computed: causal
-text stops at its last EOT, and the last block runs for the query tokens alone. And the trace is the model: the first
-trace of every tower is compared with the model's own forward pass.
+The model is not patched. The layers below the explained ones are the model's own; the explained layers are computed
+here from the model's parameters, without hooks, in float32 at least. The first trace of each tower is compared with the
+model's own forward pass. `docs/architectures.md` lists the known families.
 """
 
 from collections.abc import Callable
@@ -38,62 +25,81 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from ..checks import chosen, unused
+from ..checks import chosen, instance, text, unused
+from ..errors import UnsupportedModel
 from .base import Entry, Layer, Tower, Trace
-from .blocks import UnsupportedModel
 from .feature_map import FeatureMapTower
 from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of, unwrapped
+from .open_clip import TextTransformerTower, VisionTower
 from .resnet import ResNetTower
-from .text import TextTransformerTower, text_of
-from .timm_vit import TrunkTower
-from .vit import VisionTower
+from .timm import TrunkTower
 
 __all__ = [
     "REGISTERED", "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower",
     "open_text_tower", "register_tower",
 ]  # fmt: skip
 
-
 _Opens = Callable[[nn.Module, int | None], Tower]
-# what projects outside have registered: name -> side, whether a model is of the family, and what opens it
-REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], _Opens]] = {}
+REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], _Opens]] = {}  # name -> side, matches, opens
 
 
 def register_tower(
     name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], bool], opens: _Opens
 ) -> None:
-    """Let `open_image_tower` or `open_text_tower`, and so `Explainer`, open one more family of models.
+    """Let `Explainer` open one more family of models.
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
 
-    What was registered (`REGISTERED`) is asked first, the latest before the others, and then the families that are
-    known here. `del REGISTERED[name]` forgets it again.
+    Registered families are tried before the known ones, the latest first. `del REGISTERED[name]` removes one.
 
     Args:
-        name: what the family is called.
-        side: "image" or "text".
-        matches: whether a model is of this family.
-        opens: from the model, and how many of its last layers are explained (None: as many as the family likes), to a
-            `towers.base.Tower`; most often a subclass of it.
+        name: the family's name.
+        side: "image" or "text", the encoder that is opened.
+        matches: model -> whether it belongs to the family.
+        opens: (model, number of explained layers, or None for the family's default) -> a `Tower`; most often a
+            subclass of `Tower`.
 
     Raises:
-        ValueError: there is a family of this name, or another side.
+        GradeclipError: the name is taken, the side is another one, or `matches` or `opens` cannot be called.
     """
-    unused("a family of towers", name, REGISTERED)
+    unused("a family of towers", text("name", name), REGISTERED)
     chosen("side", side, ("image", "text"))
+    for what, value in (("matches", matches), ("opens", opens)):
+        instance(what, value, Callable, "a function of a model")
     REGISTERED[name] = side, matches, opens
 
 
-def _registered(side: str, model: nn.Module) -> _Opens | None:
-    """What opens the family that was registered last of those to which the model belongs."""
-    return next((opens for of, fits, opens in reversed(REGISTERED.values()) if of == side and fits(model)), None)
-
-
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
-    """Open the image encoder of a model: open_clip's, transformers', or a bare timm transformer (a classifier)."""
+    """Open the image encoder of a model of open_clip, timm (classifiers), transformers, or a registered family."""
+    return _opened("image", model, layers)
+
+
+def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
+    """Open the text encoder of a model of open_clip or transformers, or of a registered family."""
+    return _opened("text", model, layers)
+
+
+def open_feature_map(model: nn.Module) -> FeatureMapTower:
+    """Open the last feature map of a timm model, for methods that need no attention."""
     model = _inside(model)
-    if opens := _registered("image", model):
-        return opens(model, layers)
+    if (trunk := _trunk_of(model)) is not None:
+        return FeatureMapTower(model, trunk)
+    what = type(getattr(model, "visual", model)).__name__
+    raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
+
+
+def _opened(side: str, model: nn.Module, layers: int | None) -> Tower:
+    model = _inside(model)
+    for one, fits, opens in reversed(REGISTERED.values()):
+        if one == side and fits(model):
+            return opens(model, layers)
+    try:
+        return _open_image(model, 1 if layers is None else layers) if side == "image" else _open_text(model, layers)
+    except AttributeError as error:
+        raise UnsupportedModel(f"the {side} tower of this {type(model).__name__} lacks a part: {error}") from error
+
+
+def _open_image(model: nn.Module, layers: int) -> Tower:
     if kind_of(model, IMAGES):
         return TransformersImageTower(model, layers)
     visual = getattr(model, "visual", None)
@@ -107,27 +113,14 @@ def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     raise UnsupportedModel(f"the image tower is a {type(what).__name__}, which is not known")
 
 
-def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
-    """Open the text encoder of a model of open_clip or transformers, or of a registered family."""
-    model = _inside(model)
-    if opens := _registered("text", model):
-        return opens(model, layers)
+def _open_text(model: nn.Module, layers: int | None) -> Tower:
     if kind_of(model) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder":
         return TransformersTextTower(model, layers)
-    return TextTransformerTower(model, text_of(model), layers)
-
-
-def open_feature_map(model: nn.Module) -> FeatureMapTower:
-    """Open what a model without attention has, a last feature map: for methods that need no more than that."""
-    model = _inside(model)
-    if (trunk := _trunk_of(model)) is not None:
-        return FeatureMapTower(model, trunk)
-    what = type(getattr(model, "visual", model)).__name__
-    raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
+    return TextTransformerTower(model, layers)
 
 
 def _inside(model: nn.Module) -> nn.Module:
-    """The model without its wrappers, if it has gradients."""
+    """The model without its wrappers, if it can have gradients."""
     model = unwrapped(model)
     if any(parameter.is_inference() for parameter in model.parameters()):
         made = f"the {type(model).__name__} was made in torch.inference_mode"
@@ -136,7 +129,7 @@ def _inside(model: nn.Module) -> nn.Module:
 
 
 def _trunk_of(model: nn.Module) -> nn.Module | None:
-    """The image encoder that is timm's: a part of an open_clip model, or the model itself."""
+    """The image encoder if it is a timm model: a part of an open_clip model, or the model itself."""
     visual = getattr(model, "visual", None)
     if isinstance(visual, TimmModel):
         return visual.trunk

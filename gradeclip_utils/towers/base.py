@@ -1,53 +1,91 @@
-"""What all towers share: how explained layers are computed. See the package for the idea.
+"""The base class of all towers: how explained layers are computed.
 
-    model --here--> Trace --method--> map --Explanation--> figure
+    image or prompt --tower--> Trace --method--> map --Explanation--> figure
 
-A family says how inputs become tokens (`_enter`), what its layers are (`blocks`) and what becomes of the query
-tokens in the end (`_embed`). Everything else is the same for all of them, and is here.
+A family says how inputs become tokens (`_enter`), what its layers are (`blocks`) and what becomes of the query tokens
+(`_embed`). Everything else is here. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C, and
+embeddings of width E.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import whole
+from ..checks import first_line, whole
 from ..errors import GradeclipError
 from .blocks import Block, UnsupportedModel, attend, attend_fused, in_precision
-from .modes import eval_mode
-from .trace import Entry, Layer, Trace
 
-_VERIFIED = 4  # inputs of the first batch that the model itself embeds, too
+_VERIFIED = 4  # inputs of the first batch that are compared with the model's own forward pass
+_SMALL = 20_000_000  # weights of a tower; the bundled model's have 3 million, the image tower of ViT-B/16 has 86
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The attention of one explained layer, for B inputs."""
+
+    q: Tensor  # (B, R, H, C)
+    k: Tensor  # (B, N, H, C)
+    v: Tensor  # (B, N, H, C)
+    attention: Tensor  # (B, H, R, N): alpha, rows sum to one
+    o: Tensor  # (B, R, D): attention output, before out_proj
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A batch of inputs as it enters the first explained layer."""
+
+    inputs: Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
+    tokens: Tensor  # (B, N, D)
+    query_index: Tensor  # (B, R), positions of the query tokens; (B, 0) for a latent query, which is no token
+    valid_mask: Tensor  # (B, N) bool: the tokens that a map covers (patches; SOT, words and EOT, but no padding)
+    heads: int  # of the explained layers
+    grid: tuple[int, int] | None  # (h, w) of the patches, which are the last h * w tokens
+    attention_mask: Tensor | None = None  # beyond "causal": (B or 1, N, N) bool, True if visible, or a bias that is
+    # added to the logits, (B or 1, H, N, N) float
+    positions: Tensor | None = None  # by which layers rotate tokens (rotary embedding), or which a pool adds to them
+
+    def mask_of_heads(self) -> Tensor | None:
+        """The attention mask for every head, (B or 1, H or 1, N, N)."""
+        mask = self.attention_mask
+        return mask[:, None] if mask is not None and mask.ndim == 3 else mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(Entry):
+    """The same batch with its explained layers, the lowest first, and its embeddings, from one forward pass."""
+
+    layers: tuple[Layer, ...]
+    embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
+    graph: tuple[Tensor, tuple[Tensor, ...]] | None = None  # embedding and each layer's o, as autograd knows them
 
 
 class Tower:
-    """One encoder, opened. Made by `open_image_tower(model, layers)` and `open_text_tower`, which compute nothing.
+    """One encoder of a model, opened just before its embedding. `open_image_tower` and `open_text_tower` make them.
 
-    `shielded` says that, within the explained layers, no other token sees what the query tokens become: always
-    so in causal text, where they come last, and in a single layer. Then the readout carries the query tokens alone,
-    and the others are remembered as keys and values. Otherwise it carries every token.
+    `shielded` means that, within the explained layers, no other token sees what the query tokens become. This holds
+    for causal text, whose query tokens come last, and for a single layer. The readout then computes the query tokens
+    alone, and takes the keys and values of all others from the trace.
 
     Attributes: `blocks` (all `depth` layers, the lowest first, an attention pool last), `explained` (the last `layers`
-    of them), `heads` (of the explained layers), `width` (E), `kind` (the model's own class) and `query_token` (who
-    reads), in words, `causal`, `unit` (whether embeddings have unit length). Image towers have `patch_size`
-    (pixels that one token of the grid stands for, down and across), `image_size`, the model's own (H, W), `any_size`
-    (whether the model's own forward pass takes others too) and `own_grid` (whether it keeps each image's shape, so
-    that no two need be alike); text towers have `context_length` and `ends`.
+    of them), `heads` (of the explained layers), `width` (E), `kind` (the encoder's class), `query_token` (which token
+    reads, in words), `causal` and `unit` (whether embeddings have unit length). Image towers have `patch_size` and
+    `image_size`, both (height, width) in pixels, `any_size` (the model's own forward pass takes other sizes too) and
+    `own_grid` (each image keeps its shape); text towers have `context_length` and `ends`.
 
     Args:
         model: the whole model.
-        part: of it, the encoder that is opened.
+        part: the encoder in it.
         blocks: its layers, the lowest first.
         layers: how many of the last are explained; None for two thirds.
-        encode: the model's own forward pass, inputs -> embeddings, with which the first trace is compared.
+        encode: the model's own forward pass, inputs -> embeddings.
 
     Raises:
-        UnsupportedModel: there are several layers to explain, and the last is an attention pool; or, of one family's
-            tower, a part of the encoder is not known. It says which.
-        ValueError: there are not so many layers.
+        UnsupportedModel: several layers are to be explained, and the last is an attention pool.
+        GradeclipError: there are not so many layers.
     """
 
     name: str
@@ -69,7 +107,7 @@ class Tower:
         if layers > 1 and blocks[-1].latent:
             raise UnsupportedModel(
                 f"the {self.name} tower ends in an attention pool ({type(blocks[-1].module).__name__}), the one layer "
-                f"where {self.query_token} and so the only one that can be explained; got {self.name}_layers={layers}"
+                f"where {self.query_token}, so only this layer can be explained; got {self.name}_layers={layers}"
             )
         self.model, self.part, self.blocks, self.layers = model, part, tuple(blocks), layers
         self.depth = len(self.blocks)
@@ -81,91 +119,52 @@ class Tower:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the encoder's weights."""
         return next(self.part.parameters()).device
 
     @torch.no_grad()
     def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
-        """What became of a batch, from the unmodified model's parameters.
-
-        Args:
-            inputs: pixels (B, 3, H, W) or token ids (B, context_length).
-            graph: whether the trace keeps what a gradient of its embedding in its layers' o needs, so that channel
-                weights cost no second pass through the explained layers. It takes the memory of their activations for
-                as long as the trace is there; where CLS or EOT alone is carried, that is little.
-
-        Raises:
-            ValueError: the embedding is not finite (the message names the broken weight).
-            RuntimeError: the first trace of this tower is not what the model's own forward pass gives.
-        """
-        trace = self._trace_from(self._entered(inputs), graph)
-        if not torch.isfinite(trace.embedding).all():
-            broken = (name for name, value in self.model.named_parameters() if not torch.isfinite(value).all())
-            why = f"{self.name} embedding is NaN or infinite on this input"
-            if name := next(broken, None):
-                why = f"weight {name!r} holds NaN or infinite values"
-            raise GradeclipError(f"the model cannot be explained: its {why}")
-        if not self.verified:
-            self._verify(inputs, trace)
-            self.verified = True
+        """Trace pixels (B, 3, H, W) or token ids (B, context_length); with `graph`, ready for channel weights."""
+        if self.verified:
+            return self._finite(self._trace_from(self._entered(inputs), graph))
+        own = inputs[:_VERIFIED]
+        if resized := self.name == "image" and not self.reads(own):  # the model itself cannot embed such images
+            own = F.interpolate(own, self.image_size)
+        try:
+            expected = self.forward(own)
+            trace = self._finite(self._trace_from(self._entered(inputs), graph))
+            found = (self._trace_from(self._entered(own)) if resized else trace).embedding[: len(own)]
+        except (RuntimeError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
+            failed = f"the {self.name} encoder of {type(self.model).__name__} fails in its forward pass"
+            raise UnsupportedModel(f"{failed}: {first_line(error)}") from error
+        self._compare(found, expected)
+        self.verified = True
         return trace
 
     def trace_with_grad(self, inputs: Tensor) -> Trace:
-        """`trace` within `blocks.with_grad`, with a graph from embedding, tokens and layers into the parameters.
-
-        Args:
-            inputs: as for `trace`; nothing is checked, since a tower that was traced once is known to be the model.
-        """
+        """The same within `blocks.with_grad`, with a graph from embedding, tokens and layers into the parameters."""
         return self._trace_from(self._entered(inputs))
 
     @torch.no_grad()
     def with_one_head(self, trace: Trace) -> Trace:
-        """The explained layers run again with ONE head over the full width, as the published code does.
-
-        The result has another embedding: it traces a network that the model's training never saw.
-
-        Args:
-            trace: B inputs, traced by this tower.
-
-        Raises:
-            UnsupportedModel: each head has a bias of its own (T5), and nothing says which one head would have.
-        """
+        """The explained layers computed again with ONE head over the full width, as the paper's published code does."""
         if trace.attention_mask is not None and trace.attention_mask.ndim == 4:
             raise UnsupportedModel(f"{self.kind} adds a bias to the logits of each head: one head would have none")
         return self._trace_from(replace(trace, heads=1), graph=True)
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:
-        """Embeddings (B, E) when o is changed in the L explained layers.
-
-        A plain differentiable function, so that reverse mode gives channel weights and forward mode word directions.
-
-        Args:
-            trace: B inputs, traced by this tower.
-            delta: (L, B, R, D), what is added to o.
-        """
+        """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers; differentiable."""
         known = [(layer.q, layer.k, layer.v) for layer in trace.layers]
         return self._read(trace, known, lambda place, o: o + delta[place])[0]
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """Embeddings (B, E) when other tokens enter a block; all of them are computed.
-
-        Args:
-            trace: says where to read, and how many heads its explained layers have.
-            layer: number of the block, from 0, the lowest.
-            tokens: (B, N, D), what enters it.
-        """
+        """Embeddings (B, E) when other tokens (B, N, D) enter block number `layer`, counted from 0, the lowest."""
         for position in range(layer, self.depth):
             tokens = self.run_block(trace, position, tokens)
         return self._finished(tokens if self.blocks[-1].latent else tokens[_at(trace)], trace)
 
     def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
-        """One block for every token, (B, N, D); a pool gives its R queries, (B, R, D).
-
-        Args:
-            trace: of the B inputs. Explained blocks have its heads, so that a trace with one head goes on with one.
-            position: number of the block, from 0, the lowest.
-            tokens: (B, N, D), what enters it.
-        """
+        """One block for every token, (B, N, D) -> (B, N, D); a pool gives its R queries, (B, R, D)."""
         block = self.blocks[position]
         heads = trace.heads if position >= len(self.below) else block.heads
         normed = block.enter(tokens, trace.positions)
@@ -173,20 +172,9 @@ class Tower:
         return block.finish(tokens, attend_fused(q, k, v, trace.mask_of_heads(), self.causal))
 
     def dense(self, trace: Trace) -> Tensor:
-        """Dense features (B, N, E) of an image: every token as if it had attended to itself alone in the last layer.
-
-        So its value takes the place of o: through out_proj, residual and MLP (where the layer has them), norm and
-        projection, of unit length. For an attention pool that is what MaskCLIP does in its ResNet, and for a
-        transformer what its code does (Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
-
-        Args:
-            trace: B images, traced by this tower.
-
-        Raises:
-            UnsupportedModel: this is a text encoder.
-        """
+        """Dense features (B, N, E) of an image: each token as if it attended to itself alone in the last layer."""
         if trace.grid is None:
-            raise UnsupportedModel(f"dense features belong to pictures; this is a {self.name} tower")
+            raise UnsupportedModel(f"dense features belong to images; this is a {self.name} tower")
         tokens = trace.tokens
         for position in range(len(self.below), self.depth - 1):
             tokens = self.run_block(trace, position, tokens)
@@ -195,20 +183,12 @@ class Tower:
         return self.embed_alone(last.finish(tokens, v))
 
     def embed_alone(self, tokens: Tensor) -> Tensor:
-        """Unit embeddings (B, N, E) of tokens, each as the only one that is read.
-
-        Args:
-            tokens: (B, N, D), as they leave the last block.
-        """
+        """Unit embeddings (B, N, E) of tokens (B, N, D) of the last block, each as the only one that is read."""
         alone = tokens.flatten(0, 1)[:, None]  # (B*N, 1, D)
         return F.normalize(self._embed(alone), dim=-1).unflatten(0, tokens.shape[:2])
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels.
-
-        Args:
-            pixels: (B, 3, H, W) of a size that it `reads`; of a text tower token ids (B, context_length).
-        """
+        """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels."""
         with eval_mode(self.model):
             features = self._encode(in_precision(self.part, pixels))
         features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
@@ -217,45 +197,30 @@ class Tower:
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """Embeddings (B, E) by the unmodified model in evaluation mode.
-
-        Args:
-            inputs: as for `embed_pixels`.
-        """
+        """The same without gradients, also for token ids (B, context_length)."""
         return self.embed_pixels(inputs)
 
-    def embed_prompts(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, E) of prompts, those of their traces; of text towers alone.
-
-        Args:
-            ids: (B, context_length), token ids.
-        """
-        return self.trace(ids).embedding
-
     def ends(self, ids: Tensor) -> Tensor:
-        """Where the words of each prompt end, (B,).
+        """The position (B,) of each prompt's last token; text towers only."""
+        raise NotImplementedError
 
-        Args:
-            ids: (B, context_length), token ids.
-
-        Raises:
-            AssertionError: this is no text tower.
-        """
-        raise AssertionError(f"{type(self).__name__} reads no prompts")
+    def reads(self, pixels: Tensor) -> bool:
+        """Whether the model's own forward pass takes images of this size: most take one size only."""
+        return self.any_size or tuple(pixels.shape[-2:]) == self.image_size
 
     def _enter(self, inputs: Tensor) -> Entry:
-        raise AssertionError(f"{type(self).__name__} does not say how its inputs become tokens")
+        raise NotImplementedError
 
     def _embed(self, x: Tensor) -> Tensor:
-        raise AssertionError(f"{type(self).__name__} does not say what becomes of its reading tokens")
-
-    def _entered(self, inputs: Tensor) -> Entry:
-        with eval_mode(self.model):  # dropout and batch norm, in the layers below
-            return self._enter(inputs)
+        raise NotImplementedError
 
     def _pool(self, x: Tensor, entry: Entry) -> Tensor:
-        """What `_embed` gets, of query tokens (B, R, D): the same, unless inputs differ in how many of them count."""
+        """Query tokens (B, R, D) as `_embed` takes them; T5's mean leaves padding out."""
         return x
+
+    def _entered(self, inputs: Tensor) -> Entry:
+        with eval_mode(self.model):  # for dropout and batch norm in the layers below
+            return self._enter(inputs)
 
     def _finished(self, x: Tensor, entry: Entry) -> Tensor:
         embedding = self._embed(self._pool(x, entry))
@@ -280,7 +245,7 @@ class Tower:
         return Trace(**entered, layers=layers, embedding=embedding.detach(), graph=(embedding, tuple(collected)))
 
     def _remember(self, entry: Entry) -> list[tuple[Tensor | None, Tensor, Tensor]]:
-        """Keys and values of all tokens in every explained layer; of the last layer nothing else is computed."""
+        """Keys and values of all tokens in every explained layer; the last layer computes nothing else."""
         cached, tokens = [], entry.tokens
         for place, block in enumerate(self.explained):
             normed = block.enter(tokens, entry.positions)
@@ -297,11 +262,11 @@ class Tower:
         return block.project(normed, 0, entry.heads, entry.positions)[_at(entry)]
 
     def _read(self, entry: Entry, cached: list, change: Callable[[int, Tensor], Tensor] | None = None):
-        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout can feel."""
+        """Embeddings (B, E) and the explained layers, computed for no more tokens than the readout needs."""
         at, layers = _at(entry), []
         x = entry.tokens[at] if self.shielded else entry.tokens
         for place, block in enumerate(self.explained):
-            alone = self.shielded or place == self.layers - 1  # behind this layer nobody reads any other token
+            alone = self.shielded or place == self.layers - 1  # no later layer reads any other token
             if self.shielded and place == 0:
                 q, k, v = cached[0]
             else:
@@ -318,7 +283,7 @@ class Tower:
             own = own if change is None else change(place, own)
             if alone:
                 x = block.finish(x, own)
-            elif place == 0 and own.shape[1] == 1:  # no other token feels the change: none of them needs a graph
+            elif place == 0 and own.shape[1] == 1:  # the change reaches no other token: those need no graph
                 x = block.finish(x, o).index_put(at, block.finish(x[at], own))
             else:
                 x = block.finish(x, o.index_put(at, own))
@@ -328,7 +293,7 @@ class Tower:
         return self._finished(x, entry), tuple(layers)
 
     def _query_mask(self, entry: Entry) -> Tensor | None:
-        """What the query tokens can see, (B or 1, H or 1, R, N), or None where they see everything."""
+        """What the query tokens can see, (B or 1, H or 1, R, N), or None if they see everything."""
         mask = entry.mask_of_heads()
         if mask is not None:
             rows = mask.expand(len(entry.tokens), -1, -1, -1).transpose(1, 2)  # (B, N, H, N)
@@ -336,30 +301,42 @@ class Tower:
         if not self.causal:
             return None
         place = torch.arange(entry.tokens.shape[1], device=entry.tokens.device)
-        return (place <= entry.query_index[..., None])[:, None]  # (B, 1, R, N): EOT sees what stands before it
+        return (place <= entry.query_index[..., None])[:, None]  # (B, 1, R, N): EOT sees the tokens before it
 
-    def reads(self, pixels: Tensor) -> bool:
-        """Whether the model's own forward pass takes images of this size: most have one size only.
+    def _finite(self, trace: Trace) -> Trace:
+        if torch.isfinite(trace.embedding).all():
+            return trace
+        broken = (name for name, value in self.model.named_parameters() if not torch.isfinite(value).all())
+        why = f"{self.name} embedding is NaN or infinite on this input"
+        if name := next(broken, None):
+            why = f"weight {name!r} holds NaN or infinite values"
+        raise GradeclipError(f"the model cannot be explained: its {why}")
 
-        Args:
-            pixels: (B, 3, H, W).
-        """
-        return self.any_size or tuple(pixels.shape[-2:]) == self.image_size
-
-    def _verify(self, inputs: Tensor, trace: Trace) -> None:
-        some = inputs[:_VERIFIED]
-        native = self.name == "image" and not self.reads(some)  # such an image has no plain forward pass
-        own = F.interpolate(some, self.image_size) if native else some
-        found = (self._trace_from(self._entered(own)) if native else trace).embedding[: len(some)]
-        expected = self.forward(own)
+    def _compare(self, found: Tensor, expected: Tensor) -> None:
         precision = max(torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point())
         allowed = max(1e-5, precision) * max(1.0, 0.0 if self.unit else expected.abs().max().item())
         difference = (found - expected).abs().max().item()
         if not difference <= allowed:
-            raise RuntimeError(
-                f"the {self.name} tower of {type(self.model).__name__} was opened wrongly: its trace differs from the "
-                f"model's own forward pass by {difference:.1e} (allowed {allowed:.1e})"
+            seen = "; ".join(changes_in(self.model)[:3]) or "no hook and no replaced method was found"
+            raise UnsupportedModel(
+                f"the {self.name} encoder of this {type(self.model).__name__} computes something else than its layers "
+                f"say ({seen}; its embeddings differ by {difference:.1e}): remove the changes, or load the model again"
             )
+
+
+def changes_in(model: nn.Module) -> list[str]:
+    """The hooks, replaced methods and classes from outside the known libraries that a model contains, in words."""
+    libraries, found = ("torch.", "open_clip.", "timm.", "transformers.", "peft."), []
+    for name, module in model.named_modules():
+        name, kind = name or "the model", type(module)
+        replaced = [key for key in vars(module) if callable(getattr(kind, key, None))]
+        if module._forward_hooks or module._forward_pre_hooks:
+            found.append(f"a hook on {name}")
+        elif replaced:
+            found.append(f"another {replaced[0]} of {name}")
+        elif not kind.__module__.startswith(libraries):
+            found.append(f"{name} is a {kind.__name__} of {kind.__module__}")
+    return found
 
 
 def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, Tensor]:
@@ -369,10 +346,40 @@ def places(x: Tensor, reads: Sequence[int], first_patch: int) -> tuple[Tensor, T
 
 
 @contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; then every module has its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def is_small(tower: Tower) -> bool:
+    """Whether a tower computes faster in one thread."""
+    return sum(p.numel() for p in tower.part.parameters()) < _SMALL
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Compute in one thread: those of a small model wait for each other ten times longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def isolated_torch_state(device: torch.device) -> Iterator[None]:
-    """The caller's inference mode, no_grad, autocast or default device must not reach an explanation's arithmetic."""
+    """Keep the caller's inference mode, no_grad, autocast, default device and anomaly detection out of arithmetic."""
     plain = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), plain:
+    anomaly = torch.autograd.set_detect_anomaly(False)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), plain, anomaly:
         yield
 
 

@@ -1,18 +1,16 @@
-"""Blocks: one layer of a tower, computed from the model's parameters, part by part.
+"""Blocks: one layer of a tower, computed from the model's parameters part by part.
 
     blocks -> tower --trace--> Trace --method--> map
 
-A transformer block is `x + out_proj(o)`, then `x + mlp(norm(x))`, where o is what attention collected. Libraries
-differ in where the norms stand and what the parts are called, and an attention pool has no residual at all; every
-layer answers the same three questions:
+A transformer block is `x + out_proj(o)`, then `x + mlp(norm(x))`, where o is the attention output. Libraries differ in
+where the norms stand and in names, and an attention pool has no residual. Each layer answers three questions, and
+`attend` is the same for all:
 
-    enter(x)               what queries, keys and values are made of
+    enter(x)               the normed tokens, from which queries, keys and values are made
     project(normed, part)  queries, keys or values, head by head
-    finish(x, o)           what becomes of the tokens when attention has collected o
+    finish(x, o)           the tokens after the layer, given its attention output o
 
-and `attend` is the same for all. So every part can be had alone: queries without keys, the softmax without the fused
-kernel that hides it, the rest of the block for one token. All arithmetic is float32 at least, whatever the model's
-precision. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
+All arithmetic is float32 at least. Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,49 +24,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from ..errors import GradeclipError
+from ..errors import UnsupportedModel
 
 _WITH_GRAD = ContextVar("with_grad", default=False)
 _IDENTITY = nn.Identity()
 
 
-class UnsupportedModel(GradeclipError):
-    """The model has a part that no tower can open; the message names it."""
-
-
 @dataclass(eq=False)
 class Block:
-    """One layer, computed by its parts, which libraries put together alike and call differently."""
+    """One layer as functions of its parts, whatever a library calls them."""
 
     module: nn.Module
     heads: int
     qkv: Callable[[Tensor, int, Tensor | None], Tensor]  # as `project`, but for all heads in one: (B, N, D)
-    added: Callable[[Tensor], Tensor]  # what attention adds to the tokens, for what it collected (B, R, D)
-    mlp: Callable[[Tensor], Tensor] | None = None  # what the MLP adds to them
+    added: Callable[[Tensor], Tensor]  # o (B, R, D) -> what attention adds to the tokens
+    mlp: Callable[[Tensor], Tensor] | None = None  # tokens -> what the MLP adds to them
     before: nn.Module = _IDENTITY  # the norm before attention
     behind: tuple[nn.Module, nn.Module] = (_IDENTITY, _IDENTITY)  # the norms behind both residuals
     pools: bool = False  # whether it is an attention pool, which has no residual around its attention
-    latent: Callable[[], Tensor] | None = None  # queries (R, D) that are its own parameters, not made of tokens
+    latent: Callable[[], Tensor] | None = None  # queries (R, D) that are parameters of the layer, not made from tokens
     like_clip: bool = False  # CLIP's own block: norm, attention, norm, MLP, and nothing else
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """What queries, keys and values are made of, (B, N, D): the norm before attention."""
+        """The tokens (B, N, D) after the norm before attention."""
         return norm(self.before, x)
 
     def project(self, normed: Tensor, part: int, heads: int, positions: Tensor | None = None) -> Tensor:
-        """Queries, keys or values, head by head, (B, N, H, C); where queries are latent, these, (B, R, H, C)."""
+        """Queries (part 0), keys (1) or values (2), (B, N, H, C); latent queries are (B, R, H, C)."""
         if part == 0 and self.latent:
             normed = self.latent().expand(len(normed), -1, -1)
         return self.qkv(normed, part, positions).unflatten(-1, (heads, -1))
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
-        """The rest of the layer (B, R, D): output projection and MLP, each with its residual and the norm behind it."""
+        """The rest of the layer (B, R, D): output projection and MLP, with residuals and the norms behind them."""
         x = norm(self.behind[0], self.added(o) if self.pools else x + self.added(o))
         return x if self.mlp is None else norm(self.behind[1], x + self.mlp(x))
 
 
 def open_clip_block(block: nn.Module, tower: str) -> Block:
-    """open_clip's ResidualAttentionBlock: norm, attention, norm, MLP. Taken by its structure, not by its class."""
+    """open_clip's ResidualAttentionBlock, known by its structure, not by its class: norm, attention, norm, MLP."""
     _check_open_clip_block(block, tower)
     attn, mlp = block.attn, block.mlp
     return Block(
@@ -79,7 +73,7 @@ def open_clip_block(block: nn.Module, tower: str) -> Block:
 
 
 def _check_open_clip_block(block: nn.Module, tower: str) -> None:
-    """Refuse, by name, a block that computes anything besides what is computed here."""
+    """Refuse a block with parts that are not computed here."""
     inside = f"the {tower} tower has a {type(block).__name__}"
     missing = [name for name in ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2") if not hasattr(block, name)]
     if missing:
@@ -98,11 +92,11 @@ def _check_open_clip_block(block: nn.Module, tower: str) -> None:
     check_norm(inside, block.ln_1, block.ln_2)
 
 
-_QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # whose weights are tensors of a kind of their own
+_QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # libraries with tensor classes of their own
 
 
 def check_linear(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what is no plain linear layer: a quantised one, an adapter other than LoRA."""
+    """Refuse layers that are not plain linear ones: quantised layers, and adapters other than LoRA."""
     for module in modules:
         base = _base_layer(module)
         kind = type(base).__name__
@@ -130,7 +124,7 @@ def _adapters(module: nn.Module) -> list[str]:
 
 
 def _variant(module: nn.Module, adapter: str) -> str | None:
-    """What an adapter is that is not LoRA (DoRA, AdaLoRA, ...), and no sum of two matrices."""
+    """The kind of an adapter that is not plain LoRA (DoRA, AdaLoRA, ...), or None."""
     if not isinstance(module.lora_A[adapter], nn.Linear):
         return type(module).__name__
     if getattr(module, "use_dora", {}).get(adapter):
@@ -140,20 +134,20 @@ def _variant(module: nn.Module, adapter: str) -> str | None:
 
 
 def check_norm(inside: str, *modules: nn.Module) -> None:
-    """Refuse, by name, what normalises in another way than LayerNorm."""
+    """Refuse norms other than LayerNorm."""
     for module in modules:
         if not isinstance(module, (nn.LayerNorm, nn.Identity)):
             raise UnsupportedModel(f"{inside} with a {type(module).__name__} where only a LayerNorm can be opened")
 
 
 def in_precision(part: nn.Module, x: Tensor) -> Tensor:
-    """Inputs in the precision in which an image encoder takes them: that of its first convolution, if any."""
+    """Inputs in the precision of the encoder's first convolution, if it has one."""
     return x.to(next((module.weight.dtype for module in part.modules() if isinstance(module, nn.Conv2d)), x.dtype))
 
 
 @contextmanager
 def with_grad() -> Iterator[None]:
-    """Within it, what blocks and towers compute has a graph into the model's parameters, so that it can be trained."""
+    """Within it, blocks and towers compute with a graph into the model's parameters, so that it can be trained."""
     token = _WITH_GRAD.set(True)
     try:
         yield
@@ -181,14 +175,14 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 def project_to(weight: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
-    """A projection as models keep it, (..., E), in float32 at least."""
+    """A projection (..., E), by a layer or a matrix, in float32 at least."""
     if isinstance(weight, nn.Linear):
         return linear(weight, x)
     return x if weight is None else x @ upcast(weight)
 
 
 def packed(weight: Tensor, bias: Tensor | None, x: Tensor, part: int, parts: int = 3) -> Tensor:
-    """One of several linear layers of equal width whose weights lie one below the other."""
+    """One of several linear layers of equal width whose weights are stacked in one matrix."""
     width = len(weight) // parts
     rows = slice(part * width, (part + 1) * width)
     return F.linear(x, upcast(weight[rows]), None if bias is None else upcast(bias[rows]))
@@ -205,7 +199,7 @@ def separate(*layers: nn.Module) -> Callable[[Tensor, int, Tensor | None], Tenso
 
 
 def apply(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Modules one after the other, in float32 at least."""
+    """Apply modules one after the other, in float32 at least."""
     for module in modules:
         if isinstance(module, (nn.Sequential, Mlp)):
             x = apply(module.children(), x)
@@ -241,7 +235,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> tu
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None, causal: bool) -> Tensor:
-    """The attention output (B, R, D), by the fast kernel, where nobody asks for the weights."""
+    """The attention output (B, R, D) alone, by the fused kernel."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
     causal = causal and attention_mask is None
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, is_causal=causal)

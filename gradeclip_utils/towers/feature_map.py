@@ -1,15 +1,15 @@
-"""A tower that has no attention to explain: its last feature map, and how the model goes on from it.
+"""A tower without attention to explain: the last feature map of a timm model, and the rest of the model after it.
 
-Enough for what needs no attention: Grad-CAM (`resume`), RISE (`forward`) and input gradients (`embed_pixels`).
+It serves the methods that need no attention: Grad-CAM (`resume`), RISE (`forward`), input gradients (`embed_pixels`).
 """
 
 import torch
 from torch import Tensor, nn
 
-from .base import Entry, Tower, Trace, places
-from .blocks import UnsupportedModel, in_precision, upcast
-from .modes import eval_mode
-from .timm_vit import out_features
+from ..errors import UnsupportedModel
+from .base import Entry, Tower, Trace, eval_mode, places
+from .blocks import in_precision, upcast
+from .timm import out_features
 
 
 class FeatureMapTower(Tower):
@@ -17,16 +17,16 @@ class FeatureMapTower(Tower):
 
     name = "image"
     query_token = "no token reads"
+    blocks = below = explained = ()
+    depth = layers = heads = 0
+    shielded = verified = False
 
     def __init__(self, model: nn.Module, trunk: nn.Module):
         if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
-            raise UnsupportedModel(f"the image tower is a {type(trunk).__name__}, whose last feature map cannot be had")
+            raise UnsupportedModel(f"the image tower is a {type(trunk).__name__}, whose last feature map is not known")
         self.model, self.part, self.trunk = model, trunk, trunk
         self.kind = f"timm {type(trunk).__name__}"
         self.unit = trunk is not model
-        self.blocks = self.below = self.explained = ()
-        self.depth = self.layers = self.heads = 0
-        self.shielded = self.verified = False
         self.prefix = getattr(trunk, "num_prefix_tokens", 0)
         size = model.visual.image_size if self.unit else trunk.default_cfg["input_size"][-2:]
         self.image_size = tuple(getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size)
@@ -37,7 +37,7 @@ class FeatureMapTower(Tower):
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """As `Tower.resume` of layer 0, which is the only one: `tokens` take the place of the last feature map."""
+        """As `Tower.resume` of layer 0, the only one: `tokens` replace the last feature map."""
         assert layer == 0
         return self._go_on(tokens, trace.grid)
 

@@ -1,25 +1,27 @@
 """transformers' CLIP, SigLIP, SigLIP 2 (NaFlex), MetaCLIP 2, Chinese CLIP, AltCLIP and BLIP; BERTs inside open_clip.
 
-CLS reads, or a latent query in an attention pool; EOT, CLS, the last token, or all tokens, averaged. What a model is
-given below the explained layers it computes itself, by its own modules and its own attention (eager, sdpa, flash).
-A model that PEFT has wrapped is explained as it is: LoRA adapters in use are part of it. transformers is an optional
-library: it is not imported here.
+The layers below the explained ones run as they are, with the model's own attention (eager, sdpa, flash). The explained
+layers are known by their parts, not by their classes: norms before attention and MLP (CLIP, SigLIP, MetaCLIP 2,
+M2M-100), norms behind them (BERT and its copies), T5's with a bias for the distance of two tokens, and SigLIP's pool.
+A model that PEFT has wrapped is explained with its LoRA adapters. transformers is optional and not imported here.
 
-Of BLIP (Li, Li, Xiong and Hoi, arXiv 2201.12086) images alone, by its contrastive head `vision_proj`: prompts are
-embedded by the model itself (`text_proj` of its text encoder's CLS, as its own forward pass does with
-`use_itm_head=False`) and passed as embeddings. Its matching head, which reads both together, is another number.
+BLIP (Li, Li, Xiong and Hoi, arXiv 2201.12086) is explained for images, by its contrastive head `vision_proj`. Prompts
+are passed as embeddings: `text_proj` of its text encoder's CLS, as in its forward pass with `use_itm_head=False`.
 """
 
+import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import UnsupportedModel
 from .base import Entry, Tower, places
-from .blocks import UnsupportedModel, apply, upcast
-from .huggingface_blocks import blocks_of, check_plain, probe_pool, through_own
-from .text import end_of_text
+from .blocks import Block, apply, check_linear, check_norm, in_proj, linear, separate, upcast
+from .open_clip import end_of_text
 
 MODELS = (  # both encoders
     "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel",
@@ -28,7 +30,7 @@ IMAGES = (*MODELS, "BlipForImageTextRetrieval")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside wrappers: of PEFT, with its adapters in it, of torch.compile, of data parallelism."""
+    """The model inside wrappers of PEFT (with its adapters), of torch.compile and of data parallelism."""
     inside = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
     if type(model).__module__.startswith("torch.") and isinstance(inside, nn.Module):
         return unwrapped(inside)
@@ -36,13 +38,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
         return model
     config = getattr(model, "active_peft_config", None)
     if getattr(config, "is_prompt_learning", False):
-        raise UnsupportedModel(f"the model has learned prompts ({type(config).__name__}); of adapters only LoRA can be "
-                               "opened")  # fmt: skip
+        raise UnsupportedModel(
+            f"the model has learned prompts ({type(config).__name__}); only LoRA adapters can be opened"
+        )
     return model.get_base_model()
 
 
 def kind_of(model: nn.Module, among: tuple[str, ...] = MODELS) -> str | None:
-    """Which of some models this is, by its class or one that it is made from; None if it is none."""
+    """The name among `among` of the model's class or of one of its base classes; None if there is none."""
     return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in among), None)
 
 
@@ -106,7 +109,7 @@ class TransformersImageTower(Tower):
         return {} if tuple(pixels.shape[-2:]) == self.image_size else {"interpolate_pos_encoding": True}
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) as NaFlex reads them (B, h*w, patch * patch * 3)."""
+        """Pixels (B, 3, H, W) as NaFlex takes them (B, h*w, patch * patch * 3)."""
         step = self.patch_size[0]
         return pixels.unfold(2, step, step).unfold(3, step, step).permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
@@ -116,7 +119,7 @@ class TransformersImageTower(Tower):
 
 @dataclass(frozen=True)
 class _Text:
-    """A text encoder: where its parts are, who reads, and what is hidden from whom."""
+    """The parts of a text encoder, which token reads, and which tokens are hidden."""
 
     part: nn.Module
     layers: nn.ModuleList
@@ -152,7 +155,7 @@ class TransformersTextTower(Tower):
         super().__init__(model, text.part, blocks, layers, self._own_features if hub else model.encode_text)
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Where the words of each prompt end, (B,), for token ids (B, context_length): EOT, or `end_of_text`."""
+        """The position (B,) of EOT, or of the last token, in token ids (B, context_length)."""
         if self.text.reads != "eos":
             return end_of_text(ids, self.text.padding)
         eos = self.text.part.config.eos_token_id
@@ -167,7 +170,7 @@ class TransformersTextTower(Tower):
     def _enter(self, ids: Tensor) -> Entry:
         text, ends, inputs = self.text, self.ends(ids), ids
         if text.reads != "last":
-            ids = ids[:, : int(ends.max()) + 1]  # nothing behind it is ever read
+            ids = ids[:, : int(ends.max()) + 1]  # later tokens are never read
         length = ids.shape[1]
         place = torch.arange(length, device=ids.device)
         valid_mask, seen = place <= ends[:, None], None
@@ -194,7 +197,7 @@ class TransformersTextTower(Tower):
         return x + part.embed_positions(ids, x).to(x) if hasattr(part, "embed_positions") else x
 
     def _bias(self, length: int, mask: Tensor | None) -> Tensor | None:
-        """What T5 adds to its logits, the mask among it (B or 1, H, N, N): its first layer has it for all."""
+        """The bias (B or 1, H, N, N) that T5 adds to its logits, with the mask; the first layer holds it for all."""
         first = self.text.layers[0]
         if not hasattr(first, "layer"):
             return None
@@ -231,7 +234,7 @@ def _text_of(whole: nn.Module) -> _Text:
 
 
 def _text_in_open_clip(text: nn.Module) -> _Text:
-    """The encoder in open_clip's `HFTextEncoder`, which gives it a mask of what is no padding."""
+    """The encoder in open_clip's `HFTextEncoder`."""
     part, pooler = text.transformer, type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise UnsupportedModel(f"the text tower is a {type(part).__name__} with a {pooler}: only CLS or a mean is read")
@@ -253,7 +256,7 @@ def _text_in_open_clip(text: nn.Module) -> _Text:
 
 
 def _features(found) -> Tensor:
-    """What `get_image_features` gives: the features in transformers 4, an output that has them in 5."""
+    """The features: transformers 4 returns them, transformers 5 an output that holds them."""
     return found if isinstance(found, Tensor) else found.pooler_output
 
 
@@ -264,3 +267,123 @@ def _check_quantised(model: nn.Module) -> None:
         method = getattr(method, "value", method)
         raise UnsupportedModel(f"the {type(model).__name__} is quantised ({method}): an explanation needs its weights "
                                "as numbers, so load it without quantization_config")  # fmt: skip
+
+
+def _norm_first(block: nn.Module, inside: str) -> Block:
+    """CLIPEncoderLayer, its copies, M2M100EncoderLayer and BlipEncoderLayer: norm, attention, norm, MLP."""
+    attn, mlp = block.self_attn, getattr(block, "mlp", block)
+    norm1 = getattr(block, "layer_norm1", None) or block.self_attn_layer_norm
+    norm2 = getattr(block, "layer_norm2", None) or block.final_layer_norm
+    blip = hasattr(attn, "qkv")
+    layers = [attn.qkv] if blip else [attn.q_proj, attn.k_proj, attn.v_proj]
+    out = attn.projection if blip else attn.out_proj
+    check_linear(inside, *layers, out, mlp.fc1, mlp.fc2)
+    check_norm(inside, norm1, norm2)
+    qkv = (lambda x, part, _: linear(attn.qkv, x).chunk(3, dim=-1)[part]) if blip else separate(*layers)
+    return Block(
+        block, attn.num_heads, qkv, lambda o: linear(out, o),
+        lambda x: apply((norm2, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=norm1, like_clip=True,
+    )  # fmt: skip
+
+
+def _norm_last(block: nn.Module, inside: str) -> Block:
+    """BertLayer and its copies: attention and MLP, each with a residual and a norm behind it."""
+    attn, out, wide, narrow = block.attention.self, block.attention.output, block.intermediate, block.output
+    qkv = attn.query, attn.key, attn.value
+    check_linear(inside, *qkv, out.dense, wide.dense, narrow.dense)
+    check_norm(inside, out.LayerNorm, narrow.LayerNorm)
+    if getattr(attn, "position_embedding_type", None) not in (None, "absolute"):
+        raise UnsupportedModel(f"{inside} whose attention has {attn.position_embedding_type} positions")
+    return Block(
+        block, attn.num_attention_heads, separate(*qkv), lambda o: linear(out.dense, o),
+        lambda x: apply((wide.dense, wide.intermediate_act_fn, narrow.dense), x),
+        behind=(out.LayerNorm, narrow.LayerNorm),
+    )  # fmt: skip
+
+
+def _t5(block: nn.Module, inside: str) -> Block:
+    """T5Block of an encoder: norms without mean, logits without scale, and a bias that the tower adds to them."""
+    attn, mlp = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
+    qkv = separate(attn.q, attn.k, attn.v)
+    check_linear(inside, attn.q, attn.k, attn.v, attn.o, *(m for m in mlp.children() if hasattr(m, "weight")))
+
+    def _unscaled(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
+        """Queries undo the scale that `attend` has."""
+        return qkv(x, part, None) * (attn.key_value_proj_dim**0.5 if part == 0 else 1)
+
+    def gated(x: Tensor) -> Tensor:
+        """A plain or a gated MLP."""
+        x = apply([block.layer[-1].layer_norm], x)
+        if hasattr(mlp, "wi"):
+            return apply((mlp.wi, mlp.act, mlp.wo), x)
+        return linear(mlp.wo, mlp.act(linear(mlp.wi_0, x)) * linear(mlp.wi_1, x))
+
+    return Block(block, attn.n_heads, _unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
+
+
+def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Block:
+    """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual."""
+    attn, mlp = pool.attention, pool.mlp
+    check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
+    check_norm(inside, before, pool.layernorm)
+    return Block(
+        pool, attn.num_heads, in_proj(attn),
+        lambda o: linear(attn.out_proj, o),
+        lambda x: apply((pool.layernorm, mlp.fc1, mlp.activation_fn, mlp.fc2), x), before=before,
+        pools=True, latent=lambda: upcast(pool.probe),
+    )  # fmt: skip
+
+
+_PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
+_PLAIN = (nn.LayerNorm, nn.Identity, nn.GELU, nn.Tanh)
+
+
+def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
+    """One block for each layer of an encoder."""
+    found: list[Block] = []
+    for layer in layers:
+        inside = f"the {name} tower has a {type(layer).__name__}"
+        opens = next((opens for part, opens in _PARTS if hasattr(layer, part)), None)
+        if opens is None:
+            raise UnsupportedModel(f"{inside}, which has none of {', '.join(part for part, _ in _PARTS)} to open")
+        try:
+            found.append(opens(layer, inside))
+        except AttributeError as error:
+            raise UnsupportedModel(f"{inside} that cannot be opened: {error}") from error
+    return found
+
+
+def through_own(
+    blocks: Sequence[Block], x: Tensor, mask: Tensor | None = None, seen: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Tokens (B, N, D) through the model's own layers, whose names for the mask and whose results differ."""
+    for block in blocks:
+        layer = block.module
+        known = inspect.signature(layer.forward).parameters
+        config = next((part.config for part in layer.modules() if hasattr(part, "config")), None)  # its attention's
+        wanted: dict[str, Any] = {"attention_mask": None}
+        if mask is not None:  # as what is added to the logits, (B, 1, N, N)
+            added = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, torch.finfo(x.dtype).min)
+            wanted = {"attention_mask": added[:, None]}
+        if bias is not None:
+            wanted = {"attention_mask": None, "position_bias": bias.to(x)}
+        elif "flash" in str(getattr(config, "_attn_implementation", "")):
+            wanted = {"attention_mask": seen, "is_causal": mask is not None and seen is None}
+        elif mask is not None and "causal_attention_mask" in known:  # transformers 4, CLIP
+            wanted = {"attention_mask": None, "causal_attention_mask": wanted["attention_mask"]}
+        others = (name for name, one in list(known.items())[1:] if one.default is one.empty and one.kind < 2)
+        extra = any(one.kind is one.VAR_KEYWORD for one in known.values())
+        options = {name: value for name, value in wanted.items() if name in known or extra}
+        found = layer(x, **{**dict.fromkeys(others), **options})
+        x = found[0] if isinstance(found, tuple) else found
+    return x
+
+
+def check_plain(inside: str, *modules: nn.Module) -> None:
+    """Refuse modules that `apply` cannot compute."""
+    for module in modules:
+        if isinstance(module, nn.Sequential):
+            check_plain(inside, *module)
+        elif not (hasattr(module, "variance_epsilon") or isinstance(module, _PLAIN)):
+            check_linear(inside, module)

@@ -1,30 +1,30 @@
 """open_clip's ModifiedResNet: the mean of the last feature map reads that map, in one attention pool.
 
-Everything below the pool is convolution, so the pool is the one layer that has an attention to explain.
+All layers below the pool are convolutions, so the pool is the one layer with an attention to explain.
 """
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UnsupportedModel
 from .base import Entry, Tower, places
-from .blocks import Block, UnsupportedModel, check_linear, in_precision, linear, separate, upcast
-from .vit import resized
+from .blocks import Block, check_linear, in_precision, linear, separate, upcast
+from .open_clip import resized
 
 
 class ResNetTower(Tower):
-    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4 and their kin."""
+    """A `ModifiedResNet` of open_clip: RN50, RN101, RN50x4, RN50x16, RN50x64."""
 
     name, kind = "image", "ModifiedResNet"
     query_token = "the mean of the patches reads"
+    patch_size = (32, 32)  # five halvings
 
     def __init__(self, model: nn.Module, visual: nn.Module, layers: int):
         if visual.attnpool is None:
             raise UnsupportedModel("the image tower is a ModifiedResNet without its attention pool")
         size = visual.image_size
-        self.visual = visual
+        self.visual, self.width = visual, visual.output_dim
         self.image_size = (size, size) if isinstance(size, int) else tuple(size)
-        self.patch_size = (32, 32)  # five halvings
-        self.width = visual.output_dim
         super().__init__(model, visual, [_MeanPool(visual.attnpool)], layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
@@ -40,11 +40,11 @@ class ResNetTower(Tower):
         return Entry(pixels, x, *places(x, [0], 1), self.heads, grid, positions=positions)
 
     def _embed(self, x: Tensor) -> Tensor:
-        return x[:, 0]  # c_proj is the end of it
+        return x[:, 0]  # the pool ends in c_proj
 
 
 class _MeanPool(Block):
-    """open_clip's AttentionPool2d. Token 0 is the mean of the others, made anew from them, so it follows any change."""
+    """open_clip's AttentionPool2d. Token 0 is computed as the mean of the others, so it follows any change of them."""
 
     def __init__(self, pool: nn.Module):
         qkv = pool.q_proj, pool.k_proj, pool.v_proj
@@ -52,6 +52,6 @@ class _MeanPool(Block):
         super().__init__(pool, pool.num_heads, separate(*qkv), lambda o: linear(pool.c_proj, o), pools=True)
 
     def enter(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The mean made anew, and positions added."""
+        """The tokens with their mean in place 0, and with positions added."""
         patches = x[:, 1:]
         return torch.cat([patches.mean(1, keepdim=True), patches], dim=1) + positions

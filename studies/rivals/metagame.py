@@ -12,7 +12,7 @@ for v they are scores of words. Two words j, k have a Shapley interaction index,
 each does: word x word x region (Grabisch and Roubens, "An Axiomatic Approach to the Concept of Interaction among
 Players in Cooperative Games", International Journal of Game Theory 1999).
 
-All 2^n prompts are embedded together, their common beginnings once (`Tower.embed_prompts`), and one pass of the image
+All 2^n prompts are embedded together, their common beginnings once, and one pass of the image
 serves all of them, so for the nouns of a caption the values are exact. Players are words, or groups of them. Beyond
 `EXACT` players v is asked along random orders of them (Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley
 Value Based on Sampling", Computers & Operations Research 2009); the parts still add up, and have an error of sampling.
@@ -71,7 +71,7 @@ def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Ten
     """Embeddings (C, E) of one prompt with some of its words only."""
     gone = (~coalitions.to(players.device)).double() @ players.double() > 0  # (C, N)
     shorter = torch.stack([without_tokens(ids, one) for one in gone])
-    return torch.cat([tower.embed_prompts(some) for some in shorter.split(_AT_ONCE)])
+    return torch.cat([tower.trace(some).embedding for some in shorter.split(_AT_ONCE)])
 
 
 def metagame(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, seed: int = 0) -> Tensor:

@@ -29,7 +29,7 @@ from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.panels.verdict import missed, offers
 from gradeclip_utils.plots import paint
 from gradeclip_utils.scenes import Object, arrange, draw_scene
-from gradeclip_utils.towers.threads import one_thread
+from gradeclip_utils.towers.base import one_thread
 from tests import plain
 
 CAPTION = "a red car and a blue ball"

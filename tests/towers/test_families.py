@@ -24,7 +24,7 @@ from gradeclip_utils.towers import (
 )
 from gradeclip_utils.towers.base import places
 from gradeclip_utils.towers.blocks import Block
-from gradeclip_utils.towers.vit import VisionTower
+from gradeclip_utils.towers.open_clip import VisionTower
 from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 from tests.shrinking import attention_changed, stir
 
@@ -185,10 +185,6 @@ def test_pixels_that_no_patch_holds_are_in_no_map(remainder):
         torch.testing.assert_close(METHODS["integrated-gradients"].image(tower, trace, logit).sum(), total)
         apart = F.conv2d(pixels[:, :1], torch.ones(1, 1, 8, 8) / 64, stride=8)[0].flatten(1)
     torch.testing.assert_close(means_over_patches(tower, trace, pixels[0, :1]), apart)
-    alone = torch.zeros_like(pixels)
-    alone[..., 16:24, 24:32] = pixels[..., 16:24, 24:32]  # what is dark already cannot be taken away
-    found = METHODS["fixlip"].image(tower, tower.trace(alone), logit)[0, 0, 1:]
-    assert found.abs().argmax() == 11 and found.abs().sort().values[-2] < 1e-5 * found[11].abs()
 
 
 def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
@@ -283,7 +279,7 @@ def test_a_family_that_is_opened_wrongly_is_refused_at_its_first_trace(tiny, pic
     register_tower("wrong", "image", lambda model: isinstance(model, Linear), Wrong)
     try:
         explainer = Explainer(Clip(Linear().eval(), tiny.preprocess, None))
-        with pytest.raises(RuntimeError, match=r"the image tower of Linear was opened wrongly: its trace differs from"):
+        with pytest.raises(UnsupportedModel, match=r"the image encoder of this Linear computes something else than"):
             explainer.explain(picture, torch.ones(1, 48))
     finally:
         del REGISTERED["wrong"]

@@ -1,7 +1,7 @@
 """timm's transformers, as open_clip's image encoders (SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B) or as classifiers.
 
 CLS reads, all patches read and are averaged, or a latent query reads in an attention pool (MAP). A bare timm model is
-a classifier: its embedding is its logits, and the direction of a class is one-hot.
+a classifier: its logits take the place of the embedding, and the direction of a class is one-hot.
 """
 
 import copy
@@ -16,8 +16,9 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
+from ..errors import UnsupportedModel
 from .base import Entry, Tower, places
-from .blocks import Block, UnsupportedModel, apply, check_linear, check_norm, in_precision, linear, norm, packed, upcast
+from .blocks import Block, apply, check_linear, check_norm, in_precision, linear, norm, packed, upcast
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -74,7 +75,7 @@ class TrunkTower(Tower):
         return Entry(pixels, upcast(x), *places(x, reads, self.prefix), self.heads, grid, positions=rotary)
 
     def _with_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patches (B, h*w, D) behind the tokens that stand for no place, with position embeddings added."""
+        """Patches (B, h*w, D) after CLS and register tokens, with position embeddings added."""
         trunk = self.trunk
         tokens = [t.expand(len(x), -1, -1) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
         positions = trunk.pos_embed
@@ -97,7 +98,7 @@ class TrunkTower(Tower):
 
 
 def _trunk_block(block: nn.Module) -> Block:
-    """A block of timm's: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
+    """A timm block: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
     inside = f"the image tower has a timm {type(block).__name__}"
     attn, mlp = block.attn, block.mlp
     for part, kinds in (
@@ -115,7 +116,7 @@ def _trunk_block(block: nn.Module) -> Block:
     check_linear(inside, *([attn.qkv] if attn.qkv is not None else [attn.q_proj, attn.k_proj, attn.v_proj]))
 
     def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
-        """A linear layer or rows of a packed one, then norms and rotations of queries and keys."""
+        """Queries, keys or values by a linear layer or rows of a packed one; queries and keys normed and rotated."""
         if attn.qkv is None:
             x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], x)
         else:
@@ -123,7 +124,7 @@ def _trunk_block(block: nn.Module) -> Block:
             bias = getattr(attn, ("q_bias", "k_bias", "v_bias")[part], None)
             x = x if bias is None else x + upcast(bias)
         x = _normed_heads(attn, x, part)
-        if part < 2 and positions is not None:  # those of the patches are turned by their place; those before them stay
+        if part < 2 and positions is not None:  # patches are rotated by their place, tokens before them are not
             first, half = x.shape[1] - len(positions), getattr(attn, "rotate_half", False)
             turned = apply_rot_embed_cat(x[:, first:].transpose(1, 2), positions, half=half).transpose(1, 2)
             x = torch.cat([x[:, :first], turned], dim=1)
@@ -141,7 +142,7 @@ def _trunk_block(block: nn.Module) -> Block:
 
 
 def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
-    """AttentionPoolLatent of timm (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
+    """Timm's AttentionPoolLatent (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
     inside = f"the image tower ends in a timm {type(pool).__name__}"
     check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
     check_norm(inside, before, pool.norm, pool.q_norm, pool.k_norm)
@@ -159,13 +160,13 @@ def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
 
 
 def _normed_heads(attn: nn.Module, x: Tensor, part: int) -> Tensor:
-    """(B, N, H * C) -> (B, N, H, C), by the model's own heads; queries and keys are normed head by head."""
+    """(B, N, H * C) -> (B, N, H, C), by the model's own heads, with queries and keys normed head by head."""
     x = x.unflatten(-1, (attn.num_heads, -1))
     return norm((attn.q_norm, attn.k_norm)[part], x) if part < 2 else x
 
 
 def _check_trunk(trunk: nn.Module) -> None:
-    """Refuse, by name and with the reason, what is no transformer whose attention can be read at its end."""
+    """Refuse trunks whose last attention is not known, with the reason."""
     kind = type(trunk).__name__
     inside = f"the image tower is a timm {kind}"
     if type(trunk) not in (VisionTransformer, Eva):
@@ -185,13 +186,13 @@ def _check_trunk(trunk: nn.Module) -> None:
 
 
 def out_features(head: nn.Module, features: int) -> int:
-    """E: how many numbers a head gives."""
+    """The width E of the embedding that a head gives."""
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     return layers[-1].out_features if layers else features
 
 
 def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
-    """An MLP of timm's: plain, and gated in three ways of packing the same."""
+    """A timm MLP: plain, or gated in one of three forms."""
     if isinstance(mlp, GeGluMlp):
         x = norm(mlp.norm, x)
         return linear(mlp.w2, mlp.act(linear(mlp.w0, x)) * linear(mlp.w1, x))
