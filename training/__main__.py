@@ -33,7 +33,15 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--model", default="emoji")
     own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
     own.add_argument("--write", action="store_true", help="put the number into the config beside the weights")
+    own = commands.add_parser("art", help="make the archive of drawings anew, from named packages that npm fetches")
+    own.add_argument("--out", type=Path, default=data_path("art.zip"), help="%(default)s")
     return parser
+
+
+def _art(given: argparse.Namespace) -> None:
+    from . import art
+
+    art.build(given.out)
 
 
 def _train(given: argparse.Namespace) -> None:
@@ -69,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 when it is done, 2 when it was given something wrong, 130 when it was stopped."""
     given = _parser().parse_args(arguments)
     try:
-        {"layers": _layers}.get(given.command, _train)(given)
+        {"layers": _layers, "art": _art}.get(given.command, _train)(given)
     except (GradeclipError, OSError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations, product, starmap
+from itertools import combinations, count, islice, product, starmap
 from numbers import Integral
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from .. import checks
-from ..checks import chosen, listed, number, short, whole
+from ..checks import chosen, listed, short, whole
 from ..errors import GradeclipError
 from ..notices import image_bundle, mark_drawn
 from .art import TRAINED_ARTISTS, artists_of
@@ -56,10 +56,10 @@ class Scene:
     """A composed image and its caption.
 
     Attributes:
-        objects: what is in it; a later one may hide an earlier one.
-        caption: what describes it.
-        spans: which words of the caption speak of which objects.
-        background: its number.
+        objects: its things; a later one may hide an earlier one.
+        caption: the sentence that describes it.
+        spans: which words of the caption describe which objects.
+        background: the number of the background.
     """
 
     objects: tuple[Object, ...]
@@ -71,35 +71,20 @@ class Scene:
         whole("the background of a scene", self.background)
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
-        """The image, (size, size) RGB.
-
-        Args:
-            size: pixels on a side, a multiple of `CANVAS`.
-
-        Raises:
-            ValueError: another size.
-        """
+        """The image, RGB, `size` pixels on a side: a multiple of 96."""
         return mark_drawn(Image.fromarray(render(self.objects, self.background, size)))
 
     def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
-        """Which pixels each object covers, (objects, size, size) bool; an object in front hides what is behind.
-
-        Args:
-            size: as for `image`.
-        """
+        """Which pixels each object covers, (objects, size, size) bool; an object in front hides one behind it."""
         return covered(self.objects, size)
 
     def words_of(self, kind: str) -> list[tuple[str, tuple[int, ...]]]:
-        """The caption's words of one kind, each with the objects that it speaks of.
-
-        Args:
-            kind: of a `Span`.
-        """
+        """The caption's words of one kind of `Span`, each with the objects (indices) that it describes."""
         return [(self.caption[s.start : s.end], s.objects) for s in self.spans if s.kind == kind]
 
     @property
     def unnamed(self) -> tuple[int, ...]:
-        """The objects (indices) that the caption does not speak of."""
+        """The objects (indices) that the caption does not mention."""
         named = {i for span in self.spans for i in span.objects}
         return tuple(i for i in range(len(self.objects)) if i not in named)
 
@@ -119,19 +104,11 @@ def _overlap(a: Place, b: Place) -> float:
 def draw_layout(
     rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False, sizes: Sequence[float] = ()
 ) -> list[Place]:
-    """Room (x, y, size) for four objects, in random order, in canvas units; or for given sizes, in their order.
+    """Places (x, y, size) for four objects in random order, or for objects of given sizes, in canvas units.
 
-    All four are always laid out, and a scene of fewer takes the first of them, so that where things stand and how big
-    they are says nothing of how many there are. In two fifths of the layouts the border may cut things.
-
-    Args:
-        rng: where the layout comes from.
-        around: objects whose places are taken.
-        overlapping: whether an object may lie on a part of another.
-        sizes: of one to four objects; by default four are drawn.
-
-    Raises:
-        ValueError: there is no room.
+    All four are always laid out, and a scene of fewer takes the first of them: places and sizes do not depend on the
+    number of things. In two fifths of the layouts the border may cut things. `around` are objects that stay where they
+    are. Raises `GradeclipError` if there is no room.
     """
     allowed = OVERLAP if overlapping else 0.02
     taken = [(o.x, o.y, o.size) for o in around]
@@ -194,15 +171,14 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
     'a red car and a blue ball'
 
     Args:
-        objects: what is shown, in the order in which it is described. Objects stay where they are.
-        seed: decides where the words go and how they are drawn, and the background unless one is given.
-        background: its number.
-        caption: whatever else `describe` takes. Where a relation is given, words are laid out so that it holds; of
-            objects in place it is said as it is told, because a caption that is false has its uses.
+        objects: the things, in the order of the caption. An `Object` stays where it is.
+        seed: decides where the words go, how they are drawn, and the background unless one is given.
+        background: the number of the background.
+        **caption: phrases for `describe`, such as `relation="above"`. Words are laid out so that a relation holds; for
+            objects that have a place it is not checked, because false captions are useful too.
 
     Raises:
-        ValueError: a noun, colour or relation that the world does not have, more than four words, or no room for them.
-        TypeError: something that is neither words nor an `Object`, or a seed that is no whole number.
+        GradeclipError: a word that the world does not have, more than four words, or no room for them.
     """
     objects = listed("objects", objects, (str, Object))
     words = [o for o in objects if isinstance(o, str)]
@@ -290,32 +266,30 @@ def draw_scene(
 ) -> Scene:  # fmt: skip
     """A random scene; the same seed and split always give the same one.
 
-    What training never shows, some compositions and one artist, is left out: compositions unless `groups` ask so.
-    Without `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the
-    colours are not said.
+    Training never shows some compositions and one artist; random scenes leave them out, except for `groups`. Without
+    `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the colours
+    are not mentioned.
 
     Args:
         seed: one or several non-negative integers, which numpy pads with zeros: 5, [5] and [5, 0] are one scene.
-        split: "train", "development" (all tuning happens here) or "test" (for the published figures only).
-        n_objects: 1 to 4, by default 30, 30, 20 and 20 % of the scenes.
+        split: "train", "development" (for all tuning) or "test" (for published figures only).
+        n_objects: 1 to 4; by default 30, 30, 20 and 20 % of the scenes.
         tint: the fraction of objects that get a colour.
         plain: write only the list of all objects and their colours: no prefix, size, keyword or relation.
-        groups: what is shown, (noun, colour, number) of each group of like objects; the rest is left to chance. All of
-            them are named, with their colours.
+        groups: the things, as (noun, colour, number) of each group of like objects. The caption names all of them.
 
     Raises:
-        ValueError: a split, number of objects, noun or colour that the world does not have.
-        TypeError: a seed that is no whole number.
+        GradeclipError: a split, number of objects, noun or colour that the world does not have.
     """
     seeds = [checks.seed(one) for one in listed("seed", seed, (Integral, float, str))]
     rng = np.random.default_rng([SPLITS[chosen("split", split, SPLITS)], *seeds])
-    number("tint", tint, 0, 1)
+    checks.number("tint", tint, 0, 1)
     all_said = chosen("plain", plain, (False, True)) or groups is not None
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
         n = whole("n_objects", drawn, 1, MOST)
         groups = _draw_groups(rng, n, tint)
-    members = [i for i, (*_, count) in enumerate(groups) for _ in range(count)]
+    members = [i for i, (*_, number) in enumerate(groups) for _ in range(number)]
     things = _in_places(rng, [_drawn(rng, *groups[i][:2]) for i in members])
     left_out: set[int] = set()
     if len(groups) > 1 and not all_said and rng.random() < 1 / 3:
@@ -327,6 +301,21 @@ def draw_scene(
         phrases, relation, prefix = _draw_phrases(rng, things, grouped(things, unnamed), all_said)
     text, spans = describe(things, relation, prefix, unnamed, **phrases)
     return Scene(tuple(things), text, spans, background=int(rng.integers(BACKGROUNDS)))
+
+
+def showable(scene: Scene) -> bool:
+    """Whether the border cuts nothing and no thing is smaller than an eighth of the image's side."""
+    for mask in (covered([thing], CANVAS)[0] for thing in scene.objects):
+        rows, columns = mask.any(1), mask.any(0)
+        if rows[[0, -1]].any() or columns[[0, -1]].any() or max(rows.sum(), columns.sum()) < CANVAS / 8:
+            return False
+    return True
+
+
+def first_scenes(n: int, split: str = "test", **options: Any) -> list[Scene]:
+    """The first `n` scenes of a split that are `showable`; options as for `draw_scene`, such as `n_objects=2`."""
+    drawn = (draw_scene(seed, split=split, **options) for seed in count())
+    return list(islice(filter(showable, drawn), whole("n", n)))
 
 
 def _draw_phrases(
