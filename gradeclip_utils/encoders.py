@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from .images import ImageLike, View, check_pixels, model_view, native_view, read
 from .methods import METHODS, Method
 from .methods.interactions import Group, word_directions, word_masks
 from .models import Clip
-from .prompts import as_prompts, as_tensor, token_ids
+from .prompts import Prompts, as_prompts, as_tensor, ask_embeddings, null_captions, token_ids
 from .towers import Tower, Trace, UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import eval_mode, is_small, isolated_torch_state, one_thread
 from .towers.blocks import upcast
@@ -35,6 +36,10 @@ from .words import Split, check_tokenizer, split_read
 PROMPTS_AT_ONCE, IMAGES_AT_ONCE = 64, 16  # in one batch
 ONE_HEAD = "grad-eclip-single-head"
 GRAD_ECLIP = ("grad-eclip", ONE_HEAD)  # what has attention heads to choose, and interactions
+
+
+# embeddings of null captions, of a model: captions -> the state of its weights, (K, E)
+_NULLS: WeakKeyDictionary[torch.nn.Module, dict] = WeakKeyDictionary()
 
 
 class Encoders:
@@ -51,7 +56,7 @@ class Encoders:
     def __init__(
         self, clip: Clip, *, method: str | Method = "grad-eclip", seed: int = 0, progress: bool | None = None,
         attention: str = "model", image_layers: int | None = None, text_layers: int | None = None,
-        resolution: str = "model",
+        resolution: str = "model", null_captions: Prompts | None = None,
     ):  # fmt: skip
         if not isinstance(clip, Clip):
             msg = f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
@@ -74,6 +79,7 @@ class Encoders:
         self.clip, self.method, self.seed, self.progress = clip, method, seed, progress
         self.attention = "single-head" if method.name == ONE_HEAD else "model"
         self.resolution = resolution
+        self.null_captions = None if null_captions is None else _checked_nulls(null_captions)
         if self.method.name == "grad-eclip":
             image_layers = clip.image_layers if image_layers is None else image_layers
             text_layers = clip.text_layers if text_layers is None else text_layers
@@ -153,6 +159,36 @@ class Encoders:
             masks = pad_sequence([word_masks(split, trace) for split in splits])  # (W, B, N)
             found = word_directions(tower, trace, masks)
             return [(split, found[: len(split.spans), i]) for i, split in enumerate(splits)]
+
+    def _null_similarities(self, embedding: Tensor) -> Tensor | None:
+        """Similarities (B, K) of images with the null captions; None where the model embeds none."""
+        if not self.image_tower.unit or (own := self._null_embeddings()) is None:
+            return None
+        return embedding @ own.to(embedding).T
+
+    def _null_embeddings(self) -> Tensor | None:
+        """Unit embeddings (K, E) of the null captions, computed once for all explainers of these weights."""
+        captions = self.null_captions
+        if isinstance(captions, Tensor):
+            asked = ask_embeddings(captions, self.image_tower.width).embedding
+            return F.normalize(upcast(asked), dim=-1)
+        if not callable(self.clip.tokenizer) or (
+            self.text_tower is None and not hasattr(self.clip.model, "encode_text")
+        ):
+            return None
+        weights = tuple((one.data_ptr(), one._version) for one in self.clip.model.parameters())
+        key = None if captions is None else tuple(captions)
+        known = _NULLS.setdefault(self.clip.model, {})
+        if key not in known or known[key][0] != weights:
+            short = captions is None and self.text_tower is not None  # many beginnings are the same
+            asked = null_captions(self.clip.vocabulary) if captions is None else captions
+            if short:
+                ids = token_ids(self.clip.tokenizer, asked, self.text_tower)
+                found = self.text_tower.embed_prompts(ids)
+            else:
+                found = self.embed_texts(asked)
+            known[key] = weights, found
+        return known[key][1]
 
     def _directions(self, directions: Tensor | np.ndarray | Sequence[Tensor], *axes: str) -> Tensor:
         """Directions of embedding space as one finite tensor; `axes` are those that may stand before E, such as "M"."""
@@ -293,6 +329,14 @@ def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Metho
         return tower if asked is None else opened(model, asked)
     except UnsupportedModel as refusal:
         raise UnsupportedModel(f"{method.title} goes through {asked} layers, and {refusal}") from refusal
+
+
+def _checked_nulls(captions: Prompts) -> list[str] | Tensor:
+    """Null captions as a list, or their embeddings."""
+    found = as_prompts(captions)
+    if not 10 <= len(found) <= 10_000:
+        raise GradeclipError(f"null_captions must be 10 to 10,000 captions, got {len(found)}")
+    return found
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -63,6 +63,9 @@ class Explainer(Encoders):
         image_layers: how many of the last image layers are explained; by default as many as the method goes through,
             for Grad-ECLIP `clip.image_layers`, or one, as published. It sums over them.
         text_layers: the same for text; by default `clip.text_layers` for Grad-ECLIP, or two thirds (8 of 12).
+        null_captions: the captions, or their embeddings (K, E), with which `Explanation.percentile` compares, 10 to
+            10,000; by default "a photo of a NOUN" for some 300 common nouns, of those that the model knows. They are
+            embedded once for a model.
         resolution: "model" shows the model what its own preprocessing makes of the image. "native" shows it the whole
             image in its own shape, sides rounded to the patch and position embeddings interpolated.
 
@@ -307,9 +310,11 @@ class Explainer(Encoders):
             if self.method.image is not None:
                 warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
             maps, image_explained = on_grid(maps, trace), (explained * read.embedding).sum(-1).tolist()
+            nulls = self._null_similarities(embedding)
         found = []
         for i, (image, view) in enumerate(zip(images, views, strict=True)):
             mine = slice(i * each, (i + 1) * each)
+            places = {} if nulls is None else _places(_numpy(read.similarity[mine]), _numpy(nulls[i]))
             text_explained = read.explained[mine].tolist() if any(read.words) else None
             found.append(
                 Explanation(
@@ -323,6 +328,7 @@ class Explainer(Encoders):
                     against=None if other is None else other.names[mine],
                     against_similarity=None if other is None else _numpy(other.similarity[mine]),
                     against_words=None if other is None else other.words[mine],
+                    **places,
                 )
             )
         return found
@@ -377,6 +383,14 @@ class Explainer(Encoders):
         if self.attention == "single-head":
             provenance["single_head_similarity"] = {"image": image_explained, "text": text_explained}
         return provenance
+
+
+def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict:
+    """The places (T,) of similarities among those of null captions, in percent; equal ones count half."""
+    apart = similarity[:, None] - nulls
+    below, equal = (apart > 1e-6).mean(1), (np.abs(apart) <= 1e-6).mean(1)
+    percentile = 100 * (below + equal / 2)
+    return {"percentile": percentile, "null_median": float(np.median(nulls)), "null_count": len(nulls)}
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -116,9 +116,14 @@ class Explanation(Result):
             those are the numbers explained.
         against, against_similarity, against_words: the other prompts of a contrastive target, their own similarities
             (T,), and their words, whose scores are for the *target*: positive where a word lowers S(image, against).
+        percentile: (T,) the place of each similarity among the similarities of the same image with null captions
+            ("a photo of a dog", "a photo of a bridge", ...): the percentage of them below it. None where the model
+            embeds no captions. `percentile_interval` says how well so many captions determine it.
+        null_median: the median of these similarities: half of the null captions lie below.
+        null_count: how many null captions there are.
     """
 
-    _arrays = ("image_maps", "similarity", "against_similarity")
+    _arrays = ("image_maps", "similarity", "against_similarity", "percentile")
     prompts: tuple[str, ...]
     similarity: np.ndarray
     image_maps: np.ndarray
@@ -129,6 +134,22 @@ class Explanation(Result):
     against: tuple[str, ...] | None = None
     against_similarity: np.ndarray | None = None
     against_words: tuple[tuple[Word, ...], ...] | None = None
+    percentile: np.ndarray | None = None
+    null_median: float | None = None
+    null_count: int = 0
+
+    @property
+    def percentile_interval(self) -> np.ndarray | None:
+        """95 % interval (T, 2) of `percentile`, low and high, in percent.
+
+        The null captions are a sample of all captions; the interval is Wilson's for a proportion (Wilson, "Probable
+        Inference, the Law of Succession, and Statistical Inference", JASA 1927).
+        """
+        if self.percentile is None:
+            return None
+        share, n, z = self.percentile / 100, self.null_count, 1.959964
+        middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+        return 100 * np.stack([middle - half, middle + half], axis=-1) / (1 + z**2 / n)
 
     @property
     def origin(self) -> str:
@@ -201,6 +222,11 @@ class Explanation(Result):
                 _require(fits, f"{name}similarity is none of {count} prompts")
                 _require(len(words) == count, f"{name}words are not those of {count} prompts")
         _require(found.against is None or len(found.against) == count, f"against does not fit {count} prompts")
+        if (places := found.percentile) is not None:
+            fits = places.shape == (count,) and (places >= 0).all() and (places <= 100).all()
+            _require(bool(fits), f"percentile is none of {count} prompts")
+            fits = isinstance(found.null_count, int) and found.null_count > 0 and np.isfinite(found.null_median)
+            _require(bool(fits), "null_count or null_median is no number of captions or no similarity")
         return found
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:

@@ -1,9 +1,7 @@
-"""Notices: what an explanation warns of, and who hears it.
+"""Notices: warnings about explanations that are valid but should be read with care.
 
-    method, explainer -> warn -> Python's warnings, or whoever listens
-
-A warning is about an explanation, or rows, that are valid but should be read with care. It points at the line outside of this package that asked; a panel, which has a place of its own for what is said of
-explanations, listens instead.
+A warning points at the line outside of this package that asked for the explanation. A panel shows the warnings of its
+own explanations itself: it calls `heard_by`.
 """
 
 from __future__ import annotations

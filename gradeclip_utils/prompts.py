@@ -18,6 +18,29 @@ from .towers import Tower
 from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
 
 Prompts: TypeAlias = str | Iterable[str] | Tensor | np.ndarray
+_NOUNS = (
+    "airplane ambulance anchor ant apple avocado backpack ball balloon banana basket bat bath beach bear bed bee "
+    "beer bell bench bicycle bird blanket boat book boot bottle bouquet bow bowl box boy bread bridge brush bucket "
+    "building bus butterfly button cactus cake calendar camel camera candle candy canoe car card carpet carrot "
+    "castle cat chair cheese cherry chicken child church cigarette city clock cloud clown coat coffee comb comet "
+    "computer cookie corn couch cow crab cradle crayon crocodile crown cup curtain desk diamond dinosaur dog doll "
+    "dolphin donkey door dragon dress drum duck eagle ear egg elephant engine envelope eye factory farm fence field "
+    "fire fish flag flamingo flashlight flower fly fork fountain fox frog garden gate ghost gift giraffe girl glass "
+    "globe glove goat gorilla grape guitar hamburger hammer handbag harbor hat headphone heart helicopter helmet "
+    "hen hill honey horse hospital hotel house insect iron island jacket jar jeans kangaroo kettle key keyboard "
+    "king kitchen kite knife koala ladder lake lamp laptop leaf lemon letter library lighthouse lightning lion "
+    "lizard lobster lock mailbox man map market mask meadow medal microphone microscope milk mirror monkey moon "
+    "motorcycle mountain mouse mouth mug museum mushroom nail necklace necktie nest newspaper nose notebook octopus "
+    "office onion orange oven owl paintbrush painting palace pancake panda parrot peach peacock peanut pear pen "
+    "pencil penguin pepper phone piano pig pillow pineapple pizza plane plate pocket pond potato printer pumpkin "
+    "pyramid queen rabbit radio rainbow restaurant ribbon ring river road robot rock rocket roof rose ruler "
+    "sailboat salad sandwich satellite saxophone scale scarf school scissors scorpion screen sheep shelf shell "
+    "shield ship shirt shoe shop shower skull sky snail snake snowman sock soldier spider spoon squirrel stadium "
+    "staircase star statue steak stone stove strawberry street suitcase sun sunflower supermarket swan sweater "
+    "sword table taco taxi teapot teddy telescope television tent theater thermometer tiger toilet tomato tooth "
+    "tornado towel tower toy tractor train tree trophy truck trumpet tulip turkey turtle umbrella unicorn van vase "
+    "violin volcano waiter wall watch watermelon wave whale wheel window wolf woman wrench yard zebra"
+).split()
 MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
 
 
@@ -79,6 +102,16 @@ def as_tensor(values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     if isinstance(values, np.ndarray):
         values = values.astype(f"{values.dtype.kind}{min(values.dtype.itemsize, 8)}")
     return torch.as_tensor(values)
+
+
+def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
+    """Captions that most images do not match: "a photo of a dog" and so on, by nouns that the model knows."""
+    nouns = _NOUNS if vocabulary is None else [noun for noun in _NOUNS if noun in vocabulary]
+    if len(nouns) < 20:  # the model knows other words
+        nouns = sorted(word for word in vocabulary or () if word.isalpha() and len(word) > 2)
+    if vocabulary is not None and not {"a", "an", "photo", "of"} <= vocabulary:
+        return nouns
+    return [f"a photo of {'an' if noun[0] in 'aeiou' and noun != 'unicorn' else 'a'} {noun}" for noun in nouns]
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
