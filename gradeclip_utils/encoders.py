@@ -180,13 +180,7 @@ class Encoders:
         key = None if captions is None else tuple(captions)
         known = _NULLS.setdefault(self.clip.model, {})
         if key not in known or known[key][0] != weights:
-            short = captions is None and self.text_tower is not None  # many beginnings are the same
-            asked = null_captions(self.clip.vocabulary) if captions is None else captions
-            if short:
-                ids = token_ids(self.clip.tokenizer, asked, self.text_tower)
-                found = self.text_tower.embed_prompts(ids)
-            else:
-                found = self.embed_texts(asked)
+            found = self.embed_texts(null_captions(self.clip.vocabulary) if captions is None else captions)
             known[key] = weights, found
         return known[key][1]
 
