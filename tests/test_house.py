@@ -7,7 +7,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # the highest first; a room may use what lies on a lower floor
     ("studies", "training"),
     ("__main__",),
-    ("panels", "measures", "finetune"),
+    ("panels", "finetune"),
+    ("measures",),
     ("explain",),
     ("explanation",),
     ("plots", "datasets"),

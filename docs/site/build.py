@@ -50,7 +50,7 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     lines = re.search(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
     fill(pages / "index.md", "<!-- the ten lines of the README -->", lines)
     course = pages / "notebooks" / "README.md"
-    mark = "## At a glance"
+    mark = "## For teachers"
     named = lessons_in_order(course.read_text(encoding="utf-8"))
     own = [lesson.stem for lesson in lessons if lesson.stem not in named]  # of somebody who has put them beside ours
     fill(course, mark, f"{toctree([*named, *own])}\n\n{mark}")
