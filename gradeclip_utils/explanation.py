@@ -197,7 +197,7 @@ class Explanation(Result):
         return float(mean), float(max(mean - half, 0.0)), float(min(mean + half, 2.0))
 
     def plot(self, **options):
-        """A matplotlib figure: image, heat maps with a colour bar, words shaded by score.
+        """Return a matplotlib figure: the image, then a map a prompt, with its words shaded by their scores.
 
         Args:
             **options: of `plots.plot_explanation`.
@@ -230,10 +230,7 @@ class Explanation(Result):
         return found
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        """A view whose words show their bars and maps where a page runs scripts; else the figure."""
-        from .plots.page import explanation_page
-
-        return explanation_page(self)
+        return self.plot()._repr_mimebundle_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,7 +291,7 @@ class Interactions(Result):
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def plot(self, **options):
-        """A matplotlib figure: one signed map a word, all on one scale.
+        """Return a matplotlib figure: one signed map a word, all on one scale.
 
         Args:
             **options: of `plots.plot_interactions`.
@@ -311,10 +308,7 @@ class Interactions(Result):
         return found
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        """A view whose words show their bars and maps where a page runs scripts; else the figure."""
-        from .plots.page import interactions_page
-
-        return interactions_page(self)
+        return self.plot()._repr_mimebundle_()
 
 
 def _origin(provenance: dict, similarity) -> str:

@@ -24,7 +24,7 @@ from PIL import Image
 from torchvision.transforms import ToTensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
-from gradeclip_utils.plots.colours import scale
+from gradeclip_utils.plots.before import scale
 from gradeclip_utils.scenes import Scene, concepts, describe, draw_scene
 
 HERE = Path(__file__).parent

@@ -6,8 +6,7 @@ Whatever is shown says what it is: the title comes from the view itself, never f
 What is seen is linear in the value, and the numbers stand in the labels of the words and in the tables.
 """
 
-import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,9 +17,10 @@ from IPython import get_ipython
 from ..explanation import Explanation
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip
-from ..plots import InlineFigure, axes_at, draw_words, paint
-from ..plots.axes import HEADLINE, NOTE, drawable, show_image
-from ..plots.colours import largest, number, range_in_words
+from ..plots import InlineFigure
+from ..plots.colours import largest, shown
+from ..plots.drawing import Drawing, of_explanation, title_of
+from ..plots.figures import draw
 from ..plots.page import side, word_rows
 from ..plots.page import view as page_view
 from ..words import Word
@@ -71,11 +71,6 @@ class View:
     state: State
     panels: tuple[Panel, ...]
     before: Explanation | None = None  # of the same caption on `Source.before`
-
-    def _drawn(self, panel: Panel) -> dict[str, Any]:
-        """The arguments of `paint` that the state asks for."""
-        display = {name: getattr(self.state, name) for name in DISPLAY}
-        return {"signed": panel.signed, "vmax": float(panel.scale), **display}
 
     def _subtitle(self, panel: Panel) -> str:
         """Which image, number, method, settings and model made a panel, in one line."""
@@ -180,7 +175,7 @@ class View:
         if state.dependence:
             asked = f"(image, {state.caption!r})"
             lines.append(f"dependence = explainer.explain{asked}.prompt_dependence(explainer.null_maps{asked})")
-        drawn = {name: repr(value) for name, value in self._drawn(panel).items()}
+        drawn = {"signed": repr(panel.signed), "vmax": repr(float(panel.scale))}
         lines.append(f"painting = paint(explanation.image, map_, box=explanation.box, {_named(drawn)})")
         imports = []
         for module, names in _IMPORTS.items():
@@ -189,32 +184,19 @@ class View:
         return "\n".join([*imports, "", *lines, "painting"]) + "\n"
 
     def figure(self) -> InlineFigure:
-        """As a static figure: verdict, image, and each panel with its title, shaded words, and what both are."""
-        state, image, told = self.state, self.state.source.image, self.verdicts
-        side, room = (3.0, 4.0) if len(self.panels) == 1 else (2.3, 2.6)  # inches
-        width, height = (side * pixels / max(image.size) for pixels in image.size)
-        across = 0.2 + width + len(self.panels) * room
-        over = _folded(told["phrase"] or told["all"], HEADLINE, 5)
-        made = InlineFigure(across, height + 1.5, f"{' '.join(over.split())}: {self}")
-        made.text(0.1 / across, 1, over, va="bottom", fontsize=10, parse_math=False)
-        show_image(axes_at(made, 0.1, 0.4, width, height), image, "image")
-        for i, panel in enumerate(self.panels):
-            x, most = 0.3 + width + i * room, panel.words_scale
-            title = _folded(panel.subject, int(room * 12.5), 2)
-            painting = paint(panel.explanation.image, panel.map, box=panel.explanation.box, **self._drawn(panel))
-            show_image(axes_at(made, x, 0.4, width, height), painting, title)
-            said = range_in_words(panel.words_of, True, most) if most else panel.words_of
-            colours = range_in_words("relevance", panel.signed, panel.scale, panel.note, state.colours)
-            if state.threshold and panel.scale:
-                least = number(state.threshold * panel.scale, panel.scale)
-                colours += f"; no colour below {least} ({state.threshold:.0%} of it)"
-            notes = (said, colours, self._subtitle(panel))
-            note = "\n".join(_folded(text, int(room * 15), 6) for text in notes)
-            below = axes_at(made, x, height + 0.5, room - 0.2, 0.9)
-            draw_words(below, panel.words, signed=True, vmax=most, values=bool(most), sentence=note)
-            if not panel.words:  # whose sentence stands below them
-                below.text(0, 1, note, va="top", parse_math=False, **NOTE)
-        return made
+        """Return what is shown as a static figure."""
+        return draw([self.drawing])
+
+    @property
+    def drawing(self) -> Drawing:
+        """Return the description of what is shown: a panel a method."""
+        panels = []
+        for one in self.panels:
+            first = of_explanation(one.whole)
+            subject = one.subject if self.state.phrase or self.state.patch else METHODS[one.method].title
+            cells = first.panels[0].cells if len(self.panels) == 1 else title_of((), subject)
+            panels.append(replace(first.panels[0], cells=cells, map=shown(one.map, one.signed), scale=one.scale))
+        return replace(first, panels=tuple(panels), signed=self.panels[0].signed, origin=self._subtitle(self.panels[0]))
 
 
 def variables() -> dict[str, Clip]:
@@ -237,8 +219,3 @@ def model_line(clip: Clip) -> str:
 
 def _named(options: dict[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
-
-
-def _folded(text: str, width: int, lines: int) -> str:
-    """The text in a few lines, with an ellipsis where it had to be cut."""
-    return textwrap.fill(drawable(text), width, max_lines=lines, placeholder=" …")

@@ -19,7 +19,7 @@ from ..methods import METHODS
 from ..methods.grad_eclip import SPATIAL_WEIGHTS
 from ..methods.registry import with_spatial_weight
 from ..notices import is_drawn
-from ..plots.colours import COLOURS, OWN
+from ..plots.before import COLOURS, OWN
 from ..plots.page import image_url
 from ..scenes import Scene, as_python
 

@@ -1,6 +1,6 @@
-"""Axes: one map, one prompt or one image drawn onto matplotlib axes.
+"""Axes: the parts of a figure on matplotlib axes: a map, shaded words, intervals, and the theme of statistical plots.
 
-Explanation -> colours -> axes -> figures
+Drawing, table -> here -> figures
 """
 
 from __future__ import annotations
@@ -13,31 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.image import BboxImage
-from matplotlib.lines import TICKRIGHT, Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
-from ..checks import chosen
-from .colours import grey_background, largest, number, range_in_words, scale, shown
+from .colours import coloured, is_whole, largest, paint
+from .drawing import Cell, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+HEADLINE = 60
 SMALLEST = 8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
 NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST}
-PALETTE = ("#5b3a86", "#c4670d", "0.45")  # purple, orange, grey: groups, which are told apart by their markers too
-MARKERS = ("o", "s", "D")
-FULL_WIDTH = 8.1  # inches: as wide as the column of a notebook, 900 pixels
+PALETTE = ("#1b7f79", "#4d4d4d", "#7cc5bd", "#a6a6a6")  # teal and grey: groups, told apart by their markers too
+MARKERS = ("o", "s", "D", "^")
+FULL_WIDTH = 8.1  # inches: as wide as the column of a notebook, 860 pixels
 MARGIN = 0.12  # inches
-HEADLINE = 42  # letters in a line: as many as a telephone shows of a figure that is wider than itself
-LARGEST, _SENTENCE = 12, 0.38  # of words: points of type, and inches for what stands below them
-_PANEL_PIXELS = 720  # what a panel needs; a 20-megapixel image is reduced to it before it is coloured
+LARGEST = 13  # points of type of the words of a title
+_PANEL_PIXELS = 720  # a larger image is reduced before it is drawn
 
 
 def draw_heatmap(
@@ -47,77 +43,72 @@ def draw_heatmap(
     *,
     signed: bool = False,
     vmax: float | None = None,
-    label: str = "relevance",
-    note: str = "the largest in this map",
+    box: tuple[float, float, float, float] | None = None,
     upsample: str = "bilinear",
-    colour_bar: bool = True,
+    **_: Any,
 ) -> None:
-    """Lay a map over the image, which turns into a pale grey background so that only the map has colour."""
-    heat = shown(np.asarray(heat, dtype=np.float32), signed)
-    vmax = largest([heat]) if vmax is None else vmax
-    norm, colours = scale(signed, vmax)
-    small = reduced(image)
-    method = Image.Resampling[chosen("upsample", upsample, ("bilinear", "nearest")).upper()]
-    stretched = np.asarray(Image.fromarray(heat).resize(small.size, method))
-    overlay = grey_background(small) * colours(norm(stretched))[..., :3]
-    blank(axes).imshow(overlay, interpolation=sampling(image))
-    if colour_bar:
-        draw_colour_bar(axes, image, signed, vmax)
-    if colour_bar and note:
-        letters = int((_inches(axes)[0] + 0.75) * 13.5)
-        sentence = textwrap.fill(range_in_words(label, signed, vmax, note), max(letters, 24))
-        axes.text(0, -0.06 / _inches(axes)[1], sentence, va="top", transform=axes.transAxes, **NOTE)
+    """Draw a map over the image, which turns light grey; arguments as in `paint`."""
+    painted = paint(image, heat, box=box, signed=signed, vmax=vmax, upsample=upsample)
+    blank(axes).imshow(painted, interpolation="antialiased")
 
 
-def draw_words(
-    axes: Axes,
-    words: Sequence,
-    *,
-    signed: bool = False,
-    vmax: float | None = None,
-    values: bool = True,
-    sentence: str | None = None,
-    most: float = LARGEST,
-) -> None:
-    """Write a prompt as words shaded by their score, wrapped into lines; the type shrinks until everything fits."""
-    blank(axes)
+def draw_words(axes: Axes, words: Sequence, *, vmax: float | None = None, size: float = LARGEST, **_) -> None:
+    """Write a prompt from the upper left of the axes, its words shaded by their signed scores."""
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
-    norm, colours = scale(signed, vmax)
-    inches = _inches(axes)
-    across, down = inches[0] * 72, inches[1] * 72
-    for size in np.arange(most, SMALLEST - 0.1, -0.5):
-        places, bottom = _flow(words, across, vmax, values, float(size))
-        if bottom <= down - _SENTENCE * 72 and all(x + width <= across for x, _, width, _ in places):
-            break
-    shades = [colours(norm(shown(word.score, signed))) for word in words]
-    corners = [
-        [(left / across, 1 - top / down) for left, top in ((x, y), (x + w, y), (x + w, y + h), (x, y + h))]
-        for x, y, w, h in places
-    ]
-    outline = {"edgecolors": "0.8", "linewidths": 0.5, "transform": axes.transAxes, "clip_on": False}
-    axes.add_collection(PolyCollection(corners, facecolors=shades, **outline), autolim=False)
-    for word, colour, (x, y, width, height) in zip(words, shades, places, strict=True):
-        centre, middle = (x + width / 2) / across, 0.85 * size if values else height / 2
-        text = {"ha": "center", "va": "center", "transform": axes.transAxes, "parse_math": False}
-        text["color"] = _text_colour(colour)
-        axes.text(centre, 1 - (y + middle) / down, drawable(word.text), fontsize=size, **text)
-        if values:
-            lower = 1 - (y + height - 0.8 * SMALLEST) / down
-            axes.text(centre, lower, number(word.score, vmax), fontsize=SMALLEST, **text)
-    if not words:
-        return
-    below = bottom + 0.09 * 72
-    sentence = range_in_words("words", signed, vmax) if sentence is None else sentence
-    axes.text(0, 1 - below / down, sentence, va="top", transform=axes.transAxes, parse_math=False, **NOTE)
+    draw_cells(axes, title_of(words, ""), vmax, size)
 
 
-def _text_colour(shade: Sequence[float]) -> str:
-    """Black or white, whichever is read on a shade of red, green and blue, each 0 to 1."""
-    return "white" if np.dot(shade[:3], (0.2126, 0.7152, 0.0722)) < 0.45 else "black"
+def draw_cells(axes: Axes, cells: Sequence[Cell], vmax: float, size: float) -> None:
+    """Write the cells of a title from the upper left of the axes, in lines."""
+    across, down = (72 * side for side in _inches(blank(axes)))
+    for word, x, y, width, height, type_size in flow(cells, across, size)[0]:
+        shade = coloured(0.0 if not word.score or not vmax else word.score / vmax)
+        place = {"transform": axes.transAxes, "clip_on": False}
+        if word.score is not None and (shade < 0.995).any():
+            axes.add_patch(FancyBboxPatch((x / across, 1 - (y + height) / down), width / across, height / down,
+                                          boxstyle="square,pad=0", facecolor=shade, linewidth=0, **place))  # fmt: skip
+        dark = word.score is not None and np.dot(shade, (0.2126, 0.7152, 0.0722)) < 0.5
+        axes.text(
+            (x + width / 2) / across,
+            1 - (y + 0.72 * height) / down,
+            drawable(word.text),
+            ha="center",
+            va="baseline",
+            fontsize=type_size,
+            color="white" if dark else "black",
+            parse_math=False,
+            **place,
+        )
+
+
+def flow(cells: Sequence[Cell], line_width: float, size: float) -> tuple[list, float, int]:
+    """Return words with x, y from the top, width, height and size of type (points); where they end; lines."""
+    height, gap, x, y, lines, placed = 1.5 * size, 0.16 * size, 0.0, 0.0, 1, []
+    deep = any(below for _, below in cells)
+    for cell in cells:
+        sizes = [0.82 * size if word and word.small else size for word in cell]
+        widths = [
+            ems(drawable(word.text)) * s + 0.5 * size if word else 0.0 for word, s in zip(cell, sizes, strict=True)
+        ]
+        width = max(widths)
+        if x and x + width > line_width:
+            x, y, lines = 0.0, y + (height + gap) * (1 + deep) + gap * deep, lines + 1
+        for row, (word, type_size) in enumerate(zip(cell, sizes, strict=True)):
+            if word:
+                middle = 0.5 * height * (deep and cell[1] is None)
+                placed.append((word, x, y + row * (height + 1) + middle, width, height, type_size))
+        x += width + gap
+    return placed, y + (height + 1) * (1 + deep), lines
+
+
+@lru_cache(maxsize=4096)
+def ems(text: str) -> float:
+    """Return how wide a text is, in units of the size of its type."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=100), ismath=False)[0] / 100
 
 
 def drawable(text: str) -> str:
-    """A text with a box in place of what matplotlib's font cannot draw (emoji, CJK), instead of a warning each."""
+    """Return a text with a box in place of letters that matplotlib's font lacks (emoji, CJK)."""
     text = re.sub(r"(?<![^\s\[(])-(?=\d)", "\N{MINUS SIGN}", text)
     font = get_font(findfont(FontProperties()))
     return "".join(
@@ -125,25 +116,17 @@ def drawable(text: str) -> str:
     )
 
 
-def draw_colour_bar(axes: Axes, image: Image.Image, signed: bool, vmax: float) -> None:
-    """The scale beside an image, in inches that do not depend on the shape of the image."""
-    norm, colours = scale(signed, vmax)
-    inch = 1 / min(_inches(axes)[0], _inches(axes)[1] * image.width / image.height)  # of what the image will fill
-    left, width, outside = 1 + 0.09 * inch, 0.1 * inch, {"transform": axes.transAxes, "clip_on": False}
-    place = TransformedBbox(Bbox.from_bounds(left, 0, width, 1), axes.transAxes)
-    bar = BboxImage(place, interpolation="nearest", clip_on=False)
-    bar.set_data(colours(np.linspace(1, 0, 256), bytes=True)[:, None])
-    ticks = [norm.vmin, 0, norm.vmax] if signed else [0, norm.vmax / 2, norm.vmax]
-    axes.add_artist(bar)
-    axes.add_artist(Rectangle((left, 0), width, 1, fill=False, linewidth=0.4, **outside))
-    axes.add_artist(Line2D([left + width] * 3, [0, 0.5, 1], linestyle="", color="black", marker=TICKRIGHT,
-                           markersize=2, markeredgewidth=0.8, **outside))  # fmt: skip
-    flat = image.height / image.width / inch < 3 * SMALLEST / 72  # inches: three labels would lie on each other
-    places = ("top", "", "bottom") if flat else ("center_baseline",) * 3
-    for height, tick, sits in zip((0, 0.5, 1), ticks, places, strict=True):
-        if sits:
-            label = number(tick, vmax) if vmax or not tick else ""
-            axes.text(left + width + 0.06 * inch, height, label, va=sits, fontsize=SMALLEST, gid="scale", **outside)
+def fitting(texts: Sequence[str], inches: float, size: float = SMALLEST) -> str:
+    """Return the first of several wordings that fits into a width, or the last one."""
+    return next((text for text in texts if ems(text) * size <= inches * 72), texts[-1] if texts else "")
+
+
+def shortened(text: str, inches: float, size: float) -> str:
+    """Return a text cut with an ellipsis where it is wider than some inches."""
+    text = drawable(text)
+    while ems(text) * size > inches * 72 and len(text) > 2:
+        text = text.rstrip("…")[:-1].rstrip() + "…"
+    return text
 
 
 def _inches(axes: Axes) -> tuple[float, float]:
@@ -153,54 +136,36 @@ def _inches(axes: Axes) -> tuple[float, float]:
 
 
 def blank(axes: Axes) -> Axes:
-    """The axes without ticks and frame, filled from the upper left."""
+    """Return the axes without ticks and frame, filled from the upper left."""
     axes.set_axis_off()
     axes.set_anchor("NW")
-    if not any(axes.get_title(place) for place in ("left", "center", "right")):
-        entitle(axes, "")
     return axes
 
 
 def entitle(axes: Axes, title: str, loc: str = "left", fontsize: float = 9) -> None:
-    """A title right above blank axes."""
+    """Write a title right above blank axes."""
     axes.set_title(title, loc=loc, fontsize=fontsize, y=1.0, parse_math=False)
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """An RGB copy of an image, no larger than a panel needs."""
+    """Return an RGB copy of an image, no larger than a panel needs."""
     image = image.convert("RGB")
     image.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))  # on the copy that convert made; never enlarges
     return image
 
 
-def sampling(image: Image.Image) -> str:
-    """How matplotlib interpolates an image: a small one keeps its pixels, and is never blurred."""
-    return "nearest" if max(image.size) < 200 else "auto"
-
-
-def words_height(words: Sequence, width: float, *, vmax: float, size: float = SMALLEST) -> float:
-    """Inches that `draw_words` needs in axes of a width, with the sentence below in two lines."""
-    return _flow(words, width * 72, vmax, True, size)[1] / 72 + _SENTENCE
-
-
-def _flow(words: Sequence, line_width: float, vmax: float, values: bool, size: float):
-    """Boxes (x, y from the top, width, height) of words in lines, and where the last line ends, all in points."""
-    height, gap = 1.35 * (size + SMALLEST) if values else 1.55 * size, 0.22 * size
-    x, y, places = 0.0, 0.0, []
-    for word in words:
-        score = _ems(number(word.score, vmax)) * SMALLEST if values else 0.0
-        width = max(_ems(drawable(word.text)) * size, score) + 0.7 * size
-        if x and x + width > line_width:
-            x, y = 0.0, y + height + gap
-        places.append((x, y, width, height))
-        x += width + gap
-    return places, y + height
-
-
-@lru_cache(maxsize=4096)
-def _ems(text: str) -> float:
-    """How wide a text is, in units of the size of its type."""
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=100), ismath=False)[0] / 100
+def show_image(axes: Axes, image: Image.Image, title: str = "", box=None) -> None:
+    """Draw the image itself, with a frame around what the model saw."""
+    small = reduced(image)
+    blank(axes).imshow(small, interpolation="nearest" if max(small.size) < 200 else "antialiased")
+    if not is_whole(box, image):
+        left, top, right, bottom = np.array(box) * small.width / image.width
+        left, top = max(left, 0), max(top, 0)
+        axes.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, color="0.2", linewidth=1, linestyle="--")
+        )
+    if title:
+        entitle(axes, title)
 
 
 def draw_intervals(
@@ -233,7 +198,7 @@ def draw_intervals(
 
 
 def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:
-    """Axes with a named row for each of `names`, the first one on top, and what the values are under them."""
+    """Give axes a named row for each of `names`, the first one on top, and a label below."""
     axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     style(axes, label, title=title)
     axes.set_yticklabels(names, fontsize=9, parse_math=False)
@@ -244,7 +209,7 @@ def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> 
 
 
 def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
-    """The axes in the theme of all statistical ones: an open frame, small type, and nothing taken for a formula."""
+    """Return the axes in the theme of all statistical plots: an open frame and small type."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALLEST)
     axes.set_xlabel(drawable(across), fontsize=9, parse_math=False)
@@ -254,9 +219,9 @@ def style(axes: Axes, across: str = "", up: str = "", title: str = "") -> Axes:
 
 
 def headed(figure: Figure, title: str) -> float:
-    """Write over a figure what it comes to, in lines that a telephone shows whole; the figure grows by what they take."""
+    """Write a title over a figure and return the inches that it takes; the figure grows by them."""
     across, down = figure.get_size_inches()
-    lines = textwrap.fill(drawable(title), min(int(across * 12), HEADLINE), break_on_hyphens=False)
+    lines = textwrap.fill(drawable(title), int(across * 12), break_on_hyphens=False)
     head = 0.18 * (lines.count("\n") + 1) + 0.06 if lines else 0.0
     figure.set_size_inches(across, down + head)
     figure.text(MARGIN / across, 1 - 0.08 / (down + head), lines, va="top", fontsize=10, parse_math=False)
@@ -264,12 +229,6 @@ def headed(figure: Figure, title: str) -> float:
 
 
 def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the upper left corner."""
+    """Return new axes at a place given in inches from the upper left corner."""
     across, down = figure.get_size_inches()
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
-
-
-def show_image(axes: Axes, image: Image.Image, title: str) -> None:
-    """The image itself, never blurred."""
-    blank(axes).imshow(reduced(image), interpolation=sampling(image))
-    entitle(axes, title)

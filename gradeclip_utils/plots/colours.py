@@ -1,34 +1,50 @@
-"""Colours: from values to colours, and a map laid over its image without axes or words.
+"""Colours: from relevance to colours, and a map laid over its image without axes or words.
 
-    Explanation -> colours -> axes -> figures
+    Explanation -> colours -> drawing -> figures, page
 
-One reading for maps and words alike: white is "no relevance", a dark colour is "much". Unsigned relevance goes from
-white to dark (`magma`, reversed), signed relevance from purple through white to orange (`PuOr`, reversed), always
-centred on zero; both are safe for colour-blind eyes. Colour is linear in the value; nothing is clipped, squared or
-smoothed.
+One law for maps and words alike. The image beneath is light grey. Relevance *for* is warm, from pale orange to dark
+red; relevance *against* is blue; no relevance is no colour. Colour is linear in the value and opacity rises with it.
 """
 
 import math
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import Colormap, ListedColormap, Normalize
-from PIL import Image
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw
 
 from .. import checks
 from ..images import onto_image, read_image
 
-# Dark ends are cut where colour would hide the image below it or the word above it; and the pale one begins at white,
-# because magma's own is a yellow that would tint the whole image.
-_WHITE = np.clip(1 - np.linspace(0, 1, 256) / 0.3, 0, 1)[:, None]
-UNSIGNED = ListedColormap(_WHITE + (1 - _WHITE) * colormaps["magma_r"](np.linspace(0.0, 0.72, 256)), "unsigned")
-SIGNED = ListedColormap(colormaps["PuOr_r"](np.linspace(0.1, 0.9, 257)), "signed")
-# Perceptually uniform and safe for colour-blind eyes, all of them; "white" is the one that leaves the image readable.
-COLOURS = {"white": UNSIGNED, **{name: colormaps[name] for name in ("viridis", "cividis", "magma")}}
-OWN = "image"  # instead of a name in COLOURS: the image keeps its own colours, and relevance is how much of it is seen
-VEIL, AGAINST, CONTRARY = (246, 246, 246), (94, 60, 153), 0.75  # what hides the rest; what is against, and how opaque
-_SMALL, _LARGE = 320, 640  # pixels of the longest side that `paint` gives
+# From weak to strong; both ramps get darker all the way, so they survive a grey printer and colour-blind eyes.
+_FOR = ("#fdd0a8", "#fb9f66", "#ee6237", "#c42a1c", "#7a0c10")
+_AGAINST = ("#c6dcf0", "#86b8df", "#4389c6", "#1f5fa6", "#0b3371")
+_OPAQUE = 0.9  # at the largest value: the image stays visible below it
+_SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint` returns
+
+
+@cache
+def law() -> np.ndarray:
+    """Return red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
+    strength = np.linspace(0, 1, 257)
+    sides = [
+        np.stack(
+            [np.interp(strength, np.linspace(0, 1, 5), channel) for channel in zip(*map(to_rgb, ramp), strict=True)]
+        )
+        for ramp in (_AGAINST, _FOR)
+    ]
+    alpha = _OPAQUE * strength**0.55
+    against, warm = (np.vstack([side, alpha]).T for side in sides)
+    table = np.concatenate([against[::-1], warm[1:]])
+    table.flags.writeable = False
+    return table
+
+
+def coloured(values, base=1.0) -> np.ndarray:
+    """Return values (...) of -1 to 1 as red, green and blue (..., 3), over a background of 0 (black) to 1 (white)."""
+    rgba = law()[np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)]
+    return base * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
 
 
 def paint(
@@ -38,87 +54,92 @@ def paint(
     box: tuple[float, float, float, float] | None = None,
     signed: bool = False,
     vmax: float | None = None,
-    threshold: float = 0.0,
-    opacity: float = 1.0,
-    colours: str = "white",
+    upsample: str = "bilinear",
 ) -> Image.Image:
-    """One bare map on the image, as an RGB image whose longest side has 320 to 640 pixels: no axes, no words."""
-    for name, value, most in ("threshold", threshold, 1), ("opacity", opacity, 1), ("vmax", vmax or 0, math.inf):
-        checks.number(name, value, 0, most)
+    """Lay a map over its image, which turns light grey: an RGB image of 320 to 640 pixels, without axes or words.
+
+    Args:
+        image: the image that was explained.
+        heat: (h, w) relevance on the token grid, or (H, W) in pixels.
+        box: left, top, right, bottom of what the model saw, in pixels of the image; a frame marks it. None: all of it.
+        signed: show relevance against as well.
+        vmax: the value of the darkest colour; None takes the largest of this map.
+        upsample: "bilinear", or "nearest" to see the patches.
+
+    Raises:
+        GradeclipError: the map is no map, or the box lies outside of the image.
+    """
+    checks.number("vmax", vmax or 0, 0, math.inf)
+    checks.chosen("upsample", upsample, ("bilinear", "nearest"))
     image, heat = read_image(image), shown(checks.as_map(heat).astype(np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax
     base = _panel_sized(image)
     across, down = base.width / image.width, base.height / image.height
     there = tuple(np.array(checks.as_box(box, *image.size)) * (across, down, across, down))
-    values = onto_image(heat, there, base.size)  # (H, W)
-    x, y = (np.arange(side) + 0.5 for side in base.size)
-    seen = np.outer((y >= there[1]) & (y <= there[3]), (x >= there[0]) & (x <= there[2]))
-    if colours == OWN:
-        return _seen_through(base, np.where(seen, values, 0) / (vmax or 1), threshold, opacity)
-    norm, palette = scale(signed, vmax, colours)
-    table = palette(np.linspace(0, 1, 256))[:, :3].astype(np.float32)
-    chosen = table[np.clip(norm(values) * 255 + 0.5, 0, 255).astype(np.uint8)]  # (H, W, 3)
-    chosen[~seen | (np.abs(values) < threshold * vmax)] = 1.0
-    mixed = opacity * 255 * grey_background(base) * chosen + (1 - opacity) * np.asarray(base, dtype=np.float32)
-    return Image.fromarray((mixed + 0.5).astype(np.uint8))
+    if upsample == "nearest":
+        factors = [max(1, round(2 * side / cells)) for side, cells in zip(base.size[::-1], heat.shape, strict=True)]
+        heat = np.kron(heat, np.ones(factors, np.float32))
+    values = onto_image(heat, there, base.size) / (vmax or 1)  # (H, W)
+    painted = Image.fromarray((coloured(values, grey_background(base)) * 255 + 0.5).astype(np.uint8))
+    if not is_whole(box, image):
+        draw = ImageDraw.Draw(painted)
+        for start, end in _dashes(there, max(base.size) / 45):
+            draw.line([*start, *end], fill=(90, 90, 90), width=max(1, round(max(base.size) / 200)))
+    return painted
 
 
-def _seen_through(base: Image.Image, values: np.ndarray, threshold: float, opacity: float) -> Image.Image:
-    """The image below a veil; `values` (H, W) in -1 to 1. `front/view.js` has the same arithmetic."""
-    strength = np.where(np.abs(values) < threshold, 0, np.minimum(np.abs(values), 1))[..., None]
-    veil = opacity * np.where(values[..., None] < 0, 1, 1 - strength)
-    mixed = (1 - veil) * np.asarray(base, dtype=np.float32) + veil * np.array(VEIL)
-    purple = CONTRARY * np.where(values[..., None] < 0, strength, 0) * (opacity > 0)
-    return Image.fromarray(((1 - purple) * mixed + purple * np.array(AGAINST) + 0.5).astype(np.uint8))
+def is_whole(box, image: Image.Image) -> bool:
+    """Return whether a box is the whole image, within half a pixel in a hundred."""
+    if box is None:
+        return True
+    left, top, right, bottom = box
+    near = 0.005 * max(image.size)
+    return max(left, top, image.width - right, image.height - bottom) < near
+
+
+def _dashes(box, length: float) -> list:
+    """Return start and end of the dashes along the edges of a box."""
+    left, top, right, bottom = box
+    left, top = max(left, 0) + 1, max(top, 0) + 1
+    right, bottom = right - 2, bottom - 2
+    found = []
+    for a, b in (((left, top), (right, top)), ((right, top), (right, bottom)),
+                 ((left, bottom), (right, bottom)), ((left, top), (left, bottom))):  # fmt: skip
+        whole = np.hypot(b[0] - a[0], b[1] - a[1])
+        for at in np.arange(0, whole, 2 * length):
+            ends = [
+                tuple(np.add(a, np.subtract(b, a) * min(part, whole) / max(whole, 1))) for part in (at, at + length)
+            ]
+            found.append(ends)
+    return found
 
 
 def shown(value, signed: bool):
-    """What a display shows of relevance: all of it, or its relu."""
+    """Return what a display shows of relevance: all of it, or its positive part."""
     return value if signed else np.maximum(value, 0)
 
 
 def largest(values: Iterable) -> float:
-    """The largest magnitude in any of the arrays; 0 of nothing."""
+    """Return the largest magnitude in any of the arrays; 0 if there are none."""
     return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
 
 
-def scale(signed: bool, vmax: float, colours: str = "white") -> tuple[Normalize, Colormap]:
-    """From values to colours; the darkest colour is `vmax`."""
-    checks.chosen("colours", colours, COLOURS)
-    vmax = vmax or 1.0  # an all-zero map: everything is white
-    return Normalize(-vmax if signed else 0, vmax), SIGNED if signed else COLOURS[colours]
-
-
-def number(value: float, vmax: float) -> str:
-    """A number with enough digits for its scale, and no minus in front of nothing."""
+def number(value: float, vmax: float | None = None) -> str:
+    """Return a number with two digits of its scale, with a true minus sign."""
+    vmax = abs(value) if vmax is None else vmax
     if not vmax:
         return "0"
-    digits = max(0, min(6, 2 - int(np.floor(np.log10(vmax)))))
+    digits = max(0, min(6, 1 - math.floor(math.log10(vmax))))
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
 
 
-def range_in_words(label: str, signed: bool, vmax: float, note: str = "", colours: str = "white") -> str:
-    """What the two ends of the scale stand for."""
-    if not vmax:
-        return f"{label}: zero everywhere" if signed else f"{label}: nowhere above zero"
-    top = number(vmax, vmax)
-    note = f", {note}" if note else ""
-    if colours == OWN:
-        against = f"; purple \N{MINUS SIGN}{top}: against" if signed else ""
-        return f"{label}: hidden 0 to clear {top}{against}{note}"
-    if signed:
-        return f"{label}: purple \N{MINUS SIGN}{top} (against) to orange +{top} (for){note}"
-    low, high = ("pale", "dark") if colours == "white" else ("dark", "bright")  # as matplotlib's own maps run
-    return f"{label}: {low} 0 to {high} {top}{note}"
-
-
 def grey_background(image: Image.Image) -> np.ndarray:
-    """An image as a pale grey background, (H, W, 1) in 0.5 to 1."""
-    return 0.5 + 0.5 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
+    """Return an image as a light grey background (H, W, 1) of 0.62 to 1."""
+    return 0.62 + 0.38 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
 
 
 def _panel_sized(image: Image.Image) -> Image.Image:
-    """An RGB copy of 320 to 640 pixels; a small image is enlarged by a whole factor, so that it is never blurred."""
+    """Return an RGB copy of 320 to 640 pixels; a small image is enlarged by a whole factor, so it is never blurred."""
     image, factor = image.convert("RGB"), -(-_SMALL // max(image.size))
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

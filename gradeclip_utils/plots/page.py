@@ -27,7 +27,8 @@ from PIL import Image
 
 from ..notices import image_tag
 from .axes import reduced
-from .colours import AGAINST, COLOURS, CONTRARY, OWN, SIGNED, VEIL, largest, shown
+from .before import AGAINST, COLOURS, CONTRARY, OWN, SIGNED, VEIL
+from .colours import largest, shown
 from .figures import InlineFigure, alternative
 
 _MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
@@ -111,11 +112,12 @@ def view(sides: Sequence[dict], words: Sequence, image: Image.Image, box: Sequen
 def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tuple[dict, dict]:
     """What a notebook keeps, data and metadata by media type: HTML of views of one image, the figure, and a text."""
     data, metadata = figure._repr_mimebundle_()
+    fallback = f'<img alt="" src="data:image/png;base64,{data.pop("image/png")}">'
     name = f"gradeclip-{secrets.token_hex(8)}"
     given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
     script = f"{view_script()}\nfront.open(document.getElementById({name!r}));"
     text = (
-        f'<style>{front("view.css")}</style><div id="{name}">{data["text/html"]}'
+        f'<style>{front("view.css")}</style><div id="{name}">{fallback}'
         f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n}})();</script>'
     )
     return {**data, "text/html": text}, metadata

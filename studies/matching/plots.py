@@ -16,7 +16,8 @@ from gradeclip_utils import checks
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.plots import InlineFigure, axes_at, draw_heatmap, show_image
 from gradeclip_utils.plots.axes import FULL_WIDTH, NOTE, SMALLEST, blank, drawable, entitle, headed, style
-from gradeclip_utils.plots.colours import largest, number, range_in_words, scale
+from gradeclip_utils.plots.before import range_in_words, scale
+from gradeclip_utils.plots.colours import largest, number
 
 from .adjectives import PromptPath
 from .wording import WordRegions

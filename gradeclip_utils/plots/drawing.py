@@ -1,0 +1,254 @@
+"""Drawing: the one description of what a figure of maps shows. Two backends draw it: `figures` and `page`.
+
+    Explanation, Interactions, maps --here--> Drawing -> figures (matplotlib), page (HTML)
+
+A drawing is an image and one panel a prompt. A panel has a title, whose words are shaded by their scores, a map, and
+below it a bar: the similarity, or in a contrast the lead. All panels share one scale unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .colours import is_whole, largest, number, shown
+
+_SMALL_WORDS = frozenset(
+    "a an the and or but of in on at to by for from with under over near behind beside between into onto is are was "
+    "were be been being has have had it its this that these those there as than".split()
+)
+
+
+@dataclass(frozen=True)
+class Shade:
+    """A word of a title. `score` None: it has no score, and no colour. `small`: a function word or a sign."""
+
+    text: str
+    score: float | None = None
+    small: bool = False
+
+
+Cell = tuple[Shade | None, Shade | None]  # of a title: a word; below it, in a contrast, the word in the other caption
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A title, a map, and what stands below them."""
+
+    name: str  # the title in plain text
+    cells: tuple[Cell, ...]
+    map: np.ndarray | None  # (h, w) on the token grid, or in pixels of the box; None: the method has no maps of images
+    scale: float = 0.0  # the value of the darkest colour
+    value: float | None = None  # of the bar: a similarity, or the lead in a contrast
+    above: float | None = None  # which part of the other captions lies below the similarity, in percent
+    best: bool = True  # its bar is dark
+    note: str = ""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Return what stands at the bar, the longest wording first."""
+        if self.note:
+            return (self.note,)
+        if self.value is None:
+            return ()
+        value = f"{self.value:.2f}".replace("-", "\N{MINUS SIGN}")
+        if self.above is None:
+            return f"similarity {value}", value
+        return (
+            f"similarity {value}, above {self.above:.0f} % of captions",
+            f"{value}, above {self.above:.0f} % of captions", f"{value}, above {self.above:.0f} %", value,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """An image and its panels."""
+
+    image: Image.Image
+    box: tuple[float, float, float, float] | None
+    panels: tuple[Panel, ...]
+    signed: bool = False  # whether the maps show what is against
+    word_scale: float = 0.0  # the value of the darkest word; 0: no word has a score
+    shared: bool = True  # one scale for all maps; else each has its own
+    lead: bool = False  # the bars are leads, from zero
+    median: float | None = None  # the similarity that half of the other captions lie below,
+    count: int | None = None  # and how many there are
+    label: str = "relevance"
+    origin: str = ""  # model, method and layers
+    upsample: str = "bilinear"
+
+    @property
+    def framed(self) -> bool:
+        """Return whether the model saw a part of the image only."""
+        return not is_whole(self.box, self.image)
+
+    @property
+    def both(self) -> bool:
+        """Return whether anything in the drawing can be against."""
+        words = (word for panel in self.panels for cell in panel.cells for word in cell if word)
+        return self.signed or any((word.score or 0) < 0 for word in words)
+
+    @property
+    def bars(self) -> tuple[float, float]:
+        """Return the ends of the axis of the bars."""
+        values = [panel.value for panel in self.panels if panel.value is not None]
+        most = 1.45 * max([0.01, *map(abs, values), abs(self.median or 0)])
+        return (-most if self.lead or min([0, *values]) < 0 else 0.0), most
+
+    @property
+    def legend(self) -> list[str]:
+        """Return the lines below the strip of colours: the scale, and what tick and frame are."""
+        scales = [panel.scale for panel in self.panels if panel.map is not None]
+        lines = []
+        if scales and not max(scales):
+            lines.append(f"{self.label}: " + ("zero everywhere" if self.signed else "nowhere above zero"))
+        elif scales:
+            own = not self.shared and len(scales) > 1
+            lines.append(f"{self.label}: darkest " + ("in each map at its largest" if own else number(max(scales))))
+        if self.word_scale:
+            words = f"words: darkest {number(self.word_scale)}" if not lines else f"words {number(self.word_scale)}"
+            lines = [", ".join([*lines, words])]
+        if self.median is not None:
+            lines.append(f"tick: half of {self.count or 'the'} other captions")
+        if self.framed:
+            lines.append("frame: what the model saw")
+        return lines
+
+    @property
+    def alt(self) -> str:
+        """Return what is shown, for those who cannot see it."""
+        if not self.panels:
+            return "An image"
+        return f"An image and its {self.label} maps: " + "; ".join(
+            f"{panel.name}" + "".join(f" ({words})" for words in panel.told[:1]) for panel in self.panels
+        )
+
+
+def small(text: str) -> bool:
+    """Return whether a word is a function word or a sign."""
+    return text.lower() in _SMALL_WORDS or not any(map(str.isalnum, text))
+
+
+def title_of(words: Sequence, name: str, shaded: bool = True) -> tuple[Cell, ...]:
+    """Return the cells of a prompt: its words, or its name if it has none."""
+    if not words:
+        return tuple((Shade(part), None) for part in name.split())
+    return tuple((_shade(word, shaded), None) for word in words)
+
+
+def _shade(word, shaded: bool = True) -> Shade | None:
+    return word and Shade(word.text, float(word.score) if shaded else None, small(word.text))
+
+
+def stacked(words: Sequence, others: Sequence) -> tuple[Cell, ...]:
+    """Return the cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
+    cells: list[Cell] = []
+    texts = [[word.text.lower() for word in side] for side in (words, others)]
+    for kind, a, b, c, d in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+        if kind == "equal":
+            pairs = zip(words[a:b], others[c:d], strict=True)
+            cells += [(Shade(one.text, float(one.score + two.score), small(one.text)), None) for one, two in pairs]
+        else:
+            nothing = Shade("")  # below a shared word stands None
+            cells += [
+                (_shade(one) or nothing, _shade(two) or nothing) for one, two in zip_longest(words[a:b], others[c:d])
+            ]
+    return tuple(cells)
+
+
+def of_explanation(explanation, *, shared: bool = True, most: int | None = None) -> Drawing:
+    """Return the drawing of an `Explanation`; `most` keeps that many prompts, the most similar ones."""
+    contrast = explanation.against is not None
+    similarity = np.asarray(explanation.similarity, dtype=float)
+    values = similarity - explanation.against_similarity if contrast else similarity
+    kept = np.arange(len(values))
+    if most is not None and len(values) > most:
+        kept = np.sort(np.argsort(-values, kind="stable")[:most])
+    maps = None if explains_words_alone(explanation) else shown(explanation.image_maps, contrast)
+    top = largest([maps[kept]]) if maps is not None else 0.0
+    above = None if contrast else getattr(explanation, "percentile", None)
+    median = None if contrast else getattr(explanation, "null_median", None)
+    count = getattr(explanation, "null_count", None)
+    panels = []
+    for i in kept:
+        words = explanation.words[i]
+        name = explanation.prompts[i]
+        told = ""
+        if contrast:
+            others = explanation.against_words[i] if explanation.against_words else ()
+            cells = stacked(words, others) if words and others else title_of(words, name)
+            name, other = f"{name}, not {explanation.against[i]}", explanation.against_similarity[i]
+            leads = "leads" if values[i] > 0 else "is behind"
+            told = f"{leads} by {abs(values[i]):.2f} ({similarity[i]:.2f}, other {other:.2f})"
+            if not (words and others):
+                cells += title_of((), f"not {explanation.against[i]}")
+        else:
+            cells = title_of(words, name)
+        own = maps is not None and not shared
+        panels.append(Panel(
+            name, cells, None if maps is None else maps[i], largest([maps[i]]) if own else top, float(values[i]),
+            None if above is None else float(np.asarray(above)[i]), bool(values[i] == values[kept].max()), told,
+        ))  # fmt: skip
+    return Drawing(
+        explanation.image, explanation.box, tuple(panels), contrast, _word_scale(panels), shared, contrast,
+        None if median is None else float(median), None if count is None else int(count),
+        origin=_origin(explanation),
+    )  # fmt: skip
+
+
+def of_interactions(found, words: str = "content") -> Drawing:
+    """Return the drawing of an `Interactions`: one signed map a word, function words only if `words` is "all"."""
+    kept = [i for i, word in enumerate(found.words) if words == "all" or not small(word.text)]
+    kept = kept or list(range(len(found.words)))
+    top = largest([found.maps[kept]])
+    panels = [Panel(found.words[i].text, title_of([found.words[i]], ""), found.maps[i], top) for i in kept]
+    return Drawing(found.image, found.box, tuple(panels), True, _word_scale(panels), origin=_origin(found))
+
+
+def of_maps(image: Image.Image, maps: Mapping[str, np.ndarray] | Sequence, *, signed=False, **more: Any) -> Drawing:
+    """Return the drawing of named maps of one image."""
+    pairs = list(maps.items()) if isinstance(maps, Mapping) else list(maps)
+    pairs = [(name, shown(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in pairs]
+    panels = [Panel(name, title_of((), name), map_, largest([map_])) for name, map_ in pairs]
+    return scaled([Drawing(image, None, tuple(panels), signed, **more)])[0]
+
+
+def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
+    """Return drawings whose maps, and whose words, all have one scale where they share it."""
+    panels = [panel for one in drawings if one.shared for panel in one.panels]
+    top, word_scale = (
+        max((panel.scale for panel in panels), default=0.0),
+        max((one.word_scale for one in drawings), default=0),
+    )
+    return [
+        replace(one, word_scale=word_scale, panels=tuple(replace(panel, scale=top) for panel in one.panels))
+        if one.shared
+        else one
+        for one in drawings
+    ]
+
+
+def explains_words_alone(explanation) -> bool:
+    """Return whether the method of an explanation has no maps of images, so that zeros stand for none."""
+    if explanation.image_maps.any():
+        return False
+    from ..methods import METHODS  # with torch, which figures do without
+
+    method = explanation.provenance.get("method")
+    return any(one.title == method and one.image is None for one in METHODS.values())
+
+
+def _word_scale(panels: Sequence[Panel]) -> float:
+    return largest([[word.score for panel in panels for cell in panel.cells for word in cell if word and word.score]])
+
+
+def _origin(found) -> str:
+    """Return model, method and layers in one line."""
+    layers = found.provenance.get("image_layers")
+    return found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")
