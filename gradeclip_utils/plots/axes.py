@@ -168,6 +168,11 @@ def show_image(axes: Axes, image: Image.Image, title: str = "", box=None) -> Non
         entitle(axes, title)
 
 
+def words_height(words: Sequence, width: float, *, vmax: float = 0.0, size: float = SMALLEST) -> float:
+    """Return the inches that `draw_words` needs in axes of a width."""
+    return flow(title_of(words, ""), width * 72, size)[1] / 72
+
+
 def draw_intervals(
     axes: Axes,
     table: pd.DataFrame,
