@@ -102,9 +102,9 @@ COURSE ?= build/assignments
 # alembic on the path.
 assignments: $(GRADING)/installed
 	@mkdir -p '$(COURSE)'
-	cp notebooks/assignments/nbgrader_config.py '$(COURSE)'
-	for name in $(basename $(notdir $(wildcard notebooks/assignments/*.ipynb))); do \
-		$(NBCONVERT) --to notebook --output-dir '$(COURSE)'/source/$$name notebooks/assignments/$$name.ipynb && \
+	cp docs/assignments/nbgrader_config.py '$(COURSE)'
+	for name in $(basename $(notdir $(wildcard docs/assignments/*.ipynb))); do \
+		$(NBCONVERT) --to notebook --output-dir '$(COURSE)'/source/$$name docs/assignments/$$name.ipynb && \
 		(cd '$(COURSE)' && PATH="$(CURDIR)/$(GRADING)/bin:$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
 	done
 

@@ -1,11 +1,9 @@
 """Assignments ask what they should, hide what they should, and tell a right answer from a wrong one."""
 
 import ast
-import csv
 import os
 import re
 import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from tests.one_kernel import errors, execute_in_one_kernel
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "notebooks" / "assignments"
+FOLDER = ROOT / "docs" / "assignments"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 GRADED = "03_methods_compared"  # needs no model
 # Each passes the checks that students see.
@@ -49,40 +47,14 @@ def answers(cells):
     return {name.removesuffix("-answer"): ast.parse(cell.source).body[0].name for name, cell in found.items()}
 
 
-def test_lessons_01_to_08_have_one_each():
-    lessons = sorted(path.name for path in (ROOT / "notebooks").glob("0[1-8]_*.ipynb"))
-    assert [path.name for path in PATHS] == lessons and len(lessons) == 8
-
-
-def test_it_has_three_to_five_graded_functions_and_two_open_questions(cells):
-    asked, tests = answers(cells), marked(cells, grade=True, solution=False)
-    assert 3 <= len(asked) <= 5 and {f"{name}-test" for name in asked} == set(tests)
-    assert set(marked(cells, grade=True, solution=True)) == {"figure-answer", "unknown-answer"}
-    headings = [cell.source.splitlines()[0] for cell in cells if cell.source.startswith("## ")]
-    assert headings[-2].endswith("what is wrong with this figure?") and headings[-1].endswith("nobody knows")
-    assert all(cell.metadata.nbgrader.points > 0 for cell in marked(cells, grade=True).values())
-
-
 def test_every_function_is_asked_for_and_tested_in_the_open_and_in_hiding(cells):
     for name, function in answers(cells).items():
         seen, hidden = marked(cells)[f"{name}-test"].source.split("### BEGIN HIDDEN TESTS")
         assert all(f"{function}(" in part and "assert" in part for part in (seen, hidden)), name
 
 
-def test_points_that_a_question_names_are_those_that_it_gives(cells):
-    for name in answers(cells):
-        told = re.search(r"\((\d+) points?\)", marked(cells)[f"{name}-question"].source)[1]
-        assert int(told) == marked(cells)[f"{name}-test"].metadata.nbgrader.points
-
-
 def test_students_may_change_their_answers_only(cells):
     assert all(cell.metadata.nbgrader.locked != cell.metadata.nbgrader.solution for cell in cells)
-
-
-def test_cells_are_short_and_have_no_outputs(cells):
-    code = [cell for cell in cells if cell.cell_type == "code"]
-    assert max(len(cell.source.splitlines()) for cell in code) <= 25
-    assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
 @pytest.fixture(scope="module")
@@ -165,20 +137,6 @@ def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_ge
     points = {name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points for name in WRONG}
     assert hand_in(course, "ada", right) == points
     assert hand_in(course, "bob", WRONG) == dict.fromkeys(WRONG, 0)
-
-
-@pytest.mark.slow
-def test_a_lesson_that_was_not_handed_in_is_empty_in_the_table_of_points_and_not_zero(course):
-    folder, _ = course
-    hand_in(course, "eve", {})
-    shutil.copy(FOLDER / "nbgrader_config.py", folder)
-    environment = {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])}
-    subprocess.run(["nbgrader", "export"], cwd=folder, check=True, env=environment)
-    with (folder / "grades.csv").open() as file:
-        rows = {row["assignment"]: row for row in csv.DictReader(file) if row["student_id"] == "eve"}
-    assert set(rows) == {one.stem for one in PATHS} and all(float(row["max_score"]) > 0 for row in rows.values())
-    assert {name for name, row in rows.items() if row["score"] == ""} == set(rows) - {GRADED}
-    assert float(rows[GRADED]["score"]) == 0  # handed in as it was handed out
 
 
 @pytest.mark.slow
