@@ -5,22 +5,20 @@ Nothing here needs torch, so that code that only draws scenes starts at once.
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import shutil
-import sqlite3
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from safetensors import SafetensorError  # which says so of a full disk
-
-from .checks import first_line
+from .checks import as_path, first_line, writable
 from .errors import GradeclipError
 
 if TYPE_CHECKING:
@@ -30,14 +28,14 @@ _PACKAGE = Path(__file__).parent
 
 
 def data_path(name: str = "") -> Path:
-    """Path of a file of the project's `data/` folder, which an installed package carries inside itself."""
+    """Return the path of a file in the project's `data/` folder, which an installed package carries inside itself."""
     inside = _PACKAGE / "data"
     return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
 
 
 def read_csv(file: Path, **options) -> pd.DataFrame:
-    """A table in a file of text."""
-    import pandas as pd  # slow to import, and who draws scenes does without
+    """Read a table, or raise GradeclipError."""
+    import pandas as pd  # slow to import, and drawing scenes does without
 
     try:
         return pd.read_csv(file, **options)
@@ -45,11 +43,26 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
         raise GradeclipError(f"{file} cannot be read as a table: {first_line(error)}") from error
 
 
+def output(
+    path: str | os.PathLike, what: str, *, inputs: Iterable[str | os.PathLike | None] = (), overwrite: bool = False,
+    suffixes: Sequence[str] = (), size: int = 0,
+) -> Path:  # fmt: skip
+    """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
+    place = writable(path, what, suffixes=suffixes, size=size)
+    for one in inputs:
+        with suppress(OSError, ValueError):
+            if one is not None and os.path.samefile(place, one):
+                raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
+    if place.exists() and not overwrite:
+        raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
+    return place
+
+
 def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all, whenever the process or the machine dies."""
 
     def into(path: Path) -> None:
-        """What `write` writes, in one file."""
+        """Write to one path."""
         with path.open("wb") as stream:
             write(stream)
 
@@ -57,7 +70,7 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """As `write_whole`, for what writes to a path of its own."""
+    """Write a file whole or not at all, by a function that takes the path to write to."""
     _write(file, file.parent, {file.name: write})
 
 
@@ -67,11 +80,14 @@ def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
 
 
 def _write(what: Path, folder: Path, parts: Mapping[str, Callable[[Path], object]]) -> None:
-    """Write `what`: the folder itself, or the one file in it that `parts` names."""
+    """Write the folder `what`, or the one file `what` in it."""
+    from safetensors import SafetensorError  # raised on a full disk
+
     news = {name: folder / f"{name}.{os.getpid()}.new" for name in parts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, write in parts.items():
+            _remove_torn(folder, name)
             write(news[name])
             with news[name].open("r+b") as stream:
                 os.fsync(stream.fileno())
@@ -82,12 +98,34 @@ def _write(what: Path, folder: Path, parts: Mapping[str, Callable[[Path], object
             new.unlink(missing_ok=True)
         if not isinstance(error, (OSError, SafetensorError)):
             raise
-        kept = _kept(what.name, parts, within=what == folder)
+        kept = _keep_elsewhere(what.name, parts, within=what == folder)
         raise GradeclipError(f"{what} could not be written ({error}): {kept}") from error
 
 
-def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool) -> str:
-    """Write what has no other place into a temporary folder, or `within` one of its name there; say where it is."""
+def _remove_torn(folder: Path, name: str) -> None:
+    """Remove half-written files of this name that killed processes left."""
+    for torn in folder.glob(f"{glob.escape(name)}.*.new"):
+        pid = re.fullmatch(r"\.(\d{1,9})\.new", torn.name[len(name) :])
+        with suppress(OSError):
+            if pid and not _is_alive(int(pid[1])):
+                torn.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process of this number exists, as far as this user can tell."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _keep_elsewhere(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool) -> str:
+    """Write the parts into a temporary folder, and return a sentence that says where they are."""
+    from safetensors import SafetensorError
+
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix="gradeclip-kept-"))
@@ -104,35 +142,29 @@ def _kept(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool
 
 @contextmanager
 def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
-    """Within it no other process is within it: an open transaction on an empty database."""
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = sqlite3.connect(folder / name, timeout=wait, isolation_level=None, check_same_thread=False)
-            stack.enter_context(closing(lock)).execute("BEGIN EXCLUSIVE")
-        except (OSError, sqlite3.OperationalError) as error:
-            if isinstance(error, OSError) or "locked" not in str(error):
-                raise GradeclipError(f"nothing can be written to {folder}: {error}") from error
-            message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
-            raise GradeclipError(message) from error
+    """Keep other processes out of the same block, or raise GradeclipError if one is inside."""
+    from filelock import FileLock, Timeout
+
+    folder = as_path(folder, "the folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name)
+        lock.acquire(timeout=wait)
+    except Timeout:
+        message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
+        raise GradeclipError(message) from None
+    except OSError as error:
+        raise GradeclipError(f"nothing can be written to {folder}: {error}") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @cache  # reading a package's metadata takes as long as a small explanation
 def version(library: str) -> str:
-    """The version of a library as its package says it; "unknown" where it is not installed as one."""
+    """Return the version of an installed library, or "unknown"."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def commit() -> str:
-    """The commit that the working tree stands on, with "+" where files differ from it; "unknown" without git."""
-    call = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    try:
-        head = call(["git", "rev-parse", "--short", "HEAD"])
-        changed = call(["git", "status", "--porcelain", "--", "."])
-    except FileNotFoundError:
-        return "unknown"
-    return "unknown" if head.returncode else head.stdout.strip() + ("+" if changed.stdout.strip() else "")

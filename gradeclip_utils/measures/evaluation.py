@@ -1,18 +1,15 @@
-"""Run: is this map better than that one? One row an image and method, kept as they come, in parallel if you like.
+"""Evaluation: is this map better than that one? One row an image and method, on any data set.
 
-    data set + model -> Explainer -> maps -> measures -> rows -> table with intervals
+    data set + model -> Explainer -> maps -> measures -> rows -> means with intervals -> which map is better
 
-    python -m gradeclip_utils evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
-    python -m gradeclip_utils evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
-    python -m gradeclip_utils evaluate --data coco:/data/coco --out runs/coco --shard 2/8  # see `shards`
+    gradeclip evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
+    gradeclip evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
-The rows lie in `--out` (see `results`): the same command goes on where it was stopped, and refuses a folder that holds
-another evaluation. Beside the methods stand reference baselines: what chance gets ("random", "centre", and "area", the
-same everywhere); the mean of other examples' masks, for one who has not looked ("mean mask"); what the first method
-gets from a model that knows nothing ("random weights"), when asked for something that is not there ("wrong word"), and
-for something else that is ("other thing", where the data have a prompt of it); what a map gets that never heard the
-prompt ("text-blind", the attention of the last layer); and the best that the token grid allows ("oracle", the true
-mask).
+The rows lie in `--out` (see `table`): the same command goes on where it was stopped. Beside the methods stand reference
+baselines: maps that anybody can draw ("random", "centre", "area", which is the same everywhere), the mean of other
+examples' masks ("mean mask"), the first method with random weights ("random weights"), asked for something that is not
+there ("wrong word") or for something else that is ("other thing"), a map that does not depend on the prompt
+("text-blind", the attention of the last layer), and the true mask on the token grid ("oracle").
 """
 
 from __future__ import annotations
@@ -20,110 +17,155 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import pickle
 import re
+import time
+import zlib
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import cast
 
+import numpy as np
 import pandas as pd
-import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import chosen, columns, first_line, listed, whole, writable
+from ..checks import chosen, columns, first_line, hint, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..datasets.registry import DATASETS
 from ..errors import GradeclipError
+from ..explain import Explainer
+from ..explanation import Explanation
+from ..files import write_whole
+from ..images import model_view
 from ..methods import METHODS
 from ..models import Clip, load_clip
-from .faithfulness import Protocol
-from .identity import identity, surroundings
-from .localisation import MEASURES
-from .maps import method_names, possible
-from .results import Results
-from .shards import Shard, merge, part_of, read_shard, shard_folder
-from .statistics import holm, paired, summarise
-from .worker import PROTOCOLS, Chunk, Plan, at_worker, measured, open_explainers, references_of
+from ..notices import heard_by, warn
+from ..towers import Tower
+from .faithfulness import FULL, PUBLISHED, Protocol, areas, colours_of, image_curves, image_score
+from .localisation import MEASURES, localisation, pool, reference_baselines
+from .sanity import randomised
+from .statistics import answer, holm, paired, summarise
+from .table import Table, content_digest, describe_model
 
-MOST_THREADS = 1024  # of one process: beyond some hundred thousand, OpenMP ends the process
-CHUNK = 8  # examples: a method traces them in one batch, and a kill loses no more than the chunks under way
+REFERENCES = (
+    "random", "centre", "area", "mean mask", "random weights", "text-blind", "wrong word", "other thing", "oracle",
+)  # fmt: skip
+PROTOCOLS = {"published": PUBLISHED, "full": FULL, "mean-colour": Protocol(fill="mean", canvas="mean")}
+SUMMARY = "summary.csv"
+_TOGETHER = 8  # examples that a method traces in one batch; a kill loses no more than the batches under way
+_GUESS, _SAMPLE = (32, 32), 256  # cells of a mean mask, and how many masks are read for it: their mean is smooth
+_TRIED = (160, 96)  # pixels of an image that is no model's own size
+_PROMPTLESS = ("random", "centre", "area", "mean mask", "random weights", "text-blind")
+_MOST_JOBS = 1024
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is measured of every example."""
+
+    methods: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    faithfulness: str | Protocol = ""
+    resolution: str = "model"
+    seed: int = 0
+
+    @property
+    def baseline(self) -> str:
+        return "grad-eclip" if "grad-eclip" in self.methods else self.methods[0]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return self.methods + self.references
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """An example with what its reference baselines need to know of the other examples."""
+
+    example: Example
+    wrong: str | None = None  # a prompt that the image does not show
+    other: str | None = None  # a prompt of something else that the image shows
+    guess: np.ndarray | None = None  # the mean mask of other examples
 
 
 def evaluate(
     clip: Clip, data: str | Sequence[Example], methods: str | Sequence[str] = "grad-eclip", *,
     out: str | Path | None = None, limit: int | None = None, references: bool = True,
     faithfulness: str | Protocol = "", resolution: str = "model", seed: int = 0, jobs: int = 1, dask: str | None = None,
-    threads: int | None = None, chunk: int = CHUNK, shard: Shard | None = None, progress: bool = True,
+    progress: bool = True, overwrite: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure the maps of several methods on a data set.
 
         rows = evaluate(load_clip(), "scenes:development:100", ["grad-eclip", "maskclip"])
-        print(report(rows))  # not every image shows another thing: `summarise` wants such rows left out
+        summarise(rows.dropna(subset=["average_precision"]), "average_precision", cluster="concept")
 
     Args:
         clip: the model.
-        data: what `datasets.load` takes, or examples.
+        data: a data set as `datasets.load` takes it, or a list of `Example`.
         methods: names of `methods.METHODS`, or "all" that this model can have; a warning names the others.
-        out: a folder that keeps the rows, and from which a run that was stopped goes on; None keeps nothing.
-        limit: no more examples than this, spread evenly over the data.
-        references: add the rows of reference baselines (see the module).
-        faithfulness: "published" (half range), "mean-colour" (the same, with the image's mean colour for paint), "full"
-            or a `Protocol` adds deletion and insertion, several forward passes a row.
-        resolution: as for `Explainer`; "native" goes without faithfulness, which asks the unmodified model.
+        out: a folder that keeps the rows (`rows.jsonl`), and from which a run that was stopped goes on.
+        limit: at most this many examples, spread evenly over the data.
+        references: add the rows of reference baselines.
+        faithfulness: "published" (half range), "mean-colour" (the same, filled with the image's mean colour), "full" or
+            a `Protocol` adds deletion and insertion, several forward passes a row.
+        resolution: as for `Explainer`; "native" goes without faithfulness, which needs the unmodified model.
         seed: of random maps and weights, wrong words, and methods that draw.
-        jobs: processes on this machine.
-        dask: the address of a Dask scheduler whose workers see the same files, in place of `jobs`.
-        threads: of torch in each process; by default the processors shared out, and 1 for Dask.
-        chunk: how many examples are measured together.
-        shard: (i, n) measures every n-th chunk from the i-th on, in a folder of its own inside `out`; see `shards`.
+        jobs: processes on this machine; -1 for one a processor.
+        dask: the address of a Dask scheduler, whose workers do the work (see joblib's Dask backend).
         progress: show a bar.
+        overwrite: begin anew in a folder that holds another run.
 
     Returns:
-        One row an example and method: image (the example's key), concept, prompt (the one that was asked), method, the
-        measures of `localisation` (NaN without ground truth), with `faithfulness` also the areas under deletion and
-        insertion, and seconds (of an explanation, with its image prepared and words scored).
+        One row an example and method: image (the example's key), concept, prompt, method, content (a checksum of image
+        and mask), the measures of `localisation` (NaN without a mask), with `faithfulness` also deletion and insertion
+        (areas), and seconds of an explanation.
 
     Raises:
-        ValueError, TypeError: an unknown method, options that do not go together, no ground truth or second concept, a
-            folder of another evaluation, or one that another process is at work on.
-        FileNotFoundError, ImportError: as `datasets.load`.
+        GradeclipError: an unknown method or data set, options that do not go together, no mask or second concept, a
+            folder of another run or one that another process works on, an image that was replaced since.
     """
-    limit, jobs, threads, chunk = _counts(limit=(limit, 1), jobs=(jobs, -1), threads=(threads, 1), chunk=(chunk, 1))
+    jobs, seed = whole("jobs", jobs, -1, _MOST_JOBS), checked_seed(seed)
+    if jobs == 0:
+        raise GradeclipError("jobs must be 1 or more, or -1 for as many as there are processors, got 0")
     chosen("resolution", resolution, ("model", "native"))
     chosen("references", references, (False, True))
-    protocol, seed, _ = _protocol(faithfulness, resolution), checked_seed(seed), method_names(methods)
+    _check_protocol(faithfulness, resolution)
+    method_names(methods)
     examples = asked_examples("evaluate", clip, data, limit)
-    if shard is not None and out is None:
-        raise GradeclipError("a shard needs out=, the folder in which all shards meet")
-    names = method_names(methods, clip, resolution)
-    plan = Plan(names, (), protocol, resolution, seed)
+    if not faithfulness and not any(example.has_mask for example in examples):
+        raise GradeclipError("no example has a mask, so only faithfulness can be measured: ask for it (--faithfulness)")
+    plan = _Plan(method_names(methods, clip, resolution), (), faithfulness, resolution, seed)
     if references:
-        plan = replace(plan, references=references_of(clip, plan.baseline, seed))
-    chunks = {part.number: part for part in part_of(_chunks(examples, plan, chunk), shard)}
+        plan = _Plan(plan.methods, _references(clip, plan.baseline, seed), faithfulness, resolution, seed)
+    keys = [(example.key, name) for example in examples for name in plan.rows]
     if out is None:
-        return _all_rows(clip, plan, chunks, None, progress, (jobs, dask, threads))
-    asked = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
-    named = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan), "chunk": chunk}
-    named["computed_by"] = identity([METHODS[name] for name in (*names, "attention")])
-    with closing(Results(shard_folder(out, shard), run_settings(clip, asked, **named))) as results:
-        return _all_rows(clip, plan, chunks, results, progress, (jobs, dask, threads))
+        found = {(row["image"], row["method"]): row for row in _measured(clip, plan, examples, {}, jobs, dask, progress)}
+        return _in_order(found, keys)
+    about = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
+    settings = {
+        "data": data if isinstance(data, str) else "examples in hand", "examples": len(examples),
+        "asked": hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16], **asdict(plan),
+        **describe_model(clip, (one.prompt for one in examples)),
+    }  # fmt: skip
+    with Table(out, settings, ("image", "method"), also=[SUMMARY], overwrite=overwrite) as table:
+        for row in _measured(clip, plan, examples, table, jobs, dask, progress):
+            del row  # it is in the table
+        return _in_order(table.rows, keys)
 
 
-# ------------------------------------------------------------------------------------------------- what is to be done
+# --------------------------------------------------------------------------------------------------- what is measured
 
 
 def asked_examples(caller: str, clip: Clip, data: str | Sequence[Example], limit: int | None) -> list[Example]:
-    """The examples that a function is asked about."""
+    """Return the examples of a data set, or the examples in hand, checked."""
     if not isinstance(clip, Clip):
-        msg = f"{caller} needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{caller} needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
     examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
     if wrong := [one for one in examples if not isinstance(one, Example)]:
         msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
@@ -132,233 +174,412 @@ def asked_examples(caller: str, clip: Clip, data: str | Sequence[Example], limit
         raise GradeclipError(f"{caller} needs examples, and there are none")
     twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
     if twice:
-        msg = f"rows are told apart by the examples' keys, and {twice[0]!r} is there more than once"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"every example needs a key of its own, and {twice[0]!r} is there more than once")
     return examples
 
 
-def _counts(**counts: tuple[int | None, int]) -> list[Any]:
-    """The counts as Python's integers, none of them below its least; None is whatever is the default."""
-    if counts["jobs"][0] == 0:
-        raise GradeclipError("jobs must be 1 or more, or -1 for as many as there are processors, got 0")
-    most = {"threads": MOST_THREADS}
-    return [
-        None if value is None else whole(name, value, least, most.get(name)) for name, (value, least) in counts.items()
-    ]
+def possible() -> list[str]:
+    """Return the names of the methods that have maps of images."""
+    return [name for name, method in METHODS.items() if method.image is not None]
 
 
-def _protocol(faithfulness: str | Protocol, resolution: str) -> str | Protocol:
-    """The protocol or its name, if there is one and it can be measured at this resolution."""
+def method_names(methods: str | Sequence[str], clip: Clip | None = None, resolution: str = "model") -> tuple[str, ...]:
+    """Return the names that were asked for; "all" leaves out those that the model cannot have."""
+    known, every = possible(), isinstance(methods, str) and methods == "all"
+    asked = known if every else listed("methods", methods, (str,))
+    names = tuple(dict.fromkeys(name if isinstance(name, str) else repr(name) for name in asked))
+    for name in names:
+        if name not in known:
+            raise GradeclipError(f"{name!r} is no method that explains images: {hint(name, known)}")
+    if not names:
+        raise GradeclipError(f"no method was given: choose from {', '.join(known)}")
+    return available(clip, names, resolution) if every and clip is not None else names
+
+
+def available(clip: Clip, names: Sequence[str], resolution: str = "model") -> tuple[str, ...]:
+    """Return the methods that a model can have; a warning names the others, and why it cannot have them."""
+    found, refused, refusals = [], dict[str, list[str]](), []
+    for name in names:
+        try:
+            with heard_by(lambda note: None):
+                explainer = Explainer(clip, method=name, resolution=resolution)
+                explainer.image_tower = cast(Tower, _Trial(explainer.image_tower))
+                explainer.explain(Image.effect_noise(_TRIED, 64), "a")
+        except _Begun:
+            pass
+        except GradeclipError as refusal:
+            reason = re.split("[,;] got ", str(refusal.__cause__ or refusal))[0]
+            refused.setdefault(reason, []).append(name)
+            refusals.append(refusal)
+            continue
+        found.append(name)
+    if not found:
+        raise refusals[0]
+    if refused:
+        others = "; ".join(f"{', '.join(some)} ({reason})" for reason, some in refused.items())
+        warn(f"left out are methods that the model {clip.name!r} cannot have: {others}")
+    return tuple(found)
+
+
+class _Begun(Exception):
+    """A method has accepted a model, and begins the passes that it costs."""
+
+
+class _Trial:
+    """A tower with which no method gets further than to its first pass beyond the trace."""
+
+    def __init__(self, tower: Tower):
+        self._tower, self._traced = tower, False
+
+    def __getattr__(self, name: str):
+        if name in ("forward", "embed_pixels", "resume"):
+            raise _Begun
+        return getattr(self._tower, name)
+
+    def trace(self, *given, **options):
+        if self._traced:
+            raise _Begun
+        self._traced = True
+        return self._tower.trace(*given, **options)
+
+
+def _check_protocol(faithfulness: str | Protocol, resolution: str) -> None:
     named = not isinstance(faithfulness, Protocol)
     if faithfulness and named and (not isinstance(faithfulness, str) or faithfulness not in PROTOCOLS):
-        msg = f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"faithfulness must be one of {', '.join(PROTOCOLS)}, or empty, got {faithfulness!r}")
     if faithfulness and resolution != "model":
-        message = "faithfulness asks the unmodified model, which reads images of its own size only"
-        raise GradeclipError(f"{message}: it needs resolution='model', got {resolution!r}")
-    return faithfulness
+        message = "faithfulness needs the unmodified model, which reads images of its own size only"
+        raise GradeclipError(f"{message}: set resolution='model', got {resolution!r}")
 
 
-def _chunks(examples: list[Example], plan: Plan, size: int) -> list[Chunk]:
-    if not plan.faithfulness and not any(example.has_mask for example in examples):
-        msg = "not one example has a mask: nothing but faithfulness can be measured, so ask for it (--faithfulness)"
-        raise GradeclipError(msg)
-    return Chunk.of(examples, plan, size)
+def _references(clip: Clip, baseline: str, seed: int) -> tuple[str, ...]:
+    """Return the reference baselines that this model can have."""
+    left_out, noise, drawn = [], Image.effect_noise((96, 96), 64), randomised(clip, seed=seed)
+    tried = {"text-blind": lambda: Explainer(clip, method="attention"),
+             "random weights": lambda: Explainer(drawn, method=baseline).embed_images(noise)}  # fmt: skip
+    for name, attempt in tried.items():
+        try:
+            attempt()
+        except GradeclipError as refusal:  # in half precision, random weights may give infinite numbers
+            warn(f"the rows {name!r} are left out: {refusal}")
+            left_out.append(name)
+    return tuple(name for name in REFERENCES if name not in left_out)
 
 
-def run_settings(clip: Clip, asked: Sequence[tuple], **own) -> dict:
-    """Everything that the rows of a run depend on, and how many processes make them not."""
-    texts = (text for one in asked for text in one[1:] if isinstance(text, str))
-    return own | {
-        "examples": len(asked),
-        "asked": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
-        "model": clip.name,
-        "pretrained": clip.pretrained,
-        "weights": weights_digest(clip.model),
-        "image_layers": clip.image_layers,  # through which the default method goes
-        **surroundings(clip, texts),
-    }
+def _with_references(examples: list[Example], plan: _Plan) -> list[_Asked]:
+    """Return every example with what its reference baselines need."""
+    if not plan.references:
+        return [_Asked(example) for example in examples]
+    parts = (_wrong_prompts(examples, plan.seed), _other_prompts(examples, plan.seed), _mean_masks(examples))
+    return [_Asked(*one) for one in zip(examples, *parts, strict=True)]
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """Tells one set of weights from another, whatever their file is called."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def _done(results: Results, plan: Plan, chunks: dict[int, Chunk]) -> dict[int, pd.DataFrame]:
-    """The rows that were computed before, chunk by chunk."""
-    found = {}
-    for number, part in chunks.items():
-        expected = [(one.key, name) for one in part.examples for name in plan.rows]
-        if (rows := results.read(number, expected, part.contents)) is not None:
-            found[number] = rows
+def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
+    """Return for each example the prompt of another one, whose concept is not in the image."""
+    prompts = {example.concept: example.prompt for example in examples}
+    concepts, found = list(prompts), []
+    for example in examples:
+        draw, present = _generator(example, seed), set(example.present)
+        wrong = next((one for i in draw.integers(len(concepts), size=64) if (one := concepts[i]) not in present), None)
+        if wrong is None:  # nearly all concepts are in the image
+            absent = [concept for concept in concepts if concept not in present]
+            if not absent:
+                msg = f"no other example asks for something that {example.key!r} does not show, so no word is wrong"
+                raise GradeclipError(f"{msg}: evaluate more examples, or without references (--no-references)")
+            wrong = absent[draw.integers(len(absent))]
+        found.append(prompts[wrong])
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- doing it
+def _other_prompts(examples: list[Example], seed: int) -> list[str | None]:
+    """Return for each example a prompt of something else that its image shows, if there is one."""
+    prompts, others = {example.concept: example.prompt for example in examples}, []
+    for example in examples:
+        also = (concept for concept in example.present if concept != example.concept)
+        known = example.others or [prompts[concept] for concept in also if concept in prompts]
+        others.append(known[_generator(example, seed).integers(len(known))] if known else None)
+    return others
 
 
-def _all_rows(clip: Clip, plan: Plan, chunks: dict[int, Chunk], results: Results | None, progress: bool, how: tuple):
-    """The rows of all chunks: those that were kept before, and those that are computed now, which are kept."""
-    total = sum(len(part.examples) for part in chunks.values())
-    with tqdm(total=total, unit="image", disable=not progress) as bar:
-        done = {} if results is None else _done(results, plan, chunks)
-        bar.update(sum(len(chunks[number].examples) for number in done))
-        todo = [part for part in chunks.values() if part.number not in done]
-        with closing(_computed(clip, plan, todo, *how)) as computed:  # workers stop when this stops
-            for number, rows, inputs in computed:
-                if results is not None:
-                    results.write(number, rows, inputs)
-                done[number] = rows
-                bar.update(len(chunks[number].examples))
-    rows = pd.concat([done[number] for number in chunks], ignore_index=True) if chunks else pd.DataFrame()
-    if results is not None:
-        results.write_table(rows)
+def _mean_masks(examples: list[Example]) -> list[np.ndarray | None]:
+    """Return for each example the mean mask of others: of a sample of the data, without its own."""
+    sampled = spread([example for example in examples if example.has_mask], _SAMPLE)
+    masks = ((example.key, example.mask()) for example in sampled)
+    own = {key: pool(mask, _GUESS) for key, mask in masks if mask is not None and mask.any()}
+    total, nothing = sum(own.values(), np.zeros(_GUESS)), np.zeros(_GUESS)
+    counts = [len(own) - (example.key in own) for example in examples]
+    return [(total - own.get(one.key, nothing)) / k if k else None for one, k in zip(examples, counts, strict=True)]
+
+
+def _generator(example: Example, seed: int) -> np.random.Generator:
+    """Return a generator that is the same for an example wherever it stands, in whichever process."""
+    return np.random.default_rng([seed, zlib.crc32(example.key.encode(errors="surrogatepass"))])
+
+
+# ---------------------------------------------------------------------------------------------------------- measuring
+
+
+def _measured(clip, plan: _Plan, examples: list[Example], kept, jobs: int, dask, progress: bool) -> Iterator[dict]:
+    """Measure the examples whose rows are not kept, keep their rows, and yield them."""
+    with tqdm(total=len(examples), unit="image", disable=not progress) as bar:
+        asked, rows = _with_references(examples, plan), kept.rows if isinstance(kept, Table) else {}
+        todo = []
+        for one in asked:
+            there = [rows[one.example.key, name] for name in plan.rows if (one.example.key, name) in rows]
+            if there and there[0]["content"] != _content(one.example):
+                msg = f"image or mask of {one.example.key!r} was replaced since it was measured"
+                raise GradeclipError(f"{msg}: choose another folder")
+            if len(there) < len(plan.rows):
+                todo.append(one)
+            else:
+                bar.update()
+        parts = [todo[start : start + _TOGETHER] for start in range(0, len(todo), _TOGETHER)]
+        with closing(_computed(clip, plan, parts, jobs, dask)) as computed:
+            for found in computed:
+                if isinstance(kept, Table):
+                    kept.add(found)
+                bar.update(len(found) // len(plan.rows))
+                yield from found
+
+
+def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str | None):
+    """Yield the rows of one part after the other, in the order in which they are done."""
+    jobs = min(effective_n_jobs(jobs), max(1, len(parts)))
+    if not parts:
+        return
+    if dask is None and jobs == 1:
+        explainers = _open_explainers(clip, plan)
+        for part in parts:
+            yield _rows_of(explainers, plan, part)
+        return
+    with _dask_workers(clip, dask) if dask else _processes(clip, jobs):
+        source = clip if dask else None
+        yield from Parallel(return_as="generator_unordered", batch_size=1)(
+            delayed(_rows_at_worker)(source, plan, part) for part in parts
+        )
+
+
+@contextmanager
+def _dask_workers(clip: Clip, address: str):
+    """Let joblib hand its tasks to a Dask cluster, which gets the model once."""
+    distributed = optional_library("distributed", "--dask hands the work to a Dask cluster", "cluster")
+    try:
+        client = distributed.Client(address)
+    except (OSError, ValueError, TypeError) as error:
+        raise GradeclipError(f"no Dask scheduler answers at {address!r} ({first_line(error)})") from error
+    with client, parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
+        yield
+
+
+def _processes(clip: Clip, jobs: int):
+    """Let joblib run its tasks in processes of this machine, each of which gets the model once."""
+    return parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip,))
+
+
+_received: list[Clip] = []  # the model of this worker process
+
+
+def _receive(clip: Clip) -> None:
+    _received[:] = [clip]
+
+
+def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[dict]:
+    return _rows_of(_opened_once(_received[0] if clip is None else clip, plan), plan, part)
+
+
+@lru_cache(maxsize=1)
+def _opened_once(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
+    return _open_explainers(clip, plan)
+
+
+def _open_explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
+    """Return one explainer a method, one for the text-blind map, and one with random weights, by name."""
+    names = dict.fromkeys((*plan.methods, *["attention"] * ("text-blind" in plan.references)))
+    opened = partial(Explainer, seed=plan.seed, resolution=plan.resolution, progress=False)  # one bar is enough
+    explainers = {name: opened(clip, method=name) for name in names}
+    if "random weights" in plan.references:
+        explainers["random weights"] = opened(randomised(clip, seed=plan.seed), method=plan.baseline)
+    return explainers
+
+
+def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) -> list[dict]:
+    """Return the rows of a few examples, which every method traces in one batch."""
+    images = [one.example.image() for one in part]
+    prompts: dict[str, tuple[str, list]] = {name: (name, [one.example.prompt for one in part]) for name in plan.methods}
+    others = {
+        "wrong word": (plan.baseline, [one.wrong for one in part]),
+        "other thing": (plan.baseline, [one.other for one in part]),
+        "text-blind": ("attention", [one.example.prompt for one in part]),
+        "random weights": ("random weights", [one.example.prompt for one in part]),
+    }
+    prompts |= {name: others[name] for name in others if name in plan.references}
+    explained, seconds = {}, {}
+    for name, (method, texts) in prompts.items():
+        known = {i: text for i, text in enumerate(texts) if text is not None}
+        begin = time.perf_counter()
+        found = explainers[method].explain_batch([images[i] for i in known], [*known.values()]) if known else []
+        seconds[name] = (time.perf_counter() - begin) / max(1, len(known))
+        explained[name] = dict(zip(known, found, strict=True))
+    rows = []
+    for i, one in enumerate(part):
+        mine = {name: explanations[i] for name, explanations in explained.items() if i in explanations}
+        measures, content = _measures(explainers[plan.baseline], plan, one, mine), _content(one.example)
+        for name in plan.rows:
+            prompt = mine[name].prompts[0] if name in mine else one.example.prompt
+            row = {"image": one.example.key, "concept": one.example.concept, "prompt": prompt, "method": name}
+            row |= {"content": content, **measures.get(name, dict.fromkeys(MEASURES, np.nan))}
+            if plan.faithfulness:
+                row = {"deletion": np.nan, "insertion": np.nan} | row
+            rows.append({**row, "seconds": seconds[name] if name in mine else np.nan})
     return rows
 
 
-def _computed(clip, plan, todo: list[Chunk], jobs: int, dask, threads) -> Generator[tuple[int, pd.DataFrame, str]]:
-    """Numbers of chunks, their rows and what these are about, in the order in which they are done."""
-    jobs = min(effective_n_jobs(jobs), max(1, len(todo)))
-    if dask is None and jobs == 1:
-        explainers = open_explainers(clip, plan) if todo else {}
-        for part in todo:
-            with _threads(threads):
-                rows = measured(explainers, plan, part)
-            yield part.number, rows, part.contents()
-    elif todo:
-        with _workers(clip, jobs, dask) as source:
-            each = threads or (1 if dask else max(1, (os.cpu_count() or 1) // jobs))
-            calls = (delayed(at_worker)(source, plan, part, each, os.getpid()) for part in todo)
-            yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
+def _content(example: Example) -> str:
+    return content_digest(example.image(), example.mask())
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Within it torch computes in so many threads; None leaves it as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _measures(explainer: Explainer, plan: _Plan, one: _Asked, explained: dict) -> dict[str, dict[str, float]]:
+    """Return the measures of each row of one example that has a map."""
+    baseline, mask = explained[plan.baseline], one.example.mask()
+    if mask is not None and not mask.any():
+        mask = None  # an empty mask has no oracle to measure
+    heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
+    if broken := [name for name, heat in heats.items() if not np.isfinite(heat).all()]:
+        raise GradeclipError(f"the map of {one.example.key!r} by {broken[0]!r} holds NaN or infinite values")
+    references = {}
+    if plan.references:
+        whole_image = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
+        grid, rng = baseline.image_maps.shape[1:], _generator(one.example, plan.seed)
+        references = reference_baselines(grid, whole_image, rng, box=baseline.box, guess=one.guess)
+    unknown = dict.fromkeys(MEASURES, np.nan)
+    measures = {
+        name: dict(unknown) if mask is None else localisation(heat, mask)
+        for name, heat in {**heats, **references}.items()
+    }
+    if mask is None:
+        references.pop("oracle", None)
+    if plan.faithfulness:
+        maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
+        protocol = PROTOCOLS[plan.faithfulness] if isinstance(plan.faithfulness, str) else plan.faithfulness
+        for row in game_areas(explainer, one.example.prompt, baseline, maps, references, protocol).itertuples():
+            measures[row.method][row.game] = row.auc
+    return measures
 
 
-@contextmanager
-def _workers(clip: Clip, jobs: int, dask: str | None) -> Iterator[Clip | str]:
-    """Processes to come, and what they shall know the model by: it travels once, not with every chunk."""
-    if dask is not None:
-        distributed = optional_library("distributed", "--dask hands the work to a Dask cluster", "dask")
-        try:
-            client = distributed.Client(dask)
-        except (OSError, ValueError, TypeError) as error:
-            msg = f"no Dask scheduler answers at {dask!r} ({first_line(error)})"
-            raise GradeclipError(msg) from error
-        with client, parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
-            yield clip
-        return
-    with TemporaryDirectory(prefix="gradeclip-") as folder:
-        path = Path(folder) / "clip.pickle"
-        try:
-            path.write_bytes(pickle.dumps(clip))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:  # a lambda or an open file in preprocess
-            msg = f"the model cannot go to other processes ({error}): give jobs=1"
-            raise GradeclipError(msg) from error
-        with parallel_config("loky", n_jobs=jobs):
-            yield str(path)
+def game_areas(
+    explainer: Explainer, prompt: str, explanation: Explanation, maps: dict, heats: dict, protocol: Protocol
+) -> pd.DataFrame:
+    """Return areas under deletion and insertion of the model's own similarity with a prompt."""
+    clip, tower = explainer.clip, explainer.image_tower
+    view = model_view(clip.preprocess, explanation.image)  # no other size has curves
+    maps = maps | {name: pool(heat, tuple(view.pixels.shape[1:]), view.box) for name, heat in heats.items()}
+    score = image_score(tower.forward, explainer.embed_texts([prompt])[0])
+    return areas(image_curves(score, view.pixels.to(tower.device), maps, protocol, colours=colours_of(clip.preprocess)))
 
 
-def report(rows: pd.DataFrame) -> str:
-    """The table of a run for people: a measure's means, and differences from the baseline, with 95 % intervals.
+def _in_order(rows: dict[tuple, dict], keys: list[tuple]) -> pd.DataFrame:
+    """Return the rows as a table, in the order of examples and methods."""
+    table = pd.DataFrame([rows[key] for key in keys])
+    texts = ["image", "concept", "prompt", "method", "content"]
+    numbers = [name for name in (*MEASURES, "deletion", "insertion") if name in table]
+    return table.astype(dict.fromkeys([*numbers, "seconds"], float))[[*texts, *numbers, "seconds"]]
 
-    Whole concepts are resampled, since images of one concept are alike. p is Holm's, over the rows of one measure.
 
-    Args:
-        rows: as `evaluate` gives them.
-    """
+# --------------------------------------------------------------------------------------------------------- the answer
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a measure's mean of every method, and its difference from the best method, with 95 % intervals."""
     columns(rows, ("image", "concept", "method", "seconds"))
-    names = list(dict.fromkeys(rows["method"]))
-    baseline = "grad-eclip" if "grad-eclip" in names else names[0]
-    blocks = []
+    tables = []
     for value in (*MEASURES, "deletion", "insertion"):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
         cluster = "concept" if some["concept"].nunique() > 1 else None
-        groups = some.groupby("method")  # not every image shows another thing, whose baseline then has no interval
+        groups = some.groupby("method")
         some = some[(groups["image"].transform("nunique") > 1) & (groups[cluster or "image"].transform("nunique") > 1)]
         if some.empty:
             continue
-        means = summarise(some, value, cluster=cluster).set_index("method")
-        table = pd.DataFrame({"method": means.index, value: [_cell(r.mean, r.low, r.high) for r in means.itertuples()]})
-        if len(means) > 1:
-            against = _against(some, value, baseline, cluster).set_index("method")
-            cells = {r.Index: _cell(r.difference, r.low, r.high, "+") for r in against.itertuples()}
-            table[f"minus {baseline}"] = table["method"].map(cells).fillna("")
-            table["p"] = table["method"].map(against["p_holm"]).map("{:.4f}".format).replace("nan", "")
-        fewer = "".join(f" ({name}: {n})" for name, n in means["n"].items() if n < means["n"].max())
-        blocks.append(f"{table.to_string(index=False)}\n({means['n'].max()} images){fewer}")
-    if not blocks:
-        blocks.append("No means: no measure is known of two images or more.")
-    seconds = rows.groupby("method", sort=False)["seconds"].median().dropna().round(4).reset_index()
-    blocks.append(f"{seconds.to_string(index=False)}\n(of an explanation; median over images)")
-    return "\n\n".join(blocks)
+        means = summarise(some, value, cluster=cluster)
+        best = _best(means, "deletion" if value == "deletion" else value)
+        against = _against(some, value, best, cluster) if len(means) > 1 else pd.DataFrame({"method": []})
+        table = means.merge(against, on="method", how="left", suffixes=("", "_difference"))
+        table.insert(0, "measure", value)
+        tables.append(table.assign(than=best))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"measure": [], "method": []})
 
 
-def _against(rows: pd.DataFrame, value: str, baseline: str, cluster: str | None) -> pd.DataFrame:
-    """Every method minus the baseline, on the images that it has a value of."""
+def _best(means: pd.DataFrame, value: str) -> str:
+    """Return the best of the methods that were asked for, or of all rows if there is one method alone."""
+    own = means[~means["method"].isin(REFERENCES)]
+    own = own if len(own) else means
+    return own.loc[own["mean"].idxmin() if value == "deletion" else own["mean"].idxmax(), "method"]
+
+
+def _against(rows: pd.DataFrame, value: str, best: str, cluster: str | None) -> pd.DataFrame:
+    """Return every method minus the best one, on the images that it has a value of."""
     tables = []
     for name, part in rows.groupby("method", sort=False):
-        both = rows[rows["method"].isin([name, baseline]) & rows["image"].isin(part["image"])]
-        tables += [paired(both, value, baseline=baseline, cluster=cluster)] if name != baseline else []
+        both = rows[rows["method"].isin([name, best]) & rows["image"].isin(part["image"])]
+        tables += [paired(both, value, baseline=best, cluster=cluster)] if name != best else []
     table = pd.concat(tables)
-    return table.assign(p_holm=holm(table["p"]))
+    return table.assign(p_holm=holm(table["p"])).drop(columns="n")
 
 
-def _cell(mean: float, low: float, high: float, sign: str = "") -> str:
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+def conclusion(table: pd.DataFrame) -> str:
+    """Return three lines: which map is better, by how much, and how sure that is."""
+    value = next((one for one in ("average_precision", "insertion") if one in set(table["measure"])), None)
+    if value is None:
+        return "Nothing can be compared: no measure is known of two images or more."
+    part = table[table["measure"] == value].set_index("method")
+    best, title = part["than"].iloc[0], value.replace("_", " ")
+    rivals = part.drop(index=best)
+    own = rivals[~rivals.index.isin(REFERENCES)]
+    rivals = own if len(own) else rivals[rivals.index.isin(_PROMPTLESS)]
+    if rivals.empty:
+        return f"{best} has a mean {title} of {part.loc[best, 'mean']:.3f} on {part.loc[best, 'n']} images."
+    other = rivals["mean"].idxmax()
+    first, second = part.loc[best], part.loc[other]
+    found = answer(-second["high_difference"], -second["low_difference"])
+    verb = {"higher": "is better than", "lower": "is worse than", "about equal": "is as good as"}
+    said = verb.get(found, "is not clearly better than")
+    kind = "the map" if len(own) else "the best reference,"
+    return (
+        f"Which map: {best} {said} {kind} {other}, by {title} on {second['n']:.0f} images "
+        f"({first['mean']:.3f} and {second['mean']:.3f}).\n"
+        f"By how much: {-second['difference']:+.3f} [{-second['high_difference']:+.3f}, "
+        f"{-second['low_difference']:+.3f}], 95 % interval of the mean difference.\n"
+        f"How sure: {found}; p = {second['p_holm']:.4f} of a sign-flip test, corrected for {len(part) - 1} comparisons."
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `python -m gradeclip_utils evaluate`."""
+    """Add the arguments of `gradeclip evaluate`."""
     kinds = ", ".join(f"{kind}:{one.form}" for kind, one in DATASETS.items())
     parser.add_argument("--data", default="scenes:development:200", help=f"one of {kinds}; default: %(default)s")
-    parser.add_argument("--limit", type=int, help="no more examples than this, spread over the data set")
-    parser.add_argument(
-        "--methods", default="all", help=f"'all' that the model can have, or some of {','.join(possible())}"
-    )
-    parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; %(default)s")
-    parser.add_argument("--no-references", dest="references", action="store_false", help="only the methods themselves")
+    parser.add_argument("--limit", type=int, help="at most this many examples, spread over the data set")
+    parser.add_argument("--methods", default="all", help=f"'all' that the model can have, or {','.join(possible())}")
+    parser.add_argument("--out", default="runs/evaluation", help="the folder that keeps the rows; default: %(default)s")
+    parser.add_argument("--no-references", dest="references", action="store_false", help="no reference baselines")
     parser.add_argument("--faithfulness", default="", choices=["", *PROTOCOLS], help="deletion and insertion as well")
     parser.add_argument("--resolution", default="model", choices=["model", "native"], help="what the model is shown")
     parser.add_argument("--seed", type=int, default=0, help="of random maps, wrong words and methods that draw")
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine")
     parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, whose workers do the work instead")
-    parser.add_argument("--threads", type=int, help="of torch in each process; the processors shared out by default")
-    parser.add_argument("--chunk", type=int, default=CHUNK, help="examples measured together; %(default)s")
-    parser.add_argument("--shard", metavar="i/n", help="only every n-th chunk; by default as Slurm or torchrun say it")
-    parser.add_argument("--merge", action="store_true", help="put the shards of --out together, and compute nothing")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
 
 
-def run_command(options: argparse.Namespace) -> None:
-    """Evaluate as the options say, and print the table."""
-    if options.merge:
-        rows, settings = merge(options.out)
-        model, pretrained, data = (settings[name] for name in ("model", "pretrained", "data"))
-        print(f"{model} ({pretrained or 'own weights'}) on {data}\n\n{report(rows)}")
-        return
-    shard = read_shard(options.shard)
+def run_command(options: argparse.Namespace) -> str:
+    """Evaluate as the options say, and return three lines that say which map is better."""
     methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
     method_names(methods)  # before a model is loaded, which may take minutes
-    writable(options.out, "--out", folder=True)
+    out = writable(options.out, "--out", folder=True)
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
-    names = "out limit references faithfulness resolution seed jobs dask threads chunk".split()
-    rows = evaluate(clip, options.data, methods, shard=shard, **{name: getattr(options, name) for name in names})
-    if shard is None:
-        print(f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}\n\n{report(rows)}")
-    else:
-        print(f"shard {shard[0]} of {shard[1]}: {len(rows)} rows in {shard_folder(options.out, shard)}")
-        print(f"when all are done: python -m gradeclip_utils evaluate --out {options.out} --merge")
+    names = "limit references faithfulness resolution seed jobs dask overwrite".split()
+    rows = evaluate(clip, options.data, methods, out=out, **{name: getattr(options, name) for name in names})
+    table = summary(rows)
+    write_whole(out / SUMMARY, lambda stream: stream.write(table.to_csv(index=False).encode()))
+    about = f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}"
+    return f"{about}; rows and means of every measure are in {out}\n{conclusion(table)}"
