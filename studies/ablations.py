@@ -20,8 +20,8 @@ from sklearn.metrics import roc_auc_score
 
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view
+from gradeclip_utils.measures.evaluation import available
 from gradeclip_utils.measures.localisation import located
-from gradeclip_utils.measures.maps import available, method_maps, on_canvas
 from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.methods.grad_eclip import grad_eclip, spatial_weights
@@ -30,6 +30,7 @@ from gradeclip_utils.scenes import CANVAS, Scene, describe, draw_scene
 from gradeclip_utils.towers import open_text_tower
 from gradeclip_utils.words import Word
 
+from .maps import method_maps, on_canvas
 from .relevance import object_coverage
 from .tables import ahead_of, beyond, through, title_of, told
 

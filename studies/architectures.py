@@ -24,8 +24,8 @@ from gradeclip_utils.datasets import Example, emoji_scenes
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.explanation import Explanation
 from gradeclip_utils.images import onto_image
-from gradeclip_utils.measures.localisation import localisation, pool
 from gradeclip_utils.measures.evaluation import evaluate
+from gradeclip_utils.measures.localisation import localisation, pool
 from gradeclip_utils.measures.sanity import agreement, randomised
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights

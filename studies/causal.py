@@ -19,11 +19,13 @@ import pandas as pd
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view
-from gradeclip_utils.measures.maps import method_maps, method_names, on_canvas
+from gradeclip_utils.measures.evaluation import method_names
 from gradeclip_utils.measures.statistics import spearman
 from gradeclip_utils.methods import Method
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene, without
+
+from .maps import method_maps, on_canvas
 
 REFERENCES = ("area", "random")  # a map that is the same everywhere, and one that knows nothing
 

@@ -13,66 +13,55 @@ all, the mean of some of the data set's images.
 from __future__ import annotations
 
 import argparse
-from contextlib import closing, nullcontext
-from functools import partial
+import hashlib
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from gradeclip_utils.checks import columns, whole
+from gradeclip_utils.checks import columns
 from gradeclip_utils.datasets import load_choices, spread
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.measures.results import Results
-from gradeclip_utils.measures.evaluation import run_settings, weights_digest
-from gradeclip_utils.measures.shards import Shard, merge, part_of, read_shard, shard_folder
-from gradeclip_utils.measures.worker import contents
+from gradeclip_utils.measures.table import Table, describe_model, weights_digest
 from gradeclip_utils.models import Clip, load_clip
 
 from . import command
 from .pairs import judge_choices
 from .tables import as_figures, told
 
-CHUNK = 64  # choices whose images are in memory at once, and that are computed again after a kill
+CHUNK = 64  # choices whose images are in memory at once
 SAMPLE = 64  # images whose mean is asked where captions alone are asked
 
 
 def choice_rows(
-    clip: Clip, data: str, limit: int | None = None, *, folder: str | Path | None = None, shard: Shard | None = None,
-    chunk: int = CHUNK, progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
-    """Ask every image of a data set of choices which of its two captions is right."""
+    clip: Clip, data: str, limit: int | None = None, *, folder: str | Path | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Ask every image of a data set of choices which of its two captions is right; a folder keeps the rows."""
     choices = load_choices(data, limit)
-    if shard is not None and folder is None:
-        raise GradeclipError("a shard needs a folder in which all shards meet (--folder)")
-    chunk = whole("chunk", chunk, 1)
-    starts = part_of(range(0, len(choices), chunk), shard)
     asked = [(choice.key, choice.kind, choice.caption, choice.negative, choice.image_key) for choice in choices]
-    settings = {} if folder is None else run_settings(clip, asked, data=data, chunk=chunk)
-    kept = nullcontext() if folder is None else closing(Results(shard_folder(folder, shard), settings))
-    sampled = "" if folder is None else contents(spread(list(choices), SAMPLE))
-    found, typical = [], None
-    with kept as results, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
-        for start in starts:
-            part = choices[start : start + chunk]
-            expected, inputs = [(one.key, "choices") for one in part], partial(contents, part, sampled)
-            rows = None if results is None else results.read(start // chunk, expected, inputs)
-            if rows is None:
-                if typical is None:  # the mean of some images, spread over the data set: the same for every shard
-                    some = spread(list(choices), SAMPLE)
-                    typical = Explainer(clip).embed_images(choice.image() for choice in some).mean(0)
-                rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
-                rows.insert(1, "method", "choices")
-                rows["image_key"] = [choice.image_key or choice.key for choice in part]
-                if results is not None:
-                    results.write(start // chunk, rows, inputs())
-            found.append(rows)
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    settings = {"data": data, "asked": digest, **describe_model(clip)}
+    kept = nullcontext() if folder is None else Table(folder, settings, ("image",))
+    with kept as table, tqdm(total=len(choices), unit="choice", disable=not progress) as bar:
+        found, typical = {} if table is None else table.rows, None
+        todo = [choice for choice in choices if (choice.key,) not in found]
+        bar.update(len(choices) - len(todo))
+        for start in range(0, len(todo), CHUNK):
+            part = todo[start : start + CHUNK]
+            if typical is None:  # the mean of some images, spread over the data set
+                some = spread(list(choices), SAMPLE)
+                typical = Explainer(clip).embed_images(choice.image() for choice in some).mean(0)
+            rows = judge_choices(clip, part, mean_image=typical).rename(columns={"key": "image"})
+            rows["image_key"] = [choice.image_key or choice.key for choice in part]
+            records = rows.to_dict("records")
+            if table is None:
+                found |= {(row["image"],): row for row in records}
+            else:
+                table.add(records)
             bar.update(len(part))
-        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-        if results is not None:
-            results.write_table(table)
-    return table
+        return pd.DataFrame([found[choice.key,] for choice in choices])
 
 
 def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
@@ -98,31 +87,15 @@ def choice_figures(rows: pd.DataFrame, data: str) -> pd.DataFrame:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study choices`."""
     command.add_table(parser)
-    parser.add_argument("--data", help="sugar-crepe:DATA@IMAGES, winoground:FOLDER or aro:FOLDER")
+    parser.add_argument("--data", required=True, help="sugar-crepe:DATA@IMAGES, winoground:FOLDER, aro:FOLDER, ...")
     parser.add_argument("--limit", type=int, help="no more choices than this, spread over the data set")
     parser.add_argument("--folder", type=Path, help="keeps what is done, so that the same command goes on there")
-    parser.add_argument("--shard", metavar="i/n", help="only every n-th chunk; by default as Slurm or torchrun say it")
-    parser.add_argument("--merge", action="store_true", help="put the shards of --folder together, compute nothing")
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Ask, and print the figures or add them to a table; of a shard, say where its rows are."""
+    """Ask, and print the figures or add them to a table."""
     command.check_table(options.out)
-    if options.merge:
-        if options.folder is None:
-            raise GradeclipError("--merge needs the --folder in which the shards are")
-        rows, origin = merge(options.folder)
-        options.data = origin["data"]
-        command.say(choice_figures(rows, options.data), {key: origin[key] for key in ("model", "weights")}, options)
-        return
-    if options.data is None:
-        raise GradeclipError("study choices needs --data, such as winoground:FOLDER")
-    shard = read_shard(options.shard)
     clip = load_clip(options.model, options.pretrained, device=options.device)
-    rows = choice_rows(clip, options.data, options.limit, folder=options.folder, shard=shard)
-    if shard is not None:
-        print(f"shard {shard[0]} of {shard[1]}: {len(rows)} choices in {shard_folder(options.folder, shard)}")
-        print(f"when all are done: python -m gradeclip_utils study choices --folder {options.folder} --merge")
-        return
+    rows = choice_rows(clip, options.data, options.limit, folder=options.folder)
     origin = {"model": clip.name, "weights": weights_digest(clip.model)}
     command.say(choice_figures(rows, options.data), origin, options)

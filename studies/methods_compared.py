@@ -19,10 +19,9 @@ import pandas as pd
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import ImageLike
+from gradeclip_utils.measures.evaluation import evaluate, method_names
 from gradeclip_utils.measures.faithfulness import GAMES, PUBLISHED
-from gradeclip_utils.measures.maps import method_maps, method_names
-from gradeclip_utils.measures.evaluation import evaluate
-from gradeclip_utils.measures.sanity import randomisation_check
+from gradeclip_utils.measures.sanity import agreement, randomised
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.panels.session import Session, explain_each
@@ -36,6 +35,7 @@ from .ablations import last_layer_figures, spatial_weight_figures, text_layer_fi
 from .architectures import MEASURES
 from .causal import REFERENCES, causal, causal_agreement
 from .command import COLUMNS
+from .maps import method_maps
 from .pointing_game import games, play, play_second_order
 from .protocols import both_prompts_figures, cost_figures, full_range_figures, shared_part_figures, stretched_figures
 from .tables import (
@@ -143,7 +143,11 @@ def _random_weights(clip: Clip, n: int) -> list[pd.DataFrame]:
         found.append(method_maps(model, ["grad-eclip"], images, texts)["grad-eclip"])
         return np.concatenate(found)[:, 0]
 
-    checks = randomisation_check(clip, maps_of, seeds=range(2))
+    own, parts = maps_of(clip), []
+    for seed in range(2):
+        found = agreement(own, maps_of(randomised(clip, seed=seed)))
+        parts.append(pd.DataFrame({"image": range(len(own)), "seed": seed, "agreement": found}))
+    checks = pd.concat(parts, ignore_index=True)
     titles = [*map(title_of, names), through(clip.image_layers)]
     checks["method"] = [titles[i // len(images)] for i in checks["image"]]
     checks["image"] %= len(images)

@@ -33,13 +33,13 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import Located, located, pool
-from gradeclip_utils.measures.maps import on_canvas
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.models import Clip
 from gradeclip_utils.notices import heard_by
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from gradeclip_utils.scenes.grammar import Span
 
+from .maps import on_canvas
 from .pairs import images_of
 
 COUNTS = (1, 2, 3, 4)  # objects in an image

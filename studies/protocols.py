@@ -20,15 +20,16 @@ from PIL import Image
 
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view, onto_image
+from gradeclip_utils.measures.evaluation import available
 from gradeclip_utils.measures.faithfulness import FULL, areas, colours_of, image_curves, image_score
 from gradeclip_utils.measures.localisation import localisation
-from gradeclip_utils.measures.maps import available, method_maps
 from gradeclip_utils.measures.sanity import agreement
 from gradeclip_utils.models import Clip
 from gradeclip_utils.notices import mark_drawn
 from gradeclip_utils.scenes import Scene, arrange
 from gradeclip_utils.towers import open_text_tower
 
+from .maps import method_maps
 from .pointing_game import games
 from .tables import COSTLY, beyond, forward_passes, named_examples, names_of, same_ranking, through, title_of, told
 

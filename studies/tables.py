@@ -18,10 +18,9 @@ from numpy.typing import ArrayLike
 
 from gradeclip_utils.datasets import Example, emoji_scenes
 from gradeclip_utils.files import data_path
-from gradeclip_utils.measures.maps import available, possible
-from gradeclip_utils.measures.statistics import DRAWS
+from gradeclip_utils.measures.evaluation import available, possible
 from gradeclip_utils.measures.sanity import cost
-from gradeclip_utils.measures.statistics import paired, spearman, summarise
+from gradeclip_utils.measures.statistics import DRAWS, paired, spearman, summarise
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.models import Clip
 from gradeclip_utils.notices import warn

@@ -37,8 +37,7 @@ from gradeclip_utils.checks import seed as checked_seed
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.measures.faithfulness import areas, word_curves
-from gradeclip_utils.measures.statistics import DRAWS
-from gradeclip_utils.measures.statistics import spearman, summarise
+from gradeclip_utils.measures.statistics import DRAWS, spearman, summarise
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.models import Clip, load_clip

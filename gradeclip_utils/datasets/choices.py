@@ -1,4 +1,4 @@
-"""Published sets of choices, images with a right and a wrong caption each: SugarCrepe, Winoground, ARO."""
+"""Published sets of choices, images with a right and a wrong caption each: SugarCrepe, Winoground, ARO, ColorSwap."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .example import Source
 SUGAR_CREPE = Source("https://github.com/RAIVNLab/sugar-crepe")
 WINOGROUND = Source("https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)")
 ARO = Source("https://github.com/mertyg/vision-language-models-are-bows")
+COLORSWAP = Source("https://github.com/Top34051/colorswap (or stanfordnlp/colorswap of huggingface.co)")
+_OF_COLORSWAP = ("image_1", "image_2", "caption_1", "caption_2")
 _OF_SUGAR_CREPE = ("filename", "caption", "negative_caption")
 _ENTRY = '{"filename": ..., "caption": ..., "negative_caption": ...}'
 _OF_WINOGROUND = ("image_0", "image_1", "caption_0", "caption_1")
@@ -27,7 +29,7 @@ _OF_ARO, _BOX = ("image_path", "true_caption", "false_caption"), ("bbox_x", "bbo
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """An image with two captions, of which the first is right: can a model tell?
+    """An image with a right and a wrong caption.
 
     Attributes:
         key: its name, unique in the data set.
@@ -48,7 +50,7 @@ class Choice:
 
 
 def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
-    """SugarCrepe, or any file in its schema: images of COCO, each with its caption and a hard negative.
+    """Read SugarCrepe, or any file in its schema: images of COCO, each with its caption and a hard negative.
 
     C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks for Vision-Language
     Compositionality.* NeurIPS 2023.
@@ -57,14 +59,13 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
         path: one of its files (`swap_att.json`, `swap_obj.json`, `replace_att.json`, ...), whose name is the kind, or
             the folder that holds them: `{"0": {"filename": "000000544519.jpg", "caption": ..., "negative_caption":
             ...}, ...}`.
-        images: COCO's folder `val2017`; they need not be there unless they are asked for.
+        images: COCO's folder `val2017`; they need not be there until they are read.
 
     Returns:
         One choice an entry.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file is not in this schema; the message names the entry.
+        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
     path, choices = SUGAR_CREPE.needed(path, "the captions of SugarCrepe, a JSON file or a folder of them"), []
     images = as_path(images, "the folder of images of SugarCrepe")
@@ -82,22 +83,21 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
 
 
 def winoground(folder: str | Path) -> list[Choice]:
-    """Winoground: each of its images is asked which of the two captions is its own.
+    """Read Winoground: two images and two captions an example.
 
     T. Thrush, R. Jiang, M. Bartolo, A. Singh, A. Williams, D. Kiela, C. Ross. *Winoground: Probing Vision and Language
-    Models for Visio-Linguistic Compositionality.* CVPR 2022. Its text score asks for both images of an example to be
-    right; that is whether `ID/0` and `ID/1` are.
+    Models for Visio-Linguistic Compositionality.* CVPR 2022. By its text score
+    an example is right if both of its images are (`ID/0`, `ID/1`).
 
     Args:
-        folder: its `examples.jsonl`, and its `images.zip` unpacked to `images/`; they need not be there unless they are
-            asked for.
+        folder: its `examples.jsonl`, and its `images.zip` unpacked to `images/`; they need not be there until
+            they are read.
 
     Returns:
         Two choices an example; the kind is its `collapsed_tag` (Object, Relation, Both).
 
     Raises:
-        FileNotFoundError: there is no `examples.jsonl`.
-        ValueError: a line of it is not in this schema; the message names the line.
+        GradeclipError: there is no `examples.jsonl`, or a line of it is not in this form; the message names the line.
     """
     folder, choices = as_path(folder, "the folder of Winoground"), []
     file = WINOGROUND.needed(folder / "examples.jsonl", "the captions of Winoground")
@@ -120,21 +120,20 @@ def winoground(folder: str | Path) -> list[Choice]:
 
 
 def aro(path: str | Path) -> list[Choice]:
-    """ARO's two tests on Visual Genome: which of two captions is right of the part of an image that they speak of?
+    """Read ARO's two tests on Visual Genome: two captions about a part of an image.
 
     M. Yuksekgonul, F. Bianchi, P. Kalluri, D. Jurafsky, J. Zou. *When and Why Vision-Language Models Behave like
     Bags-Of-Words, and What to Do About It?* ICLR 2023. As published, the image is cut to the box of the relation.
 
     Args:
         path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json` and `images/`, or
-            one of the files. Images need not be there unless they are asked for.
+            one of the files. Images need not be there until they are read.
 
     Returns:
         One choice an entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file is not in this schema; the message names the entry.
+        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
     path = ARO.needed(path, "ARO: a folder with visual_genome_relation.json or visual_genome_attribution.json")
     files, choices = [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path], []
@@ -155,13 +154,47 @@ def aro(path: str | Path) -> list[Choice]:
     return ARO.not_empty(choices, path, f"entries of {' or '.join(_ARO_FILES)}")
 
 
+def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
+    """Read ColorSwap: two images and two captions an example, with the same words and the colours swapped.
+
+    J. Burapacheep, I. Gaur, A. Bhatia, T. Thrush. *ColorSwap: A Color and Word Order Dataset for Multimodal
+    Evaluation.* ACL Findings 2024, arXiv 2402.04492. An example is right if both of its images are (`ID/1`, `ID/2`).
+
+    Args:
+        folder: holds `test.json` and `train.json`, a list of records with image_1, image_2 (paths in the folder),
+            caption_1 and caption_2, and `images/`; images need not be there until they are read.
+        split: "test" or "train".
+
+    Returns:
+        Two choices an example; the kind is its caption_source ("human" or a generator).
+
+    Raises:
+        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
+    """
+    folder, choices = as_path(folder, "the folder of ColorSwap"), []
+    file = COLORSWAP.needed(folder / f"{split}.json", "the captions of ColorSwap")
+    record = COLORSWAP.read_json(file)
+    if not isinstance(record, list):
+        raise COLORSWAP.damaged(file, f"must hold a list of entries, got a {type(record).__name__}")
+    for number, entry in enumerate(record):
+        if not _has(entry, _OF_COLORSWAP):
+            raise COLORSWAP.damaged(file, f"lacks one of {', '.join(_OF_COLORSWAP)} in entry {number}")
+        kind = str(entry.get("caption_source") or "colorswap")
+        for own, other in ((1, 2), (2, 1)):
+            image, right, wrong = (entry[key] for key in (f"image_{own}", f"caption_{own}", f"caption_{other}"))
+            reading = partial(read_image, folder / image)
+            key = f"{entry.get('id', number)}/{own}"
+            choices.append(Choice(key, kind, right.strip(), wrong.strip(), reading, image))
+    return COLORSWAP.not_empty(choices, file, "examples")
+
+
 def _has(entry: object, keys: tuple[str, ...], kind: type | tuple[type, ...] = str) -> bool:
-    """Whether an entry is a record that has all of the keys, of this kind and not empty."""
+    """Return whether an entry is a record that has all of the keys, of this kind and not empty."""
     return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) and str(entry[key]).strip() for key in keys)
 
 
 def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
-    """The part of an image that a relation is about, x, y, width and height."""
+    """Read the part of an image that a relation is about."""
     image, (left, top, width, height) = read_image(file), box
     shown = -width < left < image.width and -height < top < image.height  # a part of it: some reach over the border
     if not (shown and 1 <= width <= 2 * image.width and 1 <= height <= 2 * image.height):

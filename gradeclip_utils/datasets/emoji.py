@@ -10,11 +10,11 @@ from ..checks import chosen, whole
 from ..scenes import SPLITS, Scene, describe, draw_scene
 from .example import Example
 
-MOST = 100_000  # scenes: all of them are held
+_MOST = 100_000  # scenes: all of them are held
 
 
 def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Example]:
-    """`n` emoji scenes of a split, always the same ones: where in each is this thing (or: these like things)?
+    """Draw `n` emoji scenes of a split, always the same ones, each with a question about one of its things.
 
     The thing is drawn from those in the scene, the prompt is its name as a caption would say it ("a red car", "two
     owls"), and the mask is exact.
@@ -25,9 +25,9 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
         n_objects: 1 to 4 in each; as `draw_scene` by default.
 
     Raises:
-        ValueError: a split that does not exist, no scenes, or more than `MOST`.
+        GradeclipError: a split that does not exist, no scenes, or more than 100,000.
     """
-    split, n = chosen("split", split, SPLITS), whole("the number of scenes", n, 1, MOST)
+    split, n = chosen("split", split, SPLITS), whole("the number of scenes", n, 1, _MOST)
     if n_objects is not None:
         whole("n_objects", n_objects, 1, 4)
     scenes = (draw_scene([50, n_objects or 0, i], split=split, n_objects=n_objects) for i in range(n))
@@ -35,7 +35,7 @@ def emoji_scenes(split: str, n: int, *, n_objects: int | None = None) -> list[Ex
 
 
 def _asked(key: str, scene: Scene, i: int) -> Example:
-    """The question about scene number i."""
+    """Return the question about scene number i."""
     asked = scene.objects[np.random.default_rng([51, i]).integers(len(scene.objects))]
     members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
     present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))

@@ -1,15 +1,11 @@
-"""Example: one question about one image, with the ground truth where it is known. What every data set is made of.
+"""Example: one question about one image, with a mask if the data set has one.
 
-    data set -> Example: image, prompt, mask -> Explainer -> map -> evaluation
-
-What the files of data sets have in common when they are read is here as well: what is missing or damaged is named,
-with the page that has it.
+data set -> Example: image, prompt, mask -> Explainer -> map -> evaluation
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +15,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from ..checks import as_path, short, text
+from ..checks import as_path, finite, listed, short, text
 from ..errors import GradeclipError
 from ..images import read_image
 
@@ -38,8 +34,7 @@ class Example:
         concept: what the prompt is about; examples of one concept are alike, and intervals treat them as a cluster.
         caption: the image's own caption, where it has one.
         present: every concept that is known to be in the image, `concept` among them.
-        image: a function that reads the image, upright RGB; called whenever it is needed, also in another process.
-            FileNotFoundError if the file is not there, ValueError if it is not an image.
+        image: a function that reads the image; called whenever it is needed, also in another process.
         load_mask: a function that reads the mask, (H, W) bool; None where the data set has none.
         others: prompts of other things in the image, where the data set has them; the examples that ask for what is
             `present` give them otherwise.
@@ -56,53 +51,67 @@ class Example:
 
     def __post_init__(self):
         for name in ("key", "prompt", "concept", "caption"):
-            text(f"{name} of an example", getattr(self, name))
-        if not callable(self.image):
-            msg = f"image of an example must be a function that reads it, got {short(self.image)}"
-            raise GradeclipError(msg)
+            value = text(f"{name} of an example", getattr(self, name))
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise GradeclipError(
+                    f"{name} of an example holds half of a character: {short(value)}; decode it as UTF-8"
+                )
+        for name in ("present", "others"):
+            object.__setattr__(self, name, tuple(listed(f"{name} of an example", getattr(self, name), (str,))))
+        for name, value in (("image", self.image), ("load_mask", self.load_mask)):
+            if not callable(value) and not (name == "load_mask" and value is None):
+                raise GradeclipError(f"{name} of an example must be a function that reads it, got {short(value)}")
 
     def mask(self) -> np.ndarray | None:
-        """Which pixels show what the prompt names, (H, W) bool, read now; None where the data set does not say.
+        """Read the pixels that show what the prompt names, (H, W) bool; None if the data set has no mask.
 
         Raises:
-            FileNotFoundError: the file is not there.
-            ValueError: it does not fit the image.
+            GradeclipError: the file is not there or does not fit the image, or the mask is not of True and False.
         """
-        found = None if self.load_mask is None else self.load_mask()
-        return None if found is None else np.asarray(found)
+        if self.load_mask is None:
+            return None
+        found = finite(f"the mask of {self.key!r}", self.load_mask())
+        if found.ndim != 2 or (found.dtype != bool and not np.isin(found, (0, 1)).all()):
+            msg = f"the mask of {self.key!r} must be (H, W) of True and False, got {found.dtype} of shape {found.shape}"
+            raise GradeclipError(msg)
+        if not found.any():
+            raise GradeclipError(
+                f"the mask of {self.key!r} is empty: there is no object to find; leave the example out"
+            )
+        return found.astype(bool, copy=False)
 
     @property
     def has_mask(self) -> bool:
-        """Whether the data set says where the prompt's object is."""
+        """Whether the data set has a mask of this example."""
         return self.load_mask is not None
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a published data set is had, `place`: whatever is missing or damaged of it says so."""
+    """The page of a published data set, which messages about missing or damaged files name."""
 
     place: str
 
     def needed(self, path: str | Path, what: str) -> Path:
-        """The path, if something is there."""
+        """Return the path, if something is there."""
         path = as_path(path, what)
         if not path.exists():
             raise GradeclipError(f"{path} is missing: {what}. Get it from {self.place}")
         return path
 
     def damaged(self, path: Path, what: str) -> ValueError:
-        """The error to raise for a file, with the place where a whole one can be had."""
+        """Return the error to raise for a damaged file."""
         return GradeclipError(f"{path} {what}. Get it from {self.place}")
 
     def not_empty(self, examples: list[T], path: Path, what: str) -> list[T]:
-        """The examples, if there are any."""
+        """Return the examples, if there are any."""
         if not examples:
             raise self.damaged(path, f"holds no {what}")
         return examples
 
     @contextmanager
     def form(self, path: Path, form: str) -> Iterator[None]:
-        """Within it what a record lacks, or has of another kind, is said of its file."""
+        """Turn errors about a record into one sentence about its file."""
         try:
             yield
         except GradeclipError:
@@ -112,23 +121,13 @@ class Source:
             raise self.damaged(path, f"is not {form}, or is cut short ({said})") from error
 
     def read_json(self, path: Path) -> Any:
-        """What a JSON file says."""
+        """Read a JSON file."""
         with self.form(path, "JSON"):
             return json.loads(path.read_text(encoding="utf-8"))
 
 
-def decoded(content: bytes, name: str) -> Image.Image:
-    """The image of a file's content, as `read_image` gives it."""
-    try:
-        return read_image(Image.open(io.BytesIO(content)))
-    except UnidentifiedImageError:
-        raise GradeclipError(f"{name} is no image that Pillow can read") from None
-    except GradeclipError as error:
-        raise GradeclipError(f"{name} is damaged or ends too early ({error})") from error
-
-
 def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
-    """The mask (H, W), if it has the size of its image."""
+    """Return the mask (H, W), if it has the size of its image."""
     size = read_image(image).size
     if mask.shape != size[::-1]:
         msg = f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}"
@@ -137,12 +136,12 @@ def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
 
 
 def photo_prompt(name: str) -> str:
-    """What is asked for a class of a published data set: CLIP's own template (Radford et al. 2021)."""
+    """Return the prompt for a class of a published data set, by CLIP's own template (Radford et al. 2021)."""
     return f"a photo of a {name}."
 
 
 def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
-    """A library that only some people need."""
+    """Import a library that only some people need."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -18,7 +18,7 @@ _FOLDER, _FORM = "the folder of COCO", "a file of COCO annotations"
 
 
 def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """COCO: an example for every category in every image, by the image's number; the mask is all its instances.
+    """Read COCO: an example for every category in every image; the mask is the union of all its instances.
 
     T.-Y. Lin et al. *Microsoft COCO: Common Objects in Context.* ECCV 2014. Masks are drawn by pycocotools, so that
     they are COCO's own.
@@ -29,10 +29,11 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
             in `val2017/`.
         split: the end of these names.
 
+    Returns:
+        The examples, by the image's number; keys are NUMBER/CATEGORY.
+
     Raises:
-        FileNotFoundError: the annotations are missing.
-        ValueError: they are not what they should be.
-        ImportError: pycocotools is not installed.
+        GradeclipError: the annotations are missing or not in this form, or pycocotools is not installed.
     """
     folder = as_path(folder, _FOLDER)
     path = folder / "annotations" / f"instances_{split}.json"
@@ -45,7 +46,8 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
         names = {category["id"]: category["name"] for category in record["categories"]}
         shapes: dict = defaultdict(lambda: defaultdict(list))  # image -> category -> segmentations
         for annotation in record["annotations"]:
-            shapes[annotation["image_id"]][annotation["category_id"]].append(annotation["segmentation"])
+            if annotation.get("area", 1) > 0:  # some masks of published splits have no pixel
+                shapes[annotation["image_id"]][annotation["category_id"]].append(annotation["segmentation"])
         for image in sorted(record["images"], key=lambda image: image["id"]):
             found, size = shapes[image["id"]], (image["height"], image["width"])
             present = tuple(names[category] for category in found)
@@ -59,7 +61,7 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
 
 
 def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> np.ndarray:
-    """All instances of one category in one image, (H, W) bool."""
+    """Draw all instances of one category in one image, (H, W) bool."""
     tools, runs = importlib.import_module("pycocotools.mask"), []
     try:
         for segmentation in segmentations:
@@ -74,7 +76,15 @@ def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> 
 
 
 def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """COCO's captions (about five an image), without masks."""
+    """Read COCO's captions (about five an image), without masks.
+
+    Args:
+        folder: as for `coco`.
+        split: as for `coco`.
+
+    Raises:
+        GradeclipError: the captions are missing or not in this form.
+    """
     folder = as_path(folder, _FOLDER)
     path, examples = folder / "annotations" / f"captions_{split}.json", []
     record = _annotations(path, ("images", "annotations"))
@@ -88,7 +98,7 @@ def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
 
 
 def _annotations(path: Path, keys: tuple[str, ...]) -> dict:
-    """What a file of annotations says; it must have `keys`."""
+    """Read a file of annotations, which must have `keys`."""
     record = COCO.read_json(COCO.needed(path, "the annotations of COCO"))
     missing = [key for key in keys if not isinstance(record, dict) or key not in record]
     if missing:

@@ -1,4 +1,4 @@
-"""Registry: `load` finds a data set by one line of text, and `register_dataset` tells it of another."""
+"""Registry: `load` finds a data set by one line of text, and `register_dataset` adds a kind of data set."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import numpy as np
 
 from ..checks import instance, listed, nearest, text, whole
 from ..errors import GradeclipError
-from .arrow import saved_dataset
-from .choices import Choice, aro, sugar_crepe, winoground
+from .choices import Choice, aro, colorswap, sugar_crepe, winoground
 from .emoji import emoji_scenes
 from .example import Example
-from .imagenet import imagenet_s, imagenet_segmentation
 from .mscoco import coco
-from .own import open_clip_csv, own_images, photographs
-from .webdataset import webdataset
+from .own import own_images, photographs
 
 T = TypeVar("T")
 
 
 class Dataset(NamedTuple):
-    """A kind of data set: `read` makes a list of what stands after the colon, and `form` says what that is."""
+    """A kind of data set: `read` takes the text after the colon, whose form `form` describes."""
 
     read: Callable[[str], list]
     form: str
@@ -40,13 +37,13 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
         load("birds:/data/birds")
 
     Args:
-        kind: what stands before the colon; words and hyphens.
-        read: gets what stands after the colon, and gives the examples. Where evaluations run in several processes, the
+        kind: the word before the colon.
+        read: takes the text after the colon and returns the examples. For evaluations in several processes, the
             examples' `image` and `load_mask` must be picklable: functions of a module, or `functools.partial`.
-        form: what should stand after the colon, for messages.
+        form: describes the text after the colon, for messages.
 
     Raises:
-        ValueError: the kind is taken, or cannot be told from what follows it.
+        GradeclipError: the kind is taken or holds a colon, `read` is no function.
     """
     _check_kind(kind, read)
     DATASETS[kind] = Dataset(read, form)
@@ -74,14 +71,12 @@ def load(what: str, limit: int | None = None) -> list[Example]:
     """The examples of a data set, in its order.
 
     Args:
-        what: its kind, a colon, and where it is (see the package). A split other than the default follows an `@`:
-            `imagenet-s:folder@train-semi`, `coco:folder@train2017`.
-        limit: no more examples than this, see `spread`.
+        what: its kind, a colon, and where it is. A split other than the default follows an `@`: `coco:FOLDER@train2017`.
+        limit: at most this many examples, spread evenly.
 
     Raises:
-        ValueError, TypeError: the kind is unknown, the limit is not positive, or a file is not what it should be.
-        FileNotFoundError: a file is missing; the message says where to get it.
-        ImportError: the data set needs a library that is not installed.
+        GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says where to get it) or
+            not in its form, a library that is not installed.
     """
     return _read(what, limit, DATASETS, "data set")
 
@@ -94,39 +89,39 @@ def load_choices(what: str, limit: int | None = None) -> list[Choice]:
 
     Args:
         what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`.
-        limit: no more choices than this, see `spread`.
+        limit: at most this many choices, spread evenly.
 
     Raises:
-        ValueError, FileNotFoundError: as of `load`.
+        GradeclipError: as `load`.
     """
     return _read(what, limit, CHOICES, "data set of choices")
 
 
 def _read(what: str, limit: int | None, known: Mapping[str, Dataset], called: str) -> list:
-    """What a data set of a known kind has, no more than the limit."""
+    """Read a data set of a known kind, at most `limit` of it."""
     kind, _, rest = text("data", what).partition(":")
     if kind not in known or not rest:
         near = nearest(kind, known, most=1)
         forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
         raise GradeclipError(f"{what!r} names no {called}: {hint}")
-    spread([], limit)  # what is no limit is refused before anything is read
+    spread([], limit)  # a wrong limit is refused before anything is read
     return spread(known[kind].read(rest), limit)
 
 
 def spread(examples: list[T], limit: int | None) -> list[T]:
-    """Examples that are evenly spread over a data set, because most data sets are sorted by concept."""
+    """Return at most `limit` examples, evenly spread, because most data sets are sorted by concept."""
     examples = listed("the examples of a data set", examples)
     if limit is None or whole("limit", limit, 1) >= len(examples):
         return examples
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
 
 
-def _with_split(read: Callable[..., list[Example]]) -> Callable[[str], list[Example]]:
-    """A reader of `FOLDER` or `FOLDER@SPLIT`."""
+def _with_split(read: Callable[..., list]) -> Callable[[str], list]:
+    """Return a reader of `FOLDER` or `FOLDER@SPLIT`."""
 
-    def split_read(rest: str) -> list[Example]:
-        """The examples of a folder, or of its split."""
+    def split_read(rest: str) -> list:
+        """Read a folder, or a split of it."""
         path, _, split = rest.partition("@")
         return read(path, split) if split else read(path)
 
@@ -143,7 +138,7 @@ def _drawn(rest: str) -> list[Example]:
 
 def _photographs(rest: str) -> list[Example]:
     if rest != "all":
-        raise GradeclipError(f"photographs are had as photographs:all, got {'photographs:' + rest!r}")
+        raise GradeclipError(f"write photographs:all, got {'photographs:' + rest!r}")
     return photographs()
 
 
@@ -156,14 +151,10 @@ def _sugar_crepe(rest: str) -> list[Choice]:
 
 
 register_dataset("scenes", _drawn, "development:200")
-register_dataset("imagenet-segmentation", imagenet_segmentation, "FILE")
-register_dataset("imagenet-s", _with_split(imagenet_s), "FOLDER")
 register_dataset("coco", _with_split(coco), "FOLDER")
 register_dataset("folder", own_images, "FOLDER")
-register_dataset("webdataset", webdataset, "TAR_OR_FOLDER")
-register_dataset("csv", open_clip_csv, "FILE")
-register_dataset("dataset", _with_split(saved_dataset), "FOLDER")
 register_dataset("photographs", _photographs, "all")
 register_choices("sugar-crepe", _sugar_crepe, "FILE_OR_FOLDER@IMAGES")
 register_choices("winoground", winoground)
 register_choices("aro", aro, "FOLDER")
+register_choices("colorswap", _with_split(colorswap), "FOLDER")

@@ -30,7 +30,7 @@ from ..checks import first_line, short, whole
 from ..errors import GradeclipError
 from ..files import locked, write_whole
 from ..measures.identity import versions_of
-from ..measures.evaluation import weights_digest
+from ..measures.table import weights_digest
 
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 _AHEAD = 4  # batches that each worker makes ahead

@@ -37,7 +37,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..checks import chosen, listed, whole, writable
 from ..datasets import load, optional_library
 from ..errors import GradeclipError
-from ..files import write_path_whole
+from ..files import output, write_path_whole
 from ..measures.identity import identity, surroundings
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
@@ -288,9 +288,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
     where = "beside --out by default, and gone when the model is written"
     parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short goes on there; {where}")
-    parser.add_argument("--model", help="as load_clip takes it; by default GRADECLIP_MODEL, or the bundled model")
-    parser.add_argument("--pretrained", help="as load_clip takes it")
-    parser.add_argument("--device", default="cpu", help="of one process, as torch names it (cpu, cuda)")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pairs whose image is missing")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images ahead")
     parser.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")
@@ -307,12 +304,13 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
     return [Pair(example.image, example.caption or example.prompt) for example in load(options.data)]
 
 
-def run_command(options: argparse.Namespace) -> None:
-    """The command `fine-tune`: read the pairs, tune, save, and say what was used."""
+def run_command(options: argparse.Namespace) -> str | None:
+    """Read the pairs, tune, save, and return what was used and how to load the result."""
     tuning = check(read_fields(options, Tuning()))
     for name, least in (("save_every", 1), ("workers", 0)):
         whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
-    out = writable(options.out, "--out", suffixes=(".safetensors",))
+    inputs = [options.captions, options.images, options.pretrained]
+    out = output(options.out, "--out", inputs=inputs, overwrite=options.overwrite, suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
     folder = writable(folder, "--folder", folder=True)
     pairs = _pairs(options)
@@ -328,6 +326,10 @@ def run_command(options: argparse.Namespace) -> None:
                 file.unlink()
             with suppress(OSError):  # somebody else's files lie there too
                 folder.rmdir()
-        used = tuned.log[["phrases", "wordless"]].sum() * tuning.grad_accum_steps
-        print(f"{out}: {len(tuned.log)} steps; {used['phrases']:.0f} phrases had a region, and "
-              f"{used['wordless']:.0f} captions had no phrase and were used as a whole alone")  # fmt: skip
+    used = tuned.log[["phrases", "wordless"]].sum() * tuning.grad_accum_steps
+    name = tuned.clip.name if tuned.clip.name in BUNDLED_MODELS or not options.model else options.model
+    steps = f"{len(tuned.log)} step{'s' * (len(tuned.log) != 1)}"
+    return (
+        f"{out}: {steps}; {used['phrases']:.0f} phrases had a region, {used['wordless']:.0f} captions had no phrase and "
+        f'were used as a whole\nload it: load_clip({name!r}, {str(out)!r}), or --model {name} --pretrained "{out}"'
+    )

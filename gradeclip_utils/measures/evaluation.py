@@ -22,7 +22,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -145,7 +145,9 @@ def evaluate(
         plan = _Plan(plan.methods, _references(clip, plan.baseline, seed), faithfulness, resolution, seed)
     keys = [(example.key, name) for example in examples for name in plan.rows]
     if out is None:
-        found = {(row["image"], row["method"]): row for row in _measured(clip, plan, examples, {}, jobs, dask, progress)}
+        found = {
+            (row["image"], row["method"]): row for row in _measured(clip, plan, examples, {}, jobs, dask, progress)
+        }
         return _in_order(found, keys)
     about = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
     settings = {

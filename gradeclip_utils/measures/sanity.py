@@ -1,6 +1,6 @@
 """Sanity: does a map depend on the model, and what does it cost?
 
-    model -> the same model with random weights -> maps -> agreement with the model's own maps
+model -> the same model with random weights -> maps -> agreement with the model's own maps
 """
 
 import copy

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, norm, permutation_test, rankdata, t
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest, bootstrap, norm, permutation_test, rankdata, t
 
 from ..checks import chosen, columns, finite, number
 from ..errors import GradeclipError, short
@@ -67,7 +65,7 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
     mean = checked.mean()
     if clusters is not None and 0 < mean < 1:
         return _bootstrap(sums, sizes)
-    low, high = proportion_confint(mean * len(sums), len(sums), method="wilson")
+    low, high = binomtest(round(mean * len(sums)), len(sums)).proportion_ci(method="wilson")
     return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # rounding puts no mean outside
 
 
@@ -254,7 +252,9 @@ def holm(p: ArrayLike) -> np.ndarray:
     p = finite("p-values", p)
     if ((p < 0) | (p > 1)).any():
         raise GradeclipError(f"p-values lie between 0 and 1, got {short(p.tolist())}")
-    return multipletests(p, method="holm")[1] if p.size else p.astype(float)
+    order, corrected = p.argsort(kind="stable"), np.empty(p.shape)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
 
 
 def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:

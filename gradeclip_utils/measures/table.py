@@ -182,4 +182,3 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it; NaN becomes null."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
-

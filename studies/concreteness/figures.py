@@ -9,8 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from gradeclip_utils.measures.statistics import DRAWS, expanded_tail
-from gradeclip_utils.measures.statistics import spearman
+from gradeclip_utils.measures.statistics import DRAWS, expanded_tail, spearman
 from gradeclip_utils.models import Clip
 
 from .assigned import KINDS, assignments, tag_experiment, tag_pairs

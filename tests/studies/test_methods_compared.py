@@ -11,9 +11,9 @@ from gradeclip_utils import METHODS, Explainer, load_clip
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view
 from gradeclip_utils.measures import worker
-from gradeclip_utils.measures.evaluation import weights_digest
 from gradeclip_utils.measures.faithfulness import areas, colours_of, image_curves, image_score
 from gradeclip_utils.measures.localisation import localisation
+from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.measures.sanity import agreement, randomised
 from gradeclip_utils.scenes import arrange, draw_scene
 from studies import STUDIES, methods_compared

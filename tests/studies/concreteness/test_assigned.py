@@ -12,7 +12,7 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.finetune.loop import Loop
 from gradeclip_utils.language import norms
-from gradeclip_utils.measures.evaluation import weights_digest
+from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.scenes import arrange, concepts
 from studies.concreteness import assigned
 from studies.concreteness.assigned import (

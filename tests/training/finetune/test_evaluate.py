@@ -15,7 +15,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.finetune.pairs import spoken
 from gradeclip_utils.finetune.run import Tuned, Tuning
-from gradeclip_utils.measures.evaluation import weights_digest
+from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.panels.session import Session
 from gradeclip_utils.plots import InlineFigure, draw_heatmap
 from gradeclip_utils.plots.colours import number
