@@ -37,8 +37,8 @@ from gradeclip_utils.plots.axes import NOTE, blank, drawable, entitle, headed
 from gradeclip_utils.plots.finding import patches_of_half
 from gradeclip_utils.scenes import arrange
 from gradeclip_utils.towers import Tower, Trace, open_image_tower, open_text_tower
-from training.card import recognised
 
+from .recognition import recognised
 from .tables import forward_passes, gained, told
 
 MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")

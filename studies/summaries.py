@@ -15,13 +15,11 @@ import pandas as pd
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import draw_scene
-from training.card import recognised
 
 from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, two_thing_examples
 from .binding import figures as binding
 from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
 from .binding.cached_explainer import CachedExplainer
-from .pairs import draw_pairs, judge
 from .concreteness import figures as concreteness
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
@@ -30,6 +28,8 @@ from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
 from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
+from .pairs import draw_pairs, judge
+from .recognition import recognised
 from .tables import as_figures, compared, gained, told
 
 # Of all questions about words those that end like this: what the lesson concludes from.

@@ -1,12 +1,14 @@
-"""Training: the bundled models from nothing, their figures, and the fine-tuning of any CLIP.
+"""How `data/` was made: `python -m training COMMAND` (see `__main__`), a command a file.
 
 | file | holds |
 | --- | --- |
-| `rounds` | the rounds that a CLIP is trained in: recipes, and the scenes of each batch |
-| `scratch` | the bundled model, trained from nothing on emoji scenes |
-| `distil` | its students: models of other architectures that learn from it |
-| `card` | what the bundled model recognises, and what it cannot |
-| `loop` | the loop of all of them, with a state that a killed run goes on from |
-| `options` | a recipe as arguments, a table in a card |
-| `finetune/` | a model's own maps as region labels, so that it sees finer |
+| `rounds` | the recipes of the models that are trained from scenes, and their batches |
+| `scratch` | training from nothing or from other weights, and export |
+| `distil` | the students, which learn from `emoji` |
+| `layers` | how many image layers should explain a model |
+| `card`, `gallery`, `tables` | the figures of the card, and maps to look at |
+| `optimiser` | Muon |
+| `art` | the archive of drawings |
+
+The package needs nothing of this folder.
 """

@@ -1,22 +1,21 @@
-"""Teach small CLIPs that read their images in other ways: the bundled model is the teacher, the scenes are its world.
+"""Teach small CLIPs that read their images in other ways: the bundled model is the teacher, scenes are its world.
 
-    python -m gradeclip_utils distil                  # all three, one after another, into data/
-    python -m gradeclip_utils distil emoji-resnet     # one of them; goes on where it was interrupted
-    python -m gradeclip_utils distil --teacher runs/seed7.safetensors --folder runs/7 --out runs/7
-    python -m gradeclip_utils distil --card           # what they know: the figures of data/students.md
+    python -m training students                 # all three, one after another, into data/; goes on after a stop
+    python -m training students emoji-resnet    # one of them
+    python -m training students --card          # their figures, into data/students.md
 
-A student sees training scenes and learns two things at once: to give the image the embedding that the teacher gives it
+A student sees training scenes and learns two things at once: to give an image the embedding that the teacher gives it
 (feature distillation; Yang et al., "CLIP-KD", CVPR 2024), and to tell its caption from the others of the batch, by
-CLIP's own loss against the teacher's text embeddings, which stay as they are ("locked-image tuning" the other way
-round; Zhai et al., "LiT", CVPR 2022). The student with a text encoder of its own learns that in the same two ways.
+CLIP's own loss against the teacher's text embeddings, which stay fixed (the reverse of Zhai et al., "LiT", CVPR 2022).
+The student with a text encoder of its own learns that in the same two ways.
 
-Students that are transformers take over the teacher's layers. The lower ones stay as they are, so that such a student
-sees what the teacher sees, and what reads it is learnt. A ResNet begins from nothing.
+Students that are transformers begin with the teacher's layers, and the lower ones stay as they are. A ResNet begins
+from nothing.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,25 +28,24 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradeclip_utils.checks import all_chosen, readable, writable
+from gradeclip_utils.checks import all_chosen, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.finetune.loop import Loop, linear_decay, origin, quick_arithmetic
-from gradeclip_utils.finetune.options import add_fields, checked, markdown_table, read_fields, write_between
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from gradeclip_utils.models.compact import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
+from studies.recognition import embed_scenes, recognised
 
-from .card import embed_scenes, recognised
 from .optimiser import muon_of
 from .rounds import Recipe, SceneBatches
 from .scratch import CONFIG, config_of, encode_text_by_length, full_table, normalise, rows_of, vocabulary_ids
+from .tables import markdown_table, write_between
 
 TABLE, CARD = "students.csv", "students.md"
-START, END = "<!-- figures: written by python -m gradeclip_utils distil --card -->", "<!-- end of figures -->"
-_BOUNDS = {"different": (1,)}
+START, END = "<!-- figures: written by python -m training students --card -->", "<!-- end of figures -->"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {  # what timm calls the parts of an open_clip image encoder
     "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
@@ -78,11 +76,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Distillation:
-    """Everything that decides what a student becomes, beside its teacher.
+    """Everything that decides the weights of a student, beside its teacher.
 
     Attributes:
         steps: updates of the weights.
-        different: batches; then the first one comes again, and the teacher need not look at it a second time.
+        different: batches; then the first one comes again, and the teacher's embeddings of it are reused.
         batch: scenes in a batch.
         learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
         weight_decay: of the matrices.
@@ -182,7 +180,6 @@ def teach(
     seen: dict | None = None,
 ) -> Student:  # fmt: skip
     """Teach a student. Nothing in a step is random but its scenes, which its number decides."""
-    distillation = checked(distillation, _BOUNDS)
     student = Student(name, teacher, distillation.seed).to(memory_format=torch.channels_last).train()
     for key, parameter in student.named_parameters():
         parameter.requires_grad = key.startswith(distillation.learns)
@@ -284,7 +281,7 @@ def card() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "figure", "estimate", "low", "high", "n"])
 
 
-def _write_card(table: pd.DataFrame, folder: Path) -> None:
+def write_card(table: pd.DataFrame, folder: Path) -> None:
     """Put the figures into students.csv, and as a table into students.md, between its two markers."""
     table.to_csv(folder / TABLE, index=False)
     cells = [f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in table.itertuples()]
@@ -294,33 +291,15 @@ def _write_card(table: pd.DataFrame, folder: Path) -> None:
     write_between(folder / CARD, START, END, markdown_table(("figure", *wide.columns), rows))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `distil`."""
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CONFIGS)}; all by default")
-    parser.add_argument("--folder", default="runs/students", help="where the state is kept")
-    parser.add_argument("--out", default=data_path(), help="the folder for the models that load_clip loads")
-    about = "weights of the bundled model's architecture, in place of its own; give another --folder and --out"
-    parser.add_argument("--teacher", metavar="FILE", help=about)
-    parser.add_argument("--card", action="store_true", help="only measure what is in --out, and write its card there")
-    add_fields(parser, DISTILLATIONS["emoji-average"], ("steps", "seed"), unset=True)
-
-
-def run_command(options: argparse.Namespace) -> None:
-    """The command `distil`: teach and export, or write the card."""
-    if options.card:
-        folder = writable(options.out, "--out", folder=True, size=1_000_000)
-        readable(folder / CARD, "a card")
-        return _write_card(card(), folder)
-    folder, out = (
-        writable(getattr(options, name), f"--{name}", folder=True, size=100_000_000) for name in ("folder", "out")
-    )
-    if options.teacher and out.resolve() == data_path().resolve():
-        msg = f"students of another teacher do not take the place of the bundled ones in {out}: give another --out"
-        raise GradeclipError(msg)
-    names = all_chosen("names", options.names or list(CONFIGS), CONFIGS)
-    distillations = {name: checked(read_fields(options, DISTILLATIONS[name]), _BOUNDS) for name in names}
+def make(names: Sequence[str], folder: Path, out: Path, teacher: str | None = None) -> None:
+    """Teach students and write their weights; with another teacher than the bundled model, into another folder."""
+    folder, out = (writable(one, "a folder", folder=True, size=100_000_000) for one in (folder, out))
+    if teacher and out.resolve() == data_path().resolve():
+        raise GradeclipError(f"students of another teacher would replace the bundled ones in {out}: give another --out")
+    names = all_chosen("names", list(names) or list(CONFIGS), CONFIGS)
     out.mkdir(parents=True, exist_ok=True)
-    teacher, seen = load_clip(BUNDLED, options.teacher).model, {}
-    for name, distillation in distillations.items():
-        student = teach(name, teacher, folder, distillation, seen=seen)
-        export(name, student, teacher, distillation, out / BUNDLED_MODELS[name], bundled=options.teacher is None)
+    model, seen = load_clip(BUNDLED, teacher).model, {}
+    for name in names:
+        recipe = DISTILLATIONS[name]
+        student = teach(name, model, folder, recipe, seen=seen)
+        export(name, student, model, recipe, out / BUNDLED_MODELS[name], bundled=teacher is None)

@@ -28,8 +28,7 @@ from tqdm.auto import tqdm
 
 from ..checks import first_line, short, whole
 from ..errors import GradeclipError
-from ..files import locked, write_whole
-from ..measures.identity import versions_of
+from ..files import locked, version, write_whole
 from ..measures.table import weights_digest
 
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
@@ -179,7 +178,7 @@ def _line(row: Mapping[str, float]) -> str:
 
 def origin(model: nn.Module) -> dict[str, Any]:
     """What decides the weights beside a recipe: those of the model that a training begins from, and the libraries."""
-    return {"weights": weights_digest(model), "versions": versions_of(model)}
+    return {"weights": weights_digest(model), "versions": {name: version(name) for name in ("torch", "open_clip_torch")}}
 
 
 @contextmanager

@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..checks import LARGEST_SEED, chosen, number, readable, whole
-from ..errors import GradeclipError
-from ..files import write_whole
+from ..checks import LARGEST_SEED, chosen, number, whole
 
 Recipe = TypeVar("Recipe")
 _BOUNDS: dict[str, tuple] = {
@@ -55,19 +52,3 @@ def read_fields(options: argparse.Namespace, recipe: Recipe) -> Recipe:
     """The recipe with what was given of its fields in place of its own."""
     given = {one.name: getattr(options, one.name, None) for one in fields(recipe)}  # type: ignore[arg-type]
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
-
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, without a line end behind its last row."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
-
-
-def write_between(file: Path, begin: str, end: str, text: str) -> None:
-    """Write `text` into a file, in place of what stands between two markers, which stay."""
-    before, found, rest = readable(file, "a card").read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        msg = f"{file} needs the lines {begin!r} and {end!r}, between which the table goes"
-        raise GradeclipError(msg)
-    content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
-    write_whole(file, lambda stream: stream.write(content))

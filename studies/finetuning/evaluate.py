@@ -26,10 +26,10 @@ from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 from gradeclip_utils.towers.base import isolated_torch_state
-from training.card import embed_scenes
 
 from ..pairs import KINDS, draw_pairs, images_of, judge
 from ..pointing_game import games, play
+from ..recognition import embed_scenes
 
 TOP = (1, 5)
 ASKED = ("prompt", "word x region, centred")  # questions of the pointing game

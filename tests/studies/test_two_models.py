@@ -23,7 +23,7 @@ from studies.two_models import (
     neutral_value,
     two_in_words,
 )
-from training.card import recognised
+from studies.recognition import recognised
 
 CASES = {  # figure: intervals of two models, and what is to be said
     "moved": ((0.1, 0.3), (0.2, 0.4), HOLDS),
