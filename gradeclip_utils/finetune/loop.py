@@ -183,7 +183,7 @@ def origin(model: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def state_of(file: Path) -> Iterator[dict[str, Any]]:
-    """The state of a training, and within it whatever fails is a fault of the file: it holds something else."""
+    """The state of a training; an error while it is used is reported as a fault of the file."""
     try:
         yield torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # torch says in a dozen ways that a file is none of its own

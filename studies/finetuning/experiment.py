@@ -24,12 +24,14 @@ import torch
 from gradeclip_utils.checks import readable, whole, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, locked, write_whole
-from gradeclip_utils.finetune.options import add_fields, markdown_table, read_fields, write_between
+from gradeclip_utils.finetune.options import add_fields, read_fields
 from gradeclip_utils.finetune.run import STATE, Tuning, check, fine_tune, save_tuned
 from gradeclip_utils.measures.shards import part_of, read_shard, shard_folder
 from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.models import Clip, load_clip
 from studies.commit import commit
+
+from training.tables import markdown_table, write_between
 
 from . import arms as design
 from .arms import ARMS, BEFORE, DECIDED, GLOBAL, OURS, PARTS, PILOT, RATES, SEEDS, TABLE, TUNED_FOR, WEIGHTS
