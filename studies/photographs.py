@@ -25,10 +25,13 @@ from tqdm.auto import tqdm
 from gradeclip_utils.datasets import Choice, Example
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
+from gradeclip_utils.files import data_path
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures.localisation import located
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import COLOURS
+
+from .lesson import RESULTS
 
 AT_ONCE = 64  # images or choices between two writes
 PHRASE = re.compile(rf"\b({'|'.join(COLOURS)})\s+(?:\w+\s+)?(\w+)\b", re.IGNORECASE)
@@ -218,3 +221,18 @@ def _two_concepts(examples: list[Example]) -> tuple[Example, Example] | None:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def side_by_side(results: Path = RESULTS) -> pd.DataFrame:
+    """The claims of all results, one column a model, and published numbers in the last column."""
+    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in sorted(results.glob("*/*.csv"))]
+    if not tables:
+        raise GradeclipError(f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=05`")
+    rows = pd.concat(tables, ignore_index=True)
+    numbers = zip(rows["estimate"], rows["low"], rows["high"], strict=True)
+    rows["said"] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in numbers]
+    wide = rows.pivot_table(index=["lesson", "claim"], columns="model", values="said", aggfunc="first", sort=False)
+    published = pd.read_csv(data_path("published.csv"))
+    if "claim" in published:
+        wide["published"] = wide.index.get_level_values("claim").map(published.set_index("claim")["value"].to_dict())
+    return wide.fillna("").rename_axis(columns=None)

@@ -35,9 +35,9 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import COLOURS, Scene, Span
 from gradeclip_utils.towers.base import isolated_torch_state
 
+from ..pairs import KINDS, SWAPPED, Pair, draw_pairs, images_of
 from ..relevance import as_array, object_coverage
 from .cached_explainer import CachedExplainer
-from ..pairs import KINDS, SWAPPED, Pair, draw_pairs, images_of
 
 METHODS = ("caption", "word x region", "word x region, centred", "contrast")
 ROLES = ("right", "wrong", "absent")

@@ -15,6 +15,7 @@ from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.scenes import Scene
 
+from ..pairs import CHANCE, KINDS, Pair, draw_pairs, judge, margins_after
 from ..relevance import as_array, choose_recognised
 from ..tables import gained, told
 from .binding_index import METHODS, ROLES, answers_by_map, binding_index, gap_relevance, study_pairs
@@ -22,7 +23,6 @@ from .cached_explainer import CachedExplainer
 from .embeddings import PROBED, portraits, probe, yardstick
 from .exposure import attribute_exposure
 from .mistakes import added_auc, beside_shuffled, mistake_table
-from ..pairs import CHANCE, KINDS, Pair, draw_pairs, judge, margins_after
 
 Tables = list[pd.DataFrame]
 

@@ -21,8 +21,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import CANVAS, Scene
 
-from .binding_index import METHODS
 from ..pairs import Pair
+from .binding_index import METHODS
 
 KNOWN = ("similarity higher", "similarity lower", "size", "contrast with background")  # without any explanation
 _CONSTANT = 1e-9  # a spread that is rounding alone
