@@ -41,6 +41,7 @@ from ..files import output, write_path_whole
 from ..measures.identity import identity, surroundings
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
+from ..models.open_clip import said_in_files
 from ..towers.base import isolated_torch_state
 from .loop import Loop, cosine_decay, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, map_choices, region_loss
@@ -277,6 +278,7 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
         write_path_whole(Path(path), lambda new: save_compact(clip.model, new, words=known, metadata=metadata))
         return
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
+    metadata = {**metadata, **said_in_files(clip.model)}
     write_path_whole(Path(path), lambda new: save_file(state, new, metadata=metadata))
 
 

@@ -1,19 +1,13 @@
-"""Models: `load_clip` gives a `Clip`, everything an explainer needs to know about a model and nothing else.
+"""Models: `load_clip` gives a `Clip`, a model with its preprocessing and tokenizer.
 
-    checkpoint, open_clip, transformers -> models -> towers -> trace -> method -> explanation
+    weights of open_clip or transformers -> Clip -> towers -> trace -> method -> explanation
 
-| file | holds |
-| --- | --- |
-| `loading` | `Clip`, `load_clip`, and what a model says of itself |
-| `checkpoints` | weights on this machine or on a hub: found, checked, and refused with a reason |
-| `huggingface` | models of transformers, with their processors |
-| `convert` | a CLIP of open_clip as a folder of transformers, and back |
-| `compact` | the bundled models, and the small form in which they are shipped |
+`loading` finds a model by its name, `checkpoints` files of weights, `open_clip` and `huggingface` make models of them,
+and `bundled` has the models that the project ships.
 """
 
-from .compact import BUNDLED, BUNDLED_MODELS, save_compact
-from .loading import PRECISIONS, Clip, load_clip, load_compact
+from .bundled import BUNDLED, BUNDLED_MODELS, save_compact
+from .clip import Clip
+from .loading import load_clip
 
-__all__ = [
-    "BUNDLED", "BUNDLED_MODELS", "PRECISIONS", "Clip", "load_clip", "load_compact", "save_compact",
-]  # fmt: skip
+__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip", "save_compact"]

@@ -1,9 +1,9 @@
-"""transformers' models as a `Clip`: found, checked, and put together with their processor.
+"""Models of transformers with their processor, which prepares images and tokenizes prompts.
 
-    checkpoint, model and processor of transformers --here--> Clip --towers--> trace
+    model and processor of transformers --here--> Clip --towers--> trace
 
-A processor prepares images and tokenizes prompts. What it does to an image stays its own; where it crops and resizes is
-read from it, so that maps lie where they belong. transformers is optional: `pip install '.[transformers]'`.
+The steps of the processor, where it resizes and crops, are read from its settings, so that maps lie where they belong.
+transformers is optional: `pip install '.[transformers]'`.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
 from ..checks import first_line
-from ..errors import GradeclipError
-from ..towers import Tower, UnsupportedModel, open_image_tower, open_text_tower
+from ..errors import GradeclipError, UnsupportedModel
+from ..towers import Tower, open_image_tower, open_text_tower
 from ..towers.huggingface import IMAGES, MODELS, kind_of, unwrapped
-from .checkpoints import check_checkpoint, check_reachable
+from .checkpoints import check_reachable, open_safetensors, some
+from .open_clip import check_finite
 
 PREFIX = "transformers:"
 _INTERPOLATION: dict[Any, InterpolationMode] = {
@@ -32,13 +33,13 @@ _INTERPOLATION: dict[Any, InterpolationMode] = {
 
 
 class Preprocess:
-    """An image processor of transformers: PIL image -> (3, H, W). `transforms` are steps that say where it crops."""
+    """An image processor of transformers: PIL image -> (3, H, W). `transforms` are its steps, as torchvision's."""
 
     def __init__(self, processor: Any):
         self.processor, self.transforms = processor, _steps(processor)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """What the model sees of the image, (3, H, W); of NaFlex's patches the real ones, back in their places."""
+        """The image as the model sees it, (3, H, W); NaFlex's patches are put back in their places."""
         found = self.processor(images=image, return_tensors="pt")
         pixels = found["pixel_values"][0]
         if "spatial_shapes" not in found:
@@ -54,6 +55,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: Any, context_length: int):
         self.tokenizer, self.context_length = tokenizer, context_length
+        self.decoder = {number: piece for piece, number in tokenizer.get_vocab().items()}  # id -> piece of a word
 
     def __call__(self, texts: list[str]) -> Tensor:
         """Token ids (T, context length)."""
@@ -61,17 +63,12 @@ class Tokenizer:
         return self.tokenizer(list(texts), return_tensors="pt", **options)["input_ids"]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the words alone, as open_clip's tokenizer gives them; lessons ask it of any model's."""
+        """Token ids of the words alone, as open_clip's tokenizer gives them."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    @property
-    def decoder(self) -> dict[int, str]:
-        """The piece of a word that each token id stands for."""
-        return {number: piece for piece, number in self.tokenizer.get_vocab().items()}
 
 
 def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokenizer]:
-    """The preprocessing and the tokenizer of a model of transformers, checked to be its own."""
+    """The preprocessing and the tokenizer of a model of transformers, checked against the model."""
     kind = type(unwrapped(model)).__name__
     _check_kind(kind_of(model, IMAGES) or kind)
     images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
@@ -79,14 +76,20 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
         missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
         needs = f"{kind} needs its processor, for images and for prompts, and got no {missing}"
         raise GradeclipError(f"{needs}: AutoProcessor.from_pretrained of the same name has both")
-    tower, preprocess = open_image_tower(model), Preprocess(images)
-    _check_images(kind, tower, preprocess)
+    tower = open_image_tower(model)
+    try:
+        preprocess = Preprocess(images)
+        size = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:])
+    except (TypeError, AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise GradeclipError(f"the image processor of {kind} cannot prepare an image: {first_line(error)}") from error
+    _check_images(kind, tower, preprocess, size)
     try:
         text = open_text_tower(model)
     except UnsupportedModel:  # BLIP's: prompts are embeddings
         return preprocess, Tokenizer(tokenizer, 77)
-    _check_vocabulary(kind, text, tokenizer)
-    return preprocess, Tokenizer(tokenizer, min(text.context_length, tokenizer.model_max_length))
+    found = Tokenizer(tokenizer, min(text.context_length, tokenizer.model_max_length))
+    _check_vocabulary(kind, text, found)
+    return preprocess, found
 
 
 def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module, Any]:
@@ -109,24 +112,26 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         config = transformers.AutoConfig.from_pretrained(name)
         architectures = config.architectures or [f"{type(config).__name__.removesuffix('Config')}Model"]
         _check_kind(architectures[0])
-        options = {"use_safetensors": True, "output_loading_info": True}
+        options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, loaded = getattr(transformers, architectures[0]).from_pretrained(name, **options)
     except UnsupportedModel:
         raise
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise GradeclipError(f"{PREFIX}{name} cannot be loaded: {first_line(error)}") from error
+    if other := [key for key, *_ in loaded["mismatched_keys"]]:
+        raise GradeclipError(f"{PREFIX}{name} has weights of other shapes than its config says: {some(other, 3)}")
     lacks = [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]
     if lacks:
-        some = f"{len(lacks)} parts of {architectures[0]}, {lacks[0]} among them: they would be random numbers"
-        raise GradeclipError(f"{PREFIX}{name} has no weights for {some}")
+        parts = f"{len(lacks)} parts of {architectures[0]}, {lacks[0]} among them: they would be random numbers"
+        raise GradeclipError(f"{PREFIX}{name} has no weights for {parts}")
     try:
         processor = transformers.AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
         msg = f"{PREFIX}{name} has no processor that can be loaded ({first_line(error)}): {files}"
         raise GradeclipError(msg) from error
-    dtype = get_input_dtype(precision) or torch.float32
-    return model.to(device, dtype).eval(), processor
+    check_finite(model.state_dict(), f"{PREFIX}{name}", "in its folder" if folder.is_dir() else "of its repository")
+    return model.to(device, get_input_dtype(precision) or torch.float32).eval(), processor
 
 
 def _check_kind(kind: str) -> None:
@@ -146,7 +151,7 @@ def _check_folder(folder: Path) -> None:
         raise GradeclipError(msg)
     weights = sorted(folder.glob("*.safetensors"))
     for path in weights:
-        check_checkpoint(path)
+        open_safetensors(path)
     if weights:
         return
     pickles = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(suffix))
@@ -156,9 +161,9 @@ def _check_folder(folder: Path) -> None:
     raise GradeclipError(f"{folder} has a config.json and no weights (model.safetensors)")
 
 
-def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
-    """By what the processor makes of an image."""
-    found, wanted = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:]), tower.image_size
+def _check_images(kind: str, tower: Tower, preprocess: Preprocess, found: tuple[int, ...]) -> None:
+    """Compare the size that the processor gives with the one that the model takes."""
+    wanted = tower.image_size
     if tower.own_grid:
         step, patch = getattr(preprocess.processor, "patch_size", None), tower.patch_size[0]
         fits = hasattr(preprocess.processor, "max_num_patches") and step == patch
@@ -170,24 +175,32 @@ def _check_images(kind: str, tower: Tower, preprocess: Preprocess) -> None:
         raise GradeclipError(f"the processor is another model's: {msg}")
 
 
-def _check_vocabulary(kind: str, tower: Tower, tokenizer: Any) -> None:
-    text = tower.text  # type: ignore[attr-defined]
-    rows, count = text.part.config.vocab_size, len(tokenizer)
-    another = f"the processor is another model's: its {type(tokenizer).__name__}"
+def _check_vocabulary(kind: str, tower: Tower, tokenizer: Tokenizer) -> None:
+    """Compare the tokenizer's ids, end and padding with those of the model."""
+    text, own = tower.text, tokenizer.tokenizer  # type: ignore[attr-defined]
+    rows, count = text.part.config.vocab_size, len(own)
+    another = f"the processor is another model's: its {type(own).__name__}"
     if abs(count - rows) > 0.02 * rows:  # some tables are filled up to a round number, and some tokens never occur
         raise GradeclipError(f"{another} has {count} tokens, and {kind} knows {rows}")
-    if text.padding not in (None, tokenizer.pad_token_id):
-        msg = f"{another} pads with token {tokenizer.pad_token_id}, and {kind} with {text.padding}"
+    added = max(own.get_added_vocab().items(), key=lambda one: one[1], default=("", -1))
+    if added[1] >= rows:
+        msg = f"{another} has the added token {added[0]!r}, and {kind} has no row for it: resize_token_embeddings"
         raise GradeclipError(msg)
-    ids = torch.tensor([tokenizer("a")["input_ids"]])
-    end = tokenizer.eos_token_id
+    if text.padding not in (None, own.pad_token_id):
+        raise GradeclipError(f"{another} pads with token {own.pad_token_id}, and {kind} with {text.padding}")
+    try:
+        ids = tokenizer(["a"])
+    except (ValueError, TypeError, RuntimeError) as error:  # no padding token
+        raise GradeclipError(f"the tokenizer of {kind} cannot read a prompt: {first_line(error)}") from error
+    if getattr(own, "padding_side", "right") != "right" and text.reads != "last":
+        raise GradeclipError(f"{another} pads on the left, and {kind} reads from the right: set padding_side='right'")
+    end = own.eos_token_id
     if text.reads == "eos" and int(ids[0, tower.ends(ids)[0]]) != end:
-        msg = f"{another} ends a prompt with token {end}, which is not where {kind} reads it"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{another} ends a prompt with token {end}, which is not where {kind} reads it")
 
 
 def _steps(processor: Any) -> list:
-    """What a processor does to the place of pixels, as torchvision's steps; itself, where that is not known."""
+    """The steps of a processor that move pixels, as torchvision's; the processor itself if they are not known."""
     if hasattr(processor, "max_num_patches"):  # NaFlex keeps the whole image in its shape
         steps = []
     else:
@@ -202,7 +215,7 @@ def _steps(processor: Any) -> list:
 
 
 def _size(size: Any) -> list[int] | int | None:
-    """(height, width), the shorter side, or None where it is something else."""
+    """(height, width), the shorter side, or None if it is something else."""
     size = size if isinstance(size, Mapping) else vars(size) if hasattr(size, "__dict__") else {"shortest_edge": size}
     size = {key: value for key, value in size.items() if value is not None}
     if set(size) == {"height", "width"}:

@@ -1,0 +1,206 @@
+"""`Clip`: a model with its preprocessing and tokenizer, all that an explainer needs to know about it.
+
+weights -> Clip --towers--> trace -> method -> explanation
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import open_clip
+import torch
+from PIL import Image
+from torch import nn
+
+from ..checks import short
+from ..errors import GradeclipError, UnsupportedModel
+from ..towers import Tower, open_feature_map, open_image_tower, open_text_tower
+from ..words import why_no_words
+from .huggingface import read_processor
+from .open_clip import check_options, load_named
+
+_AS_OPEN_CLIP = (
+    "Clip.from_open_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = "
+    "open_clip.create_model_from_pretrained(NAME, pretrained=TAG) and "
+    "Clip(model, preprocess, open_clip.get_tokenizer(NAME))"
+)
+_RANDOM = re.compile(r"Rand|AutoAug|TrivialAug|AugMix|ColorJitter|color_jitter|gray_scale|ElasticTransform")
+
+
+@dataclass(frozen=True, repr=False)
+class Clip:
+    """A model with its preprocessing and tokenizer.
+
+        Clip(model, preprocess, tokenizer)           # an open_clip model in hand
+        Clip.from_open_clip("ViT-B-32", "openai")    # one by name
+        Clip.from_transformers(model, processor)     # one of transformers in hand
+
+    `print(clip)` says in three lines what it is, `print(clip.describe())` says more.
+
+    Args:
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or a model of
+            transformers (CLIP, SigLIP, SigLIP 2, MetaCLIP 2, Chinese CLIP, AltCLIP, BLIP with its contrastive head);
+            it is not changed, and may be in any mode and precision.
+        preprocess: PIL image -> (3, H, W) float tensor; open_clip's transform for evaluation, not the one for training.
+        tokenizer: list of T strings -> (T, context length) long tensor; None if every prompt is an embedding, or the
+            one-hot direction of a class.
+        name, pretrained: the model's name and the source of its weights; every explanation carries them.
+        vocabulary: the lower-case words that the model was trained on, or None if it knows any word.
+        image_layers: how many of the last image layers Grad-ECLIP explains by default; None for one, as the paper.
+        text_layers: the same for text; None for two thirds of them, as the paper.
+        training: one sentence on how the model was trained.
+
+    Raises:
+        GradeclipError: the model is no torch module with weights, the preprocessing cannot be called or is the one for
+            training, the tokenizer cannot be called or is a transform of images, or the vocabulary is one text.
+    """
+
+    model: torch.nn.Module
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokenizer: Any  # Callable[[list[str]], torch.Tensor] | None, but typing it so needs a check in every caller
+    name: str = "custom"
+    pretrained: str = ""
+    vocabulary: frozenset[str] | None = None
+    image_layers: int | None = None
+    text_layers: int | None = None
+    training: str = ""
+
+    def __post_init__(self):
+        weight = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
+        if weight is None or weight.is_meta:
+            got = "one on the device 'meta'" if weight is not None else short(self.model)
+            raise GradeclipError(f"a Clip needs a model, a torch module with weights, got {got}: {_AS_OPEN_CLIP}")
+        if not callable(self.preprocess) or isinstance(self.preprocess, type):
+            msg = f"a Clip needs a preprocessing, a function of an image, got {short(self.preprocess)}: {_AS_OPEN_CLIP}"
+            raise GradeclipError(msg)
+        for step in getattr(self.preprocess, "transforms", [self.preprocess]):
+            if _RANDOM.match(type(step).__name__):
+                msg = f"the preprocessing has the random step {type(step).__name__}: it is the transform for training"
+                raise GradeclipError(f"{msg}, which open_clip.create_model_and_transforms returns second; take the "
+                                     f"third, or write {_AS_OPEN_CLIP}")  # fmt: skip
+        tokenizer = self.tokenizer
+        wrong = isinstance(tokenizer, type) or hasattr(tokenizer, "transforms") or tokenizer is open_clip.get_tokenizer
+        if tokenizer is not None and (wrong or not callable(tokenizer)):
+            said = "a transform of images" if hasattr(tokenizer, "transforms") else short(tokenizer)
+            raise GradeclipError(f"a Clip needs a tokenizer, a function of a list of texts, got {said}: "
+                                 f"{_AS_OPEN_CLIP}")  # fmt: skip
+        if isinstance(self.vocabulary, str):
+            raise GradeclipError(f"vocabulary must be a set of words, got the text {short(self.vocabulary)}")
+
+    @classmethod
+    @torch.inference_mode(False)
+    def from_open_clip(
+        cls, name: str, pretrained: Any = None, *, device: str = "cpu", precision: str = "fp32", **options: Any
+    ) -> Self:
+        """A model of open_clip by name, with its preprocessing for evaluation and its tokenizer.
+
+            Clip.from_open_clip("ViT-B-32", pretrained="laion2b_s34b_b79k")     # downloaded once
+            Clip.from_open_clip("ViT-B-32-quickgelu", pretrained="/models/mine.safetensors")
+            Clip.from_open_clip("ViT-B-32", "openai", force_image_size=336)
+
+        It takes the arguments of `open_clip.create_model_from_pretrained`. A tag runs with its own activation, also
+        "openai", and so does OpenAI's own archive. Another file does not say its activation: for a name that open_clip
+        has with "-quickgelu" too, the name must say it, as "ViT-B-32-quickgelu" or "ViT-B-32-gelu".
+
+        Args:
+            name: an architecture of `open_clip.list_models()`.
+            pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
+                archive), or a state dict in hand.
+            device: as torch names it.
+            precision: "fp32", "bf16", "fp16", "pure_bf16" or "pure_fp16".
+            options: force_quick_gelu, force_image_size, image_mean, image_std, image_interpolation, image_resize_mode
+                and cache_dir, as open_clip takes them.
+
+        Raises:
+            GradeclipError: an unknown name, tag, option, device or precision; weights that are damaged, not finite,
+                integers, of another architecture or of an unknown activation; or weights that cannot be downloaded.
+        """
+        device = check_options(name, pretrained, device, precision)
+        model, preprocess, tokenizer, source = load_named(str(name), pretrained, device, precision, options)
+        return cls(model, preprocess, tokenizer, str(name), source)
+
+    @classmethod
+    def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Self:
+        """A model of transformers in hand, with its processor.
+
+            model = CLIPModel.from_pretrained("openai/clip-vit-base-patch32")
+            Clip.from_transformers(model, AutoProcessor.from_pretrained("openai/clip-vit-base-patch32"))
+
+        Args:
+            model: a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `MetaClip2Model`, `ChineseCLIPModel`, `AltCLIPModel`,
+                or `BlipForImageTextRetrieval`, also inside PEFT's wrapper. It is not changed.
+            processor: its own processor: an image processor and a tokenizer, fast or slow.
+            name: the model's name; every explanation carries it.
+            pretrained: the source of its weights.
+
+        Raises:
+            UnsupportedModel: another model, one encoder only, or a quantised model.
+            GradeclipError: the processor is missing, incomplete, or another model's.
+        """
+        return cls(model, *read_processor(model, processor), name, pretrained)
+
+    def __repr__(self) -> str:
+        sides, explained = [], []
+        for side in ("image", "text"):
+            tower = self._tower(side)
+            if isinstance(tower, str):
+                sides.append(f"{side}: cannot be explained by attention")
+                continue
+            parts = f", {_grid(tower)} patches" if side == "image" else ""
+            sides.append(f"{side}: {tower.kind}, {_count(tower.depth, 'layer')}{parts}")
+            explained.append(f"the last {_count(tower.layers, f'{side} layer')}")
+        return "\n".join((
+            f"{self.name} ({self.pretrained or 'weights not named'})",
+            f"  {'; '.join(sides)}",
+            f"  explained by default: {' and '.join(explained) or 'nothing'} (the paper explains 1 image layer)",
+        ))  # fmt: skip
+
+    def describe(self) -> str:
+        """More lines than `print(clip)`: sizes, who reads, the prompts that can be explained, and the training."""
+        weights, sample = sum(p.numel() for p in self.model.parameters()), next(self.model.parameters())
+        kind = f"{type(self.model).__name__}, {weights / 1e6:.1f} million weights"
+        lines = [repr(self), f"  model: {kind}, {str(sample.dtype).removeprefix('torch.')} on {sample.device}"]
+        image, text = self._tower("image"), self._tower("text")
+        if isinstance(image, str):
+            lines.append(f"  image: {image}")
+            try:
+                grid = _grid(open_feature_map(self.model))
+                lines[-1] += f"; Grad-CAM, RISE and input gradients apply, on a map of {grid} patches"
+            except UnsupportedModel:
+                pass
+        else:
+            lines.append(f"  image: {' x '.join(map(str, image.image_size))} pixels, {_reads(image)}")
+        if isinstance(text, str):
+            lines.append(f"  prompt: {text}")
+        else:
+            count = min(text.context_length, getattr(self.tokenizer, "context_length", None) or text.context_length)
+            pieces = f"explained word by word, up to {count - 2} pieces of {count} tokens"
+            if why_no_words(self.tokenizer):
+                pieces = f"{count} tokens, not explained: its tokenizer does not say which pieces make up a word"
+            lines.append(f"  prompt: {pieces}; {'causal' if text.causal else 'not causal'}, {_reads(text)}")
+        words = "any" if self.vocabulary is None else f"only {len(self.vocabulary)} (others get a warning)"
+        return "\n".join([*lines, f"  words: {words}", *([f"  training: {self.training}"] if self.training else [])])
+
+    def _tower(self, side: str) -> Tower | str:
+        """An encoder, opened, or the reason why it cannot be."""
+        try:
+            if side == "image":
+                return open_image_tower(self.model, self.image_layers or 1)
+            return open_text_tower(self.model, self.text_layers)
+        except UnsupportedModel as refusal:
+            return str(refusal)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def _grid(tower: Tower) -> str:
+    (height, width), (down, across) = tower.image_size, tower.patch_size
+    return f"{height // down} x {width // across}"
+
+
+def _reads(tower: Tower) -> str:
+    pool = " of its attention pool, the only layer that can be explained" if tower.explained[-1].pools else ""
+    return f"{tower.query_token} by {_count(tower.heads, 'head')}{pool}"

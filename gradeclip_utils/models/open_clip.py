@@ -1,0 +1,297 @@
+"""Models of open_clip with weights, preprocessing and tokenizer, from a name, a file, a folder or a hub.
+
+    weights --here--> Clip --towers--> trace -> method -> explanation
+
+open_clip's own `create_model` would run a file of OpenAI's weights with the wrong activation and a warning, copy
+integers into floats, and report a misfit without its reason. Here one function builds each model from its config, and
+one puts weights into it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import hf_hub_download
+from open_clip.convert import convert_state_dict
+from open_clip.model import (
+    convert_to_custom_text_state_dict,
+    convert_weights_to_lp,
+    get_cast_dtype,
+    get_input_dtype,
+    resize_pos_embed,
+    resize_text_pos_embed,
+    set_model_preprocess_cfg,
+)  # fmt: skip
+from open_clip.pretrained import download_pretrained_from_hf
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transformer import LayerNormFp32, QuickGELU
+from PIL import Image
+from torch import Tensor, nn
+
+from ..checks import chosen, first_line, nearest, short
+from ..errors import GradeclipError
+from .checkpoints import (
+    SUFFIXES,
+    check_reachable,
+    find_weights,
+    plain_state,
+    quick_gelu_name,
+    read_weights,
+    reason_of,
+    some,
+)
+
+PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+_IN_FOLDERS = (".safetensors", ".bin", ".pth", ".pt")  # weights beside a config
+_FAULTS = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, AssertionError, RuntimeError)
+_OPTIONS = ("force_quick_gelu", "force_image_size", "image_mean", "image_std", "image_interpolation",
+            "image_resize_mode", "cache_dir")  # fmt: skip
+Parts = tuple[nn.Module, Any, Any, str]  # model, preprocessing, tokenizer, and the source of the weights
+
+
+def check_options(name: Any, pretrained: Any, device: Any, precision: Any, said: str = "device ") -> str:
+    """Check the kinds of the arguments with which a model is loaded, and return the device as torch writes it."""
+    chosen("precision", precision, PRECISIONS)
+    if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
+        raise GradeclipError(f"the name of a model must be a string or a path, got {short(name)}")
+    if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
+        raise GradeclipError(f"pretrained must be a tag, a path or a state dict, got {short(pretrained)}")
+    said += short(device) if said.endswith(" ") else str(device)
+    try:
+        found = torch.device(device)
+        if found.type not in ("cuda", "mps"):  # torch reports these late, in the middle of a model
+            torch.empty(0, device=found)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError, ImportError, AttributeError) as error:
+        msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got {said}"
+        raise GradeclipError(msg) from error
+    if found.type == "meta":
+        raise GradeclipError("on the device 'meta' weights have no values, so that nothing is computed")
+    seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= seen.get(found.type, math.inf):
+        raise GradeclipError(f"{said} cannot be used: torch sees {seen[found.type] or 'no'} such GPU here")
+    return str(found)
+
+
+def load_named(name: str, pretrained: Any, device: str, precision: str, options: Mapping[str, Any]) -> Parts:
+    """A registered architecture with published weights (a tag), a file, or a state dict in hand."""
+    if unknown := [key for key in options if key not in _OPTIONS]:
+        raise GradeclipError(f"{unknown[0]} is no option here; beside device and precision: {', '.join(_OPTIONS)}")
+    options = {key: value for key, value in options.items() if value is not None}
+    name, quick = name.replace("/", "-"), options.get("force_quick_gelu")
+    if name.endswith("-gelu") and quick_gelu_name(name.removesuffix("-gelu")):
+        name, quick = name.removesuffix("-gelu"), False
+    config = open_clip.get_model_config(name)
+    if config is None:
+        near = nearest(name, open_clip.list_models(), most=4)
+        more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
+        raise GradeclipError(f"open_clip has no model {name!r}. {more}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not isinstance(pretrained, Mapping) and not pretrained:
+        msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
+        raise GradeclipError(msg)
+    published = {} if isinstance(pretrained, Mapping) else open_clip.get_pretrained_cfg(name, str(pretrained))
+    if isinstance(pretrained, Mapping):
+        said, source = "the state dict", "a state dict in hand"
+        state, known = plain_state(pretrained, said)
+    else:
+        said = source = str(pretrained)
+        path = find_weights(name, said, options.get("cache_dir")) if published else Path(pretrained).expanduser()
+        if not path.exists():
+            if "/" in said or said.endswith(SUFFIXES):
+                raise GradeclipError(f"There is no file of weights {said}")
+            hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
+            raise GradeclipError(f"{said!r} is neither a file nor a tag of {name}. {hint}")
+        state, known = read_weights(path)
+    if quick is None:
+        said_so = known if known is not None else config.get("quick_gelu") or None
+        quick = published.get("quick_gelu", False) if published else said_so
+    if quick is None and (twin := quick_gelu_name(name)):
+        trained = ", ".join(tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu"))
+        raise GradeclipError(
+            f"{said} does not say its activation, and with the wrong one every number is wrong: pass {twin!r} as the "
+            f"name if it was trained with quick GELU{f' ({trained})' if trained else ''}, or '{name}-gelu' for {name} "
+            "with GELU"
+        )
+    config["quick_gelu"] = bool(quick)
+    if "force_image_size" in options:
+        config["vision_cfg"]["image_size"] = options["force_image_size"]
+    shown = _shared_preprocessing(name, [said] if published else tags)
+    own = {key: options[f"image_{key}"] for key in ("mean", "std", "interpolation", "resize_mode")
+           if f"image_{key}" in options}  # fmt: skip
+    try:
+        size = options.get("force_image_size")
+        return (*_assembled(name, config, {**shown, **own}, state, said, device, precision, size)[:3], source)
+    except GradeclipError:
+        raise
+    except _FAULTS as error:
+        raise _refusal(said, name, error) from error
+
+
+def load_folder(name: str, device: str, precision: str) -> Parts:
+    """The model of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
+    place = name.partition(":")[2]
+    try:
+        if name.startswith("hf-hub:"):
+            check_reachable(place, OPEN_CLIP_CONFIG)
+            config = Path(hf_hub_download(place, OPEN_CLIP_CONFIG))
+        else:
+            config = Path(place) / OPEN_CLIP_CONFIG
+        settings = json.loads(config.read_text())
+        model, preprocess = settings["model_cfg"], settings.get("preprocess_cfg", {})
+        weights = _weights_beside(config.parent, place if name.startswith("hf-hub:") else None)
+        return _assembled(name, model, preprocess, read_weights(weights)[0], str(weights), device, precision)
+    except GradeclipError:
+        raise
+    except (OSError, *_FAULTS) as error:
+        raise _refusal(name, name, error) from error
+
+
+def _refusal(what: str, name: str, error: Exception) -> GradeclipError:
+    return GradeclipError(f"{what} cannot be loaded{'' if what == name else f' into {name}'}: {reason_of(error)}.")
+
+
+def _weights_beside(folder: Path, repository: str | None) -> Path:
+    preferred = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    if repository is None:
+        others = sorted(file for file in folder.glob("*") if file.suffix in _IN_FOLDERS)
+        found = [folder / file for file in preferred if (folder / file).is_file()] + others
+        if found:
+            return found[0]
+        msg = f"{folder} has a config and no weights: put {preferred[0]} beside it, or another file of {_IN_FOLDERS}"
+        raise GradeclipError(msg)
+    try:
+        return Path(download_pretrained_from_hf(repository))
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f"the weights of {repository} ({' or '.join(preferred)}) are not in the cache and could not be fetched"
+        raise GradeclipError(msg) from error
+
+
+def _assembled(
+    name: str, config: dict, preprocess: dict, state: dict[str, Tensor], said: str, device: str, precision: str,
+    image_size: Any = None,
+) -> Parts:  # fmt: skip
+    for key, file in (("hf_model_name", "config.json"), ("hf_tokenizer_name", "tokenizer_config.json")):
+        hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
+        if hub_name and not within and not Path(hub_name).is_dir():
+            check_reachable(hub_name, file)
+    model = build(config, precision)
+    cast(model, precision, device)
+    put_in(model, state, name, said)
+    if image_size and hasattr(model.visual, "set_input_size"):  # timm's encoders take another size when they are made
+        model.visual.set_input_size(image_size)
+    cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess)
+    cfg["size"] = model.visual.image_size
+    return model.eval(), preprocessing(model, cfg), tokenizer_of(name), name
+
+
+def build(config: dict, precision: str = "fp32") -> nn.Module:
+    """The model that a config of open_clip describes, with random weights."""
+    config = deepcopy(config)
+    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    coca = custom and "multimodal_cfg" in config
+    kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    return kind(**config, cast_dtype=get_cast_dtype(precision))
+
+
+def cast(model: nn.Module, precision: str, device: str) -> None:
+    """As open_clip does: "pure" casts all weights, otherwise LayerNorm and embeddings stay float32."""
+    dtype = get_input_dtype(precision) or torch.float32
+    mixed = precision in ("fp16", "bf16")
+    if mixed and not hasattr(model.visual, "trunk"):
+        convert_weights_to_lp(model.to(device), dtype=dtype)
+        return
+    model.to(device, dtype)
+    for module in model.modules() if mixed else ():
+        if isinstance(module, LayerNormFp32):
+            module.float()
+
+
+def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> None:
+    """Load a state dict as open_clip does, its positions resized; what does not fit is named."""
+    own = model.state_dict()
+    other = f"{said} is a checkpoint of another architecture than {name}"
+    state = convert_state_dict(model, dict(state))
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and key in own and state[key].numel() == own[key].numel():
+            state[key] = state[key].reshape(own[key].shape)
+    if own.get("logit_bias") is not None and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(own["logit_bias"])
+    state = {key: value for key, value in state.items() if key in own or not key.endswith("position_ids")}
+    whole = [key for key in state if key in own and own[key].is_floating_point() > state[key].is_floating_point()]
+    if whole:
+        kind = str(state[whole[0]].dtype).removeprefix("torch.")
+        msg = f"{said} holds weights of integers or complex numbers ({whole[0]} is {kind}): save them as floats"
+        raise GradeclipError(msg)
+    state = {key: value.float() if key.endswith("positional_embedding") else value for key, value in state.items()}
+    try:
+        resize_pos_embed(state, model)
+        resize_text_pos_embed(state, model)
+    except (AssertionError, RuntimeError) as error:
+        raise GradeclipError(f"{other}: {first_line(error).rstrip('!')}.") from error
+    parts = [
+        f"{key} is {list(state[key].shape)} in the file and {list(value.shape)} in the model"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    lacks, besides = [key for key in own if key not in state], [key for key in state if key not in own]
+    parts += [f"it lacks {some(lacks, 3)}"] if lacks else []
+    parts += [f"it has besides {some(besides, 3)}"] if besides else []
+    if parts:
+        raise GradeclipError(f"{other}: {some(parts, 6, '; ')}.")
+    check_finite(state, name, said)
+    model.load_state_dict(state)
+
+
+def check_finite(state: Mapping[str, Tensor], name: str, said: str) -> None:
+    """Refuse weights that are NaN or infinite, by their names."""
+    floats = ((key, value.float()) for key, value in state.items() if value.is_floating_point())
+    broken = [key for key, value in floats if not torch.isfinite(value).all()]
+    if broken:
+        raise GradeclipError(f"The weights {said} of {name} are not finite (NaN): {some(broken, 3)}.")
+
+
+def preprocessing(model: nn.Module, cfg: dict) -> Any:
+    """open_clip's transform for evaluation, which the model remembers, too."""
+    if not len(cfg["mean"]) == len(cfg["std"]) == 3 or not all(cfg["std"]):
+        raise GradeclipError(f"three means and three deviations above 0 are needed, got {cfg['mean']}, {cfg['std']}")
+    chosen("interpolation", cfg["interpolation"], ("bicubic", "bilinear"))
+    chosen("resize_mode", cfg["resize_mode"], ("shortest", "longest", "squash"))
+    set_model_preprocess_cfg(model, cfg)
+    preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
+    preprocess(Image.new("RGB", (8, 8)))  # wrong settings fail here
+    return preprocess
+
+
+def tokenizer_of(name: str) -> Any:
+    """open_clip's tokenizer of a model."""
+    try:
+        return open_clip.get_tokenizer(name)
+    except (ImportError, OSError, ValueError) as error:
+        raise GradeclipError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
+
+
+def _shared_preprocessing(name: str, tags: list[str]) -> dict:
+    """The settings on which all published weights of an architecture agree; SigLIP's and CLIPA's are not CLIP's."""
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    known = [{key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
+             for config in configs]  # fmt: skip
+    return {key: value for key, value in known[0].items() if all(k[key] == value for k in known)} if known else {}
+
+
+def said_in_files(model: nn.Module) -> dict[str, str]:
+    """Metadata with which a file of weights says its activation, so that it can be loaded by its plain name."""
+    return {"quick_gelu": str(any(isinstance(module, QuickGELU) for module in model.modules()))}
