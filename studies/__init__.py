@@ -6,7 +6,7 @@
     matching/          lesson 04: how a caption meets an image
     binding/           lesson 05: does the model know which object is red?
     concreteness/      lesson 06: are concrete words the ones that count?
-    first_steps        lesson 07: what do twelve steps of fine-tuning teach, and what a hundred by which maps?
+    finetuning/        lesson 07: can maps teach the model where things are?
     architectures      lesson 08: the same question to other architectures
     choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
@@ -73,7 +73,6 @@ STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "binding": Study("binding_summary", ("answers", "two objects", "more objects"), more=_BINDING),
     "concreteness": Study("concreteness_summary", more=("questions", "assigned")),
     "architectures": Study("architecture_summary", ("recognised", "maps"), more=("lesson",)),
-    "first-steps": Study("first_steps.first_steps_summary", ("steps",), more=("arms",)),
     "methods": Study("methods_compared.method_summary", _OF_METHODS),
     "causal": Study("methods_compared.causal_summary", _ONE_BY_ONE),
     "words": Study("methods_compared.word_summary"),

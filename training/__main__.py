@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--out", type=Path, default=data_path(), help="for the weights; %(default)s")
     own.add_argument("--teacher", metavar="FILE", help="other weights of the bundled model's architecture")
     own.add_argument("--card", action="store_true", help="only measure the students in data/, and write their card")
+    own = commands.add_parser("emoji-fine", help="ship the model that the fine-tuning experiment trained, and its card")
+    own.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="of the experiment; %(default)s")
+    own.add_argument("--out", type=Path, default=data_path(), help="%(default)s")
     own = commands.add_parser("card", help="the figures of the card of a bundled model")
     own.add_argument("--model", default="emoji")
     own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
@@ -60,6 +63,12 @@ def _students(given: argparse.Namespace) -> None:
     if given.card:
         return distil.write_card(distil.card(), given.out)
     return distil.make(given.names, given.folder, given.out, given.teacher)
+
+
+def _fine(given: argparse.Namespace) -> None:
+    from . import fine
+
+    fine.ship(data_path("finetuning.csv"), given.runs, given.out)
 
 
 def _card(given: argparse.Namespace) -> None:
@@ -123,13 +132,16 @@ def _layers(given: argparse.Namespace) -> None:
         layers.write(layers.fewest(table), given.weights or data_path(f"{given.model}.safetensors"))
 
 
+_COMMANDS = {
+    "students": _students, "emoji-fine": _fine, "card": _card, "gallery": _gallery, "layers": _layers, "art": _art,
+}  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 when it is done, 2 when it was given something wrong, 130 when it was stopped."""
     given = _parser().parse_args(arguments)
     try:
-        {"students": _students, "card": _card, "gallery": _gallery, "layers": _layers, "art": _art}.get(
-            given.command, _train
-        )(given)
+        _COMMANDS.get(given.command, _train)(given)
     except (GradeclipError, OSError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2

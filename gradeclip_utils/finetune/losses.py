@@ -1,17 +1,17 @@
-"""Regions: a phrase's map gathers the image's dense features into one embedding, which should be the phrase's.
+"""The losses: a phrase's map gathers the image's dense features into one embedding, which should be the phrase's.
 
     pairs -> trace, phrases -> map of each phrase -> region embedding --here--> losses --> fine-tuned model
 
-CLIP aligns whole images with whole captions. Its maps say where in the image a phrase of the caption is answered,
-so they can serve as labels that nobody had to draw (Zhao, Wang, Hsiao and Chan, arXiv 2502.18816). For a phrase t,
+CLIP aligns whole images with whole captions. Its maps say where in the image it found a phrase, so they can serve as
+region labels that nobody had to draw (Zhao, Wang, Hsiao and Chan, arXiv 2502.18816). For a phrase t,
 
-    map_i   = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(image, t), no graph: a label, not a path to learn by
+    map_i   = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(image, t), without a graph: a label
     f_i     = dense feature of patch i      the last block without self-attention (`Tower.dense`), unit length
     region  = normalise(sum_i map_i f_i)
 
-and the region is asked which of the batch's phrases is its own, and the phrase which of the regions. Gradients reach
-the model through f_i and the phrase's embedding. Shapes: B pairs, P places for phrases, N patches, E the width of the
-embedding, K hard negatives, R regions.
+The loss asks each region for its own phrase among all phrases of the batch, and each phrase for its region. Gradients
+reach the model through f_i and the embedding of the phrase. Shapes: B pairs, P places for phrases, N patches, E the
+width of the embedding, R regions.
 """
 
 from __future__ import annotations
@@ -34,25 +34,23 @@ from .pairs import Batch, identity
 
 WORDS, UNIFORM, OTHER, GROUND_TRUTH = "word x region", "uniform", "other image", "ground truth"
 _CHUNKS = 4  # texts are read in so many groups of like length, so that short ones cost little
-HARD = 0.5  # what the loss of the hard negatives counts, beside that of the regions
 
 
 def map_choices() -> tuple[str, ...]:
-    """What can be asked for as `maps`: methods that explain images, `word x region`, and the reference baselines."""
+    """The values of `maps`: methods that explain images, `word x region`, and the reference baselines."""
     methods = [name for name, method in METHODS.items() if method.image is not None]
     return (*methods, WORDS, UNIFORM, OTHER, GROUND_TRUTH)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the losses are made of, with a graph; by one process, or gathered from all."""
+    """The input of the losses, with a graph; from one process, or gathered from all."""
 
     images: Tensor  # (B, E) unit
     captions: Tensor  # (B, E) unit
     scale: Tensor  # the model's own, exp(logit_scale)
     regions: Tensor | None = None  # (B, P, E) unit; zero where there is none
     phrases: Tensor | None = None  # (B, P, E) unit
-    negatives: Tensor | None = None  # (B, P, K, E) unit; zero where there is none
     weights: Tensor | None = None  # (B, P): max(map); zero where there is no phrase, or a map without a positive value
     same: Tensor | None = None  # (B, P) long: a number for the text of the phrase
 
@@ -89,11 +87,10 @@ class Learner(nn.Module):
         maps = self.phrase_maps(detached(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
         with torch.autocast(phrases.device.type, enabled=False):
             gathered = torch.einsum("bpn,bne->bpe", maps / maps.sum(-1, keepdim=True).clamp_min(1e-12), dense)
-        wrong = texts[batch.negatives.clamp_min(0)] * (batch.negatives >= 0)[..., None]
         numbers = torch.tensor([identity(text) for text in batch.texts], device=phrases.device)
         return found | {
             "captions": texts[batch.captions], "regions": F.normalize(gathered, dim=-1), "phrases": phrases,
-            "negatives": wrong, "weights": maps.amax(-1), "same": numbers[batch.phrases],
+            "weights": maps.amax(-1), "same": numbers[batch.phrases],
         }  # fmt: skip
 
     def phrase_maps(self, trace: Trace, phrases: Tensor, batch: Batch) -> Tensor:
@@ -162,29 +159,19 @@ def global_loss(features: Features) -> Tensor:
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = True) -> tuple[Tensor, Tensor, int]:
-    """Focal region-phrase loss, the loss of the hard negatives, and the number R of regions that took part."""
-    assert features.regions is not None and features.phrases is not None and features.negatives is not None
-    assert features.weights is not None and features.same is not None
+def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = True) -> tuple[Tensor, int]:
+    """Focal region-phrase loss, each phrase weighted by w = max(map), and the number R of regions."""
     taken = features.weights > 0
     regions, phrases, same = features.regions[taken], features.phrases[taken], features.same[taken]
     weights = features.weights[taken] if weighted else torch.ones_like(features.weights[taken])
     if not len(regions):
-        nothing = 0.0 * (features.regions.sum() + features.phrases.sum() + features.negatives.sum())
-        return nothing, nothing, 0
-    scale = features.scale.detach()
-    logits = scale * regions @ phrases.T  # (R, R)
+        return 0.0 * (features.regions.sum() + features.phrases.sum()), 0
+    logits = features.scale.detach() * regions @ phrases.T  # (R, R)
     alike = (same[:, None] == same) & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     logits = logits.masked_fill(alike, -torch.inf)
     fraction = weights / weights.sum()
     loss = sum(fraction @ _focal(part.log_softmax(-1).diagonal(), focal_gamma) for part in (logits, logits.T)) / 2
-    wrong = features.negatives[taken]  # (R, K, E)
-    against = torch.einsum("re,rke->rk", regions, wrong)
-    exists = (wrong != 0).any(-1)
-    right = (regions * phrases).sum(-1, keepdim=True)
-    among = scale * torch.cat([right, against.masked_fill(~exists, -torch.inf)], dim=1)
-    hard = -(fraction * exists.any(-1)) @ among.log_softmax(-1)[:, 0] if wrong.shape[1] else 0.0 * right.sum()
-    return loss, hard, len(regions)
+    return loss, len(regions)
 
 
 def _focal(log_p: Tensor, focal_gamma: float) -> Tensor:

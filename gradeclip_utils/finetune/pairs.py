@@ -1,14 +1,9 @@
-"""Pairs: an image and its caption, and what fine-tuning takes from them. The door of `run`.
+"""Pairs of an image and a caption, cut into batches of pixels, captions and noun phrases.
 
-    captions.csv, images --here--> batches of pixels, captions, phrases --> regions --> fine-tuned model
+    captions.csv, images --here--> batches --> maps, regions --> fine-tuned model
 
-A caption is cut into noun phrases (`language.phrases`), each of which will be given a region of the image. Nothing
-else is known of a pair, and nothing else is needed; where the ground truth is known (emoji scenes), `Pair.where` can
-tell it, which serves as an oracle and is never looked at otherwise.
-
-Hard negatives are phrases in which one attribute is wrong: "a blue car" for the region of "a red car" (the idea of
-FG-CLIP: Xie et al., "FG-CLIP: Fine-Grained Visual and Textual Alignment", ICML 2025). Half of them, where the caption
-has another phrase with an attribute, swap the two; the others put in an attribute that was seen in other captions.
+A caption is cut into noun phrases (`language.phrases`), and each phrase will be given a region of the image. Only
+`maps="ground truth"` also needs to know where things are (`Pair.where`).
 """
 
 from __future__ import annotations
@@ -36,7 +31,6 @@ from ..prompts import as_prompts
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
-_TRIES = 8  # to find a hard negative that is allowed
 
 
 @dataclass(frozen=True)
@@ -46,8 +40,8 @@ class Pair:
     Attributes:
         image: a PIL image, a path, or a function that gives the image when it is needed.
         caption: any English text.
-        where: the ground truth, if it is known: characters `start` to `end` of the caption -> mask (H, W) bool of what
-            they speak of, or None. Only `maps="ground truth"` asks for it.
+        where: only for `maps="ground truth"`: characters `start` to `end` of the caption -> mask (H, W) bool of the
+            things that they describe, or None.
     """
 
     image: Image.Image | str | Path | Callable[[], Image.Image]
@@ -57,12 +51,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Spoken:
-    """A phrase of a caption with its article, and the places (start, end) of its adjectives and numbers."""
+    """A noun phrase of a caption with its article."""
 
     text: str
     start: int  # in the caption
     end: int
-    attributes: tuple[tuple[int, int], ...]  # in the text
 
 
 @dataclass(frozen=True)
@@ -70,13 +63,12 @@ class Batch:
     """B pairs with room for P phrases each; texts are listed once, and found by their row."""
 
     pixels: Tensor  # (B, 3, H, W)
-    texts: tuple[str, ...]  # captions, phrases and hard negatives, each once
+    texts: tuple[str, ...]  # captions and phrases, each once
     captions: Tensor  # (B,) long, rows of texts
     phrases: Tensor  # (B, P) long
     there: Tensor  # (B, P) bool: which of the places hold a phrase
-    negatives: Tensor  # (B, P, K) long; -1 where there is none
     spans: tuple[tuple[Spoken, ...], ...]  # the phrases themselves
-    ground_truth: Tensor | None  # (B, P, h, w), fractions of each cell that the mask covers; only if asked for
+    ground_truth: Tensor | None  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
 
 
 def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
@@ -101,7 +93,7 @@ def as_pair(given: Pair | Sequence) -> Pair:
 
 
 def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
-    """The pairs, if every image that is a file is there."""
+    """The pairs; images that are missing are refused by name, or skipped with a warning."""
     if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
         return pairs
     files = [pair for pair in pairs if isinstance(pair.image, (str, Path))]
@@ -129,66 +121,25 @@ def spoken(caption: str) -> tuple[Spoken, ...]:
             continue
         article = _ARTICLE.search(caption[: phrase.start])
         start = article.start() if article else phrase.start
-        attributes = tuple(
-            (word.start - start, word.end - start) for word in phrase.words if word.part in ("adjective", "number")
-        )
-        found.append(Spoken(caption[start : phrase.end], start, phrase.end, attributes))
+        found.append(Spoken(caption[start : phrase.end], start, phrase.end))
     return tuple(found)
 
 
-def hard_negatives(
-    phrases: Sequence[Spoken], i: int, k: int, known: Sequence[str], rng: np.random.Generator,
-    allowed: Callable[[str], bool] | None = None,
-) -> list[str]:  # fmt: skip
-    """Up to `k` different texts that say of a phrase what is wrong: an attribute is replaced by one of its own kind."""
-    own = phrases[i]
-    found: list[str] = []
-    if not own.attributes:
-        return found
-    here = {own.text[a:b].lower() for a, b in own.attributes}
-    others = [p.text[a:b] for j, p in enumerate(phrases) if j != i for a, b in p.attributes]
-    for turn in range(k * _TRIES):
-        start, end = own.attributes[rng.integers(len(own.attributes))]
-        numeral = _is_number(own.text[start:end])
-        source = others if others and turn % 2 == 0 else known
-        choice = [word for word in source if word.lower() not in here and _is_number(word) == numeral]
-        if not choice:
-            continue
-        text = own.text[:start] + str(choice[rng.integers(len(choice))]) + own.text[end:]
-        text = re.sub(r"^an? (?=([a-z]))", lambda m: "an " if m[1] in "aeiou" else "a ", text)
-        if text not in found and text != own.text and (allowed is None or allowed(text)):
-            found.append(text)
-        if len(found) == k:
-            break
-    return found
-
-
-@lru_cache(maxsize=1000)
-def _is_number(word: str) -> bool:
-    return word.lower() in _NUMERALS or word.isdigit()
-
-
-_NUMERALS = frozenset("one two three four five six seven eight nine ten eleven twelve dozen several many few".split())
-
-
 class PairBatches(torch.utils.data.Dataset):
-    """Batch number i of a seeded run, the same whatever was asked for before: a new order of the pairs each time round."""
+    """Batch number i of a seeded run, in a new order of the pairs each time round."""
 
     def __init__(
         self, preprocess: Callable, pairs: Sequence[Pair], batch: int, count: int, seed: int, *,
-        place: tuple[int, int] = (0, 1), places: int = 4, negatives: int = 0,
-        allowed: Callable[[str], bool] | None = None, grid: tuple[int, int] | None = None,
+        place: tuple[int, int] = (0, 1), places: int = 4, grid: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self.preprocess, self.pairs, self.batch, self.count, self.seed = preprocess, pairs, batch, count, seed
-        self.place, self.places, self.negatives, self.allowed, self.grid = place, places, negatives, allowed, grid
-        some = (pairs[i].caption for i in range(min(len(pairs), 2000))) if negatives else ()
-        self.known = sorted({p.text[a:b].lower() for c in some for p in spoken(c) for a, b in p.attributes})
+        self.place, self.places, self.grid = place, places, grid
 
     def __len__(self) -> int:
         return self.count
 
     def rows(self, number: int) -> np.ndarray:
-        """Which pairs make a batch of this process: (batch / processes,) of their numbers."""
+        """The numbers (batch / processes,) of the pairs in this process's part of a batch."""
         turns, places = np.divmod(number * self.batch + np.arange(self.batch), len(self.pairs))
         order = {t: np.random.default_rng([self.seed, int(t)]).permutation(len(self.pairs)) for t in np.unique(turns)}
         rows = np.array([order[turn][place] for turn, place in zip(turns, places, strict=True)])
@@ -196,7 +147,7 @@ class PairBatches(torch.utils.data.Dataset):
         return np.split(rows, processes)[mine]
 
     def __getitem__(self, number: int) -> Batch:
-        """Batch `number`: images are read and made pixels, captions cut into phrases."""
+        """Read the images of a batch and cut its captions into phrases."""
         pairs = [self.pairs[int(row)] for row in self.rows(number)]
         images = [read_image(pair.image() if callable(pair.image) else pair.image) for pair in pairs]
         views = [model_view(self.preprocess, image) for image in images]
@@ -204,23 +155,19 @@ class PairBatches(torch.utils.data.Dataset):
         texts: dict[str, int] = {}
 
         def row_of(text: str) -> int:
-            """The number of a text, which is new where the text is."""
+            """The row of a text."""
             return texts.setdefault(text, len(texts))
 
         captions = torch.tensor([row_of(pair.caption) for pair in pairs])
         phrases = torch.zeros(len(pairs), self.places, dtype=torch.long)
         there = torch.zeros(len(pairs), self.places, dtype=torch.bool)
-        wrong = torch.full((len(pairs), self.places, self.negatives), -1)
         for b, own in enumerate(spans):
             for p, phrase in enumerate(own):
                 phrases[b, p], there[b, p] = row_of(phrase.text), True
-                rng = np.random.default_rng([self.seed, number, self.place[0] * len(pairs) + b, p])
-                for k, text in enumerate(hard_negatives(own, p, self.negatives, self.known, rng, self.allowed)):
-                    wrong[b, p, k] = row_of(text)
         boxes = [view.box for view in views]
         ground_truth = None if self.grid is None else _ground_truth(pairs, spans, boxes, self.places, self.grid)
         pixels = torch.stack([view.pixels for view in views])
-        return Batch(pixels, tuple(texts), captions, phrases, there, wrong, spans, ground_truth)
+        return Batch(pixels, tuple(texts), captions, phrases, there, spans, ground_truth)
 
 
 def identity(text: str) -> int:
@@ -229,7 +176,7 @@ def identity(text: str) -> int:
 
 
 def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:
-    """(B, P, h, w): how much of each cell belongs to what the phrase speaks of; zero where nobody knows."""
+    """How much of each cell the things of each phrase cover: (B, P, h, w)."""
     ground_truth = torch.zeros(len(pairs), places, *grid)
     for b, (pair, own, box) in enumerate(zip(pairs, spans, boxes, strict=True)):
         if pair.where is None:

@@ -1,19 +1,15 @@
 """Fine-tuning: a CLIP that sees finer, from image-caption pairs alone. Grad-ECLIP maps are the region labels.
 
-    pairs -> regions, losses --here--> steps -> checkpoint -> Clip
-
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(image, caption)
     Explainer(tuned.clip).explain(image, "a red car")
 
-    python -m gradeclip_utils fine-tune --captions captions.csv --images folder --out tuned.safetensors
+    gradeclip fine-tune --captions captions.csv --images folder --out tuned.safetensors
     accelerate launch -m gradeclip_utils fine-tune ...     # the same on several processes or GPUs
 
 The loss of a step is CLIP's contrastive loss over whole images and captions, plus `regions` times the region-phrase
-loss (`losses.region_loss`), plus, if asked for, that of hard negatives. The maps are drawn by the model as it is at
-that step. Towers are in evaluation mode: no dropout, and a batch norm keeps its statistics.
-
-A run is its seed: the same pairs, recipe and number of pairs in a step give the same steps, and a run that was killed
-goes on from its last state to the same weights (`training.loop`).
+loss (`losses.region_loss`). The maps are drawn by the model as it is at that step. Towers are in evaluation mode: no
+dropout, and a batch norm keeps its statistics. The same pairs, recipe and seed give the same steps, and a killed run
+goes on from its last state to the same weights (`loop`).
 """
 
 from __future__ import annotations
@@ -21,36 +17,36 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import inspect
 import os
+import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..checks import chosen, listed, whole, writable
+from ..checks import LARGEST_SEED, chosen, listed, number, whole, writable
 from ..datasets import load, optional_library
 from ..errors import GradeclipError
 from ..files import output, write_path_whole
-from ..measures.identity import identity, surroundings
-from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..models.open_clip import said_in_files
 from ..towers.base import isolated_torch_state
 from .loop import Loop, cosine_decay, origin, quick_arithmetic
-from .losses import GROUND_TRUTH, HARD, Features, Learner, global_loss, map_choices, region_loss
-from .options import add_fields, checked, read_fields
+from .losses import GROUND_TRUTH, Features, Learner, global_loss, map_choices, region_loss
 from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs, read_pairs
 
 STATE = "state.pt"
-_BOUNDS = {
-    "grad_accum_steps": (1,), "phrases": (1,), "regions": (0, 1e6), "focal_gamma": (0, 100), "ema_decay": (0, 0.99999),
+_BOUNDS: dict[str, tuple] = {
+    "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "weight_decay": (0, 10), "phrases": (1,),
+    "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, LARGEST_SEED),
 }  # fmt: skip
 
 
@@ -60,27 +56,22 @@ class Tuning:
 
     Attributes:
         steps: updates of the weights.
-        batch: pairs in one pass, of all processes together.
-        grad_accum_steps: passes in one step, whose gradients are averaged; each pass is a batch of its own in the
-            contrastive loss.
+        batch: pairs in one step, of all processes together.
         learning_rate: of AdamW, at its highest; it rises over `warmup` steps and falls to zero along a cosine.
         warmup: steps.
         weight_decay: of weights with two dimensions or more.
-        regions: how much the region-phrase loss counts beside the global one; 0 trains with whole captions alone.
-        maps: what gathers the dense features: a method of `methods.METHODS`, "word x region" (the phrase inside its
-            caption), or a reference baseline: "uniform", "other image", "ground truth" (needs `Pair.where`).
+        regions: weight of the region-phrase loss beside the global one; 0 trains with whole captions alone.
+        maps: the weights that gather the dense features: a method of `methods.METHODS`, "word x region" (the phrase
+            inside its caption), or a reference: "uniform", "other image", "ground truth" (needs `Pair.where`).
         weighted: weigh each phrase by w = max(map).
         focal_gamma: exponent of the focal loss.
         phrases: the most phrases of a caption that are used.
-        negatives: hard negatives for each.
-        ema_decay: of an average of the weights, such as 0.99, which is then the result; 0 for none.
         precision: "fp32", or "bf16" for autocast where the processor has bfloat16; maps are always drawn in float32.
-        seed: of the order of the pairs and the hard negatives.
+        seed: of the order of the pairs.
     """
 
     steps: int = 500
     batch: int = 64
-    grad_accum_steps: int = 1
     learning_rate: float = 1e-4
     warmup: int = 20
     weight_decay: float = 0.0
@@ -89,20 +80,18 @@ class Tuning:
     weighted: bool = True
     focal_gamma: float = 2.0
     phrases: int = 4
-    negatives: int = 0
-    ema_decay: float = 0.0
     precision: str = "bf16"
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned model, and what the log of its run says.
+    """A fine-tuned model, and the log of its run.
 
     Attributes:
         clip: the model.
-        log: one row a step: step, loss, `contrast` (the global loss), regions, negatives; `phrases` (that had a region)
-            and `wordless` (captions without a phrase, which are used as a whole alone); learning_rate; seconds and
+        log: one row a step: step, loss, `contrast` (the global loss), regions; `phrases` (that had a region) and
+            `wordless` (captions without a phrase, which count as a whole alone); learning_rate; seconds and
             cpu_seconds since the start.
     """
 
@@ -117,58 +106,54 @@ def fine_tune(
     *,
     folder: str | Path | None = None,
     save_every: int = 50,
-    allowed: Callable[[str], bool] | None = None,
     workers: int = 0,
     progress: bool = True,
 ) -> Tuned:
-    """Fine-tune a copy of the model on pairs of an image and a caption; the model itself stays as it is. With its log.
+    """Fine-tune a copy of a model on pairs of an image and a caption.
 
     Args:
-        clip: any model whose towers can be opened.
+        clip: any model with towers that can be opened; it stays as it is.
         pairs: `Pair`s or (image, caption) tuples; a list, or any sequence that makes a pair when it is asked for one.
-        tuning: what to do.
-        folder: where the state is kept; a run that was cut short there is gone on with. None: it is not kept.
+        tuning: the recipe.
+        folder: for the state, from which a killed run goes on. None: nothing is stored.
         save_every: steps between two states.
-        allowed: which texts may serve as hard negatives; by default all.
         workers: processes that read images ahead; 0 reads them between the steps.
         progress: show a bar.
 
     Raises:
-        UnsupportedModel: a tower cannot be opened, or has no dense features; says which and why.
-        FileNotFoundError: images are missing (all that are, are counted).
-        ValueError: the recipe does not hold together, there are no pairs, an image is damaged, or `folder` holds
-            another run.
-        FloatingPointError: the loss is not finite; the last good state stays in the folder.
+        UnsupportedModel: a tower cannot be opened, or has no dense features.
+        GradeclipError: images are missing or damaged, there are no pairs, the recipe does not hold together, `folder`
+            holds another run, or the loss is not finite.
     """
     tuning = check(tuning)
+    whole("save_every", save_every, 1)
+    whole("workers", workers)
     if not isinstance(clip, Clip):
         msg = f"fine-tuning needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
         raise GradeclipError(msg)
     weights = sum(parameter.numel() for parameter in clip.model.parameters())
-    if folder is not None:  # the state before and the next one: weights, two moments, and an average
-        folder = writable(folder, "the folder of the state", folder=True, size=2 * 4 * weights * 4)
+    if folder is not None:  # the state before and the next one: weights and two moments
+        folder = writable(folder, "the folder of the state", folder=True, size=2 * 3 * weights * 4)
     if not hasattr(pairs, "__getitem__") or isinstance(pairs, (list, tuple, str, dict)):
         pairs = [as_pair(pair) for pair in listed("pairs", pairs)]
     pairs = present_pairs(cast(Sequence[Pair], pairs))
     run = _Run(clip, tuning)
     batches = PairBatches(
-        clip.preprocess, pairs, tuning.batch, tuning.steps * tuning.grad_accum_steps, tuning.seed, place=run.place,
-        places=tuning.phrases, negatives=tuning.negatives, allowed=allowed, grid=run.grid,
+        clip.preprocess, pairs, tuning.batch, tuning.steps, tuning.seed, place=run.place, places=tuning.phrases,
+        grid=run.grid,
     )  # fmt: skip
     about = {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model)
-    about |= surroundings(clip, ()) | {"computed_by": identity([METHODS.get(tuning.maps), allowed])}
     loop = Loop(
-        run.model, run.optimiser, tuning, cosine_decay, about,
-        file=None if folder is None else Path(folder) / STATE, save_every=save_every, writes=run.place[0] == 0,
-        grad_accum_steps=tuning.grad_accum_steps, averaged=run.averaged, progress=progress, sync=run.sync,
+        run.model, run.optimiser, tuning, cosine_decay, about, file=None if folder is None else Path(folder) / STATE,
+        save_every=save_every, writes=run.place[0] == 0, progress=progress,
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
-    model = (run.model if run.averaged is None else run.averaged.module).requires_grad_(False).eval()
+    model = run.model.requires_grad_(False).eval()
     return Tuned(replace(clip, model=model, pretrained=f"{clip.pretrained}, fine-tuned"), log)
 
 
 class _Run:
-    """What fine-tuning gives to the loop: model, optimiser, average and losses, in one process or one of several."""
+    """Model, optimiser and losses of a run, in one process or one of several."""
 
     def __init__(self, clip: Clip, tuning: Tuning) -> None:
         self.tuning, self.traced = tuning, False
@@ -185,7 +170,7 @@ class _Run:
         self.model = copy.deepcopy(clip.model).eval().requires_grad_(True)
         if self.accelerator is not None:
             self.model.to(self.accelerator.device)
-        self.learner = Learner(replace(clip, model=self.model), tuning.maps, tuning.regions > 0 or tuning.negatives > 0)
+        self.learner = Learner(replace(clip, model=self.model), tuning.maps, tuning.regions > 0)
         tower = self.learner.image_tower
         self.device, self.grid = tower.device, None
         if tuning.maps == GROUND_TRUTH:
@@ -195,14 +180,7 @@ class _Run:
         free = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": kept, "weight_decay": tuning.weight_decay}, {"params": free, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=tuning.learning_rate, betas=(0.9, 0.98))
-        self.averaged = None
-        if tuning.ema_decay:
-            self.averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(tuning.ema_decay))
         self.wrapped = self.learner if self.accelerator is None else self.accelerator.prepare(self.learner)
-
-    def sync(self, last: bool) -> Any:
-        """What a pass runs in: several processes exchange their gradients with the last one of a step."""
-        return nullcontext() if self.accelerator is None or last else self.accelerator.no_sync(self.wrapped)
 
     def losses(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss of one pass, over the pairs of all processes, and its parts."""
@@ -217,15 +195,15 @@ class _Run:
             found = self.wrapped(batch)
         features = Features(**self._gathered(found))
         loss = contrast = global_loss(features)
-        regions = negatives = torch.zeros(())
-        count = 0
+        regions, count = torch.zeros(()), 0
         if features.regions is not None:
-            regions, negatives, count = region_loss(features, tuning.focal_gamma, tuning.weighted)
-            loss = contrast + tuning.regions * regions + HARD * negatives
+            regions, count = region_loss(features, tuning.focal_gamma, tuning.weighted)
+            loss = contrast + tuning.regions * regions
         wordless = (~batch.there.any(1)).sum()
         wordless = int(wordless if self.place[1] == 1 else self.accelerator.reduce(wordless))
-        parts = {"contrast": contrast.item(), "regions": regions.item(), "negatives": negatives.item()}
-        return loss, parts | {"phrases": count, "wordless": wordless}
+        return loss, {
+            "contrast": contrast.item(), "regions": regions.item(), "phrases": count, "wordless": wordless
+        }  # fmt: skip
 
     def _gathered(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of all processes, in their order; each then computes the loss of them all."""
@@ -240,31 +218,31 @@ class _Run:
 
 
 def check(tuning: Tuning) -> Tuning:
-    """A recipe that holds together, in Python's own numbers."""
-    tuning = checked(tuning, _BOUNDS)
-    chosen("maps", tuning.maps, map_choices())
-    chosen("precision", tuning.precision, ("fp32", "bf16"))
-    return tuning
-
-
-_MOST_HASHED = 1000  # pairs of a sequence that makes them when they are asked for
-_MOST_DRAWN = 32  # images of pairs that make theirs when it is asked for
+    """A recipe with values that hold together, as Python's own numbers."""
+    plain: dict[str, Any] = {}
+    for one in fields(Tuning):
+        value = getattr(tuning, one.name)
+        value = value.item() if isinstance(value, np.generic) else value
+        if one.type in ("int", "float"):
+            door: Callable[..., Any] = whole if one.type == "int" else number
+            value = door(one.name, value, *_BOUNDS.get(one.name, (0,)))
+        plain[one.name] = value
+    chosen("weighted", plain["weighted"], (False, True))
+    chosen("maps", plain["maps"], map_choices())
+    chosen("precision", plain["precision"], ("fp32", "bf16"))
+    return replace(tuning, **plain)
 
 
 def _content(pairs: Sequence[Pair]) -> str:
-    """A checksum of captions and images, so that a state of other pairs is not gone on with."""
-    digest = hashlib.sha256()
-    numbers = range(len(pairs)) if isinstance(pairs, list) else range(min(len(pairs), _MOST_HASHED))
-    for i in numbers:
+    """A checksum of captions and images, which tells a state of other pairs; of a lazy sequence only of some."""
+    digest, some = hashlib.sha256(), range(len(pairs)) if isinstance(pairs, list) else range(min(len(pairs), 100))
+    for i in some:
         pair = pairs[i]
         digest.update(f"{pair.caption}\0".encode())
         if isinstance(pair.image, (str, Path)):
-            with Path(pair.image).expanduser().open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        elif not callable(pair.image):
-            digest.update(pair.image.tobytes())
-        elif i % -(-len(numbers) // _MOST_DRAWN) == 0:
-            digest.update(pair.image().tobytes())
+            digest.update(Path(pair.image).expanduser().read_bytes())
+        elif not callable(pair.image) or i % 10 == 0:
+            digest.update((pair.image() if callable(pair.image) else pair.image).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -293,7 +271,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-missing", action="store_true", help="leave out pairs whose image is missing")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images ahead")
     parser.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")
-    add_fields(parser, Tuning())
+    said = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(Tuning) or "", re.M)  # its "Attributes:"
+    about = {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in said}
+    for one in fields(Tuning):
+        kind = {"action": argparse.BooleanOptionalAction} if one.type == "bool" else {"type": type(one.default)}
+        name = f"--{one.name.replace('_', '-')}"
+        parser.add_argument(name, default=one.default, help=f"{about[one.name]}; %(default)s by default", **kind)
 
 
 def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
@@ -308,9 +291,7 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 
 def run_command(options: argparse.Namespace) -> str | None:
     """Read the pairs, tune, save, and return what was used and how to load the result."""
-    tuning = check(read_fields(options, Tuning()))
-    for name, least in (("save_every", 1), ("workers", 0)):
-        whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
+    tuning = check(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
     inputs = [options.captions, options.images, options.pretrained]
     out = output(options.out, "--out", inputs=inputs, overwrite=options.overwrite, suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
@@ -326,12 +307,12 @@ def run_command(options: argparse.Namespace) -> str | None:
         if options.folder is None:
             for file in folder.glob("state.*"):
                 file.unlink()
-            with suppress(OSError):  # somebody else's files lie there too
+            with suppress(OSError):  # other files lie there too
                 folder.rmdir()
-    used = tuned.log[["phrases", "wordless"]].sum() * tuning.grad_accum_steps
+    used = tuned.log[["phrases", "wordless"]].sum()
     name = tuned.clip.name if tuned.clip.name in BUNDLED_MODELS or not options.model else options.model
     steps = f"{len(tuned.log)} step{'s' * (len(tuned.log) != 1)}"
     return (
-        f"{out}: {steps}; {used['phrases']:.0f} phrases had a region, {used['wordless']:.0f} captions had no phrase and "
-        f'were used as a whole\nload it: load_clip({name!r}, {str(out)!r}), or --model {name} --pretrained "{out}"'
+        f"{out}: {steps}; {used['phrases']:.0f} phrases had a region, {used['wordless']:.0f} captions had no phrase "
+        f'and were used as a whole\nload it: load_clip({name!r}, {str(out)!r}), or --model {name} --pretrained "{out}"'
     )

@@ -13,8 +13,6 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import arrange, draw_scene
 from studies import STUDIES
-from studies.finetuning.evaluate import Amount, region_rows
-from studies.first_steps import first_steps_summary
 from studies.matching import figures as matching
 from studies.matching.composition import CASES, noun_pairs
 from studies.relevance import as_array, recognised_alone
@@ -25,7 +23,7 @@ LESSONS = {
     "matching": "04_image_text_matching", "binding": "05_attribute_binding", "concreteness": "06_word_concreteness",
     "architectures": "08_other_models",
 }  # fmt: skip
-MORE = [("matching", "01_start_here"), ("first-steps", "07_fine_grained_finetuning")]
+MORE = [("matching", "01_start_here")]
 OF_METHODS = {  # a claim of lesson 02 or 03 -> its figure; "-" where that is the other way round
     r"(?:The|In emoji-bag too, the) loosened weight is ahead of (.*) in (.*)": r"\2 of both things, ahead of \1",
     r"After a second training, the loosened weight is ahead of (.*) in (.*)": r"\2, ahead of \1",
@@ -136,20 +134,6 @@ def test_every_claim_of_the_lessons_on_methods_is_a_figure_of_methods_causal_or_
         numbers = sign * (named[["value", *("low", "high")[::sign]]] - minus)
         apart = (numbers - [claim.value, claim.low, claim.high]).abs()
         assert (named["n"][as_near_as_draws(apart, claim)] == claim.n).any(), claim.figure
-
-
-@pytest.mark.slow
-def test_first_steps_are_asked_before_and_after_of_the_same_regions(tiny):
-    few = Amount(regions=4, whole=4)
-    found = first_steps_summary(tiny, scenes=4).set_index("figure")
-    before = region_rows(tiny, few).query("figure == 'masks, top-5'")["right"]
-    assert found.loc["right name among the first five, before", "value"] == pytest.approx(before.mean())
-    own, other, none = (
-        found.loc[f"right name among the first five, {name}", "value"] for name in ("own maps", "other maps", "before")
-    )
-    gain = found.loc["After twelve steps with own maps, regions are named better than before", "value"]
-    more = found.loc["Twelve steps with own maps teach regions more than those with another image's maps", "value"]
-    assert (gain, more) == (pytest.approx(own - none), pytest.approx(own - other)) and len(found) == 6
 
 
 @pytest.mark.parametrize("study", LESSONS)

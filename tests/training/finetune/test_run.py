@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.finetune.losses import Features, Learner, detached, global_loss, map_choices, region_loss
-from gradeclip_utils.finetune.pairs import Pair, PairBatches, hard_negatives, present_pairs, read_pairs, spoken
+from gradeclip_utils.finetune.pairs import Pair, PairBatches, present_pairs, read_pairs, spoken
 from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.towers.blocks import with_grad
@@ -90,14 +91,7 @@ def test_dense_features_have_the_gradient_that_finite_differences_find(precise, 
     assert slope[place].item() == pytest.approx((above - below).item() / (2 * step), rel=1e-5)
 
 
-def test_outside_of_learning_nothing_has_a_graph(tiny, pixels):
-    tower = open_image_tower(tiny.model)
-    with pytest.raises(ZeroDivisionError), with_grad():
-        raise ZeroDivisionError
-    assert not tower.dense(tower.trace(pixels)).requires_grad
-
-
-# --- phrases and hard negatives ---------------------------------------------------------------------------------
+# --- phrases ---------------------------------------------------------------------------------
 
 
 def test_phrases_keep_their_article_and_leave_out_the_picture_itself():
@@ -111,27 +105,11 @@ def test_phrases_keep_their_article_and_leave_out_the_picture_itself():
     assert spoken("something") == ()
 
 
-def test_a_hard_negative_has_one_attribute_exchanged_for_another_of_its_kind():
-    phrases = spoken("a red car, a blue ball and two old dogs")
-    rng = np.random.default_rng(0)
-    found = {text for _ in range(30) for text in hard_negatives(phrases, 0, 2, ["green", "orange", "three"], rng)}
-    assert found == {"a blue car", "a green car", "an orange car", "an old car"}
-    counted = {text for _ in range(30) for text in hard_negatives(phrases, 2, 3, ["three", "green"], rng)}
-    assert "three old dogs" in counted and all(not text.startswith(("green", "red", "blue")) for text in counted)
-
-
-def test_a_hard_negative_is_never_one_that_is_not_allowed_and_no_attribute_means_none():
-    phrases, rng = spoken("a red car and a dog"), np.random.default_rng(0)
-    found = [hard_negatives(phrases, 0, 2, ["blue", "green"], rng, lambda text: "blue" not in text) for _ in range(20)]
-    assert {text for texts in found for text in texts} == {"a green car"}
-    assert hard_negatives(phrases, 1, 2, ["blue"], rng) == []
-
-
 def test_a_batch_is_the_same_whatever_was_asked_for_before_and_every_pair_comes_once_a_turn(tiny, pairs):
-    batches = PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, negatives=1)
-    again = PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, negatives=1)
+    batches = PairBatches(tiny.preprocess, pairs, 4, 6, seed=1)
+    again = PairBatches(tiny.preprocess, pairs, 4, 6, seed=1)
     first = [batches[i] for i in (3, 0, 1)]
-    assert again[3].texts == first[0].texts and torch.equal(again[3].negatives, first[0].negatives)
+    assert again[3].texts == first[0].texts and torch.equal(again[3].pixels, first[0].pixels)
     assert sorted(np.concatenate([batches.rows(0), batches.rows(1)])) == list(range(8))
     halves = [PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, place=(i, 2)).rows(1).tolist() for i in (0, 1)]
     assert [*halves[0], *halves[1]] == batches.rows(1).tolist()
@@ -140,7 +118,7 @@ def test_a_batch_is_the_same_whatever_was_asked_for_before_and_every_pair_comes_
 # --- losses -----------------------------------------------------------------------------------------------------
 
 
-def features(rows=5, negatives=0, seed=0):
+def features(rows=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def unit(*shape):
@@ -150,7 +128,7 @@ def features(rows=5, negatives=0, seed=0):
     weights[1, 1] = 0
     return Features(
         unit(rows), unit(rows), torch.tensor(3.0, dtype=torch.float64), unit(rows, 2), unit(rows, 2),
-        unit(rows, 2, negatives), weights, torch.arange(2 * rows).reshape(rows, 2),
+        weights, torch.arange(2 * rows).reshape(rows, 2),
     )  # fmt: skip
 
 
@@ -161,22 +139,19 @@ def test_the_global_loss_is_open_clips():
 
 
 def test_the_region_loss_is_the_formula_written_out_with_loops():
-    some = features(negatives=2)
+    some = features()
     some.same[3, 0] = some.same[0, 0]  # the same text in two images
     places = [(b, p) for b in range(5) for p in range(2) if some.weights[b, p] > 0]
-    total, hard, sizes = 0.0, 0.0, 0.0
+    total, sizes = 0.0, 0.0
     for t in places:
         others = [s for s in places if s == t or some.same[s] != some.same[t]]
         w, logit = some.weights[t].item(), {s: (3 * some.regions[t] @ some.phrases[s]).exp().item() for s in others}
         back = {s: (3 * some.regions[s] @ some.phrases[t]).exp().item() for s in others}
         p, q = logit[t] / sum(logit.values()), back[t] / sum(back.values())
         total -= w * ((1 - p) ** 2 * np.log(p) + (1 - q) ** 2 * np.log(q)) / 2
-        wrong = [(3 * some.regions[t] @ n).exp().item() for n in some.negatives[t]]
-        hard -= w * np.log(logit[t] / (logit[t] + sum(wrong)))
         sizes += w
-    loss, against, count = region_loss(some)
-    assert count == len(places) == 9
-    assert (loss.item(), against.item()) == pytest.approx((total / sizes, hard / sizes))
+    loss, count = region_loss(some)
+    assert count == len(places) == 9 and loss.item() == pytest.approx(total / sizes)
 
 
 def test_only_ratios_of_weights_count_and_equal_ones_are_no_weights():
@@ -191,8 +166,8 @@ def test_only_ratios_of_weights_count_and_equal_ones_are_no_weights():
 def test_without_any_region_the_loss_is_zero_and_not_nan():
     some = replace(features(), weights=torch.zeros(5, 2))
     some.regions.requires_grad_()
-    loss, hard, count = region_loss(some)
-    assert (loss.item(), hard.item(), count) == (0, 0, 0) and loss.requires_grad
+    loss, count = region_loss(some)
+    assert (loss.item(), count) == (0, 0) and loss.requires_grad
 
 
 def test_maps_are_those_of_the_explainer_and_weigh_the_dense_features(tiny, pairs):
@@ -263,8 +238,7 @@ def test_captions_without_a_phrase_are_counted_and_used_globally(tiny, pairs):
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path, monkeypatch):
-    tuning = replace(SHORT, negatives=1, ema_decay=0.5)
-    whole = tune(tiny, pairs, tuning)
+    whole = tune(tiny, pairs)
     original = PairBatches.__getitem__
 
     def killed_in_the_third_step(self, number):
@@ -274,76 +248,17 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path,
 
     monkeypatch.setattr(PairBatches, "__getitem__", killed_in_the_third_step)
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny, pairs, tuning, folder=tmp_path, save_every=1)
+        tune(tiny, pairs, folder=tmp_path, save_every=1)
     monkeypatch.undo()
     assert len(torch.load(tmp_path / STATE, weights_only=True)["log"]) == 2
-    resumed = tune(tiny, pairs, tuning, folder=tmp_path)
+    resumed = tune(tiny, pairs, folder=tmp_path)
     same(weights(whole.clip.model), weights(resumed.clip.model))
     assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
     assert resumed.log["seconds"].is_monotonic_increasing and resumed.log["cpu_seconds"].is_monotonic_increasing
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tiny, pairs, tmp_path, monkeypatch):
-    original = PairBatches.__getitem__
-
-    def broken(self, number):
-        batch = original(self, number)
-        return replace(batch, pixels=batch.pixels * torch.nan) if number == 2 else batch
-
-    monkeypatch.setattr(PairBatches, "__getitem__", broken)
-    with pytest.raises(FloatingPointError, match="became nan at step 2: the last good state is in"):
-        tune(tiny, pairs, folder=tmp_path, save_every=1)
-    state = torch.load(tmp_path / STATE, weights_only=True)
-    assert len(state["log"]) == 2 and all(torch.isfinite(value).all() for value in state["model"].values())
-
-
-def test_the_average_of_the_weights_is_the_result_that_is_asked_for(tiny, pairs, tmp_path):
-    plain, averaged = SHORT, replace(SHORT, ema_decay=0.75)
-    states = []
-    for steps in (1, 2, 3):  # the learning rate falls with the steps of the recipe: cut short, not shorter
-        folder = tmp_path / str(steps)
-        with pytest.raises(FloatingPointError):
-            cut_short(tiny, pairs, plain, folder, steps)
-        states.append(torch.load(folder / STATE, weights_only=True)["model"])
-    with pytest.raises(FloatingPointError):
-        cut_short(tiny, pairs, averaged, tmp_path / "averaged", 3)
-    expected = states[0]
-    for state in states[1:]:
-        expected = {name: 0.75 * expected[name] + 0.25 * value for name, value in state.items()}
-    kept = torch.load(tmp_path / "averaged" / STATE, weights_only=True)["average"]
-    same(expected, {name.removeprefix("module."): v for name, v in kept.items() if name != "n_averaged"}, 1e-6)
-    result = tune(tiny, pairs, averaged, folder=tmp_path / "averaged").clip.model
-    last = torch.load(tmp_path / "averaged" / STATE, weights_only=True)["average"]
-    same(weights(result), {name.removeprefix("module."): v for name, v in last.items() if name != "n_averaged"})
-
-
-def cut_short(clip, pairs, tuning, folder, steps):
-    """Run until the loss of step number `steps` is not finite; the state of the step before is kept."""
-    original = PairBatches.__getitem__
-
-    def batch(self, number):
-        found = original(self, number)
-        return replace(found, pixels=found.pixels * torch.nan) if number == steps else found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PairBatches, "__getitem__", batch)
-        tune(clip, pairs, tuning, folder=folder, save_every=1)
-
-
-def test_two_passes_over_the_same_batch_are_one_step_over_it(tiny, pairs):
-    """With as many pairs as a pass holds, both passes of a step see the same pairs in another order."""
-    once, twice = (tune(tiny, pairs, replace(SHORT, batch=8, grad_accum_steps=n)) for n in (1, 2))
-    same(weights(once.clip.model), weights(twice.clip.model), 2e-5)
-
-
-def test_bfloat16_is_not_emulated(tiny, pairs, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.finetune.loop.has_bfloat16", lambda device: False)
-    losses = [tune(tiny, pairs, replace(SHORT, steps=1, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
-    assert losses[0] == losses[1]
-
-
 def test_workers_that_are_spawned_can_be_given_the_batches(tiny, pairs):
-    batches = PairBatches(tiny.preprocess, pairs, 4, 2, seed=1, negatives=1)
+    batches = PairBatches(tiny.preprocess, pairs, 4, 2, seed=1)
     spawned = torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(2), num_workers=1, multiprocessing_context="spawn"
     )
@@ -360,7 +275,7 @@ def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs, monkeypatch):
 def _tuned_in_a_process(clip, pairs, folder):
     os.environ["OMP_NUM_THREADS"] = "1"  # else accelerate takes more, and a pool of threads does not survive a fork
     torch.set_num_threads(1)
-    tuned = fine_tune(clip, pairs, replace(SHORT, grad_accum_steps=2, negatives=1), folder=folder, progress=False)
+    tuned = fine_tune(clip, pairs, SHORT, folder=folder, progress=False)
     if os.environ["RANK"] == "0":
         tuned.log.to_csv(folder / "log.csv", index=False)
         torch.save(tuned.clip.model.state_dict(), folder / "weights.pt")
@@ -368,10 +283,10 @@ def _tuned_in_a_process(clip, pairs, folder):
 
 def test_two_processes_have_the_loss_and_the_weights_of_one(tiny, pairs, tmp_path):
     accelerate = pytest.importorskip("accelerate")
-    one = tune(tiny, pairs, replace(SHORT, grad_accum_steps=2, negatives=1))
+    one = tune(tiny, pairs, SHORT)
     accelerate.debug_launcher(_tuned_in_a_process, (tiny, pairs, tmp_path), num_processes=2)
     log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
-    for name in ("loss", "contrast", "regions", "negatives", "phrases", "wordless"):
+    for name in ("loss", "contrast", "regions", "phrases", "wordless"):
         assert log[name].tolist() == pytest.approx(one.log[name].tolist(), abs=1e-4), name
     same(weights(one.clip.model), torch.load(tmp_path / "weights.pt", weights_only=True), 1e-4)
 
@@ -407,42 +322,41 @@ def test_a_tower_without_dense_features_is_refused_by_name(tiny, pairs):
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch": 1}, "batch must be at least 2, got 1"),
         ({"learning_rate": -1.0}, "learning_rate must be from 0 to 10, got -1.0"),
-        ({"ema_decay": 1.0}, "ema_decay must be from 0 to 0.99999, got 1.0"),
         ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
         ({"maps": "gradcam"}, "maps must be one of grad-eclip, .*, word x region, .*got 'gradcam'"),
     ],
 )
 def test_a_recipe_that_does_not_hold_together_is_refused(change, message, tiny, pairs):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(GradeclipError, match=message):
         tune(tiny, pairs, replace(SHORT, **change))
 
 
 def test_the_truth_is_asked_for_only_where_it_is_known(tiny, pairs):
     assert "ground truth" in map_choices()
-    with pytest.raises(ValueError, match="needs pairs that know where things are"):
+    with pytest.raises(GradeclipError, match="needs pairs that know where things are"):
         tune(tiny, pairs, replace(SHORT, maps="ground truth"))
 
 
 def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs):
     pairs[0].image.save(tmp_path / "there.png")
     files = [Pair(tmp_path / name, "a dog") for name in ("there.png", "gone.png", "lost.png")]
-    with pytest.raises(FileNotFoundError, match="2 of 3 images are missing: .*gone.png, .*lost.png"):
+    with pytest.raises(GradeclipError, match="2 of 3 images are missing: .*gone.png, .*lost.png"):
         present_pairs(files)
     with pytest.warns(UserWarning, match="2 of 3 images are missing"):
         assert present_pairs(files, skip_missing=True) == files[:1]
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(GradeclipError, match="there are none"):
         present_pairs([])
 
 
 def test_a_table_of_captions_says_which_line_is_wrong(tmp_path):
     table = tmp_path / "captions.csv"
-    with pytest.raises(FileNotFoundError, match="write a table with the columns image and caption"):
+    with pytest.raises(GradeclipError, match="write a table with the columns image and caption"):
         read_pairs(table, tmp_path)
     table.write_text("file,caption\na.png,a dog\n")
-    with pytest.raises(ValueError, match="must have the columns image and caption, and has file, caption"):
+    with pytest.raises(GradeclipError, match="must have the columns image and caption, and has file, caption"):
         read_pairs(table, tmp_path)
     table.write_text("image,caption\na.png,a dog\nb.png,\n")
-    with pytest.raises(ValueError, match="line 3 lacks one"):
+    with pytest.raises(GradeclipError, match="line 3 lacks one"):
         read_pairs(table, tmp_path)
 
 
@@ -453,35 +367,27 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
         lines.append(f"{i}.png,{caption}")
     (tmp_path / "captions.csv").write_text("\n".join([*lines, "gone.png,a bird"]) + "\n")
     given = ["fine-tune", "--captions", str(tmp_path / "captions.csv"), "--images", str(tmp_path), "--model", "emoji"]
-    given += [
-        "--out",
-        str(tmp_path / "mine.safetensors"),
-        "--steps",
-        "2",
-        "--batch",
-        "2",
-        "--folder",
-        str(tmp_path / "run"),
-    ]
+    out = tmp_path / "mine.safetensors"
+    given += ["--out", str(out), "--steps", "2", "--batch", "2"]
     assert main(given) == 2
     assert "1 of 5 images are missing" in capsys.readouterr().err
     assert main([*given, "--skip-missing"]) == 0
     printed = capsys.readouterr()
     assert "are skipped" in printed.err
-    assert "1 captions had no phrase" in printed.out
+    assert "1 captions had no phrase" in printed.out and f"load_clip('emoji', {str(out)!r})" in printed.out
+    assert not list(tmp_path.glob("*.state*")), "the state goes when the model is there"
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
     assert Explainer(clip).explain(pairs[0].image, "a red car").image_maps.shape == (1, 12, 12)
+    before = out.read_bytes()
+    again = [*given, "--skip-missing", "--pretrained", str(out), "--overwrite"]
+    assert main(again) == 2 and "is an input of this command" in capsys.readouterr().err
+    assert out.read_bytes() == before
 
 
-def test_a_state_of_another_preprocessing_tokenizer_or_choice_of_negatives_is_refused(tiny, pairs, tmp_path):
-    tune(tiny, pairs, folder=tmp_path, allowed=lambda text: "dog" in text)
-    tune(tiny, pairs, folder=tmp_path, allowed=lambda text: "dog" in text)  # the same, however often it is written
-    darker = replace(tiny, preprocess=lambda image: tiny.preprocess(image) / 2)
-    backwards = replace(tiny, tokenizer=lambda texts: tiny.tokenizer([text[::-1] for text in texts]))
-    for clip, allowed, what in (
-        (darker, lambda text: "dog" in text, "preprocess"),
-        (backwards, lambda text: "dog" in text, "tokenizer"),
-        (tiny, lambda text: "cat" in text, "computed_by"),
-    ):
-        with pytest.raises(ValueError, match=f"holds a run of another recipe .{what} is"):
-            tune(clip, pairs, folder=tmp_path, allowed=allowed)
+@pytest.mark.parametrize(
+    "arguments", [[], ["--images", "x"], ["--data", "csv:x", "--images", "x"], ["--captions", "x", "--data", "csv:x"]]
+)
+def test_half_of_the_input_or_too_much_is_refused(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fine-tune", "--out", "x.safetensors", *arguments]) == 2
+    assert "needs --captions and --images, or --data in place of both" in capsys.readouterr().err

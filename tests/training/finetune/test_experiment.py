@@ -1,0 +1,215 @@
+"""How fine a model sees, and the experiment on fine-tuning: known regions, arms, a search, and a table that resumes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.finetune.pairs import spoken
+from gradeclip_utils.finetune.run import Tuned
+from gradeclip_utils.scenes import arrange, concepts, draw_scene, phrase
+from studies.finetuning import evaluate, experiment
+from studies.finetuning.arms import (
+    BEFORE,
+    COLUMNS,
+    GLOBAL,
+    KEPT,
+    OURS,
+    RECIPE,
+    TUNED_FOR,
+    ScenePairs,
+    compare,
+    means,
+    read,
+)
+from studies.finetuning.evaluate import (
+    PILOT,
+    Amount,
+    boxed,
+    dense_features,
+    measure,
+    region_rows,
+    region_scenes,
+    summary,
+)
+from tests.scenes import is_trained
+from training import fine
+
+FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
+
+
+def test_the_box_of_a_mask_is_the_smallest_around_it():
+    mask = np.zeros((6, 8), bool)
+    mask[2, 3] = mask[4, 6] = True
+    expected = np.zeros_like(mask)
+    expected[2:5, 3:7] = True
+    assert (boxed(mask) == expected).all() and not boxed(np.zeros((3, 3), bool)).any()
+
+
+def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_other_ones():
+    scenes = region_scenes(8)
+    assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
+    assert all(
+        is_trained(scene.objects) and len({t.noun for t in scene.objects}) == len(scene.objects) for scene in scenes
+    )
+    assert not {scene.objects for scene in scenes} & {scene.objects for scene in region_scenes(8, PILOT.split)}
+
+
+def test_dense_features_are_unit_vectors_of_the_patches(bundled):
+    (scene, dense, size, box), *_ = dense_features(bundled, [arrange(["cat", "car"])])
+    assert dense.shape == (12, 12, 192) and size == 96 and box == (0, 0, 96, 96)
+    assert torch.allclose(dense.norm(dim=-1), torch.ones(12, 12), atol=1e-5) and scene.caption == "a cat and a car"
+
+
+def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, monkeypatch):
+    """Dense features made from the truth: every cell has the prompt of the object that covers it most."""
+    nouns = list(concepts().index)
+    prompts = Explainer(bundled).embed_texts([phrase(noun) for noun in nouns]).cpu()
+    scenes = tuple(arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4)))
+    monkeypatch.setattr(evaluate, "region_scenes", lambda n, split: scenes)
+    real = list(dense_features(bundled, scenes))
+
+    def perfect(clip, scenes):
+        for scene, dense, *seen in real:
+            truth = torch.zeros_like(dense)
+            for thing, mask in zip(scene.objects, scene.masks(96), strict=True):
+                share = torch.from_numpy(mask.reshape(12, 8, 12, 8).mean((1, 3))).float()
+                truth += share[..., None] * prompts[nouns.index(thing.noun)]
+            yield scene, truth, *seen
+
+    monkeypatch.setattr(evaluate, "dense_features", perfect)
+    figures = summary(region_rows(bundled)).set_index("figure")["estimate"]
+    assert (figures == 1).all() and list(figures.index) == [f"{s}, top-{k}" for s in ("boxes", "masks") for k in (1, 5)]
+    named = evaluate.named_regions(bundled, scenes[0])
+    assert named.loc[nouns[0], "name 1"] == nouns[0]
+
+
+def test_a_model_that_tells_no_noun_from_another_names_no_region(bundled, monkeypatch):
+    monkeypatch.setattr(Explainer, "embed_texts", lambda self, texts: torch.ones(len(texts), 192))
+    assert not region_rows(bundled, Amount(regions=2))["right"].any()
+
+
+def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
+    figures = measure(bundled, FEW)
+    assert figures["figure"].is_unique and figures["chance"].between(0, 0.5).all()
+    assert ((figures["low"] <= figures["estimate"]) & (figures["estimate"] <= figures["high"])).all()
+    known = figures.set_index("figure")
+    assert known.loc[KEPT, "n"] == 8 and known.loc["binding, swapped colours", "n"] == 4
+    again = measure(bundled, FEW, only=["regions"])
+    pd.testing.assert_frame_equal(again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True))
+
+
+def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
+    pairs = ScenePairs(12)
+    with pytest.raises(IndexError, match="there are 12 pairs"):
+        pairs[12]
+    for i in range(12):
+        scene = draw_scene([70, i], split="train")
+        assert pairs[i].caption == scene.caption and pairs[i].image().size == (96, 96)
+        for part in spoken(scene.caption):
+            words = [s for s in scene.spans if part.start <= s.start and s.end <= part.end]
+            if words:
+                objects = sorted({k for span in words for k in span.objects})
+                assert (pairs[i].where(part.start, part.end) == scene.masks(96)[objects].any(0)).all()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Training and measuring that take no time; each kind of map is the better the nearer it is to its best recipe."""
+    best, last, tried = {"grad-eclip": (9e-3, 0.1), "uniform": (1e-4, 0.25)}, [], []
+
+    def fine_tune(clip, pairs, tuning, folder, **options):
+        last[:] = [tuning]
+        tried.append((tuning.maps, round(tuning.learning_rate, 5), round(tuning.regions, 3), tuning.seed))
+        (folder / "state.pt").touch()
+        return Tuned(clip, pd.DataFrame({"cpu_seconds": [30.0]}))
+
+    def measured(clip, amount, only=()):
+        far = 9.0
+        if last:
+            pair = zip((last[0].learning_rate, last[0].regions), best[last[0].maps], strict=True)
+            far = sum(abs(np.log(value / wanted)) for value, wanted in pair if value)
+        rows = [(name, value, 0.0, 1.0, 9, 0.1) for name, value in ((TUNED_FOR, 1 - far / 100), (KEPT, 0.5))]
+        return pd.DataFrame(rows, columns=["figure", "estimate", "low", "high", "n", "chance"])
+
+    monkeypatch.setattr(experiment, "fine_tune", fine_tune)
+    monkeypatch.setattr(experiment, "measure", measured)
+    return tried
+
+
+def test_the_search_goes_on_beyond_its_border_and_measures_nothing_twice(tmp_path, quick):
+    table = tmp_path / "pilots.csv"
+    recipes = experiment.choose(table, tmp_path / "runs", [BEFORE, OURS, "uniform map"])
+    assert recipes[OURS].learning_rate == pytest.approx(9e-3) and recipes[OURS].regions == 0.1
+    assert recipes["uniform map"].learning_rate == 1e-4 and recipes["uniform map"].maps == "uniform"
+    n = len(quick)
+    assert experiment.choose(table, tmp_path / "runs", [BEFORE, OURS, "uniform map"]) == recipes and len(quick) == n
+
+
+def test_a_search_tries_seven_values_at_most():
+    tried = []
+    assert experiment.search(lambda value: tried.append(value) or value, (1.0, 3.0)) == 3.0**6 and len(tried) == 7
+
+
+def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundled, monkeypatch):
+    table, recipes = (
+        tmp_path / "table.csv",
+        {BEFORE: RECIPE, OURS: RECIPE, "uniform map": replace(RECIPE, maps="uniform")},
+    )
+    experiment.run(table, tmp_path / "runs", recipes, range(1))
+    experiment.run(table, tmp_path / "runs", recipes, range(2))
+    rows = read(table)
+    assert list(rows) == COLUMNS and not rows.duplicated(["arm", "seed", "figure"]).any()
+    assert rows.groupby("arm")["seed"].unique().map(list).to_dict() == {
+        BEFORE: [0],
+        OURS: [0, 1],
+        "uniform map": [0, 1],
+    }
+    assert len(quick) == 4 and set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
+    other = replace(bundled, model=torch.nn.Module())
+    other.model.weight = torch.nn.Parameter(torch.ones(1))
+    assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != experiment.folder_of(OURS, RECIPE, tmp_path, bundled)
+
+
+def table_of(values):
+    """A table as the experiment writes it, from (arm, seed) -> estimate of one figure."""
+    return pd.DataFrame([
+        {"arm": arm, "seed": seed, "figure": TUNED_FOR, "estimate": value, "low": value - 0.1, "high": value + 0.1}
+        for (arm, seed), value in values.items()
+    ])  # fmt: skip
+
+
+def test_arms_are_compared_over_the_seeds_that_both_have():
+    values = {(OURS, 0): 0.5, (OURS, 1): 0.6, (OURS, 2): 0.55, (GLOBAL, 0): 0.2, (GLOBAL, 1): 0.25, (GLOBAL, 7): 0.9}
+    found = compare(table_of(values), OURS, GLOBAL)
+    differences = np.array([0.3, 0.35])
+    half = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
+    assert found["n"] == 2 and found["difference"] == pytest.approx(0.325)
+    assert (found["low"], found["high"]) == pytest.approx((0.325 - half, 0.325 + half), rel=1e-4)
+
+
+def test_the_model_before_counts_for_every_seed_and_arms_are_sorted_by_their_means():
+    rows = table_of({(BEFORE, 0): 0.2, (OURS, 0): 0.5, (OURS, 1): 0.6})
+    found = compare(rows, OURS, BEFORE)
+    assert found["n"] == 2 and found["difference"] == pytest.approx(0.35)
+    assert list(means(rows).index) == [OURS, BEFORE] and means(rows).loc[BEFORE, "low"] == pytest.approx(0.1)
+
+
+def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, tmp_path, quick):
+    rows = read()
+    made = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
+    recipe = replace(RECIPE, learning_rate=made["learning_rate"], regions=made["regions"])
+    (tmp_path / fine.CARD).write_text(f"# A card\n\n{fine.START}\nold\n{fine.END}\n")
+    rows.to_csv(tmp_path / "table.csv", index=False)
+    folder = experiment.folder_of(OURS, recipe, tmp_path, bundled)
+    with pytest.raises(ValueError, match="There is no model tuned from the present emoji"):
+        fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
+    folder.mkdir()
+    (folder / experiment.MODEL).write_bytes(b"weights")
+    fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
+    card = (tmp_path / fine.CARD).read_text()
+    assert f"| {TUNED_FOR} | 0.019 " in card and "old" not in card and card.startswith("# A card")
+    assert (tmp_path / "emoji-fine.safetensors").read_bytes() == b"weights"
