@@ -239,16 +239,13 @@ class Interactions(Result):
 
     Attributes:
         caption: the caption.
-        words: its W words, with their first-order scores (those of `Explainer.explain`); of `Explainer.metagame` its
-            players, words or groups of them, with their Shapley values.
+        words: its W words, with their first-order scores (those of `Explainer.explain`).
         maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the similarity.
         similarity: the model's own cosine similarity.
         image, box, provenance: as in `Explanation`.
-        pairs: (W, W, h, w) of `Explainer.metagame`: what two words do together beyond what each does (Shapley
-            interaction index), zero on the diagonal; else None.
     """
 
-    _arrays = ("maps", "pairs")
+    _arrays = ("maps",)
     caption: str
     words: tuple[Word, ...]
     maps: np.ndarray
@@ -256,7 +253,6 @@ class Interactions(Result):
     image: Image.Image
     box: Box
     provenance: dict
-    pairs: np.ndarray | None = None
 
     @property
     def origin(self) -> str:

@@ -3,7 +3,7 @@
 prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import short
+from .checks import listed, short
 from .errors import GradeclipError
 from .notices import warn, warn_of_missing_glyphs
 from .towers import Tower
@@ -19,27 +19,22 @@ from .words import Split, check_tokenizer, split_row, unknown_words, why_no_word
 
 Prompts: TypeAlias = str | Iterable[str] | Tensor | np.ndarray
 _NOUNS = (
-    "airplane ambulance anchor ant apple avocado backpack ball balloon banana basket bat bath beach bear bed bee "
-    "beer bell bench bicycle bird blanket boat book boot bottle bouquet bow bowl box boy bread bridge brush bucket "
-    "building bus butterfly button cactus cake calendar camel camera candle candy canoe car card carpet carrot "
-    "castle cat chair cheese cherry chicken child church cigarette city clock cloud clown coat coffee comb comet "
-    "computer cookie corn couch cow crab cradle crayon crocodile crown cup curtain desk diamond dinosaur dog doll "
-    "dolphin donkey door dragon dress drum duck eagle ear egg elephant engine envelope eye factory farm fence field "
-    "fire fish flag flamingo flashlight flower fly fork fountain fox frog garden gate ghost gift giraffe girl glass "
-    "globe glove goat gorilla grape guitar hamburger hammer handbag harbor hat headphone heart helicopter helmet "
-    "hen hill honey horse hospital hotel house insect iron island jacket jar jeans kangaroo kettle key keyboard "
-    "king kitchen kite knife koala ladder lake lamp laptop leaf lemon letter library lighthouse lightning lion "
-    "lizard lobster lock mailbox man map market mask meadow medal microphone microscope milk mirror monkey moon "
-    "motorcycle mountain mouse mouth mug museum mushroom nail necklace necktie nest newspaper nose notebook octopus "
-    "office onion orange oven owl paintbrush painting palace pancake panda parrot peach peacock peanut pear pen "
-    "pencil penguin pepper phone piano pig pillow pineapple pizza plane plate pocket pond potato printer pumpkin "
-    "pyramid queen rabbit radio rainbow restaurant ribbon ring river road robot rock rocket roof rose ruler "
-    "sailboat salad sandwich satellite saxophone scale scarf school scissors scorpion screen sheep shelf shell "
-    "shield ship shirt shoe shop shower skull sky snail snake snowman sock soldier spider spoon squirrel stadium "
-    "staircase star statue steak stone stove strawberry street suitcase sun sunflower supermarket swan sweater "
-    "sword table taco taxi teapot teddy telescope television tent theater thermometer tiger toilet tomato tooth "
-    "tornado towel tower toy tractor train tree trophy truck trumpet tulip turkey turtle umbrella unicorn van vase "
-    "violin volcano waiter wall watch watermelon wave whale wheel window wolf woman wrench yard zebra"
+    "airplane ambulance anchor ant apple backpack ball balloon banana bat bath beach bear bed bee beer bell bench "
+    "bicycle bird blanket boat book boot bottle bowl box bread bridge bucket building bus butterfly cake camel "
+    "camera candle candy canoe car carrot castle cat chair cheese cherry chicken child church city clock cloud "
+    "clown coat coffee computer cookie corn couch cow crab crocodile cup curtain desk diamond dinosaur dog doll "
+    "dolphin donkey door dragon dress drum duck eagle ear egg elephant envelope eye factory farm fence field fire "
+    "fish flag flower fly fork fountain fox frog garden gate gift giraffe glass globe glove goat grape guitar "
+    "hamburger hammer handbag hat heart helicopter helmet hill horse hospital hotel house insect island jacket "
+    "jeans kangaroo kettle key keyboard king kitchen kite knife lake lamp laptop lemon letter library lighthouse "
+    "lightning lion lock man map mask microphone milk mirror monkey moon motorcycle mountain mouse mouth mug museum "
+    "mushroom necklace newspaper nose octopus onion orange owl painting pancake panda parrot pear pen pencil "
+    "penguin phone piano pig pillow pineapple pizza plane plate potato pumpkin queen rabbit rainbow restaurant "
+    "ribbon ring river road robot rock rocket rose sailboat salad sandwich scarf school scissors sheep shell ship "
+    "shirt shoe shower sky snake snowman sock spider spoon squirrel star statue stone strawberry street suitcase "
+    "sun sunflower supermarket sweater sword table taxi teapot telescope television tent theater tiger toilet "
+    "tomato tooth towel tower toy tractor train tree truck turkey turtle umbrella vase violin volcano watch "
+    "watermelon whale window wolf woman zebra"
 ).split()
 MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
 
@@ -69,39 +64,48 @@ class Asked:
         return word_ids
 
 
-def as_prompts(prompts: Prompts) -> list[str] | Tensor:
-    """Prompts as a list of strings, or embeddings as a tensor (T, E)."""
-    if isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f":
-        prompts = as_tensor(prompts)
-    if isinstance(prompts, Tensor):
-        if prompts.layout != torch.strided or prompts.is_meta:
-            msg = f"prompt embeddings must be dense and have values, got {prompts.layout} on {prompts.device}"
-            raise GradeclipError(msg)
-        if not prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
-            msg = f"prompt embeddings must be floats (T, E), got {prompts.dtype} {tuple(prompts.shape)}"
-            raise GradeclipError(msg)
-        return prompts.reshape(-1, prompts.shape[-1])  # (E,) -> (1, E)
-    found = [prompts] if isinstance(prompts, str) else prompts
-    if not isinstance(found, (bytes, Mapping)) and isinstance(found, Iterable) and getattr(found, "ndim", 1) > 0:
-        found = list(found)
-    if not isinstance(found, list) or not found or not all(isinstance(prompt, str) for prompt in found):
-        msg = f"prompts must be strings, or a float array of embeddings (T, E), got {short(found)}"
-        raise GradeclipError(msg)
-    for prompt in found:
+def as_prompts(prompts: Prompts, most: int = 10_000) -> list[str] | Tensor:
+    """Prompts as a list of strings, or embeddings as a tensor (T, E); at most `most`."""
+    if isinstance(prompts, Tensor) or (isinstance(prompts, np.ndarray) and prompts.dtype.kind in "fc"):
+        found = dense("prompt embeddings", prompts)
+        if found.ndim not in (1, 2) or not found.numel():
+            raise GradeclipError(f"prompt embeddings must be floats (T, E), got shape {tuple(found.shape)}")
+        found = found.reshape(-1, found.shape[-1])  # (E,) -> (1, E)
+    else:
+        rule = "prompts must be strings, or a float array of embeddings (T, E)"
+        try:
+            found = listed("prompts", prompts, (str,))
+        except GradeclipError as refusal:
+            raise GradeclipError(str(refusal).replace("prompts must be a list", rule, 1)) from None
+        wrong = [one for one in found if not isinstance(one, str)]
+        if wrong or not found:
+            raise GradeclipError(f"{rule}, got {short(wrong[0] if wrong else found)}")
+        _check_strings(found)
+    if len(found) > most:
+        raise GradeclipError(f"there can be {most:,} prompts in one call, got {len(found):,}: ask in parts")
+    return found
+
+
+def _check_strings(prompts: list[str]) -> None:
+    for prompt in prompts:
         if len(prompt) > MOST_CHARACTERS:
             msg = f"a prompt can have {MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
             raise GradeclipError(msg)
         if any("\ud800" <= character <= "\udfff" for character in prompt):
-            msg = f"{short(prompt)} holds half of a character (a lone surrogate): decode it as UTF-8"
-            raise GradeclipError(msg)
-    return found
+            msg = f"{short(prompt)} holds half of a character (a lone surrogate)"
+            raise GradeclipError(f"{msg}: read it as UTF-8 (in a terminal, set the locale to UTF-8)")
 
 
-def as_tensor(values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
-    """Numbers as a tensor; of an array a copy, because torch does not take every stride and byte order."""
-    if isinstance(values, np.ndarray):
-        values = values.astype(f"{values.dtype.kind}{min(values.dtype.itemsize, 8)}")
-    return torch.as_tensor(values)
+def dense(name: str, values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
+    """Floats as a dense tensor; of an array a copy, because torch does not take every stride and byte order."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        values = values.astype(f"f{min(values.dtype.itemsize, 8)}")
+    found = torch.as_tensor(values)
+    if found.layout != torch.strided or found.is_meta or found.is_nested:
+        raise GradeclipError(f"{name} must be dense and have values, got {found.layout} on {found.device}")
+    if not found.is_floating_point():
+        raise GradeclipError(f"{name} must be floats, got {found.dtype} {tuple(found.shape)}")
+    return found.float() if found.dtype.itemsize == 1 else found  # float8
 
 
 def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
@@ -111,7 +115,7 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
         nouns = sorted(word for word in vocabulary or () if word.isalpha() and len(word) > 2)
     if vocabulary is not None and not {"a", "an", "photo", "of"} <= vocabulary:
         return nouns
-    return [f"a photo of {'an' if noun[0] in 'aeiou' and noun != 'unicorn' else 'a'} {noun}" for noun in nouns]
+    return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
@@ -162,7 +166,7 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):
-        warn(f"the picture is explained, the words of the prompt are not: {reason}")
+        warn(f"the image is explained, the words of the prompt are not: {reason}")
         return Asked(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(

@@ -21,7 +21,7 @@ order have directions and maps of their own, and are played by `play_second_orde
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ from gradeclip_utils.scenes.grammar import Span
 
 from .maps import on_canvas
 from .pairs import images_of
+from .rivals import exclip, fixlip, metagame
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -103,15 +104,12 @@ def play_second_order(
     names, played = all_chosen("names", names, drawn_by), _games(played)
     steps, masks = whole("steps", steps, 1), whole("masks", masks, 1)
     explainer, rows = Explainer(clip), []
-    options = {"exCLIP": {"steps": steps}, "FIxLIP": {"masks": masks}}
+    rivals = {"METAGAME": metagame, "exCLIP": partial(exclip, steps=steps), "FIxLIP": partial(fixlip, masks=masks)}
     for name in names:
         for game in played:
             caption, (image,) = game.scene.caption, images_of(clip, [game.scene])
             with heard_by(lambda warning: None):  # a word that is no noun may have a map that is zero everywhere
-                if name == "METAGAME":
-                    found = explainer.metagame(image, caption)
-                else:
-                    found = explainer.interactions(image, caption, by=name.lower(), **options[name])
+                found = rivals[name](explainer, image, caption)
             own = [_within([(word.start, word.end) for word in found.words], noun) for noun in _nouns(game.scene)]
             if name == "METAGAME" and sorted(own) != [[i] for i in range(len(found.words))]:
                 continue

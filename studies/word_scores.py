@@ -45,6 +45,8 @@ from gradeclip_utils.prompts import token_ids
 from gradeclip_utils.scenes import SPLITS, concepts, draw_scene
 from gradeclip_utils.towers import open_text_tower
 
+from . import rivals  # noqa: F401, which registers its methods
+
 Span = tuple[int, int]
 MEASURES = (
     "deletion", "insertion", "as leave-one-out", "shown above zero", "absent above zero", "shown above absent",
@@ -102,7 +104,7 @@ def layer_methods(depth: int) -> dict[str, tuple[str, int | None]]:
 
 
 def text_methods(depth: int) -> dict[str, tuple[str, int | None]]:
-    """What is compared: a name for tables -> a method of `METHODS` that has scores of words, and how many text layers."""
+    """The methods to compare: a name for tables -> a method of `METHODS` for prompts, and how many text layers."""
     others = (
         "integrated-attention", "metagame", "leave-one-out", "input-x-gradient", "integrated-gradients", "attention",
         "rollout",

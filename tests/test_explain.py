@@ -178,7 +178,7 @@ def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, 
         assert found.score == pytest.approx(expected.score, abs=1e-6)
     assert interactions.similarity == pytest.approx(explanation.similarity[0], abs=1e-6)
     assert interactions.heatmap(1).shape == (50, 80)
-    with pytest.raises(TypeError, match="caption must be a text, got"):
+    with pytest.raises(ValueError, match="caption must be a text, got"):
         explainer.interactions(picture, PROMPTS)
 
 
@@ -358,7 +358,7 @@ def test_arguments_that_are_no_choice_are_refused_at_the_door(options, message, 
 
 
 def test_a_bare_model_is_refused_with_what_to_wrap_it_in(tiny):
-    with pytest.raises(TypeError, match=r"Explainer needs a Clip\(model, preprocess, tokenizer\), got CLIP"):
+    with pytest.raises(ValueError, match=r"Explainer needs a Clip\(model, preprocess, tokenizer\), got CLIP"):
         Explainer(tiny.model)
 
 
@@ -370,7 +370,7 @@ def test_an_empty_prompt_is_refused(empty, tiny, picture):
 
 @pytest.mark.parametrize("prompts", [[], [3], None, np.ones((1, 48), dtype=int)])
 def test_prompts_that_are_neither_text_nor_embeddings_are_refused(prompts, tiny, picture):
-    with pytest.raises(TypeError, match=r"prompts must be strings, or a float array|'NoneType'"):
+    with pytest.raises(ValueError, match=r"prompts must be strings, or a float array|'NoneType'"):
         Explainer(tiny).explain(picture, prompts)
 
 
@@ -413,13 +413,13 @@ def test_a_tokenizer_without_pieces_gives_maps_and_a_warning_in_place_of_words(t
     assert explanation.words == explanation.against_words == ((), ())
     assert np.array_equal(explanation.image_maps, expected.image_maps)
     assert np.array_equal(explanation.similarity, expected.similarity)
-    with pytest.raises(TypeError, match=r"word scores need open_clip's SimpleTokenizer.*with of_a_hub"):
+    with pytest.raises(ValueError, match=r"word scores need open_clip's SimpleTokenizer.*with of_a_hub"):
         explainer.interactions(picture, "a dog")
 
 
 def test_a_tokenizer_that_drops_tokens_is_refused(tiny, picture):
     masking = open_clip.SimpleTokenizer(context_length=24, reduction_mask="random")
-    with pytest.raises(TypeError, match="drops tokens at random"):
+    with pytest.raises(ValueError, match="drops tokens at random"):
         Explainer(replace(tiny, tokenizer=masking)).explain(picture, "a dog")
 
 

@@ -7,12 +7,10 @@
 | `registry` | `METHODS`, the list of all of them; `Method`, what is known of each; `register_method` |
 | `grad_eclip` | Grad-ECLIP and its ablations |
 | `interactions` | word x region maps by Grad-ECLIP |
-| `second_order` | word x region maps by exCLIP and FIxLIP |
-| `metagame` | Shapley values over the words of a prompt |
-| `attention` | by attention: raw attention, rollout, GAME, LeGrad, integrated attention |
+| `attention` | by attention: raw attention, rollout, GAME, LeGrad |
 | `features` | by the tokens themselves: Grad-CAM, MaskCLIP, CLIP Surgery |
 | `input_gradients` | by gradients of the input: input x gradient, integrated gradients |
-| `perturbation` | by changing the input: RISE, CCI, M2IB, leave-one-out |
+| `perturbation` | by changing the input: RISE, M2IB, leave-one-out |
 """
 
 from .registry import METHODS, Method, register_method

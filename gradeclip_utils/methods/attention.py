@@ -1,4 +1,4 @@
-"""Methods that read attention: raw attention, rollout, GAME, LeGrad and integrated attention.
+"""Methods that read attention: raw attention, rollout, GAME and LeGrad.
 
     model --tower--> Trace --here--> map --Explanation--> figure
 
@@ -13,9 +13,7 @@ from torch import Tensor
 
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
-from .grad_eclip import attention_gradient, channel_weights
-from .input_gradients import path_points
-from .perturbation import blank_maps, word_numbers
+from .perturbation import blank_maps
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -59,27 +57,6 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
                 (slope,) = torch.autograd.grad(embedding, weights, direction, retain_graph=True)  # (B, H, N, N)
                 maps[:, target] += slope.relu().mean(dim=(1, 2)) / tower.layers
     return maps * trace.valid_mask[:, None]
-
-
-def integrated_attention(
-    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, steps: int = 8
-) -> Tensor:
-    """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
-    inside = (word_numbers(trace) if words is None else words) >= 0  # (B, N)
-    weighted = [layer.attention * inside[:, None, None] for layer in trace.layers]  # (B, H, R, N) each
-    brought = [
-        torch.einsum("bhrn,bnhc->brhc", alpha, layer.v).flatten(2)
-        for alpha, layer in zip(weighted, trace.layers, strict=True)
-    ]
-    collected = torch.stack(brought)  # (L, B, R, D)
-    maps = blank_maps(trace, directions)
-    for place, weight in path_points(steps):
-        slopes = channel_weights(tower, trace, directions, (place - 1) * collected)  # (B, T, L, R, D)
-        for position, (alpha, layer) in enumerate(zip(weighted, trace.layers, strict=True)):
-            for target in range(directions.shape[1]):
-                pulls = attention_gradient(slopes[:, target, position], layer.v) * alpha
-                maps[:, target] += weight * pulls.sum(dim=(1, 2))
-    return maps
 
 
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:

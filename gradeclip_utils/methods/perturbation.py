@@ -1,12 +1,10 @@
-"""Perturbation: change what goes in and watch what comes out. Methods that need no look inside the model.
+"""Methods that change the input and watch the output; they need no look inside the model.
 
     image or prompt --changed--> model -> embedding -> target -> map
 
-Masked images (RISE), patches that nobody may read (CCI), a prompt without one of its words (leave-one-out), and noisy
-tokens (M2IB). From a tower they need `forward` or `trace`, or `resume`, so most of them also apply to towers that have
-no attention to read. Changes too small to see are gradients: `input_gradients`. `registry` says what all methods have
-in common. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, which are
-the last tokens.
+Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB). Of a tower they need
+`forward`, `trace` or `resume`, so most of them also apply to towers without attention. Shapes: B inputs, T targets, N
+tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,29 +43,6 @@ def rise(
     return on_patches(trace, centred @ torch.cat(seen).to(centred) / (masks * _LIT))
 
 
-def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0) -> Tensor:
-    """CCI: how much the target falls when nobody may read the patches of a cluster, over clusters of like patches."""
-    from sklearn.cluster import KMeans  # slow to import, and only this needs it
-
-    assert trace.grid is not None
-    count, features = trace.grid[0] * trace.grid[1], trace.tokens
-    for position in range(tower.depth - tower.layers, tower.depth - tower.blocks[-1].pools):
-        features = tower.run_block(trace, position, features)
-    maps = []
-    for i, patches in enumerate(features[:, -count:].cpu().numpy()):
-        means = KMeans(min(clusters, count), random_state=seed)
-        labels = torch.as_tensor(means.fit_predict(patches), device=features.device).long()
-        hidden = on_patches(trace, F.one_hot(labels).T[None])[0].bool()  # (K, N)
-        one = _repeated(trace, i, len(hidden))
-        seen = ~hidden[:, None]  # (K, 1, N): the same for every query
-        one = replace(one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask)
-        embeddings = tower.resume(one, tower.depth - tower.layers, one.tokens)  # (K, E)
-        falls = directions[i] @ (trace.embedding[i] - embeddings).T  # (T, K)
-        falls = falls / falls.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(falls.dtype).tiny)
-        maps.append(falls @ hidden.to(falls))
-    return torch.stack(maps)
-
-
 def m2ib(
     tower: Tower, trace: Trace, directions: Tensor, *, beta: float = 0.1, samples: int = 10, steps: int = 10,
     seed: int = 0, progress: bool | None = False,
@@ -81,7 +56,7 @@ def m2ib(
     maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in bar("M2IB", progress, pairs):
-        one = _repeated(trace, i, samples)
+        one = repeated(trace, i, samples)
         maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta)
     return maps * trace.valid_mask[:, None]
 
@@ -151,7 +126,7 @@ def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Te
     return light_of
 
 
-def _repeated(trace: Trace, index: int, count: int) -> Trace:
+def repeated(trace: Trace, index: int, count: int) -> Trace:
     """One input of a trace, `count` times, as far as `Tower.resume` asks."""
     rows = {name: getattr(trace, name)[[index] * count] for name in ("inputs", "tokens", "query_index", "valid_mask")}
     mask = trace.attention_mask

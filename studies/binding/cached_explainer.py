@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from gradeclip_utils.encoders import PROMPTS_AT_ONCE
+from gradeclip_utils.explain import PROMPTS_AT_ONCE
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import Span

@@ -1,44 +1,96 @@
 """METAGAME: how each word of a prompt changes an explanation, as Shapley values over its words.
 
-    prompt without some of its words -> embedding -> any method's map --here--> a map, or a score, for each word
+    prompt without some of its words -> embedding -> any method's map -> a map, or a score, for each word
 
-Baniecki, Fumagalli and Biecek, "METAGAME", arXiv 2605.06295. Take any first-order attribution phi_i of region i, and
-let the words play for it: v(S) = phi_i(prompt with the words S only). Word j's part in it is its Shapley value
+Baniecki, Biecek and Fumagalli, "Attributions All the Way Down? The Metagame of Interpretability", arXiv 2605.06295.
+Take any first-order attribution phi_i of region i, and let the words play for it: v(S) = phi_i(prompt with the words S
+only). The part of word j is its Shapley value
 
     sum over S without j of |S|! (n - |S| - 1)! / n! * (v(S + j) - v(S))
 
-so that the words' maps add up to the map of the caption less that of the empty prompt, and with the similarity itself
-for v they are scores of words. Two words j, k have a Shapley interaction index, how much they do together beyond what
-each does: word x word x region (Grabisch and Roubens, "An Axiomatic Approach to the Concept of Interaction among
-Players in Cooperative Games", International Journal of Game Theory 1999).
-
-All 2^n prompts are embedded together, their common beginnings once, and one pass of the image
-serves all of them, so for the nouns of a caption the values are exact. Players are words, or groups of them. Beyond
-`EXACT` players v is asked along random orders of them (Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley
-Value Based on Sampling", Computers & Operations Research 2009); the parts still add up, and have an error of sampling.
+so that the words' maps add up to the map of the caption less that of the empty prompt. With the similarity for v they
+are scores of words. Two words have a Shapley interaction index, how much they do together beyond what each does
+(Grabisch and Roubens, International Journal of Game Theory 1999): word x word x region. Players are words, or groups of
+words. Up to `EXACT` players all coalitions are tried; beyond that, random orders of the players (Castro, Gomez and
+Tejada, Computers & Operations Research 2009).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy.special import comb
 from torch import Tensor
 
+from gradeclip_utils import Explainer, Interactions, Word
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.methods.interactions import Group, named_things
+from gradeclip_utils.methods.interactions import named_things
 from gradeclip_utils.methods.perturbation import blank_maps, without_tokens, word_numbers
 from gradeclip_utils.towers import Tower, Trace
+from gradeclip_utils.words import split_read
 
 EXACT = 8  # up to so many players all coalitions are tried
 ORDERS = 32  # random orders beyond that
 _AT_ONCE = 256  # prompts in one forward pass
 
 
+@dataclass(frozen=True, eq=False)
+class Metagame(Interactions):
+    """Maps and Shapley values of the G players, in place of words; `pairs` (G, G, h, w) holds their interactions."""
+
+    _arrays: ClassVar = ("maps", "pairs")
+    pairs: np.ndarray | None = None
+
+
+def metagame(explainer: Explainer, image, caption: str, over: Sequence[Sequence[int]] | None = None) -> Metagame:
+    """How each noun of a caption changes the map: word x region and word x word x region, by any method for images.
+
+    Args:
+        explainer: its method gives the maps.
+        image: as for `Explainer.explain`.
+        caption: one prompt.
+        over: the players, each a group of words by index, such as `[(i,) for i in range(W)]` for every word. The other
+            words stay in every prompt. By default each noun with the words before it.
+
+    Returns:
+        Maps (G, h, w) and scores of the players; `pairs` is None beyond `EXACT` players.
+
+    Raises:
+        GradeclipError: the caption has no noun, or `over` holds a word twice or one that is not there.
+    """
+    tower, tokenizer = explainer.text_tower, explainer.clip.tokenizer
+    base = explainer.explain(image, caption)
+    split = split_read(caption, tokenizer, tower)
+    groups = noun_players(caption, split.spans) if over is None else [tuple(group) for group in over]
+    words, count = [i for group in groups for i in group], len(split.spans)
+    if not groups or not all(groups) or sorted(set(words)) != sorted(words) or not set(words) <= set(range(count)):
+        raise GradeclipError(f"over must hold words 0 to {count - 1}, each at most once, got {groups!r}")
+    word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
+    players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
+    coalitions, weights = weights_of(len(groups), explainer.seed)
+    embeddings = embed_coalitions(tower, tokenizer([caption]).to(tower.device)[0], players, coalitions)  # (C, E)
+    step = 1 if explainer.method.wants_empty else len(embeddings)  # such a method compares the targets of a call
+    maps = torch.cat([explainer.maps(image, some)[0] for some in embeddings.split(step)])  # (C, h, w)
+    weights, pairs = weights.to(maps), None
+    if len(groups) <= EXACT:
+        index = shapley_weights(len(groups), order=2)[1].to(maps)
+        upper = torch.zeros(len(groups), *maps.shape[1:]).expand(len(groups), -1, -1, -1).clone()  # 0 on the diagonal
+        upper[tuple(torch.triu_indices(len(groups), len(groups), 1))] = torch.tensordot(index, maps, 1).cpu().float()
+        pairs = (upper + upper.transpose(0, 1)).numpy()
+    scores = (weights.to(embeddings) @ embeddings @ explainer.embed_images(image)[0]).tolist()
+    spans = [(split.spans[min(group)][0], split.spans[max(group)][1]) for group in groups]
+    players_ = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
+    provenance = {**base.provenance, "method": f"METAGAME of {explainer.method.title}"}
+    found = torch.tensordot(weights, maps, 1).float().cpu().numpy()
+    return Metagame(caption, players_, found, float(base.similarity[0]), base.image, base.box, provenance, pairs)
+
+
 def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
-    """All coalitions of n players, and what makes of the game's values on them its Shapley values."""
+    """All coalitions of n players, and the weights that make Shapley values of the game's values on them."""
     coalitions = np.arange(2**players)[:, None] >> np.arange(players) & 1
     rows = []
     for group in combinations(range(players), order):
@@ -51,22 +103,23 @@ def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
 def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Some coalitions of n players, along random orders of them, and the weights of the estimated Shapley values."""
     rng = np.random.default_rng(seed)
-    drawn = np.stack([rng.permutation(players) for _ in range(orders)])  # who joins, one after the other
+    drawn = np.stack([rng.permutation(players) for _ in range(orders)])  # the players in the order in which they join
     places = drawn.argsort(1)
     grown = places[:, None] < np.arange(players + 1)[None, :, None]  # (orders, n + 1, n)
     coalitions, which = np.unique(grown.reshape(-1, players), axis=0, return_inverse=True)
     which = which.reshape(orders, players + 1)
     weights = np.zeros((players, len(coalitions)))
-    for sign, seen in ((1, which[:, 1:]), (-1, which[:, :-1])):  # with the player who joins, and just before
+    for sign, seen in ((1, which[:, 1:]), (-1, which[:, :-1])):  # with the player that joins, and just before
         np.add.at(weights, (drawn, seen), sign / orders)
     return torch.from_numpy(coalitions), torch.from_numpy(weights)
 
 
 def weights_of(players: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Coalitions (C, n) and weights (n, C): of all of them up to `EXACT` players, else of some."""
+    """Coalitions (C, n) and weights (n, C): all of them up to `EXACT` players, else some."""
     return shapley_weights(players) if players <= EXACT else sampled_weights(players, seed=seed)
 
 
+@torch.no_grad()
 def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor) -> Tensor:
     """Embeddings (C, E) of one prompt with some of its words only."""
     gone = (~coalitions.to(players.device)).double() @ players.double() > 0  # (C, N)
@@ -74,7 +127,9 @@ def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Ten
     return torch.cat([tower.trace(some).embedding for some in shorter.split(_AT_ONCE)])
 
 
-def metagame(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, seed: int = 0) -> Tensor:
+def word_values(
+    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, seed: int = 0
+) -> Tensor:
     """METAGAME of the similarity: the Shapley value of each word in S -> S(prompt of these words only)."""
     return score_players(tower, trace, directions, partial(weights_of, seed=seed), words)
 
@@ -94,11 +149,10 @@ def score_players(
     return maps
 
 
-def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group, ...]:
-    """The words of a caption shared out among its nouns: each noun with what stands between it and the noun before."""
+def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """The words of a caption divided among its nouns: each noun with the words between it and the noun before."""
     ends = [group[-1] + 1 for group in named_things(caption, spans)]
     if not ends:
-        msg = f"{caption!r} has no noun to share its words out among: give the words in over="
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{caption!r} has no noun: give the words in over=")
     ends[-1] = len(spans)
-    return tuple(tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False))
+    return [tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False)]

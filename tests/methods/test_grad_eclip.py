@@ -19,7 +19,6 @@ from gradeclip_utils.methods.grad_eclip import (
 from gradeclip_utils.methods.interactions import word_directions
 from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
-from studies.rivals.second_order import interactions
 from tests import plain
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
@@ -215,7 +214,8 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
     image_tower, text_tower = open_image_tower(model, image_layers), open_text_tower(model, text_layers)
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
-    found, _ = interactions("grad-eclip", image_tower, image_trace, text_tower, text_trace, members, spatial="none")
+    directions = word_directions(text_tower, text_trace, members, "none")
+    found = grad_eclip(image_tower, image_trace, directions[None], "none")[0]
     eot = int(ids[0].argmax())
 
     def slope(side, inputs, explained, reader, token):

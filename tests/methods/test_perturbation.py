@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods import METHODS, input_gradients, perturbation
 from gradeclip_utils.towers import Tower, open_image_tower, open_text_tower
-from studies.rivals.second_order import fixlip
+from studies.rivals.second_order import fixlip_of_patches as fixlip
 from tests import plain
 from tests.conftest import build, wrap
 from tests.methods.test_registry import close, directions

@@ -51,7 +51,7 @@ IMAGES = [
     ("a named pipe", pipe, "is a pipe or a device"),
     ("integers beyond 16 bits", lambda _: Image.fromarray(np.full((2, 2), 70000, np.int32)), "beyond 16 bits"),
     ("nothing", lambda _: None, "this is builtins.NoneType"),
-    ("NUL in the name", lambda _: "a\0.png", "no path that can be used"),
+    ("NUL in the name", lambda _: "a\0.png", "cannot be used"),
     ("a path of 5,000 letters", lambda _: "x" * 5000, "File name too long"),
     ("a folder", lambda folder: folder, "is a folder"),
 ]

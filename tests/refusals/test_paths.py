@@ -19,9 +19,9 @@ PATHS = [
     ("a number", 5, "must be a path, got 5"),
     ("bytes", b"x.png", "must be a path"),
     ("empty", "", "an empty one was given"),
-    ("NUL", "a\0b", "no path that can be used"),
+    ("NUL", "a\0b", "cannot be used"),
     ("5,000 letters", "x" * 5000, "File name too long"),
-    ("nobody's home", "~nobody-at-all/x", "no path that can be used"),
+    ("nobody's home", "~nobody-at-all/x", "cannot be used"),
 ]
 
 
@@ -61,7 +61,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path,
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that nobody may write to is needed")
 def test_a_place_that_is_read_only_is_refused():
-    with pytest.raises(GradeclipError, match="cannot be written to /proc/x.png: /proc does not let it"):
+    with pytest.raises(GradeclipError, match="x.png cannot be written: "):
         writable("/proc/x.png", "--out")
 
 
