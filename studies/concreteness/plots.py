@@ -42,7 +42,7 @@ from .correlations import FEWEST, Permutation, Question, correlate
 from .saliency import EVEN
 from .word_study import WordStudy
 
-ROLES = dict(zip(("noun", "association", "other"), PALETTE, strict=True))
+ROLES = dict(zip(("noun", "association", "other"), PALETTE, strict=False))
 _LEGEND = ("nouns", "associations", "other words")
 _SHOWN = 3  # captions of a word
 _ABSENT = "{!r} is not in this plot: no value for it, or left out"

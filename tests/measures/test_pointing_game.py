@@ -12,6 +12,7 @@ from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures.localisation import located
 from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.scenes import Span, arrange
+from studies import rivals
 from studies.pairs import images_of
 from studies.pointing_game import (
     QUESTIONS,
@@ -183,10 +184,7 @@ def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):
 def test_methods_of_second_order_play_with_their_own_interactions(name, tiny, played):
     game = next(one for one in played if len(one.scene.objects) == 2)
     explainer, (image,) = Explainer(tiny), images_of(tiny, [game.scene])
-    if name == "METAGAME":
-        found = explainer.metagame(image, game.scene.caption)
-    else:
-        found = explainer.interactions(image, game.scene.caption, by=name.lower())
+    found = getattr(rivals, name.lower())(explainer, image, game.scene.caption)
     rows, masks = play_second_order(tiny, [game], [name]), game.scene.masks(96)
     nouns = sorted((span for span in game.scene.spans if span.kind == "noun"), key=lambda span: span.objects)
     assert rows["noun"].tolist() == [thing.noun for thing in game.scene.objects] and set(rows["question"]) == {name}
