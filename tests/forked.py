@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has done its imports, which take longer than what most of them do."""
+"""Processes that are forked from one that has done its imports, which take longer than most of them run."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ import torch
 from gradeclip_utils.__main__ import main
 
 FORKED = multiprocessing.get_context("forkserver")
-_IMPORTED = ("evaluation.run", "training.finetune.experiment", "training.scratch")
+_IMPORTED = ("measures.evaluation", "measures.dataset_report", "finetune.run")
 FORKED.set_forkserver_preload([__name__, *(f"gradeclip_utils.{name}" for name in _IMPORTED)])
 
 

@@ -50,7 +50,7 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
 
 
 def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str = "FOLDER") -> None:
-    """As `register_dataset`, for a data set of images with a right and a wrong caption each: `load_choices` finds it."""
+    """Add a data set of images with a right and a wrong caption each, as `register_dataset`, for `load_choices`."""
     _check_kind(kind, read)
     CHOICES[kind] = Dataset(read, form)
     DATASETS[kind] = Dataset(
@@ -71,7 +71,8 @@ def load(what: str, limit: int | None = None) -> list[Example]:
     """The examples of a data set, in its order.
 
     Args:
-        what: its kind, a colon, and where it is. A split other than the default follows an `@`: `coco:FOLDER@train2017`.
+        what: its kind, a colon, and where it is. A split other than the default follows an `@`:
+            `coco:FOLDER@train2017`.
         limit: at most this many examples, spread evenly.
 
     Raises:

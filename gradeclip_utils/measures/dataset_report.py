@@ -199,7 +199,8 @@ def _with_fit(clip: Clip, method: str, rows: dict[tuple, dict], examples: Sequen
     order = {example.key: i for i, example in enumerate(examples)}
     table = pd.DataFrame(sorted(rows.values(), key=lambda row: (order[row["image"]], row["method"] != method)))
     for name in (*_TEXTS, *_NUMBERS, "embedding"):
-        table[name] = table[name] if name in table else None
+        if name not in table:
+            table[name] = None
     table = table.astype(dict.fromkeys(_NUMBERS, float))
     seen = table[table["embedding"].notna()].drop_duplicates("content")
     fine = table["error"] == ""
@@ -296,10 +297,8 @@ def run_command(options: argparse.Namespace) -> str:
     inputs = [options.data, options.captions, options.maps]
     if out.exists() and any(one and os.path.exists(one) and os.path.samefile(out, one) for one in inputs):
         raise GradeclipError(f"--out {out} is an input of this command: choose another folder")
-    if options.captions:
-        data = captioned_images(options.data, options.captions, check=False)
-    else:
-        data = load(options.data)
+    folder = options.captions is not None
+    data = captioned_images(options.data, options.captions, check=False) if folder else load(options.data)
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     names = "method maps limit seed overwrite".split()
     rows = report(clip, data, out, **{name: getattr(options, name) for name in names})

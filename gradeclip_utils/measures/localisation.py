@@ -2,13 +2,9 @@
 
     map --resized--> heat map, true mask --here--> one number an image --statistics--> table
 
-Everything takes plain arrays, so that a map made by anybody can be measured. A heat map is (H, W), signed or not, and
-the mask of what it should lie on is (H, W) bool, in the same pixels. No measure means much alone:
-`reference_baselines` gives the maps that every table should show beside a method's.
-
-Values that differ by less than a millionth of the largest magnitude are ties, because single precision and resizing
-cannot tell them apart; and ties are shared. So a constant map, whatever its value, marks the whole image and scores
-the mask's area, which is chance, in every measure of localisation. It never wins by the first pixel.
+All functions take plain arrays: a heat map (H, W), signed or not, and the mask of the object (H, W) bool in the same
+pixels. Values that differ by less than a millionth of the largest magnitude are ties, and ties are shared, so that a
+constant map scores the mask's area, which is chance, in every measure.
 """
 
 from typing import NamedTuple
@@ -22,19 +18,20 @@ from ..images import onto_image
 Box = tuple[float, float, float, float]
 MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
 THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
+_MOST_CELLS = 10_000  # along a side of a grid
 
 
 def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How well a heat map (H, W) finds the object in `mask` (H, W): six measures between 0 and 1, 1 is best.
+    """Measure how well a heat map (H, W) finds the object in `mask` (H, W): six numbers between 0 and 1, 1 is best.
 
     - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation
       Backprop", ECCV 2016, without its tolerance of 15 pixels: the mask is exact.) Of several maxima, the fraction in
       the mask.
     - `energy_pointing_game`: the fraction of the positive relevance that lies in the mask (Wang et al., "Score-CAM",
-      CVPR Workshops 2020, there with boxes). A map without a positive part points nowhere: chance.
+      CVPR Workshops 2020, there with boxes). A map without a positive part scores chance.
     - `average_precision`: of the pixels, ranked by the map; the area under precision over recall, by steps.
-    - `iou_best`: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds.
-      It knows the answer, so it bounds what any rule for a threshold could reach.
+    - `iou_best`: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds:
+      an upper bound for any rule.
     - `iou_fixed` and `pixel_accuracy`: intersection over union, and fraction of pixels on the right side, where the
       map's positive part reaches `THRESHOLD` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
       Features for Discriminative Localization", CVPR 2016. Published tables use other rules (above the map's mean,
@@ -53,7 +50,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         The six by name, in the order of `MEASURES`.
 
     Raises:
-        ValueError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False.
+        GradeclipError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False.
     """
     heat, mask = as_map(heat), _mask(mask)
     if heat.shape != mask.shape:
@@ -74,7 +71,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
 
 def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many pixels of the object, and how many of all, are not below a threshold: at each value there is, falling."""
+    """Return how many pixels of the object, and of all, are not below each value, from the largest value down."""
     order = np.argsort(-values)
     ranked = values[order]
     last = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)  # of each run of ties; NaN differs from all
@@ -82,13 +79,13 @@ def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class Located(NamedTuple):
-    """Where a map of a scene with several things lies, for one of them.
+    """Where a map of an image with several things lies, for one of them.
 
     Attributes:
         hit: the fraction of the maximal pixels that lie on the thing: the pointing game.
         on_thing: the fraction of the positive relevance that lies on the thing.
         on_others: the fraction that lies on other things.
-        on_nothing: the fraction that lies where nothing is.
+        on_nothing: the fraction that lies on no thing.
     """
 
     hit: float
@@ -98,11 +95,26 @@ class Located(NamedTuple):
 
 
 def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
-    """For each of several things in an image: where does the map of this heat lie?"""
+    """Measure where a heat map lies, for each of several things in an image.
+
+    Args:
+        heat: (H, W), signed or not; a map without a positive part counts as constant.
+        masks: (things, H, W) of True and False, which do not overlap.
+
+    Returns:
+        One `Located` a thing.
+
+    Raises:
+        GradeclipError: shapes that differ, a map that is not finite, masks that are empty or overlap.
+    """
     heat, masks = as_map(heat), _booleans("masks", masks)
     if masks.ndim != 3 or masks.shape[1:] != heat.shape:
         msg = f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
         raise GradeclipError(msg)
+    if len(empty := np.flatnonzero(~masks.any((1, 2)))):
+        raise GradeclipError(f"mask {empty[0]} is empty: there is no thing to find; leave it out")
+    if masks.sum(0).max(initial=0) > 1:
+        raise GradeclipError("masks of several things must not overlap: a pixel belongs to one thing")
     values = levelled(heat)
     positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
     highest = values == values.max()
@@ -116,20 +128,17 @@ def reference_baselines(
     grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None,
     guess: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Reference baselines of a table: "random", "centre", "area" and "oracle", and "mean mask" if there is a guess.
+    """Draw the reference baselines "random", "centre", "area", "oracle", and "mean mask" if there is a guess.
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
-    deviation a quarter of the sides, because photographs have their subject in the middle; "oracle" is the true mask,
-    averaged over each token and resized as maps are: what a map of this resolution scores when it knows the answer.
-    These are on the same token grid as the methods' maps. "area" is the same everywhere, so that it scores the mask's
-    area; "mean mask" is what one expects who knows where objects lie in such images and has not looked at this one.
-    That is a reference and no proven bound: a map that lights only the token that lies deepest in the object
-    can put a larger fraction of its energy inside.
+    deviation a quarter of the sides; "oracle" is the true mask, averaged over each token. These lie on the token grid
+    and are resized as maps are. "area" is the same everywhere; "mean mask" is the guess, over the whole image. The
+    oracle is no upper bound: a map on the token deepest in the object can put more of its energy inside.
 
     Args:
         grid: (h, w) tokens.
         mask: (H, W) bool, in the image's pixels.
-        rng: where the random map comes from.
+        rng: the generator of the random map.
         box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image if left out.
         guess: the mean mask of other images, on a grid over the whole of the image.
 
@@ -137,7 +146,7 @@ def reference_baselines(
         Heat maps (H, W) by name.
 
     Raises:
-        ValueError: as `localisation`, of the mask; a guess that is no map.
+        GradeclipError: as `localisation`, of the mask; a guess that is no map.
     """
     mask, grid = _mask(mask), _grid(grid)
     height, width = mask.shape
@@ -156,7 +165,7 @@ def reference_baselines(
 
 
 def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:
-    """Means over each cell of a grid that covers `box`; outside of the image is zero."""
+    """Return means over each cell of a grid that covers `box`; outside of the image is zero."""
     values, grid = as_map(values), _grid(grid)
     height, width = values.shape
     left, top, right, bottom = as_box(box, width, height)
@@ -164,7 +173,7 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> n
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
-    """The mask (H, W) as bool, checked."""
+    """Return the mask (H, W) as bool, checked."""
     mask = _booleans("a mask", mask)
     if mask.ndim != 2:
         raise GradeclipError(f"a mask is (H, W) of True and False, got shape {mask.shape}")
@@ -175,7 +184,7 @@ def _mask(mask: np.ndarray) -> np.ndarray:
 
 
 def _booleans(what: str, values: np.ndarray) -> np.ndarray:
-    """The values as bool, if they are True and False, or 0 and 1."""
+    """Return the values as bool, if they are True and False, or 0 and 1."""
     found = finite(what, values)
     if found.dtype != bool and not ((found == 0) | (found == 1)).all():
         msg = f"{what} must be of True and False, got {found.dtype} from {found.min():g} to {found.max():g}"
@@ -184,21 +193,21 @@ def _booleans(what: str, values: np.ndarray) -> np.ndarray:
 
 
 def _grid(grid: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a grid, checked."""
-    cells = [whole("rows and columns of a grid", one, 1) for one in listed("a grid", grid)]
+    """Return rows and columns of a grid, checked."""
+    cells = [whole("rows and columns of a grid", one, 1, _MOST_CELLS) for one in listed("a grid", grid)]
     if len(cells) != 2:
         raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")
     return cells[0], cells[1]
 
 
 def levelled(heat: np.ndarray) -> np.ndarray:
-    """A map over its largest magnitude, rounded to six digits, so that what differs by rounding is a tie."""
+    """Return a map over its largest magnitude, rounded to six digits, so that rounding makes no order."""
     largest = np.abs(heat).max()
     return np.round(heat / largest, 6) + 0.0 if largest > 0 else np.zeros_like(heat)
 
 
 def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """Which fraction of each of `cells` between `start` and `end` each pixel covers: (cells, pixels)."""
+    """Return the fraction (cells, pixels) of each cell between `start` and `end` that each pixel covers."""
     edges = np.linspace(start, end, cells + 1)[:, None]
     places = np.arange(pixels)
     covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)

@@ -24,7 +24,8 @@ _QUESTIONS = {  # column -> its meaning, for the head of the page
 }
 _MORE = {"agreement": "rank correlation of the given map with the model's map", "deletion": "area, lower is better",
          "insertion": "area, higher is better"}  # fmt: skip
-_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}table{border-collapse:collapse;width:100%}
+_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
+table{border-collapse:collapse;width:100%}
 td,th{padding:.3rem .4rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;overflow-wrap:anywhere}
 td.n{text-align:right;font-variant-numeric:tabular-nums}.bad{background:#fde0c5;font-weight:600}.table{overflow-x:auto}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}

@@ -4,26 +4,23 @@ import json
 import pickle
 import sys
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from timm.data import ImageNetInfo
 
 from gradeclip_utils.datasets import (
     Example,
     coco,
     coco_captions,
-    imagenet_name,
-    imagenet_s,
-    imagenet_segmentation,
+    from_huggingface,
     load,
     register_dataset,
     registry,
     sugar_crepe,
 )
-from gradeclip_utils.measures.evaluation import evaluate
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.measures import evaluate
 from gradeclip_utils.scenes import draw_scene
 
 NOISE = np.random.default_rng(0)
@@ -80,111 +77,6 @@ def test_an_example_goes_to_another_process_as_it_is():
     assert (copy.mask() == example.mask()).all()
 
 
-# ------------------------------------------------------------------------------------------------- ImageNet, two kinds
-
-
-def write_matlab(path, pictures, masks, ids):
-    """As gtsegs_ijcv.mat is laid out: a MATLAB 7.3 file, a struct of cell arrays, columns first.
-
-    The layout is that which the published loaders read: value/img[i, 0] refers to (3, W, H); value/gt[i, 0] to a cell,
-    and that to (W, H); value/target[i, 0] to the WordNet id as UTF-16 codes (github.com/hila-chefer/
-    Transformer-Explainability, data/Imagenet.py, for pictures and masks).
-    """
-    with h5py.File(path, "w") as file:
-        cells = {name: [] for name in ("img", "gt", "target")}
-        for i, (image, mask, wnid) in enumerate(zip(pictures, masks, ids, strict=True)):
-            image = file.create_dataset(f"#refs#/img{i}", data=image.transpose(2, 1, 0))
-            ground_truth = file.create_dataset(f"#refs#/truth{i}", data=mask.T.astype(np.uint8))
-            wrapped = file.create_dataset(f"#refs#/gt{i}", data=np.array([[ground_truth.ref]], dtype=h5py.ref_dtype))
-            codes = np.array([[ord(letter)] for letter in wnid], dtype=np.uint16)
-            target = file.create_dataset(f"#refs#/target{i}", data=codes)
-            for name, dataset in (("img", image), ("gt", wrapped), ("target", target)):
-                cells[name].append([dataset.ref])
-        for name, references in cells.items():
-            file.create_dataset(f"value/{name}", data=np.array(references, dtype=h5py.ref_dtype))
-
-
-def test_imagenet_segmentation_is_read_from_its_matlab_file(tmp_path):
-    pictures, masks = [picture(20, 30), picture(25, 15)], [box(20, 30, 2, 3, 9, 20), box(25, 15, 0, 0, 5, 15)]
-    write_matlab(tmp_path / "gtsegs_ijcv.mat", pictures, masks, ["n02084071", "n01440764"])
-    dog, tench = load(f"imagenet-segmentation:{tmp_path / 'gtsegs_ijcv.mat'}")
-    assert (dog.prompt, dog.concept) == ("a photo of a dog.", "n02084071")
-    assert tench.prompt == "a photo of a tench."
-    for example, image, mask in zip((dog, tench), pictures, masks, strict=True):
-        copy = pickle.loads(pickle.dumps(example))
-        assert (np.asarray(copy.image()) == image).all()
-        assert (copy.mask() == mask).all()
-
-
-def test_a_matlab_file_that_is_missing_cut_short_or_another_is_refused_in_one_sentence(tmp_path):
-    path = tmp_path / "gtsegs_ijcv.mat"
-    with pytest.raises(FileNotFoundError, match=r"is missing.*Get it from http://calvin-vision"):
-        imagenet_segmentation(path)
-    write_matlab(path, [picture(4, 4)], [box(4, 4, 0, 0, 2, 2)], ["n02084071"])
-    path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(ValueError, match="is cut short.*struct 'value'"):
-        imagenet_segmentation(path)
-    with h5py.File(path, "w") as file:
-        file["something"] = 1
-    with pytest.raises(ValueError, match="is not ImageNet-Segmentation"):
-        imagenet_segmentation(path)
-    write_matlab(path, [picture(4, 4)], [box(4, 4, 0, 0, 2, 2)], ["n99999999"])
-    with pytest.raises(ValueError, match="'n99999999' is no WordNet id of ImageNet"):
-        imagenet_segmentation(path)
-
-
-def test_classes_of_imagenet_are_called_what_openai_called_them():
-    assert imagenet_name("n03126707") == "construction crane"  # WordNet says crane, as it does of the bird
-    assert imagenet_name("n02012849") == "crane bird"
-
-
-def write_imagenet_s(folder, classes, size=(12, 16)):
-    """As the README of github.com/LUSSeg/ImageNet-S has it: one folder a class, the class in red + 256 * green."""
-    for number, wnid in enumerate(classes, start=1):
-        for name in ("ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002"):
-            save(folder / "validation" / wnid / f"{name}.JPEG", picture(*size))
-            codes = np.zeros((*size, 3), dtype=np.uint8)
-            codes[:4, :5] = (number % 256, number // 256, 0)
-            codes[-1] = (1000 % 256, 1000 // 256, 0)  # to be ignored
-            save(folder / "validation-segmentation" / wnid / f"{name}.png", codes)
-
-
-def test_imagenet_s_decodes_classes_from_red_and_green_beyond_256(tmp_path):
-    wnids = sorted(ImageNetInfo("imagenet-1k").label_names())[:300]
-    write_imagenet_s(tmp_path / "ImageNetS300", wnids, size=(6, 8))
-    examples = load(f"imagenet-s:{tmp_path / 'ImageNetS300'}")
-    assert len(examples) == 600
-    assert [example.concept for example in examples[::2]] == wnids
-    for example in (examples[0], examples[2 * 255], examples[-1]):
-        assert (example.mask() == box(6, 8, 0, 0, 4, 5)).all()
-        assert example.image().size == (8, 6)
-
-
-def test_a_copy_of_imagenet_s_that_lacks_a_class_is_refused(tmp_path):
-    write_imagenet_s(tmp_path / "ImageNetS50", ["n01440764", "n02084071"])
-    with pytest.raises(ValueError, match=r"holds 2 classes, but ImageNetS50 has 50.*github.com/LUSSeg"):
-        imagenet_s(tmp_path / "ImageNetS50")
-    renamed = (tmp_path / "ImageNetS50").rename(tmp_path / "part")
-    assert imagenet_s(renamed)[0].mask().any()
-    for kind in ("validation", "validation-segmentation"):
-        (renamed / kind / "n01440764").rename(renamed / kind / "n09999999")
-    with pytest.raises(ValueError, match="is no WordNet id"):
-        imagenet_s(renamed)
-    for kind in ("validation", "validation-segmentation"):
-        (renamed / kind / "n09999999").rename(renamed / kind / "n03126707")  # now sorted behind the other
-    with pytest.raises(ValueError, match="should show class 1.* and holds 0, 2, 1000"):
-        imagenet_s(renamed)[0].mask()
-    with pytest.raises(FileNotFoundError, match="the masks of ImageNet-S"):
-        imagenet_s(tmp_path / "nowhere")
-
-
-def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path):
-    write_imagenet_s(tmp_path / "part", ["n02084071"])
-    save(tmp_path / "part/validation/n02084071/ILSVRC2012_val_00000001.JPEG", picture(13, 16))
-    with pytest.raises(ValueError, match="is 16 x 12 pixels, its image 16 x 13"):
-        imagenet_s(tmp_path / "part")[0].mask()
-
-
 # --------------------------------------------------------------------------------------------------------------- COCO
 
 
@@ -239,7 +131,7 @@ def test_coco_captions_need_neither_masks_nor_pictures(coco_folder):
     assert [example.concept for example in captions] == ["4", "4", "9"]
     assert captions[0].mask() is None
     assert not captions[0].has_mask
-    with pytest.raises(FileNotFoundError, match="no picture file"):
+    with pytest.raises(GradeclipError, match="no (picture|image) file"):
         captions[0].image()
 
 
@@ -251,23 +143,23 @@ def test_the_first_caption_of_a_picture_comes_with_its_examples(coco_folder):
 
 def test_files_of_coco_that_are_missing_or_malformed_say_where_to_get_them(coco_folder):
     path = coco_folder / "annotations/instances_val2017.json"
-    with pytest.raises(FileNotFoundError, match=r"instances_train2017.json is missing.*cocodataset.org"):
+    with pytest.raises(GradeclipError, match=r"instances_train2017.json is missing.*cocodataset.org"):
         load(f"coco:{coco_folder}@train2017")
     whole = path.read_text()
     path.write_text(whole[:200])
-    with pytest.raises(ValueError, match=r"is not JSON, or is cut short.*cocodataset.org"):
+    with pytest.raises(GradeclipError, match=r"is not JSON, or is cut short.*cocodataset.org"):
         coco(coco_folder)
     path.write_text((coco_folder / "annotations/captions_val2017.json").read_text())
-    with pytest.raises(ValueError, match="it lacks categories"):
+    with pytest.raises(GradeclipError, match="it lacks categories"):
         coco(coco_folder)
     path.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="it lacks images, annotations, categories"):
+    with pytest.raises(GradeclipError, match="it lacks images, annotations, categories"):
         coco(coco_folder)
 
 
 def test_a_library_that_is_not_installed_is_named_with_the_way_to_get_it(coco_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(ImportError, match=r"needs pycocotools: pip install pycocotools .*'.\[data\]'"):
+    with pytest.raises(GradeclipError, match=r"needs pycocotools: pip install pycocotools .*'.\[data\]'"):
         coco(coco_folder)
 
 
@@ -305,9 +197,9 @@ def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "cannot be read as a table"),
+        ("", "must have the columns image and caption, and has nothing"),
         ("file,text\na,b\n", "must have the columns image and caption, and has file, text"),
-        ("image,caption\n", "it has no rows"),
+        ("image,caption\n", "has no rows"),
         ("image,caption\ncat.jpg,\n", "line 2 lacks one of them"),
         ("image,caption\ncat.jpg,a cat\ndog.jpg,a dog\n", "line 3: there is no file .*dog.jpg"),
         ("image,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
@@ -315,21 +207,79 @@ def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
 )
 def test_a_table_that_is_wrong_is_refused_with_the_line(mine, table, message):
     (mine / "captions.csv").write_text(table)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(GradeclipError, match=message):
         load(f"folder:{mine}")
 
 
 def test_masks_that_are_black_or_of_another_size_and_a_missing_table_are_refused(mine):
     cat = load(f"folder:{mine}")[0]
     save(mine / "masks/cat.png", np.zeros((20, 30), dtype=np.uint8))
-    with pytest.raises(ValueError, match="black all over"):
+    with pytest.raises(GradeclipError, match="black all over"):
         cat.mask()
     save(mine / "masks/cat.png", np.ones((30, 20), dtype=np.uint8))
-    with pytest.raises(ValueError, match="is 20 x 30 pixels, its image 30 x 20"):
+    with pytest.raises(GradeclipError, match="is 20 x 30 pixels, its image 30 x 20"):
         cat.mask()
     (mine / "captions.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="write a table with the columns image and caption"):
+    with pytest.raises(GradeclipError, match="There is no table of captions"):
         load(f"folder:{mine}")
+
+
+def test_a_mask_belongs_to_one_image(mine):
+    """Fails on the version before, where a/1.png and b/1.png shared masks/1.png."""
+    for name in ("a/1.png", "b/1.png", "b/1.jpg"):
+        save(mine / "images" / name, picture(8, 8))
+    save(mine / "masks/1.png", box(8, 8, 0, 0, 8, 8).astype(np.uint8))
+    save(mine / "masks/a/1.png", box(8, 8, 0, 0, 2, 2).astype(np.uint8))
+    save(mine / "masks/b/1.png", box(8, 8, 0, 0, 5, 5).astype(np.uint8))
+    (mine / "captions.csv").write_text("image,caption\na/1.png,a cat\nb/1.png,a dog\n")
+    assert [int(one.mask().sum()) for one in load(f"folder:{mine}")] == [4, 25]
+    (mine / "captions.csv").write_text("image,caption\nb/1.png,a cat\nb/1.jpg,a dog\n")
+    with pytest.raises(
+        GradeclipError, match="masks/b/1.png could be the mask of b/1.png and b/1.jpg: add a column mask"
+    ):
+        load(f"folder:{mine}")
+
+
+# ----------------------------------------------------------------------------------------- Hugging Face datasets
+
+
+def test_a_data_set_of_hugging_face_is_read_in_three_lines(tiny, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="the extra 'data' is missing")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for i, name in enumerate(("owl.png", "dog.png")):
+        save(tmp_path / "birds" / name, np.full((6, 8 + i, 3), i, np.uint8))
+    lines = [json.dumps({"file_name": f"{name}.png", "text": f"a {name}"}) for name in ("owl", "dog")]
+    (tmp_path / "birds" / "metadata.jsonl").write_text("\n".join(lines))
+    birds = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "birds"), cache_dir=str(tmp_path / "cache"))
+    examples = from_huggingface(birds["train"], caption="text")
+    assert {one.prompt: one.image().size[0] for one in examples} == {"a owl": 8, "a dog": 9}
+    again = pickle.loads(pickle.dumps(examples[0]))
+    assert again.image().size == examples[0].image().size and examples[0].mask() is None
+    with pytest.raises(GradeclipError, match="needs one split of a data set, such as .'train'., got a DatasetDict"):
+        from_huggingface(birds)
+    with pytest.raises(
+        GradeclipError, match="has no column 'caption'; it has 'image', 'text': say image= and caption="
+    ):
+        from_huggingface(birds["train"])
+
+
+def test_records_in_hand_may_have_several_captions():
+    shown = Image.fromarray(picture(6, 8))
+    rows = [{"image": shown, "caption": ["a cat", " ", "an animal"]}, {"image": shown, "caption": "a dog "}]
+    assert [(one.key, one.prompt) for one in from_huggingface(rows)] == [
+        ("0/0", "a cat"), ("0/2", "an animal"), ("1", "a dog"),
+    ]  # fmt: skip
+    for captions, message in (
+        ([5], "row 0 of 'caption' has 5"),
+        ([[["a dog"]]], "row 0 of 'caption' has"),
+        ([None], "row 0 of 'caption' has None"),
+        ([" "], "column 'caption' holds no captions"),
+    ):
+        with pytest.raises(GradeclipError, match=message):
+            from_huggingface([{"image": shown, "caption": one} for one in captions])
+    for wrong in (5, {"a": 1}, None):
+        with pytest.raises(GradeclipError, match="needs one split of a data set"):
+            from_huggingface(wrong)
 
 
 # --------------------------------------------------------------------------------------------------------------- load
@@ -345,17 +295,17 @@ def test_a_project_outside_adds_a_data_set_that_load_and_evaluate_find(tiny, mon
             for i, name in enumerate(("owl", "duck", "owl"))
         ]
 
-    with pytest.raises(ValueError, match="'birds:pond' names no data set"):
+    with pytest.raises(GradeclipError, match="'birds:pond' names no data set"):
         load("birds:pond")
     register_dataset("birds", birds, "POND")
     assert [example.key for example in load("birds:pond", limit=2)] == ["pond/0", "pond/2"]
     assert list(evaluate(tiny, "birds:lake", references=False, progress=False)["concept"]) == ["owl", "duck", "owl"]
-    with pytest.raises(ValueError, match="say .*birds:POND"):
+    with pytest.raises(GradeclipError, match="say .*birds:POND"):
         load("birds")
-    with pytest.raises(ValueError, match="there are data sets of the kind 'birds' already: birds:POND"):
+    with pytest.raises(GradeclipError, match="there are data sets of the kind 'birds' already: birds:POND"):
         register_dataset("birds", birds)
     for name in ("", "my:birds"):
-        with pytest.raises(ValueError, match="a name without a colon"):
+        with pytest.raises(GradeclipError, match="a name without a colon"):
             register_dataset(name, birds)
 
 
@@ -368,7 +318,7 @@ def test_a_limit_spreads_over_the_whole_data_set():
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("imagenet_s:x", "did you mean imagenet-s:...?"),
+        ("winogrounds:x", "did you mean winoground:...?"),
         ("scenes", "'scenes' names no data set: say scenes:development:200"),
         ("scenes:development", "say how many scenes"),
         ("scenes:dev:5", "split must be one of train, development, test, got 'dev'"),
@@ -376,9 +326,9 @@ def test_a_limit_spreads_over_the_whole_data_set():
     ],
 )
 def test_a_data_set_that_does_not_exist_is_refused_with_what_to_say(what, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(GradeclipError, match=message):
         load(what)
-    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+    with pytest.raises(GradeclipError, match="limit must be at least 1, got 0"):
         load("scenes:development:5", limit=0)
 
 
@@ -414,12 +364,12 @@ def test_sugar_crepe_is_read_from_one_file_or_from_the_folder_of_all(tmp_path):
 
 
 def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"swap_att.json is missing.*RAIVNLab/sugar-crepe"):
+    with pytest.raises(GradeclipError, match=r"swap_att.json is missing.*RAIVNLab/sugar-crepe"):
         sugar_crepe(tmp_path / "swap_att.json", tmp_path)
-    with pytest.raises(ValueError, match="holds no captions"):
+    with pytest.raises(GradeclipError, match="holds no captions"):
         sugar_crepe(tmp_path, tmp_path)
     write_sugar_crepe(tmp_path)
-    with pytest.raises(FileNotFoundError, match="000000072813.jpg"):
+    with pytest.raises(GradeclipError, match="000000072813.jpg"):
         sugar_crepe(tmp_path / "swap_att.json", tmp_path)[1].image()
     path = tmp_path / "own.json"
     for content, message in (
@@ -428,5 +378,5 @@ def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(tmp_pat
         ('{"3": {"filename": "a.jpg", "caption": "a dog"}}', "entry '3' of .*own.json must be .*negative_caption"),
     ):
         path.write_text(content, encoding="utf-8")
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(GradeclipError, match=message):
             sugar_crepe(path, tmp_path)

@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import sys
 import time
 
 import numpy as np
@@ -12,11 +13,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import model_view, onto_image
-from gradeclip_utils.measures import localisation as localisation_module
 from gradeclip_utils.measures import sanity
 from gradeclip_utils.measures.localisation import MEASURES, localisation, located, pool, reference_baselines
-from gradeclip_utils.measures.sanity import affordable, agreement, cost, randomisation_check, randomised
+from gradeclip_utils.measures.sanity import agreement, cost, randomised
 
 HIGH, WIDE = 36, 48
 GRID = (6, 8)  # tokens of 6 x 6 pixels
@@ -39,7 +40,7 @@ def grid_map(map_) -> np.ndarray:
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert all(doctest.testmod(module).failed == 0 for module in (localisation_module, sanity))
+    assert all(doctest.testmod(module).failed == 0 for module in (sys.modules[localisation.__module__], sanity))
 
 
 def test_the_true_mask_scores_one_in_everything(mask):
@@ -56,19 +57,6 @@ def test_a_constant_map_is_constant_even_after_resizing_in_single_precision(mask
     heat = onto_image(np.full(GRID, 0.1), (-0.3, -0.7, WIDE + 0.4, HIGH + 0.2), (WIDE, HIGH))
     assert np.ptp(heat) > 0  # resizing rounds
     assert localisation(heat, mask) == pytest.approx(dict.fromkeys(MEASURES, mask.mean()), abs=1e-12)
-
-
-def test_a_map_with_nothing_positive_gets_chance_where_positive_relevance_counts(mask, rng):
-    heat = -1 - rng.random(mask.shape)
-    found = localisation(heat, mask)
-    assert found["energy_pointing_game"] == found["iou_fixed"] == found["pixel_accuracy"] == pytest.approx(mask.mean())
-    assert found["pointing_game"] == mask[np.unravel_index(heat.argmax(), heat.shape)]
-
-
-def test_the_opposite_of_the_mask_scores_nothing(mask):
-    found = localisation((~mask).astype(float), mask)
-    assert found["pointing_game"] == found["energy_pointing_game"] == found["iou_fixed"] == found["pixel_accuracy"] == 0
-    assert found["iou_best"] == pytest.approx(mask.mean())  # at best it marks everything
 
 
 def test_tied_maxima_share_the_point(mask):
@@ -98,13 +86,6 @@ def test_measures_do_not_depend_on_the_scale_of_the_map(mask, rng):
     assert localisation(1e-4 * heat, mask) == pytest.approx(localisation(heat, mask))
 
 
-def test_random_maps_score_chance_on_average(mask, rng):
-    found = [localisation(rng.random(mask.shape), mask) for _ in range(200)]
-    for measure in ("pointing_game", "energy_pointing_game", "average_precision"):
-        values = np.array([one[measure] for one in found])
-        assert values.mean() == pytest.approx(mask.mean(), abs=3 * values.std() / 200**0.5 + 0.01)
-
-
 @pytest.mark.parametrize(
     ("heat", "wrong_mask", "says"),
     [
@@ -126,6 +107,20 @@ def two_things():
     masks = np.zeros((2, 6, 8), bool)
     masks[0, 1:3, 1:4] = masks[1, 4:, 5:] = True
     return masks
+
+
+@pytest.mark.parametrize(
+    ("masks", "says"),
+    [
+        (np.ones((2, 9, 9), bool), "masks of several things must not overlap"),
+        (np.zeros((1, 9, 9), bool), "mask 0 is empty"),
+        (np.ones((9, 9), bool), r"masks of a map .* are \(things, 9, 9\)"),
+        (np.ones((1, 8, 9), bool), r"masks of a map .* are \(things, 9, 9\)"),
+    ],
+)
+def test_masks_of_things_that_cannot_be_told_apart_are_refused(masks, says):
+    with pytest.raises(GradeclipError, match=says):
+        located(np.ones((9, 9)), masks)
 
 
 def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things, rng):
@@ -152,11 +147,6 @@ def test_a_map_that_knows_nothing_scores_the_areas(two_things, level):
     areas = two_things.mean((1, 2))
     for i, found in enumerate(located(np.full((6, 8), level), two_things)):
         assert found == pytest.approx((areas[i], areas[i], areas[1 - i], 1 - areas.sum()))
-
-
-def test_masks_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"masks of a map \(2, 3\) are \(things, 2, 3\), got \(3, 2\)"):
-        located(np.ones((2, 3)), np.ones((3, 2), bool))
 
 
 def test_pooling_averages_over_tokens_and_counts_padding_as_nothing(rng):
@@ -187,12 +177,6 @@ def test_the_oracle_beats_every_other_map_on_its_grid(mask, rng):
         assert all(best[measure] >= other[measure] for measure in MEASURES)
     centre = localisation(framed["centre"], mask)
     assert all(best[measure] > centre[measure] for measure in MEASURES)
-
-
-def test_a_finer_grid_raises_the_oracle_to_one(mask, rng):
-    oracles = [reference_baselines(grid, mask, rng)["oracle"] for grid in ((3, 4), GRID, (HIGH, WIDE))]
-    found = [localisation(oracle, mask)["iou_best"] for oracle in oracles]
-    assert found == sorted(found) and found[-1] == 1
 
 
 def test_reference_baselines_are_seeded_and_zero_where_the_model_does_not_look(mask):
@@ -231,13 +215,6 @@ def test_a_randomised_model_is_a_seeded_copy_and_the_original_is_untouched(tiny)
     assert "drawn anew (both, seed 0)" in first.name and first.tokenizer is tiny.tokenizer
 
 
-def test_what_is_drawn_anew_keeps_its_mean_and_deviation(tiny):
-    drawn = randomised(tiny).model.token_embedding.weight
-    own = tiny.model.token_embedding.weight
-    assert drawn.std().item() == pytest.approx(own.std().item(), rel=0.01)
-    assert drawn.mean().item() == pytest.approx(own.mean().item(), abs=1e-3)
-
-
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_one_side_is_drawn_anew_and_the_other_is_left(tiny, side):
     changed = randomised(tiny, side=side).model
@@ -245,11 +222,6 @@ def test_one_side_is_drawn_anew_and_the_other_is_left(tiny, side):
         part = "image" if name.startswith("visual.") else "text"
         anew = part == side and weight.numel() > 1 and bool(weight.std() > 0)  # what is constant has no deviation
         assert torch.equal(weight, changed.get_parameter(name)) != anew, name
-
-
-def test_a_side_that_does_not_exist_is_refused(tiny):
-    with pytest.raises(ValueError, match="got 'picture'"):
-        randomised(tiny, side="picture")
 
 
 def test_a_randomised_model_can_be_explained_even_if_made_in_inference_mode(tiny, picture):
@@ -269,19 +241,6 @@ def test_agreement_is_spearmans_rank_correlation(rng):
         agreement(maps, others[0])
 
 
-def test_the_randomisation_check_sees_a_method_that_ignores_the_model(tiny, picture):
-    edges = np.asarray(picture.convert("L"), dtype=float)
-
-    def grad_eclip(clip):
-        return Explainer(clip).explain(picture, ["a dog", "a red car"]).image_maps
-
-    blind = randomisation_check(tiny, lambda clip: np.stack([edges, -edges]), seeds=[0])
-    assert blind["agreement"].tolist() == pytest.approx([1, 1])
-    table = randomisation_check(tiny, grad_eclip, seeds=[0, 1])
-    assert list(table.columns) == ["image", "seed", "agreement"] and len(table) == 4
-    assert table["agreement"].abs().max() < 0.999
-
-
 def test_cost_is_counted_in_plain_passes():
     def wait(seconds):
         return lambda: time.sleep(seconds)
@@ -299,48 +258,6 @@ def test_the_first_round_is_not_counted_unless_the_calls_are_warm():
         waits = iter([0.1, 0.0])
         table = cost({"slow at first": lambda waits=waits: time.sleep(next(waits))}, dict, repeats=1, warm=warm)
         assert (table["seconds"] >= 0.1).all() == warm
-
-
-@pytest.mark.parametrize(("small", "told", "threads"), [(True, False, {1}), (True, True, {2}), (False, False, {2})])
-def test_the_plain_pass_of_a_small_model_takes_one_thread_as_its_explanations_do(monkeypatch, small, told, threads):
-    monkeypatch.setattr(sanity, "is_told", lambda: told)
-    found, before = set(), torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        cost({"a call": lambda: found.add(torch.get_num_threads())}, lambda: None, repeats=1, small=small)
-        assert found == threads and torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.fixture
-def step(monkeypatch):
-    """A step that takes as many seconds as asked for, by a clock that stands still otherwise."""
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.delenv("GRADECLIP_MINUTES", raising=False)
-    return lambda *seconds: lambda queue=list(seconds): now.__setitem__(0, now[0] + queue.pop(0))
-
-
-def test_a_cell_takes_what_two_minutes_allow_and_says_how_long_it_will_take(tiny, step, capsys):
-    assert affordable(tiny, 100, step(1.0)) == 100 and not capsys.readouterr().out
-    assert affordable(tiny, 100, step(60.0, 3.0)) == 40  # the first call is slow, and no measure
-    said = capsys.readouterr().out
-    assert "40 of 100 are taken: 2.0 minutes" in said and "all would take 5.0 (GRADECLIP_MINUTES=5 takes all)" in said
-    assert affordable(tiny, 100, step(60.0, 1.0)) == 100
-    assert affordable(tiny, 100, step(99.0, 99.0)) == 8 and affordable(tiny, 3, step(99.0, 99.0)) == 3
-
-
-def test_more_minutes_can_be_allowed_and_bundled_models_are_not_measured(tiny, bundled, step, monkeypatch):
-    assert affordable(bundled, 100, step()) == 100
-    monkeypatch.setenv("GRADECLIP_MINUTES", "5")
-    assert affordable(tiny, 100, step(3.0)) == 100
-    monkeypatch.setenv("GRADECLIP_MINUTES", "inf")
-    assert affordable(tiny, 100, step()) == 100
-    for wrong in ("0", "-1", "nan", "two"):
-        monkeypatch.setenv("GRADECLIP_MINUTES", wrong)
-        with pytest.raises(ValueError, match=f"above 0, or 'inf'; got '{wrong}'"):
-            affordable(tiny, 100, step())
 
 
 def test_nothing_is_changed_in_what_is_measured(mask, rng):

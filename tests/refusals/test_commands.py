@@ -1,115 +1,204 @@
-"""The command line: one sentence, exit code 2, and nothing computed before."""
+"""The command line: one sentence, exit code 2, nothing computed before, nothing lost."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from gradeclip_utils.__main__ import main, parser_of
+from gradeclip_utils.__main__ import COMMANDS, main
 from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
 
-COMMANDS = [
-    ("fine-tune into a folder", ["fine-tune", "--out", "."], "E-path-suffix"),
-    ("fine-tune into nothing", ["fine-tune", "--out", ""], "E-path"),
-    ("fine-tune into a .pt", ["fine-tune", "--out", "x.pt"], "--out must end in .safetensors"),
-    ("fine-tune into /proc", ["fine-tune", "--out", "/proc/x.safetensors"], "E-path-read-only"),
-    ("fine-tune saved never", ["fine-tune", "--out", "x.safetensors", "--save-every", "0"], "--save-every must be at"),
-    ("fine-tune with workers below zero", ["fine-tune", "--out", "x.safetensors", "--workers", "-1"], "--workers must"),
-    ("fine-tune with a seed below zero", ["fine-tune", "--out", "x.safetensors", "--seed", "-1"], "seed must be at"),
-    ("fine-tune's state in /proc", ["fine-tune", "--out", "x.safetensors", "--folder", "/proc/x"], "--folder cannot"),
-    (
-        "fine-tune's state in a file",
-        ["fine-tune", "--out", "x.safetensors", "--folder", "/proc/version"],
-        "E-path-is-f",
-    ),
-    ("fine-tune's state nowhere", ["fine-tune", "--out", "x.safetensors", "--folder", ""], "--folder must be a path"),
-    (
-        "fine-tune by no maps",
-        ["fine-tune", "--out", "x.safetensors", "--maps", "gradcam"],
-        "maps must be one of grad-e",
-    ),
-    ("fine-tune by 10^9 pairs", ["fine-tune", "--out", "x.safetensors", "--batch", "1000000000"], "at most 65536"),
-    ("train in /proc", ["train", "--folder", "/proc/x"], "cannot be written to /proc/x"),
-    ("train in a file", ["train", "--folder", "/proc/version"], "E-path-is-file"),
-    ("train nowhere", ["train", "--folder", ""], "E-path-empty"),
-    ("train no steps", ["train", "--folder", "x", "--steps", "0"], "steps must be at least 1, got 0"),
-    ("train one scene", ["train", "--folder", "x", "--batch", "1"], "batch must be at least 2, got 1"),
-    ("train with a seed below zero", ["train", "--folder", "x", "--seed", "-1"], "seed must be at least 0"),
-    ("train at no rate", ["train", "--folder", "x", "--learning-rate", "nan"], "learning_rate must be from 0 to 10"),
-    ("train with negative patches", ["train", "--folder", "x", "--patches-dropped", "-1"], "patches_dropped must be"),
-    ("train's export into /proc", ["train", "--folder", "x", "--export", "/proc/x.safetensors"], "E-path-read-only"),
-    ("train's export into a folder", ["train", "--folder", "x", "--export", "."], "--export must end in .safetensors"),
-    ("train's export of nothing", ["train", "--folder", "x", "--export", "x.safetensors"], "E-run-missing"),
-    ("study fine-tuning of no steps", ["study", "fine-tuning", "--table", "x.csv", "--steps", "0"], "steps must be at"),
-    ("study fine-tuning into noise", ["study", "fine-tuning", "--table", "NOISE.csv"], "cannot be read as a table"),
-    ("study fine-tuning into captions", ["study", "fine-tuning", "--table", "PAIRS.csv"], "has no column 'arm'"),
-    ("study matching into noise", ["study", "matching", "--out", "NOISE.csv"], "cannot be read as a table"),
-    ("study fine-tuning into a folder", ["study", "fine-tuning", "--table", "."], "E-path"),
-    ("study fine-tuning into text", ["study", "fine-tuning", "--table", "x.txt"], "--table must end in .csv"),
-    ("study fine-tuning kept in /proc", ["study", "fine-tuning", "--table", "x.csv", "--runs", "/proc/x"], "--runs"),
-    ("study fine-tuning of no seeds", ["study", "fine-tuning", "--table", "x.csv", "--seeds", "0"], "--seeds must be"),
-    ("distil into /proc", ["distil", "--out", "/proc/x"], "E-path-read-only"),
-    ("distil what is none", ["distil", "emoji-vgg"], "each of names must be one of emoji-average"),
-    (
-        "distil in no steps",
-        ["distil", "--out", "x", "--folder", "x", "--steps", "0"],
-        "steps must be at least 1, got 0",
-    ),
-    ("distil's card where none is", ["distil", "--card", "--out", "."], "There is no card students.md"),
-    *(
-        (f"a shard of study {name}", ["study", name, "--shard", "0/2"], f"study {name} is short and takes all of its")
-        for name in ("two-models", "exposure")
-    ),
-    (
-        "a shard of study binding without a table",
-        ["study", "binding", "--shard", "0/2"],
-        "--shard needs --out FILE.csv",
-    ),
-    ("no part of study causal", ["study", "causal", "--part", "slow"], "part must be one of quick, m2ib, rise"),
-    ("a part of a whole study", ["study", "words", "--part", "quick"], "study words is measured as a whole"),
-    ("two models into /proc", ["study", "two-models", "--out", "/proc/x.csv"], "--out cannot be written to /proc/x"),
-    ("two models into text", ["study", "two-models", "--out", "x.txt"], "--out must end in .csv"),
-    ("art into /proc", ["art", "--out", "/proc/x.zip"], "--out cannot be written to /proc/x.zip"),
-    ("art into a folder", ["art", "--out", "."], "--out must end in .zip"),
-    ("convert into /proc", ["convert", "emoji", "--out", "/proc/x"], "--out cannot be written to /proc/x"),
-    ("convert into nothing", ["convert", "emoji", "--out", ""], "E-path-empty"),
-    ("card's gallery into text", ["card", "--gallery", "x.txt"], "--gallery must end in .png"),
-    ("card's gallery into a folder", ["card", "--gallery", "."], "E-path-suffix"),
+PAIRS = ["--captions", "no.csv", "--images", "no"]
+TUNE = ["fine-tune", *PAIRS, "--out", "x.safetensors"]
+REFUSED = [
+    ("fine-tune into a folder", ["fine-tune", *PAIRS, "--out", "."], "--out must end in .safetensors"),
+    ("fine-tune into nothing", ["fine-tune", *PAIRS, "--out", ""], "--out must"),
+    ("fine-tune into a .pt", ["fine-tune", *PAIRS, "--out", "x.pt"], "--out must end in .safetensors"),
+    ("fine-tune into /proc", ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"], "--out cannot be written to"),
+    ("fine-tune saved never", [*TUNE, "--save-every", "0"], "--save-every must be at"),
+    ("fine-tune with workers below zero", [*TUNE, "--workers", "-1"], "--workers must"),
+    ("fine-tune with a seed below zero", [*TUNE, "--seed", "-1"], "seed must be at"),
+    ("fine-tune's state in /proc", [*TUNE, "--folder", "/proc/x"], "--folder cannot"),
+    ("fine-tune's state in a file", [*TUNE, "--folder", "/proc/version"], "must be a folder, and /proc/version is a f"),
+    ("fine-tune's state nowhere", [*TUNE, "--folder", ""], "--folder must be a path"),
+    ("fine-tune by no maps", [*TUNE, "--maps", "gradcam"], "maps must be one of grad-e"),
+    ("fine-tune by 10^9 pairs", [*TUNE, "--batch", "1000000000"], "at most 65536"),
     ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out cannot be written to /proc/x"),
-    ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "E-path-is-file"),
+    ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "must be a folder, and /proc/version is a file"),
     ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is no method that explains images"),
     ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "--out cannot be written to"),
-    ("report by no method", ["report", "--data", "photographs:all", "--out", "x", "--method", "x"], "E-method-unknown"),
-    ("report of a name too long", ["report", "--data", "x" * 5000, "--captions", "x.csv", "--out", "x"], "E-opt"),
-    ("explain into nothing", ["explain", "--out", ""], "E-path-empty"),
-    ("explain no image", ["explain", "--image", "", "--caption", "x"], "E-path-empty"),
-    ("explain what is not there", ["explain", "--image", "x.png", "--caption", "x"], "There is no picture file x.png"),
-    ("explain an image without a caption", ["explain", "--image", ""], "E-option-caption"),
-    ("explain a NUL", ["explain", "--out", "a\0.png"], "E-path-unusable"),
+    ("report by no method", ["report", "--data", "photographs:all", "--out", "x", "--method", "x"], "'x' is no method"),
+    (
+        "report of a long name",
+        ["report", "--data", "x" * 5000, "--captions", "x.csv", "--out", "x"],
+        "there is no folder",
+    ),
+    ("explain into nothing", ["explain", "--out", ""], "an empty one was given"),
+    ("explain no image", ["explain", "--image", "", "--caption", "x"], "empty"),
+    ("explain what is not there", ["explain", "--image", "x.png", "--caption", "x"], "x.png"),
+    ("explain an image without a caption", ["explain", "--image", "x.png"], "--image needs a --caption"),
+    ("explain a NUL", ["explain", "--out", "a\0.png"], "no path that can be used"),
+    ("explain into a tiff", ["explain", "--out", "x.tiff"], "must end in .png or .svg or .pdf"),
+    ("explain two of a name", ["explain", "--image", "a.png", "b/a.png", "--caption", "x"], "two images would be"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), named(COMMANDS))
+@pytest.mark.parametrize(("arguments", "message"), named(REFUSED))
 def test_a_command_that_would_fail_in_the_end_is_refused_at_the_start(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    there = {"NOISE.csv": b"\xec\x00,\xff", "PAIRS.csv": b"image,caption\n"}
-    for name in (made := [name for name in there if name in arguments]):
-        (tmp_path / name).write_bytes(there[name])
-    if arguments[0] == "fine-tune":
-        arguments = [*arguments, "--captions", "no.csv", "--images", "no"]
-    room = parser_of(arguments).parse_args(arguments).run.__module__  # imported with the real one, for other tests
-    for module in ("gradeclip_utils.models", room):
+    room = import_module(COMMANDS[arguments[0]].module, "gradeclip_utils")
+    for module in ("gradeclip_utils.models", room.__name__):
         monkeypatch.setattr(f"{module}.load_clip", None, raising=False)  # nothing is loaded before
     assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("gradeclip: ") and error.count("\n") == 1 and message in error and "[E-" in error
-    assert [path.name for path in tmp_path.iterdir()] == made
+    loading, error = capsys.readouterr().err.splitlines()
+    assert loading == f"gradeclip {arguments[0]}: loading" and error.startswith("gradeclip: ") and message in error
+    assert not list(tmp_path.iterdir())
     with pytest.raises(GradeclipError):
         main(["--debug", *arguments])
 
 
-def test_a_mistake_inside_a_library_is_a_fault_of_ours_and_shown_as_one(monkeypatch):
+def test_a_mistake_inside_a_library_is_a_fault_of_gradeclip_and_shown_as_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gradeclip_utils.models.load_clip", lambda *_, **__: np.zeros(3).reshape(2, 2))
     with pytest.raises(ValueError, match="cannot reshape"):
         main(["explain"])
+
+
+# --------------------------------------------------------------------------------------------------- nothing is lost
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, tiny):
+    """A folder with a photo under four names, weights, and what already exists; no model is loaded from a file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gradeclip_utils.models.load_clip", lambda *_, **__: tiny)
+    Image.effect_noise((40, 40), 60).convert("RGB").save("photo.png")
+    shutil.copy("photo.png", "explanation.png")
+    Path("link.png").symlink_to("photo.png")
+    os.link("photo.png", "hard.png")
+    for name in ("mine.safetensors", "captions.csv"):
+        Path(name).write_bytes(b"precious")
+    return tmp_path
+
+
+EXPLAIN = ["explain", "--caption", "a dog", "--image"]
+LOST = [
+    ("its image", [*EXPLAIN, "photo.png", "--out", "photo.png"]),
+    ("its image by another path", [*EXPLAIN, "photo.png", "--out", "./x/../photo.png"]),
+    ("its image by a link", [*EXPLAIN, "photo.png", "--out", "link.png"]),
+    ("its image by a hard link", [*EXPLAIN, "hard.png", "--out", "photo.png"]),
+    ("its image by the default --out", [*EXPLAIN, "explanation.png"]),
+    ("its weights", ["fine-tune", "--captions", "captions.csv", "--images", ".", "--pretrained", "mine.safetensors",
+                     "--out", "mine.safetensors"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments",), named(LOST))
+def test_no_command_writes_over_one_of_its_inputs(here, capsys, arguments):
+    """Fails on the version before: the photo became a figure."""
+    (here / "x").mkdir()
+    before = {file.name: file.read_bytes() for file in here.iterdir() if file.is_file()}
+    for more in ([], ["--overwrite"]):
+        assert main([*arguments, *more]) == 2
+        assert "is an input of this command: choose another file" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in here.iterdir() if file.is_file()} == before
+
+
+def test_one_rule_says_what_is_overwritten_and_help_says_it(here, capsys):
+    photo = Path("explanation.png").read_bytes()
+    assert main([*EXPLAIN, "photo.png"]) == 2
+    assert "--out explanation.png exists: choose another file, or add --overwrite" in capsys.readouterr().err
+    assert Path("explanation.png").read_bytes() == photo
+    assert main([*EXPLAIN, "photo.png", "--overwrite"]) == 0
+    assert Path("explanation.png").read_bytes() != photo
+    for arguments in (["--help"], *([name, "--help"] for name in COMMANDS)):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "No command writes over one of its inputs, nor over a result that exists, unless you add --over" in said
+
+
+class Broken:
+    """A standard output that takes nothing."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left on device"), 2)])
+def test_figures_are_written_whatever_standard_output_takes(here, capsys, monkeypatch, error, code):
+    """Fails on the version before, which printed before it wrote."""
+    monkeypatch.setattr("os.dup2", lambda *given: None)
+    monkeypatch.setattr(sys, "stdout", Broken(error))
+    assert main([*EXPLAIN, "photo.png", "hard.png", "--out", "b.png"]) == code
+    assert Path("b-photo.png").is_file() and Path("b-hard.png").is_file()
+    assert ("all results are written" in capsys.readouterr().err) == (code == 2)
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_a_terminal_of_ascii_and_a_locale_of_c_lose_nothing(tmp_path):
+    Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / "a.png")
+    root = str(Path(__file__).parent.parent.parent)
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = f'{sys.executable} -m gradeclip_utils explain --image a.png --caption "ein schöner 🐶" --out'
+    calls = {
+        "pipe": f"{command} pipe.png | head -0",
+        "full": f"{command} full.png > /dev/full",
+        "ascii": f"{command} ascii.png",
+    }
+    for name, call in calls.items():
+        environment = {**os.environ, "PYTHONPATH": root} | (ascii_only if name == "ascii" else {})
+        found = subprocess.run(call, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert (tmp_path / f"{name}.png").is_file() and "Traceback" not in found.stderr, found.stderr
+    assert r"sch\xf6ner \U0001f436" in found.stdout
+
+
+def test_a_caption_that_is_no_text_names_the_locale(here, capsys, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+    with pytest.raises(SystemExit):
+        main(["explain", "--caption", b"Gr\xf6\xdfe".decode("utf-8", "surrogateescape")])
+    assert "a caption is not UTF-8 (the locale is C)" in capsys.readouterr().err
+
+
+def test_a_command_says_something_before_it_imports_anything(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(*given):
+        assert capsys.readouterr().err == "gradeclip report: loading\n"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gradeclip_utils.__main__.import_module", stopped)
+    assert main(["report", "--data", "x", "--out", "y"]) == 130  # and is stopped without a traceback
+    assert capsys.readouterr().err.startswith("gradeclip: stopped.")
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["explain"]) == 2
+    assert "the folder that this command was called in does not exist any more" in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_is_one_sentence(here, monkeypatch, capsys):
+    def full(*given, **named):
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    monkeypatch.setattr("gradeclip_utils.models.load_clip", full)
+    assert main(["explain", "--out", "x.png"]) == 2
+    assert "gradeclip: there is not enough memory" in capsys.readouterr().err

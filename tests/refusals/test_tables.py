@@ -1,33 +1,56 @@
 """Tables of captions: what a spreadsheet writes, and what would be read as something else."""
 
+import os
+
 import pytest
 from PIL import Image
 
-from gradeclip_utils.datasets import load, load_choices
-from gradeclip_utils.datasets.own import read_captions
+from gradeclip_utils.datasets import captioned_images, load, load_choices, read_captions
 from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
 
 TABLES = [
-    ("a caption with a comma in every row", "0.png,a dog, running\n1.png,a cat, too\n", "2 columns: .*needs quotes"),
-    ("a caption with a comma in one row", "0.png,a dog\n1.png,a cat, too\n", "cannot be read as a table: .*line 3"),
-    ("a comma behind every row", "0.png,a dog,\n", "more fields than its 2 columns"),
+    (
+        "a comma in every row",
+        "0.png,a dog, running\n1.png,a cat, too\n",
+        "line 2 has 3 fields and the header 2; .*quotes",
+    ),
+    ("a comma in one row", "0.png,a dog\n1.png,a cat, too\n", "line 3 has 3 fields and the header 2"),
+    ("a comma behind every row", "0.png,a dog,\n", "line 2 has 3 fields"),
     ("a quote that is never closed", '0.png,"a dog\n', "cannot be read as a table"),
     ("another encoding", "0.png,ein Hündchen\n".encode("latin-1"), "cannot be read as a table"),
-]  # fmt: skip
+    ("no caption after blank lines", '0.png,"a dog\n in two lines"\n\n\n1.png,\n', "line 6 lacks one of them"),
+    ("a file that is not there", '0.png,"a dog\n in two lines"\n\n2.png,a cat\n', "line 5: there is no file .*2.png"),
+    ("no rows", "\n\n", "has no rows"),
+]
 
 
 @pytest.mark.parametrize(("rows", "message"), named(TABLES))
-@pytest.mark.parametrize("kind", ["folder", "csv"])
-def test_a_table_that_would_be_read_as_another_is_refused(tmp_path, kind, rows, message):
+def test_a_table_that_would_be_read_as_another_is_refused_with_its_line(tmp_path, rows, message):
+    (tmp_path / "images").mkdir()
     for name in ("0.png", "1.png"):
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    header = b"image,caption\n" if kind == "folder" else b"filepath,title\n"
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
     table = tmp_path / "captions.csv"
-    table.write_bytes(header + (rows if isinstance(rows, bytes) else rows.encode()))
-    with pytest.raises(GradeclipError, match=message) as refused:
-        load(f"folder:{tmp_path}" if kind == "folder" else f"csv:{table}")
-    assert "captions.csv" in str(refused.value) and "\n" not in str(refused.value)
+    table.write_bytes(b"image,caption\n" + (rows if isinstance(rows, bytes) else rows.encode()))
+    for read in (lambda: load(f"folder:{tmp_path}"), lambda: captioned_images(tmp_path / "images", table)):
+        with pytest.raises(GradeclipError, match=message) as refused:
+            read()
+        assert "captions.csv" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption,caption\n0.png,a dog,a cat\n")
+    with pytest.raises(GradeclipError, match="has 2 columns 'caption'"):
+        read_captions(tmp_path / "captions.csv")
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "nothing"])
+def test_a_table_that_is_no_file_is_named_as_what_it_is(tmp_path, what):
+    path = tmp_path / "x"
+    path.mkdir() if what == "folder" else os.mkfifo(path) if what == "pipe" else None
+    said = {"folder": "is a folder", "pipe": "is a pipe or a device", "nothing": "There is no table of captions"}
+    with pytest.raises(GradeclipError, match=said[what]):
+        read_captions(path)
 
 
 @pytest.mark.parametrize(

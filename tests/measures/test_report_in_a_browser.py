@@ -18,7 +18,7 @@ def report(tmp_path):
                          "similarity": [0.3, 0.3, 0.2, -0.1], "fit": [1.0, 1.0, 0.25, 0.5],
                          "dependence": [0.9, None, 0.05, 0.4], "low": [0.8, None, 0.04, 0.3],
                          "high": [1.0, None, 0.06, 0.5], "deletion": [0.1, 0.2, None, None],
-                         "thumbnail": ["0.jpg", "0.jpg", "1.jpg", "2.jpg"]})  # fmt: skip
+                         "error": "", "thumbnail": ["0.jpg", "0.jpg", "1.jpg", "2.jpg"]})  # fmt: skip
     for name in set(rows["thumbnail"]):
         Image.new("RGB", (160, 160), "red").save(tmp_path / name)
     with (tmp_path / "index.html").open("wb") as stream:

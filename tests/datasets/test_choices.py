@@ -1,0 +1,112 @@
+"""Choices: readers of published sets of two captions, on tiny files in the published form; photographs."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradeclip_utils.datasets import Choice, colorswap, load, load_choices, register_choices, registry
+from gradeclip_utils.errors import GradeclipError
+
+
+def image(i):
+    return Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+
+
+def check(examples, captions):
+    assert [example.prompt for example in examples] == captions
+    assert all(example.mask() is None for example in examples)
+
+
+# ------------------------------------------------------------------------------------------------------------ choices
+
+
+def test_winoground_asks_each_of_its_two_images(tmp_path):
+    entry = {"id": 5, "image_0": "ex_5_img_0", "image_1": "ex_5_img_1", "caption_0": "some plants surrounding a bulb",
+             "caption_1": "a bulb surrounding some plants", "tag": "Scope", "collapsed_tag": "Relation"}  # fmt: skip
+    (tmp_path / "examples.jsonl").write_text(json.dumps(entry) + "\n")
+    (tmp_path / "images").mkdir()
+    for i in (0, 1):
+        image(i).save(tmp_path / "images" / f"ex_5_img_{i}.png")
+    first, second = load_choices(f"winoground:{tmp_path}")
+    assert (first.key, first.kind, first.caption) == ("5/0", "Relation", entry["caption_0"])
+    assert (second.caption, second.negative) == (first.negative, first.caption)
+    assert (first.image_key, second.image_key) == ("ex_5_img_0.png", "ex_5_img_1.png")
+    assert (np.asarray(second.image()) == np.asarray(image(1))).all()
+    check(load(f"winoground:{tmp_path}"), [entry["caption_0"], entry["caption_1"]])  # as examples, too
+    for line, message in (("{", "line 2 is not JSON"), ("{}", "lacks one of image_0, .* in line 2")):
+        (tmp_path / "examples.jsonl").write_text(f"{json.dumps(entry)}\n{line}\n")
+        with pytest.raises(GradeclipError, match=message):
+            load_choices(f"winoground:{tmp_path}")
+
+
+def test_colorswap_asks_each_of_its_two_images(tmp_path):
+    entry = {"id": 0, "caption_1": "a yellow umbrella and a white dress", "image_1": "images/0_1.png",
+             "caption_2": "a white umbrella and a yellow dress", "image_2": "images/0_2.png",
+             "image_source": "midjourney", "caption_source": "human"}  # fmt: skip
+    (tmp_path / "images").mkdir()
+    for i in (1, 2):
+        image(i).save(tmp_path / f"images/0_{i}.png")
+    for split, number in (("test", 0), ("train", 7)):
+        (tmp_path / f"{split}.json").write_text(json.dumps([{**entry, "id": number}]))
+    first, second = load_choices(f"colorswap:{tmp_path}")
+    assert (first.key, first.kind, first.caption, first.negative) == (
+        "0/1",
+        "human",
+        *(entry[f"caption_{i}"] for i in (1, 2)),
+    )
+    assert (second.caption, second.negative) == (first.negative, first.caption)
+    assert (np.asarray(second.image()) == np.asarray(image(2))).all() and second.image_key == "images/0_2.png"
+    assert [one.key for one in colorswap(tmp_path, "train")] == ["7/1", "7/2"]
+    for record, message in (
+        ({}, "must hold a list of entries, got a dict"), ([{"id": 1}], "lacks one of .* in entry 0"),
+        ([], "holds no examples"),
+    ):  # fmt: skip
+        (tmp_path / "test.json").write_text(json.dumps(record))
+        with pytest.raises(GradeclipError, match=f"{message}.*github.com/Top34051/colorswap"):
+            load_choices(f"colorswap:{tmp_path}")
+    with pytest.raises(GradeclipError, match="val.json is missing: the captions of ColorSwap"):
+        load_choices(f"colorswap:{tmp_path}@val")
+
+
+def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path):
+    entry = {"image_path": "0.png", "bbox_x": 2, "bbox_y": 1, "bbox_w": 6, "bbox_h": 5, "relation_name": "behind",
+             "true_caption": "the dog is behind the car", "false_caption": "the car is behind the dog"}  # fmt: skip
+    (tmp_path / "visual_genome_relation.json").write_text(json.dumps([entry]))
+    (tmp_path / "images").mkdir()
+    image(0).save(tmp_path / "images" / "0.png")
+    (choice,) = load_choices(f"aro:{tmp_path}")
+    assert (choice.kind, choice.negative) == ("relation: behind", "the car is behind the dog")
+    assert choice.image_key == "0.png"  # the whole image's, whichever part is asked about
+    assert (np.asarray(choice.image()) == np.asarray(image(0))[1:6, 2:8]).all()
+    (tmp_path / "visual_genome_relation.json").write_text(json.dumps([{**entry, "bbox_w": None}]))
+    with pytest.raises(GradeclipError, match="entry 0 of .*relation.json must have image_path, .*bbox_h, got"):
+        load_choices(f"aro:{tmp_path}")
+
+
+def test_sugar_crepe_is_found_by_its_name_and_says_where_its_images_are_wanted(tmp_path):
+    record = {"0": {"filename": "0.png", "caption": "a dog", "negative_caption": "a cat"}}
+    (tmp_path / "swap_att.json").write_text(json.dumps(record))
+    image(0).save(tmp_path / "0.png")
+    (choice,) = load_choices(f"sugar-crepe:{tmp_path / 'swap_att.json'}@{tmp_path}")
+    assert (choice.kind, choice.image().size, choice.image_key) == ("swap_att", (12, 9), "0.png")
+    with pytest.raises(GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"):
+        load_choices(f"sugar-crepe:{tmp_path}")
+    with pytest.raises(GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"):
+        load_choices("coco:x")
+
+
+def test_choices_of_ones_own_are_found_as_choices_and_as_examples(monkeypatch):
+    for known in ("DATASETS", "CHOICES"):
+        monkeypatch.setattr(registry, known, dict(getattr(registry, known)))
+    register_choices("mine", lambda rest: [Choice(f"{rest}/0", "swap", "a dog", "a cat", lambda: image(0))])
+    assert load_choices("mine:x")[0].negative == "a cat" and load("mine:x")[0].prompt == "a dog"
+    with pytest.raises(GradeclipError, match="there are data sets of the kind 'mine' already"):
+        register_choices("mine", list)
+
+
+def test_the_photographs_are_a_data_set_by_their_name():
+    assert len(load("photographs:all")) == 5
+    with pytest.raises(GradeclipError, match="write photographs:all, got"):
+        load("photographs:some")

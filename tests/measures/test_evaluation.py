@@ -1,0 +1,469 @@
+"""Evaluations: one row an image and method, whoever computes them, and an answer to which map is better."""
+
+import inspect
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from multiprocessing import forkserver
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import gradeclip_utils
+from gradeclip_utils import Explainer, methods
+from gradeclip_utils.__main__ import main
+from gradeclip_utils.datasets import Example, load
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.measures import evaluation as door
+from gradeclip_utils.measures.evaluation import REFERENCES, conclusion, evaluate, summary
+from gradeclip_utils.measures.faithfulness import PUBLISHED
+from gradeclip_utils.measures.localisation import MEASURES, localisation
+from gradeclip_utils.measures.sanity import randomised
+from gradeclip_utils.measures.table import ROWS
+from gradeclip_utils.methods import Method, register_method
+from tests.conftest import build, wrap
+from tests.refusals.cases import named
+
+METHODS = ["grad-eclip", "maskclip", "game"]
+CONCEPTS = ["car", "dog", "sofa"]
+N = 7
+
+
+def write_folder(folder, n):
+    """Noise with a bright box in it, which is the object; every second image shows two things."""
+    noise, lines = np.random.default_rng(0), ["image,caption,mask,concept"]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(n):
+        pixels, mask = noise.integers(0, 120, (36, 40, 3), dtype=np.uint8), np.zeros((36, 40), dtype=np.uint8)
+        top, left = noise.integers(0, 20, 2)
+        mask[top : top + 14, left : left + 12] = 255
+        pixels[mask > 0] += 120
+        Image.fromarray(pixels).save(folder / f"images/{i}.png")
+        Image.fromarray(mask).save(folder / f"masks/{i}.png")
+        lines.append(f"{i}.png,a {CONCEPTS[i % 3]},,{CONCEPTS[i % 3]}")
+    lines.append(f"{n - 1}.png,a tree,,tree")
+    (folder / "captions.csv").write_text("\n".join(lines[:-1] if n < 2 else lines) + "\n")
+    return f"folder:{folder}"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """N + 1 examples of N images."""
+    return write_folder(tmp_path_factory.mktemp("data") / "mine", N)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny, data):
+    """The rows of an evaluation that nothing disturbs."""
+    return evaluate(tiny, data, METHODS, progress=False)
+
+
+def same(found, expected):
+    columns = [column for column in expected if column != "seconds"]
+    pixel = 1 / (36 * 40)  # rounding may put one on the other side of a threshold
+    pd.testing.assert_frame_equal(found[columns], expected[columns], rtol=1e-3, atol=1.1 * pixel)
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def test_there_is_one_row_for_every_image_and_method_and_reference_baseline(rows, data):
+    keys = [example.key for example in load(data)]
+    assert list(zip(rows["image"], rows["method"], strict=True)) == [
+        (k, m) for k in keys for m in (*METHODS, *REFERENCES)
+    ]
+    several = [example.key for example in load(data) if len(example.present) > 1]
+    unknown = (rows["method"] == "other thing") & ~rows["image"].isin(several)  # of an image of one thing
+    assert several and (rows[list(MEASURES)].notna().all(axis=1) == ~unknown).all()
+    drawn = rows["method"].isin(["random", "centre", "area", "mean mask", "oracle"])
+    assert (rows["seconds"] > 0).equals(~drawn & ~unknown)
+
+
+def test_a_row_holds_the_measures_of_the_map_that_the_explainer_gives(rows, tiny, data):
+    for example in load(data)[1:3]:
+        for method in ("maskclip", "game"):
+            map_ = Explainer(tiny, method=method).explain(example.image(), example.prompt).heatmap(0, signed=True)
+            row = rows[(rows["image"] == example.key) & (rows["method"] == method)].iloc[0]
+            assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_the_wrong_word_is_asked_of_the_baseline_and_is_not_in_the_image(rows, tiny, data):
+    present = {example.key: example.present for example in load(data)}
+    wrong = rows[rows["method"] == "wrong word"]
+    assert all(row.prompt.split()[-1] not in present[row.image] for row in wrong.itertuples())
+    example, row = load(data)[0], wrong.iloc[0]
+    map_ = Explainer(tiny).explain(example.image(), row["prompt"]).heatmap(0, signed=True)
+    assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_the_map_that_never_heard_the_prompt_is_the_attention_and_the_oracle_is_high(rows, tiny, data):
+    example = load(data)[0]
+    map_ = Explainer(tiny, method="attention").explain(example.image(), "whatever").heatmap(0, signed=True)
+    row = rows[rows["method"] == "text-blind"].iloc[0]
+    assert row[list(MEASURES)].to_dict() == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+    means = rows.groupby("method")["average_precision"].mean()
+    assert means.drop("oracle").max() < means["oracle"]
+
+
+def by_hand(row):
+    return row[list(MEASURES)].astype(float).to_dict()
+
+
+def test_the_other_thing_is_in_the_image_and_asked_of_the_baseline(rows, tiny, data):
+    other = rows[(rows["method"] == "other thing") & rows["pointing_game"].notna()]
+    assert len(other) == 2  # one image of two things, asked for one and for the other
+    examples = {example.key: example for example in load(data)}
+    for _, row in other.iterrows():
+        example, noun = examples[row["image"]], row["prompt"].split()[-1]
+        assert noun in example.present and noun != example.concept
+        map_ = Explainer(tiny).explain(example.image(), row["prompt"]).heatmap(0, signed=True)
+        assert by_hand(row) == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_random_weights_are_those_of_the_baseline_of_a_model_that_knows_nothing(rows, tiny, data):
+    example, row = load(data)[1], rows[rows["method"] == "random weights"].iloc[1]
+    map_ = Explainer(randomised(tiny, seed=0)).explain(example.image(), example.prompt).heatmap(0, signed=True)
+    assert by_hand(row) == pytest.approx(localisation(map_, example.mask()), abs=1e-4)
+
+
+def test_the_area_scores_the_fraction_of_the_image_that_the_object_is_in_every_measure(rows, data):
+    area = rows[rows["method"] == "area"].set_index("image")
+    for example in load(data):
+        assert by_hand(area.loc[example.key]) == pytest.approx(dict.fromkeys(MEASURES, example.mask().mean()))
+
+
+def mask_of(columns):
+    return np.tile(np.arange(32) < columns, (32, 1))
+
+
+def test_the_mean_mask_is_that_of_the_other_examples(tiny, data):
+    masks, image = [mask_of(columns) for columns in (8, 16, 24)], Image.new("RGB", (32, 32))
+    examples = [
+        replace(one, load_mask=partial(np.array, mask), image=lambda: image)
+        for one, mask in zip(load(data), masks, strict=False)
+    ]
+    examples.append(replace(load(data)[4], load_mask=None, image=lambda: image))
+    found = evaluate(tiny, examples, progress=False).query("method == 'mean mask'").set_index("image")
+    for i, one in enumerate(examples[:3]):
+        guess = np.mean([mask for k, mask in enumerate(masks) if k != i], axis=0)
+        assert by_hand(found.loc[one.key]) == pytest.approx(localisation(guess, masks[i]))
+    assert found.loc[examples[3].key, list(MEASURES)].isna().all()
+    alone = evaluate(tiny, [examples[0], examples[3]], progress=False).set_index("method").loc["mean mask"]
+    assert alone[list(MEASURES)].isna().all(axis=None)  # nobody else's mask is known
+
+
+def test_a_protocol_may_be_given_by_itself(tiny, data):
+    options = {"references": False, "limit": 2, "progress": False}
+    named = evaluate(tiny, data, faithfulness="mean-colour", **options)
+    same(evaluate(tiny, data, faithfulness=replace(PUBLISHED, fill="mean", canvas="mean"), **options), named)
+    noise = evaluate(tiny, data, faithfulness="published", **options)
+    assert (named["deletion"] != noise["deletion"]).all() and (named["insertion"] != noise["insertion"]).all()
+
+
+def test_examples_in_hand_and_no_references_will_do(rows, tiny, data):
+    found = evaluate(tiny, load(data)[:2], "maskclip", references=False, progress=False)
+    expected = rows[(rows["method"] == "maskclip")].iloc[:2].reset_index(drop=True)
+    same(found, expected)
+
+
+def test_the_seed_decides_what_is_random_and_nothing_else_does(tiny, data):
+    first, again, other = (evaluate(tiny, data, seed=seed, limit=3, progress=False) for seed in (1, 1, 2))
+    same(again, first)
+    drawn = first["method"] == "random"
+    assert (first[drawn]["average_precision"] != other[drawn]["average_precision"]).all()
+    plain = first["method"] == "grad-eclip"
+    same(first[plain], other[plain])
+
+
+def test_faithfulness_adds_deletion_and_insertion_of_the_examples_own_prompt(tiny, data):
+    found = evaluate(tiny, data, ["grad-eclip"], faithfulness="published", limit=3, progress=False)
+    known = found[found["method"] != "other thing"]
+    assert known[["deletion", "insertion"]].notna().all(axis=None)
+    assert set(found["method"]) == {"grad-eclip", *REFERENCES}
+    assert known["deletion"].between(-1, 1).all()
+
+
+def test_images_without_a_mask_have_no_localisation_and_need_faithfulness(tiny, data, tmp_path):
+    examples = [replace(example, load_mask=None) for example in load(data)]
+    with pytest.raises(ValueError, match="no example has a mask"):
+        evaluate(tiny, examples, progress=False)
+    found = evaluate(tiny, examples[-3:], faithfulness="full", progress=False)
+    assert found[list(MEASURES)].isna().all(axis=None)
+    known = found[found["method"] != "other thing"]
+    masked = known["method"].isin(["oracle", "mean mask"])
+    assert known["insertion"].isna().equals(masked)  # nobody knows the ground truth
+    mixed = evaluate(tiny, [*examples[:1], *load(data)[1:]], progress=False)
+    assert mixed.groupby("image")["energy_pointing_game"].count().tolist().count(0) == 1
+    assert summary(mixed)["n"].max() == 7
+
+
+def test_wrong_words_of_many_examples_are_found_in_time_that_grows_with_their_number(data):
+    """Fails on the version before: it looked through all concepts for each example."""
+    examples = load(data)
+    many = [replace(examples[0], key=str(i), concept=str(i), prompt=f"a {i}", present=(str(i),)) for i in range(20_000)]
+    start = time.process_time()
+    wrong = door._wrong_prompts(many, 0)
+    assert time.process_time() - start < 20
+    assert all(prompt != one.prompt for prompt, one in zip(wrong, many, strict=True)) and len(set(wrong)) > 10_000
+
+
+# ------------------------------------------------------------------------------------------------- stopped and resumed
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_and_computes_nothing_twice(rows, tiny, data, tmp_path, monkeypatch):
+    measured, measure = [], door._rows_of
+
+    def interrupted(explainers, plan, part):
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        measured.extend(one.example.key for one in part)
+        return measure(explainers, plan, part)
+
+    monkeypatch.setattr(door, "_TOGETHER", 2)
+    monkeypatch.setattr(door, "_rows_of", interrupted)
+    options = {"out": tmp_path / "run", "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny, data, METHODS, **options)
+    assert pd.read_json(tmp_path / "run" / ROWS, lines=True)["image"].nunique() == 4
+    monkeypatch.setattr(
+        door, "_rows_of", lambda *given: measured.extend(one.example.key for one in given[2]) or measure(*given)
+    )
+    found = evaluate(tiny, data, METHODS, **options)
+    same(found, rows)
+    assert measured == [example.key for example in load(data)]
+    pd.testing.assert_frame_equal(evaluate(tiny, data, METHODS, **options), found)  # seconds and all
+    assert len(measured) == N + 1
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {ROWS, "settings.json", ".lock"}
+
+
+def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tiny, data, tmp_path):
+    options = {"out": tmp_path / "run", "limit": 3, "references": False, "progress": False}
+    evaluate(tiny, data, "maskclip", **options)
+    kept = (tmp_path / "run" / ROWS).read_bytes()
+    for change, message in (
+        ({"methods": "attention"}, r"methods was \['maskclip'\] and is \['attention'\] now"),
+        ({"seed": 5}, "seed was 0 and is 5 now"),
+        ({"limit": 5}, "examples was 3 and is 5 now"),
+        ({"clip": wrap(build(seed=1))}, "weights was .* now"),
+        ({"clip": replace(tiny, image_layers=2)}, "image_layers was None and is 2 now"),
+        ({"clip": wrap(tiny.model, resize_mode="squash")}, "preprocess was .* now"),
+    ):
+        given = {"clip": tiny, "methods": "maskclip", **options, **change}
+        with pytest.raises(GradeclipError, match=f"holds another run: .*{message}.*delete it"):
+            evaluate(given.pop("clip"), data, **given)
+    assert (tmp_path / "run" / ROWS).read_bytes() == kept
+
+
+@pytest.mark.parametrize("changed", ["images", "masks"])
+def test_rows_of_an_image_or_mask_that_was_replaced_are_not_served(tiny, tmp_path, changed):
+    data, options = (
+        write_folder(tmp_path / "mine", 4),
+        {"out": tmp_path / "run", "references": False, "progress": False},
+    )
+    evaluate(tiny, data, **options)
+    folder = tmp_path / "mine" / changed
+    (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
+    with pytest.raises(GradeclipError, match="image or mask of '2-0.png' was replaced since it was measured"):
+        evaluate(tiny, data, **options)
+
+
+# ------------------------------------------------------------------------------------------------------- many workers
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(rows, tiny, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "_TOGETHER", 3)
+    found = evaluate(tiny, data, METHODS, jobs=2, out=tmp_path / "run", progress=False)
+    same(found, rows)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_of_two_workers_of_which_one_is_killed_gives_the_rows_of_one(rows, tiny, data, monkeypatch):
+    dask, distributed = (pytest.importorskip(name, reason="the extra 'cluster' is missing") for name in
+                         ("dask", "distributed"))  # fmt: skip
+    monkeypatch.setattr(door, "_TOGETHER", 1)
+    forkserver.ensure_running()  # with our imports: Dask would ask for its own
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0")
+    measured = door._measured
+
+    def killing(*given):
+        for number, row in enumerate(measured(*given)):
+            if number == 0:
+                next(iter(cluster.workers.values())).process.process._process.kill()
+            yield row
+
+    monkeypatch.setattr(door, "_measured", killing)
+    try:
+        same(evaluate(tiny, data, METHODS, dask=cluster.scheduler_address, progress=False), rows)
+    finally:
+        with suppress(TimeoutError):  # workers on a busy machine end later than Dask waits
+            cluster.close()
+
+
+def test_what_a_cluster_says_of_its_processes_leaves_out_no_example(rows, tiny, data, monkeypatch):
+    """Fails on the version before: in an sbatch script without srun it measured an eighth."""
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setattr("gradeclip_utils.measures.evaluation.load_clip", lambda *given, **named: tiny)
+    assert "shard" not in inspect.signature(evaluate).parameters
+    assert main(["evaluate", "--data", data, "--methods", "maskclip", "--no-references", "--out", "run"]) == 0
+    found = pd.read_json(Path("run") / ROWS, lines=True)
+    assert found["image"].nunique() == N + 1
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ the door, the answer
+
+REFUSED = [
+    ("no model", {"clip": None}, "needs a Clip"),
+    ("no jobs", {"jobs": 0}, "jobs must be 1 or more"),
+    ("half a job", {"jobs": 1.5}, "jobs must be a whole number"),
+    ("a million jobs", {"jobs": 10**6}, "jobs must be at most 1024"),
+    ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
+    (
+        "a misspelt method",
+        {"methods": "grad-clip"},
+        "'grad-clip' is no method that explains images: did you mean grad-",
+    ),
+    ("a method of words", {"methods": ["maskclip", "leave-one-out"]}, "'leave-one-out' is no method that explains im"),
+    ("methods that are numbers", {"methods": [5]}, "'5' is no method"),
+    ("no methods", {"methods": []}, "no method was given: choose from grad-eclip"),
+    ("methods that are none", {"methods": None}, "methods must be a list"),
+    ("data that is a number", {"data": 5}, "data must be a list"),
+    ("data that is images", {"data": [1]}, "holds a int"),
+    ("no data", {"data": []}, "needs examples, and there are none"),
+    ("a million scenes", {"data": "scenes:development:1000000"}, "number of scenes must be at most 100000, got 1"),
+    ("one scene without a wrong word", {"data": "scenes:development:1"}, "or without references .--no-references."),
+    ("an unknown kind", {"data": "scene:9"}, "names no data set"),
+    ("resolution", {"resolution": 5}, "resolution must be 'model' or 'native'"),
+    ("references in words", {"references": "no"}, "references must be False or True, got 'no'"),
+    ("faithfulness in a list", {"faithfulness": ["full"]}, "faithfulness must be one of"),
+    ("faithfulness by half", {"faithfulness": "half"}, "faithfulness must be one of published, full, mean-colour"),
+    ("native faithfulness", {"faithfulness": "full", "resolution": "native"}, "set resolution='model', got 'native'"),
+    ("out is empty", {"out": ""}, "an empty one was given"),
+    ("limit of none", {"limit": 0}, "limit must be at least 1, got 0"),
+    ("no scheduler", {"dask": "tcp://127.0.0.1:9"}, "no Dask scheduler answers|needs distributed"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), named(REFUSED))
+def test_an_evaluation_that_makes_no_sense_is_refused(tiny, options, message, monkeypatch):
+    if "dask" in options:
+        pytest.importorskip("dask").config.set({"distributed.comm.timeouts.connect": 1})
+    given = {"clip": tiny, "data": "scenes:development:2", "methods": "maskclip", **options}
+    with pytest.raises(GradeclipError, match=message):
+        evaluate(given.pop("clip"), given.pop("data"), progress=False, **given)
+
+
+SHOWN = Image.effect_noise((32, 32), 60).convert("RGB")
+MADE = [
+    ("nothing", {"image": lambda: None}, "NoneType"),
+    ("floats", {"image": lambda: np.zeros((32, 32, 3))}, "An array must be uint8"),
+    ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"one shape, got \(32, 32\) and \(8, 8\)"),
+    ("a mask of grey", {"load_mask": lambda: np.full((32, 32), 0.5)}, "the mask of 'k' must be .* of True and False"),
+    ("a mask of words", {"load_mask": lambda: "dog"}, "the mask of 'k' must be an array of numbers, got"),
+    ("a mask of NaN", {"load_mask": lambda: np.full((32, 32), np.nan)}, "the mask of 'k' are NaN"),
+    ("a mask of nothing", {"load_mask": lambda: np.zeros((32, 32), bool)}, "the mask of 'k' is empty"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), named(MADE))
+def test_what_an_example_reads_is_refused_if_it_is_no_image_or_mask(tiny, tmp_path, changed, message):
+    own = {"key": "k", "prompt": "a dog", "concept": "dog", "caption": "", "present": ("dog",)}
+    example = Example(**{**own, "image": lambda: SHOWN, "load_mask": lambda: np.eye(32) > 0, **changed})
+    with pytest.raises(GradeclipError, match=message):
+        evaluate(tiny, [example], references=False, progress=False, out=tmp_path / "run")
+
+
+def test_a_method_that_gives_nan_is_refused_where_it_does(tiny, data):
+    broken = lambda tower, trace, directions: torch.full((*directions.shape[:2], trace.valid_mask.shape[1]), np.nan)  # noqa: E731
+    register_method(Method("broken", "Broken", "-", "-", "-", image=broken))
+    try:
+        with pytest.raises(GradeclipError, match="NaN"):
+            evaluate(tiny, data, "broken", references=False, progress=False)
+    finally:
+        del methods.METHODS["broken"]
+
+
+def test_all_methods_are_those_that_explain_images_and_that_the_model_can_have(tiny, averaging):
+    names = door.method_names("all")
+    assert names[0] == "grad-eclip" and "leave-one-out" not in names
+    assert door.method_names(["rise", "maskclip", "rise"]) == ("rise", "maskclip")
+    assert set(door.method_names("all", tiny)) == set(names)
+    start = time.process_time()
+    with pytest.warns(UserWarning, match="left out are methods that the model 'tiny' cannot have: "):
+        found = door.method_names("all", averaging)
+    assert "grad-eclip" in found and set(found) < set(names)
+    assert time.process_time() - start < 30  # no method makes the passes that it costs
+
+
+def rows_of(**values):
+    parts = [
+        pd.DataFrame(
+            {"image": [*map(str, range(len(row)))], "method": name.replace("_", "-"), "average_precision": row}
+        )
+        for name, row in values.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(concept="dog", seconds=0.1)
+
+
+def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
+    noise = np.random.default_rng(0).normal(0, 0.01, 30)
+    far, near = np.full(30, 0.6) + noise, np.full(30, 0.4) - noise
+    lines = conclusion(summary(rows_of(grad_eclip=far, maskclip=near, area=near / 2))).splitlines()
+    assert lines[0] == "Which map: grad-eclip is better than the map maskclip, by average precision on 30 images " \
+                       f"({far.mean():.3f} and {near.mean():.3f})."  # fmt: skip
+    assert lines[1].startswith(f"By how much: {(far - near).mean():+.3f} [+0.1") and "95 % interval" in lines[1]
+    assert lines[2].startswith("How sure: higher; p = 0.000") and len(lines) == 3
+    alike = conclusion(summary(rows_of(grad_eclip=far, maskclip=far + 5 * noise[::-1])))
+    assert "not clearly better than" in alike and "How sure: undecided" in alike
+    alone = conclusion(summary(rows_of(grad_eclip=far, area=near)))
+    assert "better than the best reference, area" in alone
+    assert "has a mean average precision of 0.6" in conclusion(summary(rows_of(grad_eclip=far)))
+    assert conclusion(summary(rows_of(grad_eclip=far[:1]))).startswith("Nothing can be compared")
+
+
+def test_a_summary_has_means_intervals_and_differences_from_the_best_method(rows):
+    table = summary(rows)
+    part = table[table["measure"] == "energy_pointing_game"].set_index("method")
+    means = rows.groupby("method")["energy_pointing_game"].mean()
+    assert part["mean"].to_dict() == pytest.approx(means[part.index].to_dict())
+    best = means[METHODS].idxmax()
+    assert set(part["than"]) == {best} and np.isnan(part.loc[best, "difference"])
+    other = next(name for name in METHODS if name != best)
+    assert part.loc[other, "difference"] == pytest.approx(means[other] - means[best])
+    assert part.loc["other thing", "n"] == 2 and (part["p_holm"].dropna() >= part["p"].dropna()).all()
+
+
+def test_the_command_answers_in_three_lines_and_the_tables_are_in_its_folder(tiny, data, capsys, monkeypatch):
+    monkeypatch.setattr(door, "load_clip", lambda *given, **named: tiny)
+    arguments = ["evaluate", "--data", data, "--out", "run", "--methods"]
+    assert main([*arguments, "grad-eclip,maskclip"]) == 0
+    printed = capsys.readouterr()
+    assert [line.split(":")[0] for line in printed.out.splitlines()[1:]] == ["Which map", "By how much", "How sure"]
+    assert "8/8" in printed.err  # the bar, also without a terminal
+    assert set(pd.read_csv("run/summary.csv")["method"]) == {"grad-eclip", "maskclip", *REFERENCES}
+    assert main([*arguments, "maskclip"]) == 2
+    assert "holds another run: methods was" in capsys.readouterr().err
+    assert main([*arguments, "maskclip", "--overwrite"]) == 0
+    assert set(pd.read_csv("run/summary.csv")["method"]) == {"maskclip", *REFERENCES}
+
+
+def test_importing_the_measures_of_maps_needs_no_statistics():
+    code = "import sys, gradeclip_utils.measures.localisation; print({'scipy.stats', 'joblib'} & sys.modules.keys())"
+    here = str(Path(gradeclip_utils.__file__).parent.parent)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=True)
+    assert found.stdout.strip() == "set()"

@@ -1,0 +1,139 @@
+"""A table of rows: what a kill leaves, what is refused, and two processes on one folder."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import locked
+from gradeclip_utils.measures.table import ROWS, SETTINGS, Table, describe_model
+from tests.refusals.cases import named
+
+KEYS = ("image", "method")
+
+
+def opened(folder, settings=None, **options):
+    return Table(folder, {"seed": 0} if settings is None else settings, KEYS, **options)
+
+
+def row(image, **values):
+    return {"image": image, "method": "rise", **values}
+
+
+def test_rows_come_back_as_they_were_written_and_none_is_written_twice(tmp_path):
+    with opened(tmp_path / "run") as table:
+        table.add([row("a", value=0.1 + 0.2, count=np.int64(3)), row("b", value=np.nan)])
+        table.add([row("a", value=7.0), row("ö", value=np.float32(0.5))])
+        before = dict(table.rows)
+    with opened(tmp_path / "run") as table:
+        assert table.rows == before and table.rows["a", "rise"]["value"] == 0.1 + 0.2
+        assert table.rows["b", "rise"]["value"] is None and list(table.rows) == [(x, "rise") for x in "abö"]
+    assert len((tmp_path / "run" / ROWS).read_text("utf-8").splitlines()) == 3
+
+
+def test_a_last_line_that_a_kill_cut_off_is_dropped_wherever_it_was_cut(tmp_path):
+    with opened(tmp_path) as table:
+        table.add([row("a", value=1.0)])
+    whole = (tmp_path / ROWS).read_bytes()
+    line = whole.replace(b'"a"', '"ö"'.encode())
+    for cut in range(1, len(line)):
+        (tmp_path / ROWS).write_bytes(whole + line[:cut])
+        with opened(tmp_path) as table:
+            assert list(table.rows) == [("a", "rise")]
+            table.add([row("c", value=2.0)])
+        assert [json.loads(one)["image"] for one in (tmp_path / ROWS).read_text().splitlines()] == ["a", "c"]
+
+
+def test_a_line_that_was_damaged_is_named(tmp_path):
+    with opened(tmp_path) as table:
+        table.add([row("a"), row("b")])
+    whole = (tmp_path / ROWS).read_text()
+    for damaged in ("dear\n", "[1]\n", '{"image": "a"}\n', "\n", "[" * 200_000 + "\n"):
+        (tmp_path / ROWS).write_text(whole + damaged)
+        with pytest.raises(GradeclipError, match=r"line 3 of .*rows.jsonl is damaged .*delete the line"):
+            opened(tmp_path)
+
+
+SETTINGS_FILES = [
+    ("emptied", "{}", "holds no settings"),
+    ("a list", "[]", "holds no settings"),
+    ("null", "null", "holds no settings"),
+    ("a number", "7", "holds no settings"),
+    ("a text", '"x"', "holds no settings"),
+    ("cut short", '{"seed"', "is damaged"),
+    ("nothing", "", "is damaged"),
+    ("others", '{"seed": 77}', "holds another run: seed was 77 and is 0 now"),
+    ("more", '{"seed": 0, "limit": 3}', "limit was 3 and is None now"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), named(SETTINGS_FILES))
+def test_settings_that_are_not_those_of_the_rows_serve_no_rows(tmp_path, text, message):
+    with opened(tmp_path) as table:
+        table.add([row("a")])
+    (tmp_path / SETTINGS).write_text(text)
+    with pytest.raises(GradeclipError, match=message):
+        opened(tmp_path)
+    assert (tmp_path / SETTINGS).read_text() == text
+
+
+def test_rows_without_settings_and_folders_of_something_else_are_refused(tmp_path):
+    with opened(tmp_path / "run") as table:
+        table.add([row("a")])
+    (tmp_path / "run" / SETTINGS).unlink()
+    with pytest.raises(GradeclipError, match="settings.json is missing"):
+        opened(tmp_path / "run")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.tex").write_text("dear")
+    with pytest.raises(GradeclipError, match="holds other files, such as thesis.tex"):
+        opened(tmp_path / "own")
+    with pytest.raises(GradeclipError, match="must be a folder, and .* is a file"):
+        opened(tmp_path / "own" / "thesis.tex")
+    assert [file.name for file in (tmp_path / "own").iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_may_be_begun_anew(tmp_path):
+    with opened(tmp_path) as table:
+        table.add([row("a")])
+    with opened(tmp_path, {"seed": 1}, overwrite=True) as table:
+        assert not table.rows
+    with opened(tmp_path, {"seed": 1}) as table:
+        assert not table.rows
+
+
+def test_half_a_file_that_a_killed_process_left_goes_with_the_next_one(tmp_path):
+    (tmp_path / "settings.json.999999999.new").write_text("{")
+    with opened(tmp_path):
+        assert {file.name for file in tmp_path.iterdir()} == {ROWS, SETTINGS, ".lock"}
+
+
+def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(tmp_path):
+    code = (
+        "import sys, time, pathlib\nfrom gradeclip_utils.files import locked\n"
+        f"with locked(pathlib.Path({str(tmp_path)!r}), '.lock'):\n print('in', flush=True)\n time.sleep(600)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "in\n"
+    with pytest.raises(GradeclipError, match="another process is at work on"):
+        opened(tmp_path)
+    other.kill()
+    other.wait()
+    with opened(tmp_path), pytest.raises(GradeclipError, match="another process"), locked(tmp_path, ".lock"):
+        pass
+
+
+def test_a_model_is_described_by_what_it_computes(tiny):
+    own = describe_model(tiny, ["a dog"])
+    assert own == describe_model(tiny, ["a dog"]) and json.loads(json.dumps(own)) == own
+    brighter = replace(tiny, preprocess=lambda image: tiny.preprocess(image) * 1.5)
+    backwards = replace(tiny, tokenizer=lambda texts: tiny.tokenizer([text[::-1] for text in texts]))
+    for other, name in (
+        (brighter, "preprocess"),
+        (backwards, "tokenizer"),
+        (replace(tiny, image_layers=2), "image_layers"),
+    ):
+        assert {key for key, value in describe_model(other, ["a dog"]).items() if value != own[key]} == {name}
