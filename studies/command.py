@@ -20,10 +20,10 @@ import pandas as pd
 from gradeclip_utils.checks import as_path, chosen, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked, read_csv, version, write_whole
-from gradeclip_utils.measures.shards import part_of, read_shard
 from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.models import load_clip
 from studies.commit import commit
+from studies.shards import part_of, read_shard
 
 from . import STUDIES
 

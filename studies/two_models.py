@@ -27,9 +27,9 @@ import pandas as pd
 from gradeclip_utils.checks import columns, unused, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, version, write_whole
-from gradeclip_utils.measures.shards import add_no_shard, refuse_shard
 from gradeclip_utils.models import BUNDLED_MODELS, Clip, load_clip
 from studies.commit import commit
+from studies.shards import add_no_shard, refuse_shard
 
 from . import STUDIES
 from .architectures import compare_models, two_thing_examples

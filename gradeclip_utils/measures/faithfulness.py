@@ -1,24 +1,13 @@
-"""Faithfulness: what a map calls important is taken away, or given back, and the model is asked again.
+"""Faithfulness: the pixels or words that a map ranks highest go, or come back, and the model scores each step.
 
     map --order--> changed images or captions --unmodified model--> curve --area--> one number an image
 
-*Deletion* removes what the map ranks highest first: the score should fall early, so a small area under the curve is
-good. *Insertion* starts from an empty canvas and brings the highest back first: the score should rise early, so a large
-area is good. (Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC
-2018.) An area is divided by the range it was taken over, so it is the mean height of the curve.
-
-Three choices decide what such a figure means, and all are arguments here:
-
-- **What the model sees.** Pixels are removed from the model's own input, after its preprocessing, and a map is on that
-  input. Nobody's map is stretched over a crop that it was not made for.
-- **How far.** `PUBLISHED` removes half of the pixels, read in steps of 5 % (Grad-ECLIP's evaluation: 100 steps of
-  0.5 %, read every 10), on uniform noise, and inserts on black. Half a curve ignores how the lower half is ranked.
-  `FULL` goes all the way. (The published insertion script does not read its empty canvas, and appends the whole
-  image as an eleventh point; ours reads 0 to 50 %, as for deletion.)
-- **Ties.** Equal values are ordered at random, by the seed, the same way for every map; raster order would give a
-  constant map the top of the image as its opinion.
-
-Scores come from the unmodified model: cosines of an image or caption with a target.
+Deletion removes the highest first: a small area under the curve is good. Insertion starts from an empty canvas and
+brings the highest back first: a large area is good (Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for
+Explanation of Black-box Models", BMVC 2018). An area is divided by its range, so it is the mean height of the curve.
+Pixels are changed in the model's own input, after its preprocessing. `PUBLISHED` is the protocol of Grad-ECLIP's
+evaluation: half of the pixels, read in steps of 5 % (its insertion script appends the whole image as an eleventh point,
+which we leave out). `FULL` removes all pixels. Ties are ordered at random, the same way for every map.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,21 +29,22 @@ from .localisation import levelled
 GAMES = ("deletion", "insertion")
 _FILLS = ("mean", "random", "black")
 _CURVE = ["method", "game", "fraction"]
-MOST_POINTS = 1001  # of a curve, each of which is a forward pass
+_MOST_POINTS = 1001  # of a curve, each of which is a forward pass
+_MOST_AT_ONCE = 4096  # changed images
 Score = Callable[..., Tensor]  # of a batch: one number each
 Colours = tuple[Sequence[float], Sequence[float]]  # mean and deviation of the model's normalisation
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How an image is taken apart and put together. The defaults are the published ones, see `PUBLISHED`.
+    """How pixels are removed and inserted. The defaults are the published ones.
 
     Attributes:
-        span: the fraction of the image that is removed or inserted in the end: 0.5 is the half range, 1 the full one.
-        points: how many points of the curve are read, evenly from 0 to `span`.
-        fill: what deleted pixels become: "random" (uniform in colour, seeded), "mean" (the image's own mean colour)
+        span: the fraction of the image that is removed or inserted in the end, above 0 and at most 1.
+        points: how many points of the curve are read, evenly from 0 to `span`, 2 to 1001.
+        fill: the colour of deleted pixels: "random" (uniform in colour, seeded), "mean" (the image's own mean colour)
             or "black".
-        canvas: what insertion starts from: the same choices.
+        canvas: the empty image of insertion: the same choices.
         seed: of the random pixels and of the order of ties.
     """
 
@@ -67,7 +57,7 @@ class Protocol:
     def __post_init__(self):
         if number("span", self.span, 0, 1) == 0:
             raise GradeclipError("span is the fraction that is removed in the end, above 0")
-        whole("points", self.points, 2, MOST_POINTS)
+        whole("points", self.points, 2, _MOST_POINTS)
         chosen("fill", self.fill, _FILLS)
         chosen("canvas", self.canvas, _FILLS)
         checks.seed(self.seed)
@@ -92,22 +82,22 @@ def image_curves(
     Args:
         score: changed images (B, 3, H, W) -> numbers (B,); see `image_score`.
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
-        maps: for each method a map of *this input*, signed or not: (h, w) on its token grid, resized as heat maps are,
-            or (H, W) in its pixels. A heat map in the image's own pixels must be cropped to what the model sees
-            first: `localisation.pool(heat, pixels.shape[1:], view.box)`.
-        protocol: how far, with what in place of what is gone.
-        colours: mean and deviation of the model's normalisation, which "random" and "black" need; `colours_of`.
+        maps: for each method a map of this input, signed or not: (h, w) on its token grid, resized as heat maps are, or
+            (H, W) in its pixels. A heat map in the image's own pixels comes there by
+            `localisation.pool(heat, pixels.shape[1:], view.box)`.
+        protocol: how far pixels go, and which colour takes their place.
+        colours: mean and deviation of the model's normalisation, for "random" and "black"; see `colours_of`.
         games: "deletion", "insertion" or both.
-        batch: how many changed images go through the model at once.
+        batch: how many changed images go through the model at once, 1 to 4096.
 
     Returns:
         Rows of method, game, fraction (of the pixels that are gone, or back) and score, curve by curve.
 
     Raises:
-        ValueError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
+        GradeclipError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
             missing, an unknown game.
     """
-    games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1)
+    games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1, _MOST_AT_ONCE)
     if not isinstance(protocol, Protocol):
         raise GradeclipError(f"protocol must be a Protocol, got {short(protocol)}")
     maps, size = _checked_maps(pixels, maps), tuple(pixels.shape[1:])
@@ -127,7 +117,7 @@ def image_curves(
                     masks.append((order, taken, game == "deletion"))
 
     def changed(start: int) -> Tensor:
-        """Images (B, 3, H, W), from mask number `start` on."""
+        """Return images (B, 3, H, W), from mask number `start` on."""
         touched = np.stack([order < taken for order, taken, _ in masks[start : start + batch]])
         touched = torch.from_numpy(touched).to(pixels.device)[:, None]  # (B, 1, H, W)
         deletes = torch.tensor([deleted for *_, deleted in masks[start : start + batch]], device=pixels.device)
@@ -139,14 +129,14 @@ def image_curves(
 
 
 def image_score(encode: Callable[..., Tensor], target: Tensor) -> Score:
-    """A score for `image_curves`: the similarity with `target`."""
+    """Return a score for `image_curves` and `word_curves`: the similarity with a target embedding (E,)."""
     encode = instance("encode", encode, Callable, "a function")
     if not isinstance(target, Tensor) or target.ndim != 1 or not torch.isfinite(target).all():
         raise GradeclipError(f"target must be a tensor (E,) of finite numbers, got {short(target)}")
     target = F.normalize(target.float(), dim=-1)
 
     def score(images: Tensor) -> Tensor:
-        """Similarities (B,) of images or captions."""
+        """Return similarities (B,) of images or captions."""
         embeddings = F.normalize(encode(images).float(), dim=-1)
         if embeddings.shape[-1] != target.shape[-1]:
             msg = f"the model's embeddings have width {embeddings.shape[-1]}, and the target's is {target.shape[-1]}"
@@ -157,7 +147,7 @@ def image_score(encode: Callable[..., Tensor], target: Tensor) -> Score:
 
 
 def colours_of(preprocess: Callable) -> Colours:
-    """Mean and deviation by which a model's preprocessing normalises colours."""
+    """Return mean and deviation of a preprocessing's normalisation."""
     for step in getattr(preprocess, "transforms", [preprocess]):
         if isinstance(step, Normalize):
             return tuple(step.mean), tuple(step.std)
@@ -169,9 +159,9 @@ def colours_of(preprocess: Callable) -> Colours:
 def word_curves(
     score: Score, caption: str, scores: Mapping[str, Sequence[float]], spans: Sequence[tuple[int, int]], seed: int = 0
 ) -> pd.DataFrame:
-    """Deletion and insertion of words: as `image_curves`, and what is left of the caption keeps its order.
+    """Deletion and insertion curves of a caption's words; the words that are left keep their order.
 
-    Every word counts, one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
+    Words go one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
 
     >>> spans = [(word.start, word.end) for word in explanation.words[0]]                  # doctest: +SKIP
     >>> scores = {"grad-eclip": [word.score for word in explanation.words[0]]}             # doctest: +SKIP
@@ -182,15 +172,14 @@ def word_curves(
         score: a list of B captions -> numbers (B,); `image_score` makes it of an image's embedding.
         caption: the caption.
         scores: for each method one number a word.
-        spans: where the W words stand, `caption[start:end]`. What no span covers stays in every caption, however many
-            words are deleted.
+        spans: (start, end) of each of the W words, `caption[start:end]`. Letters outside of all spans always stay.
         seed: of the order of ties.
 
     Returns:
         Rows of method, game, fraction (of the words that are gone, or back) and score, curve by curve.
 
     Raises:
-        ValueError: a caption without words, scores that are not one a word or not finite.
+        GradeclipError: a caption without words, scores that are not one a word or not finite.
     """
     seed, spans = checks.seed(seed), _checked_spans(text("caption", caption), spans)
     if not spans:
@@ -225,7 +214,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
         One row a curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
 
     Raises:
-        ValueError, TypeError: a curve of one point, whose fractions do not grow, or that holds NaN; no such table.
+        GradeclipError: a curve of one point, fractions that do not grow, NaN, a column that is missing.
     """
     columns(curves, ("method", "fraction", "score"))
     keys = [name for name in curves if name not in ("fraction", "score")]
@@ -240,7 +229,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _checked_maps(pixels: Tensor, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The maps as floats, of the pixels' grid or size; all of them and the pixels are finite."""
+    """Return the maps as floats, checked, as the pixels are."""
     if not isinstance(pixels, Tensor) or pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
         msg = f"pixels must be one input of the model, a float tensor (3, H, W), got {tuple(np.shape(pixels))}"
         raise GradeclipError(msg)
@@ -273,17 +262,17 @@ def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple
 
 
 def _answer(score: Score, batch: Tensor | list[str]) -> np.ndarray:
-    """What a score says of a batch: numbers (B,), all of them finite."""
+    """Return the scores (B,) of a batch, all of them finite."""
     answer = instance("score", score, Callable, "a function")(batch)
     found = finite("a score", answer).astype(float, copy=False)
     if found.shape != (len(batch),):
-        msg = f"a score is one number for each of {len(batch)} that it is asked about, got {found.shape}"
+        msg = f"a score is one number for each of a batch of {len(batch)}, got {found.shape}"
         raise GradeclipError(msg)
     return found
 
 
 def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:
-    """What stands where there is no image, (3, H, W) or (3, 1, 1), as the model's input."""
+    """Return the pixels of an empty image, (3, H, W) or (3, 1, 1), as the model's input."""
     if kind == "mean":
         return pixels.mean(dim=(1, 2), keepdim=True)
     if colours is None:
@@ -300,7 +289,7 @@ def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Ten
 
 
 def _order(values: np.ndarray, seed: int) -> np.ndarray:
-    """The place of each value when the largest comes first; ties in an order that the seed decides."""
+    """Return the place of each value when the largest comes first; the seed decides ties."""
     flat = levelled(values).ravel()
     order = np.lexsort((np.random.default_rng(seed).permutation(flat.size), -flat))
     places = np.empty(flat.size, dtype=int)

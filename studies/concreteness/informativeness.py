@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 
 from gradeclip_utils.checks import writable
 from gradeclip_utils.files import data_path, write_whole
-from gradeclip_utils.measures.shards import add_no_shard, refuse_shard
 from gradeclip_utils.scenes import COLOURS, NUMBERS, POSITIONS, PREFIXES, concepts, vocabulary
+from studies.shards import add_no_shard, refuse_shard
 from training.rounds import ROUNDS, scenes_of_training
 
 EVERY = 8  # batch of the training is counted: all of them would take half an hour

@@ -1,7 +1,6 @@
 """Choices: the figures of a data set of choices, whoever asks and however often it is stopped."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ from PIL import Image
 from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import load_choices
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.shards import merge
 from gradeclip_utils.measures.statistics import interval
 from studies import choices as study
 from studies.choices import choice_figures, choice_rows
@@ -38,7 +36,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tiny, data):
-    return choice_rows(tiny, data, chunk=3, progress=False)
+    return choice_rows(tiny, data, progress=False)
 
 
 def test_a_choice_is_right_where_its_own_caption_is_the_more_similar_one(rows, tiny, data):
@@ -70,32 +68,13 @@ def test_figures_are_by_kind_beside_those_of_captions_alone_with_winogrounds_tex
     assert "winoground, text score" not in set(choice_figures(rows[::2], data)["figure"])
 
 
-def test_what_was_done_is_not_done_again_and_shards_together_are_the_whole(rows, tiny, data, tmp_path, monkeypatch):
-    for i in (0, 1):
-        choice_rows(tiny, data, chunk=3, folder=tmp_path / "run", shard=(i, 2), progress=False)
-    found, settings = merge(tmp_path / "run")
+def test_what_was_done_is_not_done_again(rows, tiny, data, tmp_path, monkeypatch):
+    found = choice_rows(tiny, data, folder=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(found, rows)
-    assert settings["data"] == data
-    monkeypatch.setattr(study, "judge_choices", None)  # nothing is asked again
-    again = choice_rows(tiny, data, chunk=3, folder=tmp_path / "run", progress=False)
-    pd.testing.assert_frame_equal(again, rows)
-    shutil.rmtree(tmp_path / "run" / "shard-1-of-2")
-    with pytest.raises(FileNotFoundError, match="lacks shard 1 of 2"):
-        merge(tmp_path / "run")
-    with pytest.raises(GradeclipError, match="a shard needs a folder"):
-        choice_rows(tiny, data, shard=(0, 2), progress=False)
-
-
-def test_rows_of_an_image_that_was_replaced_are_computed_again(tiny, data, tmp_path):
-    copy = shutil.copytree(data.removeprefix("winoground:"), tmp_path / "data")
-    options = {"chunk": np.int64(2), "folder": tmp_path / "run", "progress": False}
-    before = choice_rows(tiny, f"winoground:{copy}", **options)
-    (copy / "images" / "ex_0_img_0.png").write_bytes((copy / "images" / "ex_1_img_0.png").read_bytes())
-    with pytest.warns(UserWarning, match="chunk 0 of .* is about images or masks that were replaced"):
-        after = choice_rows(tiny, f"winoground:{copy}", **options)
-    fresh = choice_rows(tiny, f"winoground:{copy}", chunk=2, progress=False)
-    pd.testing.assert_frame_equal(after, fresh)
-    assert before["margin"].iloc[0] != after["margin"].iloc[0]
+    monkeypatch.setattr(study, "judge_choices", None)  # no question is asked again
+    pd.testing.assert_frame_equal(choice_rows(tiny, data, folder=tmp_path / "run", progress=False), rows)
+    with pytest.raises(GradeclipError, match="holds another run: .*asked was"):
+        choice_rows(tiny, data, 3, folder=tmp_path / "run", progress=False)
 
 
 def test_images_that_several_choices_show_are_drawn_again_and_not_the_choices(tiny, tmp_path):
