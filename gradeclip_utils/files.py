@@ -49,13 +49,19 @@ def output(
 ) -> Path:  # fmt: skip
     """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
     place = writable(path, what, suffixes=suffixes, size=size)
-    for one in inputs:
-        with suppress(OSError, ValueError):
-            if one is not None and os.path.samefile(place, one):
-                raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
+    if any(_is_same(place, one) for one in inputs if one):
+        raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
     if place.exists() and not overwrite:
         raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
     return place
+
+
+def _is_same(one: Path, other: str | os.PathLike) -> bool:
+    """Return whether two paths are of one file that exists."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:

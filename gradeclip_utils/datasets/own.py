@@ -47,9 +47,9 @@ def own_images(path: str | Path) -> list[Example]:
     found, masks = [], dict[Path, str]()
     for (line, row), concept in zip(rows.iterrows(), concepts, strict=True):
         image, named = path / "images" / row["image"], row.get("mask") or ""
-        mask = path / "masks" / (named or Path(row["image"]).with_suffix(".png"))
+        mask = path / "masks" / (named or f"{os.path.splitext(row['image'])[0]}.png")
         for file, wanted in ((image, True), (mask, bool(named))):
-            if wanted and not os.path.isfile(file):
+            if wanted and not os.path.isfile(file):  # also of a name that no file can have
                 raise GradeclipError(f"{path / 'captions.csv'}, line {line}: there is no file {file}")
         if os.path.isfile(mask) and not named and masks.setdefault(mask, row["image"]) != row["image"]:
             both = f"{masks[mask]} and {row['image']}"
