@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, permutations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import Tensor
 from PIL import Image
 
 from gradeclip_utils.checks import chosen, whole
@@ -258,30 +259,48 @@ def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
     return [scene.image(image_pixels(clip)) for scene in scenes]
 
 
-def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Ask both images of every pair which caption is theirs."""
-    if not pairs:
-        raise GradeclipError("there are no pairs to judge: draw some with draw_pairs")
+class Embedded(NamedTuple):
+    """Unit embeddings of pairs: images and captions, (P, 2, E) each."""
+
+    images: Tensor
+    texts: Tensor
+
+
+def embed_pairs(clip: Clip, pairs: Sequence[Pair]) -> Embedded:
+    """Embed both images and both captions of pairs."""
     scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
-    texts = explainer.embed_texts([scene.caption for scene in scenes]).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
-    images = explainer.embed_images(images_of(clip, scenes)).cpu().unflatten(0, (-1, 2))  # (P, 2, E)
-    scores = (images @ texts.transpose(1, 2)).numpy()  # (P, images, captions)
-    prior = (texts @ images.mean((0, 1))).numpy()  # (P, captions)
-    moved = [(part[:, 0] - part[:, 1]).double() for part in (images, texts)]  # (P, E) each
-    lengths = [part.norm(dim=-1).numpy() for part in moved]
-    turned = torch.nn.functional.cosine_similarity(*moved, dim=-1).numpy()
+    found = explainer.embed_images(images_of(clip, scenes)), explainer.embed_texts([one.caption for one in scenes])
+    return Embedded(*(one.cpu().unflatten(0, (-1, 2)) for one in found))
+
+
+def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """Ask both images of every pair which caption is theirs: one row an image, see `answers`."""
+    return answers(pairs, embed_pairs(clip, pairs))
+
+
+def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
+    """What embeddings answer: one row an image.
+
+    Columns pair, kind, objects, composition, side; similarity to the own caption and to the other one, and the margin;
+    right (1, 0 or .5), right_image (the same asked of captions: which image is yours?), and text_only: what a scorer
+    answers who sees the mean of all images instead of the image.
+    """
+    images, texts = (one.double() for one in embedded)
+    scores, prior = (images @ texts.transpose(1, 2)).numpy(), (texts @ images.mean((0, 1))).numpy()
     rows = []
-    for p, pair in enumerate(pairs):
+    for pair, similarity, blind in zip(pairs, scores, prior, strict=True):
         about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
-        change = {"image_change": lengths[0][p], "text_change": lengths[1][p], "agreement": turned[p]}
-        for side, scene in enumerate(pair.scenes):
-            word, own, other = pair.words(side)[0], float(scores[p, side, side]), float(scores[p, side, 1 - side])
-            said = {"word": scene.caption[word.start : word.end], "caption": scene.caption}
-            said["other"] = pair.scenes[1 - side].caption
-            answer = {"similarity": own, "other_similarity": other, "margin": own - other, "right": _right(own - other)}
-            blind = {"text_only": _right(float(prior[p, side] - prior[p, 1 - side]))}
-            rows.append({**about, "side": side, **said, **answer, **blind, **change})
+        for side in (0, 1):
+            own, other = similarity[side, side], similarity[side, 1 - side]
+            told = {"side": side, "similarity": own, "other_similarity": other, "margin": own - other}
+            asked = {"right": own - other, "right_image": own - similarity[1 - side, side], "text_only": blind[side] - blind[1 - side]}
+            rows.append({**about, **told, **{name: _right(margin) for name, margin in asked.items()}})
     return pd.DataFrame(rows)
+
+
+def all_right(rows: pd.DataFrame) -> pd.Series:
+    """Winoground's group score of each pair: 1 if both images find their caption and both captions their image."""
+    return (rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1) == 1).astype(float)
 
 
 def margins_after(clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene]) -> pd.DataFrame:
@@ -294,7 +313,7 @@ def margins_after(clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tu
     return table.assign(margin=margins)
 
 
-def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: torch.Tensor | None = None) -> pd.DataFrame:
+def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: Tensor | None = None) -> pd.DataFrame:
     """Ask images of a data set which of two captions is theirs."""
     right, wrong = ([getattr(choice, name) for choice in choices] for name in ("caption", "negative"))
     margins, prior = _margins(clip, (choice.image() for choice in choices), right, wrong, mean_image)
@@ -303,7 +322,7 @@ def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: torch.Tenso
 
 
 def _margins(
-    clip: Clip, images: Iterable, right: list[str], wrong: list[str], mean_image: torch.Tensor | None = None
+    clip: Clip, images: Iterable, right: list[str], wrong: list[str], mean_image: Tensor | None = None
 ) -> tuple[list[float], list[float]]:
     """Of N images: S(right caption) - S(wrong caption), and the same of the mean image."""
     explainer = Explainer(clip)

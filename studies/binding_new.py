@@ -1,0 +1,160 @@
+"""Attribute binding (lesson 05): does a model know which object is red, and do its maps show it?
+
+    pairs -> embeddings -> right answers            (`pairs.judge`)
+    pairs, colour words -> maps -> the thing they lie on
+    embeddings of pairs -> a linear map of text embeddings that binds
+
+    python -m studies.binding runs/emoji-bag-control/weights.safetensors      # writes data/binding_control.csv
+
+The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a Bag-of-Words Model Cross-modally but not
+Uni-modally", arXiv 2502.03566).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradeclip_utils.explain import Explainer
+from gradeclip_utils.files import data_path
+from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.models import Clip, load_clip
+from gradeclip_utils.plots import InlineFigure, plot_maps
+from gradeclip_utils.scenes import COLOURS, Span, showable
+
+from .pairs import Embedded, Pair, answers, draw_pairs, embed_pairs, images_of
+from .relevance import as_array, object_coverage
+
+WORDS = ("true caption", "false caption", "absent colour", "contrast")
+_WORDS_AT_ONCE = 64  # captions whose words are read in one batch
+
+
+# ---------------------------------------------------------------------------------------------------------------- maps
+
+
+def word_maps(explainer: Explainer, pairs: Sequence[Pair], words: Sequence[str] = WORDS) -> pd.DataFrame:
+    """Where the maps of colour words lie in pairs with swapped colours: one row an image, thing and word.
+
+    Each of the two things gives its colour word: as the true caption has it, as the false caption has it (beside the
+    other thing), and a colour that is nowhere in the image in its place. "contrast" is the map of the true caption
+    rather than the one that repeats the other thing's colour. `index` is the fraction of the positive relevance on the
+    two things, each per area, that lies on the thing; .5 where there is none.
+    """
+    asked = [(pair, side, thing) for pair in pairs for side in (0, 1) for thing in pair.asked]
+    captions = [[_caption(word, *one) for word in words] for one in asked]
+    directions = _directions(explainer, [one for row in captions for one in row]).unflatten(0, (-1, 2, len(words)))
+    scenes, rows = [pair.scenes[side] for pair in pairs for side in (0, 1)], []
+    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions.flatten(1, 2)))
+    for i, (pair, side, thing) in enumerate(asked):
+        scene, mine = pair.scenes[side], maps[i // 2, (i % 2) * len(words) :][: len(words)]
+        coverage = object_coverage(explainer, scene, mine.shape[1:])
+        (other,) = set(pair.asked) - {thing}
+        for word, map_ in zip(words, mine, strict=True):
+            index = _index(map_, coverage[thing], coverage[other])
+            rows.append({"pair": pair.name, "side": side, "thing": thing, "word": word, "index": index})
+    table = pd.DataFrame(rows)
+    return table.assign(right=(np.sign(table["index"] - 0.5) + 1) / 2)
+
+
+def _caption(word: str, pair: Pair, side: int, thing: int) -> tuple[str, Span | None, str]:
+    """A caption, the colour word in it that is asked, if any, and the caption that is subtracted, if any."""
+    scene, other = pair.scenes[side], pair.scenes[1 - side]
+    colour = scene.objects[thing].colour
+    if word == "false caption":
+        (span,) = (one for one in pair.words(1 - side) if other.caption[one.start : one.end] == colour)
+        return other.caption, span, ""
+    (span,) = (one for one in pair.words(side) if one.objects[0] == thing)
+    if word == "true caption":
+        return scene.caption, span, ""
+    colours = {one.colour for one in scene.objects}
+    if word == "contrast":
+        (said,) = (scene.objects[k].colour for k in pair.asked if k != thing)
+        return scene.caption, None, _with_word(scene.caption, span, str(said))[0]
+    absent = [one for one in COLOURS if one not in colours]
+    return *_with_word(scene.caption, span, absent[(len(pair.name) + thing) % len(absent)]), ""
+
+
+def _with_word(caption: str, span: Span, word: str) -> tuple[str, Span]:
+    """The caption with another word in the place of one, its article agreeing, and the place of the new word."""
+    before = re.sub(r"\ban? $", "an " if word[0] in "aeiou" else "a ", caption[: span.start])
+    place = Span(len(before), len(before) + len(word), span.kind, span.objects)
+    return before + word + caption[span.end :], place
+
+
+def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, str]]) -> Tensor:
+    """The direction (N, E) of each word in its caption, or of the caption less the one that is subtracted."""
+    whole = list(dict.fromkeys(text for caption, span, less in asked if span is None for text in (caption, less)))
+    read = list(dict.fromkeys(caption for caption, span, _ in asked if span))
+    embedded = dict(zip(whole, explainer.embed_texts(whole), strict=True)) if whole else {}
+    words = {}
+    for start in range(0, len(read), _WORDS_AT_ONCE):
+        some = read[start : start + _WORDS_AT_ONCE]
+        words |= zip(some, explainer.directions_of_words(some), strict=True)
+    found = []
+    for caption, span, less in asked:
+        if span is None:
+            found.append(embedded[caption] - embedded[less])
+        else:
+            split, directions = words[caption]
+            own = [i for i, (a, b) in enumerate(split.spans) if a < span.end and b > span.start]
+            found.append(directions[own].sum(0))
+    return torch.stack(found)
+
+
+def _index(map_: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
+    """Mean positive relevance on one thing over the sum of the means on both."""
+    heat = np.maximum(map_, 0)
+    mine, theirs = ((heat * part).sum() / part.sum() for part in (own, other))
+    return float(mine / (mine + theirs)) if mine + theirs > 0 else 0.5
+
+
+def plot_vote(models: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> InlineFigure:
+    """Maps of both colour words by two models without their names, for the first `n` pairs that are fit to be shown."""
+    shown = [pair for pair in pairs if all(map(showable, pair.scenes))][:n]
+    scenes = [pair.scenes[0] for pair in shown]
+    maps: list[dict[str, np.ndarray]] = [{} for _ in shown]
+    for letter, clip in zip("AB", models.values(), strict=False):
+        explainer = Explainer(clip)
+        asked = [(scene.caption, span, "") for pair, scene in zip(shown, scenes, strict=True) for span in pair.words(0)]
+        directions = _directions(explainer, asked).unflatten(0, (-1, 2))
+        for i, both in enumerate(as_array(explainer.maps(images_of(clip, scenes), directions))):
+            for span, map_ in zip(shown[i].words(0), both, strict=True):
+                maps[i][f"{letter}: {scenes[i].caption[span.start : span.end]}"] = np.maximum(map_, 0)
+    return plot_maps([scene.image() for scene in scenes], maps, columns=4, shared_scale=False)
+
+
+# -------------------------------------------------------------------------------------------------------------- remedy
+
+
+def fit_text_map(dev: Embedded, steps: int = 200, learning_rate: float = 1e-3, decay: float = 0.0) -> Tensor:
+    """LABCLIP's linear map (E, E) of text embeddings, fitted on pairs by CLIP's contrastive loss; encoders stay fixed.
+
+    The two captions of a pair stand in one batch, so each is the hard negative of the other.
+    """
+    images, texts = (one.double() for one in dev)
+    generator, scale = torch.Generator().manual_seed(0), 100.0
+    matrix = torch.eye(texts.shape[-1], dtype=texts.dtype, requires_grad=True)
+    optimiser = torch.optim.Adam([matrix], lr=learning_rate)
+    with torch.enable_grad():
+        for _ in range(steps):
+            some = torch.randperm(len(images), generator=generator)[:64]
+            seen, said = images[some].flatten(0, 1), F.normalize(texts[some].flatten(0, 1) @ matrix, dim=-1)
+            logits, own = scale * seen @ said.T, torch.arange(2 * len(some))
+            loss = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+            loss = loss + decay * (matrix - torch.eye(len(matrix), dtype=matrix.dtype)).square().sum()
+            (matrix.grad,) = torch.autograd.grad(loss, [matrix])
+            optimiser.step()
+    return matrix.detach()
+
+
+def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
+    """The same images, and texts after a linear map."""
+    return Embedded(pairs.images, F.normalize(pairs.texts.double() @ matrix, dim=-1).to(pairs.texts))
