@@ -4,20 +4,19 @@
     methods_compared   lesson 03: which map should you believe?
     protocols          and what in its tables is due to how one asked, measured and drew
     matching/          lesson 04: how a caption meets an image
-    binding/           lesson 05: does the model know which object is red?
+    pairs, binding     lesson 05: does the model know which object is red?
     concreteness/      lesson 06: are concrete words the ones that count?
     finetuning/        lesson 07: can maps teach the model where things are?
     architectures      lesson 08: the same question to other architectures
-    choices            of two captions, which is this image's? Published data sets, with any model
     two_models         which of their figures hold for another model? Bundled ones and a second training side by side
     summaries          the main figures of the others, each in one tidy table; what a lesson shows besides is in the
                        `figures` of its room, and in data/lessons.csv
     tables             how rows become figures, and which methods are compared
     relevance          which part of a map lies on which object
 
-`STUDIES` maps the name of a study to the function that measures a model: `STUDIES["binding"](clip)` gives a table with
+`STUDIES` maps the name of a study to the function that measures a model: `STUDIES["matching"](clip)` gives a table with
 the columns study, figure, value, low, high (95 % interval), n. A project of its own adds a study by adding a function
-of that kind. On the command line it is `python -m gradeclip_utils study binding`.
+of that kind. On the command line it is `python -m gradeclip_utils study matching`.
 """
 
 from __future__ import annotations
@@ -64,13 +63,11 @@ _OF_METHODS = (
 
 _MATCHING = ("first lesson", "two of a kind", "wholes", "planes", "sentences", "displays", "kinds of words",
              "templates", "regions")  # fmt: skip
-_BINDING = "kinds", "embeddings", "told apart", "maps", "mistakes", "causes", "random weights", "training"
 
 STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "matching": Study(
         "matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region"), more=_MATCHING
     ),
-    "binding": Study("binding_summary", ("answers", "two objects", "more objects"), more=_BINDING),
     "concreteness": Study("concreteness_summary", more=("questions", "assigned")),
     "architectures": Study("architecture_summary", ("recognised", "maps"), more=("lesson",)),
     "methods": Study("methods_compared.method_summary", _OF_METHODS),

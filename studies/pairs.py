@@ -1,21 +1,17 @@
-"""Attributes: does a model know who is red? Pairs of images and captions in which nothing but one attribute differs.
+"""Pairs of images and captions in which nothing but one attribute differs: does a model know who is red?
 
-    kind of attribute -> pairs: two images, two captions -> similarities -> one row an image -> accuracy
+    kind of attribute -> pairs: two images, two captions -> embeddings -> one row an image -> accuracy
 
-A *pair* has two images that differ in one attribute only, and the caption of each. Each image is asked which of
-the two captions is its own, so every caption is right once and wrong once: whoever looks at the captions alone gives
-both images the same answer and is right in exactly one of two, whatever he knows about captions (Hsieh et al.,
-"SugarCrepe", NeurIPS 2023, show what such a scorer reaches where that is not so). This is the text score of Winoground
-(Thrush et al., CVPR 2022), one image at a time.
-
-What training showed of each attribute is counted in `exposure`; where the maps of attribute words lie is measured in
-`binding`.
+Each image of a pair is asked which of the two captions is its own, so each caption is right once and wrong once, and a
+scorer that looks at the captions alone is right in exactly one of two (Hsieh et al., "SugarCrepe", NeurIPS 2023, show
+what such a scorer reaches elsewhere). This is the text score of Winoground (Thrush et al., CVPR 2022), one image at a
+time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, permutations
@@ -23,12 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 from PIL import Image
+from torch import Tensor
 
 from gradeclip_utils.checks import chosen, whole
-from gradeclip_utils.datasets import Choice
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
@@ -256,7 +250,12 @@ def image_pixels(clip: Clip) -> int:
 
 def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
     """The B images of scenes, square, no larger than the model needs."""
-    return [scene.image(image_pixels(clip)) for scene in scenes]
+    return [_image(scene, image_pixels(clip)) for scene in scenes]
+
+
+@lru_cache(maxsize=4096)  # several models are shown the same images
+def _image(scene: Scene, pixels: int) -> Image.Image:
+    return scene.image(pixels)
 
 
 class Embedded(NamedTuple):
@@ -293,42 +292,15 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
         for side in (0, 1):
             own, other = similarity[side, side], similarity[side, 1 - side]
             told = {"side": side, "similarity": own, "other_similarity": other, "margin": own - other}
-            asked = {"right": own - other, "right_image": own - similarity[1 - side, side], "text_only": blind[side] - blind[1 - side]}
-            rows.append({**about, **told, **{name: _right(margin) for name, margin in asked.items()}})
+            asked = own - other, own - similarity[1 - side, side], blind[side] - blind[1 - side]
+            found = zip(("right", "right_image", "text_only"), map(_right, asked), strict=True)
+            rows.append({**about, **told, **dict(found)})
     return pd.DataFrame(rows)
 
 
 def all_right(rows: pd.DataFrame) -> pd.Series:
     """Winoground's group score of each pair: 1 if both images find their caption and both captions their image."""
     return (rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1) == 1).astype(float)
-
-
-def margins_after(clip: Clip, pairs: Sequence[Pair], change: Callable[[Scene, tuple[int, ...]], Scene]) -> pd.DataFrame:
-    """S(right caption) - S(wrong caption) when every scene is changed: an experiment on what an answer hangs on."""
-    asked = [(pair, side) for pair in pairs for side in (0, 1)]
-    captions = [[pair.scenes[abs(side - turn)].caption for pair, side in asked] for turn in (0, 1)]
-    changed = images_of(clip, [change(pair.scenes[side], pair.asked) for pair, side in asked])
-    margins, _ = _margins(clip, changed, *captions)
-    table = pd.DataFrame([(pair.name, side) for pair, side in asked], columns=["pair", "side"])
-    return table.assign(margin=margins)
-
-
-def judge_choices(clip: Clip, choices: Sequence[Choice], mean_image: Tensor | None = None) -> pd.DataFrame:
-    """Ask images of a data set which of two captions is theirs."""
-    right, wrong = ([getattr(choice, name) for choice in choices] for name in ("caption", "negative"))
-    margins, prior = _margins(clip, (choice.image() for choice in choices), right, wrong, mean_image)
-    table = pd.DataFrame([(choice.key, choice.kind) for choice in choices], columns=["key", "kind"])
-    return table.assign(margin=margins, right=list(map(_right, margins)), text_only=list(map(_right, prior)))
-
-
-def _margins(
-    clip: Clip, images: Iterable, right: list[str], wrong: list[str], mean_image: Tensor | None = None
-) -> tuple[list[float], list[float]]:
-    """Of N images: S(right caption) - S(wrong caption), and the same of the mean image."""
-    explainer = Explainer(clip)
-    seen = explainer.embed_images(images)  # (N, E)
-    apart = explainer.embed_texts(right) - explainer.embed_texts(wrong)
-    return (seen * apart).sum(-1).tolist(), (apart @ (seen.mean(0) if mean_image is None else mean_image)).tolist()
 
 
 def _right(margin: float) -> float:

@@ -17,9 +17,6 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import draw_scene
 
 from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, two_thing_examples
-from .binding import figures as binding
-from .binding.binding_index import ROLES, answers_by_map, binding_index, study_pairs
-from .binding.cached_explainer import CachedExplainer
 from .concreteness import figures as concreteness
 from .concreteness.correlations import correlate
 from .concreteness.word_study import study_questions, word_study
@@ -28,7 +25,6 @@ from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
 from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
-from .pairs import draw_pairs, judge
 from .recognition import recognised
 from .tables import as_figures, compared, gained, told
 
@@ -104,27 +100,6 @@ def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
     for name, wanted in where.items():
         rows = rows[rows[name] == wanted]
     return rows[column].to_numpy()
-
-
-def binding_summary(clip: Clip, n: int = 30, *, part: str | None = None) -> pd.DataFrame:
-    """The main figures of the study of binding."""
-    if part in binding.PARTS:
-        return as_figures("binding", binding.PARTS[part](clip, n))
-    cached, parts = CachedExplainer(clip), {}
-    if part in (None, "answers"):
-        rows = judge(clip, study_pairs(n))
-        fewest = rows["objects"] == rows.groupby("kind")["objects"].transform("min")
-        seen, swapped = rows["composition"] == "seen", rows["kind"] == "swapped colours"
-        parts |= {f"accuracy, {kind}": (one, "right") for kind, one in rows[seen & fewest].groupby("kind", sort=False)}
-        parts["accuracy, swapped colours, withheld"] = rows[swapped & fewest & ~seen], "right"
-    if part in (None, "two objects"):
-        two = binding_index(cached, draw_pairs("swapped colours", n)).query("method == 'word x region'")
-        parts |= {f"index, swapped colours, {role}": (two[two["role"] == role], "index") for role in ROLES}
-    if part in (None, "more objects"):
-        more = [pair for objects in (3, 4) for pair in draw_pairs("swapped colours", max(1, n // 2), objects=objects)]
-        parts["accuracy, swapped colours, 3 and 4"] = judge(clip, more), "right"
-        parts["the same by the words' maps"] = answers_by_map(binding_index(cached, more, absent=False)), "right"
-    return as_figures("binding", [told(name, one, value, unit="pair") for name, (one, value) in parts.items()])
 
 
 def concreteness_summary(clip: Clip, *, draws: int = 300, part: str | None = None, **options) -> pd.DataFrame:

@@ -29,14 +29,12 @@ from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.architectures import maps_by_query, maps_on_common_grid
-from studies.binding.binding_index import binding_index
-from studies.binding.cached_explainer import CachedExplainer
-from studies.pairs import draw_pairs
-from studies.binding.playground import playground
+from studies.binding import word_maps
 from studies.concreteness.saliency import scene_examples, word_scores
 from studies.finetuning.evaluate import Amount, dense_features, measure
 from studies.matching.adjectives import adjective_shift, colour_pairs
 from studies.matching.map_sums import part_agreement
+from studies.pairs import answers, draw_pairs, embed_pairs
 from tests.conftest import build, wrap
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
@@ -212,9 +210,8 @@ def studied(model: nn.Module, study: str) -> list[np.ndarray]:
         table = adjective_shift(explainer, colour_pairs(2))
         return [table["fraction"], part_agreement(explainer, scenes)["agreement"]]
     if study == "binding":
-        pairs, cached = draw_pairs("swapped colours", 1, nouns=8), CachedExplainer(clip)
-        answers = playground(cached)
-        return [binding_index(cached, pairs)["index"], answers.similarity, *answers.maps.values()]
+        pairs = draw_pairs("swapped colours", 1, nouns=8)
+        return [word_maps(explainer, pairs)["index"], answers(pairs, embed_pairs(clip, pairs))["margin"]]
     examples = scene_examples(scenes)
     if study == "concreteness":
         return list(word_scores(clip, examples)[["grad-eclip", "leave-one-out", "attention"]].to_numpy())

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import BROWSER, ROOT
+from tests.browser import BROWSER
 from tests.panels.browsing import SHOTS, THEMES, change_theme, overflow
 
 pytestmark = BROWSER
@@ -38,7 +38,7 @@ def draw(level, report=None):
 
 panel(draw, level=[0, 1, 2])
 """
-LESSONS = [  # the panels of lessons 03 to 06, on less than the lessons measure
+LESSONS = [  # panels of figures, on less than the lessons measure
     """
 from functools import partial
 from gradeclip_utils import Explainer, load_clip
@@ -50,27 +50,6 @@ from gradeclip_utils.panels.session import Session
 clip, scene = load_clip(), arrange(["cat", "guitar"])
 some = ["grad-eclip", "maskclip"]
 panel(partial(method_gallery, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
-""",
-    """
-from studies.matching.adjectives import colour_pairs, prompt_path
-from studies.matching.plots import draw_path
-
-twin = colour_pairs(1)[0]
-way = prompt_path(Explainer(clip), twin.scene, f"a {twin.noun}", f"a {twin.colour} {twin.noun}")
-panel(lambda weight: draw_path(way, weight), weight=(0.0, 1.0, 0.05))
-""",
-    """
-from studies.binding.cached_explainer import CachedExplainer
-from gradeclip_utils.scenes import COLOURS
-from studies.binding.playground import PLACES, QUESTIONS, playground
-
-cached, nouns, places = CachedExplainer(clip), ["car", "cat", "dog"], list(PLACES)
-chosen = {"first": nouns, "first_colour": [*COLOURS, "no colour"], "first_place": places}
-chosen |= {"second": nouns[1:], "second_colour": [*list(COLOURS)[::-1], "no colour"]}
-chosen |= {"second_place": places[::-1], "question": list(QUESTIONS)}
-shown = panel(lambda report=None, **asked: playground(cached, report=report, **asked).figure(), **chosen)
-print(f"first drawing: {shown.seconds:.2f} s")
-shown
 """,
     """
 from studies.concreteness.word_study import word_study
@@ -187,11 +166,9 @@ def test_a_long_drawing_shows_a_bar_and_ends_for_a_newer_change(page):
     ("number", "control", "key", "shows"),
     [
         (0, ".gradeclip-against input", ("a cow", "a guitar"), ("rather than “a cow”", "rather than “a guitar”")),
-        (1, ".gradeclip-weight .noUi-handle", ("ArrowRight", "ArrowLeft"), ("(1) at 0.55", "(1) at 0.50")),
-        (2, ".gradeclip-question select", (1, 0), ("to the left of", "and a red cat")),
-        (3, ".gradeclip-method select", (1, 0), ("grad-eclip over", "leave-one-out over")),
+        (1, ".gradeclip-method select", (1, 0), ("grad-eclip over", "leave-one-out over")),
     ],
-    ids=["method gallery", "adjective slider", "attribute playground", "words of concreteness"],
+    ids=["method gallery", "words of concreteness"],
 )
 def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, key, shows):
     box = lessons.locator(".gradeclip-panel").nth(number)
@@ -219,21 +196,8 @@ def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, 
     assert lessons.evaluate("() => window.wrong") == []
 
 
-def test_the_playground_has_a_row_for_each_thing_and_takes_little_of_its_lesson(lessons):
-    box = lessons.locator(".gradeclip-panel").nth(2)
-    lessons.set_viewport_size({"width": 1280, "height": 1500})
-    rows = [[place.bounding_box()["y"] for place in box.locator(f"[class*='gradeclip-{thing}']").all()]
-            for thing in ("first", "second", "question")]  # fmt: skip
-    assert [len(row) for row in rows] == [3, 3, 1] and all(max(row) - min(row) < 2 for row in rows)
-    assert rows[0][0] < rows[1][0] < rows[2][0]
-    told = lessons.locator(".jp-OutputArea-output", has_text="first drawing: ").inner_text()
-    (lesson,) = (ROOT / "notebooks").glob("05_*.ipynb")
-    minutes = int(re.search(r"about (\d+) minutes to run", lesson.read_text(encoding="utf-8"))[1])
-    assert float(re.search(r"[\d.]+", told)[0]) < 60 * minutes / 10  # of what the lesson says of all its cells, a tenth
-
-
 def test_a_point_of_a_figure_says_its_word_under_the_mouse(lessons):
-    box = lessons.locator(".gradeclip-panel").nth(3)
+    box = lessons.locator(".gradeclip-panel").nth(1)
     points = box.locator("svg.gradeclip-points circle")
     assert points.count() > 10
     assert re.fullmatch(r"\w[^:]*: .* across, .* up; .*", points.first.locator("title").text_content())

@@ -5,13 +5,10 @@ import pytest
 
 from gradeclip_utils import Explainer
 from studies import STUDIES
-from studies.binding.binding_index import binding_index
-from studies.pairs import draw_pairs, judge
 from studies.command import COLUMNS
 from studies.matching.composition import noun_pairs, span_fractions
 from studies.summaries import (
     architecture_summary,
-    binding_summary,
     concreteness_summary,
     matching_summary,
 )
@@ -51,25 +48,6 @@ def test_nothing_is_left_behind_on_the_model(explainer, matching):
     model = explainer.clip.model
     assert not model.training and all(not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.filterwarnings("ignore:no interval for")  # a single pair of a kind
-def test_binding_is_summed_up_by_answers_and_by_maps(bundled_shape):
-    table = binding_summary(bundled_shape, 2)
-    assert list(table) == COLUMNS and table["figure"].is_unique and len(table) == 9 + 1 + 3 + 2
-    swapped = draw_pairs("swapped colours", 2)
-    index = binding_index(bundled_shape, swapped).query("method == 'word x region' and role == 'absent'")
-    value = table.set_index("figure")["value"]
-    assert value["index, swapped colours, absent"] == pytest.approx(index["index"].mean(), abs=1e-5)
-    assert value["accuracy, swapped colours"] == judge(bundled_shape, swapped)["right"].mean()
-
-
-def test_the_bundled_model_binds_colours_and_not_places(bundled):
-    """Few pairs, far from the border: the lesson has the figures."""
-    pairs = [pair for kind in ("swapped colours", "left / right") for pair in draw_pairs(kind, 12, nouns=16)]
-    right, change = (judge(bundled, pairs).groupby("kind")[column].mean() for column in ("right", "text_change"))
-    assert right["swapped colours"] > 0.8 > 0.7 > right["left / right"]
-    assert change["swapped colours"] > 5 * change["left / right"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, plot_maps
 from gradeclip_utils.scenes import COLOURS, Span, showable
 
-from .pairs import Embedded, Pair, answers, draw_pairs, embed_pairs, images_of
+from .pairs import Embedded, Pair, draw_pairs, images_of, judge
 from .relevance import as_array, object_coverage
 
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
@@ -116,19 +116,49 @@ def _index(map_: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
     return float(mine / (mine + theirs)) if mine + theirs > 0 else 0.5
 
 
-def plot_vote(models: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> InlineFigure:
-    """Maps of both colour words by two models without their names, for the first `n` pairs that are fit to be shown."""
-    shown = [pair for pair in pairs if all(map(showable, pair.scenes))][:n]
-    scenes = [pair.scenes[0] for pair in shown]
-    maps: list[dict[str, np.ndarray]] = [{} for _ in shown]
-    for letter, clip in zip("AB", models.values(), strict=False):
+def plot_vote(first: Clip, second: Clip, pairs: Sequence[Pair], n: int = 3) -> InlineFigure:
+    """Maps of both colour words by two models, A and B, for the first `n` pairs that are fit to be shown.
+
+    The border cuts none of their things, none is small, and none of the four maps is empty.
+    """
+    shown = [pair for pair in pairs if showable(pair.scenes[0])][: 6 * n]
+    scenes, maps = [pair.scenes[0] for pair in shown], [{} for _ in shown]
+    for letter, clip in (("A", first), ("B", second)):
         explainer = Explainer(clip)
         asked = [(scene.caption, span, "") for pair, scene in zip(shown, scenes, strict=True) for span in pair.words(0)]
         directions = _directions(explainer, asked).unflatten(0, (-1, 2))
         for i, both in enumerate(as_array(explainer.maps(images_of(clip, scenes), directions))):
             for span, map_ in zip(shown[i].words(0), both, strict=True):
                 maps[i][f"{letter}: {scenes[i].caption[span.start : span.end]}"] = np.maximum(map_, 0)
-    return plot_maps([scene.image() for scene in scenes], maps, columns=4, shared_scale=False)
+    some = [i for i, mine in enumerate(maps) if all(map_.any() for map_ in mine.values())][:n]
+    return plot_maps([scenes[i].image() for i in some], [maps[i] for i in some], columns=4, shared_scale=False)
+
+
+def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
+    """Which caption the maps of its colour words prefer: 1 for the true one, 0 for the false one, .5 for neither.
+
+    A caption is preferred if its words lie more on the things that it gives the colours to.
+    """
+    means = rows.pivot_table("index", ["pair", "side"], "word", sort=False)
+    return (np.sign((means["true caption"] + means["false caption"] - 1).round(6)) + 1) / 2
+
+
+def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
+    """How alike each colour word's directions are in captions about different things: mean cosine, by colour.
+
+    What all colour words share is taken away. Words whose direction is zero are left out.
+    """
+    asked = [(pair.scenes[0].caption, span, "") for pair in pairs for span in pair.words(0)]
+    colours = np.array([caption[span.start : span.end] for caption, span, _ in asked])
+    found = as_array(_directions(explainer, asked))
+    there = np.linalg.norm(found, axis=1) > 0
+    found, colours = found[there] - found[there].mean(0), colours[there]
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    alike = {}
+    for colour in np.unique(colours):
+        mine = found[colours == colour]
+        alike[colour] = (np.linalg.norm(mine.sum(0)) ** 2 - len(mine)) / max(len(mine) * (len(mine) - 1), 1)
+    return pd.Series(alike)
 
 
 # -------------------------------------------------------------------------------------------------------------- remedy
@@ -158,3 +188,33 @@ def fit_text_map(dev: Embedded, steps: int = 200, learning_rate: float = 1e-3, d
 def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
     """The same images, and texts after a linear map."""
     return Embedded(pairs.images, F.normalize(pairs.texts.double() @ matrix, dim=-1).to(pairs.texts))
+
+
+# ------------------------------------------------------------------------------------------------------------- control
+
+_ASKED = ("swapped colours", "colour", "object identity")
+
+
+def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
+    """How often a model with these weights is right on test pairs: question, right, low, high, n."""
+    clip, rows = load_clip("emoji", weights), []
+    for kind in _ASKED:
+        found = judge(clip, draw_pairs(kind, n, split="test"))
+        low, high = interval(found["right"], found["pair"].array)
+        rows.append({"question": kind, "right": found["right"].mean(), "low": low, "high": high, "n": len(found)})
+    return pd.DataFrame(rows).round(4)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the control of `emoji-bag`, as many ordinary steps from the same weights, and write its table."""
+    parser = argparse.ArgumentParser(prog="python -m studies.binding", description=main.__doc__)
+    parser.add_argument("weights", type=Path, help="a compact checkpoint, as `python -m training` writes it")
+    parser.add_argument("--out", type=Path, default=data_path("binding_control.csv"), help="%(default)s")
+    given = parser.parse_args(arguments)
+    table = control_table(given.weights)
+    table.to_csv(given.out, index=False)
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Binding: does the model know which object is red? (lesson 05)."""
