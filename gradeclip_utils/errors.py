@@ -10,8 +10,8 @@ class UnsupportedModel(GradeclipError):
 
 
 def short(value: object, most: int = 60) -> str:
-    """The repr of a value, cut to a length that fits into a sentence."""
-    text = repr(value)
+    """The repr of a value in one line, cut to a length that fits into a sentence."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -1,14 +1,14 @@
-"""Images: an image from whatever form it has, what the model sees of it, and where that lies in the image.
+"""Images: reading them in any form, what the model sees of them, and maps laid back onto them.
 
-    file, array -> image -> pixels --architecture--> trace --method--> map -> heat map in the image's own pixels
+    file, array -> image -> pixels --model--> trace --method--> map -> heat map in the image's own pixels
 
-A model's own preprocessing resizes and crops. To put a map back on the image, the steps of the preprocessing are
-read, and what they did to the corners is undone. torch is imported where it is needed, so that reading an image, and
-laying a map on it, start at once.
+A model's own preprocessing resizes and crops. Its steps are read, so that a map lies where it belongs in the image.
+torch is imported where it is needed, so that reading an image starts at once.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .checks import readable
+from .checks import first_line, readable, short
 from .errors import GradeclipError
 from .notices import warn
 
@@ -31,50 +31,71 @@ MOST_MEGAPIXELS = 80  # an image of more is refused before it is decoded; below 
 
 
 def read_image(image: ImageLike) -> Image.Image:
-    """The image as RGB, upright and 8 bits a channel, whatever it was.
+    """Read an image as RGB, upright and with 8 bits a channel.
 
-    EXIF rotation is applied; a palette, greyscale, CMYK and 16 bits are converted; what is transparent is laid over
-    white. Of an animation the first frame is taken.
+    EXIF rotation is applied; a palette, greyscale, CMYK and 16 bits are converted; transparent pixels are laid over
+    white. The first frame of an animation is taken.
 
         read_image("holiday.jpg").size
 
     Args:
         image: a PIL image, the path of an image file, or a uint8 array (H, W, 3) with red, green, blue in 0 to 255.
 
+    Returns:
+        A PIL image of mode RGB; the argument is not changed.
+
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, ends too early, or has more than `MOST_MEGAPIXELS`; the array has another
-            shape or dtype.
-        TypeError: it is none of the three.
+        GradeclipError: there is no such file, it is not an image, ends too early, or has more than `MOST_MEGAPIXELS`;
+            the array has another shape or dtype; or it is none of the three.
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
     if isinstance(image, (str, Path, Image.Image)):
         return _open(image)
-    msg = (
-        f"A picture can be a PIL image, a path, or a uint8 array (H, W, 3); this is {type(image).__module__}."
-        f"{type(image).__name__}. A tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
+    raise GradeclipError(
+        f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}{_advice(image)}"
     )
-    raise GradeclipError(msg)
+
+
+def _advice(image: object) -> str:
+    """The way to an image from things that are often given instead."""
+    if hasattr(image, "detach"):
+        return "; of a tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
+    if callable(getattr(image, "image", None)):
+        return "; pass its .image()"
+    return "; explain_batch takes several" if isinstance(image, (list, tuple)) else ""
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
+    shape = f"({', '.join(map(str, array.shape))})"
     if array.dtype != np.uint8:
-        msg = (
-            f"An array must be uint8 (0 to 255), because other types have no agreed range; this one is {array.dtype} "
-            f"of shape {array.shape}. If it runs from 0 to 1: (array * 255).round().astype('uint8')"
-        )
-        raise GradeclipError(msg)
+        advice = {
+            "f": "if it runs from 0 to 1, (array * 255).round().astype('uint8')",
+            "b": "array.astype('uint8') * 255",
+        }
+        wide = "if it runs from 0 to 255, array.astype('uint8'); 16 bits are (array // 257).astype('uint8')"
+        msg = f"an array must be uint8 (0 to 255), this one is {array.dtype} of shape {shape}"
+        raise GradeclipError(f"{msg}: {advice.get(array.dtype.kind, wide)}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise GradeclipError("an array must have a value everywhere, this one is masked: array.filled(255)")
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        msg = f"An array must have the shape (H, W, 3): red, green, blue; this one has {array.shape}."
-        raise GradeclipError(msg)
-    _check_size("This array", array.shape[1], array.shape[0])
+        advice = ""
+        if array.ndim == 2:
+            advice = ": of greys, np.stack([array] * 3, axis=-1)"
+        elif array.ndim == 3 and array.shape[0] == 3:
+            advice = ": array.transpose(1, 2, 0)"
+        elif array.ndim == 3 and array.shape[2] == 4:
+            advice = ": with transparency, Image.fromarray(array)"
+        raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; this one has {shape}{advice}")
+    _check_size("this array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 
 
 def _open(image: Image.Image | str | Path) -> Image.Image:
-    name = "this picture" if isinstance(image, Image.Image) else str(path := readable(image, "a picture file"))
-    start = b"?"  # of an image that somebody else opened
+    if isinstance(image, str) and re.match(r"\w+://", image):
+        raise GradeclipError(f"{short(image)} is an address, and nothing is fetched: download it and pass the file")
+    name = "this image" if isinstance(image, Image.Image) else str(path := readable(image, "an image file"))
+    start = b"?"  # of an image that is open already
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, name)
@@ -87,23 +108,23 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
     except GradeclipError:
         raise
     except _PILLOW as error:
-        msg = f"{name} cannot be read as a picture: it is damaged or ends too early ({error})."
+        msg = f"{name} cannot be read as an image: it is damaged or ends too early ({error})."
         raise GradeclipError(msg) from error
     except Image.DecompressionBombError as error:
-        raise GradeclipError(f"{name} has more than {MOST_MEGAPIXELS} megapixels: {error}") from None
+        raise GradeclipError(f"{name} has too many pixels for Pillow to open it: {error}") from None
 
 
-# what Pillow says of a broken chunk, of a file that is closed or too short, and of a mode that it cannot convert
+# errors of Pillow for a broken chunk, a file that is closed or too short, and a mode that it cannot convert
 _PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 def _unreadable(start: bytes) -> str:
-    """What a file is that Pillow does not know, by its first bytes, and what to do. Telephones write HEIC."""
+    """The kind of a file that Pillow does not know, by its first bytes, and advice. Telephones write HEIC."""
     if not start:
         return "is empty: it has no bytes."
     if start[4:8] == b"ftyp" and start[8:] in _HEIF:
-        return "is a HEIC or AVIF picture, which Pillow cannot read here: save it as JPEG or PNG."
-    return "is not a picture that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...): save it as JPEG or PNG."
+        return "is a HEIC or AVIF image, which Pillow cannot read here: save it as JPEG or PNG."
+    return "is not an image that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...): save it as JPEG or PNG."
 
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
@@ -132,7 +153,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
-    """16-bit greyscale. Pillow's own conversion clips at 255 instead of scaling, which turns most images white."""
+    """Scale 16-bit greyscale to 8 bits. Pillow's own conversion clips at 255, which turns most images white."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         msg = f"{name} holds numbers from {values.min()} to {values.max()}, beyond 16 bits; scale it to 8 bits first."
@@ -154,7 +175,7 @@ class View:
 
 
 def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
-    """What a preprocessing gave, if a model can take it: finite floats (3, H, W)."""
+    """Refuse a result of a preprocessing that a model cannot take: finite floats (3, H, W) are needed."""
     import torch
 
     rule = "a preprocessing must turn an image into a float tensor (3, H, W)"
@@ -165,9 +186,19 @@ def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
     if size is not None and tuple(pixels.shape[1:]) != tuple(size):
         given, wanted = (" x ".join(map(str, one)) for one in (pixels.shape[1:], size))
         raise GradeclipError(f"the preprocessing gives {given} pixels, and the model takes {wanted}")
-    if not torch.isfinite(pixels).all():
-        raise GradeclipError(f"{rule}, and this one gives NaN or infinity")
+    if pixels.is_meta or pixels.layout is not torch.strided or not torch.isfinite(pixels).all():
+        raise GradeclipError(f"{rule}, and this one gives NaN, infinity or no plain tensor")
     return pixels
+
+
+def prepared(preprocess: Callable, image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
+    """The image through a preprocessing, (3, H, W)."""
+    try:
+        pixels = preprocess(image)
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+        name = getattr(preprocess, "__name__", type(preprocess).__name__)
+        raise GradeclipError(f"the preprocessing {name} fails on an RGB image: {first_line(error)}") from error
+    return check_pixels(pixels, size)
 
 
 def model_view(preprocess: Callable, image: Image.Image) -> View:
@@ -187,12 +218,11 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
             left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
         elif kind not in _IN_PLACE:
             name = getattr(step, "__name__", type(step).__name__)
-            message = f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole picture"
-            warn(message)
-            return View(preprocess(image), (0.0, 0.0, float(width), float(height)))
+            warn(f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole image")
+            return View(prepared(preprocess, image), (0.0, 0.0, float(width), float(height)))
     across, down = width / scaled[0], height / scaled[1]
     box = (left * across, top * down, (left + view[0]) * across, (top + view[1]) * down)
-    return View(preprocess(image), box)
+    return View(prepared(preprocess, image), box)
 
 
 def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:
@@ -211,7 +241,7 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     # Python rounds halves to even and the last patch must not exceed the limit: floor when shrinking
     to_whole = round if shrink == 1.0 else int
     counts = [max(1, to_whole(side * shrink)) for side in (rows, columns)]
-    # a side of less than one patch becomes one, and then the other one has to give way
+    # a side of less than one patch becomes one, and then the other side is shortened
     size = [max(1, min(n, MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
     scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
     pixels = normalize(transforms.to_tensor(scaled))
@@ -227,7 +257,7 @@ def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: t
 
 
 def _bilinear(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """How much each of `cells` between `start` and `end` gives to each pixel: (pixels, cells)."""
+    """The weight (pixels, cells) of each of `cells` between `start` and `end` for each pixel."""
     centres = np.arange(pixels) + 0.5
     places = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
@@ -241,13 +271,13 @@ _IN_PLACE = frozenset("MaybeConvertMode RGB ToTensor MaybeToTensor PILToTensor M
 
 
 def _kind(step: object) -> str:
-    """What a step of a preprocessing is called in the library that has it; "" if it is somebody's own."""
+    """The class of a step of a preprocessing in torchvision, open_clip or timm; "" for other steps."""
     libraries = ("torchvision.", "open_clip.", "timm.")
     return next((kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith(libraries)), "")
 
 
 def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int, int]:
-    """As torchvision's Resize: two numbers are (height, width), one is the shorter side."""
+    """The size after torchvision's Resize: two numbers are (height, width), one is the shorter side."""
     if not isinstance(size, int) and len(size) == 2:
         return size[1], size[0]
     short = size if isinstance(size, int) else size[0]
@@ -255,6 +285,6 @@ def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int,
 
 
 def _crop_start(full: int, part: int) -> int:
-    """Where a centre crop of `part` begins; negative where the image is padded to reach it."""
+    """The start of a centre crop of `part`; negative if the image is padded to reach it."""
     padding = max(0, part - full) // 2
     return round((max(full, part) - part) / 2) - padding

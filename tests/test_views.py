@@ -15,7 +15,7 @@ from gradeclip_utils.notices import ExplanationWarning
 
 
 def ramps(width, height):
-    """A picture whose red says how far right a pixel is, and whose green says how far down, in 0 to 255."""
+    """An image whose red says how far right a pixel is, and whose green says how far down, in 0 to 255."""
     red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([red, green, 0 * red], axis=-1).round().astype(np.uint8))
 
@@ -65,17 +65,17 @@ def test_steps_of_torchvisions_second_version_and_of_timm_are_followed(size):
     assert native_view(second, ramps(*size), (8, 8)).box == (0, 0, *size)
 
 
-def test_an_unknown_step_is_taken_to_show_the_whole_picture_and_said():
+def test_an_unknown_step_is_taken_to_show_the_whole_image_and_said():
     custom = transforms.Compose([transforms.RandomRotation(10), transforms.Resize((32, 32)), transforms.ToTensor()])
     with pytest.warns(ExplanationWarning, match="'RandomRotation' is not known"):
         view = model_view(custom, ramps(80, 50))
     assert view.box == (0, 0, 80, 50) and view.pixels.shape == (3, 32, 32)
     with pytest.warns(ExplanationWarning, match="'<lambda>' is not known"):
-        model_view(lambda picture: torch.zeros(3, 32, 32), ramps(80, 50))
+        model_view(lambda image: torch.zeros(3, 32, 32), ramps(80, 50))
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (1, 1), (5000, 4000), (3, 900)])
-def test_native_sides_are_whole_patches_near_the_pictures_own(width, height):
+def test_native_sides_are_whole_patches_near_the_images_own(width, height):
     view = native_view(transform(32, "shortest"), Image.new("RGB", (width, height)), (8, 8))
     rows, columns = view.pixels.shape[1] // 8, view.pixels.shape[2] // 8
     assert view.pixels.shape == (3, rows * 8, columns * 8)
@@ -87,11 +87,11 @@ def test_native_sides_are_whole_patches_near_the_pictures_own(width, height):
 
 
 def test_native_resolution_normalises_colours_as_the_model_does():
-    picture = ramps(32, 32)
+    image = ramps(32, 32)
     own = open_clip.image_transform(32, is_train=False)
-    torch.testing.assert_close(native_view(own, picture, (8, 8)).pixels, own(picture))
+    torch.testing.assert_close(native_view(own, image, (8, 8)).pixels, own(image))
     with pytest.raises(ValueError, match="needs a preprocessing with a Normalize step"):
-        native_view(transforms.Compose([transforms.ToTensor()]), picture, (8, 8))
+        native_view(transforms.Compose([transforms.ToTensor()]), image, (8, 8))
 
 
 def test_a_heat_map_is_zero_outside_the_box_and_constant_where_the_map_is():
@@ -116,7 +116,7 @@ def test_the_brightest_token_lies_where_its_patch_was():
     assert 12.5 <= row + 0.5 <= 25 and 52.5 <= column + 0.5 <= 65
 
 
-def test_a_picture_of_twenty_megapixels_and_one_of_one_pixel_have_views():
+def test_an_image_of_twenty_megapixels_and_one_of_one_pixel_have_views():
     for size in ((5000, 4000), (1, 1)):
         view = model_view(transform(32, "shortest"), Image.new("RGB", size))
         assert onto_image(np.ones((4, 4), np.float32), view.box, size).shape == size[::-1]

@@ -1,13 +1,17 @@
-"""Images: what is none, and what is too large to be decoded."""
+"""Images: things that are no image, and images that are too large to be decoded."""
 
 import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision import transforms
 
 from gradeclip_utils import read_image
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.images import model_view
+from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import bomb, named
 
 
@@ -24,6 +28,13 @@ def truncated(folder):
     return Image.open(folder / "cut.png")
 
 
+def broken_chunk(folder):
+    Image.effect_noise((90, 90), 60).save(folder / "x.png")
+    content = bytearray((folder / "x.png").read_bytes())
+    content[45:60] = bytes(15)
+    return holding("broken.png", content)(folder)
+
+
 def pipe(folder):
     os.mkfifo(folder / "pipe.png")
     return folder / "pipe.png"
@@ -37,35 +48,83 @@ def holding(name, content):
     return make
 
 
+def zeros(*shape, dtype=np.uint8):
+    return lambda _: np.zeros(shape, dtype)
+
+
+def half_of(suffix):
+    def make(folder):
+        Image.effect_noise((200, 200), 80).convert("RGB").save(folder / f"whole.{suffix}")
+        whole = (folder / f"whole.{suffix}").read_bytes()
+        return holding(f"cut.{suffix}", whole[: len(whole) // 2])(folder)
+
+    return make
+
+
 HEIC, FILM = (b"\0\0\0\x18ftyp" + brand + b"\0" * 99 for brand in (b"heic", b"isom"))
 IMAGES = [
     ("a photo of a telephone", holding("a.heic", HEIC), r"a\.heic is a HEIC or AVIF .*: save it as JPEG or PNG"),
     ("the same, named otherwise", holding("a.jpg", HEIC), r"a\.jpg is a HEIC or AVIF .*: save it as JPEG or PNG"),
-    ("a film", holding("a.png", FILM), r"is not a picture that Pillow can read .*: save it as JPEG or PNG"),
-    ("a text", holding("a.png", b"dear"), r"is not a picture that Pillow can read .*: save it as JPEG or PNG"),
+    ("a film", holding("a.png", FILM), r"is not an image that Pillow can read .*: save it as JPEG or PNG"),
+    ("a text", holding("a.png", b"dear"), r"is not an image that Pillow can read .*: save it as JPEG or PNG"),
     ("an empty file", holding("a.png", b""), r"a\.png is empty"),
     ("a file that was closed", closed, "damaged"),
     ("a file that ends too early, opened lazily", truncated, "damaged"),
-    ("200 megapixels", bomb, "more than 80 megapixels"),
-    ("an array of 81 megapixels", lambda _: np.zeros((9000, 9001, 3), np.uint8), "9001 x 9000 pixels, more than 80"),
+    ("a PNG with a broken chunk", broken_chunk, "damaged or ends too early"),
+    *((f"half of a {suffix}", half_of(suffix), r"cut.* (damaged or ends too early|not an image)")
+      for suffix in ("png", "jpg", "webp", "tiff")),
+    ("200 megapixels", bomb, "has too many pixels for Pillow"),
+    ("an array of 81 megapixels", zeros(9000, 9001, 3), "9001 x 9000 pixels, more than 80"),
+    ("no pixels", lambda _: Image.new("RGB", (0, 4)), "has no pixels: 0 x 4"),
     ("a named pipe", pipe, "is a pipe or a device"),
+    ("floats", lambda _: Image.new("F", (4, 4)), "holds floats"),
     ("integers beyond 16 bits", lambda _: Image.fromarray(np.full((2, 2), 70000, np.int32)), "beyond 16 bits"),
-    ("nothing", lambda _: None, "this is builtins.NoneType"),
-    ("NUL in the name", lambda _: "a\0.png", "cannot be used"),
+    ("nothing", lambda _: None, r"an image must be a PIL image, a path, or a uint8 array .*, got None$"),
+    ("a list", lambda _: ["a.png"], r"got \['a.png'\]; explain_batch takes several"),
+    ("a scene", lambda _: arrange(["dog"]), r"got .*; pass its \.image\(\)$"),
+    ("a tensor", lambda _: torch.zeros(3, 4, 4), r"got tensor.*permute\(1, 2, 0\)"),
+    ("an address", lambda _: "https://example.com/dog.jpg", "'https://example.com/dog.jpg' is an address, and nothing"),
+    ("a missing file", lambda folder: folder / "nothing.png", "no image file .*nothing.png"),
+    ("NUL in the name", lambda _: "a\0.png", "an image file .* path that can be used"),
     ("a path of 5,000 letters", lambda _: "x" * 5000, "File name too long"),
     ("a folder", lambda folder: folder, "is a folder"),
-]
+    ("an array of floats", zeros(4, 4, 3, dtype=np.float32), r"uint8 .*float32 of shape .*\(array \* 255\)"),
+    ("an array of 16 bits", zeros(4, 4, 3, dtype=np.uint16), r"uint16 of shape \(4, 4, 3\): .* // 257"),
+    ("an array of greys", zeros(4, 4), r"shape \(H, W, 3\).*\(4, 4\): of greys, np.stack"),
+    ("channels first", zeros(3, 4, 4), r"\(3, 4, 4\): array.transpose\(1, 2, 0\)"),
+    ("four channels", zeros(4, 4, 4), r"\(4, 4, 4\): with transparency, Image.fromarray"),
+    ("an empty array", zeros(0, 4, 3), r"\(0, 4, 3\)"),
+    ("a masked array", lambda _: np.ma.masked_array(np.zeros((4, 4, 3), np.uint8), mask=True), "this one is masked"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("make", "message"), named(IMAGES))
-def test_what_is_no_image_is_refused(tmp_path, make, message):
+def test_things_that_are_no_image_are_refused(tmp_path, make, message):
     with pytest.raises(GradeclipError, match=message):
         read_image(make(tmp_path))
 
 
-@pytest.mark.parametrize("mode", ["La", "RGBa", "LAB", "YCbCr", "I;16", "RGBX"])
-def test_an_image_of_a_rare_mode_is_read_or_refused(mode):
-    try:
-        assert read_image(Image.new(mode, (3, 3))).mode == "RGB"
-    except GradeclipError as refusal:
-        assert refusal.code == "E-image-damaged"
+def test_a_lower_bound_of_pillow_is_named_as_its_own(tmp_path, monkeypatch):
+    Image.new("RGB", (80, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(GradeclipError, match=r"a.png has too many pixels for Pillow to open it: .*5120 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+PREPROCESSINGS = [
+    ("of two arguments", lambda image, size: image, "the preprocessing <lambda> fails on an RGB image"),
+    ("that fails", transforms.Normalize([0.5] * 3, [0.5] * 3), "the preprocessing Normalize fails on an RGB image"),
+    ("that gives an image", lambda image: image, "and this one gives Image"),
+    ("that gives integers", transforms.PILToTensor(), "gives torch.uint8"),
+    ("that gives a batch", lambda image: torch.zeros(1, 3, 4, 4), r"gives torch.float32 \(1, 3, 4, 4\)"),
+    ("that gives NaN", lambda image: torch.full((3, 4, 4), torch.nan), "gives NaN"),
+    ("that gives a tensor without values", lambda image: torch.zeros(3, 4, 4, device="meta"), "no plain tensor"),
+    ("that gives a sparse tensor", lambda image: torch.zeros(3, 4, 4).to_sparse(), "no plain tensor"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:preprocessing step")
+@pytest.mark.parametrize(("preprocess", "message"), named(PREPROCESSINGS))
+def test_a_preprocessing_that_gives_no_pixels_is_refused(preprocess, message):
+    with pytest.raises(GradeclipError, match=message):
+        model_view(preprocess, Image.new("RGB", (4, 4)))
