@@ -26,7 +26,7 @@ from .checks import seed as checked_seed
 from .errors import GradeclipError, UnsupportedModel
 from .explanation import Explanation, Interactions
 from .files import version
-from .images import ImageLike, View, check_pixels, model_view, native_view, read_image
+from .images import ImageLike, View, check_pixels, model_view, native_view, prepared, read_image
 from .methods import METHODS, Method
 from .methods.grad_eclip import grad_eclip
 from .methods.interactions import word_directions, word_masks
@@ -575,7 +575,7 @@ class Explainer:
                 if self.resolution == "native":
                     pixels = [self._view(image).pixels for image in read]
                 else:
-                    pixels = [check_pixels(self.clip.preprocess(image), self._size()) for image in read]
+                    pixels = [prepared(self.clip.preprocess, image, self._size()) for image in read]
                 trace = self.image_tower.trace(torch.stack(pixels).to(self.image_tower.device), graph)
             yield trace
 
