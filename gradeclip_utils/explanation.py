@@ -156,7 +156,7 @@ class Explanation(Result):
         """What belongs under every figure: which model, and whether its own similarity was explained or another number.
 
         >>> explanation.origin                                                   # doctest: +SKIP
-        'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (picture) and 0.204 (words), not 0.350'
+        'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (image) and 0.204 (words), not 0.350'
         """
         return _origin(self.provenance, self.similarity)
 
@@ -313,7 +313,7 @@ def _origin(provenance: dict, similarity) -> str:
     if scores is not None:
         image, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
         words = "" if words is None else f" and {words} (words)"
-        return f"{start}: explains {image} (picture){words}, not {_listed(similarity)}"
+        return f"{start}: explains {image} (image){words}, not {_listed(similarity)}"
     if provenance["attention"] is None:  # not Grad-ECLIP
         return f"{start}: explains {provenance['explains']}"
     return f"{start} with the model's own heads" if provenance["attention"] == "model" else start

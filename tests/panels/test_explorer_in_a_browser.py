@@ -467,7 +467,7 @@ def test_a_sentence_about_a_wrong_path_goes_with_the_next_caption_and_with_the_e
     for name, mend in mends.items():
         path.fill(f"/nowhere/at/{name}.png")
         path.press("Enter")
-        expect(panel.message).to_contain_text(f"There is no picture file /nowhere/at/{name}.png")
+        expect(panel.message).to_contain_text(f"There is no image file /nowhere/at/{name}.png")
         mend()
         expect(panel.message).to_be_empty()
     panel.unfold("Drawing", False)
@@ -478,7 +478,7 @@ def test_enter_asks_again_for_the_same_path_where_by_now_there_may_be_a_file(pan
     path, file = panel.box.get_by_label("path of an image file"), tmp_path / "late.png"
     path.fill(str(file))
     path.press("Enter")
-    expect(panel.message).to_contain_text("There is no picture file")
+    expect(panel.message).to_contain_text("There is no image file")
     file.write_bytes(png())
     path.fill(f'"{file}"')  # as a file manager copies it
     path.press("Enter")

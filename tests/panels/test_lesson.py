@@ -60,7 +60,7 @@ def test_every_control_redraws_the_figure(shown, name, value):
 
 
 def inked(file):
-    """Grey pixels of a picture file, cut around its ink."""
+    """Grey pixels of a image file, cut around its ink."""
     grey = np.asarray(Image.open(file).convert("L"), dtype=float)
     rows, columns = (np.flatnonzero((grey < 255).any(axis)) for axis in (1, 0))
     return grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -312,7 +312,7 @@ def test_a_figure_says_which_model_made_it_and_which_number_it_explains():
     assert figure.texts[-1].get_text() == "tiny (own weights), Grad-ECLIP with the model's own heads"
     scores = {"image": [0.1], "text": [0.2]}
     single = replace(explanation("a dog"), provenance={**PROVENANCE, "single_head_similarity": scores}).plot()
-    assert single.texts[-1].get_text().endswith("explains 0.100 (picture) and 0.200 (words), not 0.300")
+    assert single.texts[-1].get_text().endswith("explains 0.100 (image) and 0.200 (words), not 0.300")
 
 
 def told(maps, scores=((0.1,),), similarity=(0.3,), **options):

@@ -63,7 +63,7 @@ def test_embeddings_in_another_byte_order_or_width_are_the_same_embeddings(tiny,
 
 
 BATCHES = [
-    ("one image", lambda image: image, "as many pictures as prompts, got 1 and 2"),
+    ("one image", lambda image: image, "as many images as prompts, got 1 and 2"),
     ("a dict", lambda image: {"a": image}, "images must be a list"),
     ("a number", lambda image: 5, "images must be a list"),
 ]

