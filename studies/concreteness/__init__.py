@@ -1,1 +1,0 @@
-"""Concreteness: are concrete words the ones that count? (lesson 06)."""
