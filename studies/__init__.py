@@ -5,10 +5,9 @@
     protocols          and what in its tables is due to how one asked, measured and drew
     matching/          lesson 04: how a caption meets an image
     pairs, binding     lesson 05: does the model know which object is red?
-    concreteness/      lesson 06: are concrete words the ones that count?
+    concreteness       lesson 06: are concrete words the ones that count?
     finetuning/        lesson 07: can maps teach the model where things are?
     architectures      lesson 08: the same question to other architectures
-    two_models         which of their figures hold for another model? Bundled ones and a second training side by side
     summaries          the main figures of the others, each in one tidy table; what a lesson shows besides is in the
                        `figures` of its room, and in data/lessons.csv
     tables             how rows become figures, and which methods are compared
@@ -68,8 +67,6 @@ STUDIES: dict[str, Callable[..., pd.DataFrame]] = {
     "matching": Study(
         "matching_summary", ("adjective", "spans", "sums", "changes", "words", "own region"), more=_MATCHING
     ),
-    "concreteness": Study("concreteness_summary", more=("questions", "assigned")),
-    "architectures": Study("architecture_summary", ("recognised", "maps"), more=("lesson",)),
     "methods": Study("methods_compared.method_summary", _OF_METHODS),
     "causal": Study("methods_compared.causal_summary", _ONE_BY_ONE),
     "words": Study("methods_compared.word_summary"),

@@ -10,7 +10,7 @@ changes each word's mean, and then words (Owen, "The pigeonhole bootstrap", Anna
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
 
+from .pairs import image_pixels
+
 METHODS = ("leave-one-out", "grad-eclip")
 LEFT_OUT, GRAD_ECLIP = (f"{name} score" for name in METHODS)  # columns: the scores as the methods give them
 CONCEPTS = 120  # that the drawn scenes show
@@ -41,10 +43,10 @@ _BATCH = 256  # captions that are scored at a time
 # ---------------------------------------------------------------------------------------------------------- examples
 
 
-def read_examples(data: str, n: int, pixels: int = CANVAS) -> list[Example]:
+def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
     """Return the captions of n images: of drawn test scenes, of "coco:FOLDER", or of any data set that `load` knows."""
     if not data:
-        return captioned_scenes(n, pixels=pixels)
+        return captioned_scenes(n, pixels=max(map(image_pixels, clips)))
     kind, _, folder = data.partition(":")
     examples = coco_captions(*folder.split("@")) if kind == "coco" else load(data)
     numbers = image_numbers(examples)
@@ -196,14 +198,20 @@ class Correlation(NamedTuple):
 
 
 def correlate(
-    rows: pd.DataFrame, words: pd.DataFrame, y: str, x: str = "concreteness", *, given: Sequence[str] = (),
-    draws: int = 300,
-) -> Correlation:  # fmt: skip
-    """Return Spearman's correlation over words of the column x with the mean of the rows' column y.
+    rows: pd.DataFrame, words: pd.DataFrame, y: str, x: str = "concreteness", *, draws: int = 300
+) -> Correlation:
+    """Return Spearman's correlation over words of the column x with the mean of the rows' column y."""
+    return hold_constant(rows, words, y, (), x, draws=draws)[0]
 
-    With `given`, columns of the words are held constant: the correlation of what is left of ranks after a regression on
-    the ranks of those columns. Drawing captions anew makes means noisier than they are, which pulls correlations
-    towards zero, so the draws are shifted until their median is the estimate.
+
+def hold_constant(
+    rows: pd.DataFrame, words: pd.DataFrame, y: str, given: Sequence[str], x: str = "concreteness", *, draws: int = 300
+) -> tuple[Correlation, Correlation, Correlation]:
+    """Return the correlation of x and y over words, the same with columns held constant, and the difference.
+
+    What is held constant is taken away from the ranks of x and y by a regression on the ranks of those columns. Drawing
+    images anew makes means noisier than they are, which pulls correlations towards zero, so the draws are shifted until
+    their median is the estimate.
     """
     words = words.dropna(subset=[x, *given])
     sums, sizes = _sums(rows, words.index, y)
@@ -211,17 +219,20 @@ def correlate(
     rating, held = words[x].to_numpy(float), _numbers(words, given)
     rng, images = np.random.default_rng(0), sums.shape[1]
 
-    def found(picked: np.ndarray, weights: np.ndarray) -> float:
+    def found(picked: np.ndarray, weights: np.ndarray) -> list[float]:
         size = sizes @ weights
         picked = picked[size[picked] > 0]
         mean = (sums @ weights)[picked] / size[picked]
-        return partial_spearman(rating[picked], mean, held[picked])
+        plain = partial_spearman(rating[picked], mean)
+        left = partial_spearman(rating[picked], mean, held[picked]) if given else plain
+        return [plain, left, plain - left]
 
-    estimate = found(kept, np.ones(images))
+    estimates = found(kept, np.ones(images))
     even = np.full(images, 1 / images)
     drawn = np.array([found(rng.choice(kept, len(kept)), rng.multinomial(images, even)) for _ in range(draws)])
-    low, high = np.nanquantile(drawn + estimate - np.nanmedian(drawn), [0.025, 0.975])
-    return Correlation(estimate, float(low), float(high), len(kept))
+    low, high = np.nanquantile(drawn + estimates - np.nanmedian(drawn, axis=0), [0.025, 0.975], axis=0)
+    plain, left, taken = (Correlation(*map(float, one), len(kept)) for one in zip(estimates, low, high, strict=True))
+    return plain, left, taken
 
 
 def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_array]:
@@ -239,9 +250,10 @@ def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     return pd.get_dummies(table[list(names)], drop_first=True, dtype=float).to_numpy()
 
 
-def partial_spearman(x: np.ndarray, y: np.ndarray, held: np.ndarray) -> float:
-    """Return Spearman's correlation of x and y (n,) with the columns of held (n, k) constant; plain for k = 0."""
-    design = np.column_stack([np.ones(len(x)), *(rankdata(column) for column in held.T)])
+def partial_spearman(x: np.ndarray, y: np.ndarray, held: np.ndarray | None = None) -> float:
+    """Return Spearman's correlation of x and y (n,), with the columns of held (n, k) constant if there are any."""
+    columns = [] if held is None else held.T
+    design = np.column_stack([np.ones(len(x)), *(rankdata(column) for column in columns)])
     ranks = np.column_stack([rankdata(x), rankdata(y)])
     left = ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
     return float(np.corrcoef(left.T)[0, 1])
@@ -289,7 +301,7 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
     words = words.dropna(subset=[x, method])
     groups = words["group"].value_counts().index[: len(COLOURS)]
     alt = f"{len(words)} words: relevance by {method} over {x}; " + "; ".join(
-        f"{name} {partial_spearman(*some[[x, method]].to_numpy().T, np.empty((len(some), 0))):+.2f}"
+        f"{name} {partial_spearman(*some[[x, method]].to_numpy(float).T):+.2f}"
         for name, some in [("all", words), *((name, words[words["group"] == name]) for name in groups)]
     )
     figure = InlineFigure(7.6, 3.9, alt)
@@ -304,7 +316,7 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
     axes.set_ylim(0, float(words[method].quantile(0.995)))
     axes.set_xlabel(f"{x} of the word, as people rate it")
     axes.set_ylabel("relevance: 1 is an average word")
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups) + 1)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -316,8 +328,8 @@ def _line(axes, x, y, **look) -> None:
 
 
 _BOXES = {
-    "confounder": (1.5, 2.0, "how common\nthe word is"), "cause": (1.5, 0.5, "concreteness"),
-    "mediator": (3.9, 1.6, "role: it names\nor hints"), "effect": (6.3, 0.5, "relevance"),
+    "confounder": (1.5, 2.1, "how common\nthe word is"), "cause": (1.5, 0.5, "concreteness"),
+    "mediator": (3.9, 1.15, "role: it names\nor hints"), "effect": (6.3, 0.5, "relevance"),
 }  # fmt: skip
 _ARROWS = ("confounder cause", "confounder effect", "cause mediator", "mediator effect", "cause effect")
 
@@ -333,10 +345,11 @@ def plot_causes() -> InlineFigure:
              for name, (x, y, text) in _BOXES.items()}  # fmt: skip
     for start, end in map(str.split, _ARROWS):
         asked = (start, end) == ("cause", "effect")
-        look = {"arrowstyle": "-|>", "patchA": boxes[start], "patchB": boxes[end], "linewidth": 2 if asked else 1,
-                "color": COLOURS[1] if asked else "0.3"}  # fmt: skip
+        bent = "arc3,rad=-0.25" if (start, end) == ("confounder", "effect") else "arc3"
+        look = {"arrowstyle": "-|>", "connectionstyle": bent, "patchA": boxes[start], "patchB": boxes[end],
+                "linewidth": 2 if asked else 1, "color": COLOURS[1] if asked else "0.3"}  # fmt: skip
         axes.annotate("", _BOXES[end][:2], _BOXES[start][:2], arrowprops=look)
-    axes.text(3.9, 0.3, "?", color=COLOURS[1], fontsize=12, fontweight="bold", ha="center", va="center")
-    for name, text in (("confounder", "confounder"), ("mediator", "mediator")):
-        axes.text(_BOXES[name][0], _BOXES[name][1] + 0.42, text, ha="center", fontsize=9, color="0.4", style="italic")
+    axes.text(3.9, 0.28, "?", color=COLOURS[1], fontsize=12, fontweight="bold", ha="center", va="center")
+    for name, (x, y, _) in list(_BOXES.items())[::2]:
+        axes.text(x, y + 0.33, name, ha="center", fontsize=9, color="0.4", style="italic")
     return figure

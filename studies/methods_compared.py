@@ -32,7 +32,6 @@ from gradeclip_utils.scenes import CANVAS, draw_scene
 from gradeclip_utils.towers import open_text_tower
 
 from .ablations import last_layer_figures, spatial_weight_figures, text_layer_figures
-from .architectures import MEASURES
 from .causal import REFERENCES, causal, causal_agreement
 from .command import COLUMNS
 from .maps import method_maps
@@ -54,6 +53,7 @@ from .tables import (
 )
 from .word_scores import captioned_scenes, error_by_saturation, saturation, word_rows
 
+MEASURES = ("pointing_game", "energy_pointing_game", "average_precision")
 _FEW = replace(PUBLISHED, points=3)  # points of a curve: its area is read of nothing, a quarter and half of the image
 PAINTS = {"noise": _FEW, "mean colour": replace(_FEW, fill="mean", canvas="mean")}  # noise, and black to insert on
 CENTRED = "word x region, centred"

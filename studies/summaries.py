@@ -16,20 +16,12 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import draw_scene
 
-from .architectures import BASELINES, MEASURES, compare_models, lesson_figures, two_thing_examples
-from .concreteness import figures as concreteness
-from .concreteness.correlations import correlate
-from .concreteness.word_study import study_questions, word_study
 from .matching import figures as matching
 from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
 from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
-from .recognition import recognised
-from .tables import as_figures, compared, gained, told
-
-# Of all questions about words those that end like this: what the lesson concludes from.
-_MAIN = ("content words", "studied words", "associations only", ": informativeness", "beyond all controls")
+from .tables import as_figures, gained, told
 
 Figures = dict[str, "np.ndarray | pd.Series"]  # by name, what each is the mean of
 
@@ -100,38 +92,3 @@ def _picked(rows: pd.DataFrame, column: str, **where: str) -> np.ndarray:
     for name, wanted in where.items():
         rows = rows[rows[name] == wanted]
     return rows[column].to_numpy()
-
-
-def concreteness_summary(clip: Clip, *, draws: int = 300, part: str | None = None, **options) -> pd.DataFrame:
-    """The main figures of the study of concreteness: correlations over words."""
-    if part is not None:
-        return as_figures("concreteness", concreteness.PARTS[part](clip, **options))
-    found = word_study(clip, **options)
-    main = [question for question in study_questions(found) if question.figure.endswith(_MAIN)]
-    return as_figures("concreteness", [correlate(main, found.rows, found.values, found.table, draws=draws)])
-
-
-def architecture_summary(
-    clip: Clip, n: int = 60, things: int = 60, *, rows: pd.DataFrame | None = None, known: pd.DataFrame | None = None,
-    than: pd.DataFrame | None = None, part: str | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Grad-ECLIP on scenes of two things beside its reference baselines, and zero-shot recognition."""
-    if part == "lesson":
-        return as_figures("architectures", lesson_figures(clip))
-    tables = []
-    if part in (None, "recognised"):
-        known = recognised(clip, things) if known is None else known
-        right = known.assign(right=known["right"].astype(float), image=range(len(known)))
-        tables.append(told("recognised, one thing", right, "right", cluster="noun"))
-    if part in (None, "maps"):
-        rows = compare_models({"model": clip}, two_thing_examples(n)) if rows is None else rows
-        for measure in MEASURES:
-            names = list(BASELINES if measure == "average_precision" else BASELINES[:2])
-            figure, some = measure.replace("_", " ") + ", {method}", rows[rows["method"].isin(names)]
-            tables.append(told(figure, some, measure, cluster="concept").set_index("method").loc[names])
-        others = [] if than is None else [than[than["method"] == BASELINES[0]].assign(method="the first model")]
-        for other in [rows[rows["method"] == "wrong word"], *others]:
-            both, name = pd.concat([rows[rows["method"] == BASELINES[0]], other]), other["method"].iloc[0]
-            figure = f"average precision, ahead of {name}"
-            tables.append(compared(figure, both, "average_precision", baseline=name, cluster="concept"))
-    return as_figures("architectures", tables)
