@@ -21,7 +21,7 @@ from .matching.adjectives import adjective_shift, colour_pairs
 from .matching.composition import caption_changes, noun_pairs, span_fractions, two_colour_scenes
 from .matching.map_sums import map_sums
 from .matching.wording import leave_one_out_agreement, own_region_hits, word_fractions
-from .tables import as_figures, gained, told
+from .tables import as_figures, gained
 
 Figures = dict[str, "np.ndarray | pd.Series"]  # by name, what each is the mean of
 

@@ -28,9 +28,9 @@ from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from studies.architectures import maps_by_query, maps_on_common_grid
+from studies.architectures import maps_by_query, maps_of_things, two_thing_scenes
 from studies.binding import word_maps
-from studies.concreteness.saliency import scene_examples, word_scores
+from studies.concreteness import GRAD_ECLIP, LEFT_OUT, captioned_scenes, word_rows
 from studies.finetuning.evaluate import Amount, dense_features, measure
 from studies.matching.adjectives import adjective_shift, colour_pairs
 from studies.matching.map_sums import part_agreement
@@ -212,12 +212,11 @@ def studied(model: nn.Module, study: str) -> list[np.ndarray]:
     if study == "binding":
         pairs = draw_pairs("swapped colours", 1, nouns=8)
         return [word_maps(explainer, pairs)["index"], answers(pairs, embed_pairs(clip, pairs))["margin"]]
-    examples = scene_examples(scenes)
     if study == "concreteness":
-        return list(word_scores(clip, examples)[["grad-eclip", "leave-one-out", "attention"]].to_numpy())
+        return list(word_rows(clip, captioned_scenes(2, each=1))[[GRAD_ECLIP, LEFT_OUT]].to_numpy())
     trace = explainer.image_tower.trace(clip.preprocess(scenes[0].image())[None].to(explainer.image_tower.device))
     apart = maps_by_query(explainer.image_tower, trace, explainer.embed_texts("a dog")[0])
-    return [apart.cpu().numpy(), maps_on_common_grid(clip, examples, ["a dog", "a cat"])]
+    return [apart.cpu().numpy(), maps_of_things(explainer, two_thing_scenes(2))]
 
 
 def learnt(model: nn.Module, what: str) -> list[np.ndarray]:

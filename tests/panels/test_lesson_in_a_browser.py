@@ -51,17 +51,6 @@ clip, scene = load_clip(), arrange(["cat", "guitar"])
 some = ["grad-eclip", "maskclip"]
 panel(partial(method_gallery, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
 """,
-    """
-from studies.concreteness.word_study import word_study
-from studies.concreteness.informativeness import chosen_words
-from studies.concreteness.plots import plot_words
-
-found = word_study(clip, list(chosen_words().index[::12]), each=1, draw=2000)
-def draw(method, word, report=None):
-    return plot_words(found, method=method, word=word, report=report)
-
-panel(draw, method=["leave-one-out", "grad-eclip"], word=found.rows["word"].iloc[0])
-""",
 ]
 
 
@@ -166,9 +155,8 @@ def test_a_long_drawing_shows_a_bar_and_ends_for_a_newer_change(page):
     ("number", "control", "key", "shows"),
     [
         (0, ".gradeclip-against input", ("a cow", "a guitar"), ("rather than “a cow”", "rather than “a guitar”")),
-        (1, ".gradeclip-method select", (1, 0), ("grad-eclip over", "leave-one-out over")),
     ],
-    ids=["method gallery", "words of concreteness"],
+    ids=["method gallery"],
 )
 def test_the_panel_of_a_lesson_redraws_in_the_browser(lessons, number, control, key, shows):
     box = lessons.locator(".gradeclip-panel").nth(number)

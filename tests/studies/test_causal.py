@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from gradeclip_utils.measures.maps import method_maps
 from scipy.stats import spearmanr
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.measures.maps import method_maps
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import draw_scene, without
 from gradeclip_utils.towers import Tower

@@ -8,16 +8,16 @@ import pytest
 from scipy.stats import spearmanr
 
 from gradeclip_utils import METHODS, Explainer, load_clip
+from gradeclip_utils.datasets import emoji_scenes
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view
 from gradeclip_utils.measures import worker
 from gradeclip_utils.measures.faithfulness import areas, colours_of, image_curves, image_score
 from gradeclip_utils.measures.localisation import localisation
-from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.measures.sanity import agreement, randomised
+from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.scenes import arrange, draw_scene
 from studies import STUDIES, methods_compared
-from studies.architectures import two_thing_examples
 from studies.causal import causal, causal_agreement
 from studies.command import COLUMNS
 from studies.methods_compared import (
@@ -48,7 +48,8 @@ def small():
 
 
 def test_the_examples_ask_for_one_of_two_things_by_its_bare_name():
-    expected = [one for one in two_thing_examples(10) if one.prompt == arrange([one.concept]).caption]
+    drawn = [one for one in emoji_scenes("development", 40, n_objects=2) if len(one.present) == 2][:10]
+    expected = [one for one in drawn if one.prompt == arrange([one.concept]).caption]
     assert [one.key for one in named_examples(5)] == [one.key for one in expected[:5]]
     assert all(len(one.present) == 2 and len(one.others) == 1 for one in expected)
 

@@ -8,15 +8,9 @@ from studies import STUDIES
 from studies.command import COLUMNS
 from studies.matching.composition import noun_pairs, span_fractions
 from studies.summaries import (
-    architecture_summary,
-    concreteness_summary,
     matching_summary,
 )
 from tests.conftest import build, wrap
-
-WORDS = (
-    "apple dog car food game vegetable music pet celebration instrument dessert insect vehicle computer snow".split()
-)
 
 
 def check(table, study, count):
@@ -50,20 +44,6 @@ def test_nothing_is_left_behind_on_the_model(explainer, matching):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The covariance matrix is rank-deficient")  # few words, so controls repeat others
-def test_concreteness_is_summed_up_by_its_correlations(bundled):
-    check(concreteness_summary(bundled, draws=20, words=WORDS, each=3, draw=2500), "concreteness", 12)
-
-
-def test_architectures_are_summed_up_beside_their_baselines(bundled):
-    table = architecture_summary(bundled, 6, things=6)
-    check(table, "architectures", 11)
-    value = table.set_index("figure")["value"]
-    assert value["average precision, oracle"] > value["average precision, random"]
-    assert value["recognised, one thing"] > 0.5
-
-
 def together(study, clip, **given):
     """The figures of all parts of a study, in the order of their names."""
     tables = [STUDIES[study](clip, part=part, **given) for part in STUDIES[study].parts]
@@ -72,17 +52,12 @@ def together(study, clip, **given):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no interval for")  # a single pair of a kind
-def test_parts_of_a_study_have_its_figures_between_them(explainer, matching, bundled_shape):
+def test_parts_of_a_study_have_its_figures_between_them(explainer, matching):
     whole = matching.set_index("figure").sort_index()
     pd.testing.assert_frame_equal(together("matching", explainer.clip, n=3), whole, atol=1e-5)
-    for study, given in (("architectures", {"n": 4, "things": 4}), ("binding", {"n": 2})):
-        whole = STUDIES[study](bundled_shape, **given).set_index("figure").sort_index()
-        pd.testing.assert_frame_equal(together(study, bundled_shape, **given), whole, atol=1e-5)
 
 
 def test_a_study_is_called_by_its_name_and_another_one_can_be_added(tiny, monkeypatch):
-    of_lessons = ["matching", "binding", "concreteness", "architectures", "first-steps"]
-    assert list(STUDIES) == [*of_lessons, "methods", "causal", "words"]
     asked = pd.DataFrame([{"study": "matching", "figure": "moved", "value": 0.1}])
     monkeypatch.setattr("studies.summaries.matching_summary", lambda clip, n: asked.assign(n=n))
     assert STUDIES["matching"](tiny, n=7)["n"].tolist() == [7]
