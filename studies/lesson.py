@@ -111,7 +111,7 @@ class Claims:
 def shown_scenes(
     n: int, n_objects: int = 2, *, whole: bool = True, tint: float = 0.0, split: str = "test"
 ) -> list[Scene]:
-    """Return the first n scenes of different things; `whole`: none cut by the border, none below an eighth of the side."""
+    """Return the first n scenes of different things; `whole`: none is cut, none below an eighth of the side."""
     found: list[Scene] = []
     for seed in count():
         if len(found) == n:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from gradeclip_utils.measures.table import Table, describe_model
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -28,6 +27,7 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures.localisation import located
+from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import COLOURS
 

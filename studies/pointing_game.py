@@ -15,33 +15,27 @@ All questions about a noun are asked by a *direction* in the space of embeddings
     word x region            t(noun), as `Explainer.interactions`; a noun of several words is their sum
     word x region, centred   t(noun) - mean of t over the caption's nouns, without what they all share
 
-The last three are about the noun *inside* its caption. Contrast and centring need a second object. Methods of second
-order have directions and maps of their own, and are played by `play_second_order`.
+The last three are about the noun *inside* its caption. Contrast and centring need a second object.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gradeclip_utils.checks import all_chosen, chosen, listed, short, whole
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import Located, located, pool
-from gradeclip_utils.methods import METHODS
 from gradeclip_utils.models import Clip
-from gradeclip_utils.notices import heard_by
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from gradeclip_utils.scenes.grammar import Span
 
 from .maps import on_canvas
 from .pairs import images_of
-from .rivals import exclip, fixlip, metagame
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -61,10 +55,6 @@ class Game:
 
 def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
     """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
-    whole("n", n, 1)
-    counts = [chosen("each of counts", one, COUNTS) for one in listed("counts", counts)]
-    if not counts:
-        raise GradeclipError("games show one to four objects, and counts is empty")
     found, seed = [], 0
     while len(found) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
@@ -80,7 +70,7 @@ def play(
     questions: Sequence[str] | None = None, *, image_layers: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Ask for every noun of every game, and see where the maximum of its map lies."""
-    asked, played = _asked(methods, questions), _games(played)
+    asked = _asked(methods, questions)
     explainers = {name: Explainer(clip, method=name, image_layers=image_layers) for name in asked}
     asking, rows = Explainer(clip), []
     wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
@@ -95,34 +85,10 @@ def play(
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def play_second_order(
-    clip: Clip, played: Sequence[Game], names: Sequence[str] = ("METAGAME", "exCLIP", "FIxLIP"), *, steps: int = 50,
-    masks: int = 500,
-) -> pd.DataFrame:  # fmt: skip
-    """The same game, for what other methods call the interaction of a noun with a region."""
-    drawn_by = {"METAGAME": "grad-eclip", "exCLIP": "integrated-gradients", "FIxLIP": "fixlip"}
-    names, played = all_chosen("names", names, drawn_by), _games(played)
-    steps, masks = whole("steps", steps, 1), whole("masks", masks, 1)
-    explainer, rows = Explainer(clip), []
-    rivals = {"METAGAME": metagame, "exCLIP": partial(exclip, steps=steps), "FIxLIP": partial(fixlip, masks=masks)}
-    for name in names:
-        for game in played:
-            caption, (image,) = game.scene.caption, images_of(clip, [game.scene])
-            with heard_by(lambda warning: None):  # a word that is no noun may have a map that is zero everywhere
-                found = rivals[name](explainer, image, caption)
-            own = [_within([(word.start, word.end) for word in found.words], noun) for noun in _nouns(game.scene)]
-            if name == "METAGAME" and sorted(own) != [[i] for i in range(len(found.words))]:
-                continue
-            heats = [on_canvas(found.maps[words].sum(0), found.box, image) for words in own]
-            told = {"question": name, "method": drawn_by[name]}
-            rows += [{**row, **told} for row in _rows(game, heats)]
-    return pd.DataFrame(rows, columns=_COLUMNS)
-
-
 def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFrame:
     """The same game, for the objects' own masks at the resolution of a map: what so coarse a map of theirs comes to."""
     rows, box, size = [], (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)
-    for game in _games(played):
+    for game in played:
         maps = [pool(mask.astype(float), grid, box) for mask in _masks(game.scene)]
         heats = np.array([onto_image(map_, box, size) for map_ in maps])
         rows += [{**row, "question": "true mask", "method": "true mask"} for row in _rows(game, heats)]
@@ -207,17 +173,8 @@ def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
             yield same[start : start + _AT_ONCE]
 
 
-def _games(played: Sequence[Game]) -> list[Game]:
-    """Games, checked."""
-    found = listed("played", played)
-    if wrong := [one for one in found if not isinstance(one, Game)]:
-        raise GradeclipError(f"played must be a list of Games, as `games` draws them, got {short(wrong[0])}")
-    return found
-
-
 def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:
-    """What each method is asked, in the order of QUESTIONS."""
-    names = all_chosen("methods", methods, [name for name, method in METHODS.items() if method.image is not None])
-    questions = None if questions is None else all_chosen("questions", questions, QUESTIONS)
+    """Return the questions of each method, in the order of QUESTIONS."""
+    names = [methods] if isinstance(methods, str) else methods
     usual = {name: QUESTIONS if name == "grad-eclip" else ASKED_OF_ALL for name in names}
     return {name: [one for one in QUESTIONS if one in (questions or usual[name])] for name in names}

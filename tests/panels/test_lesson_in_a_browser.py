@@ -40,16 +40,15 @@ panel(draw, level=[0, 1, 2])
 """
 LESSONS = [  # panels of figures, on less than the lessons measure
     """
-from functools import partial
 from gradeclip_utils import Explainer, load_clip
-from studies.methods_compared import method_gallery
 from gradeclip_utils.panels.lesson import panel
 from gradeclip_utils.scenes import arrange
-from gradeclip_utils.panels.session import Session
 
-clip, scene = load_clip(), arrange(["cat", "guitar"])
-some = ["grad-eclip", "maskclip"]
-panel(partial(method_gallery, Session(clip), some, scene.image()), prompt="a cat", against="a guitar")
+explainer, image = Explainer(load_clip()), arrange(["cat", "guitar"]).image()
+def draw(prompt, against):
+    return explainer.explain(image, prompt, against=against or None).plot()
+
+panel(draw, prompt="a cat", against="a guitar")
 """,
 ]
 

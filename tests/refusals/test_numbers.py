@@ -18,9 +18,6 @@ from gradeclip_utils.measures.statistics import (
     verdict,
 )
 from studies.pairs import draw_pairs
-from studies.pointing_game import games, play, play_second_order
-from studies.verdicts import Takeaways
-from studies.word_scores import captioned_scenes, error_by_saturation, word_rows
 from tests.refusals.cases import named
 
 ROWS = pd.DataFrame({"method": ["grad-eclip", "b"] * 8, "image": np.repeat(range(8), 2), "score": np.arange(16.0) % 7})
@@ -48,7 +45,6 @@ STATISTICS = [
     ("a pair without its other", lambda: paired(ROWS[:-1], "score"), "'b' has no value for 1 of 8 images"),
     ("a margin below zero", lambda: verdict(0, 1, -1, "a", "b", "c"), "margin must be 0 or more, got -1"),
     ("an interval upside down", lambda: verdict(1, 0, 0, "a", "b", "c"), "goes from low to high"),
-    ("a margin without reason", lambda: Takeaways(margin=0.1).judge("it is", VALUES), "a margin needs its reason"),
 ]  # fmt: skip
 
 
@@ -118,14 +114,7 @@ MEASURES = [
     ("agreement of no maps", lambda: agreement(np.ones((0, 4)), np.ones((0, 4))), "two stacks of maps"),
     ("costs of half a round", lambda: cost({}, lambda: 0, repeats=1.5), "repeats must be a whole number, got 1.5"),
     ("randomised by no seed", lambda: randomisation_check(None, len, seeds=[]), "needs a seed or more"),
-    ("captions of half a scene", lambda: captioned_scenes(1.5), "n must be a whole number, got 1.5"),
-    ("errors of no rows", lambda: error_by_saturation(ROWS), "the table has no column 'saturation'"),
     ("pairs of words", lambda: draw_pairs("colour", "x"), "n must be a whole number, got 'x'"),
-    ("games without a number", lambda: games(1, counts=5), "counts must be a list, got 5"),
-    ("games that are none", lambda: play(None, [1]), "played must be a list of Games, .*got 1"),
-    ("no steps on a path", lambda: play_second_order(None, [], ["exCLIP"], steps=0), "steps must be at least 1, got 0"),
-    ("games of no scene", lambda: games(0), "n must be at least 1, got 0"),
-    ("games of five objects", lambda: games(1, counts=(5,)), "each of counts must be one of 1, 2, 3, 4, got 5"),
     ("pairs of a kind", lambda: draw_pairs("smell", 1), "kind must be one of"),
     ("pairs of a split", lambda: draw_pairs("colour", 1, split="val"), "split must be one of train, development, test"),
     ("pairs of nine", lambda: draw_pairs("colour", 1, objects=9), "objects of 'colour' must be one of 2, 3, 4, got 9"),
@@ -147,13 +136,6 @@ def test_a_map_or_mask_that_cannot_be_measured_is_refused(ask, message):
 def test_a_model_is_not_randomised_by_what_is_no_number(tiny, options):
     with pytest.raises(GradeclipError, match=f"{next(iter(options))}.* must be "):
         randomised(tiny, **options)
-
-
-def test_a_method_of_words_that_does_not_exist_is_named(tiny):
-    with pytest.raises(GradeclipError, match="a method of words must be one of .*got 'nope'"):
-        word_rows(tiny, captioned_scenes(1), {"x": ("nope", None)})
-    with pytest.raises(TypeError, match="methods must be a dictionary, as text_methods gives it, got 'rollout'"):
-        word_rows(tiny, captioned_scenes(1), "rollout")
 
 
 def test_maps_are_measured_whatever_holds_them():

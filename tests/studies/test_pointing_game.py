@@ -9,17 +9,13 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import onto_image
-from gradeclip_utils.measures.localisation import located
-from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.scenes import Span, arrange
-from studies import rivals
 from studies.pairs import images_of
 from studies.pointing_game import (
     QUESTIONS,
     Game,
     games,
     play,
-    play_second_order,
     question_directions,
     question_maps,
 )
@@ -122,29 +118,6 @@ def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):
     assert not len(play(tiny, played[:1], questions=["contrast"]))
 
 
-def test_rows_go_into_the_tables_of_statistics(played, tiny):
-    rows = play(tiny, played, ["grad-eclip", "rollout"])
-    table = summarise(rows, ["hit", "on_thing"], by=["question", "method", "objects"])
-    assert (table["n"] == 2).all() and table["mean"].between(0, 1).all()
-    assert set(rows[rows["method"] == "rollout"]["question"]) == {"caption", "prompt"}
-
-
-def test_layers_are_those_of_the_explainer(tiny):
-    some = [game for game in games(4, counts=[2]) if " " not in "".join(thing.noun for thing in game.scene.objects)]
-    rows = play(replace(tiny, text_layers=1), some, questions=["word x region"], image_layers=3)
-    expected, explainer = [], Explainer(tiny, image_layers=3, text_layers=1)
-    for scene in (game.scene for game in some):
-        found = explainer.interactions(*images_of(tiny, [scene]), scene.caption)
-        texts = [word.text for word in found.words]
-        box = [side * 96 / found.image.width for side in found.box]
-        heats = [onto_image(found.maps[texts.index(thing.noun)], box, SIZE) for thing in scene.objects]
-        expected += [located(heat, scene.masks(96))[i] for i, heat in enumerate(heats)]
-    columns = ["hit", "on_thing", "on_others", "on_nothing"]
-    np.testing.assert_allclose(rows[columns], expected, atol=1e-4)
-    usual = play(tiny, some, questions=["word x region"])
-    assert not np.allclose(usual[columns], rows[columns], atol=1e-3)
-
-
 def test_a_coloured_object_is_asked_for_by_its_noun_alone(tiny):
     game = next(game for game in games(20, counts=[2]) if game.scene.objects[0].colour)
     bare = arrange([thing.noun for thing in game.scene.objects])
@@ -163,37 +136,7 @@ def test_it_works_within_inference_mode_and_leaves_nothing_behind(played, tiny):
     assert not any(module._forward_hooks for module in tiny.model.modules())
 
 
-def test_what_cannot_be_asked_is_refused_at_the_door(played, tiny):
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-        games(0)
-    with pytest.raises(ValueError, match="each of counts must be one of 1, 2, 3, 4, got 5"):
-        games(1, counts=[5])
-    with pytest.raises(ValueError, match="'leave-one-out'"):
-        play(tiny, played, "leave-one-out")
-    with pytest.raises(ValueError, match="each of questions must be one of caption, .*got 'colour'"):
-        play(tiny, played, questions=["colour"])
-
-
 def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):
     scene = arrange(["cat", "dog", "car", "tree"], prefix=" ".join(["a photo of"] * 8))
     with pytest.raises(ValueError, match="does not read all of"):
         play(tiny, [Game("long", scene)])
-
-
-@pytest.mark.parametrize("name", ["METAGAME", "exCLIP", "FIxLIP"])
-def test_methods_of_second_order_play_with_their_own_interactions(name, tiny, played):
-    game = next(one for one in played if len(one.scene.objects) == 2)
-    explainer, (image,) = Explainer(tiny), images_of(tiny, [game.scene])
-    found = getattr(rivals, name.lower())(explainer, image, game.scene.caption)
-    rows, masks = play_second_order(tiny, [game], [name]), game.scene.masks(96)
-    nouns = sorted((span for span in game.scene.spans if span.kind == "noun"), key=lambda span: span.objects)
-    assert rows["noun"].tolist() == [thing.noun for thing in game.scene.objects] and set(rows["question"]) == {name}
-    for i, (row, noun) in enumerate(zip(rows.itertuples(), nouns, strict=True)):
-        own = [k for k, word in enumerate(found.words) if word.start < noun.end and word.end > noun.start]
-        expected = located(on_scene(found.maps[own].sum(0), found), masks)[i]
-        assert row.hit == pytest.approx(expected.hit) and row.on_thing == pytest.approx(expected.on_thing, abs=1e-3)
-
-
-def test_a_method_of_second_order_that_nobody_knows_is_refused(tiny, played):
-    with pytest.raises(ValueError, match="each of names must be one of METAGAME, exCLIP, FIxLIP, got 'clip'"):
-        play_second_order(tiny, played, "clip")

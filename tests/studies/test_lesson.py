@@ -1,0 +1,51 @@
+"""Parts that lessons share: scenes that may be shown, the gallery, and claims."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradeclip_utils import Explainer, load_clip
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.scenes import CANVAS
+from studies.lesson import Claims, answer, gallery, prompts_of, shown_scenes
+
+
+@pytest.mark.parametrize("n_objects", [2, 3])
+def test_things_of_shown_scenes_are_whole_different_and_large_enough(n_objects):
+    for scene in shown_scenes(4, n_objects):
+        assert len({one.noun for one in scene.objects}) == len(scene.objects) == n_objects
+        for one in scene.objects:
+            assert one.size >= CANVAS / 8
+            assert one.size / 2 <= min(one.x, one.y, CANVAS - one.x, CANVAS - one.y)
+
+
+def test_the_first_scenes_are_the_same_however_many_are_drawn():
+    assert shown_scenes(5)[:2] == shown_scenes(2)
+
+
+def test_the_gallery_names_every_prompt_for_those_who_cannot_see_it():
+    scenes = shown_scenes(2)
+    figure = gallery(Explainer(load_clip()), scenes)
+    assert all(prompt in figure.alt for scene in scenes for prompt in prompts_of(scene))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [(0.1, 0.2, "higher"), (-0.2, -0.1, "lower"), (-0.04, 0.04, "about equal"), (-0.1, 0.2, "undecided")],
+)
+def test_an_interval_has_one_of_four_answers(low, high, found):
+    assert answer(low, high, margin=0.05) == found
+
+
+def test_claims_are_written_to_a_folder_of_the_model(tmp_path):
+    claims = Claims("09", "my/model")
+    line = claims.add("it is larger", np.full(20, 0.6) + np.arange(20) / 100, than=0.5)
+    shown = claims.write(tmp_path)
+    kept = pd.read_csv(tmp_path / "my_model" / "09.csv")
+    assert line.startswith("it is larger (my/model): 0.69") and line.endswith("higher than 0.50")
+    assert kept.loc[0, "answer"] == "higher" and kept.loc[0, "n"] == 20 and len(shown) == 1
+
+
+def test_a_claim_without_numbers_is_refused():
+    with pytest.raises(GradeclipError, match="'nothing' has neither"):
+        Claims("09").add("nothing")
