@@ -24,8 +24,9 @@ from PIL import Image
 from torchvision.transforms import ToTensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
-from gradeclip_utils.plots.before import scale
-from gradeclip_utils.scenes import Scene, concepts, describe, draw_scene
+from gradeclip_utils.plots.colours import law
+from gradeclip_utils.prompts import null_captions
+from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase
 
 HERE = Path(__file__).parent
 PAGE = ("index.html", "live.css", "live.js", "model.js")
@@ -34,8 +35,8 @@ RUNTIME_FILES = {  # of its dist/, with their checksums: the wasm backend alone
     "ort.wasm.bundle.min.mjs": "1db5e1c5cd2b860eed85e6eeff23e2aaa7cffcc407f67093bcc888f631b94ba9",
     "ort-wasm-simd-threaded.wasm": "d1ab1b94b16a65b29d710d0b587b29e7bed336827577623913479b8afe8113e6",
 }
-SCENES = 20
-MASKS = 96  # pixels on a side of the masks, as in the evaluation of maps
+SCENES = 12
+ABSENT = ("piano", "bicycle", "cactus", "guitar")  # a caption of each scene names the first of these that it lacks
 
 
 def fetch_runtime(out: Path) -> None:
@@ -62,8 +63,10 @@ def fetch_runtime(out: Path) -> None:
 
 
 def chosen_scenes() -> list[Scene]:
-    """The scenes of the page, by a rule: of the development split the first ones, with one to four things in turn."""
-    return [draw_scene([20, i], split="development", n_objects=1 + i % 4) for i in range(SCENES)]
+    """Return the scene of the README, and the first development scenes with one to three different things in turn."""
+    drawn = (draw_scene([20, i], split="development", n_objects=1 + i % 3) for i in range(4 * SCENES))
+    different = [scene for scene in drawn if len({thing.noun for thing in scene.objects}) == len(scene.objects)]
+    return [arrange(["dog", "umbrella"], seed=3), *different][:SCENES]
 
 
 def seen(clip: Clip, image: Image.Image) -> Image.Image:
@@ -76,42 +79,34 @@ def seen(clip: Clip, image: Image.Image) -> Image.Image:
 
 
 def write_scenes(clip: Clip, out: Path) -> None:
-    """Write each scene's image, what the model sees of it, and its masks, and scenes.json, which says what they are.
-
-    Of the masks, a pixel is the number of the thing that covers it, counted from 1, and 0 where there is none.
-    """
+    """Write each scene's image, what the model sees of it, and scenes.json with its captions, of which one is false."""
     (out / "scenes").mkdir(exist_ok=True)
     rows = []
     for i, scene in enumerate(chosen_scenes()):
-        image, numbers = scene.image(), np.arange(1, len(scene.objects) + 1, dtype=np.uint8)[:, None, None]
-        masks = Image.fromarray((scene.masks(MASKS) * numbers).max(0))
-        kinds = {"image": image, "seen": seen(clip, image), "masks": masks}
-        names = {kind: f"scenes/{i:02d}-{kind}.png" for kind in kinds}
-        for kind, one in kinds.items():
-            one.save(out / names[kind], optimize=True)
-        about, things = f"a drawn scene of {describe(scene.objects)[0]}", [thing.noun for thing in scene.objects]
-        rows.append({**names, "caption": scene.caption, "about": about, "things": things})
+        names = {kind: f"scenes/{i:02d}-{kind}.png" for kind in ("image", "seen")}
+        scene.image().save(out / names["image"], optimize=True)
+        seen(clip, scene.image()).save(out / names["seen"], optimize=True)
+        nouns = [thing.noun for thing in scene.objects]
+        absent = phrase(next(noun for noun in ABSENT if noun not in nouns))
+        about = f"a drawn scene of {describe(scene.objects)[0]}"
+        rows.append({**names, "captions": [*map(phrase, nouns[:2]), absent], "absent": absent, "about": about})
     (out / "scenes.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Path) -> None:
-    """Write about.json: what the page must know of the model, its words, and the package's colours."""
-    explainer, table = Explainer(clip), concepts()
-    nouns = {name: row["noun"] for _, row in table.iterrows() for name in (row["noun"], row["plural"]) if name}
-    image_layers, text_layers = explainer.image_tower.layers, explainer.text_tower.layers
+    """Write about.json, which has the words and colours of the package, and the embeddings of the other captions."""
+    explainer = Explainer(clip)
+    nulls = explainer.embed_texts(null_captions(clip.vocabulary)).numpy().astype("<f4")
+    (out / "nulls.bin").write_bytes(nulls.tobytes())
     about = {
         "side": explainer.image_tower.image_size[0],
-        "grid": explainer.image_tower.image_size[0] // explainer.image_tower.patch_size[0],
         "context": context,
         "words": len(clip.vocabulary),
+        "nulls": len(nulls),
         "tokens": tokens,
-        "nouns": nouns,
-        "colours": {
-            name: np.round(scale(name == "signed", 1.0)[1](np.linspace(0, 1, 256))[:, :3], 6).tolist()
-            for name in ("unsigned", "signed")
-        },
-        "provenance": f"{clip.name} ({clip.pretrained}), {explainer.method.title} of the last {image_layers} image "
-        f"layers and the last {text_layers} text layers; {RUNTIME}, MIT licence, on one thread.",
+        "law": np.round(law(), 5).tolist(),
+        "provenance": f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
+        f"{explainer.image_tower.layers} image layers (the paper explains one). {RUNTIME}, MIT licence.",
     }
     (out / "about.json").write_text(json.dumps(about), encoding="utf-8")
 

@@ -30,6 +30,7 @@ export class Model {
       model[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
       loaded(i + 1);
     }
+    model.nulls = new Float32Array(await (await fetched("nulls.bin")).arrayBuffer());
     return model;
   }
 
@@ -71,6 +72,12 @@ export class Model {
   similarity = (scene, reading) => dot(scene.image_embedding.data, reading.embedding);
   scores = (scene, reading) => reading.directions.map((direction) => dot(scene.image_embedding.data, direction));
 
+  // The similarities of a scene with the other captions.
+  others(scene) {
+    const image = scene.image_embedding.data;
+    return Array.from({ length: this.about.nulls }, (_, i) => dot(image, this.nulls.subarray(i * image.length, (i + 1) * image.length)));
+  }
+
   // The signed map (h * w) of a scene for a direction.
   async mapOf(scene, direction) {
     const { image_embedding, ...kept } = scene;
@@ -78,12 +85,6 @@ export class Model {
     return (await this.map.run(given)).map.data;
   }
 }
-
-// Directions of words, in which the mean over those in `things` (indices) is taken away from each of these.
-export const centred = (directions, things) => {
-  const mean = sum(things.map((i) => directions[i])).map((value) => value / things.length);
-  return directions.map((direction, i) => (things.includes(i) ? direction.map((value, k) => value - mean[k]) : direction));
-};
 
 // A square map as `side` * `side` pixels: bilinear between the centres of its cells, constant beyond the outermost.
 export const resized = (map, side) => {
@@ -103,30 +104,19 @@ export const resized = (map, side) => {
   return found;
 };
 
-// The fraction of the positive relevance that lies on each of `count` things; `masks` has 0 where nothing is, or the
-// number of the thing from 1 on. A map without a positive part has the fractions of the area.
-export const located = (map, masks, count) => {
-  const heat = resized(map, Math.sqrt(masks.length)).map((value) => Math.max(value, 0));
-  const values = heat.some((value) => value > 0) ? heat : heat.fill(1);
-  const on = new Array(count + 1).fill(0);
-  values.forEach((value, i) => (on[masks[i]] += value));
-  const total = on.reduce((a, b) => a + b);
-  return on.slice(1).map((value) => value / total);
-};
-
-// A map laid over its image (RGBA), as `paint` of the package does it; `table` has 256 colours from 0 to 1.
-export const paint = (rgba, map, { table, signed, vmax, opacity }) => {
+// A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it; `law` has the colours.
+export const paint = (rgba, map, { law, signed }) => {
   const side = Math.sqrt(rgba.length / 4);
-  const heat = resized(signed ? map : map.map((value) => Math.max(value, 0)), side);
-  const most = vmax || 1;
+  const values = signed ? map : map.map((value) => Math.max(value, 0));
+  const most = values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
+  const heat = resized(values, side);
   const out = new Uint8ClampedArray(rgba.length);
   for (let i = 0; i < heat.length; i++) {
     const luma = (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 32768) >> 16; // as Pillow's "L"
-    const grey = 0.5 + (0.5 * luma) / 255;
-    const level = signed ? (heat[i] + most) / (2 * most) : heat[i] / most;
-    const colour = table[Math.min(Math.max(Math.floor(level * 255 + 0.5), 0), 255)];
+    const grey = 0.62 + (0.38 * luma) / 255;
+    const colour = law[Math.round((Math.min(Math.max(heat[i] / most, -1), 1) + 1) * 256)];
     for (let c = 0; c < 3; c++) {
-      out[4 * i + c] = Math.floor(opacity * 255 * grey * colour[c] + (1 - opacity) * rgba[4 * i + c] + 0.5);
+      out[4 * i + c] = Math.floor(255 * (grey * (1 - colour[3]) + colour[c] * colour[3]) + 0.5);
     }
     out[4 * i + 3] = 255;
   }
