@@ -47,7 +47,10 @@ const kept = new Map();
 const opened = (index) => {
   const open = async () => {
     const [seen, image] = await Promise.all(["seen", "image"].map((kind) => pixelsOf(scenes[index][kind])));
-    return { image, trace: await model.look(seen) };
+    const trace = await model.look(seen);
+    const maps = [];
+    for (const caption of scenes[index].captions) maps.push(await model.mapOf(trace, (await read(caption)).embedding));
+    return { image, trace, scale: Math.max(...maps.map((map) => Math.max(...map))) }; // one for all captions of a scene
   };
   const found = kept.get(index) ?? open();
   kept.delete(index);
@@ -116,8 +119,9 @@ export const redraw = async (change = {}) => {
   const scene = scenes[state.scene];
   byId.refusal.textContent = "";
   const subject = state.word === null ? state.caption : `“${reading.words[state.word]}” in “${state.caption}”`;
+  const most = state.word === null ? Math.max(found.scale, ...map) : largest(map);
   draw(byId.image, found.image, scene.about);
-  draw(byId.map, paint(found.image, map, { law: model.about.law, signed: state.word !== null }), `${scene.about}, map of ${subject}`);
+  draw(byId.map, paint(found.image, map, { law: model.about.law, signed: state.word !== null, most }), `${scene.about}, map of ${subject}`);
   const scores = model.scores(found.trace, reading);
   drawWords(reading, scores);
   const similarity = model.similarity(found.trace, reading);
@@ -127,7 +131,7 @@ export const redraw = async (change = {}) => {
   [...byId.scenes.children].forEach((node, i) => node.setAttribute("aria-pressed", i === state.scene));
   byId.caption.value = state.caption;
   const took = performance.now() - began;
-  Object.assign(shown, { ...state, map, similarity, percentile, scores, took, redraws: shown.redraws + 1 });
+  Object.assign(shown, { ...state, map, most, similarity, percentile, scores, took, redraws: shown.redraws + 1 });
   const asked = { scene: state.scene + 1, caption: state.caption, ...(state.word === null ? {} : { word: state.word + 1 }) };
   history.replaceState(null, "", `#${new URLSearchParams(asked)}`);
 };

@@ -105,16 +105,15 @@ export const resized = (map, side) => {
 };
 
 // A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it; `law` has the colours.
-export const paint = (rgba, map, { law, signed }) => {
+export const paint = (rgba, map, { law, signed, most }) => {
   const side = Math.sqrt(rgba.length / 4);
   const values = signed ? map : map.map((value) => Math.max(value, 0));
-  const most = values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
   const heat = resized(values, side);
   const out = new Uint8ClampedArray(rgba.length);
   for (let i = 0; i < heat.length; i++) {
     const luma = (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 32768) >> 16; // as Pillow's "L"
     const grey = 0.62 + (0.38 * luma) / 255;
-    const colour = law[Math.round((Math.min(Math.max(heat[i] / most, -1), 1) + 1) * 256)];
+    const colour = law[Math.round((Math.min(Math.max(heat[i] / (most || 1), -1), 1) + 1) * 256)];
     for (let c = 0; c < 3; c++) {
       out[4 * i + c] = Math.floor(255 * (grey * (1 - colour[3]) + colour[c] * colour[3]) + 0.5);
     }
