@@ -15,7 +15,7 @@ from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.finetune.losses import Features, Learner, detached, global_loss, map_choices, region_loss
-from gradeclip_utils.finetune.pairs import Pair, PairBatches, present_pairs, read_pairs, spoken
+from gradeclip_utils.finetune.pairs import Pair, PairBatches, present_pairs, spoken
 from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.towers.blocks import with_grad
@@ -346,18 +346,6 @@ def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs
         assert present_pairs(files, skip_missing=True) == files[:1]
     with pytest.raises(GradeclipError, match="there are none"):
         present_pairs([])
-
-
-def test_a_table_of_captions_says_which_line_is_wrong(tmp_path):
-    table = tmp_path / "captions.csv"
-    with pytest.raises(GradeclipError, match="write a table with the columns image and caption"):
-        read_pairs(table, tmp_path)
-    table.write_text("file,caption\na.png,a dog\n")
-    with pytest.raises(GradeclipError, match="must have the columns image and caption, and has file, caption"):
-        read_pairs(table, tmp_path)
-    table.write_text("image,caption\na.png,a dog\nb.png,\n")
-    with pytest.raises(GradeclipError, match="line 3 lacks one"):
-        read_pairs(table, tmp_path)
 
 
 def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path, pairs, capsys):
