@@ -13,12 +13,13 @@ from scipy.stats import binomtest
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower
 from tests.scenes import is_trained
 from training import scratch
+from training.__main__ import main
 from training.rounds import (
+    MODELS,
     Recipe,
     SceneBatches,
     scenes_of_training,
@@ -64,32 +65,12 @@ def test_training_that_is_killed_goes_on_to_the_same_weights(trained, tmp_path, 
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
-def test_another_recipe_in_the_same_folder_is_refused(trained):
-    with pytest.raises(ValueError, match=r"holds a run of another recipe \(seed is 0 there and 1 here, weights is"):
-        run(trained[0], replace(SHORT, seed=1))
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tmp_path, monkeypatch):
-    run(tmp_path, replace(SHORT, steps=1))
-    kept = (tmp_path / "state.pt").read_bytes()
-    monkeypatch.setattr(scratch, "normalise", lambda images: torch.full((len(images), 3, 96, 96), torch.nan))
-    with pytest.raises(GradeclipError, match="the loss became nan at step 0"):
-        run(tmp_path / "other")
-    assert (tmp_path / "state.pt").read_bytes() == kept
-
-
 def test_a_batch_is_the_same_whatever_was_asked_for_before():
     batches, again = SceneBatches(SHORT), SceneBatches(SHORT)
     batches[0]
     images, tokens = batches[3]
     assert torch.equal(images, again[3][0]) and torch.equal(tokens, again[3][1])
     assert not torch.equal(images, SceneBatches(replace(SHORT, seed=1))[3][0])
-
-
-def test_scenes_begin_with_one_object_and_grow():
-    batches = SceneBatches(Recipe(steps=100, batch=40))
-    counts = [[len(scene.objects) for scene in batches.scenes(step)] for step in (0, 15, 60)]
-    assert np.mean(counts[0]) < np.mean(counts[1]) < np.mean(counts[2]) and max(counts[2]) == 4
 
 
 def things(scene):
@@ -108,12 +89,13 @@ def test_a_round_with_hard_negatives_has_scenes_that_only_binding_tells_apart():
     assert all(is_trained(scene.objects) for scene in scenes)
 
 
-def test_a_round_that_has_a_start_begins_with_full_scenes():
+def test_scenes_begin_with_one_object_and_grow_and_a_round_that_has_a_start_begins_with_full_ones():
     counts = [
         np.mean([len(scene.objects) for scene in SceneBatches(Recipe(steps=100, batch=60, start=start)).scenes(0)])
         for start in ("", "x")
     ]
-    assert counts[0] < 1.5 < counts[1]
+    grown = SceneBatches(Recipe(steps=100, batch=60)).scenes(60)
+    assert counts[0] < 1.5 < min(counts[1], np.mean([len(scene.objects) for scene in grown]))
 
 
 def bag(caption):
@@ -213,29 +195,6 @@ def test_a_round_begins_from_the_weights_of_a_checkpoint(trained, tmp_path, bund
         run(tmp_path / "third", replace(SHORT, start="missing.safetensors"))
 
 
-def test_a_state_that_began_from_other_weights_of_the_same_name_is_refused(trained, tmp_path):
-    start = tmp_path / "first.safetensors"
-    scratch.export(trained[0], start)
-    recipe = replace(SHORT, steps=1, start=str(start))
-    run(tmp_path / "round", recipe)
-    start.write_bytes(data_path("emoji.safetensors").read_bytes())
-    with pytest.raises(GradeclipError, match="state.pt holds a run of another recipe .weights is"):
-        run(tmp_path / "round", recipe)
-
-
-def test_what_went_before_reaches_a_round_through_the_weights_alone(trained, tmp_path):
-    """The optimiser is a new one, so that a round can be repeated from its checkpoint."""
-    start = tmp_path / "first.safetensors"
-    scratch.export(trained[0], start)
-    recipe = replace(SHORT, steps=1, start=str(start))
-    one = run(tmp_path / "one", recipe).state_dict()
-    torch.randn(3)
-    two = run(tmp_path / "two", recipe).state_dict()
-    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
-    momentum = torch.load(tmp_path / "one/state.pt", weights_only=True)["optimiser"]["state"]
-    assert {value["step"].item() for value in momentum.values() if "step" in value} == {1.0}
-
-
 def test_text_encoded_by_length_is_the_models_own_text(bundled):
     captions = [draw_scene(i).caption for i in range(30)]
     tokens = bundled.tokenizer(captions)
@@ -273,22 +232,6 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
     assert "car" in clip.vocabulary and clip.model.vocab_size == 49408 and clip.image_layers == 2
 
 
-def test_export_before_training_says_what_is_missing(tmp_path):
-    with pytest.raises(GradeclipError, match="train first"):
-        scratch.export(tmp_path, tmp_path / "a.safetensors")
-
-
-def test_a_state_that_cannot_be_exported_is_named_and_nothing_is_written(tmp_path):
-    for content in (b"dear", b""):
-        (tmp_path / scratch.STATE).write_bytes(content)
-        with pytest.raises(GradeclipError, match="state.pt is damaged, or holds no state of a training"):
-            scratch.export(tmp_path, tmp_path / "new" / "x.safetensors")
-    torch.save({"model": {}, "recipe": {}, "step": 1}, tmp_path / scratch.STATE)
-    with pytest.raises(GradeclipError, match="holds no state of a training .*token_embedding.weight"):
-        scratch.export(tmp_path, tmp_path / "new" / "x.safetensors")
-    assert [file.name for file in tmp_path.iterdir()] == [scratch.STATE]
-
-
 def test_the_density_of_values_counts_the_patches_that_have_them_whatever_their_scale():
     values = torch.zeros(2, 16, 5)
     values[0, :4], values[1] = torch.ones(5), 3 * torch.ones(5)
@@ -319,3 +262,45 @@ def test_a_round_with_sparse_values_and_a_scale_that_is_held_says_both_losses(tm
     assert np.allclose(log["loss"], log["contrastive"] + 0.5 * log["density"], atol=1e-4)
     assert log["density"].between(0.3, 1).all()
     assert model.logit_scale.exp().item() == pytest.approx(50)
+
+
+def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(tmp_path, monkeypatch):
+    rounds = replace(SHORT, steps=2), replace(SHORT, steps=2, seed=1)
+    options = {"start": "", "image_layers": 2, "workers": 0}
+    scratch.train_rounds(rounds, tmp_path / "whole", tmp_path / "whole.safetensors", **options)
+    draw = SceneBatches.__getitem__
+
+    def killed(self, step):
+        if self.recipe.seed == 1 and step == 1:
+            raise KeyboardInterrupt
+        return draw(self, step)
+
+    monkeypatch.setattr(SceneBatches, "__getitem__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
+    monkeypatch.undo()
+    assert (tmp_path / "cut/round-1.safetensors").exists() and not (tmp_path / "cut.safetensors").exists()
+    scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
+    whole, cut = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    assert load_clip("emoji", tmp_path / "cut.safetensors").image_layers == 2
+
+
+def test_the_recipes_are_those_of_the_card():
+    first, second, third = MODELS["emoji"]
+    plain, bag, control = (MODELS[name][0] for name in ("emoji-plain", "emoji-bag", "emoji-bag-control"))
+    assert not (plain.hard_negatives or plain.sparse_values or plain.logit_scale or first.hard_negatives)
+    assert second.hard_negatives and third.hard_negatives and third.sparse_values == 2 and third.logit_scale == 100
+    assert plain.seed not in {first.seed, second.seed, third.seed} and 2 * plain.steps >= sum(
+        r.steps for r in MODELS["emoji"]
+    )
+    assert control == replace(bag, shuffled_colours=False) and bag.shuffled_colours
+
+
+def test_a_wrong_command_is_refused_in_one_sentence(tmp_path, capsys):
+    assert main(["card", "--parts", "poetry"]) == 2
+    assert "poetry" in capsys.readouterr().err
+    assert main(["card", "--write"]) == 2 and "--split test" in capsys.readouterr().err
+    assert main(["emoji-bag", "--start", "missing.safetensors", "--folder", str(tmp_path), "--image-layers", "1",
+                 "--out", str(tmp_path / "x.safetensors")]) == 2  # fmt: skip
+    assert "missing.safetensors" in capsys.readouterr().err
