@@ -1,10 +1,9 @@
-"""Compose: scenes of one to four things, drawn at random or arranged by hand, with the ground truth about each.
+"""Compose: scenes of one to four things, random or arranged by hand, with the ground truth about each.
 
     grammar, emoji -> Scene: image, caption, masks, spans
 
-A scene lays its things anywhere on a varied background and describes them in a caption; as in real captions, not every
-thing is named and not every colour is said. Because the scene was composed, it is known exactly which pixels every
-object covers and which words of the caption speak of it (`Scene.spans`, `Scene.masks`, `Scene.unnamed`).
+Things lie anywhere on a varied background. As in real captions, not every thing is named and not every colour is
+mentioned. `Scene.masks`, `Scene.spans` and `Scene.unnamed` have the truth.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from .emoji import (
     covered,
     hidden,
     render,
-)  # fmt: skip
+)
 from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
 from .heldout import is_withheld_colour, is_withheld_pair
 
@@ -142,7 +141,7 @@ def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
 
 
 def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
-    """These objects in a random layout; nothing hides more than a quarter of another."""
+    """Give objects random places; nothing hides more than a quarter of another."""
     if rng.random() < 0.35:
         spare = rng.integers(len(_nouns()), size=MOST - len(things))
         others = [_drawn(rng, _nouns()[i], None) for i in spare]
@@ -155,7 +154,7 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
 
 
 def _drawn(rng: np.random.Generator, noun: str, colour: str | None) -> Object:
-    """One object, all but its place: who drew it, mirrored or not, tilt, and a small shift of its own colours."""
+    """One object without a place: its artist, mirrored or not, tilt, and a small shift of its own colours."""
     known = [a for a in artists_of(noun) if a in TRAINED_ARTISTS]
     chance = rng.random(5)
     mirrored = bool(chance[1] < 0.5) and noun not in NOT_MIRRORED
@@ -165,7 +164,7 @@ def _drawn(rng: np.random.Generator, noun: str, colour: str | None) -> Object:
 
 
 def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int | None = None, **caption: Any) -> Scene:
-    """A scene of your own: objects, or words such as `"red car"`, which are laid out as in a random scene.
+    """Arrange a scene from objects, or from words such as `"red car"`, which are laid out as in a random scene.
 
     >>> arrange(["red car", "blue ball"]).caption
     'a red car and a blue ball'
@@ -208,7 +207,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
 
 
 def as_python(scene: Scene) -> str:
-    """The shortest Python that makes a scene again: from its words where a small seed does, or from its objects."""
+    """Return the shortest Python that makes a scene again: from its words with a small seed, or from its objects."""
     words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
     for seed in range(_SEEDS if len(words) <= MOST else 0):
         if arrange(words, seed=seed) == scene:
@@ -230,7 +229,7 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
 
 @cache
 def _keyword_weights() -> dict[str, np.ndarray]:
-    """For each noun, how often each of its keywords is taken: rarer words more often, so that exposure evens out."""
+    """The frequency of each keyword of each noun: rarer words are drawn more often, so that exposure evens out."""
     keywords = concepts()["keywords"]
     counts = keywords.explode().value_counts()
     weights = {noun: np.array([1 / counts[k] for k in words]) for noun, words in keywords.items()}
@@ -264,7 +263,7 @@ def draw_scene(
     seed: int | Sequence[int], *, split: str = "train", n_objects: int | None = None, tint: float = 0.35,
     plain: bool = False, groups: Sequence[tuple[str, str | None, int]] | None = None,
 ) -> Scene:  # fmt: skip
-    """A random scene; the same seed and split always give the same one.
+    """Draw a random scene; the same seed and split always give the same one.
 
     Training never shows some compositions and one artist; random scenes leave them out, except for `groups`. Without
     `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the colours
@@ -321,7 +320,7 @@ def first_scenes(n: int, split: str = "test", **options: Any) -> list[Scene]:
 def _draw_phrases(
     rng: np.random.Generator, things: Sequence[Object], named_groups: Sequence[Sequence[int]], all_said: bool
 ) -> tuple[dict, str, str]:
-    """What a caption says beyond the list of objects: sizes, keywords, how two objects stand, an opening."""
+    """Draw sizes, keywords, a relation and an opening for a caption."""
     n = len(named_groups)
     chance = rng.random((n, 4))
     said, tags, named, colour = [], [], [], []

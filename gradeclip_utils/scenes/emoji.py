@@ -1,9 +1,8 @@
-"""Emoji: concepts, and one drawing of them, sized, mirrored, tilted and tinted, laid on a background with others.
+"""Emoji: concepts, and their drawings, sized, mirrored, tilted, tinted and laid on a background.
 
     concepts -> drawing -> Object -> scene -> image
 
-An image is drawn with Pillow at any multiple of 96 pixels a side. A small one is what a large one looks like when it is
-reduced, up to what differs between two ways of sampling.
+An image is drawn with Pillow at any multiple of 96 pixels a side; a small one looks like a large one that is reduced.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ class Object:
 
     Attributes:
         noun: its concept.
-        artist: whose drawing it is, one of `artists_of(noun)`.
-        colour: the colour that it is tinted in, or None for its own colours.
+        artist: one of `artists_of(noun)`.
+        colour: its tint, or None for its own colours.
         x: of its centre, in canvas units (a scene is 96 x 96).
         y: of its centre, in canvas units.
         size: the longest side of the upright drawing, in canvas units.
-        mirrored: whether left and right have changed places.
-        tilt: by how many degrees it is turned, counter-clockwise.
-        hue: by how many degrees the hue of its own colours is turned.
-        lightness: what its own colours are multiplied by.
+        mirrored: whether left and right are swapped.
+        tilt: degrees, counter-clockwise.
+        hue: degrees by which the hue of its own colours is turned.
+        lightness: the factor of its own colours.
     """
 
     noun: str
@@ -87,7 +86,7 @@ class Object:
 
 @cache
 def concepts() -> pd.DataFrame:
-    """The concepts of the world, indexed by noun: emoji, category, article, plural, and the words CLDR gives them."""
+    """The concepts of the world, indexed by noun: emoji, category, article, plural, and keywords from CLDR."""
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()
     return table.set_index("noun", drop=False)
@@ -96,7 +95,7 @@ def concepts() -> pd.DataFrame:
 @cache
 def concept(noun: str) -> dict:
     """One row of `concepts`, quickly."""
-    artists_of(noun)  # which says so
+    artists_of(noun)  # refuses an unknown noun
     return concepts().loc[noun].to_dict()
 
 
@@ -120,7 +119,7 @@ def _tinting(colour: str) -> tuple[float, ...]:
     return tuple(np.column_stack([hue - dark, light - hue, dark, np.zeros(3)]).ravel() / 255)
 
 
-@lru_cache(maxsize=64)  # who checks what a layout hides draws the same objects next
+@lru_cache(maxsize=64)  # a layout is checked and then drawn with the same objects
 def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
     """The part of a drawing that lies in an image `pixels` wide: RGB times alpha, three times alpha, its box."""
     scale = pixels / CANVAS

@@ -1,4 +1,4 @@
-"""Grammar: the small language in which scenes are described, and which words speak of which object."""
+"""Grammar: the small language that describes scenes, and which words describe which object."""
 
 from __future__ import annotations
 
@@ -18,23 +18,16 @@ CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
 
 @dataclass(frozen=True)
 class Span:
-    """Part of a caption that speaks of something.
+    """A part of a caption and the objects that it describes."""
 
-    Attributes:
-        start: number of its first character.
-        end: number of the character behind its last.
-        kind: noun, colour, size, count, keyword, relation or something.
-        objects: indices of the objects that it speaks of.
-    """
-
-    start: int
-    end: int
-    kind: str
-    objects: tuple[int, ...]
+    start: int  # its first character
+    end: int  # the character behind its last
+    kind: str  # noun, colour, size, count, keyword, relation or something
+    objects: tuple[int, ...]  # indices
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can hold, in alphabetical order."""
+    """All words that captions use, in alphabetical order."""
     table = concepts()
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
     words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
@@ -44,13 +37,13 @@ def vocabulary() -> list[str]:
 
 
 class _Caption:
-    """A caption as it is written: text, and what each word speaks of."""
+    """A caption while it is written: its text and its spans."""
 
     def __init__(self) -> None:
         self.text, self.spans = "", []
 
     def _say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
-        """Add a word or phrase; with a kind, remember what it speaks of."""
+        """Add a word or phrase; with a kind, also a span."""
         if self.text and text != ",":
             self.text += " "
         if kind:
@@ -92,22 +85,18 @@ def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[li
 def describe(
     objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases: Sequence
 ) -> tuple[str, tuple[Span, ...]]:
-    """The plain caption of these objects in the order given, like neighbours grouped, and its spans, word by word.
+    """The caption of objects in the order given, like neighbours grouped, and its spans.
 
     >>> describe([Object("car", colour="red"), Object("dog")], relation="above")[0]
     'a red car above a dog'
 
     Args:
-        objects: what is described.
-        relation: what stands between two groups, such as "above" or "bigger than".
-        prefix: what the caption opens with, one of `PREFIXES`.
+        objects: the things of the scene.
+        relation: between two groups, such as "above" or "bigger than".
+        prefix: the beginning of the caption, one of `PREFIXES`.
         unnamed: indices of objects that the caption leaves out.
-        phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
-            ""; whether the noun is said, or "something"; whether the colour is said.
-
-    Raises:
-        GradeclipError: a phrase is no list of one value a group.
-        GradeclipError: an unknown phrase, or a relation of other than two groups.
+        **phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
+            ""; whether the noun is written, or "something"; whether the colour is written.
     """
     groups, caption = grouped(objects, unnamed), _Caption()
     if relation and len(groups) != 2:
@@ -130,12 +119,12 @@ def describe(
 
 
 def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
-    """What a caption says of these nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice."""
+    """The caption of nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice."""
     return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
 
 
 def relation_between(first: Object, second: Object, kind: str = "position") -> str:
-    """How the first object stands to the second."""
+    """The relation of the first object to the second, by position or size; "" if neither is clearly bigger."""
     if kind == "size":
         ratio = first.size / second.size
         return "bigger than" if ratio > CLEARLY else "smaller than" if ratio < 1 / CLEARLY else ""
@@ -146,6 +135,6 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
 
 
 def holds(relation: str, first: Object, second: Object) -> bool:
-    """Whether the first object stands so to the second."""
+    """Whether a relation holds between two objects."""
     kind = "size" if chosen("relation", relation, RELATIONS).endswith("than") else "position"
     return relation_between(first, second, kind) == relation

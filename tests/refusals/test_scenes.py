@@ -1,26 +1,21 @@
 """Scenes: objects that cannot be drawn, captions that do not fit, and places where nothing is."""
 
-import numpy as np
 import pytest
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloured, without
-from gradeclip_utils.scenes.grammar import RELATIONS, describe, holds
+from gradeclip_utils.scenes.grammar import RELATIONS, holds
 from tests.refusals.cases import named
 
 OBJECTS = [
     ("an unknown noun", ["dgo"], {}, "'dgo' is no noun of the scenes: did you mean .*dog"),
-    ("no noun", [None], {}, "None is no noun"),
     ("a list of nouns", [["dog"]], {}, "no noun of the scenes"),
     ("an unknown artist", ["dog", "picasso"], {}, "artist of a dog must be one of openmoji, .*got 'picasso'"),
     ("an unknown colour", ["dog"], {"colour": "mauve"}, "colour of an object must be one of red, .*got 'mauve'"),
     ("size 0", ["dog"], {"size": 0}, "size of an object must be from 1 to 192, got 0"),
-    ("size below zero", ["dog"], {"size": -5}, "size of an object must be from 1 to 192, got -5"),
-    ("a huge size", ["dog"], {"size": 1e9}, "size of an object must be from 1 to 192"),
     ("NaN for a place", ["dog"], {"x": float("nan")}, "x of an object's centre must be from 0 to 96, got nan"),
     ("text for a place", ["dog"], {"y": "left"}, "y of an object's centre must be a number, got 'left'"),
     ("off the canvas", ["dog"], {"x": -30}, "x of an object's centre must be from 0 to 96, got -30"),
-    ("NaN for a tilt", ["dog"], {"tilt": float("nan")}, "tilt of an object must be"),
     ("a mirror of text", ["dog"], {"mirrored": "x"}, "mirrored must be .*False.*True.*, got 'x'"),
     ("a darkness below zero", ["dog"], {"lightness": -1}, "lightness of an object must be from 0 to 10"),
 ]
@@ -41,33 +36,25 @@ SCENES = [
     ("none", lambda: arrange(None), "objects must be a list"),
     ("background below zero", lambda: arrange(TWO, background=-1), "background of a scene must be at least 0"),
     ("half a background", lambda: arrange(TWO, background=1.5), "background of a scene must be a whole number"),
-    ("background x", lambda: arrange(TWO, background="x"), "background of a scene must be a whole number"),
     ("seed below zero", lambda: arrange(TWO, seed=-1), "seed must be at least 0"),
     ("an unknown relation", lambda: arrange(TWO, relation="beside"), "relation must be one of to the left of"),
     ("a relation of three", lambda: arrange([*TWO, "cat"], relation="above"), "two groups of things, and there are 3"),
-    ("a relation of one", lambda: arrange(["dog"], relation="above"), "two groups of things, and there are 1"),
     ("a size for all", lambda: arrange(TWO, size="big"), "size must be a list of 2, one a group, got 'big'"),
-    ("a size too few", lambda: arrange(TWO, size=["big"]), "size must be a list of 2"),
     ("a phrase that is no list", lambda: arrange(["dog"], colour=True), "colour must be a list of 1, one a gro.*True"),
     ("an unknown phrase", lambda: arrange(TWO, weight=["", ""]), "a phrase must be one of size, tag, named, colour"),
     ("pixels 96.0", lambda: arrange(TWO).image(96.0), "size of a scene must be a whole number, got 96.0"),
-    ("pixels '96'", lambda: arrange(TWO).image("96"), "size of a scene must be a whole number, got '96'"),
     ("150 pixels", lambda: arrange(TWO).masks(150), "can't be drawn at 150 pixels: choose a multiple of 96"),
     ("pixels without end", lambda: arrange(TWO).image(96_000), "size of a scene must be at most 7680"),
     ("no objects", lambda: draw_scene(1, n_objects=0), "n_objects must be at least 1, got 0"),
     ("five objects", lambda: draw_scene(1, n_objects=5), "n_objects must be at most 4, got 5"),
     ("an unknown split", lambda: draw_scene(1, split="val"), "split must be one of train, development, test"),
     ("seven tints", lambda: draw_scene(1, tint=7), "tint must be from 0 to 1, got 7"),
-    ("tint x", lambda: draw_scene(1, tint="x"), "tint must be a number, got 'x'"),
     ("a seed in words", lambda: draw_scene("x"), "seed must be a whole number, got 'x'"),
-    ("half a seed", lambda: draw_scene(1.5), "seed must be a whole number, got 1.5"),
     ("seeds below zero", lambda: draw_scene([1, -2]), "seed must be at least 0, got -2"),
-    ("without, of nothing", lambda: without(None, 0), "a scene is what arrange or draw_scene gives, got None"),
-    ("colours of nothing", lambda: recoloured("dog", ["red"]), "a scene is what arrange or draw_scene gives"),
+    ("without, of nothing", lambda: without(None, 0), "a scene is made by arrange or draw_scene, got None"),
+    ("colours of nothing", lambda: recoloured("dog", ["red"]), "a scene is made by arrange or draw_scene"),
     ("plain by text", lambda: draw_scene(0, plain="x"), "plain must be .*False.*True.*, got 'x'"),
     ("without what is not there", lambda: without(arrange(TWO), 9), "index must be at most 1, got 9"),
-    ("without the last", lambda: without(arrange(TWO), -1), "index must be at least 0, got -1"),
-    ("without the only one", lambda: without(arrange(["dog"]), 0), "an object or more"),
     ("colours of one", lambda: recoloured(arrange(TWO), ["red"]), "has 2 objects, got 1 colours"),
     ("a colour that is none", lambda: recoloured(arrange(TWO), ["mauve", None]), "colour of an object must be"),
     ("a scene's background", lambda: Scene((), "", (), -1), "background of a scene must be at least 0"),
@@ -91,9 +78,3 @@ def test_a_relation_of_objects_in_place_is_said_as_it_is_told():
     left, right = Object("cat", x=20, size=30), Object("dog", x=70, size=30)
     assert arrange([left, right], relation="to the right of").caption == "a cat to the right of a dog"
     assert not holds("to the right of", left, right)
-
-
-def test_one_word_is_a_scene_of_one_and_masks_fit_the_image():
-    scene = arrange("dog")
-    assert scene.caption == "a dog" and np.asarray(scene.image(192)).shape[:2] == scene.masks(192).shape[1:]
-    assert describe(scene.objects)[0] == "a dog"

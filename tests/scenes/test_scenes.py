@@ -3,13 +3,9 @@
 import base64
 import hashlib
 import io
-import json
-import re
-import tarfile
 import zipfile
 from functools import cache
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +13,6 @@ from PIL import Image
 from scipy.stats import chi2_contingency, ks_2samp
 
 from gradeclip_utils import scenes
-from gradeclip_utils.__main__ import main
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import (
     ARTISTS,
@@ -32,12 +27,14 @@ from gradeclip_utils.scenes import (
     covered,
     describe,
     draw_scene,
+    first_scenes,
     hard_negative,
     is_withheld_colour,
     is_withheld_pair,
     recoloured,
     relation_between,
     render,
+    showable,
     vocabulary,
     without,
 )
@@ -83,48 +80,6 @@ def test_every_concept_has_five_drawings_or_more_and_no_two_concepts_share_one()
     assert set(TRAINED_ARTISTS) == set(ARTISTS) - {UNSEEN_ARTIST}
 
 
-@pytest.fixture
-def npm(monkeypatch):
-    """An npm that packs two icons for whatever package is asked for; gives the checksum of what it packs."""
-    body = '<circle cx="{}" cy="8" r="4"/>'
-    icons = {"dog-face": {"body": body.format(8)}, "cricket-game": {"body": body.format(6)}}
-    aliases = {"dog": {"parent": "dog-face"}, "cricket": {"parent": "cricket-game"}}
-    content = json.dumps({"icons": icons, "aliases": aliases, "width": 16, "height": 16}).encode()
-    characters = json.dumps({"1f436": "dog", "1f997": "cricket"}).encode()
-
-    def pack(command, cwd, **options):
-        with tarfile.open(cwd / "packed.tgz", "w:gz") as tar:
-            for name, data in (("icons.json", content), ("chars.json", characters)):
-                entry = tarfile.TarInfo(f"package/{name}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        return SimpleNamespace(stdout="packed.tgz\n")
-
-    monkeypatch.setattr(art.subprocess, "run", pack)
-    return hashlib.sha256(content).hexdigest()
-
-
-def test_one_command_makes_the_archive_of_drawings_from_the_named_packages(npm, tmp_path, monkeypatch):
-    monkeypatch.setattr(art, "PACKAGES", {artist: one._replace(sha256=npm) for artist, one in art.PACKAGES.items()})
-    out = tmp_path / "art.zip"
-    assert main(["art", "--out", str(out)]) == 0
-    names = {name.rpartition(".")[0] for name in zipfile.ZipFile(out).namelist()}
-    assert names == {f"{artist}/dog" for artist in ARTISTS}, "an alias is followed to a face, and to nothing else"
-
-
-def test_icons_that_are_not_the_named_version_are_refused(npm, tmp_path, capsys):
-    assert main(["art", "--out", str(tmp_path / "art.zip")]) == 2
-    package = art.PACKAGES["openmoji"]
-    said = f"{package.name} {package.version} holds other icons than before: sha256 {npm}, not {package.sha256}"
-    assert said in capsys.readouterr().err and not (tmp_path / "art.zip").exists()
-
-
-def test_the_card_credits_every_set_that_was_taken():
-    card = data_path("README.md").read_text(encoding="utf-8")
-    for one in art.PACKAGES.values():
-        assert re.search(rf"\|.*{re.escape(one.author)}.*{re.escape(one.licence)}.*{one.name}.*{one.version}.*\|", card)
-
-
 def test_every_word_of_every_caption_is_in_the_vocabulary():
     known = set(vocabulary())
     for scene in some(400):
@@ -151,23 +106,12 @@ def test_spans_say_which_words_speak_of_which_objects():
         assert told == set(range(len(scene.objects))) - set(scene.unnamed)
 
 
-@pytest.mark.slow
 def test_a_third_of_the_scenes_of_several_things_leave_one_or_two_unnamed():
-    several = [s for s in some(2000) if len({(o.noun, o.colour) for o in s.objects}) > 1]
+    several = [s for s in some(1200) if len({(o.noun, o.colour) for o in s.objects}) > 1]
     left_out = np.array([len({s.objects[i].noun for i in s.unnamed}) for s in several])
-    assert 0.29 < (left_out > 0).mean() < 0.38 and left_out.max() == 2
+    assert 0.28 < (left_out > 0).mean() < 0.39 and left_out.max() == 2
     assert all(s.spans for s in several), "something is always named"
     assert not any(s.unnamed for s in some(300, plain=True))
-
-
-def test_a_third_of_the_colours_are_not_said():
-    tinted = said = 0
-    for scene in some(1500, tint=0.5):
-        for _, members in scene.words_of("noun"):
-            thing = scene.objects[members[0]]
-            tinted += thing.colour is not None
-            said += any(members == own for _, own in scene.words_of("colour"))
-    assert 0.6 < said / tinted < 0.7
 
 
 def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
@@ -184,27 +128,11 @@ def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
         assert is_trained(other.objects) and not other.unnamed
         assert {c for c, _ in other.words_of("colour")} <= {t.colour for t in other.objects}
     assert told_apart > 60
-
-
-def test_a_scene_without_two_colours_has_no_hard_negative():
-    assert hard_negative(arrange(["red car"]), 0) is None
     assert hard_negative(arrange(["car", "ball"]), 0) is None
-    assert hard_negative(arrange(["red car", "red balloon"]), 0) is None
-    assert {(t.noun, t.colour) for t in hard_negative(arrange(["red car", "balloon"]), 0).objects} == {
-        ("car", None),
-        ("balloon", "red"),
-    }
 
 
-@pytest.mark.slow
-def test_training_never_shows_what_is_withheld():
-    assert all(is_trained(draw_scene(i).objects) for i in range(1500))
-    withheld = next(pair for pair in combinations(concepts().index, 2) if is_withheld_pair(*pair))
-    assert not is_trained(arrange(withheld).objects)
-    assert not is_trained([Object("dog", UNSEEN_ARTIST)])
-
-
-def test_about_a_tenth_of_the_combinations_are_withheld():
+def test_about_a_tenth_of_the_combinations_are_withheld_and_training_never_shows_them():
+    assert all(is_trained(draw_scene(i).objects) for i in range(500))
     nouns = list(concepts().index)
     pairs = np.mean([is_withheld_pair(a, b) for a, b in combinations(nouns, 2)])
     colours = np.mean([is_withheld_colour(noun, colour) for noun in nouns for colour in COLOURS])
@@ -230,11 +158,6 @@ def test_where_a_thing_stands_and_how_big_it_is_say_nothing_of_how_many_there_ar
         assert ks_2samp(by_number[1][:, k], by_number[other][:, k]).pvalue > 1e-3
     cells = [np.histogram2d(*by_number[n][:, :2].T, bins=4, range=[[0, 96]] * 2)[0].ravel() for n in (1, other)]
     assert chi2_contingency(np.array(cells) + 1).pvalue > 1e-3
-
-
-def test_a_test_for_independence_would_find_quadrants(by_number):
-    quadrants = np.random.default_rng(0).choice([24, 72], (800, 2)) + np.random.default_rng(1).uniform(-8, 8, (800, 2))
-    assert ks_2samp(by_number[1][:, 0], quadrants[:, 0]).pvalue < 1e-6
 
 
 def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
@@ -269,14 +192,6 @@ def test_half_are_mirrored_where_that_changes_nothing_and_all_are_tilted_a_littl
     assert max(abs(t.tilt) for t in things) <= 15 and np.std([t.tilt for t in things]) > 7
 
 
-def test_a_mirrored_object_is_the_image_of_itself_in_a_mirror():
-    plain, mirrored = (render([Object("car", mirrored=m)], 0, 96) for m in (False, True))
-    same = render([Object("car")], 0, 96)
-    masks = [covered([Object("car", mirrored=m)], 96)[0] for m in (False, True)]
-    assert np.array_equal(plain, same) and not np.array_equal(plain, mirrored)
-    assert (masks[0][:, ::-1] == masks[1]).mean() > 0.995
-
-
 def opacity(thing, backgrounds=(13, 43)):
     """How opaque an object is, (96, 96), told from what shines through: images of it on two backgrounds."""
     with_it, without_it = ([render(shown, b, 96).astype(float) for b in backgrounds] for shown in ([thing], []))
@@ -294,22 +209,12 @@ def test_a_mask_holds_the_pixels_that_its_object_covers_and_no_others():
             assert surely.mean() > 0.95 and np.array_equal(mask[surely], expected[surely])
 
 
-def test_what_lies_in_front_hides_what_lies_behind():
-    masks = covered([Object("moon", size=64), Object("sun", size=30)], 96)
-    assert not (masks[0] & masks[1]).any() and masks[1].any() and masks[0].any()
-
-
 def test_a_small_image_is_the_large_one_reduced():
     far = []
     for scene in some(30):
         reduced = np.asarray(scene.image(384).resize((96, 96), Image.BICUBIC)).astype(int)
         far.append(np.abs(reduced - np.asarray(scene.image(96))).mean())
     assert np.mean(far) < 1.5 and max(far) < 5  # of 255
-
-
-def test_an_image_that_is_no_multiple_of_the_canvas_is_refused():
-    with pytest.raises(ValueError, match="100 pixels: choose a multiple of 96"):
-        draw_scene(0).image(100)
 
 
 def test_a_tint_leaves_one_hue():
@@ -330,12 +235,6 @@ def test_captions_read_as_people_write():
     assert arrange(["cat", "dog"], relation="above").caption == "a cat above a dog"
 
 
-@pytest.mark.parametrize("words", [["striped car"], ["red blue car"], ["carr"], [""]])
-def test_a_word_that_the_world_does_not_have_is_refused_by_name(words):
-    with pytest.raises(ValueError, match=f"{words[0]!r} is not in the world of the scenes"):
-        arrange(words)
-
-
 def test_a_scene_shows_itself_and_says_what_it_shows():
     scene = arrange(["red car", "cat"])
     data, metadata = scene._repr_mimebundle_()
@@ -344,9 +243,7 @@ def test_a_scene_shows_itself_and_says_what_it_shows():
     assert metadata["image/png"]["alt"] == data["text/plain"] == f"a scene: {scene.caption}"
 
 
-def test_a_scene_of_five_words_is_refused_and_of_five_objects_drawn():
-    with pytest.raises(ValueError, match="4 words at most: 5 were given"):
-        arrange(["cat"] * 5)
+def test_a_scene_of_five_objects_is_drawn():
     nouns = ["cat", "dog", "car", "sun", "key"]
     scene = arrange([Object(noun, x=16 * i + 16, size=14) for i, noun in enumerate(nouns)])
     assert scene.caption == "a cat, a dog, a car, a sun and a key"
@@ -378,3 +275,13 @@ def test_recolouring_and_leaving_out_keep_everything_else():
     assert [(t.x, t.y, t.size) for t in swapped.objects] == [(t.x, t.y, t.size) for t in scene.objects]
     alone = without(scene, 0)
     assert alone.caption == "a blue ball" and alone.objects == scene.objects[1:]
+
+
+def test_scenes_that_are_shown_have_nothing_cut_or_tiny_and_are_the_first_of_their_split():
+    found = first_scenes(5, n_objects=2)
+    drawn = [draw_scene(i, split="test", n_objects=2) for i in range(60)]
+    assert found == [scene for scene in drawn if showable(scene)][:5]
+    for scene in found:
+        masks = np.stack([covered([thing], 96)[0] for thing in scene.objects])
+        assert not masks[:, [0, -1]].any() and not masks[:, :, [0, -1]].any()
+    assert not showable(arrange([Object("cat", x=4, y=48)])) and not showable(arrange([Object("cat", size=8)]))
