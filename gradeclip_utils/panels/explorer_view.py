@@ -1,13 +1,9 @@
-"""Explorer view: what a session found, and all that is shown of it: for the browser, as Python, as a figure.
+"""Explorer view: what a session found, and all that is shown of it: as a drawing, for the browser, as Python.
 
-    architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
-
-Whatever is shown says what it is: the title comes from the view itself, never from a control that may have moved on.
-What is seen is linear in the value, and the numbers stand in the labels of the words and in the tables.
+architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,196 +13,157 @@ from IPython import get_ipython
 from ..explanation import Explanation
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip
-from ..plots import InlineFigure
 from ..plots.colours import largest, shown
-from ..plots.drawing import Drawing, of_explanation, title_of
-from ..plots.figures import draw
-from ..plots.page import side, word_rows
-from ..plots.page import view as page_view
-from ..words import Word
+from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
+from ..plots.page import payload
 from . import verdict
-from .state import DISPLAY, GRAD_ECLIP, NULLS, State, settings
+from .state import GRAD_ECLIP, State, settings
 
 _IMPORTS = {
     "": ("Explainer", "load_clip", "read_image"),
     ".methods.interactions": ("centred",),
     ".methods.registry": ("with_spatial_weight",),
     ".plots": ("paint",),
-    ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene", "recoloured", "without"),
+    ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene", "first_scenes", "recoloured", "without"),
 }  # of a script, by the module of the package
-_DEPENDENCE = (
-    "0 would be the same map whatever is asked, 1 maps that have nothing in common. (The other prompts have other "
-    "nouns, and one is empty; 1 less the mean correlation over patches, 95 % interval.)"
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """What one method found: numbers, nothing drawn."""
-
-    method: str  # key in METHODS
-    explanation: Explanation  # of the caption, of a phrase in it, or of the phrase read alone: the map that is shown
-    whole: Explanation  # of the caption
-    regions: np.ndarray | None  # (W, h, w), of each word; None where the method does not tell words apart
-    columns: np.ndarray | None  # (W, h, w), what each patch says of each word, by Grad-ECLIP; None without words
-    subject: str  # what the map is of
-    words: tuple[Word, ...]  # of the caption, with the scores that shade them
-    words_of: str  # what these scores, which are signed, are
-    words_scale: float  # the value of the darkest colour
-    signed: bool  # whether what is negative is shown
-    scale: float  # the value of the darkest colour of the map
-    note: str  # what that is
-    dependence: tuple[float, float, float] | None = None  # of the caption's map on it, where asked: `prompt_dependence`
-
-    @property
-    def map(self) -> np.ndarray:
-        """(h, w), signed, on the token grid."""
-        return self.explanation.image_maps[0]
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The answer to a state: one panel, or two with a method beside; and what it was before something was changed."""
+    """The answer to a state: numbers, nothing drawn."""
 
     state: State
-    panels: tuple[Panel, ...]
-    before: Explanation | None = None  # of the same caption on `Source.before`
+    explanation: Explanation | None  # of the whole caption; None if there is no caption
+    map: np.ndarray  # (h, w), signed, on the token grid: of the caption, or of a phrase in it
+    regions: np.ndarray | None  # (W, h, w), of each word; None where the method does not tell words apart
+    columns: np.ndarray | None  # (W, h, w), the same before the nouns are told apart: the words of each patch
+    signed: bool  # whether what is negative is shown
+    scale: float  # the value of the darkest colour
+    groups: tuple = ()  # words that are told apart, where the map depends on it
 
-    def _subtitle(self, panel: Panel) -> str:
-        """Which image, number, method, settings and model made a panel, in one line."""
-        explanation, provenance = panel.explanation, panel.explanation.provenance
-        parts = [f"image: {self.state.source.name}", f"similarity {explanation.similarity[0]:.3f}"]
-        if explanation.against_similarity is not None:
-            parts[-1] += f", gap {explanation.similarity[0] - explanation.against_similarity[0]:+.3f}"
-        layers = provenance.get("image_layers") or self.state.layers
-        parts += [explanation.origin, "last layer" if layers == 1 else f"last {layers} layers"]
-        if provenance.get("centred"):
-            parts.append("less what the nouns share")
-        if self.state.resolution == "native":
-            parts.append("the image's own resolution")
-        return " · ".join(parts).replace("-0.", "\N{MINUS SIGN}0.")
+    @property
+    def subject(self) -> str:
+        """Return what the map is of."""
+        if self.state.phrase:
+            return f"“{self.said}” in “{self.state.caption}”"
+        return f"“{self.state.caption}”" + (f" rather than “{self.state.against}”" if self.state.against else "")
+
+    @property
+    def said(self) -> str:
+        """Return the phrase that is chosen, or the caption."""
+        if not self.state.phrase:
+            return self.state.caption
+        words = self.explanation.words[0]
+        return self.state.caption[words[self.state.phrase[0]].start : words[self.state.phrase[1]].end]
 
     def __repr__(self) -> str:
-        return "; ".join(f"{panel.subject}: {self._subtitle(panel)}" for panel in self.panels)
+        if self.explanation is None:
+            return "an image without a caption"
+        return f"{self.subject}, similarity {self.explanation.similarity[0]:.2f}, {self.explanation.origin}"
+
+    def drawing(self, patch: bool = True) -> Drawing:
+        """Return the description of what is shown; with a patch chosen, its words have the scores of the patch."""
+        if self.explanation is None:
+            return Drawing(self.state.source.image, None, ())
+        made = of_explanation(self.explanation)
+        panel = replace(made.panels[0], map=shown(self.map, self.signed), scale=self.scale)
+        if patch and self.state.patch and self.columns is not None:
+            row, column = self.state.patch
+            words = zip(self.explanation.words[0], self.columns[:, row, column], strict=True)
+            panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in words], ""))
+            made = replace(made, word_scale=largest([self.columns]))
+        return replace(made, panels=(panel,), signed=self.signed)
 
     @property
-    def dependence(self) -> str:
-        """Whether the maps depend on the caption, one sentence a method; "" if that was not asked."""
-        asked, told = f"the map of “{self.state.caption}” differs from those of {NULLS} other prompts", ""
-        for panel in self.panels:
-            if panel.dependence:
-                mean, low, high = panel.dependence
-                told += f"By {METHODS[panel.method].title} {asked} by {mean:.2f} [{low:.2f}, {high:.2f}]. "
-        return told and told + _DEPENDENCE
-
-    @property
-    def verdicts(self) -> dict[str, Any]:
-        """Sentences about the first map of the whole caption ("all"), of each word ("words"), of a chosen "phrase"."""
-        state, panel = self.state, self.panels[0]
-        said, spans = partial(verdict.sentence, state.source.scene), [(word.start, word.end) for word in panel.words]
-        caption, whole, regions = state.caption, panel.whole, () if panel.regions is None else panel.regions
-        found: dict[str, Any] = {"all": said(whole.image_maps[0], caption), "phrase": ""}
-        found["words"] = [said(region, caption, *span) for region, span in zip(regions, spans, strict=False)]
-        if state.phrase:
-            found["phrase"] = said(panel.map, caption, spans[state.phrase[0]][0], spans[state.phrase[1]][1])
-        if whole.against_similarity is not None:
-            gap = float(whole.similarity[0] - whole.against_similarity[0])
-            which = "this caption" if gap > 0 else "the other caption"
-            found["all"] = f"The model prefers {which}, by {abs(gap):.3f}. What speaks for this one: {found['all']}"
+    def sentences(self) -> dict[str, Any]:
+        """Return a sentence about the map of the whole caption ("all"), of each word ("words"), of a "phrase"."""
+        scene, caption = self.state.source.scene, self.state.caption
+        if self.explanation is None:
+            return {}
+        spans = [(word.start, word.end) for word in self.explanation.words[0]]
+        regions = () if self.regions is None else self.regions
+        found: dict[str, Any] = {"all": verdict.sentence(scene, self.explanation.image_maps[0], caption), "phrase": ""}
+        pairs = zip(regions, spans, strict=False)
+        found["words"] = [verdict.sentence(scene, one, caption, *span) for one, span in pairs]
+        if self.state.phrase:
+            first, last = self.state.phrase
+            found["phrase"] = verdict.sentence(scene, self.map, caption, spans[first][0], spans[last][1])
         return found
 
-    def payload(self) -> dict:
-        """Everything that `front/view.js` shows: image, maps, words, match and verdict, as JSON has them."""
-        state, whole = self.state, self.panels[0].whole
-        match: list[dict[str, Any]] = [{"name": "similarity", "value": float(whole.similarity[0])}]
-        more: dict[str, Any] = {name: getattr(state, name) for name in (*DISPLAY, "phrase", "patch")}
-        if self.before is not None:
-            match[0]["name"] += f", {state.source.change}"
-            match.append({"name": "as it was before", "value": float(self.before.similarity[0])})
-        if whole.against_similarity is not None:
-            match.append({"name": "to the other one", "value": float(whole.against_similarity[0])})
-            more["axis"] = ["for the other caption", "for this caption"]
-            more["others"] = word_rows(whole.against_words[0] if whole.against_words else ())
-        if not whole.words[0]:
-            more["words_of"] = self.panels[0].words_of
-        return page_view(
-            [self._side(panel) for panel in self.panels], whole.words[0] or self.panels[0].words, whole.image,
-            whole.box, match=match, verdict=self.verdicts, alt=state.source.name, dependence=self.dependence, **more,
-        )  # fmt: skip
-
-    def _side(self, panel: Panel) -> dict:
-        """One map, with the map of each word where the method has it."""
-        state, alone = self.state, bool(self.state.phrase) and panel.regions is None  # it read the phrase by itself
-        shown = panel.explanation if alone else panel.whole
-        signed = panel.signed if alone else bool(panel.whole.against)
-        subject = panel.subject if alone else f"“{state.caption}”" + (" rather than the other" if signed else "")
-        named = len(self.panels) > 1 or panel.method != GRAD_ECLIP
-        by = f"{METHODS[panel.method].title}, " if named else ""
-        most = {"scale": panel.scale} if not state.phrase else {}
-        each = largest([panel.regions]) if state.shared and panel.regions is not None else 0.0
-        return side(
-            shown.image_maps[0], by + subject, signed, by=by, origin=self._subtitle(panel), note=panel.note,
-            regions=panel.regions, columns=panel.columns, region_scale=each, **most,
-        )  # fmt: skip
+    def payload(self, pinned: "View | None" = None) -> dict:
+        """Return everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
+        if self.explanation is None:
+            return payload(self.drawing(), sentences={})
+        whole = replace(self, map=self.explanation.image_maps[0], signed=bool(self.state.against), scale=0.0)
+        whole = replace(whole, scale=largest([shown(whole.map, whole.signed)]))
+        drawn = whole.drawing(patch=False) if pinned is None else compared(whole, pinned)
+        more = {"phrase": self.state.phrase, "patch": self.state.patch, "sentences": self.sentences}
+        return payload(drawn, self.regions, self.columns, **more)
 
     def python(self, model: str) -> str:
-        """A script that computes the first panel again and paints it: `map_` (h, w) and `painting`, an image."""
-        state, panel = self.state, self.panels[0]
-        explanation = panel.explanation
-        options = {name: repr(value) for name, value in settings(state, panel.method).items()}
-        if options["method"] != repr(panel.method):
+        """Return a script that computes the map again and paints it: `map_` (h, w) and `painting`, an image."""
+        state = self.state
+        options = {name: repr(value) for name, value in settings(state, state.method).items()}
+        if options["method"] != repr(state.method):
             options["method"] = f"with_spatial_weight({state.spatial!r})"
         words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].float().cpu().numpy()"
         maps = "explanation.image_maps[0]"
-        if state.phrase and panel.method == GRAD_ECLIP:
-            groups = list(explanation.provenance.get("centred", ()))
-            regions = f"centred({words}, {groups})" if groups else words
+        if state.phrase and state.method == GRAD_ECLIP:
+            regions = f"centred({words}, {list(self.groups)})" if self.groups else words
             maps = f"{regions}[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
-        against = f", against={state.against!r}" if explanation.against is not None else ""
+        against = f", against={state.against!r}" if state.against else ""
         lines = [
             state.source.code,
             model,
-            f"explainer = Explainer(clip, {_named(options)})",
-            f"explanation = explainer.explain(image, {explanation.prompts[0]!r}{against})",
+            f"explainer = Explainer(clip, {', '.join(f'{name}={value}' for name, value in options.items())})",
+            f"explanation = explainer.explain(image, {state.caption!r}{against})",
             f"map_ = {maps}  # signed relevance of each patch",
         ]
-        if state.patch and panel.method == GRAD_ECLIP:
+        if state.patch:
             lines.append(f"scores = {words}[:, {state.patch[0]}, {state.patch[1]}]  # of the words at one patch")
-        if state.dependence:
-            asked = f"(image, {state.caption!r})"
-            lines.append(f"dependence = explainer.explain{asked}.prompt_dependence(explainer.null_maps{asked})")
-        drawn = {"signed": repr(panel.signed), "vmax": repr(float(panel.scale))}
-        lines.append(f"painting = paint(explanation.image, map_, box=explanation.box, {_named(drawn)})")
+        drawn = f"signed={self.signed}, vmax={float(self.scale)!r}"
+        lines.append(f"painting = paint(explanation.image, map_, box=explanation.box, {drawn})")
         imports = []
         for module, names in _IMPORTS.items():
             if called := [name for name in names if any(f"{name}(" in line for line in lines)]:
                 imports.append(f"from gradeclip_utils{module} import {', '.join(called)}")
         return "\n".join([*imports, "", *lines, "painting"]) + "\n"
 
-    def figure(self) -> InlineFigure:
-        """Return what is shown as a static figure."""
-        return draw([self.drawing])
 
-    @property
-    def drawing(self) -> Drawing:
-        """Return the description of what is shown: a panel a method."""
-        panels = []
-        for one in self.panels:
-            first = of_explanation(one.whole)
-            subject = one.subject if self.state.phrase or self.state.patch else METHODS[one.method].title
-            cells = first.panels[0].cells if len(self.panels) == 1 else title_of((), subject)
-            panels.append(replace(first.panels[0], cells=cells, map=shown(one.map, one.signed), scale=one.scale))
-        return replace(first, panels=tuple(panels), signed=self.panels[0].signed, origin=self._subtitle(self.panels[0]))
+def compared(view: View, pinned: View) -> Drawing:
+    """Return a view, a pinned one beside it, and the difference of their maps, each divided by its largest value."""
+    drawings = [one.drawing(patch=False) for one in (view, pinned)]
+    panels = [_named(drawings[0].panels[0], view, pinned), _named(drawings[1].panels[0], pinned, view)]
+    alike = all(getattr(view.state, name) == getattr(pinned.state, name) for name in ("model", "method"))
+    if alike:  # the same units
+        top = max(panel.scale for panel in panels)
+        panels = [replace(panel, scale=top) for panel in panels]
+    if view.map.shape == pinned.map.shape:
+        one, other = (panel.map / (panel.scale or 1) for panel in panels)
+        cells = tuple((Shade(word), None) for word in ("first", "map", "minus", "second"))
+        panels.append(Panel("the first map minus the second", cells, one - other, largest([one - other])))
+    words = max(one.word_scale for one in drawings)
+    return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
+
+
+def _named(panel: Panel, view: View, other: View) -> Panel:
+    """Return a panel whose title also tells the model and the method, where they differ from those of another view."""
+    state, more = view.state, []
+    if state.model != other.state.model:
+        more.append(state.model)
+    if state.method != other.state.method:
+        more.append(METHODS[state.method].title)
+    return replace(panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in more))
 
 
 def variables() -> dict[str, Clip]:
-    """The models that a notebook's variables hold, by their names."""
+    """Return the models that a notebook's variables hold, by their names."""
     held = dict(getattr(get_ipython(), "user_ns", {}))
     return {name: value for name, value in held.items() if isinstance(value, Clip) and not name.startswith("_")}
 
 
 def model_line(clip: Clip) -> str:
-    """The line of Python that gives a model."""
+    """Return the line of Python that gives a model."""
     if clip.name in BUNDLED_MODELS and clip.pretrained == "bundled":
         return f"clip = load_clip({clip.name!r})"
     for name, value in variables().items():
@@ -215,7 +172,3 @@ def model_line(clip: Clip) -> str:
     if clip.name in open_clip.list_models() and clip.pretrained:
         return f"clip = load_clip({clip.name!r}, pretrained={clip.pretrained!r})"
     return f"clip = ...  # the model {clip.name!r} that you gave to explore()"
-
-
-def _named(options: dict[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items())

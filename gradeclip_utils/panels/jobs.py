@@ -1,16 +1,14 @@
-"""Jobs: one at a time for a panel. Quick ones at once, long ones beside the kernel's loop, until a newer one comes.
+"""Jobs: one at a time for a panel, beside the kernel's loop, until a newer one comes.
 
     session -> explorer_view -> jobs -> explorer, lesson
 
-A long job runs in a thread, so that the kernel goes on hearing the panel. Before every pass of the model it stops if a
-newer job was started. What it found is handed over in the kernel's own loop, in the order of the requests; a result
-that was overtaken is never shown.
+A job runs in a thread, so that the kernel goes on hearing the panel. Before every pass of the model it stops if a newer
+job was started. What it found is handed over in the kernel's own loop; a result that was overtaken is never shown.
 """
 
 import asyncio
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,23 +19,21 @@ class Interrupted(RuntimeError):
     """A newer request came while this one was computed."""
 
 
-ANSWERS = (ValueError, GradeclipError)  # raised of what cannot be had; any other error is a fault of ours
-_EVERY = 0.2  # seconds between two reports
+ANSWERS = (ValueError, GradeclipError)  # answered in a sentence; any other error is a fault of the package
 
 
 def sentence(error: BaseException) -> str:
-    """What is wrong, without a full stop."""
+    """Return what is wrong, without a full stop, beginning with a capital letter."""
     said = str(error).rstrip(".")
-    return said if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
+    return said[:1].upper() + said[1:] if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
 
 
 class Work:
-    """Runs jobs, one at a time. An error that is none of `ANSWERS` is a fault: it is said, and then raised.
+    """Runs jobs, one at a time. An error that is none of `ANSWERS` is shown and raised.
 
     Attributes:
-        running: whether a job is under way beside the kernel's loop.
-        turn: the panel's lock, held while a result is handed over: JupyterLab 4.4 and later may deliver messages in
-            several threads.
+        running: whether a job is under way.
+        turn: the panel's lock, held while a result is handed over.
     """
 
     def __init__(self):
@@ -45,34 +41,26 @@ class Work:
         self._number = 0  # of the newest job
 
     def start(
-        self, job: Callable[[Callable[[float], None]], Any], done: Callable[[Any], None],
-        failed: Callable[[BaseException], None], tell: Callable[[float], None], *, quick: bool,
+        self, job: Callable[[Callable[..., None]], Any], done: Callable[[Any], None],
+        failed: Callable[[BaseException], None], *, quick: bool = False,
     ) -> None:  # fmt: skip
-        """Run ``job``, then ``done(result)`` or ``failed(error)``. The job before it, if still under way, is stopped."""
+        """Run ``job(before_a_pass)``, then ``done(result)`` or ``failed(error)``; stop the job before it."""
         with self.turn:
             self._number += 1
             number, loop, context = self._number, None if quick else running_loop(), contextvars.copy_context()
-            self.running, reported = loop is not None, time.monotonic()
+            self.running = loop is not None
 
         def hand_over(action: Callable, value) -> None:
-            """Call ``action``, in the loop where there is one."""
-            given = number, action is tell, action, value
             if loop is None:
-                self._act(*given)
-            elif not loop.is_closed():  # else the kernel has ended, and nobody waits
-                loop.call_soon_threadsafe(self._act, *given, context=context)
+                self._act(number, action, value)
+            elif not loop.is_closed():  # else the kernel has ended
+                loop.call_soon_threadsafe(self._act, number, action, value, context=context)
 
-        def before_a_pass(passes: float) -> None:
-            """End a job that nobody waits for; tell now and then how far it is."""
-            nonlocal reported
+        def before_a_pass(*_) -> None:
             if loop and (self._number != number or loop.is_closed()):
                 raise Interrupted
-            if loop and time.monotonic() - reported > _EVERY:
-                reported = time.monotonic()
-                hand_over(tell, passes)
 
         def run() -> None:
-            """The whole job."""
             try:
                 result = job(before_a_pass)
             except Interrupted:
@@ -86,7 +74,6 @@ class Work:
 
         if loop is None:
             return run()
-        tell(0)
         return threading.Thread(target=run, daemon=True).start()
 
     def stop(self) -> None:
@@ -95,16 +82,16 @@ class Work:
             self._number += 1
             self.running = False
 
-    def _act(self, number: int, running: bool, action: Callable, value) -> None:
-        """Call ``action``, unless a newer job was started, maybe in another thread than the one that runs cells."""
+    def _act(self, number: int, action: Callable, value) -> None:
+        """Call ``action``, unless a newer job was started."""
         with self.turn:
             if self._number == number:
-                self.running = running
+                self.running = False
                 action(value)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The kernel's loop, where this thread runs in one."""
+    """Return the kernel's loop, where this thread runs in one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

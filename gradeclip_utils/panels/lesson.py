@@ -9,6 +9,8 @@ values are shown, and answers what cannot be drawn with a sentence, while the la
 
 import html
 import inspect
+import io
+import sys
 import threading
 import time
 from asyncio import TimerHandle
@@ -18,14 +20,15 @@ from itertools import groupby
 
 import ipywidgets as w
 from matplotlib.figure import Figure
+from PIL import Image
 from traitlets import TraitError
 
 from ..checks import first_line, short
 from ..errors import GradeclipError
 from ..models import Clip
 from ..notices import heard_by
-from ..plots.figures import alternative
-from ..plots.page import figure_html
+from ..plots.figures import alternative, small_png
+from ..plots.page import image_tag
 from .explorer import Explorer
 from .jobs import Work, running_loop, sentence
 
@@ -115,7 +118,7 @@ class FigurePanel(w.VBox):
     def _redraw(self, quick: bool = True) -> None:
         """Draw what the controls say, and show it whole or not at all, unless a newer change is heard meanwhile."""
         with self._drawing:
-            self._work.start(self._made, self._take, self._refused, self._tell, quick=quick)
+            self._work.start(self._made, self._take, self._refused, quick=quick)
 
     def _made(self, report: Callable[[float], None] | None = None) -> tuple[Figure, str, list[str], float]:
         """What the controls say: what draw gives, the same as HTML, notes, and seconds."""
@@ -124,7 +127,7 @@ class FigurePanel(w.VBox):
             figure = self._draw(**values, **({"report": report} if self._slow and report else {}))
         if not isinstance(figure, Figure):
             raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
-        return figure, figure_html(figure), notes, time.perf_counter() - begun
+        return figure, _html(figure), notes, time.perf_counter() - begun
 
     def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
         self.figure, self.image.value, notes, self.seconds = made
@@ -135,10 +138,6 @@ class FigurePanel(w.VBox):
     def _refused(self, error: BaseException) -> None:
         self._say(f"{sentence(error)}. The figure is still the last one that could be drawn.", _WRONG)
         self.status.value = self._shown
-
-    def _tell(self, done: float) -> None:
-        """How far a long drawing is."""
-        self.status.value = f'<progress max="1" value="{done:.2f}" aria-label="done"></progress> {_small("drawing …")}'
 
     def _say(self, text: str, colour: str) -> None:
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
@@ -191,6 +190,13 @@ def _told(control: w.Widget) -> str:
     """The value of a control in words: the label where one is chosen from a list."""
     value = getattr(control, "label", control.value)
     return f"{value:.4g}" if isinstance(value, float) else f"“{value}”" if isinstance(control, w.Text) else str(value)
+
+
+def _html(figure: Figure) -> str:
+    """Return a figure as an image of a page."""
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)
+    return image_tag(Image.open(io.BytesIO(small_png(figure))).convert("RGB"), alternative(figure))
 
 
 def _small(text: str) -> str:

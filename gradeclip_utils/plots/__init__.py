@@ -18,6 +18,7 @@ from .figures import InlineFigure, plot_explanation, plot_gallery, plot_interact
 from .schematic import plot_method
 
 __all__ = [
-    "InlineFigure", "axes_at", "draw_heatmap", "draw_intervals", "draw_words", "headed", "name_rows", "paint", "plot_explanation",
-    "plot_gallery", "plot_interactions", "plot_intervals", "plot_maps", "plot_method", "show_image", "style",
+    "InlineFigure", "axes_at", "draw_heatmap", "draw_intervals", "draw_words", "headed", "name_rows", "paint",
+    "plot_explanation", "plot_gallery", "plot_interactions", "plot_intervals", "plot_maps", "plot_method",
+    "show_image", "style",
 ]  # fmt: skip

@@ -1,9 +1,8 @@
-"""Page: a view for HTML: image, maps and words, each word with its map, so that pointing at one needs no kernel.
+"""Page: a drawing for HTML, where words and patches answer when they are pointed at and no kernel is needed.
 
-    Explanation, Interactions -> numbers -> front/view.js -> a page; panels.explorer shows more around it
+    Drawing --here--> plain numbers -> front/view.js -> a page; panels.explorer shows more around it
 
-What is sent are plain numbers on the token grid. Resizing, fading and colouring happen in the browser, by the
-arithmetic of `colours`. Where no script runs, the same HTML shows a static figure.
+Resizing, fading and colouring happen in the browser, by the law of `colours`.
 """
 
 from __future__ import annotations
@@ -14,57 +13,47 @@ import io
 import json
 import math
 import secrets
-import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 
-from ..notices import image_tag
 from .axes import reduced
-from .before import AGAINST, COLOURS, CONTRARY, OWN, SIGNED, VEIL
-from .colours import largest, shown
-from .figures import InlineFigure, alternative
+from .colours import largest, law
+from .drawing import Drawing, Panel, of_explanation, title_of
 
-_MARGIN = 0.1  # inches around what is drawn, as matplotlib leaves
 FRONT = Path(__file__).parent / "front"
-MUTED = frozenset({"a", "an", "the"})  # words that nobody asks for, as every punctuation mark
+_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>{title}</title><style>body{{margin:16px;font-family:system-ui,sans-serif}}</style>{body}</html>\n"
+)
 
 
 @cache
 def front(name: str) -> str:
-    """The text of a file of `front/`."""
+    """Return the text of a file of `front/`."""
     return (FRONT / name).read_text(encoding="utf-8")
 
 
 @cache
 def view_script() -> str:
-    """`front/view.js` as the beginning of a longer script, which finds `front.render` and `front.open`."""
+    """Return `front/view.js` as the beginning of a longer script, which finds `front.render` and `front.open`."""
     return front("view.js").replace("export default", "const front =")
 
 
-@cache
-def palettes() -> dict[str, Any]:
-    """What `front/view.js` needs to colour as `paint` does."""
-    steps = np.linspace(0, 1, 33)
-    tables = {name: [to_hex(colours(step)) for step in steps] for name, colours in COLOURS.items()}
-    own = {"veil": VEIL, "against": AGAINST, "contrary": CONTRARY}
-    return {**tables, "signed": [to_hex(SIGNED(step)) for step in steps], "own": own}
-
-
 def numbers(values: np.ndarray) -> list:
-    """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
-    digits = 3 - math.floor(math.log10(largest([values]) or 1))
-    return np.round(np.asarray(values, dtype=float), digits).tolist()
+    """Return an array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
+    values = np.asarray(values, dtype=float)
+    digits = 4 - math.floor(math.log10(largest([values]) or 1))
+    return np.round(values, digits).tolist()
 
 
-def image_url(image: Image.Image, size: int | None = None) -> str:
-    """An image as the address of itself: nothing has to be fetched, so that it is there as soon as the page is."""
+def image_url(image: Image.Image, size: int = 0) -> str:
+    """Return an image, or a thumbnail of it, as an address that needs no network."""
     image, buffer = reduced(image), io.BytesIO()
     if size:
         image.thumbnail((size, size))
@@ -72,96 +61,73 @@ def image_url(image: Image.Image, size: int | None = None) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def word_rows(words: Sequence) -> list[dict]:
-    """Text and signed score of each word, and whether it is muted: a small word, or a sign."""
-    return [
-        {"text": word.text, "score": float(word.score),
-         "muted": word.text.lower() in MUTED or not any(map(str.isalnum, word.text))}
-        for word in words
-    ]  # fmt: skip
+def image_tag(image: Image.Image, alt: str) -> str:
+    """Return an image as HTML: every pixel is inside, so that nothing has to be fetched."""
+    stream = io.BytesIO()
+    image.save(stream, "webp", quality=92, method=1)
+    source = base64.b64encode(stream.getvalue()).decode("ascii")
+    shape = 'style="display:block;max-width:100%;height:auto"'
+    return f'<img class="gradeclip-figure" alt="{html.escape(alt)}" {shape} src="data:image/webp;base64,{source}">'
 
 
-def place(box: Sequence[float], image: Image.Image) -> list[float]:
-    """Left, top, width and height of a box, as fractions of the image."""
-    left, top, right, bottom = box
-    return [left / image.width, top / image.height, (right - left) / image.width, (bottom - top) / image.height]
+def payload(drawing: Drawing, regions: np.ndarray | None = None, columns=None, **more: Any) -> dict[str, Any]:
+    """Return everything that `front/view.js` shows of a drawing, as JSON has it.
 
-
-def side(map_: np.ndarray, title: str, signed: bool, **more: Any) -> dict[str, Any]:
-    """One map as `front/view.js` takes it."""
-    found: dict[str, Any] = {"title": title, "origin": "", "note": "", "signed": signed, "shape": list(map_.shape)}
-    found |= {"map": numbers(map_.ravel()), "scale": largest([shown(map_, signed)])}
-    found |= {"regions": None, "region_scale": 0.0, "columns": None}
-    for name in ("regions", "columns"):
-        if (maps := more.pop(name, None)) is not None:
-            found[name] = numbers(maps.reshape(len(maps), -1))
-    return {**found, **more}
-
-
-def view(sides: Sequence[dict], words: Sequence, image: Image.Image, box: Sequence[float], **more: Any) -> dict:
-    """Everything that one view shows."""
-    words = word_rows(words)
+    Args:
+        drawing: what is drawn.
+        regions: (W, h, w) maps of the words of the first panel.
+        columns: (W, h, w) scores of these words at each patch; by default the regions.
+        **more: further fields, for the explorer.
+    """
+    panels = [_panel(panel) for panel in drawing.panels]
+    if regions is not None:
+        columns = regions if columns is None else columns
+        panels[0] |= {"regions": _flat(regions), "region_scale": largest([regions]), "columns": _flat(columns)}
+    left, top, right, bottom = drawing.box or (0, 0, *drawing.image.size)
+    width, height = drawing.image.size
+    names = ("signed", "word_scale", "lead", "median", "legend", "both", "bars", "framed", "origin", "alt")
     return {
-        "sides": list(sides), "words": words, "others": [], "words_of": "relevance of each word",
-        "axis": ["against", "for"], "box": place(box, image), "ratio": image.width / image.height, "match": [],
-        "verdict": {"all": "", "words": []}, "phrase": None, "patch": None, "opacity": 0.85, "threshold": 0.0,
-        "colours": OWN, "alt": "the image", "dependence": "", "controls": [], "palettes": palettes(), **more,
+        **{name: getattr(drawing, name) for name in names}, "panels": panels, "ratio": width / height,
+        "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
+        "law": np.round(law()[::4], 4).tolist(), "phrase": None, "patch": None, **more,
     }  # fmt: skip
 
 
-def page(views: Sequence[dict], image: Image.Image, figure: InlineFigure) -> tuple[dict, dict]:
-    """What a notebook keeps, data and metadata by media type: HTML of views of one image, the figure, and a text."""
-    data, metadata = figure._repr_mimebundle_()
-    fallback = f'<img alt="" src="data:image/png;base64,{data.pop("image/png")}">'
+def _panel(panel: Panel) -> dict[str, Any]:
+    cells = [[word and asdict(word) for word in cell] for cell in panel.cells]
+    map_ = None if panel.map is None else np.asarray(panel.map)
+    return {
+        "name": panel.name, "cells": cells, "scale": panel.scale, "value": panel.value, "best": panel.best,
+        "told": list(panel.told), "shape": [1, 1] if map_ is None else list(map_.shape),
+        "map": None if map_ is None else numbers(map_.ravel()), "regions": None, "columns": None, "region_scale": 0.0,
+    }  # fmt: skip
+
+
+def _flat(maps: np.ndarray) -> list:
+    return numbers(maps.reshape(len(maps), -1))
+
+
+def embedded(views: Sequence[dict], image: Image.Image, inside: str = "") -> str:
+    """Return HTML that shows views of one image; `inside` stands there where no script runs."""
     name = f"gradeclip-{secrets.token_hex(8)}"
     given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
     script = f"{view_script()}\nfront.open(document.getElementById({name!r}));"
-    text = (
-        f'<style>{front("view.css")}</style><div id="{name}">{fallback}'
+    return (
+        f'<style>{front("view.css")}</style><div id="{name}">{inside}'
         f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n}})();</script>'
     )
-    return {**data, "text/html": text}, metadata
 
 
-def figure_html(figure: Figure) -> str:
-    """A figure as an image of a page; over it, unseen, what its points say under the mouse."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()  # only then everything has its place
-    bounds, buffer = figure.get_tightbbox().padded(_MARGIN), io.BytesIO()
-    figure.savefig(buffer, dpi=figure.dpi, bbox_inches=bounds, pil_kwargs={"compress_level": 0})
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close(figure)
-    image, circles = Image.open(buffer), []
-    for axes, x, y, said in getattr(figure, "points", ()):
-        across, up = axes.transData.transform((x, y)) - np.multiply(bounds.p0, figure.dpi)
-        place = f'cx="{across:.1f}" cy="{image.height - up:.1f}"'
-        circles.append(f'<circle {place} r="5"><title>{html.escape(said)}</title></circle>')
-    over = (
-        f'<svg class="gradeclip-points" aria-hidden="true" viewBox="0 0 {image.width} {image.height}" '
-        f'style="position:absolute;inset:0;width:100%;height:100%" fill="transparent">{"".join(circles)}</svg>'
-    )
-    tag = image_tag(image, alternative(figure), effort=0) + (over if circles else "")
-    return f'<div style="position:relative;display:inline-block;max-width:100%">{tag}</div>'
+def explanation_page(explanation) -> str:
+    """Return a whole HTML document that shows an `Explanation`."""
+    drawing = of_explanation(explanation)
+    title = html.escape("; ".join(panel.name for panel in drawing.panels))
+    return _PAGE.format(title=title, body=embedded([payload(drawing)], explanation.image))
 
 
-def explanation_page(explanation) -> tuple[dict, dict]:
-    """The `page` of an `Explanation`: for each prompt a view of its map and its words."""
-    signed, views = explanation.against is not None, []
-    for i, prompt in enumerate(explanation.prompts):
-        match = [{"name": f"similarity to “{prompt}”", "value": float(explanation.similarity[i])}]
-        more: dict[str, Any] = {}
-        if signed:
-            other = explanation.against[i]
-            match.append({"name": f"to “{other}”", "value": float(explanation.against_similarity[i])})
-            more = {"others": word_rows(explanation.against_words[i]), "axis": [f"for “{other}”", f"for “{prompt}”"]}
-        one = side(explanation.image_maps[i], f"“{prompt}”", signed, origin=explanation.origin)
-        views.append(view([one], explanation.words[i], explanation.image, explanation.box, match=match, **more))
-    return page(views, explanation.image, explanation.plot())
-
-
-def interactions_page(found) -> tuple[dict, dict]:
-    """The `page` of an `Interactions`: the map of all its words together, and the map of each under its word."""
-    match = [{"name": f"similarity to “{found.caption}”", "value": float(found.similarity)}]
-    one = side(found.maps.sum(0), "all words together", True, origin=found.origin, regions=found.maps,
-               columns=found.maps, region_scale=largest([found.maps]))  # fmt: skip
-    return page([view([one], found.words, found.image, found.box, match=match)], found.image, found.plot())
+def interactions_page(found) -> str:
+    """Return a whole HTML document that shows an `Interactions`: all words together, and each word's map under it."""
+    total, scale = found.maps.sum(0), largest([[word.score for word in found.words]])
+    panel = Panel(found.caption, title_of(found.words, found.caption), total, largest([total]), float(found.similarity))
+    drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
+    return _PAGE.format(title=html.escape(found.caption), body=embedded([payload(drawing, found.maps)], found.image))
