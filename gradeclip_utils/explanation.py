@@ -22,7 +22,7 @@ from safetensors.numpy import save as as_safetensors
 
 from .checks import as_path, finite, listed, readable, whole, writable
 from .errors import GradeclipError
-from .files import write_together
+from .files import write_together, write_whole
 from .images import onto_image, read_image
 from .methods.interactions import centred, named_things
 from .notices import png_note
@@ -64,6 +64,26 @@ class Result:
         text = json.dumps({**record, "sha256": sums}, default=_plain, ensure_ascii=False, indent=1)
         write_together(folder, {**parts, f"{name}.json": text.encode()})
         return folder
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one HTML file that shows what `plot` draws and works without a network.
+
+        Pointing at a word gives its number. In a page of `Interactions` it also gives the word's map.
+
+        Args:
+            path: of a file that ends in .html; a file that is there is overwritten.
+
+        Returns:
+            The path.
+
+        Raises:
+            GradeclipError: the path does not end in .html, or cannot be written.
+        """
+        from .plots.page import page_of  # matplotlib is slow to import, and only what shows needs it
+
+        path = writable(path, "the page of an explanation", suffixes=(".html",))
+        write_whole(path, lambda stream: stream.write(page_of(self).encode()))
+        return path
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

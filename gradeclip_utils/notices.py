@@ -6,10 +6,7 @@ own explanations itself: it calls `heard_by`.
 
 from __future__ import annotations
 
-import base64
-import html
 import inspect
-import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -57,21 +54,6 @@ def png_note(image: Image.Image) -> PngInfo:
     if is_drawn(image):
         note.add_text(_DRAWN, "yes")
     return note
-
-
-def image_tag(image: Image.Image, alt: str, effort: int = 50) -> str:
-    """An image as HTML: every pixel is inside, so that nothing has to be fetched."""
-    stream = io.BytesIO()
-    image.save(stream, "webp", lossless=True, quality=effort, method=effort // 20)
-    source = base64.b64encode(stream.getvalue()).decode("ascii")
-    shape = 'style="display:block;max-width:100%;height:auto"'
-    return f'<img class="gradeclip-figure" alt="{html.escape(alt)}" {shape} src="data:image/webp;base64,{source}">'
-
-
-def image_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
-    """A PNG file as a notebook shows it, with what it shows in words: data and metadata, by media type."""
-    in_html, in_png = image_tag(Image.open(io.BytesIO(png)), alt), base64.b64encode(png).decode("ascii")
-    return {"text/html": in_html, "image/png": in_png, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:

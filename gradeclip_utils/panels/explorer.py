@@ -229,13 +229,12 @@ class Explorer(AnyWidget):
                         path.write_bytes(bytes(buffers[0]))
                         self.open_image(path, name, f"{name}: {note}" if note else "")
                 case {"kind": "pin"}:
-                    self.pinned = self.view.state
-                    self._ask({}, note="Pinned. Now change the caption, the model or the method.")
+                    self.pin(wait=False)
                 case {"kind": "unpin"}:
                     self.pinned = None
                     self._ask({})
                 case {"kind": "reset"}:
-                    self.reset()
+                    self.reset(wait=False)
                 case {"kind": "save", "what": "image" | "explanation" as what, "name": name}:
                     self.save(what, name)
                 case {"kind": "stop"}:
@@ -255,10 +254,15 @@ class Explorer(AnyWidget):
             self.shelf.append(verdict.Offer(source, source.caption))
         return self._ask({"source": source, "caption": source.caption, "against": ""}, note=note)
 
-    def reset(self) -> None:
+    def pin(self, wait: bool = True) -> None:
+        """Keep what is shown beside the next view, with the difference of both maps."""
+        self.pinned = self.view.state
+        self._ask({}, wait, note="Pinned. Now change the caption, the model or the method.")
+
+    def reset(self, wait: bool = True) -> None:
         """Show the start again, with all settings as they were."""
         self.pinned, self._typed = None, self._start.caption
-        self._ask({name: getattr(self._start, name) for name in State.__dataclass_fields__})
+        self._ask({name: getattr(self._start, name) for name in State.__dataclass_fields__}, wait)
 
     def save(self, what: str, name: str) -> None:
         """Write what is shown, and say where."""

@@ -23,9 +23,10 @@ ANSWERS = (ValueError, GradeclipError)  # answered in a sentence; any other erro
 
 
 def sentence(error: BaseException) -> str:
-    """Return what is wrong, without a full stop, beginning with a capital letter."""
+    """Return what is wrong, without a full stop."""
     said = str(error).rstrip(".")
-    return said[:1].upper() + said[1:] if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
+    said = f"The {said[4:]}" if said.startswith("the ") else said
+    return said if isinstance(error, ANSWERS) else f"{type(error).__name__}: {said}"
 
 
 class Work:

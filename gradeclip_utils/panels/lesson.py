@@ -1,10 +1,9 @@
-"""Lesson: turn a pure function ``state -> figure`` with sliders, menus and text fields. For the lessons.
+"""Lesson: turn a pure function ``state -> figure`` with sliders, menus and text fields.
 
-    session, lessons -> draw(**values) -> Figure -> panel
+    draw(**values) -> Figure -> panel
 
-The same ``draw`` makes the static figure that stands beside the panel. A panel adds nothing to what is drawn but what
-`InlineFigure.points` say under the mouse: it hands over values, shows the figure with its alternative text, says which
-values are shown, and answers what cannot be drawn with a sentence, while the last good figure stays.
+The same ``draw`` makes the static figure that stands beside the panel. A panel shows the figure with its alternative
+text, and answers what cannot be drawn with a sentence, while the last good figure stays.
 """
 
 import html
@@ -16,7 +15,6 @@ import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 
 import ipywidgets as w
 from matplotlib.figure import Figure
@@ -34,7 +32,7 @@ from .jobs import Work, running_loop, sentence
 
 _PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _BOX = (
-    "padding:5px 9px;line-height:1.4;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
+    "padding:5px 9px;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
     "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
 )
 _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
@@ -43,13 +41,21 @@ _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 class FigurePanel(w.VBox):
     """A panel that shows ``draw(**values)`` and draws again when a control is turned.
 
+        panel(draw, noun=["dog", "cat"], layers=(1, 12))
+
+    Args:
+        draw: a pure function that returns a matplotlib figure. If it takes `report`, it runs in a thread, and calling
+            `report()` ends it where a newer value was chosen.
+        **controls: for each argument of draw a widget, (low, high), a list, a text or a number, as in `interact`.
+
     Attributes:
         controls: the widgets, by the argument that they turn.
-        figure: the last good figure, or whatever ``draw`` gave.
-        seconds: how long drawing took, down to what is sent to the browser.
+        figure: the last good figure.
+        seconds: how long drawing took.
         message: what is wrong, or to be noted; "" where there is nothing to say.
-        answer, image, status: the widgets that say the message, show the figure, and say what is shown, or how far a
-            long drawing is.
+
+    Raises:
+        GradeclipError: the controls are not the arguments of draw, or draw returns no figure.
     """
 
     def __init__(self, draw: Callable[..., Figure], **controls):
@@ -66,8 +72,9 @@ class FigurePanel(w.VBox):
         self._work, self._drawing, self._muted = Work(), threading.RLock(), False  # one figure at a time
         self._soon: TimerHandle | None = None  # of the next redraw
         self._slow = "report" in inspect.signature(draw).parameters and "report" not in controls
-        self.answer, self.image, self.status = w.HTML(), w.HTML(), w.HTML()
-        super().__init__(children=(_rows(self.controls), self.answer, self.image, self.status))
+        self.answer, self.image = w.HTML(), w.HTML()
+        flow = w.Layout(flex_flow="row wrap", grid_gap="0 12px")
+        super().__init__(children=(w.Box(tuple(self.controls.values()), layout=flow), self.answer, self.image))
         self.add_class("gradeclip-panel")
         self._take(self._made())
         for control in self.controls.values():
@@ -75,7 +82,7 @@ class FigurePanel(w.VBox):
 
     @property
     def values(self) -> dict:
-        """What the controls say now; what is shown may be the last good values before."""
+        """Return what the controls say now; what is shown may be the last good values before."""
         return {name: control.value for name, control in self._given.items()}
 
     def change(self, **values) -> None:
@@ -98,11 +105,10 @@ class FigurePanel(w.VBox):
         self._redraw()
 
     def __repr__(self) -> str:
-        turned = ", ".join(map(_name, self.controls.values()))
-        return f"a panel (turn {turned}) that shows: {alternative(self.figure)}"
+        return f"a panel (turn {', '.join(self.controls)}) that shows: {alternative(self.figure)}"
 
     def _turned(self) -> None:
-        """A control has another value. Draw soon, and once for a burst of changes."""
+        """Draw soon, and once for a burst of changes."""
         with self._work.turn:
             if self._muted:
                 return
@@ -110,7 +116,7 @@ class FigurePanel(w.VBox):
             if (loop := running_loop()) is not None:
                 if self._soon is not None:
                     self._soon.cancel()
-                self.status.value = _small("drawing …")
+                self._say("Working ...", _NOTE)
                 self._soon = loop.call_later(_PAUSE, partial(self._redraw, quick=not self._slow))
                 return
         self._redraw()  # nobody would call us back
@@ -120,24 +126,24 @@ class FigurePanel(w.VBox):
         with self._drawing:
             self._work.start(self._made, self._take, self._refused, quick=quick)
 
-    def _made(self, report: Callable[[float], None] | None = None) -> tuple[Figure, str, list[str], float]:
-        """What the controls say: what draw gives, the same as HTML, notes, and seconds."""
-        values, notes, begun = self.values, [], time.perf_counter()
+    def _made(self, report: Callable[..., None] | None = None) -> tuple[Figure, str, list[str], float]:
+        """Return what draw gives, the same as HTML, notes, and seconds."""
+        notes, begun = [], time.perf_counter()
         with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
-            figure = self._draw(**values, **({"report": report} if self._slow and report else {}))
+            figure = self._draw(**self.values, **({"report": report} if self._slow and report else {}))
         if not isinstance(figure, Figure):
             raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
-        return figure, _html(figure), notes, time.perf_counter() - begun
+        image = Image.open(io.BytesIO(small_png(figure))).convert("RGB")
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close(figure)
+        return figure, image_tag(image, alternative(figure)), notes, time.perf_counter() - begun
 
     def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
         self.figure, self.image.value, notes, self.seconds = made
-        pairs = ", ".join(f"{_name(control)} {_told(control)}" for control in self.controls.values())
-        self.status.value = self._shown = _small(f"shown: {pairs}")
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
 
     def _refused(self, error: BaseException) -> None:
-        self._say(f"{sentence(error)}. The figure is still the last one that could be drawn.", _WRONG)
-        self.status.value = self._shown
+        self._say(f"{sentence(error)}. The panel still shows the last figure.", _WRONG)
 
     def _say(self, text: str, colour: str) -> None:
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
@@ -149,23 +155,12 @@ panel = FigurePanel  # as a lesson calls it
 
 
 def opening(image, captions: Sequence[str], clip: Clip | None = None) -> Explorer:
-    """What a lesson opens with: one image, one caption to type, and some that are ready to press."""
-    return Explorer(image, captions[0], clip, controls=("caption",), captions=captions)
-
-
-def _rows(controls: dict[str, w.Widget]) -> w.Box:
-    """The controls in a line that wraps; those of one thing (`first`, `first_colour`) in a row of their own."""
-    flow = w.Layout(flex_flow="row wrap", grid_gap="0 12px")
-    things = [list(group) for _, group in groupby(controls, key=lambda name: name.split("_")[0])]
-    if all(len(names) == 1 for names in things):
-        return w.Box(tuple(controls.values()), layout=flow)
-    for control in controls.values():  # three of them fit beside JupyterLab's own side bar
-        control.layout.flex, control.layout.max_width = "1 1 220px", "300px"
-    return w.VBox([w.Box([controls[name] for name in names], layout=flow) for names in things])
+    """Return `explore` with captions to press."""
+    return Explorer(image, None, clip, captions=captions)
 
 
 def _control(name: str, given) -> w.Widget:
-    """The widget that turns one argument."""
+    """Return the widget that turns one argument."""
     made = w.interactive.widget_from_abbrev(given)
     if made is None:
         msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"
@@ -180,25 +175,3 @@ def _control(name: str, given) -> w.Widget:
         made.style.description_width = "110px"
     made.add_class(f"gradeclip-{name}")
     return made
-
-
-def _name(control: w.Widget) -> str:
-    return getattr(control, "description", "") or type(control).__name__
-
-
-def _told(control: w.Widget) -> str:
-    """The value of a control in words: the label where one is chosen from a list."""
-    value = getattr(control, "label", control.value)
-    return f"{value:.4g}" if isinstance(value, float) else f"“{value}”" if isinstance(control, w.Text) else str(value)
-
-
-def _html(figure: Figure) -> str:
-    """Return a figure as an image of a page."""
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close(figure)
-    return image_tag(Image.open(io.BytesIO(small_png(figure))).convert("RGB"), alternative(figure))
-
-
-def _small(text: str) -> str:
-    style = "color:var(--jp-ui-font-color2,#555);font:12px/1.45 var(--jp-ui-font-family,sans-serif)"
-    return f'<small class="gradeclip-shown" style="{style}">{html.escape(text)}</small>'

@@ -117,7 +117,7 @@ def _offer(scene: Scene, seed: int, count: int, noun: str = "", map_: np.ndarray
     most = int(parts.argmax())
     answer = sentence(scene, map_, caption)
     if scene.objects[most].noun != noun:
-        answer += f" {parts[most]:.0%} lies on the {scene.objects[most].noun}: part of its match."
+        answer += f" {parts[most]:.0%} of the relevance lies on the {scene.objects[most].noun}."
     return Offer(source, caption, f"The map of “{caption}” misses the {noun}. Can you see why?", answer)
 
 

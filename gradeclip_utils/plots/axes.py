@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
@@ -61,42 +61,33 @@ def draw_words(axes: Axes, words: Sequence, *, vmax: float | None = None, size: 
 def draw_cells(axes: Axes, cells: Sequence[Cell], vmax: float, size: float) -> None:
     """Write the cells of a title from the upper left of the axes, in lines."""
     across, down = (72 * side for side in _inches(blank(axes)))
-    for word, x, y, width, height, type_size in flow(cells, across, size)[0]:
+    place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+    for word, text, x, y, width, height, type_size in flow(cells, across, size)[0]:
         shade = coloured(0.0 if not word.score or not vmax else word.score / vmax)
-        place = {"transform": axes.transAxes, "clip_on": False}
-        if word.score is not None and (shade < 0.995).any():
-            axes.add_patch(FancyBboxPatch((x / across, 1 - (y + height) / down), width / across, height / down,
-                                          boxstyle="square,pad=0", facecolor=shade, linewidth=0, **place))  # fmt: skip
-        dark = word.score is not None and np.dot(shade, (0.2126, 0.7152, 0.0722)) < 0.5
-        axes.text(
-            (x + width / 2) / across,
-            1 - (y + 0.72 * height) / down,
-            drawable(word.text),
-            ha="center",
-            va="baseline",
-            fontsize=type_size,
-            color="white" if dark else "black",
-            parse_math=False,
-            **place,
-        )
+        if (shade < 0.995).any():
+            corner, area = (x / across, 1 - (y + height) / down), (width / across, height / down)
+            axes.add_patch(Rectangle(corner, *area, facecolor=shade, linewidth=0, **place))
+        place["color"] = "white" if np.dot(shade, (0.2126, 0.7152, 0.0722)) < 0.5 else "black"
+        at = (x + width / 2) / across, 1 - (y + 0.72 * height) / down
+        axes.text(*at, text, ha="center", va="baseline", fontsize=type_size, parse_math=False, **place)
+        del place["color"]
 
 
 def flow(cells: Sequence[Cell], line_width: float, size: float) -> tuple[list, float, int]:
-    """Return words with x, y from the top, width, height and size of type (points); where they end; lines."""
+    """Return words, texts, x, y from the top, width, height and size of type (points); where they end; lines."""
     height, gap, x, y, lines, placed = 1.5 * size, 0.16 * size, 0.0, 0.0, 1, []
     deep = any(below for _, below in cells)
     for cell in cells:
-        sizes = [0.82 * size if word and word.small else size for word in cell]
-        widths = [
-            ems(drawable(word.text)) * s + 0.5 * size if word else 0.0 for word, s in zip(cell, sizes, strict=True)
-        ]
-        width = max(widths)
+        sizes = [max(0.82 * size, SMALLEST) if word and word.small else size for word in cell]
+        pairs = list(zip(cell, sizes, strict=True))
+        texts = [shortened(word.text, (line_width - 0.5 * size) / 72, s) if word else "" for word, s in pairs]
+        width = max(ems(text) * s + 0.5 * size for text, s in zip(texts, sizes, strict=True))
         if x and x + width > line_width:
             x, y, lines = 0.0, y + (height + gap) * (1 + deep) + gap * deep, lines + 1
-        for row, (word, type_size) in enumerate(zip(cell, sizes, strict=True)):
+        for row, (word, type_size) in enumerate(pairs):
             if word:
                 middle = 0.5 * height * (deep and cell[1] is None)
-                placed.append((word, x, y + row * (height + 1) + middle, width, height, type_size))
+                placed.append((word, texts[row], x, y + row * (height + 1) + middle, width, height, type_size))
         x += width + gap
     return placed, y + (height + 1) * (1 + deep), lines
 

@@ -135,7 +135,8 @@ def number(value: float, vmax: float | None = None) -> str:
 
 def grey_background(image: Image.Image) -> np.ndarray:
     """Return an image as a light grey background (H, W, 1) of 0.62 to 1."""
-    return 0.62 + 0.38 * np.asarray(image.convert("RGB").convert("L", (0.2126, 0.7152, 0.0722, 0)), dtype=np.float32)[..., None] / 255
+    luminance = image.convert("RGB").convert("L", (0.2126, 0.7152, 0.0722, 0))
+    return 0.62 + 0.38 * np.asarray(luminance, dtype=np.float32)[..., None] / 255
 
 
 def _panel_sized(image: Image.Image) -> Image.Image:

@@ -69,16 +69,27 @@ class InlineFigure(Figure):
         super().savefig(fname, **{"bbox_inches": "tight", "pad_inches": 0.05, **options})
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        alt, buffer = alternative(self), io.BytesIO()
+        alt = alternative(self)
         if self.vector:
+            buffer = io.BytesIO()
             with rc_context({"svg.hashsalt": "gradeclip"}):  # the same figure is the same file
                 self.savefig(buffer, format="svg", metadata={"Date": None})
             return {"image/svg+xml": buffer.getvalue().decode(), "text/plain": alt}, {"image/svg+xml": {"alt": alt}}
-        png = base64.b64encode(self._repr_png_()).decode("ascii")
-        return {"image/png": png, "text/plain": alt}, {"image/png": {"alt": alt}}
+        return _bundle(small_png(self), alt)
 
     def _repr_png_(self) -> bytes:
         return small_png(self)
+
+
+def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
+    """Return an image as a notebook keeps it, with what it shows in words: data and metadata, by media type."""
+    buffer = io.BytesIO()
+    few_colours(image.convert("RGB")).save(buffer, "png", optimize=True)
+    return _bundle(buffer.getvalue(), alt)
+
+
+def _bundle(png: bytes, alt: str) -> tuple[dict, dict]:
+    return {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def small_png(figure: Figure) -> bytes:
@@ -297,8 +308,8 @@ def draw(
     if compact:
         _draw_legend(figure, drawings[0], legend, MARGIN, top + 0.02, wide)
     if foot:
-        figure.text(MARGIN / wide, 0.05 / height, shortened(foot, wide - 2 * MARGIN, 7.5), va="bottom", color="0.55",
-                    fontsize=7.5, parse_math=False)  # fmt: skip
+        foot = shortened(foot, wide - 2 * MARGIN, SMALLEST)
+        figure.text(MARGIN / wide, 0.05 / height, foot, va="bottom", parse_math=False, fontsize=SMALLEST, color="0.55")
     return figure
 
 
@@ -319,7 +330,7 @@ def _type_size(panels: Sequence[Panel], room: float) -> float:
     """Return the largest type in which every title takes at most two lines, or the smallest."""
     for size in np.arange(LARGEST, SMALLEST, -0.5):
         words = [word for panel in panels for cell in panel.cells for word in cell if word]
-        fits = all(ems(word.text) * size < room * 72 for word in words)
+        fits = all(ems(drawable(word.text)) * size < room * 72 for word in words)
         if fits and all(flow(panel.cells, room * 72, size)[2] <= 2 for panel in panels):
             return float(size)
     return float(SMALLEST)

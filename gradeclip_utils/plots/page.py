@@ -118,16 +118,15 @@ def embedded(views: Sequence[dict], image: Image.Image, inside: str = "") -> str
     )
 
 
-def explanation_page(explanation) -> str:
-    """Return a whole HTML document that shows an `Explanation`."""
-    drawing = of_explanation(explanation)
+def page_of(found) -> str:
+    """Return a whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
+    regions = None
+    if hasattr(found, "caption"):
+        total, scale = found.maps.sum(0), largest([[word.score for word in found.words]])
+        cells, regions = title_of(found.words, found.caption), found.maps
+        panel = Panel(found.caption, cells, total, largest([total]), float(found.similarity))
+        drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
+    else:
+        drawing = of_explanation(found)
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
-    return _PAGE.format(title=title, body=embedded([payload(drawing)], explanation.image))
-
-
-def interactions_page(found) -> str:
-    """Return a whole HTML document that shows an `Interactions`: all words together, and each word's map under it."""
-    total, scale = found.maps.sum(0), largest([[word.score for word in found.words]])
-    panel = Panel(found.caption, title_of(found.words, found.caption), total, largest([total]), float(found.similarity))
-    drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
-    return _PAGE.format(title=html.escape(found.caption), body=embedded([payload(drawing, found.maps)], found.image))
+    return _PAGE.format(title=title, body=embedded([payload(drawing, regions)], found.image))

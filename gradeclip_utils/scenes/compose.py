@@ -8,7 +8,6 @@ mentioned. `Scene.masks`, `Scene.spans` and `Scene.unnamed` have the truth.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +21,7 @@ from PIL import Image
 from .. import checks
 from ..checks import chosen, listed, short, whole
 from ..errors import GradeclipError
-from ..notices import image_bundle, mark_drawn
+from ..notices import mark_drawn
 from .art import TRAINED_ARTISTS, artists_of
 from .emoji import (
     BACKGROUNDS,
@@ -88,9 +87,9 @@ class Scene:
         return tuple(i for i in range(len(self.objects)) if i not in named)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        buffer = io.BytesIO()
-        self.image().save(buffer, "PNG")
-        return image_bundle(buffer.getvalue(), f"a scene: {self.caption}")
+        from ..plots.figures import bundle  # matplotlib is slow to import, and drawing scenes does without
+
+        return bundle(self.image(), f"a scene: {self.caption}")
 
 
 def _overlap(a: Place, b: Place) -> float:
