@@ -292,6 +292,8 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 def run_command(options: argparse.Namespace) -> str | None:
     """Read the pairs, tune, save, and return what was used and how to load the result."""
     tuning = check(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
+    for name, least in (("save_every", 1), ("workers", 0)):  # before a model is loaded
+        whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
     inputs = [options.captions, options.images, options.pretrained]
     out = output(options.out, "--out", inputs=inputs, overwrite=options.overwrite, suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
@@ -301,14 +303,15 @@ def run_command(options: argparse.Namespace) -> str | None:
     writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))
     kept = {"folder": folder, "save_every": options.save_every, "workers": options.workers}
     tuned = fine_tune(clip, pairs, tuning, **kept)
-    if int(os.environ.get("RANK", "0")) == 0:
-        words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
-        save_tuned(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
-        if options.folder is None:
-            for file in folder.glob("state.*"):
-                file.unlink()
-            with suppress(OSError):  # other files lie there too
-                folder.rmdir()
+    if int(os.environ.get("RANK", "0")) > 0:
+        return None
+    words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
+    save_tuned(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
+    if options.folder is None:
+        for file in folder.glob("state.*"):
+            file.unlink()
+        with suppress(OSError):  # other files lie there too
+            folder.rmdir()
     used = tuned.log[["phrases", "wordless"]].sum()
     name = tuned.clip.name if tuned.clip.name in BUNDLED_MODELS or not options.model else options.model
     steps = f"{len(tuned.log)} step{'s' * (len(tuned.log) != 1)}"

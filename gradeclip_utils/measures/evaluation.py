@@ -22,7 +22,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -143,22 +143,27 @@ def evaluate(
     plan = _Plan(method_names(methods, clip, resolution), (), faithfulness, resolution, seed)
     if references:
         plan = _Plan(plan.methods, _references(clip, plan.baseline, seed), faithfulness, resolution, seed)
-    keys = [(example.key, name) for example in examples for name in plan.rows]
+    with _table(out, clip, data, examples, plan, overwrite) as table:
+        found = {} if table is None else table.rows
+        for rows in _measured(clip, plan, examples, found, jobs, dask, progress):
+            if table is None:
+                found |= {(row["image"], row["method"]): row for row in rows}
+            else:
+                table.add(rows)
+        return _in_order(found, [(example.key, name) for example in examples for name in plan.rows])
+
+
+def _table(out, clip: Clip, data, examples: list[Example], plan: _Plan, overwrite: bool):
+    """Return the table that keeps the rows, or a context of None."""
     if out is None:
-        found = {
-            (row["image"], row["method"]): row for row in _measured(clip, plan, examples, {}, jobs, dask, progress)
-        }
-        return _in_order(found, keys)
+        return nullcontext()
     about = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
     settings = {
         "data": data if isinstance(data, str) else "examples in hand", "examples": len(examples),
         "asked": hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16], **asdict(plan),
         **describe_model(clip, (one.prompt for one in examples)),
     }  # fmt: skip
-    with Table(out, settings, ("image", "method"), also=[SUMMARY], overwrite=overwrite) as table:
-        for row in _measured(clip, plan, examples, table, jobs, dask, progress):
-            del row  # it is in the table
-        return _in_order(table.rows, keys)
+    return Table(out, settings, ("image", "method"), also=[SUMMARY], overwrite=overwrite)
 
 
 # --------------------------------------------------------------------------------------------------- what is measured
@@ -321,27 +326,27 @@ def _generator(example: Example, seed: int) -> np.random.Generator:
 # ---------------------------------------------------------------------------------------------------------- measuring
 
 
-def _measured(clip, plan: _Plan, examples: list[Example], kept, jobs: int, dask, progress: bool) -> Iterator[dict]:
-    """Measure the examples whose rows are not kept, keep their rows, and yield them."""
+def _measured(
+    clip, plan: _Plan, examples: list[Example], kept: dict, jobs: int, dask, progress: bool
+) -> Iterator[list]:
+    """Yield the rows of the examples that have none, a few examples at a time."""
     with tqdm(total=len(examples), unit="image", disable=not progress) as bar:
-        asked, rows = _with_references(examples, plan), kept.rows if isinstance(kept, Table) else {}
         todo = []
-        for one in asked:
-            there = [rows[one.example.key, name] for name in plan.rows if (one.example.key, name) in rows]
+        for one in _with_references(examples, plan):
+            key = one.example.key
+            there = [kept[key, name] for name in plan.rows if (key, name) in kept]
             if there and there[0]["content"] != _content(one.example):
-                msg = f"image or mask of {one.example.key!r} was replaced since it was measured"
-                raise GradeclipError(f"{msg}: choose another folder")
+                msg = f"image or mask of {key!r} was replaced since it was measured: choose another folder"
+                raise GradeclipError(msg)
             if len(there) < len(plan.rows):
                 todo.append(one)
             else:
                 bar.update()
         parts = [todo[start : start + _TOGETHER] for start in range(0, len(todo), _TOGETHER)]
         with closing(_computed(clip, plan, parts, jobs, dask)) as computed:
-            for found in computed:
-                if isinstance(kept, Table):
-                    kept.add(found)
-                bar.update(len(found) // len(plan.rows))
-                yield from found
+            for rows in computed:
+                bar.update(len(rows) // len(plan.rows))
+                yield rows
 
 
 def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str | None):
@@ -354,11 +359,10 @@ def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str
         for part in parts:
             yield _rows_of(explainers, plan, part)
         return
-    with _dask_workers(clip, dask) if dask else _processes(clip, jobs):
-        source = clip if dask else None
-        yield from Parallel(return_as="generator_unordered", batch_size=1)(
-            delayed(_rows_at_worker)(source, plan, part) for part in parts
-        )
+    processes = parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip,))
+    with _dask_workers(clip, dask) if dask else processes:
+        calls = (delayed(_rows_at_worker)(clip if dask else None, plan, part) for part in parts)
+        yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
 
 
 @contextmanager
@@ -373,12 +377,7 @@ def _dask_workers(clip: Clip, address: str):
         yield
 
 
-def _processes(clip: Clip, jobs: int):
-    """Let joblib run its tasks in processes of this machine, each of which gets the model once."""
-    return parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip,))
-
-
-_received: list[Clip] = []  # the model of this worker process
+_received: list[Clip] = []  # the model of this worker process, which gets it once
 
 
 def _receive(clip: Clip) -> None:
@@ -386,7 +385,7 @@ def _receive(clip: Clip) -> None:
 
 
 def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[dict]:
-    return _rows_of(_opened_once(_received[0] if clip is None else clip, plan), plan, part)
+    return _rows_of(_opened_once(clip or _received[0], plan), plan, part)
 
 
 @lru_cache(maxsize=1)
@@ -502,19 +501,13 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         if some.empty:
             continue
         means = summarise(some, value, cluster=cluster)
-        best = _best(means, "deletion" if value == "deletion" else value)
+        own = means[~means["method"].isin(REFERENCES)] if (~means["method"].isin(REFERENCES)).any() else means
+        best = own.loc[own["mean"].idxmin() if value == "deletion" else own["mean"].idxmax(), "method"]
         against = _against(some, value, best, cluster) if len(means) > 1 else pd.DataFrame({"method": []})
         table = means.merge(against, on="method", how="left", suffixes=("", "_difference"))
         table.insert(0, "measure", value)
         tables.append(table.assign(than=best))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"measure": [], "method": []})
-
-
-def _best(means: pd.DataFrame, value: str) -> str:
-    """Return the best of the methods that were asked for, or of all rows if there is one method alone."""
-    own = means[~means["method"].isin(REFERENCES)]
-    own = own if len(own) else means
-    return own.loc[own["mean"].idxmin() if value == "deletion" else own["mean"].idxmax(), "method"]
 
 
 def _against(rows: pd.DataFrame, value: str, best: str, cluster: str | None) -> pd.DataFrame:

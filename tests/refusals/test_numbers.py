@@ -9,13 +9,13 @@ from gradeclip_utils.checks import between, finite, number, whole
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.faithfulness import Protocol, areas, image_curves, image_score, word_curves
 from gradeclip_utils.measures.localisation import localisation, located, pool, reference_baselines
-from gradeclip_utils.measures.sanity import affordable, agreement, cost, randomisation_check, randomised
+from gradeclip_utils.measures.sanity import agreement, cost, randomised
 from gradeclip_utils.measures.statistics import (
+    answer,
     difference_interval,
     interval,
     paired,
     summarise,
-    verdict,
 )
 from studies.pairs import draw_pairs
 from tests.refusals.cases import named
@@ -43,8 +43,8 @@ STATISTICS = [
     ("no rows", lambda: summarise(ROWS[:0], "score"), "the table is empty"),
     ("no such baseline", lambda: paired(ROWS, "score", baseline="c"), "baseline 'c' is not in column 'method'"),
     ("a pair without its other", lambda: paired(ROWS[:-1], "score"), "'b' has no value for 1 of 8 images"),
-    ("a margin below zero", lambda: verdict(0, 1, -1, "a", "b", "c"), "margin must be 0 or more, got -1"),
-    ("an interval upside down", lambda: verdict(1, 0, 0, "a", "b", "c"), "goes from low to high"),
+    ("a margin below zero", lambda: answer(0, 1, margin=-1), "margin must be 0 or more, got -1"),
+    ("an interval upside down", lambda: answer(1, 0), "goes from low to high"),
 ]  # fmt: skip
 
 
@@ -104,7 +104,6 @@ MEASURES = [
     ("a score of no function", lambda: image_score(None, torch.ones(4)), "encode must be a function, got None"),
     ("no generator", lambda: reference_baselines((2, 2), MASK, 5), "rng must be a generator of numpy, got 5"),
     ("no model", lambda: randomised(None), "clip must be a Clip, got None"),
-    ("a step of no model", lambda: affordable("emoji", 9, len), "clip must be a Clip, got 'emoji'"),
     ("the cost of nothing", lambda: cost(None, len), "calls must be a dictionary of functions, got None"),
     ("words by half a seed", lambda: word_curves(len, "a", {"a": [1]}, [(0, 1)], seed=-1), "seed must be at least 0"),
     ("areas of nothing", lambda: areas(None), "a table is needed, a pandas DataFrame, got None"),
@@ -113,7 +112,6 @@ MEASURES = [
     ("agreement of words", lambda: agreement("a", "b"), "maps must be an array of numbers, got 'a'"),
     ("agreement of no maps", lambda: agreement(np.ones((0, 4)), np.ones((0, 4))), "two stacks of maps"),
     ("costs of half a round", lambda: cost({}, lambda: 0, repeats=1.5), "repeats must be a whole number, got 1.5"),
-    ("randomised by no seed", lambda: randomisation_check(None, len, seeds=[]), "needs a seed or more"),
     ("pairs of words", lambda: draw_pairs("colour", "x"), "n must be a whole number, got 'x'"),
     ("pairs of a kind", lambda: draw_pairs("smell", 1), "kind must be one of"),
     ("pairs of a split", lambda: draw_pairs("colour", 1, split="val"), "split must be one of train, development, test"),
