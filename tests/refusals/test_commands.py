@@ -21,19 +21,19 @@ REFUSED = [
     ("fine-tune into a folder", ["fine-tune", *PAIRS, "--out", "."], "--out must end in .safetensors"),
     ("fine-tune into nothing", ["fine-tune", *PAIRS, "--out", ""], "--out must"),
     ("fine-tune into a .pt", ["fine-tune", *PAIRS, "--out", "x.pt"], "--out must end in .safetensors"),
-    ("fine-tune into /proc", ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"], "--out cannot be written to"),
+    ("fine-tune into /proc", ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"], "cannot be written: "),
     ("fine-tune saved never", [*TUNE, "--save-every", "0"], "--save-every must be at"),
     ("fine-tune with workers below zero", [*TUNE, "--workers", "-1"], "--workers must"),
     ("fine-tune with a seed below zero", [*TUNE, "--seed", "-1"], "seed must be at"),
-    ("fine-tune's state in /proc", [*TUNE, "--folder", "/proc/x"], "--folder cannot"),
+    ("fine-tune's state in /proc", [*TUNE, "--folder", "/proc/x"], "--folder /proc/x cannot be written"),
     ("fine-tune's state in a file", [*TUNE, "--folder", "/proc/version"], "must be a folder, and /proc/version is a f"),
     ("fine-tune's state nowhere", [*TUNE, "--folder", ""], "--folder must be a path"),
     ("fine-tune by no maps", [*TUNE, "--maps", "gradcam"], "maps must be one of grad-e"),
     ("fine-tune by 10^9 pairs", [*TUNE, "--batch", "1000000000"], "at most 65536"),
-    ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out cannot be written to /proc/x"),
+    ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out /proc/x cannot be written"),
     ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "must be a folder, and /proc/version is a file"),
     ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is no method that explains images"),
-    ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "--out cannot be written to"),
+    ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "cannot be written: "),
     ("report by no method", ["report", "--data", "photographs:all", "--out", "x", "--method", "x"], "'x' is no method"),
     (
         "report of a long name",
@@ -44,7 +44,7 @@ REFUSED = [
     ("explain no image", ["explain", "--image", "", "--caption", "x"], "empty"),
     ("explain what is not there", ["explain", "--image", "x.png", "--caption", "x"], "x.png"),
     ("explain an image without a caption", ["explain", "--image", "x.png"], "--image needs a --caption"),
-    ("explain a NUL", ["explain", "--out", "a\0.png"], "no path that can be used"),
+    ("explain a NUL", ["explain", "--out", "a\0.png"], "cannot be used"),
     ("explain into a tiff", ["explain", "--out", "x.tiff"], "must end in .png or .svg or .pdf"),
     ("explain two of a name", ["explain", "--image", "a.png", "b/a.png", "--caption", "x"], "two images would be"),
 ]
@@ -131,13 +131,14 @@ class Broken:
     """A standard output that takes nothing."""
 
     def __init__(self, error):
-        self.error = error
+        self.error, self.written = error, ""
 
     def write(self, text):
-        raise self.error
+        self.written += text
 
     def flush(self):
-        raise self.error
+        if self.written:
+            raise self.error
 
 
 @pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left on device"), 2)])

@@ -66,7 +66,7 @@ TUNED = [
     ("an empty caption", {"pairs": PAIRS}, "the caption of a pair"),
     ("no pairs", {"pairs": []}, "there are none"),
     ("pairs of numbers", {"pairs": [1, 2]}, "a pair is an image"),
-    ("a path too long", {"pairs": [Pair("x" * 5000, "a dog")] * 2}, "image of a pair is no path .*name too long"),
+    ("a path too long", {"pairs": [Pair("x" * 5000, "a dog")] * 2}, "the image of a pair .*: File name too long"),
     ("a text", {"pairs": "dogs"}, "pairs must be a list"),
     ("the folder is a file", {"folder": __file__}, "must be a folder, and .* is a file"),
 ]
