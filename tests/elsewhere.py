@@ -26,30 +26,17 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
-from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from studies.architectures import maps_by_query, maps_of_things, two_thing_scenes
-from studies.binding import word_maps
-from studies.concreteness import GRAD_ECLIP, LEFT_OUT, captioned_scenes, word_rows
-from studies.finetuning.evaluate import Amount, dense_features, measure
-from studies.matching.adjectives import adjective_shift, colour_pairs
-from studies.matching.map_sums import part_agreement
-from studies.pairs import answers, draw_pairs, embed_pairs
 from tests.conftest import build, wrap
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
-from training import card
 
 PROMPTS = ["a red car and a ball", "unbelievable!"]
 HALVES = {"half: float16": torch.float16, "half: bfloat16": torch.bfloat16}
-STUDIES = ("matching", "binding", "concreteness", "architectures")
 BY_OPEN_CLIP = {"nllb-clip-base"}  # its own pooling indexes with a mask on the CPU: CUDA takes that, the stand-in not
 CASES = [
     *(f"method: {name}" for name in METHODS),
     *(f"tower: {name}" for name in EXECUTED if name not in BY_OPEN_CLIP),
-    *(f"study: {name}" for name in STUDIES),
-    "training: card",
-    "training: regions",
     *HALVES,
 ]
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -202,45 +189,12 @@ def traced(model: nn.Module) -> list[np.ndarray]:
     return [value.float().cpu().numpy() for value in values]
 
 
-def studied(model: nn.Module, study: str) -> list[np.ndarray]:
-    """What a function or two of a study give of two scenes."""
-    clip = wrap(model)
-    explainer, scenes = Explainer(clip), [arrange(["red car", "blue owl"]), arrange(["green cat", "dog", "apple"])]
-    if study == "matching":
-        table = adjective_shift(explainer, colour_pairs(2))
-        return [table["fraction"], part_agreement(explainer, scenes)["agreement"]]
-    if study == "binding":
-        pairs = draw_pairs("swapped colours", 1, nouns=8)
-        return [word_maps(explainer, pairs)["index"], answers(pairs, embed_pairs(clip, pairs))["margin"]]
-    if study == "concreteness":
-        return list(word_rows(clip, captioned_scenes(2, each=1))[[GRAD_ECLIP, LEFT_OUT]].to_numpy())
-    trace = explainer.image_tower.trace(clip.preprocess(scenes[0].image())[None].to(explainer.image_tower.device))
-    apart = maps_by_query(explainer.image_tower, trace, explainer.embed_texts("a dog")[0])
-    return [apart.cpu().numpy(), maps_of_things(explainer, two_thing_scenes(2))]
-
-
-def learnt(model: nn.Module, what: str) -> list[np.ndarray]:
-    """What is measured of a model that was trained: its card, or how fine it sees."""
-    clip = wrap(model)
-    if what == "regions":
-        few = Amount(regions=2, pointing=2, pairs=2, whole=3)
-        (_, dense, *_), *_ = dense_features(clip, [arrange(["red car", "blue owl"])])
-        return [dense.numpy(), measure(clip, few)["estimate"]]
-    answers = card.classification(clip, "development", tinted=True, only=["dog", "cat"])
-    scenes = [draw_scene([96, i], split="development") for i in range(3)]
-    return [card.embed_scenes(Explainer(clip), scenes).numpy(), answers["right"], answers["right_said"]]
-
-
 def values_of(case: str, device: torch.device | None) -> list[np.ndarray]:
     kind, name = case.split(": ", 1)
-    long = {"context_length": 77} if kind in ("study", "training") else None
-    model = small(name) if kind == "tower" else build(text=long)
+    model = small(name) if kind == "tower" else build()
     if kind == "half":
         model = model.to(HALVES[case])
     model = model if device is None else moved(model, device)
-    if kind in ("study", "training"):
-        measured = studied if kind == "study" else learnt
-        return [np.asarray(value, dtype=float) for value in measured(model, name)]
     return traced(model) if kind == "tower" else explained(model, name if kind == "method" else "grad-eclip")
 
 
