@@ -67,13 +67,6 @@ def test_of_an_additive_model_no_order_beats_the_true_one_and_the_reverse_is_the
         assert (found["insertion"].idxmax(), found["insertion"].idxmin()) == ("true", "reverse")
 
 
-def test_where_all_pixels_give_the_same_the_area_is_known_in_closed_form():
-    score, pixels = (lambda pictures: pictures.mean(dim=(1, 2, 3))), torch.ones(3, 20, 20)
-    for protocol, deletion in ((replace(PUBLISHED, fill="black"), 0.75), (replace(FULL, fill="black"), 0.5)):
-        found = areas(image_curves(score, pixels, {"any": np.eye(20)}, protocol, colours=PLAIN))
-        np.testing.assert_allclose(found["auc"], [deletion, 1 - deletion], atol=1e-6)
-
-
 def test_a_curve_begins_and_ends_where_it_must(additive):
     score, pixels, gives = additive
     protocol = replace(FULL, fill="mean", canvas="mean")
@@ -146,18 +139,6 @@ def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
         np.testing.assert_allclose(curve(curves, "grid", game), curve(curves, "pixels", game), rtol=1e-5)
 
 
-def test_a_constant_map_has_no_opinion_and_a_seed_of_its_own():
-    corner = torch.zeros(3, 24, 24)
-    corner[:, :12, :12] = 1  # raster order would delete this first
-    score, flat = (lambda pictures: pictures.mean(dim=(1, 2, 3)) * 4), {"flat": np.full((24, 24), 0.7)}
-    found = [
-        areas(image_curves(score, corner, flat, Protocol(fill="black", seed=seed), colours=PLAIN))["auc"].tolist()
-        for seed in (0, 0, 1)
-    ]
-    assert found[0] == found[1] != found[2]
-    np.testing.assert_allclose(found, [[0.75, 0.25]] * 3, atol=0.04)
-
-
 def test_what_is_the_same_for_every_map_is_asked_once(additive):
     score, pixels, gives = additive
     seen = []
@@ -223,21 +204,6 @@ def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
     assert asked[5:] == ["", "dog", "dog grass", "a dog grass", "a dog on grass"]
 
 
-def test_the_area_of_an_additive_caption_is_known():
-    worth = {"a": 0.0, "red": 2.0, "dog": 5.0, ",": -1.0}
-    caption, spans = "a red dog,", [(0, 1), (2, 5), (6, 9), (9, 10)]
-    curves = word_curves(
-        lambda captions: torch.tensor([sum(worth[w] for w in c.replace(",", " ,").split()) for c in captions]),
-        caption,
-        {"true": list(worth.values())},
-        spans,
-    )
-    assert curve(curves, "true", "deletion").tolist() == [6, 1, -1, -1, 0]
-    assert curve(curves, "true", "insertion").tolist() == [0, 5, 7, 7, 6]
-    found = areas(curves).set_index("game")["auc"]
-    assert found.to_dict() == {"deletion": pytest.approx((6 / 2 + 1 - 1 - 1) / 4), "insertion": pytest.approx(22 / 4)}
-
-
 def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, picture):
     explainer, caption = Explainer(tiny), "a red car, and a dog"
     explanation = explainer.explain(picture, caption)
@@ -255,15 +221,6 @@ def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, 
         whole, nothing = curve(curves, "grad-eclip", game)[list(ends)]
         assert whole == pytest.approx(float(explanation.similarity[0]), abs=1e-5)
         assert nothing == pytest.approx(float(empty @ image), abs=1e-5)
-
-
-def test_areas_keep_the_columns_that_tell_pictures_apart():
-    curve_of = pd.DataFrame({"method": "m", "fraction": [0.0, 0.5, 1.0], "score": [1.0, 0.0, 0.0]})
-    both = pd.concat([curve_of.assign(picture="x"), curve_of.assign(picture="y", score=1.0)])
-    got = areas(both)
-    assert got[["method", "picture", "auc"]].to_numpy().tolist() == [["m", "x", 0.25], ["m", "y", 1.0]]
-    with pytest.raises(ValueError, match="growing fractions"):
-        areas(both.drop(columns="picture"))
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_randomised_model_is_a_seeded_copy_and_the_original_is_untouched(tiny)
         assert same == (weight.numel() == 1 or bool(before[name].std() == 0))
         if not same:
             assert not torch.equal(weight, other.model.get_parameter(name)) and weight.requires_grad
-    assert "drawn anew (both, seed 0)" in first.name and first.tokenizer is tiny.tokenizer
+    assert "random weights (both, seed 0)" in first.name and first.tokenizer is tiny.tokenizer
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
