@@ -312,7 +312,7 @@ def _mean_masks(examples: list[Example]) -> list[np.ndarray | None]:
     """Return for each example the mean mask of others: of a sample of the data, without its own."""
     sampled = spread([example for example in examples if example.has_mask], _SAMPLE)
     masks = ((example.key, example.mask()) for example in sampled)
-    own = {key: pool(mask, _GUESS) for key, mask in masks if mask is not None and mask.any()}
+    own = {key: pool(mask, _GUESS) for key, mask in masks if mask is not None}
     total, nothing = sum(own.values(), np.zeros(_GUESS)), np.zeros(_GUESS)
     counts = [len(own) - (example.key in own) for example in examples]
     return [(total - own.get(one.key, nothing)) / k if k else None for one, k in zip(examples, counts, strict=True)]
@@ -442,8 +442,6 @@ def _content(example: Example) -> str:
 def _measures(explainer: Explainer, plan: _Plan, one: _Asked, explained: dict) -> dict[str, dict[str, float]]:
     """Return the measures of each row of one example that has a map."""
     baseline, mask = explained[plan.baseline], one.example.mask()
-    if mask is not None and not mask.any():
-        mask = None  # an empty mask has no oracle to measure
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     if broken := [name for name, heat in heats.items() if not np.isfinite(heat).all()]:
         raise GradeclipError(f"the map of {one.example.key!r} by {broken[0]!r} holds NaN or infinite values")
