@@ -25,10 +25,10 @@ from ..models import Clip
 from ..notices import heard_by
 from ..plots import colours
 from ..scenes import Scene, concepts
-from ..towers.remembering import RememberingTower
 from ..words import check_tokenizer, split_read, unknown_words, why_no_words
 from .explorer_view import View
 from .jobs import ANSWERS
+from .remembering import RememberingTower
 from .state import GRAD_ECLIP, Source, State, as_source, settings
 
 _KEPT = 64  # of what explainers found, how much is remembered

@@ -85,7 +85,7 @@ IMAGES = [
     ("a tensor", lambda _: torch.zeros(3, 4, 4), r"got tensor.*permute\(1, 2, 0\)"),
     ("an address", lambda _: "https://example.com/dog.jpg", "'https://example.com/dog.jpg' is an address, and nothing"),
     ("a missing file", lambda folder: folder / "nothing.png", "no image file .*nothing.png"),
-    ("NUL in the name", lambda _: "a\0.png", "an image file .* path that can be used"),
+    ("NUL in the name", lambda _: "a\0.png", "an image file .* cannot be used"),
     ("a path of 5,000 letters", lambda _: "x" * 5000, "File name too long"),
     ("a folder", lambda folder: folder, "is a folder"),
     ("an array of floats", zeros(4, 4, 3, dtype=np.float32), r"uint8 .*float32 of shape .*\(array \* 255\)"),

@@ -67,7 +67,7 @@ def clip_of(folder):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 3])
 def test_the_trace_is_what_encode_text_gives_and_padding_is_in_no_part_of_it(name, layers, clip_of):
     clip = clip_of(name)
     ids = clip.tokenizer([CAPTION, "一只猫"])

@@ -1,14 +1,32 @@
-"""Towers: the trace is the model, nothing is left behind, and what cannot be opened is refused by name."""
+"""Towers: the trace is the model, nothing is left behind, and models that cannot be opened are refused by name."""
 
 import copy
 
 import open_clip
 import pytest
+import timm
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.towers import UnsupportedModel, open_image_tower, open_text_tower
+from gradeclip_utils.methods import METHODS
+from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
+from gradeclip_utils.methods.perturbation import means_over_patches
+from gradeclip_utils.towers import (
+    REGISTERED,
+    Entry,
+    Tower,
+    open_feature_map,
+    open_image_tower,
+    open_text_tower,
+    register_tower,
+)  # fmt: skip
+from gradeclip_utils.towers.base import isolated_torch_state, one_thread, places
+from gradeclip_utils.towers.blocks import Block
 from tests.conftest import BUNDLED_TEXT, BUNDLED_VISION, build
+from tests.shrinking import attention_changed, stir
 
 
 def plain(model, side, inputs):
@@ -29,27 +47,25 @@ VARIANTS = {
     "average, norm before": {"vision": {"pool_type": "avg"}},
     "average, norm after": {"vision": {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}},
     "sine positions": {"vision": {"pos_embed_type": "sin_cos_2d"}},
+    "a custom block without extras": {"vision": {"block_type": "custom"}},
     "CustomTextCLIP": {"custom_text": True},
     "projection with bias": {"custom_text": True, "text": {"proj_bias": True}},
     "no text projection": {"text": {"proj_type": "none"}, "embed_dim": 64},
     "eos pooling": {"text": {"pool_type": "eos", "eos_id": 49407}},
+    "not causal": {"custom_text": True, "text": {"no_causal_mask": True}},
+    "not causal, last token": {"custom_text": True, "text": {"no_causal_mask": True, "pool_type": "last"}},
     "the bundled model's shape": {"vision": {**BUNDLED_VISION, "image_size": 32}, "text": BUNDLED_TEXT},
 }
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_image_trace_equals_the_plain_forward_pass(variant, layers, pixels):
-    assert gap(build(**VARIANTS[variant]), "image", pixels, layers=layers) < 1e-5
-
-
-@pytest.mark.parametrize("layers", [None, 1, 3])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_text_trace_equals_the_plain_forward_pass(variant, layers):
+def test_traces_equal_the_plain_forward_pass(variant, pixels):
     model = build(**VARIANTS[variant])
     tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
-    prompts = ["a red car and a blue ball", "a dog", "", "a word more than the context can hold " * 20]
-    assert gap(model, "text", tokenizer(prompts), layers=layers) < 1e-5
+    ids = tokenizer(["a red car and a blue ball", "a dog", "", "a word more than the context can hold " * 20])
+    for layers in (1, 2, 3):
+        assert gap(model, "image", pixels, layers=layers) < 1e-5
+        assert gap(model, "text", ids, layers=layers) < 1e-5
 
 
 def test_traces_of_real_architectures_equal_the_plain_forward_pass(real_shape):
@@ -58,21 +74,9 @@ def test_traces_of_real_architectures_equal_the_plain_forward_pass(real_shape):
     assert gap(real_shape.model, "text", real_shape.tokenizer(["a red car and a blue ball", "a dog"])) < 1e-5
 
 
-def test_traces_of_the_bundled_model_equal_the_plain_forward_pass(bundled, picture):
+def test_traces_of_the_bundled_model_and_of_blocks_with_the_batch_second(bundled, picture, pixels, ids):
     assert gap(bundled.model, "image", bundled.preprocess(picture)[None]) < 1e-5
     assert gap(bundled.model, "text", bundled.tokenizer(["a red car and a blue ball", "a dog"])) < 1e-5
-
-
-def test_image_trace_of_a_clipa_model_equals_the_plain_forward_pass():
-    config = open_clip.get_model_config("ViT-L-14-CLIPA")
-    config["vision_cfg"]["layers"] = 2  # 24 layers take a gigabyte; what is special here is not their number
-    model = build(config["vision_cfg"], embed_dim=config["embed_dim"])
-    assert model.visual.pool_type == "avg" and model.visual.final_ln_after_pool
-    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    assert gap(model, "image", pixels) < 1e-5
-
-
-def test_blocks_that_want_the_batch_second_are_given_it(pixels, ids):
     model = build()
     for transformer in (model.visual.transformer, model.transformer):
         transformer.batch_first = False
@@ -85,20 +89,16 @@ def test_blocks_that_want_the_batch_second_are_given_it(pixels, ids):
 @pytest.mark.parametrize("only_matrices", [True, False])
 def test_half_precision_is_traced_to_its_own_precision_and_explained_in_float32(dtype, only_matrices, pixels, ids):
     model = build(cast_dtype=dtype if only_matrices else None)
-    if only_matrices:
-        open_clip.convert_weights_to_lp(model, dtype)
-    else:
-        model.to(dtype)
+    model = open_clip.convert_weights_to_lp(model, dtype) or model if only_matrices else model.to(dtype)
     for tower, inputs in ((open_image_tower(model), pixels), (open_text_tower(model), ids)):
         trace = tower.trace(inputs)
         assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
-        expected = tower.forward(inputs)
-        assert (trace.embedding - expected).abs().max() < torch.finfo(dtype).eps
+        assert (trace.embedding - tower.forward(inputs)).abs().max() < torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("name", ["tiny", "averaging"])
-def test_readout_without_a_nudge_and_resume_from_any_layer_give_the_embedding(name, layers, pixels, ids, request):
+def test_attention_collects_o_and_readout_and_resume_give_the_embedding(name, layers, pixels, ids, request):
     model = request.getfixturevalue(name).model
     for tower, inputs in ((open_image_tower(model, layers), pixels), (open_text_tower(model, layers), ids)):
         trace = tower.trace(inputs)
@@ -106,29 +106,23 @@ def test_readout_without_a_nudge_and_resume_from_any_layer_give_the_embedding(na
         torch.testing.assert_close(tower.readout(trace, nothing), trace.embedding)
         resumed = tower.resume(trace, len(tower.below), trace.tokens)
         torch.testing.assert_close(resumed, trace.embedding, atol=1e-6, rtol=1e-5)
-
-
-def test_attention_rows_sum_to_one_and_collect_o(tiny, pixels, ids):
-    for tower, inputs in ((open_image_tower(tiny.model, 2), pixels), (open_text_tower(tiny.model), ids)):
-        trace = tower.trace(inputs)
         for layer in trace.layers:
             torch.testing.assert_close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
             collected = torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2)
             torch.testing.assert_close(collected, layer.o, atol=1e-6, rtol=1e-5)
 
 
-def test_padding_behind_eot_is_neither_real_nor_attended(tiny, ids):
+def test_padding_after_eot_is_neither_real_nor_attended(tiny, ids):
     trace = open_text_tower(tiny.model).trace(ids)
     assert trace.valid_mask.sum(-1).tolist() == [9, 4]  # SOT, pieces, EOT
-    assert trace.tokens.shape[1] == 9  # cropped behind the last EOT of the batch
+    assert trace.tokens.shape[1] == 9  # cropped after the last EOT of the batch
     for layer in trace.layers:
         assert (layer.attention.masked_select(~trace.valid_mask[:, None, None]) == 0).all()
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_one_head_is_the_model_with_its_explained_layers_set_to_one_head(side, tiny, pixels, ids):
-    inputs = pixels if side == "image" else ids
-    changed = copy.deepcopy(tiny.model)
+    inputs, changed = pixels if side == "image" else ids, copy.deepcopy(tiny.model)
     tower = open_image_tower(tiny.model, 2) if side == "image" else open_text_tower(tiny.model, 2)
     transformer = changed.visual.transformer if side == "image" else changed.transformer
     for block in transformer.resblocks[-2:]:
@@ -137,6 +131,19 @@ def test_one_head_is_the_model_with_its_explained_layers_set_to_one_head(side, t
     assert (found.embedding - plain(changed, side, inputs)).abs().max() < 1e-5
     assert (found.embedding - plain(tiny.model, side, inputs)).abs().max() > 1e-3
     assert found.layers[0].q.shape[2] == found.heads == 1
+
+
+def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
+    small, large = build(), build({"image_size": (32, 56)})
+    state = small.state_dict()
+    open_clip.model.resize_pos_embed(state, large)  # as open_clip does when a checkpoint is loaded
+    large.load_state_dict(state)
+    wide = F.interpolate(pixels, (32, 56))
+    trace = open_image_tower(small).trace(wide)
+    assert trace.grid == (4, 7) and (trace.embedding - plain(large, "image", wide)).abs().max() < 1e-5
+
+
+# --- nothing is left behind ---------------------------------------------------------------------------------------
 
 
 def test_training_mode_is_treated_as_evaluation_and_stays(pixels):
@@ -149,32 +156,68 @@ def test_training_mode_is_treated_as_evaluation_and_stays(pixels):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_a_tower_that_does_not_reproduce_its_model_is_refused(pixels):
+def test_the_callers_torch_state_neither_matters_nor_changes(tiny, picture):
+    explainer = Explainer(tiny)
+    expected = explainer.explain(picture, ["a dog", "a cat"]).image_maps
+    before = torch.get_num_threads()
+    with torch.autograd.set_detect_anomaly(True), torch.inference_mode():
+        found = explainer.explain(picture, ["a dog", "a cat"]).image_maps
+        assert torch.is_inference_mode_enabled() and torch.is_anomaly_enabled()
+    assert (found == expected).all() and torch.get_num_threads() == before
+    with pytest.raises(KeyError), one_thread(True), isolated_torch_state(torch.device("cpu")):
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+# --- models that are refused --------------------------------------------------------------------------------------
+
+
+CHANGES = {
+    "a hook on visual.transformer.resblocks.2": lambda model: model.visual.transformer.resblocks[
+        -1
+    ].register_forward_hook(lambda module, inputs, output: output.abs()),
+    "another forward of visual.transformer.resblocks.1.mlp": lambda model: setattr(
+        model.visual.transformer.resblocks[1].mlp, "forward", lambda x: 2 * x
+    ),
+    "another encode_image of the model": lambda model: setattr(
+        model, "encode_image", lambda x: model.visual(x).flip(-1)
+    ),
+}
+
+
+@pytest.mark.parametrize("where", CHANGES)
+def test_a_model_that_computes_something_else_than_its_layers_say_is_refused_with_the_place(where, pixels):
     model = build()
-    model.visual.transformer.resblocks[-1].register_forward_hook(lambda module, inputs, output: output.abs())
-    with pytest.raises(UnsupportedModel, match=r"something else .*a hook on visual.transformer.resblocks.2"):
+    CHANGES[where](model)
+    with pytest.raises(UnsupportedModel, match=rf"computes something else than its layers say \({where}; its"):
+        open_image_tower(model, 3).trace(pixels)
+
+
+BROKEN = {
+    "a block in half precision": (lambda model: model.visual.transformer.resblocks[1].half(), "fails in its forward"),
+    "ten positions": (lambda model: setattr(model.visual, "positional_embedding", nn.Parameter(torch.ones(10, 64))),
+                      "fails in its forward"),
+    "a convolution for grey": (lambda model: setattr(model.visual, "conv1", nn.Conv2d(1, 64, 8, 8)), "fails in its f"),
+    "an MLP that is Identity": (lambda model: setattr(model.visual.transformer.resblocks[1], "mlp", nn.Identity()),
+                                "lacks a part: .*c_fc"),
+    "no transformer": (lambda model: delattr(model.visual, "transformer"), "lacks a part: .*'transformer'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_model_that_is_broken_is_refused_in_a_sentence(broken, pixels):
+    model = build()
+    BROKEN[broken][0](model)
+    with pytest.raises(UnsupportedModel, match=BROKEN[broken][1]):
         open_image_tower(model).trace(pixels)
 
 
 def test_nan_weights_are_refused_by_their_name(pixels, ids):
     model = build()
     model.visual.transformer.resblocks[1].mlp.c_fc.weight.data[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"its weight 'visual.transformer.resblocks.1.mlp.c_fc.weight' holds NaN"):
+    with pytest.raises(GradeclipError, match=r"its weight 'visual.transformer.resblocks.1.mlp.c_fc.weight' holds NaN"):
         open_image_tower(model).trace(pixels)
     assert open_text_tower(model).trace(ids).embedding.isfinite().all()
-
-
-def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
-    small, large = build(), build({"image_size": (32, 56)})
-    state = small.state_dict()
-    # open_clip's own function resizes square grids to any grid when a checkpoint is loaded
-    open_clip.model.resize_pos_embed(state, large)
-    large.load_state_dict(state)
-    wide = torch.nn.functional.interpolate(pixels, (32, 56))
-    tower = open_image_tower(small)
-    trace = tower.trace(wide)
-    assert trace.grid == (4, 7) and tower.verified
-    assert (trace.embedding - plain(large, "image", wide)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("layers", [0, 4, -1, 1.5])
@@ -183,45 +226,193 @@ def test_layers_that_do_not_exist_are_refused(layers):
         open_image_tower(build(), layers)
     with pytest.raises(GradeclipError, match="text_layers must be"):
         open_text_tower(build(), layers)
-
-
-def test_two_thirds_of_the_text_layers_are_explained_by_default():
-    assert open_text_tower(build()).layers == 2
-    assert open_text_tower(build(text={"layers": 12})).layers == 8
+    assert open_text_tower(build()).layers == 2 and open_text_tower(build(text={"layers": 12})).layers == 8
 
 
 @pytest.mark.parametrize(
-    ("name", "vision"),
+    ("name", "vision", "text"),
     [
-        (
-            "timm ConvNeXt: it is all convolutions",
-            {"timm_model_name": "convnext_atto", "timm_pool": "", "image_size": 64},
-        ),
-        (r"two attention pools \(parallel\)", {"attentional_pool": "parallel"}),
-        ("CustomResidualAttentionBlock with attn.ln_q.weight", {"qk_norm": True}),
-        ("pools by 'none'", {"pool_type": "none"}),
+        (r"two attention pools \(parallel\)", {"attentional_pool": "parallel"}, None),
+        ("CustomResidualAttentionBlock with attn.ln_q.weight", {"qk_norm": True}, None),
+        ("pools by 'none'", {"pool_type": "none"}, None),
+        ("pools by 'none'", None, {"pool_type": "none"}),
+        ("CustomResidualAttentionBlock with mlp.ln.weight", None, {"scale_fc": True}),
+        ("CustomResidualAttentionBlock with attn.logit_scale", None, {"scaled_cosine_attn": True}),
     ],
 )
-def test_image_towers_that_cannot_be_opened_are_refused_by_name(name, vision):
+def test_towers_that_cannot_be_opened_are_refused_by_name(name, vision, text):
     with pytest.raises(UnsupportedModel, match=name):
-        open_image_tower(build(vision))
+        open_image_tower(build(vision)) if vision else open_text_tower(build(text=text, custom_text=True))
+
+
+# --- open_clip's own attention module, which takes the place of torch's on its main branch ------------------------
+
+
+class OwnAttention(nn.Module):
+    """Attention with the parameters of torch's MultiheadAttention, and none of its code."""
+
+    def __init__(self, old: nn.MultiheadAttention):
+        super().__init__()
+        self.num_heads, self.head_dim = old.num_heads, old.head_dim
+        self.in_proj_weight, self.in_proj_bias = old.in_proj_weight, old.in_proj_bias
+        self.out_proj = nn.Linear(old.embed_dim, old.embed_dim)
+        self.out_proj.load_state_dict(old.out_proj.state_dict())
+
+    def forward(self, q, k=None, v=None, need_weights=False, attn_mask=None):
+        q, k, v = F.linear(q, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return (self.out_proj(o.transpose(1, 2).flatten(2)),)
+
+
+def test_an_own_attention_module_is_known_by_its_structure_and_refused_if_it_computes_more(tiny, pixels, ids):
+    model = copy.deepcopy(tiny.model)
+    for transformer in (model.visual.transformer, model.transformer):
+        for block in transformer.resblocks:
+            block.attn = OwnAttention(block.attn)
+    for opens, inputs in ((open_image_tower, pixels), (open_text_tower, ids)):
+        found, expected = opens(model).trace(inputs), opens(tiny.model).trace(inputs)
+        torch.testing.assert_close(found.embedding, expected.embedding, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.layers[-1].attention, expected.layers[-1].attention, atol=1e-6, rtol=0)
+    for name, extra in (("q_norm", nn.LayerNorm(16)), ("head_scale", nn.Parameter(torch.ones(4)))):
+        changed = copy.deepcopy(model)
+        setattr(changed.visual.transformer.resblocks[1].attn, name, extra)
+        with pytest.raises(UnsupportedModel, match=f"the image tower has a ResidualAttentionBlock with attn.{name}"):
+            open_image_tower(changed)
+
+
+# --- a plain ViT classifier: the target is a logit, its direction is one-hot --------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    """Images of 36 pixels in patches of 8: the last four pixels are not read, as six of SigLIP's 384 by 14."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        options = {"img_size": 36, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "num_classes": 7}
+        return stir(timm.create_model("vit_tiny_patch16_224", **options))
+
+
+def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(classifier, picture):
+    explainer = Explainer(Clip(classifier, open_clip.image_transform(36, is_train=False), None))
+    image = picture.resize((72, 72))
+    explanation = explainer.explain(image, torch.eye(7)[[2, 5]])
+    with torch.no_grad():
+        logits = classifier(explainer.clip.preprocess(image)[None])[0]
+    assert abs(float(logits.abs().max()) - 1) > 0.1, "logits must not be of unit length"
+    assert explanation.similarity == pytest.approx(logits[[2, 5]].tolist(), abs=1e-5)
+    assert explanation.image_maps.shape == (2, 4, 4) and explanation.box == (0, 0, 64, 64)
+    heat = explanation.heatmap(0, signed=True)
+    assert not heat[64:].any() and not heat[:, 64:].any() and heat[:64, :64].any()
+    rather = explainer.explain(image, torch.eye(7)[[2]], torch.eye(7)[[5]])
+    assert rather.image_maps[0] == pytest.approx(explanation.image_maps[0] - explanation.image_maps[1], abs=1e-5)
+
+
+def test_pixels_that_no_patch_holds_are_in_no_map(classifier):
+    tower, pixels = open_image_tower(classifier), torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1))
+    trace, logit = tower.trace(pixels), torch.eye(7)[None, :1]
+    with torch.no_grad():
+        total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
+        torch.testing.assert_close(METHODS["integrated-gradients"].image(tower, trace, logit).sum(), total)
+        apart = F.conv2d(pixels[:, :1], torch.ones(1, 1, 8, 8) / 64, stride=8)[0].flatten(1)
+    torch.testing.assert_close(means_over_patches(tower, trace, pixels[0, :1]), apart)
+
+
+def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classifier):
+    model, inputs = copy.deepcopy(classifier).double(), torch.rand(1, 3, 36, 36, dtype=torch.float64)
+    tower = open_image_tower(model)
+    trace = tower.trace(inputs)
+    weights = channel_weights(tower, trace, torch.eye(7, dtype=torch.float64)[None, 3:4])[:, 0, 0]
+    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
+    for token in (0, 1, 9):
+        scores = []
+        for amount in (1e-4, -1e-4):
+            with attention_changed(2, 0, token, amount):
+                scores.append(model(inputs)[0, 3])
+        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
+
+
+def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
+    model = timm.create_model("convnext_atto", num_classes=7).eval()
+    with pytest.raises(UnsupportedModel, match="a timm ConvNeXt: it is all convolutions"):
+        open_image_tower(model)
+    trace = open_feature_map(model).trace(F.interpolate(pixels, 64))
+    assert trace.grid == (2, 2)
+    torch.testing.assert_close(trace.embedding, model(F.interpolate(pixels, 64)).detach(), atol=1e-5, rtol=0)
+
+
+# --- a family of your own -----------------------------------------------------------------------------------------
+
+
+class Linear(nn.Module):
+    """An encoder that the package does not know: patches, and one attention whose query is the first of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.out = nn.Linear(16, 48)
+
+    def encode_image(self, pixels):
+        x = self.patches(pixels).flatten(2).transpose(1, 2)
+        alpha = (x[:, :1] @ x.transpose(1, 2) / 4).softmax(-1)
+        return self.out(alpha @ x)[:, 0]
+
+
+class LinearTower(Tower):
+    name, kind, query_token, width, image_size, patch_size = "image", "Linear", "the first patch", 48, (32, 32), (8, 8)
+
+    def __init__(self, model, layers):
+        block = Block(model, 1, lambda x, part, positions: x, lambda o: o, pools=True)
+        super().__init__(model, model, [block], layers, model.encode_image)
+
+    def _enter(self, pixels):
+        x = self.model.patches(pixels).flatten(2).transpose(1, 2)
+        query_index, valid_mask = places(x, [0], 0)
+        return Entry(pixels, x, query_index, valid_mask, 1, (4, 4))
+
+    def _embed(self, x):
+        return self.model.out(x)[:, 0]
+
+
+class WrongTower(LinearTower):
+    def _embed(self, x):
+        return self.model.out(2 * x + 1)[:, 0]
+
+
+@pytest.fixture
+def linear():
+    register_tower("linear", "image", lambda model: isinstance(model, Linear), LinearTower)
+    yield Linear().eval()
+    for name in ("linear", "later", "prompts"):
+        REGISTERED.pop(name, None)
+
+
+def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, picture):
+    directions = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
+    found = Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, directions)
+    with torch.no_grad():
+        image = F.normalize(linear.encode_image(tiny.preprocess(picture)[None]), dim=-1)
+    torch.testing.assert_close(torch.tensor(found.similarity), (image @ F.normalize(directions, dim=-1).T)[0])
+    assert found.image_maps.shape == (2, 4, 4) and found.image_maps.any()
+    assert open_image_tower(tiny.model).kind == "VisionTransformer", "others are opened as before"
+    register_tower("later", "image", lambda model: isinstance(model, Linear), WrongTower)
+    with pytest.raises(UnsupportedModel, match=r"the image encoder of this Linear computes something else than its"):
+        Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, torch.ones(1, 48))
+    register_tower("prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers)
+    assert open_text_tower(linear, 2) == 2
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("given", "message"),
     [
-        ("pools by 'none'", {"pool_type": "none"}),
-        ("CustomResidualAttentionBlock with mlp.ln.weight", {"scale_fc": True}),
-        ("CustomResidualAttentionBlock with attn.logit_scale", {"scaled_cosine_attn": True}),
+        (("linear", "text", callable, LinearTower), "there is a family of towers 'linear': choose another name"),
+        (("other", "audio", callable, LinearTower), "side must be 'image' or 'text', got 'audio'"),
+        (("other", "image", None, LinearTower), "matches must be a function of a model, got None"),
+        (("other", "image", callable, None), "opens must be a function of a model, got None"),
+        ((5, "image", callable, LinearTower), "name must be a text, got 5"),
     ],
 )
-def test_text_towers_that_cannot_be_opened_are_refused_by_name(name, text):
-    with pytest.raises(UnsupportedModel, match=name):
-        open_text_tower(build(text=text, custom_text=True))
-
-
-def test_a_hugging_face_text_tower_is_refused_by_name():
-    model = build(custom_text=True)
-    model.text = torch.nn.Linear(2, 2)
-    with pytest.raises(UnsupportedModel, match="the text tower is a Linear"):
-        open_text_tower(model)
+def test_a_family_that_cannot_be_opened_is_not_registered(linear, given, message):
+    with pytest.raises(GradeclipError, match=message):
+        register_tower(*given)
+    assert list(REGISTERED) == ["linear"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from gradeclip_utils.panels.remembering import REMEMBERED, RememberingTower
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from gradeclip_utils.towers.remembering import REMEMBERED, RememberingTower
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Tower, Trace
+from ..towers import Tower, Trace
 
 REMEMBERED = 24  # traces in a memory that several towers share
 _PASSES = ("readout", "resume", "forward", "dense", "embed_pixels")  # each runs (a part of) the model
