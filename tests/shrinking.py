@@ -64,12 +64,12 @@ def hub_config(name: str | None, small: bool):
 
 
 def without_memory(name: str) -> nn.Module:
-    """The registered model, without weights. Transformers have four layers at most: the others repeat their blocks."""
+    """The registered model, without weights. Transformers have two layers at most: the others repeat their blocks."""
     config = config_of(name)
     for part in (config["vision_cfg"], config["text_cfg"]):
         if isinstance(part.get("layers"), int) and "hf_model_name" not in part:
-            part["layers"] = min(part["layers"], 4)
-    with torch.device("meta"), timm_with(lambda name: {"depth": 4} if _is_transformer(name) else {}):
+            part["layers"] = min(part["layers"], 2)
+    with torch.device("meta"), timm_with(lambda name: {"depth": 2} if _is_transformer(name) else {}):
         return build_config(config)
 
 
@@ -132,9 +132,8 @@ def small(name: str) -> nn.Module:
 
 def stir(model: nn.Module) -> nn.Module:
     """Random weights, biases, norms and positions, none of which is a no-op."""
-    gain = (
-        0.5 if "FastVit" in str(type(getattr(getattr(model, "visual", None), "trunk", None))) else 1.5
-    )  # its branches add up
+    trunk = getattr(getattr(model, "visual", None), "trunk", None)
+    gain = 0.5 if "FastVit" in str(type(trunk)) else 1.5  # its branches add up
     for name, parameter in model.named_parameters():
         noise = torch.randn_like(parameter)
         if re.search(r"pos|token|latent|query|class_emb|cls_emb", name):
@@ -164,14 +163,8 @@ def fingerprint(part: nn.Module) -> frozenset:
     """Which parts a tower is made of, whatever their number and size, and the settings that say how they are used."""
     names = {(re.sub(r"\d+", "#", name), type(module).__name__) for name, module in part.named_modules()}
     names |= {(re.sub(r"\d+", "#", name), "weight") for name, _ in part.named_parameters()}
-    settings = (
-        "pool_type",
-        "text_pool_type",
-        "final_ln_after_pool",
-        "global_pool",
-        "no_embed_class",
-        "num_prefix_tokens",
-    )
+    settings = ("pool_type", "text_pool_type", "final_ln_after_pool", "global_pool", "no_embed_class",
+                "num_prefix_tokens")  # fmt: skip
     names |= {("attn_mask", str(getattr(part, "attn_mask", None) is None))}
     names |= {(name, str(getattr(part, name))) for name in settings if hasattr(part, name)}
     trunk = getattr(part, "trunk", None)
