@@ -38,61 +38,38 @@ _OF_ARCHIVES = ("input_resolution", "context_length", "vocab_size")  # numbers a
 def find_weights(name: str, tag: str, cache_dir: str | None = None) -> Path:
     """The file with published weights of an open_clip model, from the cache or downloaded into it."""
     config = open_clip.get_pretrained_cfg(name, tag)
-    repository, files = _hub_address(config)
-    for file in files if repository else ():
-        found = try_to_load_from_cache(repository, file, cache_dir=cache_dir)
-        if isinstance(found, str):
+    repository, _, file = config["hf_hub"].rpartition("/")
+    files = [re.sub(r"\.(bin|pth)$", ".safetensors", file), file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    for one in files:  # in the order in which open_clip tries them
+        if isinstance(found := try_to_load_from_cache(repository, one, cache_dir=cache_dir), str):
             return Path(found)
-    at_home = not repository and _url_cache(config).is_file()
-    reason = None if at_home else _why_unreachable(hub.ENDPOINT if repository else config["url"])
-    if reason is None:
+    if (reason := _why_unreachable()) is None:
         try:
             return Path(open_clip.download_pretrained(config, cache_dir=cache_dir))
         except (OSError, RuntimeError) as error:
             reason = first_line(error)
-    file = files[0] if config.get("hf_hub", "").endswith("/") else files[-1]
-    local_name = quick_gelu_name(name) or name if config.get("quick_gelu") else name
-    lines = [f"The weights {tag!r} of {name} are not on this machine and cannot be downloaded ({reason})."]
-    if repository:
-        folder = Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-        lines += [
-            f"Without network, fetch them elsewhere with `hf download {repository} {file}`, and then",
-            f'  1. copy the file here and pass its path: load_clip("{local_name}", pretrained="/path/to/{file}"), or',
-            f"  2. copy the folder {folder.name} from that machine's cache to {folder} (HF_HOME names another place).",
-        ]
-    else:
-        lines += [
-            f"Without network, fetch {config['url']} elsewhere, and then",
-            f'  1. copy the file here and pass its path: load_clip("{local_name}", pretrained="/path/to/file"), or',
-            f"  2. put it into {_url_cache(config).parent} under its own name.",
-        ]
-    raise GradeclipError("\n".join(lines))
+    if twin := quick_gelu_name(name):
+        name = twin if config.get("quick_gelu") else f"{name}-gelu"
+    file, folder = file or files[0], Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    raise GradeclipError(
+        f"The weights {tag!r} of {name} are not on this machine and cannot be downloaded ({reason}).\n"
+        f"Without network, fetch them elsewhere with `hf download {repository} {file}`, and then\n"
+        f'  1. copy the file here and pass its path: load_clip("{name}", pretrained="/path/to/{file}"), or\n'
+        f"  2. copy the folder {folder.name} from that machine's cache to {folder} (HF_HOME names another place)."
+    )
 
 
-def _hub_address(config: dict) -> tuple[str, list[str]]:
-    """The repository, and the names that the file may have there, in the order in which open_clip tries them."""
-    repository, _, file = config.get("hf_hub", "").rpartition("/")
-    if not file:
-        return repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    return repository, list(dict.fromkeys((re.sub(r"\.(bin|pth)$", ".safetensors", file), file)))
-
-
-def _url_cache(config: dict) -> Path:
-    """The place where open_clip keeps a file that it fetched from an address outside a hub."""
-    return Path("~/.cache/clip").expanduser() / Path(config["url"]).name
-
-
-def _why_unreachable(url: str) -> str | None:
+def _why_unreachable() -> str | None:
     """One quick request before a download: the hub's own client retries for most of a minute."""
     if hub.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        request = urllib.request.Request(url, method="HEAD")  # the hub's own address, or one of open_clip's
+        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
         urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()  # nosec B310
     except urllib.error.HTTPError:
         return None  # any answer means that it is within reach
     except (OSError, http.client.HTTPException) as error:
-        return f"{url.split('/')[2]} cannot be reached: {getattr(error, 'reason', error)}"
+        return f"{hub.ENDPOINT.split('/')[2]} cannot be reached: {getattr(error, 'reason', error)}"
     return None
 
 
@@ -104,7 +81,7 @@ def check_reachable(name: str, file: str) -> None:
     except HFValidationError as error:
         msg = f"{short(name)} is no name that a repository can have: owner/name"
         raise GradeclipError(msg) from error
-    if reason := _why_unreachable(hub.ENDPOINT):
+    if reason := _why_unreachable():
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
         raise GradeclipError(msg)
 

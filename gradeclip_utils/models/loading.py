@@ -11,13 +11,13 @@ from typing import Any
 import open_clip
 import torch
 
-from ..checks import nearest, short
+from ..checks import short
 from ..errors import GradeclipError
 from . import checkpoints
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
 from .clip import Clip
 from .huggingface import PREFIX, load_transformers
-from .open_clip import OPEN_CLIP_CONFIG, check_options, load_folder
+from .open_clip import OPEN_CLIP_CONFIG, check_options, load_folder, unknown_name
 
 
 @torch.inference_mode(False)  # weights that are made within have no gradients
@@ -109,11 +109,5 @@ def _load(name: str | Path, pretrained: Any, device: str, precision: str) -> Cli
         return Clip.from_transformers(model, processor, f"{PREFIX}{name}", source)
     known = [*BUNDLED_MODELS, *open_clip.list_models()]
     if name.replace("/", "-").removesuffix("-gelu") not in known:
-        if folder.is_absolute() or name.startswith(("~", ".")):
-            raise GradeclipError(f"there is no folder {name}: one with {OPEN_CLIP_CONFIG} or config.json is needed")
-        near = nearest(name, known, most=4)
-        more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
-        if name.count("/") == 1:
-            more += f" A repository of a hub is 'hf-hub:{name}' (open_clip's form) or '{PREFIX}{name}'."
-        raise GradeclipError(f"open_clip has no model {name!r}. {more}")
+        raise unknown_name(name, known)
     return Clip.from_open_clip(name, pretrained, device=device, precision=precision)

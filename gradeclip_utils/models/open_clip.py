@@ -10,7 +10,7 @@ one puts weights into it.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -84,15 +84,12 @@ def load_named(name: str, pretrained: Any, device: str, precision: str, options:
     """A registered architecture with published weights (a tag), a file, or a state dict in hand."""
     if unknown := [key for key in options if key not in _OPTIONS]:
         raise GradeclipError(f"{unknown[0]} is no option here; beside device and precision: {', '.join(_OPTIONS)}")
-    options = {key: value for key, value in options.items() if value is not None}
     name, quick = name.replace("/", "-"), options.get("force_quick_gelu")
     if name.endswith("-gelu") and quick_gelu_name(name.removesuffix("-gelu")):
         name, quick = name.removesuffix("-gelu"), False
     config = open_clip.get_model_config(name)
     if config is None:
-        near = nearest(name, open_clip.list_models(), most=4)
-        more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
-        raise GradeclipError(f"open_clip has no model {name!r}. {more}")
+        raise unknown_name(name, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not isinstance(pretrained, Mapping) and not pretrained:
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
@@ -121,18 +118,27 @@ def load_named(name: str, pretrained: Any, device: str, precision: str, options:
             "with GELU"
         )
     config["quick_gelu"] = bool(quick)
-    if "force_image_size" in options:
-        config["vision_cfg"]["image_size"] = options["force_image_size"]
+    if size := options.get("force_image_size"):
+        config["vision_cfg"]["image_size"] = size
     shown = _shared_preprocessing(name, [said] if published else tags)
-    own = {key: options[f"image_{key}"] for key in ("mean", "std", "interpolation", "resize_mode")
-           if f"image_{key}" in options}  # fmt: skip
+    own = {key.removeprefix("image_"): value for key, value in options.items() if key.startswith("image_") and value}
     try:
-        size = options.get("force_image_size")
         return (*_assembled(name, config, {**shown, **own}, state, said, device, precision, size)[:3], source)
     except GradeclipError:
         raise
     except _FAULTS as error:
         raise _refusal(said, name, error) from error
+
+
+def unknown_name(name: str, known: Sequence[str]) -> GradeclipError:
+    """The refusal of a name that is no model, with those that are near."""
+    if name.startswith(("/", "~", ".")):
+        return GradeclipError(f"there is no folder {name}: one with {OPEN_CLIP_CONFIG} or config.json is needed")
+    near = nearest(name.replace("/", "-"), known, most=4)
+    more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
+    if name.count("/") == 1:
+        more += f" A repository of a hub is 'hf-hub:{name}' (open_clip's form) or 'transformers:{name}'."
+    return GradeclipError(f"open_clip has no model {name!r}. {more}")
 
 
 def load_folder(name: str, device: str, precision: str) -> Parts:
@@ -159,12 +165,12 @@ def _refusal(what: str, name: str, error: Exception) -> GradeclipError:
 
 
 def _weights_beside(folder: Path, repository: str | None) -> Path:
+    """The file of weights in the folder of a config, downloaded if it is one of a hub's cache."""
     preferred = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     if repository is None:
-        others = sorted(file for file in folder.glob("*") if file.suffix in _IN_FOLDERS)
-        found = [folder / file for file in preferred if (folder / file).is_file()] + others
-        if found:
-            return found[0]
+        others = sorted(file.name for file in folder.glob("*") if file.suffix in _IN_FOLDERS)
+        if found := [file for file in (*preferred, *others) if (folder / file).is_file()]:
+            return folder / found[0]
         msg = f"{folder} has a config and no weights: put {preferred[0]} beside it, or another file of {_IN_FOLDERS}"
         raise GradeclipError(msg)
     try:
