@@ -131,6 +131,7 @@ class Explainer:
             self.text_tower = _opened(clip.model, "text", text_layers, method)
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
+        self._hooked: list[int] = []  # the parts of the model with hooks or a replaced forward
 
     # ---------------------------------------------------------------------------------------------------- explanations
 
@@ -562,7 +563,16 @@ class Explainer:
 
     @contextmanager
     def _isolated(self) -> Iterator[None]:
-        """Compute without the caller's torch modes, and in one thread if the model is small."""
+        """Compute without the caller's torch modes, and in one thread if the model is small.
+
+        A hook that was added or removed since the last call lets the towers compare themselves with the model again.
+        """
+        modules = self.image_tower.model.modules()
+        hooked = [id(m) for m in modules if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)]
+        if hooked != self._hooked:
+            self._hooked = hooked
+            for tower in filter(None, (self.image_tower, self.text_tower)):
+                tower.verified = False
         with isolated_torch_state(self.image_tower.device), one_thread(is_small(self.image_tower)):
             yield
 

@@ -1,4 +1,4 @@
-"""Explanation: what was found out about one image, with all that is needed to look at it and to trust it.
+"""Explanation: the result for one image, with everything that is needed to look at it and to trust it.
 
     tower -> trace -> method -> map -> Explanation -> figure
 
@@ -29,33 +29,51 @@ from .notices import png_note
 from .words import Word
 
 Box = tuple[float, float, float, float]
-# what Python, JSON and safetensors say of a record that is none
+# the errors of Python, JSON and safetensors for a damaged record
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
 
 
 class Result:
-    """What both results do alike: their arrays are frozen, their maps lie on the image, a folder keeps them."""
+    """The common part of both results: frozen arrays, maps on the image, saved in a folder."""
 
     _arrays: ClassVar[tuple[str, ...]]  # the maps first
-    _made: ClassVar[Any]  # from the record and the arrays that were read; a ValueError says what does not fit
+    _made: ClassVar[Any]  # from the record and the arrays of a folder; a ValueError says what does not fit
     image: Image.Image
     box: Box
 
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
-        """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero where the model did not look."""
+        """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero outside of `box`.
+
+        Args:
+            index: of the prompt or word.
+            signed: False cuts off relevance below zero, on the token grid.
+
+        Raises:
+            GradeclipError: there are not as many maps, or `index` is no whole number.
+        """
         maps = getattr(self, self._arrays[0])
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
         return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
 
     def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none."""
+        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none.
+
+        The JSON file comes last and holds checksums of the others, so that files of two explanations are never mixed.
+
+        Args:
+            folder: need not exist; it is returned.
+
+        Raises:
+            GradeclipError: the folder cannot be written, or holds a result of another image. It stays as it was.
+        """
         name, image = type(self).__name__.lower(), self.image
         folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
         png = io.BytesIO()
         image.save(png, "png", pnginfo=png_note(image))
-        shared, (other,) = folder / "image.png", {"explanation", "interactions"} - {name}
-        if (folder / f"{other}.json").is_file() and shared.is_file() and shared.read_bytes() != png.getvalue():
-            msg = f"{folder} holds the {other} of another image, which would be lost: choose another folder"
+        shared = folder / "image.png"
+        others = [file.stem for file in folder.glob("*.json") if file.stem != name]
+        if others and shared.is_file() and shared.read_bytes() != png.getvalue():
+            msg = f"{folder} holds the {others[0]} of another image, which would be lost: choose another folder"
             raise GradeclipError(msg)
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
@@ -87,7 +105,14 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
+        """Read a folder that `save` wrote.
+
+        Args:
+            folder: as it was given to `save`.
+
+        Raises:
+            GradeclipError: a file is missing, damaged, or was not saved with the others; the message names it.
+        """
         name = cls.__name__.lower()
         folder, file = as_path(folder, "the folder of an explanation"), f"{name}.json"
         try:
@@ -173,7 +198,7 @@ class Explanation(Result):
 
     @property
     def origin(self) -> str:
-        """What belongs under every figure: which model, and whether its own similarity was explained or another number.
+        """The line under a figure: the model, the method, and the number that was explained if it is not the model's.
 
         >>> explanation.origin                                                   # doctest: +SKIP
         'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (image) and 0.204 (words), not 0.350'
@@ -183,9 +208,9 @@ class Explanation(Result):
     def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
         """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
 
-        0 means the same map whatever is asked, as raw attention and rollout give it; 1 a map that has nothing in common
-        with the others. The correlation is Pearson's over patches, which does not see a map's scale: a rank correlation
-        would be decided by the many patches near zero, where all maps are noise.
+        0 means the same map for any prompt, as raw attention and rollout give it; 1 a map that has nothing in common
+        with the others. The correlation is Pearson's over patches, which does not depend on a map's scale; a rank
+        correlation would be decided by the many patches near zero, where all maps are noise.
 
             explanation.prompt_dependence(explainer.null_maps(image, prompt))
 
@@ -198,7 +223,7 @@ class Explanation(Result):
             The mean over null prompts, and its 95 % interval over them (Student's), low and high.
 
         Raises:
-            ValueError: maps of another shape, fewer than two, values that are not finite, an index beyond the prompts.
+            GradeclipError: maps of another shape, fewer than two, values that are not finite, or no such prompt.
         """
         nulls, count = finite("null maps", nulls), len(self.image_maps)
         index = whole("index", index, -count, count - 1)
@@ -228,10 +253,11 @@ class Explanation(Result):
 
     @classmethod
     def _made(cls, record: dict, arrays: dict) -> "Explanation":
-        record |= {"prompts": _texts(record["prompts"]), "words": tuple(map(_words, record["words"]))}
-        if record["against"] is not None:
-            record["against"] = _texts(record["against"])
-            record["against_words"] = tuple(map(_words, record["against_words"]))
+        for name, words in (("prompts", "words"), ("against", "against_words")):
+            if record[name] is not None:
+                texts = _texts(record[name])
+                _require(len(record[words]) == len(texts), f"{words} are not those of {len(texts)} prompts")
+                record |= {name: texts, words: tuple(map(_words, record[words], texts))}
         found, count = cls(**{**record, **arrays}), len(record["prompts"])
         _check_parts(found.image_maps, found.box, found.provenance, count)
         for name, wanted in (("", True), ("against_", found.against is not None)):
@@ -282,20 +308,19 @@ class Interactions(Result):
         )
 
     def centred(self, over: Sequence[int | Sequence[int]] | None = None) -> "Interactions":
-        """The same, without what the named things of the caption share: each one's map less the mean of all of theirs.
+        """The same with maps that tell the named things apart: each thing's map less the mean of all things' maps.
 
-        The maps of all words have a part in common, which answers to any object. Without it the maximum of a noun's map
-        lies on its own object more often, and the more so the more there are (`evaluation.pointing_game`; the figures
-        of the bundled model are on its card).
+        The maps of all words have a part in common, which matches any object. Without it the maximum of a noun's map
+        lies on its own object more often, above all in captions with several objects (lesson 03).
 
             explainer.interactions(image, "a dog and an umbrella").centred().plot()
 
         Args:
-            over: which words are told apart, by index; a sequence of indices for a noun of several words, whose maps
-                add up. By default the nouns of the caption (`named_things`). Other words keep their maps.
+            over: the things, each a word by index, or a sequence of indices for a noun of several words. By default
+                the nouns of the caption (`methods.interactions.named_things`). Other words keep their maps.
 
         Raises:
-            ValueError: fewer than two things are named, or a word is not there or given twice.
+            GradeclipError: fewer than two things, or a word that is not there or given twice.
         """
         if over is None:
             over = named_things(self.caption, [(word.start, word.end) for word in self.words])
@@ -303,7 +328,10 @@ class Interactions(Result):
                 named = ", ".join(self.words[i].text for group in over for i in group) or "none"
                 msg = f"{self.caption!r} names fewer than two things ({named}): give the words in over="
                 raise GradeclipError(msg)
-        groups = [tuple(listed("over", one, (int, np.integer))) for one in listed("over", over)]
+        groups = [
+            tuple(whole("each word of over", i, 0, len(self.words) - 1) for i in listed("over", one, (int, np.integer)))
+            for one in listed("over", over)
+        ]
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
     def plot(self, **options):
@@ -318,7 +346,7 @@ class Interactions(Result):
 
     @classmethod
     def _made(cls, record: dict, arrays: dict) -> "Interactions":
-        found = cls(**{**record, **arrays, "words": _words(record["words"])})
+        found = cls(**{**record, **arrays, "words": _words(record["words"], record["caption"])})
         _check_parts(found.maps, found.box, found.provenance, len(found.words))
         _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
         return found
@@ -352,7 +380,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: words, and numbers of numpy."""
+    """Words and numbers of numpy in a form that JSON has."""
     return asdict(value) if isinstance(value, Word) else value.tolist()
 
 
@@ -367,10 +395,10 @@ def _texts(given: list) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _words(given: list) -> tuple[Word, ...]:
+def _words(given: list, prompt: str) -> tuple[Word, ...]:
     words = tuple(Word(**word) for word in given)
-    fits = all(isinstance(one.text, str) and np.isfinite(one.score) for one in words)
-    _require(fits, "a word has no text or score")
+    fits = all(prompt[one.start : one.end] == one.text and np.isfinite(one.score) for one in words)
+    _require(fits, f"a word does not stand in {prompt[:40]!r} as it says, or has no score")
     return words
 
 
@@ -378,7 +406,7 @@ def _check_parts(maps: np.ndarray, box: Box, provenance: dict, count: int) -> No
     shape = tuple(maps.shape)
     _require(len(shape) == 3 and shape[0] == count and 0 not in shape, f"maps {shape} are not those of {count} texts")
     _require(bool(np.isfinite(maps).all()), "maps hold NaN or infinity")
-    fits = len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]
+    fits = len(box) == 4 and (np.abs(box) < 1e6).all() and box[0] < box[2] and box[1] < box[3]
     _require(bool(fits), f"{box} is no box")
     known = provenance if isinstance(provenance, dict) else {}
     lacking = [name for name in ("model", "pretrained", "method", "explains", "attention") if name not in known]

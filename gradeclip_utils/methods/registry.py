@@ -20,7 +20,7 @@ from functools import cache, partial, wraps
 
 from torch import Tensor
 
-from ..checks import chosen, unused
+from ..checks import chosen, instance, text, unused
 from ..errors import GradeclipError
 from . import input_gradients, perturbation
 from .attention import attention, game, legrad, rollout
@@ -42,19 +42,19 @@ class Method:
         paper: authors, title, venue.
         explains: which number: "the model's own similarity", or what is not that.
         cost: in forward passes beyond the trace, in words.
-        image: a function `(tower, trace, directions) -> maps`, as the module says; None where the method is not defined
-            for images. Of the keywords `seed`, `progress`, `words` and `empty` it is given those that it names:
+        image: a function `(tower, trace, directions) -> maps`, as the module says; None if the method is not defined
+            for images. It may have keywords `seed`, `progress`, `words` and `empty`, and gets those that it has:
             `words` (B, N) numbers the word of every token, -1 for none; `empty` (E,) is the embedding of a prompt
-            without words, computed where `wants_empty`.
+            without words, if `wants_empty`.
         text: the same for prompts.
-        layers: which layers it goes through: "last" as many as Grad-ECLIP; "all", "half", "sixth" that part, from the
-            top.
-        text_layers: the same for prompts, where it is another part.
-        wants_empty: whether `empty` is computed for it; it compares the targets of a call, and one has only that.
+        layers: the explained layers: "last" as many as Grad-ECLIP; "all", "half", "sixth" that part, from the top.
+        text_layers: the same for prompts, if it is another part.
+        wants_empty: whether `empty` is computed for it; such a method compares the targets of a call.
         wants_attention: if not, it also explains an encoder without attention (`towers.open_feature_map`).
 
     Raises:
-        ValueError: it explains neither images nor prompts, or `layers` is none of the four.
+        GradeclipError: it explains neither images nor prompts, one of them is no function, or `layers` is none of the
+            four.
     """
 
     name: str
@@ -73,30 +73,27 @@ class Method:
         if self.image is None and self.text is None:
             msg = f"the method {self.name!r} explains neither images nor prompts: give image= or text="
             raise GradeclipError(msg)
+        for name in ("name", "title", "paper", "explains", "cost"):
+            text(f"the {name} of a method", getattr(self, name))
         for layers in (self.layers, self.text_layers or "last"):
             chosen("layers", layers, ("last", *_FRACTIONS))
         for side in ("image", "text"):
             if (function := getattr(self, side)) is not None:
+                instance(f"{side} of the method {self.name!r}", function, Callable, "a function")
                 object.__setattr__(self, side, _given_what_it_names(function))
 
     def explained(self, depth: int, side: str = "image") -> int | None:
-        """How many layers the method goes through; None leaves it to the tower, as Grad-ECLIP does.
-
-        Args:
-            depth: how many the tower has.
-            side: "image" or "text".
-        """
+        """The number of layers that the method explains of `depth`; None leaves it to the tower."""
         part = (self.text_layers if side == "text" else None) or self.layers
         return None if part == "last" else max(1, round(depth * _FRACTIONS[part]))
 
 
 def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function, called as every method is called; it is given those of the four keywords that it names."""
+    """The function with the keywords of every method; it gets those that it has."""
     named = inspect.signature(function).parameters
 
     @wraps(function)
     def _method(tower, trace, directions, *, seed=0, progress=False, words=None, empty=None) -> Tensor:
-        """Signed maps (B, T, N)."""
         given = {"seed": seed, "progress": progress, "words": words, "empty": empty}
         return function(tower, trace, directions, **{name: value for name, value in given.items() if name in named})
 
@@ -170,23 +167,24 @@ METHODS: dict[str, Method] = {
 
 @cache
 def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with another spatial weight in the image and its own in the prompt, as a method for an `Explainer`."""
+    """Grad-ECLIP with another spatial weight for the image, as a method for an `Explainer`."""
     chosen("spatial", kind, SPATIAL_WEIGHTS)
     own, maps = METHODS["grad-eclip"], partial(grad_eclip, spatial=kind)
     return replace(own, name=f"{own.name}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)
 
 
 def register_method(method: Method) -> Method:
-    """Add a method to `METHODS`, so that its name can be given wherever methods are named, and return it.
+    """Add a method to `METHODS`, so that its name can be used like any other, and return it.
 
-    `del METHODS[name]` takes it out again.
+    `del METHODS[name]` removes it again.
 
     Args:
-        method: of a new name; `Explainer(clip, method=method)` also takes one that is not registered.
+        method: with a new name; `Explainer(clip, method=method)` also takes one that is not registered.
 
     Raises:
-        ValueError: there is a method of this name.
+        GradeclipError: there is a method of this name, or it is no `Method`.
     """
+    instance("a method", method, Method, "a Method")
     unused("a method", method.name, METHODS)
     METHODS[method.name] = method
     return method
