@@ -131,7 +131,7 @@ class Explainer:
             self.text_tower = _opened(clip.model, "text", text_layers, method)
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
-        self._hooked: list[int] = []  # the parts of the model with hooks or a replaced forward
+        self._hooked: list = []  # the model's hooks and replaced methods
 
     # ---------------------------------------------------------------------------------------------------- explanations
 
@@ -567,8 +567,9 @@ class Explainer:
 
         A hook that was added or removed since the last call lets the towers compare themselves with the model again.
         """
-        modules = self.image_tower.model.modules()
-        hooked = [id(m) for m in modules if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)]
+        hooked: list = []
+        for module in self.image_tower.model.modules():
+            hooked += [*module._forward_hooks, *module._forward_pre_hooks, *(["forward"] * ("forward" in vars(module)))]
         if hooked != self._hooked:
             self._hooked = hooked
             for tower in filter(None, (self.image_tower, self.text_tower)):

@@ -147,8 +147,8 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
         raise GradeclipError(msg)
     check_tokenizer(tokenizer, words=False)
     ids, rule = tokenizer(list(prompts)), "a tokenizer must turn T strings into a long tensor (T, context length)"
-    if not isinstance(ids, Tensor) or ids.is_floating_point():
-        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+    if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32) or ids.is_meta:
+        got = f"{ids.dtype} on {ids.device}" if isinstance(ids, Tensor) else type(ids).__name__
         raise GradeclipError(f"{rule}, and this one gives {got}")
     if ids.ndim != 2 or len(ids) != len(prompts) or ids.shape[1] > tower.context_length:
         wanted = f"({len(prompts)}, {tower.context_length})"

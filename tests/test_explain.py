@@ -1,21 +1,20 @@
-"""Explain: what a user asks for and gets, in one batch or many, on any model state, and what is refused."""
+"""Explain: what a user asks for and gets, in one batch or many, on any model state."""
 
 import copy
 import json
+import pickle
 import warnings
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
 
-from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, UnsupportedModel, Word, load_clip
+from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, Interactions, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.images import MOST_PATCHES, native_view
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.notices import mark_drawn
 from gradeclip_utils.scenes import draw_scene
@@ -42,7 +41,6 @@ def test_an_explanation_holds_the_models_own_similarity_and_signed_maps(tiny, pi
     np.testing.assert_allclose(explanation.similarity, (image @ text.T)[0], atol=1e-6)
     assert explanation.image_maps.shape == (3, 4, 4) and explanation.image_maps.dtype == np.float32
     assert explanation.image_maps.min() < 0 < explanation.image_maps.max()
-    assert explanation.prompts == tuple(PROMPTS)
     assert [word.text for word in explanation.words[1]] == ["a", "red", "car", "and", "a", "blue", "ball", "."]
 
 
@@ -78,9 +76,9 @@ def test_more_prompts_than_fit_into_one_batch_come_back_in_order(tiny, picture):
 def test_a_batch_of_pairs_is_explained_as_each_pair_alone(resolution, tiny, picture):
     pictures = [picture, picture.rotate(90, expand=True), picture.crop((0, 0, 40, 40))] * 6  # more than one batch
     prompts, explainer = PROMPTS * 6, Explainer(tiny, resolution=resolution)
-    batch = explainer.explain_batch(pictures, prompts, against="a cow")
+    batch = explainer.explain_batch((one for one in pictures), prompts, against="a cow")
     assert len(batch) == 18
-    for i in (0, 1, 2, 16, 17):
+    for i in (0, 1, 17):
         alone = explainer.explain(pictures[i], prompts[i], against="a cow")
         same(batch[i], alone, 0)
         assert batch[i].image.size == pictures[i].size and batch[i].box == alone.box
@@ -90,10 +88,10 @@ def test_a_contrast_is_the_difference_of_two_explanations(tiny, picture):
     explainer, a, b = Explainer(tiny), "a red car", "a blue car"
     contrast, for_a, for_b = explainer.explain(picture, a, against=b), *(explainer.explain(picture, p) for p in (a, b))
     np.testing.assert_allclose(contrast.image_maps, for_a.image_maps - for_b.image_maps, atol=1e-6)
-    assert contrast.similarity == pytest.approx(for_a.similarity, abs=1e-6)
     assert contrast.against == (b,) and contrast.against_similarity == pytest.approx(for_b.similarity, abs=1e-6)
     assert [w.score for w in contrast.words[0]] == pytest.approx([w.score for w in for_a.words[0]], abs=1e-6)
     assert [w.score for w in contrast.against_words[0]] == pytest.approx([-w.score for w in for_b.words[0]], abs=1e-6)
+    assert explainer.explain(picture, PROMPTS, against="a cow").against == ("a cow",) * 3
 
 
 def test_a_prompt_against_itself_has_an_empty_map_and_a_warning(tiny, picture):
@@ -102,50 +100,25 @@ def test_a_prompt_against_itself_has_an_empty_map_and_a_warning(tiny, picture):
     assert (explanation.image_maps == 0).all()
 
 
-def test_against_may_be_one_for_all_or_one_for_each_but_nothing_else(tiny, picture):
-    explainer = Explainer(tiny)
-    assert explainer.explain(picture, PROMPTS, against="a cow").against == ("a cow",) * 3
-    with pytest.raises(ValueError, match="against must be one prompt, or one for each of 3, got 2"):
-        explainer.explain(picture, PROMPTS, against=["a cow", "a pig"])
-
-
-@pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray])
-def test_embeddings_are_explained_like_the_prompts_that_they_come_from(kind, tiny, picture):
-    with torch.no_grad():
-        embeddings = 3 * tiny.model.encode_text(tiny.tokenizer(PROMPTS))
+def test_embeddings_are_explained_like_the_prompts_that_they_come_from(tiny, picture):
     explainer, prompts = Explainer(tiny), Explainer(tiny).explain(picture, PROMPTS)
-    found = explainer.explain(picture, embeddings.numpy() if kind is np.ndarray else embeddings)
-    np.testing.assert_allclose(found.image_maps, prompts.image_maps, atol=1e-6)
+    own = 3 * explainer.embed_texts(PROMPTS).numpy()
+    for given in (torch.from_numpy(own), own, own.astype(">f4"), own.astype(np.longdouble), np.flip(own, 0)[::-1]):
+        found = explainer.explain(picture, given)
+        np.testing.assert_allclose(found.image_maps, prompts.image_maps, atol=1e-6)
     assert found.words == ((), (), ()) and found.prompts[2] == "embedding 2"
-    contrast = explainer.explain(picture, "a dog", against=embeddings[1])
+    contrast = explainer.explain(picture, "a dog", against=own[1])
     np.testing.assert_allclose(contrast.image_maps[0], prompts.image_maps[0] - prompts.image_maps[1], atol=1e-6)
+    batch = explainer.explain_batch([picture] * 18, own[[0] * 18])
+    assert [one.prompts for one in batch] == [(f"embedding {i}",) for i in range(18)]
 
 
-def test_arrays_may_be_views_of_any_stride_byte_order_and_precision_and_read_only(tiny, picture):
-    explainer = Explainer(tiny)
-    own = explainer.embed_texts(PROMPTS).numpy()
-    frozen = own.copy()
-    frozen.flags.writeable = False
-    expected, scores = explainer.maps(picture, own), explainer.score_words(PROMPTS, own)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for array in (frozen, own.astype(">f4"), own.astype(np.float64), np.flip(own.copy(), 0)[::-1]):
-            np.testing.assert_allclose(explainer.explain(picture, array).image_maps, expected[0], atol=1e-6)
-            for given in (array, list(array)):
-                torch.testing.assert_close(explainer.maps(picture, given), expected, atol=1e-6, rtol=0)
-                for found, wanted in zip(explainer.score_words(PROMPTS, given), scores, strict=True):
-                    assert [word.score for word in found] == pytest.approx([word.score for word in wanted], abs=1e-6)
-        assert explainer.maps(picture, own[::-1]).flip(1).allclose(expected, atol=1e-6)
-    with pytest.raises(ValueError, match=r"directions must be \(P, 48\), and finite"):
-        explainer.score_words(PROMPTS, own * np.nan)
-
-
-@pytest.mark.parametrize(
-    "bad", [torch.ones(2, 47), torch.zeros(1, 48), torch.full((1, 48), torch.nan)], ids=["width", "zero", "nan"]
-)
-def test_embeddings_that_do_not_fit_are_refused(bad, tiny, picture):
-    with pytest.raises(ValueError, match=r"prompt embeddings must be \(T, 48\), finite and not zero, got"):
-        Explainer(tiny).explain(picture, bad)
+@pytest.mark.parametrize("factor", [1e30, 1e-30, 1e38, 1e-40])
+def test_the_length_of_an_embedding_changes_nothing_however_large_or_small(tiny, picture, factor):
+    direction = torch.randn(1, 48, generator=torch.Generator().manual_seed(0))
+    direction = direction / direction.abs().max()
+    plain, long = (Explainer(tiny).explain(picture, direction * one) for one in (1, factor))
+    np.testing.assert_allclose(long.similarity, plain.similarity, atol=1e-3 if factor < 1e-38 else 1e-6)
 
 
 def test_single_head_explains_another_number_and_says_so(tiny, picture):
@@ -161,12 +134,10 @@ def test_single_head_explains_another_number_and_says_so(tiny, picture):
         expected = image @ changed.encode_text(tiny.tokenizer(PROMPTS), normalize=True).T
     scores = explanation.provenance["single_head_similarity"]
     np.testing.assert_allclose(scores["image"], expected[0], atol=1e-6)
-    assert len(scores["text"]) == 3 and explanation.provenance["attention"] == "single-head"
     assert "single_head_similarity" not in model.provenance
     assert model.origin == "tiny (own weights), Grad-ECLIP with the model's own heads"
     listed = ", ".join(f"{score:.3f}" for score in scores["image"])
     assert f"with one head: explains {listed} (image) and" in explanation.origin
-    assert explanation.origin.endswith("not " + ", ".join(f"{score:.3f}" for score in model.similarity))
 
 
 def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, picture):
@@ -177,41 +148,102 @@ def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, 
         assert (found.text, found.start, found.end) == (expected.text, expected.start, expected.end)
         assert found.score == pytest.approx(expected.score, abs=1e-6)
     assert interactions.similarity == pytest.approx(explanation.similarity[0], abs=1e-6)
-    assert interactions.heatmap(1).shape == (50, 80)
-    with pytest.raises(ValueError, match="caption must be a text, got"):
-        explainer.interactions(picture, PROMPTS)
 
 
-def test_native_resolution_shows_the_whole_picture_in_its_own_shape(tiny, picture):
-    explanation = Explainer(tiny, resolution="native").explain(picture, "a dog")
+def test_single_head_interactions_report_the_similarity_that_they_explain(tiny, picture):
+    explainer = Explainer(tiny, attention="single-head")
+    found = explainer.interactions(picture, PROMPTS[1])
+    image = explainer.image_tower.trace(tiny.preprocess(picture)[None])
+    text = explainer.text_tower.trace(tiny.tokenizer(PROMPTS[1:2]))
+    one_head = [
+        tower.with_one_head(trace) for tower, trace in ((explainer.image_tower, image), (explainer.text_tower, text))
+    ]
+    both = float(one_head[0].embedding[0] @ one_head[1].embedding[0])
+    prompt_alone = float(image.embedding[0] @ one_head[1].embedding[0])
+    reported = found.provenance["single_head_similarity"]
+    np.testing.assert_allclose([*reported["image"], *reported["text"]], [both, prompt_alone], atol=1e-6)
+
+
+def test_native_resolution_shows_the_whole_image_in_its_own_shape(tiny, picture):
+    native, square = Explainer(tiny, resolution="native"), picture.resize((32, 32))
+    explanation = native.explain(picture, "a dog")
     assert explanation.image_maps.shape == (1, 6, 10)  # 50 x 80 pixels, patches of 8
     assert explanation.box == (0, 0, 80, 50)
-
-
-def test_a_picture_of_the_models_own_size_is_the_same_at_native_resolution(tiny, picture):
-    square = picture.resize((32, 32))
-    same(Explainer(tiny, resolution="native").explain(square, "a dog"), Explainer(tiny).explain(square, "a dog"), 0)
-
-
-@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (3000, 3000), (500, 90)])
-def test_no_picture_at_native_resolution_has_more_patches_than_the_bound(tiny, size):
-    view = native_view(tiny.preprocess, Image.new("RGB", size), (8, 8))
-    height, width = (side // 8 for side in view.pixels.shape[1:])
-    assert 1 <= height * width <= MOST_PATCHES and view.box == (0, 0, *size)
-
-
-def test_a_one_pixel_picture_at_native_resolution_is_one_patch_and_an_empty_map(tiny):
+    same(native.explain(square, "a dog"), Explainer(tiny).explain(square, "a dog"), 0)
     with pytest.warns(ExplanationWarning, match="zero everywhere"):
-        explanation = Explainer(tiny, resolution="native").explain(Image.new("RGB", (1, 1)), "a dog")
-    assert explanation.image_maps.shape == (1, 1, 1) and explanation.heatmap(0).shape == (1, 1)
+        assert native.explain(Image.new("RGB", (1, 1)), "a dog").heatmap(0).shape == (1, 1)
 
 
-def test_a_picture_of_one_colour_and_identical_tokens_gives_zeros_not_nan(picture):
+def test_an_image_of_one_colour_and_identical_tokens_gives_zeros_not_nan():
     model = build()
     model.visual.positional_embedding.data.zero_()
     with pytest.warns(ExplanationWarning, match="zero everywhere"):
         explanation = Explainer(wrap(model)).explain(Image.new("RGB", (64, 64), "red"), "a dog")
     assert (explanation.image_maps == 0).all() and (explanation.heatmap(0) == 0).all()
+
+
+# --- the place of a similarity among those of null captions -----------------------------------------------------
+
+
+def test_true_captions_have_a_high_percentile_and_false_ones_any():
+    """On 300 test scenes, with the captions that the bundled model knows; false captions are those of other scenes."""
+    explainer = Explainer(load_clip("emoji"), method="attention")
+    scenes = [draw_scene([7, i], split="test") for i in range(300)]
+    captions = explainer.embed_texts([scene.caption for scene in scenes])
+    found = [explainer.explain(scene.image(96), captions[[i, i - 1]]) for i, scene in enumerate(scenes)]
+    true, false = np.array([one.percentile for one in found]).T
+    assert true.mean() > 97 and np.median(false) < 60
+    assert (true[:, None] > false).mean() > 0.95  # the AUC of true against false captions
+
+
+def test_percentiles_of_random_weights_are_near_50(picture):
+    places = [
+        Explainer(wrap(build(seed=seed))).explain(picture, [f"a {word}" for word in "dog cat bus red sky".split()])
+        for seed in range(12)
+    ]
+    assert 25 < np.mean([one.percentile for one in places]) < 75
+
+
+def test_the_percentile_counts_the_captions_below_and_half_of_the_equal_ones(tiny, picture):
+    own = [f"a photo of {word}" for word in "a dog ball car cat cow hat key owl star tree".split()]
+    explainer = Explainer(tiny, null_captions=own)
+    found = explainer.explain(picture, [*PROMPTS, own[4]])
+    nulls = Explainer(tiny).explain(picture, own).similarity
+    expected = [100 * (nulls < one).mean() for one in found.similarity[:3]]
+    np.testing.assert_allclose(found.percentile[:3], expected)
+    assert found.percentile[3] == pytest.approx(100 * ((nulls < nulls[4]).sum() + 0.5) / len(own))
+    assert (found.null_median, found.null_count) == (pytest.approx(np.median(nulls)), len(own))
+    embedded = Explainer(tiny, null_captions=explainer.embed_texts(own)).explain(
+        picture, explainer.embed_texts(PROMPTS)
+    )
+    np.testing.assert_allclose(embedded.percentile, found.percentile[:3])
+
+
+def test_the_interval_of_a_percentile_is_that_of_a_proportion(tiny, picture):
+    stats = pytest.importorskip("scipy.stats")
+    found = Explainer(tiny).explain(picture, PROMPTS)
+    for place, interval in zip(found.percentile, found.percentile_interval, strict=True):
+        count = round(place / 100 * found.null_count)
+        expected = stats.binomtest(count, found.null_count).proportion_ci(method="wilson")
+        np.testing.assert_allclose(interval, (100 * expected.low, 100 * expected.high), atol=1e-6)
+
+
+def test_null_captions_are_embedded_once_for_a_model_and_again_when_its_weights_change(picture, monkeypatch):
+    clip, asked, embed = wrap(build()), [], Explainer.embed_texts
+    monkeypatch.setattr(Explainer, "embed_texts", lambda *given: asked.append(len(given[1])) or embed(*given))
+    for _ in range(2):
+        before = Explainer(clip, method="attention").explain(picture, "a dog")
+        Explainer(clip).explain(picture, "a cat")
+    assert asked == [before.null_count]
+    with torch.no_grad():
+        clip.model.text_projection.mul_(-1)
+    after = Explainer(clip).explain(picture, "a dog")
+    assert len(asked) == 2 and after.null_median == pytest.approx(-before.null_median, abs=1e-6)
+
+
+def test_a_model_that_embeds_no_captions_has_no_percentile(tiny, picture):
+    found = Explainer(replace(tiny, tokenizer=None)).explain(picture, torch.ones(1, 48))
+    assert found.percentile is found.percentile_interval is found.null_median is None
 
 
 # --- the state of the model and of the caller -------------------------------------------------------------------
@@ -229,25 +261,16 @@ def state_of(model):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("options", [{}, {"attention": "single-head"}, {"image_layers": 2}, {"resolution": "native"}])
-def test_nothing_is_left_behind_after_success(options, training, picture):
+@pytest.mark.parametrize("options", [{}, {"attention": "single-head"}, {"image_layers": 2}])
+def test_nothing_is_left_behind_after_success_and_after_bad_input(options, training, picture):
     model = build({"patch_dropout": 0.5}).train(training)
     model.visual.conv1.weight.requires_grad = False
     before = state_of(model)
     explainer = Explainer(wrap(model), **options)
     explainer.explain(picture, PROMPTS, against="a cow")
     explainer.interactions(picture, "a red car")
-    explainer.explain_batch([picture, picture], PROMPTS[:2])
-    assert state_of(model) == before
-
-
-def test_nothing_is_left_behind_after_bad_input(picture, tmp_path):
-    model = build().train()
-    before = state_of(model)
-    explainer = Explainer(wrap(model))
-    (tmp_path / "no.png").write_text("no picture")
-    for image, texts in ((picture, ""), (tmp_path / "no.png", "a dog"), (picture, torch.ones(1, 2)), (picture, [])):
-        with pytest.raises((ValueError, TypeError)):
+    for image, texts in ((picture, ""), ("no.png", "a dog"), (picture, torch.ones(1, 2)), (picture, [])):
+        with pytest.raises(GradeclipError):
             explainer.explain(image, texts)
     assert state_of(model) == before
 
@@ -258,7 +281,7 @@ def test_nothing_is_left_behind_after_an_exception_inside_the_model(picture):
     def fail(module, inputs):
         raise FloatingPointError("inside")
 
-    for module in (model.visual.ln_pre, model.visual.transformer.resblocks[0], model.transformer.resblocks[0].mlp):
+    for module in (model.visual.ln_pre, model.transformer.resblocks[0].mlp):
         handle = module.register_forward_pre_hook(fail)
         before = state_of(model)
         with pytest.raises(FloatingPointError, match="inside"):
@@ -267,15 +290,17 @@ def test_nothing_is_left_behind_after_an_exception_inside_the_model(picture):
         handle.remove()
 
 
-def test_the_callers_gradient_mode_and_autocast_do_not_matter(tiny, picture):
+def test_the_callers_modes_and_precision_do_not_matter(tiny, picture):
     explainer, expected = Explainer(tiny), Explainer(tiny).explain(picture, PROMPTS)
     autocast, device = torch.autocast("cpu", torch.bfloat16), torch.device("meta")  # a default, as set_default_device's
-    for context in (torch.no_grad(), torch.inference_mode(), autocast, torch.enable_grad(), device):
+    anomaly = torch.autograd.set_detect_anomaly(True)
+    for context in (torch.no_grad(), torch.inference_mode(), autocast, torch.enable_grad(), device, anomaly):
         with context:
             found = explainer.explain(picture, PROMPTS)
             explainer.interactions(picture, PROMPTS[1])
         for i in range(3):
             same(found, expected, i, i)
+    torch.autograd.set_detect_anomaly(False)
 
 
 @pytest.mark.parametrize("method", ["rise", "m2ib"])
@@ -290,31 +315,25 @@ def test_the_callers_default_precision_draws_no_other_numbers(method, tiny, pict
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_model_in_a_wrapper_of_torchs_is_explained_as_it_is(tiny, picture):
-    expected = Explainer(tiny).explain(picture, PROMPTS)
-    for wrapper in (partial(torch.compile, backend="eager"), torch.nn.DataParallel):
-        found = Explainer(replace(tiny, model=wrapper(tiny.model))).explain(picture, PROMPTS)
+def test_a_wrapped_frozen_or_training_model_is_explained_as_it_is(picture):
+    model = build({"patch_dropout": 0.5})
+    expected = Explainer(wrap(model)).explain(picture, PROMPTS)
+    changes = (
+        partial(torch.compile, backend="eager"), torch.nn.DataParallel,
+        lambda one: copy.deepcopy(one).requires_grad_(False), lambda one: copy.deepcopy(one).train(),
+    )  # fmt: skip
+    for change in changes:
+        found = Explainer(replace(wrap(model), model=change(model))).explain(picture, PROMPTS)
         for i in range(3):
             same(found, expected, i, i)
 
 
-def test_a_model_that_is_loaded_in_inference_mode_is_explained_and_one_made_in_it_refused(picture):
+def test_a_model_that_is_loaded_in_inference_mode_is_explained_and_one_made_in_it_refused():
     with torch.inference_mode():
         clip, made = load_clip(), wrap(build())
     assert Explainer(clip).explain(draw_scene(1).image(), "a dog").image_maps.any()
-    with pytest.raises(UnsupportedModel, match=r"the CLIP was made in torch.inference_mode, .*: make it outside"):
+    with pytest.raises(UnsupportedModel, match=r"was made in torch.inference_mode, .*: make it outside"):
         Explainer(made)
-
-
-def test_frozen_parameters_and_training_mode_change_nothing(picture):
-    model = build({"patch_dropout": 0.5})
-    expected = Explainer(wrap(model)).explain(picture, PROMPTS)
-    frozen = copy.deepcopy(model).requires_grad_(False)
-    training = copy.deepcopy(model).train()
-    for changed in (frozen, training):
-        found = Explainer(wrap(changed)).explain(picture, PROMPTS)
-        for i in range(3):
-            same(found, expected, i, i)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -331,52 +350,41 @@ def test_a_model_in_half_precision_is_explained_nearly_the_same(dtype, picture):
 def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(picture):
     model = build(text={"scale_fc": True}, custom_text=True)
     explainer = Explainer(wrap(model))
-    with torch.no_grad():
-        embeddings = model.encode_text(wrap(model).tokenizer(PROMPTS))
-    assert explainer.explain(picture, embeddings).image_maps.shape == (3, 4, 4)
-    with pytest.raises(UnsupportedModel, match="the text tower has a CustomResidualAttentionBlock"):
+    found = explainer.explain(picture, explainer.embed_texts(PROMPTS))
+    assert found.image_maps.shape == (3, 4, 4) and found.percentile.shape == (3,)
+    for ask in (explainer.explain, explainer.interactions):
+        with pytest.raises(UnsupportedModel, match="a CustomResidualAttentionBlock"):
+            ask(picture, PROMPTS[0])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_model_that_computes_something_else_than_its_layers_say_is_refused_by_what_was_found(late, picture):
+    clip = wrap(build())
+    block, explainer = clip.model.visual.transformer.resblocks[-1], Explainer(clip)
+    expected = explainer.explain(picture, PROMPTS) if late else Explainer(wrap(build())).explain(picture, PROMPTS)
+    recording = block.register_forward_hook(lambda module, entering, leaving: None)
+    same(explainer.explain(picture, PROMPTS), expected, 0)  # it changes nothing
+    changing = block.register_forward_hook(lambda module, entering, leaving: leaving + leaving.roll(1, -1))
+    with pytest.raises(UnsupportedModel, match=r"computes something else than its layers say \(a hook on visual"):
         explainer.explain(picture, PROMPTS)
-    with pytest.raises(UnsupportedModel, match="the text tower has a CustomResidualAttentionBlock"):
-        explainer.interactions(picture, PROMPTS[0])
+    changing.remove()
+    recording.remove()
+    block.forward = lambda x, attn_mask=None: x
+    with pytest.raises(UnsupportedModel, match="another forward of visual.transformer.resblocks.2"):
+        explainer.explain(picture, PROMPTS)
+    del block.forward
+    same(explainer.explain(picture, PROMPTS), expected, 0)
 
 
-# --- refused, or explained with a warning -----------------------------------------------------------------------
+def test_an_explainer_goes_to_another_process_as_it_is(tiny, picture):
+    explainer = Explainer(load_clip("emoji"), method="maskclip", seed=3, image_layers=2)
+    again = pickle.loads(pickle.dumps(explainer))
+    scene = draw_scene(1).image()
+    same(again.explain(scene, "a dog"), explainer.explain(scene, "a dog"), 0)
+    assert (again.method, again.seed, again.image_tower.layers) == (explainer.method, 3, 2)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"attention": "multi"}, "attention must be 'model' or 'single-head', got 'multi'"),
-        ({"resolution": 224}, "resolution must be 'model' or 'native', got 224"),
-        ({"image_layers": 4}, "image_layers must be at most 3, got 4"),
-        ({"text_layers": 0}, "text_layers must be at least 1, got 0"),
-    ],
-)
-def test_arguments_that_are_no_choice_are_refused_at_the_door(options, message, tiny):
-    with pytest.raises(ValueError, match=message):
-        Explainer(tiny, **options)
-
-
-def test_a_bare_model_is_refused_with_what_to_wrap_it_in(tiny):
-    with pytest.raises(ValueError, match=r"Explainer needs a Clip\(model, preprocess, tokenizer\), got CLIP"):
-        Explainer(tiny.model)
-
-
-@pytest.mark.parametrize("empty", ["", "   ", "\n", "\ufeff"])
-def test_an_empty_prompt_is_refused(empty, tiny, picture):
-    with pytest.raises(ValueError, match="a prompt needs at least one word, got"):
-        Explainer(tiny).explain(picture, ["a dog", empty])
-
-
-@pytest.mark.parametrize("prompts", [[], [3], None, np.ones((1, 48), dtype=int)])
-def test_prompts_that_are_neither_text_nor_embeddings_are_refused(prompts, tiny, picture):
-    with pytest.raises(ValueError, match=r"prompts must be strings, or a float array|'NoneType'"):
-        Explainer(tiny).explain(picture, prompts)
-
-
-def test_pairs_of_different_number_are_refused(tiny, picture):
-    with pytest.raises(ValueError, match="pairs need as many pictures as prompts, got 1 and 3"):
-        Explainer(tiny).explain_batch([picture], PROMPTS)
+# --- explained with a warning -------------------------------------------------------------------------------------
 
 
 def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_what_was_dropped(tiny, picture):
@@ -387,125 +395,81 @@ def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_wh
 
 
 def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, picture):
-    with pytest.warns(ExplanationWarning, match=r"never shown these words: skateboarding, cat \[W-word-unknown\]$"):
-        Explainer(knowing).explain(picture, ["a RED skateboarding dog!", "a cat, a cat"])
+    scene = mark_drawn(picture.copy())
+    with pytest.warns(ExplanationWarning, match=r"never shown these words: skateboarding, cat$"):
+        Explainer(knowing).explain(scene, ["a RED skateboarding dog!", "a cat, a cat"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Explainer(knowing).explain(mark_drawn(picture.copy()), ["a dog don't, A Dog?!"])
-
-
-def test_nan_weights_are_refused_in_one_sentence(picture):
-    model = build()
-    model.transformer.resblocks[0].attn.out_proj.weight.data[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"its weight 'transformer.resblocks.0.attn.out_proj.weight' holds NaN"):
-        Explainer(wrap(model)).explain(picture, "a dog")
+        Explainer(knowing).explain(scene, ["a dog don't, A Dog?!"])
 
 
 def test_a_tokenizer_without_pieces_gives_maps_and_a_warning_in_place_of_words(tiny, picture):
     def of_a_hub(prompts):
         return tiny.tokenizer(prompts)
 
-    prompts = ["a dog", "a red car and a cat"]
     explainer = Explainer(replace(tiny, tokenizer=of_a_hub))
     with pytest.warns(ExplanationWarning, match=r"words of the prompt are not: .*SimpleTokenizer.*with of_a_hub"):
-        explanation = explainer.explain(picture, prompts, against="a cat")
-    expected = Explainer(tiny).explain(picture, prompts, against="a cat")
-    assert explanation.words == explanation.against_words == ((), ())
+        explanation = explainer.explain(picture, PROMPTS, against="a cat")
+    expected = Explainer(tiny).explain(picture, PROMPTS, against="a cat")
+    assert explanation.words == explanation.against_words == ((), (), ())
     assert np.array_equal(explanation.image_maps, expected.image_maps)
-    assert np.array_equal(explanation.similarity, expected.similarity)
-    with pytest.raises(ValueError, match=r"word scores need open_clip's SimpleTokenizer.*with of_a_hub"):
-        explainer.interactions(picture, "a dog")
 
 
-def test_a_tokenizer_that_drops_tokens_is_refused(tiny, picture):
-    masking = open_clip.SimpleTokenizer(context_length=24, reduction_mask="random")
-    with pytest.raises(ValueError, match="drops tokens at random"):
-        Explainer(replace(tiny, tokenizer=masking)).explain(picture, "a dog")
+# --- the result ---------------------------------------------------------------------------------------------------
 
 
-# --- the result -------------------------------------------------------------------------------------------------
-
-
-def test_an_explanation_cannot_be_changed(tiny, picture):
-    explanation = Explainer(tiny).explain(picture, "a dog")
-    with pytest.raises(FrozenInstanceError):
-        explanation.prompts = ()
-    with pytest.raises(ValueError, match="read-only"):
-        explanation.image_maps[0] = 0
-
-
-@pytest.mark.parametrize("against", [None, "a cow"])
-def test_saving_and_loading_gives_the_same_explanation(against, tiny, picture, tmp_path):
-    explanation = Explainer(tiny, attention="single-head").explain(picture, ["日本 <b> 🍕", "a dog"], against=against)
-    loaded = Explanation.load(explanation.save(tmp_path / "a" / "b"))
-    for name in ("prompts", "words", "box", "provenance", "against", "against_words"):
-        assert getattr(loaded, name) == getattr(explanation, name)
-    for name in ("similarity", "image_maps", "against_similarity"):
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(explanation, name))
-    np.testing.assert_array_equal(loaded.image, explanation.image)
-    np.testing.assert_array_equal(loaded.heatmap(1), explanation.heatmap(1))
-    assert {file.suffix for file in (tmp_path / "a" / "b").iterdir()} == {".safetensors", ".json", ".png"}
-
-
-def test_provenance_says_what_was_explained_and_with_what(tiny, picture):
-    explainer = Explainer(replace(tiny, name="some", pretrained="tag"), image_layers=2)
-    provenance = explainer.explain(picture, "a dog").provenance
-    assert json.loads(json.dumps(provenance)) == provenance
-    assert (provenance["model"], provenance["pretrained"], provenance["attention"]) == ("some", "tag", "model")
-    assert (provenance["image_layers"], provenance["text_layers"]) == (2, 2)
-    assert provenance["versions"]["torch"] == torch.__version__.split("+")[0] or provenance["versions"]["torch"]
-
-
-def test_a_clip_in_hand_needs_only_model_preprocess_and_tokenizer(tiny, picture):
-    clip = Clip(tiny.model, tiny.preprocess, tiny.tokenizer)
-    explanation = Explainer(clip).explain(np.asarray(picture), "a dog")
-    assert isinstance(explanation.words[0][0], Word) and explanation.provenance["model"] == "custom"
-
-
-def test_single_head_interactions_report_the_similarity_that_they_explain(tiny, picture):
-    explainer = Explainer(tiny, attention="single-head")
-    found = explainer.interactions(picture, PROMPTS[1])
-    image = explainer.image_tower.trace(tiny.preprocess(picture)[None])
-    text = explainer.text_tower.trace(tiny.tokenizer(PROMPTS[1:2]))
-    one_head = [
-        tower.with_one_head(trace) for tower, trace in ((explainer.image_tower, image), (explainer.text_tower, text))
-    ]
-    both = float(one_head[0].embedding[0] @ one_head[1].embedding[0])
-    prompt_alone = float(image.embedding[0] @ one_head[1].embedding[0])
-    reported = found.provenance["single_head_similarity"]
-    np.testing.assert_allclose([*reported["image"], *reported["text"]], [both, prompt_alone], atol=1e-6)
-    assert f"explains {both:.3f} (image) and {prompt_alone:.3f} (words), not {found.similarity:.3f}" in found.origin
-    assert reported["text"] == explainer.explain(picture, PROMPTS[1]).provenance["single_head_similarity"]["text"]
-    assert "single_head_similarity" not in Explainer(tiny).interactions(picture, PROMPTS[1]).provenance
-
-
-def test_embeddings_of_a_large_batch_are_numbered_on(tiny, picture):
-    prompts = torch.randn(18, 48, generator=torch.Generator().manual_seed(0))
-    found = Explainer(tiny).explain_batch([picture] * 18, prompts, against=prompts.flip(0))
-    assert [one.prompts for one in found] == [(f"embedding {i}",) for i in range(18)]
-    assert [one.against for one in found] == [(f"embedding {i}",) for i in range(18)]
-
-
-def test_an_explanation_freezes_a_copy_and_not_the_callers_array(tiny, picture):
+def test_a_result_is_frozen_and_a_heat_map_is_cut_off_at_zero(tiny, picture):
     explanation = Explainer(tiny).explain(picture, "a dog", against="a cat")
     mine = {name: np.array(getattr(explanation, name)) for name in ("similarity", "image_maps", "against_similarity")}
     made = replace(explanation, **mine)
     for name, array in mine.items():
         array += 1  # it can be written to
         assert not getattr(made, name).flags.writeable and (getattr(made, name) == getattr(explanation, name)).all()
-    interactions = Explainer(tiny).interactions(picture, "a dog")
-    maps = np.array(interactions.maps)
-    made = replace(interactions, maps=maps)
-    maps += 1
-    assert not made.maps.flags.writeable and (made.maps == interactions.maps).all()
+    with pytest.raises(FrozenInstanceError):
+        explanation.prompts = ()
+    assert explanation.heatmap(0).min() == 0 > explanation.heatmap(0, signed=True).min()
+    assert explanation.heatmap(0).shape == (50, 80)
+
+
+@pytest.mark.parametrize("against", [None, "a cow"])
+def test_a_saved_explanation_is_read_back_as_it_was(against, tiny, picture, tmp_path):
+    explanation = Explainer(tiny).explain(picture, ["日本 <b> 🍕", "a dog"], against=against)
+    loaded = Explanation.load(explanation.save(tmp_path / "a" / "b"))
+    for name in ("prompts", "words", "box", "provenance", "against", "against_words", "null_median", "null_count"):
+        assert getattr(loaded, name) == getattr(explanation, name)
+    for name in ("similarity", "image_maps", "against_similarity", "percentile"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(explanation, name))
+    np.testing.assert_array_equal(loaded.image, explanation.image)
+
+
+def test_saved_interactions_are_read_back_as_they_were(tiny, picture, tmp_path):
+    found = Explainer(tiny).interactions(picture, "a dog")
+    loaded = Interactions.load(found.save(tmp_path))
+    np.testing.assert_array_equal(loaded.maps, found.maps)
+    assert (loaded.words, loaded.caption, loaded.similarity) == (found.words, found.caption, found.similarity)
+
+
+def test_provenance_says_what_was_explained_and_with_how_many_layers(tiny, picture):
+    explainer = Explainer(replace(tiny, name="some", pretrained="tag"), image_layers=2)
+    provenance = explainer.explain(picture, "a dog").provenance
+    assert json.loads(json.dumps(provenance)) == provenance
+    assert (provenance["model"], provenance["pretrained"], provenance["attention"]) == ("some", "tag", "model")
+    assert (provenance["image_layers"], provenance["text_layers"]) == (2, 2)
+    words = Explainer(tiny, method="leave-one-out").explain(picture, "a dog").provenance
+    assert (words["image_layers"], words["text_layers"]) == (None, 2)
+    assert Explainer(tiny, method="maskclip").explain(picture, "a dog").provenance["text_layers"] is None
+
+
+def test_a_clip_in_hand_needs_only_model_preprocess_and_tokenizer(tiny, picture):
+    explanation = Explainer(Clip(tiny.model, tiny.preprocess, tiny.tokenizer)).explain(np.asarray(picture), "a dog")
+    assert explanation.words[0] and explanation.provenance["model"] == "custom"
 
 
 # --- does it depend on the prompt? --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["attention", "rollout"])
-def test_a_map_that_is_the_same_whatever_is_asked_depends_on_nothing(method, tiny, picture):
-    explainer = Explainer(tiny, method=method)
+def test_a_map_that_is_the_same_for_any_prompt_depends_on_nothing(tiny, picture):
+    explainer = Explainer(tiny, method="attention")
     found = explainer.explain(picture, "a dog").prompt_dependence(explainer.null_maps(picture, "a dog", 5))
     np.testing.assert_allclose(found, 0, atol=1e-6)
 
@@ -519,24 +483,15 @@ def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(
     assert value == pytest.approx(np.mean(distances))
     student = ttest_1samp(distances, 0).confidence_interval()
     np.testing.assert_allclose((low, high), np.clip(student, 0, 2), atol=1e-6)
-    assert explanation.prompt_dependence(3 * nulls + 1, index=1)[0] == pytest.approx(
-        value, abs=1e-5
-    )  # scales do not matter
-    assert explanation.prompt_dependence(-np.stack([explanation.image_maps[1]] * 2), index=1)[0] == pytest.approx(2)
+    scaled = explanation.prompt_dependence(3 * nulls + 1, index=1)[0]
+    assert scaled == pytest.approx(value, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("nulls", "index", "message"),
-    [
-        ("x", 0, "null maps must be an array of numbers"),
-        (np.full((3, 4, 4), np.nan), 0, "48 of 48 values of null maps are NaN"),
-        (np.ones((3, 4, 4)), 9, "index must be at most 0, got 9"),
-        (np.ones((3, 4, 4)), "x", "index must be a whole number"),
-    ],
-)
-def test_prompt_dependence_of_what_is_no_map_or_no_prompt_is_refused(tiny, picture, nulls, index, message):
-    with pytest.raises(GradeclipError, match=message):
-        Explainer(tiny).explain(picture, "a dog").prompt_dependence(nulls, index)
+def test_maps_without_any_relevance_are_the_same_and_differ_from_all_others(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, "a dog")
+    flat = replace(explanation, image_maps=np.zeros_like(explanation.image_maps))
+    assert flat.prompt_dependence(np.ones((3, 4, 4)))[0] == 0
+    assert flat.prompt_dependence(np.stack([explanation.image_maps[0]] * 3))[0] == 1
 
 
 def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(tiny, picture):
@@ -549,21 +504,3 @@ def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(ti
             np.testing.assert_allclose(found, explainer.explain(picture, prompt).image_maps[0], atol=1e-6)
         empty = explainer.maps(picture, explainer.embed_texts([""]))[0, 0]
         np.testing.assert_allclose(nulls[-1], empty, atol=1e-6)
-
-
-def test_maps_without_any_relevance_are_the_same_and_differ_from_all_others(tiny, picture):
-    explanation = Explainer(tiny).explain(picture, "a dog")
-    flat = replace(explanation, image_maps=np.zeros_like(explanation.image_maps))
-    assert flat.prompt_dependence(np.ones((3, 4, 4)))[0] == 0
-    assert flat.prompt_dependence(np.stack([explanation.image_maps[0]] * 3))[0] == 1
-
-
-def test_null_maps_that_cannot_be_compared_are_refused(tiny, picture):
-    explanation = Explainer(tiny).explain(picture, "a dog")
-    for nulls in (np.zeros((1, 4, 4)), np.zeros((3, 5, 4)), np.zeros((4, 4))):
-        with pytest.raises(ValueError, match=r"null maps must be \(M, 4, 4\), two or more of them, got"):
-            explanation.prompt_dependence(nulls)
-    with pytest.raises(ValueError, match="need two prompts or more and a method that explains images, got 1"):
-        Explainer(tiny).null_maps(picture, "a dog", 1)
-    with pytest.raises(ValueError, match="got 16 and Leave one word out"):
-        Explainer(tiny, method="leave-one-out").null_maps(picture, "a dog")
