@@ -1,6 +1,9 @@
-"""Fine-tuning: a model's own maps as region labels, so that it sees finer (lesson 07).
+"""Fine-tuning: a model's own maps as region labels (lesson 07).
 
-    pairs -> losses -> run, by loop
-
-`pairs` reads images and captions, `losses` has the losses, `run` has `fine_tune` and its command.
+pairs -> losses -> run, by loop
 """
+
+from .pairs import Pair
+from .run import Tuning, fine_tune
+
+__all__ = ["Pair", "Tuning", "fine_tune"]
