@@ -73,7 +73,7 @@ def test_the_bare_package_imports_each_of_its_few_dependencies_and_nothing_that_
     owners = packages_distributions()
     outside = {normal(owners[name][0]) for name in names - sys.stdlib_module_names - {"gradeclip_utils"}}
     bare = set(parsed(PROJECT["dependencies"]))
-    brought = {"torchvision", "timm", "huggingface-hub", "tqdm", "regex", "scipy", "joblib", "filelock"}  # by these
+    brought = {"torchvision", "timm", "huggingface-hub", "tqdm", "regex", "filelock"}  # by these
     extra = PROJECT["optional-dependencies"].values()
     extras = set(parsed(line for lines in extra for line in lines if not line.startswith("gradeclip[")))
     assert len(bare) <= 9 and bare <= outside

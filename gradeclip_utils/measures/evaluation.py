@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import time
 import zlib
@@ -30,7 +31,6 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -351,7 +351,7 @@ def _measured(
 
 def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str | None):
     """Yield the rows of one part after the other, in the order in which they are done."""
-    jobs = min(effective_n_jobs(jobs), max(1, len(parts)))
+    jobs = min((os.cpu_count() or 1) if jobs < 0 else jobs, len(parts))
     if not parts:
         return
     if dask is None and jobs == 1:
@@ -359,21 +359,23 @@ def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str
         for part in parts:
             yield _rows_of(explainers, plan, part)
         return
-    processes = parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip,))
+    joblib = optional_library("joblib", "several processes are started by joblib", "cluster")
+    processes = joblib.parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip,))
     with _dask_workers(clip, dask) if dask else processes:
-        calls = (delayed(_rows_at_worker)(clip if dask else None, plan, part) for part in parts)
-        yield from Parallel(return_as="generator_unordered", batch_size=1)(calls)
+        calls = (joblib.delayed(_rows_at_worker)(clip if dask else None, plan, part) for part in parts)
+        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
 
 
 @contextmanager
 def _dask_workers(clip: Clip, address: str):
     """Let joblib hand its tasks to a Dask cluster, which gets the model once."""
+    joblib = optional_library("joblib", "--dask hands the work to a Dask cluster by joblib", "cluster")
     distributed = optional_library("distributed", "--dask hands the work to a Dask cluster", "cluster")
     try:
         client = distributed.Client(address)
     except (OSError, ValueError, TypeError) as error:
         raise GradeclipError(f"no Dask scheduler answers at {address!r} ({first_line(error)})") from error
-    with client, parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
+    with client, joblib.parallel_config("dask", client=client, scatter=[clip], n_jobs=-1):
         yield
 
 
