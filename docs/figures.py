@@ -4,9 +4,10 @@ import os
 from functools import partial
 from pathlib import Path
 
+from schematic import plot_method  # beside this file
+
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.files import write_whole
-from gradeclip_utils.plots import plot_method
 from gradeclip_utils.scenes import arrange
 
 DOCS = Path(__file__).resolve().parent

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 
 from gradeclip_utils import checks
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.plots import InlineFigure, axes_at, draw_intervals, name_rows
+from gradeclip_utils.plots import InlineFigure, axes_at, name_rows
 from gradeclip_utils.plots.axes import FULL_WIDTH, MARKERS, PALETTE, SMALLEST, drawable, headed
 
 
@@ -47,7 +48,7 @@ def plot_groups(
     top = headed(figure, over) + room
     for i, (name, table) in enumerate(tables.items()):
         axes = axes_at(figure, left + i * (width + 0.25), top, width, tall)
-        draw_intervals(axes, table, by, group, order=names, groups=groups)
+        _draw_intervals(axes, table, by, group, order=names, groups=groups)
         if limits:
             axes.set_xlim(limits)
         line = reference.get(name) if isinstance(reference, Mapping) else reference
@@ -82,3 +83,32 @@ def _alt(title: str, tables: Mapping[str, pd.DataFrame], by: str, group: str | N
         for _, row in table.iterrows()
     )
     return f"{title}. {'; '.join(told)}"
+
+
+def _draw_intervals(
+    axes: Axes,
+    table: pd.DataFrame,
+    by: str,
+    group: str | None = None,
+    *,
+    order: Sequence | None = None,
+    groups: Sequence | None = None,
+    colour: str = PALETTE[0],
+) -> None:
+    """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top."""
+    import seaborn  # slow to import, and most figures do without
+
+    rows = list(dict.fromkeys(table[by]) if order is None else order)
+    own: dict[str, Any] = {"color": colour, "markers": MARKERS[0]}
+    if group:
+        groups = list(dict.fromkeys(table[group]) if groups is None else groups)
+        own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": "full",
+               "markers": list(MARKERS[: len(groups)]), "dodge": 0.26 * (len(groups) - 1)}  # fmt: skip
+    # low, mean and high as three draws: their median is the mean, and they span the interval
+    draws = table[table[by].isin(rows)].melt([by, *([group] if group else [])], ["low", "mean", "high"])
+    seaborn.pointplot(
+        draws, x="value", y=by, orient="h", order=rows, ax=axes,
+        estimator="median", errorbar=("pi", 100), linestyle="none", markersize=5, err_kws={"linewidth": 2}, **own,
+    )  # fmt: skip
+    if legend := axes.get_legend():
+        legend.remove()

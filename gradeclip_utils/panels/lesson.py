@@ -10,11 +10,7 @@ import html
 import inspect
 import io
 import sys
-import threading
-import time
-from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import ipywidgets as w
 from matplotlib.figure import Figure
@@ -28,9 +24,8 @@ from ..notices import heard_by
 from ..plots.figures import alternative, small_png
 from ..plots.page import image_tag
 from .explorer import Explorer
-from .jobs import Work, running_loop, sentence
+from .jobs import ANSWERS, sentence
 
-_PAUSE = 0.03  # seconds without another change before a panel redraws, so that a burst of changes costs one figure
 _BOX = (
     "padding:5px 9px;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
     "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
@@ -44,14 +39,12 @@ class FigurePanel(w.VBox):
         panel(draw, noun=["dog", "cat"], layers=(1, 12))
 
     Args:
-        draw: a pure function that returns a matplotlib figure. If it takes `report`, it runs in a thread, and calling
-            `report()` ends it where a newer value was chosen.
+        draw: a pure function that returns a matplotlib figure.
         **controls: for each argument of draw a widget, (low, high), a list, a text or a number, as in `interact`.
 
     Attributes:
         controls: the widgets, by the argument that they turn.
         figure: the last good figure.
-        seconds: how long drawing took.
         message: what is wrong, or to be noted; "" where there is nothing to say.
 
     Raises:
@@ -68,15 +61,12 @@ class FigurePanel(w.VBox):
             raise GradeclipError(msg) from error
         if not self.controls:
             raise GradeclipError("a panel needs at least one control to turn")
-        self.figure, self.seconds, self.message = None, 0.0, ""
-        self._work, self._drawing, self._muted = Work(), threading.RLock(), False  # one figure at a time
-        self._soon: TimerHandle | None = None  # of the next redraw
-        self._slow = "report" in inspect.signature(draw).parameters and "report" not in controls
+        self.figure, self.message, self._muted = None, "", False
         self.answer, self.image = w.HTML(), w.HTML()
         flow = w.Layout(flex_flow="row wrap", grid_gap="0 12px")
         super().__init__(children=(w.Box(tuple(self.controls.values()), layout=flow), self.answer, self.image))
         self.add_class("gradeclip-panel")
-        self._take(self._made())
+        self._draw_values()
         for control in self.controls.values():
             control.observe(lambda _: self._turned(), "value")
 
@@ -86,64 +76,49 @@ class FigurePanel(w.VBox):
         return {name: control.value for name, control in self._given.items()}
 
     def change(self, **values) -> None:
-        """Turn controls, and wait for the figure."""
+        """Turn controls, and draw once."""
         if unknown := values.keys() - self.controls.keys():
             msg = f"there is no control {', '.join(sorted(unknown))}; there are {', '.join(self.controls)}"
             raise GradeclipError(msg)
-        with self._work.turn:
-            before, self._muted = self.values, True
-            try:
-                for name, value in values.items():
-                    self.controls[name].value = value
-            except (TraitError, TypeError, ValueError) as error:  # of the widget: all controls stay as they were
-                for done in values:
-                    self.controls[done].value = before[done]
-                return self._refused(GradeclipError(f"{name} cannot be {short(value)}: {first_line(error)}"))
-            finally:
-                self._muted = False
-            self._work.stop()
-        self._redraw()
+        before, self._muted = self.values, True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        except (TraitError, TypeError, ValueError) as error:  # of the widget: all controls stay as they were
+            for done in values:
+                self.controls[done].value = before[done]
+            return self._say(f"{name} cannot be {short(value)}: {first_line(error)}.", _WRONG)
+        finally:
+            self._muted = False
+        return self._turned()
 
     def __repr__(self) -> str:
         return f"a panel (turn {', '.join(self.controls)}) that shows: {alternative(self.figure)}"
 
     def _turned(self) -> None:
-        """Draw soon, and once for a burst of changes."""
-        with self._work.turn:
-            if self._muted:
-                return
-            self._work.stop()  # what it draws is not what the controls say
-            if (loop := running_loop()) is not None:
-                if self._soon is not None:
-                    self._soon.cancel()
-                self._say("Working ...", _NOTE)
-                self._soon = loop.call_later(_PAUSE, partial(self._redraw, quick=not self._slow))
-                return
-        self._redraw()  # nobody would call us back
+        """Draw what the controls say; what cannot be drawn is answered, and the last figure stays."""
+        if self._muted:
+            return
+        self._say("Working ...", _NOTE)
+        try:
+            self._draw_values()
+        except ANSWERS as error:
+            self._say(f"{sentence(error)}. The panel still shows the last figure.", _WRONG)
+        except BaseException as error:  # a fault of the lesson
+            self._say(f"{sentence(error)}.", _WRONG)
+            raise
 
-    def _redraw(self, quick: bool = True) -> None:
-        """Draw what the controls say, and show it whole or not at all, unless a newer change is heard meanwhile."""
-        with self._drawing:
-            self._work.start(self._made, self._take, self._refused, quick=quick)
-
-    def _made(self, report: Callable[..., None] | None = None) -> tuple[Figure, str, list[str], float]:
-        """Return what draw gives, the same as HTML, notes, and seconds."""
-        notes, begun = [], time.perf_counter()
+    def _draw_values(self) -> None:
+        notes: list[str] = []
         with heard_by(lambda warning: notes.append(f"{warning.rstrip('.')}.")):
-            figure = self._draw(**self.values, **({"report": report} if self._slow and report else {}))
+            figure = self._draw(**self.values)
         if not isinstance(figure, Figure):
             raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
         image = Image.open(io.BytesIO(small_png(figure))).convert("RGB")
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(figure)
-        return figure, image_tag(image, alternative(figure)), notes, time.perf_counter() - begun
-
-    def _take(self, made: tuple[Figure, str, list[str], float]) -> None:
-        self.figure, self.image.value, notes, self.seconds = made
+        self.figure, self.image.value = figure, image_tag(image, alternative(figure))
         self._say(" ".join(dict.fromkeys(notes)), _NOTE)
-
-    def _refused(self, error: BaseException) -> None:
-        self._say(f"{sentence(error)}. The panel still shows the last figure.", _WRONG)
 
     def _say(self, text: str, colour: str) -> None:
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)

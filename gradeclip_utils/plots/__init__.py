@@ -9,16 +9,13 @@
 | `figures` | matplotlib: `plot_explanation`, `plot_maps`, `plot_gallery`, `plot_interactions`, `plot_intervals` |
 | `page` | HTML, whose script (`front/`) is the explorer's as well |
 | `axes` | maps, shaded words and the theme on matplotlib axes, for figures of your own |
-| `schematic` | boxes and arrows: the method on paper |
 """
 
-from .axes import axes_at, draw_heatmap, draw_intervals, draw_words, headed, name_rows, show_image, style
+from .axes import axes_at, draw_heatmap, draw_words, headed, name_rows, show_image, style
 from .colours import paint
 from .figures import InlineFigure, plot_explanation, plot_gallery, plot_interactions, plot_intervals, plot_maps
-from .schematic import plot_method
 
 __all__ = [
-    "InlineFigure", "axes_at", "draw_heatmap", "draw_intervals", "draw_words", "headed", "name_rows", "paint",
-    "plot_explanation", "plot_gallery", "plot_interactions", "plot_intervals", "plot_maps", "plot_method",
-    "show_image", "style",
+    "InlineFigure", "axes_at", "draw_heatmap", "draw_words", "headed", "name_rows", "paint", "plot_explanation",
+    "plot_gallery", "plot_interactions", "plot_intervals", "plot_maps", "show_image", "style",
 ]  # fmt: skip

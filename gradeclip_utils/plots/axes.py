@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,10 +22,6 @@ from PIL import Image
 from .colours import coloured, is_whole, largest, paint
 from .drawing import Cell, title_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-HEADLINE = 60
 SMALLEST = 8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
 NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST}
 PALETTE = ("#1b7f79", "#4d4d4d", "#7cc5bd", "#a6a6a6")  # teal and grey: groups, told apart by their markers too
@@ -45,14 +41,13 @@ def draw_heatmap(
     vmax: float | None = None,
     box: tuple[float, float, float, float] | None = None,
     upsample: str = "bilinear",
-    **_: Any,
 ) -> None:
     """Draw a map over the image, which turns light grey; arguments as in `paint`."""
     painted = paint(image, heat, box=box, signed=signed, vmax=vmax, upsample=upsample)
     blank(axes).imshow(painted, interpolation="antialiased")
 
 
-def draw_words(axes: Axes, words: Sequence, *, vmax: float | None = None, size: float = LARGEST, **_) -> None:
+def draw_words(axes: Axes, words: Sequence, *, vmax: float | None = None, size: float = LARGEST) -> None:
     """Write a prompt from the upper left of the axes, its words shaded by their signed scores."""
     vmax = largest([[word.score for word in words]]) if vmax is None else vmax
     draw_cells(axes, title_of(words, ""), vmax, size)
@@ -157,40 +152,6 @@ def show_image(axes: Axes, image: Image.Image, title: str = "", box=None) -> Non
         )
     if title:
         entitle(axes, title)
-
-
-def words_height(words: Sequence, width: float, *, vmax: float = 0.0, size: float = SMALLEST) -> float:
-    """Return the inches that `draw_words` needs in axes of a width."""
-    return flow(title_of(words, ""), width * 72, size)[1] / 72
-
-
-def draw_intervals(
-    axes: Axes,
-    table: pd.DataFrame,
-    by: str,
-    group: str | None = None,
-    *,
-    order: Sequence | None = None,
-    groups: Sequence | None = None,
-    colour: str = PALETTE[0],
-) -> None:
-    """Means with their intervals by seaborn's `pointplot`, a row for each value of a column, the first one on top."""
-    import seaborn  # slow to import, and most figures do without
-
-    rows = list(dict.fromkeys(table[by]) if order is None else order)
-    own: dict[str, Any] = {"color": colour, "markers": MARKERS[0]}
-    if group:
-        groups = list(dict.fromkeys(table[group]) if groups is None else groups)
-        own = {"hue": group, "hue_order": groups, "palette": list(PALETTE[: len(groups)]), "legend": "full",
-               "markers": list(MARKERS[: len(groups)]), "dodge": 0.26 * (len(groups) - 1)}  # fmt: skip
-    # low, mean and high as three draws: their median is the mean, and they span the interval
-    draws = table[table[by].isin(rows)].melt([by, *([group] if group else [])], ["low", "mean", "high"])
-    seaborn.pointplot(
-        draws, x="value", y=by, orient="h", order=rows, ax=axes,
-        estimator="median", errorbar=("pi", 100), linestyle="none", markersize=5, err_kws={"linewidth": 2}, **own,
-    )  # fmt: skip
-    if legend := axes.get_legend():
-        legend.remove()
 
 
 def name_rows(axes: Axes, names: Sequence[str], label: str, title: str = "") -> None:

@@ -82,9 +82,7 @@ def paint(
     values = onto_image(heat, there, base.size) / (vmax or 1)  # (H, W)
     painted = Image.fromarray((coloured(values, grey_background(base)) * 255 + 0.5).astype(np.uint8))
     if not is_whole(box, image):
-        draw = ImageDraw.Draw(painted)
-        for start, end in _dashes(there, max(base.size) / 45):
-            draw.line([*start, *end], fill=(90, 90, 90), width=max(1, round(max(base.size) / 200)))
+        ImageDraw.Draw(painted).rectangle(there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200)))
     return painted
 
 
@@ -95,23 +93,6 @@ def is_whole(box, image: Image.Image) -> bool:
     left, top, right, bottom = box
     near = 0.005 * max(image.size)
     return max(left, top, image.width - right, image.height - bottom) < near
-
-
-def _dashes(box, length: float) -> list:
-    """Return start and end of the dashes along the edges of a box."""
-    left, top, right, bottom = box
-    left, top = max(left, 0) + 1, max(top, 0) + 1
-    right, bottom = right - 2, bottom - 2
-    found = []
-    for a, b in (((left, top), (right, top)), ((right, top), (right, bottom)),
-                 ((left, bottom), (right, bottom)), ((left, top), (left, bottom))):  # fmt: skip
-        whole = np.hypot(b[0] - a[0], b[1] - a[1])
-        for at in np.arange(0, whole, 2 * length):
-            ends = [
-                tuple(np.add(a, np.subtract(b, a) * min(part, whole) / max(whole, 1))) for part in (at, at + length)
-            ]
-            found.append(ends)
-    return found
 
 
 def shown(value, signed: bool):

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 import seaborn
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
 
 from gradeclip_utils import checks
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.plots import InlineFigure, axes_at, draw_heatmap, show_image
 from gradeclip_utils.plots.axes import FULL_WIDTH, NOTE, SMALLEST, blank, drawable, entitle, headed, style
-from gradeclip_utils.plots.before import range_in_words, scale
-from gradeclip_utils.plots.colours import largest, number
+from gradeclip_utils.plots.colours import coloured, largest, number
 
 from .adjectives import PromptPath
 from .wording import WordRegions
@@ -39,7 +39,7 @@ def draw_path(path: PromptPath, weight: float) -> InlineFigure:
     head = headed(figure, over)
     show_image(axes_at(figure, 0.1, head + 0.37, 2.0, 2.0), path.image, "image")
     axes, heat = axes_at(figure, 2.25, head + 0.37, 2.0, 2.0), onto_image(path.at(weight), path.box, path.image.size)
-    draw_heatmap(axes, path.image, heat, vmax=most, note=_MOST)
+    draw_heatmap(axes, path.image, heat, vmax=most)
     entitle(axes, f"weight of the adjective {weight:.2f}")
     # where the relevance is for every weight, and for this one
     curve = axes_at(figure, 0.66 * FULL_WIDTH, head + 0.45, 0.32 * FULL_WIDTH, 1.8)
@@ -77,16 +77,16 @@ def draw_word_regions(matrix: WordRegions) -> InlineFigure:
         entitle(axes, drawable(name), "center", 8.5)
     place = (left / width, 0.75 / height, across * _CELL_WIDTH / width, count * _CELL_HEIGHT / height)
     axes, most = figure.add_axes(place), largest([values])
-    norm, colours = scale(True, most)
+    colours = ListedColormap(coloured(np.linspace(-1, 1, 257)))
     written = [[number(value, most) for value in row] for row in values]
-    seaborn.heatmap(values, norm=norm, cmap=colours, cbar=False, annot=written, fmt="",
+    seaborn.heatmap(values, vmin=-most, vmax=most, cmap=colours, cbar=False, annot=written, fmt="",
                     annot_kws={"fontsize": SMALLEST}, xticklabels=False, ax=axes)  # fmt: skip
     for row, strongest in enumerate(values.argmax(axis=1)):
         frame = Rectangle((strongest + 0.03, row + 0.06), 0.94, 0.88, fill=False, edgecolor="0.1", linewidth=1.3)
         axes.add_patch(frame)
     axes.set_yticklabels([drawable(word) for word in matrix.words], fontsize=9, parse_math=False, rotation=0)
     axes.tick_params(length=0)
-    sentence = range_in_words("interaction a patch, in thousandths", True, most, "less the mean of the words")
+    sentence = "interaction a patch, in thousandths: blue against, red for, less the mean of the words"
     figure.text(0.1 / width, 0.5 / height, sentence.replace(": ", ":\n", 1), va="top", **NOTE)
     figure.text(0.1 / width, 0.06 / height, drawable(matrix.origin), color="0.55", fontsize=SMALLEST)
     return figure

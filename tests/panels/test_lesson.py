@@ -1,6 +1,5 @@
 """A lesson's panel without a browser: what is shown, what is refused, and which change wins."""
 
-import asyncio
 import re
 
 import matplotlib.pyplot as plt
@@ -99,17 +98,3 @@ def test_a_figure_of_pyplot_is_shown_once():
         return figure
 
     assert "power 3" in panel(draw, power=3).image.value and plt.get_fignums() == []
-
-
-def test_in_a_kernel_a_burst_of_changes_costs_one_figure():
-    async def burst():
-        drawn = []
-        shown = panel(lambda power: drawn.append(power) or curve(power), power=(1, 9))
-        drawn.clear()
-        for value in (6, 7, 8):
-            shown.controls["power"].value = value
-        assert shown.message == "Working ..."
-        await asyncio.sleep(0.5)
-        assert drawn == [8] and "power of 8" in shown.image.value
-
-    asyncio.run(burst())

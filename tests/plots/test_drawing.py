@@ -59,7 +59,8 @@ def test_a_map_ends_at_the_frame_of_what_the_model_saw():
 
 
 @pytest.mark.parametrize(("value", "most", "text"), [
-    (0.0923, None, "0.092"), (-0.0174, None, "\N{MINUS SIGN}0.017"), (0.0, None, "0"), (-1e-9, 0.1, "0"), (0.5, None, "0.50"),
+    (0.0923, None, "0.092"), (-0.0174, None, "\N{MINUS SIGN}0.017"), (0.0, None, "0"), (-1e-9, 0.1, "0"),
+    (0.5, None, "0.50"),
 ])  # fmt: skip
 def test_numbers_have_two_digits_of_their_scale(value, most, text):
     assert number(value, most) == text
@@ -117,8 +118,8 @@ def test_a_contrast_stacks_the_words_that_differ_and_shows_the_lead():
 
 def test_captions_of_different_lengths_are_stacked_without_losing_a_word():
     cells = stacked(words("a red car"), words("two cars and a boat"))
-    texts = [[part.text for part in cell if part and part.text] for cell in cells]
-    assert sorted(sum(texts, [])) == sorted("a red car two cars and boat".split())
+    texts = [part.text for cell in cells for part in cell if part and part.text]
+    assert sorted(texts) == sorted("a red car two cars and boat".split())
 
 
 def test_word_x_region_draws_nouns_and_adjectives_and_function_words_on_request():

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from gradeclip_utils.plots import InlineFigure, plot_gallery, plot_intervals, plot_maps, plot_method
+from gradeclip_utils.plots import InlineFigure, plot_gallery, plot_intervals, plot_maps
 from gradeclip_utils.plots.axes import PALETTE
 from gradeclip_utils.plots.colours import coloured
 from gradeclip_utils.plots.figures import few_colours
@@ -140,11 +140,6 @@ def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_
     table = TABLE[:3].drop(columns="model").rename(columns={"mean": "estimate"})
     (axes,) = plot_intervals(table, sort=False).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["rollout", "Grad-ECLIP", "random"]
-
-
-def test_the_method_on_paper_is_drawn_as_svg():
-    data, metadata = plot_method()._repr_mimebundle_()
-    assert data["image/svg+xml"].startswith("<?xml") and metadata["image/svg+xml"]["alt"]
 
 
 def test_a_figure_of_ones_own_is_described_by_its_titles():

@@ -1,10 +1,9 @@
 // A drawing in a page of HTML, by the description of `plots/drawing.py`: an image, and a panel a prompt with its shaded
-// words, its map and its similarity. Point at a word and its map fades in; point at a patch and the words follow.
+// words, its map and its similarity. Point at a word to see its map, at a patch to see its words.
 // It loads nothing, and sets what a user wrote as text only, never as HTML.
 //
 //     description, what is pointed at -> view -> put -> page
 
-const FADE = 150; // milliseconds
 const FINE = 288; // pixels on the longest side of a map
 
 // What should stand on the page: a tag, its properties or attributes (`then` is called with the node), what is inside.
@@ -88,21 +87,6 @@ const layer = ({ map, regions, scale, region_scale: most }, phrase) => {
   return sum.map((value) => value / top);
 };
 
-const fade = (canvas, target, shape, data) => {
-  const own = (canvas.run = {}), from = canvas.shown || [], start = performance.now();
-  const still = from.length !== target.length || from.every((value, i) => value === target[i]) || document.hidden
-    || matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const step = (now) => {
-    if (own !== canvas.run) return;
-    const done = still ? 1 : within((now - start) / FADE, 0, 1);
-    canvas.shown = done === 1 ? target : target.map((value, i) => mix(from[i], value, done));
-    paint(canvas, canvas.shown, shape, data);
-    if (done < 1) requestAnimationFrame(step);
-  };
-  step(start);
-  if (!still) setTimeout(() => step(start + FADE), 2 * FADE); // frames may not come off the screen
-};
-
 // What the mouse and the keys do on a map: a patch is pointed at or kept.
 const onPatches = (app, [rows, columns]) => {
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -139,7 +123,7 @@ const frame = (app, panel) => {
   const handlers = panel?.columns ? { ...onPatches(app, panel.shape), "aria-label": `${alt}. ${keys}` } : {};
   return h("div", { className: `gradeclip-frame${panel ? " gradeclip-map" : ""}`, ...handlers },
     h("img", { alt, src: image, draggable: false }),
-    panel && (panel.map ? h("canvas", { "aria-hidden": "true", then: (canvas) => fade(canvas, layer(panel, phrase), panel.shape, data) })
+    panel && (panel.map ? h("canvas", { "aria-hidden": "true", then: (canvas) => paint(canvas, layer(panel, phrase), panel.shape, data) })
       : h("span", { className: "gradeclip-none" }, "no map: words alone")),
     framed, panel?.columns && patch && h("div", { className: "gradeclip-cursor", style: at(patch) }));
 };

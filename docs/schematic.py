@@ -6,8 +6,8 @@ names of tensors --here--> figure
 from collections.abc import Mapping
 from typing import Any
 
-from .axes import PALETTE, axes_at, headed
-from .figures import InlineFigure
+from gradeclip_utils.plots import InlineFigure, axes_at, headed
+from gradeclip_utils.plots.axes import PALETTE
 
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's, text of the text's.
 _TOWERS = {
