@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,15 +207,11 @@ def plot_maps(
     several = isinstance(image, (list, tuple))
     images, each = (list(image), checks.listed("maps", maps)) if several else ([image], [maps])
     if len(images) != len(each) or not images:
-        raise GradeclipError(
-            f"plot_maps needs maps for each image, got {len(images)} images and {len(each)} sets of maps"
-        )
-    drawings = []
+        raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
+    drawings, look = [], {"signed": signed, "shared": shared_scale, "label": label, "upsample": upsample}
     for one, its in zip(images, each, strict=True):
         pairs = [(name, checks.as_map(heat)) for name, heat in checks.titled("maps", its)]
-        drawings.append(
-            of_maps(read_image(one), pairs, signed=signed, shared=shared_scale, label=label, upsample=upsample)
-        )
+        drawings.append(of_maps(read_image(one), pairs, **look))
     return draw(scaled(drawings), width=width, columns=columns, title=title, compact=several)
 
 
@@ -241,75 +238,47 @@ def draw(
     drawings: Sequence[Drawing], *, width: float = FULL_WIDTH, columns: int = 3, title: str = "", compact: bool = False
 ) -> InlineFigure:
     """Draw drawings, each from a new row. `compact` writes the similarity beside the title instead of a bar below."""
-    most = max(len(one.panels) for one in drawings)
-    columns = min(1 if width < 6 and not compact else columns, max(most, 1))
-    side = min((width - 2 * MARGIN - columns * _GAP) / (columns + 1), 2.5 if compact else _TALLEST)
-    if not most:
-        side = min(width - 2 * MARGIN, _TALLEST)
-    room = side - (0.4 if compact else 0)
-    size = _type_size([panel for one in drawings for panel in one.panels], room)
-    rows = []  # drawing, panels, inches of the titles, of the maps, below
+    panels = [panel for one in drawings for panel in one.panels]
+    columns = min(1 if width < 6 and not compact else columns, max(len(one.panels) for one in drawings))
+    tallest = 2.4 if compact else _TALLEST
+    side = min((width - 2 * MARGIN - columns * _GAP) / (columns + 1), tallest)
+    wide, room = 2 * MARGIN + (columns + 1) * side + columns * _GAP, side - 0.4 * compact
+    size, rows = _type_size(panels, room), []  # drawing, panels, inches above the maps, of the maps, below them
     for one in drawings:
-        chunks = [one.panels[i : i + columns] for i in range(0, len(one.panels), columns)] or [()]
-        factor = min(side / one.image.width, (2.2 if compact else _TALLEST) / one.image.height)
-        panel = one.image.width * factor, one.image.height * factor
-        bar = 0.0 if compact else 0.36 * any(panel.value is not None for panel in one.panels)
-        for chunk in chunks:
-            above = max((flow(p.cells, room * 72, size)[1] / 72 for p in chunk), default=0.0)
-            rows.append((one, chunk, above + 0.07 * bool(above), panel, bar + 0.16))
-    legend = _legend_lines(drawings, side if not compact else width - 2 * MARGIN)
-    foot = fitting_origin(drawings)
-    tall = 0.28 * any(panel.map is not None for one in drawings for panel in one.panels) + _LINE * len(legend)
-    last_of_first = max((i for i, row in enumerate(rows) if row[0] is drawings[0]), default=0)
-    spare = sum(sum((above, panel[1], below)) for _, _, above, panel, below in rows[: last_of_first + 1])
-    spare -= rows[0][2] + rows[0][3][1]
-    extra = max(0.0, tall + 0.05 - spare) if not compact else 0.0
-    head = 0.3 * bool(title)
-    height = (
-        head
-        + 0.1
-        + sum(a + p[1] + b for _, _, a, p, b in rows)
-        + extra
-        + (tall + 0.1 if compact else 0)
-        + 0.2 * bool(foot)
-    )
-    wide = 2 * MARGIN + (columns + 1) * side + columns * _GAP if most else 2 * MARGIN + side
-    figure = InlineFigure(wide, height, (f"{title}. " if title else "") + " | ".join(one.alt for one in drawings))
+        factor = min(side / one.image.width, tallest / one.image.height)
+        below = 0.16 + 0.36 * (not compact and any(panel.value is not None for panel in one.panels))
+        for start in range(0, max(len(one.panels), 1), columns or 1):
+            some = one.panels[start : start + columns]
+            above = max((flow(panel.cells, room * 72, size)[1] / 72 + 0.07 for panel in some), default=0.0)
+            rows.append((one, some, above, (one.image.width * factor, one.image.height * factor), below))
+    legend, origins = _legend_lines(drawings, wide - 2 * MARGIN if compact else side), {one.origin for one in drawings}
+    origin = origins.pop() if len(origins) == 1 else ""  # of which model they are, where it is the same
+    tall = (0.28 + _LINE * len(legend)) * any(panel.map is not None or panel.cells for panel in panels)
+    needed = [above + panel[1] + below for _, _, above, panel, below in rows]
+    spare = 0.0 if compact else sum(needed) - rows[0][2] - rows[0][3][1]  # below the image
+    height = 0.1 + 0.3 * bool(title) + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.2 * bool(origin)
+    figure = InlineFigure(wide, height, ". ".join([title] * bool(title) + [one.alt for one in drawings]))
     _write_title(figure, title)
-    top, before = head + 0.06, None
-    for one, chunk, above, panel, below in rows:
+    top, before = 0.06 + 0.3 * bool(title), None
+    for one, some, above, panel, below in rows:
         if one is not before:
             show_image(axes_at(figure, MARGIN, top + above, *panel), one.image, box=one.box)
-            if before is None and not compact:
-                _draw_legend(figure, one, legend, MARGIN, top + above + panel[1] + 0.1, side)
-            before = one
-        for i, each in enumerate(chunk):
-            x = MARGIN + (i + 1) * (side + _GAP)
-            title_height = flow(each.cells, room * 72, size)[1] / 72
-            draw_cells(
-                axes_at(figure, x, top + above - 0.07 - title_height, room, title_height),
-                each.cells,
-                one.word_scale,
-                size,
-            )
+            if not compact:
+                _draw_legend(figure, one, legend, top + above + panel[1] + 0.1, side)
+        for i, each in enumerate(some):
+            x, deep = MARGIN + (i + 1) * (side + _GAP), flow(each.cells, room * 72, size)[1] / 72
+            draw_cells(axes_at(figure, x, top + above - 0.07 - deep, room, deep), each.cells, one.word_scale, size)
             _draw_map(axes_at(figure, x, top + above, *panel), one, each)
             if compact and each.value is not None:
-                figure.text(
-                    (x + panel[0]) / wide,
-                    1 - (top + above - 0.1) / height,
-                    each.told[-1],
-                    ha="right",
-                    va="bottom",
-                    **NOTE,
-                )
+                place = (x + panel[0]) / wide, 1 - (top + above - 0.1) / height
+                figure.text(*place, each.told[-1], ha="right", va="bottom", **NOTE)
             elif each.value is not None:
                 _draw_bar(axes_at(figure, x, top + above + panel[1] + 0.07, side, 0.16), one, each)
-        top += above + panel[1] + below
+        top, before = top + above + panel[1] + below, one
     if compact:
-        _draw_legend(figure, drawings[0], legend, MARGIN, top + 0.02, wide)
-    if foot:
-        foot = shortened(foot, wide - 2 * MARGIN, SMALLEST)
-        figure.text(MARGIN / wide, 0.05 / height, foot, va="bottom", parse_math=False, fontsize=SMALLEST, color="0.55")
+        _draw_legend(figure, drawings[0], legend, top + 0.02, wide)
+    origin = shortened(origin, wide - 2 * MARGIN, SMALLEST)
+    figure.text(MARGIN / wide, 0.05 / height, origin, va="bottom", parse_math=False, fontsize=SMALLEST, color="0.55")
     return figure
 
 
@@ -318,12 +287,6 @@ def _write_title(figure: Figure, title: str) -> None:
     across, down = figure.get_size_inches()
     line = shortened(title, across - 2 * MARGIN, 10.5)
     figure.text(MARGIN / across, 1 - 0.06 / down, line, va="top", fontsize=10.5, parse_math=False)
-
-
-def fitting_origin(drawings: Sequence[Drawing]) -> str:
-    """Return which model made the drawings, where all of them have the same."""
-    origins = {one.origin for one in drawings}
-    return origins.pop() if len(origins) == 1 else ""
 
 
 def _type_size(panels: Sequence[Panel], room: float) -> float:
@@ -360,38 +323,29 @@ def _draw_bar(axes, one: Drawing, panel: Panel) -> None:
 
 def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
     """Return the lines of the legend, folded to a width."""
-    import textwrap
-
     lines = list(dict.fromkeys(line for one in drawings for line in one.legend))
-    if len({line for line in lines if "darkest" in line}) > 1:  # each row has a scale of its own
-        label = drawings[0].label
-        lines = [
-            f"{label} and words: darkest in each row at its largest",
-            *(line for line in lines if "darkest" not in line),
-        ]
+    if sum("darkest" in line for line in lines) > 1:
+        own = f"{drawings[0].label} and words: darkest in each row at its largest"
+        lines = [own, *(line for line in lines if "darkest" not in line)]
     return [part for line in lines for part in textwrap.wrap(line, int(room * 72 / SMALLEST / 0.53))]
 
 
-def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], x: float, top: float, room: float) -> None:
+def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float, room: float) -> None:
     """Draw the strip of colours, with its ends named, and the lines below it."""
-    across, down = figure.get_size_inches()
-    if not any(panel.map is not None or one.word_scale for panel in one.panels):
+    if not one.panels:
         return
-    both = one.both
-    left, strip = x, min(1.3, room - 1.2)
-    y = 1 - (top + 0.06) / down
-    for text in ["against"] * both + ["strip", "for"]:
-        if text == "strip":
-            axes = axes_at(figure, left, top, strip, 0.12)
-            axes.imshow(coloured(np.linspace(-1 if both else 0, 1, 256))[None], aspect="auto")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(color="0.8", linewidth=0.5)
-            left += strip + 0.08
-        else:
-            figure.text(left / across, y, text, va="center", **NOTE)
-            left += ems(text) * SMALLEST / 72 + 0.08
+    (across, down), strip = figure.get_size_inches(), min(1.3, room - 1.2)
+    start = MARGIN + 0.65 * one.both
+    axes = axes_at(figure, start, top, strip, 0.12)
+    axes.imshow(coloured(np.linspace(-1 if one.both else 0, 1, 256))[None], aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color="0.8", linewidth=0.5)
+    figure.text((start + strip + 0.08) / across, 1 - (top + 0.06) / down, "for", va="center", **NOTE)
+    if one.both:
+        figure.text(MARGIN / across, 1 - (top + 0.06) / down, "against", va="center", **NOTE)
     for i, line in enumerate(lines):
-        figure.text(x / across, 1 - (top + 0.2 + _LINE * i) / down, drawable(line), va="top", parse_math=False, **NOTE)
+        place = MARGIN / across, 1 - (top + 0.2 + _LINE * i) / down
+        figure.text(*place, drawable(line), va="top", parse_math=False, **NOTE)
 
 
 # ------------------------------------------------------------------------------------------------------------ intervals
@@ -432,74 +386,55 @@ def plot_intervals(
         GradeclipError: the table lacks a column, or has no row.
     """
     given = table.rename(columns={"estimate": "mean"}) if "estimate" in getattr(table, "columns", ()) else table
-    rows = checks.numbers(given, ("mean", "low", "high"))
-    if not len(rows):
-        raise GradeclipError("plot_intervals needs a table with rows, got one without")
-    wanted = [group] * bool(group) + [control] * (isinstance(control, str) and bool(control))
+    rows, flagged = checks.numbers(given, ("mean", "low", "high")), isinstance(control, str) and bool(control)
+    wanted = [group] * bool(group) + [control] * flagged
     checks.columns(given, wanted)
     if names is None and "label" in given.columns:
         names = given["label"]
     elif names is None:
-        others = [n for n in given.columns if n not in ("mean", "low", "high", "n", *wanted)]
+        others = [name for name in given.columns if name not in ("mean", "low", "high", "n", *wanted)]
         names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else given.index
-    names = [str(name) for name in names]
-    if len(names) != len(rows):
-        raise GradeclipError(f"plot_intervals needs a name for each of {len(rows)} rows, got {len(names)}")
-    grey = set(np.array(names)[given[control].to_numpy(bool)]) if isinstance(control, str) and control else set(control)
-    means = {name: max(m for n, m in zip(names, rows["mean"], strict=True) if n == name) for name in names}
-    lines = list(means)
-    if sort:
-        lines.sort(key=lambda name: -means[name])
-    lines.sort(key=lambda name: name in grey)
-    kinds = list(dict.fromkeys(given[group].astype(str))) if group else [""]
+    if not len(rows) or len(names) != len(rows):
+        raise GradeclipError(f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names")
+    rows = rows.assign(name=[str(name) for name in names], kind=given[group].astype(str).to_numpy() if group else "")
+    grey = set(rows["name"][given[control].to_numpy(bool)]) if flagged else set(control)
+    highest = rows.groupby("name", sort=False)["mean"].max()
+    lines = sorted(highest.index, key=lambda name: (name in grey, -highest[name] if sort else 0))
+    kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
-        raise GradeclipError(
-            f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {', '.join(kinds)}"
-        )
-    left = min(0.25 + max(ems(drawable(name)) for name in lines) * 9 / 72, width * 0.45)
-    row, below = 0.27 + 0.13 * (len(kinds) - 1), 0.3 + 0.2 * bool(label)
+        raise GradeclipError(f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}")
+    left = 0.35 + min(max(ems(drawable(name)) for name in lines) * 9 / 72, width * 0.45)
     above = 0.12 + 0.26 * bool(title) + 0.22 * (chance is not None) + 0.24 * bool(group)
-    height = above + row * len(lines) + below
-    kind_of = list(given[group].astype(str)) if group else [""] * len(rows)
-    alt = f"{title or label}: " + "; ".join(
-        f"{name} {kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}".replace("  ", " ")
-        for name, kind, one in zip(names, kind_of, rows.itertuples(), strict=True)
-    )
-    figure = InlineFigure(width, height, alt)
-    axes = axes_at(figure, left + 0.1, above, width - left - 0.75, row * len(lines))
-    name_rows(axes, [shortened(name, left - 0.1, 9) for name in lines], label)
-    for i, (name, one) in enumerate(zip(names, rows.itertuples(), strict=True)):
-        kind = kinds.index(str(given[group].iloc[i])) if group else 0
-        y = lines.index(name) + 0.42 * (kind - (len(kinds) - 1) / 2) / max(len(kinds) - 1, 1) * (len(kinds) > 1)
-        colour = "0.6" if name in grey else PALETTE[kind]
-        axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.plot(one.mean, y, color=colour, marker=MARKERS[kind], markersize=5.5)
-        axes.text(1.02, y, drawable(f"{one.mean:.2f}"), va="center", fontsize=SMALLEST, color=colour,
-                  transform=axes.get_yaxis_transform())  # fmt: skip
-    if limits:
-        axes.set_xlim(limits)
-    for label_of_row, name in zip(axes.get_yticklabels(), lines, strict=True):
-        label_of_row.set_color("0.5" if name in grey else "black")
-    candidates = sum(name not in grey for name in lines)
-    if 0 < candidates < len(lines):
+    tall = (0.27 + 0.13 * (len(kinds) - 1)) * len(lines)
+    told = (f"{name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for name, one in _each(rows))
+    alt = f"{title or label}: {'; '.join(told)}".replace("  ", " ")
+    figure = InlineFigure(width, above + tall + 0.3 + 0.2 * bool(label), alt)
+    axes = axes_at(figure, left, above, width - left - 0.65, tall)
+    name_rows(axes, [shortened(name, left - 0.2, 9) for name in lines], label)
+    for name, one in _each(rows):
+        kind = kinds.index(one.kind)
+        y = lines.index(name) + (0.42 * (kind / (len(kinds) - 1) - 0.5) if len(kinds) > 1 else 0)
+        look = {"color": "0.6" if name in grey else PALETTE[kind]}
+        axes.plot([one.low, one.high], [y, y], linewidth=2, solid_capstyle="butt", **look)
+        axes.plot(one.mean, y, marker=MARKERS[kind], markersize=5.5, **look)
+        value = drawable(f"{one.mean:.2f}")
+        axes.text(1.02, y, value, va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform(), **look)
+    axes.set_xlim(limits)
+    for tick, name in zip(axes.get_yticklabels(), lines, strict=True):
+        tick.set_color("0.5" if name in grey else "black")
+    if 0 < (candidates := sum(name not in grey for name in lines)) < len(lines):
         axes.axhline(candidates - 0.5, color="0.8", linewidth=0.8)
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
-        axes.annotate(chance_label, (chance, 1), xycoords=axes.get_xaxis_transform(), xytext=(0, 2),
-                      textcoords="offset points", ha="center", va="bottom", **NOTE)  # fmt: skip
+        over = {"xycoords": axes.get_xaxis_transform(), "xytext": (0, 2), "textcoords": "offset points"}
+        axes.annotate(chance_label, (chance, 1), ha="center", va="bottom", **over, **NOTE)
     _write_title(figure, title)
-    x = (left + 0.1) / width
-    for kind, colour, marker in zip(kinds, PALETTE, MARKERS, strict=False):
-        if kind:
-            y = 1 - (0.18 + 0.26 * bool(title)) / height
-            axes.plot([], [])
-            figure.text(
-                x,
-                y,
-                {"o": "●", "s": "■", "D": "◆", "^": "▲"}[marker] + f" {drawable(kind)}",
-                color=colour,
-                va="center",
-                fontsize=9,
-            )
-            x += (ems(kind) * 9 / 72 + 0.35) / width
+    x, y = left / width, 1 - (0.18 + 0.26 * bool(title)) / figure.get_figheight()
+    for kind, colour, sign in zip(kinds if group else (), PALETTE, "●■◆▲", strict=False):
+        figure.text(x, y, f"{sign} {drawable(kind)}", color=colour, va="center", fontsize=9)
+        x += (ems(kind) * 9 / 72 + 0.35) / width
     return figure
+
+
+def _each(rows):
+    return ((one.name, one) for one in rows.itertuples(index=False))

@@ -21,7 +21,7 @@ DRAWN = [
     ("NaN in a map", lambda: paint(GREY, HEAT * np.nan), "16 of 16 values of the map are NaN or infinite"),
     ("a map of one row", lambda: paint(GREY, HEAT[0]), r"a map has rows and columns, \(H, W\), got shape \(4,\)"),
     ("maps of three prompts", lambda: paint(GREY, [HEAT] * 3), r"a map has rows and columns, .*\(3, 4, 4\)"),
-    ("no image", lambda: paint(None, HEAT), ".*NoneType"),
+    ("no image", lambda: paint(None, HEAT), "an image must be a PIL image.*got None"),
     ("a box turned round", lambda: paint(GREY, HEAT, box=(9, 0, 1, 9)), r"a box is \(left, top, right, bottom\)"),
     ("a box of three", lambda: paint(GREY, HEAT, box=(0, 0, 4)), r"a box is .*, got \(0, 0, 4\)"),
     ("a box of words", lambda: paint(GREY, HEAT, box="dogs"), "a box must be an array of numbers, got 'dogs'"),
@@ -29,7 +29,7 @@ DRAWN = [
     ("no maps", lambda: plot_maps(GREY, None), "maps must be a list, got None"),
     ("maps without titles", lambda: plot_maps(GREY, [HEAT]), "maps must be pairs of a title and a thing"),
     ("maps by number", lambda: plot_maps(GREY, {5: HEAT}), "maps must be pairs of a title and a thing, got .5, "),
-    ("maps of no image", lambda: plot_maps(None, {"a": HEAT}), ".*NoneType"),
+    ("maps of no image", lambda: plot_maps(None, {"a": HEAT}), "an image must be a PIL image.*got None"),
     ("columns -1", lambda: plot_maps(GREY, {"a": HEAT}, columns=-1), "columns must be at least 1, got -1"),
     ("no columns", lambda: plot_maps(GREY, {"a": HEAT}, columns=0), "columns must be at least 1, got 0"),
     ("upsample x", lambda: plot_maps(GREY, {"a": HEAT}, upsample="x"), "upsample must be 'bilinear' or 'nearest'"),
@@ -39,7 +39,7 @@ DRAWN = [
     ("no intervals", lambda: plot_intervals(pd.DataFrame({"mean": [1.0]})), "no column 'low'; it has 'mean'"),
     ("words for means", lambda: plot_intervals(pd.DataFrame([["x", 0, 1]], columns=["mean", "low", "high"])),
      "the columns mean, low, high must hold numbers .could not convert string to float: 'x'"),
-    ("no rows", lambda: plot_intervals(pd.DataFrame(columns=["mean", "low", "high"])), "needs a table with rows"),
+    ("no rows", lambda: plot_intervals(pd.DataFrame(columns=["mean", "low", "high"])), "needs rows, and a name for each, got 0"),
 ]  # fmt: skip
 
 
