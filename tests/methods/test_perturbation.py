@@ -388,8 +388,8 @@ def test_costs_of_the_registry_are_those_of_the_defaults(pixels, monkeypatch):
     monkeypatch.setattr(Tower, "run_block", counted)
     perturbation.cci(image, picture, target)
     assert sum(blocks) == said["cci"] * image.depth
-    embed = type(text).embed_prompts
-    monkeypatch.setattr(type(text), "embed_prompts", lambda tower, ids: prompts.append(len(ids)) or embed(tower, ids))
+    trace = type(text).trace
+    monkeypatch.setattr(type(text), "trace", lambda tower, ids: prompts.append(len(ids)) or trace(tower, ids))
     for method in ("metagame", "fixlip"):
         METHODS[method].text(text, prompt, target)
         assert METHODS[method].cost.count("2^n") and sum(prompts) == 2**3
