@@ -1,65 +1,40 @@
-"""Lessons on a model that a reader has: a `CLIPModel` of transformers on disk, named by the environment."""
+"""Lessons on a model of one's own: each that takes a model runs on a folder of open_clip with random weights."""
 
-import os
+import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from safetensors.torch import save_file
 
-from gradeclip_utils.models.convert import to_transformers
-from tests.conftest import build, wrap
-from tests.one_kernel import errors, execute_in_one_kernel
-from tests.test_notebooks import code_cells
-
-pytest.importorskip("transformers")
+from studies.__main__ import run_lesson
+from tests.conftest import TINY_TEXT, TINY_VISION, build
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-LESSONS = ["01", "02", "03", "04", "05", "06", "09"]
-MEASURED = ["03", "04", "05", "06"]  # where cells loop over so many images that a large model would take long
-SMALLER = {  # what takes as long with any model: scenes drawn, seen, batches of the training counted again, bootstraps
-    r"^N_CAUSAL = \d+": "N_CAUSAL = 30",
-    r"^N_WORDS = \d+": "N_WORDS = 20",
-    r"N_CHECKS = (\d+, \d+), \d+": r"N_CHECKS = \1, 2",
-    r"attribute_exposure\(steps=\d+\)": "attribute_exposure(steps=4)",
-    r"^DRAWS = \d+": "DRAWS = 20",
-    r"count_words\(sampled_batches\(\)\)": "training_exposure()['sample']",
-    r"(word_study\(clip, .*)\)$": r"\1, draw=1500)",
-    r"portraits\(explainer, \d+, kind\)": "portraits(explainer, 40, kind)",
-}
+LESSONS = [
+    path.name[:2]
+    for path in sorted(NOTEBOOKS.glob("0*.ipynb"))
+    if re.search(r'"MODEL, PRETRAINED = ', path.read_text())
+]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Random weights with CLIP's own vocabulary and context, as `save_pretrained` leaves them."""
-    place = tmp_path_factory.mktemp("real") / "clip"
-    model = build({"layers": 2}, {"context_length": 77, "layers": 2})
-    to_transformers(wrap(model), place)
+    """Random weights with CLIP's own vocabulary and context, as open_clip publishes a model."""
+    place = tmp_path_factory.mktemp("real")
+    vision, text = {**TINY_VISION, "layers": 2}, {**TINY_TEXT, "context_length": 77, "layers": 2}
+    config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
+    (place / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    state = {key: value.contiguous() for key, value in build(vision, text).state_dict().items()}
+    save_file(state, place / "open_clip_model.safetensors")
     return place
 
 
-@pytest.fixture(scope="module")
-def executed(folder):
-    """Number -> lesson, executed on the model."""
-    lessons, smaller = {}, set()
-    for number in LESSONS:
-        (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
-        lessons[number] = nbformat.read(path, as_version=4)
-        for cell in code_cells(lessons[number]):
-            cell.outputs = []
-            for said, instead in SMALLER.items():
-                cell.source, times = re.subn(said, instead, cell.source, flags=re.M)
-                smaller |= {said} if times else set()
-    assert smaller == set(SMALLER), "a lesson says it otherwise now"
-    model = {"GRADECLIP_MODEL": str(folder), "GRADECLIP_PRETRAINED": "", "GRADECLIP_DEVICE": "cpu"}
-    execute_in_one_kernel(lessons.values(), NOTEBOOKS, {**os.environ, **model, "GRADECLIP_MINUTES": "0.0001"})
-    return lessons
-
-
-@pytest.mark.parametrize("number", LESSONS)
-def test_a_lesson_runs_on_a_model_of_transformers_and_says_so(number, folder, executed):
-    assert not errors(executed[number])
-    said = "".join(output.get("text", "") for cell in code_cells(executed[number]) for output in cell.outputs)
-    assert f"transformers:{folder}" in said and "CLIPModel" in said
-    assert (" are taken: " in said) == (number in MEASURED)
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_lesson_runs_on_a_model_of_ones_own_and_says_so(lesson, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADECLIP_MINUTES", "0.0001")
+    executed = nbformat.read(run_lesson(lesson, str(folder), results=tmp_path), as_version=4)
+    outputs = [output.get("text", "") for cell in executed.cells for output in cell.get("outputs", [])]
+    assert str(folder) in "".join(outputs), "the model is named in what the lesson prints"

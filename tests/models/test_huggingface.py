@@ -1,8 +1,9 @@
 """Models of transformers: loaded from a folder with their processor, or refused in one sentence that says why."""
 
-import copy
 import json
+import os
 import shutil
+import sys
 from functools import cache
 from types import SimpleNamespace
 
@@ -13,15 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
-from tests.huggingface import (
-    NAMES,
-    build_hub,
-    images_of,
-    processor_of,
-    tokenizer_of,
-    transformers,
-    with_processor,
-)
+from tests.huggingface import NAMES, build_hub, images_of, processor_of, tokenizer_of, transformers, with_processor
+from tests.refusals.cases import named
 
 whole = cache(with_processor)
 
@@ -72,46 +66,104 @@ def test_what_a_processor_crops_is_where_the_map_lies(name, picture):
     assert box == pytest.approx((15, 0, 65, 50) if cropped else (0, 0, 80, 50), abs=1)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- processors that are refused ----------------------------------------------------------------------------------
 
 
-def test_a_model_without_its_processor_is_refused():
-    model, processor = whole("CLIP")
-    for wrong, missing in [(None, "processor"), (processor.tokenizer, "image processor"),
-                           (SimpleNamespace(image_processor=processor.image_processor), "tokenizer")]:  # fmt: skip
-        with pytest.raises(GradeclipError, match=f"CLIPModel needs its processor.*got no {missing}: AutoProcessor"):
-            Clip.from_transformers(model, wrong)
-
-
-@pytest.mark.parametrize(
-    ("name", "images", "tokens", "reason"),
-    [
-        ("CLIP", ("CLIP", 24), None, "makes images of 24 x 24 pixels, and CLIPModel reads 32 x 32"),
-        ("CLIP", None, "word-piece", r"its \w+ (has \d+ tokens, and CLIPModel knows|ends a prompt)"),
-        ("ChineseCLIP", None, "sentence-piece", r"its \w+ (has \d+ tokens, and ChineseCLIPModel|pads with token 2)"),
-        pytest.param("Siglip2", ("CLIP", 32), None, "Siglip2Model reads patches of 8 pixels of images of any shape",
-                     marks=pytest.mark.skipif("Siglip2" not in NAMES, reason="not in this version")),
-    ],
-)  # fmt: skip
-def test_a_processor_of_another_model_is_refused(name, images, tokens, reason):
-    model, processor = whole(name)
-    wrong = processor_of(
-        images_of(*images) if images else processor.image_processor,
-        tokenizer_of(tokens) if tokens else processor.tokenizer,
-    )
-    with pytest.raises(GradeclipError, match=f"the processor is another model's: .*{reason}"):
-        Clip.from_transformers(model, wrong)
-
-
-def test_a_vocabulary_of_the_right_size_with_another_end_or_padding_is_refused():
-    tokenizer = tokenizer_of("word-piece")
-    count, end = len(tokenizer), tokenizer.eos_token_id
+def processors():
+    """Name -> model, processor and the reason why the two do not belong together."""
+    (clip, own), (chinese, its) = whole("CLIP"), whole("ChineseCLIP")
+    images, tokenizer, word_piece = own.image_processor, own.tokenizer, tokenizer_of("word-piece")
+    count, end = len(word_piece), word_piece.eos_token_id
     sizes = {"vocab_size": count, "max_position_embeddings": 16, "eos_token_id": end + 1}
-    with pytest.raises(GradeclipError, match=f"ends a prompt with token {end}, which is not where CLIPModel reads it"):
-        Clip.from_transformers(build_hub("CLIP", text=sizes), processor_of(images_of("CLIP"), tokenizer))
     other = build_hub("ChineseCLIP", text={"vocab_size": count, "pad_token_id": 5})
-    with pytest.raises(GradeclipError, match="pads with token 0, and ChineseCLIPModel with 5"):
-        Clip.from_transformers(other, processor_of(images_of("ChineseCLIP"), tokenizer))
+    needs, another = "CLIPModel needs its processor.*got no ", "the processor is another model's: .*"
+
+    def changed(made, *change):
+        setattr(made, *change) if len(change) == 2 else made.add_tokens(*change)
+        return made
+
+    yield "none", clip, None, f"{needs}processor: AutoProcessor"
+    yield "a tokenizer", clip, tokenizer, f"{needs}image processor: AutoProcessor"
+    yield "an image processor", clip, SimpleNamespace(image_processor=images), f"{needs}tokenizer: AutoProcessor"
+    small = processor_of(images_of("CLIP", 24), tokenizer)
+    yield "another size", clip, small, f"{another}makes images of 24 x 24 pixels, and CLIPModel reads 32 x 32"
+    yield (
+        "another vocabulary",
+        clip,
+        processor_of(images, word_piece),
+        another + r"its \w+ (has \d+ tokens|ends a prompt)",
+    )
+    yield ("another vocabulary and padding", chinese, processor_of(its.image_processor, tokenizer_of("sentence-piece")),
+           another + r"its \w+ (has \d+ tokens, and ChineseCLIPModel|pads with token 2)")  # fmt: skip
+    yield ("another end", build_hub("CLIP", text=sizes), processor_of(images, word_piece),
+           f"ends a prompt with token {end}, which is not where CLIPModel reads it")  # fmt: skip
+    yield ("another padding", other, processor_of(its.image_processor, word_piece),
+           "pads with token 0, and ChineseCLIPModel with 5")  # fmt: skip
+    for name, change, message in (
+        ("an added token", ["<new>"], "has the added token '<new>', and CLIPModel has no row for it"),
+        ("padding on the left", ("padding_side", "left"), "pads on the left"),
+        ("no padding", ("pad_token", None), "the tokenizer of CLIPModel cannot read a prompt"),
+    ):
+        yield name, clip, processor_of(images, changed(tokenizer_of("byte-pair"), *change)), message
+    yield ("no mean", clip, processor_of(changed(images_of("CLIP"), "image_mean", None), tokenizer),
+           "the image processor of CLIPModel cannot prepare an image")  # fmt: skip
+    if "Siglip2" in NAMES:
+        naflex, own = whole("Siglip2")
+        square = processor_of(images_of("CLIP"), own.tokenizer)
+        yield "a square for NaFlex", naflex, square, f"{another}Siglip2Model reads patches of 8 pixels of images of any"
+
+
+def test_a_processor_that_is_not_the_models_own_is_refused():
+    for name, model, processor, message in processors():
+        with pytest.raises(GradeclipError, match=message):
+            Clip.from_transformers(model, processor)
+            pytest.fail(name)
+
+
+# --- folders that are refused -------------------------------------------------------------------------------------
+
+
+def weights(place, change):
+    """The weights of a folder, changed."""
+    state = load_file(place / "model.safetensors")
+    change(state)
+    save_file(state, place / "model.safetensors", metadata={"format": "pt"})
+
+
+def only_pickles(place):
+    (place / "model.safetensors").unlink()
+    torch.save({"weight": torch.zeros(3)}, place / "pytorch_model.bin")
+
+
+def without_vision(state):
+    for key in [key for key in state if "vision" in key]:
+        del state[key]
+
+
+def bert(place):
+    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    transformers.BertModel(config).save_pretrained(place)
+
+
+FOLDERS = [
+    ("another model", bert, "BertModel is none of the models of transformers that are known"),
+    ("pickles only", only_pickles, r"has its weights only as pickles \(pytorch_model.bin\), which"),
+    ("no weights", lambda p: (p / "model.safetensors").unlink(), "has a config.json and no weights"),
+    ("no processor", lambda p: [file.unlink() for file in p.glob("*processor_config.json")], "has no processor"),
+    ("no config", lambda p: (p / "config.json").unlink(), r"has no config.json, so it holds no model of transformers"),
+    ("cut off", lambda p: os.truncate(p / "model.safetensors", 99), "is damaged, cut off, or not a checkpoint"),
+    ("NaN", lambda p: weights(p, lambda s: s["text_projection.weight"].fill_(torch.nan)), r"NaN\): text_pr"),
+    ("one encoder", lambda p: weights(p, without_vision), r"has no weights for \d+ parts of CLIPModel, vision_model"),
+    ("another shape", lambda p: weights(p, lambda s: s.update({"text_projection.weight": torch.zeros(5, 64)})),
+     "weights of other shapes than its config says: text_projection.weight"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), named(FOLDERS))
+def test_a_folder_that_is_incomplete_or_damaged_is_refused(change, message, copied):
+    change(copied)
+    with pytest.raises(GradeclipError, match=message):
+        load_clip(f"transformers:{copied}")
 
 
 @pytest.mark.parametrize(("half", "other"), [("Text", "image"), ("Vision", "text")])
@@ -125,100 +177,21 @@ def test_one_encoder_of_two_is_refused(half, other, copied):
         load_clip(f"transformers:{copied}")
 
 
-def test_another_model_of_transformers_is_refused_by_name(copied):
-    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    transformers.BertModel(config).save_pretrained(copied)
-    with pytest.raises(UnsupportedModel, match="BertModel is none of the models of transformers that are known"):
-        load_clip(f"transformers:{copied}")
-
-
-def test_a_folder_with_pickles_only_is_refused(copied):
-    model = torch.zeros(3)
-    (copied / "model.safetensors").unlink()
-    torch.save({"weight": model}, copied / "pytorch_model.bin")
-    with pytest.raises(GradeclipError, match=r"has its weights only as pickles \(pytorch_model.bin\), which"):
-        load_clip(f"transformers:{copied}")
-    (copied / "pytorch_model.bin").unlink()
-    with pytest.raises(GradeclipError, match="has a config.json and no weights"):
-        load_clip(f"transformers:{copied}")
-
-
-def test_a_folder_that_lacks_a_part_is_refused(copied, tmp_path):
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        (copied / name).unlink(missing_ok=True)
-    with pytest.raises(GradeclipError, match="has no processor that can be loaded"):
-        load_clip(f"transformers:{copied}")
-    (copied / "config.json").unlink()
-    with pytest.raises(GradeclipError, match=r"has no config.json, so it holds no model of transformers"):
-        load_clip(f"transformers:{copied}")
+def test_a_name_that_cannot_be_loaded_is_refused_at_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("gradeclip_utils.models.checkpoints.hub.HF_HUB_OFFLINE", True)
+    with pytest.raises(GradeclipError, match="nobody/nothing is not in the cache .*HF_HUB_OFFLINE is set"):
+        load_clip("transformers:nobody/nothing")
     with pytest.raises(GradeclipError, match=f"there is no folder {tmp_path}/nowhere"):
         load_clip(f"transformers:{tmp_path}/nowhere")
-
-
-def test_weights_that_are_damaged_or_not_finite_are_refused(copied):
-    model = copy.deepcopy(whole("CLIP")[0])
-    model.text_projection.weight.data[0, 0] = torch.nan
-    model.save_pretrained(copied)
-    with pytest.raises(GradeclipError, match=r"are not finite \(NaN\): text_projection.weight"):
-        load_clip(f"transformers:{copied}")
-    (copied / "model.safetensors").write_bytes((copied / "model.safetensors").read_bytes()[:1000])
-    with pytest.raises(GradeclipError, match="is damaged, cut off, or not a checkpoint"):
-        load_clip(f"transformers:{copied}")
-
-
-def test_weights_of_one_encoder_beside_a_config_of_two_are_refused(copied):
-    state = load_file(copied / "model.safetensors")
-    save_file({key: value for key, value in state.items() if "vision" not in key}, copied / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
-    with pytest.raises(GradeclipError, match=r"has no weights for \d+ parts of CLIPModel, vision_model"):
-        load_clip(f"transformers:{copied}")
-
-
-def test_a_weight_of_another_shape_than_the_config_says_is_refused_by_its_name(copied):
-    state = load_file(copied / "model.safetensors")
-    state["text_projection.weight"] = torch.zeros(5, 64)
-    save_file(state, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(GradeclipError, match="weights of other shapes than its config says: text_projection.weight"):
-        load_clip(f"transformers:{copied}")
+    with pytest.raises(GradeclipError, match="takes no pretrained, got 'openai'"):
+        load_clip(f"transformers:{folder}", "openai")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(GradeclipError, match=r"needs transformers: pip install transformers"):
+        load_clip(f"transformers:{folder}")
 
 
 def test_the_vocabulary_of_a_tokenizer_is_made_once():
-    """As fast as a dictionary: it was built anew for every token that was looked up."""
     tokenizer = Clip.from_transformers(*whole("CLIP")).tokenizer
     assert tokenizer.decoder is tokenizer.decoder
     ids = tokenizer.encode("a red car")
     assert "".join(tokenizer.decoder[token] for token in ids).replace("</w>", " ").split() == ["a", "red", "car"]
-
-
-def test_a_processor_that_does_not_fit_its_model_is_refused_in_a_sentence():
-    model, processor = whole("CLIP")
-    for change, message in [
-        (lambda t: t.add_tokens(["<new>"]), "has the added token '<new>', and CLIPModel has no row for it"),
-        (lambda t: setattr(t, "padding_side", "left"), "pads on the left"),
-        (lambda t: setattr(t, "pad_token", None), "the tokenizer of CLIPModel cannot read a prompt"),
-    ]:
-        tokenizer = tokenizer_of("byte-pair")
-        change(tokenizer)
-        with pytest.raises(GradeclipError, match=message):
-            Clip.from_transformers(model, processor_of(processor.image_processor, tokenizer))
-    images = images_of("CLIP")
-    images.image_mean = None
-    with pytest.raises(GradeclipError, match="the image processor of CLIPModel cannot prepare an image"):
-        Clip.from_transformers(model, processor_of(images, processor.tokenizer))
-
-
-def test_weights_beside_the_config_are_the_only_ones(folder):
-    with pytest.raises(GradeclipError, match="takes no pretrained, got 'openai'"):
-        load_clip(f"transformers:{folder}", "openai")
-
-
-def test_a_repository_that_is_out_of_reach_is_refused_at_once(monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.models.checkpoints.hub.HF_HUB_OFFLINE", True)
-    with pytest.raises(GradeclipError, match="nobody/nothing is not in the cache .*HF_HUB_OFFLINE is set"):
-        load_clip("transformers:nobody/nothing")
-
-
-def test_without_the_library_it_is_named(folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(GradeclipError, match=r"needs transformers: pip install transformers"):
-        load_clip(f"transformers:{folder}")
