@@ -7,6 +7,7 @@ lie in `results/MODEL/`; the notebooks of the course stay as they are.
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str
     from nbconvert import HTMLExporter
 
     notebook, folder = notebook_of(lesson), Path(results) / re.sub(r"[^\w.-]+", "_", model)
-    takes = papermill.inspect_notebook(str(notebook))
+    takes = _parameters(nbformat.read(notebook, as_version=4))
     given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data}
     given = {name: value for name, value in given.items() if value or name in takes}
     if unknown := [name for name in given if name not in takes]:
@@ -56,6 +57,13 @@ def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str
     page, _ = HTMLExporter().from_notebook_node(nbformat.read(out, as_version=4))
     out.with_suffix(".html").write_text(page, encoding="utf-8")
     return out
+
+
+def _parameters(notebook) -> list[str]:
+    """Return the names that the cell of parameters assigns; papermill itself sees no `MODEL, PRETRAINED = ...`."""
+    cells = (cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    nodes = (node for source in cells for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
+    return [node.id for node in nodes if isinstance(node.ctx, ast.Store)]
 
 
 def main(arguments: list[str] | None = None) -> int:

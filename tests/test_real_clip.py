@@ -13,9 +13,7 @@ from tests.conftest import TINY_TEXT, TINY_VISION, build
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 LESSONS = [
-    path.name[:2]
-    for path in sorted(NOTEBOOKS.glob("0*.ipynb"))
-    if re.search(r'"MODEL, PRETRAINED = ', path.read_text())
+    path.name[:2] for path in sorted(NOTEBOOKS.glob("0*.ipynb")) if re.search(r'"MODEL\b.* = ', path.read_text())
 ]
 pytestmark = pytest.mark.slow
 
