@@ -111,7 +111,7 @@ export const paint = (rgba, map, { law, signed, most }) => {
   const heat = resized(values, side);
   const out = new Uint8ClampedArray(rgba.length);
   for (let i = 0; i < heat.length; i++) {
-    const luma = (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 32768) >> 16; // as Pillow's "L"
+    const luma = Math.floor(0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2] + 0.5);
     const grey = 0.62 + (0.38 * luma) / 255;
     const colour = law[Math.round((Math.min(Math.max(heat[i] / (most || 1), -1), 1) + 1) * 256)];
     for (let c = 0; c < 3; c++) {

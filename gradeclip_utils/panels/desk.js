@@ -53,7 +53,7 @@ const retype = (app, text) => app.change({ caption: (app.turned.caption = text) 
 const typedCaption = (app) => app.turned.caption ?? app.data.controls.find((one) => one.name === "caption").value;
 
 // Words that the model does not know, each with known ones near it.
-const struck = (app) => app.data.struck.map(({ text, near }) => h("span", {}, h("s", {}, text), near.map((word) =>
+const struck = (app) => app.data.struck.map(({ text, near }) => h("span", { className: "gradeclip-control" }, h("s", {}, text), near.map((word) =>
   button(word, `“${word}” instead of “${text}”`, () => retype(app, typedCaption(app).replace(new RegExp(text, "i"), word))))));
 
 const question = (app) => {
@@ -80,7 +80,7 @@ const head = (app) => {
   const busy = app.model.get("busy"), say = app.notice || (busy.text ? busy : message);
   return [
     box("row", scenes && [h("div", { className: "gradeclip-scenes", role: "group", "aria-label": "images", title: rule }, scenes.map(scene)),
-      ...add, app.at("head")]),
+      ...add, ...app.at("head")]),
     box("row", app.at("caption"), scenes && app.known),
     box("row", surprises.map((one, index) => button(one.text, one.help, () => app.send({ kind: "surprise", index })))),
     unknown.length > 0 && box("row", h("span", {}, "This model does not know:"), struck(app)),

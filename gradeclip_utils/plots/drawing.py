@@ -60,10 +60,10 @@ class Panel:
         value = f"{self.value:.2f}".replace("-", "\N{MINUS SIGN}")
         if self.above is None:
             return f"similarity {value}", value
-        some = "all" if self.above > 99.99 else f"{min(round(self.above), 99)} % of"
+        some = "all other" if self.above > 99.99 else f"{min(round(self.above), 99)} % of"
         return (
             f"similarity {value}, above {some} captions", f"{value}, above {some} captions",
-            f"{value}, above {some.removesuffix(' of')}", value,
+            f"{value}, above {some.removesuffix(' of').removesuffix(' other')}", value,
         )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     assert made.median == 0.34 and "tick: half of 243 other captions" in made.legend
     bare = of_explanation(explanation("a dog"))
     assert bare.panels[0].told[0] == "similarity 0.40" and bare.median is None
-    assert Panel("", (), None, value=0.5, above=100.0).told[0].endswith("above all captions")
+    assert Panel("", (), None, value=0.5, above=100.0).told[0].endswith("above all other captions")
 
 
 def test_a_contrast_stacks_the_words_that_differ_and_shows_the_lead():

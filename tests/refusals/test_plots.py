@@ -39,7 +39,7 @@ DRAWN = [
     ("no intervals", lambda: plot_intervals(pd.DataFrame({"mean": [1.0]})), "no column 'low'; it has 'mean'"),
     ("words for means", lambda: plot_intervals(pd.DataFrame([["x", 0, 1]], columns=["mean", "low", "high"])),
      "the columns mean, low, high must hold numbers .could not convert string to float: 'x'"),
-    ("no rows", lambda: plot_intervals(pd.DataFrame(columns=["mean", "low", "high"])), "needs rows, and a name for each, got 0"),
+    ("no rows", lambda: plot_intervals(pd.DataFrame(columns=["mean", "low", "high"])), "needs rows, and a name"),
 ]  # fmt: skip
 
 
