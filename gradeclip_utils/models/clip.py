@@ -188,7 +188,7 @@ class Clip:
             if side == "image":
                 return open_image_tower(self.model, self.image_layers or 1)
             return open_text_tower(self.model, self.text_layers)
-        except UnsupportedModel as refusal:
+        except GradeclipError as refusal:
             return str(refusal)
 
 

@@ -114,6 +114,8 @@ class TextTransformerTower(Tower):
             raise UnsupportedModel(f"the text tower pools by {pool!r}; only {', '.join(_QUERY_TOKENS)} are known")
         self.pool, self.query_token = pool, _QUERY_TOKENS[pool]
         self.causal = text.attn_mask is not None
+        if pool == "first" and self.causal:
+            raise UnsupportedModel("the text tower reads its first token, which sees no other token: nothing to explain")
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
         self.context_length = text.context_length

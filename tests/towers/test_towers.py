@@ -236,6 +236,7 @@ def test_layers_that_do_not_exist_are_refused(layers):
         ("CustomResidualAttentionBlock with attn.ln_q.weight", {"qk_norm": True}, None),
         ("pools by 'none'", {"pool_type": "none"}, None),
         ("pools by 'none'", None, {"pool_type": "none"}),
+        ("reads its first token, which sees no other token", None, {"pool_type": "first"}),
         ("CustomResidualAttentionBlock with mlp.ln.weight", None, {"scale_fc": True}),
         ("CustomResidualAttentionBlock with attn.logit_scale", None, {"scaled_cosine_attn": True}),
     ],
@@ -243,42 +244,6 @@ def test_layers_that_do_not_exist_are_refused(layers):
 def test_towers_that_cannot_be_opened_are_refused_by_name(name, vision, text):
     with pytest.raises(UnsupportedModel, match=name):
         open_image_tower(build(vision)) if vision else open_text_tower(build(text=text, custom_text=True))
-
-
-# --- open_clip's own attention module, which takes the place of torch's on its main branch ------------------------
-
-
-class OwnAttention(nn.Module):
-    """Attention with the parameters of torch's MultiheadAttention, and none of its code."""
-
-    def __init__(self, old: nn.MultiheadAttention):
-        super().__init__()
-        self.num_heads, self.head_dim = old.num_heads, old.head_dim
-        self.in_proj_weight, self.in_proj_bias = old.in_proj_weight, old.in_proj_bias
-        self.out_proj = nn.Linear(old.embed_dim, old.embed_dim)
-        self.out_proj.load_state_dict(old.out_proj.state_dict())
-
-    def forward(self, q, k=None, v=None, need_weights=False, attn_mask=None):
-        q, k, v = F.linear(q, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return (self.out_proj(o.transpose(1, 2).flatten(2)),)
-
-
-def test_an_own_attention_module_is_known_by_its_structure_and_refused_if_it_computes_more(tiny, pixels, ids):
-    model = copy.deepcopy(tiny.model)
-    for transformer in (model.visual.transformer, model.transformer):
-        for block in transformer.resblocks:
-            block.attn = OwnAttention(block.attn)
-    for opens, inputs in ((open_image_tower, pixels), (open_text_tower, ids)):
-        found, expected = opens(model).trace(inputs), opens(tiny.model).trace(inputs)
-        torch.testing.assert_close(found.embedding, expected.embedding, atol=1e-6, rtol=0)
-        torch.testing.assert_close(found.layers[-1].attention, expected.layers[-1].attention, atol=1e-6, rtol=0)
-    for name, extra in (("q_norm", nn.LayerNorm(16)), ("head_scale", nn.Parameter(torch.ones(4)))):
-        changed = copy.deepcopy(model)
-        setattr(changed.visual.transformer.resblocks[1].attn, name, extra)
-        with pytest.raises(UnsupportedModel, match=f"the image tower has a ResidualAttentionBlock with attn.{name}"):
-            open_image_tower(changed)
 
 
 # --- a plain ViT classifier: the target is a logit, its direction is one-hot --------------------------------------
