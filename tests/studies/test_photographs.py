@@ -66,7 +66,7 @@ def models(tmp_path_factory):
         torch.manual_seed(0)
         model = open_clip.create_model("ViT-B-32", pretrained=None).eval()
     torch.save(model.state_dict(), folder / "open_clip.pt")
-    return {"bundled": load_clip(), "open_clip": load_clip("ViT-B-32", pretrained=str(folder / "open_clip.pt"))}
+    return {"bundled": load_clip(), "open_clip": load_clip("ViT-B-32-gelu", pretrained=str(folder / "open_clip.pt"))}
 
 
 @pytest.mark.parametrize("name", ["bundled", "open_clip"])
