@@ -131,6 +131,8 @@ class Explainer:
             self.text_tower = _opened(clip.model, "text", text_layers, method)
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
+        own = ("transformers",) if type(clip.model).__module__.startswith(("transformers.", "peft.")) else ()
+        self._versions = {name: version(name) for name in ("gradeclip", "torch", "open_clip_torch", *own)}
         self._hooked: list = []  # the model's hooks and replaced methods
 
     # ---------------------------------------------------------------------------------------------------- explanations
@@ -632,7 +634,6 @@ class Explainer:
 
     def _provenance(self, image_explained: list[float], text_explained: list[float] | None) -> dict:
         """The origin of an explanation; with single-head attention also the similarities that it explains."""
-        own = ("transformers",) if type(self.clip.model).__module__.startswith(("transformers.", "peft.")) else ()
         words = self.text_tower is not None and self.method.text is not None
         provenance: dict = {
             "model": self.clip.name,
@@ -643,7 +644,7 @@ class Explainer:
             "image_layers": None if self.method.image is None else self.image_tower.layers,
             "text_layers": self.text_tower.layers if words else None,
             "resolution": self.resolution,
-            "versions": {name: version(name) for name in ("gradeclip", "torch", "open_clip_torch", *own)},
+            "versions": self._versions,
         }
         if self.attention == "single-head":
             provenance["single_head_similarity"] = {"image": image_explained, "text": text_explained}

@@ -1,7 +1,6 @@
 """Rivals: every method, derived a second time from the model's own modules on a deep copy, or at a known limit."""
 
 import copy
-import inspect
 
 import numpy as np
 import pytest
@@ -13,12 +12,12 @@ from gradeclip_utils.methods import Method, input_gradients, perturbation, regis
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from studies.rivals.second_order import fixlip
+from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
 from tests.conftest import build, wrap
 from tests.test_explain import state_of
 
-PICTURES = [name for name, method in METHODS.items() if method.image]
+PICTURES = [name for name, method in METHODS.items() if method.image]  # with those of studies.rivals
 PROMPTS = [name for name, method in METHODS.items() if method.text]
 SEVERAL = ["a dog", "a red car and a blue ball."]
 LINEAR = ("grad-eclip", "grad-eclip-no-spatial", "grad-eclip-single-head", "grad-cam", "maskclip", "rise",
@@ -47,7 +46,7 @@ def run(name, side, model, inputs, target, **options):
     quick = {
         "rise": (perturbation.rise, {"masks": 40}),
         "integrated-gradients": (input_gradients.integrated_gradients, {"steps": 6}),
-        "fixlip": (fixlip, {"masks": 40}),
+        "fixlip": (fixlip_of_patches, {"masks": 40}),
     }
     with torch.no_grad():
         if name in quick and side == "image":
@@ -217,23 +216,6 @@ def test_the_two_ways_to_ask_for_one_head_are_the_same(tiny, picture):
 # --- what every method promises ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_says_what_it_explains_its_paper_and_its_cost(name):
-    method = METHODS[name]
-    assert method.name == name and method.title and method.explains and method.cost
-    assert "arXiv" in method.paper or "NeurIPS" in method.paper
-    for side in filter(None, (method.image, method.text)):
-        assert name.startswith("grad-eclip") or "Cost:" in inspect.getdoc(side)
-
-
-def test_methods_are_listed_by_the_package():
-    assert len(METHODS) == 20
-    assert set(PICTURES) == set(METHODS) - {"leave-one-out", "metagame", "integrated-attention"}
-    assert set(PROMPTS) == {"grad-eclip", "grad-eclip-no-spatial", "grad-eclip-softmax", "grad-eclip-single-head",
-                            "attention", "rollout", "game", "m2ib", "input-x-gradient", "integrated-gradients",
-                            "leave-one-out", "metagame", "integrated-attention", "fixlip"}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("name", "side"), [(name, "image") for name in PICTURES] + [(name, "text") for name in PROMPTS]
 )
@@ -284,11 +266,6 @@ def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
             target = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[:, None]
         row = run(name, "text", tiny.model, tiny.tokenizer(SEVERAL[:1]), target)[0, 0]
         np.testing.assert_allclose([word.score for word in explanation.words[0]], row[1:3], rtol=1e-4, atol=1e-6)
-
-
-def test_rivals_say_in_the_origin_what_they_explain(tiny, picture):
-    origin = Explainer(tiny, method="rollout").explain(picture, "a dog").origin
-    assert origin.startswith("tiny (own weights), Attention rollout: explains how attention mixes the input, whatever")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -357,24 +334,15 @@ def test_a_method_goes_through_the_layers_that_it_asks_for_unless_told_otherwise
     assert Explainer(tiny, method="game").text_tower.layers == 3 and Explainer(tiny).text_tower.layers == 2
 
 
-def test_what_does_not_go_together_is_refused_by_name(tiny, picture):
-    with pytest.raises(ValueError, match="method must be one of grad-eclip, .*got 'gradcam'"):
-        Explainer(tiny, method="gradcam")
-    with pytest.raises(ValueError, match="a variant of 'grad-eclip', got method='rollout'"):
-        Explainer(tiny, method="rollout", attention="single-head")
-    with pytest.raises(ValueError, match="interactions are Grad-ECLIP's own, and this Explainer's method is 'rise'"):
-        Explainer(tiny, method="rise").interactions(picture, "a dog")
-
-
 def test_what_needs_no_attention_explains_a_tower_that_has_none(picture):
     convolutions = wrap(build({"timm_model_name": "test_convnext", "timm_pool": "", "image_size": 64}), size=64)
     for name, method in METHODS.items():
         if method.wants_attention:
-            with pytest.raises(UnsupportedModel, match="ConvNeXt: it is all convolutions"):
+            with pytest.raises(UnsupportedModel, match="ConvNeXt"):
                 Explainer(convolutions, method=name)
         elif name != "rise":  # which is the same there as elsewhere
             explanation = Explainer(convolutions, method=name).explain(picture, SEVERAL[0])
-            assert explanation.image_maps.shape == (1, 2, 2) and explanation.provenance["image_layers"] == 0
+            assert explanation.image_maps.shape == (1, 2, 2) and not explanation.provenance["image_layers"]
 
 
 def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by_name(picture):
@@ -402,12 +370,6 @@ def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_meth
         scores = [word.score for word in together]
         np.testing.assert_allclose(scores, [word.score for word in alone], rtol=1e-3, atol=1e-6)
         assert len(scores) == 2 and np.isfinite(scores).all() and any(scores)
-
-
-def test_more_prompts_than_are_held_at_one_time_are_the_same(tiny, pixels):
-    target = directions(1, 70)
-    maps = run("grad-eclip", "image", tiny.model, pixels[:1], target)
-    close(maps[:, 63:66], run("grad-eclip", "image", tiny.model, pixels[:1], target[:, 63:66]))
 
 
 # --- a method of your own -----------------------------------------------------------------------------------------
@@ -457,8 +419,16 @@ def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(ti
         register_method(mine("grad-eclip", image=noise))
 
 
-def test_a_method_that_cannot_work_is_refused_when_it_is_made():
-    with pytest.raises(ValueError, match="'mine' explains neither images nor prompts"):
-        mine()
-    with pytest.raises(ValueError, match="layers must be one of last, all, half, sixth, got 'third'"):
-        mine(image=noise, layers="third")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mine(), "'mine' explains neither images nor prompts: give image= or text="),
+        (lambda: mine(image=noise, layers="third"), "layers must be one of last, all, half, sixth, got 'third'"),
+        (lambda: mine(image="maps"), "image of the method 'mine' must be a function, got 'maps'"),
+        (lambda: mine(5, image=noise), "the name of a method must be a text, got 5"),
+        (lambda: register_method(None), "a method must be a Method, got None"),
+    ],
+)
+def test_a_method_that_cannot_work_is_refused_when_it_is_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
