@@ -17,7 +17,8 @@ _HOMES = {
     "ExplanationWarning": "notices",
     "Interactions": "explanation",
     "METHODS": "methods",
-    "UnsupportedModel": "towers",
+    "GradeclipError": "errors",
+    "UnsupportedModel": "errors",
     "Word": "words",
     "read_image": "images",
 }
