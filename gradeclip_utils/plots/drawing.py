@@ -237,12 +237,7 @@ def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 def explains_words_alone(explanation) -> bool:
     """Return whether the method of an explanation has no maps of images, so that zeros stand for none."""
-    if explanation.image_maps.any():
-        return False
-    from ..methods import METHODS  # with torch, which figures do without
-
-    method = explanation.provenance.get("method")
-    return any(one.title == method and one.image is None for one in METHODS.values())
+    return explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
 
 
 def _word_scale(panels: Sequence[Panel]) -> float:

@@ -11,6 +11,7 @@ from gradeclip_utils import METHODS, Explainer, UnsupportedModel
 from gradeclip_utils.methods import Method, input_gradients, perturbation, register_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
+from gradeclip_utils.plots.drawing import explains_words_alone
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
@@ -380,6 +381,10 @@ def values_along(tower, trace, directions):
     return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
 
 
+def values_of_words(tower, trace, directions):
+    return trace.valid_mask[:, None].to(directions).expand(-1, directions.shape[1], -1)
+
+
 def noise(tower, trace, directions, *, seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(*directions.shape[:2], trace.valid_mask.shape[1], generator=generator) * trace.valid_mask[:, None]
@@ -395,6 +400,13 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     np.testing.assert_array_equal(found.image_maps, expected.image_maps)
     assert found.words == ((), ()) and found.provenance["method"] == "Mine" and "mine" not in METHODS
     assert found.origin.endswith("Mine: explains a number of mine")
+
+
+def test_a_method_for_prompts_alone_is_drawn_without_a_map_registered_or_not(tiny, picture):
+    for method in (mine(text=values_of_words), "leave-one-out"):
+        found = Explainer(tiny, method=method).explain(picture, "a dog")
+        assert found.provenance["image_layers"] is None and explains_words_alone(found)
+    assert not explains_words_alone(Explainer(tiny, method=mine(image=values_along)).explain(picture, "a dog"))
 
 
 def test_a_method_is_given_those_options_that_it_names(tiny, picture):
