@@ -223,8 +223,9 @@ def _article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
-def side_by_side(results: Path = RESULTS) -> pd.DataFrame:
+def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
     """The claims of all results, one column a model, and published numbers in the last column."""
+    results = Path(results)
     tables = [pd.read_csv(file, dtype={"lesson": str}) for file in sorted(results.glob("*/*.csv"))]
     if not tables:
         raise GradeclipError(f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=05`")
