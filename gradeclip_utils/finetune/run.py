@@ -45,7 +45,7 @@ from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs, read_pairs
 
 STATE = "state.pt"
 _BOUNDS: dict[str, tuple] = {
-    "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "weight_decay": (0, 10), "phrases": (1,),
+    "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "phrases": (1,),
     "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, LARGEST_SEED),
 }  # fmt: skip
 
@@ -59,7 +59,6 @@ class Tuning:
         batch: pairs in one step, of all processes together.
         learning_rate: of AdamW, at its highest; it rises over `warmup` steps and falls to zero along a cosine.
         warmup: steps.
-        weight_decay: of weights with two dimensions or more.
         regions: weight of the region-phrase loss beside the global one; 0 trains with whole captions alone.
         maps: the weights that gather the dense features: a method of `methods.METHODS`, "word x region" (the phrase
             inside its caption), or a reference: "uniform", "other image", "ground truth" (needs `Pair.where`).
@@ -74,7 +73,6 @@ class Tuning:
     batch: int = 64
     learning_rate: float = 1e-4
     warmup: int = 20
-    weight_decay: float = 0.0
     regions: float = 1.0
     maps: str = "grad-eclip"
     weighted: bool = True
@@ -176,10 +174,8 @@ class _Run:
         if tuning.maps == GROUND_TRUTH:
             (height, width), (down, across) = tower.image_size, tower.patch_size
             self.grid = height // down, width // across
-        kept = [p for p in self.model.parameters() if p.ndim > 1]
-        free = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": kept, "weight_decay": tuning.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=tuning.learning_rate, betas=(0.9, 0.98))
+        parameters = self.model.parameters()
+        self.optimiser = torch.optim.AdamW(parameters, lr=tuning.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self.wrapped = self.learner if self.accelerator is None else self.accelerator.prepare(self.learner)
 
     def losses(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
