@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gradeclip_utils.explain import Explainer
 from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.models import Clip
 from studies.pointing_game import games, play
@@ -27,7 +28,8 @@ _MEASURES = {"relevance on X": "on_thing", "relevance on nothing": "on_nothing",
 def measure(clip: Clip, split: str = "development", n: int = 150) -> pd.DataFrame:
     """The three measures by number of layers and of things: layers, objects, measure, mean, low, high, n, chance."""
     played, rows = games(n, split=split, counts=(2, 3)), []
-    for layers in LAYERS:
+    depth = Explainer(clip).image_tower.depth
+    for layers in (n for n in LAYERS if n <= depth):
         found = play(clip, played, questions=("prompt",), image_layers=layers)
         others = found.groupby(["image"])["area"].transform("sum")
         found = found.assign(chance=found["area"], empty=1 - others)
