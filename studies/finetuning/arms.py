@@ -40,7 +40,7 @@ TUNED_FOR, KEPT = "masks, top-1", "zero-shot, one object"  # the search maximise
 TABLE, PILOTS = "finetuning.csv", "finetuning_pilots.csv"
 COLUMNS = [
     "arm", "seed", "learning_rate", "regions", "steps", "figure", "estimate", "low", "high", "n", "chance",
-    "cpu_minutes",
+    "cpu_minutes", "weights",
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def _described(scene: Scene, start: int, end: int) -> np.ndarray | None:
 
 
 def read(table: Path | None = None) -> pd.DataFrame:
-    """The table, one row an arm, seed and figure: estimate, its 95 % interval over scenes, n, chance."""
+    """The table, one row an arm, seed and figure; `weights` tells the model that the arms began from."""
     table = data_path(TABLE) if table is None else table
     found = read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)
     if not set(COLUMNS) <= set(found):

@@ -5,8 +5,7 @@
 
 Both go on where they were stopped: rows in the table are not measured again, and a training that was cut short goes
 on from its last state in --runs. A training takes about two minutes of one core, its figures one more. A seed
-decides the order of the scenes; the scenes are the same for all. Two processes may share the work by other --arms and
-another --table; `--merge FILE` puts the rows of such a table into the first.
+decides the order of the scenes; the scenes are the same for all.
 """
 
 from __future__ import annotations
@@ -36,6 +35,9 @@ MODEL = "tuned.safetensors"
 
 def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int], amount: Amount = AMOUNT) -> None:
     """Add the rows of all arms and seeds that the table lacks, seed by seed."""
+    weights = weights_digest(load_clip("emoji").model)
+    if set(read(table)["weights"]) - {weights}:
+        raise GradeclipError(f"{table} holds arms of another emoji than the present one: move it away, or delete it")
     for seed in seeds:
         for arm, recipe in recipes.items():
             done = read(table)
@@ -52,7 +54,8 @@ def add_rows(
     clip, minutes = tuned(arm, recipe, runs)
     found = measure(clip, amount, only=only).round(5)
     about = {name: getattr(recipe, name) for name in ("seed", "learning_rate", "regions", "steps")}
-    rows = found.assign(arm=arm, **about, cpu_minutes=round(minutes, 2))[COLUMNS]
+    weights = weights_digest(load_clip("emoji").model)
+    rows = found.assign(arm=arm, **about, cpu_minutes=round(minutes, 2), weights=weights)[COLUMNS]
     known = read(table)
     _write(table, pd.concat([known, rows], ignore_index=True) if len(known) else rows)
     return rows
@@ -99,13 +102,14 @@ def search(score: Callable[[float], float], values: Sequence[float]) -> float:
 
 
 def choose(
-    table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE, amount: Amount = PILOT
-) -> dict[str, Tuning]:
+    table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE, amount: Amount = PILOT, *,
+    any_weights: bool = False,
+) -> dict[str, Tuning]:  # fmt: skip
     """The recipe of each arm: its best learning rate, then its best weight, by pilots on development scenes."""
-    found = {}
+    found, weights = {}, "" if any_weights else weights_digest(load_clip("emoji").model)
     for arm in arms:
         own = replace(recipe, **(ARMS[arm] or {}))
-        score = partial(_score, table, runs, arm, amount)
+        score = partial(_score, table, runs, arm, amount, weights)
         if ARMS[arm] is not None:
             rate = search(lambda value, own=own, score=score: score(replace(own, learning_rate=value)), RATES)
             own = replace(own, learning_rate=rate)
@@ -116,9 +120,10 @@ def choose(
     return found
 
 
-def _score(table: Path, runs: Path, arm: str, amount: Amount, recipe: Tuning) -> float:
+def _score(table: Path, runs: Path, arm: str, amount: Amount, weights: str, recipe: Tuning) -> float:
     """Regions named rightly plus single objects still recognised, from the table of pilots or measured now."""
     rows = read(table)
+    rows = rows[rows["weights"] == weights] if weights else rows
     for name in ("learning_rate", "regions", "steps"):
         rows = rows[(rows["arm"] == arm) & (rows[name] == getattr(recipe, name))]
     if rows.empty:
@@ -135,17 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="of each training; default: %(default)s")
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="default: %(default)s")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="for states and models; %(default)s")
-    parser.add_argument("--merge", type=Path, metavar="FILE", help="put the rows of another table into --table")
+    parser.add_argument("--old-pilots", action="store_true", help="also use pilots that began from earlier weights")
     given = parser.parse_args(arguments)
     recipe, pilots = replace(RECIPE, steps=given.steps), given.table.with_name(PILOTS)
     try:
-        if given.merge:
-            rows = pd.concat([read(given.table), read(given.merge)])
-            _write(given.table, rows.drop_duplicates(["arm", "seed", "figure"], keep="last"))
-            return 0
         given.runs.mkdir(parents=True, exist_ok=True)
         with locked(given.runs, f"{given.table.stem}.running"):
-            recipes = choose(pilots, given.runs, given.arms, recipe)
+            recipes = choose(pilots, given.runs, given.arms, recipe, any_weights=given.old_pilots)
             if not given.pilots:
                 run(given.table, given.runs, recipes, range(given.seeds))
     except GradeclipError as error:

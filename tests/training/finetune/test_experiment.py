@@ -1,5 +1,6 @@
 """How fine a model sees, and the experiment on fine-tuning: known regions, arms, a search, and a table that resumes."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -169,8 +170,12 @@ def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundl
         "uniform map": [0, 1],
     }
     assert len(quick) == 4 and set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
-    other = replace(bundled, model=torch.nn.Module())
-    other.model.weight = torch.nn.Parameter(torch.ones(1))
+    rows.assign(weights="another").to_csv(table, index=False)
+    with pytest.raises(ValueError, match="holds arms of another emoji"):
+        experiment.run(table, tmp_path / "runs", recipes, range(2))
+    other = replace(bundled, model=copy.deepcopy(bundled.model))
+    with torch.no_grad():
+        other.model.logit_scale += 1
     assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != experiment.folder_of(OURS, RECIPE, tmp_path, bundled)
 
 
