@@ -11,11 +11,9 @@ from gradeclip_utils.scenes import (
     UNSEEN_ARTIST,
     artists_of,
     concepts,
-    draw_scene,
     is_withheld_colour,
     phrase,
 )
-from gradeclip_utils.scenes.emoji import NOT_MIRRORED
 from studies import recognition
 from studies.pointing_game import games, play_true_masks
 from training import card, gallery, layers
@@ -55,17 +53,6 @@ def test_an_answer_is_the_noun_whose_prompt_is_closest(tiny, monkeypatch):
         recognition, "embed_scenes", lambda explainer, scenes: explainer.embed_texts([phrase(nouns[7])] * len(scenes))
     )
     assert not recognition.classification(tiny, "development", only=nouns[:5])["right"].any()
-
-
-def test_a_single_thing_is_drawn_as_a_random_scene_draws_its_one_thing():
-    for i in range(30):
-        noun = "book" if i % 2 else "dog"
-        own, like = (
-            recognition.single(noun, "twemoji", [i], "test").objects[0],
-            draw_scene([i], split="test", n_objects=1, tint=0).objects[0],
-        )
-        assert (own.x, own.y, own.size, own.tilt) == (like.x, like.y, like.size, like.tilt)
-        assert own.mirrored == (like.mirrored and noun not in NOT_MIRRORED)
 
 
 def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny, monkeypatch):
@@ -108,12 +95,6 @@ def test_the_card_shows_the_published_figures():
     assert set(table["split"]) == {"test"} and {"emoji", "emoji-bag"} <= set(table["model"])
     assert card.as_markdown(table) in data_path("README.md").read_text()
     assert set(card.AIMS) <= set(table["figure"]), "an aim without a figure"
-
-
-def test_one_model_binds_and_the_other_does_not():
-    binds, bag = published(), published("emoji-bag")
-    name = "swapped colours told apart, withheld compositions"
-    assert bag.loc[name, "high"] < binds.loc[name, "low"]
 
 
 def test_the_fewest_layers_are_chosen_that_come_within_the_margin_in_both_measures():

@@ -11,7 +11,6 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import BUNDLED_MODELS
-from tests.scenes import is_trained
 from training import distil
 from training.distil import (
     CONFIGS,
@@ -90,23 +89,6 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(
     assert found["image"].abs() < 1e-3
     wrong = losses(Twin(), normalise(images).flip(0), tokens, *Targets(teacher, config, {})(0))
     assert wrong["image"] > 0.1 and wrong["contrast"] > found["contrast"]
-
-
-def test_scenes_are_those_of_the_training_and_come_again(teacher):
-    batches = DistillationBatches(short("emoji-average", batch=20), 96)
-    for step in (0, 1):
-        assert all(is_trained(scene.objects) for scene in batches.halves[step].scenes(step))
-    assert torch.equal(batches[0][0], batches[2][0]) and not torch.equal(batches[0][0], batches[1][0])
-    assert DistillationBatches(short("emoji-average", batch=20), 192)[1][0].shape == (20, 192, 192, 3)
-
-
-def test_the_teacher_is_asked_once_about_a_batch(teacher, monkeypatch):
-    asked, ask = [], type(teacher).encode_image
-    monkeypatch.setattr(type(teacher), "encode_image", lambda self, *a, **k: asked.append(1) or ask(self, *a, **k))
-    config, seen = short("emoji-average"), {}
-    first = Targets(teacher, config, seen)(0)
-    again = Targets(teacher, config, seen)(2)
-    assert asked == [1] and torch.equal(first[0], again[0])
 
 
 def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(teacher, tmp_path, monkeypatch):

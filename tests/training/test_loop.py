@@ -78,13 +78,6 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_p
     assert lines[4]["loss"] == pytest.approx(log["loss"][4], rel=1e-5)
 
 
-def test_a_run_that_is_finished_is_not_run_again(tmp_path):
-    train(looped(file=tmp_path / "state.pt"))
-    kept = (tmp_path / "state.pt").read_bytes()
-    again = looped(file=tmp_path / "state.pt")
-    assert len(train(again, Batches(killed=0))) == 6 and (tmp_path / "state.pt").read_bytes() == kept
-
-
 def test_a_kill_while_the_state_is_written_leaves_the_state_before(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(looped(file=tmp_path / "state.pt", save_every=1), Batches(killed=2))
@@ -155,11 +148,6 @@ def test_bfloat16_is_used_only_where_the_processor_has_it(capabilities, native, 
         with quick_arithmetic(torch.device("cpu"), wanted):
             found = torch.ones(2, 2) @ torch.ones(2, 2)
         assert found.dtype == (torch.bfloat16 if native and wanted else torch.float32)
-
-
-def test_a_torch_that_does_not_tell_computes_in_float32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not has_bfloat16(torch.device("cpu"))
 
 
 def test_muon_steps_as_timms_does_but_with_its_iteration_in_float32(monkeypatch):

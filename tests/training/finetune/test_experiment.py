@@ -29,7 +29,6 @@ from studies.finetuning.arms import (
 from studies.finetuning.evaluate import (
     PILOT,
     Amount,
-    boxed,
     dense_features,
     measure,
     region_rows,
@@ -40,14 +39,6 @@ from tests.scenes import is_trained
 from training import fine
 
 FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
-
-
-def test_the_box_of_a_mask_is_the_smallest_around_it():
-    mask = np.zeros((6, 8), bool)
-    mask[2, 3] = mask[4, 6] = True
-    expected = np.zeros_like(mask)
-    expected[2:5, 3:7] = True
-    assert (boxed(mask) == expected).all() and not boxed(np.zeros((3, 3), bool)).any()
 
 
 def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_other_ones():
@@ -86,11 +77,6 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
     assert (figures == 1).all() and list(figures.index) == [f"{s}, top-{k}" for s in ("boxes", "masks") for k in (1, 5)]
     named = evaluate.named_regions(bundled, scenes[0])
     assert named.loc[nouns[0], "name 1"] == nouns[0]
-
-
-def test_a_model_that_tells_no_noun_from_another_names_no_region(bundled, monkeypatch):
-    monkeypatch.setattr(Explainer, "embed_texts", lambda self, texts: torch.ones(len(texts), 192))
-    assert not region_rows(bundled, Amount(regions=2))["right"].any()
 
 
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):

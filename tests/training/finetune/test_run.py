@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.finetune.losses import Features, Learner, detached, global_loss, map_choices, region_loss
+from gradeclip_utils.finetune.losses import Features, Learner, detached, global_loss, region_loss
 from gradeclip_utils.finetune.pairs import Pair, PairBatches, present_pairs, spoken
 from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
@@ -229,14 +229,6 @@ def test_both_losses_fall_on_pairs_that_are_seen_again_and_again(tiny, pairs):
     assert last["contrast"] < 0.5 * first["contrast"] and last["regions"] < 0.5 * first["regions"]
 
 
-def test_captions_without_a_phrase_are_counted_and_used_globally(tiny, pairs):
-    log = tune(tiny, pairs, replace(SHORT, batch=8)).log
-    assert (log["wordless"] == 1).all() and (log["phrases"] > 5).all()
-    wordless = [Pair(pair.image, "something") for pair in pairs]
-    log = tune(tiny, wordless).log
-    assert (log["phrases"] == 0).all() and (log["regions"] == 0).all() and (log["contrast"] > 0).all()
-
-
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path, monkeypatch):
     whole = tune(tiny, pairs)
     original = PairBatches.__getitem__
@@ -255,21 +247,6 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path,
     same(weights(whole.clip.model), weights(resumed.clip.model))
     assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
     assert resumed.log["seconds"].is_monotonic_increasing and resumed.log["cpu_seconds"].is_monotonic_increasing
-
-
-def test_workers_that_are_spawned_can_be_given_the_batches(tiny, pairs):
-    batches = PairBatches(tiny.preprocess, pairs, 4, 2, seed=1)
-    spawned = torch.utils.data.DataLoader(
-        batches, batch_size=None, sampler=range(2), num_workers=1, multiprocessing_context="spawn"
-    )
-    for number, batch in enumerate(spawned):
-        assert torch.equal(batch.pixels, batches[number].pixels) and batch.texts == batches[number].texts
-
-
-def test_autocast_gives_nearly_the_loss_of_float32(tiny, pairs, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.finetune.loop.has_bfloat16", lambda device: True)
-    losses = [tune(tiny, pairs, replace(SHORT, steps=1, batch=8, precision=p)).log["loss"][0] for p in ("fp32", "bf16")]
-    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def _tuned_in_a_process(clip, pairs, folder):
@@ -329,12 +306,6 @@ def test_a_tower_without_dense_features_is_refused_by_name(tiny, pairs):
 def test_a_recipe_that_does_not_hold_together_is_refused(change, message, tiny, pairs):
     with pytest.raises(GradeclipError, match=message):
         tune(tiny, pairs, replace(SHORT, **change))
-
-
-def test_the_truth_is_asked_for_only_where_it_is_known(tiny, pairs):
-    assert "ground truth" in map_choices()
-    with pytest.raises(GradeclipError, match="needs pairs that know where things are"):
-        tune(tiny, pairs, replace(SHORT, maps="ground truth"))
 
 
 def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs):
