@@ -9,18 +9,20 @@ const FINE = 288; // pixels on the longest side of a map
 // What should stand on the page: a tag, its properties or attributes (`then` is called with the node), what is inside.
 const h = (tag, attributes, ...children) => ({ tag, attributes, children: children.flat().filter((one) => one) });
 const box = (name, ...children) => h("div", { className: `gradeclip-${name}` }, ...children);
-// Bring what is inside of a node in line. Nodes are made once, so that none loses the keyboard's focus or its scroll.
+// Bring what is inside of a node in line. Nodes of a kind are made once, so that none loses the keyboard's focus.
+const kind = ({ tag, attributes }) => (tag ? `${tag} ${attributes.className?.split(" ")[0]}` : "text");
 const put = (parent, wanted) => {
   wanted.forEach((item, i) => {
-    const name = item.tag || "#text", there = parent.childNodes[i];
-    const node = there?.nodeName.toLowerCase() === name ? there
-      : item.tag ? document.createElement(name) : document.createTextNode("");
+    const there = parent.childNodes[i], same = there?.wanted != null && kind(there.wanted) === kind(item);
+    const node = same ? there : item.tag ? document.createElement(item.tag) : document.createTextNode("");
     if (node !== there) parent.insertBefore(node, there || null);
     if (node.wanted === item) return;
+    const before = node.wanted?.attributes || {};
     node.wanted = item;
     if (!item.tag) return void (node.data = item);
     put(node, item.children); // first: a list has options before it has a value
     const { then, ...attributes } = item.attributes;
+    for (const key of Object.keys(before)) if (!(key in attributes) && !(key in node)) node.removeAttribute(key);
     for (const [key, value] of Object.entries(attributes)) {
       if (value == null) node.removeAttribute(key);
       else if (!(key in node)) node.setAttribute(key, value);
