@@ -111,7 +111,7 @@ def told(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
         means = {name: part[name].mean() for name in MEASURES}
         bounds = {name: interval(part[name]) for name in MEASURES}
         shown = {name: f"{means[name]:.2f} [{bounds[name][0]:.2f}, {bounds[name][1]:.2f}]" for name in MEASURES}
-        spent = f"{costs[title]:.0f}" if title in costs else ""
+        spent = f"{costs[title]:.0f}" if costs.get(title, np.nan) > 0 else ""
         table[title] = {"cost in passes": spent, **shown, "scenes": len(part), "order": means[MEASURES[0]]}
     return pd.DataFrame(table).T.sort_values("order", ascending=False).drop(columns="order")
 
