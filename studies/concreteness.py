@@ -251,8 +251,13 @@ def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, held: np.ndarray | None = None) -> float:
-    """Return Spearman's correlation of x and y (n,), with the columns of held (n, k) constant if there are any."""
+    """Return Spearman's correlation of x and y (n,), with the columns of held (n, k) constant if there are any.
+
+    NaN for fewer than k + 5 words.
+    """
     columns = [] if held is None else held.T
+    if len(x) < len(columns) + 5:
+        return float("nan")
     design = np.column_stack([np.ones(len(x)), *(rankdata(column) for column in columns)])
     ranks = np.column_stack([rankdata(x), rankdata(y)])
     left = ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
@@ -322,7 +327,9 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
 
 
 def _line(axes, x, y, **look) -> None:
-    """Draw the least-squares line over the range of x."""
+    """Draw the least-squares line over the range of x; none for a handful of points."""
+    if len(x) < 5:
+        return
     ends = np.array([x.min(), x.max()])
     axes.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), **look)
 

@@ -160,7 +160,7 @@ def test_the_study_runs_on_captions_of_coco(rows):
     assert controls(table) == ["group", "frequency", "place", "length"]
     plain, left, _ = hold_constant(many, table, "grad-eclip", ["frequency", "place"], draws=10)
     assert plain.n >= 8 and np.isfinite([*plain, *left]).all()
-    assert "idea" in [text.get_text() for text in plot_words(table).axes[0].texts]
+    assert "idea" in [text.get_text() for text in plot_words(table, "grad-eclip").axes[0].texts]
 
 
 def test_scores_are_split_into_whether_and_how_much(rows):
