@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory):
     """Random weights with CLIP's own vocabulary and context, as open_clip publishes a model."""
     place = tmp_path_factory.mktemp("real")
-    vision, text = {**TINY_VISION, "layers": 2}, {**TINY_TEXT, "context_length": 77, "layers": 2}
+    vision, text = {**TINY_VISION, "layers": 4}, {**TINY_TEXT, "context_length": 77}
     config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
     (place / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
     state = {key: value.contiguous() for key, value in build(vision, text).state_dict().items()}

@@ -32,7 +32,7 @@ _INTERPOLATION: dict[Any, InterpolationMode] = {
 }
 
 
-class Preprocess:
+class _Preprocess:
     """An image processor of transformers: PIL image -> (3, H, W). `transforms` are its steps, as torchvision's."""
 
     def __init__(self, processor: Any):
@@ -50,7 +50,7 @@ class Preprocess:
         return patches.permute(4, 0, 2, 1, 3).reshape(3, down * step, across * step)
 
 
-class Tokenizer:
+class _Tokenizer:
     """A tokenizer of transformers: strings -> token ids (T, context length), padded to it and cut off by it."""
 
     def __init__(self, tokenizer: Any, context_length: int):
@@ -67,7 +67,7 @@ class Tokenizer:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokenizer]:
+def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Tokenizer]:
     """The preprocessing and the tokenizer of a model of transformers, checked against the model."""
     kind = type(unwrapped(model)).__name__
     _check_kind(kind_of(model, IMAGES) or kind)
@@ -78,7 +78,7 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
         raise GradeclipError(f"{needs}: AutoProcessor.from_pretrained of the same name has both")
     tower = open_image_tower(model)
     try:
-        preprocess = Preprocess(images)
+        preprocess = _Preprocess(images)
         size = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:])
     except (TypeError, AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise GradeclipError(f"the image processor of {kind} cannot prepare an image: {first_line(error)}") from error
@@ -86,8 +86,8 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[Preprocess, Tokeni
     try:
         text = open_text_tower(model)
     except UnsupportedModel:  # BLIP's: prompts are embeddings
-        return preprocess, Tokenizer(tokenizer, 77)
-    found = Tokenizer(tokenizer, min(text.context_length, tokenizer.model_max_length))
+        return preprocess, _Tokenizer(tokenizer, 77)
+    found = _Tokenizer(tokenizer, min(text.context_length, tokenizer.model_max_length))
     _check_vocabulary(kind, text, found)
     return preprocess, found
 
@@ -161,7 +161,7 @@ def _check_folder(folder: Path) -> None:
     raise GradeclipError(f"{folder} has a config.json and no weights (model.safetensors)")
 
 
-def _check_images(kind: str, tower: Tower, preprocess: Preprocess, found: tuple[int, ...]) -> None:
+def _check_images(kind: str, tower: Tower, preprocess: _Preprocess, found: tuple[int, ...]) -> None:
     """Compare the size that the processor gives with the one that the model takes."""
     wanted = tower.image_size
     if tower.own_grid:
@@ -175,7 +175,7 @@ def _check_images(kind: str, tower: Tower, preprocess: Preprocess, found: tuple[
         raise GradeclipError(f"the processor is another model's: {msg}")
 
 
-def _check_vocabulary(kind: str, tower: Tower, tokenizer: Tokenizer) -> None:
+def _check_vocabulary(kind: str, tower: Tower, tokenizer: _Tokenizer) -> None:
     """Compare the tokenizer's ids, end and padding with those of the model."""
     text, own = tower.text, tokenizer.tokenizer  # type: ignore[attr-defined]
     rows, count = text.part.config.vocab_size, len(own)

@@ -48,18 +48,18 @@ from .checkpoints import (
     some,
 )
 
-PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
+_PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _IN_FOLDERS = (".safetensors", ".bin", ".pth", ".pt")  # weights beside a config
 _FAULTS = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, AssertionError, RuntimeError)
 _OPTIONS = ("force_quick_gelu", "force_image_size", "image_mean", "image_std", "image_interpolation",
             "image_resize_mode", "cache_dir")  # fmt: skip
-Parts = tuple[nn.Module, Any, Any, str]  # model, preprocessing, tokenizer, and the source of the weights
+_Parts = tuple[nn.Module, Any, Any, str]  # model, preprocessing, tokenizer, and the source of the weights
 
 
 def check_options(name: Any, pretrained: Any, device: Any, precision: Any, said: str = "device ") -> str:
     """Check the kinds of the arguments with which a model is loaded, and return the device as torch writes it."""
-    chosen("precision", precision, PRECISIONS)
+    chosen("precision", precision, _PRECISIONS)
     if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
         raise GradeclipError(f"the name of a model must be a string or a path, got {short(name)}")
     if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
@@ -80,7 +80,7 @@ def check_options(name: Any, pretrained: Any, device: Any, precision: Any, said:
     return str(found)
 
 
-def load_named(name: str, pretrained: Any, device: str, precision: str, options: Mapping[str, Any]) -> Parts:
+def load_named(name: str, pretrained: Any, device: str, precision: str, options: Mapping[str, Any]) -> _Parts:
     """A registered architecture with published weights (a tag), a file, or a state dict in hand."""
     if unknown := [key for key in options if key not in _OPTIONS]:
         raise GradeclipError(f"{unknown[0]} is no option here; beside device and precision: {', '.join(_OPTIONS)}")
@@ -141,7 +141,7 @@ def unknown_name(name: str, known: Sequence[str]) -> GradeclipError:
     return GradeclipError(f"open_clip has no model {name!r}. {more}")
 
 
-def load_folder(name: str, device: str, precision: str) -> Parts:
+def load_folder(name: str, device: str, precision: str) -> _Parts:
     """The model of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
     place = name.partition(":")[2]
     try:
@@ -183,7 +183,7 @@ def _weights_beside(folder: Path, repository: str | None) -> Path:
 def _assembled(
     name: str, config: dict, preprocess: dict, state: dict[str, Tensor], said: str, device: str, precision: str,
     image_size: Any = None,
-) -> Parts:  # fmt: skip
+) -> _Parts:  # fmt: skip
     for key, file in (("hf_model_name", "config.json"), ("hf_tokenizer_name", "tokenizer_config.json")):
         hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
         if hub_name and not within and not Path(hub_name).is_dir():
@@ -195,7 +195,7 @@ def _assembled(
         model.visual.set_input_size(image_size)
     cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess)
     cfg["size"] = model.visual.image_size
-    return model.eval(), preprocessing(model, cfg), tokenizer_of(name), name
+    return model.eval(), preprocessing(model, cfg), _tokenizer_of(name), name
 
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
@@ -282,7 +282,7 @@ def preprocessing(model: nn.Module, cfg: dict) -> Any:
     return preprocess
 
 
-def tokenizer_of(name: str) -> Any:
+def _tokenizer_of(name: str) -> Any:
     """open_clip's tokenizer of a model."""
     try:
         return open_clip.get_tokenizer(name)

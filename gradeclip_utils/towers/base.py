@@ -317,14 +317,14 @@ class Tower:
         allowed = max(1e-5, precision) * max(1.0, 0.0 if self.unit else expected.abs().max().item())
         difference = (found - expected).abs().max().item()
         if not difference <= allowed:
-            seen = "; ".join(changes_in(self.model)[:3]) or "no hook and no replaced method was found"
+            seen = "; ".join(_changes_in(self.model)[:3]) or "no hook and no replaced method was found"
             raise UnsupportedModel(
                 f"the {self.name} encoder of this {type(self.model).__name__} computes something else than its layers "
                 f"say ({seen}; its embeddings differ by {difference:.1e}): remove the changes, or load the model again"
             )
 
 
-def changes_in(model: nn.Module) -> list[str]:
+def _changes_in(model: nn.Module) -> list[str]:
     """The hooks, replaced methods and classes from outside the known libraries that a model contains, in words."""
     libraries, found = ("torch.", "open_clip.", "timm.", "transformers.", "peft."), []
     for name, module in model.named_modules():

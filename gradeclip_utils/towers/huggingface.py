@@ -61,18 +61,18 @@ class TransformersImageTower(Tower):
         self.kind, self.own_grid = kind_of(model, IMAGES) or "", hasattr(config, "num_patches")
         side = config.image_size if not self.own_grid else config.patch_size * int(config.num_patches**0.5)
         self.image_size, self.patch_size = (side, side), (config.patch_size,) * 2
-        blocks, inside = blocks_of(vision.encoder.layers, self.name), f"the image tower is a {self.kind}"
+        blocks, inside = _blocks_of(vision.encoder.layers, self.name), f"the image tower is a {self.kind}"
         self.after: tuple[nn.Module, ...] = ()
         projection = getattr(model, "visual_projection", getattr(model, "vision_proj", None))
         if projection is not None:
             self.query_token, self.after = "CLS reads", (vision.post_layernorm, projection)
             self.width = projection.out_features
         elif getattr(vision, "head", None) is not None:
-            blocks.append(probe_pool(vision.head, vision.post_layernorm, inside))
+            blocks.append(_probe_pool(vision.head, vision.post_layernorm, inside))
             self.query_token, self.width = "a latent query reads", config.hidden_size
         else:
             raise UnsupportedModel(f"{inside} without an attention pool (vision_use_head=False): nothing reads its end")
-        check_plain(inside, *self.after)
+        _check_plain(inside, *self.after)
         super().__init__(model, vision, blocks, layers, lambda pixels: _features(self._own_features(pixels)))
 
     def _own_features(self, pixels: Tensor):
@@ -94,7 +94,7 @@ class TransformersImageTower(Tower):
         else:
             x = embeddings(own, **self._interpolation(own))  # (B, 1 + h*w, D), without CLS where a pool reads
         x = getattr(self.vision, "pre_layrnorm", nn.Identity())(x)  # that is its name
-        x = upcast(through_own([block for block in self.below if not block.latent], x))
+        x = upcast(_through_own([block for block in self.below if not block.latent], x))
         latent, grid = self.blocks[-1].latent, self._grid(pixels)
         where = places(x, () if latent else [0], x.shape[1] - grid[0] * grid[1])
         return Entry(pixels, x, *where, self.heads, grid)
@@ -146,8 +146,8 @@ class TransformersTextTower(Tower):
         text = self.text = _text_of(model) if hub else _text_in_open_clip(model.text)
         self.kind = hub or type(text.part).__name__
         self.query_token, self.causal, self.width = _READS[text.reads], text.causal, text.width
-        blocks, inside = blocks_of(text.layers, self.name), f"the text tower is a {self.kind}"
-        check_plain(inside, *text.before, *text.after)
+        blocks, inside = _blocks_of(text.layers, self.name), f"the text tower is a {self.kind}"
+        _check_plain(inside, *text.before, *text.after)
         config = text.part.config
         self.context_length = getattr(config, "max_position_embeddings", None) or 512  # T5 has no limit
         if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
@@ -185,7 +185,7 @@ class TransformersTextTower(Tower):
         if text.causal:
             mask = (place <= place[:, None]).expand(len(ids), -1, -1)
         bias = self._bias(length, mask)
-        x = upcast(through_own(self.below, x, mask, seen, bias))
+        x = upcast(_through_own(self.below, x, mask, seen, bias))
         attention_mask = None if text.causal else mask if bias is None else upcast(bias)
         return Entry(inputs, x, query_index, valid_mask, self.heads, None, attention_mask)
 
@@ -321,7 +321,7 @@ def _t5(block: nn.Module, inside: str) -> Block:
     return Block(block, attn.n_heads, _unscaled, lambda o: linear(attn.o, o), gated, before=block.layer[0].layer_norm)
 
 
-def probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Block:
+def _probe_pool(pool: nn.Module, before: nn.Module, inside: str) -> Block:
     """SigLIP's MultiheadAttentionPoolingHead (MAP): a latent query reads all tokens; then an MLP with its residual."""
     attn, mlp = pool.attention, pool.mlp
     check_linear(inside, attn.out_proj, mlp.fc1, mlp.fc2)
@@ -338,7 +338,7 @@ _PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
 _PLAIN = (nn.LayerNorm, nn.Identity, nn.GELU, nn.Tanh)
 
 
-def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
+def _blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
     """One block for each layer of an encoder."""
     found: list[Block] = []
     for layer in layers:
@@ -353,7 +353,7 @@ def blocks_of(layers: Iterable[nn.Module], name: str) -> list[Block]:
     return found
 
 
-def through_own(
+def _through_own(
     blocks: Sequence[Block], x: Tensor, mask: Tensor | None = None, seen: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
@@ -380,10 +380,10 @@ def through_own(
     return x
 
 
-def check_plain(inside: str, *modules: nn.Module) -> None:
+def _check_plain(inside: str, *modules: nn.Module) -> None:
     """Refuse modules that `apply` cannot compute."""
     for module in modules:
         if isinstance(module, nn.Sequential):
-            check_plain(inside, *module)
+            _check_plain(inside, *module)
         elif not (hasattr(module, "variance_epsilon") or isinstance(module, _PLAIN)):
             check_linear(inside, module)

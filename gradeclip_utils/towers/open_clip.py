@@ -115,7 +115,7 @@ class TextTransformerTower(Tower):
         self.pool, self.query_token = pool, _QUERY_TOKENS[pool]
         self.causal = text.attn_mask is not None
         if pool == "first" and self.causal:
-            raise UnsupportedModel("the text tower reads its first token, which sees no other token: nothing to explain")
+            raise UnsupportedModel("the text tower reads its first token, which sees no other token")
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
         self.context_length = text.context_length
