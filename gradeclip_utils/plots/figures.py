@@ -242,7 +242,8 @@ def draw(
     columns = min(1 if width < 6 and not compact else columns, max(len(one.panels) for one in drawings))
     tallest = 2.4 if compact else _TALLEST
     side = min((width - 2 * MARGIN - columns * _GAP) / (columns + 1), tallest)
-    wide, room = 2 * MARGIN + (columns + 1) * side + columns * _GAP, side - 0.4 * compact
+    beside = compact and any(panel.value is not None for panel in panels)  # the similarity takes room of the title
+    wide, room = 2 * MARGIN + (columns + 1) * side + columns * _GAP, side - 0.4 * beside
     size, rows = _type_size(panels, room), []  # drawing, panels, inches above the maps, of the maps, below them
     for one in drawings:
         factor = min(side / one.image.width, tallest / one.image.height)
