@@ -1,1 +1,0 @@
-"""Matching: how a caption meets an image (lesson 04)."""
