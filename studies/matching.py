@@ -94,7 +94,7 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
 
 
 def scores_by_kind(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """The scores of a caption's nouns and colour words, true and with the colours exchanged: one row a scene and caption.
+    """Scores of nouns and colour words in the true caption and with colours exchanged: one row a scene and caption.
 
     Columns image, caption, noun, colour; each the sum of the signed scores of these words.
     """
@@ -237,7 +237,7 @@ def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
 
 
 def region_table(explainer: Explainer, scene: Scene) -> pd.DataFrame:
-    """Mean relevance of each word on each thing, the mean over all words taken away: a row a word, a column a thing."""
+    """Mean signed relevance of each word on each thing: a row a word, a column a thing."""
     found = _interactions(explainer, scene)
     values = _on_things(found, object_coverage(explainer, scene, found.maps.shape[1:]))
     names = [phrase(thing.noun, colour=thing.colour) for thing in scene.objects]
@@ -265,6 +265,5 @@ def _interactions(explainer: Explainer, scene: Scene) -> Interactions:
 
 
 def _on_things(found: Interactions, coverage: np.ndarray) -> np.ndarray:
-    """Means (W, things) of centred maps over the tokens of each thing."""
-    values = np.einsum("whv,rhv->wr", found.maps.astype(float), coverage) / coverage.sum((1, 2))
-    return values - values.mean(0)
+    """Means (W, things) of the maps over the tokens of each thing."""
+    return np.einsum("whv,rhv->wr", found.maps.astype(float), coverage) / coverage.sum((1, 2))
