@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.methods import grad_eclip as grad_eclip_module
@@ -17,9 +18,11 @@ from gradeclip_utils.methods.grad_eclip import (
     spatial_weights,
 )
 from gradeclip_utils.methods.interactions import word_directions
-from gradeclip_utils.notices import ExplanationWarning, warn, warn_of_empty_maps
+from gradeclip_utils.notices import ExplanationWarning, warn_of_empty_maps
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
 from tests import plain
+from tests.shrinking import small
+from tests.towers.test_architectures import EXECUTED, inputs_of
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
 
@@ -84,26 +87,6 @@ def test_a_trace_that_keeps_its_graph_gives_the_same_weights_and_is_otherwise_th
     assert trace.graph is None and len(kept.graph[1]) == layers
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_where_all_patches_read_each_has_its_own_gradient_of_attention(layers, averaging, pixels):
-    model = plain.copy.deepcopy(averaging.model).double()
-    tower, direction = open_image_tower(model, layers), unit(48, dtype=torch.float64)
-    trace = tower.trace(pixels[:1].double())
-    weights = channel_weights(tower, trace, direction[None, None])
-    assert trace.query_index[0].tolist() == list(range(1, 17))
-    for position, layer in enumerate(trace.layers):
-        found = attention_gradient(weights[:, 0, position], layer.v)[0].sum(0)  # (R, N)
-        for reader, token in ((1, 1), (5, 0), (16, 9)):
-            high, low = (
-                plain.changed_embedding(
-                    model, "image", pixels[:1].double(),
-                    {len(tower.below) + position: plain.add_to(reader, token, amount)},
-                )[0] @ direction
-                for amount in (STEP, -STEP)
-            )  # fmt: skip
-            assert abs(found[reader - 1, token] - (high - low) / (2 * STEP)) < 1e-6 * found.abs().max()
-
-
 @pytest.mark.parametrize(
     ("name", "layers"), [("tiny", 1), ("tiny", 3), ("averaging", 1), ("averaging", 2), ("bundled_shape", 1)]
 )
@@ -131,13 +114,51 @@ def test_text_maps_agree_with_an_independent_derivation(name, layers, request):
     close(grad_eclip(tower, trace, direction[None, None])[0, 0], expected[: eot + 1])
 
 
-def test_the_map_is_the_sum_over_heads_of_lam_times_the_gradient_of_attention(tiny, pixels):
-    tower, direction = open_image_tower(tiny.model), unit(48)
-    trace = tower.trace(pixels[:1])
-    (layer,) = trace.layers
-    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]
-    by_hand = spatial_weights(layer, trace.valid_mask) * attention_gradient(weights, layer.v)
-    close(grad_eclip(tower, trace, direction[None, None])[0, 0], by_hand.sum((1, 2))[0])
+def last_attention(encode):
+    """q, k, v (H, N, C) of the last attention that a model computes by itself, its output o, and `encode`'s result."""
+    kernel, calls = F.scaled_dot_product_attention, []
+
+    def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, **options):
+        o = kernel(q, k, v, attn_mask=attn_mask, is_causal=is_causal, **options)
+        o = o if o.requires_grad else o.requires_grad_()
+        calls.append((q[0].detach(), k[0].detach(), v[0].detach(), o))
+        return o
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    F.scaled_dot_product_attention = attention
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.enable_grad():
+            found = encode()
+    finally:
+        F.scaled_dot_product_attention = kernel
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return *calls[-1], found
+
+
+TOWERS = [
+    *[(name, open_image_tower) for name in EXECUTED if name not in ("RN50-quickgelu", "ViT-B-16-quickgelu")],
+    *[(name, open_text_tower) for name in ("ViT-B-16", "ViT-B-16-SigLIP", "MobileCLIP2-L-14", "coca_ViT-B-32",
+                                           "ViT-B-16-SigLIP2")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "opened"), TOWERS)
+def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opened):
+    tower = opened(small(name), 1)
+    inputs = inputs_of(tower)[:1]
+    direction = unit(tower.width, 2)
+    trace = tower.trace(inputs)
+    q, k, v, o, embedding = last_attention(lambda: tower.embed_pixels(inputs))
+    (gradient,) = torch.autograd.grad(embedding[0] @ direction, o)  # (1, H, R, C)
+    count = trace.valid_mask.shape[1]
+    valid, expected = trace.valid_mask[0], torch.zeros(count)
+    for reader in trace.query_index[0].tolist() if trace.query_index.numel() else range(trace.layers[0].o.shape[1]):
+        lam = F.cosine_similarity(q[:, reader].flatten()[None], k.transpose(0, 1).flatten(1)[:count], dim=-1)
+        low, high = lam[valid].min(), lam[valid].max()
+        values = torch.einsum("hc,hnc->n", gradient[0, :, reader], v)[:count]
+        expected += torch.where(valid, (lam - low) / (high - low) * values, 0.0)
+    close(grad_eclip(tower, trace, direction[None, None])[0, 0].detach(), expected)
 
 
 @pytest.mark.parametrize("spatial", ["loosened", "softmax", "none"])
@@ -166,13 +187,6 @@ def test_the_spatial_weight_is_that_of_one_head_for_all_heads(tiny, pixels):
     torch.testing.assert_close(of_all, of_one.expand_as(of_all))
 
 
-def test_softmax_as_spatial_weight_is_attention_itself_and_none_is_one(tiny, pixels):
-    trace = open_image_tower(tiny.model).trace(pixels)
-    (layer,) = trace.layers
-    torch.testing.assert_close(spatial_weights(layer, trace.valid_mask, "softmax")[..., 1:], layer.attention[..., 1:])
-    assert spatial_weights(layer, trace.valid_mask, "none")[..., 1:].eq(1).all()
-
-
 def test_a_constant_cosine_gives_zeros_and_never_nan():
     q, same = torch.ones(1, 1, 2, 4), torch.ones(1, 5, 2, 4) * torch.tensor([1.0, 2, 3, 4, 5])[None, :, None, None]
     layer = Layer(q, same, same, torch.full((1, 2, 1, 5), 0.2), torch.ones(1, 1, 8))
@@ -187,12 +201,6 @@ def test_an_empty_map_is_announced():
     maps[0, 1, 2] = 1
     with pytest.warns(ExplanationWarning, match="1 of 2 image maps are zero everywhere"):
         warn_of_empty_maps(maps, real, "image maps are")
-
-
-def test_warnings_point_at_the_line_that_asked():
-    with pytest.warns(ExplanationWarning) as caught:
-        warn("careful")
-    assert caught[0].filename == __file__
 
 
 def test_word_directions_along_the_picture_are_the_word_scores(tiny):
