@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os.path
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,14 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
     if hasattr(dataset, "keys") or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         splits = f", such as [{next(iter(dataset), 'train')!r}]" if hasattr(dataset, "keys") else ""
         raise GradeclipError(f"from_huggingface needs one split of a data set{splits}, got a {type(dataset).__name__}")
-    columns = list(getattr(dataset, "column_names", None) or (dataset[0] if len(dataset) else ()))
+    named = getattr(dataset, "column_names", None)
+    if named is None and not all(isinstance(row, Mapping) for row in dataset):
+        raise GradeclipError(f"every record must be a dictionary of columns, got {short(dataset)}")
+    columns = list(dict.fromkeys(name for row in dataset for name in row) if named is None else named)
     if missing := [name for name in (image, caption) if name not in columns]:
         has = ", ".join(map(repr, columns)) or "none"
         raise GradeclipError(f"the data set has no column {missing[0]!r}; it has {has}: say image= and caption=")
-    captions = dataset[caption] if hasattr(dataset, "column_names") else [row[caption] for row in dataset]
+    captions = [row.get(caption) for row in dataset] if named is None else dataset[caption]
     found = []
     for row, some in enumerate(captions):
         several = isinstance(some, (list, tuple))
@@ -181,7 +184,9 @@ def _captioned(key: str, name: str, caption: str, read: Any) -> Example:
 
 
 def _cell(dataset: Sequence[Any], row: int, column: str) -> Image.Image:
-    return read_image(dataset[row][column])
+    if (image := dataset[row].get(column)) is None:
+        raise GradeclipError(f"row {row} has no image in column {column!r}")
+    return read_image(image)
 
 
 def _drawn_mask(file: Path, image: Path) -> np.ndarray:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 import zlib
 from collections import Counter
@@ -360,7 +361,7 @@ def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str
             yield _rows_of(explainers, plan, part)
         return
     joblib = optional_library("joblib", "several processes are started by joblib", "cluster")
-    processes = joblib.parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip,))
+    processes = joblib.parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip, os.getpid()))
     with _dask_workers(clip, dask) if dask else processes:
         calls = (joblib.delayed(_rows_at_worker)(clip if dask else None, plan, part) for part in parts)
         yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
@@ -382,8 +383,16 @@ def _dask_workers(clip: Clip, address: str):
 _received: list[Clip] = []  # the model of this worker process, which gets it once
 
 
-def _receive(clip: Clip) -> None:
+def _receive(clip: Clip, parent: int) -> None:
+    """Keep the model in a worker process, and end the process as soon as its parent is gone."""
     _received[:] = [clip]
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[dict]:

@@ -254,9 +254,11 @@ def _by_name(what: str, given: Mapping) -> Mapping:
 
 
 def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    found = finite("spans", listed("spans", spans)).astype(int)
-    if found.size and (found.shape[1:] != (2,) or not ((found >= 0) & (found <= len(caption))).all()
-                       or not (found[:, 0] < found[:, 1]).all()):  # fmt: skip
+    if not (given := listed("spans", spans)):
+        return []
+    found = finite("spans", given).astype(int)
+    if (found.shape != (len(given), 2) or not ((found >= 0) & (found <= len(caption))).all()
+            or not (found[:, 0] < found[:, 1]).all()):  # fmt: skip
         raise GradeclipError(f"spans must be (start, end) within {caption!r}, got {short(spans)}")
     return [(int(start), int(end)) for start, end in found]
 

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap, norm, permutation_test, rankdata, t
 
-from ..checks import chosen, columns, finite, number
+from ..checks import chosen, columns, finite, listed, number
 from ..errors import GradeclipError, short
 from ..notices import warn
 
@@ -155,11 +155,13 @@ def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
     if (there := np.asarray(there)).dtype != bool:
         raise GradeclipError(f"there must be of True and False, got {there.dtype}")
     try:
-        x, y, there = np.broadcast_arrays(x, y, there)
-    except ValueError:
-        raise GradeclipError(f"x and y must have one shape, got {np.shape(x)} and {np.shape(y)}") from None
+        x, y, there = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), there)
+    except (TypeError, ValueError):
+        raise GradeclipError(f"x and y must be numbers of one shape, got {short(x)} and {short(y)}") from None
     if not x.ndim:
         raise GradeclipError("a rank correlation needs lists of numbers, got single ones")
+    if not np.isfinite([x[there], y[there]]).all():
+        raise GradeclipError("a rank correlation needs finite numbers, and some are NaN or infinite: leave those out")
     n = there.sum(-1, keepdims=True)
     # Values that take no part get the last ranks, so that the other ranks stay as they are.
     ranks = [np.where(there, rankdata(np.where(there, one, np.inf), axis=-1), 0.0) for one in (x, y)]
@@ -308,10 +310,13 @@ def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarr
     """Return sums (K, ...) and sizes (K,) of the clusters of values (n, ...)."""
     if clusters is None:
         return values, np.ones(len(values))
-    labels = np.asarray(clusters)
-    if labels.ndim != 1 or len(labels) != len(values):
-        raise GradeclipError(f"clusters needs one label a value, got shape {labels.shape} for {len(values)} values")
-    codes, names = pd.factorize(labels)
+    labels = listed("clusters", clusters)
+    if len(labels) != len(values):
+        raise GradeclipError(f"clusters needs one label a value, got {len(labels)} labels for {len(values)} values")
+    try:
+        codes, names = pd.factorize(pd.Series(labels, dtype=object))
+    except TypeError:
+        raise GradeclipError(f"cluster labels must be numbers or texts, got {short(labels)}") from None
     if (codes < 0).any():
         msg = f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one"
         raise GradeclipError(msg)

@@ -455,7 +455,9 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
     assert "not clearly better than" in alike and "How sure: undecided" in alike
     alone = conclusion(summary(rows_of(grad_eclip=far, area=near)))
     assert "better than the best reference, area" in alone
-    assert f"has a mean average precision of {far.mean():.3f} on 30 images" in conclusion(summary(rows_of(grad_eclip=far)))
+    assert f"has a mean average precision of {far.mean():.3f} on 30 images" in conclusion(
+        summary(rows_of(grad_eclip=far))
+    )
     assert conclusion(summary(rows_of(grad_eclip=far[:1]))).startswith("Nothing can be compared")
 
 

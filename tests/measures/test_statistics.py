@@ -89,7 +89,7 @@ def test_a_copy_of_every_image_is_no_new_evidence_to_a_clustered_interval():
         ([1.0, np.nan, np.inf], None, "2 of 3 values of an interval are NaN or infinite"),
         ([1.0], None, "at least two values, got 1"),
         ([1.0, 2.0], ["dog", "dog"], "all 2 values belong to 'dog'"),
-        ([1.0, 2.0], ["dog"], "one label a value, got shape .1,. for 2 values"),
+        ([1.0, 2.0], ["dog"], "one label a value, got 1 labels for 2 values"),
         ([1.0, 2.0, 3.0], ["dog", None, "cat"], "1 of 3 cluster labels are missing"),
     ],
 )
@@ -313,8 +313,9 @@ def test_an_answer_needs_an_interval_and_a_margin(bounds, options, says):
     [
         (lambda rows: interval([1e308, -1e308]), "at most 1e"),
         (lambda rows: interval(np.ma.masked_array([1.0, 2.0], [True, False])), "masked"),
-        (lambda rows: interval([1.0, 2.0], "ab"), "one label a value"),
-        (lambda rows: spearman([1, 2, 3], [1, 2]), "must have one shape"),
+        (lambda rows: interval([1.0, 2.0], "ab"), "clusters must be a list"),
+        (lambda rows: interval([1.0, 2.0], [[], None]), "cluster labels must be numbers or texts"),
+        (lambda rows: spearman([1, 2, 3], [1, 2]), "numbers of one shape"),
         (lambda rows: spearman([1, 2, 3], [1, 3, 2], there=[2, 1, 1]), "there must be of True and False"),
         (lambda rows: spearman(1, 2), "needs lists of numbers"),
         (lambda rows: summarise(rows.assign(n="a"), "score", by="n"), "has a column 'n' of its own"),

@@ -33,7 +33,7 @@ STATISTICS = [
     ("no values", lambda: interval([]), "a list of one or more numbers"),
     ("one value", lambda: interval([1]), "at least two values, got 1"),
     ("NaN for a cluster", lambda: interval(VALUES, ["a", "b", np.nan, None]), "2 of 4 cluster labels are missing"),
-    ("labels too few", lambda: interval(VALUES, ["a"]), "one label a value, got shape"),
+    ("labels too few", lambda: interval(VALUES, ["a"]), "one label a value, got 1 labels for 4 values"),
     ("one cluster", lambda: interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
     ("pairs of two lengths", lambda: difference_interval(VALUES, [1]), "as many values on both sides, got 4 and 1"),
     ("a unit in 8 clusters", lambda: summarise(ROWS, "score", unit="method", cluster="image"), "8 clusters of 'image'"),
