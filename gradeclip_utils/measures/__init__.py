@@ -17,23 +17,15 @@ from importlib import import_module
 
 from .localisation import localisation  # before anything imports the file of this name, which would hide the function
 
-_HOMES = {
-    "agreement": "sanity",
-    "answer": "statistics",
-    "areas": "faithfulness",
-    "cost": "sanity",
-    "difference_interval": "statistics",
-    "evaluate": "evaluation",
-    "image_curves": "faithfulness",
-    "interval": "statistics",
-    "paired": "statistics",
-    "randomised": "sanity",
-    "reference_baselines": "localisation",
-    "report": "dataset_report",
-    "spearman": "statistics",
-    "summarise": "statistics",
-    "word_curves": "faithfulness",
+_NAMES = {  # file -> public names
+    "dataset_report": ("report",),
+    "evaluation": ("evaluate",),
+    "faithfulness": ("areas", "image_curves", "word_curves"),
+    "localisation": ("reference_baselines",),
+    "sanity": ("agreement", "cost", "randomised"),
+    "statistics": ("answer", "difference_interval", "interval", "paired", "spearman", "summarise"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = ["localisation", *_HOMES]
 
 

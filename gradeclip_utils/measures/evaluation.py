@@ -206,7 +206,7 @@ def method_names(methods: str | Sequence[str], clip: Clip | None = None, resolut
 
 def available(clip: Clip, names: Sequence[str], resolution: str = "model") -> tuple[str, ...]:
     """Return the methods that a model can have; a warning names the others, and why it cannot have them."""
-    found, refused, refusals = [], dict[str, list[str]](), []
+    refused: dict[str, GradeclipError] = {}
     for name in names:
         try:
             with heard_by(lambda note: None):
@@ -216,17 +216,13 @@ def available(clip: Clip, names: Sequence[str], resolution: str = "model") -> tu
         except _Begun:
             pass
         except GradeclipError as refusal:
-            reason = re.split("[,;] got ", str(refusal.__cause__ or refusal))[0]
-            refused.setdefault(reason, []).append(name)
-            refusals.append(refusal)
-            continue
-        found.append(name)
-    if not found:
-        raise refusals[0]
+            refused[name] = refusal
+    if len(refused) == len(names):
+        raise refused[names[0]]
     if refused:
-        others = "; ".join(f"{', '.join(some)} ({reason})" for reason, some in refused.items())
+        others = "; ".join(f"{name} ({first_line(why.__cause__ or why)})" for name, why in refused.items())
         warn(f"left out are methods that the model {clip.name!r} cannot have: {others}")
-    return tuple(found)
+    return tuple(name for name in names if name not in refused)
 
 
 class _Begun(Exception):
