@@ -12,8 +12,6 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from .localisation import MEASURES
-
 FAR = 3.5  # robust deviations from the median that make an outlier (Iglewicz and Hoaglin 1993)
 _ENOUGH = 8  # pairs, from which on a deviation is known
 _QUESTIONS = {  # column -> its meaning, for the head of the page
@@ -24,13 +22,15 @@ _QUESTIONS = {  # column -> its meaning, for the head of the page
 }
 _MORE = {"agreement": "rank correlation of the given map with the model's map", "deletion": "area, lower is better",
          "insertion": "area, higher is better"}  # fmt: skip
+_SHOWN = ("pointing_game", "average_precision")  # of the measures of localisation; the file of rows has all
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
-table{border-collapse:collapse;width:100%}
-td,th{padding:.3rem .4rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.bad{background:#fde0c5;font-weight:600}.table{overflow-x:auto}
+table{border-collapse:collapse}
+td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top}
+td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}td.t{overflow-wrap:anywhere;min-width:9rem}
+.bad{background:#fde0c5;font-weight:600}.table{overflow-x:auto}img{height:120px;width:auto;max-width:none;display:block}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
-img{height:120px;max-width:100%;display:block}dt{font-weight:600}"""
+dt{font-weight:600}"""
 _SCRIPT = """for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => {
   const head = button.closest("th"), body = document.querySelector("tbody"), column = head.cellIndex;
   const up = head.getAttribute("aria-sort") !== "ascending";
@@ -73,12 +73,13 @@ def ordered(rows: pd.DataFrame) -> pd.DataFrame:
 def write_page(stream: BinaryIO, rows: pd.DataFrame, settings: Mapping, method: str, given: str) -> None:
     """Write the page, a row at a time."""
     table = ordered(rows)
-    measures = [name for name in (*MEASURES, *_MORE) if name in table and table[name].notna().any()]
+    measures = [name for name in (*_SHOWN, *_MORE) if name in table and table[name].notna().any()]
     questions = [name for name in _QUESTIONS if table[name].notna().any()]
     columns = ["similarity", *questions, *measures]
     own = table[table["method"] == method]
     model = f"{settings['model']} ({settings['pretrained'] or 'own weights'}, {settings['weights']})"
-    maps = f"image, {method}" + (f", {given}" if (table["method"] == given).any() else "")
+    both = bool((table["method"] == given).any())
+    maps = f"image, {method}" + f", {given}" * both
     counts = " ".join(_counted(own["warnings"].str.contains(name).sum(), *said) for name, said in {
         "not explained": ("pair could not be explained.", "pairs could not be explained."),
         "fit": ("caption fits other images as well as its own.", "captions fit other images as well as their own."),
@@ -89,7 +90,7 @@ def write_page(stream: BinaryIO, rows: pd.DataFrame, settings: Mapping, method: 
     about = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in {**_QUESTIONS, **_MORE}.items()
                     if name in columns)  # fmt: skip
     heads = "".join(f'<th scope="col"><button>{html.escape(name.replace("_", " "))}</button></th>' for name in
-                    (maps, "caption", "map of", "warnings", *columns))  # fmt: skip
+                    (maps, "caption", *["map of"] * both, "warnings", *columns))  # fmt: skip
     title = f"Report of {_counted(len(own), 'pair', 'pairs')}"
     reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "
                "colour (zero or less) to dark (its largest value).")  # fmt: skip
@@ -97,7 +98,7 @@ def write_page(stream: BinaryIO, rows: pd.DataFrame, settings: Mapping, method: 
     text = f"<h1>{title}</h1><p>{html.escape(model)}. {counts} {reading}</p><dl>{about}</dl>"
     stream.write(f"{head}{text}<div class=table><table><thead><tr>{heads}</tr></thead><tbody>\n".encode())
     for row in table.to_dict("records"):
-        stream.write(_row(row, columns, method).encode(errors="backslashreplace"))
+        stream.write(_row(row, columns, method, both).encode(errors="backslashreplace"))
     stream.write(f"</tbody></table></div><script>{_SCRIPT}</script></html>\n".encode())
 
 
@@ -105,9 +106,9 @@ def _counted(count: int, one: str, more: str) -> str:
     return f"{count} {one if count == 1 else more}"
 
 
-def _row(row: dict, columns: list[str], method: str) -> str:
+def _row(row: dict, columns: list[str], method: str, both: bool) -> str:
     """Return one row of the table, with all texts escaped."""
-    cut = {name: str(row[name]) if len(str(row[name])) <= 300 else f"{row[name][:300]}..." for name in row if name in
+    cut = {name: str(row[name]) if len(str(row[name])) <= 120 else f"{row[name][:120]}..." for name in row if name in
            ("image", "prompt", "thumbnail")}  # fmt: skip
     key, prompt, thumbnail = (html.escape(cut[name], quote=True) for name in ("image", "prompt", "thumbnail"))
     alt = f"{key}, and maps for: {prompt}"
@@ -116,9 +117,10 @@ def _row(row: dict, columns: list[str], method: str) -> str:
     if error := html.escape(str(row.get("error") or "")):
         shown, warnings = key, f"{warnings}: {error}"
     cells = "".join(_cell(row, name) for name in columns)
-    bad = ' class="bad"' if error else ""
-    return (f'<tr><td data-value="{key}">{shown}</td><td>{prompt}</td><td>{html.escape(row["method"])}</td>'
-            f"<td{bad}>{warnings}</td>{cells}</tr>\n")  # fmt: skip
+    bad = " bad" * bool(error)
+    of = f"<td>{html.escape(row['method'])}</td>" * both
+    return (f'<tr><td data-value="{key}">{shown}</td><td class="t">{prompt}</td>{of}'
+            f'<td class="t{bad}">{warnings}</td>{cells}</tr>\n')  # fmt: skip
 
 
 def _cell(row: dict, name: str) -> str:
@@ -126,5 +128,5 @@ def _cell(row: dict, name: str) -> str:
     if pd.isna(value):
         return '<td class="n"></td>'
     bad = {"fit": value <= 0.5, "dependence": row["high"] < 0.1, "deviation": value > FAR}.get(name, False)
-    text = f"{value:.3f}" + (f" [{row['low']:.2f}, {row['high']:.2f}]" if name == "dependence" else "")
+    text = f"{value:.2f}" + (f" [{row['low']:.2f}, {row['high']:.2f}]" if name == "dependence" else "")
     return f'<td class="n{" bad" if bad else ""}" data-value="{value!r}">{text}</td>'

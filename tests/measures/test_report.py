@@ -159,7 +159,7 @@ def test_the_page_shows_every_pair_escapes_what_people_wrote_and_fetches_nothing
     page = (out / "index.html").read_text()
     assert page.count("<tr>") == 1 + len(rows)
     for prompt in rows["prompt"]:
-        assert f"<td>{html.escape(prompt)}</td>" in page
+        assert f'<td class="t">{html.escape(prompt)}</td>' in page
     assert "<script>alert" not in page and page.count("<script>") == 1
     assert not re.search(r"https?:|//\w|@import|url\(", page)
     shown = re.findall(r'<img src="([^"]+)"', page)

@@ -39,11 +39,11 @@ def test_a_click_on_a_head_sorts_up_and_then_down_and_what_is_not_known_comes_la
     heads = page.locator("thead th").all_text_contents()
     similarity, deletion, caption = (heads.index(name) + 1 for name in ("similarity", "deletion", "caption"))
     page.get_by_role("button", name="similarity").click()
-    assert column(page, similarity) == ["-0.100", "0.200", "0.300", "0.300"]
+    assert column(page, similarity) == ["-0.10", "0.20", "0.30", "0.30"]
     page.get_by_role("button", name="similarity").click()
-    assert column(page, similarity) == ["0.300", "0.300", "0.200", "-0.100"]
+    assert column(page, similarity) == ["0.30", "0.30", "0.20", "-0.10"]
     assert page.locator("th[aria-sort=descending]").count() == 1
-    for expected in (["0.100", "0.200", "", ""], ["0.200", "0.100", "", ""]):
+    for expected in (["0.10", "0.20", "", ""], ["0.20", "0.10", "", ""]):
         page.get_by_role("button", name="deletion").click()
         assert column(page, deletion) == expected
     page.get_by_role("button", name="caption").click()
