@@ -182,10 +182,8 @@ def run_command(options: argparse.Namespace) -> str:
     if options.image and not options.caption:
         raise GradeclipError("--image needs a --caption: what should be looked for in it?")
     files = options.image or [None]
-    if options.pretrained and os.path.exists(options.pretrained):
-        inputs = [*files, options.pretrained]
-    else:
-        inputs = files
+    weights = [options.pretrained] if options.pretrained and os.path.exists(options.pretrained) else []
+    inputs = [*files, *weights]
     names = [Path(options.out)] if len(files) == 1 else [_named(options.out, file) for file in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")

@@ -164,7 +164,9 @@ def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(page,
     drawn = base64.b64decode(page.evaluate("document.querySelector('#map').toDataURL()").partition(",")[2])
     drawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB"), dtype=int)
     image = SCENES[2].image()
-    wanted = np.asarray(paint(image, np.array(shown["map"]).reshape(12, 12), vmax=shown["most"]).resize(image.size), dtype=int)
+    wanted = np.asarray(
+        paint(image, np.array(shown["map"]).reshape(12, 12), vmax=shown["most"]).resize(image.size), dtype=int
+    )
     assert np.abs(drawn - wanted).mean() <= 2
     assert wrong == [] and all(url.startswith((address, "data:", "blob:")) for url in requests)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
