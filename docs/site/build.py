@@ -44,6 +44,9 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
             shutil.copy(file, target)
     for lesson in executed:
         shutil.copy(lesson, pages / "notebooks")
+    readme = (pages / "README.md").read_text(encoding="utf-8").replace("docs/site/", "")
+    readme = readme.replace("gradeclip_utils/methods/grad_eclip.py", "api/method.md")
+    (pages / "README.md").write_text(readme, encoding="utf-8")
     lessons = sorted(pages.glob("notebooks/*.ipynb"))
     for lesson in lessons:
         complete(lesson)
