@@ -230,7 +230,7 @@ def _numbers(explainer: Explainer, explanation: Explanation, name: str, i: int) 
     """Return the numbers of one caption, after the image and the caption that they are about."""
     caption = explanation.prompts[i]
     lines = [f"{name}, {caption!r}:", f"  similarity  {explanation.similarity[i]:.4f}"]
-    if getattr(explanation, "percentile", None) is not None:
+    if explanation.percentile is not None:
         share, count = explanation.percentile[i], explanation.null_count
         lines.append(f"  percentile  {share:.0f} (the image is more similar to this caption than to {share:.0f} % of "
                      f"{count} other captions)")  # fmt: skip

@@ -642,7 +642,7 @@ class Explainer:
             "explains": self.method.explains,
             "attention": self.attention if self.method.name in _GRAD_ECLIP else None,
             "image_layers": None if self.method.image is None else self.image_tower.layers,
-            "text_layers": self.text_tower.layers if words else None,
+            "text_layers": self.text_tower.layers if words and self.text_tower else None,
             "resolution": self.resolution,
             "versions": self._versions,
         }

@@ -9,6 +9,7 @@ are display, and happen in `heatmap` and in the plots.
 import hashlib
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -271,7 +272,9 @@ class Explanation(Result):
         if (places := found.percentile) is not None:
             fits = places.shape == (count,) and (places >= 0).all() and (places <= 100).all()
             _require(bool(fits), f"percentile is none of {count} prompts")
-            fits = isinstance(found.null_count, int) and found.null_count > 0 and np.isfinite(found.null_median)
+            median = found.null_median
+            fits = isinstance(found.null_count, int) and found.null_count > 0 and median is not None
+            fits = fits and math.isfinite(median or 0.0)
             _require(bool(fits), "null_count or null_median is no number of captions or no similarity")
         return found
 

@@ -79,14 +79,14 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     if isinstance(array, np.ma.MaskedArray):
         raise GradeclipError("an array must have a value everywhere, this one is masked: array.filled(255)")
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        advice = ""
+        how = ""
         if array.ndim == 2:
-            advice = ": of greys, np.stack([array] * 3, axis=-1)"
+            how = ": of greys, np.stack([array] * 3, axis=-1)"
         elif array.ndim == 3 and array.shape[0] == 3:
-            advice = ": array.transpose(1, 2, 0)"
+            how = ": array.transpose(1, 2, 0)"
         elif array.ndim == 3 and array.shape[2] == 4:
-            advice = ": with transparency, Image.fromarray(array)"
-        raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; this one has {shape}{advice}")
+            how = ": with transparency, Image.fromarray(array)"
+        raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; this one has {shape}{how}")
     _check_size("this array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 

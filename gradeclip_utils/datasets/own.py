@@ -105,6 +105,7 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
     if hasattr(dataset, "keys") or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         splits = f", such as [{next(iter(dataset), 'train')!r}]" if hasattr(dataset, "keys") else ""
         raise GradeclipError(f"from_huggingface needs one split of a data set{splits}, got a {type(dataset).__name__}")
+    table: Any = dataset
     named = getattr(dataset, "column_names", None)
     if named is None and not all(isinstance(row, Mapping) for row in dataset):
         raise GradeclipError(f"every record must be a dictionary of columns, got {short(dataset)}")
@@ -112,7 +113,7 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
     if missing := [name for name in (image, caption) if name not in columns]:
         has = ", ".join(map(repr, columns)) or "none"
         raise GradeclipError(f"the data set has no column {missing[0]!r}; it has {has}: say image= and caption=")
-    captions = [row.get(caption) for row in dataset] if named is None else dataset[caption]
+    captions = [row.get(caption) for row in dataset] if named is None else table[caption]
     found = []
     for row, some in enumerate(captions):
         several = isinstance(some, (list, tuple))

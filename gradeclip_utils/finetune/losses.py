@@ -161,6 +161,8 @@ def global_loss(features: Features) -> Tensor:
 
 def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = True) -> tuple[Tensor, int]:
     """Focal region-phrase loss, each phrase weighted by w = max(map), and the number R of regions."""
+    assert features.regions is not None and features.phrases is not None
+    assert features.weights is not None and features.same is not None
     taken = features.weights > 0
     regions, phrases, same = features.regions[taken], features.phrases[taken], features.same[taken]
     weights = features.weights[taken] if weighted else torch.ones_like(features.weights[taken])

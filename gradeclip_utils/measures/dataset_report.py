@@ -122,7 +122,7 @@ class _Explain:
 
     def __init__(self, clip, method, given, nulls, seed, out, sampled) -> None:
         self.explainer = Explainer(clip, method=method, seed=seed, progress=False)
-        self.explainer.image_tower = _Remembering(self.explainer.image_tower)
+        self.explainer.image_tower = _Remembering(self.explainer.image_tower)  # type: ignore[assignment]
         self.method, self.given, self.nulls, self.out, self.sampled = method, given, nulls, out, sampled
 
     def rows(self, example: Example, thumbnail: str) -> list[dict]:

@@ -414,7 +414,7 @@ def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) 
     """Return the rows of a few examples, which every method traces in one batch."""
     images = [one.example.image() for one in part]
     prompts: dict[str, tuple[str, list]] = {name: (name, [one.example.prompt for one in part]) for name in plan.methods}
-    others = {
+    others: dict[str, tuple[str, list]] = {
         "wrong word": (plan.baseline, [one.wrong for one in part]),
         "other thing": (plan.baseline, [one.other for one in part]),
         "text-blind": ("attention", [one.example.prompt for one in part]),
@@ -434,7 +434,7 @@ def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) 
         measures, content = _measures(explainers[plan.baseline], plan, one, mine), _content(one.example)
         for name in plan.rows:
             prompt = mine[name].prompts[0] if name in mine else one.example.prompt
-            row = {"image": one.example.key, "concept": one.example.concept, "prompt": prompt, "method": name}
+            row: dict = {"image": one.example.key, "concept": one.example.concept, "prompt": prompt, "method": name}
             row |= {"content": content, **measures.get(name, dict.fromkeys(MEASURES, np.nan))}
             if plan.faithfulness:
                 row = {"deletion": np.nan, "insertion": np.nan} | row

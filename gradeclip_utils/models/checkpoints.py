@@ -120,7 +120,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     try:
         if path.suffix == ".safetensors":
             metadata, read = open_safetensors(path)
-            entries, quick = read(), {"True": True, "False": False}.get(metadata.get("quick_gelu"))
+            entries, quick = read(), {"True": True, "False": False}.get(metadata.get("quick_gelu") or "")
         elif _is_torchscript(path):
             entries, quick = dict(torch.jit.load(path, map_location="cpu").state_dict()), True
         else:

@@ -98,7 +98,9 @@ class Explorer(AnyWidget):
         self.shelf = [first._replace(caption=caption)]
         self._start = State(first.source, caption, clip.name, layers=clip.image_layers or 1)
         self.view: View = self.session_of(clip.name).view(self._start)
-        self.wanted, self.pinned, self.beside, self._typed = self._start, None, None, caption
+        self.wanted, self._typed = self._start, caption
+        self.pinned: State | None = None
+        self.beside: View | None = None
         self.message, self._kind, self.refused, self.work = "", "", frozenset[str](), Work()
         self._struck: list[dict] = []
         self._why: dict[str, str] = {}
@@ -276,6 +278,7 @@ class Explorer(AnyWidget):
             if what == "image":
                 write_whole(path, lambda stream: self.figure().savefig(stream, format="png"))
             else:
+                assert self.view.explanation is not None
                 self.view.explanation.save(path)
         except (OSError, *ANSWERS) as error:
             self._say(f"{sentence(error)}.", "wrong")

@@ -53,6 +53,7 @@ class View:
         """Return the phrase that is chosen, or the caption."""
         if not self.state.phrase:
             return self.state.caption
+        assert self.explanation is not None  # a phrase belongs to a caption
         words = self.explanation.words[0]
         return self.state.caption[words[self.state.phrase[0]].start : words[self.state.phrase[1]].end]
 
@@ -139,7 +140,7 @@ def compared(view: View, pinned: View) -> Drawing:
         top = max(panel.scale for panel in panels)
         panels = [replace(panel, scale=top) for panel in panels]
     if view.map.shape == pinned.map.shape:
-        one, other = (panel.map / (panel.scale or 1) for panel in panels)
+        one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         cells = tuple((Shade(word), None) for word in ("first", "map", "minus", "second"))
         panels.append(Panel("the first map minus the second", cells, one - other, largest([one - other])))
     words = max(one.word_scale for one in drawings)

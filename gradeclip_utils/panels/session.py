@@ -60,7 +60,9 @@ class Session:
     ) -> Explanation:
         """Return the explanation of one prompt, from what is known already of the image."""
         state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
-        return self.view(state, on_pass, words=False).explanation
+        explanation = self.view(state, on_pass, words=False).explanation
+        assert explanation is not None
+        return explanation
 
     def scene_maps(self, scene: Scene, prompts: list[str]) -> np.ndarray:
         """Return the maps (T, h, w) of a scene for prompts."""
@@ -118,7 +120,8 @@ class Session:
             self._check(state.against)
         found = partial(self._found, state.source, **settings(state, state.method))
         explanation: Explanation = found(Explainer.explain, state.caption, state.against or None)
-        columns = regions = None
+        columns: np.ndarray | None = None
+        regions: np.ndarray | None = None
         groups: tuple = ()
         spans = [(word.start, word.end) for word in explanation.words[0]]
         if state.method == GRAD_ECLIP and spans and not state.against and (words or state.phrase):
@@ -136,6 +139,7 @@ class Session:
             self._check_places(state, regions)
         if state.phrase:
             first, last = state.phrase
+            assert regions is not None
             signed, map_ = True, regions[first : last + 1].sum(0)
             told = len(groups) > 1 and any(first <= i <= last for group in groups for i in group)
         scale = colours.largest([colours.shown(map_, signed), *([regions] if state.phrase else [])])

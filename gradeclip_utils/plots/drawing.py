@@ -150,8 +150,8 @@ def _shade(word, shaded: bool = True) -> Shade | None:
 def stacked(words: Sequence, others: Sequence) -> tuple[Cell, ...]:
     """Return the cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
     cells: list[Cell] = []
-    texts = [[word.text.lower() for word in side] for side in (words, others)]
-    for kind, a, b, c, d in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+    one, other = ([word.text.lower() for word in side] for side in (words, others))
+    for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if kind == "equal":
             pairs = zip(words[a:b], others[c:d], strict=True)
             cells += [(Shade(one.text, float(one.score + two.score), small(one.text)), None) for one, two in pairs]
@@ -193,7 +193,7 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
             cells = title_of(words, name)
         own = maps is not None and not shared
         panels.append(Panel(
-            name, cells, None if maps is None else maps[i], largest([maps[i]]) if own else top, float(values[i]),
+            name, cells, None if maps is None else maps[i], largest([maps[i]]) if maps is not None and own else top, float(values[i]),
             None if above is None else float(np.asarray(above)[i]), bool(values[i] == values[kept].max()), told,
         ))  # fmt: skip
     return Drawing(

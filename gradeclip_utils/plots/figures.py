@@ -388,7 +388,7 @@ def plot_intervals(
     """
     given = table.rename(columns={"estimate": "mean"}) if "estimate" in getattr(table, "columns", ()) else table
     rows, flagged = checks.numbers(given, ("mean", "low", "high")), isinstance(control, str) and bool(control)
-    wanted = [group] * bool(group) + [control] * flagged
+    wanted = [str(group)] * bool(group) + [str(control)] * flagged
     checks.columns(given, wanted)
     if names is None and "label" in given.columns:
         names = given["label"]
