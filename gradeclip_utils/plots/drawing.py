@@ -191,9 +191,9 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
                 cells += title_of((), f"not {explanation.against[i]}")
         else:
             cells = title_of(words, name)
-        own = maps is not None and not shared
+        scale = largest([maps[i]]) if maps is not None and not shared else top
         panels.append(Panel(
-            name, cells, None if maps is None else maps[i], largest([maps[i]]) if maps is not None and own else top, float(values[i]),
+            name, cells, None if maps is None else maps[i], scale, float(values[i]),
             None if above is None else float(np.asarray(above)[i]), bool(values[i] == values[kept].max()), told,
         ))  # fmt: skip
     return Drawing(
