@@ -31,6 +31,7 @@ from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
+pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sentences
 # a folder a model, a table a lesson
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
 SECOND = "emoji-plain"  # a second training, beside which the lessons stand `emoji`
