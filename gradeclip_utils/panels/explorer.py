@@ -7,7 +7,6 @@ wrong input is answered by a sentence, while the last good view stays. The brows
 `plots/front/view.js`.
 """
 
-import io
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -20,14 +19,13 @@ import traitlets
 from anywidget import AnyWidget
 from IPython import get_ipython
 from IPython.display import HTML, display
-from PIL import Image
 
 from ..checks import all_chosen, as_path, chosen, listed, writable
 from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
-from ..plots.figures import draw, small_png
+from ..plots.figures import draw, rendered
 from ..plots.page import embedded, front, image_tag, view_script
 from ..scenes import COLOURS, concepts
 from . import verdict
@@ -303,7 +301,7 @@ class Explorer(AnyWidget):
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         views = [self.session.view(replace(self.view.state, caption=caption)) for caption in self._captions]
         figure = draw([views[0].drawing()]) if views else self.figure()
-        still = image_tag(Image.open(io.BytesIO(small_png(figure))).convert("RGB"), figure.alt)
+        still = image_tag(rendered(figure), figure.alt)
         views = [view.payload() for view in views] or [self.view.payload(self.beside)]
         return data | {"text/html": embedded(views, self.view.state.source.image, still)}, metadata
 

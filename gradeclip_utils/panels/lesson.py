@@ -8,20 +8,18 @@ text, and answers what cannot be drawn with a sentence, while the last good figu
 
 import html
 import inspect
-import io
 import sys
 from collections.abc import Callable, Sequence
 
 import ipywidgets as w
 from matplotlib.figure import Figure
-from PIL import Image
 from traitlets import TraitError
 
 from ..checks import first_line, short
 from ..errors import GradeclipError
 from ..models import Clip
 from ..notices import heard_by
-from ..plots.figures import alternative, small_png
+from ..plots.figures import alternative, rendered
 from ..plots.page import image_tag
 from .explorer import Explorer
 from .jobs import ANSWERS, sentence
@@ -114,7 +112,7 @@ class FigurePanel(w.VBox):
             figure = self._draw(**self.values)
         if not isinstance(figure, Figure):
             raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
-        image = Image.open(io.BytesIO(small_png(figure))).convert("RGB")
+        image = rendered(figure)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(figure)
         self.figure, self.image.value = figure, image_tag(image, alternative(figure))

@@ -95,10 +95,16 @@ def _bundle(png: bytes, alt: str) -> tuple[dict, dict]:
 
 def small_png(figure: Figure) -> bytes:
     """Return a figure as a PNG file of 256 colours, which a notebook can afford to keep."""
-    buffer, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05)
-    few_colours(Image.open(buffer).convert("RGB")).save(small, "png", optimize=True)
+    small = io.BytesIO()
+    few_colours(rendered(figure)).save(small, "png", optimize=True)
     return small.getvalue()
+
+
+def rendered(figure: Figure) -> Image.Image:
+    """Return all that is drawn of a figure as an RGB image."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05)
+    return Image.open(buffer).convert("RGB")
 
 
 def few_colours(image: Image.Image) -> Image.Image:
