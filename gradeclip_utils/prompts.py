@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import listed, short
+from .checks import first_line, listed, short
 from .errors import GradeclipError
 from .notices import warn, warn_of_missing_glyphs
 from .towers import Tower
@@ -146,7 +146,11 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
         msg = f"strings need the model's tokenizer, and it has {short(tokenizer)}: give one, or prompt embeddings"
         raise GradeclipError(msg)
     check_tokenizer(tokenizer, words=False)
-    ids, rule = tokenizer(list(prompts)), "a tokenizer must turn T strings into a long tensor (T, context length)"
+    rule = "a tokenizer must turn T strings into a long tensor (T, context length)"
+    try:
+        ids = tokenizer(list(prompts))
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+        raise GradeclipError(f"{rule}, and this one fails: {first_line(error)}") from error
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32) or ids.is_meta:
         got = f"{ids.dtype} on {ids.device}" if isinstance(ids, Tensor) else type(ids).__name__
         raise GradeclipError(f"{rule}, and this one gives {got}")

@@ -86,8 +86,8 @@ def save_compact(
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     state["token_ids"] = ids
     if shared is not None:
-        theirs = load_file(shared)
-        state = {key: value for key, value in state.items() if key not in theirs or not torch.equal(value, theirs[key])}
+        others = load_file(shared)
+        state = {key: value for key, value in state.items() if key not in others or not torch.equal(value, others[key])}
         metadata = {**metadata, "shared": Path(shared).name, "shared_sha256": _checksum(shared)}
     about = {**metadata, "words": " ".join(words)}
     write_path_whole(Path(path), lambda place: save_file(state, place, metadata=about))

@@ -36,7 +36,7 @@ def load_clip(
         load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
         load_clip("transformers:openai/clip-vit-base-patch32")
 
-    Without a name, the environment decides: `GRADECLIP_MODEL` and `GRADECLIP_PRETRAINED`; without a device, too:
+    Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`), and without a device
     `GRADECLIP_DEVICE`. `Clip.from_open_clip` says how the activation of a file is found. A file does not say its
     normalisation either: it is the one that all published weights of the name share, or else OpenAI's.
 

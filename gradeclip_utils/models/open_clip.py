@@ -271,7 +271,7 @@ def check_finite(state: Mapping[str, Tensor], name: str, said: str) -> None:
 
 
 def preprocessing(model: nn.Module, cfg: dict) -> Any:
-    """open_clip's transform for evaluation, which the model remembers, too."""
+    """open_clip's transform for evaluation; its settings are attached to the model."""
     if not len(cfg["mean"]) == len(cfg["std"]) == 3 or not all(cfg["std"]):
         raise GradeclipError(f"three means and three deviations above 0 are needed, got {cfg['mean']}, {cfg['std']}")
     chosen("interpolation", cfg["interpolation"], ("bicubic", "bilinear"))

@@ -293,7 +293,7 @@ class Tower:
         return self._finished(x, entry), tuple(layers)
 
     def _query_mask(self, entry: Entry) -> Tensor | None:
-        """What the query tokens can see, (B or 1, H or 1, R, N), or None if they see everything."""
+        """The tokens that query tokens can see, (B or 1, H or 1, R, N), or None if they see everything."""
         mask = entry.mask_of_heads()
         if mask is not None:
             rows = mask.expand(len(entry.tokens), -1, -1, -1).transpose(1, 2)  # (B, N, H, N)

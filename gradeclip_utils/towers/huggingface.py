@@ -55,7 +55,6 @@ class TransformersImageTower(Tower):
     name, any_size = "image", True
 
     def __init__(self, model: nn.Module, layers: int):
-        _check_quantised(model)
         vision = self.vision = getattr(model.vision_model, "vision_model", model.vision_model)
         config = vision.config
         self.kind, self.own_grid = kind_of(model, IMAGES) or "", hasattr(config, "num_patches")
@@ -141,7 +140,6 @@ class TransformersTextTower(Tower):
     name = "text"
 
     def __init__(self, model: nn.Module, layers: int | None):
-        _check_quantised(model)
         hub = kind_of(model)
         text = self.text = _text_of(model) if hub else _text_in_open_clip(model.text)
         self.kind = hub or type(text.part).__name__
@@ -258,15 +256,6 @@ def _text_in_open_clip(text: nn.Module) -> _Text:
 def _features(found) -> Tensor:
     """The features: transformers 4 returns them, transformers 5 an output that holds them."""
     return found if isinstance(found, Tensor) else found.pooler_output
-
-
-def _check_quantised(model: nn.Module) -> None:
-    config = getattr(getattr(model, "config", None), "quantization_config", None)
-    if config is not None:
-        method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", config)
-        method = getattr(method, "value", method)
-        raise UnsupportedModel(f"the {type(model).__name__} is quantised ({method}): an explanation needs its weights "
-                               "as numbers, so load it without quantization_config")  # fmt: skip
 
 
 def _norm_first(block: nn.Module, inside: str) -> Block:

@@ -115,6 +115,7 @@ MODELS = [
     ("a batch", lambda clip: replace(clip, preprocess=lambda i: clip.preprocess(i)[None]), r"gives .*\(1, 3, 32, 32\)"),
     ("NaN", lambda clip: replace(clip, preprocess=lambda i: clip.preprocess(i) * torch.nan), "gives NaN"),
     ("of another size", lambda clip: wrap(clip.model, 48), "gives 48 x 48 pixels, and the model takes 32 x 32"),
+    ("a tokenizer that fails", lambda clip: replace(clip, tokenizer=lambda texts, more: texts), "and this one fails: "),
     ("no tokenizer", lambda clip: replace(clip, tokenizer=None), "strings need the model's tokenizer"),
     ("tokens in a list", lambda clip: retold(clip, lambda ids: ids.tolist()), "this one gives list"),
     ("tokens that are flags", lambda clip: retold(clip, lambda ids: ids > 0), "this one gives torch.bool"),
