@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("lesson", help="a number such as 05")
     parser.add_argument("--model", default="emoji", help="a name that load_clip takes; default: %(default)s")
     parser.add_argument("--pretrained", help="a tag of open_clip, or a file of weights")
-    parser.add_argument("--data", default="", help="for lessons 04 to 06, photographs: coco:FOLDER")
+    parser.add_argument("--data", default="", help="for lesson 06, captions of photographs: coco:FOLDER")
     options = parser.parse_args(arguments)
     try:
         out = run_lesson(options.lesson, options.model, options.pretrained, options.data)
