@@ -13,9 +13,10 @@ const box = (name, ...children) => h("div", { className: `gradeclip-${name}` }, 
 const kind = ({ tag, attributes }) => (tag ? `${tag} ${attributes.className?.split(" ")[0]}` : "text");
 const put = (parent, wanted) => {
   wanted.forEach((item, i) => {
-    const there = parent.childNodes[i], same = there?.wanted != null && kind(there.wanted) === kind(item);
-    const node = same ? there : item.tag ? document.createElement(item.tag) : document.createTextNode("");
-    if (node !== there) parent.insertBefore(node, there || null);
+    const same = [...parent.childNodes].slice(i).find((one) => one.wanted != null && kind(one.wanted) === kind(item));
+    const node = same || (item.tag ? document.createElement(item.tag) : document.createTextNode(""));
+    while (same && parent.childNodes[i] !== same) parent.childNodes[i].remove(); // what stood between is not wanted
+    if (!same) parent.insertBefore(node, parent.childNodes[i] || null);
     if (node.wanted === item) return;
     const before = node.wanted?.attributes || {};
     node.wanted = item;
