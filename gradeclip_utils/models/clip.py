@@ -18,7 +18,7 @@ from ..errors import GradeclipError, UnsupportedModel
 from ..towers import Tower, open_feature_map, open_image_tower, open_text_tower
 from ..words import why_no_words
 from .huggingface import read_processor
-from .open_clip import check_options, load_named
+from .open_clip import check_options, load_open_clip
 
 _AS_OPEN_CLIP = (
     "Clip.from_open_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = "
@@ -104,7 +104,8 @@ class Clip:
         has with "-quickgelu" too, the name must say it, as "ViT-B-32-quickgelu" or "ViT-B-32-gelu".
 
         Args:
-            name: an architecture of `open_clip.list_models()`.
+            name: an architecture of `open_clip.list_models()`; or "hf-hub:OWNER/NAME" or "local-dir:FOLDER", which hold
+                their weights.
             pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
                 archive), or a state dict in hand.
             device: as torch names it.
@@ -117,7 +118,7 @@ class Clip:
                 integers, of another architecture or of an unknown activation; or weights that cannot be downloaded.
         """
         device = check_options(name, pretrained, device, precision)
-        model, preprocess, tokenizer, source = load_named(str(name), pretrained, device, precision, options)
+        model, preprocess, tokenizer, source = load_open_clip(str(name), pretrained, device, precision, options)
         return cls(model, preprocess, tokenizer, str(name), source)
 
     @classmethod

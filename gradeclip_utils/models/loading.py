@@ -17,7 +17,7 @@ from . import checkpoints
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
 from .clip import Clip
 from .huggingface import PREFIX, load_transformers
-from .open_clip import OPEN_CLIP_CONFIG, check_options, load_folder, unknown_name
+from .open_clip import OPEN_CLIP_CONFIG, check_options, unknown_name
 
 
 @torch.inference_mode(False)  # weights that are made within have no gradients
@@ -96,18 +96,16 @@ def _load(name: str | Path, pretrained: Any, device: str, precision: str) -> Cli
     hub_form = name.startswith(PREFIX) or configs == ["config.json"]
     if folder.is_dir() and not hub_form and name not in open_clip.list_models():
         name = f"local-dir:{folder}"
-    if hub_form or name.startswith(("local-dir:", "hf-hub:")):
-        if pretrained:
-            where = "beside its config (model.safetensors; of open_clip open_clip_model.safetensors or the like)"
-            got = f"it takes no pretrained, got {short(pretrained)}"
-            raise GradeclipError(f"{name} has its weights {where}: {got}.")
-        if not hub_form:
-            return Clip(*load_folder(name, device, precision)[:3], name, name)
+    if hub_form:
         name = name.removeprefix(PREFIX)
+        if pretrained:
+            where = f"beside its config (model.safetensors): it takes no pretrained, got {short(pretrained)}"
+            raise GradeclipError(f"{name} has its weights {where}")
         model, processor = load_transformers(name, device, precision)
         source = getattr(model.config, "_commit_hash", None) or name
         return Clip.from_transformers(model, processor, f"{PREFIX}{name}", source)
     known = [*BUNDLED_MODELS, *open_clip.list_models()]
-    if name.replace("/", "-").removesuffix("-gelu") not in known:
+    registered = name.replace("/", "-").removesuffix("-gelu") in known
+    if not registered and not name.startswith(("local-dir:", "hf-hub:")):
         raise unknown_name(name, known)
     return Clip.from_open_clip(name, pretrained, device=device, precision=precision)

@@ -51,7 +51,9 @@ from .checkpoints import (
 _PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _IN_FOLDERS = (".safetensors", ".bin", ".pth", ".pt")  # weights beside a config
-_FAULTS = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, AssertionError, RuntimeError)
+_PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_SHOWN = ("mean", "std", "interpolation", "resize_mode")
+_FAULTS = (OSError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, AssertionError, RuntimeError)
 _OPTIONS = ("force_quick_gelu", "force_image_size", "image_mean", "image_std", "image_interpolation",
             "image_resize_mode", "cache_dir")  # fmt: skip
 _Parts = tuple[nn.Module, Any, Any, str]  # model, preprocessing, tokenizer, and the source of the weights
@@ -80,26 +82,64 @@ def check_options(name: Any, pretrained: Any, device: Any, precision: Any, said:
     return str(found)
 
 
-def load_named(name: str, pretrained: Any, device: str, precision: str, options: Mapping[str, Any]) -> _Parts:
-    """A registered architecture with published weights (a tag), a file, or a state dict in hand."""
+def load_open_clip(name: str, pretrained: Any, device: str, precision: str, options: Mapping[str, Any]) -> _Parts:
+    """A registered architecture with a tag, a file or a state dict; or "hf-hub:..." or "local-dir:..." with its own."""
     if unknown := [key for key in options if key not in _OPTIONS]:
         raise GradeclipError(f"{unknown[0]} is no option here; beside device and precision: {', '.join(_OPTIONS)}")
+    beside = name.startswith(("hf-hub:", "local-dir:"))
+    if beside and pretrained:
+        where = f"beside its config ({OPEN_CLIP_CONFIG}): it takes no pretrained, got {short(pretrained)}"
+        raise GradeclipError(f"{name} has its weights {where}")
+    size = options.get("force_image_size")
+    own = {key.removeprefix("image_"): value for key, value in options.items() if key.startswith("image_") and value}
+    said = name
+    try:
+        config, shown, state, said = _beside(name) if beside else _registered(name, pretrained, options)
+        if size:
+            config["vision_cfg"]["image_size"] = size
+        for key, file in (("hf_model_name", "config.json"), ("hf_tokenizer_name", "tokenizer_config.json")):
+            hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
+            if hub_name and not within and not Path(hub_name).is_dir():
+                check_reachable(hub_name, file)
+        model = build(config, precision)
+        cast(model, precision, device)
+        put_in(model, state, name, said)
+        if size and hasattr(model.visual, "set_input_size"):  # timm's encoders take another size when they are made
+            model.visual.set_input_size(size)
+        cfg = {**merge_preprocess_dict(asdict(PreprocessCfg()), {**shown, **own}), "size": model.visual.image_size}
+        preprocess = preprocessing(model, cfg)
+    except GradeclipError:
+        raise
+    except _FAULTS as error:
+        raise GradeclipError(
+            f"{said} cannot be loaded{'' if beside else f' into {name}'}: {reason_of(error)}."
+        ) from error
+    try:
+        tokenizer = open_clip.get_tokenizer(name.removesuffix("-gelu"))
+    except (ImportError, OSError, ValueError) as error:
+        raise GradeclipError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
+    source = name if beside else "a state dict in hand" if isinstance(pretrained, Mapping) else said
+    return model.eval(), preprocess, tokenizer, source
+
+
+def _registered(name: str, pretrained: Any, options: Mapping[str, Any]) -> tuple[dict, dict, dict[str, Tensor], str]:
+    """Config, preprocessing, weights and the name of the weights of an architecture that open_clip registers."""
     name, quick = name.replace("/", "-"), options.get("force_quick_gelu")
     if name.endswith("-gelu") and quick_gelu_name(name.removesuffix("-gelu")):
         name, quick = name.removesuffix("-gelu"), False
     config = open_clip.get_model_config(name)
     if config is None:
         raise unknown_name(name, open_clip.list_models())
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if not isinstance(pretrained, Mapping) and not pretrained:
+    tags, published = open_clip.list_pretrained_tags_by_model(name), {}
+    if isinstance(pretrained, Mapping):
+        said = "the state dict"
+        state, known = plain_state(pretrained, said)
+    elif not pretrained:
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
         raise GradeclipError(msg)
-    published = {} if isinstance(pretrained, Mapping) else open_clip.get_pretrained_cfg(name, str(pretrained))
-    if isinstance(pretrained, Mapping):
-        said, source = "the state dict", "a state dict in hand"
-        state, known = plain_state(pretrained, said)
     else:
-        said = source = str(pretrained)
+        said = str(pretrained)
+        published = open_clip.get_pretrained_cfg(name, said)
         path = find_weights(name, said, options.get("cache_dir")) if published else Path(pretrained).expanduser()
         if not path.exists():
             if "/" in said or said.endswith(SUFFIXES):
@@ -118,16 +158,37 @@ def load_named(name: str, pretrained: Any, device: str, precision: str, options:
             "with GELU"
         )
     config["quick_gelu"] = bool(quick)
-    if size := options.get("force_image_size"):
-        config["vision_cfg"]["image_size"] = size
-    shown = _shared_preprocessing(name, [said] if published else tags)
-    own = {key.removeprefix("image_"): value for key, value in options.items() if key.startswith("image_") and value}
+    # a file has the settings of images on which all published weights agree; SigLIP's and CLIPA's are not CLIP's
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in ([said] if published else tags)]
+    all_shown = [{key: one[key] for key in _SHOWN if key in one} for one in configs] or [{}]
+    shown = {key: value for key, value in all_shown[0].items() if all(one.get(key) == value for one in all_shown)}
+    return config, shown, state, said
+
+
+def _beside(name: str) -> tuple[dict, dict, dict[str, Tensor], str]:
+    """The same of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
+    kind, _, place = name.partition(":")
+    if kind == "hf-hub":
+        check_reachable(place, OPEN_CLIP_CONFIG)
+        config = Path(hf_hub_download(place, OPEN_CLIP_CONFIG))
+    else:
+        config = Path(place) / OPEN_CLIP_CONFIG
+    settings = json.loads(config.read_text())
     try:
-        return (*_assembled(name, config, {**shown, **own}, state, said, device, precision, size)[:3], source)
-    except GradeclipError:
-        raise
-    except _FAULTS as error:
-        raise _refusal(said, name, error) from error
+        found = Path(download_pretrained_from_hf(place)) if kind == "hf-hub" else _weights_in(config.parent)
+    except (OSError, RuntimeError) as error:
+        msg = f"the weights of {place} ({' or '.join(_PREFERRED)}) are not in the cache and could not be fetched"
+        raise GradeclipError(msg) from error
+    return settings["model_cfg"], settings.get("preprocess_cfg", {}), read_weights(found)[0], str(found)
+
+
+def _weights_in(folder: Path) -> Path:
+    others = sorted(file.name for file in folder.glob("*") if file.suffix in _IN_FOLDERS)
+    if found := [file for file in (*_PREFERRED, *others) if (folder / file).is_file()]:
+        return folder / found[0]
+    ends = ", ".join(_IN_FOLDERS)
+    msg = f"{folder} has a config and no weights: put {_PREFERRED[0]} beside it, or another file that ends in {ends}"
+    raise GradeclipError(msg)
 
 
 def unknown_name(name: str, known: Sequence[str]) -> GradeclipError:
@@ -139,63 +200,6 @@ def unknown_name(name: str, known: Sequence[str]) -> GradeclipError:
     if name.count("/") == 1:
         more += f" A repository of a hub is 'hf-hub:{name}' (open_clip's form) or 'transformers:{name}'."
     return GradeclipError(f"open_clip has no model {name!r}. {more}")
-
-
-def load_folder(name: str, device: str, precision: str) -> _Parts:
-    """The model of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
-    place = name.partition(":")[2]
-    try:
-        if name.startswith("hf-hub:"):
-            check_reachable(place, OPEN_CLIP_CONFIG)
-            config = Path(hf_hub_download(place, OPEN_CLIP_CONFIG))
-        else:
-            config = Path(place) / OPEN_CLIP_CONFIG
-        settings = json.loads(config.read_text())
-        model, preprocess = settings["model_cfg"], settings.get("preprocess_cfg", {})
-        weights = _weights_beside(config.parent, place if name.startswith("hf-hub:") else None)
-        return _assembled(name, model, preprocess, read_weights(weights)[0], str(weights), device, precision)
-    except GradeclipError:
-        raise
-    except (OSError, *_FAULTS) as error:
-        raise _refusal(name, name, error) from error
-
-
-def _refusal(what: str, name: str, error: Exception) -> GradeclipError:
-    return GradeclipError(f"{what} cannot be loaded{'' if what == name else f' into {name}'}: {reason_of(error)}.")
-
-
-def _weights_beside(folder: Path, repository: str | None) -> Path:
-    """The file of weights in the folder of a config, downloaded if it is one of a hub's cache."""
-    preferred = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    if repository is None:
-        others = sorted(file.name for file in folder.glob("*") if file.suffix in _IN_FOLDERS)
-        if found := [file for file in (*preferred, *others) if (folder / file).is_file()]:
-            return folder / found[0]
-        msg = f"{folder} has a config and no weights: put {preferred[0]} beside it, or another file of {_IN_FOLDERS}"
-        raise GradeclipError(msg)
-    try:
-        return Path(download_pretrained_from_hf(repository))
-    except (OSError, RuntimeError, ValueError) as error:
-        msg = f"the weights of {repository} ({' or '.join(preferred)}) are not in the cache and could not be fetched"
-        raise GradeclipError(msg) from error
-
-
-def _assembled(
-    name: str, config: dict, preprocess: dict, state: dict[str, Tensor], said: str, device: str, precision: str,
-    image_size: Any = None,
-) -> _Parts:  # fmt: skip
-    for key, file in (("hf_model_name", "config.json"), ("hf_tokenizer_name", "tokenizer_config.json")):
-        hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
-        if hub_name and not within and not Path(hub_name).is_dir():
-            check_reachable(hub_name, file)
-    model = build(config, precision)
-    cast(model, precision, device)
-    put_in(model, state, name, said)
-    if image_size and hasattr(model.visual, "set_input_size"):  # timm's encoders take another size when they are made
-        model.visual.set_input_size(image_size)
-    cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess)
-    cfg["size"] = model.visual.image_size
-    return model.eval(), preprocessing(model, cfg), _tokenizer_of(name), name
 
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
@@ -280,22 +284,6 @@ def preprocessing(model: nn.Module, cfg: dict) -> Any:
     preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
     preprocess(Image.new("RGB", (8, 8)))  # wrong settings fail here
     return preprocess
-
-
-def _tokenizer_of(name: str) -> Any:
-    """open_clip's tokenizer of a model."""
-    try:
-        return open_clip.get_tokenizer(name)
-    except (ImportError, OSError, ValueError) as error:
-        raise GradeclipError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
-
-
-def _shared_preprocessing(name: str, tags: list[str]) -> dict:
-    """The settings on which all published weights of an architecture agree; SigLIP's and CLIPA's are not CLIP's."""
-    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
-    known = [{key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
-             for config in configs]  # fmt: skip
-    return {key: value for key, value in known[0].items() if all(k[key] == value for k in known)} if known else {}
 
 
 def said_in_files(model: nn.Module) -> dict[str, str]:

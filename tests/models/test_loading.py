@@ -120,6 +120,8 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in (folder, str(folder), "mine", f"local-dir:{folder}"):
         assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
+    larger = Clip.from_open_clip(f"local-dir:{folder}", force_image_size=48, image_std=(0.5,) * 3)
+    assert larger.model.visual.image_size == (48, 48) and larger.preprocess.transforms[-1].std == (0.5,) * 3
     with pytest.raises(GradeclipError, match=r"has its weights beside its config .* no pretrained, got 'epoch_3\.pt'"):
         load_clip(folder, pretrained="epoch_3.pt")
     in_folder(model, tmp_path / "models--somebody--model/snapshots/abc")
