@@ -223,7 +223,7 @@ const render = ({ model, el }, more) => {
   const take = () => {
     const { phrase, patch } = (app.data = model.get("data"));
     app.taken?.();
-    app.set({ image: model.get("image"), picked: { phrase, patch } });
+    app.set({ image: model.get("image"), picked: { phrase, patch }, pointed: null });
   };
   for (const name of ["keydown", "keyup", "keypress"]) {
     root.addEventListener(name, (event) => {
