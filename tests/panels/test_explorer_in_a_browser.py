@@ -10,6 +10,7 @@ from tests.browser import BROWSER, ROOT, open_notebook, write_notebook
 
 pytestmark = BROWSER
 SHOTS = ROOT / "build" / "screenshots"  # to be looked at
+PAINTED = "node => node.getContext('2d').getImageData(0, 0, node.width, node.height).data.some((part) => part > 0)"
 CELL = "from gradeclip_utils.panels import explore\nexplore()"
 expect.set_options(timeout=120_000)
 
@@ -55,6 +56,7 @@ def test_a_walk_through_the_explorer(walk, tmp_path):
     write("the happy dog under the umbrela")
     expect(box.locator("s")).to_have_text(["happy", "under", "umbrela"])
     expect(box.locator(".gradeclip-title .gradeclip-word")).to_have_text(["the", "dog", "the"])
+    assert box.locator("canvas").evaluate(PAINTED)  # the map of a word that is gone is forgotten
     box.get_by_role("button", name="umbrella", exact=True).click()
     expect(caption).to_have_value("the happy dog under the umbrella")
     box.screenshot(path=SHOTS / "explorer-unknown.png")
