@@ -1,14 +1,8 @@
-"""What is written in a figure can be read: nine points or more where it is shown, and no text upon another.
-
-What stands over it says what it comes to. The tests of notebooks execute this file in a kernel, so that it imports
-nothing of the tests.
-"""
+"""Text in figures is legible: nine points or more on the page, and no text upon another."""
 
 from itertools import combinations
 
 from matplotlib.text import Text
-
-from gradeclip_utils.plots.axes import drawable
 
 WIDEST, DOTS = 900, 96  # pixels of a figure as a page shows it, and of an inch of that page
 
@@ -32,20 +26,6 @@ def seen(figure):
     hidden -= {text for axis, on in axes if on for text in (axis.label, axis.offsetText)}
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text not in hidden]
-
-
-def headline(figure):
-    """What stands over a figure: of its texts the highest one."""
-    said, _ = max(seen(figure), key=lambda one: (round(one[1].y1), -one[1].x0))
-    return " ".join(said.split())
-
-
-def untold(figure):
-    """What is wrong with the headline of a figure: it only names something, or those who cannot see it are not told."""
-    said = headline(figure)
-    names = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel())}
-    faults = [f"{said!r} is no sentence"] * (len(said.split()) < 4 or said in names)
-    return faults + [f"{said!r} is not told"] * (said not in drawable(" ".join(figure.alt.split())))
 
 
 def unreadable(figure):

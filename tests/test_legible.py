@@ -2,7 +2,7 @@
 
 from gradeclip_utils.plots import InlineFigure
 
-from .legible import unreadable, untold
+from .legible import unreadable
 
 
 def test_a_text_that_is_too_small_or_upon_another_is_found():
@@ -28,12 +28,3 @@ def test_ticks_of_hidden_axes_are_not_seen_and_those_of_others_are():
     axes.set_axis_off()
     axes.tick_params(labelsize=10)
     assert not unreadable(figure)
-
-
-def test_a_headline_that_names_an_axis_or_is_told_to_nobody_is_found():
-    figure = InlineFigure(4, 2, "colours bind, positions do not: two rows")
-    axes = figure.add_axes((0.2, 0.2, 0.6, 0.6))
-    axes.set_title("mean")
-    assert untold(figure) == ["'mean' is no sentence", "'mean' is not told"]
-    axes.set_title("colours bind, positions\ndo not")
-    assert not untold(figure)

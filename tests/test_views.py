@@ -4,7 +4,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from open_clip.transform import ResizeKeepRatio
 from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
@@ -106,22 +105,3 @@ def test_a_heat_map_agrees_with_bilinear_resizing():
     map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.tensor(map_)[None, None], (60, 100), mode="bilinear")[0, 0]
     np.testing.assert_allclose(onto_image(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)
-
-
-def test_the_brightest_token_lies_where_its_patch_was():
-    map_ = np.zeros((4, 4), np.float32)
-    map_[1, 3] = 1
-    heat = onto_image(map_, (15, 0, 65, 50), (80, 50))
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    assert 12.5 <= row + 0.5 <= 25 and 52.5 <= column + 0.5 <= 65
-
-
-def test_an_image_of_twenty_megapixels_and_one_of_one_pixel_have_views():
-    for size in ((5000, 4000), (1, 1)):
-        view = model_view(transform(32, "shortest"), Image.new("RGB", size))
-        assert onto_image(np.ones((4, 4), np.float32), view.box, size).shape == size[::-1]
-
-
-def test_resizing_that_keeps_the_ratio_is_followed():
-    steps = transforms.Compose([ResizeKeepRatio(32, longest=0.5), transforms.CenterCrop(32), transforms.ToTensor()])
-    assert model_view(steps, ramps(96, 48)).box == pytest.approx((24, 0, 72, 48), abs=25)

@@ -91,12 +91,6 @@ def test_words_that_lose_a_piece_are_named_as_unread(kept, unread):
     assert len(split.word_ids) == kept and split.unread == unread
 
 
-def test_other_cleaning_is_followed_too():
-    plain_words = words("A red_car, don't!", open_clip.SimpleTokenizer(clean="canonicalize"))
-    assert [text for text, _ in plain_words] == ["A", "red_", "car,", "don't!"]
-    assert words("A Red CAR", open_clip.SimpleTokenizer(clean="whitespace"))[0][0] == "A"
-
-
 def test_ids_that_are_not_the_pieces_in_order_are_refused():
     with pytest.raises(ValueError, match="in another order than its own pieces"):
         split_prompt("a red car", TOKENIZER, TOKENIZER.encode("red a car"))

@@ -151,18 +151,6 @@ def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
     assert found.argmax() == 6 and found[6] > 3 * found[[0, 3, 12, 15]].abs().max()
 
 
-def test_masks_are_soft_and_light_as_asked_for_and_cover_the_picture():
-    for size in ((32, 32), (48, 80)):
-        light = perturbation.mask_maker(300, size)(torch.arange(300))
-        assert light.shape == (300, *size) and light.min() >= 0 and light.max() <= 1
-        assert abs(light.mean() - 0.5) < 0.02 and abs(light.mean(0) - 0.5).max() < 0.12
-
-
-def test_rise_also_looks_at_a_whole_picture_in_its_own_shape(tiny, picture):
-    explanation = Explainer(tiny, method="rise", resolution="native").explain(picture, "a dog")
-    assert explanation.image_maps.shape == (1, 6, 10) and explanation.image_maps.std() > 0
-
-
 def test_by_default_a_terminal_shows_a_bar_after_five_seconds_and_nothing_else_does(monkeypatch):
     for terminal in (True, False):
         seen = io.StringIO()
@@ -176,13 +164,6 @@ def test_by_default_a_terminal_shows_a_bar_after_five_seconds_and_nothing_else_d
             shown.update(1)
             assert ("RISE:  22%" in seen.getvalue()) == terminal
         assert seen.getvalue().split("\r")[-1].strip() == ""  # it goes when it is done
-
-
-def test_by_default_a_notebook_shows_no_bar_however_long_it_takes(monkeypatch):
-    """In a kernel tqdm.auto shows a widget, whose state no stored notebook has."""
-    monkeypatch.setattr(perturbation, "tqdm", None)
-    with perturbation.bar("RISE", None, total=9) as shown:
-        assert shown.disable
 
 
 # --- M2IB -------------------------------------------------------------------------------------------------------
@@ -236,13 +217,6 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
     close(found, expected, 1e-6)
 
 
-def test_a_bottleneck_that_costs_nothing_stays_wider_than_one_that_costs_all(tiny, pixels):
-    tower, target = open_image_tower(tiny.model), directions(1, 1)
-    trace = tower.trace(pixels[:1])
-    free, dear = (perturbation.m2ib(tower, trace, target, beta=beta, samples=4) for beta in (1e-6, 100.0))
-    assert (dear >= -1e-5).all() and dear.sum() < 0.1 * free.sum()
-
-
 # --- words ------------------------------------------------------------------------------------------------------
 
 
@@ -255,28 +229,6 @@ def test_leaving_one_word_out_is_the_prompt_written_without_it(tiny, picture):
             PROMPT, *(" ".join(PROMPT.split()[:i] + PROMPT.split()[i + 1 :]) for i in range(len(words)))
         )]  # fmt: skip
     np.testing.assert_allclose([word.score for word in words], similarity[0] - np.array(similarity[1:]), atol=1e-6)
-
-
-def test_without_words_every_piece_is_left_out_alone(tiny):
-    ids, target = tiny.tokenizer(["a baaaall", "a dog"]), directions(2, 2)
-    tower = open_text_tower(tiny.model)
-    trace = tower.trace(ids)
-    maps = perturbation.leave_one_out(tower, trace, target)
-    end = int(ids[0].argmax())
-    assert maps[:, :, 0].eq(0).all() and maps[0, :, end].eq(0).all() and maps[1, :, 3:].eq(0).all()
-    shorter = torch.cat([ids[0, :2], ids[0, 3:], ids[0, -1:]])[None]
-    with torch.no_grad():
-        fall = plain.embed(tiny.model, "text", ids[:1]) - plain.embed(tiny.model, "text", shorter)
-    close(maps[0, :, 2], target[0] @ fall[0])
-
-
-def test_a_word_of_a_prompt_that_fills_the_context_can_be_left_out(tiny, picture):
-    prompt = " ".join(["one", "two"] * 11)  # 22 words and both ends: 24 tokens
-    words = Explainer(tiny, method="leave-one-out").explain(picture, prompt).words[0]
-    with torch.no_grad():
-        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[0]
-        full, shorter = plain.embed(tiny.model, "text", tiny.tokenizer([prompt, prompt[4:]])) @ image
-    assert len(words) == 22 and words[0].score == pytest.approx(float(full - shorter), abs=1e-6)
 
 
 # --- seeds and costs --------------------------------------------------------------------------------------------
