@@ -39,9 +39,8 @@ def _asked(key: str, scene: Scene, i: int) -> Example:
     asked = scene.objects[np.random.default_rng([51, i]).integers(len(scene.objects))]
     members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
     present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
-    said = {noun: describe([thing for thing in scene.objects if thing.noun == noun])[0] for noun in present}
-    prompt, mask = said.pop(asked.noun), partial(_mask, scene, members)
-    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, mask, tuple(said.values()))
+    prompt = describe([scene.objects[k] for k in members])[0]
+    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, partial(_mask, scene, members))
 
 
 def _mask(scene: Scene, members: list[int]) -> np.ndarray:

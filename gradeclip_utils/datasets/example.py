@@ -36,8 +36,6 @@ class Example:
         present: every concept that is known to be in the image, `concept` among them.
         image: a function that reads the image; called whenever it is needed, also in another process.
         load_mask: a function that reads the mask, (H, W) bool; None where the data set has none.
-        others: prompts of other things in the image, where the data set has them; the examples that ask for what is
-            `present` give them otherwise.
     """
 
     key: str
@@ -47,7 +45,6 @@ class Example:
     present: tuple[str, ...]
     image: Callable[[], Image.Image]
     load_mask: Callable[[], np.ndarray] | None = None
-    others: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("key", "prompt", "concept", "caption"):
@@ -56,8 +53,7 @@ class Example:
                 raise GradeclipError(
                     f"{name} of an example holds half of a character: {short(value)}; decode it as UTF-8"
                 )
-        for name in ("present", "others"):
-            object.__setattr__(self, name, tuple(listed(f"{name} of an example", getattr(self, name), (str,))))
+        object.__setattr__(self, "present", tuple(listed("present of an example", self.present, (str,))))
         for name, value in (("image", self.image), ("load_mask", self.load_mask)):
             if not callable(value) and not (name == "load_mask" and value is None):
                 raise GradeclipError(f"{name} of an example must be a function that reads it, got {short(value)}")

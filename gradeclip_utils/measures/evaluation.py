@@ -6,10 +6,9 @@
     gradeclip evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
 The rows lie in `--out` (see `table`): the same command goes on where it was stopped. Beside the methods stand reference
-baselines: maps that anybody can draw ("random", "centre", "area", which is the same everywhere), the mean of other
-examples' masks ("mean mask"), the first method with random weights ("random weights"), asked for something that is not
-there ("wrong word") or for something else that is ("other thing"), a map that does not depend on the prompt
-("text-blind", the attention of the last layer), and the true mask on the token grid ("oracle").
+baselines: maps that anybody can draw ("random", "centre", "area", which is the same everywhere), the first method with
+random weights ("random weights") or asked for something that is not there ("wrong word"), and the true mask on the
+token grid ("oracle").
 """
 
 from __future__ import annotations
@@ -54,15 +53,12 @@ from .sanity import randomised
 from .statistics import answer, holm, paired, summarise
 from .table import Table, content_digest, describe_model
 
-REFERENCES = (
-    "random", "centre", "area", "mean mask", "random weights", "text-blind", "wrong word", "other thing", "oracle",
-)  # fmt: skip
+REFERENCES = ("random", "centre", "area", "random weights", "wrong word", "oracle")
 PROTOCOLS = {"published": PUBLISHED, "full": FULL, "mean-colour": Protocol(fill="mean", canvas="mean")}
 SUMMARY = "summary.csv"
 _TOGETHER = 8  # examples that a method traces in one batch; a kill loses no more than the batches under way
-_GUESS, _SAMPLE = (32, 32), 256  # cells of a mean mask, and how many masks are read for it: their mean is smooth
 _TRIED = (160, 96)  # pixels of an image that is no model's own size
-_PROMPTLESS = ("random", "centre", "area", "mean mask", "random weights", "text-blind")
+_PROMPTLESS = ("random", "centre", "area", "random weights")
 _MOST_JOBS = 1024
 
 
@@ -85,14 +81,7 @@ class _Plan:
         return self.methods + self.references
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """An example with what its reference baselines need to know of the other examples."""
-
-    example: Example
-    wrong: str | None = None  # a prompt that the image does not show
-    other: str | None = None  # a prompt of something else that the image shows
-    guess: np.ndarray | None = None  # the mean mask of other examples
+_Asked = tuple[Example, str]  # an example, and a prompt that its image does not show
 
 
 def evaluate(
@@ -158,7 +147,7 @@ def _table(out, clip: Clip, data, examples: list[Example], plan: _Plan, overwrit
     """Return the table that keeps the rows, or a context of None."""
     if out is None:
         return nullcontext()
-    about = [(one.key, one.prompt, one.concept, one.present, one.others) for one in examples]
+    about = [(one.key, one.prompt, one.concept, one.present) for one in examples]
     settings = {
         "data": data if isinstance(data, str) else "examples in hand", "examples": len(examples),
         "asked": hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16], **asdict(plan),
@@ -258,24 +247,12 @@ def _check_protocol(faithfulness: str | Protocol, resolution: str) -> None:
 
 def _references(clip: Clip, baseline: str, seed: int) -> tuple[str, ...]:
     """Return the reference baselines that this model can have."""
-    left_out, noise, drawn = [], Image.effect_noise((96, 96), 64), randomised(clip, seed=seed)
-    tried = {"text-blind": lambda: Explainer(clip, method="attention"),
-             "random weights": lambda: Explainer(drawn, method=baseline).embed_images(noise)}  # fmt: skip
-    for name, attempt in tried.items():
-        try:
-            attempt()
-        except GradeclipError as refusal:  # in half precision, random weights may give infinite numbers
-            warn(f"the rows {name!r} are left out: {refusal}")
-            left_out.append(name)
-    return tuple(name for name in REFERENCES if name not in left_out)
-
-
-def _with_references(examples: list[Example], plan: _Plan) -> list[_Asked]:
-    """Return every example with what its reference baselines need."""
-    if not plan.references:
-        return [_Asked(example) for example in examples]
-    parts = (_wrong_prompts(examples, plan.seed), _other_prompts(examples, plan.seed), _mean_masks(examples))
-    return [_Asked(*one) for one in zip(examples, *parts, strict=True)]
+    try:
+        Explainer(randomised(clip, seed=seed), method=baseline).embed_images(Image.effect_noise((96, 96), 64))
+    except GradeclipError as refusal:  # in half precision, random weights may give infinite numbers
+        warn(f"the rows 'random weights' are left out: {refusal}")
+        return tuple(name for name in REFERENCES if name != "random weights")
+    return REFERENCES
 
 
 def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
@@ -295,26 +272,6 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
     return found
 
 
-def _other_prompts(examples: list[Example], seed: int) -> list[str | None]:
-    """Return for each example a prompt of something else that its image shows, if there is one."""
-    prompts, others = {example.concept: example.prompt for example in examples}, []
-    for example in examples:
-        also = (concept for concept in example.present if concept != example.concept)
-        known = example.others or [prompts[concept] for concept in also if concept in prompts]
-        others.append(known[_generator(example, seed).integers(len(known))] if known else None)
-    return others
-
-
-def _mean_masks(examples: list[Example]) -> list[np.ndarray | None]:
-    """Return for each example the mean mask of others: of a sample of the data, without its own."""
-    sampled = spread([example for example in examples if example.has_mask], _SAMPLE)
-    masks = ((example.key, example.mask()) for example in sampled)
-    own = {key: pool(mask, _GUESS) for key, mask in masks if mask is not None}
-    total, nothing = sum(own.values(), np.zeros(_GUESS)), np.zeros(_GUESS)
-    counts = [len(own) - (example.key in own) for example in examples]
-    return [(total - own.get(one.key, nothing)) / k if k else None for one, k in zip(examples, counts, strict=True)]
-
-
 def _generator(example: Example, seed: int) -> np.random.Generator:
     """Return a generator that is the same for an example wherever it stands, in whichever process."""
     return np.random.default_rng([seed, zlib.crc32(example.key.encode(errors="surrogatepass"))])
@@ -328,15 +285,16 @@ def _measured(
 ) -> Iterator[list]:
     """Yield the rows of the examples that have none, a few examples at a time."""
     with tqdm(total=len(examples), unit="image", disable=not progress) as bar:
-        todo = []
-        for one in _with_references(examples, plan):
-            key = one.example.key
+        wrong = _wrong_prompts(examples, plan.seed) if plan.references else [""] * len(examples)
+        todo: list[_Asked] = []
+        for one, other in zip(examples, wrong, strict=True):
+            key = one.key
             there = [kept[key, name] for name in plan.rows if (key, name) in kept]
-            if there and there[0]["content"] != _content(one.example):
+            if there and there[0]["content"] != _content(one):
                 msg = f"image or mask of {key!r} was replaced since it was measured: choose another folder"
                 raise GradeclipError(msg)
             if len(there) < len(plan.rows):
-                todo.append(one)
+                todo.append((one, other))
             else:
                 bar.update()
         parts = [todo[start : start + _TOGETHER] for start in range(0, len(todo), _TOGETHER)]
@@ -401,10 +359,9 @@ def _opened_once(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
 
 
 def _open_explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
-    """Return one explainer a method, one for the text-blind map, and one with random weights, by name."""
-    names = dict.fromkeys((*plan.methods, *["attention"] * ("text-blind" in plan.references)))
+    """Return one explainer a method, and one with random weights, by name."""
     opened = partial(Explainer, seed=plan.seed, resolution=plan.resolution, progress=False)  # one bar is enough
-    explainers = {name: opened(clip, method=name) for name in names}
+    explainers = {name: opened(clip, method=name) for name in plan.methods}
     if "random weights" in plan.references:
         explainers["random weights"] = opened(randomised(clip, seed=plan.seed), method=plan.baseline)
     return explainers
@@ -412,33 +369,26 @@ def _open_explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
 
 def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) -> list[dict]:
     """Return the rows of a few examples, which every method traces in one batch."""
-    images = [one.example.image() for one in part]
-    prompts: dict[str, tuple[str, list]] = {name: (name, [one.example.prompt for one in part]) for name in plan.methods}
-    others: dict[str, tuple[str, list]] = {
-        "wrong word": (plan.baseline, [one.wrong for one in part]),
-        "other thing": (plan.baseline, [one.other for one in part]),
-        "text-blind": ("attention", [one.example.prompt for one in part]),
-        "random weights": ("random weights", [one.example.prompt for one in part]),
+    images, prompts = [one.image() for one, _ in part], [one.prompt for one, _ in part]
+    asked: dict[str, tuple[str, list[str]]] = {name: (name, prompts) for name in plan.methods}
+    others: dict[str, tuple[str, list[str]]] = {
+        "wrong word": (plan.baseline, [wrong for _, wrong in part]),
+        "random weights": ("random weights", prompts),
     }
-    prompts |= {name: others[name] for name in others if name in plan.references}
+    asked |= {name: others[name] for name in others if name in plan.references}
     explained, seconds = {}, {}
-    for name, (method, texts) in prompts.items():
-        known = {i: text for i, text in enumerate(texts) if text is not None}
+    for name, (method, texts) in asked.items():
         begin = time.perf_counter()
-        found = explainers[method].explain_batch([images[i] for i in known], [*known.values()]) if known else []
-        seconds[name] = (time.perf_counter() - begin) / max(1, len(known))
-        explained[name] = dict(zip(known, found, strict=True))
+        explained[name] = explainers[method].explain_batch(images, texts)
+        seconds[name] = (time.perf_counter() - begin) / len(part)
     rows = []
-    for i, one in enumerate(part):
-        mine = {name: explanations[i] for name, explanations in explained.items() if i in explanations}
-        measures, content = _measures(explainers[plan.baseline], plan, one, mine), _content(one.example)
+    for i, (one, _) in enumerate(part):
+        mine = {name: found[i] for name, found in explained.items()}
+        measures, content = _measures(explainers[plan.baseline], plan, one, mine), _content(one)
         for name in plan.rows:
-            prompt = mine[name].prompts[0] if name in mine else one.example.prompt
-            row: dict = {"image": one.example.key, "concept": one.example.concept, "prompt": prompt, "method": name}
-            row |= {"content": content, **measures.get(name, dict.fromkeys(MEASURES, np.nan))}
-            if plan.faithfulness:
-                row = {"deletion": np.nan, "insertion": np.nan} | row
-            rows.append({**row, "seconds": seconds[name] if name in mine else np.nan})
+            prompt = mine[name].prompts[0] if name in mine else one.prompt
+            row: dict = {"image": one.key, "concept": one.concept, "prompt": prompt, "method": name, "content": content}
+            rows.append({**row, **measures[name], "seconds": seconds.get(name, np.nan)})
     return rows
 
 
@@ -446,28 +396,27 @@ def _content(example: Example) -> str:
     return content_digest(example.image(), example.mask())
 
 
-def _measures(explainer: Explainer, plan: _Plan, one: _Asked, explained: dict) -> dict[str, dict[str, float]]:
-    """Return the measures of each row of one example that has a map."""
-    baseline, mask = explained[plan.baseline], one.example.mask()
+def _measures(explainer: Explainer, plan: _Plan, one: Example, explained: dict) -> dict[str, dict[str, float]]:
+    """Return the measures of each row of one example."""
+    baseline, mask = explained[plan.baseline], one.mask()
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     if broken := [name for name, heat in heats.items() if not np.isfinite(heat).all()]:
-        raise GradeclipError(f"the map of {one.example.key!r} by {broken[0]!r} holds NaN or infinite values")
+        raise GradeclipError(f"the map of {one.key!r} by {broken[0]!r} holds NaN or infinite values")
     references = {}
     if plan.references:
-        whole_image = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
-        grid, rng = baseline.image_maps.shape[1:], _generator(one.example, plan.seed)
-        references = reference_baselines(grid, whole_image, rng, box=baseline.box, guess=one.guess)
+        known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
+        references = reference_baselines(
+            baseline.image_maps.shape[1:], known, _generator(one, plan.seed), box=baseline.box
+        )
+    heats |= references
     unknown = dict.fromkeys(MEASURES, np.nan)
-    measures = {
-        name: dict(unknown) if mask is None else localisation(heat, mask)
-        for name, heat in {**heats, **references}.items()
-    }
-    if mask is None:
-        references.pop("oracle", None)
+    measures = {name: unknown.copy() if mask is None else localisation(heat, mask) for name, heat in heats.items()}
     if plan.faithfulness:
+        if mask is None:
+            references.pop("oracle", None)
         maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
         protocol = PROTOCOLS[plan.faithfulness] if isinstance(plan.faithfulness, str) else plan.faithfulness
-        for row in game_areas(explainer, one.example.prompt, baseline, maps, references, protocol).itertuples():
+        for row in game_areas(explainer, one.prompt, baseline, maps, references, protocol).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
 
