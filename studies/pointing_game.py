@@ -25,6 +25,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.explain import Explainer
@@ -34,7 +35,6 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from gradeclip_utils.scenes.grammar import Span
 
-from .maps import on_canvas
 from .pairs import images_of
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
@@ -43,6 +43,12 @@ ASKED_OF_ALL = ("caption", "prompt")  # what the other methods are asked as well
 _SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
 _COLUMNS = ["image", "objects", "noun", "question", "method", *Located._fields, "area"]
 _AT_ONCE = 16  # images in one batch
+
+
+def on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> np.ndarray:
+    """Return a map (h, w) of what the model saw in `box` of the image of a scene, as a heat map (96, 96)."""
+    left, top, right, bottom = (side * CANVAS / image.width for side in box)
+    return onto_image(map_, (left, top, right, bottom), (CANVAS, CANVAS))
 
 
 @dataclass(frozen=True)
