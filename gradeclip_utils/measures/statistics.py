@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap, norm, permutation_test, rankdata, t
 
-from ..checks import chosen, columns, finite, listed, number
+from ..checks import chosen, columns, finite, listed, number, text
 from ..errors import GradeclipError, short
 from ..notices import warn
 
@@ -171,7 +171,7 @@ def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
 
 
 def summarise(
-    rows: pd.DataFrame, value: str | Sequence[str], by: str | Sequence[str] = "method", *,
+    rows: pd.DataFrame, value: str, by: str | Sequence[str] = "method", *,
     unit: str | Sequence[str] = "image", cluster: str | None = None, kind: str = "mean",
 ) -> pd.DataFrame:  # fmt: skip
     """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
@@ -180,7 +180,7 @@ def summarise(
 
     Args:
         rows: one row a unit and group, or several.
-        value: the column to average; for several, the result has a column "measure" with their names.
+        value: the column to average.
         by: the column or columns whose values make the groups.
         unit: the column or columns that tell one unit from another.
         cluster: a column with one label a unit, such as "concept"; whole clusters are drawn.
@@ -194,10 +194,6 @@ def summarise(
             a unit without a name or in two clusters.
     """
     by, unit = _names(by), _names(unit)
-    if not isinstance(value, str):
-        return _below(
-            value, [summarise(rows, one, by, unit=unit, cluster=cluster, kind=kind) for one in value], len(by)
-        )
     if taken := [name for name in by if name in _RESULTS]:
         raise GradeclipError(f"the result has a column {taken[0]!r} of its own: rename the column of `by`")
     records = []
@@ -213,7 +209,7 @@ def summarise(
 
 
 def paired(
-    rows: pd.DataFrame, value: str | Sequence[str], *, baseline: str = "grad-eclip", by: str = "method",
+    rows: pd.DataFrame, value: str, *, baseline: str = "grad-eclip", by: str = "method",
     cluster: str | None = None, kind: str = "mean",
 ) -> pd.DataFrame:  # fmt: skip
     """Every method minus the baseline, image by image: difference, 95 % interval and p-values.
@@ -224,7 +220,7 @@ def paired(
 
     Args:
         rows: as for `summarise`; every image in every method.
-        value: the column to compare; for several, the result has a column "measure" with their names.
+        value: the column to compare.
         baseline: the value of `by` that the others are compared with.
         by: the column with the names of the methods.
         cluster: a column with one label an image; whole clusters are drawn and flipped.
@@ -237,9 +233,6 @@ def paired(
         GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or there are fewer than
             two images or clusters.
     """
-    if not isinstance(value, str):
-        tables = [paired(rows, one, baseline=baseline, by=by, cluster=cluster, kind=kind) for one in value]
-        return _below(value, tables, 1)
     wide, labels = _pairs(_unit_means(rows, value, [by], ["image"], cluster), value, baseline, by, cluster)
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     bounds = [difference_interval(wide[one], wide[baseline], labels, kind=kind) for one in differences]
@@ -341,6 +334,7 @@ def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
     """Return one row a group and unit, with the mean of the value and the unit's cluster."""
     keys = list(dict.fromkeys([*by, *unit]))
+    text("value", value)
     columns(rows, [*keys, value, *([] if cluster is None else [cluster])])
     if rows.empty:
         raise GradeclipError(f"the table is empty: there is no {value!r} to average")
@@ -384,13 +378,6 @@ def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, cluster: str
     if cluster is not None:
         labels = means.drop_duplicates("image").set_index("image", drop=False)[cluster].loc[wide.index].to_numpy()
     return wide, labels
-
-
-def _below(measures: Sequence[str], tables: list[pd.DataFrame], at: int) -> pd.DataFrame:
-    """Return tables one below the other, with a column at place `at` that names the measure."""
-    for measure, table in zip(measures, tables, strict=True):
-        table.insert(at, "measure", measure)
-    return pd.concat(tables, ignore_index=True)
 
 
 def _names(columns: str | Sequence[str]) -> list[str]:

@@ -175,15 +175,6 @@ def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
     np.testing.assert_allclose(got.loc[1, ["mean", "low", "high"]].astype(float), 0.5)
 
 
-def test_several_measures_make_one_tidy_table():
-    rows = table({"a": [0.1, 0.2, 0.6], "b": [0.5, 0.3, 0.1]}).assign(other=lambda t: 2 * t["score"])
-    got = summarise(rows, ["score", "other"], ["method"])
-    assert got["measure"].tolist() == ["score", "score", "other", "other"]
-    np.testing.assert_allclose(got["high"][2:], 2 * got["high"][:2])
-    compared = paired(rows, ["score", "other"], baseline="a")
-    assert compared[["method", "measure"]].to_numpy().tolist() == [["b", "score"], ["b", "other"]]
-
-
 def test_a_group_of_one_keeps_its_mean_and_says_that_it_has_no_interval():
     with pytest.warns(UserWarning, match="no interval for a: resampling needs at least two values, got 1"):
         got = summarise(table({"a": [0.3]}), "score")
@@ -320,6 +311,7 @@ def test_an_answer_needs_an_interval_and_a_margin(bounds, options, says):
         (lambda rows: spearman(1, 2), "needs lists of numbers"),
         (lambda rows: summarise(rows.assign(n="a"), "score", by="n"), "has a column 'n' of its own"),
         (lambda rows: summarise(rows.assign(image=np.nan), "score"), "4 rows have no 'image'"),
+        (lambda rows: summarise(rows, ["score"]), "value must be a text"),
         (lambda rows: holm([-1, 0.5]), "between 0 and 1"),
         (lambda rows: holm([np.nan]), "NaN"),
     ],
