@@ -26,7 +26,7 @@ from ..errors import GradeclipError
 from ..files import data_path, write_path_whole
 from .checkpoints import FAULTS, open_safetensors, reason_of
 from .clip import Clip
-from .open_clip import build, cast, preprocessing, put_in
+from .open_clip import Unset, build, cast, preprocessing, put_in
 
 BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
@@ -119,7 +119,8 @@ def load_bundled(name: str, pretrained: str | Path | None, device: str, precisio
         layers = {key: config.pop(key, None) for key in _EXPLAINED_LAYERS}
         shown = {**asdict(PreprocessCfg()), **config.pop("preprocess")}
         rows_of_all = config["text_cfg"].get("vocab_size", 49408)
-        model = build(config, precision)
+        with Unset():
+            model = build(config, precision)
         cast(model, precision, device)
         preprocess = preprocessing(model, shown)
     except (*FAULTS, TypeError, AttributeError, ArithmeticError, AssertionError) as error:

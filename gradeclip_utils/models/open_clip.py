@@ -34,6 +34,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from open_clip.transformer import LayerNormFp32, QuickGELU
 from PIL import Image
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..checks import chosen, first_line, nearest, short
 from ..errors import GradeclipError
@@ -101,7 +102,8 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str, opti
             hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
             if hub_name and not within and not Path(hub_name).is_dir():
                 check_reachable(hub_name, file)
-        model = build(config, precision)
+        with Unset():
+            model = build(config, precision)
         cast(model, precision, device)
         put_in(model, state, name, said)
         if size and hasattr(model.visual, "set_input_size"):  # timm's encoders take another size when they are made
@@ -202,6 +204,19 @@ def unknown_name(name: str, known: Sequence[str]) -> GradeclipError:
     return GradeclipError(f"open_clip has no model {name!r}. {more}")
 
 
+class Unset(TorchFunctionMode):
+    """Within it no random numbers are drawn: all weights of a new model are about to be loaded."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Return a tensor as it is instead of filling it."""
+        kwargs = kwargs or {}
+        if function is torch.randn:
+            return torch.empty(*args, **kwargs)
+        if getattr(function, "__module__", "") == "torch.nn.init" and "tensor" in kwargs:
+            return kwargs["tensor"]
+        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **kwargs)
+
+
 def build(config: dict, precision: str = "fp32") -> nn.Module:
     """The model that a config of open_clip describes, with random weights."""
     config = deepcopy(config)
@@ -269,7 +284,7 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
 def check_finite(state: Mapping[str, Tensor], name: str, said: str) -> None:
     """Refuse weights that are NaN or infinite, by their names."""
     floats = ((key, value.float()) for key, value in state.items() if value.is_floating_point())
-    broken = [key for key, value in floats if not torch.isfinite(value).all()]
+    broken = [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]
     if broken:
         raise GradeclipError(f"The weights {said} of {name} are not finite (NaN): {some(broken, 3)}.")
 

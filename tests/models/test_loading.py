@@ -51,6 +51,11 @@ def embeddings(model, prompt="a red car and a car"):
         return torch.cat([model.encode_image(pixels), model.encode_text(tokens)]).float()
 
 
+def embeddings_of(clip):
+    with torch.no_grad():
+        return clip.model.encode_text(clip.tokenizer(["a red car"]))
+
+
 def saved(state, path, **options):
     save_file({key: value.clone() for key, value in state.items()}, path, **options)
     return path
@@ -113,6 +118,12 @@ def test_half_precision_weights_of_another_grid_of_patches_are_resized(model):
     assert clip.model.visual.positional_embedding.shape == (17, 64)
     wide = Clip.from_open_clip("ViT-tiny", model.state_dict(), force_image_size=48, image_mean=(0.1,) * 3)
     assert wide.model.visual.image_size == (48, 48) and wide.preprocess.transforms[-1].mean == (0.1,) * 3
+
+
+def test_loading_draws_no_random_numbers(model):
+    before = torch.get_rng_state()
+    for clip in (load_clip(), load_clip("ViT-tiny", model.state_dict())):
+        assert torch.equal(torch.get_rng_state(), before) and torch.isfinite(embeddings_of(clip)).all()
 
 
 def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch):
