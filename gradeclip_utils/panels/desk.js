@@ -131,9 +131,11 @@ const desk = (app) => {
   app.below = () => (whole() ? [folds(app)] : []);
   app.at = (place) => app.data.controls.filter((one) => one.place === place).map((one) => control(app, one));
   app.send = (message, buffers) => {
-    model.send(message, undefined, buffers);
     clearTimeout(app.waiting);
     app.waiting = setTimeout(() => app.set({ notice: { text: SILENT, kind: "wrong" } }), PATIENCE);
+    try {
+      model.send(message, undefined, buffers);
+    } catch {} // the line to a kernel that was restarted is closed
   };
   app.change = (fields) => app.send({ kind: "change", fields });
   app.taken = () => {
