@@ -435,7 +435,9 @@ class Explainer:
             each = len(texts) // len(views)
             own, explained = (part.repeat_interleave(each, dim=0) for part in (embedding, trace.embedding))  # (P, E)
             read = self._read(asked, own)
-            other = None if others is None else self._read(others, own, sign=-1)  # the target falls as theirs rises
+            other = (
+                None if others is None else self._read(others, own, sign=-1)
+            )  # the target falls as their similarity rises
             directions = read.embedding if other is None else read.embedding - other.embedding
             empty = self._empty_prompt() if others is None else None
             maps = self._token_maps(trace, directions.unflatten(0, (len(views), each)), empty)  # (B, T, N)

@@ -305,7 +305,7 @@ class Interactions(Result):
 
     @property
     def origin(self) -> str:
-        """What belongs under every figure, as in `Explanation`."""
+        """The line under a figure, as in `Explanation`."""
         return _origin(self.provenance, [self.similarity]) + (
             ", things told apart by their mean" if "centred" in self.provenance else ""
         )

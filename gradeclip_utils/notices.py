@@ -27,7 +27,7 @@ class ExplanationWarning(UserWarning):
 
 
 def warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
-    """Say so when a map (B, T, N) is zero at every real token (B, N): there is nothing to see, and why."""
+    """Warn if a map (B, T, N) is zero at every valid token (B, N)."""
     empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
     if empty:
         reason = "all tokens answer the query equally, or the target does not depend on them"
@@ -38,7 +38,7 @@ _DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
 
 
 def mark_drawn(image: Image.Image) -> Image.Image:
-    """Note on an image that it is one of the scenes that the bundled models were trained on; gives it back."""
+    """Mark an image as a scene like those that the bundled models were trained on, and return it."""
     image.info[_DRAWN] = "yes"
     return image
 
@@ -49,7 +49,7 @@ def is_drawn(image: Image.Image) -> bool:
 
 
 def png_note(image: Image.Image) -> PngInfo:
-    """What a PNG file says of the image, to be saved with it: `image.save(file, pnginfo=png_note(image))`."""
+    """The text chunk that marks a PNG file as a drawn scene: `image.save(file, pnginfo=png_note(image))`."""
     note = PngInfo()
     if is_drawn(image):
         note.add_text(_DRAWN, "yes")
@@ -57,9 +57,9 @@ def png_note(image: Image.Image) -> PngInfo:
 
 
 def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
-    """Say so when figures will show boxes, because matplotlib's font cannot draw a script."""
+    """Warn if figures will show boxes, because matplotlib's font cannot draw a script."""
     beyond = sorted({letter for text in texts for letter in text if ord(letter) > 0x024F and not letter.isspace()})
-    if beyond:  # else it is Latin, and matplotlib, which is slow to import, need not be asked
+    if beyond:  # else it is Latin, and matplotlib, which is slow to import, is not needed
         from matplotlib.font_manager import FontProperties, findfont, get_font
 
         font = get_font(findfont(FontProperties()))
@@ -71,7 +71,7 @@ def warn_of_missing_glyphs(texts: Iterable[str]) -> None:
 
 @contextmanager
 def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
-    """Within it, and in this thread alone, somebody else hears what explanations warn of."""
+    """Send the warnings of explanations in this thread to a function."""
     token = _listener.set(listener)
     try:
         yield
@@ -80,7 +80,7 @@ def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
 
 
 def warn(message: str, kind: type[UserWarning] = ExplanationWarning) -> None:
-    """A warning at the line outside of this package that asked for it; one about an explanation, unless `heard_by`."""
+    """Warn at the line outside of this package that asked, or tell the function of `heard_by`."""
     if kind is ExplanationWarning and (listener := _listener.get()) is not None:
         listener(message)
         return

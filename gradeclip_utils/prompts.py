@@ -1,4 +1,4 @@
-"""Prompts: what an image is compared with, checked: strings as token ids and words, or embeddings, which have neither.
+"""Prompts, checked: strings with their token ids and words, or embeddings, which have neither.
 
 prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
 """
@@ -41,11 +41,11 @@ MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find thei
 
 @dataclass(frozen=True)
 class Asked:
-    """P prompts, checked: token ids, split into words where the tokenizer tells, or embeddings.
+    """P prompts, checked: token ids and, if the tokenizer gives them, words; or embeddings.
 
     Attributes:
-        names: what each is called: the string itself, or "embedding 3".
-        splits: their words; empty where there are none.
+        names: the string itself, or "embedding 3".
+        splits: their words; empty if there are none.
         ids: token ids (P, context_length), or None.
         embedding: (P, E), or None.
     """
@@ -119,7 +119,7 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
 
 
 def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
-    """As many prompts as there are others."""
+    """One prompt for each of `count` others."""
     if len(prompts) not in (1, count):
         msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
         raise GradeclipError(msg)
@@ -135,7 +135,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
         msg = f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
         raise GradeclipError(msg)
     embeddings = embeddings.detach()
-    # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers cannot be had
+    # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers overflow
     embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
     return Asked(tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings)
 
@@ -165,7 +165,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
 
 
 def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
-    """Check P prompts, split them into words, and warn of what the model cannot read or does not know."""
+    """Check P prompts, split them into words, and warn of words that the model cannot read or does not know."""
     warn_of_missing_glyphs(prompts)
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)

@@ -1,12 +1,12 @@
-"""Words: from the tokens that a tokenizer made of a prompt back to the words that a person wrote.
+"""Words: from the tokens of a prompt back to the words that a person wrote.
 
     prompt --tokenizer--> tokens --tower, method--> a score each --here--> words --> Explanation
 
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
 lower case) and cuts it into tokens that may be shorter than a word, and shorter than a letter: an emoji is several.
-A Hugging Face tokenizer (byte-pair, WordPiece, SentencePiece) says itself which characters a token stands for; a slow
-one, which does not, is asked to decode. Scores belong to words, in the prompt as it was written, so that
-`prompt[word.start:word.end] == word.text` always.
+A fast Hugging Face tokenizer (byte-pair, WordPiece, SentencePiece) gives the characters of each token; with a slow one
+they are found by decoding. Scores belong to words, in the prompt as it was written: `prompt[word.start:word.end] ==
+word.text` always.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ import regex
 
 from .errors import GradeclipError
 
-# Letters, marks and digits make a word, with an apostrophe inside; everything else that is seen stands for itself, and
-# so does a character of a script that sets no spaces between words.
+# Letters, marks and digits make a word, with an apostrophe inside. Every other visible character stands for itself, and
+# so does a character of a script without spaces between words.
 _APART = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"(?:(?![{_APART}])[\p{{L}}\p{{M}}\p{{N}}])+(?:['’][\p{{L}}\p{{M}}]+)*|(?!\s)\X")
 _SEEN = regex.compile(r"\S")
@@ -79,7 +79,7 @@ def why_no_words(tokenizer: Any) -> str | None:
 
 
 def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
-    """Refuse, by name, a tokenizer that does not read what was written."""
+    """Refuse a tokenizer that drops tokens or, with `words`, that does not say which tokens make up a word."""
     if getattr(tokenizer, "reduction_fn", None) is not None:
         drops = "this tokenizer drops tokens at random (reduction_mask); make one without it"
         raise GradeclipError(f"a prompt that is explained must be read as it stands, and {drops}")
@@ -94,7 +94,7 @@ def split_read(prompt: str, tokenizer: Any, tower) -> Split:
 
 
 def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
-    """As `split_prompt`, for the whole `row` of token ids that the model reads."""
+    """`split_prompt` for the whole `row` of token ids that the model reads."""
     if not hasattr(tokenizer, "tokenizer"):
         return split_prompt(prompt, tokenizer, row[1:end])
     tokens = _tokenised(prompt, tokenizer)[1]
@@ -129,7 +129,7 @@ def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
 
 
 def _tokenised(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[tuple[int, int]]]:
-    """What the tokenizer makes of a prompt: the cleaned prompt, all its tokens, and the characters of each in it."""
+    """The cleaned prompt, all its tokens, and the characters of each token in it."""
     if not hasattr(tokenizer, "tokenizer"):
         tokens, cleaned = tokenizer.encode(prompt), tokenizer.clean_fn(prompt)
         return cleaned, tokens, _token_ranges(cleaned, tokens, tokenizer)
@@ -176,7 +176,7 @@ def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple
 
 
 def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) -> tuple[list[int], list[int]]:
-    """Where each word begins in the prompt, and the word that each token belongs to."""
+    """The start of each word in the prompt, and the word that each token belongs to."""
     begins, number = {}, {}  # of the word at each character of the cleaned prompt
     for index, match in enumerate(_WORD.finditer(cleaned)):
         begins.update(dict.fromkeys(range(*match.span()), match.start()))
@@ -194,7 +194,7 @@ def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) ->
 
 
 def _positions_in_prompt(prompt: str, cleaned: str) -> list[int]:
-    """Where each character of the cleaned prompt begins in the prompt; one position more for the end."""
+    """The start of each character of the cleaned prompt in the prompt; one position more for the end."""
     if cleaned == prompt.lower() and len(cleaned) == len(prompt):
         return list(range(len(prompt) + 1))
     units = [match.span() for match in _UNIT.finditer(prompt)]

@@ -2,7 +2,7 @@
 
     model --tower--> Trace --here--> map --Explanation--> figure
 
-`registry` says what they have in common. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
+`registry` describes their common form. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
 width D, H heads of C channels, E the width of the embedding.
 """
 
@@ -61,7 +61,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
     """Each explained layer, its attention (B, H, N, N) and its output (B, N, D), in the caller's graph."""
-    x = trace.tokens.detach().requires_grad_()  # so that a graph is kept where the caller wants one
+    x = trace.tokens.detach().requires_grad_()  # for callers that want a graph
     attention_mask = trace.mask_of_heads()
     if tower.causal and attention_mask is None:
         attention_mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()

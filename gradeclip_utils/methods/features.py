@@ -2,7 +2,7 @@
 
     model --tower--> Trace --here--> map --Explanation--> figure
 
-`registry` says what they have in common. Shapes: B inputs, T targets, N tokens of width D, E the width of the
+`registry` describes their common form. Shapes: B inputs, T targets, N tokens of width D, E the width of the
 embedding.
 """
 

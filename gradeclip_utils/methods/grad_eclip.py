@@ -150,7 +150,7 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
         spatial: the `kind` of `spatial_weights`.
 
     Returns:
-        Signed maps (B, T, N) over the trace's tokens, of which an image's patches are the last h * w.
+        Signed maps (B, T, N) over the trace's tokens; an image's patches are the last h * w.
     """
     maps = []
     for part in directions.split(_AT_ONCE, dim=1):

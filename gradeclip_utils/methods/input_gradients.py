@@ -2,8 +2,8 @@
 
     image or prompt -> model -> embedding -> target --gradient--> map
 
-They need no look inside the model, and so also apply to towers that have no attention to read. `registry` says what
-all methods have in common. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P patches.
+They need no look inside the model, and so also apply to towers without attention. `registry` describes the common form
+of methods. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P patches.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import whole
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from .grad_eclip import gradients
@@ -76,5 +75,5 @@ def _summed_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
 
 def path_points(steps: int) -> Iterator[tuple[float, float]]:
     """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule."""
-    for place, weight in zip(*np.polynomial.legendre.leggauss(whole("steps", steps, 1)), strict=True):
+    for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
         yield float(place + 1) / 2, float(weight) / 2

@@ -3,10 +3,10 @@
     trace of a prompt -> direction of each word -> Grad-ECLIP of the image -> a region for each word
 
 A word pushes the prompt's embedding in a direction; Grad-ECLIP of the image with that direction for a target is the
-region that *this word* matches. The directions of a caption have a part in common, which answers to whatever is in the
-image. Take the mean of the caption's nouns away from each of them, and what is left tells them apart: the map of a
-noun *rather than of the nouns of this caption*, a contrast in the sense of `Explainer.explain`'s `against`.
-Directions and maps are linear, so it is the same whether it is done before or after the map.
+region that *this word* matches. The directions of a caption have a part in common, which matches any object. Each
+noun's direction less the mean of all nouns' directions tells them apart: it gives the map of a noun *rather than of the
+nouns of this caption*, a contrast in the sense of `Explainer.explain`'s `against`. Maps are linear in the direction, so
+the mean can be taken away before or after the map.
 
 Shapes: N tokens, W words, E the width of the embedding.
 """
@@ -25,7 +25,7 @@ from .grad_eclip import spatial_weights, zero_delta
 
 
 def word_masks(split: Split, trace: Trace) -> Tensor:
-    """Which tokens of a prompt belong to which word, (W, N) bool; SOT, EOT and what stands behind it are in none."""
+    """The tokens of each word of a prompt, (W, N) bool; SOT, EOT and padding belong to no word."""
     word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
     return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
 
@@ -41,7 +41,7 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
     start = zero_delta(trace)
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
-        """Where a change of o pushes the embedding."""
+        """The change of the embedding for a change of o."""
         return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
 
     found = torch.vmap(push)(torch.stack(pushes, dim=1))  # (W, L, B, R, D) -> (W, B, E)
@@ -53,7 +53,7 @@ Group = tuple[int, ...]
 
 def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group, ...]:
     """The words that name things: for each noun phrase of a caption its nouns, as indices into the words."""
-    from ..language import phrases  # its taggers are slow to import, and most explanations do without
+    from ..language import phrases  # its taggers are slow to import
 
     groups = []
     for phrase in phrases(caption):
@@ -65,7 +65,7 @@ def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[Group,
 
 
 def centred(maps: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
-    """Maps (W, ...) of words, in which the mean over the groups is taken away from each group; other words stay."""
+    """Maps (W, ...) of words, each group's sum less the mean over the groups; other words keep their maps."""
     words = [i for group in groups for i in group]
     if len(groups) < 2 or not all(groups):
         msg = f"centring needs two groups of words or more, none of them empty, got {list(groups)!r}"

@@ -2,9 +2,10 @@
 
     image or prompt --changed--> model -> embedding -> target -> map
 
-Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB). Of a tower they need
-`forward`, `trace` or `resume`, so most of them also apply to towers without attention. Shapes: B inputs, T targets, N
-tokens of width D, E the width of the embedding, P = h * w patches, which are the last tokens.
+Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB). They need
+`forward`, `trace` or `resume` of a tower, so most of them also apply to towers without attention.
+
+Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, the last tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ _CELLS, _LIT = 7, 0.5  # of RISE's masks: cells down and across, and how likely 
 
 
 def bar(what: str, progress: bool | None, things: Iterable | None = None, total: int | None = None) -> tqdm:
-    """A bar of what takes long."""
+    """A bar for a long computation."""
     if progress is None:  # tqdm.auto would show a notebook's widget, terminal or not
         return terminal_tqdm(things, what, total, disable=None, delay=5.0, leave=False)
     return tqdm(things, what, total, disable=not progress)

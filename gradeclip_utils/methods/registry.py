@@ -1,16 +1,16 @@
-"""Registry: every method there is, with its paper, what it explains and what it costs.
+"""Registry: all methods, with their papers, the number that each explains, and their costs.
 
     tower --trace--> Trace --method--> map --Explanation--> figure
 
-`METHODS` names them; `Explainer(clip, method="maskclip")` runs one, and `register_method` adds one of your own. All
-work on the unmodified model, through what a tower offers; methods that change the model's attention change it in a
-computation of their own, and say what number they then explain. Each goes through the trace's explained layers: which
-part of the tower that is belongs to the method (`Method.layers`) unless the user says otherwise.
+`Explainer(clip, method="maskclip")` runs a method of `METHODS`, and `register_method` adds one of your own. All work
+on the unmodified model, through a tower; methods that change the model's attention do so in a computation of their
+own, and `Method.explains` names the number that they then explain. A method goes through the trace's explained layers:
+`Method.layers`, unless the user chooses others.
 
 Every method gets a tower, a trace and the targets' `directions` (B, T, E), and returns signed maps (B, T, N) over the
-trace's tokens, zero where a token is not valid (`trace.valid_mask`). The target of a direction d is S = embedding . d:
-with d = e_T a similarity, with d = e_A - e_B the difference of two. Costs are in forward passes of the tower, on top of
-the trace, which is one.
+trace's tokens, zero for a token that is not valid (`trace.valid_mask`). The target of a direction d is
+S = embedding . d: with d = e_T a similarity, with d = e_A - e_B the difference of two. Costs are in forward passes of
+the tower, beyond the one of the trace.
 """
 
 import inspect
@@ -121,10 +121,10 @@ METHODS: dict[str, Method] = {
                "the explained layers again, and a gradient through them", grad_eclip_with_one_head,
                grad_eclip_with_one_head),
         Method("attention", "Raw attention", "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and "
-               "Wallace, Attention is not Explanation, NAACL 2019", "where the tower looks, whatever the other side is",
+               "Wallace, Attention is not Explanation, NAACL 2019", "where the tower looks, for any text or image",
                "nothing beyond the trace", attention, attention),
         Method("rollout", "Attention rollout", "Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL "
-               "2020, arXiv 2005.00928", "how attention mixes the input, whatever the other side is", "1 forward pass",
+               "2020, arXiv 2005.00928", "how attention mixes the input, for any text or image", "1 forward pass",
                rollout, rollout, layers="all"),
         Method("grad-cam", "Grad-CAM", "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via "
                "Gradient-based Localization, ICCV 2017, arXiv 1610.02391", _OWN,
