@@ -102,8 +102,8 @@ def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence
         listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
         if not skip_missing:
-            how = "Correct the table (a caption with a comma needs quotes) or the folder, or skip them (skip_missing=True, --skip-missing)"
-            raise GradeclipError(f"{message}. {how}")
+            how = "Correct the table (a caption with a comma needs quotes) or the folder"
+            raise GradeclipError(f"{message}. {how}, or skip them (skip_missing=True, --skip-missing)")
         warn(f"{message}. Their pairs are skipped.", UserWarning)
         gone = set(map(id, missing))
         pairs = [pair for pair in pairs if id(pair) not in gone]

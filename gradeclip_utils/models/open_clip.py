@@ -172,7 +172,7 @@ def _beside(name: str) -> tuple[dict, dict, dict[str, Tensor], str]:
     kind, _, place = name.partition(":")
     if kind == "hf-hub":
         check_reachable(place, OPEN_CLIP_CONFIG)
-        config = Path(hf_hub_download(place, OPEN_CLIP_CONFIG))
+        config = Path(hf_hub_download(place, OPEN_CLIP_CONFIG))  # nosec B615 # the repository that the user names
     else:
         config = Path(place) / OPEN_CLIP_CONFIG
     settings = json.loads(config.read_text())
