@@ -80,7 +80,8 @@ def claims(notebook):
             names = [cell.get_text() for cell in table.find("tr").find_all("th")] if table else []
             if {"claim", "model", "answer"} <= set(names):
                 rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")[1:]]
-                return [tuple(row[names.index(name)] for name in ("claim", "model", "answer")) for row in rows]
+                places = [names.index(name) for name in ("claim", "model", "answer")]
+                return [tuple(row[i][:46] for i in places) for row in rows]  # a table may cut long sentences
     return []
 
 

@@ -1,7 +1,6 @@
 """Lessons on a model of one's own: each that takes a model runs on a folder of open_clip with random weights."""
 
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -12,9 +11,7 @@ from studies.__main__ import run_lesson
 from tests.conftest import TINY_TEXT, TINY_VISION, build
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-LESSONS = [
-    path.name[:2] for path in sorted(NOTEBOOKS.glob("0*.ipynb")) if re.search(r'"MODEL\b.* = ', path.read_text())
-]
+LESSONS = ["01", "02", "03", "04", "05", "06"]  # 07 tunes and 08 compares bundled models; 09 prints no name
 pytestmark = pytest.mark.slow
 
 

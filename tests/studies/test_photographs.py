@@ -90,9 +90,9 @@ def test_a_colour_word_is_measured_on_the_mask_of_its_noun_beside_an_absent_colo
 
 def test_data_without_pairs_or_colours_is_refused_in_a_sentence(models):
     with pytest.raises(GradeclipError, match="no image has masks of two concepts"):
-        matching_rows(models["bundled"], load("photographs:"), progress=False)
+        matching_rows(models["bundled"], load("photographs:all"), progress=False)
     with pytest.raises(GradeclipError, match="gives a colour to a concept"):
-        colour_rows(models["bundled"], load("photographs:"), progress=False)
+        colour_rows(models["bundled"], load("photographs:all"), progress=False)
 
 
 def test_choices_of_sugar_crepe_are_asked_beside_the_captions_alone(models, tmp_path):
