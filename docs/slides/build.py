@@ -3,7 +3,7 @@
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 
 A heading opens a slide, and so does every figure or table after the first one on a slide. Lists, short paragraphs,
-figures and tables are shown. Longer prose and folded answers are notes of the speaker (key S). Code and printed lines
+figures and tables are shown; what answers a question to predict, after one more step. Longer prose and folded answers are notes of the speaker (key S). Code and printed lines
 are left out, except in cells that are tagged `slide`.
 """
 
@@ -74,15 +74,13 @@ def slide_type(text: str) -> str:
     """The slide type of a paragraph: a heading opens a slide, long prose and folded answers are notes."""
     if text.startswith("#"):
         return "slide" if re.match(r"#{1,2} ", text) else "subslide"
-    if text.startswith("**Predict"):
-        return "subslide"
     shown = re.match(r"[-*] |\d+\. |\||!\[|\$\$|>|\*\*", text) or len(text.split()) <= SHORT
     return "-" if shown and not text.startswith("<") else "notes"
 
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it."""
-    cells, has_figure = [], False
+    cells, has_figure, asked = [], False, False
 
     def add(cell: NotebookNode, kind: str, **metadata) -> None:
         cell.metadata = nbformat.from_dict({"slideshow": {"slide_type": kind}, **metadata})
@@ -94,6 +92,10 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
                 r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+", cell.source, re.M | re.S
             ):
                 kind = slide_type(text)
+                if text.startswith("**Predict"):
+                    kind, asked = ("subslide" if has_figure else "-"), True
+                elif kind in ("slide", "subslide"):
+                    asked = False
                 has_figure = has_figure and kind not in ("slide", "subslide")
                 text = re.sub(r"</?(?:details|summary)>", "", text) if kind == "notes" else text
                 text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
@@ -107,12 +109,9 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
         ]  # fmt: skip
         outputs = [one for one in outputs if tagged or {"image/png", "text/html"} & set(one.get("data", ()))]
         if outputs or tagged:
-            add(
-                NotebookNode(cell, outputs=outputs),
-                "subslide" if has_figure else "-",
-                transient={"remove_source": not tagged},
-            )
-            has_figure = True
+            kind = "subslide" if has_figure else "fragment" if asked else "-"
+            add(NotebookNode(cell, outputs=outputs), kind, transient={"remove_source": not tagged})
+            has_figure, asked = True, False
     return NotebookNode(notebook, cells=cells)
 
 
