@@ -3,8 +3,8 @@
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 
 A heading opens a slide, and so does every figure or table after the first one on a slide. Lists, short paragraphs,
-figures and tables are shown; what answers a question to predict, after one more step. Longer prose and folded answers are notes of the speaker (key S). Code and printed lines
-are left out, except in cells that are tagged `slide`.
+figures and tables are shown; the answer to a question to predict comes after one more step. Longer prose and folded
+answers are notes of the speaker (key S). Code and printed lines are left out, except in cells that are tagged `slide`.
 """
 
 from __future__ import annotations
