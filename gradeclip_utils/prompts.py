@@ -55,17 +55,9 @@ class Asked:
     ids: Tensor | None = None
     embedding: Tensor | None = None
 
-    def word_ids(self, some: Sequence[int], valid_mask: Tensor) -> Tensor:
-        """The word of every token of some of the prompts, (B, N); -1 for SOT, EOT and padding."""
-        word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
-        for row, i in zip(word_ids, some, strict=True):
-            split = self.splits[i]
-            row[split.first : split.first + len(split.word_ids)] = torch.tensor(split.word_ids)
-        return word_ids
 
-
-def as_prompts(prompts: Prompts, most: int = 10_000) -> list[str] | Tensor:
-    """Prompts as a list of strings, or embeddings as a tensor (T, E); at most `most`."""
+def as_prompts(prompts: Prompts) -> list[str] | Tensor:
+    """Prompts as a list of strings, or embeddings as a tensor (T, E)."""
     if isinstance(prompts, Tensor) or (isinstance(prompts, np.ndarray) and prompts.dtype.kind in "fc"):
         found = dense("prompt embeddings", prompts)
         if found.ndim not in (1, 2) or not found.numel():
@@ -81,8 +73,6 @@ def as_prompts(prompts: Prompts, most: int = 10_000) -> list[str] | Tensor:
         if wrong or not found:
             raise GradeclipError(f"{rule}, got {short(wrong[0] if wrong else found)}")
         _check_strings(found)
-    if len(found) > most:
-        raise GradeclipError(f"there can be {most:,} prompts in one call, got {len(found):,}: ask in parts")
     return found
 
 
@@ -118,14 +108,15 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
     return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
 
 
-def matched(prompts: list[str] | Tensor, count: int) -> list[str] | Tensor:
-    """One prompt for each of `count` others."""
+def matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
+    """One prompt for each of `count` others, from one for all or one for each."""
+    if against is None:
+        return None
+    prompts = as_prompts(against)
     if len(prompts) not in (1, count):
         msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
         raise GradeclipError(msg)
-    if len(prompts) == count:
-        return prompts
-    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * count
+    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * (count // len(prompts))
 
 
 def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:

@@ -97,7 +97,7 @@ def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, st
     words = {}
     for start in range(0, len(read), _WORDS_AT_ONCE):
         some = read[start : start + _WORDS_AT_ONCE]
-        words |= zip(some, explainer.directions_of_words(some), strict=True)
+        words |= zip(some, explainer.word_directions(some), strict=True)
     found = []
     for caption, span, less in asked:
         if span is None:

@@ -128,7 +128,7 @@ def colour_rows(
         absent = next(other for other in COLOURS if other not in said)
         for name, word in (("own", colour), ("absent", absent)):
             caption = one.caption[:start] + word + one.caption[end:]
-            split, directions = explainer.word_directions(caption)
+            ((split, directions),) = explainer.word_directions(caption)
             here = [k for k, (a, b) in enumerate(split.spans) if a < start + len(word) and b > start]
             map_ = explainer.maps(image, directions[here].sum(0, keepdim=True))[0, 0].cpu().numpy()
             heat = onto_image(map_, explainer.explain(image, caption).box, image.size)

@@ -151,7 +151,7 @@ def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
 
 def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
-    split, directions = explainer.word_directions(scene.caption)
+    ((split, directions),) = explainer.word_directions(scene.caption)
     split.check_read()
     return torch.stack([directions[_within(split.spans, noun)].sum(0) for noun in _nouns(scene)])
 

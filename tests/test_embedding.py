@@ -16,13 +16,12 @@ def pictures(picture):
 
 
 def test_embeddings_are_those_of_the_unmodified_model_whatever_the_batches(tiny, pictures):
-    explainer = Explainer(tiny)
+    explainer, pictures, prompts = Explainer(tiny), pictures * 4, PROMPTS * 20
     with torch.no_grad():
         images = tiny.model.encode_image(torch.stack([tiny.preprocess(one) for one in pictures]), normalize=True)
-        texts = tiny.model.encode_text(tiny.tokenizer(PROMPTS), normalize=True)
-    for size in (1, 2, 64):
-        torch.testing.assert_close(explainer.embed_images(pictures, batch_size=size), images, atol=1e-5, rtol=0)
-        torch.testing.assert_close(explainer.embed_texts(PROMPTS, batch_size=size), texts, atol=1e-5, rtol=0)
+        texts = tiny.model.encode_text(tiny.tokenizer(prompts), normalize=True)
+    torch.testing.assert_close(explainer.embed_images(pictures), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(explainer.embed_texts(prompts), texts, atol=1e-5, rtol=0)
 
 
 def test_an_image_may_have_any_form_that_explain_takes_and_may_be_a_single_one(tiny, picture, tmp_path):
@@ -40,17 +39,17 @@ def test_a_generator_is_asked_for_a_batch_at_a_time(tiny, pictures):
     explainer, drawn, batches = Explainer(tiny), [], []
     trace = explainer.image_tower.trace
     explainer.image_tower.trace = lambda pixels, graph: (batches.append((len(drawn), len(pixels))), trace(pixels))[1]
-    found = explainer.embed_images((drawn.append(one) or one for one in pictures[:3]), 2)
-    assert batches == [(2, 2), (3, 1)]
-    assert torch.equal(found, explainer.embed_images(list(pictures[:3]), 2))
+    found = explainer.embed_images(drawn.append(one) or one for one in pictures * 4)
+    assert batches == [(16, 16), (20, 4)]
+    assert torch.equal(found, explainer.embed_images(pictures * 4))
     with pytest.raises(ValueError, match="there are no images"):
         explainer.embed_images(one for one in pictures[:0])
 
 
 def test_maps_are_those_that_explain_shows(tiny, pictures):
-    for options in ({}, {"attention": "single-head"}, {"method": "maskclip"}, {"method": "clip-surgery"}):
+    for options in ({}, {"method": "grad-eclip-single-head"}, {"method": "maskclip"}, {"method": "clip-surgery"}):
         explainer = Explainer(tiny, **options)
-        maps = explainer.maps(pictures, explainer.embed_texts(PROMPTS), batch_size=2)
+        maps = explainer.maps(pictures, explainer.embed_texts(PROMPTS))
         assert maps.shape == (5, 4, 4, 4)
         for one, found in zip(pictures, maps, strict=True):
             np.testing.assert_allclose(found, explainer.explain(one, PROMPTS).image_maps, atol=1e-6)
@@ -59,27 +58,26 @@ def test_maps_are_those_that_explain_shows(tiny, pictures):
 def test_every_image_may_have_directions_of_its_own(tiny, pictures):
     explainer = Explainer(tiny)
     directions = torch.randn(5, 3, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    maps = explainer.maps(pictures, directions.numpy(), batch_size=2)
+    maps = explainer.maps(pictures, directions.numpy())
     for i, one in enumerate(pictures):
         torch.testing.assert_close(maps[i], explainer.maps(one, directions[i])[0])
     torch.testing.assert_close(explainer.maps(pictures, 2 * directions), 2 * maps)  # they keep their length
 
 
 def test_maps_of_word_directions_are_interactions(tiny, picture):
-    for attention in ("model", "single-head"):
-        explainer = Explainer(tiny, attention=attention)
-        split, directions = explainer.word_directions(PROMPTS[1])
+    for method in ("grad-eclip", "grad-eclip-single-head"):
+        explainer = Explainer(tiny, method=method)
+        ((split, directions),) = explainer.word_directions(PROMPTS[1])
         expected = explainer.interactions(picture, PROMPTS[1])
         np.testing.assert_allclose(explainer.maps(picture, directions)[0], expected.maps, atol=1e-6)
         assert [PROMPTS[1][start:end] for start, end in split.spans] == [word.text for word in expected.words]
 
 
-@pytest.mark.parametrize("attention", ["model", "single-head"])
-def test_the_words_of_captions_that_are_read_together_push_as_those_of_each_alone(tiny, attention):
-    explainer = Explainer(tiny, attention=attention)
-    together = explainer.directions_of_words(PROMPTS)
-    for caption, (split, directions) in zip(PROMPTS, together, strict=True):
-        alone, expected = explainer.word_directions(caption)
+@pytest.mark.parametrize("method", ["grad-eclip", "grad-eclip-single-head"])
+def test_the_words_of_captions_that_are_read_together_push_as_those_of_each_alone(tiny, method):
+    explainer = Explainer(tiny, method=method)
+    for caption, (split, directions) in zip(PROMPTS, explainer.word_directions(PROMPTS), strict=True):
+        ((alone, expected),) = explainer.word_directions(caption)
         assert split == alone and len(directions) == len(split.spans)
         torch.testing.assert_close(directions, expected, atol=1e-6, rtol=1e-5)
 

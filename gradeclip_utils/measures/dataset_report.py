@@ -121,7 +121,7 @@ class _Explain:
     """Explains one example after the other, and traces each image once."""
 
     def __init__(self, clip, method, given, nulls, seed, out, sampled) -> None:
-        self.explainer = Explainer(clip, method=method, seed=seed, progress=False)
+        self.explainer = Explainer(clip, method=method, seed=seed)
         self.explainer.image_tower = _Remembering(self.explainer.image_tower)  # type: ignore[assignment]
         self.method, self.given, self.nulls, self.out, self.sampled = method, given, nulls, out, sampled
 

@@ -360,7 +360,7 @@ def _opened_once(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
 
 def _open_explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
     """Return one explainer a method, and one with random weights, by name."""
-    opened = partial(Explainer, seed=plan.seed, resolution=plan.resolution, progress=False)  # one bar is enough
+    opened = partial(Explainer, seed=plan.seed, resolution=plan.resolution)
     explainers = {name: opened(clip, method=name) for name in plan.methods}
     if "random weights" in plan.references:
         explainers["random weights"] = opened(randomised(clip, seed=plan.seed), method=plan.baseline)

@@ -109,11 +109,8 @@ def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
         yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
 
 
-SPATIAL_WEIGHTS = ("loosened", "softmax", "none")
-
-
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
-    """Spatial weights (B, H, R, N) in [0, 1]: how strongly each token answers each query token."""
+    """Spatial weights (B, H, R, N) in [0, 1] of a kind: "loosened", "softmax" (the attention itself) or "none"."""
     there = valid_mask[:, None, None, :]  # (B, 1, 1, N)
     if kind == "none":
         return torch.ones_like(layer.attention) * there

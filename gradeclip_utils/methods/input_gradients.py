@@ -31,9 +31,7 @@ def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return _summed_over_patches(tower, trace, torch.stack(products, dim=1))
 
 
-def integrated_gradients(
-    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50, progress: bool | None = False
-) -> Tensor:
+def integrated_gradients(tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50) -> Tensor:
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1."""
     if trace.grid is None:
         return _integrated_over_tokens(tower, trace, directions, steps)
@@ -42,7 +40,7 @@ def integrated_gradients(
     path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(pixels)
     places, weights = path.T[..., None, None, None, None]
     points = torch.arange(steps, device=pixels.device).split(max(1, _AT_ONCE // len(pixels)))
-    for some in bar("integrated gradients", progress, points):  # points of the path, (n, B, 3, H, W) of all images
+    for some in bar("integrated gradients", points):  # points of the path, (n, B, 3, H, W) of all images
         along = gradients(tower.embed_pixels, (places[some] * pixels).flatten(0, 1), directions.repeat(len(some), 1, 1))
         for target, slopes in enumerate(along):
             maps[:, target] += ((weights[some] * slopes.unflatten(0, (len(some), -1))).sum(0) * pixels).sum(1)

@@ -10,12 +10,12 @@ Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from multiprocessing import current_process
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm as terminal_tqdm
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..towers import Tower, Trace
 
@@ -23,20 +23,17 @@ _AT_ONCE = 64  # images or prompts in one forward pass
 _CELLS, _LIT = 7, 0.5  # of RISE's masks: cells down and across, and how likely one is lit
 
 
-def bar(what: str, progress: bool | None, things: Iterable | None = None, total: int | None = None) -> tqdm:
-    """A bar for a long computation."""
-    if progress is None:  # tqdm.auto would show a notebook's widget, terminal or not
-        return terminal_tqdm(things, what, total, disable=None, delay=5.0, leave=False)
-    return tqdm(things, what, total, disable=not progress)
+def bar(what: str, things: Iterable | None = None, total: int | None = None) -> tqdm:
+    """A bar for a long computation, which a terminal shows after five seconds; the workers of a pool show none."""
+    hidden = True if current_process().name != "MainProcess" else None
+    return tqdm(things, what, total, disable=hidden, delay=5.0, leave=False)
 
 
-def rise(
-    tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, seed: int = 0, progress: bool | None = False
-) -> Tensor:
+def rise(tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, seed: int = 0) -> Tensor:
     """RISE: how much more the target is when a patch is seen, over random masks M of the image."""
     light_of = mask_maker(masks, tuple(trace.inputs.shape[-2:]), seed)
     scores, seen = [], []
-    for _, light, embeddings in seen_through(tower, trace, masks, light_of, bar("RISE", progress, total=masks)):
+    for _, light, embeddings in seen_through(tower, trace, masks, light_of, "RISE"):
         scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
         seen.append(means_over_patches(tower, trace, light))  # (n, P)
     scores = torch.cat(scores, dim=-1)  # (B, T, masks)
@@ -46,7 +43,7 @@ def rise(
 
 def m2ib(
     tower: Tower, trace: Trace, directions: Tensor, *, beta: float = 0.1, samples: int = 10, steps: int = 10,
-    seed: int = 0, progress: bool | None = False,
+    seed: int = 0,
 ) -> Tensor:  # fmt: skip
     """M2IB: how much each token must say, in nats, for the target to survive an information bottleneck."""
     batch, count, width = trace.tokens.shape
@@ -56,7 +53,7 @@ def m2ib(
     noise = noise.to(trace.tokens).permute(1, 2, 0, 3)  # (steps, samples, N, D)
     maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
-    for i, target in bar("M2IB", progress, pairs):
+    for i, target in bar("M2IB", pairs):
         one = repeated(trace, i, samples)
         maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta)
     return maps * trace.valid_mask[:, None]
@@ -90,12 +87,12 @@ def means_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
 
 
 def seen_through(
-    tower: Tower, trace: Trace, count: int, light_of: Callable[[Tensor], Tensor], shown: tqdm
+    tower: Tower, trace: Trace, count: int, light_of: Callable[[Tensor], Tensor], what: str
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The images of a trace through many masks, a batch at a time."""
     pixels = trace.inputs
     look = tower.forward if tower.reads(pixels) else lambda some: tower.trace(some).embedding
-    with shown:
+    with bar(what, total=count) as shown:
         for some in torch.arange(count).split(max(1, _AT_ONCE // len(pixels))):
             light = light_of(some).to(pixels)
             masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)

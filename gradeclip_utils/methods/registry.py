@@ -15,8 +15,8 @@ the tower, beyond the one of the trace.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache, partial, wraps
+from dataclasses import dataclass
+from functools import partial, wraps
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from ..errors import GradeclipError
 from . import input_gradients, perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
-from .grad_eclip import SPATIAL_WEIGHTS, grad_eclip, grad_eclip_with_one_head
+from .grad_eclip import grad_eclip, grad_eclip_with_one_head
 
 _FRACTIONS = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
 
@@ -43,7 +43,7 @@ class Method:
         explains: which number: "the model's own similarity", or what is not that.
         cost: in forward passes beyond the trace, in words.
         image: a function `(tower, trace, directions) -> maps`, as the module says; None if the method is not defined
-            for images. It may have keywords `seed`, `progress`, `words` and `empty`, and gets those that it has:
+            for images. It may have keywords `seed`, `words` and `empty`, and gets those that it has:
             `words` (B, N) numbers the word of every token, -1 for none; `empty` (E,) is the embedding of a prompt
             without words, if `wants_empty`.
         text: the same for prompts.
@@ -93,8 +93,8 @@ def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tenso
     named = inspect.signature(function).parameters
 
     @wraps(function)
-    def _method(tower, trace, directions, *, seed=0, progress=False, words=None, empty=None) -> Tensor:
-        given = {"seed": seed, "progress": progress, "words": words, "empty": empty}
+    def _method(tower, trace, directions, *, seed=0, words=None, empty=None) -> Tensor:
+        given = {"seed": seed, "words": words, "empty": empty}
         return function(tower, trace, directions, **{name: value for name, value in given.items() if name in named})
 
     return _method
@@ -163,14 +163,6 @@ METHODS: dict[str, Method] = {
                perturbation.leave_one_out, wants_attention=False),
     )
 }  # fmt: skip
-
-
-@cache
-def with_spatial_weight(kind: str) -> Method:
-    """Grad-ECLIP with another spatial weight for the image, as a method for an `Explainer`."""
-    chosen("spatial", kind, SPATIAL_WEIGHTS)
-    own, maps = METHODS["grad-eclip"], partial(grad_eclip, spatial=kind)
-    return replace(own, name=f"{own.name}-{kind}", title=f"{own.title}, spatial weight {kind}", image=maps)
 
 
 def register_method(method: Method) -> Method:

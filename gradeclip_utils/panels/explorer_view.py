@@ -22,7 +22,6 @@ from .state import GRAD_ECLIP, State, settings
 _IMPORTS = {
     "": ("Explainer", "load_clip", "read_image"),
     ".methods.interactions": ("centred",),
-    ".methods.registry": ("with_spatial_weight",),
     ".plots": ("paint",),
     ".scenes": ("Object", "Scene", "Span", "arrange", "draw_scene", "first_scenes", "recoloured", "without"),
 }  # of a script, by the module of the package
@@ -105,9 +104,7 @@ class View:
         """Return a script that computes the map again and paints it: `map_` (h, w) and `painting`, an image."""
         state = self.state
         options = {name: repr(value) for name, value in settings(state, state.method).items()}
-        if options["method"] != repr(state.method):
-            options["method"] = f"with_spatial_weight({state.spatial!r})"
-        words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[1])[0].float().cpu().numpy()"
+        words = f"explainer.maps(image, explainer.word_directions({state.caption!r})[0][1])[0].float().cpu().numpy()"
         maps = "explanation.image_maps[0]"
         if state.phrase and state.method == GRAD_ECLIP:
             regions = f"centred({words}, {list(self.groups)})" if self.groups else words

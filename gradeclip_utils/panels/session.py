@@ -168,7 +168,7 @@ class Session:
 
 def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
     """Return word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
-    return explainer.maps(image, explainer.word_directions(caption)[1])[0].float().cpu().numpy()
+    return explainer.maps(image, explainer.word_directions(caption)[0][1])[0].float().cpu().numpy()
 
 
 def explain_each(asked: Mapping[Any, Callable[..., Explanation]], report: Callable | None = None) -> dict:

@@ -16,13 +16,13 @@ from ..checks import chosen, short, text, whole
 from ..errors import GradeclipError
 from ..images import read_image
 from ..methods import METHODS
-from ..methods.grad_eclip import SPATIAL_WEIGHTS
-from ..methods.registry import with_spatial_weight
 from ..notices import is_drawn
 from ..plots.page import image_url
 from ..scenes import Scene, as_python
 
 GRAD_ECLIP = "grad-eclip"  # the method that has word x region maps and a spatial weight to choose
+# Grad-ECLIP by its spatial weight
+WEIGHTED = {"loosened": GRAD_ECLIP, "softmax": "grad-eclip-softmax", "none": "grad-eclip-no-spatial"}
 LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 
 
@@ -71,7 +71,7 @@ class Source:
 CHOICES = {  # field -> its values, with what people call them
     "attention": {"model": "the model's own heads", "single-head": "one head"},
     "resolution": {"model": "the model's own", "native": "the image's own"},
-    "spatial": {kind: kind for kind in SPATIAL_WEIGHTS},
+    "spatial": {kind: kind for kind in WEIGHTED},
 }
 
 
@@ -89,7 +89,7 @@ class State:
     attention: str = "model"
     resolution: str = "model"
     layers: int = 1
-    spatial: str = "loosened"  # Grad-ECLIP's spatial weight, one of `SPATIAL_WEIGHTS`
+    spatial: str = "loosened"  # Grad-ECLIP's spatial weight, one of `WEIGHTED`
     centred: bool = True  # regions of nouns without what the caption's nouns share, where it has two or more
 
     def __post_init__(self) -> None:
@@ -124,8 +124,7 @@ def as_source(image, name: str = "", code: str = "") -> Source:
 
 def settings(state: State, method: str) -> dict[str, Any]:
     """Return the arguments of the `Explainer` that a state asks for."""
-    attention = state.attention if method == GRAD_ECLIP else "model"
-    weighted = method == GRAD_ECLIP and attention == "model" and state.spatial != "loosened"
-    chosen = with_spatial_weight(state.spatial) if weighted else method
+    if method == GRAD_ECLIP:
+        method = "grad-eclip-single-head" if state.attention == "single-head" else WEIGHTED[state.spatial]
     layers = state.layers if method.startswith(GRAD_ECLIP) else None
-    return {"method": chosen, "attention": attention, "resolution": state.resolution, "image_layers": layers}
+    return {"method": method, "resolution": state.resolution, "image_layers": layers}

@@ -27,7 +27,7 @@ from gradeclip_utils.checks import between, whole
 from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.input_gradients import integrated_gradients, path_points
 from gradeclip_utils.methods.interactions import word_masks
-from gradeclip_utils.methods.perturbation import bar, on_patches, seen_through, word_numbers
+from gradeclip_utils.methods.perturbation import on_patches, seen_through, word_numbers
 from gradeclip_utils.towers import Tower, Trace, open_text_tower
 
 from .metagame import embed_coalitions, score_players
@@ -58,13 +58,13 @@ def _interactions(
 ) -> Interactions:
     """Grad-ECLIP's interactions with other directions of words and other maps of these directions."""
     clip, base = explainer.clip, explainer.interactions(image, caption)
-    split, _ = explainer.word_directions(caption)
+    ((split, _),) = explainer.word_directions(caption)
     tower = open_text_tower(clip.model, explainer.text_tower.depth)
     trace = tower.trace(clip.tokenizer([caption]).to(tower.device))
     with torch.no_grad():
         directions = of_words(tower, trace, word_masks(split, trace))
-    options = {"seed": explainer.seed, "progress": explainer.progress, "resolution": explainer.resolution}
-    maps = Explainer(clip, method=method, **options).maps(image, directions)[0]
+    own = Explainer(clip, method=method, seed=explainer.seed, resolution=explainer.resolution)
+    maps = own.maps(image, directions)[0]
     scores = (directions @ explainer.embed_images(image)[0]).tolist()
     words = [Word(word.text, score, word.start, word.end) for word, score in zip(base.words, scores, strict=True)]
     provenance = base.provenance | {"method": method.title, "image_layers": None, "text_layers": None}
@@ -110,9 +110,8 @@ def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: fl
 
 
 def fixlip_of_patches(
-    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, masks: int = 500, seed: int = 0,
-    progress: bool | None = False,
-) -> Tensor:  # fmt: skip
+    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, masks: int = 500, seed: int = 0
+) -> Tensor:
     """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches."""
     pixels, grid = trace.inputs, trace.grid
     assert grid is not None
@@ -124,8 +123,7 @@ def fixlip_of_patches(
         lit = torch.kron(coalitions[some].unflatten(1, grid).to(pixels), pixels.new_ones(1, *tower.patch_size))
         return F.pad(lit, (0, pixels.shape[-1] - lit.shape[-1], 0, pixels.shape[-2] - lit.shape[-2]))
 
-    shown = bar("FIxLIP", progress, total=len(coalitions))
-    for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, shown):
+    for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, "FIxLIP"):
         values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
     return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 

@@ -60,7 +60,9 @@ def test_a_view_holds_what_the_explainer_finds(session, state, tiny):
 @pytest.mark.parametrize("options", [{}, {"layers": 3}, {"resolution": "native"}, {"attention": "single-head"}])
 def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state, tiny, options):
     state = replace(state, centred=False, **options)
-    options = {"image_layers" if name == "layers" else name: value for name, value in options.items()}
+    told = {"layers": "image_layers", "attention": "method"}
+    options = {told.get(name, name): "grad-eclip-single-head" if name == "attention" else value
+               for name, value in options.items()}  # fmt: skip
     maps = Explainer(tiny, **options).interactions(state.source.image, CAPTION).maps
     np.testing.assert_allclose(session.view(replace(state, phrase=(1, 2))).map, maps[1] + maps[2], atol=1e-6)
     shown = session.view(replace(state, patch=(3, 1))).drawing()

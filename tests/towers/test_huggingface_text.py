@@ -159,6 +159,6 @@ def test_another_encoder_is_refused_by_name(clip_of):
 
 def test_one_head_for_a_model_whose_heads_have_a_bias_each_is_refused_by_name(clip_of, picture):
     with pytest.raises(UnsupportedModel, match="adds a bias to the logits of each head"):
-        Explainer(clip_of("mT5"), attention="single-head").explain(picture, CAPTION)
-    found = Explainer(clip_of("BERT, mean"), attention="single-head").explain(picture, CAPTION)
+        Explainer(clip_of("mT5"), method="grad-eclip-single-head").explain(picture, CAPTION)
+    found = Explainer(clip_of("BERT, mean"), method="grad-eclip-single-head").explain(picture, CAPTION)
     assert found.words[0]
