@@ -9,7 +9,6 @@ are display, and happen in `heatmap` and in the plots.
 import hashlib
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,18 +28,42 @@ from .methods.interactions import centred, named_things
 from .notices import png_note
 from .words import Word
 
-Box = tuple[float, float, float, float]
-# the errors of Python, JSON and safetensors for a damaged record
-_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError)
+_Box = tuple[float, float, float, float]
 
 
-class Result:
+class _Result:
     """The common part of both results: frozen arrays, maps on the image, saved in a folder."""
 
     _arrays: ClassVar[tuple[str, ...]]  # the maps first
-    _made: ClassVar[Any]  # from the record and the arrays of a folder; a ValueError says what does not fit
     image: Image.Image
-    box: Box
+    box: _Box
+    provenance: dict
+    similarity: Any
+
+    def __post_init__(self):
+        for name in self._arrays:  # arrays that cannot be written to; the caller's own stay as they are
+            if getattr(self, name) is not None:
+                array = np.array(getattr(self, name))
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
+
+    @property
+    def origin(self) -> str:
+        """The line under a figure: the model, the method, and the number that was explained if it is not the model's.
+
+        >>> explanation.origin                                                   # doctest: +SKIP
+        'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (image) and 0.204 (words), not 0.350'
+        """
+        known = self.provenance
+        start = f"{known['model']} ({known['pretrained'] or 'own weights'}), {known['method']}"
+        if scores := known.get("single_head_similarity"):
+            words = "" if scores["text"] is None else f" and {_listed(scores['text'])} (words)"
+            start += f": explains {_listed(scores['image'])} (image){words}, not {_listed(np.ravel(self.similarity))}"
+        elif known["attention"] == "model":
+            start += " with the model's own heads"
+        elif known["attention"] is None:  # not Grad-ECLIP
+            start += f": explains {known['explains']}"
+        return start + ", things told apart by their mean" * ("centred" in known)
 
     def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
         """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero outside of `box`.
@@ -59,7 +82,7 @@ class Result:
     def save(self, folder: str | Path) -> Path:
         """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none.
 
-        The JSON file comes last and holds checksums of the others, so that files of two explanations are never mixed.
+        The JSON file holds checksums of all, so that files of two explanations are never mixed.
 
         Args:
             folder: need not exist; it is returned.
@@ -79,10 +102,50 @@ class Result:
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
         parts = {f"{name}.safetensors": as_safetensors(arrays), "image.png": png.getvalue()}
-        sums = {file: hashlib.sha256(content).hexdigest() for file, content in parts.items()}
-        text = json.dumps({**record, "sha256": sums}, default=_plain, ensure_ascii=False, indent=1)
-        write_together(folder, {**parts, f"{name}.json": text.encode()})
+        sums = {file: _sha256(content) for file, content in parts.items()} | {"record": _sha256(_as_json(record))}
+        write_together(folder, {**parts, f"{name}.json": _as_json({**record, "sha256": sums})})
         return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a folder that `save` wrote.
+
+        Args:
+            folder: as it was given to `save`.
+
+        Raises:
+            GradeclipError: a file is missing, was changed, or was not saved with the others; the message names it.
+        """
+        name = cls.__name__.lower()
+        folder = as_path(folder, "the folder of an explanation")
+        files = [folder / f"{name}.json", folder / f"{name}.safetensors", folder / "image.png"]
+        text, arrays, png = (readable(file, "a file of a saved explanation").read_bytes() for file in files)
+        try:
+            file, record = files[0], json.loads(text)
+            sums = record.pop("sha256")
+            for file, key, content in zip(
+                files, ("record", files[1].name, "image.png"), (_as_json(record), arrays, png)
+            ):
+                if sums[key] != _sha256(content):
+                    raise ValueError("its checksum is another")
+            file = files[0]
+            fields = {one: _from_json(value) for one, value in record.items()}
+            return cls(image=read_image(files[2]), **read_arrays(arrays), **fields)
+        # the errors of Python, JSON and safetensors for a damaged file
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            raise GradeclipError(f"{file} is not as `save` wrote it with the other files ({said})") from error
+
+    def plot(self, **options):
+        """Return a matplotlib figure: the image, then a map for each prompt, with its words shaded, or for each word.
+
+        Args:
+            **options: of `plots.plot_explanation` or `plots.plot_interactions`.
+        """
+        from . import plots  # matplotlib is slow to import, and only what shows needs it
+
+        draw = plots.plot_explanation if isinstance(self, Explanation) else plots.plot_interactions
+        return draw(self, **options)
 
     def to_html(self, path: str | Path) -> Path:
         """Write one HTML file that shows what `plot` draws and works without a network.
@@ -101,51 +164,15 @@ class Result:
         from .plots.page import page_of  # matplotlib is slow to import, and only what shows needs it
 
         path = writable(path, "the page of an explanation", suffixes=(".html",))
-        write_whole(path, lambda stream: stream.write(page_of(self).encode()))
+        write_whole(path, lambda file: file.write_text(page_of(self), "utf-8"))
         return path
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a folder that `save` wrote.
-
-        Args:
-            folder: as it was given to `save`.
-
-        Raises:
-            GradeclipError: a file is missing, damaged, or was not saved with the others; the message names it.
-        """
-        name = cls.__name__.lower()
-        folder, file = as_path(folder, "the folder of an explanation"), f"{name}.json"
-        try:
-            record = json.loads(_bytes(folder / file).decode("utf-8"))
-            sums, box = record.pop("sha256"), tuple(map(float, record["box"]))
-            for file in (f"{name}.safetensors", "image.png"):
-                content = _bytes(folder / file)
-                if hashlib.sha256(content).hexdigest() != sums[file]:
-                    msg = f"{folder / file} is damaged, or not the file that was saved with {name}.json"
-                    raise GradeclipError(msg)
-            image = read_image(folder / file)
-            file = f"{name}.safetensors"
-            arrays = read_arrays(_bytes(folder / file))
-            file = f"{name}.json"
-            return cls._made({**record, "box": box, "image": image}, arrays)
-        except GradeclipError:
-            raise
-        except _DAMAGED as error:
-            said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            msg = f"{folder / file} is damaged, or holds no {name} that `save` wrote ({said})"
-            raise GradeclipError(msg) from error
-
-    def __post_init__(self):
-        for name in self._arrays:  # arrays that cannot be written to; the caller's own stay as they are
-            if getattr(self, name) is not None:
-                array = np.array(getattr(self, name))
-                array.flags.writeable = False
-                object.__setattr__(self, name, array)
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        return self.plot()._repr_mimebundle_()
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Result):
+class Explanation(_Result):
     """One image and T prompts explained. The target is each prompt's similarity, or its lead over `against`.
 
     Attributes:
@@ -164,7 +191,7 @@ class Explanation(Result):
             (T,), and their words, whose scores are for the *target*: positive where a word lowers S(image, against).
         percentile: (T,) the place of each similarity among the similarities of the same image with null captions
             ("a photo of a dog", "a photo of a bridge", ...): the percentage of them below it. None where the model
-            embeds no captions. `percentile_interval` says how well so many captions determine it.
+            embeds no captions.
         null_median: the median of these similarities: half of the null captions lie below.
         null_count: how many null captions there are.
     """
@@ -175,7 +202,7 @@ class Explanation(Result):
     image_maps: np.ndarray
     words: tuple[tuple[Word, ...], ...]
     image: Image.Image
-    box: Box
+    box: _Box
     provenance: dict
     against: tuple[str, ...] | None = None
     against_similarity: np.ndarray | None = None
@@ -183,28 +210,6 @@ class Explanation(Result):
     percentile: np.ndarray | None = None
     null_median: float | None = None
     null_count: int = 0
-
-    @property
-    def percentile_interval(self) -> np.ndarray | None:
-        """95 % interval (T, 2) of `percentile`, low and high, in percent.
-
-        The null captions are a sample of all captions; the interval is Wilson's for a proportion (Wilson, "Probable
-        Inference, the Law of Succession, and Statistical Inference", JASA 1927).
-        """
-        if self.percentile is None:
-            return None
-        share, n, z = self.percentile / 100, self.null_count, 1.959964
-        middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-        return 100 * np.stack([middle - half, middle + half], axis=-1) / (1 + z**2 / n)
-
-    @property
-    def origin(self) -> str:
-        """The line under a figure: the model, the method, and the number that was explained if it is not the model's.
-
-        >>> explanation.origin                                                   # doctest: +SKIP
-        'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (image) and 0.204 (words), not 0.350'
-        """
-        return _origin(self.provenance, self.similarity)
 
     def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
         """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
@@ -233,57 +238,17 @@ class Explanation(Result):
             raise GradeclipError(f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}")
         from scipy.stats import t  # half a second to import, and few explanations are compared
 
-        flat = np.concatenate([self.image_maps[index][None], nulls]).astype(float).reshape(1 + len(nulls), -1)
-        flat = flat - flat.mean(1, keepdims=True)
-        lengths = np.linalg.norm(flat, axis=1)
-        flat = np.divide(flat, lengths[:, None], out=np.zeros_like(flat), where=lengths[:, None] > 0)
-        same = flat[1:] @ flat[0] + ((lengths[1:] == 0) & (lengths[0] == 0))  # two constant maps are the same
-        distances = np.clip(1 - same, 0, 2)
+        rows = np.concatenate([self.image_maps[index][None], nulls]).reshape(1 + len(nulls), -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            same = np.corrcoef(rows)[0, 1:]
+        flat = np.ptp(rows, axis=1) == 0  # such a map has no correlation, and is like another one of its kind
+        distances = np.clip(1 - np.where(flat[0] | flat[1:], flat[0] & flat[1:], same), 0, 2)
         mean, half = distances.mean(), t.ppf(0.975, len(nulls) - 1) * distances.std(ddof=1) / len(nulls) ** 0.5
         return float(mean), float(max(mean - half, 0.0)), float(min(mean + half, 2.0))
 
-    def plot(self, **options):
-        """Return a matplotlib figure: the image, then a map a prompt, with its words shaded by their scores.
-
-        Args:
-            **options: of `plots.plot_explanation`.
-        """
-        from .plots import plot_explanation  # matplotlib is slow to import, and only what shows needs it
-
-        return plot_explanation(self, **options)
-
-    @classmethod
-    def _made(cls, record: dict, arrays: dict) -> "Explanation":
-        for name, words in (("prompts", "words"), ("against", "against_words")):
-            if record[name] is not None:
-                texts = _texts(record[name])
-                _require(len(record[words]) == len(texts), f"{words} are not those of {len(texts)} prompts")
-                record |= {name: texts, words: tuple(map(_words, record[words], texts))}
-        found, count = cls(**{**record, **arrays}), len(record["prompts"])
-        _check_parts(found.image_maps, found.box, found.provenance, count)
-        for name, wanted in (("", True), ("against_", found.against is not None)):
-            similarity, words = getattr(found, f"{name}similarity"), getattr(found, f"{name}words")
-            _require((similarity is not None) == (words is not None) == wanted, f"{name}similarity lacks its against")
-            if wanted:
-                fits = similarity.shape == (count,) and np.isfinite(similarity).all()
-                _require(fits, f"{name}similarity is none of {count} prompts")
-                _require(len(words) == count, f"{name}words are not those of {count} prompts")
-        _require(found.against is None or len(found.against) == count, f"against does not fit {count} prompts")
-        if (places := found.percentile) is not None:
-            fits = places.shape == (count,) and (places >= 0).all() and (places <= 100).all()
-            _require(bool(fits), f"percentile is none of {count} prompts")
-            median = found.null_median
-            fits = isinstance(found.null_count, int) and found.null_count > 0 and median is not None
-            fits = fits and math.isfinite(median or 0.0)
-            _require(bool(fits), "null_count or null_median is no number of captions or no similarity")
-        return found
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return self.plot()._repr_mimebundle_()
-
 
 @dataclass(frozen=True, eq=False)
-class Interactions(Result):
+class Interactions(_Result):
     """Word x region: which part of the image each word of the caption matches.
 
     Attributes:
@@ -300,15 +265,8 @@ class Interactions(Result):
     maps: np.ndarray
     similarity: float
     image: Image.Image
-    box: Box
+    box: _Box
     provenance: dict
-
-    @property
-    def origin(self) -> str:
-        """The line under a figure, as in `Explanation`."""
-        return _origin(self.provenance, [self.similarity]) + (
-            ", things told apart by their mean" if "centred" in self.provenance else ""
-        )
 
     def centred(self, over: Sequence[int | Sequence[int]] | None = None) -> "Interactions":
         """The same with maps that tell the named things apart: each thing's map less the mean of all things' maps.
@@ -337,80 +295,26 @@ class Interactions(Result):
         ]
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
-    def plot(self, **options):
-        """Return a matplotlib figure: one signed map a word, all on one scale.
 
-        Args:
-            **options: of `plots.plot_interactions`.
-        """
-        from .plots import plot_interactions
-
-        return plot_interactions(self, **options)
-
-    @classmethod
-    def _made(cls, record: dict, arrays: dict) -> "Interactions":
-        found = cls(**{**record, **arrays, "words": _words(record["words"], record["caption"])})
-        _check_parts(found.maps, found.box, found.provenance, len(found.words))
-        _require(isinstance(found.caption, str) and np.isfinite(found.similarity), "caption or similarity is none")
-        return found
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return self.plot()._repr_mimebundle_()
-
-
-def _origin(provenance: dict, similarity) -> str:
-    start = f"{provenance['model']} ({provenance['pretrained'] or 'own weights'}), {provenance['method']}"
-    scores = provenance.get("single_head_similarity")
-    if scores is not None:
-        image, words = (None if values is None else _listed(values) for values in (scores["image"], scores["text"]))
-        words = "" if words is None else f" and {words} (words)"
-        return f"{start}: explains {image} (image){words}, not {_listed(similarity)}"
-    if provenance["attention"] is None:  # not Grad-ECLIP
-        return f"{start}: explains {provenance['explains']}"
-    return f"{start} with the model's own heads" if provenance["attention"] == "model" else start
-
-
-def _listed(scores) -> str:
+def _listed(scores: Sequence[float]) -> str:
     more = ", …" * (len(scores) > 10)  # as many as a figure draws
     return ", ".join(f"{score:.3f}" for score in scores[:10]) + more
 
 
-# ------------------------------------------------------------------------------------------------------- stored folders
+def _from_json(value: Any) -> Any:
+    """A field of a record, lists as tuples and words as words again."""
+    if isinstance(value, list):
+        return tuple(map(_from_json, value))
+    is_word = isinstance(value, dict) and value.keys() == {"text", "score", "start", "end"}
+    return Word(**value) if is_word else value
 
 
-def _bytes(file: Path) -> bytes:
-    return readable(file, "a file of a saved explanation").read_bytes()
+def _as_json(record: dict) -> bytes:
+    def plain(value: Any) -> Any:  # words, and numbers of numpy
+        return asdict(value) if isinstance(value, Word) else value.tolist()
+
+    return json.dumps(record, default=plain, ensure_ascii=False, indent=1).encode()
 
 
-def _plain(value: Any) -> Any:
-    """Words and numbers of numpy in a form that JSON has."""
-    return asdict(value) if isinstance(value, Word) else value.tolist()
-
-
-def _require(fits: bool, otherwise: str) -> None:
-    if not fits:
-        raise ValueError(otherwise)
-
-
-def _texts(given: list) -> tuple[str, ...]:
-    fits = isinstance(given, list) and given and all(isinstance(text, str) for text in given)
-    _require(bool(fits), "prompts are no texts")
-    return tuple(given)
-
-
-def _words(given: list, prompt: str) -> tuple[Word, ...]:
-    words = tuple(Word(**word) for word in given)
-    fits = all(prompt[one.start : one.end] == one.text and np.isfinite(one.score) for one in words)
-    _require(fits, f"a word does not stand in {prompt[:40]!r} as it says, or has no score")
-    return words
-
-
-def _check_parts(maps: np.ndarray, box: Box, provenance: dict, count: int) -> None:
-    shape = tuple(maps.shape)
-    _require(len(shape) == 3 and shape[0] == count and 0 not in shape, f"maps {shape} are not those of {count} texts")
-    _require(bool(np.isfinite(maps).all()), "maps hold NaN or infinity")
-    fits = len(box) == 4 and (np.abs(box) < 1e6).all() and box[0] < box[2] and box[1] < box[3]
-    _require(bool(fits), f"{box} is no box")
-    known = provenance if isinstance(provenance, dict) else {}
-    lacking = [name for name in ("model", "pretrained", "method", "explains", "attention") if name not in known]
-    _require(not lacking, f"provenance lacks {', '.join(lacking)}")
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

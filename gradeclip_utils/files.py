@@ -5,11 +5,7 @@ Nothing here needs torch, so that code that only draws scenes starts at once.
 
 from __future__ import annotations
 
-import glob
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -72,78 +68,38 @@ def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
         with path.open("wb") as stream:
             write(stream)
 
-    write_path_whole(file, into)
+    _write({file: into})
 
 
 def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all, by a function that takes the path to write to."""
-    _write(file, file.parent, {file.name: write})
+    _write({file: write})
 
 
 def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
     """Write several files into a folder: all are on the disk before the first takes its name."""
-    _write(folder, folder, {name: methodcaller("write_bytes", content) for name, content in parts.items()})
+    _write({folder / name: methodcaller("write_bytes", content) for name, content in parts.items()})
 
 
-def _write(what: Path, folder: Path, parts: Mapping[str, Callable[[Path], object]]) -> None:
-    """Write the folder `what`, or the one file `what` in it."""
+def _write(parts: Mapping[Path, Callable[[Path], object]]) -> None:
     from safetensors import SafetensorError  # raised on a full disk
 
-    news = {name: folder / f"{name}.{os.getpid()}.new" for name in parts}
+    news = {file: file.with_name(f"{file.name}.new") for file in parts}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, write in parts.items():
-            _remove_torn(folder, name)
-            write(news[name])
-            with news[name].open("r+b") as stream:
+        for file, write in parts.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(news[file])
+            with news[file].open("r+b") as stream:
                 os.fsync(stream.fileno())
-        for name, new in news.items():
-            new.replace(folder / name)
+        for file, new in news.items():
+            new.replace(file)
     except BaseException as error:
         for new in news.values():
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
         if not isinstance(error, (OSError, SafetensorError)):
             raise
-        kept = _keep_elsewhere(what.name, parts, within=what == folder)
-        raise GradeclipError(f"{what} could not be written ({error}): {kept}") from error
-
-
-def _remove_torn(folder: Path, name: str) -> None:
-    """Remove half-written files of this name that killed processes left."""
-    for torn in folder.glob(f"{glob.escape(name)}.*.new"):
-        pid = re.fullmatch(r"\.(\d{1,9})\.new", torn.name[len(name) :])
-        with suppress(OSError):
-            if pid and not _is_alive(int(pid[1])):
-                torn.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    """Return whether a process of this number exists, as far as this user can tell."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _keep_elsewhere(name: str, parts: Mapping[str, Callable[[Path], object]], within: bool) -> str:
-    """Write the parts into a temporary folder, and return a sentence that says where they are."""
-    from safetensors import SafetensorError
-
-    folder = None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="gradeclip-kept-"))
-        place = folder / name if within else folder
-        place.mkdir(exist_ok=True)
-        for part, write in parts.items():
-            write(place / part)
-    except (OSError, SafetensorError) as error:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        return f"and no temporary folder takes it either ({error})"
-    return f"what was to be written is kept as {folder / name}"
+        raise GradeclipError(f"{', '.join(map(str, parts))} could not be written: {error}") from error
 
 
 @contextmanager

@@ -216,15 +216,6 @@ def test_the_percentile_counts_the_captions_below_and_half_of_the_equal_ones(tin
     assert (found.null_median, found.null_count) == (pytest.approx(np.median(nulls)), len(own))
 
 
-def test_the_interval_of_a_percentile_is_that_of_a_proportion(tiny, picture):
-    stats = pytest.importorskip("scipy.stats")
-    found = Explainer(tiny).explain(picture, PROMPTS)
-    for place, interval in zip(found.percentile, found.percentile_interval, strict=True):
-        count = round(place / 100 * found.null_count)
-        expected = stats.binomtest(count, found.null_count).proportion_ci(method="wilson")
-        np.testing.assert_allclose(interval, (100 * expected.low, 100 * expected.high), atol=1e-6)
-
-
 def test_null_captions_are_embedded_once_for_a_model_and_again_when_its_weights_change(picture, monkeypatch):
     clip, asked, embed = wrap(build()), [], Explainer.embed_texts
     monkeypatch.setattr(Explainer, "embed_texts", lambda *given: asked.append(len(given[1])) or embed(*given))
@@ -240,7 +231,7 @@ def test_null_captions_are_embedded_once_for_a_model_and_again_when_its_weights_
 
 def test_a_model_that_embeds_no_captions_has_no_percentile(tiny, picture):
     found = Explainer(replace(tiny, tokenizer=None)).explain(picture, torch.ones(1, 48))
-    assert found.percentile is found.percentile_interval is found.null_median is None
+    assert found.percentile is found.null_median is None
 
 
 # --- the state of the model and of the caller -------------------------------------------------------------------

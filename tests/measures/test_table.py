@@ -106,7 +106,7 @@ def test_a_run_may_be_begun_anew(tmp_path):
 
 
 def test_half_a_file_that_a_killed_process_left_goes_with_the_next_one(tmp_path):
-    (tmp_path / "settings.json.999999999.new").write_text("{")
+    (tmp_path / "settings.json.new").write_text("{")
     with opened(tmp_path):
         assert {file.name for file in tmp_path.iterdir()} == {ROWS, SETTINGS, ".lock"}
 
