@@ -101,14 +101,9 @@ class _Result:
             raise GradeclipError(msg)
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
-        json_file = f"{name}.json"
-        parts = {
-            f"{name}.safetensors": as_safetensors(arrays),
-            "image.png": png.getvalue(),
-            json_file: _as_json(record),
-        }
-        sums = {file: _sha256(content) for file, content in parts.items()}
-        write_together(folder, {**parts, json_file: _as_json({**record, "sha256": sums})})
+        parts = {f"{name}.safetensors": as_safetensors(arrays), "image.png": png.getvalue()}
+        sums = {file: _sha256(content) for file, content in {**parts, f"{name}.json": _as_json(record)}.items()}
+        write_together(folder, {**parts, f"{name}.json": _as_json({**record, "sha256": sums})})
         return folder
 
     @classmethod
@@ -122,22 +117,21 @@ class _Result:
             GradeclipError: a file is missing, was changed, or was not saved with the others; the message names it.
         """
         name, folder = cls.__name__.lower(), as_path(folder, "the folder of an explanation")
-        file, *others = f"{name}.json", f"{name}.safetensors", "image.png"
-        text, arrays, png = (
-            readable(folder / one, "a file of a saved explanation").read_bytes() for one in (file, *others)
-        )
+        paths = [folder / f"{name}.json", folder / f"{name}.safetensors", folder / "image.png"]
+        text, arrays, png = (readable(path, "a file of a saved explanation").read_bytes() for path in paths)
+        wrong = paths[0]
         try:
             record = json.loads(text)
             sums = record.pop("sha256")
-            for file, content in {file: _as_json(record), others[0]: arrays, others[1]: png}.items():
-                if sums[file] != _sha256(content):
+            for wrong, content in zip(paths, (_as_json(record), arrays, png), strict=True):
+                if sums[wrong.name] != _sha256(content):
                     raise ValueError("its checksum is another")
             fields = {one: _from_json(value) for one, value in record.items()}
-            return cls(image=read_image(folder / "image.png"), **read_arrays(arrays), **fields)
+            return cls(image=read_image(paths[2]), **read_arrays(arrays), **fields)
         # the errors of Python, JSON and safetensors for a damaged file
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            raise GradeclipError(f"{folder / file} is not as `save` wrote it with the other files ({said})") from error
+            raise GradeclipError(f"{wrong} is not as `save` wrote it with the other files ({said})") from error
 
     def plot(self, **options):
         """Return a matplotlib figure: the image, then a map for each prompt, with its words shaded, or for each word.
