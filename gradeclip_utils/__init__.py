@@ -14,7 +14,7 @@ _HOMES = {
     "load_clip": "models",
     "Explainer": "explain",
     "Explanation": "explanation",
-    "ExplanationWarning": "notices",
+    "ExplanationWarning": "errors",
     "Interactions": "explanation",
     "METHODS": "methods",
     "GradeclipError": "errors",

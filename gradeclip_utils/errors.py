@@ -1,4 +1,16 @@
-"""`GradeclipError`, the one exception for invalid input, its subclass for models, and helpers for messages."""
+"""Messages: the exception for invalid input, the warning for explanations to read with care, and helpers for both.
+
+A warning points at the line outside of this package that asked for the explanation. A panel shows the warnings of its
+own explanations itself: it calls `heard_by`.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)  # of `heard_by`
 
 
 class GradeclipError(ValueError):
@@ -7,6 +19,31 @@ class GradeclipError(ValueError):
 
 class UnsupportedModel(GradeclipError):
     """The model has a part that cannot be explained. The message names the part."""
+
+
+class ExplanationWarning(UserWarning):
+    """The explanation is valid but should be read with care; the message says why."""
+
+
+@contextmanager
+def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
+    """Send the warnings of explanations in this thread to a function."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def warn(message: str, kind: type[UserWarning] = ExplanationWarning) -> None:
+    """Warn at the line outside of this package that asked, or tell the function of `heard_by`."""
+    if kind is ExplanationWarning and (listener := _listener.get()) is not None:
+        listener(message)
+        return
+    depth, frame = 1, inspect.currentframe()
+    while frame and (frame.f_globals.get("__package__") or "").partition(".")[0] == __package__:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, kind, stacklevel=depth)
 
 
 def short(value: object, most: int = 60) -> str:

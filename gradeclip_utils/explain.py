@@ -23,14 +23,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .checks import chosen, hint, instance, listed, short, text, whole
 from .checks import seed as checked_seed
-from .errors import GradeclipError, UnsupportedModel
+from .errors import GradeclipError, UnsupportedModel, warn
 from .explanation import Explanation, Interactions
 from .files import version
-from .images import ImageLike, View, model_view, native_view, read_image
+from .images import ImageLike, View, is_drawn, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import word_directions, word_masks
 from .models import Clip
-from .notices import is_drawn, warn, warn_of_empty_maps
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, matched, null_captions, token_ids
 from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import eval_mode, is_small, isolated_torch_state, one_thread
@@ -198,7 +197,7 @@ class Explainer:
             (view,), trace = self._trace([read], self._wants_graph)
             own, trace, directions = trace.embedding, self._explained(self.image_tower, trace), found[:, 0]  # (W, E)
             maps = self._token_maps(trace, directions[None], None)
-            warn_of_empty_maps(maps, trace.valid_mask, "word maps are")
+            _warn_of_empty_maps(maps, trace.valid_mask, "word maps are")
             scores = directions @ own[0]  # (W,)
             one_head = {"image": (trace.embedding * prompt).sum(-1).tolist(), "text": (own * prompt).sum(-1).tolist()}
         spans, box, grid = asked.splits[0].spans, self._box(view, trace), _numpy(_on_grid(maps[0], trace))
@@ -386,7 +385,7 @@ class Explainer:
             empty = self._empty_prompt() if other is None else None
             maps = self._token_maps(trace, targets.unflatten(0, (len(images), each)), empty)  # (B, T, N)
             if self.method.image is not None:
-                warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
+                _warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
             image_explained = (trace.embedding.repeat_interleave(each, dim=0) * read.embedding).sum(-1).tolist()
             words_explained = read.explained.tolist() if any(read.words) else None
             nulls = self._null_similarities(own)  # (B, K)
@@ -628,6 +627,14 @@ def _finite(found: object, what: str, method: Method, shape: tuple[int, ...]) ->
     if not torch.isfinite(found).all():
         raise GradeclipError(f"the method {method.name!r} gives {what} that are NaN or infinite for this target")
     return found
+
+
+def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
+    """Warn if a map (B, T, N) is zero at every valid token (B, N)."""
+    empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
+    if empty:
+        reason = "all tokens answer the query equally, or the target does not depend on them"
+        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
 
 
 def _on_grid(maps: Tensor, trace: Trace) -> Tensor:

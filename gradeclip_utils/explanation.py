@@ -23,9 +23,8 @@ from safetensors.numpy import save as as_safetensors
 from .checks import as_path, finite, listed, readable, whole, writable
 from .errors import GradeclipError
 from .files import write_together, write_whole
-from .images import onto_image, read_image
+from .images import onto_image, png_note, read_image
 from .methods.interactions import centred, named_things
-from .notices import png_note
 from .words import Word
 
 _Box = tuple[float, float, float, float]

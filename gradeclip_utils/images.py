@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from .checks import first_line, readable, short
-from .errors import GradeclipError
-from .notices import warn
+from .errors import GradeclipError, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,6 +161,28 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     if image.mode != "I" or values.max() > 255:  # "I" holds 32 bits, and small values there are 8-bit greys
         values = np.round(values / 257)  # 65535 / 257 = 255
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+_DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
+
+
+def mark_drawn(image: Image.Image) -> Image.Image:
+    """Mark an image as a scene like those that the bundled models were trained on, and return it."""
+    image.info[_DRAWN] = "yes"
+    return image
+
+
+def is_drawn(image: Image.Image) -> bool:
+    """Whether an image is a scene as it was drawn, or a part of one."""
+    return bool(image.info.get(_DRAWN))
+
+
+def png_note(image: Image.Image) -> PngInfo:
+    """The text chunk that marks a PNG file as a drawn scene: `image.save(file, pnginfo=png_note(image))`."""
+    note = PngInfo()
+    if is_drawn(image):
+        note.add_text(_DRAWN, "yes")
+    return note
 
 
 MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native resolution is scaled down to this

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import first_line, listed, short
-from .errors import GradeclipError
-from .notices import warn, warn_of_missing_glyphs
+from .errors import GradeclipError, warn
 from .towers import Tower
 from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
 
@@ -157,7 +156,6 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
 
 def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     """Check P prompts, split them into words, and warn of words that the model cannot read or does not know."""
-    warn_of_missing_glyphs(prompts)
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):

@@ -18,10 +18,10 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
+from gradeclip_utils.errors import heard_by
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.explanation import Interactions
 from gradeclip_utils.language import tagged_words
-from gradeclip_utils.notices import heard_by
 from gradeclip_utils.scenes import (
     COLOURS,
     PREFIXES,

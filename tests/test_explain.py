@@ -15,8 +15,8 @@ from scipy.stats import ttest_1samp
 
 from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, Interactions, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.images import mark_drawn
 from gradeclip_utils.methods.grad_eclip import grad_eclip
-from gradeclip_utils.notices import mark_drawn
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import draw_scene
 from tests.conftest import build, wrap

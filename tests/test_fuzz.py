@@ -25,7 +25,8 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, Explanation, read_image
 from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, load_choices, read_captions
-from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.errors import GradeclipError, heard_by
+from gradeclip_utils.images import is_drawn
 from gradeclip_utils.measures import (
     agreement,
     answer,
@@ -39,7 +40,6 @@ from gradeclip_utils.measures import (
 )
 from gradeclip_utils.measures.localisation import located, pool
 from gradeclip_utils.measures.table import ROWS, SETTINGS, Table
-from gradeclip_utils.notices import heard_by, is_drawn
 from gradeclip_utils.panels.state import State, as_source
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.scenes.emoji import concept

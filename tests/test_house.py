@@ -16,7 +16,7 @@ FLOORS = (  # the highest first; a room may use what lies on a lower floor
     ("plots",),
     ("images",),
     ("towers",),
-    ("words", "language", "notices", "files"),
+    ("words", "language", "files"),
     ("checks",),
     ("errors",),
 )

@@ -9,8 +9,8 @@ from timm.data import create_transform
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from gradeclip_utils.errors import ExplanationWarning
 from gradeclip_utils.images import MOST_PATCHES, model_view, native_view, onto_image
-from gradeclip_utils.notices import ExplanationWarning
 
 
 def ramps(width, height):

@@ -144,7 +144,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
     "method": ("The method in one piece", ["methods.grad_eclip.grad_eclip_plain", "methods.grad_eclip.grad_eclip"]),
     "explain": (
         "Explain", ["explain.Explainer", "explanation.Explanation", "explanation.Interactions", "words.Word",
-                    "errors.GradeclipError", "notices.ExplanationWarning"],
+                    "errors.GradeclipError", "errors.ExplanationWarning"],
     ),
     "models": (
         "Models", ["models.load_clip", "models.Clip", "models.save_compact", "towers.UnsupportedModel",

@@ -22,11 +22,10 @@ from torch import Tensor
 
 from ..checks import as_path, short
 from ..datasets import read_captions
-from ..errors import GradeclipError
+from ..errors import GradeclipError, warn
 from ..images import model_view, read_image
 from ..language import phrases as noun_phrases
 from ..measures.localisation import pool
-from ..notices import warn
 from ..prompts import as_prompts
 
 NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())

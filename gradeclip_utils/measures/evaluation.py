@@ -38,14 +38,13 @@ from ..checks import chosen, columns, first_line, hint, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..datasets.registry import DATASETS
-from ..errors import GradeclipError
+from ..errors import GradeclipError, heard_by, warn
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
 from ..images import model_view
 from ..methods import METHODS
 from ..models import Clip, load_clip
-from ..notices import heard_by, warn
 from ..towers import Tower
 from .faithfulness import FULL, PUBLISHED, Protocol, areas, colours_of, image_curves, image_score
 from .localisation import MEASURES, localisation, pool, reference_baselines

@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap, norm, permutation_test, rankdata, t
 
 from ..checks import chosen, columns, finite, listed, number, text
-from ..errors import GradeclipError, short
-from ..notices import warn
+from ..errors import GradeclipError, short, warn
 
 DRAWS = 4000  # bootstrap samples of an interval
 _FLIPS = 9999  # random sign flips of a test, where there are too many to try them all

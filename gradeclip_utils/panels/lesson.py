@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from traitlets import TraitError
 
 from ..checks import first_line, short
-from ..errors import GradeclipError
+from ..errors import GradeclipError, heard_by
 from ..models import Clip
-from ..notices import heard_by
 from ..plots.figures import alternative, rendered
 from ..plots.page import image_tag
 from .explorer import Explorer

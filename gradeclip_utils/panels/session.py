@@ -16,13 +16,12 @@ import numpy as np
 from PIL.Image import Image
 
 from ..checks import nearest, whole
-from ..errors import GradeclipError
+from ..errors import GradeclipError, heard_by
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..methods import METHODS
 from ..methods.interactions import centred, named_things
 from ..models import Clip
-from ..notices import heard_by
 from ..plots import colours
 from ..scenes import Scene, concepts
 from ..words import check_tokenizer, split_read, unknown_words, why_no_words

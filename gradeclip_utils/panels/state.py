@@ -14,9 +14,8 @@ from PIL import Image
 
 from ..checks import chosen, short, text, whole
 from ..errors import GradeclipError
-from ..images import read_image
+from ..images import is_drawn, read_image
 from ..methods import METHODS
-from ..notices import is_drawn
 from ..plots.page import image_url
 from ..scenes import Scene, as_python
 

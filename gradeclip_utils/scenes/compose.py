@@ -21,7 +21,7 @@ from PIL import Image
 from .. import checks
 from ..checks import chosen, listed, short, whole
 from ..errors import GradeclipError
-from ..notices import mark_drawn
+from ..images import mark_drawn
 from .art import TRAINED_ARTISTS, artists_of
 from .emoji import (
     BACKGROUNDS,

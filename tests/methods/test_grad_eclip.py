@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.errors import ExplanationWarning
 from gradeclip_utils.methods import grad_eclip as grad_eclip_module
 from gradeclip_utils.methods.grad_eclip import (
     attention_gradient,
@@ -18,7 +19,6 @@ from gradeclip_utils.methods.grad_eclip import (
     spatial_weights,
 )
 from gradeclip_utils.methods.interactions import word_directions
-from gradeclip_utils.notices import ExplanationWarning, warn_of_empty_maps
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
 from tests import plain
 from tests.shrinking import small
@@ -194,13 +194,6 @@ def test_a_constant_cosine_gives_zeros_and_never_nan():
     assert lam.eq(0).all()
     one_left = spatial_weights(layer, torch.tensor([[True, False, False, False, False]]))
     assert one_left.eq(0).all()
-
-
-def test_an_empty_map_is_announced():
-    maps, real = torch.zeros(1, 2, 3), torch.tensor([[False, True, True]])
-    maps[0, 1, 2] = 1
-    with pytest.warns(ExplanationWarning, match="1 of 2 image maps are zero everywhere"):
-        warn_of_empty_maps(maps, real, "image maps are")
 
 
 def test_word_directions_along_the_picture_are_the_word_scores(tiny):

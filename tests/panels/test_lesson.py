@@ -6,8 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.notices import ExplanationWarning, warn
+from gradeclip_utils.errors import ExplanationWarning, GradeclipError, warn
 from gradeclip_utils.panels import panel
 from gradeclip_utils.plots import InlineFigure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradeclip_utils.notices import heard_by
+from gradeclip_utils.errors import heard_by
 
 
 def named(cases):

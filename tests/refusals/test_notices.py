@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from gradeclip_utils import Explainer, Explanation, ExplanationWarning
-from gradeclip_utils.notices import heard_by, is_drawn, png_note, warn
+from gradeclip_utils.errors import heard_by, warn
+from gradeclip_utils.images import is_drawn, png_note
 from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import said
 
@@ -46,15 +47,6 @@ def test_whatever_explains_an_image_says_once_that_it_is_not_marked(knowing, pic
         given = ([picture], ["a red dog"]) if ask == "explain_batch" else (picture, "a red dog")
         getattr(explainer, ask)(*given)
     assert sum("not marked" in note for note in notes) == 1
-
-
-@pytest.mark.parametrize(
-    ("prompt", "shown"), [("一只狗", "一 只 狗"), ("a dog 🍕", "🍕"), ("ein Hündchen, собака", "")]
-)
-def test_a_script_that_figures_cannot_draw_is_said(tiny, picture, prompt, shown):
-    notes = said(Explainer(tiny), picture, prompt)
-    assert notes == ([f"the font of figures cannot draw {' '.join(sorted(shown.split()))}, and shows boxes: choose "
-                      "another (matplotlib's font.family)"] if shown else [])  # fmt: skip
 
 
 @pytest.mark.parametrize(("prompt", "unknown"), [("🍕", "🍕"), ("...", "..."), ("a dog?!", ""), ("a $ dog", "$")])
