@@ -15,12 +15,11 @@ import argparse
 import os
 import sys
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import __version__
 from .errors import GradeclipError
@@ -37,8 +36,7 @@ _OVERWRITING = (
 )
 
 
-@dataclass(frozen=True)
-class _Command:
+class _Command(NamedTuple):
     """A command: what it does, calls to show, and the module with `add_arguments` and `run_command`."""
 
     about: str
@@ -79,13 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"gradeclip {given[0]}: loading", file=sys.stderr, flush=True)  # torch takes seconds to import
             options = parser_of(given).parse_args(given)
             return _print(options.run(options))
-    except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt):
-            print("gradeclip: stopped. Rows and states that were kept stay: the same command goes on", file=sys.stderr)
-            return 130
-        if debug or not isinstance(error, (GradeclipError, OSError, ImportError, MemoryError)):
-            raise  # any other error is a fault of gradeclip
-        said = "there is not enough memory" if isinstance(error, MemoryError) else _sentence(error)
+    except KeyboardInterrupt:
+        print("gradeclip: stopped. Rows and states that were kept stay: the same command goes on", file=sys.stderr)
+        return 130
+    except (GradeclipError, OSError, ImportError, MemoryError) as error:  # any other error is a fault of gradeclip
+        if debug:
+            raise
+        said = "there is not enough memory" if isinstance(error, MemoryError) else error
         print(f"gradeclip: {said}", file=sys.stderr)
         return 2
 
@@ -130,30 +128,16 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
     print(f"note: {message}", file=sys.stderr)
 
 
-def _sentence(error: BaseException) -> str:
-    """Return what is wrong, with the folder if it is not there any more."""
-    try:
-        Path.cwd()
-    except OSError:
-        return "the folder that this command was called in does not exist any more: change to another folder"
-    return str(error)
-
-
 def _print(text: str | None) -> int:
-    """Print the text of a command, whatever standard output can take, and return the exit code."""
+    """Print the text of a command and return the exit code; a terminal of ASCII or a closed pipe loses no result."""
     try:
         if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of ASCII loses no result
+            sys.stdout.reconfigure(errors="backslashreplace")
         if text:
             print(text, flush=True)
-        return 0
-    except OSError as error:
-        with open(os.devnull, "w") as nothing:  # so that Python does not try again when it ends
-            os.dup2(nothing.fileno(), 1)
-        if isinstance(error, BrokenPipeError):
-            return 0
-        print(f"gradeclip: standard output takes nothing ({error.strerror}); all results are written", file=sys.stderr)
-        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not try again when it ends
+    return 0
 
 
 # ------------------------------------------------------------------------------------------------------------ explain
@@ -184,12 +168,10 @@ def run_command(options: argparse.Namespace) -> str:
     files = options.image or [None]
     weights = [options.pretrained] if options.pretrained and os.path.exists(options.pretrained) else []
     inputs = [*files, *weights]
-    names = [Path(options.out)] if len(files) == 1 else [_named(options.out, file) for file in files]
+    names = [options.out] if len(files) == 1 else [_named(options.out, file) for file in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")
     given = {"inputs": inputs, "overwrite": options.overwrite, "suffixes": (".png", ".svg", ".pdf")}
-    if len(files) == 1:
-        names = [options.out]
     places = [output(name, "--out", size=1_000_000 * len(files), **given) for name in names]
 
     from .images import read_image

@@ -21,8 +21,8 @@ from .errors import GradeclipError, first_line, short
 if TYPE_CHECKING:  # the command line's help does without
     import numpy as np
 
-T = TypeVar("T")
-LARGEST_SEED = 2**63 - 1  # the largest that torch and numpy both take
+_T = TypeVar("_T")
+_LARGEST_SEED = 2**63 - 1  # the largest that torch and numpy both take
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
@@ -52,7 +52,7 @@ def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int
     return value
 
 
-seed = partial(whole, "seed", most=LARGEST_SEED)
+seed = partial(whole, "seed", most=_LARGEST_SEED)
 
 
 def number(name: str, value: Any, least: float, most: float = math.inf) -> float:
@@ -64,21 +64,6 @@ def number(name: str, value: Any, least: float, most: float = math.inf) -> float
         bounds = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
         raise GradeclipError(f"{name} must be {bounds}, got {value}")
     return value
-
-
-def between(name: str, value: Any) -> float:
-    """A fraction above 0 and below 1."""
-    value = number(name, value, 0, 1)
-    if value in (0, 1):
-        raise GradeclipError(f"{name} must lie between 0 and 1, got {value:g}")
-    return value
-
-
-def flag(name: str, value: Any) -> bool:
-    """True or False, also of numpy."""
-    if type(value).__name__ not in ("bool", "bool_"):
-        raise GradeclipError(f"{name} must be True or False, got {short(value)}")
-    return bool(value)
 
 
 def finite(what: str, values: Any) -> np.ndarray:
@@ -124,7 +109,7 @@ def as_box(box: Any, width: int, height: int) -> tuple[float, float, float, floa
 # ------------------------------------------------------------------------------------------- choices, lists and tables
 
 
-def chosen(name: str, value: Any, known: Iterable[T]) -> T:
+def chosen(name: str, value: Any, known: Iterable[_T]) -> _T:
     """One of the known values."""
     known = list(known)
     if isinstance(value, (str, Real)):
@@ -195,12 +180,6 @@ def numbers(table: Any, names: Iterable[str]) -> Any:
         return table[names].astype(float)
     except (TypeError, ValueError) as error:
         raise GradeclipError(f"the columns {', '.join(names)} must hold numbers ({first_line(error)})") from None
-
-
-def unused(what: str, name: str, known: Mapping[str, Any]) -> None:
-    """Refuse a name that exists already."""
-    if name in known:
-        raise GradeclipError(f"there is {what} {name!r}: choose another name")
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

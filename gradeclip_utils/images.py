@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
-MOST_MEGAPIXELS = 80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
+_MOST_MEGAPIXELS = 80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
 
 
 def read_image(image: ImageLike) -> Image.Image:
@@ -45,7 +45,7 @@ def read_image(image: ImageLike) -> Image.Image:
         A PIL image of mode RGB; the argument is not changed.
 
     Raises:
-        GradeclipError: there is no such file, it is not an image, ends too early, or has more than `MOST_MEGAPIXELS`;
+        GradeclipError: there is no such file, it is not an image, ends too early, or has more than 80 megapixels;
             the array has another shape or dtype; or it is none of the three.
     """
     if isinstance(image, np.ndarray):
@@ -133,8 +133,8 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
 def _check_size(name: str, width: int, height: int) -> None:
     if 0 in (width, height):
         raise GradeclipError(f"{name} has no pixels: {width} x {height}.")
-    if width * height > MOST_MEGAPIXELS * 1e6:
-        msg = f"{name} has {width} x {height} pixels, more than {MOST_MEGAPIXELS} megapixels: make it smaller first."
+    if width * height > _MOST_MEGAPIXELS * 1e6:
+        msg = f"{name} has {width} x {height} pixels, more than {_MOST_MEGAPIXELS} megapixels: make it smaller first."
         raise GradeclipError(msg)
 
 
@@ -185,7 +185,7 @@ def png_note(image: Image.Image) -> PngInfo:
     return note
 
 
-MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native resolution is scaled down to this
+_MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native resolution is scaled down to this
 
 
 @dataclass(frozen=True)
@@ -196,31 +196,23 @@ class View:
     box: tuple[float, float, float, float]
 
 
-def check_pixels(pixels: object, size: tuple[int, int] | None = None) -> Tensor:
-    """Refuse a result of a preprocessing that a model cannot take: finite floats (3, H, W) are needed."""
+def _prepared(preprocess: Callable, image: Image.Image) -> Tensor:
+    """The image through a preprocessing, (3, H, W); a result that no model can take is refused."""
     import torch
 
-    rule = "a preprocessing must turn an image into a float tensor (3, H, W)"
-    if not isinstance(pixels, torch.Tensor):
-        raise GradeclipError(f"{rule}, and this one gives {type(pixels).__name__}")
-    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
-        raise GradeclipError(f"{rule}, and this one gives {pixels.dtype} {tuple(pixels.shape)}")
-    if size is not None and tuple(pixels.shape[1:]) != tuple(size):
-        given, wanted = (" x ".join(map(str, one)) for one in (pixels.shape[1:], size))
-        raise GradeclipError(f"the preprocessing gives {given} pixels, and the model takes {wanted}")
-    if pixels.is_meta or pixels.layout is not torch.strided or not torch.isfinite(pixels).all():
-        raise GradeclipError(f"{rule}, and this one gives NaN, infinity or no plain tensor")
-    return pixels
-
-
-def prepared(preprocess: Callable, image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
-    """The image through a preprocessing, (3, H, W)."""
     try:
         pixels = preprocess(image)
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
         name = getattr(preprocess, "__name__", type(preprocess).__name__)
         raise GradeclipError(f"the preprocessing {name} fails on an RGB image: {first_line(error)}") from error
-    return check_pixels(pixels, size)
+    rule = "a preprocessing must turn an image into a float tensor (3, H, W), and this one gives"
+    if not isinstance(pixels, torch.Tensor):
+        raise GradeclipError(f"{rule} {type(pixels).__name__}")
+    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
+        raise GradeclipError(f"{rule} {pixels.dtype} {tuple(pixels.shape)}")
+    if pixels.is_meta or pixels.layout is not torch.strided or not torch.isfinite(pixels).all():
+        raise GradeclipError(f"{rule} NaN, infinity or no plain tensor")
+    return pixels
 
 
 def model_view(preprocess: Callable, image: Image.Image) -> View:
@@ -241,10 +233,10 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
         elif kind not in _IN_PLACE:
             name = getattr(step, "__name__", type(step).__name__)
             warn(f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole image")
-            return View(prepared(preprocess, image), (0.0, 0.0, float(width), float(height)))
+            return View(_prepared(preprocess, image), (0.0, 0.0, float(width), float(height)))
     across, down = width / scaled[0], height / scaled[1]
     box = (left * across, top * down, (left + view[0]) * across, (top + view[1]) * down)
-    return View(prepared(preprocess, image), box)
+    return View(_prepared(preprocess, image), box)
 
 
 def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:
@@ -259,12 +251,12 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
         raise GradeclipError(msg)
     resize = next((step.interpolation for step in steps if _kind(step) in ("Resize", "ResizeKeepRatio")), None)
     rows, columns = image.height / patch[0], image.width / patch[1]
-    shrink = min(1.0, (MOST_PATCHES / (rows * columns)) ** 0.5)
+    shrink = min(1.0, (_MOST_PATCHES / (rows * columns)) ** 0.5)
     # Python rounds halves to even and the last patch must not exceed the limit: floor when shrinking
     to_whole = round if shrink == 1.0 else int
     counts = [max(1, to_whole(side * shrink)) for side in (rows, columns)]
     # a side of less than one patch becomes one, and then the other side is shortened
-    size = [max(1, min(n, MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
+    size = [max(1, min(n, _MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
     scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
     pixels = normalize(transforms.to_tensor(scaled))
     return View(pixels, (0.0, 0.0, float(image.width), float(image.height)))

@@ -35,7 +35,7 @@ _NOUNS = (
     "tomato tooth towel tower toy tractor train tree truck turkey turtle umbrella vase violin volcano watch "
     "watermelon whale window wolf woman zebra"
 ).split()
-MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
+_MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
 
 def _check_strings(prompts: list[str]) -> None:
     for prompt in prompts:
-        if len(prompt) > MOST_CHARACTERS:
-            msg = f"a prompt can have {MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
+        if len(prompt) > _MOST_CHARACTERS:
+            msg = f"a prompt can have {_MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
             raise GradeclipError(msg)
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             msg = f"{short(prompt)} holds half of a character (a lone surrogate)"

@@ -7,15 +7,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradeclip_utils.words import split_prompt, unknown_words
+from gradeclip_utils.words import split_row, unknown_words
 
 TOKENIZER = open_clip.SimpleTokenizer()
+
+
+def split(prompt, tokenizer, pieces):
+    return split_row(prompt, tokenizer, [0, *pieces, 0], 1 + len(pieces))
 
 
 def words(prompt, tokenizer=TOKENIZER):
     """(text, number of pieces) of every word."""
     pieces = tokenizer.encode(prompt)
-    return [(word.text, int(word.score)) for word in split_prompt(prompt, tokenizer, pieces).words([1] * len(pieces))]
+    return [(word.text, int(word.score)) for word in split(prompt, tokenizer, pieces).words([1] * len(pieces))]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,7 @@ def test_pieces_are_added_to_words_as_they_were_written(prompt, expected):
 
 
 def test_repeated_words_are_kept_apart():
-    split = split_prompt("a cat and a cat", TOKENIZER, TOKENIZER.encode("a cat and a cat"))
+    found = split("a cat and a cat", TOKENIZER, TOKENIZER.encode("a cat and a cat"))
     found = split.words([1, 2, 3, 4, 5])
     assert [(word.text, word.score, word.start) for word in found] == [
         ("a", 1, 0), ("cat", 2, 2), ("and", 3, 6), ("a", 4, 10), ("cat", 5, 12)
@@ -65,9 +69,9 @@ def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_n
     pieces = TOKENIZER.encode(prompt)
     if not pieces:
         with pytest.raises(ValueError, match="at least one word"):
-            split_prompt(prompt, TOKENIZER, pieces)
+            split(prompt, TOKENIZER, pieces)
         return
-    found = split_prompt(prompt, TOKENIZER, pieces).words([1] * len(pieces))
+    found = split(prompt, TOKENIZER, pieces).words([1] * len(pieces))
     assert sum(word.score for word in found) == len(pieces)
     assert all(word.score >= 1 and word.text and prompt[word.start : word.end] == word.text for word in found)
     assert all(before.end <= after.start for before, after in pairwise(found))
@@ -87,16 +91,16 @@ def test_clean_text_is_split_at_white_space_at_least(parts):
 def test_words_that_lose_a_piece_are_named_as_unread(kept, unread):
     pieces = TOKENIZER.encode("a naïve dog")
     assert len(pieces) == 5  # the word in the middle has three
-    split = split_prompt("a naïve dog", TOKENIZER, pieces[:kept])
-    assert len(split.word_ids) == kept and split.unread == unread
+    found = split("a naïve dog", TOKENIZER, pieces[:kept])
+    assert len(found.word_ids) == kept and found.unread == unread
 
 
 def test_ids_that_are_not_the_pieces_in_order_are_refused():
     with pytest.raises(ValueError, match="in another order than its own pieces"):
-        split_prompt("a red car", TOKENIZER, TOKENIZER.encode("red a car"))
+        split("a red car", TOKENIZER, TOKENIZER.encode("red a car"))
 
 
 def test_unknown_words_are_whole_lower_case_and_never_punctuation():
     prompt = "A Skateboarding DOG, a skateboarding dog's!"
-    split = split_prompt(prompt, TOKENIZER, TOKENIZER.encode(prompt))
-    assert unknown_words(split, frozenset({"a", "dog"})) == ["skateboarding", "dog's"]
+    found = split(prompt, TOKENIZER, TOKENIZER.encode(prompt))
+    assert unknown_words(found, frozenset({"a", "dog"})) == ["skateboarding", "dog's"]

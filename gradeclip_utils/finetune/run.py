@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checks import LARGEST_SEED, chosen, listed, number, whole, writable
+from ..checks import chosen, listed, number, whole, writable
 from ..datasets import load, optional_library
 from ..errors import GradeclipError
 from ..files import output, write_path_whole
@@ -46,7 +46,7 @@ from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs, read_pairs
 STATE = "state.pt"
 _BOUNDS: dict[str, tuple] = {
     "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "phrases": (1,),
-    "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, LARGEST_SEED),
+    "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
 }  # fmt: skip
 
 

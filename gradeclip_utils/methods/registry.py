@@ -20,7 +20,7 @@ from functools import partial, wraps
 
 from torch import Tensor
 
-from ..checks import chosen, instance, text, unused
+from ..checks import chosen, instance, text
 from ..errors import GradeclipError
 from . import input_gradients, perturbation
 from .attention import attention, game, legrad, rollout
@@ -177,6 +177,7 @@ def register_method(method: Method) -> Method:
         GradeclipError: there is a method of this name, or it is no `Method`.
     """
     instance("a method", method, Method, "a Method")
-    unused("a method", method.name, METHODS)
+    if method.name in METHODS:
+        raise GradeclipError(f"there is a method {method.name!r}: choose another name")
     METHODS[method.name] = method
     return method

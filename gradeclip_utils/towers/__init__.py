@@ -25,8 +25,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from ..checks import chosen, instance, text, unused
-from ..errors import UnsupportedModel
+from ..checks import chosen, instance, text
+from ..errors import GradeclipError, UnsupportedModel
 from .base import Entry, Layer, Tower, Trace
 from .feature_map import FeatureMapTower
 from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of, unwrapped
@@ -62,7 +62,8 @@ def register_tower(
     Raises:
         GradeclipError: the name is taken, the side is another one, or `matches` or `opens` cannot be called.
     """
-    unused("a family of towers", text("name", name), REGISTERED)
+    if text("name", name) in REGISTERED:
+        raise GradeclipError(f"there is a family of towers {name!r}: choose another name")
     chosen("side", side, ("image", "text"))
     for what, value in (("matches", matches), ("opens", opens)):
         instance(what, value, Callable, "a function of a model")

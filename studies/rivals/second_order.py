@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradeclip_utils import METHODS, Explainer, Interactions, Word
-from gradeclip_utils.checks import between, whole
+from gradeclip_utils.checks import number, whole
 from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.input_gradients import integrated_gradients, path_points
 from gradeclip_utils.methods.interactions import word_masks
@@ -47,7 +47,7 @@ def fixlip(explainer: Explainer, image, caption: str, *, p: float = 0.5, masks: 
 
     As `Explainer.interactions`.
     """
-    p, masks = between("p", p), whole("masks", masks, 1, 100_000)
+    p, masks = number("p", p, 0.01, 0.99), whole("masks", masks, 1, 100_000)
     method = replace(METHODS["fixlip"], image=partial(fixlip_of_patches, p=p, masks=masks))
     of_words = partial(banzhaf_word_directions, p=p, seed=explainer.seed)
     return _interactions(explainer, image, caption, of_words, method)

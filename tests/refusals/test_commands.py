@@ -141,14 +141,12 @@ class Broken:
             raise self.error
 
 
-@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left on device"), 2)])
-def test_figures_are_written_whatever_standard_output_takes(here, capsys, monkeypatch, error, code):
+def test_figures_are_written_whatever_standard_output_takes(here, monkeypatch):
     """Fails on the version before, which printed before it wrote."""
     monkeypatch.setattr("os.dup2", lambda *given: None)
-    monkeypatch.setattr(sys, "stdout", Broken(error))
-    assert main([*EXPLAIN, "photo.png", "hard.png", "--out", "b.png"]) == code
+    monkeypatch.setattr(sys, "stdout", Broken(BrokenPipeError()))
+    assert main([*EXPLAIN, "photo.png", "hard.png", "--out", "b.png"]) == 0
     assert Path("b-photo.png").is_file() and Path("b-hard.png").is_file()
-    assert ("all results are written" in capsys.readouterr().err) == (code == 2)
 
 
 @pytest.mark.slow
@@ -159,7 +157,6 @@ def test_a_closed_pipe_a_terminal_of_ascii_and_a_locale_of_c_lose_nothing(tmp_pa
     command = f'{sys.executable} -m gradeclip_utils explain --image a.png --caption "ein schöner 🐶" --out'
     calls = {
         "pipe": f"{command} pipe.png | head -0",
-        "full": f"{command} full.png > /dev/full",
         "ascii": f"{command} ascii.png",
     }
     for name, call in calls.items():
@@ -186,14 +183,6 @@ def test_a_command_says_something_before_it_imports_anything(monkeypatch, capsys
     monkeypatch.setattr("gradeclip_utils.__main__.import_module", stopped)
     assert main(["report", "--data", "x", "--out", "y"]) == 130  # and is stopped without a traceback
     assert capsys.readouterr().err.startswith("gradeclip: stopped.")
-
-
-def test_a_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    assert main(["explain"]) == 2
-    assert "the folder that this command was called in does not exist any more" in capsys.readouterr().err
 
 
 def test_memory_that_is_not_there_is_one_sentence(here, monkeypatch, capsys):
