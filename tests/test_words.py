@@ -50,7 +50,7 @@ def test_pieces_are_added_to_words_as_they_were_written(prompt, expected):
 
 def test_repeated_words_are_kept_apart():
     found = split("a cat and a cat", TOKENIZER, TOKENIZER.encode("a cat and a cat"))
-    found = split.words([1, 2, 3, 4, 5])
+    found = found.words([1, 2, 3, 4, 5])
     assert [(word.text, word.score, word.start) for word in found] == [
         ("a", 1, 0), ("cat", 2, 2), ("and", 3, 6), ("a", 4, 10), ("cat", 5, 12)
     ]  # fmt: skip
