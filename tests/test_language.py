@@ -1,9 +1,8 @@
-"""Words, parts of speech and phrases of captions; norms and frequency of words."""
+"""Words, parts of speech and phrases of captions."""
 
 import sys
 
 import nltk
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,11 +10,8 @@ from hypothesis import strategies as st
 from gradeclip_utils import language
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.language import (
-    NORMS,
-    norms,
     phrases,
     tagged_words,
-    tagger_name,
     with_other_nouns,
 )
 from gradeclip_utils.scenes import concepts, draw_scene
@@ -28,7 +24,7 @@ def texts(caption):
 @pytest.fixture
 def without_nltk_data(monkeypatch):
     """As on a machine where nltk's tagger was never downloaded."""
-    monkeypatch.setattr(language, "has_nltk_tagger", lambda: False)
+    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: False)
 
 
 def test_a_phrase_is_adjectives_numbers_and_nouns_without_the_article():
@@ -84,29 +80,10 @@ def test_the_head_of_a_group_of_scenes_is_a_noun_of_the_scene(without_nltk_data)
 
 
 def test_the_tagger_is_nltks_where_its_data_is_and_textblobs_elsewhere(monkeypatch):
-    asked = []
-
-    def pos_tag(words):
-        asked.append(list(words))
-        return [(word, "NN") for word in words]
-
-    monkeypatch.setattr(nltk, "pos_tag", pos_tag)
-    monkeypatch.setattr(language, "has_nltk_tagger", lambda: True)
-    assert tagger_name() == "nltk"
-    assert [word.tag for word in tagged_words("quite unheard-of words")] == ["NN", "NN", "NN"]
-    assert asked == [["quite", "unheard-of", "words"]]
-    monkeypatch.setattr(language, "has_nltk_tagger", lambda: False)
-    assert tagger_name() == "textblob"
-    assert tagged_words("quite unheard-of words")[0].tag == "RB"
-
-
-def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
-    table = norms(["apple", "idea", "apples", "xyzzy", "apple"])
-    assert list(table.index) == ["apple", "idea", "apples", "xyzzy"] and list(table) == list(NORMS)
-    assert table.loc["apple", "concreteness"] == 5.0 and table.loc["apple", "glasgow"] == 6.824
-    assert table["concreteness"]["idea"] < 2 < 4 < table["visual"]["apple"]
-    assert np.isnan(table.loc["xyzzy"].drop("frequency")).all() and table.loc["xyzzy", "frequency"] == 0
-    assert table["frequency"]["apple"] > table["frequency"]["apples"]
+    monkeypatch.setattr(nltk, "pos_tag", lambda words: [(word, "NN") for word in words])
+    for there, tag in ((True, "NN"), (False, "RB")):
+        monkeypatch.setattr(language, "_has_nltk_tagger", lambda there=there: there)
+        assert tagged_words("quite unheard-of words")[0].tag == tag
 
 
 def test_other_nouns_take_the_places_of_a_captions_own_and_nothing_else_changes():

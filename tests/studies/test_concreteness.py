@@ -23,6 +23,7 @@ from studies.concreteness import (
     correlate,
     drawn_words,
     hold_constant,
+    norms,
     partial_spearman,
     plot_causes,
     plot_words,
@@ -34,6 +35,14 @@ from studies.concreteness import (
 )
 
 SAID = ["A man riding a wave.", "Two dogs on green grass", "a red bus, parked", "An idea of freedom", "tasty food, art"]
+
+
+def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
+    table = norms(["apple", "idea", "apples", "xyzzy"])
+    assert list(table.index) == ["apple", "idea", "apples", "xyzzy"]
+    assert table.loc["apple", "concreteness"] == 5.0 and table["concreteness"]["idea"] < 2
+    assert np.isnan(table.loc["xyzzy", "concreteness"]) and table.loc["xyzzy", "frequency"] == 0
+    assert table["frequency"]["apple"] > table["frequency"]["apples"]
 
 
 def world(words=120, each=8, slope=1.0, noise=0.5, seed=0):
