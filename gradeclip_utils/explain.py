@@ -386,24 +386,21 @@ class Explainer:
             maps = self._token_maps(trace, targets.unflatten(0, (len(images), each)), empty)  # (B, T, N)
             if self.method.image is not None:
                 _warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
-            image_explained = (trace.embedding.repeat_interleave(each, dim=0) * read.embedding).sum(-1).tolist()
-            words_explained = read.explained.tolist() if any(read.words) else None
+            image_explained = (trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))).sum(-1)
             nulls = self._null_similarities(own)  # (B, K)
-        parts = {"prompts": asked.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
+        parts: dict = {"prompts": asked.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
         parts["image_maps"] = _numpy(_on_grid(maps, trace).flatten(0, 1))
         if others is not None and other is not None:
             parts |= {"against": others.names, "against_similarity": _numpy(other.similarity)}
             parts["against_words"] = tuple(other.words)
         found = []
         for i, (image, view) in enumerate(zip(images, views, strict=True)):
-            mine = slice(i * each, (i + 1) * each)
-            one_head = {"image": image_explained[mine], "text": words_explained and words_explained[mine]}
-            place = {} if nulls is None else _places(parts["similarity"][mine], _numpy(nulls[i]))
-            own_parts = {name: part[mine] for name, part in parts.items()}
-            provenance = self._provenance(one_head)
-            found.append(
-                Explanation(image=image, box=self._box(view, trace), provenance=provenance, **own_parts, **place)
-            )
+            mine = {name: part[i * each : (i + 1) * each] for name, part in parts.items()}
+            if nulls is not None:
+                mine |= _places(mine["similarity"], _numpy(nulls[i]))
+            words_explained = read.explained[i * each : (i + 1) * each].tolist() if any(read.words) else None
+            provenance = self._provenance({"image": image_explained[i].tolist(), "text": words_explained})
+            found.append(Explanation(image=image, box=self._box(view, trace), provenance=provenance, **mine))
         return found
 
     def _read_image(self, image: ImageLike) -> Image.Image:
@@ -597,10 +594,9 @@ def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
         return [images]
     if isinstance(images, Iterator) and (first := list(islice(images, 1))):
         return chain(first, images)
-    images = listed("images", images)
-    if len(images) == 0:
+    if not (found := listed("images", images)):
         raise GradeclipError("there are no images: give at least one")
-    return images
+    return found
 
 
 def _strings(texts: str | Sequence[str]) -> list[str]:
@@ -615,7 +611,7 @@ def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
     """The word of every token of some prompts, (B, N); -1 for SOT, EOT and padding."""
     word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
     for row, split in zip(word_ids, splits, strict=True):
-        row[split.first : split.first + len(split.word_ids)] = torch.tensor(split.word_ids)
+        row[split.first :][: len(split.word_ids)] = torch.tensor(split.word_ids)
     return word_ids
 
 

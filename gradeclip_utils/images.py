@@ -52,41 +52,30 @@ def read_image(image: ImageLike) -> Image.Image:
         return Image.fromarray(_checked_array(image))
     if isinstance(image, (str, Path, Image.Image)):
         return _open(image)
-    raise GradeclipError(
-        f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}{_advice(image)}"
-    )
-
-
-def _advice(image: object) -> str:
-    """The way to an image from things that are often given instead."""
+    advice = ""
     if hasattr(image, "detach"):
-        return "; of a tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
-    if callable(getattr(image, "image", None)):
-        return "; pass its .image()"
-    return "; explain_batch takes several" if isinstance(image, (list, tuple)) else ""
+        advice = "; of a tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
+    elif callable(getattr(image, "image", None)):
+        advice = "; pass its .image()"
+    elif isinstance(image, (list, tuple)):
+        advice = "; explain_batch takes several"
+    msg = f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}{advice}"
+    raise GradeclipError(msg)
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
-    shape = f"({', '.join(map(str, array.shape))})"
+    got = f"this one is {array.dtype} of shape ({', '.join(map(str, array.shape))})"
     if array.dtype != np.uint8:
-        advice = {
-            "f": "if it runs from 0 to 1, (array * 255).round().astype('uint8')",
-            "b": "array.astype('uint8') * 255",
-        }
-        wide = "if it runs from 0 to 255, array.astype('uint8'); 16 bits are (array // 257).astype('uint8')"
-        msg = f"an array must be uint8 (0 to 255), this one is {array.dtype} of shape {shape}"
-        raise GradeclipError(f"{msg}: {advice.get(array.dtype.kind, wide)}")
+        advice = "if it runs from 0 to 255, array.astype('uint8'); 16 bits are (array // 257).astype('uint8')"
+        if array.dtype.kind == "f":
+            advice = "if it runs from 0 to 1, (array * 255).round().astype('uint8')"
+        raise GradeclipError(f"an array must be uint8 (0 to 255), {got}: {advice}")
     if isinstance(array, np.ma.MaskedArray):
         raise GradeclipError("an array must have a value everywhere, this one is masked: array.filled(255)")
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        how = ""
-        if array.ndim == 2:
-            how = ": of greys, np.stack([array] * 3, axis=-1)"
-        elif array.ndim == 3 and array.shape[0] == 3:
-            how = ": array.transpose(1, 2, 0)"
-        elif array.ndim == 3 and array.shape[2] == 4:
-            how = ": with transparency, Image.fromarray(array)"
-        raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; this one has {shape}{how}")
+        how = ": array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else ""
+        how = ": of greys, np.stack([array] * 3, axis=-1)" if array.ndim == 2 else how
+        raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; {got}{how}")
     _check_size("this array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 
@@ -94,17 +83,21 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
 def _open(image: Image.Image | str | Path) -> Image.Image:
     if isinstance(image, str) and re.match(r"\w+://", image):
         raise GradeclipError(f"{short(image)} is an address, and nothing is fetched: download it and pass the file")
-    name = "this image" if isinstance(image, Image.Image) else str(path := readable(image, "an image file"))
-    start = b"?"  # of an image that is open already
+    name = "this image" if isinstance(image, Image.Image) else str(readable(image, "an image file"))
     try:
         if isinstance(image, Image.Image):
             return _to_rgb(image, name)
-        with path.open("rb") as file:
-            start = file.read(12)
-        with Image.open(path) as opened:
+        with Image.open(name) as opened:
             return _to_rgb(opened, name)
     except UnidentifiedImageError:
-        raise GradeclipError(f"{name} {_unreadable(start)}") from None
+        start = b"?"  # of an image that is open already
+        if not isinstance(image, Image.Image):
+            with open(name, "rb") as file:
+                start = file.read(12)
+        found = "is not an image that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)" if start else "is empty"
+        if start[4:8] == b"ftyp" and start[8:] in _HEIF:  # telephones write HEIC
+            found = "is a HEIC or AVIF image, which Pillow cannot read here"
+        raise GradeclipError(f"{name} {found}: save it as JPEG or PNG.") from None
     except GradeclipError:
         raise
     except _PILLOW as error:
@@ -114,20 +107,9 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
         raise GradeclipError(f"{name} has too many pixels for Pillow to open it: {error}") from None
 
 
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 # errors of Pillow for a broken chunk, a file that is closed or too short, and a mode that it cannot convert
 _PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
-
-
-def _unreadable(start: bytes) -> str:
-    """The kind of a file that Pillow does not know, by its first bytes, and advice. Telephones write HEIC."""
-    if not start:
-        return "is empty: it has no bytes."
-    if start[4:8] == b"ftyp" and start[8:] in _HEIF:
-        return "is a HEIC or AVIF image, which Pillow cannot read here: save it as JPEG or PNG."
-    return "is not an image that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...): save it as JPEG or PNG."
-
-
-_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 
 
 def _check_size(name: str, width: int, height: int) -> None:
