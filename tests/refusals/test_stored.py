@@ -39,8 +39,8 @@ DAMAGED = [
     ("deep JSON", lambda f: (f / JSON).write_text("[" * 100_000), "explanation.json is not as"),
     ("arrays cut off", lambda f: (f / NPZ).write_bytes((f / NPZ).read_bytes()[:-9]), "safetensors is not as `save`"),
     ("a swapped image", lambda f: Image.new("RGB", (9, 9)).save(f / PNG), "image.png is not as `save` wrote it"),
-    ("a key is missing", lambda f: rewritten(f, lambda r: r.pop("prompts")), "json is not as .* its checksum"),
-    ("prompts of another run", lambda f: rewritten(f, lambda r: r["prompts"].pop()), "json is not as .* its checksum"),
+    ("a key is missing", lambda f: rewritten(f, lambda r: r.pop("prompts")), "json is not as .*its checksum"),
+    ("prompts of another run", lambda f: rewritten(f, lambda r: r["prompts"].pop()), "json is not as .*its checksum"),
 ]  # fmt: skip
 
 
