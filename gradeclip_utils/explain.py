@@ -39,6 +39,7 @@ from .words import Split, Word, check_tokenizer
 _PROMPTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 16  # in one batch
 _ONE_HEAD = "grad-eclip-single-head"
 _GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # the methods with word x region maps
+_VERSIONS = {library: version(library) for library in ("gradeclip", "torch", "open_clip_torch", "transformers")}
 # embeddings (K, E) of null captions for each model, with the state of the weights that gave them
 _NULLS: WeakKeyDictionary[torch.nn.Module, tuple[list, Tensor]] = WeakKeyDictionary()
 
@@ -565,7 +566,7 @@ class Explainer:
             "image_layers": None if method.image is None else self.image_tower.layers,
             "text_layers": self.text_tower.layers if words and self.text_tower else None,
             "resolution": self.resolution,
-            "versions": {one: version(one) for one in ("gradeclip", "torch", "open_clip_torch", "transformers")},
+            "versions": dict(_VERSIONS),
         }
         if method.name == _ONE_HEAD:
             provenance["single_head_similarity"] = one_head

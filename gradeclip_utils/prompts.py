@@ -71,18 +71,16 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
         wrong = [one for one in found if not isinstance(one, str)]
         if wrong or not found:
             raise GradeclipError(f"{rule}, got {short(wrong[0] if wrong else found)}")
-        _check_strings(found)
+        for prompt in found:
+            if len(prompt) > _MOST_CHARACTERS:
+                msg = f"a prompt can have {_MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
+                raise GradeclipError(msg)
+            try:
+                prompt.encode()
+            except UnicodeEncodeError:
+                msg = f"{short(prompt)} holds half of a character (a lone surrogate)"
+                raise GradeclipError(f"{msg}: read it as UTF-8 (in a terminal, set the locale to UTF-8)") from None
     return found
-
-
-def _check_strings(prompts: list[str]) -> None:
-    for prompt in prompts:
-        if len(prompt) > _MOST_CHARACTERS:
-            msg = f"a prompt can have {_MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
-            raise GradeclipError(msg)
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            msg = f"{short(prompt)} holds half of a character (a lone surrogate)"
-            raise GradeclipError(f"{msg}: read it as UTF-8 (in a terminal, set the locale to UTF-8)")
 
 
 def dense(name: str, values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
