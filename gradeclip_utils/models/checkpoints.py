@@ -107,11 +107,7 @@ def _damaged(path: Path, error: Exception) -> GradeclipError:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    """The state dict in a file, and whether it is of a model with quick GELU; None if the file does not say.
-
-    Only tensors are read, since pickled objects could run code. OpenAI's own files say so by their form, and files of
-    `gradeclip fine-tune` in their metadata.
-    """
+    """The state dict in a file, and whether its model has quick GELU; None if the file does not say."""
     if path.is_dir():
         raise GradeclipError(f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)}).")
     if path.suffix not in SUFFIXES:
@@ -124,6 +120,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
         elif _is_torchscript(path):
             entries, quick = dict(torch.jit.load(path, map_location="cpu").state_dict()), True
         else:
+            # tensors only: pickled objects could run code
             entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "unsupported global" not in str(error).lower():
