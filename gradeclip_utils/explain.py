@@ -32,8 +32,8 @@ from .methods.interactions import word_directions, word_masks
 from .models import Clip
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, matched, null_captions, token_ids
 from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
-from .towers.base import eval_mode, is_small, isolated_torch_state, one_thread
-from .towers.blocks import upcast
+from .towers.base import isolated_torch_state, one_thread
+from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
 
 _PROMPTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 16  # in one batch
@@ -511,7 +511,7 @@ class Explainer:
             self._hooked = hooked
             for tower in filter(None, (self.image_tower, self.text_tower)):
                 tower.verified = False
-        with isolated_torch_state(self.image_tower.device), one_thread(is_small(self.image_tower)):
+        with isolated_torch_state(self.image_tower.device), one_thread(self.image_tower.small):
             yield
 
     @property

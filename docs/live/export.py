@@ -33,7 +33,8 @@ from gradeclip_utils import Clip, Explainer
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.methods.interactions import word_directions
 from gradeclip_utils.towers import Entry
-from gradeclip_utils.towers.open_clip import TextTransformerTower, through
+from gradeclip_utils.towers.blocks import with_parts
+from gradeclip_utils.towers.open_clip import TextTransformerTower
 
 CONTEXT = 48  # tokens of a caption that the page reads, of the model's 77: quicker, and enough for four things
 
@@ -105,9 +106,10 @@ class WholeContext(TextTransformerTower):
     def _enter(self, ids: Tensor) -> Entry:
         text, ends, count = self.text, self.ends(ids), ids.shape[1]
         x = text.token_embedding(ids) + text.positional_embedding[:count]
-        below = [block.module for block in self.below]
-        x = through(text.transformer, below, x, text.attn_mask[:count, :count])
-        return Entry(ids, x, ends[:, None], torch.arange(count) <= ends[:, None], self.heads, None)
+        mask = text.attn_mask[:count, :count]
+        x = with_parts(text.transformer, resblocks=text.transformer.resblocks[: self.first])(x, mask)
+        valid_mask = torch.arange(count) <= ends[:, None]
+        return Entry(ids, x, ends[:, None], valid_mask, self.heads, attention_mask=(mask == 0)[None, None])
 
 
 def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

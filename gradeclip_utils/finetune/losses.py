@@ -28,7 +28,6 @@ from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
 from ..towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.base import isolated_torch_state
-from ..towers.blocks import with_grad
 from ..words import split_read
 from .pairs import Batch, identity
 
@@ -75,14 +74,13 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`Features` as a dict: what passes through a wrapper for several processes."""
-        with with_grad():
-            trace = self.image_tower.trace_with_grad(batch.pixels)
-            texts = self._read(batch.texts if self.regional else [batch.texts[i] for i in batch.captions.tolist()])
-            found = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
-            if not self.regional:
-                return found | {"captions": texts}
-            patches = _patches(trace)
-            dense = self.image_tower.dense(trace)[:, -patches:].float()  # (B, N, E)
+        trace = self.image_tower.trace_with_grad(batch.pixels)
+        texts = self._read(batch.texts if self.regional else [batch.texts[i] for i in batch.captions.tolist()])
+        found = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
+        if not self.regional:
+            return found | {"captions": texts}
+        patches = _patches(trace)
+        dense = self.image_tower.dense(trace)[:, -patches:].float()  # (B, N, E)
         phrases, there = texts[batch.phrases], batch.there
         maps = self.phrase_maps(detached(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
         with torch.autocast(phrases.device.type, enabled=False):

@@ -62,13 +62,8 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
     """Each explained layer, its attention (B, H, N, N) and its output (B, N, D), in the caller's graph."""
     x = trace.tokens.detach().requires_grad_()  # for callers that want a graph
-    attention_mask = trace.mask_of_heads()
-    if tower.causal and attention_mask is None:
-        attention_mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
     for block in tower.explained:
-        normed = block.enter(x, trace.positions)
-        q, k, v = (block.project(normed, part, trace.heads, trace.positions) for part in range(3))
-        weights, o = attend(q, k, v, attention_mask)
+        weights, o = attend(*block.project(x, trace.positions, trace.heads), trace.attention_mask)
         x = block.finish(x, o)
         yield block, weights, x
 

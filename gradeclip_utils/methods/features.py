@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from ..towers import Tower, Trace
-from ..towers.blocks import attend_fused
+from ..towers.blocks import attend_fused, through
 from .grad_eclip import gradients
 
 
@@ -34,17 +34,16 @@ def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tenso
     """CLIP Surgery: map_i = f_i . d less what all targets share, with f from a second path of v-v attention."""
     x = y = trace.tokens
     for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
-        if not block.like_clip:
+        if block.pools or block.behind:
             kind = type(block.module).__name__
             raise UnsupportedModel(f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}")
-        v = block.project(block.enter(x), 2, trace.heads)
-        o = attend_fused(v, v, v, None, tower.causal)
-        y = y + block.added(o)
+        v = block.project(x, trace.positions, trace.heads)[2]
+        y = y + through(block.out, attend_fused(v, v, v, None))
         if position < tower.depth - 1:  # of the model's own path only what feeds the other is needed
             x = tower.run_block(trace, position, x)
     if directions.shape[1] == 1 and empty is not None:
         directions = directions - empty
-    maps = torch.einsum("bne,bte->btn", tower.embed_alone(y), directions)
+    maps = torch.einsum("bne,bte->btn", tower.embed_alone(trace, y), directions)
     if directions.shape[1] > 1:
         weights = torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1) * directions.shape[1]
         maps = maps * weights[..., None]

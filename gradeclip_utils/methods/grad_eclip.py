@@ -85,7 +85,7 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
     if delta is None and trace.graph is not None:
         embedding, collected = trace.graph
         along = directions.transpose(0, 1).to(embedding)
-        carried = (collected[0] if tower.shielded else trace.tokens).numel()
+        carried = (collected[0] if tower.causal or tower.layers == 1 else trace.tokens).numel()
         step = max(1, _CACHED // carried) if along.device.type == "cpu" else len(along)
         back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
         found = [

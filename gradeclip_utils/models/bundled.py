@@ -9,14 +9,13 @@ file that has them. The config beside it, .json, is open_clip's own with the pre
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import timm
 import torch
-from open_clip.transform import PreprocessCfg
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -24,9 +23,9 @@ from torch import Tensor, nn
 from ..checks import as_path, listed, text
 from ..errors import GradeclipError
 from ..files import data_path, write_path_whole
-from .checkpoints import FAULTS, open_safetensors, reason_of
+from .checkpoints import open_safetensors
 from .clip import Clip
-from .open_clip import Unset, build, cast, preprocessing, put_in
+from .open_clip import build, preprocessing, put_in, reason_of
 
 BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
@@ -97,8 +96,11 @@ def save_compact(
 
 
 @torch.inference_mode(False)
-def load_bundled(name: str, pretrained: str | Path | None, device: str, precision: str) -> Clip:
+def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Clip:
     """A bundled model, or a compact file of `save_compact` with the config of the bundled model of this name."""
+    if isinstance(pretrained, Mapping):
+        msg = f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict."
+        raise GradeclipError(msg)
     path = as_path(pretrained, "a file of weights") if pretrained else data_path(BUNDLED_MODELS[name])
     bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
     name = next(bundled, name)  # a file of another bundled model is that model
@@ -112,18 +114,14 @@ def load_bundled(name: str, pretrained: str | Path | None, device: str, precisio
             f"{name} is not here: an installed package holds {BUNDLED!r} alone, and the project's checkout has it as "
             f"data/{file}. Run there, or copy {file} and its .json and pass load_clip({name!r}, 'FOLDER/{file}')"
         )
-    metadata, read = open_safetensors(path)
-    state = read()
+    metadata, state = open_safetensors(path)
     try:
         config = json.loads(config_path.read_text())
         layers = {key: config.pop(key, None) for key in _EXPLAINED_LAYERS}
-        shown = {**asdict(PreprocessCfg()), **config.pop("preprocess")}
-        rows_of_all = config["text_cfg"].get("vocab_size", 49408)
-        with Unset():
-            model = build(config, precision)
-        cast(model, precision, device)
+        shown, rows_of_all = config.pop("preprocess"), config["text_cfg"].get("vocab_size", 49408)
+        model = build(config, precision, device)
         preprocess = preprocessing(model, shown)
-    except (*FAULTS, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
+    except Exception as error:
         raise GradeclipError(f"{config_path} is no config of a model: {reason_of(error)}") from error
     if "shared" in metadata:  # the other model's tensors that this model has no place for are left out
         known, others = {*model.state_dict(), "token_ids"}, _shared_state(path, metadata)
@@ -151,15 +149,13 @@ def _training(metadata: dict[str, str]) -> str:
         return f"fine-tuned so that the maps of phrases ({metadata['maps']}) match their regions"
     if "hard_negatives" not in metadata:
         return ""
-    extra = []
-    if metadata["hard_negatives"] == "True":
-        extra.append("hard negatives in every batch")
-    if float(metadata.get("sparse_values", 0)):
-        extra.append(f"a penalty on patches whose values are large (weight {float(metadata['sparse_values']):g})")
-    if float(metadata.get("logit_scale", 0)):
-        extra.append(f"a fixed scale of {float(metadata['logit_scale']):g} in the loss")
-    if metadata.get("shuffled_colours") == "True":
-        extra.append("the colours of each caption shuffled among its things")
+    sparse, scale = (float(metadata.get(key, 0)) for key in ("sparse_values", "logit_scale"))
+    extra = [sentence for applies, sentence in (
+        (metadata["hard_negatives"] == "True", "hard negatives in every batch"),
+        (sparse, f"a penalty on patches whose values are large (weight {sparse:g})"),
+        (scale, f"a fixed scale of {scale:g} in the loss"),
+        (metadata.get("shuffled_colours") == "True", "the colours of each caption shuffled among its things"),
+    ) if applies]  # fmt: skip
     if not extra:
         return "on drawn scenes, as CLIP was trained on photographs"
     return f"on drawn scenes, with {', '.join(extra)}; CLIP's own training has none of these"

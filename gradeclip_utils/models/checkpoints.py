@@ -4,14 +4,11 @@ weights --here--> model -> towers -> trace -> method -> explanation
 """
 
 import http.client
-import pickle
 import re
-import struct
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +27,21 @@ from ..errors import GradeclipError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _REACH_SECONDS = 10
-FAULTS = (SafetensorError, struct.error, RuntimeError, OSError, EOFError, LookupError, ValueError)  # of a file
 _WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torch.compile, both, a trainer
 _OF_ARCHIVES = ("input_resolution", "context_length", "vocab_size")  # numbers among the weights that OpenAI published
 
 
-def find_weights(name: str, tag: str, cache_dir: str | None = None) -> Path:
+def find_weights(name: str, tag: str) -> Path:
     """The file with published weights of an open_clip model, from the cache or downloaded into it."""
     config = open_clip.get_pretrained_cfg(name, tag)
     repository, _, file = config["hf_hub"].rpartition("/")
     files = [re.sub(r"\.(bin|pth)$", ".safetensors", file), file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     for one in files:  # in the order in which open_clip tries them
-        if isinstance(found := try_to_load_from_cache(repository, one, cache_dir=cache_dir), str):
+        if isinstance(found := try_to_load_from_cache(repository, one), str):
             return Path(found)
     if (reason := _why_unreachable()) is None:
         try:
-            return Path(open_clip.download_pretrained(config, cache_dir=cache_dir))
+            return Path(open_clip.download_pretrained(config))
         except (OSError, RuntimeError) as error:
             reason = first_line(error)
     if twin := quick_gelu_name(name):
@@ -91,12 +87,13 @@ def quick_gelu_name(name: str) -> str | None:
     return twin if (twin := f"{name}-quickgelu") in open_clip.list_models() else None
 
 
-def open_safetensors(path: Path) -> tuple[dict[str, str], Callable[[], dict[str, Tensor]]]:
-    """The metadata of a safetensors file, and a function that reads its tensors; a damaged file is refused."""
+def open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file; a damaged file is refused."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, partial(load_file, path)
-    except FAULTS as error:
+            metadata = file.metadata() or {}
+        return metadata, load_file(path)
+    except Exception as error:
         raise _damaged(path, error) from error
 
 
@@ -115,21 +112,19 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     quick = None
     try:
         if path.suffix == ".safetensors":
-            metadata, read = open_safetensors(path)
-            entries, quick = read(), {"True": True, "False": False}.get(metadata.get("quick_gelu") or "")
+            metadata, entries = open_safetensors(path)
+            quick = {"True": True, "False": False}.get(metadata.get("quick_gelu", ""))
         elif _is_torchscript(path):
             entries, quick = dict(torch.jit.load(path, map_location="cpu").state_dict()), True
         else:
             # tensors only: pickled objects could run code
             entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if "unsupported global" not in str(error).lower():
-            raise _damaged(path, error) from error
-        msg = f"{path} holds pickled Python objects, which could run code; save its state dict as safetensors instead."
-        raise GradeclipError(msg) from error
     except GradeclipError:
         raise
-    except FAULTS as error:
+    except Exception as error:
+        if "unsupported global" in str(error).lower():
+            how = "which could run code; save its state dict as safetensors instead"
+            raise GradeclipError(f"{path} holds pickled Python objects, {how}.") from error
         raise _damaged(path, error) from error
     state, archived = plain_state(entries, str(path))
     return state, archived or quick
@@ -161,11 +156,6 @@ def plain_state(state: Any, what: str) -> tuple[dict[str, Tensor], bool | None]:
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     archived = any(key in state for key in _OF_ARCHIVES) or None
     return {key: value.detach().cpu() for key, value in state.items() if key not in _OF_ARCHIVES}, archived
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of an error's message; a KeyError names the missing key."""
-    return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error).rstrip(".")
 
 
 def some(items: list[str], count: int, separator: str = ", ") -> str:

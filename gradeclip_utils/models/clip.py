@@ -14,14 +14,13 @@ from PIL import Image
 from torch import nn
 
 from ..checks import short
-from ..errors import GradeclipError, UnsupportedModel
-from ..towers import Tower, open_feature_map, open_image_tower, open_text_tower
+from ..errors import GradeclipError
+from ..towers import Tower, open_image_tower, open_text_tower
 from ..words import why_no_words
 from .huggingface import read_processor
-from .open_clip import check_options, load_open_clip
 
 _AS_OPEN_CLIP = (
-    "Clip.from_open_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = "
+    "load_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = "
     "open_clip.create_model_from_pretrained(NAME, pretrained=TAG) and "
     "Clip(model, preprocess, open_clip.get_tokenizer(NAME))"
 )
@@ -33,9 +32,9 @@ class Clip:
     """A model with its preprocessing and tokenizer.
 
         Clip(model, preprocess, tokenizer)           # an open_clip model in hand
-        Clip.from_open_clip("ViT-B-32", "openai")    # one by name
         Clip.from_transformers(model, processor)     # one of transformers in hand
 
+    `load_clip` makes one by name.
     `print(clip)` says in three lines what it is, `print(clip.describe())` says more.
 
     Args:
@@ -68,58 +67,25 @@ class Clip:
 
     def __post_init__(self):
         weight = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
+        tokenizer, steps = self.tokenizer, getattr(self.preprocess, "transforms", [self.preprocess])
+        of_images = hasattr(tokenizer, "transforms")
         if weight is None or weight.is_meta:
             got = "one on the device 'meta'" if weight is not None else short(self.model)
-            raise GradeclipError(f"a Clip needs a model, a torch module with weights, got {got}: {_AS_OPEN_CLIP}")
-        if not callable(self.preprocess) or isinstance(self.preprocess, type):
-            msg = f"a Clip needs a preprocessing, a function of an image, got {short(self.preprocess)}: {_AS_OPEN_CLIP}"
-            raise GradeclipError(msg)
-        for step in getattr(self.preprocess, "transforms", [self.preprocess]):
-            if _RANDOM.match(type(step).__name__):
-                msg = f"the preprocessing has the random step {type(step).__name__}: it is the transform for training"
-                raise GradeclipError(f"{msg}, which open_clip.create_model_and_transforms returns second; take the "
-                                     f"third, or write {_AS_OPEN_CLIP}")  # fmt: skip
-        tokenizer = self.tokenizer
-        wrong = isinstance(tokenizer, type) or hasattr(tokenizer, "transforms") or tokenizer is open_clip.get_tokenizer
-        if tokenizer is not None and (wrong or not callable(tokenizer)):
-            said = "a transform of images" if hasattr(tokenizer, "transforms") else short(tokenizer)
-            raise GradeclipError(f"a Clip needs a tokenizer, a function of a list of texts, got {said}: "
-                                 f"{_AS_OPEN_CLIP}")  # fmt: skip
-        if isinstance(self.vocabulary, str):
+            why = f"a Clip needs a model, a torch module with weights, got {got}"
+        elif not callable(self.preprocess) or isinstance(self.preprocess, type):
+            why = f"a Clip needs a preprocessing, a function of an image, got {short(self.preprocess)}"
+        elif random := [type(step).__name__ for step in steps if _RANDOM.match(type(step).__name__)]:
+            msg = f"the preprocessing has the random step {random[0]}: it is the transform for training"
+            why = f"{msg}, the second that open_clip.create_model_and_transforms returns; take the third"
+        elif tokenizer is not None and (not callable(tokenizer) or isinstance(tokenizer, type) or of_images
+                                        or tokenizer is open_clip.get_tokenizer):  # fmt: skip
+            got = "a transform of images" if of_images else short(tokenizer)
+            why = f"a Clip needs a tokenizer, a function of a list of texts, got {got}"
+        elif isinstance(self.vocabulary, str):
             raise GradeclipError(f"vocabulary must be a set of words, got the text {short(self.vocabulary)}")
-
-    @classmethod
-    @torch.inference_mode(False)
-    def from_open_clip(
-        cls, name: str, pretrained: Any = None, *, device: str = "cpu", precision: str = "fp32", **options: Any
-    ) -> Self:
-        """A model of open_clip by name, with its preprocessing for evaluation and its tokenizer.
-
-            Clip.from_open_clip("ViT-B-32", pretrained="laion2b_s34b_b79k")     # downloaded once
-            Clip.from_open_clip("ViT-B-32-quickgelu", pretrained="/models/mine.safetensors")
-            Clip.from_open_clip("ViT-B-32", "openai", force_image_size=336)
-
-        It takes the arguments of `open_clip.create_model_from_pretrained`. A tag runs with its own activation, also
-        "openai", and so does OpenAI's own archive. Another file does not say its activation: for a name that open_clip
-        has with "-quickgelu" too, the name must say it, as "ViT-B-32-quickgelu" or "ViT-B-32-gelu".
-
-        Args:
-            name: an architecture of `open_clip.list_models()`; or "hf-hub:OWNER/NAME" or "local-dir:FOLDER", which hold
-                their weights.
-            pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
-                archive), or a state dict in hand.
-            device: as torch names it.
-            precision: "fp32", "bf16", "fp16", "pure_bf16" or "pure_fp16".
-            options: force_quick_gelu, force_image_size, image_mean, image_std, image_interpolation, image_resize_mode
-                and cache_dir, as open_clip takes them.
-
-        Raises:
-            GradeclipError: an unknown name, tag, option, device or precision; weights that are damaged, not finite,
-                integers, of another architecture or of an unknown activation; or weights that cannot be downloaded.
-        """
-        device = check_options(name, pretrained, device, precision)
-        model, preprocess, tokenizer, source = load_open_clip(str(name), pretrained, device, precision, options)
-        return cls(model, preprocess, tokenizer, str(name), source)
+        else:
+            return
+        raise GradeclipError(f"{why}: {_AS_OPEN_CLIP}")
 
     @classmethod
     def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Self:
@@ -160,16 +126,12 @@ class Clip:
     def describe(self) -> str:
         """More lines than `print(clip)`: sizes, who reads, the prompts that can be explained, and the training."""
         weights, sample = sum(p.numel() for p in self.model.parameters()), next(self.model.parameters())
-        kind = f"{type(self.model).__name__}, {weights / 1e6:.1f} million weights"
-        lines = [repr(self), f"  model: {kind}, {str(sample.dtype).removeprefix('torch.')} on {sample.device}"]
         image, text = self._tower("image"), self._tower("text")
+        size = str(sample.dtype).removeprefix("torch.")
+        lines = [repr(self), f"  model: {type(self.model).__name__}, {weights / 1e6:.1f} million weights, {size} on "
+                             f"{sample.device}"]  # fmt: skip
         if isinstance(image, str):
-            lines.append(f"  image: {image}")
-            try:
-                grid = _grid(open_feature_map(self.model))
-                lines[-1] += f"; Grad-CAM, RISE and input gradients apply, on a map of {grid} patches"
-            except UnsupportedModel:
-                pass
+            lines.append(f"  image: {image}; Grad-CAM, RISE and input gradients need no attention")
         else:
             lines.append(f"  image: {' x '.join(map(str, image.image_size))} pixels, {_reads(image)}")
         if isinstance(text, str):

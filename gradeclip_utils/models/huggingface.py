@@ -20,11 +20,12 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 from ..checks import first_line
 from ..errors import GradeclipError, UnsupportedModel
 from ..towers import Tower, open_image_tower, open_text_tower
-from ..towers.huggingface import IMAGES, MODELS, kind_of, unwrapped
+from ..towers.huggingface import KINDS, kind_of, unwrapped
 from .checkpoints import check_reachable, open_safetensors, some
 from .open_clip import check_finite
 
 PREFIX = "transformers:"
+_ANOTHER = "the processor is another model's: "
 _INTERPOLATION: dict[Any, InterpolationMode] = {
     0: InterpolationMode.NEAREST,
     2: InterpolationMode.BILINEAR,
@@ -70,7 +71,7 @@ class _Tokenizer:
 def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Tokenizer]:
     """The preprocessing and the tokenizer of a model of transformers, checked against the model."""
     kind = type(unwrapped(model)).__name__
-    _check_kind(kind_of(model, IMAGES) or kind)
+    _check_kind(kind_of(model) or kind)
     images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
     if images is None or tokenizer is None:
         missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
@@ -80,9 +81,15 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
     try:
         preprocess = _Preprocess(images)
         size = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:])
-    except (TypeError, AttributeError, KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise GradeclipError(f"the image processor of {kind} cannot prepare an image: {first_line(error)}") from error
-    _check_images(kind, tower, preprocess, size)
+    step, patch = getattr(images, "patch_size", None), tower.patch_size[0]
+    if tower.own_grid and not (hasattr(images, "max_num_patches") and step == patch):
+        msg = f"{kind} reads patches of {patch} pixels of images of any shape, and it makes {step or size}"
+        raise GradeclipError(f"{_ANOTHER}{msg}")
+    if not tower.own_grid and size != tower.image_size:
+        sizes = [f"{height} x {width} pixels" for height, width in (size, tower.image_size)]
+        raise GradeclipError(f"{_ANOTHER}it makes images of {sizes[0]}, and {kind} reads {sizes[1]}")
     try:
         text = open_text_tower(model)
     except UnsupportedModel:  # BLIP's: prompts are embeddings
@@ -108,6 +115,7 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         raise GradeclipError(msg)
     else:
         check_reachable(name, "config.json")
+    said = f"{PREFIX}{name}"
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         architectures = config.architectures or [f"{type(config).__name__.removesuffix('Config')}Model"]
@@ -116,33 +124,32 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         model, loaded = getattr(transformers, architectures[0]).from_pretrained(name, **options)
     except UnsupportedModel:
         raise
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise GradeclipError(f"{PREFIX}{name} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:
+        raise GradeclipError(f"{said} cannot be loaded: {first_line(error)}") from error
     if other := [key for key, *_ in loaded["mismatched_keys"]]:
-        raise GradeclipError(f"{PREFIX}{name} has weights of other shapes than its config says: {some(other, 3)}")
-    lacks = [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]
-    if lacks:
+        raise GradeclipError(f"{said} has weights of other shapes than its config says: {some(other, 3)}")
+    if lacks := [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]:
         parts = f"{len(lacks)} parts of {architectures[0]}, {lacks[0]} among them: they would be random numbers"
-        raise GradeclipError(f"{PREFIX}{name} has no weights for {parts}")
+        raise GradeclipError(f"{said} has no weights for {parts}")
     try:
         processor = transformers.AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
-        msg = f"{PREFIX}{name} has no processor that can be loaded ({first_line(error)}): {files}"
+        msg = f"{said} has no processor that can be loaded ({first_line(error)}): {files}"
         raise GradeclipError(msg) from error
-    check_finite(model.state_dict(), f"{PREFIX}{name}", "in its folder" if folder.is_dir() else "of its repository")
+    check_finite(model.state_dict(), said, "in its folder" if folder.is_dir() else "of its repository")
     return model.to(device, get_input_dtype(precision) or torch.float32).eval(), processor
 
 
 def _check_kind(kind: str) -> None:
-    if kind in IMAGES:
+    if kind in KINDS:
         return
     half = next((half for half in ("Text", "Vision") if half in kind), None)
     if half:
         other = "image" if half == "Text" else "text"
         raise UnsupportedModel(f"{kind} is one encoder of two: a similarity needs the {other} encoder too; load the "
-                               f"checkpoint that has both ({', '.join(MODELS)})")  # fmt: skip
-    raise UnsupportedModel(f"{kind} is none of the models of transformers that are known: {', '.join(IMAGES)}")
+                               f"checkpoint that has both ({', '.join(KINDS)})")  # fmt: skip
+    raise UnsupportedModel(f"{kind} is none of the models of transformers that are known: {', '.join(KINDS)}")
 
 
 def _check_folder(folder: Path) -> None:
@@ -161,42 +168,25 @@ def _check_folder(folder: Path) -> None:
     raise GradeclipError(f"{folder} has a config.json and no weights (model.safetensors)")
 
 
-def _check_images(kind: str, tower: Tower, preprocess: _Preprocess, found: tuple[int, ...]) -> None:
-    """Compare the size that the processor gives with the one that the model takes."""
-    wanted = tower.image_size
-    if tower.own_grid:
-        step, patch = getattr(preprocess.processor, "patch_size", None), tower.patch_size[0]
-        fits = hasattr(preprocess.processor, "max_num_patches") and step == patch
-        msg = f"{kind} reads patches of {patch} pixels of images of any shape, and it makes {step or found}"
-    else:
-        fits, sizes = found == wanted, f"{found[0]} x {found[1]} pixels, and {kind} reads {wanted[0]} x {wanted[1]}"
-        msg = f"it makes images of {sizes}"
-    if not fits:
-        raise GradeclipError(f"the processor is another model's: {msg}")
-
-
 def _check_vocabulary(kind: str, tower: Tower, tokenizer: _Tokenizer) -> None:
     """Compare the tokenizer's ids, end and padding with those of the model."""
     text, own = tower.text, tokenizer.tokenizer  # type: ignore[attr-defined]
-    rows, count = text.part.config.vocab_size, len(own)
-    another = f"the processor is another model's: its {type(own).__name__}"
+    rows, count, its = text.part.config.vocab_size, len(own), f"{_ANOTHER}its {type(own).__name__}"
     if abs(count - rows) > 0.02 * rows:  # some tables are filled up to a round number, and some tokens never occur
-        raise GradeclipError(f"{another} has {count} tokens, and {kind} knows {rows}")
-    added = max(own.get_added_vocab().items(), key=lambda one: one[1], default=("", -1))
-    if added[1] >= rows:
-        msg = f"{another} has the added token {added[0]!r}, and {kind} has no row for it: resize_token_embeddings"
+        raise GradeclipError(f"{its} has {count} tokens, and {kind} knows {rows}")
+    if beyond := [token for token, number in own.get_added_vocab().items() if number >= rows]:
+        msg = f"{its} has the added token {beyond[0]!r}, and {kind} has no row for it: resize_token_embeddings"
         raise GradeclipError(msg)
     if text.padding not in (None, own.pad_token_id):
-        raise GradeclipError(f"{another} pads with token {own.pad_token_id}, and {kind} with {text.padding}")
+        raise GradeclipError(f"{its} pads with token {own.pad_token_id}, and {kind} with {text.padding}")
     try:
         ids = tokenizer(["a"])
-    except (ValueError, TypeError, RuntimeError) as error:  # no padding token
+    except Exception as error:  # no padding token
         raise GradeclipError(f"the tokenizer of {kind} cannot read a prompt: {first_line(error)}") from error
     if getattr(own, "padding_side", "right") != "right" and text.reads != "last":
-        raise GradeclipError(f"{another} pads on the left, and {kind} reads from the right: set padding_side='right'")
-    end = own.eos_token_id
-    if text.reads == "eos" and int(ids[0, tower.ends(ids)[0]]) != end:
-        raise GradeclipError(f"{another} ends a prompt with token {end}, which is not where {kind} reads it")
+        raise GradeclipError(f"{its} pads on the left, and {kind} reads from the right: set padding_side='right'")
+    if text.reads == "eos" and int(ids[0, tower.ends(ids)[0]]) != own.eos_token_id:
+        raise GradeclipError(f"{its} ends a prompt with token {own.eos_token_id}, which is not where {kind} reads it")
 
 
 def _steps(processor: Any) -> list:

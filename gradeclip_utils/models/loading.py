@@ -3,6 +3,7 @@
 weights --here--> Clip -> towers -> trace -> method -> explanation
 """
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 import open_clip
 import torch
 
-from ..checks import short
+from ..checks import chosen, nearest, short
 from ..errors import GradeclipError
-from . import checkpoints
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
+from .checkpoints import SUFFIXES
 from .clip import Clip
 from .huggingface import PREFIX, load_transformers
-from .open_clip import OPEN_CLIP_CONFIG, check_options, unknown_name
+from .open_clip import CONFIG, load_open_clip
+
+_PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 
 
 @torch.inference_mode(False)  # weights that are made within have no gradients
@@ -37,8 +40,10 @@ def load_clip(
         load_clip("transformers:openai/clip-vit-base-patch32")
 
     Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`), and without a device
-    `GRADECLIP_DEVICE`. `Clip.from_open_clip` says how the activation of a file is found. A file does not say its
-    normalisation either: it is the one that all published weights of the name share, or else OpenAI's.
+    `GRADECLIP_DEVICE`. A tag runs with its own activation, also "openai", and so does OpenAI's own archive. Another
+    file does not say its activation: for a name that open_clip has with "-quickgelu" too, the name must say it, as
+    "ViT-B-32-quickgelu" or "ViT-B-32-gelu". A file does not say its normalisation either: it is the one that all
+    published weights of the name share, or else OpenAI's.
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
@@ -54,58 +59,82 @@ def load_clip(
             another architecture or of an unknown activation; weights that are not here and cannot be downloaded. The
             message says which.
     """
+    wanted = [*(["GRADECLIP_MODEL", "GRADECLIP_PRETRAINED"] if name is None else []),
+              *(["GRADECLIP_DEVICE"] if device is None else [])]  # fmt: skip
+    variables = {key: os.environ[key] for key in wanted if os.environ.get(key)}
     if device is None:
-        first = "cuda" if name is None and torch.cuda.is_available() else "cpu"
-        device, said = os.environ.get("GRADECLIP_DEVICE") or first, "GRADECLIP_DEVICE="
-    else:
-        said = "device "
+        own = "cuda" if name is None and torch.cuda.is_available() else "cpu"
+        device = variables.get("GRADECLIP_DEVICE", own)
     if name is None:
-        variables = {
-            key: value for key in ("GRADECLIP_MODEL", "GRADECLIP_PRETRAINED") if (value := os.environ.get(key))
-        }
-        name, pretrained = (
-            variables.get("GRADECLIP_MODEL", BUNDLED),
-            pretrained or variables.get("GRADECLIP_PRETRAINED"),
-        )
-        try:
-            return _load(name, pretrained, check_options(name, pretrained, device, precision, said), precision)
-        except GradeclipError as refusal:
-            if not variables:
-                raise
-            read = ", ".join(f"{key}={value!r}" for key, value in variables.items())
-            raise type(refusal)(f"{refusal} (The environment has {read}.)") from refusal
-    return _load(name, pretrained, check_options(name, pretrained, device, precision, said), precision)
+        name = variables.get("GRADECLIP_MODEL", BUNDLED)
+        pretrained = pretrained or variables.get("GRADECLIP_PRETRAINED")
+    try:
+        chosen("precision", precision, _PRECISIONS)
+        return _load(name, pretrained, _checked(device), precision)
+    except GradeclipError as refusal:
+        if not variables:
+            raise
+        read = ", ".join(f"{key}={value!r}" for key, value in variables.items())
+        raise type(refusal)(f"{refusal} (The environment has {read}.)") from refusal
 
 
-def _load(name: str | Path, pretrained: Any, device: str, precision: str) -> Clip:
+def _load(name: Any, pretrained: Any, device: str, precision: str) -> Clip:
+    if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
+        raise GradeclipError(f"the name of a model must be a string or a path, got {short(name)}")
+    if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
+        raise GradeclipError(f"pretrained must be a tag, a path or a state dict, got {short(pretrained)}")
     name = str(name)
     if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
         raise GradeclipError(f"{name!r} names no model: say which")
     if len(name) > 1000 or "\0" in name:
         raise GradeclipError(f"no model and no folder has a name like {short(name)}")
     if name in BUNDLED_MODELS:
-        if isinstance(pretrained, Mapping):
-            msg = f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict."
-            raise GradeclipError(msg)
         return load_bundled(name, pretrained, device, precision)
-    if name.endswith(checkpoints.SUFFIXES) and os.path.isfile(name):
-        msg = f"{name} holds weights: give their architecture as the name, and the file as pretrained"
-        raise GradeclipError(msg)
-    folder = Path(name).expanduser()
-    configs = [file for file in ("config.json", OPEN_CLIP_CONFIG) if (folder / file).is_file()]
-    hub_form = name.startswith(PREFIX) or configs == ["config.json"]
-    if folder.is_dir() and not hub_form and name not in open_clip.list_models():
+    if name.endswith(SUFFIXES) and os.path.isfile(name):
+        raise GradeclipError(f"{name} holds weights: give their architecture as the name, and the file as pretrained")
+    folder, known = Path(name).expanduser(), [*BUNDLED_MODELS, *open_clip.list_models()]
+    of_transformers = (folder / "config.json").is_file() and not (folder / CONFIG).is_file()
+    if folder.is_dir() and not of_transformers and name not in known:
         name = f"local-dir:{folder}"
-    if hub_form:
+    beside = of_transformers or name.startswith((PREFIX, "local-dir:", "hf-hub:"))
+    if beside and pretrained:
+        where = "its weights beside its config (open_clip_config.json, or config.json)"
+        raise GradeclipError(f"{name} has {where}: it takes no pretrained, got {short(pretrained)}")
+    if of_transformers or name.startswith(PREFIX):
         name = name.removeprefix(PREFIX)
-        if pretrained:
-            where = f"beside its config (model.safetensors): it takes no pretrained, got {short(pretrained)}"
-            raise GradeclipError(f"{name} has its weights {where}")
         model, processor = load_transformers(name, device, precision)
         source = getattr(model.config, "_commit_hash", None) or name
         return Clip.from_transformers(model, processor, f"{PREFIX}{name}", source)
-    known = [*BUNDLED_MODELS, *open_clip.list_models()]
-    registered = name.replace("/", "-").removesuffix("-gelu") in known
-    if not registered and not name.startswith(("local-dir:", "hf-hub:")):
-        raise unknown_name(name, known)
-    return Clip.from_open_clip(name, pretrained, device=device, precision=precision)
+    if not beside and name.replace("/", "-").removesuffix("-gelu") not in known:
+        raise _unknown(name, known)
+    model, preprocess, tokenizer, source = load_open_clip(name, pretrained, device, precision)
+    return Clip(model, preprocess, tokenizer, name, source)
+
+
+def _checked(device: Any) -> str:
+    """A device as torch writes it."""
+    try:
+        found = torch.device(device)
+        if found.type not in ("cuda", "mps"):  # torch reports these late, in the middle of a model
+            torch.empty(0, device=found)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError, ImportError, AttributeError) as error:
+        msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got device {short(device)}"
+        raise GradeclipError(msg) from error
+    if found.type == "meta":
+        raise GradeclipError("on the device 'meta' weights have no values, so that nothing is computed")
+    seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= seen.get(found.type, math.inf):
+        gpus = seen[found.type] or "no"
+        raise GradeclipError(f"device {short(device)} cannot be used: torch sees {gpus} such GPU here")
+    return str(found)
+
+
+def _unknown(name: str, known: list[str]) -> GradeclipError:
+    """The refusal of a name that is no model, with those that are near."""
+    if name.startswith(("/", "~", ".")):
+        return GradeclipError(f"there is no folder {name}: one with {CONFIG} or config.json is needed")
+    near = nearest(name.replace("/", "-"), known, most=4)
+    more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
+    if name.count("/") == 1:
+        more += f" A repository of a hub is 'hf-hub:{name}' (open_clip's form) or 'transformers:{name}'."
+    return GradeclipError(f"open_clip has no model {name!r}. {more}")

@@ -8,9 +8,7 @@ one puts weights into it.
 """
 
 import json
-import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -36,103 +34,46 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import chosen, first_line, nearest, short
+from ..checks import chosen, first_line
 from ..errors import GradeclipError
-from .checkpoints import (
-    SUFFIXES,
-    check_reachable,
-    find_weights,
-    plain_state,
-    quick_gelu_name,
-    read_weights,
-    reason_of,
-    some,
-)
+from .checkpoints import SUFFIXES, check_reachable, find_weights, plain_state, quick_gelu_name, read_weights, some
 
-_PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-_IN_FOLDERS = (".safetensors", ".bin", ".pth", ".pt")  # weights beside a config
-_PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+CONFIG = "open_clip_config.json"
+_PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # among several files in a folder
 _SHOWN = ("mean", "std", "interpolation", "resize_mode")
-_FAULTS = (OSError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, AssertionError, RuntimeError)
-_OPTIONS = ("force_quick_gelu", "force_image_size", "image_mean", "image_std", "image_interpolation",
-            "image_resize_mode", "cache_dir")  # fmt: skip
-_Parts = tuple[nn.Module, Any, Any, str]  # model, preprocessing, tokenizer, and the source of the weights
+_Found = tuple[dict, dict, dict[str, Tensor], str]  # config, preprocessing, weights and the name of the weights
 
 
-def check_options(name: Any, pretrained: Any, device: Any, precision: Any, said: str = "device ") -> str:
-    """Check the kinds of the arguments with which a model is loaded, and return the device as torch writes it."""
-    chosen("precision", precision, _PRECISIONS)
-    if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
-        raise GradeclipError(f"the name of a model must be a string or a path, got {short(name)}")
-    if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
-        raise GradeclipError(f"pretrained must be a tag, a path or a state dict, got {short(pretrained)}")
-    said += short(device) if said.endswith(" ") else str(device)
-    try:
-        found = torch.device(device)
-        if found.type not in ("cuda", "mps"):  # torch reports these late, in the middle of a model
-            torch.empty(0, device=found)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError, ImportError, AttributeError) as error:
-        msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got {said}"
-        raise GradeclipError(msg) from error
-    if found.type == "meta":
-        raise GradeclipError("on the device 'meta' weights have no values, so that nothing is computed")
-    seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (found.index or 0) >= seen.get(found.type, math.inf):
-        raise GradeclipError(f"{said} cannot be used: torch sees {seen[found.type] or 'no'} such GPU here")
-    return str(found)
+def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, Any, str]:
+    """Model, preprocessing, tokenizer and the source of the weights.
 
-
-def load_open_clip(name: str, pretrained: Any, device: str, precision: str, options: Mapping[str, Any]) -> _Parts:
-    """A registered architecture with a tag, a file or a state dict; or "hf-hub:..." or "local-dir:..." with its own."""
-    if unknown := [key for key in options if key not in _OPTIONS]:
-        raise GradeclipError(f"{unknown[0]} is no option here; beside device and precision: {', '.join(_OPTIONS)}")
+    The name is a registered architecture, with a tag, a file or a state dict; or "hf-hub:..." or "local-dir:...".
+    """
     beside = name.startswith(("hf-hub:", "local-dir:"))
-    if beside and pretrained:
-        where = f"beside its config ({OPEN_CLIP_CONFIG}): it takes no pretrained, got {short(pretrained)}"
-        raise GradeclipError(f"{name} has its weights {where}")
-    size = options.get("force_image_size")
-    own = {key.removeprefix("image_"): value for key, value in options.items() if key.startswith("image_") and value}
-    said = name
+    config, shown, state, said = _beside(name) if beside else _registered(name, pretrained)
     try:
-        config, shown, state, said = _beside(name) if beside else _registered(name, pretrained, options)
-        if size:
-            config["vision_cfg"]["image_size"] = size
         for key, file in (("hf_model_name", "config.json"), ("hf_tokenizer_name", "tokenizer_config.json")):
             hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
             if hub_name and not within and not Path(hub_name).is_dir():
                 check_reachable(hub_name, file)
-        with Unset():
-            model = build(config, precision)
-        cast(model, precision, device)
+        model = build(config, precision, device)
         put_in(model, state, name, said)
-        if size and hasattr(model.visual, "set_input_size"):  # timm's encoders take another size when they are made
-            model.visual.set_input_size(size)
-        cfg = {**merge_preprocess_dict(asdict(PreprocessCfg()), {**shown, **own}), "size": model.visual.image_size}
-        preprocess = preprocessing(model, cfg)
+        preprocess = preprocessing(model, shown)
+        tokenizer = open_clip.get_tokenizer(name.removesuffix("-gelu"))
     except GradeclipError:
         raise
-    except _FAULTS as error:
-        raise GradeclipError(
-            f"{said} cannot be loaded{'' if beside else f' into {name}'}: {reason_of(error)}."
-        ) from error
-    try:
-        tokenizer = open_clip.get_tokenizer(name.removesuffix("-gelu"))
-    except (ImportError, OSError, ValueError) as error:
-        raise GradeclipError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # a config from elsewhere can be wrong in any way
+        raise GradeclipError(f"{said} cannot be loaded as {name}: {reason_of(error)}.") from error
     source = name if beside else "a state dict in hand" if isinstance(pretrained, Mapping) else said
     return model.eval(), preprocess, tokenizer, source
 
 
-def _registered(name: str, pretrained: Any, options: Mapping[str, Any]) -> tuple[dict, dict, dict[str, Tensor], str]:
-    """Config, preprocessing, weights and the name of the weights of an architecture that open_clip registers."""
-    name, quick = name.replace("/", "-"), options.get("force_quick_gelu")
+def _registered(name: str, pretrained: Any) -> _Found:
+    """What belongs to an architecture that open_clip registers."""
+    name, quick = name.replace("/", "-"), None
     if name.endswith("-gelu") and quick_gelu_name(name.removesuffix("-gelu")):
         name, quick = name.removesuffix("-gelu"), False
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise unknown_name(name, open_clip.list_models())
-    tags, published = open_clip.list_pretrained_tags_by_model(name), {}
+    config, tags, published = open_clip.get_model_config(name), open_clip.list_pretrained_tags_by_model(name), {}
     if isinstance(pretrained, Mapping):
         said = "the state dict"
         state, known = plain_state(pretrained, said)
@@ -142,7 +83,7 @@ def _registered(name: str, pretrained: Any, options: Mapping[str, Any]) -> tuple
     else:
         said = str(pretrained)
         published = open_clip.get_pretrained_cfg(name, said)
-        path = find_weights(name, said, options.get("cache_dir")) if published else Path(pretrained).expanduser()
+        path = find_weights(name, said) if published else Path(pretrained).expanduser()
         if not path.exists():
             if "/" in said or said.endswith(SUFFIXES):
                 raise GradeclipError(f"There is no file of weights {said}")
@@ -167,44 +108,57 @@ def _registered(name: str, pretrained: Any, options: Mapping[str, Any]) -> tuple
     return config, shown, state, said
 
 
-def _beside(name: str) -> tuple[dict, dict, dict[str, Tensor], str]:
+def _beside(name: str) -> _Found:
     """The same of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
     kind, _, place = name.partition(":")
+    file = Path(place) / CONFIG
     if kind == "hf-hub":
-        check_reachable(place, OPEN_CLIP_CONFIG)
-        config = Path(hf_hub_download(place, OPEN_CLIP_CONFIG))  # nosec B615 # the repository that the user names
-    else:
-        config = Path(place) / OPEN_CLIP_CONFIG
-    settings = json.loads(config.read_text())
+        check_reachable(place, CONFIG)
     try:
-        found = Path(download_pretrained_from_hf(place)) if kind == "hf-hub" else _weights_in(config.parent)
-    except (OSError, RuntimeError) as error:
-        msg = f"the weights of {place} ({' or '.join(_PREFERRED)}) are not in the cache and could not be fetched"
-        raise GradeclipError(msg) from error
-    return settings["model_cfg"], settings.get("preprocess_cfg", {}), read_weights(found)[0], str(found)
+        if kind == "hf-hub":
+            file = Path(hf_hub_download(place, CONFIG))  # nosec B615 # the repository that the user names
+        settings = json.loads(file.read_text())
+        config, shown = settings["model_cfg"], settings.get("preprocess_cfg", {})
+        files = sorted(one for one in file.parent.iterdir() if one.suffix in SUFFIXES)
+        files.sort(key=lambda one: (one.name not in _PREFERRED, one.suffix != ".safetensors"))
+        found = Path(download_pretrained_from_hf(place)) if kind == "hf-hub" else next(iter(files), None)
+    except Exception as error:
+        raise GradeclipError(f"{name} cannot be loaded: {reason_of(error)}.") from error
+    if found is None:
+        raise GradeclipError(f"{place} has a config and no weights: put open_clip_model.safetensors beside it")
+    return config, shown, read_weights(found)[0], str(found)
 
 
-def _weights_in(folder: Path) -> Path:
-    others = sorted(file.name for file in folder.glob("*") if file.suffix in _IN_FOLDERS)
-    if found := [file for file in (*_PREFERRED, *others) if (folder / file).is_file()]:
-        return folder / found[0]
-    ends = ", ".join(_IN_FOLDERS)
-    msg = f"{folder} has a config and no weights: put {_PREFERRED[0]} beside it, or another file that ends in {ends}"
-    raise GradeclipError(msg)
+def reason_of(error: Exception) -> str:
+    """The first line of an error's message; a KeyError names the missing key."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error).rstrip(".")
 
 
-def unknown_name(name: str, known: Sequence[str]) -> GradeclipError:
-    """The refusal of a name that is no model, with those that are near."""
-    if name.startswith(("/", "~", ".")):
-        return GradeclipError(f"there is no folder {name}: one with {OPEN_CLIP_CONFIG} or config.json is needed")
-    near = nearest(name.replace("/", "-"), known, most=4)
-    more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
-    if name.count("/") == 1:
-        more += f" A repository of a hub is 'hf-hub:{name}' (open_clip's form) or 'transformers:{name}'."
-    return GradeclipError(f"open_clip has no model {name!r}. {more}")
+def build(config: dict, precision: str = "fp32", device: str = "cpu") -> nn.Module:
+    """The model that a config of open_clip describes, whose weights are about to be loaded."""
+    config = deepcopy(config)
+    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    of_timm = "timm_model_name" in config["vision_cfg"]
+    if of_timm:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    coca = custom and "multimodal_cfg" in config
+    kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    with _Unset():
+        model = kind(**config, cast_dtype=get_cast_dtype(precision))
+    dtype, mixed = get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
+    if mixed and not of_timm:
+        convert_weights_to_lp(model, dtype=dtype)  # LayerNorm and embeddings stay float32
+        return model.to(device)
+    model.to(device, dtype)
+    for module in model.modules() if mixed else ():
+        if isinstance(module, LayerNormFp32):
+            module.float()
+    return model
 
 
-class Unset(TorchFunctionMode):
+class _Unset(TorchFunctionMode):
     """Within it no random numbers are drawn: all weights of a new model are about to be loaded."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -215,32 +169,6 @@ class Unset(TorchFunctionMode):
         if getattr(function, "__module__", "") == "torch.nn.init" and "tensor" in kwargs:
             return kwargs["tensor"]
         return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **kwargs)
-
-
-def build(config: dict, precision: str = "fp32") -> nn.Module:
-    """The model that a config of open_clip describes, with random weights."""
-    config = deepcopy(config)
-    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in config["text_cfg"]:
-        config["text_cfg"]["hf_model_pretrained"] = False
-    coca = custom and "multimodal_cfg" in config
-    kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    return kind(**config, cast_dtype=get_cast_dtype(precision))
-
-
-def cast(model: nn.Module, precision: str, device: str) -> None:
-    """As open_clip does: "pure" casts all weights, otherwise LayerNorm and embeddings stay float32."""
-    dtype = get_input_dtype(precision) or torch.float32
-    mixed = precision in ("fp16", "bf16")
-    if mixed and not hasattr(model.visual, "trunk"):
-        convert_weights_to_lp(model.to(device), dtype=dtype)
-        return
-    model.to(device, dtype)
-    for module in model.modules() if mixed else ():
-        if isinstance(module, LayerNormFp32):
-            module.float()
 
 
 def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> None:
@@ -267,11 +195,8 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
         resize_text_pos_embed(state, model)
     except (AssertionError, RuntimeError) as error:
         raise GradeclipError(f"{other}: {first_line(error).rstrip('!')}.") from error
-    parts = [
-        f"{key} is {list(state[key].shape)} in the file and {list(value.shape)} in the model"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
+    shapes = [key for key, value in own.items() if key in state and state[key].shape != value.shape]
+    parts = [f"{key} is {list(state[key].shape)} in the file and {list(own[key].shape)} in the model" for key in shapes]
     lacks, besides = [key for key in own if key not in state], [key for key in state if key not in own]
     parts += [f"it lacks {some(lacks, 3)}"] if lacks else []
     parts += [f"it has besides {some(besides, 3)}"] if besides else []
@@ -289,8 +214,9 @@ def check_finite(state: Mapping[str, Tensor], name: str, said: str) -> None:
         raise GradeclipError(f"The weights {said} of {name} are not finite (NaN): {some(broken, 3)}.")
 
 
-def preprocessing(model: nn.Module, cfg: dict) -> Any:
-    """open_clip's transform for evaluation; its settings are attached to the model."""
+def preprocessing(model: nn.Module, shown: Mapping[str, Any]) -> Any:
+    """open_clip's transform for evaluation, with these settings instead of OpenAI's."""
+    cfg = {**merge_preprocess_dict(asdict(PreprocessCfg()), dict(shown)), "size": model.visual.image_size}
     if not len(cfg["mean"]) == len(cfg["std"]) == 3 or not all(cfg["std"]):
         raise GradeclipError(f"three means and three deviations above 0 are needed, got {cfg['mean']}, {cfg['std']}")
     chosen("interpolation", cfg["interpolation"], ("bicubic", "bilinear"))

@@ -13,44 +13,42 @@ and the rest of the tower after `o` is the *readout*. A tower knows nothing of r
 it be if other tokens entered a layer?) and `forward` (what does the unmodified model give?).
 
 The model is not patched. The layers below the explained ones are the model's own; the explained layers are computed
-here from the model's parameters, without hooks, in float32 at least. The first trace of each tower is compared with the
+here from the model's own parts, without hooks, in float32 at least. The first trace of each tower is compared with the
 model's own forward pass. `docs/architectures.md` lists the known families.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from ..checks import chosen, instance, text
 from ..errors import GradeclipError, UnsupportedModel
 from .base import Entry, Layer, Tower, Trace
-from .feature_map import FeatureMapTower
-from .huggingface import IMAGES, TransformersImageTower, TransformersTextTower, kind_of, unwrapped
-from .open_clip import TextTransformerTower, VisionTower
-from .resnet import ResNetTower
-from .timm import TrunkTower
+from .huggingface import TransformersImageTower, TransformersTextTower, kind_of, unwrapped
+from .open_clip import ResNetTower, TextTransformerTower, VisionTower
+from .timm import FeatureMapTower, TrunkTower, trunk_of
 
 __all__ = [
     "REGISTERED", "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower",
     "open_text_tower", "register_tower",
 ]  # fmt: skip
 
+_QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # libraries with tensor classes of their own
 _Opens = Callable[[nn.Module, int | None], Tower]
-REGISTERED: dict[str, tuple[str, Callable[[nn.Module], bool], _Opens]] = {}  # name -> side, matches, opens
+REGISTERED: dict[str, tuple[str, Callable[[nn.Module], Any], _Opens]] = {}  # name -> side, matches, opens
 
 
 def register_tower(
-    name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], bool], opens: _Opens
+    name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], Any], opens: _Opens
 ) -> None:
     """Let `Explainer` open one more family of models.
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
 
-    Registered families are tried before the known ones, the latest first. `del REGISTERED[name]` removes one.
+    The latest registered family is tried first, the package's own last. `del REGISTERED[name]` removes one.
 
     Args:
         name: the family's name.
@@ -70,6 +68,18 @@ def register_tower(
     REGISTERED[name] = side, matches, opens
 
 
+def _visual(model: nn.Module) -> nn.Module:
+    return getattr(model, "visual", model)
+
+
+register_tower("timm", "image", lambda model: trunk_of(model) is not None, TrunkTower)
+register_tower("ResNet", "image", lambda model: isinstance(_visual(model), ModifiedResNet), ResNetTower)
+register_tower("ViT", "image", lambda model: isinstance(_visual(model), VisionTransformer), VisionTower)
+register_tower("transformers", "image", kind_of, TransformersImageTower)
+register_tower("text", "text", lambda model: True, TextTransformerTower)
+register_tower("text of transformers", "text", TransformersTextTower.matches, TransformersTextTower)
+
+
 def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
     """Open the image encoder of a model of open_clip, timm (classifiers), transformers, or a registered family."""
     return _opened("image", model, layers)
@@ -83,55 +93,31 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
 def open_feature_map(model: nn.Module) -> FeatureMapTower:
     """Open the last feature map of a timm model, for methods that need no attention."""
     model = _inside(model)
-    if (trunk := _trunk_of(model)) is not None:
-        return FeatureMapTower(model, trunk)
-    what = type(getattr(model, "visual", model)).__name__
+    if trunk_of(model) is not None:
+        return FeatureMapTower(model)
+    what = type(_visual(model)).__name__
     raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
 
 
 def _opened(side: str, model: nn.Module, layers: int | None) -> Tower:
     model = _inside(model)
-    for one, fits, opens in reversed(REGISTERED.values()):
-        if one == side and fits(model):
-            return opens(model, layers)
+    opens = next((opens for one, fits, opens in reversed(REGISTERED.values()) if one == side and fits(model)), None)
+    if opens is None:
+        raise UnsupportedModel(f"the {side} tower is a {type(_visual(model)).__name__}, which is not known")
     try:
-        return _open_image(model, 1 if layers is None else layers) if side == "image" else _open_text(model, layers)
+        return opens(model, layers)
     except AttributeError as error:
         raise UnsupportedModel(f"the {side} tower of this {type(model).__name__} lacks a part: {error}") from error
-
-
-def _open_image(model: nn.Module, layers: int) -> Tower:
-    if kind_of(model, IMAGES):
-        return TransformersImageTower(model, layers)
-    visual = getattr(model, "visual", None)
-    if isinstance(visual, VisionTransformer):
-        return VisionTower(model, visual, layers)
-    if isinstance(visual, ModifiedResNet):
-        return ResNetTower(model, visual, layers)
-    if (trunk := _trunk_of(model)) is not None:
-        return TrunkTower(model, trunk, layers)
-    what = model if visual is None else visual
-    raise UnsupportedModel(f"the image tower is a {type(what).__name__}, which is not known")
-
-
-def _open_text(model: nn.Module, layers: int | None) -> Tower:
-    if kind_of(model) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder":
-        return TransformersTextTower(model, layers)
-    return TextTransformerTower(model, layers)
 
 
 def _inside(model: nn.Module) -> nn.Module:
     """The model without its wrappers, if it can have gradients."""
     model = unwrapped(model)
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        made = f"the {type(model).__name__} was made in torch.inference_mode"
-        raise UnsupportedModel(f"{made}, where nothing has gradients: make it outside")
+    for name, weight in model.named_parameters():
+        if not weight.is_floating_point() or type(weight).__module__.split(".")[0] in _QUANTISING:
+            kind = f"{type(weight).__name__}, {weight.dtype}"
+            raise UnsupportedModel(f"the weights {name} are quantised ({kind}): load the model unquantised")
+        if weight.is_inference():
+            made = f"the {type(model).__name__} was made in torch.inference_mode"
+            raise UnsupportedModel(f"{made}, where nothing has gradients: make it outside")
     return model
-
-
-def _trunk_of(model: nn.Module) -> nn.Module | None:
-    """The image encoder if it is a timm model: a part of an open_clip model, or the model itself."""
-    visual = getattr(model, "visual", None)
-    if isinstance(visual, TimmModel):
-        return visual.trunk
-    return model if visual is None and type(model).__module__.startswith("timm.") else None

@@ -1,4 +1,6 @@
-"""open_clip's own encoders: `VisionTransformer`, and the text transformer of `CLIP`, `CustomTextCLIP` and `CoCa`."""
+"""open_clip's own encoders: `VisionTransformer`, `ModifiedResNet`, and the text transformer of all its models."""
+
+from collections.abc import Sequence
 
 import open_clip
 import torch
@@ -7,8 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UnsupportedModel
-from .base import Entry, Tower, places
-from .blocks import Block, check_linear, linear, norm, open_clip_block, packed, project_to, upcast
+from .base import Entry, Tower
+from .blocks import Block, packed, separate, through, upcast, with_parts
+
+_IN_ATTENTION = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
+
+
+def _block(block: nn.Module, tower: str) -> Block:
+    """A ResidualAttentionBlock, known by its parts, not by its class: norm, attention, norm, MLP."""
+    attn = block.attn
+    if more := [name for name, _ in attn.named_parameters() if name not in _IN_ATTENTION]:
+        inside = f"the {tower} tower has a {type(block).__name__}"
+        raise UnsupportedModel(f"{inside} with attn.{more[0]}, which is not computed here")
+    return Block(
+        block, attn.num_heads, lambda x, _: packed(attn, through([block.ln_1], x)),
+        out=(attn.out_proj, block.ls_1), mlp=(block.ln_2, block.mlp, block.ls_2),
+    )  # fmt: skip
 
 
 class VisionTower(Tower):
@@ -16,7 +32,8 @@ class VisionTower(Tower):
 
     name, kind = "image", "VisionTransformer"
 
-    def __init__(self, model: nn.Module, visual: nn.Module, layers: int):
+    def __init__(self, model: nn.Module, layers: int | None):
+        visual = model.visual
         if getattr(visual, "input_patchnorm", False):
             raise UnsupportedModel("the image tower normalises its patches (input_patchnorm), which cannot be opened")
         if getattr(visual, "attn_pool_contrastive", None) is not None:
@@ -27,7 +44,7 @@ class VisionTower(Tower):
         self.visual, self.token = visual, visual.pool_type == "tok"
         self.width, self.image_size = visual.output_dim, tuple(visual.image_size)
         self.patch_size = tuple(visual.patch_size)
-        blocks = [open_clip_block(block, self.name) for block in visual.transformer.resblocks]
+        blocks = [_block(block, self.name) for block in visual.transformer.resblocks]
         if visual.attn_pool is not None:
             blocks.append(_query_pool(visual.attn_pool, self.token))
             self.query_token = "a latent query reads" if self.token else "latent queries read and are averaged"
@@ -41,47 +58,44 @@ class VisionTower(Tower):
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, h*w, D)
         x = torch.cat([visual.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1)  # (B, 1 + h*w, D)
-        positions = resized(visual.positional_embedding, tuple(visual.grid_size), grid)
+        positions = _resized(visual.positional_embedding, tuple(visual.grid_size), grid)
         x = visual.ln_pre(x + positions.to(x))  # patch dropout belongs to training and is left out
-        x = upcast(through(visual.transformer, [block.module for block in self.below], x, None))
+        x = _below(visual.transformer, self.first)(x)
         reads = () if self.blocks[-1].latent else [0] if self.token else range(1, x.shape[1])
-        return Entry(pixels, x, *places(x, reads, 1), self.heads, grid)
+        return self.image_entry(pixels, x, reads, grid)
 
-    def _embed(self, x: Tensor) -> Tensor:
+    def _embed(self, x: Tensor, entry: Entry) -> Tensor:
+        norm = [self.visual.ln_post]
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
-            pooled = norm(self.visual.ln_post, x.mean(1))  # (B, R, D) -> (B, D)
+            pooled = through(norm, x.mean(1))  # (B, R, D) -> (B, D)
         else:
-            pooled = norm(self.visual.ln_post, x).mean(1)
-        return project_to(self.visual.proj, pooled)
+            pooled = through(norm, x).mean(1)
+        return _projected(self.visual.proj, pooled)
 
 
 def _query_pool(pool: nn.Module, first: bool) -> Block:
     """open_clip's AttentionalPooler (CoCa): latent queries read all tokens, CLS too; only out_proj follows."""
-    attn, some = pool.attn, slice(0, 1) if first else slice(1, None)
-    check_linear("the image tower has an AttentionalPooler", attn.out_proj)
+    some = slice(0, 1) if first else slice(1, None)
 
-    def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
-        """By one matrix, or by three if keys and values have another width than queries."""
-        if attn.in_proj_weight is not None:
-            return packed(attn.in_proj_weight, attn.in_proj_bias, x, part)
-        weight = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)[part]
-        return F.linear(x, upcast(weight), upcast(attn.in_proj_bias.chunk(3)[part]))
+    def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
+        return packed(pool.attn, through([pool.ln_k], x), through([pool.ln_q], upcast(pool.query[some]))[None])
 
-    return Block(
-        pool, attn.num_heads, _qkv, lambda o: linear(attn.out_proj, o), before=pool.ln_k,
-        pools=True, latent=lambda: norm(pool.ln_q, upcast(pool.query[some])),
-    )  # fmt: skip
+    return Block(pool, pool.attn.num_heads, qkv, out=(pool.attn.out_proj,), pools=True, latent=True)
 
 
-def through(transformer: nn.Module, blocks: list[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
-    """Tokens (B, N, D) through the model's own blocks."""
-    x = x if transformer.batch_first else x.transpose(0, 1)  # (B, N, D) or (N, B, D)
-    for block in blocks:
-        x = block(x, attn_mask=mask)
-    return x if transformer.batch_first else x.transpose(0, 1)
+def _below(transformer: nn.Module, count: int) -> nn.Module:
+    """The lowest layers of a transformer alone."""
+    return with_parts(transformer, resblocks=transformer.resblocks[:count])
 
 
-def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def _projected(projection: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
+    """A projection (B, E), by a layer or a matrix."""
+    if isinstance(projection, nn.Linear):
+        return through([projection], x)
+    return x if projection is None else x @ upcast(projection)
+
+
+def _resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Position embeddings (prefix + h*w, D) for another grid, resized as open_clip does."""
     if grid == own:
         return positions
@@ -89,6 +103,52 @@ def resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> T
     square = upcast(positions[prefix:]).reshape(1, *own, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
     square = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
+
+
+class ResNetTower(Tower):
+    """A `ModifiedResNet` (RN50, RN101, RN50x4, RN50x16, RN50x64): the mean of the last feature map reads that map.
+
+    All layers below the attention pool are convolutions, so the pool is the one layer with an attention to explain.
+    """
+
+    name, kind = "image", "ModifiedResNet"
+    query_token = "the mean of the patches reads"
+    patch_size = (32, 32)  # five halvings
+
+    def __init__(self, model: nn.Module, layers: int | None):
+        visual = model.visual
+        if visual.attnpool is None:
+            raise UnsupportedModel("the image tower is a ModifiedResNet without its attention pool")
+        size = visual.image_size
+        self.visual, self.width = visual, visual.output_dim
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        super().__init__(model, visual, [_mean_pool(visual.attnpool)], layers, model.encode_image)
+
+    def _enter(self, pixels: Tensor) -> Entry:
+        visual = self.visual
+        x = visual.stem(self.in_precision(pixels))
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            x = layer(x)
+        grid = tuple(x.shape[-2:])
+        x = upcast(x.flatten(2).transpose(1, 2))  # (B, h*w, D)
+        x = torch.cat([x.mean(1, keepdim=True), x], dim=1)  # (B, 1 + h*w, D)
+        own = (self.image_size[0] // 32, self.image_size[1] // 32)
+        positions = upcast(_resized(visual.attnpool.positional_embedding, own, grid))
+        return self.image_entry(pixels, x, [0], grid, positions)
+
+    def _embed(self, x: Tensor, entry: Entry) -> Tensor:
+        return x[:, 0]  # the pool ends in c_proj
+
+
+def _mean_pool(pool: nn.Module) -> Block:
+    """open_clip's AttentionPool2d. Token 0 is computed as the mean of the others, so it follows any change of them."""
+
+    def qkv(x: Tensor, positions: Tensor | None) -> list[Tensor]:
+        patches = x[:, 1:]
+        x = torch.cat([patches.mean(1, keepdim=True), patches], dim=1) + positions
+        return separate(x, pool.q_proj, pool.k_proj, pool.v_proj)
+
+    return Block(pool, pool.num_heads, qkv, out=(pool.c_proj,), pools=True)
 
 
 _CLIP_VOCABULARY = 49408
@@ -119,7 +179,7 @@ class TextTransformerTower(Tower):
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
         self.context_length = text.context_length
-        blocks = [open_clip_block(block, self.name) for block in text.transformer.resblocks]
+        blocks = [_block(block, self.name) for block in text.transformer.resblocks]
         super().__init__(model, text.transformer, blocks, layers, model.encode_text)
         projection = text.text_projection
         width = text.ln_final.normalized_shape[0]
@@ -146,25 +206,27 @@ class TextTransformerTower(Tower):
         count = x.shape[1]
         x = x + text.positional_embedding[:count].to(dtype)
         mask = text.attn_mask[:count, :count] if self.causal else None
-        attention_mask = self._padding_mask(ids, count) if self.masks_padding else None
-        if attention_mask is not None:  # as open_clip gives it to torch: one (N, N) for every input and head
-            mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, -torch.inf)
-            mask = mask.repeat_interleave(self.blocks[0].heads, dim=0)
-        x = upcast(through(text.transformer, [block.module for block in self.below], x, mask))
+        seen = None if mask is None else mask == 0  # (N, N)
+        if self.masks_padding:
+            kept = self._padding_mask(ids, count)
+            seen = kept if seen is None else kept & seen  # (B, N, N)
+            mask = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, -torch.inf)
+            mask = mask.repeat_interleave(self.blocks[0].heads, dim=0)  # torch wants one for every input and head
+        x = _below(text.transformer, self.first)(x, mask)
         valid_mask = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
-        return Entry(ids, x, query_index, valid_mask, self.heads, None, attention_mask)
+        attention_mask = None if seen is None else seen.view(-1, 1, count, count)
+        return Entry(ids, upcast(x), query_index, valid_mask, self.heads, attention_mask=attention_mask)
 
     def _padding_mask(self, ids: Tensor, count: int) -> Tensor:
-        """Which tokens see which (B, N, N); padding is hidden."""
+        """The tokens that are no padding, for every token (B, N, N)."""
         valid_mask = ids != self.text.pad_id
         if self.pool == "cls":
             cls = valid_mask.new_ones(len(valid_mask), 1)
             valid_mask = torch.cat([valid_mask, cls] if self.text.correct_cls_mask else [cls, valid_mask], dim=1)
-        attention_mask = valid_mask[:, None, :].expand(-1, count, -1)  # (B, N, N)
-        return attention_mask & (self.text.attn_mask[:count, :count] == 0) if self.causal else attention_mask
+        return valid_mask[:, None, :].expand(-1, count, -1)
 
-    def _embed(self, x: Tensor) -> Tensor:
-        return project_to(self.text.text_projection, norm(self.text.ln_final, x)[:, 0])
+    def _embed(self, x: Tensor, entry: Entry) -> Tensor:
+        return _projected(self.text.text_projection, through([self.text.ln_final], x)[:, 0])
 
 
 def end_of_text(ids: Tensor, padding: int | None) -> Tensor:

@@ -6,19 +6,20 @@ a classifier: its logits take the place of the embedding, and the direction of a
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU, apply_rot_embed_cat, resample_abs_pos_embed
-from timm.layers.attention import Attention, AttentionRope
-from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from open_clip.timm_model import TimmModel
+from timm.layers import AttentionPoolLatent, Format, apply_rot_embed_cat
+from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import VisionTransformer
-from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import UnsupportedModel
-from .base import Entry, Tower, places
-from .blocks import Block, apply, check_linear, check_norm, in_precision, linear, norm, packed, upcast
+from .base import Entry, Tower, Trace
+from .blocks import Block, Part, eval_mode, separate, through, upcast, width_of, with_parts
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -28,20 +29,26 @@ _WHY_NOT = {
 }
 
 
+def trunk_of(model: nn.Module) -> Any:
+    """The image encoder if it is a timm model: a part of an open_clip model, or the model itself; else None."""
+    visual = getattr(model, "visual", None)
+    if isinstance(visual, TimmModel):
+        return visual.trunk
+    return model if visual is None and type(model).__module__.startswith("timm.") else None
+
+
 class TrunkTower(Tower):
     """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`."""
 
     name = "image"
 
-    def __init__(self, model: nn.Module, trunk: nn.Module, layers: int):
+    def __init__(self, model: nn.Module, layers: int | None):
+        trunk = trunk_of(model)
         _check_trunk(trunk)
         self.kind = f"timm {type(trunk).__name__}"
         self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
         self.unit = trunk is not model
         self.head = nn.Sequential(trunk.head, model.visual.head) if self.unit else trunk.head
-        for module in self.head.modules():
-            if type(module) not in (nn.Sequential, nn.Identity, nn.Dropout, nn.Linear, Mlp, nn.GELU):
-                raise UnsupportedModel(f"the image tower ends in a {type(module).__name__}, which cannot be opened")
         blocks = [_trunk_block(block) for block in trunk.blocks]
         if trunk.attn_pool is not None:
             blocks.append(_latent_pool(trunk.attn_pool, trunk.norm))
@@ -51,118 +58,90 @@ class TrunkTower(Tower):
         size = trunk.patch_embed.img_size
         self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
         self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
-        self.width = out_features(self.head, trunk.num_features)
+        self.width = width_of([self.head], trunk.num_features)
         super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
 
     def _enter(self, pixels: Tensor) -> Entry:
-        trunk = self.trunk
-        embed, x = trunk.patch_embed, in_precision(trunk, pixels)
-        x = embed.proj(embed.backbone(x) if hasattr(embed, "backbone") else x)  # (B, D, h, w)
-        grid = tuple(x.shape[-2:])
-        x = getattr(embed, "norm", nn.Identity())(x.flatten(2).transpose(1, 2))
-        x = trunk.norm_pre(self._with_positions(x, grid))
-        rotary = None if getattr(trunk, "rope", None) is None else _rotary(trunk.rope, self.grid_size, grid)
-        for block in self.below:
-            if not block.latent:
-                x = block.module(x) if rotary is None else block.module(x, rope=rotary)
+        trunk, size = self.trunk, tuple(pixels.shape[-2:])
+        grid = tuple(trunk.patch_embed.dynamic_feat_size(size))
+        rope, embed = getattr(trunk, "rope", None), with_parts(trunk.patch_embed)
+        embed.img_size, embed.flatten, embed.output_fmt = None, False, Format.NHWC  # as for images of any size
+        if grid != self.grid_size and hasattr(rope, "update_feat_shape"):
+            rope = copy.deepcopy(rope)  # the model's own keeps its grid
+            rope.update_feat_shape(list(grid))
+        below = with_parts(trunk, patch_embed=embed, blocks=trunk.blocks[: self.first], norm=nn.Identity(), rope=rope)
+        below.dynamic_img_size = True
+        x = below.forward_features(self.in_precision(pixels))
         if trunk.attn_pool is not None:
             reads: Sequence[int] = ()
         elif trunk.global_pool == "token":
             reads = [0]
         else:
             reads = range(0 if getattr(trunk, "pool_include_prefix", False) else self.prefix, x.shape[1])
-        rotary = None if rotary is None else upcast(rotary)
-        return Entry(pixels, upcast(x), *places(x, reads, self.prefix), self.heads, grid, positions=rotary)
+        return self.image_entry(pixels, x, reads, grid, None if rope is None else upcast(rope.get_embed(list(grid))))
 
-    def _with_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patches (B, h*w, D) after CLS and register tokens, with position embeddings added."""
-        trunk = self.trunk
-        tokens = [t.expand(len(x), -1, -1) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
-        positions = trunk.pos_embed
-        if positions is None:
-            return torch.cat([*tokens, x], dim=1)
-        if grid != self.grid_size:
-            prefix = 0 if trunk.no_embed_class else self.prefix
-            positions = resample_abs_pos_embed(positions, list(grid), list(self.grid_size), num_prefix_tokens=prefix)
-        if trunk.no_embed_class:
-            return torch.cat([*tokens, x + positions], dim=1)
-        return torch.cat([*tokens, x], dim=1) + positions
-
-    def _embed(self, x: Tensor) -> Tensor:
-        if self.trunk.attn_pool is None:
-            x = norm(self.trunk.norm, x)  # (B, R, D)
-            pooled = x.mean(1)
-        else:
-            pooled = x.mean(1) if self.trunk.attn_pool.pool == "avg" else x[:, 0]
-        return apply([self.head], norm(self.trunk.fc_norm, pooled))
+    def _embed(self, x: Tensor, entry: Entry) -> Tensor:
+        pool = self.trunk.attn_pool
+        x = x if pool is not None else through([self.trunk.norm], x)  # (B, R, D)
+        pooled = x.mean(1) if pool is None or pool.pool == "avg" else x[:, 0]
+        return through([self.trunk.fc_norm, self.head], pooled)
 
 
 def _trunk_block(block: nn.Module) -> Block:
     """A timm block: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
-    inside = f"the image tower has a timm {type(block).__name__}"
-    attn, mlp = block.attn, block.mlp
-    for part, kinds in (
-        (block, (VitBlock, EvaBlock, EvaBlockPostNorm)),
-        (attn, (Attention, EvaAttention, AttentionRope)),
-        (mlp, (Mlp, GluMlp, SwiGLU, GeGluMlp)),
-    ):
-        if type(part) not in kinds:
-            known = ", ".join(kind.__name__ for kind in kinds)
-            raise UnsupportedModel(f"{inside} with a {type(part).__name__}; only {known} can be opened")
-    if getattr(attn, "gate", None) is not None or getattr(attn, "num_kv_groups", 1) != 1:
-        raise UnsupportedModel(f"{inside} whose attention is gated or shares keys between heads")
-    check_norm(inside, block.norm1, block.norm2, attn.norm, attn.q_norm, attn.k_norm, mlp.norm)
-    check_linear(inside, attn.proj, *(m for m in mlp.modules() if isinstance(m, nn.Linear)))
-    check_linear(inside, *([attn.qkv] if attn.qkv is not None else [attn.q_proj, attn.k_proj, attn.v_proj]))
+    if type(block) not in (VitBlock, EvaBlock, EvaBlockPostNorm):
+        raise UnsupportedModel(f"the image tower has a timm {type(block).__name__}, which is not known")
+    attn, behind = block.attn, type(block) is EvaBlockPostNorm
 
-    def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
-        """Queries, keys or values by a linear layer or rows of a packed one; queries and keys normed and rotated."""
+    def qkv(x: Tensor, positions: Tensor | None) -> list[Tensor]:
+        """By three linear layers or one, queries and keys normed head by head, and rotated by their place."""
+        x = x if behind else through([block.norm1], x)
         if attn.qkv is None:
-            x = linear((attn.q_proj, attn.k_proj, attn.v_proj)[part], x)
+            found = separate(x, attn.q_proj, attn.k_proj, attn.v_proj)
         else:
-            x = packed(attn.qkv.weight, attn.qkv.bias, x, part)
-            bias = getattr(attn, ("q_bias", "k_bias", "v_bias")[part], None)
-            x = x if bias is None else x + upcast(bias)
-        x = _normed_heads(attn, x, part)
-        if part < 2 and positions is not None:  # patches are rotated by their place, tokens before them are not
-            first, half = x.shape[1] - len(positions), getattr(attn, "rotate_half", False)
-            turned = apply_rot_embed_cat(x[:, first:].transpose(1, 2), positions, half=half).transpose(1, 2)
-            x = torch.cat([x[:, :first], turned], dim=1)
-        return x.flatten(-2)
+            found = list(through([attn.qkv], x).chunk(3, dim=-1))
+            if getattr(attn, "q_bias", None) is not None:
+                found = [one + upcast(b) for one, b in zip(found, (attn.q_bias, attn.k_bias, attn.v_bias), strict=True)]
+        found[:2] = _normed_heads(attn, *found[:2])
+        if positions is not None:
+            found[:2] = [_rotated(one, positions, getattr(attn, "rotate_half", False)) for one in found[:2]]
+        return [one.flatten(2) if one.ndim == 4 else one for one in found]
 
-    if type(block) is EvaBlockPostNorm:
-        return Block(
-            block, attn.num_heads, _qkv, lambda o: apply((attn.norm, attn.proj, block.norm1), o),
-            lambda x: norm(block.norm2, _mlp(mlp, x)),
-        )  # fmt: skip
-    return Block(
-        block, attn.num_heads, _qkv, lambda o: _layer_scaled(block, 1, apply((attn.norm, attn.proj), o)),
-        lambda x: _layer_scaled(block, 2, _mlp(mlp, norm(block.norm2, x))), before=block.norm1,
-    )  # fmt: skip
+    out: tuple[Part, ...] = (attn.norm, attn.proj)
+    if behind:
+        return Block(block, attn.num_heads, qkv, (*out, block.norm1), (block.mlp, block.norm2))
+    return Block(block, attn.num_heads, qkv, (*out, _scale(block, 1)), (block.norm2, block.mlp, _scale(block, 2)))
 
 
 def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
     """Timm's AttentionPoolLatent (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
-    inside = f"the image tower ends in a timm {type(pool).__name__}"
-    check_linear(inside, pool.kv, *(m for m in (pool.q, pool.proj) if not isinstance(m, nn.Identity)))
-    check_norm(inside, before, pool.norm, pool.q_norm, pool.k_norm)
 
-    def _qkv(x: Tensor, part: int, positions: Tensor | None) -> Tensor:
-        """The latent query, or keys and values of the tokens."""
-        x = linear(pool.q, x) if part == 0 else packed(pool.kv.weight, pool.kv.bias, x, part - 1, 2)
-        return _normed_heads(pool, x, part).flatten(-2)
+    def qkv(x: Tensor, _: Tensor | None) -> list[Tensor]:
+        k, v = through([before, pool.kv], x).chunk(2, dim=-1)
+        q, k = _normed_heads(pool, through([pool.q], upcast(pool.latent)), k)
+        return [q.flatten(2), k.flatten(2), v]
 
-    mlp = None if pool.mlp is None else lambda x: _mlp(pool.mlp, norm(pool.norm, x))
-    return Block(
-        pool, pool.num_heads, _qkv, lambda o: linear(pool.proj, o), mlp, before=before,
-        pools=True, latent=lambda: upcast(pool.latent),
-    )  # fmt: skip
+    mlp = () if pool.mlp is None else (pool.norm, pool.mlp)
+    return Block(pool, pool.num_heads, qkv, (pool.proj,), mlp, pools=True, latent=True)
 
 
-def _normed_heads(attn: nn.Module, x: Tensor, part: int) -> Tensor:
-    """(B, N, H * C) -> (B, N, H, C), by the model's own heads, with queries and keys normed head by head."""
-    x = x.unflatten(-1, (attn.num_heads, -1))
-    return norm((attn.q_norm, attn.k_norm)[part], x) if part < 2 else x
+def _normed_heads(attn: nn.Module, q: Tensor, k: Tensor) -> list[Tensor]:
+    """Queries and keys (B, N, H, C), normed head by head."""
+    q, k = (one.unflatten(-1, (attn.num_heads, -1)) for one in (q, k))
+    return [through([attn.q_norm], q), through([attn.k_norm], k)]
+
+
+def _rotated(x: Tensor, positions: Tensor, half: bool) -> Tensor:
+    """Queries or keys (B, N, H, C): patches are rotated by their place, tokens before them are not."""
+    first = x.shape[1] - len(positions)
+    turned = apply_rot_embed_cat(x[:, first:].transpose(1, 2), positions, half=half).transpose(1, 2)
+    return torch.cat([x[:, :first], turned], dim=1)
+
+
+def _scale(block: nn.Module, number: int) -> Part:
+    """LayerScale is a parameter in Eva (gamma_1), a module in a VisionTransformer (ls1), or absent."""
+    gamma = getattr(block, f"gamma_{number}", None)
+    return getattr(block, f"ls{number}", nn.Identity()) if gamma is None else lambda x: x * upcast(gamma)
 
 
 def _check_trunk(trunk: nn.Module) -> None:
@@ -185,36 +164,74 @@ def _check_trunk(trunk: nn.Module) -> None:
         raise UnsupportedModel(f"{inside} whose every layer has rotary positions of its own; it cannot be opened")
 
 
-def out_features(head: nn.Module, features: int) -> int:
-    """The width E of the embedding that a head gives."""
-    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    return layers[-1].out_features if layers else features
+class FeatureMapTower(Tower):
+    """The last feature map of any timm model, for methods that need no attention. Its trace has no layers.
+
+    These are Grad-CAM (`resume`), RISE (`forward`) and input gradients (`embed_pixels`).
+    """
+
+    name = "image"
+    query_token = "no token reads"
+    blocks = explained = ()
+    depth = layers = heads = 0
+    verified = False
+
+    def __init__(self, model: nn.Module):
+        trunk = trunk_of(model)
+        if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
+            raise UnsupportedModel(f"the image tower is a {type(trunk).__name__}, whose last feature map is not known")
+        self.model, self.part, self.trunk = model, trunk, trunk
+        self.kind = f"timm {type(trunk).__name__}"
+        self.unit = trunk is not model
+        size = model.visual.image_size if self.unit else trunk.default_cfg["input_size"][-2:]
+        self.image_size = tuple(getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size)
+        self._encode = model.encode_image if self.unit else model
+        features = trunk.num_classes or trunk.num_features
+        self.width = width_of([model.visual.head], features) if self.unit else features
+        grid = _grid_of(trunk, self.image_size)
+        self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
+
+    def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
+        """As `Tower.resume` of layer 0, the only one: `tokens` replace the last feature map."""
+        assert layer == 0
+        return self._go_on(tokens, trace.grid)
+
+    def _entered(self, pixels: Tensor) -> Entry:
+        with eval_mode(self.model):
+            features = self.trunk.forward_features(self.in_precision(pixels))
+        if features.ndim == 3:
+            grid, x = _grid_of(self.trunk, tuple(pixels.shape[-2:])), features
+        else:
+            features = features if _channels_last(self.trunk) else features.permute(0, 2, 3, 1)  # (B, h, w, D)
+            grid, x = tuple(features.shape[1:3]), features.flatten(1, 2)
+        return self.image_entry(pixels, x, (), grid)
+
+    def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
+        return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
+
+    def _go_on(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        assert grid is not None
+        x = self.in_precision(tokens)
+        if not _sequence(self.trunk):
+            x = x.unflatten(1, grid)  # (B, h, w, D)
+            x = x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
+        with eval_mode(self.model):
+            pooled = self.trunk.forward_head(x)
+            features = self.model.visual.head(pooled) if self.unit else pooled
+        return F.normalize(upcast(features), dim=-1) if self.unit else upcast(features)
 
 
-def _mlp(mlp: nn.Module, x: Tensor) -> Tensor:
-    """A timm MLP: plain, or gated in one of three forms."""
-    if isinstance(mlp, GeGluMlp):
-        x = norm(mlp.norm, x)
-        return linear(mlp.w2, mlp.act(linear(mlp.w0, x)) * linear(mlp.w1, x))
-    if isinstance(mlp, SwiGLU):
-        hidden = mlp.act(linear(mlp.fc1_g, x)) * linear(mlp.fc1_x, x)
-    elif isinstance(mlp, GluMlp):
-        first, second = linear(mlp.fc1, x).chunk(2, dim=-1)
-        hidden = first * mlp.act(second) if mlp.gate_last else mlp.act(first) * second
-    else:
-        hidden = mlp.act(linear(mlp.fc1, x))
-    return linear(mlp.fc2, norm(mlp.norm, hidden))
+def _sequence(trunk: nn.Module) -> bool:
+    return hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
 
 
-def _layer_scaled(block: nn.Module, number: int, x: Tensor) -> Tensor:
-    """LayerScale is a module in a VisionTransformer (ls1), a parameter in Eva (gamma_1), or absent."""
-    gamma = getattr(block, f"gamma_{number}", None)
-    return x * upcast(gamma) if gamma is not None else apply([getattr(block, f"ls{number}", nn.Identity())], x)
+def _channels_last(trunk: nn.Module) -> bool:
+    return str(getattr(trunk, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
 
 
-def _rotary(rope: nn.Module, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Sine and cosine (h*w, 2 C) by which queries and keys of the patches are turned."""
-    if grid != own and hasattr(rope, "update_feat_shape"):
-        rope = copy.deepcopy(rope)  # the model's own keeps its grid
-        rope.update_feat_shape(list(grid))
-    return rope.get_embed(shape=list(grid))
+def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """The grid of the last feature map for an image of this size, from the reduction that timm records."""
+    if _sequence(trunk):
+        return tuple(trunk.patch_embed.dynamic_feat_size(size))
+    reduction = trunk.feature_info[-1]["reduction"]
+    return tuple(max(1, -(-side // reduction)) for side in size)

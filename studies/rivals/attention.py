@@ -28,7 +28,7 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
         labels = torch.as_tensor(KMeans(min(clusters, count), random_state=seed).fit_predict(patches)).long()
         hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[0].bool()  # (K, N)
         one = repeated(trace, i, len(hidden))
-        seen = ~hidden[:, None]  # (K, 1, N): the same for every query
+        seen = ~hidden[:, None, None]  # (K, 1, 1, N): the same for every head and query
         one = replace(one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask)
         embeddings = tower.resume(one, tower.depth - tower.layers, one.tokens)  # (K, E)
         falls = directions[i] @ (trace.embedding[i] - embeddings).T  # (T, K)

@@ -54,7 +54,7 @@ def test_channel_weights_times_values_are_the_gradient_of_attention(side, layers
         for token in range(0, trace.tokens.shape[1], 3):
             high, low = (
                 plain.changed_embedding(
-                    precise.model, side, inputs, {len(tower.below) + position: plain.add_to(reader, token, amount)}
+                    precise.model, side, inputs, {tower.first + position: plain.add_to(reader, token, amount)}
                 )[0]
                 @ direction
                 for amount in (STEP, -STEP)

@@ -153,7 +153,6 @@ def test_a_bundled_model_that_an_installed_package_lacks_is_refused_with_its_pla
         lambda c: json.dumps({**c, "vision_cfg": {**c["vision_cfg"], "width": "x"}}),
         lambda c: json.dumps({**c, "preprocess": {**PREPROCESS, "std": 0}}),
         lambda c: json.dumps({**c, "preprocess": {**PREPROCESS, "interpolation": "x"}}),
-        lambda c: json.dumps({**c, "preprocess": {**PREPROCESS, "size": -1}}),
     ],
 )
 def test_a_damaged_config_beside_a_compact_file_is_refused(change, tmp_path):

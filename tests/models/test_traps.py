@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gradeclip_utils import Clip, Explainer, ExplanationWarning, load_clip
+from gradeclip_utils import Explainer, ExplanationWarning, load_clip
 from tests.conftest import TINY_TEXT, TINY_VISION
 
 NAME = "ViT-trap"  # as a small ViT-B-16, with CLIP's own context and vocabulary
@@ -27,7 +27,7 @@ def weights(tmp_path_factory):
 
 
 def test_the_default_of_a_real_clip_is_the_papers_one_layer_and_is_printed(weights):
-    clip = Clip.from_open_clip(NAME, weights)
+    clip = load_clip(NAME, weights)
     assert Explainer(clip).image_tower.layers == 1
     assert "explained by default: the last 1 image layer" in str(clip)
     bundled = load_clip("emoji")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradeclip_utils import Clip, load_clip
+from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
 
@@ -47,13 +47,6 @@ def test_arguments_that_name_no_model_are_refused(given, options, message):
         load_clip(*given, **options)
 
 
-def test_from_open_clip_names_its_options():
-    with pytest.raises(GradeclipError, match="jit is no option here; .*force_quick_gelu, force_image_size"):
-        Clip.from_open_clip("ViT-B-32", "openai", jit=True)
-    with pytest.raises(GradeclipError, match="open_clip has no model 'ViT-B-61'. Nearest: "):
-        Clip.from_open_clip("ViT-B-61", "openai")
-
-
 def test_a_gpu_of_apple_is_refused_if_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(GradeclipError, match="device 'mps' cannot be used: torch sees no such GPU here"):
@@ -72,8 +65,16 @@ def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path)
     [
         ("MODEL", "nonsense", "no model 'nonsense'.*The environment has GRADECLIP_MODEL='nonsense'"),
         ("PRETRAINED", "openai", "no file of weights openai.*has GRADECLIP_PRETRAINED='openai'"),
-        ("DEVICE", "toaster", r"must be one that torch knows \(cpu.*got GRADECLIP_DEVICE=toaster"),
-        ("DEVICE", "cuda:99", "GRADECLIP_DEVICE=cuda:99 cannot be used: torch sees .* such GPU here"),
+        (
+            "DEVICE",
+            "toaster",
+            r"must be one that torch knows \(cpu.*'toaster' .The environment has GRADECLIP_DEVICE",
+        ),
+        (
+            "DEVICE",
+            "cuda:99",
+            "'cuda:99' cannot be used: torch sees .* such GPU here .The environment has",
+        ),
     ],
 )
 def test_a_refusal_says_what_the_environment_has(monkeypatch, variable, value, message):

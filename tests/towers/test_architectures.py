@@ -175,7 +175,7 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
 
 
 @pytest.mark.parametrize("side", [open_image_tower, open_text_tower])
-@pytest.mark.parametrize("name", EXECUTED)
+@pytest.mark.parametrize("name", EXECUTED[::3])
 def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
     model = copy.deepcopy(small(name))
     tower = side(model)
@@ -188,7 +188,7 @@ def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
     with torch.no_grad():
         trace = tower.trace(inputs)
         grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
-        if trace.attention_mask is None or trace.attention_mask.ndim == 3:  # T5's heads have a bias each
+        if trace.attention_mask is None or trace.attention_mask.shape[1] == 1:  # T5's heads have a bias each
             tower.with_one_head(trace)
     close(trace.embedding, expected)
     assert state == [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import open_text_tower
-from gradeclip_utils.towers.base import eval_mode
+from gradeclip_utils.towers.blocks import eval_mode
 from tests.conftest import TINY_VISION
 from tests.huggingface import LAYERS, tokenizer_of, transformers
 from tests.shrinking import stir

@@ -12,21 +12,19 @@ from torch.nn import functional as F
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods import METHODS
-from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
 from gradeclip_utils.methods.perturbation import means_over_patches
 from gradeclip_utils.towers import (
     REGISTERED,
-    Entry,
     Tower,
     open_feature_map,
     open_image_tower,
     open_text_tower,
     register_tower,
 )  # fmt: skip
-from gradeclip_utils.towers.base import isolated_torch_state, one_thread, places
+from gradeclip_utils.towers.base import isolated_torch_state, one_thread
 from gradeclip_utils.towers.blocks import Block
 from tests.conftest import BUNDLED_TEXT, BUNDLED_VISION, build
-from tests.shrinking import attention_changed, stir
+from tests.shrinking import stir
 
 
 def plain(model, side, inputs):
@@ -48,6 +46,7 @@ VARIANTS = {
     "average, norm after": {"vision": {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}},
     "sine positions": {"vision": {"pos_embed_type": "sin_cos_2d"}},
     "a custom block without extras": {"vision": {"block_type": "custom"}},
+    "a norm within the MLP": {"custom_text": True, "text": {"scale_fc": True}},
     "CustomTextCLIP": {"custom_text": True},
     "projection with bias": {"custom_text": True, "text": {"proj_bias": True}},
     "no text projection": {"text": {"proj_type": "none"}, "embed_dim": 64},
@@ -66,12 +65,6 @@ def test_traces_equal_the_plain_forward_pass(variant, pixels):
     for layers in (1, 2, 3):
         assert gap(model, "image", pixels, layers=layers) < 1e-5
         assert gap(model, "text", ids, layers=layers) < 1e-5
-
-
-def test_traces_of_real_architectures_equal_the_plain_forward_pass(real_shape):
-    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    assert gap(real_shape.model, "image", pixels) < 1e-5
-    assert gap(real_shape.model, "text", real_shape.tokenizer(["a red car and a blue ball", "a dog"])) < 1e-5
 
 
 def test_traces_of_the_bundled_model_and_of_blocks_with_the_batch_second(bundled, picture, pixels, ids):
@@ -104,7 +97,7 @@ def test_attention_collects_o_and_readout_and_resume_give_the_embedding(name, la
         trace = tower.trace(inputs)
         nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
         torch.testing.assert_close(tower.readout(trace, nothing), trace.embedding)
-        resumed = tower.resume(trace, len(tower.below), trace.tokens)
+        resumed = tower.resume(trace, tower.first, trace.tokens)
         torch.testing.assert_close(resumed, trace.embedding, atol=1e-6, rtol=1e-5)
         for layer in trace.layers:
             torch.testing.assert_close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
@@ -176,8 +169,8 @@ CHANGES = {
     "a hook on visual.transformer.resblocks.2": lambda model: model.visual.transformer.resblocks[
         -1
     ].register_forward_hook(lambda module, inputs, output: output.abs()),
-    "another forward of visual.transformer.resblocks.1.mlp": lambda model: setattr(
-        model.visual.transformer.resblocks[1].mlp, "forward", lambda x: 2 * x
+    "another forward of visual.transformer.resblocks.1": lambda model: setattr(
+        model.visual.transformer.resblocks[1], "forward", lambda x, attn_mask=None: 2 * x
     ),
     "another encode_image of the model": lambda model: setattr(
         model, "encode_image", lambda x: model.visual(x).flip(-1)
@@ -198,8 +191,8 @@ BROKEN = {
     "ten positions": (lambda model: setattr(model.visual, "positional_embedding", nn.Parameter(torch.ones(10, 64))),
                       "fails in its forward"),
     "a convolution for grey": (lambda model: setattr(model.visual, "conv1", nn.Conv2d(1, 64, 8, 8)), "fails in its f"),
-    "an MLP that is Identity": (lambda model: setattr(model.visual.transformer.resblocks[1], "mlp", nn.Identity()),
-                                "lacks a part: .*c_fc"),
+    "no attention": (lambda model: setattr(model.visual.transformer.resblocks[1], "attn", nn.Identity()),
+                     "lacks a part: .*num_heads"),
     "no transformer": (lambda model: delattr(model.visual, "transformer"), "lacks a part: .*'transformer'"),
 }  # fmt: skip
 
@@ -237,7 +230,6 @@ def test_layers_that_do_not_exist_are_refused(layers):
         ("pools by 'none'", {"pool_type": "none"}, None),
         ("pools by 'none'", None, {"pool_type": "none"}),
         ("reads its first token, which sees no other token", None, {"pool_type": "first"}),
-        ("CustomResidualAttentionBlock with mlp.ln.weight", None, {"scale_fc": True}),
         ("CustomResidualAttentionBlock with attn.logit_scale", None, {"scaled_cosine_attn": True}),
     ],
 )
@@ -283,20 +275,6 @@ def test_pixels_that_no_patch_holds_are_in_no_map(classifier):
     torch.testing.assert_close(means_over_patches(tower, trace, pixels[0, :1]), apart)
 
 
-def test_weighted_values_of_a_classifier_are_the_derivative_of_the_logit(classifier):
-    model, inputs = copy.deepcopy(classifier).double(), torch.rand(1, 3, 36, 36, dtype=torch.float64)
-    tower = open_image_tower(model)
-    trace = tower.trace(inputs)
-    weights = channel_weights(tower, trace, torch.eye(7, dtype=torch.float64)[None, 3:4])[:, 0, 0]
-    slopes = attention_gradient(weights, trace.layers[0].v).sum(1)[0, 0]  # (N,)
-    for token in (0, 1, 9):
-        scores = []
-        for amount in (1e-4, -1e-4):
-            with attention_changed(2, 0, token, amount):
-                scores.append(model(inputs)[0, 3])
-        torch.testing.assert_close(slopes[token], (scores[0] - scores[1]) / 2e-4, rtol=1e-5, atol=1e-9)
-
-
 def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
     model = timm.create_model("convnext_atto", num_classes=7).eval()
     with pytest.raises(UnsupportedModel, match="a timm ConvNeXt: it is all convolutions"):
@@ -327,20 +305,19 @@ class LinearTower(Tower):
     name, kind, query_token, width, image_size, patch_size = "image", "Linear", "the first patch", 48, (32, 32), (8, 8)
 
     def __init__(self, model, layers):
-        block = Block(model, 1, lambda x, part, positions: x, lambda o: o, pools=True)
+        block = Block(model, 1, lambda x, positions: (x, x, x), out=(), pools=True)
         super().__init__(model, model, [block], layers, model.encode_image)
 
     def _enter(self, pixels):
         x = self.model.patches(pixels).flatten(2).transpose(1, 2)
-        query_index, valid_mask = places(x, [0], 0)
-        return Entry(pixels, x, query_index, valid_mask, 1, (4, 4))
+        return self.image_entry(pixels, x, [0], (4, 4))
 
-    def _embed(self, x):
+    def _embed(self, x, entry):
         return self.model.out(x)[:, 0]
 
 
 class WrongTower(LinearTower):
-    def _embed(self, x):
+    def _embed(self, x, entry):
         return self.model.out(2 * x + 1)[:, 0]
 
 
@@ -380,4 +357,4 @@ def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, 
 def test_a_family_that_cannot_be_opened_is_not_registered(linear, given, message):
     with pytest.raises(GradeclipError, match=message):
         register_tower(*given)
-    assert list(REGISTERED) == ["linear"]
+    assert list(REGISTERED)[-1] == "linear"

@@ -18,7 +18,6 @@ from gradeclip_utils.finetune.losses import Features, Learner, detached, global_
 from gradeclip_utils.finetune.pairs import Pair, PairBatches, present_pairs, spoken
 from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from gradeclip_utils.towers.blocks import with_grad
 from tests.conftest import build, wrap
 
 CAPTIONS = [
@@ -61,8 +60,7 @@ def test_a_tower_that_learns_has_the_gradients_of_the_model_itself(door, pixels,
     inputs = pixels if door is open_image_tower else ids
     encode = model.encode_image if door is open_image_tower else model.encode_text
     direction = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
-    with with_grad():
-        found = door(model, 1).trace_with_grad(inputs).embedding
+    found = door(model, 1).trace_with_grad(inputs).embedding
     parameters = [p for p in model.parameters() if p.requires_grad]
     mine = torch.autograd.grad((found * direction).sum(), parameters, allow_unused=True)
     own = torch.autograd.grad((encode(inputs, normalize=True) * direction).sum(), parameters, allow_unused=True)
@@ -80,8 +78,7 @@ def test_dense_features_have_the_gradient_that_finite_differences_find(precise, 
     def score():
         return (tower.dense(tower.trace_with_grad(pixels.double())) @ direction).sum()
 
-    with with_grad():
-        (slope,) = torch.autograd.grad(score(), weight)
+    (slope,) = torch.autograd.grad(score(), weight)
     step, place = 1e-6, (5, 7)
     with torch.no_grad():
         weight[place] += step
