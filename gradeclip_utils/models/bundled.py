@@ -119,7 +119,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
         config = json.loads(config_path.read_text())
         layers = {key: config.pop(key, None) for key in _EXPLAINED_LAYERS}
         shown, rows_of_all = config.pop("preprocess"), config["text_cfg"].get("vocab_size", 49408)
-        model = build(config, precision, device)
+        model = build(config, precision, device, empty=True)
         preprocess = preprocessing(model, shown)
     except Exception as error:
         raise GradeclipError(f"{config_path} is no config of a model: {reason_of(error)}") from error

@@ -9,6 +9,7 @@ one puts weights into it.
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -56,7 +57,7 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> t
             hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
             if hub_name and not within and not Path(hub_name).is_dir():
                 check_reachable(hub_name, file)
-        model = build(config, precision, device)
+        model = build(config, precision, device, empty=True)
         put_in(model, state, name, said)
         preprocess = preprocessing(model, shown)
         tokenizer = open_clip.get_tokenizer(name.removesuffix("-gelu"))
@@ -134,8 +135,8 @@ def reason_of(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error).rstrip(".")
 
 
-def build(config: dict, precision: str = "fp32", device: str = "cpu") -> nn.Module:
-    """The model that a config of open_clip describes, whose weights are about to be loaded."""
+def build(config: dict, precision: str = "fp32", device: str = "cpu", *, empty: bool = False) -> nn.Module:
+    """The model that a config of open_clip describes: with random weights, or empty, for weights to be loaded."""
     config = deepcopy(config)
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     of_timm = "timm_model_name" in config["vision_cfg"]
@@ -145,7 +146,7 @@ def build(config: dict, precision: str = "fp32", device: str = "cpu") -> nn.Modu
         config["text_cfg"]["hf_model_pretrained"] = False
     coca = custom and "multimodal_cfg" in config
     kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    with _Unset():
+    with _Unset() if empty else nullcontext():
         model = kind(**config, cast_dtype=get_cast_dtype(precision))
     dtype, mixed = get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
     if mixed and not of_timm:

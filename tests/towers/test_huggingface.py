@@ -165,7 +165,7 @@ def test_scores_of_tokens_are_the_papers_formula_summed_over_layers(name):
     direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(1)), dim=0)
     trace = tower.trace(ids)
     found = grad_eclip(tower, trace, direction[None, None])[0, 0]
-    layers = list(tower.text.layers)[-2:]
+    layers = [block.module for block in tower.explained]
     encode = lambda: own_text_features(model, name, ids)  # noqa: E731
     expected = derived(layers, encode, direction, int(trace.query_index[0, 0]), trace.valid_mask[0])
     assert found.abs().max() > 1e-3
