@@ -203,7 +203,8 @@ def _text_in_open_clip(text: nn.Module) -> _Text:
     part, pooler = text.transformer, type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise UnsupportedModel(f"the text tower is a {type(part).__name__} with a {pooler}: only CLS or a mean is read")
-    own, after = getattr(part, "pooler", None), (text.proj,)
+    own = getattr(part, "pooler", None)
+    after: tuple[nn.Module, ...] = (text.proj,)
     if pooler == "ClsPooler" and text.pooler.use_pooler_output and own is not None:
         after = (own.dense, own.activation, text.proj)
     before = tuple(getattr(part, name) for name in ("final_layer_norm", "layer_norm") if hasattr(part, name))

@@ -62,11 +62,10 @@ class TrunkTower(Tower):
         super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
 
     def _enter(self, pixels: Tensor) -> Entry:
-        trunk, size = self.trunk, tuple(pixels.shape[-2:])
-        grid = tuple(trunk.patch_embed.dynamic_feat_size(size))
-        rope, embed = getattr(trunk, "rope", None), with_parts(trunk.patch_embed)
+        trunk, rope = self.trunk, getattr(self.trunk, "rope", None)
+        grid, embed = tuple(trunk.patch_embed.dynamic_feat_size(pixels.shape[-2:])), with_parts(trunk.patch_embed)
         embed.img_size, embed.flatten, embed.output_fmt = None, False, Format.NHWC  # as for images of any size
-        if grid != self.grid_size and hasattr(rope, "update_feat_shape"):
+        if rope is not None and grid != self.grid_size and hasattr(rope, "update_feat_shape"):
             rope = copy.deepcopy(rope)  # the model's own keeps its grid
             rope.update_feat_shape(list(grid))
         below = with_parts(trunk, patch_embed=embed, blocks=trunk.blocks[: self.first], norm=nn.Identity(), rope=rope)
